@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -122,8 +121,8 @@ def make_products(shape: Shape) -> Step:
     return products
 
 
-def make_projection(shape: Shape) -> tuple[Step, Step]:
-    """Projecting all matrices, after a small change to each; reading and writing them once."""
+def make_projection(shape: Shape) -> tuple[Step, Step, Step]:
+    """A small change to all matrices; projecting them after it; reading and writing them once."""
     d_model, n_layer, n_ctx, _ = shape
     transformer = Transformer(ModelConfig(d_model=d_model, n_layer=n_layer, n_ctx=n_ctx))
     matrices = [p for p in transformer.prunable() if p.parameter.dim() == 2]
@@ -144,17 +143,17 @@ def make_projection(shape: Shape) -> tuple[Step, Step]:
             weight.add_(torch.randn(weight.shape, generator=dice), alpha=1e-4)
 
     project()
-    timed_project = lambda: project()  # noqa: E731
-    timed_project.before = disturb  # type: ignore[attr-defined]
-    return timed_project, read_and_write
+    return disturb, project, read_and_write
 
 
-def interleaved_medians(steps: dict[str, Step], rounds: int) -> dict[str, float]:
+def interleaved_medians(
+    steps: dict[str, Step], rounds: int, before_round: Step = lambda: None
+) -> dict[str, float]:
     """Time each in turn, round after round; the first two rounds warm up. Milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 2):
+        before_round()
         for name, step in steps.items():
-            getattr(step, "before", lambda: None)()
             begin = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - begin)
@@ -168,19 +167,27 @@ def peak_memory(variant: str, shape: Shape) -> float:
 
 
 def print_peak(variant: str, shape: Shape) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_mib("VmRSS")
     step = make_step(variant, shape)
     for _ in range(3):
         step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(resident_mib("VmHWM") - before)
+
+
+def resident_mib(field: str) -> float:
+    """`VmRSS`, now, or `VmHWM`, the peak. (getrusage's peak starts at that of the parent.)"""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
 def measure(shape: Shape, rounds: int) -> dict[str, float]:
-    project, read_and_write = make_projection(shape)
+    disturb, project, read_and_write = make_projection(shape)
     steps = {variant: make_step(variant, shape) for variant in VARIANTS}
     steps |= {"products": make_products(shape)}
     ms = interleaved_medians(steps, rounds)
-    ms |= interleaved_medians({"projection": project, "read-and-write": read_and_write}, 3 * rounds)
+    matrices = {"projection": project, "read-and-write": read_and_write}
+    ms |= interleaved_medians(matrices, 3 * rounds, before_round=disturb)
     mib = {variant: peak_memory(variant, shape) for variant in VARIANTS}
     return {
         **{f"{name} ms": value for name, value in ms.items()},

@@ -42,9 +42,8 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     width = x.shape[-1]
     if not 1 <= k <= width:
         raise ValueError(f"k must be between 1 and the width {width}, got {k}")
-    if x.numel() and torch.isnan(x.detach().amax()):  # amax carries NaN; isnan().any() is slow
-        raise ValueError("AbsTopK got NaN, which has no rank")
     if k == width or not x.numel():
+        _refuse_nan(bool(x.isnan().any()))
         return x
     kept: Tensor = _AbsTopK.apply(x, k)  # type: ignore[no-untyped-call]
     return kept
@@ -54,6 +53,11 @@ def abs_top_k_reference(x: Tensor, k: int) -> Tensor:
     """Do what `abs_top_k` does by a stable sort: slow, plain, on any device."""
     order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
     return torch.zeros_like(x).scatter(-1, order, x.gather(-1, order))
+
+
+def _refuse_nan(found: bool) -> None:
+    if found:
+        raise ValueError("AbsTopK got NaN, which has no rank")
 
 
 class _AbsTopK(torch.autograd.Function):
@@ -66,7 +70,15 @@ class _AbsTopK(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return grads[0] * mask, None
+        return _where_kept(grads[0], mask), None
+
+
+def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
+    """Return `x` where the mask holds, 0 elsewhere: by its bits, as a float times a bool is slow."""
+    if x.device.type != "cpu" or x.dtype not in _BITS:
+        return x * mask
+    bits = x.contiguous().view(_BITS[x.dtype])
+    return mask.to(bits.dtype).mul_(bits).view(x.dtype)
 
 
 def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -79,15 +91,18 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     # reshape, not contiguous: rows that lie apart, as q's between k's and v's, need no copy.
     bits, out = (t.detach().view(_BITS[x.dtype]).reshape(-1, width).numpy() for t in (x, kept))
     chosen = mask.view(-1, width).numpy()
+    infinity = int(torch.tensor(torch.inf, dtype=x.dtype).view(_BITS[x.dtype]))
 
     def select_rows(rows: slice) -> None:
-        _select_rows(bits[rows], k, out[rows], chosen[rows])
+        largest = _select_rows(bits[rows], k, out[rows], chosen[rows])
+        _refuse_nan(largest > infinity)
 
     each_piece(len(bits), width, select_rows)
     return kept, mask
 
 
 def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    _refuse_nan(bool(x.isnan().any()))
     order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
     mask = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order, True)
     return torch.where(mask, x, 0), mask
@@ -101,8 +116,8 @@ def _select_rows(
     k: int,
     out: npt.NDArray[np.signedinteger[Any]],
     mask: npt.NDArray[np.bool_],
-) -> None:
-    """Fill `out` and `mask` for some rows of float bits (R, N)."""
+) -> int:
+    """Fill `out` and `mask` for some rows of float bits (R, N); return the largest magnitude."""
     width = bits.shape[1]
     if bits.dtype == np.int16 and width <= 1 << 16:
         # 16-bit floats tie all the time: the position in the low half makes every key unique.
@@ -110,14 +125,17 @@ def _select_rows(
         keys <<= 16
         keys |= np.arange(width - 1, -1, -1, dtype=np.uint32)
         threshold = kth_largest(keys, k)
+        largest = int(keys.max()) >> 16
         np.greater_equal(keys, threshold, out=mask)
     else:
         unsigned = np.uint32 if bits.itemsize == 4 else np.uint16
         keys = (bits & np.iinfo(bits.dtype).max).view(unsigned)
+        largest = int(keys.max())
         threshold = kth_largest(keys, k)
         np.greater_equal(keys, threshold, out=mask)
         _drop_extra_ties(keys, threshold, k, mask)
     np.multiply(bits, mask, out=out)
+    return largest
 
 
 def _drop_extra_ties(keys: Keys, threshold: Keys, k: int, mask: npt.NDArray[np.bool_]) -> None:
