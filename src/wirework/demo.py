@@ -4,9 +4,19 @@ Every part is what a user would call by hand; the recipe is `recipes/demo.yaml`.
 killed goes on where it stopped.
 """
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from wirework.circuits import prune, validate
 from wirework.config import PruneConfig, TrainConfig
@@ -48,8 +58,10 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
     places = {"runs": str(out), "data.cache": str(out / "data")}
     config = TrainConfig.load(path, places)
     twin = TrainConfig.load(path, {**places, "name": f"{config.name}-dense", **DENSE_TWIN})
-    sparse, dense = train(config, resume=True), train(twin, resume=True)
     data = prepare(config.data)
+    with _half_the_threads(), _trained_beside(twin):
+        sparse = train(config, resume=True)
+    dense = train(twin, resume=True)
     if data.tokenizer.fingerprint != tokenizer_of(sparse.model).fingerprint:
         raise InputError(
             f"the text on this machine has changed since {sparse.path} was trained: "
@@ -80,6 +92,61 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
         "png": str(png),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+@contextmanager
+def _half_the_threads() -> Iterator[None]:
+    """Leave half of the cores to another process: small products gain next to nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _trained_beside(config: TrainConfig) -> Iterator[None]:
+    """Train in a process of its own during the block, as many threads as here; wait at its end.
+
+    An exception ends it too, with a checkpoint, and so does the end of this process, whatever the
+    way: it watches its standard input. Nothing comes back but the run: `train(config, resume=True)`
+    then returns it, goes on with it, or meets the error that it met.
+    """
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            _CHILD,
+            config.model_dump_json(),
+            str(torch.get_num_threads()),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+        child.wait()
+    finally:
+        child.communicate()  # closes its standard input
+
+
+_CHILD = "from wirework.demo import train_while_watched; train_while_watched()"
+
+
+def train_while_watched() -> None:
+    """Train by the settings (JSON) and threads in `sys.argv` until standard input ends."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    settings, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    train(TrainConfig.of(json.loads(settings)), resume=True, progress=False)
 
 
 def _bigram_loss(config: TrainConfig, data: Prepared) -> float:

@@ -1,0 +1,94 @@
+"""The demo on a tiny recipe: its runs, its refusal of too weak a model, and its end by a kill.
+
+What it is for, a circuit that reaches its target, takes minutes of training: `make demo`.
+"""
+
+import json.decoder
+import json.encoder
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wirework import files
+from wirework.errors import InputError
+from wirework.training.run import finished
+
+WIREWORK = Path(sys.executable).with_name("wirework")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Return a recipe of three steps on a few modules of the standard library."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for module in (json.decoder, json.encoder, re, shutil, subprocess, textwrap):
+        shutil.copy(str(module.__file__), corpus)
+    return write_recipe(tmp_path / "tiny.yaml", corpus, steps=3)
+
+
+def write_recipe(path: Path, corpus: Path, steps: int) -> Path:
+    settings = {
+        "name": "tiny",
+        "steps": steps,
+        "batch_size": 4,
+        "model": {"vocab_size": 600, "d_model": 16, "n_layer": 2, "n_ctx": 32},
+        "data": {"corpus": str(corpus), "vocab_size": 600, "val_fraction": 0.3},
+        "weight_sparsity": {"l0_fraction": 0.5, "floor": 1},
+        "eval_batches": 2,
+    }
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def start(recipe: Path, out: Path) -> "subprocess.Popen[str]":
+    command = [str(WIREWORK), "demo", "--recipe", str(recipe), "--out", str(out), "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_trains_both_models_and_says_that_this_one_is_too_weak(recipe: Path, tmp_path: Path):
+    process = start(recipe, tmp_path / "out")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert output == ""
+    assert "the model's own task loss" in errors.splitlines()[-1]
+    sparse, dense = (finished(tmp_path / "out" / name) for name in ("tiny", "tiny-dense"))
+    assert sparse is not None
+    assert dense is not None
+    assert sparse.metrics["nonzero_fraction"] < 0.6
+    assert dense.metrics["nonzero_fraction"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_second_training_ends_with_the_first(recipe: Path, tmp_path: Path, number: int):
+    corpus = recipe.with_name("corpus")
+    recipe = write_recipe(recipe, corpus, steps=1_000_000)
+    twin = tmp_path / "out" / "tiny-dense"
+    process = start(recipe, tmp_path / "out")
+    wait_until(lambda: (twin / "metrics.jsonl").is_file())
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    wait_until(lambda: is_free(twin))
+    assert list((twin / "checkpoints").glob("step-*"))
+
+
+def is_free(run: Path) -> bool:
+    try:
+        with files.locked(run / "lock", str(run)):
+            return True
+    except InputError:
+        return False
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
