@@ -234,6 +234,8 @@ class DataConfig(Config):
     """Field that holds the text, for JSONL, Parquet and hub corpora."""
     max_bytes: Count | None = None
     """Stop after this many bytes of text; None: take all."""
+    min_quotes: Fraction | None = None
+    """Corpus `python`: leave out files where less than this share of the characters are quotes."""
     vocab_size: Count = 2048
     """Vocabulary of the tokeniser to train; ignored with `tokenizer`."""
     tokenizer: Path | None = None
@@ -248,6 +250,12 @@ class DataConfig(Config):
     """Processes that tokenise."""
     cache: Path = Path("data")
     """Folder of prepared corpora; each is named after what it was made from."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.min_quotes is not None and self.corpus != "python":
+            raise ValueError(f"min_quotes is for the corpus python, not for {self.corpus}")
+        return self
 
 
 class WeightSparsityConfig(Config):

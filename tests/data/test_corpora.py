@@ -230,6 +230,27 @@ def test_python_leaves_out_tests_generated_minified_and_copies(site: Path):
     assert sorted(read("python")) == sorted([CODE, CODE + "# good\n"])
 
 
+def test_quotes_count_outside_comments_and_docstrings():
+    text = 'def f():\n    """Say\n    "so"."""\n    # it\'s well\n    return "a" + \'b\'  # "c"\n'
+    assert python_source.quote_share(text) == pytest.approx(6 / len(text))
+    assert python_source.quote_share(CODE) == 0
+
+
+def test_python_leaves_out_files_of_fewer_quotes_than_asked(site: Path):
+    quoting = CODE + "x = 'a', 'b'\n"
+    put(site, "pkg/code.py", CODE)
+    put(site, "pkg/quoting.py", quoting)
+    share = python_source.quote_share(quoting)
+    assert read("python", min_quotes=share) == [quoting]
+    assert len(read("python", min_quotes=share / 2)) == 1
+    assert len(read("python")) == 2
+
+
+def test_quotes_are_only_asked_of_python(tmp_path: Path):
+    with pytest.raises(InputError, match="min_quotes is for the corpus python"):
+        DataConfig.of({"corpus": str(tmp_path), "min_quotes": 0.5})
+
+
 def test_python_scatters_packages(site: Path):
     for package in "ab":
         for i in range(20):

@@ -123,7 +123,7 @@ def measure(ablation: Ablation, gates: Tensor, rows: Encoded) -> dict[str, float
 
 def _model_part(model: "Model") -> ModelPart:
     config = model.config
-    sizes = [(p.numel(), int(p.count_nonzero())) for p in model.transformer.parameters()]
+    weights = [prunable.parameter for prunable in model.transformer.prunable()]
     return ModelPart(
         fingerprint=model.fingerprint,
         path=None if model.path is None else str(model.path),
@@ -133,8 +133,8 @@ def _model_part(model: "Model") -> ModelPart:
         d_head=config.d_head,
         d_mlp=config.d_mlp,
         vocab_size=config.vocab_size,
-        n_weights=sum(size for size, _ in sizes),
-        n_nonzero=sum(nonzero for _, nonzero in sizes),
+        n_weights=sum(weight.numel() for weight in weights),
+        n_nonzero=sum(int(weight.count_nonzero()) for weight in weights),
     )
 
 

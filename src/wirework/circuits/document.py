@@ -22,7 +22,7 @@ class Part(BaseModel):
 
 
 class ModelPart(Part):
-    """The model that a circuit was found in."""
+    """The model that a circuit was found in; `n_weights` counts matrices and biases (App. A.2)."""
 
     fingerprint: str
     path: str | None

@@ -28,7 +28,7 @@ def documents(config: DataConfig) -> Iterator[str]:
     """Yield the documents of a corpus in a fixed order, none of them empty.
 
     Args:
-        config: `corpus`, `field` and `max_bytes` say what is read. The document that passes
+        config: `corpus`, `field`, `max_bytes` and `min_quotes` say what is read. The document that passes
             `max_bytes` (UTF-8) is cut there, and is the last.
 
     Raises:
@@ -77,7 +77,7 @@ def _read(config: DataConfig) -> Iterator[str]:
     if corpus.startswith(HUB):
         return records.hub(corpus.removeprefix(HUB), config.field)
     if corpus == PYTHON:
-        return python_source.documents()
+        return python_source.documents(config.min_quotes)
     path = Path(corpus)
     if path.is_dir():
         return _folder(path, config.field)

@@ -16,6 +16,7 @@ OTHER_ROOTS = frozenset({"site-packages", "dist-packages", "__pycache__"})
 NAMES_LEFT_OUT = re.compile(r"(test_.*|.*_test|conftest|.*_pb2|.*_pb2_grpc)\.py")
 GENERATED = re.compile(r"\bgenerated\b|\bauto-?generated\b|\bdo not edit\b", re.IGNORECASE)
 GENERATED_LINES = 5
+PROSE = re.compile(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'|^[ \t]*#.*$', re.MULTILINE)
 MAX_BYTES = 500_000
 MIN_BYTES = 200
 MAX_MEAN_LINE = 150
@@ -44,12 +45,18 @@ def source_files() -> list[tuple[Path, str]]:
     return sorted(found.items(), key=lambda item: (_scatter(item[1]), item[0]))
 
 
-def documents() -> Iterator[str]:
-    """Yield the corpus, one file a document, copies left out, line ends as line feeds."""
+def documents(min_quotes: float | None = None) -> Iterator[str]:
+    """Yield the corpus, one file a document, copies left out, line ends as line feeds.
+
+    Args:
+        min_quotes: files with a smaller share of quotes are left out; None: none.
+    """
     seen: set[bytes] = set()
     for path, _ in source_files():
         text = _read(path)
         if text is None or not is_hand_written(text):
+            continue
+        if min_quotes is not None and quote_share(text) < min_quotes:
             continue
         digest = hashlib.sha256(text.encode()).digest()[:16]
         if digest not in seen:
@@ -62,6 +69,12 @@ def is_hand_written(text: str) -> bool:
     head = "\n".join(text[:2000].split("\n", GENERATED_LINES)[:GENERATED_LINES])
     n_lines = text.count("\n") + 1
     return not GENERATED.search(head) and len(text) / n_lines <= MAX_MEAN_LINE
+
+
+def quote_share(text: str) -> float:
+    """Return the share of characters that are quotes outside comment lines and triple quotes."""
+    code = PROSE.sub("", text)
+    return (code.count("'") + code.count('"')) / max(1, len(text))
 
 
 def _walk(root: Path) -> Iterator[Path]:
