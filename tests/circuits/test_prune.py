@@ -129,7 +129,7 @@ def spoil(folder, **changes) -> None:
         ({"version": 2}, "has version 2, this wirework reads up to 1"),
         ({"version": "new"}, "expected version 1, got 'new'"),
         ({"nodes": [{"site": 1}]}, r"nodes\.0\.site"),
-        ({"nodes": []}, "an edge names node"),
+        ({"nodes": [], "n_nodes": 0}, "an edge names node"),
         ({"target_loss": 0.2}, "does not match its checksum"),
     ],
 )

@@ -7,8 +7,9 @@ import pytest
 from circuit_maker import edit_document, make_circuit
 from safetensors.numpy import load_file, save_file
 
+from wirework.circuit_format import split_site
 from wirework.errors import InputError
-from wirework.view.circuit_file import read_circuit, split_site
+from wirework.view.circuit_file import read_circuit
 
 
 def edit_tensors(path: Path, **changes: np.ndarray | None) -> Path:
@@ -33,17 +34,17 @@ def test_read_gives_back_what_was_written(circuit: Path) -> None:
 
 
 def test_unknown_keys_are_ignored(circuit: Path) -> None:
-    assert read_circuit(edit_document(circuit, a_later_key={"x": 1})).document.n_nodes == 40
+    assert len(read_circuit(edit_document(circuit, a_later_key={"x": 1})).document.nodes) == 40
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"format": "other"}, r"expected format 'wirework-circuit', got 'other'"),
-        ({"version": 2}, r"is of version 2, this wirework reads up to 1"),
+        ({"version": 2}, r"has version 2, this wirework reads up to 1"),
         ({"version": "1"}, r"expected version 1, got '1'"),
         ({"version": True}, r"expected version 1, got True"),
-        ({"nodes": None}, r"circuit.json: nodes: input should be a valid list"),
+        ({"nodes": None}, r"circuit.json: nodes: Input should be a valid tuple"),
         ({"n_edges": 7}, r"n_edges is 7, but \d+ edges are listed"),
         (
             {"edges": [{"source": 0, "target": 99, "weight": 1.0}], "n_edges": 1},
@@ -51,13 +52,13 @@ def test_unknown_keys_are_ignored(circuit: Path) -> None:
         ),
         (
             {"edges": [{"source": 0, "target": 1, "weight": float("nan")}], "n_edges": 1},
-            r"edges.0.weight: input should be a finite number",
+            r"edges.0.weight: Input should be a finite number",
         ),
         (
             {"io_edges": [{"token": "x", "token_id": 1, "weight": 1.0}], "n_io_edges": 1},
-            r"io_edges.0: .*either token and target or source and answer",
+            r"io_edges.0: needs either token and target or source and answer",
         ),
-        ({"nodes": [{"site": "0.mlp.post", "index": 0, "mean": 0}]}, r"n_nodes is 40, but 1"),
+        ({"n_nodes": None}, r"n_nodes is None, but 40 nodes are listed"),
         (
             {"examples": {"prompts": [["a"]], "answers": [["b", "c"]], "logit_diff": []}},
             r"1 example prompts, but 0 logit_diff",

@@ -42,7 +42,15 @@ def small(tmp_path: Path) -> dict[str, Any]:
         "version": 1,
         "model": MODEL,
         "task": {"name": "t", "answers": ["')", '")'], "n_pairs": 1},
-        "losses": {"circuit": 0.1},
+        "target_loss": 0.15,
+        "losses": {
+            "model": 0.05,
+            "circuit": 0.1,
+            "circuit_calibrated": 0.08,
+            "without_circuit": 2.0,
+            "chance": 0.7,
+        },
+        "calibration": {"scale": 1.0, "shift": 0.0},
         "nodes": nodes,
         "edges": [{"source": 0, "target": 1, "weight": float(np.float32(0.3))}],
         "io_edges": io_edges,
@@ -50,6 +58,7 @@ def small(tmp_path: Path) -> dict[str, Any]:
         "n_edges": 1,
         "n_io_edges": 3,
         "examples": {"prompts": [["'", " x"]], "answers": [["')", '")']], "logit_diff": [2.0]},
+        "provenance": {"finder": "by hand", "settings": {}, "seed": 0, "wirework": "0"},
     }
     write_circuit(tmp_path / "small", document, activations, np.array([2], np.int32))
     return load_page_data(tmp_path / "small")
@@ -96,10 +105,10 @@ def test_prompts_and_activations_to_four_digits(small: dict[str, Any]) -> None:
     assert small["activations"][0] == [[0, 0]]
 
 
-def test_missing_losses_are_null(small: dict[str, Any]) -> None:
+def test_losses_are_those_of_the_document(small: dict[str, Any]) -> None:
     assert small["losses"]["circuit"] == 0.1
-    assert small["losses"]["chance"] is None
-    assert small["target_loss"] is None
+    assert small["losses"]["without_circuit"] == 2.0
+    assert small["target_loss"] == 0.15
 
 
 def test_layout_covers_every_item_and_goes_up_with_depth(circuit: Path) -> None:

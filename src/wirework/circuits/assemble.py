@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 
 from wirework import __version__
-from wirework.circuits.ablation import Ablation
-from wirework.circuits.calibrate import calibrate, calibrated_loss
-from wirework.circuits.circuit import Circuit
-from wirework.circuits.document import (
+from wirework.circuit_format import (
     CalibrationPart,
     Document,
     Examples,
@@ -25,6 +22,9 @@ from wirework.circuits.document import (
     Provenance,
     TaskPart,
 )
+from wirework.circuits.ablation import Ablation
+from wirework.circuits.calibrate import calibrate, calibrated_loss
+from wirework.circuits.circuit import Circuit
 from wirework.circuits.edges import find_edges, find_io_edges
 from wirework.circuits.split import fingerprint
 from wirework.tasks import Encoded, Task, tokenizer_of

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node
 from wirework.circuits.ablation import Ablation
-from wirework.circuits.document import Document, Edge, IoEdge, Losses, Node
 from wirework.circuits.means import check_means
 from wirework.errors import InputError
 from wirework.files import atomic_dir, read_json, verify_dir, write_json

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from wirework.circuits.document import Edge, IoEdge
+from wirework.circuit_format import Edge, IoEdge
 from wirework.nn import Transformer
 
 Kept = Sequence[tuple[str, int]]

@@ -28,8 +28,8 @@ def documents(config: DataConfig) -> Iterator[str]:
     """Yield the documents of a corpus in a fixed order, none of them empty.
 
     Args:
-        config: `corpus`, `field`, `max_bytes` and `min_quotes` say what is read. The document that passes
-            `max_bytes` (UTF-8) is cut there, and is the last.
+        config: `corpus`, `field`, `max_bytes` and `min_quotes` say what is read. The document that
+            passes `max_bytes` (UTF-8) is cut there, and is the last.
 
     Raises:
         InputError: the corpus is missing, empty, binary or undecodable, or a package that reads it

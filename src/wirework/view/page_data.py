@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.view.circuit_file import CircuitFile, read_circuit, split_site
-from wirework.view.circuit_schema import CircuitDocument
+from wirework.circuit_format import Document, split_site
+from wirework.view.circuit_file import CircuitFile, read_circuit
 from wirework.view.page_layout import SUBLAYERS, lay_out
 from wirework.view.text import shown
 
@@ -60,11 +60,11 @@ def page_data(circuit: CircuitFile) -> PageData:
         "format": FORMAT,
         "version": VERSION,
         "model": document.model.model_dump(),
-        "task": document.task.model_dump(),
+        "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
         "target_loss": document.target_loss,
         "losses": document.losses.model_dump(),
-        "calibration": document.calibration,
-        "provenance": document.provenance,
+        "calibration": document.calibration.model_dump(),
+        "provenance": document.provenance.model_dump(),
         **drawn,
         "activations": _activations(document, circuit.activations),
         "layout": lay_out(document.model.n_layer, drawn),
@@ -114,7 +114,7 @@ def _sublayer(node: dict[str, Any]) -> int:
     return 2 * int(node["layer"]) + SUBLAYERS.index(node["sublayer"])
 
 
-def _node(document: CircuitDocument, position: int) -> dict[str, Any]:
+def _node(document: Document, position: int) -> dict[str, Any]:
     entry = document.nodes[position]
     layer, place_ = split_site(entry.site)
     sublayer, _, kind = place_.partition(".")
@@ -150,7 +150,7 @@ class _Texts:
         return self._places[text]
 
 
-def _inputs(document: CircuitDocument) -> tuple[list[tuple[str, int]], list[list[float]]]:
+def _inputs(document: Document) -> tuple[list[tuple[str, int]], list[list[float]]]:
     """Return the embedded tokens that are read, and edges [input, node, weight]."""
     edges = [edge for edge in document.io_edges if edge.token is not None]
     tokens = sorted({edge.token_id: edge.token or "" for edge in edges}.items())
@@ -160,7 +160,7 @@ def _inputs(document: CircuitDocument) -> tuple[list[tuple[str, int]], list[list
 
 
 def _outputs(
-    document: CircuitDocument,
+    document: Document,
 ) -> tuple[list[tuple[str, int | None]], list[list[float]]]:
     """Return the answers, the task's own first, and edges [node, output, weight]."""
     edges = [edge for edge in document.io_edges if edge.answer is not None]
@@ -171,7 +171,7 @@ def _outputs(
     return list(numbers.items()), listed
 
 
-def _prompts(document: CircuitDocument, texts: _Texts) -> list[dict[str, Any]]:
+def _prompts(document: Document, texts: _Texts) -> list[dict[str, Any]]:
     examples = document.examples
     return [
         {
@@ -185,7 +185,7 @@ def _prompts(document: CircuitDocument, texts: _Texts) -> list[dict[str, Any]]:
     ]
 
 
-def _activations(document: CircuitDocument, values: NDArray[np.float32]) -> list[list[list[float]]]:
+def _activations(document: Document, values: NDArray[np.float32]) -> list[list[list[float]]]:
     """Return for each node, for each prompt, its values at the prompt's tokens, to 4 digits."""
     lengths = [len(prompt) for prompt in document.examples.prompts]
     return [

@@ -14,7 +14,7 @@ function drawHeader(data, circuit) {
     ["Circuit", [
       ["nodes", grouped(data.nodes.length)], ["edges", grouped(data.edges.length), "key"],
       ["io edges", grouped(data.in_edges.length + data.out_edges.length)]]],
-    [`Task loss, nats${data.target_loss === null ? "" : ` (target ${brief(data.target_loss)})`}`, [
+    [`Task loss, nats (target ${brief(data.target_loss)})`, [
       ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
       ["calibrated", brief(losses.circuit_calibrated)],
       ["without circuit", brief(losses.without_circuit)], ["chance", brief(losses.chance)]]],

@@ -1,12 +1,14 @@
 """The parts of circuit.json, typed and checked (docs/architecture.md, Circuit folder). No torch.
 
-Keys that this version does not know are ignored, so that the format can grow.
+Written by `circuits`, read by it and by the page. Keys that this version does not know are ignored,
+so that the format can grow.
 """
 
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wirework.config import NODE_KINDS
 from wirework.errors import InputError
 
 FORMAT = "wirework-circuit"
@@ -96,6 +98,14 @@ class IoEdge(Part):
     target: Index | None = None
     weight: float
 
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        reads = self.token is not None and self.target is not None
+        writes = self.answer is not None and self.source is not None
+        if reads == writes:
+            raise ValueError("needs either token and target or source and answer")
+        return self
+
 
 class Examples(Part):
     """Prompts as tokens; of each, the right and the wrong answer and the circuit's difference."""
@@ -130,13 +140,19 @@ class Document(Part):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
+        for node in self.nodes:
+            if split_site(node.site)[0] >= self.model.n_layer:
+                raise ValueError(f"{node.site} is beyond the {self.model.n_layer} layers")
         ends = [end for edge in self.edges for end in (edge.source, edge.target)]
         ends += [e for io in self.io_edges for e in (io.source, io.target) if e is not None]
-        if ends and max(ends) >= len(self.nodes):
-            raise ValueError(f"an edge names node {max(ends)} of {len(self.nodes)}")
-        prompts = len(self.examples.prompts)
-        if {len(self.examples.answers), len(self.examples.logit_diff)} != {prompts}:
-            raise ValueError("examples differ in number")
+        n_nodes = len(self.nodes)
+        if ends and max(ends) >= n_nodes:
+            raise ValueError(f"an edge names node {max(ends)}, but there are {n_nodes} nodes")
+        n_prompts = len(self.examples.prompts)
+        for name in ("answers", "logit_diff"):
+            listed = len(getattr(self.examples, name))
+            if listed != n_prompts:
+                raise ValueError(f"{n_prompts} example prompts, but {listed} {name}")
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -145,7 +161,7 @@ class Document(Part):
         for edge in values["io_edges"]:
             for key in [key for key, value in edge.items() if value is None]:
                 del edge[key]
-        counts = {f"n_{name}": len(values[name]) for name in ("nodes", "edges", "io_edges")}
+        counts = {f"n_{name}": len(values[name]) for name in _COUNTED}
         return {"format": FORMAT, "version": VERSION, **values, **counts}
 
     @classmethod
@@ -155,18 +171,40 @@ class Document(Part):
         Raises:
             InputError: another format, a newer version, or a part that is missing or wrong.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise InputError(f"{where} is not a circuit: expected format {FORMAT!r}")
+        found = values.get("format") if isinstance(values, dict) else None
+        if found != FORMAT:
+            raise InputError(f"{where} is not a circuit: expected format {FORMAT!r}, got {found!r}")
         version = values.get("version")
-        if not isinstance(version, int) or version < 1:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise InputError(f"{where}: expected version {VERSION}, got {version!r}")
         if version > VERSION:
             raise InputError(
                 f"{where} has version {version}, this wirework reads up to {VERSION}: update it"
             )
         try:
-            return cls.model_validate(values)
+            document = cls.model_validate(values)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in problem["loc"])
-            raise InputError(f"{where}: {place}: {problem['msg']}") from None
+            place = ".".join(map(str, problem["loc"]))
+            what = problem["msg"].removeprefix("Value error, ")
+            raise InputError(": ".join(part for part in (where, place, what) if part)) from None
+        for name in _COUNTED:
+            listed, said = len(getattr(document, name)), values.get(f"n_{name}")
+            if listed != said:
+                raise InputError(f"{where}: n_{name} is {said}, but {listed} {name} are listed")
+        return document
+
+
+def split_site(site: str) -> tuple[int, str]:
+    """Split `3.mlp.post_act` into layer 3 and kind `mlp.post_act`.
+
+    Raises:
+        ValueError: not the name of a site that holds nodes.
+    """
+    layer, _, kind = site.partition(".")
+    if not (layer.isascii() and layer.isdigit()) or kind not in NODE_KINDS:
+        raise ValueError(f"{site!r} is not a site that holds nodes")
+    return int(layer), kind
+
+
+_COUNTED = ("nodes", "edges", "io_edges")
