@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ def plain_projection(weight: Tensor, k: int, floor: int, floor_dim: int | None) 
             keep.select(floor_dim, neuron)[order[:floor]] = True
     rest = weight.abs().masked_fill(keep, -1.0).flatten().argsort(descending=True, stable=True)
     keep.view(-1)[rest[: max(0, k - int(keep.sum()))]] = True
-    return weight * keep
+    return torch.where(keep, weight, 0)
 
 
 def check(weight: Tensor, k: int, floor: int, floor_dim: int | None, steps: int = 1) -> None:
@@ -75,7 +77,7 @@ def test_warm_start_gives_what_ranking_gives(k: int, floor_dim: int | None):
     data=st.data(),
 )
 def test_property_exact_for_any_tensor(rows, columns, floor, floor_dim, data):
-    values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -0.25, 3e38, 1e-40])
+    values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -0.25, 3e38, 1e-40, math.inf])
     flat = data.draw(st.lists(values, min_size=rows * columns, max_size=rows * columns))
     k = data.draw(st.integers(1, rows * columns))
     weight = torch.tensor(flat).view(rows, columns)
@@ -90,9 +92,37 @@ def test_a_bias_is_one_row():
 
 
 def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("wirework.nn.projection._PIECE", 50)
+    monkeypatch.setattr("wirework.nn.top_k._PIECE", 50)
     for floor_dim in (None, 0, 1):
         check(torch.randn(23, 17), 60, 2, floor_dim, steps=3)
+
+
+@pytest.mark.parametrize("floor_dim", [None, 0, 1])
+def test_a_threshold_that_jumps_is_found_again(floor_dim: int | None):
+    weight = torch.randn(40, 24, generator=torch.Generator().manual_seed(0))
+    projection = Projection(weight, floor=2, floor_dim=floor_dim)
+    for step, (k, scale) in enumerate([(700, 1), (700, 5), (90, 1), (90, 0.01), (600, 100)]):
+        weight.add_(torch.randn(40, 24, generator=torch.Generator().manual_seed(step))).mul_(scale)
+        expected = plain_projection(weight.clone(), k, 2, floor_dim)
+        projection.keep_(k)
+        assert torch.equal(weight, expected)
+
+
+@pytest.mark.parametrize(("shape", "floor_dim"), [((3, 2560), 0), ((700, 3), 1), ((3, 2555), 0)])
+def test_long_neurons_are_counted_past_what_a_byte_holds(shape: tuple[int, int], floor_dim: int):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 9
+    weight.select(floor_dim, 1).mul_(1e-3)
+    check(weight, weight.numel() * 13 // 20, 4, floor_dim, steps=3)
+
+
+@pytest.mark.parametrize(("k", "floor"), [(30, 0), (30, 2), (1, 3), (64, 0)])
+def test_nan_is_refused_at_any_step(k: int, floor: int):
+    weight = torch.randn(8, 8)
+    projection = Projection(weight, floor=floor, floor_dim=0)
+    projection.keep_(k)
+    weight[5, 3] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        projection.keep_(k)
 
 
 def test_nan_and_bad_k_are_refused():

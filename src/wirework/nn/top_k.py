@@ -11,7 +11,7 @@ Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
+T = TypeVar("T")
 
 _BLOCK = 512  # numpy sorts up to 512 32-bit keys in one branch-free network; beyond it is 5x slower
 _PIECE = 1 << 19  # keys handled at once: they fit the cache, and the calls cost nothing
@@ -74,7 +75,7 @@ class _AbsTopK(torch.autograd.Function):
 
 
 def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
-    """Return `x` where the mask holds, 0 elsewhere: by its bits, as a float times a bool is slow."""
+    """Return `x` where the mask holds, else 0: by its bits, as a float times a bool is slow."""
     if x.device.type != "cpu" or x.dtype not in _BITS:
         return x * mask
     bits = x.contiguous().view(_BITS[x.dtype])
@@ -184,15 +185,16 @@ def _largest_block(keys: Keys) -> Keys:
     return blocks[:, 0]
 
 
-def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
-    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses."""
+def each_piece(rows: int, width: int, work: Callable[[slice], T]) -> list[T]:
+    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses.
+
+    Returns:
+        What `work` returned, in the order of the rows.
+    """
     step = max(1, _PIECE // width)
     slices = [slice(start, start + step) for start in range(0, rows, step)]
-    if len(slices) == 1:
-        return work(slices[0])
-    for _ in _threads(torch.get_num_threads()).map(work, slices):
-        pass
-    return None
+    threads = min(torch.get_num_threads(), len(slices))
+    return list(map(work, slices) if threads == 1 else _threads(threads).map(work, slices))
 
 
 @cache
