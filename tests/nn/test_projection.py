@@ -92,7 +92,7 @@ def test_a_bias_is_one_row():
 
 
 def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("wirework.nn.top_k._PIECE", 50)
+    monkeypatch.setattr("wirework.nn.projection._PIECE", 50)
     for floor_dim in (None, 0, 1):
         check(torch.randn(23, 17), 60, 2, floor_dim, steps=3)
 

@@ -3,6 +3,7 @@
 Exact, ties to the lower flat index, and the tensor is never sorted: the threshold hardly moves from
 step to step, so the next one is looked for in a narrow band around the last. One pass counts what
 lies above the band and lists the few entries inside it, which are ranked; a second pass zeroes.
+All on the calling thread: between two cores the weights travel longer than the passes take.
 Source: Gao et al. 2025, sec. 2.1, App. A.2.
 Shapes: R rows, C columns of a matrix; a bias is one row.
 """
@@ -14,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wirework.nn.top_k import each_piece
-
 _NARROWEST, _WIDEST = 0.01, 0.25  # half the width of the band, as a share of the last threshold
+_PIECE = 1 << 19  # entries looked at in one go: they and what is made of them fit the cache
+_SERIAL = (1 << 15) - 8  # below 2^15 torch keeps to the calling thread, whose cache has the weights
 _LARGEST = float(np.finfo(np.float32).max)
 _INFINITY = 0x7F800000  # its bits
 _BYTE = 255  # bools are added up as bytes, which hold no more
@@ -100,7 +101,8 @@ class Projection:
         dropped = dropped[np.abs(flat[dropped]) > zeroed]
         protected = self._protect(values, counts)
         saved = flat[protected]
-        torch.hardshrink(weight, zeroed, out=weight)
+        for part in torch.split(weight.view(-1), _SERIAL):
+            torch.hardshrink(part, zeroed, out=part)
         flat[dropped] = 0
         flat[protected] = saved
         self._remember(zeroed)
@@ -136,8 +138,9 @@ class Projection:
             inside = _places(np.equal(above, below, out=below))  # neither: a NaN too
             return self._per_neuron(above), inside + rows.start * self.columns
 
-        pieces = each_piece(len(values), self.columns, look)
-        counts, places = zip(*pieces, strict=True)
+        step = max(1, _PIECE // self.columns)
+        pieces = (slice(start, start + step) for start in range(0, len(values), step))
+        counts, places = zip(*map(look, pieces), strict=True)
         per_neuron = np.concatenate(counts) if self.floor_dim == 0 else np.sum(counts, axis=0)
         return per_neuron, np.concatenate(places)
 

@@ -11,7 +11,7 @@ Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
-T = TypeVar("T")
 
 _BLOCK = 512  # numpy sorts up to 512 32-bit keys in one branch-free network; beyond it is 5x slower
 _PIECE = 1 << 19  # keys handled at once: they fit the cache, and the calls cost nothing
@@ -185,16 +184,15 @@ def _largest_block(keys: Keys) -> Keys:
     return blocks[:, 0]
 
 
-def each_piece(rows: int, width: int, work: Callable[[slice], T]) -> list[T]:
-    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses.
-
-    Returns:
-        What `work` returned, in the order of the rows.
-    """
+def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
+    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses."""
     step = max(1, _PIECE // width)
     slices = [slice(start, start + step) for start in range(0, rows, step)]
-    threads = min(torch.get_num_threads(), len(slices))
-    return list(map(work, slices) if threads == 1 else _threads(threads).map(work, slices))
+    if len(slices) == 1:
+        return work(slices[0])
+    for _ in _threads(torch.get_num_threads()).map(work, slices):
+        pass
+    return None
 
 
 @cache
