@@ -26,9 +26,9 @@ app = App(
     name="wirework",
     help="Train language models whose wiring people can read, and read it.",
     version=__version__,
-    help_format="markdown",
+    help_format="plaintext",
 )
-convert = App(name="convert", help="Read other people's model formats.", help_format="markdown")
+convert = App(name="convert", help="Read other people's model formats.", help_format="plaintext")
 app.command(convert)
 
 Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object.")]
