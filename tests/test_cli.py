@@ -92,6 +92,33 @@ def test_tasks_reports_a_model_as_json(model_folder: Path):
     assert row["loss"] > 0
 
 
+def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path: Path):
+    text = "def f(name):\n    print('hello', name)\n" * 60
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for i in range(8):
+        (corpus / f"{i}.py").write_text(f"# {i}\n" + text)
+    quick = ["--target-loss", "9", "--trials", "1", "--steps", "1", "--eval-pairs", "8"]
+    out = tmp_path / "quote"
+    words = ["prune", model_folder, "single_double_quote", "--out", out, *quick, "--json"]
+    refuses(*words, says="no node means", cwd=tmp_path)
+    result = run(*words, "--corpus", corpus, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["circuit"] == str(out)
+    assert found["losses"]["circuit"] <= 9
+    checked = json.loads(run("validate", out, "--json").stdout)
+    assert checked["judged"]["circuit"] == pytest.approx(found["losses"]["circuit"])
+
+
+def test_prune_looks_at_the_place_before_it_searches(model_folder: Path, tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    words = ["prune", model_folder, "single_double_quote", "--out"]
+    refuses(*words, tmp_path / "full", says="exists and is not a circuit: not overwritten")
+    refuses(*words, tmp_path / "full" / "thesis.txt" / "c", says="no folder that can be written to")
+
+
 def test_prune_of_a_model_that_cannot_do_the_task(model_folder: Path, tmp_path: Path):
     refuses("prune", model_folder, "nonsense", "--out", tmp_path / "c", says="nonsense")
     assert not (tmp_path / "c").exists()

@@ -16,10 +16,12 @@ from cyclopts.config import Yaml
 from pydantic import ValidationError
 
 from wirework import __version__
-from wirework.config import PruneConfig, TrainConfig, first_problem
+from wirework.config import DataConfig, PruneConfig, TrainConfig, first_problem
 from wirework.errors import InputError
 
 if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
     from wirework.tasks import Task
 
 app = App(
@@ -91,6 +93,7 @@ def prune(
     *,
     out: Path,
     settings: Annotated[PruneConfig, Settings] = PruneConfig(),
+    corpus: str | None = None,
     json: Json = False,
 ) -> None:
     """Find the smallest circuit of MODEL for TASK (Gao et al. 2025, App. A.5).
@@ -101,15 +104,21 @@ def prune(
         model: Model or run folder.
         task: Name of a behaviour, or a JSONL file of pairs.
         out: Folder to write the circuit to.
+        corpus: Text to measure the means of the nodes on, as `--data.corpus` of train; needed for a
+            model that lies in no run.
     """
+    from wirework.circuits import check_place
     from wirework.circuits import prune as find
     from wirework.model import load
 
+    check_place(out)
     loaded = load(model)
-    circuit = find(loaded, _task(task), settings)
+    data = None if corpus is None else _tokens(loaded, corpus)
+    circuit = find(loaded, _task(task), settings, data=data)
     circuit.save(out)
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
-    show("circuit", {"circuit": str(out), **sizes, **circuit.losses.model_dump()}, json)
+    losses = circuit.losses.model_dump()
+    show("circuit", {"circuit": str(out), **sizes, "losses": losses}, json)
 
 
 @app.command
@@ -267,6 +276,15 @@ def _task(name: str) -> "Task":
     from wirework.tasks import load_task
 
     return load_task(name)
+
+
+def _tokens(model: "Model", corpus: str) -> "Tokens":
+    from wirework.data import prepare
+    from wirework.tasks import tokenizer_of
+
+    tokenizer_of(model)
+    tokenizer = Path(str(model.path)) / "tokenizer.json"
+    return prepare(DataConfig.of({"corpus": corpus, "tokenizer": tokenizer})).train
 
 
 @app.meta.default

@@ -4,7 +4,7 @@ from wirework.circuit_format import Edge, IoEdge, Losses, Node
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.assemble import Finding, assemble, measure
 from wirework.circuits.calibrate import Calibration, calibrate, calibrated_loss
-from wirework.circuits.circuit import Circuit
+from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.discretise import clean_up, discretise
 from wirework.circuits.edges import find_edges, find_io_edges
 from wirework.circuits.masks import MaskSettings, heaviside, learn_masks
@@ -27,6 +27,7 @@ __all__ = [
     "assemble",
     "calibrate",
     "calibrated_loss",
+    "check_place",
     "clean_up",
     "discretise",
     "find_edges",

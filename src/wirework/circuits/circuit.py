@@ -4,6 +4,7 @@ It saves to a folder (docs/architecture.md), loads anywhere and runs on its mode
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,7 @@ class Circuit:
             InputError: the place cannot be written to, or holds something that is no circuit.
         """
         folder = Path(folder)
-        if folder.exists() and not _is_circuit(folder):
-            raise InputError(f"{folder} exists and is not a circuit: not overwritten")
+        check_place(folder)
         lengths = [len(prompt) for prompt in self.document.examples.prompts]
         tensors = {f"means/{site}": mean.float().contiguous() for site, mean in self.means.items()}
         tensors["examples/activations"] = self.activations.float().contiguous()
@@ -147,6 +147,19 @@ class Circuit:
             if name.startswith("means/")
         }
         return cls(document, means, _activations(tensors, document, path))
+
+
+def check_place(folder: Path) -> None:
+    """Make sure that a circuit can be saved to a folder, before one is searched for.
+
+    Raises:
+        InputError: something else is there, or it cannot be written to.
+    """
+    if folder.exists() and not _is_circuit(folder):
+        raise InputError(f"{folder} exists and is not a circuit: not overwritten")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"cannot write {folder}: {above} is no folder that can be written to")
 
 
 def _is_circuit(folder: Path) -> bool:
