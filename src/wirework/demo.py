@@ -71,7 +71,7 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
             f"the text on this machine has changed since {sparse.path} was trained: "
             "give another --out"
         )
-    circuit = prune(sparse.model, load_task(TASK), PRUNING, data=data.train)
+    circuit = prune(sparse.model, load_task(TASK), PRUNING)  # leaves its means beside the model
     losses = validate(circuit, sparse.model)["held_out"]
     if losses["circuit"] > TARGET_LOSS:
         raise InputError(
