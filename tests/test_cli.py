@@ -92,6 +92,13 @@ def test_tasks_reports_a_model_as_json(model_folder: Path):
     assert row["loss"] > 0
 
 
+def test_tasks_without_a_model_names_what_there_is(tmp_path: Path):
+    rows = json.loads(run("tasks", "--json").stdout)["tasks"]
+    assert {"single_double_quote", "bracket_counting", "for_while"} <= {row["name"] for row in rows}
+    refuses("tasks", "--task", "for_whale", says="did you mean 'for_while'")
+    refuses("tasks", "--task", tmp_path, says="no task or file")
+
+
 def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path: Path):
     text = "def f(name):\n    print('hello', name)\n" * 60
     corpus = tmp_path / "corpus"

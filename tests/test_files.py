@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from wirework import files
 from wirework.errors import InputError
@@ -245,3 +247,27 @@ def test_lock_held_by_another_process_is_refused_until_it_dies(tmp_path):
         pass
     with files.locked(lock, "the run"):  # let go at the end of the block
         pass
+
+
+def test_tensors_are_a_file_like_its_neighbours(tmp_path):
+    with files.atomic_dir(tmp_path / "folder") as partial:
+        files.write_text(partial / "text", "")
+        files.save_tensors(partial / "one.safetensors", {"a": torch.arange(3)}, {"format": "mine"})
+    files.verify_dir(tmp_path / "folder")
+    saved = tmp_path / "folder" / "one.safetensors"
+    assert torch.equal(load_file(saved)["a"], torch.arange(3))
+    assert saved.stat().st_mode == (tmp_path / "folder" / "text").stat().st_mode
+
+
+def test_tensors_on_a_full_disk_are_one_clear_line(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            pytest.raises(InputError, match=r"^cannot write .*folder: .*File too large"),
+            files.atomic_dir(tmp_path / "folder") as partial,
+        ):
+            files.save_tensors(partial / "one.safetensors", {"a": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []

@@ -73,9 +73,10 @@ def tasks(
         model: Model or run folder.
         task: Names or JSONL files; all built-in ones if none is given.
     """
-    from wirework.tasks import BUILT_IN, all_reports
+    from wirework.tasks import BUILT_IN, all_reports, check_names
 
     names = task or tuple(BUILT_IN)
+    check_names(names)
     if model is None:
         rows = [{"name": name} for name in names]
     else:

@@ -388,7 +388,7 @@ class PruneConfig(Config):
     mean_batches: Count = 8
     """Batches of training text over which the means are taken."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of mask noise, task pairs and search."""
+    """Seed of mask noise, of the search and of which pairs train, judge and are held out."""
 
 
 def _set_dotted(values: dict[str, Any], name: str, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Files that are whole or absent: atomic writes, checksums, locks.
 
 Every file of ours is written beside its place, flushed to the disk and renamed, so that a kill at
-any moment leaves either the old file or the new one. No torch here.
+any moment leaves either the old file or the new one. Nothing here loads torch but `save_tensors`.
 """
 
 import contextlib
@@ -10,11 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from wirework.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sha256(path: Path) -> str:
@@ -119,6 +122,31 @@ def atomic_dir(path: Path) -> Iterator[Path]:
             stale.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(stale, ignore_errors=True)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file without a copy of it in memory; only inside an `atomic_dir`.
+
+    Args:
+        path: a place in the folder being filled.
+        tensors: contiguous, none sharing memory with another.
+        metadata: for the file's header.
+
+    Raises:
+        OSError: the place cannot be written to; `atomic_dir` makes the message of it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(dict(tensors), path, None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)  # safetensors renames a private file of its own over ours
 
 
 def verify_dir(path: Path) -> None:

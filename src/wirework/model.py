@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wirework import files
@@ -86,7 +86,8 @@ class Model:
             files.write_text(partial / "config.json", _canonical(self.config) + "\n")
             tied = {"unembed.weight"} if self.config.tied_embedding else set()
             state = {k: v for k, v in self.transformer.state_dict().items() if k not in tied}
-            save_file(pack(state), partial / "model.safetensors", {"format": "wirework-model"})
+            weights = partial / "model.safetensors"
+            files.save_tensors(weights, pack(state), {"format": "wirework-model"})
             if self.tokenizer is not None:
                 self.tokenizer.save(partial / "tokenizer.json")
         return folder

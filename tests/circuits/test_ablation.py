@@ -1,7 +1,12 @@
+import copy
+
+import pytest
 import torch
 
 from wirework.circuits import Ablation, NodeSpace
 from wirework.circuits.ablation import _TOKENS, frozen, pieces
+from wirework.circuits.prune import check_target
+from wirework.errors import InputError
 from wirework.tasks import Encoded, differences
 
 
@@ -38,7 +43,6 @@ def test_passes_in_pieces_are_those_in_one(ablation: Ablation, rows: Encoded) ->
     assert torch.allclose(ablation.all_differences(gates, rows), whole, atol=1e-5)
     expected = torch.nn.functional.softplus(-whole).mean(1).double()
     assert torch.allclose(ablation.losses(gates, rows), expected, atol=1e-5)
-    assert ablation.losses(gates[:0], rows).shape == (0,)
 
 
 def test_pieces_hold_every_pair_once_and_fit(rows: Encoded) -> None:
@@ -95,3 +99,24 @@ def test_the_early_verdict_is_that_of_the_whole(ablation: Ablation, rows: Encode
         assert ablation.within(gates, rows, float(loss) + 1e-4)
         assert not ablation.within(gates, rows, float(loss) - 1e-4)
         assert not ablation.within(gates, rows, 0.0)
+
+
+def test_a_model_in_float64_is_judged_in_float64(ablation: Ablation, rows: Encoded) -> None:
+    wide = copy.deepcopy(ablation.transformer).double()
+    means = {name: mean.double() for name, mean in ablation.means.items()}
+    gates = masks(ablation, 3)
+    judged = Ablation.of(wide, means)
+    found = judged.all_differences(gates, rows)
+    assert found.dtype == torch.float64
+    with torch.no_grad():
+        assert torch.allclose(found, judged.differences(gates, rows), atol=1e-12)
+
+
+def test_what_is_not_a_number_reaches_no_target(ablation: Ablation, rows: Encoded) -> None:
+    broken = copy.deepcopy(ablation.transformer)
+    with torch.no_grad():
+        broken.unembed.weight.fill_(torch.nan)
+    sick = Ablation.of(broken, ablation.means)
+    assert not sick.within(masks(ablation, 1)[0], rows, 100.0)
+    with pytest.raises(InputError, match="own task loss nan does not reach the target"):
+        check_target(sick, rows, 100.0)

@@ -1,6 +1,7 @@
 import torch
 
 from wirework.circuits import Ablation, NodeSpace, find_edges, find_io_edges
+from wirework.circuits.edges import count_edges
 from wirework.model import Model
 
 
@@ -37,6 +38,8 @@ def test_edges_are_those_of_a_plain_loop(random_model: Model, ablation: Ablation
     assert [(e.source, e.target) for e in found] == sorted(expected)
     assert {(e.source, e.target): e.weight for e in found} == expected
     assert len(found) > 100
+    assert count_edges(random_model.transformer, nodes) == len(found)
+    assert count_edges(random_model.transformer, []) == 0
 
 
 def test_one_neuron_one_read_one_write_are_three_nodes_and_two_edges(wired: Model) -> None:

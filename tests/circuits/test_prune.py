@@ -5,13 +5,15 @@ import pytest
 import torch
 from hand_wired import EDGES, NODES
 
-from wirework.circuits import Circuit, prune, validate
+from wirework.circuits import Ablation, Circuit, node_means, prune, validate
+from wirework.circuits.circuit import rows_of
+from wirework.circuits.prune import quick_target
 from wirework.circuits.split import parts_of
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import verify_dir, write_json
 from wirework.model import Model
-from wirework.tasks import Task
+from wirework.tasks import Pair, Task, load_task
 
 QUICK = PruneConfig(
     trials=3, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3
@@ -81,10 +83,56 @@ def test_validation_reports_pairs_that_nothing_was_fitted_to(circuit, wired, tas
     assert report["held_out"]["circuit"] < 0.2
     assert report["held_out"]["without_circuit"] > 0.6
     assert validate(circuit, wired) == report  # the built-in task is drawn again
-    other = validate(circuit, wired, task.take(task.pairs[:20]))
-    assert set(other) == {"task", "target_loss", "held_out"}
     with pytest.raises(InputError, match="does not say where its model lies"):
         validate(circuit)
+
+
+def test_pairs_that_the_circuit_was_fitted_to_are_never_held_out(circuit, wired, task) -> None:
+    parts = parts_of(task, QUICK.eval_pairs, QUICK.seed)
+    own = validate(circuit, wired)["held_out"]
+    some = task.take((*parts.train.pairs[:9], *parts.held_out.pairs))
+    assert validate(circuit, wired, some) == {
+        "task": task.name, "target_loss": 0.15, "held_out": own,
+    }  # fmt: skip
+    more = load_task("single_double_quote", n=120, seed=1)
+    fresh = [pair for pair in more.pairs if pair not in task.pairs]
+    report = validate(circuit, wired, more.take((*fresh, *parts.train.pairs)))
+    assert report["held_out"]["n_pairs"] == len(fresh)
+    used = parts.train.pairs[:8]
+    turned = [Pair(pair.prompts[::-1], pair.answers[::-1]) for pair in used]
+    with pytest.raises(InputError, match="all 16 pairs given were used to find the circuit"):
+        validate(circuit, wired, task.take((*used, *turned)))
+
+
+def test_what_was_fitted_to_must_be_known(circuit, wired, task, tmp_path) -> None:
+    def changed(**part) -> Circuit:
+        about = circuit.document.task.model_copy(update=part)
+        document = circuit.document.model_copy(update={"task": about})
+        return Circuit(document, circuit.means, circuit.activations)
+
+    lost = changed(name="mine", path=str(tmp_path / "mine.jsonl"))
+    with pytest.raises(InputError, match="cannot be told: cannot read task"):
+        validate(lost, wired, task.take(task.pairs[:20]))
+    with pytest.raises(InputError, match="gives other pairs now"):
+        validate(changed(seed=5), wired)
+    with pytest.raises(InputError, match="judged on 90 pairs, which is no part of its task's 96"):
+        validate(changed(n_pairs=90), wired, task)
+
+
+def test_a_circuit_of_another_finder_validates_too(circuit, wired, task) -> None:
+    provenance = circuit.document.provenance.model_copy(update={"settings": {}})
+    document = circuit.document.model_copy(update={"provenance": provenance})
+    other = Circuit(document, circuit.means, circuit.activations)
+    assert validate(other, wired) == validate(circuit, wired)
+
+
+def test_trials_are_compared_at_a_loss_that_the_model_reaches(wired, task, corpus) -> None:
+    rows = rows_of(task.take(task.pairs[:8]), wired)
+    ablation = Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens]))
+    everything = torch.ones(1, ablation.space.size)
+    own = float(ablation.losses(everything, rows)[0])
+    assert quick_target(ablation, rows, 0.5) == 0.5
+    assert own < quick_target(ablation, rows, own / 2) < own + 0.02
 
 
 def test_a_saved_circuit_comes_back(circuit: Circuit, wired: Model, task: Task, tmp_path) -> None:
@@ -148,7 +196,7 @@ def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:
 
 
 def test_a_model_that_cannot_do_the_task_is_told_so(random_model, wired, task, corpus) -> None:
-    with pytest.raises(InputError, match=r"own task loss \d.* is above the target 0\.0001"):
+    with pytest.raises(InputError, match=r"own task loss \d.* does not reach the target 0\.0001"):
         prune(random_model, task, QUICK, target_loss=1e-4, data=corpus, progress=False)
     with pytest.raises(InputError, match="no node means for this model"):
         prune(wired, task, QUICK, progress=False)

@@ -14,7 +14,7 @@ from wirework.tasks import (
     evaluate,
     load_task,
     logit_difference,
-    task_loss,
+    pair_losses,
     tokenizer_of,
 )
 
@@ -30,7 +30,7 @@ def test_task_loss_is_the_cross_entropy_of_two() -> None:
     answers = torch.tensor([[1, 0], [0, 1]])
     # softmax over (ln 3, 0) gives 3/4 to the right answer; equal logits give 1/2
     expected = torch.tensor([-math.log(0.75), math.log(2)])
-    assert torch.allclose(task_loss(logits, answers), expected)
+    assert torch.allclose(pair_losses(logit_difference(logits, answers)), expected)
     assert torch.allclose(logit_difference(logits, answers), torch.tensor([math.log(3), 0.0]))
 
 
@@ -58,9 +58,9 @@ def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
         logits = model.transformer(rows.tokens, rows.at)
     assert report.valid
     assert (report.n_pairs, report.n_skipped) == (40, 0)
-    assert report.loss == pytest.approx(float(task_loss(logits, rows.answers).mean()), abs=1e-6)
-    right = logit_difference(logits, rows.answers) > 0
-    assert report.accuracy == pytest.approx(float(right.float().mean()))
+    gaps = logit_difference(logits, rows.answers)
+    assert report.loss == pytest.approx(float(pair_losses(gaps).mean()), abs=1e-6)
+    assert report.accuracy == pytest.approx(float((gaps > 0).float().mean()))
     assert [text for text, _ in report.answers] == [" in", ":"]
     assert [model.tokenizer.token(token) for _, token in report.answers] == [" in", ":"]
 

@@ -89,6 +89,7 @@ def test_a_split_is_disjoint_complete_and_decided_by_the_seed() -> None:
         (("a", "b"), ("x",), "needs two answers, got 1"),
         (("a", "b"), ("x", "x"), "two answers of a pair must differ"),
         (("a", "a"), ("x", "y"), "two prompts of a pair must differ"),
+        (("a", "b\ud800"), ("x", "y"), "prompts must be Unicode text, got half a character"),
     ],
 )
 def test_impossible_pairs_are_refused(prompts, answers, problem: str) -> None:
@@ -123,6 +124,10 @@ def test_a_users_file_is_read_in_order(tmp_path) -> None:
         ('{"prompts": ["a", "b"], "answers": ["x"]}', r"line 2: answers must be a list of two"),
         ('{"prompts": ["a", 1], "answers": ["x", "y"]}', r"line 2: prompts must be a list of two"),
         ('{"prompts": ["a", "b"], "answers": ["x", "x"]}', r"line 2: the two answers"),
+        (
+            r'{"prompts": ["a", "\ud83d"], "answers": ["x", "y"]}',
+            r"line 2: prompts must be Unicode",
+        ),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path, line: str, problem: str) -> None:

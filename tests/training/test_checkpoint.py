@@ -39,8 +39,10 @@ def trained(steps: int = 2, seed: int = 0):
 def test_what_is_gathered_comes_back(tmp_path):
     transformer, optimizer = trained()
     tensors = gather(transformer, optimizer)
-    state = State(step=2, best_step=1, best_loss=0.5, last_eval={"val_loss": 0.5})
-    save_checkpoint(tmp_path, state, tensors, {"seed": 0})
+    state = State(
+        step=2, best_step=1, best_loss=0.5, last_eval={"val_loss": 0.5}, settings={"seed": 0}
+    )
+    save_checkpoint(tmp_path, state, tensors)
     draw = torch.rand(3)
     other, other_optimizer = trained(steps=1, seed=1)
     found = newest_checkpoint(tmp_path)
@@ -54,7 +56,7 @@ def test_what_is_gathered_comes_back(tmp_path):
 
 
 def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path):
-    path = save_checkpoint(tmp_path, State(step=3), gather(*trained()), {})
+    path = save_checkpoint(tmp_path, State(step=3), gather(*trained()))
     names = {file.name for file in path.iterdir()}
     assert names == {"tensors.safetensors", "state.json", "checksums.json"}
     about = json.loads((path / "state.json").read_text())
@@ -76,7 +78,7 @@ def test_tensors_of_another_model_are_refused():
 
 def test_a_checkpoint_of_a_later_version_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("wirework.training.checkpoint.VERSION", 2)
-    save_checkpoint(tmp_path, State(step=3), gather(*trained()), {})
+    save_checkpoint(tmp_path, State(step=3), gather(*trained()))
     monkeypatch.undo()
     with pytest.raises(InputError, match="none of the 1 checkpoints"):
         newest_checkpoint(tmp_path)

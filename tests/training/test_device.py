@@ -22,6 +22,12 @@ def test_a_device_that_is_not_here_is_refused():
         resolve_device("tpu")
 
 
+def test_a_gpu_number_beyond_those_here_is_refused():
+    count = torch.cuda.device_count()
+    with pytest.raises(InputError, match=f"device 'cuda:{count}' is not here: use auto, cpu"):
+        resolve_device(f"cuda:{count}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_cuda_without_a_gpu_is_refused():
     with pytest.raises(InputError, match="needs a CUDA GPU"):

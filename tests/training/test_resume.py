@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from wirework.training import Interrupted, train
+from wirework.training.checkpoint import checkpoint_steps
 from wirework.training.job import make_priors
 from wirework.training.metrics import read_metrics
 
@@ -191,3 +192,27 @@ def test_interrupted_is_a_keyboard_interrupt_with_a_code():
     error = Interrupted(signal.SIGTERM, "stopped")
     assert isinstance(error, KeyboardInterrupt)
     assert error.exit_code == 143
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_an_evaluation_cut_short_still_finds_the_best(settings, driver, tmp_path, nth):
+    # Evaluations at 4, 8 and 12 belong to checkpoints; the one that is cut short is made up for.
+    changes = {"eval_every": 4, "keep_checkpoints": 1, "weight_sparsity": {"anneal_end": 0.1}}
+    straight = settings("straight", **changes)
+    assert driver.run(straight, tmp_path / "err") == 0
+    stopped = settings("stopped", **changes)
+    during = {"call": EVALUATE, "nth": nth, "signals": [signal.SIGTERM]}
+    assert driver.run(stopped, tmp_path / "err", **during) == 143
+    assert driver.run(stopped, tmp_path / "err", resume=True) == 0
+    kept = [checkpoint_steps(c.runs / c.name / "checkpoints") for c in (stopped, straight)]
+    assert kept[0] == kept[1]
+    if nth < 3:  # the last checkpoint was written before its evaluation, and is not written again
+        assert_same(stopped.runs / stopped.name, straight.runs / straight.name)
+
+
+def test_a_signal_while_a_finished_run_is_loaded_is_obeyed(settings, driver, tmp_path):
+    config = settings()
+    assert driver.run(config, tmp_path / "err") == 0
+    loading = {"call": "wirework.training.run:load", "signals": [signal.SIGTERM], "resume": True}
+    assert driver.run(config, tmp_path / "err", **loading) == 143
+    assert "is finished already" in (tmp_path / "err").read_text()

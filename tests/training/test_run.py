@@ -95,3 +95,15 @@ def test_the_settings_of_a_resumed_run_stay_resolved(settings, driver, tmp_path)
     assert driver.run(config, tmp_path / "err", call=step, nth=6, signals=[15]) == 143
     run = train(settings(precision="auto", device="auto"), resume=True, progress=False)
     assert TrainConfig.load(run.path / "config.yaml").precision == "bfloat16"
+
+
+def test_settings_edited_in_the_runs_folder_are_compared_with_the_checkpoint(
+    settings, driver, tmp_path
+):
+    config = settings()
+    step = "wirework.training.loop:scale_gradients_"
+    assert driver.run(config, tmp_path / "err", call=step, nth=6, signals=[15]) == 143
+    stored = config.runs / config.name / "config.yaml"
+    stored.write_text(stored.read_text().replace("batch_size: 2", "batch_size: 4"))
+    with pytest.raises(InputError, match=r"cannot be resumed under changes: batch_size: 2 -> 4"):
+        train(settings(batch_size=4), resume=True, progress=False)

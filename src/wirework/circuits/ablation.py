@@ -63,7 +63,7 @@ class Ablation:
         """Return the task loss under each mask, (R,) float64 in nats, in bounded memory.
 
         Args:
-            gates: (R, N), any number of masks.
+            gates: (R, N), one mask or more.
             rows: a task.
         """
         return F.softplus(-self.all_differences(gates, rows).double()).mean(1)
@@ -84,23 +84,24 @@ class Ablation:
         for pairs in pieces(rows, 1, _EARLY):
             gaps = self.differences(gates[None], rows.select(pairs))
             room -= float(F.softplus(-gaps.double()).sum())
-            if room < 0:
+            if not room >= 0:  # not a number is no loss within the target
                 return False
         return True
 
     @torch.no_grad()
     def all_differences(self, gates: Tensor, rows: Encoded) -> Tensor:
-        """Return what `differences` does, (R, 2P), in as many passes as memory asks for."""
-        if not len(gates):
-            return torch.empty(0, 2 * rows.n_pairs)
-        out = gates.new_empty(len(gates), rows.n_pairs, 2)
-        for pairs in pieces(rows, 1):
+        """Return what `differences` does, (R, 2P), in as many passes as memory asks for.
+
+        In the model's dtype and on its device, wherever the gates (at least one mask) are.
+        """
+        groups, found = pieces(rows, 1), []
+        for pairs in groups:
             part = rows.select(pairs)
             trials = max(1, _TOKENS // part.tokens.numel())
-            for first in range(0, len(gates), trials):
-                found = self.differences(gates[first : first + trials], part)
-                out[first : first + trials, pairs] = found.view(len(found), -1, 2)
-        return out.flatten(1)
+            some = (gates[first : first + trials] for first in range(0, len(gates), trials))
+            gaps = torch.cat([self.differences(masks, part) for masks in some])
+            found.append(gaps.view(len(gates), -1, 2))
+        return torch.cat(found, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
 def pieces(rows: Encoded, trials: int, tokens: int = _TOKENS) -> list[Tensor]:

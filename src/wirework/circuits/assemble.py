@@ -24,9 +24,10 @@ from wirework.circuit_format import (
 )
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.calibrate import calibrate, calibrated_loss
-from wirework.circuits.circuit import Circuit
+from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.edges import find_edges, find_io_edges
 from wirework.circuits.split import fingerprint
+from wirework.nn import Edit
 from wirework.tasks import Encoded, Task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Finding:
     finder: str
     settings: Mapping[str, Any]
     seed: int
+    """The one that `parts_of` parted the task by, which `validate` repeats."""
 
 
 def assemble(
@@ -68,7 +70,7 @@ def assemble(
     """
     ablation = Ablation.of(model.transformer, means)
     tokenizer = tokenizer_of(model)
-    rows = judge.encode(tokenizer, model.config.n_ctx).to(model.transformer.embed.weight.device)
+    rows = rows_of(judge, model)
     gaps = ablation.all_differences(found.gates[None], rows)[0]
     calibration = calibrate(gaps)
     plain = measure(ablation, found.gates, rows)
@@ -103,7 +105,7 @@ def assemble(
         ),
     )
     resting = {site: mean.detach().float().cpu() for site, mean in means.items()}
-    return Circuit(document, resting, _activations(ablation, found.gates, places, shown))
+    return Circuit(document, resting, _activations(ablation, found.gates, shown))
 
 
 def measure(ablation: Ablation, gates: Tensor, rows: Encoded) -> dict[str, float]:
@@ -123,7 +125,7 @@ def measure(ablation: Ablation, gates: Tensor, rows: Encoded) -> dict[str, float
 
 def _model_part(model: "Model") -> ModelPart:
     config = model.config
-    weights = [prunable.parameter for prunable in model.transformer.prunable()]
+    n_weights, n_nonzero = model.transformer.weight_counts()
     return ModelPart(
         fingerprint=model.fingerprint,
         path=None if model.path is None else str(model.path),
@@ -133,8 +135,8 @@ def _model_part(model: "Model") -> ModelPart:
         d_head=config.d_head,
         d_mlp=config.d_mlp,
         vocab_size=config.vocab_size,
-        n_weights=sum(weight.numel() for weight in weights),
-        n_nonzero=sum(int(weight.count_nonzero()) for weight in weights),
+        n_weights=n_weights,
+        n_nonzero=n_nonzero,
     )
 
 
@@ -168,14 +170,31 @@ def _examples(tokenizer: "Tokenizer", shown: Encoded, gaps: Tensor) -> Examples:
 
 
 @torch.no_grad()
-def _activations(ablation: Ablation, gates: Tensor, places: Tensor, shown: Encoded) -> Tensor:
+def _activations(ablation: Ablation, gates: Tensor, shown: Encoded) -> Tensor:
     """Return (P, T, n): each kept node inside the circuit, 0 beyond a prompt's end."""
     transformer = ablation.transformer
+    values: dict[str, Tensor] = {}
     with (
         transformer.edited(ablation.edits(gates)),
-        transformer.recorded(transformer.node_sites) as values,
+        transformer.edited(_watchers(ablation.space.split(gates), values)),
     ):
         transformer.state(shown.tokens)
-    kept = ablation.space.join(values)[..., places]
+    kept = ablation.space.join(values)
     inside = torch.arange(kept.shape[1], device=kept.device) <= shown.at[:, None]
     return (kept * inside[..., None]).float().cpu()
+
+
+def _watchers(gates: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Edit]:
+    """Return edits that copy each site's kept channels to `values` and change nothing.
+
+    All channels of all sites at once would take far more memory than the passes themselves.
+    """
+
+    def watch(site: str, channels: Tensor) -> Edit:
+        def see(x: Tensor) -> Tensor:
+            values[site] = x[..., channels]
+            return x
+
+        return see
+
+    return {site: watch(site, part.nonzero().flatten()) for site, part in gates.items()}

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.means import check_means
 from wirework.errors import InputError
-from wirework.files import atomic_dir, read_json, verify_dir, write_json
-from wirework.tasks import Task, tokenizer_of
+from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
+from wirework.tasks import Encoded, Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -103,9 +103,8 @@ class Circuit:
             InputError: the circuit is of another model, or the task does not fit it.
         """
         ablation, gates = self.ablation(model)
-        tokenizer, n_ctx = tokenizer_of(model), model.config.n_ctx
-        rows = task.fitted(tokenizer, n_ctx).encode(tokenizer, n_ctx)
-        return float(ablation.losses(gates[None], rows)[0])
+        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        return float(ablation.losses(gates[None], rows_of(fitted, model))[0])
 
     def save(self, folder: str | Path) -> Path:
         """Write the circuit to a folder, whole or not at all; a circuit already there is replaced.
@@ -121,7 +120,7 @@ class Circuit:
         tensors["examples/lengths"] = torch.tensor(lengths, dtype=torch.int32)
         with atomic_dir(folder) as partial:
             write_json(partial / "circuit.json", self.document.to_json())
-            save_file(tensors, partial / "circuit.safetensors", {"format": "wirework-circuit"})
+            save_tensors(partial / "circuit.safetensors", tensors, {"format": "wirework-circuit"})
         return folder
 
     @classmethod
@@ -160,6 +159,16 @@ def check_place(folder: Path) -> None:
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"cannot write {folder}: {above} is no folder that can be written to")
+
+
+def rows_of(task: Task, model: "Model") -> Encoded:
+    """Return a task as the model's tokens, where the model is.
+
+    Raises:
+        InputError: a pair does not fit the model, or the model has no tokeniser.
+    """
+    rows = task.encode(tokenizer_of(model), model.config.n_ctx)
+    return rows.to(model.transformer.embed.weight.device)
 
 
 def _is_circuit(folder: Path) -> bool:

@@ -32,6 +32,16 @@ def find_edges(transformer: Transformer, nodes: Kept) -> list[Edge]:
 
 
 @torch.no_grad()
+def count_edges(transformer: Transformer, nodes: Kept) -> int:
+    """Return how many edges `find_edges` would, without making them."""
+    places = _places(nodes)
+    return sum(
+        int(_part(matrix, places.get(source, {}), places.get(target, {})).count_nonzero())
+        for source, target, matrix in _matrices(transformer)
+    )
+
+
+@torch.no_grad()
 def find_io_edges(
     transformer: Transformer,
     nodes: Kept,
@@ -85,13 +95,16 @@ def _matrices(transformer: Transformer) -> Iterator[tuple[str, str, Tensor]]:
 
 def _between(matrix: Tensor, sources: dict[int, int], targets: dict[int, int]) -> Iterator[Edge]:
     """Yield the nonzero entries between channels; each dict maps a channel to a node's place."""
-    if not sources or not targets:
-        return
     columns, rows = list(sources), list(targets)
-    part = matrix[rows][:, columns].cpu()
+    part = _part(matrix, sources, targets).cpu()
     for row, column in part.nonzero().tolist():
         weight = float(part[row, column])
         yield Edge(source=sources[columns[column]], target=targets[rows[row]], weight=weight)
+
+
+def _part(matrix: Tensor, sources: dict[int, int], targets: dict[int, int]) -> Tensor:
+    """Return the entries (targets, sources) of the channels that are the keys."""
+    return matrix[list(targets)][:, list(sources)]
 
 
 def _places(nodes: Kept) -> dict[str, dict[int, int]]:

@@ -2,10 +2,14 @@
 
 They come from tokens of the corpus the model was trained on: those given, or those that the run
 which the model lies in was trained on. What was measured is kept in `means.safetensors` beside the
-model. Shapes: B sequences, T tokens, N nodes at one site.
+model, with how many batches it took and a checksum.
+Shapes: B sequences, T tokens, N nodes at one site.
 """
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from wirework.config import TrainConfig
 from wirework.errors import InputError
-from wirework.files import write_bytes
+from wirework.files import read_json, write_bytes
 from wirework.nn import Transformer
 
 if TYPE_CHECKING:
@@ -81,19 +85,49 @@ def means_for(model: "Model", data: "Tokens | None", n_batches: int) -> dict[str
     Args:
         model: its `path` says where the file may be.
         data: tokens of the corpus it was trained on.
-        n_batches: how many batches of 16 windows of n_ctx tokens to read of `data`.
+        n_batches: how many batches of 16 windows of n_ctx tokens to read. A file that was measured
+            on another number is measured anew; means that were given (`save_means`) stay.
 
     Raises:
-        InputError: no data, no file and no run, or a file or corpus that does not fit the model.
+        InputError: no data, no file and no run, a file or corpus that does not fit the model, or
+            a file of another number of batches and no corpus.
     """
+    if data is not None:
+        return _measured(model, data, n_batches)
     path = None if model.path is None else Path(model.path) / MEANS_FILE
-    if data is None and path is not None and path.is_file():
-        return load_means(path, model)
-    tokens = _run_tokens(model) if data is None else data
-    means = node_means(model.transformer, training_windows(tokens, model.config.n_ctx, n_batches))
-    if data is None and path is not None:
-        save_means(path, means, model)
+    taken = None
+    if path is not None and path.is_file():
+        means, taken = _read(path, model)
+        if taken in (None, n_batches):
+            return means
+    try:
+        tokens = _run_tokens(model)
+    except InputError as error:
+        if taken is None:
+            raise
+        raise InputError(
+            f"{path} was measured on {taken} batches, mean_batches is {n_batches}, and the corpus "
+            f"cannot be read: {error}"
+        ) from None
+    means = _measured(model, tokens, n_batches)
+    if path is not None:
+        _keep(path, means, model, n_batches)
     return means
+
+
+def _measured(model: "Model", tokens: "Tokens", n_batches: int) -> dict[str, Tensor]:
+    windows = training_windows(tokens, model.config.n_ctx, n_batches)
+    return node_means(model.transformer, windows)
+
+
+def _keep(path: Path, means: dict[str, Tensor], model: "Model", n_batches: int) -> None:
+    """Write means for the next time; where that cannot be done, say so and go on."""
+    from wirework.training.report import warn
+
+    try:
+        save_means(path, means, model, n_batches)
+    except InputError as error:
+        warn(f"{error}: the means will be measured again next time")
 
 
 def _run_tokens(model: "Model") -> "Tokens":
@@ -107,25 +141,57 @@ def _run_tokens(model: "Model") -> "Tokens":
             "give the tokens it was trained on (data=prepare(config.data).train)"
         )
     data = prepare(TrainConfig.load(settings).data)
-    if model.tokenizer is None or data.tokenizer.fingerprint != model.tokenizer.fingerprint:
+    same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
+    if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
             f"the corpus of {settings.parent} has changed since: its means cannot be measured anew"
         )
     return data.train
 
 
-def save_means(path: Path, means: dict[str, Tensor], model: "Model") -> None:
+def _trained_on(run: Path) -> str | None:
+    """Return the fingerprint of a run's data, from its newest readable checkpoint if there is one.
+
+    A checkpoint that cannot be read is passed over, as training does.
+    """
+    from wirework.training.checkpoint import checkpoint_steps
+
+    for step in reversed(checkpoint_steps(run / "checkpoints")):
+        with suppress(InputError):
+            return str(read_json(run / "checkpoints" / f"step-{step}" / "state.json")["data"])
+    return None
+
+
+def save_means(
+    path: Path, means: dict[str, Tensor], model: "Model", n_batches: int | None = None
+) -> None:
     """Write means, with the fingerprint of the model they belong to.
 
     Args:
         path: the file, or the model's folder.
         means: site to (N,).
         model: the one they were measured on.
+        n_batches: how many batches of its corpus they took; None for means that are given, which
+            `prune` then uses whatever its settings say.
+
+    Raises:
+        InputError: the place cannot be written to.
     """
     path = path / MEANS_FILE if path.is_dir() else path
     tensors = {name: mean.float().cpu().contiguous() for name, mean in means.items()}
     header = {"format": "wirework-means", "fingerprint": model.fingerprint}
-    write_bytes(path, save(tensors, header))
+    if n_batches is not None:
+        header["n_batches"] = str(n_batches)
+    write_bytes(path, save(tensors, {**header, "sha256": _checksum(header, tensors)}))
+
+
+def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Return SHA-256 over everything that the file says, as hex."""
+    shapes = [[name, list(tensors[name].shape)] for name in sorted(tensors)]
+    digest = hashlib.sha256(json.dumps([sorted(header.items()), shapes]).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
@@ -134,6 +200,11 @@ def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
     Raises:
         InputError: missing, damaged or foreign, or of another model.
     """
+    return _read(path, model)[0]
+
+
+def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
+    """Return means and the number of batches that they took, None if they were given."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -144,7 +215,11 @@ def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:
         raise InputError(f"{path} belongs to another model: measure the means anew")
-    return check_means(means, model.transformer, str(path))
+    if header.pop("sha256", None) != _checksum(header, means):
+        raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
+    taken = header.get("n_batches")
+    means = check_means(means, model.transformer, str(path))
+    return means, None if taken is None else int(taken)
 
 
 def check_means(

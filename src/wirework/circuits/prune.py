@@ -14,9 +14,9 @@ from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.assemble import Finding, assemble
-from wirework.circuits.circuit import Circuit
+from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise
-from wirework.circuits.edges import find_edges
+from wirework.circuits.edges import count_edges
 from wirework.circuits.masks import MaskSettings, learn_masks
 from wirework.circuits.means import means_for
 from wirework.circuits.search import search
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _QUICK_PAIRS = 32  # trials are compared on so many pairs; the winner is judged on all
+_SLACK = 0.01  # nats above the whole model's own loss on them that a trial may always have
 
 
 def prune(
@@ -51,7 +52,7 @@ def prune(
         config: None for the defaults.
         target_loss: in nats; wins over `config.target_loss`.
         data: tokens of the corpus the model was trained on, for the means; None to read the
-            means that lie beside the model.
+            means that lie beside the model or, where there are none, the corpus of its run.
         progress: show a bar on standard error.
 
     Raises:
@@ -64,8 +65,7 @@ def prune(
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     tokenizer, n_ctx = tokenizer_of(model), model.config.n_ctx
     parts = parts_of(task.fitted(tokenizer, n_ctx), config.eval_pairs, config.seed)
-    device = model.transformer.embed.weight.device
-    train, judge = (part.encode(tokenizer, n_ctx).to(device) for part in parts[:2])
+    train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
     ablation = Ablation.of(model.transformer, means_for(model, data, config.mean_batches))
     check_target(ablation, judge, config.target_loss)
     steps = config.steps * -(-config.trials // config.parallel)
@@ -90,15 +90,20 @@ def check_target(ablation: Ablation, rows: Encoded, target: float) -> None:
     """Make sure that the whole model does what is asked of a circuit.
 
     Raises:
-        InputError: its own task loss is above the target.
+        InputError: its own task loss is above the target, or not a number.
     """
-    everything = torch.ones(1, ablation.space.size, device=rows.tokens.device)
-    own = float(ablation.losses(everything, rows)[0])
-    if own > target:
+    own = _own_loss(ablation, rows)
+    if not own <= target:
         raise InputError(
-            f"the model's own task loss {own:.3f} is above the target {target:g}: no circuit of it "
-            "can be expected to reach that; raise the target or train the model further"
+            f"the model's own task loss {own:.3f} does not reach the target {target:g}: no circuit "
+            "of it can be expected to; raise the target or train the model further"
         )
+
+
+def _own_loss(ablation: Ablation, rows: Encoded) -> float:
+    """Return the task loss with nothing ablated, nats."""
+    everything = torch.ones(1, ablation.space.size, device=rows.tokens.device)
+    return float(ablation.losses(everything, rows)[0])
 
 
 def _best_trial(
@@ -113,6 +118,7 @@ def _best_trial(
     Sizes are taken on a few of the pairs and before the clean-up.
     """
     quick = judge.select(torch.arange(min(judge.n_pairs, _QUICK_PAIRS)))
+    target = quick_target(ablation, quick, config.target_loss)
     best: list[tuple[_Size, Tensor]] = []
 
     def try_all(numbers: Sequence[int], settings: Sequence[MaskSettings]) -> list[float]:
@@ -125,7 +131,7 @@ def _best_trial(
             seeds=[1000 * config.seed + number for number in numbers],
             on_step=on_step,
         )
-        sizes = [_size(ablation, tau, quick, config.target_loss) for tau in taus]
+        sizes = [_size(ablation, tau, quick, target) for tau in taus]
         best.extend(zip(sizes, taus, strict=True))
         best[:] = [min(best, key=lambda one: one[0])]
         return [float(size.edges) for size in sizes]
@@ -133,6 +139,15 @@ def _best_trial(
     search(config, try_all)
     size, score = best[0]
     return score, size.nodes
+
+
+def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:
+    """Return the loss in nats to compare trials at: one that the model can reach on these rows.
+
+    A model that reaches the target on all pairs may miss it on a few of them, and then every trial
+    would come out with every node.
+    """
+    return max(target, _own_loss(ablation, rows) + _SLACK)
 
 
 class _Size(NamedTuple):
@@ -144,4 +159,4 @@ def _size(ablation: Ablation, tau: Tensor, rows: Encoded, target: float) -> _Siz
     """Return the size of the circuit that a trial's scores give."""
     gates = discretise(ablation, tau, rows, target)
     kept = ablation.space.locate(gates.nonzero().flatten())
-    return _Size(len(find_edges(ablation.transformer, kept)), len(kept))
+    return _Size(count_edges(ablation.transformer, kept), len(kept))

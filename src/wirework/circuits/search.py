@@ -3,7 +3,9 @@
 Source: Gao et al. 2025, App. A.5 (centres; 256 trials in rounds of 8 there).
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from wirework.circuits.masks import MaskSettings
@@ -15,12 +17,16 @@ if TYPE_CHECKING:
 _RANGES = {
     "k_coef": 10.0,
     "init_noise_scale": 3.0,
+    "init_noise_bias": 3.0,
     "weight_decay": 3.0,
     "lr": 3.0,
     "inv_beta2": 2.0,
     "heaviside_temp": 2.0,
 }
 """Each setting is drawn log-uniformly between its centre over and its centre times this factor."""
+
+_BELOW_ONE = {"inv_beta2": 0.99}
+"""Shares: their draws end here, or at the centre where that is larger."""
 
 
 def centre(config: PruneConfig) -> MaskSettings:
@@ -54,25 +60,25 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=config.parallel)
     study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial(asdict(centre(config)))
     for first in range(0, config.trials, config.parallel):
         numbers = range(first, min(first + config.parallel, config.trials))
         trials = [study.ask() for _ in numbers]
-        settings = [
-            centre(config) if number == 0 else _draw(trial, config)
-            for number, trial in zip(numbers, trials, strict=True)
-        ]
-        sizes = try_all(numbers, settings)
-        for number, trial, size in zip(numbers, trials, sizes, strict=True):
-            if number:
-                study.tell(trial, size)
+        sizes = try_all(numbers, [_draw(trial, config) for trial in trials])
+        for trial, size in zip(trials, sizes, strict=True):
+            study.tell(trial, size)
 
 
 def _draw(trial: "optuna.Trial", config: PruneConfig) -> MaskSettings:
-    """Draw one trial's settings; what is zero at the centre stays zero."""
+    """Draw one trial's settings; what is not above zero at the centre stays as it is."""
     base = centre(config)
     drawn = {
-        name: trial.suggest_float(name, value / factor, value * factor, log=True)
+        name: trial.suggest_float(name, value / factor, _highest(name, value, factor), log=True)
         for name, factor in _RANGES.items()
         if (value := getattr(base, name)) > 0
     }
-    return MaskSettings(**{**base.__dict__, **drawn})
+    return replace(base, **drawn)
+
+
+def _highest(name: str, value: float, factor: float) -> float:
+    return min(value * factor, max(value, _BELOW_ONE.get(name, math.inf)))

@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from wirework.circuit_format import Document, TaskPart
 from wirework.circuits.assemble import measure
 from wirework.circuits.calibrate import Calibration, calibrated_loss
-from wirework.circuits.circuit import Circuit
-from wirework.circuits.split import fingerprint, parts_of
-from wirework.tasks import Task, load_task, tokenizer_of
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.split import Parts, fingerprint, parts_of
+from wirework.errors import InputError
+from wirework.tasks import Pair, Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -20,8 +22,8 @@ def validate(
     Args:
         circuit: what to check.
         model: the one it was found in; None to load it from where it was.
-        task: None for the one that it was found for. Of a task with other pairs, all are taken
-            as held out.
+        task: None for the one that it was found for. Of a task with other pairs, those that
+            trained or judged the circuit are left out and the rest is taken as held out.
 
     Returns:
         `task`, `target_loss`, and under `judged` (where the pairs are known) and `held_out` each
@@ -29,33 +31,80 @@ def validate(
         `circuit_calibrated`, `without_circuit` (only the circuit ablated: necessity), `chance`.
 
     Raises:
-        InputError: the circuit is of another model, or the task does not fit it.
+        InputError: the circuit is of another model, the task does not fit it, none of its pairs is
+            left, or which pairs were used to find the circuit cannot be told.
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32.
     """
     about = circuit.document
     model = _load(circuit) if model is None else model
-    if task is None:
-        origin = about.task.path or about.task.name
-        task = load_task(origin, seed=about.task.seed, n=about.task.n_all)
-    same = fingerprint(task) == about.task.fingerprint
-    task = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    result: dict[str, Any] = {"task": task.name, "target_loss": about.target_loss}
-    if not same:
-        return {**result, "held_out": _losses(circuit, model, task)}
-    judge_pairs = int(about.provenance.settings["eval_pairs"])
-    parts = parts_of(task, judge_pairs, about.provenance.seed)
-    return {
-        **result,
-        "judged": _losses(circuit, model, parts.judge),
-        "held_out": _losses(circuit, model, parts.held_out),
-    }
+    own = task is None or fingerprint(task) == about.task.fingerprint
+    whole = task if task is not None and own else _own_task(about.task)
+    parts = _parts(circuit.document, model, whole)
+    result: dict[str, Any] = {"task": (task or whole).name, "target_loss": about.target_loss}
+    if task is None or own:
+        result["judged"] = _losses(circuit, model, parts.judge)
+        return {**result, "held_out": _losses(circuit, model, parts.held_out)}
+    fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+    return {**result, "held_out": _losses(circuit, model, _unseen(fitted, parts))}
+
+
+def _own_task(about: TaskPart) -> Task:
+    """Return all pairs of the task that a circuit was found for, from where they were.
+
+    Raises:
+        InputError: they are not there, or not the same any more.
+    """
+    origin = about.path or about.name
+    why = "which pairs were used to find the circuit cannot be told"
+    try:
+        task = load_task(origin, seed=about.seed, n=about.n_all)
+    except InputError as error:
+        raise InputError(f"{why}: {error}") from None
+    if fingerprint(task) != about.fingerprint:
+        raise InputError(f"{why}: {origin} gives other pairs now; give the task it was found for")
+    return task
+
+
+def _parts(about: Document, model: "Model", whole: Task) -> Parts:
+    """Part a circuit's own task as its finder did.
+
+    Raises:
+        InputError: the finder did not judge by as many pairs as `parts_of` gives.
+    """
+    fitted = whole.fitted(tokenizer_of(model), model.config.n_ctx)
+    parts = parts_of(fitted, about.task.n_pairs, about.provenance.seed)
+    if len(parts.judge.pairs) != about.task.n_pairs:
+        raise InputError(
+            f"the circuit was judged on {about.task.n_pairs} pairs, which is no part of its task's "
+            f"{len(fitted.pairs)} that can be repeated: give pairs of another task"
+        )
+    return parts
+
+
+def _unseen(task: Task, parts: Parts) -> Task:
+    """Return the pairs of a task that neither trained nor judged a circuit.
+
+    Raises:
+        InputError: there are none.
+    """
+    used = {_both_ways(pair) for part in (parts.train, parts.judge) for pair in part.pairs}
+    left = [pair for pair in task.pairs if _both_ways(pair) not in used]
+    if not left:
+        raise InputError(
+            f"all {len(task.pairs)} pairs given were used to find the circuit: give others"
+        )
+    return task.take(left)
+
+
+def _both_ways(pair: Pair) -> frozenset[tuple[str, str]]:
+    """A pair is the same with its prompts exchanged."""
+    return frozenset(zip(pair.prompts, pair.answers, strict=True))
 
 
 def _losses(circuit: Circuit, model: "Model", task: Task) -> dict[str, float | int]:
     ablation, gates = circuit.ablation(model)
-    device = model.transformer.embed.weight.device
-    rows = task.encode(tokenizer_of(model), model.config.n_ctx).to(device)
+    rows = rows_of(task, model)
     scale, shift = circuit.document.calibration.scale, circuit.document.calibration.shift
     gaps = ablation.all_differences(gates[None], rows)[0]
     calibrated = calibrated_loss(gaps, Calibration(scale, shift))
@@ -64,7 +113,6 @@ def _losses(circuit: Circuit, model: "Model", task: Task) -> dict[str, float | i
 
 
 def _load(circuit: Circuit) -> "Model":
-    from wirework.errors import InputError
     from wirework.model import load
 
     path = circuit.document.model.path

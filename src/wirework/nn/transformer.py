@@ -140,6 +140,12 @@ class Transformer(nn.Module):
                 found.append(Prunable(name, parameter, dim))
         return found
 
+    def weight_counts(self) -> tuple[int, int]:
+        """Return how many entries all of `prunable` have, and how many of them are nonzero."""
+        tensors = [prunable.parameter for prunable in self.prunable()]
+        nonzero = sum(int(tensor.count_nonzero()) for tensor in tensors)
+        return sum(tensor.numel() for tensor in tensors), nonzero
+
     def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
         """Put edits on sites for a `with` block; see `sites.edited`."""
         return edited(self.sites, edits)

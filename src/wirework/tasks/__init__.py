@@ -6,9 +6,9 @@ from wirework.tasks.evaluate import (
     differences,
     evaluate,
     logit_difference,
-    task_loss,
+    pair_losses,
 )
-from wirework.tasks.load import BUILT_IN, load_task
+from wirework.tasks.load import BUILT_IN, check_names, load_task
 from wirework.tasks.task import Encoded, Pair, Task, tokenizer_of
 
 __all__ = [
@@ -18,10 +18,11 @@ __all__ = [
     "Task",
     "TaskReport",
     "all_reports",
+    "check_names",
     "differences",
     "evaluate",
     "load_task",
     "logit_difference",
-    "task_loss",
+    "pair_losses",
     "tokenizer_of",
 ]

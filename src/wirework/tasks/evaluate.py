@@ -35,16 +35,15 @@ def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
     return both[:, 0] - both[:, 1]
 
 
-def task_loss(logits: Tensor, answers: Tensor) -> Tensor:
-    """Return the cross-entropy of the right answer among the two, (N,) in nats.
+def pair_losses(gaps: Tensor) -> Tensor:
+    """Return the cross-entropy in nats of the right answer among the two, for each difference.
 
     Args:
-        logits: (N, V) at each prompt's last token.
-        answers: (N, 2) int64, right then wrong.
+        gaps: right minus wrong logit, of any shape.
 
     Source: Gao et al. 2025, Table 1.
     """
-    return torch.nn.functional.softplus(-logit_difference(logits, answers))
+    return torch.nn.functional.softplus(-gaps)
 
 
 @torch.no_grad()
@@ -96,7 +95,7 @@ def evaluate(model: "Model", task: Task) -> TaskReport:
         n_pairs=rows.n_pairs,
         n_skipped=len(task.pairs) - rows.n_pairs,
         answers=_answer_tokens(fitted, rows),
-        loss=float(torch.nn.functional.softplus(-gap).mean()),
+        loss=float(pair_losses(gap).mean()),
         accuracy=float((gap > 0).double().mean()),
     )
 

@@ -1,7 +1,7 @@
 """Get a task by name: one of the built-in generators, or a user's JSONL file."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -67,8 +67,24 @@ def _load(name_or_path: str | Path, seed: int, n: int | None) -> Task:
     path = Path(name_or_path)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return _read(path, n)
+    raise _unknown(name)
+
+
+def check_names(names: Iterable[str | Path]) -> None:
+    """Check that each name is a built-in task or a file, which is not read.
+
+    Raises:
+        InputError: one is neither; with the nearest name.
+    """
+    for name in names:
+        path = Path(name)
+        if str(name) not in BUILT_IN and (path.is_dir() or not path.exists()):
+            raise _unknown(str(name))
+
+
+def _unknown(name: str) -> InputError:
     known = ", ".join(BUILT_IN)
-    raise InputError(f"no task or file {name!r}; tasks are {known}{nearest(name, BUILT_IN)}")
+    return InputError(f"no task or file {name!r}; tasks are {known}{nearest(name, BUILT_IN)}")
 
 
 def draw_pairs(make: Callable[[Random], Pair], seed: str, n: int) -> tuple[Pair, ...]:

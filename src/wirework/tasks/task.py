@@ -7,6 +7,7 @@ Shapes: P pairs, T tokens of the longest prompt.
 """
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from wirework.data.tokenizer import Tokenizer
     from wirework.model import Model
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 LEAST_PAIRS = 16
 """Pairs of a built-in task that must fit a tokeniser for the task to be worth measuring."""
 
@@ -29,7 +32,8 @@ class Pair:
     """Two prompts that want different answers.
 
     Raises:
-        InputError: not two prompts and two answers, one of them empty, or two that are equal.
+        InputError: not two prompts and two answers, one of them empty or not Unicode text, or two
+            that are equal.
     """
 
     prompts: tuple[str, str]
@@ -41,6 +45,8 @@ class Pair:
                 raise InputError(f"a pair needs two {what}, got {len(texts)}")
             if not all(texts):
                 raise InputError(f"{what} must not be empty, got {list(texts)!r}")
+            if any(_SURROGATE.search(text) for text in texts):
+                raise InputError(f"{what} must be Unicode text, got half a character: {texts!r}")
             if texts[0] == texts[1]:
                 raise InputError(f"the two {what} of a pair must differ, both are {texts[0]!r}")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wirework import files
@@ -50,18 +50,17 @@ class State:
     """Fingerprint of the tokens."""
     tokenizer: str = ""
     """Fingerprint of the tokeniser."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The run's `TrainConfig`, as JSON values."""
 
 
-def save_checkpoint(
-    folder: Path, state: State, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> Path:
+def save_checkpoint(folder: Path, state: State, tensors: Mapping[str, Tensor]) -> Path:
     """Write `folder/step-N`, whole or not at all; return it.
 
     Args:
         folder: the run's `checkpoints`.
         state: its step gives the name.
         tensors: from `gather`.
-        settings: the run's, as JSON values.
 
     Raises:
         InputError: the disk is full or cannot be written to.
@@ -69,11 +68,8 @@ def save_checkpoint(
     path = folder / f"step-{state.step}"
     about = {"format": FORMAT, "version": VERSION, "wirework": version("wirework"), **asdict(state)}
     with files.atomic_dir(path) as partial:
-        files.write_json(partial / "state.json", {**about, "settings": dict(settings)})
-        try:
-            save_file(dict(tensors), partial / "tensors.safetensors")
-        except SafetensorError as error:
-            raise InputError(f"cannot write {path}: {error}") from error
+        files.write_json(partial / "state.json", about)
+        files.save_tensors(partial / "tensors.safetensors", tensors)
     return path
 
 

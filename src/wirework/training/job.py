@@ -26,7 +26,7 @@ from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve
 from wirework.training.priors import Prior, make_priors
 from wirework.training.report import say, warn
-from wirework.training.run import refuse_differences
+from wirework.training.run import as_begun, refuse_differences
 from wirework.training.track import open_trackers
 
 
@@ -71,6 +71,11 @@ class Job:
     began: float
     """When, on the monotonic clock, in seconds; earlier tries count as if just before."""
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.folder / "checkpoints"
+
     def seconds(self) -> float:
         """Return the time spent on the run so far, earlier tries included."""
         return time.monotonic() - self.began
@@ -90,13 +95,18 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         progress: show progress on standard error.
 
     Raises:
-        InputError: data, device or checkpoint cannot be used, or the data are others than before.
+        InputError: data, device or checkpoint cannot be used, or settings or data are others than
+            the checkpoint's.
     """
     found = newest_checkpoint(folder / "checkpoints")
+    state, tensors = found or (State(), None)
+    if found is not None:
+        # config.yaml was compared before, but it is a text file that anyone may have edited.
+        config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
     config = resolve(config)
+    state.settings = config.model_dump(mode="json")
     data = prepare(config.data, progress=progress)
     _check_vocabulary(config, data)
-    state, tensors = found or (State(), None)
     _check_same_data(folder, state, data, resumed=found is not None)
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)

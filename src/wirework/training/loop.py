@@ -16,7 +16,7 @@ from torch import Tensor
 from wirework.config import TrainConfig
 from wirework.errors import InputError
 from wirework.model import Model
-from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
+from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
@@ -51,7 +51,9 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
         config = settle(config, folder)
         done = finished(folder)
         if done is not None:
-            say(f"{folder} is finished already ({config.steps} steps)")
+            said = f"{folder} is finished already ({config.steps} steps)"
+            stop.leave_if_requested(said)
+            say(said)
             return done
         with _generators_restored():
             with stop.at_once(f"stopped before training of {folder} began; nothing is lost"):
@@ -123,20 +125,35 @@ def _evaluate(job: Job, stop: Stop, bar: Bar) -> None:
 
 def _save(job: Job) -> None:
     """Write a checkpoint of this step, unless it has one; then drop those no longer wanted."""
-    state, config = job.state, job.config
-    if state.step == 0 or job.saved == state.step:
+    if job.state.step == 0:
         return
+    # Also where the checkpoint is there already: a signal may have cut its evaluation short.
+    _note_best(job.state, job.config)
+    if job.saved != job.state.step:
+        _write(job)
+    prune_checkpoints(job.checkpoints, job.config.keep_checkpoints, job.state.best_step)
+
+
+def _write(job: Job) -> None:
+    """Write a checkpoint of this step.
+
+    Raises:
+        InputError: a parameter is not finite, or the disk is full.
+    """
     if (name := nonfinite_parameter(job.transformer)) is not None:
         raise InputError(_nonfinite_message(job, f"parameter {name}"))
-    if state.evaluated == state.step and _at_target(config, state.step):
-        val_loss: float = state.last_eval["val_loss"]
-        if state.best_loss is None or val_loss < state.best_loss:
-            state.best_step, state.best_loss = state.step, val_loss
-    state.metrics_bytes, state.seconds = job.log.settle(), job.seconds()
-    folder = job.folder / "checkpoints"
-    save_checkpoint(folder, state, job.tensors(), config.model_dump(mode="json"))
-    job.saved = state.step
-    prune_checkpoints(folder, config.keep_checkpoints, state.best_step)
+    job.state.metrics_bytes, job.state.seconds = job.log.settle(), job.seconds()
+    save_checkpoint(job.checkpoints, job.state, job.tensors())
+    job.saved = job.state.step
+
+
+def _note_best(state: State, config: TrainConfig) -> None:
+    """Take this step as the best one if it has been evaluated and is."""
+    if state.evaluated != state.step or not _at_target(config, state.step):
+        return
+    val_loss: float = state.last_eval["val_loss"]
+    if state.best_loss is None or val_loss < state.best_loss:
+        state.best_step, state.best_loss = state.step, val_loss
 
 
 def _at_target(config: TrainConfig, step: int) -> bool:
@@ -178,9 +195,8 @@ def _finish(job: Job, stop: Stop) -> Run:
 
 def nonzero_share(job: Job) -> float:
     """Return the share of nonzero entries in all matrices and biases together."""
-    tensors = [prunable.parameter for prunable in job.transformer.prunable()]
-    nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in tensors)
-    return nonzero / sum(tensor.numel() for tensor in tensors)
+    every, nonzero = job.transformer.weight_counts()
+    return nonzero / every
 
 
 def _finite_numbers(**values: Tensor | float) -> dict[str, float]:
@@ -208,7 +224,7 @@ def _blaming(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[None]:
 
 
 def _nonfinite_message(job: Job, where: str) -> str:
-    saved = job.folder / "checkpoints" / f"step-{job.saved}" if job.saved else "none"
+    saved = job.checkpoints / f"step-{job.saved}" if job.saved else "none"
     return (
         f"NaN or infinity at step {job.state.step}, first in {where}; "
         f"last good checkpoint: {saved}; a lower optimizer.lr may help"

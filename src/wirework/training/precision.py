@@ -20,7 +20,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Return the settings with `device` and `precision` no longer `auto`.
 
     Raises:
-        InputError: a CUDA device is asked for and there is none, or the name is no device.
+        InputError: the device is not here.
     """
     device = resolve_device(config.device)
     precision = config.precision
@@ -37,9 +37,16 @@ def resolve_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu" or (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+    here = _devices()
+    if name in here:
         return name
-    raise InputError(f"device {name!r} is not here: use auto, cpu or cuda (needs a CUDA GPU)")
+    hint = "" if "cuda" in here else " (cuda needs a CUDA GPU)"
+    raise InputError(f"device {name!r} is not here: use auto, {' or '.join(here)}{hint}")
+
+
+def _devices() -> list[str]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
 
 
 def faster_precision(config: TrainConfig, device: torch.device) -> Precision:

@@ -75,7 +75,15 @@ def settle(config: TrainConfig, folder: Path) -> TrainConfig:
     stored = folder / "config.yaml"
     if not stored.is_file():
         return config
-    old = TrainConfig.load(stored)
+    return as_begun(config, TrainConfig.load(stored), folder)
+
+
+def as_begun(config: TrainConfig, old: TrainConfig, folder: Path) -> TrainConfig:
+    """Return the settings to go on with in a run that began with `old`.
+
+    Raises:
+        InputError: lists the settings (name: old -> new) that differ and matter.
+    """
     refuse_differences(folder, differences(old, config))
     return config.model_copy(update={name: getattr(old, name) for name in RESOLVED})
 
