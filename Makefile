@@ -21,6 +21,8 @@ types: $(VENV)/.installed-dev
 browser-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser
 
+# As the command sets it: see docs/training.md.
+bench: export GOMP_SPINCOUNT = 30000
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/selection.py

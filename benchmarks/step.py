@@ -1,10 +1,11 @@
-"""One training step: weight-sparse over dense over plain GPT over the matrix products alone.
+"""One training step: weight-sparse over dense over plain GPTs over the matrix products alone.
 
     python benchmarks/step.py [--shapes 256x4x128x32 512x4x256x16] [--rounds 9] [--json]
 
 All variants of a shape are timed in turn, round after round, and medians are compared, so that a
 noisy machine is noisy for all. A step is forward, backward, gradient scale, AdamW and projection.
-Peak memory is that of a process of its own per variant. A shape: width x layers x context x batch.
+`make bench` sets GOMP_SPINCOUNT as the `wirework` command does. Peak memory is that of a process of
+its own per variant. A shape: width x layers x context x batch.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from statistics import median
 
 import torch
 from plain_gpt import PlainGPT
+from plain_sparse import PlainSparseGPT
 from torch import Tensor, nn
 
 from wirework.config import ModelConfig, OptimizerConfig, WeightSparsityConfig
@@ -29,7 +31,7 @@ from wirework.training.optimizer import make_optimizer, scale_gradients_
 from wirework.training.weight_sparsity import WeightSparsity
 
 VOCAB, D_HEAD = 2048, 16
-VARIANTS = ("plain", "dense", "activation-sparse", "weight-sparse")
+VARIANTS = ("plain", "plain-sparse", "dense", "activation-sparse", "weight-sparse")
 Shape = tuple[int, int, int, int]
 Step = Callable[[], None]
 
@@ -40,6 +42,8 @@ def make_step(variant: str, shape: Shape) -> Step:
     tokens, targets = torch.randint(0, VOCAB, (2, batch, n_ctx), generator=dice)
     if variant == "plain":
         return plain_step(PlainGPT(VOCAB, d_model, n_layer, D_HEAD, n_ctx), tokens, targets)
+    if variant == "plain-sparse":
+        return plain_step(PlainSparseGPT(VOCAB, d_model, n_layer, D_HEAD), tokens, targets)
     config = ModelConfig(
         vocab_size=VOCAB, d_model=d_model, n_layer=n_layer, n_ctx=n_ctx, d_head=D_HEAD,
         act_fraction=None if variant == "dense" else 0.25,
@@ -53,7 +57,7 @@ def make_step(variant: str, shape: Shape) -> Step:
     return our_step(transformer, prior, tokens, targets)
 
 
-def plain_step(model: PlainGPT, tokens: Tensor, targets: Tensor) -> Step:
+def plain_step(model: PlainGPT | PlainSparseGPT, tokens: Tensor, targets: Tensor) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def step() -> None:
@@ -63,6 +67,8 @@ def plain_step(model: PlainGPT, tokens: Tensor, targets: Tensor) -> Step:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if isinstance(model, PlainSparseGPT):
+            model.project_()
 
     return step
 
@@ -194,6 +200,7 @@ def measure(shape: Shape, rounds: int) -> dict[str, float]:
         **{f"{name} MiB": value for name, value in mib.items()},
         "weight-sparse / dense": ms["weight-sparse"] / ms["dense"],
         "weight-sparse / plain": ms["weight-sparse"] / ms["plain"],
+        "plain-sparse / weight-sparse": ms["plain-sparse"] / ms["weight-sparse"],
         "dense / plain": ms["dense"] / ms["plain"],
         "dense / products": ms["dense"] / ms["products"],
         "projection / read-and-write": ms["projection"] / ms["read-and-write"],
@@ -205,8 +212,10 @@ def machine() -> str:
     facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     name = next(line.split(":")[1].strip() for line in facts.splitlines() if "model name" in line)
     amx = "AMX" if "amx_bf16" in facts else "no AMX"
+    spin = os.environ.get("GOMP_SPINCOUNT", "unset")
     return (
-        f"{name}, {amx}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, "
+        f"{name}, {amx}, {torch.get_num_threads()} threads, GOMP_SPINCOUNT {spin}, "
+        f"load {os.getloadavg()[0]:.1f}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
 

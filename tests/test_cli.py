@@ -1,6 +1,7 @@
 """The command as a user runs it: a process, its output, its exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_each_help_has_an_example(verb: str):
     result = run(*words, "--help")
     assert result.returncode == 0
     assert f"wirework {' '.join(words)}" in result.stdout.split("Example:")[1]
+
+
+def test_torchs_threads_spin_less_unless_the_user_says_otherwise():
+    code = "import os, sys; sys.argv = ['wirework', '--version']; from wirework.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nprint(os.environ['GOMP_SPINCOUNT'])"
+    others = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    for given, found in (({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        words = [sys.executable, "-c", code]
+        result = subprocess.run(words, capture_output=True, text=True, env=others | given)
+        assert result.stdout.split()[-1] == found
 
 
 def test_import_wirework_is_light():

@@ -6,6 +6,7 @@ is imported before a verb runs, so that `--help` answers at once.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -307,6 +308,9 @@ def _launch(
 
 def main() -> None:
     """Run the command line; exit 2 with one line where what was given cannot be used."""
+    # After each parallel pass torch's threads spin for milliseconds, on cores that the threads of
+    # the next AbsTopK need. Their library reads this when torch is loaded (benchmarks/README.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         app.meta(exit_on_error=False, print_error=False)
     except (InputError, cyclopts.CycloptsError) as error:

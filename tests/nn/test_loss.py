@@ -81,7 +81,7 @@ def test_each_part_can_be_the_only_one_that_wants_a_gradient(name):
 
 
 def test_gradients_are_differences_of_the_loss(monkeypatch):
-    monkeypatch.setattr(loss_module, "_PIECE", 3)
+    monkeypatch.setattr(loss_module, "_PIECES", (3, 3))
     p, names = parts(8), ["state", "weight", "bigram", "bias"]
     slopes = torch.autograd.grad(fused(p, True, True), [p[name] for name in names])
     for name, slope in zip(names, slopes, strict=True):

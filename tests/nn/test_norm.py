@@ -26,7 +26,9 @@ def test_worked_by_hand():
 @pytest.mark.parametrize("eps", [None, 1e-3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(3, 4, 7), (5, 1), (2, 600)])
-def test_values_and_gradients_are_pytorchs(eps, dtype, shape):
+@pytest.mark.parametrize("piece", [1, 40, 1 << 19])
+def test_values_and_gradients_are_pytorchs(eps, dtype, shape, piece, monkeypatch):
+    monkeypatch.setattr("wirework.nn.norm._PIECE", piece)
     norm, x = norm_and_input(dtype, eps, shape)
     out, expected = norm(x), F.rms_norm(x, shape[-1:], norm.weight, eps)
     torch.testing.assert_close(out, expected)

@@ -117,13 +117,14 @@ def test_no_rows_give_no_rows():
     assert abs_top_k(torch.ones(0, 4), 2).shape == (0, 4)
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_kth_largest_is_that_of_a_sort(dtype):
+def test_kth_largest_is_that_of_a_sort():
     dice = np.random.default_rng(0)
     for width, k in ((1, 1), (50, 50), (513, 1), (1700, 300), (1700, 1000)):
-        keys = dice.integers(0, 1 << 16, (4, width)).astype(dtype)
+        keys = dice.integers(0, 1 << 16, (4, width)).astype(np.uint32)
         expected = np.sort(keys, axis=1)[:, width - k, None]
+        given = keys.copy()
         assert np.array_equal(kth_largest(keys, k), expected)
+        assert np.array_equal(keys, given)
 
 
 def test_each_piece_covers_every_row_once():

@@ -8,6 +8,7 @@ faster than `torch.topk` (benchmarks/README.md). `abs_top_k_reference` is the pl
 Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Keys = npt.NDArray[np.unsignedinteger[Any]]
+Keys = npt.NDArray[np.uint32]
 
 _BLOCK = 512  # numpy sorts up to 512 32-bit keys in one branch-free network; beyond it is 5x slower
 _PIECE = 1 << 19  # keys handled at once: they fit the cache, and the calls cost nothing
@@ -83,7 +84,8 @@ def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
 
 def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the kept values and the mask of what was kept, both shaped like `x`."""
-    if x.device.type != "cpu" or x.dtype not in _BITS:
+    narrow_and_long = x.dtype.itemsize == 2 and x.shape[-1] > 1 << 16  # no room for the position
+    if x.device.type != "cpu" or x.dtype not in _BITS or narrow_and_long:
         return _select_by_sort(x, k)
     kept = torch.empty(x.shape, dtype=x.dtype)
     mask = torch.empty(x.shape, dtype=torch.bool)
@@ -119,23 +121,22 @@ def _select_rows(
 ) -> int:
     """Fill `out` and `mask` for some rows of float bits (R, N); return the largest magnitude."""
     width = bits.shape[1]
-    if bits.dtype == np.int16 and width <= 1 << 16:
+    keys = _room("keys", bits.size).reshape(bits.shape)
+    narrow = bits.itemsize == 2
+    if narrow:
         # 16-bit floats tie all the time: the position in the low half makes every key unique.
-        keys = (bits & 0x7FFF).astype(np.uint32)
+        np.bitwise_and(bits, 0x7FFF, out=out)
+        np.copyto(keys, out, casting="unsafe")
         keys <<= 16
         keys |= np.arange(width - 1, -1, -1, dtype=np.uint32)
-        threshold = kth_largest(keys, k)
-        largest = int(keys.max()) >> 16
-        np.greater_equal(keys, threshold, out=mask)
     else:
-        unsigned = np.uint32 if bits.itemsize == 4 else np.uint16
-        keys = (bits & np.iinfo(bits.dtype).max).view(unsigned)
-        largest = int(keys.max())
-        threshold = kth_largest(keys, k)
-        np.greater_equal(keys, threshold, out=mask)
+        np.bitwise_and(bits, 0x7FFFFFFF, out=keys.view(np.int32))
+    threshold = kth_largest(keys, k)
+    np.greater_equal(keys, threshold, out=mask)
+    if not narrow:
         _drop_extra_ties(keys, threshold, k, mask)
     np.multiply(bits, mask, out=out)
-    return largest
+    return int(keys.max()) >> (16 if narrow else 0)
 
 
 def _drop_extra_ties(keys: Keys, threshold: Keys, k: int, mask: npt.NDArray[np.bool_]) -> None:
@@ -150,20 +151,23 @@ def _drop_extra_ties(keys: Keys, threshold: Keys, k: int, mask: npt.NDArray[np.b
 
 
 def kth_largest(keys: Keys, k: int) -> Keys:
-    """Return the k-th largest key of each row.
+    """Return the k-th largest key of each row, in memory that the thread's next call overwrites.
 
     Args:
-        keys: (R, N) unsigned.
+        keys: (R, N) uint32.
         k: 1 <= k <= N.
 
     Returns:
-        (R, 1), dtype of `keys`.
+        (R, 1) uint32.
     """
-    width = keys.shape[1]
-    if width > _BLOCK >= k:
-        keys = _largest_block(keys)
-    last = keys.shape[1] - k
-    return np.partition(keys, last, axis=1)[:, last : last + 1]
+    if keys.shape[1] > _BLOCK >= k:
+        work = _largest_block(keys)
+    else:
+        work = _room("work", keys.size).reshape(keys.shape)
+        work[...] = keys
+    last = work.shape[1] - k
+    work.partition(last, axis=1)
+    return work[:, last : last + 1]
 
 
 def _largest_block(keys: Keys) -> Keys:
@@ -173,15 +177,29 @@ def _largest_block(keys: Keys) -> Keys:
     of their union, so one elementwise maximum halves the number of blocks.
     """
     rows, width = keys.shape
-    n_blocks = -(-width // _BLOCK)
-    blocks = np.zeros((rows, n_blocks, _BLOCK), keys.dtype)
-    blocks.reshape(rows, -1)[:, :width] = keys
-    while blocks.shape[1] > 1:
-        blocks.sort(axis=2)
-        half = blocks.shape[1] // 2
-        winners = np.maximum(blocks[:, :half], blocks[:, half : 2 * half, ::-1])
-        blocks = np.concatenate([winners, blocks[:, 2 * half :]], axis=1)
+    left = -(-width // _BLOCK)
+    blocks = _room("work", rows * left * _BLOCK).reshape(rows, left, _BLOCK)
+    padded = blocks.reshape(rows, -1)
+    padded[:, :width], padded[:, width:] = keys, 0
+    while left > 1:
+        blocks[:, :left].sort(axis=2)
+        half = left // 2
+        losers = blocks[:, left - half : left, ::-1]
+        np.maximum(blocks[:, :half], losers, out=blocks[:, :half])
+        left -= half
     return blocks[:, 0]
+
+
+_rooms = threading.local()
+
+
+def _room(name: str, size: int) -> Keys:
+    """Return the thread's own memory of that name: fresh memory costs more than the passes."""
+    room: Keys | None = getattr(_rooms, name, None)
+    if room is None or room.size < size:
+        room = np.empty(size, np.uint32)
+        setattr(_rooms, name, room)
+    return room[:size]
 
 
 def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
