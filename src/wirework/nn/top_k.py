@@ -19,7 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Bits = npt.NDArray[np.signedinteger[Any]]
 Keys = npt.NDArray[np.uint32]
+Mask = npt.NDArray[np.bool_]
 
 _BLOCK = 512  # numpy sorts up to 512 32-bit keys in one branch-free network; beyond it is 5x slower
 _PIECE = 1 << 19  # keys handled at once: they fit the cache, and the calls cost nothing
@@ -71,36 +73,51 @@ class _AbsTopK(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return _where_kept(grads[0], mask), None
-
-
-def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
-    """Return `x` where the mask holds, else 0: by its bits, as a float times a bool is slow."""
-    if x.device.type != "cpu" or x.dtype not in _BITS:
-        return x * mask
-    bits = x.contiguous().view(_BITS[x.dtype])
-    return mask.to(bits.dtype).mul_(bits).view(x.dtype)
+        return (grads[0] * mask if mask.dtype == torch.bool else _where_kept(grads[0], mask)), None
 
 
 def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the kept values and the mask of what was kept, both shaped like `x`."""
-    narrow_and_long = x.dtype.itemsize == 2 and x.shape[-1] > 1 << 16  # no room for the position
+    """Return the kept values and a mask of what was kept.
+
+    The mask is shaped like `x`, or, on the CPU, has a bit an entry: (R, N / 8 rounded up) uint8.
+    """
+    width = x.shape[-1]
+    narrow_and_long = x.dtype.itemsize == 2 and width > 1 << 16  # no room for the position
     if x.device.type != "cpu" or x.dtype not in _BITS or narrow_and_long:
         return _select_by_sort(x, k)
     kept = torch.empty(x.shape, dtype=x.dtype)
-    mask = torch.empty(x.shape, dtype=torch.bool)
-    width = x.shape[-1]
-    # reshape, not contiguous: rows that lie apart, as q's between k's and v's, need no copy.
-    bits, out = (t.detach().view(_BITS[x.dtype]).reshape(-1, width).numpy() for t in (x, kept))
-    chosen = mask.view(-1, width).numpy()
+    bits, out = _rows_of_bits(x.detach()), _rows_of_bits(kept)
+    mask = torch.empty(len(bits), -(-width // 8), dtype=torch.uint8)
+    packed = mask.numpy()
     infinity = int(torch.tensor(torch.inf, dtype=x.dtype).view(_BITS[x.dtype]))
 
     def select_rows(rows: slice) -> None:
-        largest = _select_rows(bits[rows], k, out[rows], chosen[rows])
+        chosen, largest = _select_rows(bits[rows], k, out[rows])
         _refuse_nan(largest > infinity)
+        packed[rows] = np.packbits(chosen, axis=1)
 
     each_piece(len(bits), width, select_rows)
     return kept, mask
+
+
+def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
+    """Return `x` where the mask has a one, else 0: by its bits, as a float times a bool is slow."""
+    passed = torch.empty(x.shape, dtype=x.dtype)
+    bits, out, packed = _rows_of_bits(x), _rows_of_bits(passed), mask.numpy()
+    width = x.shape[-1]
+
+    def pass_rows(rows: slice) -> None:
+        chosen = np.unpackbits(packed[rows], axis=1, count=width).view(np.int8)
+        np.multiply(bits[rows], chosen, out=out[rows])
+
+    each_piece(len(bits), width, pass_rows)
+    return passed
+
+
+def _rows_of_bits(x: Tensor) -> Bits:
+    """Return floats as (R, N) integers; reshaped, as rows that lie apart need no copy."""
+    bits: Bits = x.view(_BITS[x.dtype]).reshape(-1, x.shape[-1]).numpy()
+    return bits
 
 
 def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -113,13 +130,11 @@ def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
-def _select_rows(
-    bits: npt.NDArray[np.signedinteger[Any]],
-    k: int,
-    out: npt.NDArray[np.signedinteger[Any]],
-    mask: npt.NDArray[np.bool_],
-) -> int:
-    """Fill `out` and `mask` for some rows of float bits (R, N); return the largest magnitude."""
+def _select_rows(bits: Bits, k: int, out: Bits) -> tuple[Mask, int]:
+    """Fill `out` for some rows of float bits (R, N); return what was kept, largest magnitude.
+
+    The mask (R, N) is memory that the thread's next call overwrites.
+    """
     width = bits.shape[1]
     keys = _room("keys", bits.size).reshape(bits.shape)
     narrow = bits.itemsize == 2
@@ -132,14 +147,15 @@ def _select_rows(
     else:
         np.bitwise_and(bits, 0x7FFFFFFF, out=keys.view(np.int32))
     threshold = kth_largest(keys, k)
-    np.greater_equal(keys, threshold, out=mask)
+    chosen = _room("mask", -(-bits.size // 4)).view(np.bool_)[: bits.size].reshape(bits.shape)
+    np.greater_equal(keys, threshold, out=chosen)
     if not narrow:
-        _drop_extra_ties(keys, threshold, k, mask)
-    np.multiply(bits, mask, out=out)
-    return int(keys.max()) >> (16 if narrow else 0)
+        _drop_extra_ties(keys, threshold, k, chosen)
+    np.multiply(bits, chosen, out=out)
+    return chosen, int(keys.max()) >> (16 if narrow else 0)
 
 
-def _drop_extra_ties(keys: Keys, threshold: Keys, k: int, mask: npt.NDArray[np.bool_]) -> None:
+def _drop_extra_ties(keys: Keys, threshold: Keys, k: int, mask: Mask) -> None:
     """Where more than k entries of a row reach its threshold, drop the last that equal it."""
     crowded = np.flatnonzero(mask.sum(axis=1, dtype=np.int32) > k)
     if not len(crowded):
