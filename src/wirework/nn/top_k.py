@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Bytes = npt.NDArray[np.uint8]
 Bits = npt.NDArray[np.signedinteger[Any]]
 Keys = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
@@ -94,7 +95,7 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     def select_rows(rows: slice) -> None:
         chosen, largest = _select_rows(bits[rows], k, out[rows])
         _refuse_nan(largest > infinity)
-        packed[rows] = np.packbits(chosen, axis=1)
+        packed[rows] = _pack(chosen)
 
     each_piece(len(bits), width, select_rows)
     return kept, mask
@@ -107,11 +108,24 @@ def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
     width = x.shape[-1]
 
     def pass_rows(rows: slice) -> None:
-        chosen = np.unpackbits(packed[rows], axis=1, count=width).view(np.int8)
-        np.multiply(bits[rows], chosen, out=out[rows])
+        np.multiply(bits[rows], _unpack(packed[rows], width), out=out[rows])
 
     each_piece(len(bits), width, pass_rows)
     return passed
+
+
+def _pack(chosen: Mask) -> Bytes:
+    """Return (R, N) as bits, (R, N / 8 rounded up); whole bytes in one run, which is faster."""
+    if chosen.shape[1] % 8:
+        return np.packbits(chosen, axis=1)
+    return np.packbits(chosen.reshape(-1)).reshape(len(chosen), -1)
+
+
+def _unpack(packed: Bytes, width: int) -> Bytes:
+    """Return what `_pack` was given as zeros and ones, (R, width)."""
+    if width % 8:
+        return np.unpackbits(packed, axis=1, count=width)
+    return np.unpackbits(packed.reshape(-1)).reshape(-1, width)
 
 
 def _rows_of_bits(x: Tensor) -> Bits:
