@@ -50,7 +50,11 @@ class Config(BaseModel):
     """Base of all settings: frozen, unknown keys refused, readable from YAML."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        defer_build=True,
+        allow_inf_nan=False,
     )
 
     @model_validator(mode="before")

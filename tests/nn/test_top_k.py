@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from wirework.nn import top_k
 from wirework.nn.top_k import abs_top_k, abs_top_k_reference, each_piece, kth_largest
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -57,7 +58,16 @@ def test_wide_rows(dtype, width, k):
     assert ((kept != 0).sum(-1) == k).all()
 
 
-def test_row_wider_than_16_bits_of_position():
+@pytest.mark.parametrize("key", [np.uint16, np.uint32])
+def test_either_key_type_keeps_the_same(monkeypatch, key):
+    monkeypatch.setitem(top_k._KEYS, 2, key)
+    dice = torch.Generator().manual_seed(0)
+    for width, k in ((9, 3), (512, 128), (700, 600), (1300, 400)):
+        x = torch.randn(40, width, generator=dice).bfloat16()
+        assert torch.equal(abs_top_k(x, k), abs_top_k_reference(x, k))
+
+
+def test_a_very_wide_row():
     x = torch.randn(1, (1 << 16) + 9, generator=torch.Generator().manual_seed(0)).bfloat16()
     for k in (1, 300, 20000):
         assert torch.equal(abs_top_k(x, k), abs_top_k_reference(x, k))
@@ -117,13 +127,16 @@ def test_no_rows_give_no_rows():
     assert abs_top_k(torch.ones(0, 4), 2).shape == (0, 4)
 
 
-def test_kth_largest_is_that_of_a_sort():
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_kth_largest_is_that_of_a_sort(dtype):
     dice = np.random.default_rng(0)
     for width, k in ((1, 1), (50, 50), (513, 1), (1700, 300), (1700, 1000)):
-        keys = dice.integers(0, 1 << 16, (4, width)).astype(np.uint32)
-        expected = np.sort(keys, axis=1)[:, width - k, None]
+        keys = dice.integers(0, 1 << 16, (4, width)).astype(dtype)
         given = keys.copy()
-        assert np.array_equal(kth_largest(keys, k), expected)
+        threshold, n_ties = kth_largest(keys, k)
+        largest = np.sort(keys, axis=1)[:, width - k :]
+        assert np.array_equal(threshold, largest[:, :1])
+        assert np.array_equal(n_ties, (largest == largest[:, :1]).sum(axis=1))
         assert np.array_equal(keys, given)
 
 

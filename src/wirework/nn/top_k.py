@@ -8,6 +8,7 @@ faster than `torch.topk` (benchmarks/README.md). `abs_top_k_reference` is the pl
 Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,11 @@ from torch import Tensor
 
 Bytes = npt.NDArray[np.uint8]
 Bits = npt.NDArray[np.signedinteger[Any]]
-Keys = npt.NDArray[np.uint32]
+Ints = npt.NDArray[np.integer[Any]]
+Keys = npt.NDArray[np.unsignedinteger[Any]]
 Mask = npt.NDArray[np.bool_]
 
-_BLOCK = 512  # numpy sorts up to 512 32-bit keys in one branch-free network; beyond it is 5x slower
+_BLOCK = 512  # numpy sorts up to 512 keys in one branch-free network; beyond it is 5x slower
 _PIECE = 1 << 19  # keys handled at once: they fit the cache, and the calls cost nothing
 
 
@@ -83,8 +85,7 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     The mask is shaped like `x`, or, on the CPU, has a bit an entry: (R, N / 8 rounded up) uint8.
     """
     width = x.shape[-1]
-    narrow_and_long = x.dtype.itemsize == 2 and width > 1 << 16  # no room for the position
-    if x.device.type != "cpu" or x.dtype not in _BITS or narrow_and_long:
+    if x.device.type != "cpu" or x.dtype not in _BITS:
         return _select_by_sort(x, k)
     kept = torch.empty(x.shape, dtype=x.dtype)
     bits, out = _rows_of_bits(x.detach()), _rows_of_bits(kept)
@@ -143,61 +144,55 @@ def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
+_FOUND = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+_KEYS = {2: np.uint16 if "AVX512_ICL" in _FOUND else np.uint32, 4: np.uint32}
+"""Key type by bytes of the float. Without that instruction set numpy's sort of 16-bit keys may be a
+plain one, much slower than that of 32 bits."""
+
 
 def _select_rows(bits: Bits, k: int, out: Bits) -> tuple[Mask, int]:
     """Fill `out` for some rows of float bits (R, N); return what was kept, largest magnitude.
 
     The mask (R, N) is memory that the thread's next call overwrites.
     """
-    width = bits.shape[1]
-    keys = _room("keys", bits.size).reshape(bits.shape)
-    narrow = bits.itemsize == 2
-    if narrow:
-        # 16-bit floats tie all the time: the position in the low half makes every key unique.
-        np.bitwise_and(bits, 0x7FFF, out=out)
-        np.copyto(keys, out, casting="unsafe")
-        keys <<= 16
-        keys |= np.arange(width - 1, -1, -1, dtype=np.uint32)
-    else:
-        np.bitwise_and(bits, 0x7FFFFFFF, out=keys.view(np.int32))
-    threshold = kth_largest(keys, k)
-    chosen = _room("mask", -(-bits.size // 4)).view(np.bool_)[: bits.size].reshape(bits.shape)
+    keys: Keys = _room("keys", bits.shape, _KEYS[bits.itemsize])
+    np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=keys, casting="unsafe")
+    threshold, n_ties = kth_largest(keys, k)
+    chosen: Mask = _room("mask", bits.shape, np.bool_)
+    places = np.flatnonzero(np.equal(keys, threshold, out=chosen))
     np.greater_equal(keys, threshold, out=chosen)
-    if not narrow:
-        _drop_extra_ties(keys, threshold, k, chosen)
+    chosen.reshape(-1)[_beyond(places, n_ties, bits.shape[1])] = False
     np.multiply(bits, chosen, out=out)
-    return chosen, int(keys.max()) >> (16 if narrow else 0)
+    return chosen, int(keys.max())
 
 
-def _drop_extra_ties(keys: Keys, threshold: Keys, k: int, mask: Mask) -> None:
-    """Where more than k entries of a row reach its threshold, drop the last that equal it."""
-    crowded = np.flatnonzero(mask.sum(axis=1, dtype=np.int32) > k)
-    if not len(crowded):
-        return
-    tied = keys[crowded] == threshold[crowded]
-    above = keys[crowded] > threshold[crowded]
-    room = k - above.sum(axis=1, dtype=np.int32, keepdims=True)
-    mask[crowded] = above | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= room))
+def _beyond(places: Ints, counts: Ints, width: int) -> Ints:
+    """Return, of rising flat places in rows of `width`, those after the first `counts` of a row."""
+    rows = places // width
+    first = np.searchsorted(rows, np.arange(len(counts)))
+    beyond: Ints = places[np.arange(len(places)) - first[rows] >= counts[rows]]
+    return beyond
 
 
-def kth_largest(keys: Keys, k: int) -> Keys:
-    """Return the k-th largest key of each row, in memory that the thread's next call overwrites.
+def kth_largest(keys: Keys, k: int) -> tuple[Keys, Ints]:
+    """Return the k-th largest key of each row, and how many of the row's k largest equal it.
 
     Args:
-        keys: (R, N) uint32.
+        keys: (R, N) unsigned.
         k: 1 <= k <= N.
 
     Returns:
-        (R, 1) uint32.
+        (R, 1) in memory that the thread's next call overwrites, dtype of `keys`; (R,).
     """
     if keys.shape[1] > _BLOCK >= k:
         work = _largest_block(keys)
     else:
-        work = _room("work", keys.size).reshape(keys.shape)
+        work = _room("work", keys.shape, keys.dtype)
         work[...] = keys
     last = work.shape[1] - k
     work.partition(last, axis=1)
-    return work[:, last : last + 1]
+    threshold = work[:, last : last + 1]
+    return threshold, np.equal(work[:, last:], threshold).sum(axis=1)
 
 
 def _largest_block(keys: Keys) -> Keys:
@@ -208,7 +203,7 @@ def _largest_block(keys: Keys) -> Keys:
     """
     rows, width = keys.shape
     left = -(-width // _BLOCK)
-    blocks = _room("work", rows * left * _BLOCK).reshape(rows, left, _BLOCK)
+    blocks: Keys = _room("work", (rows, left, _BLOCK), keys.dtype)
     padded = blocks.reshape(rows, -1)
     padded[:, :width], padded[:, width:] = keys, 0
     while left > 1:
@@ -223,13 +218,14 @@ def _largest_block(keys: Keys) -> Keys:
 _rooms = threading.local()
 
 
-def _room(name: str, size: int) -> Keys:
+def _room(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return the thread's own memory of that name: fresh memory costs more than the passes."""
-    room: Keys | None = getattr(_rooms, name, None)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room: Bytes | None = getattr(_rooms, name, None)
     if room is None or room.size < size:
-        room = np.empty(size, np.uint32)
+        room = np.empty(size, np.uint8)
         setattr(_rooms, name, room)
-    return room[:size]
+    return room[:size].view(dtype).reshape(shape)
 
 
 def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
