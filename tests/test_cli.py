@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,17 +77,54 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("model: {d_modle: 64}\n")
     refuses("train", "--config", settings, says="d_modle")
-    refuses("train", "--config", settings, says="--model.d-model")
-    refuses("train", "--config", tmp_path / "none.yaml", says="no settings file")
+    refuses("train", "--config", settings, says="did you mean 'd_model'")
+    settings.write_text("modle: {}\n")
+    refuses("train", "--config", settings, says="unknown setting 'modle'; did you mean 'model'")
+    settings.write_bytes(b"\xff\xfe\x00")
+    refuses("prune", "--config", settings, says="settings.yaml is not YAML")
+    refuses("train", "--config", tmp_path / "none.yaml", says="none.yaml: No such file")
     refuses("train", "--model.d-modle", "64", says="--model.d-model")
     refuses("train", "--model.d-model", "100", says="d_model 100 is not divisible by d_head 16")
     refuses("train", "--weight-sparsity.l0-fraction", "3", says="weight_sparsity.l0_fraction")
+    refuses("train", "--data.corpus", "", says="data.corpus", cwd=tmp_path)
     refuses("train", "--data.corpus", tmp_path / "none.txt", says="none.txt", cwd=tmp_path)
     refuses("tain", says="tain")
     refuses("tasks", tmp_path, says="no model at")
     refuses("validate", tmp_path, says="no circuit at")
-    refuses("export", tmp_path, "-o", tmp_path / "page.html", says=str(tmp_path))
+    page = tmp_path / "page.html"
+    refuses("export", tmp_path, "-o", page, says=str(tmp_path))
+    refuses("export", tmp_path, "-o", page, "--png", page, says="must end in .png")
+    refuses("export", tmp_path, "-o", page, "--png", "/proc/x.png", says="cannot write /proc/x.png")
+    assert not page.exists()
     refuses("convert", "openai", tmp_path, tmp_path / "out", says="beeg_config.json")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, number: signal.Signals):
+    (tmp_path / "corpus").mkdir()
+    for i in range(30):
+        (tmp_path / "corpus" / f"{i}.py").write_text(
+            "".join(f"v{i}_{j} = {j}\n" for j in range(99))
+        )
+    words = [
+        "train", "--name", "run", "--steps", "1000000", "--batch-size", "1", "--log-every", "1",
+        "--data.corpus", "corpus", "--data.vocab-size", "400", "--data.val-fraction", "0.2",
+        "--model.vocab-size", "400", "--model.n-ctx", "8", "--model.n-layer", "1",
+        "--model.d-model", "16", "--weight-sparsity", "none",
+    ]  # fmt: skip
+    child = subprocess.Popen(
+        [str(WIREWORK), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "runs" / "run" / "metrics.jsonl"
+    while child.poll() is None and not (log.is_file() and log.stat().st_size):
+        time.sleep(0.05)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 128 + number
+    last = said.splitlines()[-1]
+    assert last.startswith("wirework: stopped at step")
+    assert "saved" in last
+    assert "Traceback" not in said
 
 
 def test_settings_come_from_flags_over_file(tmp_path: Path):
@@ -134,7 +173,9 @@ def test_prune_looks_at_the_place_before_it_searches(model_folder: Path, tmp_pat
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     words = ["prune", model_folder, "single_double_quote", "--out"]
     refuses(*words, tmp_path / "full", says="exists and is not a circuit: not overwritten")
-    refuses(*words, tmp_path / "full" / "thesis.txt" / "c", says="no folder that can be written to")
+    refuses(*words, tmp_path / "full" / "thesis.txt" / "c", says="Not a directory")
+    refuses(*words, "/proc/c", says="cannot write /proc/c")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "model"]
 
 
 def test_prune_of_a_model_that_cannot_do_the_task(model_folder: Path, tmp_path: Path):

@@ -99,7 +99,7 @@ def test_nan_is_no_json(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 6000])
 def test_file_that_is_no_json_is_refused(content, tmp_path):
     (tmp_path / "value.json").write_bytes(content)
     with pytest.raises(InputError, match=r"value\.json is not valid JSON"):

@@ -17,7 +17,14 @@ from cyclopts.config import Yaml
 from pydantic import ValidationError
 
 from wirework import __version__
-from wirework.config import DataConfig, PruneConfig, TrainConfig, first_problem
+from wirework.config import (
+    DataConfig,
+    PruneConfig,
+    TrainConfig,
+    first_problem,
+    problem,
+    read_yaml,
+)
 from wirework.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +37,9 @@ app = App(
     help="Train language models whose wiring people can read, and read it.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says what was saved, and which signal it was
 )
+app.meta.suppress_keyboard_interrupt = False
 convert = App(name="convert", help="Read other people's model formats.", help_format="plaintext")
 app.command(convert)
 
@@ -175,10 +184,15 @@ def export(
     Args:
         circuit: Circuit folder.
         out: The page.
-        png: Also draw a picture.
+        png: Also draw a picture, a `.png` file.
     """
+    from wirework.files import check_place
     from wirework.view import load_page_data, write_figure, write_page
 
+    if png is not None:
+        if png.suffix.lower() != ".png":
+            raise InputError(f"--png {png}: the picture's name must end in .png")
+        check_place(png)
     print(write_page(circuit, out))
     if png is not None:
         print(write_figure(load_page_data(circuit), png))
@@ -196,7 +210,10 @@ def openai(source: Path, out: Path, /) -> None:
     """
     from wirework.interop import load_openai
 
-    print(load_openai(source).save(out))
+    model = load_openai(source)
+    print(model.save(out))
+    if model.tokenizer is None:
+        print(f"warning: {source} has no tokeniser: the model takes no text", file=sys.stderr)
 
 
 @app.command
@@ -300,10 +317,27 @@ def _launch(
         config: YAML file of settings; flags win over it.
     """
     if config is not None:
-        if not config.is_file():
-            raise InputError(f"no settings file {config}")
+        _check_settings_file(config, tokens[0] if tokens else "")
         app.config = (Yaml(config, must_exist=True, use_commands_as_keys=False),)
     app(tokens, exit_on_error=False, print_error=False)
+
+
+def _check_settings_file(config: Path, verb: str) -> None:
+    """Refuse a file that is no YAML, or that names a setting which the verb does not have."""
+    owners: dict[str, type[TrainConfig] | type[PruneConfig]]
+    owners = {"train": TrainConfig, "prune": PruneConfig}
+    values = read_yaml(config)
+    if verb not in owners:
+        return
+    owner = owners[verb]
+    options = {"resume", "json", "out", "corpus"} - set(owner.model_fields)
+    settings = {name: value for name, value in values.items() if name not in options}
+    try:
+        owner.model_validate(settings)
+    except ValidationError as error:
+        unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
+        if unknown:  # flags may mend the rest
+            raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
 
 
 def main() -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wirework.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 SiteKind = Literal[
     "attn.act_in",
@@ -100,18 +103,7 @@ class Config(BaseModel):
         Raises:
             InputError: file missing or not a YAML mapping, or a setting unknown or out of range.
         """
-        import yaml
-
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{path}: expected settings (name: value), got {type(values).__name__}"
-            )
+        values = read_yaml(path)
         for name, value in (overrides or {}).items():
             _set_dotted(values, name, value)
         return cls.of(values, str(path))
@@ -231,7 +223,7 @@ class ModelConfig(Config):
 class DataConfig(Config):
     """Where text comes from and how it becomes tokens."""
 
-    corpus: str = "python"
+    corpus: Annotated[str, Field(min_length=1)] = "python"
     """`python` (source on this machine), a file or folder of text, JSONL or Parquet, or
     `hub:NAME` (Hugging Face; extra `hub`)."""
     field: str = "text"
@@ -406,16 +398,39 @@ def _set_dotted(values: dict[str, Any], name: str, value: Any) -> None:
 
 def first_problem(cls: type[Config], error: ValidationError) -> str:
     """Say in one line what is wrong with the first offending setting."""
-    problem = error.errors(include_url=False)[0]
-    path = [str(part) for part in problem["loc"]]
+    return problem(cls, error.errors(include_url=False)[0])
+
+
+def problem(cls: type[Config], details: ErrorDetails) -> str:
+    """Say one of a validation's errors in one line."""
+    path = [str(part) for part in details["loc"]]
     name = ".".join(path)
-    if problem["type"] == "extra_forbidden":
+    if details["type"] == "extra_forbidden":
         known = _fields_at(cls, path[:-1])
         return f"unknown setting {name!r}{nearest(path[-1], known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "value_error":
         return f"{name}: {message}" if name else message
-    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+    return f"{name}: {message[0].lower()}{message[1:]}, got {details['input']!r}"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        InputError: missing, not YAML, or not a mapping of names to values.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected settings (name: value), got {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}
 
 
 def _fields_at(cls: type[Config], path: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -84,7 +85,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -156,7 +157,7 @@ def verify_dir(path: Path) -> None:
         InputError: names the first file that is missing or differs.
     """
     sums = read_json(path / "checksums.json")
-    if not isinstance(sums, dict):
+    if not isinstance(sums, dict) or not sums:
         raise InputError(f"{path / 'checksums.json'} does not map names to checksums")
     for name, expected in sums.items():
         file = path / name
@@ -164,6 +165,19 @@ def verify_dir(path: Path) -> None:
             raise InputError(f"{path} is damaged: {name} is missing")
         if sha256(file) != expected:
             raise InputError(f"{path} is damaged: {name} does not match its checksum")
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a file or folder can be made at `path`, before the work that fills it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    try:  # by doing it: permissions do not tell for root and for special file systems
+        Path(tempfile.mkdtemp(prefix=".", dir=above)).rmdir()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

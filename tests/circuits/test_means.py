@@ -38,7 +38,7 @@ def test_saved_means_come_back_for_their_model_only(
     random_model: Model, wired: Model, corpus, tmp_path
 ) -> None:
     home = Model(random_model.transformer, random_model.tokenizer, tmp_path)
-    with pytest.raises(InputError, match=r"no node means .*; give the tokens"):
+    with pytest.raises(InputError, match=r"no node means .*; give text"):
         means_for(home, None, 1)
     means = means_for(home, corpus, 1)
     save_means(tmp_path, means, home)

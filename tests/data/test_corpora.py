@@ -143,6 +143,8 @@ def test_jsonl_gives_the_named_field(tmp_path: Path):
         (b'{"txt": "x"}', "line 2 has no field 'text'; did you mean 'txt'"),
         (b'{"zzz": "x"}', "line 2 has no field 'text'; it has 'zzz'"),
         (b'{"text": 3}', "line 2: field 'text' should be text, got int"),
+        (b"[" * 100_000, "line 2 is not JSON"),
+        (b"9" * 6000, "line 2 is not JSON"),
         (b'["x"]', "line 2: expected an object with field 'text'"),
         (b'{"text": "\\ud800"}', "line 2: field 'text' holds half a character"),
     ],

@@ -1,6 +1,8 @@
 """AbsTopK: against the sort that defines it, and its gradient against the entries it kept."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +123,39 @@ def test_nan_is_refused(dtype, k):
 def test_k_out_of_range_is_refused(k):
     with pytest.raises(ValueError, match=f"between 1 and the width 4, got {k}"):
         abs_top_k(torch.ones(2, 4), k)
+
+
+@pytest.mark.parametrize("x", [torch.tensor(1.0), torch.arange(4)])
+def test_what_has_no_rows_of_floats_is_refused(x):
+    with pytest.raises(ValueError, match="rows of floats"):
+        abs_top_k(x, 2)
+
+
+def test_second_derivative_raises_instead_of_being_zero():
+    x = torch.randn(2, 9, requires_grad=True)
+    (first,) = torch.autograd.grad(abs_top_k(x, 3).pow(3).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+FORKS = """
+import os, torch
+from wirework.nn import abs_top_k
+torch.set_num_threads(2)
+x = torch.randn(9000, 130)
+kept = abs_top_k(x, 9)
+torch.set_num_threads(1)  # torch's own threads do not survive a fork
+child = os.fork()
+if not child:
+    torch.set_num_threads(2)
+    os._exit(0 if torch.equal(abs_top_k(x, 9), kept) else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    words = [sys.executable, "-W", "ignore", "-c", FORKS]
+    assert subprocess.run(words, timeout=60).returncode == 0
 
 
 def test_no_rows_give_no_rows():

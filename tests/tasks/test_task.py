@@ -119,6 +119,8 @@ def test_a_users_file_is_read_in_order(tmp_path) -> None:
     ("line", "problem"),
     [
         ("{", r"line 2: not JSON"),
+        ("[" * 100_000, r"line 2: not JSON"),
+        ("9" * 6000, r"line 2: not JSON"),
         ("[1]", r"line 2: a pair has the keys .* got list"),
         ('{"prompts": ["a", "b"]}', r"line 2: a pair has the keys"),
         ('{"prompts": ["a", "b"], "answers": ["x"]}', r"line 2: answers must be a list of two"),
@@ -133,6 +135,13 @@ def test_a_users_file_is_read_in_order(tmp_path) -> None:
 def test_a_bad_line_is_named_by_its_number(tmp_path, line: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         load_task(write(tmp_path / "mine.jsonl", GOOD, line))
+
+
+def test_the_same_pair_twice_is_named(tmp_path) -> None:
+    turned = json.dumps({"prompts": ["b b", "a b"], "answers": [" d", " c"]})
+    for again in (GOOD, turned):
+        with pytest.raises(InputError, match="line 3: the same pair as in line 1"):
+            load_task(write(tmp_path / "mine.jsonl", GOOD, "", again))
 
 
 def test_files_that_cannot_be_used(tmp_path) -> None:

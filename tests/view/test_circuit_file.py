@@ -122,7 +122,7 @@ def test_a_flipped_bit_is_refused(circuit: Path) -> None:
 
 
 def test_a_foreign_or_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*nowhere/circuit.json: No such file"):
+    with pytest.raises(InputError, match=r"no circuit at .*nowhere: expected a folder with"):
         read_circuit(tmp_path / "nowhere")
     path = edit_document(make_circuit(tmp_path / "c"))
     (path / "circuit.safetensors").write_bytes(b"not safetensors at all")

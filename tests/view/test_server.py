@@ -88,5 +88,5 @@ def test_port_out_of_range(circuit: Path, port: int) -> None:
 
 
 def test_a_bad_folder_is_refused_before_anything_listens(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="no circuit at"):
         serve(tmp_path)

@@ -4,7 +4,6 @@ It saves to a folder (docs/architecture.md), loads anywhere and runs on its mode
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wirework import files
 from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.means import check_means
@@ -156,9 +156,7 @@ def check_place(folder: Path) -> None:
     """
     if folder.exists() and not _is_circuit(folder):
         raise InputError(f"{folder} exists and is not a circuit: not overwritten")
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"cannot write {folder}: {above} is no folder that can be written to")
+    files.check_place(folder)
 
 
 def rows_of(task: Task, model: "Model") -> Encoded:

@@ -138,7 +138,7 @@ def _run_tokens(model: "Model") -> "Tokens":
     if settings is None or not settings.is_file():
         raise InputError(
             "no node means for this model: it has no means.safetensors and lies in no run; "
-            "give the tokens it was trained on (data=prepare(config.data).train)"
+            "give text it was trained on (--corpus; from Python, data=prepare(config.data).train)"
         )
     data = prepare(TrainConfig.load(settings).data)
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint

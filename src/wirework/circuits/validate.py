@@ -8,7 +8,7 @@ from wirework.circuits.calibrate import Calibration, calibrated_loss
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.split import Parts, fingerprint, parts_of
 from wirework.errors import InputError
-from wirework.tasks import Pair, Task, load_task, tokenizer_of
+from wirework.tasks import Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -88,18 +88,13 @@ def _unseen(task: Task, parts: Parts) -> Task:
     Raises:
         InputError: there are none.
     """
-    used = {_both_ways(pair) for part in (parts.train, parts.judge) for pair in part.pairs}
-    left = [pair for pair in task.pairs if _both_ways(pair) not in used]
+    used = {pair.content for part in (parts.train, parts.judge) for pair in part.pairs}
+    left = [pair for pair in task.pairs if pair.content not in used]
     if not left:
         raise InputError(
             f"all {len(task.pairs)} pairs given were used to find the circuit: give others"
         )
     return task.take(left)
-
-
-def _both_ways(pair: Pair) -> frozenset[tuple[str, str]]:
-    """A pair is the same with its prompts exchanged."""
-    return frozenset(zip(pair.prompts, pair.answers, strict=True))
 
 
 def _losses(circuit: Circuit, model: "Model", task: Task) -> dict[str, float | int]:

@@ -79,6 +79,8 @@ def _parse(line: bytes, where: str) -> Any:
         raise InputError(f"{where} is not UTF-8: byte {error.start + 1} of the line") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
+        raise InputError(f"{where} is not JSON: {error}") from None
 
 
 def _text(record: Any, field: str, source: Path | str, number: int, unit: str = "line") -> str:

@@ -9,6 +9,7 @@ Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 """
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Bytes = npt.NDArray[np.uint8]
 Bits = npt.NDArray[np.signedinteger[Any]]
@@ -41,10 +43,12 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
         (..., N), dtype of `x`. The gradient passes at exactly the k entries kept.
 
     Raises:
-        ValueError: k out of range, or a NaN in `x`, which has no rank.
+        ValueError: no floats, no dimension, k out of range, or a NaN in `x`, which has no rank.
 
     Source: Gao et al. 2025, sec. 2.1.
     """
+    if not x.is_floating_point() or not x.dim():
+        raise ValueError(f"AbsTopK takes rows of floats, got {x.dtype} {tuple(x.shape)}")
     width = x.shape[-1]
     if not 1 <= k <= width:
         raise ValueError(f"k must be between 1 and the width {width}, got {k}")
@@ -74,6 +78,7 @@ class _AbsTopK(torch.autograd.Function):
         return kept
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return (grads[0] * mask if mask.dtype == torch.bool else _where_kept(grads[0], mask)), None
@@ -242,3 +247,6 @@ def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="wirework-top-k")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not live on in a child

@@ -112,11 +112,14 @@ def _read(path: Path, n: int | None) -> Task:
         raise InputError(f"cannot read task {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"task {path} is not UTF-8 text: byte {error.start}") from None
-    pairs = [
-        _parse(line, f"{path}, line {number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    found: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            pair = _parse(line, f"{path}, line {number}")
+            first, _ = found.setdefault(pair.content, (number, pair))
+            if first != number:  # a copy could train a circuit and be held out too
+                raise InputError(f"{path}, line {number}: the same pair as in line {first}")
+    pairs = [pair for _, pair in found.values()]
     if not pairs:
         raise InputError(f"task {path} has no pairs")
     if n is not None and len(pairs) < n:
@@ -127,7 +130,7 @@ def _read(path: Path, n: int | None) -> Task:
 def _parse(line: str, where: str) -> Pair:
     try:
         value: Any = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}") from None
     if not isinstance(value, dict) or sorted(value) != ["answers", "prompts"]:
         got = sorted(value) if isinstance(value, dict) else type(value).__name__

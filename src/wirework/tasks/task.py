@@ -50,6 +50,11 @@ class Pair:
             if texts[0] == texts[1]:
                 raise InputError(f"the two {what} of a pair must differ, both are {texts[0]!r}")
 
+    @property
+    def content(self) -> frozenset[tuple[str, str]]:
+        """Prompts with their answers: a pair is the same with its prompts exchanged."""
+        return frozenset(zip(self.prompts, self.answers, strict=True))
+
 
 @dataclass(frozen=True)
 class Encoded:

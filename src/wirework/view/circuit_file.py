@@ -33,6 +33,8 @@ def read_circuit(circuit_dir: Path) -> CircuitFile:
         InputError: missing, damaged, of another format or a newer version, or at odds with itself.
     """
     path = circuit_dir / "circuit.json"
+    if not path.is_file():
+        raise InputError(f"no circuit at {circuit_dir}: expected a folder with circuit.json")
     document = Document.of_json(read_json(path), str(path))
     if (circuit_dir / "checksums.json").exists():
         verify_dir(circuit_dir)
