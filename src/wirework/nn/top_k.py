@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -234,14 +234,27 @@ def _room(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArra
 
 
 def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
-    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses."""
+    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses.
+
+    The calling thread works too and takes what a thread that comes late leaves.
+    """
     step = max(1, _PIECE // width)
-    slices = [slice(start, start + step) for start in range(0, rows, step)]
-    if len(slices) == 1:
-        return work(slices[0])
-    for _ in _threads(torch.get_num_threads()).map(work, slices):
-        pass
-    return None
+    slices = iter([slice(start, start + step) for start in range(0, rows, step)])
+
+    def work_through() -> None:
+        for piece in slices:  # one step of a list's iterator is atomic
+            work(piece)
+
+    others = torch.get_num_threads() - 1
+    helpers = []
+    if others and rows > step:
+        helpers = [_threads(others).submit(work_through) for _ in range(others)]
+    try:
+        work_through()
+    finally:
+        wait(helpers)
+    for helper in helpers:
+        helper.result()
 
 
 @cache
