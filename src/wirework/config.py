@@ -224,14 +224,21 @@ class DataConfig(Config):
     """Where text comes from and how it becomes tokens."""
 
     corpus: Annotated[str, Field(min_length=1)] = "python"
-    """`python` (source on this machine), a file or folder of text, JSONL or Parquet, or
-    `hub:NAME` (Hugging Face; extra `hub`)."""
+    """`python` (source on this machine), a file or folder of text, JSONL or Parquet,
+    `hub:NAME` (Hugging Face; extra `hub`), or a Python function that yields documents,
+    `module:function` or `file.py:function`."""
     field: str = "text"
     """Field that holds the text, for JSONL, Parquet and hub corpora."""
     max_bytes: Count | None = None
     """Stop after this many bytes of text; None: take all."""
     min_quotes: Fraction | None = None
     """Corpus `python`: leave out files where less than this share of the characters are quotes."""
+    mix: Annotated[str, Field(min_length=1)] | None = None
+    """A second corpus, of the same kinds, whose documents are scattered among the first's; where it
+    ends the first goes on alone. `wirework.tasks:practice_texts`: prompts of the built-in tasks
+    with their answers, other ones than those the tasks measure."""
+    mix_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the bytes that come from `mix`."""
     vocab_size: Count = 2048
     """Vocabulary of the tokeniser to train; ignored with `tokenizer`."""
     tokenizer: Path | None = None
@@ -249,7 +256,7 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _used(self) -> Self:
-        if self.min_quotes is not None and self.corpus != "python":
+        if self.min_quotes is not None and "python" not in (self.corpus, self.mix):
             raise ValueError(f"min_quotes is for the corpus python, not for {self.corpus}")
         return self
 

@@ -282,3 +282,55 @@ def test_a_link_to_nowhere_is_refused(tmp_path: Path):
 def test_a_folder_named_like_a_file_is_a_folder(tmp_path: Path):
     put(tmp_path, "a.jsonl/b.txt", "text")
     assert read(tmp_path / "a.jsonl") == ["text"]
+
+
+# A user's function.
+
+
+@pytest.fixture
+def function_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def three():\n    return ['one', '', 'three']\n"
+        "def endless():\n    while True:\n        yield 'again'\n"
+        "def numbers():\n    yield 7\n"
+        "def broken():\n    yield 'one'\n    raise RuntimeError('no more')\n"
+    )
+    return path
+
+
+def test_a_function_yields_documents(function_file: Path):
+    assert read(f"{function_file}:three") == ["one", "three"]
+    assert read(f"{function_file}:endless", max_bytes=12) == ["again", "again", "ag"]
+    assert corpus_files(f"{function_file}:three") == [function_file]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("numbers", "must yield texts, got a value of type int"),
+        ("broken", "raised RuntimeError: no more"),
+        ("thre", "has no function 'thre'; did you mean 'three'"),
+    ],
+)
+def test_what_is_wrong_with_a_function_is_one_line(function_file: Path, name: str, problem: str):
+    with pytest.raises(InputError, match=problem) as caught:
+        read(f"{function_file}:{name}")
+    assert "\n" not in str(caught.value)
+
+
+# A mix.
+
+
+def test_a_mix_is_scattered_by_its_share_of_the_bytes(function_file: Path, tmp_path: Path):
+    main = tmp_path / "main.jsonl"
+    main.write_text('{"text": "0123456789"}\n' * 4)
+    mixed = read(main, mix=f"{function_file}:endless", mix_share=1 / 3)
+    assert mixed == ["0123456789", "again"] * 4
+
+
+def test_the_corpus_goes_on_where_its_mix_ends(function_file: Path, tmp_path: Path):
+    main = tmp_path / "main.jsonl"
+    main.write_text('{"text": "0123456789"}\n' * 3)
+    mixed = read(main, mix=f"{function_file}:three")
+    assert mixed == ["0123456789", "one", "three", "0123456789", "0123456789"]

@@ -385,3 +385,17 @@ def test_nothing_heavy_is_imported():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert out.stdout.strip() == "set()"
+
+
+def test_a_mix_is_part_of_what_a_folder_is_named_after(
+    corpus: Path, prepared: Prepared, tmp_path: Path
+):
+    place = tmp_path / "mine.py"
+    place.write_text("def more():\n    return [f'number {i}' for i in range(99)]\n")
+    settings = config(corpus, mix=f"{place}:more", tokenizer=prepared.path / "tokenizer.json")
+    mixed = prepare(settings, tmp_path / "cache", progress=False)
+    texts = split_documents(mixed, "train") + split_documents(mixed, "val")
+    assert {f"number {i}" for i in range(99)} < set(texts)
+    assert len(texts) == 399
+    place.write_text("def more():\n    return ['other']\n")
+    assert prepare(settings, tmp_path / "cache", progress=False).path != mixed.path

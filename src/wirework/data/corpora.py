@@ -1,7 +1,8 @@
 """Corpora: from the name of a corpus to a stream of documents, in bounded memory.
 
 One function, `documents`, whatever the corpus is; the kinds are `python` (`python_source.py`), a
-text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`). The order of documents is the
+text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a user's function. A second
+corpus may be mixed in. The order of documents is the
 same every time; where a corpus is many files it is scattered by the hash of their names, so that
 any beginning of it is a fair sample.
 """
@@ -15,6 +16,7 @@ from wirework.config import DataConfig
 from wirework.data import python_source, records
 from wirework.data.text_files import read_text, text_pieces
 from wirework.errors import InputError
+from wirework.user_code import guarded, is_function, load_function, source_files
 
 PYTHON = "python"
 HUB = "hub:"
@@ -28,8 +30,8 @@ def documents(config: DataConfig) -> Iterator[str]:
     """Yield the documents of a corpus in a fixed order, none of them empty.
 
     Args:
-        config: `corpus`, `field`, `max_bytes` and `min_quotes` say what is read. The document that
-            passes `max_bytes` (UTF-8) is cut there, and is the last.
+        config: `corpus`, `field`, `max_bytes`, `min_quotes`, `mix` and `mix_share` say what is
+            read. The document that passes `max_bytes` (UTF-8) is cut there, and is the last.
 
     Raises:
         InputError: the corpus is missing, empty, binary or undecodable, or a package that reads it
@@ -37,7 +39,7 @@ def documents(config: DataConfig) -> Iterator[str]:
     """
     left = config.max_bytes
     found = False
-    for text in _read(config):
+    for text in _mixed(config):
         size = len(text.encode())
         if left is not None and size >= left:
             text = text.encode()[:left].decode(errors="ignore")  # may end inside a character
@@ -55,11 +57,15 @@ def documents(config: DataConfig) -> Iterator[str]:
 def corpus_files(corpus: str) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
+    Those of a function are where it is written (`user_code.source_files`).
+
     Raises:
-        InputError: there is nothing at that path, or a folder has no files.
+        InputError: there is nothing at that path, a folder has no files, or no such function.
     """
     if corpus.startswith(HUB):
         return None
+    if is_function(corpus):
+        return source_files(load_function(corpus, "corpus"))
     if corpus == PYTHON:
         return sorted(path for path, _ in python_source.source_files())
     path = Path(corpus)
@@ -67,22 +73,50 @@ def corpus_files(corpus: str) -> list[Path] | None:
         return _folder_files(path)
     if not path.exists():
         raise InputError(
-            f"corpus {corpus} does not exist: give `python`, a file, a folder or `hub:NAME`"
+            f"corpus {corpus} does not exist: give `python`, a file, a folder, `hub:NAME` or "
+            "`file.py:function`"
         )
     return [path]
 
 
-def _read(config: DataConfig) -> Iterator[str]:
-    corpus = config.corpus
+def _mixed(config: DataConfig) -> Iterator[str]:
+    """Yield the corpus with documents of the mix wherever that is behind its share of the bytes."""
+    if config.mix is None:
+        yield from _read(config.corpus, config)
+        return
+    others = _read(config.mix, config)
+    ratio = config.mix_share / (1 - config.mix_share)
+    due = 0.0
+    for text in _read(config.corpus, config):
+        yield text
+        due += ratio * len(text.encode())
+        while due > 0 and (other := next(others, None)) is not None:
+            yield other
+            due -= len(other.encode())
+
+
+def _read(corpus: str, config: DataConfig) -> Iterator[str]:
     if corpus.startswith(HUB):
         return records.hub(corpus.removeprefix(HUB), config.field)
     if corpus == PYTHON:
         return python_source.documents(config.min_quotes)
+    if is_function(corpus):
+        return _from_function(corpus)
     path = Path(corpus)
     if path.is_dir():
         return _folder(path, config.field)
     corpus_files(corpus)
     return _records(path, config.field) or _lone_file(path)
+
+
+def _from_function(name: str) -> Iterator[str]:
+    function = load_function(name, "corpus")
+    texts = guarded(lambda: iter(function()), f"corpus {name}")
+    while (text := guarded(lambda: next(texts, None), f"corpus {name}")) is not None:
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise InputError(f"corpus {name} must yield texts, got a value of type {kind}")
+        yield text
 
 
 def _records(path: Path, field: str) -> Iterator[str] | None:

@@ -24,6 +24,7 @@ from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, token
 from wirework.data.tokenizer import Tokenizer, train_tokenizer
 from wirework.errors import InputError
 from wirework.files import locked, sha256, sync_dir, verify_dir, write_json
+from wirework.user_code import is_function
 
 VERSION = 1
 """Part of what a folder's name hashes; raised when the same settings come to give other bytes."""
@@ -89,12 +90,14 @@ def open_prepared(path: str | Path) -> Prepared:
 def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
     """Return NAME-HASH12, where the hash covers all that the bytes depend on."""
     unused = {"workers", "cache", "tokenizer"}
+    if config.mix is None:
+        unused |= {"mix", "mix_share"}
     if given:
         unused |= {"vocab_size", "tokenizer_bytes"}
     plan: dict[str, Any] = {
         "version": VERSION,
         "settings": config.model_dump(mode="json", exclude=unused),
-        "files": _identity(config.corpus),
+        "files": _identity(config),
         "tokenizer": given.fingerprint if given else ANSWERS,
     }
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
@@ -102,21 +105,25 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
     return f"{'-'.join(words) or 'corpus'}-{digest[:12]}"
 
 
-def _identity(corpus: str) -> list[tuple[str, int, int]] | None:
-    """Return path, size and time of change (ns) of each file of a local corpus."""
-    files = corpus_files(corpus)
-    if files is None:
+def _identity(config: DataConfig) -> list[tuple[str, int, int]] | None:
+    """Return path, size and time of change (ns) of each file of a local corpus and its mix."""
+    corpora = [config.corpus] if config.mix is None else [config.corpus, config.mix]
+    parts = [corpus_files(corpus) for corpus in corpora]
+    if parts == [None]:
         return None
+    files = [path for part in parts for path in part or ()]
     stats = [(path.absolute(), path.stat()) for path in files]
     return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
 
 def _total_bytes(config: DataConfig) -> int | None:
     """Return about how much text will come, None if that is not known."""
-    files = _identity(config.corpus)
-    if files is None:
+    files = corpus_files(config.corpus)
+    if files is None or is_function(config.corpus):
         return config.max_bytes
-    total = sum(size for _, size, _ in files)
+    total = sum(path.stat().st_size for path in files)
+    if config.mix is not None:
+        total = round(total / (1 - config.mix_share))
     return total if config.max_bytes is None else min(total, config.max_bytes)
 
 

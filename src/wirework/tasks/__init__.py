@@ -11,6 +11,7 @@ from wirework.tasks.evaluate import (
 )
 from wirework.tasks.examples import examples, readable
 from wirework.tasks.load import check_names, load_task
+from wirework.tasks.practice import practice_texts
 from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Encoded, Pair, Task, tokenizer_of
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_task",
     "logit_difference",
     "pair_losses",
+    "practice_texts",
     "readable",
     "rephrased",
     "tokenizer_of",

@@ -9,7 +9,8 @@ from wirework.errors import InputError, nearest
 from wirework.tasks.built_in import BUILT_IN, Generator
 from wirework.tasks.pairs_file import read_pairs
 from wirework.tasks.task import Pair, Task, tokenizer_of
-from wirework.tasks.user_function import is_function, load_function
+from wirework.tasks.user_function import load_generator
+from wirework.user_code import is_function
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -57,7 +58,7 @@ def _load(name_or_path: str | Path, seed: int, n: int | None) -> Task:
         return Task(name, pairs, generated=True, seed=seed)
     path = Path(name_or_path)
     if is_function(name):
-        make, title = load_function(name), name.rpartition(":")[2]
+        make, title = load_generator(name), name.rpartition(":")[2]
         if n is None:
             pairs = distinct_pairs(make, f"{title} {seed}", N_PAIRS)
         else:

@@ -1,0 +1,94 @@
+"""A user's function in the place of something of ours: `module:function` or `file.py:function`.
+
+Its code runs here with all that it may do, as an imported module's does.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wirework.errors import InputError, nearest
+
+_FUNCTION = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
+
+
+def is_function(name: str) -> bool:
+    """Tell whether `name` has the form `module:function` or `file.py:function` and is no file."""
+    return _FUNCTION.fullmatch(name) is not None and not Path(name).exists()
+
+
+def load_function(name: str, what: str) -> Callable[..., Any]:
+    """Return the function that `name` (see `is_function`) stands for.
+
+    Args:
+        name: `module:function` or `file.py:function`.
+        what: it is used as, for the messages: "task", "corpus".
+
+    Raises:
+        InputError: no such module, file or function, or the module raises.
+    """
+    match = _FUNCTION.fullmatch(name)
+    assert match is not None
+    place, title = match["place"], match["name"]
+    module = guarded(lambda: _module(place), f"{what} {name}: {place}")
+    function = getattr(module, title, None)
+    if function is None:
+        known = [key for key, value in vars(module).items() if callable(value)]
+        raise InputError(f"{what} {name}: {place} has no function {title!r}{nearest(title, known)}")
+    if not callable(function):
+        kind = type(function).__name__
+        raise InputError(f"{what} {name}: {title!r} is of type {kind}, wanted a function")
+    loaded: Callable[..., Any] = function
+    return loaded
+
+
+def guarded(call: Callable[[], Any], what: str) -> Any:
+    """Return what a user's code returns; whatever it raises is the user's to mend."""
+    try:
+        return call()
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+    except Exception as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{what} raised {message}") from error
+
+
+def source_files(function: Callable[..., Any]) -> list[Path]:
+    """Return the file that a function is written in and, in a package, those beside it."""
+    source = inspect.getsourcefile(inspect.unwrap(function))
+    if source is None:
+        return []
+    path = Path(source)
+    in_package = (path.parent / "__init__.py").exists()
+    return sorted(path.parent.glob("*.py")) if in_package else [path]
+
+
+def _module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return _imported(place)
+    if not Path(place).is_file():
+        raise InputError(f"no file {place}")
+    spec = importlib.util.spec_from_file_location(f"wirework_user_{Path(place).stem}", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for what their annotations name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _imported(place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise  # found, but it imports something that is not there
+        raise InputError(
+            f"no module {error.name!r} on Python's path; a file is named {place}.py:function"
+        ) from None

@@ -1,0 +1,21 @@
+from itertools import islice
+
+from wirework.tasks import BUILT_IN, load_task, practice_texts
+
+
+def test_texts_are_prompts_with_their_right_answers_of_all_tasks_in_turn() -> None:
+    texts = list(islice(practice_texts(), 400))
+    quotes = [text for text in texts if text.endswith(("')", '")'))]
+    assert 16 <= len(quotes) <= 30  # two of each pair, one pair in twenty
+    assert all(text.rstrip("')\"").count(text[-2]) % 2 for text in quotes)
+    assert len(set(texts)) == 400
+
+
+def test_no_text_is_a_prompt_that_a_task_measures() -> None:
+    texts = set(islice(practice_texts(), 20_000))
+    assert texts == set(islice(practice_texts(), 20_000))
+    for name in BUILT_IN:
+        for pair in load_task(name).pairs:
+            assert not texts & {
+                prompt + answer for prompt, answer in zip(pair.prompts, pair.answers, strict=True)
+            }
