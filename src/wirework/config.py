@@ -374,6 +374,8 @@ class PruneConfig(Config):
     """Task loss in nats that the circuit must reach (sec. 2.2)."""
     trials: Count = 8
     """Settings tried, each a full learned pruning; the smallest circuit wins. The paper: 256."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How settings are drawn: with regard to the sizes found before, or each for itself."""
     parallel: Count = 4
     """Trials carried by one forward pass."""
     steps: Count = 300

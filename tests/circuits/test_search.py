@@ -57,6 +57,18 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path)
     assert len(tried(PruneConfig(trials=12, parallel=3), tmp_path)) == 2
 
 
+def test_random_draws_do_not_look_at_what_was_found() -> None:
+    def drawn(sampler: str, sign: float) -> list[MaskSettings]:
+        seen: list[MaskSettings] = []
+        for current in rounds(PruneConfig(trials=24, parallel=4, sampler=sampler)):
+            seen.extend(current.settings)
+            current.tell([sign * one.lr for one in current.settings])
+        return seen
+
+    assert drawn("random", 1) == drawn("random", -1)
+    assert drawn("tpe", 1) != drawn("tpe", -1)
+
+
 def test_the_larger_half_of_all_that_came_to_a_rung_stops() -> None:
     first, second = (None, None)
     for current in rounds(PruneConfig(trials=8, parallel=4)):

@@ -129,8 +129,13 @@ class Hunt:
 
     def run(self, on_progress: Callable[[float], None] = _unheard) -> Circuit:
         """Search; `on_progress` gets the share of the work that is done."""
+        return self.made_of(self.ranked(on_progress), on_progress)
+
+    def made_of(
+        self, best: list[Ranked], on_progress: Callable[[float], None] = _unheard
+    ) -> Circuit:
+        """Return the smallest of the whole circuits that these orders of the nodes come to."""
         config, judge = self.config, rows_of(self.judge, self.model)
-        best = self.ranked(on_progress)
         circuits = []
         for place, trial in enumerate(best, 1):
             circuits.append(_circuit(self.ablation, trial, judge, config))

@@ -106,14 +106,21 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
     while first < config.trials:
         count = min(config.parallel, config.trials - first)
         # A sampler of its own for each round, so that it draws the same after a restart.
-        study.sampler = optuna.samplers.TPESampler(
-            seed=config.seed * 100_003 + first, n_startup_trials=config.parallel
-        )
+        study.sampler = _sampler(config, first)
         if not first and not study.get_trials(False, (TrialState.WAITING,)):
             study.enqueue_trial(asdict(centre(config)))
         trials = [study.ask() for _ in range(count)]
         yield Round(first, study, trials, [_draw(trial, config) for trial in trials])
         first += count
+
+
+def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
+    import optuna
+
+    seed = config.seed * 100_003 + first
+    if config.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.parallel)
 
 
 def _storage(path: Path) -> "optuna.storages.BaseStorage":
