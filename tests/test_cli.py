@@ -186,6 +186,13 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     assert found["losses"]["circuit"] <= 9
     checked = json.loads(run("validate", out, "--json").stdout)
     assert checked["judged"]["circuit"] == pytest.approx(found["losses"]["circuit"])
+    refuses("validate", out, "--out", out, says="give --runs too")
+    refuses("validate", out, "--out", tmp_path / "c", "--runs", "1", says="--corpus")
+    shared = ["--out", tmp_path / "shared", "--runs", "2", "--short", "--corpus", corpus]
+    assert run("validate", out, *shared, cwd=tmp_path).returncode == 0
+    document = json.loads((tmp_path / "shared" / "circuit.json").read_text())
+    assert document["share_runs"] == 2
+    assert {node["share"] for node in document["nodes"]} <= {0, 0.5, 1}
     tried = run("attack", out, "--out", tmp_path / "attack", "--pairs", "8", "--json")
     assert tried.returncode == 0, tried.stderr
     told = json.loads(tried.stdout)

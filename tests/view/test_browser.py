@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from circuit_maker import make_circuit
+from circuit_maker import make_circuit, with_shares
 
 from wirework.view import load_page_data, write_page
 
@@ -94,6 +94,24 @@ def test_hover_on_an_edge_shows_its_weight(visit: Visit) -> None:
     )
     visit.page.mouse.move(*spot)
     assert repr(weight) in visit.page.locator("#tooltip").inner_text()
+
+
+def test_what_searches_rarely_found_is_pale(browser: Any, tmp_path: Path, visit: Visit) -> None:
+    assert visit.page.locator("#legend-shares").is_hidden()
+    shared = Visit(browser, tmp_path, with_shares(make_circuit(tmp_path / "d"), 4))
+    opacity = "(g) => Number(getComputedStyle(g).opacity)"
+    places = [wire.get_attribute("data-wire") for wire in shared.page.locator(".wire.edge").all()]
+    edges = sorted(map(int, filter(None, places)))  # in the order of circuit.json
+    drawn = [shared.page.locator(f'[data-wire="{edge}"]').evaluate(opacity) for edge in edges[:5]]
+    assert drawn == sorted(drawn)
+    assert drawn[0] == pytest.approx(drawn[4] / 5, abs=0.01)
+    shared.node(3).hover()
+    assert "found again in 3 of 4 searches" in shared.page.locator("#tooltip").inner_text()
+    shared.node(3).click()
+    assert "found again\n3 of 4" in shared.page.locator("#details").inner_text()
+    assert shared.page.locator("#legend-shares").is_visible()
+    assert shared.complaints == []
+    shared.page.close()
 
 
 def test_selecting_a_node_colours_the_prompts(visit: Visit) -> None:

@@ -98,6 +98,7 @@ function main() {
   }
 
   drawHeader(data, circuit);
+  byId("legend-shares").hidden = !circuit.runs;
   byId("pane").append(graph.svg);
   byId("threshold").addEventListener("input", filter);
   byId("residual").addEventListener("change", filter);
@@ -116,6 +117,8 @@ function aboutItem(circuit, item, activation) {
   const lines = [make("b", { textContent: item.name }), item.what];
   if (item.type === "node") {
     lines.push(`mean ${exact(item.node.mean)}`);
+    const times = found(circuit, item.node.share);
+    if (times) lines.push(`found again in ${times} searches`);
     if (activation !== null) lines.push(`activation at the marked token ${exact(activation)}`);
   }
   for (const side of ["in", "out"]) {
@@ -136,7 +139,9 @@ function aboutWire(circuit, wire) {
     pair: "query and key of one channel: their product adds to the attention score",
   };
   const said = wire.weight === null ? notes[wire.type] : make("span", {}, "weight ", signed(wire.weight));
-  return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), said];
+  const times = found(circuit, wire.share);
+  return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), said,
+    ...(times ? [`found again in ${times} searches`] : [])];
 }
 
 main();

@@ -34,7 +34,8 @@ function readCircuit(data) {
     ...data.residual_links.map(([a, b]) => ({ type: "residual", a, b, weight: null })),
     ...data.in_edges.map(([a, b, w]) => ({ type: "io-edge", a: firstIn + a, b, weight: w })),
     ...data.out_edges.map(([a, b, w]) => ({ type: "io-edge", a, b: firstOut + b, weight: w })),
-    ...data.edges.map(([a, b, w]) => ({ type: "edge", a, b, weight: w })),
+    ...data.edges.map(([a, b, w], i) => (
+      { type: "edge", a, b, weight: w, share: data.edge_shares[i] })),
     ...data.heads.flatMap((head) => head.pairs.map(([a, b]) => (
       { type: "pair", a, b, weight: null }))),
   ];
@@ -43,7 +44,7 @@ function readCircuit(data) {
     items[wire.a].wires.push(wire);
     items[wire.b].wires.push(wire);
   });
-  return { items, wires, shown };
+  return { items, wires, shown, runs: data.share_runs };
 }
 
 function describe(node) {
@@ -54,6 +55,12 @@ function describe(node) {
       : `${kind} of channel ${node.index} (${node.sublayer} of layer ${node.layer})`;
   }
   return `${kind}, head ${node.head} of layer ${node.layer}, channel ${node.channel} of the head`;
+}
+
+// How often repeated searches found a node or an edge again; null where none was measured.
+function found(circuit, share) {
+  if (share === null || share === undefined) return null;
+  return `${Math.round(share * circuit.runs)} of ${circuit.runs}`;
 }
 
 // Wires into and out of an item, strongest first.

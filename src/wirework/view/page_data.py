@@ -49,6 +49,7 @@ def page_data(circuit: CircuitFile) -> PageData:
         "inputs": [{"text": texts.at(text), "token_id": number} for text, number in inputs],
         "outputs": [{"text": texts.at(text), "token_id": number} for text, number in outputs],
         "edges": [[edge.source, edge.target, exact(edge.weight)] for edge in document.edges],
+        "edge_shares": [edge.share for edge in document.edges],
         "in_edges": in_edges,
         "out_edges": out_edges,
         "residual_links": residual_links(nodes),
@@ -62,6 +63,7 @@ def page_data(circuit: CircuitFile) -> PageData:
         "model": document.model.model_dump(),
         "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
         "target_loss": document.target_loss,
+        "share_runs": document.share_runs,
         "losses": document.losses.model_dump(),
         "calibration": document.calibration.model_dump(),
         "provenance": document.provenance.model_dump(),
@@ -132,6 +134,7 @@ def _node(document: Document, position: int) -> dict[str, Any]:
         "channel": entry.index % d_head if in_head else None,
         "mean": exact(entry.mean),
         "score": None if entry.score is None else exact(entry.score),
+        "share": entry.share,
     }
 
 

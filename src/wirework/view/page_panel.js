@@ -51,8 +51,10 @@ function drawDetails(circuit, item, pick) {
   }
   const values = make("dl", { className: "values" });
   if (item.type === "node") {
-    for (const [name, value] of [["mean", item.node.mean], ["score", item.node.score]]) {
-      values.append(make("dt", { textContent: name }), make("dd", { textContent: exact(value) }));
+    const numbers = [["mean", exact(item.node.mean)], ["score", exact(item.node.score)]];
+    if (circuit.runs) numbers.push(["found again", found(circuit, item.node.share) ?? "–"]);
+    for (const [name, value] of numbers) {
+      values.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
     }
   }
   const residual = item.wires.filter((wire) => wire.type === "residual");
