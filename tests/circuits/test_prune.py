@@ -9,7 +9,8 @@ from hand_wired.quote_closer import EDGES, NODES
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
 from wirework.circuits.prune import quick_target
-from wirework.circuits.search import Round
+from wirework.circuits.search import Round, n_finished
+from wirework.circuits.search_folder import read_ranked
 from wirework.circuits.split import parts_of
 from wirework.config import PruneConfig
 from wirework.errors import InputError
@@ -252,6 +253,12 @@ def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(
     assert again().document == circuit.document
     monkeypatch.setattr(module, "learn_masks", stop)
     assert again().document == circuit.document
+    (folder,) = (tmp_path / "s").iterdir()
+    # The round that was killed counts once.
+    assert len(read_ranked(folder)) == min(QUICK.finalists, n_finished(folder))
+    (folder / "best.safetensors").unlink()
+    with pytest.raises(InputError, match=f"delete {folder} to search anew"):
+        again()
 
 
 def test_a_batch_needs_as_many_pairs(wired, task, corpus) -> None:
