@@ -201,6 +201,33 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     assert Path(told["curves"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_study_of_finders_is_settled_by_a_file(model_folder: Path, tmp_path: Path):
+    pairs = [{"prompts": [f"a{i} = (", f"a{i} = ["], "answers": [")", "]"]} for i in range(24)]
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for i in range(8):
+        (corpus / f"{i}.py").write_text(f"# {i}\n" + "a = (1, [2])\n" * 100)
+    settings = tmp_path / "settings.yaml"
+    told = f"task: {mine}\nwhich: [attribution, signed_attribution]\ntarget: [9, 8]\n"
+    settings.write_text(told + f"corpus: {corpus}\nbatch_pairs: 4\n")
+    words = ["study", "finders", model_folder, "--config", settings, "--out", tmp_path / "study"]
+    result = run(*words, "--which", "attribution", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
+    # flags win over the file
+    assert [(row["finder"], row["target_loss"], row["n_tasks"]) for row in rows] == [
+        ("attribution", 9, 1), ("attribution", 8, 1),
+    ]  # fmt: skip
+    settings.write_text("which: guess\ntask: for_while\n")
+    refuses(*words, says="no finder 'guess'")
+    settings.write_text("wich: guess\n")
+    refuses(*words, says="unknown setting 'wich'")
+    settings.write_text("all: true\n")
+    refuses(*words, says="unknown setting 'all'")
+
+
 def test_prune_looks_at_the_place_before_it_searches(model_folder: Path, tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
