@@ -1,11 +1,12 @@
 """The page in a real Chromium, from disk: what is drawn, shown on hover, coloured, and inert."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from circuit_maker import make_circuit, with_shares
+from circuit_maker import edit_document, make_circuit, with_shares
 
 from wirework.view import load_page_data, write_page
 
@@ -112,6 +113,32 @@ def test_what_searches_rarely_found_is_pale(browser: Any, tmp_path: Path, visit:
     assert shared.page.locator("#legend-shares").is_visible()
     assert shared.complaints == []
     shared.page.close()
+
+
+def test_many_tokens_are_folded_and_listed(browser: Any, tmp_path: Path) -> None:
+    words = tuple(f"word{i}" for i in range(60))
+    made = make_circuit(tmp_path / "many", n_nodes=12, n_io=4, extra_tokens=words)
+    document = json.loads((made / "circuit.json").read_text())
+    reads = [i for i, node in enumerate(document["nodes"]) if node["site"].endswith("act_in")]
+    io_edges = [
+        {"token": word, "token_id": 100 + i, "target": reads[0], "weight": 60.0 - i}
+        for i, word in enumerate(words)
+    ]
+    edit_document(made, io_edges=io_edges, n_io_edges=60)
+    visited = Visit(browser, tmp_path, made)
+    assert (visited.count(".item.input"), visited.count(".item.more")) == (32, 1)
+    more = visited.page.locator(".item.more")
+    assert more.locator("text").inner_html() == "+28"
+    more.hover()
+    listed = visited.page.locator("#tooltip").inner_text()
+    assert all(word in listed for word in words[32:])
+    assert "word31" not in listed
+    visited.node(reads[0]).click()
+    assert visited.page.locator("#details").inner_text().count("word") == 60
+    total = 60 + len(visited.data["edges"])
+    assert visited.page.locator("#shown-count").inner_text() == f"{total - 28} of {total} shown"
+    assert visited.complaints == []
+    visited.page.close()
 
 
 def test_selecting_a_node_colours_the_prompts(visit: Visit) -> None:

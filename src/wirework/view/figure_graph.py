@@ -24,6 +24,10 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     _draw_heads(axes, data)
     curves = [_curve(points[a], points[b]) for a, b in data["residual_links"]]
     pen.stroke(axes, curves, RESIDUAL, [0.7] * len(curves), linestyles=(0, (3, 3)))
+    first_more = first_out + len(data["outputs"])
+    ends = [(first_more + i, entry["node"]) for i, entry in enumerate(data["folded"])]
+    curves = [_curve(points[a], points[b]) for a, b in ends]
+    pen.stroke(axes, curves, RESIDUAL, [0.5] * len(curves))
     io_edges = [(first_in + a, b, w) for a, b, w in data["in_edges"]]
     io_edges += [(a, first_out + b, w) for a, b, w in data["out_edges"]]
     n_wires = len(io_edges) + len(data["edges"])
@@ -111,7 +115,8 @@ def _labels(data: dict[str, Any]) -> list[str]:
         for node in data["nodes"]
     ]
     others = [*data["inputs"], *data["outputs"]]
-    return nodes + [data["texts"][entry["text"]]["shown"] for entry in others]
+    tokens = [data["texts"][entry["text"]]["shown"] for entry in others]
+    return nodes + tokens + [f"+{len(entry['entries'])}" for entry in data["folded"]]
 
 
 def _curve(a: Sequence[float], b: Sequence[float]) -> Curve:
