@@ -186,12 +186,46 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     assert found["losses"]["circuit"] <= 9
     checked = json.loads(run("validate", out, "--json").stdout)
     assert checked["judged"]["circuit"] == pytest.approx(found["losses"]["circuit"])
+    refuses("validate", out, "--out", out, says="give --runs too")
+    refuses("validate", out, "--out", tmp_path / "c", "--runs", "1", says="--corpus")
+    shared = ["--out", tmp_path / "shared", "--runs", "2", "--short", "--corpus", corpus]
+    assert run("validate", out, *shared, cwd=tmp_path).returncode == 0
+    document = json.loads((tmp_path / "shared" / "circuit.json").read_text())
+    assert document["share_runs"] == 2
+    assert {node["share"] for node in document["nodes"]} <= {0, 0.5, 1}
     tried = run("attack", out, "--out", tmp_path / "attack", "--pairs", "8", "--json")
     assert tried.returncode == 0, tried.stderr
     told = json.loads(tried.stdout)
     points = json.loads(Path(told["result"]).read_text())["points"]
     assert {point["n_pairs"] for point in points} == {8}
     assert Path(told["curves"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_study_of_finders_is_settled_by_a_file(model_folder: Path, tmp_path: Path):
+    pairs = [{"prompts": [f"a{i} = (", f"a{i} = ["], "answers": [")", "]"]} for i in range(24)]
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for i in range(8):
+        (corpus / f"{i}.py").write_text(f"# {i}\n" + "a = (1, [2])\n" * 100)
+    settings = tmp_path / "settings.yaml"
+    told = f"task: {mine}\nwhich: [attribution, signed_attribution]\ntarget: [9, 8]\n"
+    settings.write_text(told + f"corpus: {corpus}\nbatch_pairs: 4\n")
+    words = ["study", "finders", model_folder, "--config", settings, "--out", tmp_path / "study"]
+    result = run(*words, "--which", "attribution", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
+    # flags win over the file
+    assert [(row["finder"], row["target_loss"], row["n_tasks"]) for row in rows] == [
+        ("attribution", 9, 1), ("attribution", 8, 1),
+    ]  # fmt: skip
+    settings.write_text("which: guess\ntask: for_while\n")
+    refuses(*words, says="no finder 'guess'")
+    settings.write_text("wich: guess\n")
+    refuses(*words, says="unknown setting 'wich'")
+    settings.write_text("all: true\n")
+    refuses(*words, says="unknown setting 'all'")
 
 
 def test_prune_looks_at_the_place_before_it_searches(model_folder: Path, tmp_path: Path):

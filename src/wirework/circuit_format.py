@@ -15,6 +15,8 @@ FORMAT = "wirework-circuit"
 VERSION = 1
 
 Index = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""In what share of repeated searches a part of a circuit was found again."""
 
 
 class Part(BaseModel):
@@ -78,6 +80,7 @@ class Node(Part):
     index: Index
     mean: float
     score: float | None = None
+    share: Share | None = None
 
 
 class Edge(Part):
@@ -86,6 +89,7 @@ class Edge(Part):
     source: Index
     target: Index
     weight: float
+    share: Share | None = None
 
 
 class IoEdge(Part):
@@ -137,6 +141,8 @@ class Document(Part):
     io_edges: tuple[IoEdge, ...]
     examples: Examples
     provenance: Provenance
+    share_runs: Annotated[int, Field(ge=1)] | None = None
+    """How many searches the shares of nodes and edges are of; None where none was repeated."""
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -148,6 +154,9 @@ class Document(Part):
         n_nodes = len(self.nodes)
         if ends and max(ends) >= n_nodes:
             raise ValueError(f"an edge names node {max(ends)}, but there are {n_nodes} nodes")
+        shares = [node.share for node in self.nodes] + [edge.share for edge in self.edges]
+        if shares.count(None) < len(shares) and self.share_runs is None:
+            raise ValueError("there are shares of searches, but share_runs is missing")
         n_prompts = len(self.examples.prompts)
         for name in ("answers", "logit_diff"):
             listed = len(getattr(self.examples, name))
@@ -158,6 +167,11 @@ class Document(Part):
     def to_json(self) -> dict[str, Any]:
         """Return what circuit.json holds."""
         values = self.model_dump(mode="json")
+        if values["share_runs"] is None:
+            del values["share_runs"]
+        for part in (*values["nodes"], *values["edges"]):
+            if part["share"] is None:
+                del part["share"]
         for edge in values["io_edges"]:
             for key in [key for key, value in edge.items() if value is None]:
                 del edge[key]

@@ -140,7 +140,7 @@ def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
     if verb not in owners:
         return
     owner = owners[verb]
-    options = {"resume", "json", "out", "corpus", "all"} - set(owner.model_fields)
+    options = _options(verb) - set(owner.model_fields)
     settings = {name: value for name, value in values.items() if name not in options}
     try:
         owner.model_validate(settings)
@@ -148,6 +148,16 @@ def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
         unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
         if unknown:  # flags may mend the rest
             raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
+
+
+def _options(verb: str) -> set[str]:
+    """Return what a verb takes by name beside its class of settings."""
+    import inspect
+
+    from wirework import verbs
+
+    taken = inspect.signature(getattr(verbs, verb.split()[-1])).parameters.values()
+    return {one.name for one in taken if one.kind is one.KEYWORD_ONLY} - {"settings"}
 
 
 def _owners() -> "dict[str, type[Config]]":

@@ -135,6 +135,7 @@ def validate(
     corpus: str | None = None,
     short: Annotated[bool, Parameter(negative="")] = False,
     runs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    out: Path | None = None,
     json: Json = False,
 ) -> None:
     """Print the report on a circuit.
@@ -146,19 +147,30 @@ def validate(
         corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
         short: Only what takes seconds: no binarisation, minimality, hypothesis tests or searches.
         runs: Repeat the search so many times and say how often each edge comes back.
+        out: Also save the circuit there, each node and edge with the share of --runs that found
+            it, which its page then shows; the circuit's own folder adds them to it.
     """
-    from wirework.circuits import Circuit
+    from wirework.circuits import Circuit, check_place
     from wirework.circuits import validate as check
+    from wirework.circuits.means import run_tokens
     from wirework.model import load
 
+    if out is not None:
+        if not runs:
+            raise InputError("--out saves how often each edge comes back: give --runs too")
+        check_place(out)
     found = Circuit.load(circuit)
     where = model or found.document.model.path
     if where is None:
         raise InputError("the circuit does not say where its model lies: give --model")
     loaded = load(where)
     data = None if corpus is None else _tokens(loaded, corpus)
+    if runs and data is None:
+        data = run_tokens(loaded)  # what the searches need: told before all the rest is done
     pairs = None if task is None else _task(task)
     report = check(found, loaded, pairs, data=data, short=short, runs=runs)
+    if out is not None:
+        found.with_shares(report["stability"]).save(out)
     if json:
         show("validation", report, json)
     else:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wirework.circuits import Ablation, NodeSpace
 from wirework.circuits.ablation import _TOKENS, frozen, pieces
@@ -25,6 +26,27 @@ def test_no_node_kept_makes_all_prompts_alike(ablation: Ablation, rows: Encoded)
     # What is left is the embedding of the last token, so prompts with the same one agree.
     found = ablation.all_differences(torch.zeros(1, ablation.space.size), rows)[0]
     assert torch.allclose(found[::2], -found[1::2], atol=1e-6)
+
+
+def test_which_sites_rest_is_asked_once(ablation: Ablation) -> None:
+    gates = torch.zeros(2, ablation.space.size)
+    ablation.space.split(gates)["0.mlp.post_act"][1, 3] = 1
+    with Reads() as reads:
+        edits = ablation.edits(gates)
+    assert reads.single == 0  # each would wait for the device
+    resting = {name for name, edit in edits.items() if edit.constant}
+    assert resting == {*edits} - {"0.mlp.post_act"}
+    assert not any(edit.constant for edit in ablation.edits(gates.requires_grad_()).values())
+
+
+class Reads(TorchDispatchMode):
+    """Counts the reads of single values."""
+
+    single = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.single += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 def test_masks_in_one_pass_are_those_one_at_a_time(ablation: Ablation, rows: Encoded) -> None:

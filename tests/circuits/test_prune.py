@@ -9,7 +9,8 @@ from hand_wired.quote_closer import EDGES, NODES
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
 from wirework.circuits.prune import quick_target
-from wirework.circuits.search import Round
+from wirework.circuits.search import Round, n_finished
+from wirework.circuits.search_folder import read_ranked
 from wirework.circuits.split import parts_of
 from wirework.config import PruneConfig
 from wirework.errors import InputError
@@ -152,6 +153,19 @@ def test_a_saved_circuit_comes_back(circuit: Circuit, wired: Model, task: Task, 
     assert values["format"] == "wirework-circuit"
 
 
+def test_shares_of_searches_are_saved_with_the_circuit(circuit: Circuit, tmp_path) -> None:
+    plain = (circuit.save(tmp_path / "quote") / "circuit.json").read_text()
+    assert "share" not in plain
+    found = {"runs": 4, "node_shares": (1, 1, 0.5, 1, 0), "edge_shares": (1, 0.25, 0)}
+    again = Circuit.load(circuit.with_shares(found).save(tmp_path / "quote"))
+    assert [node.share for node in again.nodes] == [1, 1, 0.5, 1, 0]
+    assert [edge.share for edge in again.edges] == [1, 0.25, 0]
+    assert again.document.share_runs == 4
+    assert [edge.model_copy(update={"share": None}) for edge in again.edges] == [*circuit.edges]
+    with pytest.raises(InputError, match="shares of 5 nodes and 2 edges, but the circuit has 5"):
+        circuit.with_shares(found | {"edge_shares": (1, 0)})
+
+
 def test_the_page_reads_what_save_wrote(circuit: Circuit, tmp_path) -> None:
     from wirework.view.circuit_file import read_circuit
 
@@ -181,6 +195,12 @@ def spoil(folder, **changes) -> None:
         ({"version": "new"}, "expected version 1, got 'new'"),
         ({"nodes": [{"site": 1}]}, r"nodes\.0\.site"),
         ({"nodes": [], "n_nodes": 0}, "an edge names node"),
+        ({"share_runs": 0}, "share_runs"),
+        ({"edges": [{"source": 0, "target": 1, "weight": 1, "share": 2}]}, "edges.0.share"),
+        (
+            {"edges": [{"source": 0, "target": 1, "weight": 1, "share": 1}]},
+            "share_runs is missing",
+        ),
         ({"target_loss": 0.2}, "does not match its checksum"),
     ],
 )
@@ -233,6 +253,12 @@ def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(
     assert again().document == circuit.document
     monkeypatch.setattr(module, "learn_masks", stop)
     assert again().document == circuit.document
+    (folder,) = (tmp_path / "s").iterdir()
+    # The round that was killed counts once.
+    assert len(read_ranked(folder)) == min(QUICK.finalists, n_finished(folder))
+    (folder / "best.safetensors").unlink()
+    with pytest.raises(InputError, match=f"delete {folder} to search anew"):
+        again()
 
 
 def test_a_batch_needs_as_many_pairs(wired, task, corpus) -> None:

@@ -5,7 +5,14 @@ import torch
 
 from wirework.circuits.masks import MaskSettings
 from wirework.circuits.search import centre, rounds
-from wirework.circuits.search_folder import Ranked, open_search, read_ranked, write_ranked
+from wirework.circuits.search_folder import (
+    Ranked,
+    kept_best,
+    merged,
+    open_search,
+    read_ranked,
+    write_ranked,
+)
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.model import Model
@@ -118,6 +125,20 @@ def test_the_best_masks_come_back(tmp_path: Path) -> None:
     again = read_ranked(tmp_path)
     assert [one[:2] for one in again] == [(7, 4), (9, 2)]
     assert all(torch.equal(a.tau, b.tau) for a, b in zip(again, best, strict=True))
+    assert [one[:2] for one in merged(again[1:], [*best, Ranked(7, 3, torch.zeros(3))])] == [
+        (7, 3), (7, 4), (9, 2),
+    ]  # fmt: skip
     (tmp_path / "best.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="is damaged"):
         read_ranked(tmp_path)
+
+
+def test_a_search_whose_masks_are_gone_or_too_few_says_what_to_do(tmp_path: Path) -> None:
+    assert kept_best(tmp_path, 5) == []  # nothing was searched yet
+    tried(PruneConfig(trials=3, parallel=3), tmp_path)
+    with pytest.raises(InputError, match=f"0 of its 3 trials, .* more: delete {tmp_path} to"):
+        kept_best(tmp_path, 1)
+    write_ranked(tmp_path, [Ranked(7, 4, torch.arange(3.0)), Ranked(9, 2, torch.ones(3))])
+    assert len(kept_best(tmp_path, 2)) == 2
+    with pytest.raises(InputError, match="2 of its 3 trials, and finalists=3 asks for more: ask"):
+        kept_best(tmp_path, 3)

@@ -40,6 +40,7 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
     assert (tmp_path / "finders.png").stat().st_size > 1000
     (axes,) = draw_finders(read_json(tmp_path / "finders.json")).axes
     assert [line.get_label() for line in axes.get_lines()] == list(WHICH)
+    assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "-"]
     assert [len(line.get_xdata()) for line in axes.get_lines()] == [2, 2, 2]
     saved = tmp_path / "circuits" / "learned" / "0.15" / planted.task.name / "circuit.json"
     before = saved.stat().st_mtime_ns

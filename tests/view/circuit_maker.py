@@ -93,6 +93,15 @@ def write_circuit(path: Path, document: dict, activations: np.ndarray, lengths: 
         save_file(tensors, folder / "circuit.safetensors")
 
 
+def with_shares(path: Path, runs: int) -> Path:
+    """Give the nodes and edges of a circuit folder shares of so many searches, 0 to all."""
+    document = json.loads((path / "circuit.json").read_text())
+    for name in ("nodes", "edges"):
+        for i, part in enumerate(document[name]):
+            part["share"] = i % (runs + 1) / runs
+    return edit_document(path, **document, share_runs=runs)
+
+
 def edit_document(path: Path, **changes: object) -> Path:
     """Change keys of circuit.json by hand, checksums away."""
     (path / "checksums.json").unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """The page in a real Chromium, from disk: what is drawn, shown on hover, coloured, and inert."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from circuit_maker import make_circuit
+from circuit_maker import edit_document, make_circuit, with_shares
 
 from wirework.view import load_page_data, write_page
 
@@ -94,6 +95,50 @@ def test_hover_on_an_edge_shows_its_weight(visit: Visit) -> None:
     )
     visit.page.mouse.move(*spot)
     assert repr(weight) in visit.page.locator("#tooltip").inner_text()
+
+
+def test_what_searches_rarely_found_is_pale(browser: Any, tmp_path: Path, visit: Visit) -> None:
+    assert visit.page.locator("#legend-shares").is_hidden()
+    shared = Visit(browser, tmp_path, with_shares(make_circuit(tmp_path / "d"), 4))
+    opacity = "(g) => Number(getComputedStyle(g).opacity)"
+    places = [wire.get_attribute("data-wire") for wire in shared.page.locator(".wire.edge").all()]
+    edges = sorted(map(int, filter(None, places)))  # in the order of circuit.json
+    drawn = [shared.page.locator(f'[data-wire="{edge}"]').evaluate(opacity) for edge in edges[:5]]
+    assert drawn == sorted(drawn)
+    assert drawn[0] == pytest.approx(drawn[4] / 5, abs=0.01)
+    shared.node(3).hover()
+    assert "found again in 3 of 4 searches" in shared.page.locator("#tooltip").inner_text()
+    shared.node(3).click()
+    assert "found again\n3 of 4" in shared.page.locator("#details").inner_text()
+    assert shared.page.locator("#legend-shares").is_visible()
+    assert shared.complaints == []
+    shared.page.close()
+
+
+def test_many_tokens_are_folded_and_listed(browser: Any, tmp_path: Path) -> None:
+    words = tuple(f"word{i}" for i in range(60))
+    made = make_circuit(tmp_path / "many", n_nodes=12, n_io=4, extra_tokens=words)
+    document = json.loads((made / "circuit.json").read_text())
+    reads = [i for i, node in enumerate(document["nodes"]) if node["site"].endswith("act_in")]
+    io_edges = [
+        {"token": word, "token_id": 100 + i, "target": reads[0], "weight": 60.0 - i}
+        for i, word in enumerate(words)
+    ]
+    edit_document(made, io_edges=io_edges, n_io_edges=60)
+    visited = Visit(browser, tmp_path, made)
+    assert (visited.count(".item.input"), visited.count(".item.more")) == (32, 1)
+    more = visited.page.locator(".item.more")
+    assert more.locator("text").inner_html() == "+28"
+    more.hover()
+    listed = visited.page.locator("#tooltip").inner_text()
+    assert all(word in listed for word in words[32:])
+    assert "word31" not in listed
+    visited.node(reads[0]).click()
+    assert visited.page.locator("#details").inner_text().count("word") == 60
+    total = 60 + len(visited.data["edges"])
+    assert visited.page.locator("#shown-count").inner_text() == f"{total - 28} of {total} shown"
+    assert visited.complaints == []
+    visited.page.close()
 
 
 def test_selecting_a_node_colours_the_prompts(visit: Visit) -> None:

@@ -2,10 +2,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from circuit_maker import make_circuit
+from circuit_maker import make_circuit, with_shares
+from matplotlib.figure import Figure
 
 from wirework.errors import InputError
 from wirework.view import load_page_data, write_figure
+from wirework.view.figure_graph import draw_graph
 
 
 def size_of(png: Path) -> tuple[int, int]:
@@ -24,6 +26,19 @@ def test_figure_has_the_layout_s_size_and_is_deterministic(circuit: Path, tmp_pa
     layout = data["layout"]
     assert width == pytest.approx(2 * max(layout["width"] + 32, 820), abs=2)
     assert height == pytest.approx(2 * (layout["height"] + 138), abs=2)
+
+
+def test_what_searches_rarely_found_is_paler(circuit: Path, tmp_path: Path) -> None:
+    plain = load_page_data(circuit)
+    pale = load_page_data(with_shares(circuit, 4))
+    axes = [Figure().add_subplot(), Figure().add_subplot()]
+    for one, data in zip(axes, (plain, pale), strict=True):
+        draw_graph(one, data)
+    n_edges = len(plain["edges"])
+    drawn = [[c for c in one.collections if len(c.get_paths()) == n_edges] for one in axes]
+    full, some = ({round(c[3], 3) for c in one.get_edgecolors()} for (one,) in drawn)
+    (most,) = full
+    assert sorted(some) == pytest.approx([most * x for x in (0.2, 0.4, 0.6, 0.8, 1)], abs=0.001)
 
 
 def test_figure_draws_any_token_without_a_warning(tmp_path: Path) -> None:

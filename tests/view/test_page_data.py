@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from circuit_maker import MODEL, make_circuit, site_widths, write_circuit
+from circuit_maker import MODEL, edit_document, make_circuit, site_widths, write_circuit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +68,16 @@ def test_residual_links_join_a_write_with_every_later_read_of_its_channel(
     small: dict[str, Any],
 ) -> None:
     assert small["residual_links"] == [[5, 6], [5, 9], [8, 10]]
+
+
+def test_shares_come_with_what_they_are_of(small: dict[str, Any], tmp_path: Path) -> None:
+    assert (small["share_runs"], small["edge_shares"]) == (None, [None])
+    written = json.loads((tmp_path / "small" / "circuit.json").read_text())
+    written["edges"][0]["share"] = 0.5
+    written["nodes"][3]["share"] = 1
+    data = load_page_data(edit_document(tmp_path / "small", **written, share_runs=4))
+    assert (data["share_runs"], data["edge_shares"]) == (4, [0.5])
+    assert [node["share"] for node in data["nodes"]] == [None] * 3 + [1] + [None] * 7
 
 
 def test_heads_gather_q_k_v_and_pair_equal_channels(small: dict[str, Any]) -> None:
@@ -136,6 +146,7 @@ def test_the_format_is_pinned(circuit: Path) -> None:
         "format", "version", "model", "task", "target_loss", "losses", "calibration",
         "provenance", "nodes", "inputs", "outputs", "edges", "in_edges", "out_edges",
         "residual_links", "heads", "prompts", "texts", "activations", "layout",
+        "share_runs", "edge_shares", "folded",
     }  # fmt: skip
     json.dumps(data, allow_nan=False)
 

@@ -6,7 +6,7 @@ Shapes: R masks, G gates, N nodes of all sites, P pairs (two rows each), T token
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -160,11 +160,22 @@ class Ablation(Masks):
     def edits(self, gates: Tensor) -> dict[str, Edit]:
         """Return the edits that keep the nodes in `gates`, (G,) or (R, G)."""
         parts = self.space.split(self.nodes(gates.to(self.device)))
-        return {name: mean_ablation(part, self.means[name]) for name, part in parts.items()}
+        return {
+            name: mean_ablation(part, self.means[name], closed)
+            for (name, part), closed in zip(parts.items(), _closed(parts.values()), strict=True)
+        }
 
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
         """Put masks (R, G) on the transformer for a `with` block."""
         return self.transformer.edited(self.edits(gates))
+
+
+def _closed(parts: Iterable[Tensor]) -> list[bool]:
+    """Return which sites' gates are all 0 and not learned, in one wait for the device."""
+    parts = list(parts)
+    if any(part.requires_grad for part in parts):
+        return [False] * len(parts)
+    return torch.stack([part.any() for part in parts]).logical_not().tolist()
 
 
 def pieces(rows: Encoded, trials: int, tokens: int = _TOKENS) -> list[Tensor]:

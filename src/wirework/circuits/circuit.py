@@ -4,10 +4,10 @@ It saves to a folder (docs/architecture.md), loads anywhere and runs on its mode
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,8 @@ from wirework.tasks import Encoded, Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
+
+_Part = TypeVar("_Part", Node, Edge)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,29 @@ class Circuit:
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         return float(wiring.losses(gates[None], rows_of(fitted, model))[0])
 
+    def with_shares(self, stability: Mapping[str, Any]) -> "Circuit":
+        """Return the same circuit, each node and edge with the share of searches that found it.
+
+        Args:
+            stability: what `validate(circuit, runs=N)` has under that name: `runs`, `node_shares`
+                and `edge_shares`, in the circuit's own order.
+
+        Raises:
+            InputError: it is of another circuit.
+        """
+        nodes, edges = stability["node_shares"], stability["edge_shares"]
+        if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
+            raise InputError(
+                f"shares of {len(nodes)} nodes and {len(edges)} edges, but the circuit has "
+                f"{self.n_nodes} and {self.n_edges}: they are another circuit's"
+            )
+        changes = {
+            "nodes": _shared(self.nodes, nodes),
+            "edges": _shared(self.edges, edges),
+            "share_runs": stability["runs"],
+        }
+        return replace(self, document=self.document.model_copy(update=changes))
+
     def save(self, folder: str | Path) -> Path:
         """Write the circuit to a folder, whole or not at all; a circuit already there is replaced.
 
@@ -179,6 +204,11 @@ def rows_of(task: Task, model: "Model") -> Encoded:
     """
     rows = task.encode(tokenizer_of(model), model.config.n_ctx)
     return rows.to(model.transformer.embed.weight.device)
+
+
+def _shared(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:
+    pairs = zip(parts, shares, strict=True)
+    return tuple(part.model_copy(update={"share": share}) for part, share in pairs)
 
 
 def _is_circuit(folder: Path) -> bool:

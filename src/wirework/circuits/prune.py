@@ -23,7 +23,13 @@ from wirework.circuits.masks import learn_masks
 from wirework.circuits.means import means_for
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
-from wirework.circuits.search_folder import Ranked, open_search, read_ranked, write_ranked
+from wirework.circuits.search_folder import (
+    Ranked,
+    kept_best,
+    merged,
+    open_search,
+    write_ranked,
+)
 from wirework.circuits.split import parts_of
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
@@ -239,16 +245,16 @@ class _Contest:
 
     def best(self, folder: Path | None, on_progress: Callable[[int], None]) -> list[Ranked]:
         """Return the `finalists` smallest; `on_progress` gets the steps of single trials done."""
-        best = [] if folder is None else read_ranked(folder)
+        count = self.config.finalists
+        best = [] if folder is None else kept_best(folder, count)
         for current in rounds(self.config, folder):
             found = self._run(current, on_progress)
-            ranked = sorted([*best, *found.values()], key=lambda one: (one.edges, one.nodes))
-            best = ranked[: self.config.finalists]
+            best = merged(best, found.values())[:count]
             if folder is not None:
                 write_ranked(folder, best)  # before the study: what it knows must lie there
             tried = range(len(current.settings))
             current.tell([float(found[i].edges) if i in found else None for i in tried])
-        return best
+        return best[:count]
 
     def _run(self, current: Round, on_progress: Callable[[int], None]) -> dict[int, Ranked]:
         """Train a round; return, by its place in it, each trial that was not stopped."""

@@ -84,6 +84,14 @@ class Round:
             self.study.tell(trial, size, TrialState.PRUNED if size is None else TrialState.COMPLETE)
 
 
+def n_finished(folder: Path) -> int:
+    """Return how many trials of the study in a folder were trained to their end; 0 of no study."""
+    from optuna.trial import TrialState
+
+    path = folder / STUDY_FILE
+    return len(_study(path).get_trials(False, (TrialState.COMPLETE,))) if path.is_file() else 0
+
+
 def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
     """Yield `config.trials` trials, `config.parallel` at a time, the first one at the centre.
 
@@ -95,12 +103,9 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
         folder: where the study lies; None to keep it in memory. Rounds that it holds whole are not
             yielded again.
     """
-    import optuna
     from optuna.trial import TrialState
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = None if folder is None else _storage(folder / STUDY_FILE)
-    study = optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
+    study = _study(None if folder is None else folder / STUDY_FILE)
     _drop_unfinished(study)
     first = _n_done(study)
     while first < config.trials:
@@ -123,11 +128,15 @@ def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.parallel)
 
 
-def _storage(path: Path) -> "optuna.storages.BaseStorage":
+def _study(path: Path | None) -> "optuna.Study":
+    """Return the study that a file holds, or a new one; None keeps it in memory."""
+    import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(str(path)))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = None if path is None else JournalStorage(JournalFileBackend(str(path)))
+    return optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
 
 
 def _n_done(study: "optuna.Study") -> int:

@@ -5,6 +5,7 @@ Shapes: G gates.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from wirework.circuits.search import n_finished
 from wirework.circuits.split import fingerprint
 from wirework.config import PruneConfig
 from wirework.errors import InputError
@@ -76,6 +78,38 @@ def read_ranked(folder: Path) -> list[Ranked]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is damaged: {error}: delete {folder}") from None
     return [_ranked(sizes[name], tau) for name, tau in taus.items()]
+
+
+def kept_best(folder: Path, finalists: int) -> list[Ranked]:
+    """Read the best masks of a search that is to go on, and see that none of them is missing.
+
+    Args:
+        folder: of the search.
+        finalists: how many of its trials are asked for.
+
+    Raises:
+        InputError: the file is damaged, or holds fewer masks than were found and asked for.
+    """
+    best, found = read_ranked(folder), n_finished(folder)
+    if len(best) < min(finalists, found):
+        kept = f"{len(best)} of its {found} trials"
+        raise InputError(
+            f"the search in {folder} kept the masks of {kept}, and finalists={finalists} asks for "
+            f"more: {f'ask for {len(best)} or ' if best else ''}delete {folder} to search anew"
+        )
+    return best
+
+
+def merged(best: Iterable[Ranked], more: Iterable[Ranked]) -> list[Ranked]:
+    """Return both lists' trials by size, smallest first, each once.
+
+    A round that was cut off after its masks were written is made again, and they come twice.
+    """
+    found: list[Ranked] = []
+    for one in sorted([*best, *more], key=lambda one: (one.edges, one.nodes)):
+        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in found):
+            found.append(one)
+    return found
 
 
 def _ranked(size: str, tau: Tensor) -> Ranked:

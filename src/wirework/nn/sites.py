@@ -121,13 +121,15 @@ def recorded(sites: Mapping[str, Site], names: Iterable[str]) -> Iterator[dict[s
         yield values
 
 
-def mean_ablation(gates: Tensor, mean: Tensor) -> Edit:
+def mean_ablation(gates: Tensor, mean: Tensor, closed: bool | None = None) -> Edit:
     """Return the edit that freezes nodes outside the gates at their mean, many masks at once.
 
     Args:
         gates: (N,) or (R, N), 1 (or True) where a node is kept; values between blend, gradients
             flow to it.
         mean: (N,) what a removed node is frozen at, the same at every position.
+        closed: whether every gate is 0 and none is learned, if the caller knows; None to look,
+            which waits for the device.
 
     Returns:
         An edit for (B, T, N), where with R masks B is R copies of the sequences, trial-major, and
@@ -139,7 +141,7 @@ def mean_ablation(gates: Tensor, mean: Tensor) -> Edit:
         raise InputError(
             f"gates {tuple(gates.shape)} and mean {tuple(mean.shape)} do not cover the same nodes"
         )
-    return MeanAblation(gates.to(mean.dtype), mean)
+    return MeanAblation(gates.to(mean.dtype), mean, closed)
 
 
 class MeanAblation:
@@ -148,12 +150,15 @@ class MeanAblation:
     Args:
         gates: (N,) or (R, N).
         mean: (N,).
+        closed: as `mean_ablation` takes it.
     """
 
-    def __init__(self, gates: Tensor, mean: Tensor) -> None:
+    def __init__(self, gates: Tensor, mean: Tensor, closed: bool | None = None) -> None:
         self.gates = gates
         self.rest = (1 - gates) * mean
-        self.constant = not gates.requires_grad and not bool(gates.any())
+        if closed is None:
+            closed = not gates.requires_grad and not bool(gates.any())
+        self.constant = closed
         """Whether it gives the mean whatever comes in."""
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     left = (width - layout["width"]) / 2
     graph = _axes(figure, (left, _HEADER, layout["width"], layout["height"]), height)
     draw_graph(graph, data)
-    _legend(_axes(figure, (0, height - _FOOTER, width, _FOOTER), height))
+    _legend(_axes(figure, (0, height - _FOOTER, width, _FOOTER), height), data)
     dpi = min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / max(width, height))
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
@@ -89,7 +89,7 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     of_circuit = [
         ("nodes", f"{len(data['nodes']):,}"),
         ("edges", f"{len(data['edges']):,}"),
-        ("io edges", f"{len(data['in_edges']) + len(data['out_edges']):,}"),
+        ("io edges", f"{_n_io(data):,}"),
     ]
     of_losses = [
         ("model", number(losses["model"])),
@@ -102,13 +102,23 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
 
 
-def _legend(axes: Axes) -> None:
+def _n_io(data: dict[str, Any]) -> int:
+    folded = sum(len(entry["entries"]) for entry in data["folded"])
+    return len(data["in_edges"]) + len(data["out_edges"]) + folded
+
+
+def _legend(axes: Axes, data: dict[str, Any]) -> None:
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("positive weight", {"color": POSITIVE, "linewidth": 2}),
         ("negative weight (thicker: larger)", {"color": NEGATIVE, "linewidth": 2}),
         ("same residual channel", {"color": RESIDUAL, "linewidth": 1, "linestyle": (0, (3, 3))}),
         ("q meets k", {"color": PAIR, "linewidth": 0.8}),
     ]
+    if data["folded"]:
+        kinds.append(("+N: N more tokens", {"color": RESIDUAL, "linewidth": 0.8}))
+    if data["share_runs"]:
+        pale = {"color": POSITIVE, "linewidth": 2, "alpha": 0.35}
+        kinds.append(("paler: rarely found again", pale))
     lines = [Line2D([], [], label=label, **style) for label, style in kinds]
     axes.legend(
         handles=lines,

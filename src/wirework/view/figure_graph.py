@@ -24,12 +24,17 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     _draw_heads(axes, data)
     curves = [_curve(points[a], points[b]) for a, b in data["residual_links"]]
     pen.stroke(axes, curves, RESIDUAL, [0.7] * len(curves), linestyles=(0, (3, 3)))
+    first_more = first_out + len(data["outputs"])
+    ends = [(first_more + i, entry["node"]) for i, entry in enumerate(data["folded"])]
+    curves = [_curve(points[a], points[b]) for a, b in ends]
+    pen.stroke(axes, curves, RESIDUAL, [0.5] * len(curves))
     io_edges = [(first_in + a, b, w) for a, b, w in data["in_edges"]]
     io_edges += [(a, first_out + b, w) for a, b, w in data["out_edges"]]
     n_wires = len(io_edges) + len(data["edges"])
     opacity = max(0.4, 0.85 - 0.16 * max(0, n_wires / 60 - 1) ** 0.35)
-    _draw_wires(axes, io_edges, points, 0.75 * opacity)
-    _draw_wires(axes, data["edges"], points, opacity)
+    _draw_wires(axes, io_edges, points, [0.75 * opacity] * len(io_edges))
+    strength = [opacity * _strength(share) for share in data["edge_shares"]]
+    _draw_wires(axes, data["edges"], points, strength)
     _draw_pairs(axes, data)
     _draw_items(axes, data)
 
@@ -63,14 +68,21 @@ def _draw_heads(axes: Axes, data: dict[str, Any]) -> None:
         pen.write(axes, left + 5, y - 15.5, f"head {head['head']}", 8.5, color=pen.SOFT)
 
 
-def _draw_wires(axes: Axes, wires: Sequence[Wire], points: list[Any], opacity: float) -> None:
+def _draw_wires(
+    axes: Axes, wires: Sequence[Wire], points: list[Any], opacity: Sequence[float]
+) -> None:
     """Draw edges: blue above zero, orange below, strong ones wider and on top of weak ones."""
-    ordered = sorted(wires, key=lambda wire: abs(wire[2]))
+    ordered = sorted(zip(wires, opacity, strict=True), key=lambda one: abs(one[0][2]))
     most = max((abs(wire[2]) for wire in wires), default=0.0) or 1.0
-    curves = [_curve(points[int(a)], points[int(b)]) for a, b, _ in ordered]
-    colours = [NEGATIVE if weight < 0 else POSITIVE for _, _, weight in ordered]
-    widths = [0.5 + 3.5 * abs(weight) / most for _, _, weight in ordered]
-    pen.stroke(axes, curves, colours, widths, alpha=opacity)
+    curves = [_curve(points[int(a)], points[int(b)]) for (a, b, _), _ in ordered]
+    colours = [(NEGATIVE if wire[2] < 0 else POSITIVE, opaque) for wire, opaque in ordered]
+    widths = [0.5 + 3.5 * abs(wire[2]) / most for wire, _ in ordered]
+    pen.stroke(axes, curves, colours, widths)
+
+
+def _strength(share: float | None) -> float:
+    """Return how opaque something is that this share of repeated searches found again."""
+    return 1.0 if share is None else 0.2 + 0.8 * share
 
 
 def _draw_pairs(axes: Axes, data: dict[str, Any]) -> None:
@@ -88,11 +100,13 @@ def _draw_items(axes: Axes, data: dict[str, Any]) -> None:
         radius = 9.0 if node and node["kind"] in ("act_in", "resid_delta") else 3.5
         left, top = x - widths[i] / 2, y - NODE_HEIGHT / 2
         fill = "white" if node else "#e6e9ed"
-        pen.box(
-            axes, left, top, widths[i], NODE_HEIGHT, radius, facecolor=fill, edgecolor="#4c545d"
-        )
-    for (x, y), label in zip(points, _labels(data), strict=True):
-        pen.write(axes, x, y + 0.5, label, 10.5, ha="center", family=pen.MONO)
+        edge = ("#4c545d", _strength(node and node["share"]))
+        pen.box(axes, left, top, widths[i], NODE_HEIGHT, radius, facecolor=fill, edgecolor=edge)
+    shares = [node["share"] for node in data["nodes"]]
+    shares += [None] * (len(points) - len(shares))
+    for (x, y), label, share in zip(points, _labels(data), shares, strict=True):
+        opaque = _strength(share)
+        pen.write(axes, x, y + 0.5, label, 10.5, ha="center", family=pen.MONO, alpha=opaque)
 
 
 def _labels(data: dict[str, Any]) -> list[str]:
@@ -101,7 +115,8 @@ def _labels(data: dict[str, Any]) -> list[str]:
         for node in data["nodes"]
     ]
     others = [*data["inputs"], *data["outputs"]]
-    return nodes + [data["texts"][entry["text"]]["shown"] for entry in others]
+    tokens = [data["texts"][entry["text"]]["shown"] for entry in others]
+    return nodes + tokens + [f"+{len(entry['entries'])}" for entry in data["folded"]]
 
 
 def _curve(a: Sequence[float], b: Sequence[float]) -> Curve:

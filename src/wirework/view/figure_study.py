@@ -77,10 +77,11 @@ def draw_finders(results: Mapping[str, Any]) -> Figure:
     kinds = list(dict.fromkeys(name.split(" ")[0] for name in names))
     for name in names:
         kind, *cleaned = name.split(" ")
-        style = {"color": _HUES[kinds.index(kind) % len(_HUES)], "marker": "o"}
-        line = "-" if cleaned or kind == "learned" else "--"
+        style = {"color": _HUES[kinds.index(kind) % len(_HUES)], "marker": "o", "markersize": 5}
+        if not cleaned and kind != "learned":
+            style |= {"linestyle": "--", "markerfacecolor": "white"}
         some = [row for row in rows if row["finder"] == name]
-        _plot(axes, some, "target_loss", "edges", label=name, linestyle=line, **style)
+        _plot(axes, some, "target_loss", "edges", label=name, **style)
     _scales(axes, "target task loss, nats", "edges, geometric mean over tasks", x="log", y="log")
     axes.xaxis.set_major_locator(FixedLocator(sorted({row["target_loss"] for row in rows})))
     axes.invert_xaxis()
@@ -92,8 +93,8 @@ def draw_finders(results: Mapping[str, Any]) -> Figure:
         if n_tasks
         else "0"
     )
-    _title(axes, "Finders", f"dashed: bisection alone; tasks: {tasks}")
-    axes.legend(frameon=False, fontsize=7)
+    _title(axes, "Finders", f"dashed, hollow: bisection alone; tasks: {tasks}")
+    axes.legend(frameon=False, fontsize=7, handlelength=5)  # dashes show on both sides of a point
     return figure
 
 

@@ -68,7 +68,8 @@ function main() {
     prompts.choose(p, position);
     const present = new Set(data.prompts[p].tokens);
     circuit.items.forEach((item, i) => {
-      if (item.type === "input") graph.items[i].classList.toggle("absent", !present.has(item.text));
+      const texts = { input: [item.text], more: item.entries?.map((entry) => entry.text) }[item.type];
+      if (texts) graph.items[i].classList.toggle("absent", !texts.some((text) => present.has(text)));
     });
     graph.fill(position === null ? null : data.activations.map((values) => {
       const most = largest(values.flat());
@@ -81,11 +82,13 @@ function main() {
     const least = byId("threshold").value === "0" ? 0 : weights[rank] ?? 0;
     const residual = byId("residual").checked;
     const keep = (wire) => (wire.weight === null
-      ? wire.type !== "residual" || residual : Math.abs(wire.weight) >= least);
+      ? (wire.type !== "residual" || residual) && !(wire.most < least)
+      : Math.abs(wire.weight) >= least);
     graph.filter(keep);
     byId("threshold-value").textContent = brief(least);
     const kept = weighted.filter(keep).length;
-    byId("shown-count").textContent = `${grouped(kept)} of ${grouped(weighted.length)} shown`;
+    const all = weighted.length + circuit.folded;
+    byId("shown-count").textContent = `${grouped(kept)} of ${grouped(all)} shown`;
   }
 
   function chooseToken(event) {
@@ -98,6 +101,8 @@ function main() {
   }
 
   drawHeader(data, circuit);
+  byId("legend-more").hidden = !circuit.folded;
+  byId("legend-shares").hidden = !circuit.runs;
   byId("pane").append(graph.svg);
   byId("threshold").addEventListener("input", filter);
   byId("residual").addEventListener("change", filter);
@@ -114,19 +119,29 @@ function main() {
 
 function aboutItem(circuit, item, activation) {
   const lines = [make("b", { textContent: item.name }), item.what];
+  if (item.type === "more") return [...lines, aboutEntries(item.entries)];
   if (item.type === "node") {
     lines.push(`mean ${exact(item.node.mean)}`);
+    const times = found(circuit, item.node.share);
+    if (times) lines.push(`found again in ${times} searches`);
     if (activation !== null) lines.push(`activation at the marked token ${exact(activation)}`);
   }
   for (const side of ["in", "out"]) {
-    const wires = strongest(item, side);
-    for (const wire of wires.slice(0, 4)) {
-      const other = circuit.items[side === "in" ? wire.a : wire.b];
-      lines.push(make("span", {}, `${side === "in" ? "←" : "→"} ${other.name}  `, signed(wire.weight)));
+    const entries = strongest(circuit, item, side);
+    for (const entry of entries.slice(0, 4)) {
+      lines.push(make("span", {}, `${side === "in" ? "←" : "→"} ${entry.name}  `, signed(entry.weight)));
     }
-    if (wires.length > 4) lines.push(`    and ${wires.length - 4} more`);
+    if (entries.length > 4) lines.push(`    and ${entries.length - 4} more`);
   }
   return lines;
+}
+
+// All tokens of a fold in running text, as they may be a hundred.
+function aboutEntries(entries) {
+  return make("span", {}, ...entries.flatMap((entry) => [
+    make("code", { textContent: entry.name }), "\u00a0",
+    make("span", { textContent: brief(entry.weight), className: entry.weight < 0 ? "minus" : "plus" }),
+    "   "]));
 }
 
 function aboutWire(circuit, wire) {
@@ -134,9 +149,12 @@ function aboutWire(circuit, wire) {
   const notes = {
     residual: "same residual channel: what one writes the other reads",
     pair: "query and key of one channel: their product adds to the attention score",
+    more: `${wire.count} embedding entries, the largest ${brief(wire.most)} in size`,
   };
   const said = wire.weight === null ? notes[wire.type] : make("span", {}, "weight ", signed(wire.weight));
-  return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), said];
+  const times = found(circuit, wire.share);
+  return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), said,
+    ...(times ? [`found again in ${times} searches`] : [])];
 }
 
 main();

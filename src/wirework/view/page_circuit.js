@@ -9,6 +9,7 @@ function readCircuit(data) {
   const shown = (text) => data.texts[text].shown;
   const firstIn = data.nodes.length;
   const firstOut = firstIn + data.inputs.length;
+  const firstMore = firstOut + data.outputs.length;
   const items = [
     ...data.nodes.map((node) => ({
       type: "node", node, name: node.name,
@@ -23,6 +24,12 @@ function readCircuit(data) {
       type: "output", text: entry.text, name: shown(entry.text), label: shown(entry.text),
       what: entry.token_id === null ? "answer" : `answer, unembedding of token ${entry.token_id}`,
     })),
+    ...data.folded.map((fold) => ({
+      type: "more", label: `+${fold.entries.length}`,
+      name: `${fold.entries.length} more tokens`, what: `read by ${data.nodes[fold.node].name}`,
+      entries: fold.entries.map(([text, id, weight]) => (
+        { text, weight, name: shown(text), what: `embedding of token ${id}` })),
+    })),
   ];
   items.forEach((item, i) => {
     [item.x, item.y] = data.layout.points[i];
@@ -30,11 +37,16 @@ function readCircuit(data) {
     item.id = i;
     item.wires = [];
   });
+  data.folded.forEach((fold, i) => { items[fold.node].folded = items[firstMore + i].entries; });
   const wires = [
     ...data.residual_links.map(([a, b]) => ({ type: "residual", a, b, weight: null })),
     ...data.in_edges.map(([a, b, w]) => ({ type: "io-edge", a: firstIn + a, b, weight: w })),
     ...data.out_edges.map(([a, b, w]) => ({ type: "io-edge", a, b: firstOut + b, weight: w })),
-    ...data.edges.map(([a, b, w]) => ({ type: "edge", a, b, weight: w })),
+    ...data.edges.map(([a, b, w], i) => (
+      { type: "edge", a, b, weight: w, share: data.edge_shares[i] })),
+    ...data.folded.map((fold, i) => ({
+      type: "more", a: firstMore + i, b: fold.node, weight: null,
+      most: Math.abs(fold.entries[0][2]), count: fold.entries.length })),
     ...data.heads.flatMap((head) => head.pairs.map(([a, b]) => (
       { type: "pair", a, b, weight: null }))),
   ];
@@ -43,7 +55,9 @@ function readCircuit(data) {
     items[wire.a].wires.push(wire);
     items[wire.b].wires.push(wire);
   });
-  return { items, wires, shown };
+  const folded = data.folded.reduce((sum, fold) => sum + fold.entries.length, 0);
+  const ioEdges = data.in_edges.length + data.out_edges.length + folded;
+  return { items, wires, shown, folded, ioEdges, runs: data.share_runs };
 }
 
 function describe(node) {
@@ -56,9 +70,21 @@ function describe(node) {
   return `${kind}, head ${node.head} of layer ${node.layer}, channel ${node.channel} of the head`;
 }
 
-// Wires into and out of an item, strongest first.
-function strongest(item, side) {
-  return item.wires
-    .filter((wire) => wire.weight !== null && wire[side === "in" ? "b" : "a"] === item.id)
-    .sort((x, y) => Math.abs(y.weight) - Math.abs(x.weight) || x.id - y.id);
+// How often repeated searches found a node or an edge again; null where none was measured.
+function found(circuit, share) {
+  if (share === null || share === undefined) return null;
+  return `${Math.round(share * circuit.runs)} of ${circuit.runs}`;
+}
+
+// What an item reads or writes, folded tokens too, strongest first: {name, what, weight, item?}.
+function strongest(circuit, item, side) {
+  const [here, there] = side === "in" ? ["b", "a"] : ["a", "b"];
+  const wired = item.wires
+    .filter((wire) => wire.weight !== null && wire[here] === item.id)
+    .map((wire) => {
+      const other = circuit.items[wire[there]];
+      return { item: other, name: other.name, what: other.what, weight: wire.weight };
+    });
+  const folded = (side === "in" ? item.folded : item.entries) ?? [];
+  return [...wired, ...folded].sort((x, y) => Math.abs(y.weight) - Math.abs(x.weight));
 }

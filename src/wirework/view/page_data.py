@@ -1,7 +1,8 @@
 """What the page shows, as one JSON value (format `wirework-page`; docs/page.md lists its keys).
 
 Items that are drawn are numbered in one row: nodes first, then the embedded tokens (`inputs`), then
-the answers (`outputs`); `layout.points` follows that order.
+the answers (`outputs`), then what stands for further tokens (`folded`); `layout.points` follows
+that order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.circuit_format import Document, split_site
+from wirework.circuit_format import Document, IoEdge, split_site
 from wirework.view.circuit_file import CircuitFile, read_circuit
+from wirework.view.page_inputs import inputs_of
 from wirework.view.page_layout import SUBLAYERS, lay_out
 from wirework.view.text import shown
 
@@ -41,19 +43,25 @@ def page_data(circuit: CircuitFile) -> PageData:
     """Turn a checked circuit into page data (see `load_page_data`)."""
     document = circuit.document
     nodes = [_node(document, position) for position in range(len(document.nodes))]
-    inputs, in_edges = _inputs(document)
+    inputs = inputs_of(document)
+    places = {number: i for i, (_, number) in enumerate(inputs.tokens)}
     outputs, out_edges = _outputs(document)
     texts = _Texts()
     drawn: PageData = {
         "nodes": nodes,
-        "inputs": [{"text": texts.at(text), "token_id": number} for text, number in inputs],
+        "inputs": [{"text": texts.at(text), "token_id": number} for text, number in inputs.tokens],
         "outputs": [{"text": texts.at(text), "token_id": number} for text, number in outputs],
         "edges": [[edge.source, edge.target, exact(edge.weight)] for edge in document.edges],
-        "in_edges": in_edges,
+        "edge_shares": [edge.share for edge in document.edges],
+        "in_edges": [[places[e.token_id], e.target, exact(e.weight)] for e in inputs.edges],
         "out_edges": out_edges,
         "residual_links": residual_links(nodes),
         "heads": heads(nodes),
         "prompts": _prompts(document, texts),
+        "folded": [
+            {"node": node, "entries": [_entry(edge, texts) for edge in entries]}
+            for node, entries in inputs.folded.items()
+        ],
         "texts": texts.entries,
     }
     return {
@@ -62,6 +70,7 @@ def page_data(circuit: CircuitFile) -> PageData:
         "model": document.model.model_dump(),
         "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
         "target_loss": document.target_loss,
+        "share_runs": document.share_runs,
         "losses": document.losses.model_dump(),
         "calibration": document.calibration.model_dump(),
         "provenance": document.provenance.model_dump(),
@@ -132,6 +141,7 @@ def _node(document: Document, position: int) -> dict[str, Any]:
         "channel": entry.index % d_head if in_head else None,
         "mean": exact(entry.mean),
         "score": None if entry.score is None else exact(entry.score),
+        "share": entry.share,
     }
 
 
@@ -150,13 +160,9 @@ class _Texts:
         return self._places[text]
 
 
-def _inputs(document: Document) -> tuple[list[tuple[str, int]], list[list[float]]]:
-    """Return the embedded tokens that are read, and edges [input, node, weight]."""
-    edges = [edge for edge in document.io_edges if edge.token is not None]
-    tokens = sorted({edge.token_id: edge.token or "" for edge in edges}.items())
-    places = {number: i for i, (number, _) in enumerate(tokens)}
-    listed = [[places[e.token_id], e.target or 0, exact(e.weight)] for e in edges]
-    return [(text, number) for number, text in tokens], listed
+def _entry(edge: IoEdge, texts: _Texts) -> list[float]:
+    """Return [text, token id, weight] of an embedding entry."""
+    return [texts.at(edge.token or ""), edge.token_id, exact(edge.weight)]
 
 
 def _outputs(

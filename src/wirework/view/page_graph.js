@@ -67,6 +67,7 @@ class Graph {
     const line = draw("path", { class: "link", d: path });
     if (wire.weight !== null) line.setAttribute("stroke-width", this.thickness(wire).toFixed(2));
     const group = draw("g", { class: `wire ${wire.type}${sign}`, "data-wire": wire.id });
+    pale(group, wire.share);
     group.append(draw("path", { class: "hit", d: path }), line);
     return group;
   }
@@ -88,6 +89,7 @@ class Graph {
       class: `item ${item.type}`, "data-item": item.id, tabindex: -1, role: "button",
       "aria-label": `${item.name}, ${item.what}`,
     });
+    pale(group, item.node?.share);
     group.append(draw("rect", {
       x: item.x - item.width / 2, y: item.y - 9, width: item.width, height: 18, rx: round,
     }), text);
@@ -175,6 +177,11 @@ class Graph {
       if (item.type === "node") this.items[i].firstChild.style.fill = colours ? colours[i] : "";
     });
   }
+}
+
+// What few searches found again is pale, never gone.
+function pale(element, share) {
+  if (typeof share === "number") element.style.setProperty("--share", (0.2 + 0.8 * share).toFixed(2));
 }
 
 function curve(a, b) {

@@ -1,6 +1,7 @@
 """From the parts of page data to a layout: which item stands in which row, and what pulls it.
 
-Items are numbered nodes first, then the embedded tokens (`inputs`), then the answers (`outputs`).
+Items are numbered nodes first, then the embedded tokens (`inputs`), then the answers (`outputs`),
+then what stands for further tokens (`folded`).
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,17 @@ def lay_out(n_layer: int, drawn: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         n_layer: layers of the model, so that empty ones show too.
-        drawn: `nodes`, `inputs`, `outputs`, all edges and links, `heads` and `texts` of page data.
+        drawn: `nodes`, `inputs`, `outputs`, `folded`, all edges and links, `heads` and `texts` of
+            page data.
     """
     nodes, inputs, outputs = drawn["nodes"], drawn["inputs"], drawn["outputs"]
     labels = [drawn["texts"][entry["text"]]["shown"] for entry in [*inputs, *outputs]]
+    labels += [f"+{len(entry['entries'])}" for entry in drawn["folded"]]
     widths = [NODE_WIDTH] * len(nodes) + [text_width(label) for label in labels]
     first_in, first_out = len(nodes), len(nodes) + len(inputs)
-    bands = [Band("embedding", [Row("tokens", [[first_in + i] for i in range(len(inputs))])])]
+    further = [[first_out + len(outputs) + i] for i in range(len(drawn["folded"]))]
+    tokens = Row("tokens", [[first_in + i] for i in range(len(inputs))])
+    bands = [Band("embedding", [Row("tokens", further), tokens])]
     bands += [_band(layer, sublayer, drawn) for layer in range(n_layer) for sublayer in SUBLAYERS]
     bands.append(Band("answers", [Row("", [[first_out + i] for i in range(len(outputs))])]))
     layout = place(bands, widths, _pulls(drawn))
@@ -52,7 +57,9 @@ def _pulls(drawn: dict[str, Any]) -> list[tuple[int, int, float]]:
     edges = [(a, b, w) for a, b, w in drawn["edges"]]
     io_edges = [(first_in + a, b, w) for a, b, w in drawn["in_edges"]]
     io_edges += [(a, first_out + b, w) for a, b, w in drawn["out_edges"]]
+    first_more = first_out + len(drawn["outputs"])
     pulls = [(a, b, 0.5) for a, b in drawn["residual_links"]]
+    pulls += [(first_more + i, entry["node"], 1.0) for i, entry in enumerate(drawn["folded"])]
     for family in (edges, io_edges):
         largest = max((abs(w) for _, _, w in family), default=0.0) or 1.0
         pulls += [(a, b, 0.1 + abs(w) / largest) for a, b, w in family]

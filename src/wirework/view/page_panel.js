@@ -13,7 +13,7 @@ function drawHeader(data, circuit) {
       ["nonzero", `${brief((100 * model.n_nonzero) / model.n_weights)}%`]]],
     ["Circuit", [
       ["nodes", grouped(data.nodes.length)], ["edges", grouped(data.edges.length), "key"],
-      ["io edges", grouped(data.in_edges.length + data.out_edges.length)]]],
+      ["io edges", grouped(circuit.ioEdges)]]],
     [`Task loss, nats (target ${brief(data.target_loss)})`, [
       ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
       ["calibrated", brief(losses.circuit_calibrated)],
@@ -51,8 +51,10 @@ function drawDetails(circuit, item, pick) {
   }
   const values = make("dl", { className: "values" });
   if (item.type === "node") {
-    for (const [name, value] of [["mean", item.node.mean], ["score", item.node.score]]) {
-      values.append(make("dt", { textContent: name }), make("dd", { textContent: exact(value) }));
+    const numbers = [["mean", exact(item.node.mean)], ["score", exact(item.node.score)]];
+    if (circuit.runs) numbers.push(["found again", found(circuit, item.node.share) ?? "–"]);
+    for (const [name, value] of numbers) {
+      values.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
     }
   }
   const residual = item.wires.filter((wire) => wire.type === "residual");
@@ -69,13 +71,13 @@ function drawDetails(circuit, item, pick) {
 }
 
 function drawWires(circuit, item, side, pick) {
-  const wires = strongest(item, side);
-  const table = make("table", {}, ...wires.map((wire) => {
-    const other = circuit.items[side === "in" ? wire.a : wire.b];
-    return make("tr", {}, make("td", {}, nameButton(other, pick)), make("td", {}, signed(wire.weight)));
-  }));
+  const entries = strongest(circuit, item, side);
+  const table = make("table", {}, ...entries.map((entry) => make("tr", {},
+    make("td", {}, entry.item ? nameButton(entry.item, pick)
+      : make("code", { textContent: entry.name, title: entry.what })),
+    make("td", {}, signed(entry.weight)))));
   return make("div", {},
-    make("h3", { textContent: `${side === "in" ? "Incoming" : "Outgoing"} (${wires.length})` }),
+    make("h3", { textContent: `${side === "in" ? "Incoming" : "Outgoing"} (${entries.length})` }),
     make("div", { className: "scroll" }, table));
 }
 
