@@ -33,9 +33,15 @@ class Site(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were put on."""
-        if self.k is not None:
+        if self.k is not None and not self.rests:
             x = abs_top_k(x, self.k)
         return self._edited(x)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the first edit gives means, so that what comes in is not needed."""
+        first = self.edits[0] if self.edits else None
+        return isinstance(first, MeanAblation) and first.constant
 
     def at_rest(self, like: Tensor) -> Tensor:
         """Return (B, T, width) where the first edit gives means: what would come in is not needed.
@@ -179,7 +185,7 @@ def all_at_rest(sublayer: nn.Module, last: Site) -> bool:
     Then nothing of it needs to be computed but its last site: circuits are small, and most
     sublayers have no node in them.
     """
-    if not (last.edits and isinstance(last.edits[0], MeanAblation) and last.edits[0].constant):
+    if not last.rests:
         return False
     for part in sublayer.modules():
         edits = part.edits if isinstance(part, Site) and part is not last else ()
