@@ -4,15 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Circuit, prune, prune_all, validate
+from wirework.circuits.checkup import checkup, standard_error
 from wirework.circuits.nonsense import nonsense
 from wirework.circuits.stability import stability
+from wirework.circuits.unseen import Pairs
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.model import Model
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 QUICK = PruneConfig(
     trials=3, parallel=3, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
@@ -56,6 +59,7 @@ def test_every_part_is_there_and_is_json(report: dict) -> None:
 def test_a_planted_circuit_comes_back_in_every_run(report: dict) -> None:
     found = report["stability"]
     assert found["runs"] == 2
+    assert found["reached"] == (True, True)
     assert found["edge_shares"] == (1.0, 1.0, 1.0)
     assert found["node_shares"] == (1.0,) * len(NODES)
     assert found["overlap"] == (1.0, 1.0)
@@ -90,6 +94,30 @@ def test_overlap_is_of_edges_by_their_ends(circuit, wired, task, corpus) -> None
     found = stability(fewer, wired, task, QUICK, corpus, 1)
     assert found.edge_shares == (1.0, 1.0)
     assert found.overlap == (pytest.approx(2 / 3),)
+
+
+def test_a_run_that_misses_the_target_brings_nothing_back(circuit, wired, task, corpus) -> None:
+    hard = QUICK.model_copy(update={"target_loss": 1e-9, "trials": 1, "steps": 2})
+    found = stability(circuit, wired, task, hard, corpus, 1)
+    assert found.reached == (False,)
+    assert found.n_edges[0] > 3
+    assert found.edge_shares == (0.0, 0.0, 0.0)
+    assert found.overlap == (0.0,)
+
+
+def test_the_error_of_a_mean_by_hand() -> None:
+    assert standard_error(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(1 / 3**0.5)
+    assert standard_error(torch.tensor([2.0])) == 0
+
+
+def test_one_unseen_pair_is_enough_for_a_report(circuit, wired, task, corpus) -> None:
+    more = load_task("single_double_quote", n=120, seed=1)
+    one = replace(more, generated=False, pairs=more.pairs[:1])
+    pairs = Pairs(task, None, one)
+    report = checkup(circuit, wired, pairs, corpus, short=False)
+    assert report["held_out"]["n_pairs"] == 1
+    assert report["held_out"]["circuit_error"] == 0
+    assert "a pair to train on and another" in report["binarised"]["reason"]
 
 
 def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp_path) -> None:

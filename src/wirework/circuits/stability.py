@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
+_ROUNDING = (
+    1e-5  # nats; searches end right at the target, and passes of other sizes round otherwise
+)
 _SHARE = 0.8  # of the pairs that a run gets: without replacement, as a copy could be held out too
 
 
@@ -28,10 +31,13 @@ class Stability:
     """What came of the repeated searches."""
 
     runs: int
+    reached: tuple[bool, ...]
+    """Whether each run's circuit reaches the target; one that does not brings nothing back, as it
+    has every node that there is."""
     n_edges: tuple[int, ...]
     """Size of each run's circuit."""
     overlap: tuple[float, ...]
-    """Of each run: edges shared with the circuit over edges of either."""
+    """Of each run: edges shared with the circuit over edges of either; 0 if not reached."""
     edge_shares: tuple[float, ...]
     """Of each edge of the circuit: in what share of the runs it was found."""
     node_shares: tuple[float, ...]
@@ -51,14 +57,20 @@ def stability(
         data: text for the means.
         runs: how many searches.
     """
-    edges, nodes = edge_ends(circuit), [(node.site, node.index) for node in circuit.nodes]
+    edges, nodes = edge_ends(circuit), _node_ends(circuit)
     found = [_again(model, task, config, data, run) for run in range(1, runs + 1)]
-    found_edges = Counter(edge for one in found for edge in edge_ends(one))
-    found_nodes = Counter((node.site, node.index) for one in found for node in one.nodes)
+    reached = tuple(one.task_loss <= config.target_loss + _ROUNDING for one in found)
+    back = [one for one, there in zip(found, reached, strict=True) if there]
+    found_edges = Counter(edge for one in back for edge in edge_ends(one))
+    found_nodes = Counter(node for one in back for node in _node_ends(one))
     return Stability(
         runs=runs,
+        reached=reached,
         n_edges=tuple(one.n_edges for one in found),
-        overlap=tuple(_overlap(set(edges), set(edge_ends(one))) for one in found),
+        overlap=tuple(
+            _overlap(set(edges), set(edge_ends(one))) if there else 0.0
+            for one, there in zip(found, reached, strict=True)
+        ),
         edge_shares=tuple(found_edges[edge] / runs for edge in edges),
         node_shares=tuple(found_nodes[node] / runs for node in nodes),
     )
@@ -66,8 +78,12 @@ def stability(
 
 def edge_ends(circuit: Circuit) -> list[tuple[End, End]]:
     """Return each edge's two ends as (site, channel), which any circuit of the model can share."""
-    nodes = [(node.site, node.index) for node in circuit.nodes]
+    nodes = _node_ends(circuit)
     return [(nodes[edge.source], nodes[edge.target]) for edge in circuit.edges]
+
+
+def _node_ends(circuit: Circuit) -> list[End]:
+    return [(node.site, node.index) for node in circuit.nodes]
 
 
 def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int) -> Circuit:
