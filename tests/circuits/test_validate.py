@@ -60,6 +60,7 @@ def test_a_planted_circuit_comes_back_in_every_run(report: dict) -> None:
     found = report["stability"]
     assert found["runs"] == 2
     assert found["reached"] == (True, True)
+    assert (found["n_reached"], found["edge_share"]) == (2, 1.0)
     assert found["edge_shares"] == (1.0, 1.0, 1.0)
     assert found["node_shares"] == (1.0,) * len(NODES)
     assert found["overlap"] == (1.0, 1.0)
@@ -99,7 +100,7 @@ def test_overlap_is_of_edges_by_their_ends(circuit, wired, task, corpus) -> None
 def test_a_run_that_misses_the_target_brings_nothing_back(circuit, wired, task, corpus) -> None:
     hard = QUICK.model_copy(update={"target_loss": 1e-9, "trials": 1, "steps": 2})
     found = stability(circuit, wired, task, hard, corpus, 1)
-    assert found.reached == (False,)
+    assert (found.reached, found.n_reached, found.edge_share) == ((False,), 0, 0.0)
     assert found.n_edges[0] > 3
     assert found.edge_shares == (0.0, 0.0, 0.0)
     assert found.overlap == (0.0,)

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
-_ROUNDING = (
-    1e-5  # nats; searches end right at the target, and passes of other sizes round otherwise
-)
+# nats: a search ends right at its target, and passes of other sizes round otherwise
+_ROUNDING = 1e-5
 _SHARE = 0.8  # of the pairs that a run gets: without replacement, as a copy could be held out too
 
 
@@ -31,6 +30,10 @@ class Stability:
     """What came of the repeated searches."""
 
     runs: int
+    n_reached: int
+    """How many of them reach the target."""
+    edge_share: float | None
+    """Mean of `edge_shares`; None for a circuit without edges."""
     reached: tuple[bool, ...]
     """Whether each run's circuit reaches the target; one that does not brings nothing back, as it
     has every node that there is."""
@@ -63,15 +66,18 @@ def stability(
     back = [one for one, there in zip(found, reached, strict=True) if there]
     found_edges = Counter(edge for one in back for edge in edge_ends(one))
     found_nodes = Counter(node for one in back for node in _node_ends(one))
+    edge_shares = tuple(found_edges[edge] / runs for edge in edges)
     return Stability(
         runs=runs,
+        n_reached=sum(reached),
+        edge_share=sum(edge_shares) / len(edges) if edges else None,
         reached=reached,
         n_edges=tuple(one.n_edges for one in found),
         overlap=tuple(
             _overlap(set(edges), set(edge_ends(one))) if there else 0.0
             for one, there in zip(found, reached, strict=True)
         ),
-        edge_shares=tuple(found_edges[edge] / runs for edge in edges),
+        edge_shares=edge_shares,
         node_shares=tuple(found_nodes[node] / runs for node in nodes),
     )
 
