@@ -1,4 +1,4 @@
-"""What the search for a circuit costs, against 256 trials that are independent and run to their end.
+"""What the search for a circuit costs, against 256 independent trials that run to their end.
 
     python benchmarks/search_cost.py runs/twenty single_double_quote bracket_counting for_while
 

@@ -188,7 +188,7 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     assert checked["judged"]["circuit"] == pytest.approx(found["losses"]["circuit"])
     refuses("validate", out, "--out", out, says="give --runs too")
     refuses("validate", out, "--out", tmp_path / "c", "--runs", "1", says="--corpus")
-    shared = ["--out", tmp_path / "shared", "--runs", "2", "--short", "--corpus", corpus]
+    shared = ["--out", tmp_path / "shared", "--runs", "2", "--corpus", corpus]
     assert run("validate", out, *shared, cwd=tmp_path).returncode == 0
     document = json.loads((tmp_path / "shared" / "circuit.json").read_text())
     assert document["share_runs"] == 2

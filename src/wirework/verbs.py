@@ -146,7 +146,8 @@ def validate(
         task: Other pairs to check it on: name, JSONL file or function; its own if left out.
         corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
         short: Only what takes seconds: no binarisation, minimality, hypothesis tests or searches.
-        runs: Repeat the search so many times and say how often each edge comes back.
+        runs: Repeat the search so many times and say how often each edge comes back; not with
+            --short.
         out: Also save the circuit there, each node and edge with the share of --runs that found
             it, which its page then shows; the circuit's own folder adds them to it.
     """
@@ -165,7 +166,7 @@ def validate(
         raise InputError("the circuit does not say where its model lies: give --model")
     loaded = load(where)
     data = None if corpus is None else _tokens(loaded, corpus)
-    if runs and data is None:
+    if runs and data is None and not short:
         data = run_tokens(loaded)  # what the searches need: told before all the rest is done
     pairs = None if task is None else _task(task)
     report = check(found, loaded, pairs, data=data, short=short, runs=runs)
@@ -389,7 +390,9 @@ def _show_all(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 def _print_report(report: dict[str, Any]) -> None:
     """Print a validation: a line for each number, then the verdict in words."""
-    names = ("task", "target_loss")
+    from wirework.circuits.verdict import WORDS
+
+    names = ("task", "target_loss", "n_nodes", "n_edges")
     rows = [[name, _cell(report[name])] for name in names]
     for part, values in report.items():
         if part not in (*names, "controls", "verdict"):
@@ -397,8 +400,7 @@ def _print_report(report: dict[str, Any]) -> None:
     for name, control in report["controls"].items():
         rows.append([f"control: {name}", _cell(_gist(control))])
     _print_table("validation", ["", ""], rows)
-    faithful = {True: "faithful", False: "NOT faithful", None: "open"}
-    print(f"verdict: {faithful[report['verdict']['faithful']]}")
+    print(f"verdict: {WORDS[report['verdict']['faithful']]}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
 
@@ -407,9 +409,8 @@ def _gist(control: dict[str, Any]) -> dict[str, Any]:
     """Return the few numbers of a control that a reader compares; `--json` has all of it."""
     if "verdict" not in control:
         return control
-    sizes = {name: control[name] for name in ("n_nodes", "n_edges")}
-    losses = {"held_out loss": control["held_out"]["circuit"]}
-    return {**sizes, **losses, "faithful": control["verdict"]["faithful"]}
+    loss = {"held_out loss": control["held_out"]["circuit"]}
+    return {name: control[name] for name in ("task", "reached", "n_nodes", "n_edges")} | loss
 
 
 def _plain(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import verify_dir, write_json
 from wirework.model import Model
-from wirework.tasks import Pair, Task, load_task
+from wirework.tasks import Encoded, Pair, Task, load_task
 
 QUICK = PruneConfig(
     trials=3, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3
@@ -102,6 +102,13 @@ def test_pairs_that_the_circuit_was_fitted_to_are_never_held_out(circuit, wired,
     fresh = [pair for pair in more.pairs if pair not in task.pairs]
     losses = held_out_losses(circuit, wired, more.take((*fresh, *parts.train.pairs)))
     assert losses["n_pairs"] == len(fresh)
+    halves = [
+        Pair((old.prompts[0], new.prompts[1]), new.answers)
+        for old, new in zip(parts.train.pairs, fresh, strict=False)
+        if old.answers == new.answers
+    ]
+    assert halves
+    assert held_out_losses(circuit, wired, more.take((*fresh, *halves))) == losses
     used = parts.train.pairs[:8]
     turned = [Pair(pair.prompts[::-1], pair.answers[::-1]) for pair in used]
     with pytest.raises(InputError, match="all 16 pairs given were used to find the circuit"):
@@ -137,6 +144,8 @@ def test_trials_are_compared_at_a_loss_that_the_model_reaches(wired, task, corpu
     own = float(ablation.losses(everything, rows)[0])
     assert quick_target(ablation, rows, 0.5) == 0.5
     assert own < quick_target(ablation, rows, own / 2) < own + 0.02
+    wrong = Encoded(rows.tokens, rows.at, rows.answers.flip(1))  # which the model cannot do
+    assert quick_target(ablation, wrong, 0.15) == 0.15
 
 
 def test_a_saved_circuit_comes_back(circuit: Circuit, wired: Model, task: Task, tmp_path) -> None:

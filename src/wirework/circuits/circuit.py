@@ -128,8 +128,10 @@ class Circuit:
                 and `edge_shares`, in the circuit's own order.
 
         Raises:
-            InputError: it is of another circuit.
+            InputError: it is of another circuit, or could not be measured.
         """
+        if "reason" in stability:
+            raise InputError(f"no shares to save: {stability['reason']}")
         nodes, edges = stability["node_shares"], stability["edge_shares"]
         if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
             raise InputError(

@@ -1,44 +1,84 @@
 """What a finder does where there is nothing to find: the yardsticks of a faithful circuit.
 
-The same search on a nonsense task and on a model whose weights are shuffled, and circuits of the
-same make-up drawn at random. A search that also "explains" these proves nothing by its target loss.
+The same search on a nonsense task (`nonsense.py`) and on a model whose weights are shuffled, and
+circuits of the same make-up drawn at random. A search that also "explains" these with as few nodes
+proves nothing by its target loss: the method solved the task, not the model.
 Shapes: N nodes of all sites, n of them in the circuit.
 """
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
+from wirework.circuits.checkup import FEW, checkup, or_reason, text_of
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.nonsense import nonsense
 from wirework.circuits.prune import Hunt
+from wirework.circuits.split import parts_of
+from wirework.circuits.unseen import Pairs, pairs_of
+from wirework.circuits.verdict import reaches, verdict
 from wirework.config import PruneConfig
-from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks import Encoded, Pair, Task
+from wirework.tasks import Encoded, Task
 
 if TYPE_CHECKING:
-    from wirework.circuits.circuit import Circuit
     from wirework.data import Tokens
     from wirework.model import Model
 
+_RANDOM = 20  # random circuits
 
-def nonsense(task: Task, seed: int) -> Task:
-    """Return the task with labels that have nothing to do with the contexts.
 
-    In half of the pairs, drawn by the seed, each prompt gets the other one's answer: nothing in a
-    prompt tells any more which answer is right, and only chance (0.693 nats) can be done honestly.
+def searched_controls(
+    circuit: Circuit, model: "Model", task: Task, data: "Tokens | None"
+) -> dict[str, dict[str, Any]]:
+    """Repeat the search that found a circuit where there is nothing to find.
+
+    Args:
+        circuit: the one in question.
+        model: its model.
+        task: its task, all pairs.
+        data: text to measure the shuffled model's means on; None for that of the model's run.
+
+    Returns:
+        `nonsense task` and `shuffled weights`, each with `task`, `n_nodes` and `n_edges` of what
+        was found, whether it `reached` the target on unseen pairs, and the checks and the verdict
+        that the circuit gets too; or a `reason` where there can be no search.
     """
-    dice = Random(f"nonsense {seed}")
-    turned = [
-        Pair(pair.prompts, pair.answers[::-1]) if dice.random() < 0.5 else pair
-        for pair in task.pairs
-    ]
-    return replace(task.take(turned), name=f"{task.name} (labels shuffled)")
+    config = PruneConfig.of(circuit.document.provenance.settings)
+    seed = config.seed
+    return {
+        "nonsense task": or_reason(
+            lambda: searched(model, nonsense(task, model, seed), config, text_of(model, data))
+        ),
+        "shuffled weights": or_reason(
+            lambda: searched(shuffled(model, seed), task, config, text_of(model, data))
+        ),
+    }
+
+
+def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") -> dict[str, Any]:
+    """Search for a circuit and check it; `searched_controls` says what comes of it.
+
+    Raises:
+        InputError: there can be no search: too few pairs, or a loss that is no number.
+    """
+    # A nonsense task has at most half of the pairs, which may be fewer than a batch.
+    most = len(parts_of(task, config.eval_pairs, config.seed).train.pairs)
+    changes = {"anyway": True, "batch_pairs": min(config.batch_pairs, most)}
+    found = Hunt.of(model, task, config.model_copy(update=changes), text).run()
+    report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
+    about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
+    target = found.document.target_loss
+    return {
+        "task": task.name,
+        **about,
+        "reached": reaches(report["held_out"], target),
+        **report,
+        "verdict": verdict({**about, "target_loss": target, **report}, {}),
+    }
 
 
 @torch.no_grad()
@@ -57,15 +97,18 @@ def shuffled(model: "Model", seed: int) -> "Model":
     return Model(transformer, model.tokenizer)
 
 
-def random_masks(ablation: Ablation, nodes: Tensor, count: int, seed: int) -> Tensor:
-    """Return masks (count, N) float32 with as many nodes at each site as the circuit (N,) has."""
-    dice = torch.Generator().manual_seed(seed)
-
-    def draw(kept: Tensor) -> Tensor:
-        order = torch.rand(count, len(kept), generator=dice).argsort(1)
-        return (order < int(kept.sum())).float()
-
-    return ablation.space.join({name: draw(k) for name, k in ablation.space.split(nodes).items()})
+def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, Any]:
+    """Return how random circuits of the same make-up do: losses in nats on a few unseen pairs."""
+    ablation, nodes = circuit.ablation(model)
+    rows = rows_of(pairs.unseen, model)
+    few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
+    losses = random_losses(ablation, nodes, few, _RANDOM, circuit.document.provenance.seed)
+    return {
+        "n": _RANDOM,
+        "lowest": float(losses.min()),
+        "median": float(losses.median()),
+        "n_sufficient": int((losses <= circuit.document.target_loss).sum()),
+    }
 
 
 def random_losses(
@@ -75,37 +118,12 @@ def random_losses(
     return ablation.losses(random_masks(ablation, nodes, count, seed), rows)
 
 
-def searched_controls(
-    model: "Model",
-    task: Task,
-    config: PruneConfig,
-    data: "Tokens",
-    check: "Callable[[Circuit, Model, Task], dict[str, Any]]",
-) -> dict[str, dict[str, Any]]:
-    """Run the same search where there is nothing to find, and check what it brings.
+def random_masks(ablation: Ablation, nodes: Tensor, count: int, seed: int) -> Tensor:
+    """Return masks (count, N) float32 with as many nodes at each site as the circuit (N,) has."""
+    dice = torch.Generator().manual_seed(seed)
 
-    Args:
-        model: the circuit's.
-        task: the circuit's, all pairs.
-        config: what found the circuit.
-        data: text to measure the shuffled model's means on.
-        check: what is done to the circuit too; gets the control's circuit, model and task.
+    def draw(kept: Tensor) -> Tensor:
+        order = torch.rand(count, len(kept), generator=dice).argsort(1)
+        return (order < int(kept.sum())).float()
 
-    Returns:
-        `nonsense task` and `shuffled weights`, each what `check` says, or a `reason` where not even
-        a search is possible.
-    """
-    config = config.model_copy(update={"anyway": True})
-    cases = {
-        "nonsense task": (model, nonsense(task, config.seed)),
-        "shuffled weights": (shuffled(model, config.seed), task),
-    }
-    found: dict[str, dict[str, Any]] = {}
-    for name, (subject, pairs) in cases.items():
-        try:
-            circuit = Hunt.of(subject, pairs, config, data).run()
-        except InputError as error:
-            found[name] = {"reason": str(error)}
-        else:
-            found[name] = check(circuit, subject, pairs)
-    return found
+    return ablation.space.join({name: draw(k) for name, k in ablation.space.split(nodes).items()})

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
-from wirework.circuits.assemble import Finding, assemble
+from wirework.circuits.assemble import CHANCE, Finding, assemble
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise, ranking
 from wirework.circuits.edges import count_edges
@@ -298,6 +298,8 @@ def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:
     """Return the loss in nats to compare trials at: one that the model can reach on these rows.
 
     A model that reaches the target on all pairs may miss it on a few of them, and then every trial
-    would come out with every node.
+    would come out with every node. One that is no better than chance sets no bar: below it an empty
+    circuit would win every contest, though masks may reach the target all the same.
     """
-    return max(target, _own_loss(ablation, rows) + _SLACK)
+    own = _own_loss(ablation, rows)
+    return target if own >= CHANCE else max(target, own + _SLACK)

@@ -16,6 +16,7 @@ from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.prune import Hunt
 from wirework.circuits.split import fingerprint
 from wirework.circuits.validate import validate
+from wirework.circuits.verdict import WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import read_json, write_json
@@ -107,7 +108,10 @@ def _one(
         found.save(folder)
     report = _report(found, model, task, data, out / f"{task.name}.report.json")
     losses = report["held_out"]
-    return _summary(found) | {"held_out": losses["circuit"], "verdict": _words(report)}
+    return _summary(found) | {
+        "held_out": losses["circuit"],
+        "verdict": WORDS[report["verdict"]["faithful"]],
+    }
 
 
 def _report(
@@ -126,11 +130,6 @@ def _report(
 def _identity(found: Circuit) -> str:
     """Return SHA-256 over what circuit.json holds, as hex."""
     return hashlib.sha256(json.dumps(found.document.to_json()).encode()).hexdigest()
-
-
-def _words(report: dict[str, Any]) -> str:
-    faithful = report["verdict"]["faithful"]
-    return {True: "faithful", False: "not faithful", None: "open"}[faithful]
 
 
 def _finished(folder: Path, model: "Model", task: Task, config: PruneConfig) -> Circuit | None:

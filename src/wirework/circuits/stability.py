@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
+# nats: a search ends right at its target, and passes of other sizes round otherwise
+_ROUNDING = 1e-5
 _SHARE = 0.8  # of the pairs that a run gets: without replacement, as a copy could be held out too
 
 
@@ -28,10 +30,17 @@ class Stability:
     """What came of the repeated searches."""
 
     runs: int
+    n_reached: int
+    """How many of them reach the target."""
+    edge_share: float | None
+    """Mean of `edge_shares`; None for a circuit without edges."""
+    reached: tuple[bool, ...]
+    """Whether each run's circuit reaches the target; one that does not brings nothing back, as it
+    has every node that there is."""
     n_edges: tuple[int, ...]
     """Size of each run's circuit."""
     overlap: tuple[float, ...]
-    """Of each run: edges shared with the circuit over edges of either."""
+    """Of each run: edges shared with the circuit over edges of either; 0 if not reached."""
     edge_shares: tuple[float, ...]
     """Of each edge of the circuit: in what share of the runs it was found."""
     node_shares: tuple[float, ...]
@@ -51,23 +60,36 @@ def stability(
         data: text for the means.
         runs: how many searches.
     """
-    edges, nodes = edge_ends(circuit), [(node.site, node.index) for node in circuit.nodes]
+    edges, nodes = edge_ends(circuit), _node_ends(circuit)
     found = [_again(model, task, config, data, run) for run in range(1, runs + 1)]
-    found_edges = Counter(edge for one in found for edge in edge_ends(one))
-    found_nodes = Counter((node.site, node.index) for one in found for node in one.nodes)
+    reached = tuple(one.task_loss <= config.target_loss + _ROUNDING for one in found)
+    back = [one for one, there in zip(found, reached, strict=True) if there]
+    found_edges = Counter(edge for one in back for edge in edge_ends(one))
+    found_nodes = Counter(node for one in back for node in _node_ends(one))
+    edge_shares = tuple(found_edges[edge] / runs for edge in edges)
     return Stability(
         runs=runs,
+        n_reached=sum(reached),
+        edge_share=sum(edge_shares) / len(edges) if edges else None,
+        reached=reached,
         n_edges=tuple(one.n_edges for one in found),
-        overlap=tuple(_overlap(set(edges), set(edge_ends(one))) for one in found),
-        edge_shares=tuple(found_edges[edge] / runs for edge in edges),
+        overlap=tuple(
+            _overlap(set(edges), set(edge_ends(one))) if there else 0.0
+            for one, there in zip(found, reached, strict=True)
+        ),
+        edge_shares=edge_shares,
         node_shares=tuple(found_nodes[node] / runs for node in nodes),
     )
 
 
 def edge_ends(circuit: Circuit) -> list[tuple[End, End]]:
     """Return each edge's two ends as (site, channel), which any circuit of the model can share."""
-    nodes = [(node.site, node.index) for node in circuit.nodes]
+    nodes = _node_ends(circuit)
     return [(nodes[edge.source], nodes[edge.target]) for edge in circuit.edges]
+
+
+def _node_ends(circuit: Circuit) -> list[End]:
+    return [(node.site, node.index) for node in circuit.nodes]
 
 
 def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int) -> Circuit:

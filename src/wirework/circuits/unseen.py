@@ -19,7 +19,7 @@ class Pairs(NamedTuple):
     judge: Task | None
     """Those that judged it; None where the pairs in question are of another task."""
     unseen: Task
-    """Those in question that neither trained nor judged it."""
+    """Those in question of whose prompts none trained or judged it."""
 
 
 def pairs_of(document: Document, model: "Model", task: Task | None) -> Pairs:
@@ -28,8 +28,8 @@ def pairs_of(document: Document, model: "Model", task: Task | None) -> Pairs:
     Args:
         document: the circuit's.
         model: its model.
-        task: None for the one that it was found for. Of a task with other pairs, those that
-            trained or judged the circuit are left out.
+        task: None for the one that it was found for. Of a task with other pairs, those with a
+            prompt that trained or judged the circuit are left out.
 
     Raises:
         InputError: the task does not fit the model, none of its pairs is left, or which pairs were
@@ -78,13 +78,14 @@ def _parts(about: Document, fitted: Task) -> Parts:
 
 
 def _unseen(task: Task, parts: Parts) -> Task:
-    """Return the pairs of a task that neither trained nor judged a circuit.
+    """Return the pairs of a task neither of whose prompts trained or judged a circuit.
 
     Raises:
         InputError: there are none.
     """
-    used = {pair.content for part in (parts.train, parts.judge) for pair in part.pairs}
-    left = [pair for pair in task.pairs if pair.content not in used]
+    seen = (pair for part in (parts.train, parts.judge) for pair in part.pairs)
+    used = {prompt for pair in seen for prompt in pair.prompts}
+    left = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
     if not left:
         raise InputError(
             f"all {len(task.pairs)} pairs given were used to find the circuit: give others"

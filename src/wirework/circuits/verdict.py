@@ -8,6 +8,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+SIZE_MARGIN = 3
+"""How many times the circuit's nodes a search must need where there is nothing to find.
+
+A 2026 replication of Gao et al. saw about 30 nodes for nonsense against 10 for a real behaviour. A
+search that gets by with fewer would have found something as small as the circuit without one.
+"""
+
+WORDS = {True: "faithful", False: "not faithful", None: "open"}
+"""What `faithful` of a verdict means."""
+
 _CHANCE = math.log(2)
 _ERRORS = 2.0  # standard errors that a held-out loss may lie above the target by chance
 
@@ -15,7 +25,8 @@ _ERRORS = 2.0  # standard errors that a held-out loss may lie above the target b
 class Criterion(NamedTuple):
     """One thing that a faithful circuit does."""
 
-    met: bool
+    met: bool | None
+    """None where it was not looked at."""
     words: str
 
 
@@ -25,33 +36,54 @@ def verdict(
     """Judge a circuit by its checks and controls.
 
     Args:
-        report: `target_loss`, `held_out`, `resampled`, `interchange` as `validate` returns them.
+        report: `target_loss`, `n_nodes`, `held_out`, `resampled`, `interchange` as `validate`
+            returns them.
         controls: name to a control's report; none for a control itself.
         whole: whether all controls were run: without them nothing is called faithful.
 
     Returns:
         `faithful`, None where nothing failed but not all was looked at; and `reasons`: a line for
-        each criterion, those that failed first.
+        each criterion, those that failed first, then those not looked at.
     """
-    target = float(report["target_loss"])
+    target, n_nodes = float(report["target_loss"]), int(report["n_nodes"])
     criteria = [
         _sufficient(report["held_out"], target),
         _necessary(report["held_out"]),
-        *_resampled(report["resampled"], target),
-        *_interchange(report["interchange"], target),
-        *(_control(name, control) for name, control in controls.items()),
+        _resampled(report["resampled"], target),
+        _interchange(report["interchange"], target),
+        *(_control(name, control, n_nodes) for name, control in controls.items()),
     ]
-    failed = [one for one in criteria if not one.met]
-    met = [one for one in criteria if one.met]
-    reasons = [one.words for one in (*failed, *met)]
     if not whole:
-        reasons.append("not called faithful yet: the same search has not been run on its controls")
-    return {"faithful": False if failed else (True if whole else None), "reasons": reasons}
+        criteria.append(Criterion(None, "the same search has not been run on its controls"))
+    faithful = _all([one.met for one in criteria])
+    reasons = [one.words for met in (False, None, True) for one in criteria if one.met is met]
+    return {"faithful": faithful, "reasons": reasons}
+
+
+def reaches(losses: Mapping[str, float], target: float) -> bool:
+    """Whether a circuit is sufficient: its loss on unseen pairs may be the target.
+
+    At most two standard errors above it and, as few pairs have large errors, in any case nearer
+    to it than to chance.
+
+    Args:
+        losses: `circuit` and `circuit_error` in nats.
+        target: nats.
+    """
+    loss, error = losses["circuit"], losses["circuit_error"]
+    return loss - _ERRORS * error <= target and loss <= max(target, _middle(target))
+
+
+def _all(met: list[bool | None]) -> bool | None:
+    """Whether all are met; None where none failed but some are open."""
+    if False in met:
+        return False
+    return None if None in met else True
 
 
 def _sufficient(losses: Mapping[str, float], target: float) -> Criterion:
     loss, error = losses["circuit"], losses["circuit_error"]
-    met = loss - _ERRORS * error <= target
+    met = reaches(losses, target)
     words = "sufficient" if met else "not sufficient"
     return Criterion(
         met, f"{words}: loss {loss:.3f} +- {error:.3f} on unseen pairs, target {target:g}"
@@ -67,47 +99,45 @@ def _necessary(losses: Mapping[str, float]) -> Criterion:
     )
 
 
-def _resampled(losses: Mapping[str, Any], target: float) -> list[Criterion]:
+def _resampled(losses: Mapping[str, Any], target: float) -> Criterion:
     if "reason" in losses:
-        return [Criterion(False, f"not checked under resampling: {losses['reason']}")]
-    loss = losses["resample"]
-    met = loss <= _middle(target)
+        return Criterion(None, f"not checked under resampling: {losses['reason']}")
+    loss, most = losses["resample"], _middle(target)
+    met = loss <= most
     words = "holds" if met else "does not hold"
-    return [
-        Criterion(
-            met,
-            f"{words} when what is outside takes values of real text: loss {loss:.3f}, "
-            f"at most {_middle(target):.3f}",
-        )
-    ]
+    return Criterion(
+        met,
+        f"{words} when what is outside takes values of real text: loss {loss:.3f}, "
+        f"at most {most:.3f}",
+    )
 
 
-def _interchange(losses: Mapping[str, Any], target: float) -> list[Criterion]:
+def _interchange(losses: Mapping[str, Any], target: float) -> Criterion:
     same, other = losses["same"], losses["other"]
     if same is None or other is None:
-        return [Criterion(False, "not checked by interchange: no two prompts share an answer")]
+        return Criterion(None, "not checked by interchange: no two prompts share an answer")
     met = same <= _middle(target) and other >= _CHANCE
     words = "carries the answer" if met else "does not carry the answer"
-    return [
-        Criterion(
-            met,
-            f"{words}: loss {same:.3f} with values of prompts of the same answer, {other:.3f} with "
-            "those of the other answer",
-        )
-    ]
+    return Criterion(
+        met,
+        f"{words}: loss {same:.3f} with values of prompts of the same answer, {other:.3f} with "
+        "those of the other answer",
+    )
 
 
-def _control(name: str, control: Mapping[str, Any]) -> Criterion:
+def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
     if "reason" in control:
-        return Criterion(False, f"{name}: not run: {control['reason']}")
+        return Criterion(None, f"{name}: not run: {control['reason']}")
     if "n_sufficient" in control:
         found, lowest = control["n_sufficient"], control["lowest"]
         words = f"{found} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
         return Criterion(not found, f"{name}: {words}")
-    passed, loss = control["verdict"]["faithful"], control["held_out"]["circuit"]
-    words = "passes the same checks" if passed else "does not pass the same checks"
+    reached, larger = control["reached"], control["n_nodes"] >= SIZE_MARGIN * n_nodes
+    words = "reaches the target too" if reached else "does not reach the target"
+    loss, nodes, edges = control["held_out"]["circuit"], control["n_nodes"], control["n_edges"]
+    size = f"{nodes} nodes and {edges} edges where the circuit has {n_nodes} nodes"
     return Criterion(
-        not passed, f"{name}: the same search {words} ({control['n_edges']} edges, loss {loss:.3f})"
+        not reached or larger, f"{name}: the same search {words}: loss {loss:.3f} with {size}"
     )
 
 

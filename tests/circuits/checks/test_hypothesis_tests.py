@@ -41,6 +41,13 @@ def test_equivalence_by_hand() -> None:
     assert (none.share, none.n_pairs, none.p_value) == (None, 0, 1.0)
 
 
+def test_scores_that_differ_by_rounding_tie() -> None:
+    model = torch.linspace(1, 9, 40)
+    noisy = model + 1e-6 * torch.linspace(1, 2, 40)
+    found = equivalence_test(noisy, model)
+    assert (found.n_pairs, found.n_ties, found.p_value) == (0, 40, 1.0)
+
+
 def test_equivalence_is_calibrated_at_the_edge_of_h0() -> None:
     dice = torch.Generator().manual_seed(0)
 

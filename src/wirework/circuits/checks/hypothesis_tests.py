@@ -60,7 +60,9 @@ def pair_scores(gaps: Tensor) -> Tensor:
 def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equivalence:
     """Test H0: |P(circuit scores higher than model) - 1/2| <= eps.
 
-    Ties say nothing about who is better and are left out, as in a sign test. With K of n others
+    Ties say nothing about who is better and are left out, as in a sign test; scores that differ by
+    rounding alone are one, or else a circuit of the whole model would win or lose by the order of
+    its sums. With K of n others
     won by the circuit, p is the highest probability under H0, which lies at 1/2 + eps, that the
     share is at least as far from 1/2 as K / n is: exact.
 
@@ -78,7 +80,9 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     _check(circuit, model)
     if not 0 <= eps <= 0.5:
         raise InputError(f"eps must lie between 0 and 0.5, got {eps}")
-    wins, losses = int((circuit > model).sum()), int((circuit < model).sum())
+    apart = circuit.double() - model.double()
+    bar = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
+    wins, losses = int((apart > bar).sum()), int((apart < -bar).sum())
     n = wins + losses
     far = abs(2 * wins - n)
     chances = binomial(n, 0.5 + eps)

@@ -1,0 +1,169 @@
+"""The part of a circuit's report that is about the circuit itself: one key a check (`checks/`)."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wirework.circuits import checks
+from wirework.circuits.assemble import measure
+from wirework.circuits.calibrate import Calibration, calibrated_loss
+from wirework.circuits.checks import Subject
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.means import run_tokens, training_windows
+from wirework.circuits.unseen import Pairs
+from wirework.circuits.wiring import Wiring
+from wirework.errors import InputError
+from wirework.tasks import Encoded, Task, pair_losses, rephrased, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
+
+FEW = 32
+"""Unseen pairs that the costlier checks are made on."""
+
+_BANK = 1024  # tokens of training text from which removed nodes take values
+_WINDOWS = 4  # batches of text that they are drawn from
+
+
+def checkup(
+    circuit: Circuit, model: "Model", pairs: Pairs, text: "Tokens | None", *, short: bool
+) -> dict[str, Any]:
+    """Make all checks of a circuit but the controls; `validate` says what each part is.
+
+    Args:
+        circuit: what to check.
+        model: the one it was found in.
+        pairs: its task.
+        text: training text; None for that of the run which the model lies in.
+        short: only what takes seconds.
+    """
+    (wiring, gates), rows = circuit.wiring(model), rows_of(pairs.unseen, model)
+    subject = Subject(
+        wiring.transformer,
+        wiring.ablation.space,
+        wiring.mask(torch.ones_like(gates)),
+        lambda: wiring.applied(gates[None]),
+    )
+    few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
+    report: dict[str, Any] = {}
+    if pairs.judge is not None:
+        report["judged"] = losses_on(wiring, gates, rows_of(pairs.judge, model), circuit)
+    report["held_out"] = losses_on(wiring, gates, rows, circuit)
+    again = rephrased(pairs.unseen, 0)
+    report["rephrased"] = or_reason(
+        lambda: losses_on(wiring, gates, rows_of(_fitting(again, model), model), circuit)
+    )
+    report["resampled"] = or_reason(lambda: _resampled(subject, few, text_of(model, text), model))
+    report["interchange"] = asdict(checks.interchange(subject, few))
+    report["agreement"] = asdict(checks.agreement(subject, few))
+    report["coverage"] = asdict(checks.coverage(wiring.transformer, subject.gates, circuit.n_edges))
+    if not short:
+        judged = rows if pairs.judge is None else rows_of(pairs.judge, model)
+        report |= _slow(subject, wiring, gates, rows, judged, circuit.document.target_loss)
+    return report
+
+
+def losses_on(
+    wiring: Wiring, gates: Tensor, rows: Encoded, circuit: Circuit
+) -> dict[str, float | int]:
+    """Return a circuit's losses (nats) on some pairs beside what they are to be compared with.
+
+    Args:
+        wiring: its nodes and all edges between them.
+        gates: (G,), 0 for the edges that it does without.
+        rows: the pairs.
+        circuit: whose calibration is used.
+
+    Returns:
+        `n_pairs`, what `measure` says, `circuit_error`, the standard error of the circuit's loss
+        over pairs (0 of a single one, which has no spread), and `circuit_calibrated`.
+    """
+    scale, shift = circuit.document.calibration.scale, circuit.document.calibration.shift
+    gaps = wiring.all_differences(gates[None], rows)[0]
+    return {
+        "n_pairs": rows.n_pairs,
+        **measure(wiring, gates, rows),
+        "circuit_error": standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1)),
+        "circuit_calibrated": calibrated_loss(gaps, Calibration(scale, shift)),
+    }
+
+
+def standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values (n,); 0 for a single one."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a check says, or, as its `reason`, why it cannot be made."""
+    try:
+        return check()
+    except InputError as error:
+        return {"reason": str(error)}
+
+
+def text_of(model: "Model", data: "Tokens | None") -> "Tokens":
+    """Return the training text given, or that of the run which the model lies in.
+
+    Raises:
+        InputError: there is none.
+    """
+    return run_tokens(model) if data is None else data
+
+
+def _slow(
+    subject: Subject,
+    wiring: Wiring,
+    gates: Tensor,
+    rows: Encoded,
+    judged: Encoded,
+    target: float,
+) -> dict[str, Any]:
+    return {
+        "binarised": or_reason(lambda: _binarised(subject, rows)),
+        "minimality": or_reason(lambda: asdict(checks.minimality(wiring, gates, judged, target))),
+        "hypothesis_tests": or_reason(lambda: _hypothesis_tests(wiring, gates, rows)),
+    }
+
+
+def _binarised(subject: Subject, rows: Encoded) -> dict[str, Any]:
+    half = rows.n_pairs // 2
+    if not half:
+        raise InputError("binarising needs a pair to train on and another to judge by, got 1")
+    train, judge = rows.select(torch.arange(half)), rows.select(torch.arange(half, rows.n_pairs))
+    return asdict(checks.binarise(subject, train, judge))
+
+
+def _hypothesis_tests(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, Any]:
+    nodes = wiring.mask(torch.ones_like(gates))
+    both = torch.stack([torch.ones_like(nodes), 1 - nodes])
+    model, without = wiring.ablation.all_differences(both, rows)
+    alone = wiring.all_differences(gates[None], rows)[0]
+    scores = [checks.pair_scores(gaps) for gaps in (alone, model, without)]
+    few = rows.select(torch.arange(min(rows.n_pairs, FEW // 2)))
+    effects = checks.unit_effects(wiring.ablation, nodes, few)
+    paths = checks.random_paths(wiring.transformer, nodes)
+    others = checks.random_effects(wiring.ablation, nodes, few, paths)
+    return {
+        "equivalence": asdict(checks.equivalence_test(scores[0], scores[1])),
+        "independence": asdict(checks.independence_test(scores[2], scores[1])),
+        "minimality": asdict(checks.minimality_test(effects, others)),
+    }
+
+
+def _resampled(subject: Subject, rows: Encoded, text: "Tokens", model: "Model") -> dict[str, float]:
+    windows = training_windows(text, model.config.n_ctx, _WINDOWS)
+    values = checks.bank(subject.transformer, windows, _BANK)
+    frozen = checks.frozen_ablation(subject, rows, values)
+    return {
+        "resample": checks.resample_ablation(subject, rows, values).mean,
+        "stochastic": frozen.mean,
+        "adversarial": frozen.worst,
+    }
+
+
+def _fitting(task: Task, model: "Model") -> Task:
+    return task.fitted(tokenizer_of(model), model.config.n_ctx)
