@@ -372,6 +372,9 @@ class PruneConfig(Config):
 
     target_loss: Annotated[float, Field(gt=0)] = 0.15
     """Task loss in nats that the circuit must reach (sec. 2.2)."""
+    ablation: Literal["mean", "resample"] = "mean"
+    """What a removed node is put at: its mean (sec. 2.2), or its values at random tokens of the
+    training text, others at each step (App. E). The target must then be met both ways. Ours."""
     trials: Count = 8
     """Settings tried, each a full learned pruning; the smallest circuit wins. The paper: 256."""
     sampler: Literal["tpe", "random"] = "tpe"

@@ -80,6 +80,7 @@ def prune(
     *,
     out: Path,
     all: Annotated[bool, Parameter(negative="")] = False,
+    whole: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[PruneConfig, Settings] = PruneConfig(),
     corpus: str | None = None,
     json: Json = False,
@@ -89,9 +90,10 @@ def prune(
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-    out: Folder to write the circuit to, with its search in a folder beside it, which the same
-        command goes on with after a stop; with --all, the folder of all of them.
-    all: Find a circuit for every built-in behaviour that the model can do.
+        out: Folder to write the circuit to, with its search in a folder beside it, which the same
+            command goes on with after a stop; with --all, the folder of all of them.
+        all: Find a circuit for every built-in behaviour that the model can do.
+        whole: Validate as `wirework validate` does, with controls, not in the short form.
         corpus: Text to measure the means of the nodes on, as `--data.corpus` of train; needed for a
             model that lies in no run.
     """
@@ -109,7 +111,7 @@ def prune(
     data = None if corpus is None else _tokens(loaded, corpus)
     if task is None:
         tasks = [_task(name) for name in BUILT_IN]
-        _show_all(prune_all(loaded, tasks, out, settings, data=data), json)
+        _show_all(prune_all(loaded, tasks, out, settings, data=data, whole=whole), json)
         return
     search = out.with_name(f"{out.name}.search")
     pairs = _task(task)
@@ -117,7 +119,7 @@ def prune(
     circuit.save(out)
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
     losses = circuit.losses.model_dump()
-    report = check(circuit, loaded, pairs, data=data, short=True)
+    report = check(circuit, loaded, pairs, data=data, short=not whole)
     if json:
         values = {"circuit": str(out), **sizes, "losses": losses, "validation": report}
         show("circuit", values, json)

@@ -8,13 +8,14 @@ Shapes: R masks, G gates, N nodes of all sites, P pairs (two rows each), T token
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from wirework.circuits.bank import Bank
 from wirework.circuits.nodes import NodeSpace
-from wirework.nn import Edit, Transformer, mean_ablation
+from wirework.nn import Edit, ResampleAblation, Transformer, mean_ablation
 from wirework.tasks import Encoded, logit_difference, pair_losses
 
 _TOKENS = 6144
@@ -82,7 +83,7 @@ class Masks(ABC):
 
     @torch.no_grad()
     def within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
-        """Return whether the task loss under one mask is at most `target`.
+        """Return whether the task loss under one mask is at most `target` in each of the views.
 
         Stops at the piece after which the rows still to come cannot bring the mean back, as no
         row's loss is negative.
@@ -92,6 +93,13 @@ class Masks(ABC):
             rows: a task.
             target: nats.
         """
+        return all(view._within(gates, rows, target) for view in self.views())
+
+    def views(self) -> "tuple[Masks, ...]":
+        """Return the same gates with each of the ways to freeze in which a target must be met."""
+        return (self,)
+
+    def _within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
         room = target * len(rows.at)
         for pairs in pieces(rows, 1, _EARLY):
             gaps = self.differences(gates[None], rows.select(pairs))
@@ -118,7 +126,10 @@ class Masks(ABC):
 
 @dataclass(frozen=True)
 class Ablation(Masks):
-    """Masks over the nodes of a transformer; a removed node is frozen at its mean."""
+    """Masks over the nodes of a transformer; a removed node is frozen at its mean.
+
+    With a bank it takes values of training text instead, and a target must be met both ways.
+    """
 
     transformer: Transformer
     space: NodeSpace
@@ -126,6 +137,10 @@ class Ablation(Masks):
     """Resting site to (width,): of the nodes, and of what attention gives (`attn.y`)."""
     tie: Tensor | None = None
     """(N,) int64, the gate of each node; None where each has its own."""
+    bank: Bank | None = None
+    """Values to draw from; None to freeze at the means."""
+    draw: int = 0
+    """Which draw of them: the same one gives the same values."""
 
     @classmethod
     def of(
@@ -151,7 +166,11 @@ class Ablation(Masks):
 
     def untied(self) -> "Ablation":
         """Return the same with a gate for each node."""
-        return Ablation(self.transformer, self.space, self.means)
+        return replace(self, tie=None)
+
+    def views(self) -> "tuple[Ablation, ...]":
+        """Return this with the means and, where there is a bank, with that."""
+        return (self,) if self.bank is None else (replace(self, bank=None), self)
 
     def nodes(self, gates: Tensor) -> Tensor:
         """Return the nodes' part (..., N) of gates (..., G)."""
@@ -160,10 +179,19 @@ class Ablation(Masks):
     def edits(self, gates: Tensor) -> dict[str, Edit]:
         """Return the edits that keep the nodes in `gates`, (G,) or (R, G)."""
         parts = self.space.split(self.nodes(gates.to(self.device)))
+        closed = dict(zip(parts, _closed(parts.values()), strict=True))
+        if self.bank is None:
+            return {
+                name: mean_ablation(part, self.means[name], closed[name])
+                for name, part in parts.items()
+            }
         return {
-            name: mean_ablation(part, self.means[name], closed)
-            for (name, part), closed in zip(parts.items(), _closed(parts.values()), strict=True)
+            name: ResampleAblation(part, self.bank[name], self._dice(place), closed[name])
+            for place, (name, part) in enumerate(parts.items())
         }
+
+    def _dice(self, site: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.draw * self.space.size + site)
 
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
         """Put masks (R, G) on the transformer for a `with` block."""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from wirework.circuits import checks
 from wirework.circuits.assemble import measure
+from wirework.circuits.bank import bank_of
 from wirework.circuits.calibrate import Calibration, calibrated_loss
 from wirework.circuits.checks import Subject
 from wirework.circuits.circuit import Circuit, rows_of
-from wirework.circuits.means import run_tokens, training_windows
+from wirework.circuits.means import run_tokens
 from wirework.circuits.unseen import Pairs
 from wirework.circuits.wiring import Wiring
 from wirework.errors import InputError
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 FEW = 32
 """Unseen pairs that the costlier checks are made on."""
-
-_BANK = 1024  # tokens of training text from which removed nodes take values
-_WINDOWS = 4  # batches of text that they are drawn from
 
 
 def checkup(
@@ -155,8 +153,7 @@ def _hypothesis_tests(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str,
 
 
 def _resampled(subject: Subject, rows: Encoded, text: "Tokens", model: "Model") -> dict[str, float]:
-    windows = training_windows(text, model.config.n_ctx, _WINDOWS)
-    values = checks.bank(subject.transformer, windows, _BANK)
+    values = bank_of(model, text)
     frozen = checks.frozen_ablation(subject, rows, values)
     return {
         "resample": checks.resample_ablation(subject, rows, values).mean,

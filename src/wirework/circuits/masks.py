@@ -6,7 +6,7 @@ Shapes: R trials, G gates. Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -85,7 +85,7 @@ def learn_masks(
     with frozen(ablation.transformer):
         for step in range(1, steps + 1):
             pairs = torch.randperm(rows.n_pairs, generator=dice)[:batch_pairs]
-            gradient = _gradient(ablation, rows.select(pairs), tau, columns)
+            gradient = _gradient(replace(ablation, draw=step), rows.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
             _adamw_(tau, gradient, first, second, columns, rate, step)
             tau.clamp_(-1, 1)

@@ -5,7 +5,7 @@ another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,11 +16,12 @@ from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.assemble import CHANCE, Finding, assemble
+from wirework.circuits.bank import bank_of
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise, ranking
 from wirework.circuits.edges import count_edges
 from wirework.circuits.masks import learn_masks
-from wirework.circuits.means import means_for
+from wirework.circuits.means import means_for, run_tokens
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
 from wirework.circuits.search_folder import (
@@ -118,6 +119,9 @@ class Hunt:
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         means = means_for(model, data, config.mean_batches)
         ablation = Ablation.of(model.transformer, means, tie_qk=config.tie_qk)
+        if config.ablation == "resample":
+            text = run_tokens(model) if data is None else data
+            ablation = replace(ablation, bank=bank_of(model, text, seed=1 + config.seed))
         if not config.anyway:
             check_target(ablation, judge, config.target_loss)
         folder = None if search is None else open_search(Path(search), model, task, config)
@@ -148,7 +152,7 @@ class Hunt:
             on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * place / len(best))
         wiring, gates, score = min(circuits, key=lambda one: _size(one[0], one[1]))
         found = Finding(
-            wiring=wiring,
+            wiring=wiring.views()[0],
             gates=gates,
             score=self.ablation.nodes(score),
             target=config.target_loss,
@@ -219,7 +223,7 @@ def _contest(ablation: Ablation, train: Encoded, judge: Encoded, config: PruneCo
 def score_gates(ablation: Ablation, rows: Encoded, method: str, seed: int) -> Tensor:
     """Return the score (G,) of each gate: the highest of its nodes, on some of the rows."""
     few = rows.select(torch.arange(min(rows.n_pairs, _SCORE_PAIRS)))
-    score = score_nodes(ablation.untied(), few, method, seed)
+    score = score_nodes(ablation.untied().views()[0], few, method, seed)
     if ablation.tie is None:
         return score
     least = torch.full((ablation.size,), -torch.inf, device=score.device)

@@ -15,11 +15,12 @@ from rich.progress import Progress
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.prune import Hunt
 from wirework.circuits.split import fingerprint
+from wirework.circuits.task_table import judged, markdown
 from wirework.circuits.validate import validate
 from wirework.circuits.verdict import WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_json, write_json
+from wirework.files import read_json, write_bytes, write_json
 from wirework.tasks import Task
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def prune_all(
     config: PruneConfig | None = None,
     *,
     data: "Tokens | None" = None,
+    whole: bool = False,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Find and save the smallest circuit of each task.
@@ -47,13 +49,15 @@ def prune_all(
         out: folder of the circuits and their searches.
         config: None for the defaults.
         data: as for `prune`.
+        whole: validate each circuit with searched controls too, which takes longer than to find it.
         progress: show one bar over all tasks on standard error, and each result as it comes.
 
     Returns:
         A row per task: `task`, `n_nodes`, `n_edges`, `n_io_edges`, the circuit's losses (nats), and
-        from the short report of `validate`, which is written to
-        `NAME.report.json`, the loss on held-out pairs and the verdict. A task that was passed over
-        has a `reason` instead.
+        from the report of `validate`, which is written to `NAME.report.json`, the losses on unseen
+        and rephrased pairs and under resampling, the controls in words and the verdict. A task that
+        was passed over has a `reason` instead. All rows so far are in `results.json`, and in
+        `results.md` as a table.
 
     Raises:
         InputError: two tasks share a name, or `out` cannot be written to.
@@ -73,8 +77,9 @@ def prune_all(
             def on_progress(share: float, before: int = number) -> None:
                 shown.update(bar, completed=before + share)
 
-            row = _one(model, task, out, config, data, on_progress)
+            row = _one(model, task, out, config, data, whole, on_progress)
             rows.append(row)
+            _write(out, model, config, rows)
             if progress:
                 shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
         shown.update(bar, completed=len(tasks))
@@ -94,6 +99,7 @@ def _one(
     out: Path,
     config: PruneConfig,
     data: "Tokens | None",
+    whole: bool,
     on_progress: Callable[[float], None],
 ) -> dict[str, Any]:
     folder = out / task.name
@@ -106,23 +112,26 @@ def _one(
             nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
             return {"task": task.name, **nothing, "reason": str(error)}
         found.save(folder)
-    report = _report(found, model, task, data, out / f"{task.name}.report.json")
-    losses = report["held_out"]
-    return _summary(found) | {
-        "held_out": losses["circuit"],
-        "verdict": WORDS[report["verdict"]["faithful"]],
-    }
+    report = _report(found, model, task, data, whole, out / f"{task.name}.report.json")
+    return _summary(found) | judged(report) | {"verdict": WORDS[report["verdict"]["faithful"]]}
+
+
+def _write(out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]]) -> None:
+    about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
+    write_json(out / "results.json", about | {"rows": rows})
+    write_bytes(out / "results.md", markdown(rows).encode())
 
 
 def _report(
-    found: Circuit, model: "Model", task: Task, data: "Tokens | None", path: Path
+    found: Circuit, model: "Model", task: Task, data: "Tokens | None", whole: bool, path: Path
 ) -> dict[str, Any]:
-    """Return the short report on a circuit, from beside it or made and put there."""
+    """Return the report on a circuit, from beside it or made and put there."""
     if path.is_file():
         report: dict[str, Any] = read_json(path)
-        if report.get("circuit") == _identity(found):
+        if report.get("circuit") == _identity(found) and report.get("whole", False) >= whole:
             return report
-    report = {"circuit": _identity(found), **validate(found, model, task, data=data, short=True)}
+    about = {"circuit": _identity(found), "whole": whole}
+    report = about | validate(found, model, task, data=data, short=not whole)
     write_json(path, report)
     return report
 
@@ -141,9 +150,17 @@ def _finished(folder: Path, model: "Model", task: Task, config: PruneConfig) -> 
     same = (
         about.model.fingerprint == model.fingerprint
         and about.task.fingerprint == fingerprint(task)
-        and about.provenance.settings == config.model_dump(mode="json")
+        and _settings(about.provenance.settings) == config
     )
     return circuit if same else None
+
+
+def _settings(settings: dict[str, Any]) -> PruneConfig | None:
+    """Return the settings a circuit was found with, what it does not name at its default."""
+    try:
+        return PruneConfig.of(settings)
+    except InputError:
+        return None
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ S sources and T targets of the edges in one matrix.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -44,6 +44,10 @@ class Wiring(Masks):
     def transformer(self) -> Transformer:  # type: ignore[override]
         """The model."""
         return self.ablation.transformer
+
+    def views(self) -> "tuple[Wiring, ...]":
+        """Return the same edges over each view of the nodes."""
+        return tuple(replace(self, ablation=view) for view in self.ablation.views())
 
     @property
     def n_nodes(self) -> int:

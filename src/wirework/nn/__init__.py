@@ -2,12 +2,13 @@
 
 from wirework.nn.attention import causal_attention
 from wirework.nn.fold import fold_norms
-from wirework.nn.sites import Edit, Site, mean_ablation
+from wirework.nn.sites import Edit, ResampleAblation, Site, mean_ablation
 from wirework.nn.top_k import abs_top_k
 from wirework.nn.transformer import Transformer
 
 __all__ = [
     "Edit",
+    "ResampleAblation",
     "Site",
     "Transformer",
     "abs_top_k",

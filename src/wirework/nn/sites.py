@@ -8,6 +8,7 @@ the released artefacts of Gao et al. 2025: `3.mlp.post_act` is the module `block
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from wirework.errors import InputError, nearest
@@ -177,6 +178,36 @@ class MeanAblation:
             raise InputError(f"{x.shape[0]} sequences cannot carry {trials} masks")
         parted = x.view(trials, -1, *x.shape[1:])  # (R, B/R, T, N)
         return (parted * gates[:, None, None] + rest[:, None, None]).flatten(0, 1)
+
+
+class ResampleAblation(MeanAblation):
+    """The edit that puts removed nodes at their value at random tokens, drawn at each call.
+
+    All channels come from one token; sequences and positions draw apart, masks draw the same.
+
+    Args:
+        gates: (N,) or (R, N).
+        values: (S, N), of all nodes at S tokens.
+        dice: to draw with.
+        closed: as `mean_ablation` takes it.
+
+    Source: Gao et al. 2025, App. E.
+    """
+
+    def __init__(
+        self, gates: Tensor, values: Tensor, dice: torch.Generator, closed: bool | None = None
+    ) -> None:
+        super().__init__(gates, values[0], closed)
+        self.values = values
+        self.dice = dice
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (B, T, N) with the nodes outside the gates at drawn values."""
+        parted = x.view(self.gates.shape[:-1].numel(), -1, *x.shape[1:])  # (R, B/R, T, N)
+        places = torch.randint(len(self.values), parted.shape[1:3], generator=self.dice)
+        drawn = self.values[places.to(x.device)]
+        gates = self.gates.view(len(parted), 1, 1, -1)
+        return torch.lerp(drawn.expand_as(parted), parted, gates).flatten(0, 1)
 
 
 def all_at_rest(sublayer: nn.Module, last: Site) -> bool:

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from wirework.circuits import Ablation
-from wirework.circuits.checks import Subject, bank, frozen_ablation, resample_ablation
+from wirework.circuits.bank import bank
+from wirework.circuits.checks import Subject, frozen_ablation, resample_ablation
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.tasks import Encoded

@@ -20,18 +20,11 @@ from wirework.circuits.checks.inflate import (
 )
 from wirework.circuits.checks.interchange import Interchange, interchange
 from wirework.circuits.checks.minimality import Minimality, minimality
-from wirework.circuits.checks.resample import (
-    Bank,
-    Draws,
-    bank,
-    frozen_ablation,
-    resample_ablation,
-)
+from wirework.circuits.checks.resample import Draws, frozen_ablation, resample_ablation
 from wirework.circuits.checks.subject import Gated, Subject
 
 __all__ = [
     "Agreement",
-    "Bank",
     "Binarised",
     "Coverage",
     "Draws",
@@ -44,7 +37,6 @@ __all__ = [
     "MinimalityTest",
     "Subject",
     "agreement",
-    "bank",
     "binarise",
     "coverage",
     "equivalence_test",

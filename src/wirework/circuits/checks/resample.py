@@ -6,19 +6,17 @@ Shapes: N nodes of one site, S tokens in a bank, B sequences, T tokens.
 Source: Gao et al. 2025, App. E (resampled values from the pretraining distribution).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wirework.circuits.bank import Bank
 from wirework.circuits.checks.subject import Subject
 from wirework.errors import InputError
-from wirework.nn import Edit, Transformer
+from wirework.nn import Edit
 from wirework.tasks import Encoded
-
-Bank = Mapping[str, Tensor]
-"""Site to (S, N): the values of all its nodes at the same S tokens of training text."""
 
 
 @dataclass(frozen=True)
@@ -36,43 +34,6 @@ class Draws:
     def worst(self) -> float:
         """The highest."""
         return max(self.losses)
-
-
-@torch.no_grad()
-def bank(transformer: Transformer, batches: Iterable[Tensor], n: int, seed: int = 0) -> Bank:
-    """Record all nodes at `n` tokens, drawn evenly and without repeats from all tokens given.
-
-    Holds n values a node and one pass; of a pass only the tokens drawn are kept.
-
-    Args:
-        transformer: the model.
-        batches: each (B, T) int64.
-        n: how many tokens to keep; all of them where there are fewer.
-        seed: of the draw.
-
-    Returns:
-        Site to (min(n, tokens), N), in the model's dtype and on its device.
-
-    Raises:
-        InputError: no token at all, or `n` is below 1.
-    """
-    dice, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
-    keys = torch.empty(0, dtype=torch.float64)
-    held: dict[str, Tensor] = {}
-    for tokens in batches:
-        before = len(keys)
-        keys = torch.cat([keys, torch.rand(tokens.numel(), generator=dice, dtype=torch.float64)])
-        chosen = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
-        keys, stay = keys[chosen], chosen[chosen < before].to(device)
-        fresh: dict[str, Tensor] = {}
-        with transformer.edited(_watchers(transformer, chosen[chosen >= before] - before, fresh)):
-            transformer.state(tokens.to(device))
-        held = {
-            name: torch.cat([held[name][stay], new]) if held else new for name, new in fresh.items()
-        }
-    if not len(keys):
-        raise InputError(f"a bank of {n} activations needs at least one token of training text")
-    return held
 
 
 def resample_ablation(
@@ -157,21 +118,6 @@ def _losses(
 
 def _replacing(removed: Tensor, draw: Callable[[Tensor], Tensor]) -> Edit:
     return lambda x: torch.where(removed, draw(x), x)
-
-
-def _watchers(
-    transformer: Transformer, places: Tensor, found: dict[str, Tensor]
-) -> dict[str, Edit]:
-    """Return edits that copy the tokens at `places` of a flattened batch and change nothing."""
-
-    def watch(name: str) -> Edit:
-        def see(x: Tensor) -> Tensor:
-            found[name] = x.flatten(0, 1)[places.to(x.device)]
-            return x
-
-        return see
-
-    return {name: watch(name) for name in transformer.node_sites}
 
 
 def _check(subject: Subject, values: Bank) -> None:

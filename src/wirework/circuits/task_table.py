@@ -1,0 +1,61 @@
+"""The circuits of many tasks side by side, as one table in Markdown. No torch: it reads rows."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_COLUMNS = {
+    "task": "task",
+    "n_nodes": "nodes",
+    "n_edges": "edges",
+    "model": "model",
+    "circuit": "circuit",
+    "held_out": "unseen",
+    "rephrased": "rephrased",
+    "resampled": "resampled",
+    "without_circuit": "without",
+    "controls": "controls",
+    "verdict": "verdict",
+}
+
+
+def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table of the rows that `prune_all` returns; losses in nats, three decimals."""
+    rows = list(rows)
+    lines = [_line(_COLUMNS.values()), _line("---" for _ in _COLUMNS)]
+    found = [row for row in rows if not row.get("reason")]
+    lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in found]
+    passed_over = [f"- {row['task']}: {row['reason']}" for row in rows if row.get("reason")]
+    return "\n".join([*lines, *([""] if passed_over else []), *passed_over]) + "\n"
+
+
+def judged(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a table shows of a validation: losses in nats, controls and verdict in words."""
+    return {
+        "held_out": report["held_out"]["circuit"],
+        "rephrased": report["rephrased"].get("circuit"),
+        "resampled": report["resampled"].get("resample"),
+        "controls": _controls(report["controls"]),
+    }
+
+
+def _controls(controls: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return, by control, how often or at what size it reached the target."""
+    return "; ".join(f"{name}: {_came_to(control)}" for name, control in controls.items())
+
+
+def _came_to(control: Mapping[str, Any]) -> str:
+    if "reason" in control:
+        return "not run"
+    if "n_sufficient" in control:
+        return f"{control['n_sufficient']} of {control['n']} reach the target"
+    return f"reached with {control['n_nodes']} nodes" if control["reached"] else "not reached"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
