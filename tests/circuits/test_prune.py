@@ -34,6 +34,15 @@ def test_the_planted_circuit_is_found_exactly(circuit: Circuit) -> None:
     assert (circuit.n_nodes, circuit.n_edges) == (5, 3)
 
 
+def test_under_resampled_values_the_same_circuit_is_found(circuit, wired, task, corpus) -> None:
+    config = QUICK.model_copy(update={"ablation": "resample"})
+    found = prune(wired, task, config, data=corpus, progress=False)
+    assert found.edges == circuit.edges
+    assert found.losses.circuit == pytest.approx(circuit.losses.circuit, abs=1e-6)
+    with pytest.raises(InputError, match="text"):
+        prune(wired, task, config, progress=False)
+
+
 def test_its_losses_stand_beside_chance_and_model(circuit: Circuit) -> None:
     losses = circuit.losses
     assert losses.model < 0.05

@@ -130,6 +130,9 @@ def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp
     saved = tmp_path / task.name
     assert Circuit.load(saved).n_edges == 3
     assert json.loads((tmp_path / f"{task.name}.report.json").read_text())["target_loss"] == 0.15
+    table = (tmp_path / "results.md").read_text()
+    assert f"| {task.name} | 5 | 3 |" in table
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
     before = (saved / "circuit.json").stat().st_mtime_ns
     assert prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False) == rows
     assert (saved / "circuit.json").stat().st_mtime_ns == before
