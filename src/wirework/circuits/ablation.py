@@ -22,7 +22,7 @@ _TOKENS = 6144
 """Tokens of all masks in one pass. At d_mlp 1024 a tensor then stays below the 32 MB above which
 malloc gives memory back at once and every use pays for fresh pages, 2 to 3 times the cost."""
 
-_EARLY = 1536  # tokens of a pass where a verdict may come after any of them
+EARLY = 1536  # tokens of a pass where a verdict may come after any of them
 
 
 class Masks(ABC):
@@ -35,6 +35,11 @@ class Masks(ABC):
     def size(self) -> int:
         """G, the number of gates of a mask."""
 
+    @property
+    @abstractmethod
+    def layers(self) -> Tensor:
+        """(G,) int64, the first layer that each gate has a say in."""
+
     @abstractmethod
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
         """Put masks (R, G) on the transformer for a `with` block; a batch is then R copies."""
@@ -44,19 +49,23 @@ class Masks(ABC):
         """Where the transformer is."""
         return self.transformer.embed.weight.device
 
-    def differences(self, gates: Tensor, rows: Encoded) -> Tensor:
+    def differences(
+        self, gates: Tensor, rows: Encoded, enter: tuple[int, Tensor] | None = None
+    ) -> Tensor:
         """Return right minus wrong logit under each mask, in one forward pass.
 
         Args:
             gates: (R, G); gradients flow to it.
             rows: a task, 2P rows.
+            enter: as the transformer takes it.
 
         Returns:
             (R, 2P).
         """
         trials = len(gates)
         with self.applied(gates):
-            logits = self.transformer(rows.tokens.repeat(trials, 1), rows.at.repeat(trials))
+            tokens, at = rows.tokens.repeat(trials, 1), rows.at.repeat(trials)
+            logits = self.transformer(tokens, at, enter)
         return logit_difference(logits, rows.answers.repeat(trials, 1)).view(trials, -1)
 
     def falls(self, gates: Tensor, rows: Encoded) -> Tensor:
@@ -101,7 +110,7 @@ class Masks(ABC):
 
     def _within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
         room = target * len(rows.at)
-        for pairs in pieces(rows, 1, _EARLY):
+        for pairs in pieces(rows, 1, EARLY):
             gaps = self.differences(gates[None], rows.select(pairs))
             room -= float(pair_losses(gaps.double()).sum())
             if not room >= 0:  # not a number is no loss within the target
@@ -163,6 +172,18 @@ class Ablation(Masks):
     def size(self) -> int:
         """How many gates there are: N, or fewer where nodes are tied."""
         return self.space.size if self.tie is None else int(self.tie.max()) + 1
+
+    @property
+    def layers(self) -> Tensor:
+        """(G,) int64, the layer of each gate's nodes."""
+        parts = {
+            name: torch.full((width,), int(name.split(".")[0]))
+            for name, width in self.space.widths.items()
+        }
+        each = self.space.join(parts)
+        if self.tie is None:
+            return each
+        return torch.empty(self.size, dtype=torch.int64).scatter_(0, self.tie.cpu(), each)
 
     def untied(self) -> "Ablation":
         """Return the same with a gate for each node."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.ablation import Masks, frozen
+from wirework.circuits.closing import Closing
 from wirework.tasks import Encoded
 
 _SCAN = 4  # smaller k's tried below the one that bisection found
@@ -107,50 +108,46 @@ def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tenso
         (G,) float32, a subset of `gates`.
     """
     with frozen(masks.transformer):
+        closing = Closing(masks, gates, rows, target)
         for cost in (_cost_by_gradient, _cost_by_removal):
-            while len(kept := gates.nonzero().flatten()):
+            while len(kept := closing.gates.nonzero().flatten()):
                 if cost is _cost_by_removal and len(kept) > _FEW:
-                    return gates
-                order = kept[cost(masks, gates, kept, rows).sort(stable=True).indices]
-                gates = _thin(masks, gates, order, rows, target)
-                if len(kept) - int(gates.sum()) < max(1.0, _WORTH * len(kept)):
+                    return closing.gates
+                order = kept[cost(masks, closing.gates, kept, rows).sort(stable=True).indices]
+                _thin(closing, order)
+                if len(kept) - int(closing.gates.sum()) < max(1.0, _WORTH * len(kept)):
                     break
-        return _close_each(masks, gates, order.tolist(), rows, target) if len(kept) else gates
+        if len(kept):
+            _close_each(closing, order)
+        return closing.gates
 
 
-def _thin(masks: Masks, gates: Tensor, order: Tensor, rows: Encoded, target: float) -> Tensor:
+def _thin(closing: Closing, order: Tensor) -> None:
     """Go through `order` and close what can go, in runs that double and halve.
 
     Stops when `_PATIENCE` gates in a row could not go alone.
     """
     start, run, failures = 0, max(1, len(order) // 4), 0
     while start < len(order) and failures < _PATIENCE:
-        smaller = gates.scatter(0, order[start : start + run], 0)
-        if masks.within(smaller, rows, target):
-            gates, start, run, failures = smaller, start + run, 2 * run, 0
+        if closing.close(order[start : start + run]):
+            start, run, failures = start + run, 2 * run, 0
         elif run > 1:
             run //= 2
         else:
             start, failures = start + 1, failures + 1
-    return gates
 
 
-def _close_each(
-    masks: Masks, gates: Tensor, order: list[int], rows: Encoded, target: float
-) -> Tensor:
+def _close_each(closing: Closing, order: Tensor) -> None:
     """Try the open gates of `order` one by one, round and round, until none of them can go."""
-    left = deque(place for place in order if gates[place])
+    left = deque(order[closing.gates[order] > 0])
     failures = 0
     while failures < len(left):
         place = left.popleft()
-        smaller = gates.clone()
-        smaller[place] = 0
-        if masks.within(smaller, rows, target):
-            gates, failures = smaller, 0
+        if closing.close(place):
+            failures = 0
         else:
             left.append(place)
             failures += 1
-    return gates
 
 
 def _cost_by_gradient(masks: Masks, gates: Tensor, kept: Tensor, rows: Encoded) -> Tensor:

@@ -45,6 +45,15 @@ class Wiring(Masks):
         """The model."""
         return self.ablation.transformer
 
+    @property
+    def layers(self) -> Tensor:
+        """(G,) int64, the layer of each node and of the matrix of each edge."""
+        edges = [
+            torch.full((len(bundle.at),), int(bundle.matrix.target.split(".")[0]))
+            for bundle in self.bundles
+        ]
+        return torch.cat([self.ablation.layers[self.places.cpu()], *edges])
+
     def views(self) -> "tuple[Wiring, ...]":
         """Return the same edges over each view of the nodes."""
         return tuple(replace(self, ablation=view) for view in self.ablation.views())

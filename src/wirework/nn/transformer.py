@@ -69,12 +69,16 @@ class Transformer(nn.Module):
         """Names of the sites whose channels are nodes, in execution order (App. A.5)."""
         return [f"{layer}.{kind}" for layer in range(self.config.n_layer) for kind in NODE_KINDS]
 
-    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, at: Tensor | None = None, enter: tuple[int, Tensor] | None = None
+    ) -> Tensor:
         """Return next-token logits.
 
         Args:
             tokens: (B, T) int64.
             at: (B,) positions; given, only the logits there are made.
+            enter: a layer and the residual stream (B, T, D) that its block reads, as recorded at
+                `i.resid_in`: what comes before is not computed.
 
         Returns:
             (B, T, V) float32, or (B, V) with `at`. float64 for a model in float64.
@@ -82,7 +86,7 @@ class Transformer(nn.Module):
         Raises:
             InputError: B or T is 0, T is over n_ctx, or a token is outside the vocabulary.
         """
-        state = self.state(tokens)
+        state = self.state(tokens, enter)
         if at is not None:
             rows = torch.arange(len(tokens), device=tokens.device)
             state, tokens = state[rows, at], tokens[rows, at]
@@ -110,18 +114,18 @@ class Transformer(nn.Module):
             bias=self.logit_bias,
         )
 
-    def state(self, tokens: Tensor) -> Tensor:
+    def state(self, tokens: Tensor, enter: tuple[int, Tensor] | None = None) -> Tensor:
         """Return the final normalised state (B, T, D), what the unembedding reads."""
         self._check(tokens)
-        x = self.embed(tokens)
+        first, x = (0, self.embed(tokens)) if enter is None else enter
         beside = None
         if self.positions is not None:
             vectors = self.positions(tokens.shape[1])
             if self.config.positions == "added":
-                x = x + vectors
+                x = x + vectors if enter is None else x
             else:
                 beside = vectors.expand(len(tokens), -1, -1)
-        for block in self.blocks:
+        for block in self.blocks[first:]:
             x = block(x, beside)
         final: Tensor = self.norm(self.final_resid(x))
         return final

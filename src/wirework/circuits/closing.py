@@ -1,0 +1,73 @@
+"""Closing gates of one mask after the other, as long as the loss stays within a target.
+
+Each try differs little from the mask that stands, so only the layers from the first one that it
+changes are computed; what these read under the standing mask is kept.
+Shapes: G gates, B sequences, T tokens, D d_model.
+"""
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.ablation import EARLY, Masks, pieces
+from wirework.tasks import Encoded, pair_losses
+
+_Streams = list[Tensor]
+"""By layer, what its block reads of some rows, (B, T, D)."""
+
+
+class Closing:
+    """A mask whose loss reaches a target, and stays so.
+
+    Holds T x D x layers values for each row.
+
+    Args:
+        masks: the model and what its gates stand for.
+        gates: (G,) of the mask to begin with.
+        rows: a task.
+        target: nats, to be met in each of the views of the masks.
+    """
+
+    def __init__(self, masks: Masks, gates: Tensor, rows: Encoded, target: float) -> None:
+        self.gates = gates
+        """(G,) of the mask that stands."""
+        self._layers = masks.layers
+        self._views = masks.views()
+        self._parts = [rows.select(pairs) for pairs in pieces(rows, 1, EARLY)]
+        self._room = target * len(rows.at)
+        self._n_layer = masks.transformer.config.n_layer
+        self._streams = [
+            [self._run(view, gates, part, None)[1] for part in self._parts] for view in self._views
+        ]
+
+    def close(self, places: Tensor) -> bool:
+        """Close the gates at these places (int64) if the target is still met; tell whether it is.
+
+        Stops at the piece of the rows after which those to come cannot bring the mean back, as no
+        row's loss is negative.
+        """
+        first = int(self._layers[places.cpu()].min())
+        gates = self.gates.clone()
+        gates[places] = 0
+        streams = []
+        for view, known in zip(self._views, self._streams, strict=True):
+            room, found = self._room, []
+            for part, before in zip(self._parts, known, strict=True):
+                loss, after = self._run(view, gates, part, (first, before[first]))
+                found.append([*before[:first], *after])
+                room -= loss
+                if not room >= 0:  # not a number is no loss within the target
+                    return False
+            streams.append(found)
+        self.gates, self._streams = gates, streams
+        return True
+
+    @torch.no_grad()
+    def _run(
+        self, view: Masks, gates: Tensor, part: Encoded, enter: tuple[int, Tensor] | None
+    ) -> tuple[float, _Streams]:
+        """Return the sum of the rows' losses, and what each block from the entered one on reads."""
+        first = 0 if enter is None else enter[0]
+        names = [f"{layer}.resid_in" for layer in range(first, self._n_layer)]
+        with view.transformer.recorded(names) as values:
+            gaps = view.differences(gates[None], part, enter)
+        return float(pair_losses(gaps.double()).sum()), [values[name] for name in names]
