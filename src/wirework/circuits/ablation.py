@@ -50,14 +50,18 @@ class Masks(ABC):
         return self.transformer.embed.weight.device
 
     def differences(
-        self, gates: Tensor, rows: Encoded, enter: tuple[int, Tensor] | None = None
+        self,
+        gates: Tensor,
+        rows: Encoded,
+        enter: tuple[int, Tensor] | None = None,
+        keep: list[Tensor] | None = None,
     ) -> Tensor:
         """Return right minus wrong logit under each mask, in one forward pass.
 
         Args:
             gates: (R, G); gradients flow to it.
             rows: a task, 2P rows.
-            enter: as the transformer takes it.
+            enter, keep: as the transformer takes them.
 
         Returns:
             (R, 2P).
@@ -65,7 +69,7 @@ class Masks(ABC):
         trials = len(gates)
         with self.applied(gates):
             tokens, at = rows.tokens.repeat(trials, 1), rows.at.repeat(trials)
-            logits = self.transformer(tokens, at, enter)
+            logits = self.transformer(tokens, at, enter, keep)
         return logit_difference(logits, rows.answers.repeat(trials, 1)).view(trials, -1)
 
     def falls(self, gates: Tensor, rows: Encoded) -> Tensor:

@@ -12,7 +12,7 @@ from wirework.circuits.ablation import EARLY, Masks, pieces
 from wirework.tasks import Encoded, pair_losses
 
 _Streams = list[Tensor]
-"""By layer, what its block reads of some rows, (B, T, D)."""
+"""By layer, what its block reads of some rows."""
 
 
 class Closing:
@@ -34,7 +34,6 @@ class Closing:
         self._views = masks.views()
         self._parts = [rows.select(pairs) for pairs in pieces(rows, 1, EARLY)]
         self._room = target * len(rows.at)
-        self._n_layer = masks.transformer.config.n_layer
         self._streams = [
             [self._run(view, gates, part, None)[1] for part in self._parts] for view in self._views
         ]
@@ -66,8 +65,6 @@ class Closing:
         self, view: Masks, gates: Tensor, part: Encoded, enter: tuple[int, Tensor] | None
     ) -> tuple[float, _Streams]:
         """Return the sum of the rows' losses, and what each block from the entered one on reads."""
-        first = 0 if enter is None else enter[0]
-        names = [f"{layer}.resid_in" for layer in range(first, self._n_layer)]
-        with view.transformer.recorded(names) as values:
-            gaps = view.differences(gates[None], part, enter)
-        return float(pair_losses(gaps.double()).sum()), [values[name] for name in names]
+        kept: _Streams = []
+        gaps = view.differences(gates[None], part, enter, kept)
+        return float(pair_losses(gaps.double()).sum()), kept

@@ -46,6 +46,39 @@ def causal_attention(
     return _attention_with_sink_key(q, k, v, sink, scale, window)
 
 
+def attention_at(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    at: Tensor,
+    *,
+    sink: Tensor | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Do what `causal_attention` does for one token of each sequence alone.
+
+    Args:
+        q: (B, H, 1, K), of the token at `at`.
+        k, v: (B, H, T, K).
+        at: (B,) int64, its position.
+        sink, scale, window: as `causal_attention` takes them.
+
+    Returns:
+        (B, H, 1, K) in the dtype of `q`.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    places = torch.arange(k.shape[-2], device=k.device)
+    sees = places <= at[:, None]
+    if window is not None:
+        sees &= places > at[:, None] - window
+    scores = (q * scale) @ k.transpose(-1, -2)
+    scores = scores.masked_fill(~sees[:, None, None], -torch.inf)
+    if sink is not None:
+        scores = torch.cat([scores, sink[:, None, None].expand(len(q), -1, 1, 1)], -1)
+    return scores.softmax(-1)[..., : k.shape[-2]] @ v
+
+
 def causal_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, window: int | None
 ) -> Tensor:

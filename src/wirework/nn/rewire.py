@@ -10,9 +10,11 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from wirework.errors import InputError, nearest
+from wirework.nn.sites import MeanAblation, Site
 
 Rewiring = Callable[[Tensor, Tensor], Tensor]
-"""Takes what a matrix reads (B, T, in) and gives (B, T, out); returns what it should give."""
+"""Takes what a matrix reads (B, T, in) and gives (B, T, out); returns what it should give, of each
+token by itself."""
 
 
 @contextmanager
@@ -31,18 +33,34 @@ def rewired(module: nn.Module, rewirings: Mapping[str, Rewiring]) -> Iterator[No
         for name, rewiring in rewirings.items():
             if name not in matrices:
                 raise InputError(f"no matrix {name!r} in this model{nearest(name, matrices)}")
-            handle = matrices[name].register_forward_hook(_hook(rewiring))
+            handle = matrices[name].register_forward_hook(_Hook(rewiring))
             stack.callback(handle.remove)
         yield
 
 
-def _hook(rewiring: Rewiring) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        changed = rewiring(inputs[0], output)
+class _Hook:
+    def __init__(self, rewiring: Rewiring) -> None:
+        self.rewiring = rewiring
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        changed = self.rewiring(inputs[0], output)
         if changed.shape != output.shape:
             raise InputError(
                 f"a rewiring turned shape {tuple(output.shape)} into {tuple(changed.shape)}"
             )
         return changed
 
-    return hook
+
+def same_for_all_tokens(module: nn.Module) -> bool:
+    """Whether what is put on a module and its parts treats each token alike, and nobody watches.
+
+    Mean ablation and rewirings do; of any other edit or hook that cannot be known.
+    """
+    for part in module.modules():
+        edits = part.edits if isinstance(part, Site) else ()
+        hooks = part._forward_hooks.values()
+        if part._forward_pre_hooks or not all(isinstance(hook, _Hook) for hook in hooks):
+            return False
+        if not all(type(edit) is MeanAblation for edit in edits):
+            return False
+    return True

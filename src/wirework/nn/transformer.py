@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from wirework.config import NODE_KINDS, ModelConfig, SiteKind
 from wirework.errors import InputError
-from wirework.nn.attention import causal_attention
+from wirework.nn.attention import attention_at, causal_attention
 from wirework.nn.loss import next_token_loss
 from wirework.nn.norm import RMSNorm
+from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
 
 
@@ -70,15 +71,21 @@ class Transformer(nn.Module):
         return [f"{layer}.{kind}" for layer in range(self.config.n_layer) for kind in NODE_KINDS]
 
     def forward(
-        self, tokens: Tensor, at: Tensor | None = None, enter: tuple[int, Tensor] | None = None
+        self,
+        tokens: Tensor,
+        at: Tensor | None = None,
+        enter: tuple[int, Tensor] | None = None,
+        keep: list[Tensor] | None = None,
     ) -> Tensor:
         """Return next-token logits.
 
         Args:
             tokens: (B, T) int64.
-            at: (B,) positions; given, only the logits there are made.
-            enter: a layer and the residual stream (B, T, D) that its block reads, as recorded at
-                `i.resid_in`: what comes before is not computed.
+            at: (B,) positions; given, only the logits there are made, and what no logit there
+                depends on is left out.
+            enter: a layer and what its block reads of the residual stream, from `keep` of an
+                earlier call with these tokens and `at`: what comes before is not computed.
+            keep: gets what each block reads, (B, T, D), or (B, 1, D) where only `at` counts.
 
         Returns:
             (B, T, V) float32, or (B, V) with `at`. float64 for a model in float64.
@@ -86,10 +93,10 @@ class Transformer(nn.Module):
         Raises:
             InputError: B or T is 0, T is over n_ctx, or a token is outside the vocabulary.
         """
-        state = self.state(tokens, enter)
+        state = self._run(tokens, at, enter, keep)
         if at is not None:
             rows = torch.arange(len(tokens), device=tokens.device)
-            state, tokens = state[rows, at], tokens[rows, at]
+            state, tokens = state.squeeze(1), tokens[rows, at]
         logits: Tensor = self.unembed(state)
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
@@ -114,21 +121,46 @@ class Transformer(nn.Module):
             bias=self.logit_bias,
         )
 
-    def state(self, tokens: Tensor, enter: tuple[int, Tensor] | None = None) -> Tensor:
+    def state(self, tokens: Tensor) -> Tensor:
         """Return the final normalised state (B, T, D), what the unembedding reads."""
+        return self._run(tokens)
+
+    def _run(
+        self,
+        tokens: Tensor,
+        at: Tensor | None = None,
+        enter: tuple[int, Tensor] | None = None,
+        keep: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the final normalised state (B, T, D), (B, 1, D) with `at`."""
         self._check(tokens)
         first, x = (0, self.embed(tokens)) if enter is None else enter
         beside = None
         if self.positions is not None:
             vectors = self.positions(tokens.shape[1])
-            if self.config.positions == "added":
-                x = x + vectors if enter is None else x
-            else:
+            if self.config.positions != "added":
                 beside = vectors.expand(len(tokens), -1, -1)
-        for block in self.blocks[first:]:
-            x = block(x, beside)
-        final: Tensor = self.norm(self.final_resid(x))
+            elif enter is None:
+                x = x + vectors
+        narrow = None if at is None else self._narrowing()
+        for layer, block in enumerate(self.blocks[first:], first):
+            if keep is not None:
+                keep.append(x)
+            here = at if narrow is not None and layer >= narrow else None
+            x = block(x, beside, here)
+        x = self.final_resid(x)
+        final: Tensor = self.norm(x if at is None else only(x, at))
         return final
+
+    def _narrowing(self) -> int | None:
+        """Return the last block that mixes tokens; None if what follows must be whole.
+
+        From its queries on, only the tokens whose logits are made count.
+        """
+        mixing = (layer for layer, block in enumerate(self.blocks) if block.mixes)
+        last = max(mixing, default=0)
+        rest = [*self.blocks[last:], self.final_resid]
+        return last if all(same_for_all_tokens(part) for part in rest) else None
 
     def prunable(self) -> list[Prunable]:
         """Return every weight matrix and bias, embedding and unembedding included.
@@ -240,10 +272,25 @@ class Block(nn.Module):
         self.resid_out = Site(width, config.site_k("resid_out"))
         self.relu_residual = config.residual_activation == "relu"
 
-    def forward(self, x: Tensor, beside: Tensor | None) -> Tensor:
-        """Return the residual stream (B, T, D) after the block; `beside`: (B, T, P) positions."""
+    @property
+    def mixes(self) -> bool:
+        """Whether what comes out at a token may depend on others: attention does not rest."""
+        return not all_at_rest(self.attn, self.attn.resid_delta)
+
+    def forward(self, x: Tensor, beside: Tensor | None, at: Tensor | None = None) -> Tensor:
+        """Return the residual stream (B, T, D) after the block.
+
+        Args:
+            x: (B, T, D), or (B, 1, D) with `at`.
+            beside: (B, T, P) positions.
+            at: (B,), the one token of each sequence that counts; then (B, 1, D) comes out.
+        """
         x = self.resid_in(x)
-        x = x + self.attn(_read(x, self.norm1, beside, self.pos_norm1))
+        delta = self.attn(_read(x, self.norm1, _like(x, beside, at), self.pos_norm1), at)
+        if at is not None:
+            x = only(x, at)
+            beside = _like(x, beside, at)
+        x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
         x = x + self.mlp(_read(x, self.norm2, beside, self.pos_norm2))
         out: Tensor = self.resid_out(x.relu() if self.relu_residual else x)
@@ -271,14 +318,22 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "attn.resid_delta")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what attention adds, (B, T, D), from what it reads, (B, T, D + P)."""
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return what attention adds, (B, T, D), from what it reads, (B, T, D + P).
+
+        With `at`, (B,), it is (B, 1, D): what it adds there.
+        """
         if all_at_rest(self, self.resid_delta):
-            return self.resid_delta.at_rest(x)
+            return self.resid_delta.at_rest(x if at is None else only(x, at))
         q, k, v = self.qkv(self.act_in(x)).chunk(3, -1)  # each (B, T, H*K)
+        if at is not None:
+            q = only(q, at)
         q, k, v = self.q(q), self.k(k), self.v(v)
         q, k, v = (t.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for t in (q, k, v))
-        y = causal_attention(q, k, v, sink=self.sink, scale=self.scale, window=self.window)
+        if at is None:
+            y = causal_attention(q, k, v, sink=self.sink, scale=self.scale, window=self.window)
+        else:
+            y = attention_at(q, k, v, at, sink=self.sink, scale=self.scale, window=self.window)
         y = self.y(y.transpose(1, 2).flatten(2))  # (B, T, H*K)
         delta: Tensor = self.resid_delta(self.out(y))
         return delta
@@ -335,6 +390,18 @@ def _sinusoids(length: int, width: int) -> Tensor:
     angles = torch.arange(length)[:, None] * (2 * math.pi / periods)
     waves = torch.cat([angles.sin(), angles.cos()], -1)
     return F.pad(waves, (0, width - waves.shape[1]))  # an odd width: zeros; width 1: the sine
+
+
+def only(x: Tensor, at: Tensor) -> Tensor:
+    """Return (B, 1, D), the token at `at` (B,) of each sequence; what is that already stays."""
+    return x if x.shape[1] == 1 else x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
+
+
+def _like(x: Tensor, beside: Tensor | None, at: Tensor | None) -> Tensor | None:
+    """Return positions (B, T, P) for as many tokens as `x` has."""
+    if beside is None or at is None or beside.shape[1] == x.shape[1]:
+        return beside
+    return only(beside, at)
 
 
 def _norm(config: ModelConfig, width: int) -> nn.Module:
