@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from wirework.circuits import Ablation
+from wirework.circuits.bank import bank
 from wirework.circuits.checks import (
     Subject,
     agreement,
-    bank,
     binarise,
     frozen_ablation,
     interchange,
