@@ -4,6 +4,8 @@ from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation, clean_up, discretise, node_means
 from wirework.circuits.discretise import best_nodes, ranking, smallest_count
+from wirework.circuits.prune import worth_it
+from wirework.circuits.search_folder import Ranked
 from wirework.model import Model
 from wirework.tasks import Encoded, Task
 
@@ -55,3 +57,15 @@ def test_clean_up_leaves_nothing_that_can_go_alone(planted) -> None:
 def test_a_target_that_chance_reaches_needs_no_node(planted) -> None:
     ablation, rows = planted
     assert not clean_up(ablation, torch.ones(ablation.space.size), rows, 2.0).any()
+
+
+def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
+    def left(*sizes: int) -> list[int]:
+        masks = [(torch.arange(3000) < size).float() for size in sizes]
+        best = [Ranked(0, 0, mask) for mask in masks]
+        return [int(mask.sum()) for _, mask in worth_it(best, masks)]
+
+    assert left(20, 250) == [20, 250]  # both take no time
+    assert left(20, 257) == [20]
+    assert left(900, 1800, 1801) == [900, 1800]
+    assert left(2500) == [2500]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _SCORE_PAIRS = 128  # pairs that a score is taken on
 _QUICK_PAIRS = 32  # trials are compared on so many pairs; finalists are judged on all
 _SEARCH_SHARE = 0.7  # of the bar; the rest is for making whole circuits of the finalists
+_CHEAP = 256  # gates after bisection whose clean-up takes a minute or less
+_MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
 _SLACK = 0.01  # nats above the whole model's own loss on them that a trial may always have
 
 
@@ -146,9 +148,10 @@ class Hunt:
     ) -> Circuit:
         """Return the smallest of the whole circuits that these orders of the nodes come to."""
         config, judge = self.config, rows_of(self.judge, self.model)
-        circuits = []
-        for place, trial in enumerate(best, 1):
-            circuits.append(_circuit(self.ablation, trial, judge, config))
+        target, circuits = config.target_loss, []
+        masks = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
+        for place, (trial, gates) in enumerate(worth_it(best, masks), 1):
+            circuits.append(_circuit(self.ablation, trial, gates, judge, config))
             on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * place / len(best))
         wiring, gates, score = min(circuits, key=lambda one: _size(one[0], one[1]))
         found = Finding(
@@ -171,11 +174,34 @@ def _check_batch(train: Task, batch_pairs: int) -> None:
         )
 
 
+def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tensor]]:
+    """Leave out orders of the nodes whose clean-up would take long and hardly win.
+
+    The time goes with the square of the nodes that bisection leaves, and where these are many times
+    those of another order, so they are after it. The smallest always stays.
+
+    Args:
+        best: orders of the nodes.
+        masks: (G,) each, what bisection left of them.
+    """
+    sizes = [int(mask.sum()) for mask in masks]
+    most = max(_CHEAP, _MANY * min(sizes))
+    pairs = zip(best, masks, sizes, strict=True)
+    return [(one, mask) for one, mask, size in pairs if size <= most]
+
+
 def _circuit(
-    ablation: Ablation, best: Ranked, judge: Encoded, config: PruneConfig
+    ablation: Ablation, best: Ranked, gates: Tensor, judge: Encoded, config: PruneConfig
 ) -> tuple[Wiring, Tensor, Tensor]:
-    """Return the nodes, the gates of nodes and edges, and the score that a trial comes to."""
-    gates = discretise(ablation, best.tau, judge, config.target_loss, best.nodes)
+    """Return the nodes, the gates of nodes and edges, and the score that a trial comes to.
+
+    Args:
+        ablation: the model and what its gates stand for.
+        best: the trial.
+        gates: (G,), what bisection left of it.
+        judge: the pairs to judge by.
+        config: its target, and what is cleaned up.
+    """
     if config.clean_up:
         gates = clean_up(ablation, gates, judge, config.target_loss)
     wiring = Wiring.of(ablation, ablation.nodes(gates))
