@@ -79,7 +79,7 @@ def prune_all(
 
             row = _one(model, task, out, config, data, whole, on_progress)
             rows.append(row)
-            _write(out, model, config, rows)
+            _write(out, model, config, rows, last=number + 1 == len(tasks))
             if progress:
                 shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
         shown.update(bar, completed=len(tasks))
@@ -116,10 +116,16 @@ def _one(
     return _summary(found) | judged(report) | {"verdict": WORDS[report["verdict"]["faithful"]]}
 
 
-def _write(out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]]) -> None:
+def _write(
+    out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]], last: bool
+) -> None:
+    """Write the table so far, unless what lies there says the same or, before the end, more."""
     about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
-    write_json(out / "results.json", about | {"rows": rows})
-    write_bytes(out / "results.md", markdown(rows).encode())
+    path = out / "results.json"
+    held = read_json(path) if path.is_file() else {}
+    if held != about | {"rows": rows + held.get("rows", [])[len(rows) :] * (not last)}:
+        write_json(path, about | {"rows": rows})
+        write_bytes(out / "results.md", markdown(rows).encode())
 
 
 def _report(
