@@ -13,7 +13,7 @@ from wirework.circuits.bank import bank_of
 from wirework.circuits.calibrate import Calibration, calibrated_loss
 from wirework.circuits.checks import Subject
 from wirework.circuits.circuit import Circuit, rows_of
-from wirework.circuits.means import run_tokens
+from wirework.circuits.means import text_of
 from wirework.circuits.unseen import Pairs
 from wirework.circuits.wiring import Wiring
 from wirework.errors import InputError
@@ -101,15 +101,6 @@ def or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return check()
     except InputError as error:
         return {"reason": str(error)}
-
-
-def text_of(model: "Model", data: "Tokens | None") -> "Tokens":
-    """Return the training text given, or that of the run which the model lies in.
-
-    Raises:
-        InputError: there is none.
-    """
-    return run_tokens(model) if data is None else data
 
 
 def _slow(

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
-from wirework.circuits.checkup import FEW, checkup, or_reason, text_of
+from wirework.circuits.checkup import FEW, checkup, or_reason
 from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.means import text_of
 from wirework.circuits.nonsense import nonsense
 from wirework.circuits.prune import Hunt
 from wirework.circuits.split import parts_of

@@ -140,6 +140,15 @@ def _keep(path: Path, means: dict[str, Tensor], model: "Model", n_batches: int) 
         warn(f"{error}: the means will be measured again next time")
 
 
+def text_of(model: "Model", data: "Tokens | None") -> "Tokens":
+    """Return the training text given, or that of the run which the model lies in.
+
+    Raises:
+        InputError: there is none.
+    """
+    return run_tokens(model) if data is None else data
+
+
 def run_tokens(model: "Model") -> "Tokens":
     """Return the tokens that the run in whose folder a model lies was trained on."""
     from wirework.data import prepare

@@ -21,7 +21,7 @@ from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise, ranking
 from wirework.circuits.edges import count_edges
 from wirework.circuits.masks import learn_masks
-from wirework.circuits.means import means_for, run_tokens
+from wirework.circuits.means import means_for, text_of
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
 from wirework.circuits.search_folder import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _SCORE_PAIRS = 128  # pairs that a score is taken on
 _QUICK_PAIRS = 32  # trials are compared on so many pairs; finalists are judged on all
 _SEARCH_SHARE = 0.7  # of the bar; the rest is for making whole circuits of the finalists
-_CHEAP = 256  # gates after bisection whose clean-up takes a minute or less
+_CHEAP = 256  # gates after bisection that are cleaned up in any case
 _MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
 _SLACK = 0.01  # nats above the whole model's own loss on them that a trial may always have
 
@@ -122,8 +122,8 @@ class Hunt:
         means = means_for(model, data, config.mean_batches)
         ablation = Ablation.of(model.transformer, means, tie_qk=config.tie_qk)
         if config.ablation == "resample":
-            text = run_tokens(model) if data is None else data
-            ablation = replace(ablation, bank=bank_of(model, text, seed=1 + config.seed))
+            bank = bank_of(model, text_of(model, data), seed=1 + config.seed)
+            ablation = replace(ablation, bank=bank)
         if not config.anyway:
             check_target(ablation, judge, config.target_loss)
         folder = None if search is None else open_search(Path(search), model, task, config)

@@ -8,9 +8,10 @@ circuit where there is nothing to find.
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wirework.circuits.checkup import checkup, losses_on, or_reason, text_of
+from wirework.circuits.checkup import checkup, losses_on, or_reason
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.controls import random_control, searched_controls
+from wirework.circuits.means import text_of
 from wirework.circuits.stability import stability
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict

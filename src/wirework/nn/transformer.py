@@ -149,7 +149,7 @@ class Transformer(nn.Module):
             here = at if narrow is not None and layer >= narrow else None
             x = block(x, beside, here)
         x = self.final_resid(x)
-        final: Tensor = self.norm(x if at is None else only(x, at))
+        final: Tensor = self.norm(x if at is None else _only(x, at))
         return final
 
     def _narrowing(self) -> int | None:
@@ -288,7 +288,7 @@ class Block(nn.Module):
         x = self.resid_in(x)
         delta = self.attn(_read(x, self.norm1, _like(x, beside, at), self.pos_norm1), at)
         if at is not None:
-            x = only(x, at)
+            x = _only(x, at)
             beside = _like(x, beside, at)
         x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
@@ -324,10 +324,10 @@ class Attention(nn.Module):
         With `at`, (B,), it is (B, 1, D): what it adds there.
         """
         if all_at_rest(self, self.resid_delta):
-            return self.resid_delta.at_rest(x if at is None else only(x, at))
+            return self.resid_delta.at_rest(x if at is None else _only(x, at))
         q, k, v = self.qkv(self.act_in(x)).chunk(3, -1)  # each (B, T, H*K)
         if at is not None:
-            q = only(q, at)
+            q = _only(q, at)
         q, k, v = self.q(q), self.k(k), self.v(v)
         q, k, v = (t.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for t in (q, k, v))
         if at is None:
@@ -392,7 +392,7 @@ def _sinusoids(length: int, width: int) -> Tensor:
     return F.pad(waves, (0, width - waves.shape[1]))  # an odd width: zeros; width 1: the sine
 
 
-def only(x: Tensor, at: Tensor) -> Tensor:
+def _only(x: Tensor, at: Tensor) -> Tensor:
     """Return (B, 1, D), the token at `at` (B,) of each sequence; what is that already stays."""
     return x if x.shape[1] == 1 else x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
 
@@ -401,7 +401,7 @@ def _like(x: Tensor, beside: Tensor | None, at: Tensor | None) -> Tensor | None:
     """Return positions (B, T, P) for as many tokens as `x` has."""
     if beside is None or at is None or beside.shape[1] == x.shape[1]:
         return beside
-    return only(beside, at)
+    return _only(beside, at)
 
 
 def _norm(config: ModelConfig, width: int) -> nn.Module:

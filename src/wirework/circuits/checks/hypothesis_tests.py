@@ -62,9 +62,8 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
 
     Ties say nothing about who is better and are left out, as in a sign test; scores that differ by
     rounding alone are one, or else a circuit of the whole model would win or lose by the order of
-    its sums. With K of n others
-    won by the circuit, p is the highest probability under H0, which lies at 1/2 + eps, that the
-    share is at least as far from 1/2 as K / n is: exact.
+    its sums. With K of n others won by the circuit, p is the highest probability under H0, which
+    lies at 1/2 + eps, that the share is at least as far from 1/2 as K / n is: exact.
 
     Args:
         circuit: (P,) scores of the circuit.
