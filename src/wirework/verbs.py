@@ -155,7 +155,6 @@ def validate(
     """
     from wirework.circuits import Circuit, check_place
     from wirework.circuits import validate as check
-    from wirework.circuits.means import run_tokens
     from wirework.model import load
 
     if out is not None:
@@ -168,8 +167,6 @@ def validate(
         raise InputError("the circuit does not say where its model lies: give --model")
     loaded = load(where)
     data = None if corpus is None else _tokens(loaded, corpus)
-    if runs and data is None and not short:
-        data = run_tokens(loaded)  # what the searches need: told before all the rest is done
     pairs = None if task is None else _task(task)
     report = check(found, loaded, pairs, data=data, short=short, runs=runs)
     if out is not None:

@@ -67,16 +67,18 @@ def test_a_planted_circuit_comes_back_in_every_run(report: dict) -> None:
 
 
 def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> None:
-    report = validate(circuit, wired, task, runs=1)
-    parts = (report["resampled"], report["stability"], *report["controls"].values())
+    report = validate(circuit, wired, task)
+    parts = (report["resampled"], *report["controls"].values())
     reasons = [part["reason"] for part in parts if "reason" in part]
-    assert len(reasons) == 4
+    assert len(reasons) == 3
     assert all("no node means for this model" in reason for reason in reasons)
     assert report["verdict"]["faithful"] is None
     assert report["verdict"]["reasons"][0].startswith("not checked under resampling")
 
 
 def test_runs_are_for_the_whole_report(circuit, wired, task) -> None:
+    with pytest.raises(InputError, match="no node means for this model"):
+        validate(circuit, wired, task, runs=1)
     with pytest.raises(InputError, match="makes no searches: leave out short or the 2 runs"):
         validate(circuit, wired, task, short=True, runs=2)
     with pytest.raises(InputError, match="runs must be 0 or more, got -1"):
@@ -141,3 +143,15 @@ def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp
     assert (saved / "circuit.json").stat().st_mtime_ns > before
     with pytest.raises(InputError, match="different names"):
         prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
+
+
+def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:
+    config = QUICK.model_copy(update={"ablation": "resample"})
+    found = prune(wired, task, config, data=corpus, progress=False)
+    by_means = prune(wired, task, QUICK, data=corpus, progress=False)
+    assert by_means.edges == found.edges
+    drawn, rested = (validate(one, wired, task, data=corpus) for one in (found, by_means))
+    assert drawn["minimality"]["minimal"] is rested["minimality"]["minimal"] is True
+    pairs = zip(drawn["minimality"]["losses"], rested["minimality"]["losses"], strict=True)
+    assert all(worst >= mean for worst, mean in pairs)
+    assert drawn["minimality"]["losses"] != rested["minimality"]["losses"]

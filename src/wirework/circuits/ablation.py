@@ -22,7 +22,9 @@ _TOKENS = 6144
 """Tokens of all masks in one pass. At d_mlp 1024 a tensor then stays below the 32 MB above which
 malloc gives memory back at once and every use pays for fresh pages, 2 to 3 times the cost."""
 
-EARLY = 1536  # tokens of a pass where a verdict may come after any of them
+EARLY = 1536
+"""Tokens of each sequence's part in a pass where a verdict may come after any of them. Losses are
+taken in the same parts, as the values that removed nodes are given are drawn part by part."""
 
 
 class Masks(ABC):
@@ -127,7 +129,7 @@ class Masks(ABC):
 
         In the model's dtype and on its device, wherever the gates (at least one mask) are.
         """
-        groups, found = pieces(rows, 1), []
+        groups, found = pieces(rows, 1, EARLY), []
         for pairs in groups:
             part = rows.select(pairs)
             trials = max(1, _TOKENS // part.tokens.numel())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.circuits.means import training_windows
+from wirework.circuits.means import text_of, training_windows
+from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
 
@@ -33,6 +34,22 @@ def bank_of(model: "Model", text: "Tokens", seed: int = 0) -> Bank:
     """
     windows = training_windows(text, model.config.n_ctx, _BATCHES)
     return bank(model.transformer, windows, _TOKENS, seed)
+
+
+def bank_of_search(model: "Model", data: "Tokens | None", config: PruneConfig) -> Bank | None:
+    """Return the values that a search puts removed nodes at; None where they rest at their means.
+
+    Args:
+        model: the model.
+        data: training text; None for that of its run.
+        config: of the search.
+
+    Raises:
+        InputError: there is no text, or it is shorter than a context.
+    """
+    if config.ablation == "mean":
+        return None
+    return bank_of(model, text_of(model, data), seed=1 + config.seed)
 
 
 @torch.no_grad()

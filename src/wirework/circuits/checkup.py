@@ -1,7 +1,7 @@
 """The part of a circuit's report that is about the circuit itself: one key a check (`checks/`)."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from wirework.circuits import checks
 from wirework.circuits.assemble import measure
-from wirework.circuits.bank import bank_of
+from wirework.circuits.bank import bank_of, bank_of_search
 from wirework.circuits.calibrate import Calibration, calibrated_loss
 from wirework.circuits.checks import Subject
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.means import text_of
 from wirework.circuits.unseen import Pairs
 from wirework.circuits.wiring import Wiring
+from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.tasks import Encoded, Task, pair_losses, rephrased, tokenizer_of
 
@@ -61,7 +62,11 @@ def checkup(
     report["coverage"] = asdict(checks.coverage(wiring.transformer, subject.gates, circuit.n_edges))
     if not short:
         judged = rows if pairs.judge is None else rows_of(pairs.judge, model)
-        report |= _slow(subject, wiring, gates, rows, judged, circuit.document.target_loss)
+        report |= {
+            "binarised": or_reason(lambda: _binarised(subject, rows)),
+            "minimality": or_reason(lambda: _minimality(circuit, model, judged, text)),
+            "hypothesis_tests": or_reason(lambda: _hypothesis_tests(wiring, gates, rows)),
+        }
     return report
 
 
@@ -103,27 +108,22 @@ def or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"reason": str(error)}
 
 
-def _slow(
-    subject: Subject,
-    wiring: Wiring,
-    gates: Tensor,
-    rows: Encoded,
-    judged: Encoded,
-    target: float,
-) -> dict[str, Any]:
-    return {
-        "binarised": or_reason(lambda: _binarised(subject, rows)),
-        "minimality": or_reason(lambda: asdict(checks.minimality(wiring, gates, judged, target))),
-        "hypothesis_tests": or_reason(lambda: _hypothesis_tests(wiring, gates, rows)),
-    }
-
-
 def _binarised(subject: Subject, rows: Encoded) -> dict[str, Any]:
     half = rows.n_pairs // 2
     if not half:
         raise InputError("binarising needs a pair to train on and another to judge by, got 1")
     train, judge = rows.select(torch.arange(half)), rows.select(torch.arange(half, rows.n_pairs))
     return asdict(checks.binarise(subject, train, judge))
+
+
+def _minimality(
+    circuit: Circuit, model: "Model", rows: Encoded, text: "Tokens | None"
+) -> dict[str, Any]:
+    """Close each unit alone, what is removed frozen in all the ways that the search froze it."""
+    config = PruneConfig.of(circuit.document.provenance.settings)
+    (wiring, gates), bank = circuit.wiring(model), bank_of_search(model, text, config)
+    views = replace(wiring, ablation=replace(wiring.ablation, bank=bank)).views()
+    return asdict(checks.minimality(views, gates, rows, circuit.document.target_loss))
 
 
 def _hypothesis_tests(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.assemble import CHANCE, Finding, assemble
-from wirework.circuits.bank import bank_of
+from wirework.circuits.bank import bank_of_search
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise, ranking
 from wirework.circuits.edges import count_edges
 from wirework.circuits.masks import learn_masks
-from wirework.circuits.means import means_for, text_of
+from wirework.circuits.means import means_for
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
 from wirework.circuits.search_folder import (
@@ -121,9 +121,7 @@ class Hunt:
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         means = means_for(model, data, config.mean_batches)
         ablation = Ablation.of(model.transformer, means, tie_qk=config.tie_qk)
-        if config.ablation == "resample":
-            bank = bank_of(model, text_of(model, data), seed=1 + config.seed)
-            ablation = replace(ablation, bank=bank)
+        ablation = replace(ablation, bank=bank_of_search(model, data, config))
         if not config.anyway:
             check_target(ablation, judge, config.target_loss)
         folder = None if search is None else open_search(Path(search), model, task, config)

@@ -56,13 +56,14 @@ def validate(
 
     Raises:
         InputError: the circuit is of another model, the task does not fit it, none of its pairs is
-            left, which pairs were used to find the circuit cannot be told, `runs` is below 0, or
-            `short` is to make runs.
+            left, which pairs were used to find the circuit cannot be told, `runs` is below 0,
+            `short` is to make runs, or there is no text for them.
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
     _check_runs(short, runs)
     model = model_of(circuit) if model is None else model
+    data = text_of(model, data) if runs else data  # told before all the rest is done
     pairs = pairs_of(circuit.document, model, task)
     about = {
         "task": (task or pairs.whole).name,

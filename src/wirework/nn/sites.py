@@ -5,6 +5,7 @@ to whoever records it. Nothing else in the library reaches into a forward pass. 
 the released artefacts of Gao et al. 2025: `3.mlp.post_act` is the module `blocks.3.mlp.post_act`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -40,12 +41,12 @@ class Site(nn.Module):
 
     @property
     def rests(self) -> bool:
-        """Whether the first edit gives means, so that what comes in is not needed."""
+        """Whether the first edit replaces all nodes, so that what comes in is not needed."""
         first = self.edits[0] if self.edits else None
-        return isinstance(first, MeanAblation) and first.constant
+        return isinstance(first, NodeAblation) and first.constant
 
     def at_rest(self, like: Tensor) -> Tensor:
-        """Return (B, T, width) where the first edit gives means: what would come in is not needed.
+        """Return (B, T, width) where the site rests: what would come in is not needed.
 
         Args:
             like: (B, T, ...), for the shape, dtype and device.
@@ -151,7 +152,27 @@ def mean_ablation(gates: Tensor, mean: Tensor, closed: bool | None = None) -> Ed
     return MeanAblation(gates.to(mean.dtype), mean, closed)
 
 
-class MeanAblation:
+class NodeAblation(ABC):
+    """An edit that puts the nodes outside its gates at something else than what comes in.
+
+    Args:
+        gates: (N,) or (R, N).
+        closed: as `mean_ablation` takes it.
+    """
+
+    def __init__(self, gates: Tensor, closed: bool | None) -> None:
+        self.gates = gates
+        if closed is None:
+            closed = not gates.requires_grad and not bool(gates.any())
+        self.constant = closed
+        """Whether what comes in does not matter at all."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (B, T, N) with the nodes outside the gates replaced."""
+
+
+class MeanAblation(NodeAblation):
     """The edit that `mean_ablation` returns.
 
     Args:
@@ -161,12 +182,8 @@ class MeanAblation:
     """
 
     def __init__(self, gates: Tensor, mean: Tensor, closed: bool | None = None) -> None:
-        self.gates = gates
+        super().__init__(gates, closed)
         self.rest = (1 - gates) * mean
-        if closed is None:
-            closed = not gates.requires_grad and not bool(gates.any())
-        self.constant = closed
-        """Whether it gives the mean whatever comes in."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (B, T, N) with the nodes outside the gates at their mean."""
@@ -180,7 +197,7 @@ class MeanAblation:
         return (parted * gates[:, None, None] + rest[:, None, None]).flatten(0, 1)
 
 
-class ResampleAblation(MeanAblation):
+class ResampleAblation(NodeAblation):
     """The edit that puts removed nodes at their value at random tokens, drawn at each call.
 
     All channels come from one token; sequences and positions draw apart, masks draw the same.
@@ -197,7 +214,7 @@ class ResampleAblation(MeanAblation):
     def __init__(
         self, gates: Tensor, values: Tensor, dice: torch.Generator, closed: bool | None = None
     ) -> None:
-        super().__init__(gates, values[0], closed)
+        super().__init__(gates, closed)
         self.values = values
         self.dice = dice
 
@@ -211,7 +228,7 @@ class ResampleAblation(MeanAblation):
 
 
 def all_at_rest(sublayer: nn.Module, last: Site) -> bool:
-    """Whether a sublayer writes its means whatever it reads, and nobody watches it do so.
+    """Whether a sublayer writes the same whatever it reads, and nobody watches it do so.
 
     Then nothing of it needs to be computed but its last site: circuits are small, and most
     sublayers have no node in them.
@@ -221,6 +238,6 @@ def all_at_rest(sublayer: nn.Module, last: Site) -> bool:
     for part in sublayer.modules():
         edits = part.edits if isinstance(part, Site) and part is not last else ()
         watched = part._forward_hooks or part._forward_pre_hooks
-        if watched or not all(isinstance(edit, MeanAblation) for edit in edits):
+        if watched or not all(isinstance(edit, NodeAblation) for edit in edits):
             return False
     return True

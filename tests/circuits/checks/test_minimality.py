@@ -10,19 +10,19 @@ from wirework.tasks import Encoded
 
 def test_the_planted_circuit_is_minimal(wired_ablation, planted_gates, idle_gates, quotes) -> None:
     own = float(wired_ablation.losses(planted_gates[None], quotes)[0])
-    found = minimality(wired_ablation, planted_gates, quotes, own + 0.02)
+    found = minimality([wired_ablation], planted_gates, quotes, own + 0.02)
     assert found.circuit == pytest.approx(own)
     assert found.minimal
     assert found.n_removable == 0
     assert len(found.losses) == 5
-    more = minimality(wired_ablation, idle_gates, quotes, own + 0.02)
+    more = minimality([wired_ablation], idle_gates, quotes, own + 0.02)
     assert not more.minimal
     assert more.n_removable == 1
     assert more.losses[-1] == pytest.approx(own, abs=1e-6)
 
 
 def test_losses_are_those_one_at_a_time(ablation: Ablation, some_gates, rows: Encoded) -> None:
-    found = minimality(ablation, some_gates, rows, 0.0)
+    found = minimality([ablation], some_gates, rows, 0.0)
     for place, unit in list(enumerate(some_gates.nonzero().flatten().tolist()))[::7]:
         less = some_gates.clone()
         less[unit] = 0
@@ -47,4 +47,4 @@ def test_no_number_is_an_error(wired_ablation: Ablation, planted_gates, quotes: 
     nans = {name: torch.full_like(mean, torch.nan) for name, mean in wired_ablation.means.items()}
     sick = Ablation.of(wired_ablation.transformer, nans)
     with pytest.raises(InputError, match="the circuit's loss is nan"):
-        minimality(sick, planted_gates, quotes, 0.1)
+        minimality([sick], planted_gates, quotes, 0.1)

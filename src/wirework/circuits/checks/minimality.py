@@ -3,6 +3,7 @@
 Shapes: R masks, U units (nodes, or edges), u of them in the circuit, P pairs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,20 +21,20 @@ class Minimality:
     """What the loss becomes when one unit goes."""
 
     circuit: float
-    """Task loss in nats of the circuit whole."""
+    """Task loss in nats of the circuit whole, the highest of all ways to freeze."""
     losses: tuple[float, ...]
-    """(u,) with one unit gone, units in the order of the mask."""
+    """(u,) with one unit gone, units in the order of the mask; again the highest."""
     n_removable: int
     """How many units can go alone within the target."""
     minimal: bool | None
     """Whether that is none; None for a circuit that does not reach the target itself."""
 
 
-def minimality(gated: Gated, gates: Tensor, rows: Encoded, target: float) -> Minimality:
+def minimality(views: Sequence[Gated], gates: Tensor, rows: Encoded, target: float) -> Minimality:
     """Remove each unit of a circuit alone.
 
     Args:
-        gated: an `Ablation`, or any other model under masks.
+        views: the model under masks, in each of the ways to freeze in which the target must be met.
         gates: (U,) the circuit, 1 where a unit is kept.
         rows: a task.
         target: task loss in nats, reached on these rows: above it nothing can be said.
@@ -43,11 +44,16 @@ def minimality(gated: Gated, gates: Tensor, rows: Encoded, target: float) -> Min
     """
     if not gates.any():
         raise InputError("nothing can go from a circuit without nodes")
-    own = finite(float(gated.losses(gates[None], rows)[0]), "the circuit's loss")
+
+    def highest(masks: Tensor) -> list[float]:
+        losses: Tensor = torch.stack([view.losses(masks, rows) for view in views]).amax(0)
+        return losses.tolist()
+
+    own = finite(highest(gates[None])[0], "the circuit's loss")
     losses = [
         finite(loss, "a loss with one unit gone")
         for part in torch.split(gates.nonzero().flatten(), _MASKS)
-        for loss in gated.losses(without_each(gates, part), rows).tolist()
+        for loss in highest(without_each(gates, part))
     ]
     removable = sum(loss <= target for loss in losses)
     return Minimality(own, tuple(losses), removable, removable == 0 if own <= target else None)
