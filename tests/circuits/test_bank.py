@@ -58,7 +58,7 @@ def test_all_nodes_kept_is_the_model(drawn: Ablation, rows: Encoded) -> None:
 def test_a_target_must_be_met_both_ways(drawn: Ablation, rows: Encoded) -> None:
     gates = torch.ones(drawn.size)
     gates[::3] = 0
-    plain, resampled = drawn.views()
+    resampled, plain = drawn.views()
     losses = [float(view.losses(gates[None], rows)) for view in (plain, resampled)]
     low, high = sorted(losses)
     assert high > low + 1e-3

@@ -111,7 +111,10 @@ class Masks(ABC):
         return all(view._within(gates, rows, target) for view in self.views())
 
     def views(self) -> "tuple[Masks, ...]":
-        """Return the same gates with each of the ways to freeze in which a target must be met."""
+        """Return the same gates with each of the ways to freeze in which a target must be met.
+
+        The hardest comes first, so that most masks fail before the others are looked at.
+        """
         return (self,)
 
     def _within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
@@ -195,9 +198,13 @@ class Ablation(Masks):
         """Return the same with a gate for each node."""
         return replace(self, tie=None)
 
+    def at_means(self) -> "Ablation":
+        """Return the same with removed nodes frozen at their means, bank or not."""
+        return replace(self, bank=None)
+
     def views(self) -> "tuple[Ablation, ...]":
-        """Return this with the means and, where there is a bank, with that."""
-        return (self,) if self.bank is None else (replace(self, bank=None), self)
+        """Return this, with the bank if there is one, and then also with the means."""
+        return (self,) if self.bank is None else (self, self.at_means())
 
     def nodes(self, gates: Tensor) -> Tensor:
         """Return the nodes' part (..., N) of gates (..., G)."""

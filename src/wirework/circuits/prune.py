@@ -153,7 +153,7 @@ class Hunt:
             on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * place / len(best))
         wiring, gates, score = min(circuits, key=lambda one: _size(one[0], one[1]))
         found = Finding(
-            wiring=wiring.views()[0],
+            wiring=replace(wiring, ablation=wiring.ablation.at_means()),
             gates=gates,
             score=self.ablation.nodes(score),
             target=config.target_loss,
@@ -247,7 +247,7 @@ def _contest(ablation: Ablation, train: Encoded, judge: Encoded, config: PruneCo
 def score_gates(ablation: Ablation, rows: Encoded, method: str, seed: int) -> Tensor:
     """Return the score (G,) of each gate: the highest of its nodes, on some of the rows."""
     few = rows.select(torch.arange(min(rows.n_pairs, _SCORE_PAIRS)))
-    score = score_nodes(ablation.untied().views()[0], few, method, seed)
+    score = score_nodes(ablation.untied().at_means(), few, method, seed)
     if ablation.tie is None:
         return score
     least = torch.full((ablation.size,), -torch.inf, device=score.device)
