@@ -81,6 +81,7 @@ def prune(
     out: Path,
     all: Annotated[bool, Parameter(negative="")] = False,
     whole: Annotated[bool, Parameter(negative="")] = False,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
     settings: Annotated[PruneConfig, Settings] = PruneConfig(),
     corpus: str | None = None,
     json: Json = False,
@@ -94,11 +95,14 @@ def prune(
             command goes on with after a stop; with --all, the folder of all of them.
         all: Find a circuit for every built-in behaviour that the model can do.
         whole: Validate as `wirework validate` does, with controls, not in the short form.
+        jobs: With --all: how many behaviours to work on at once, each in a process of its own.
         corpus: Text to measure the means of the nodes on, as `--data.corpus` of train; needed for a
             model that lies in no run.
     """
     if all == (task is not None):
         raise InputError("prune takes either a TASK or --all")
+    if jobs > 1 and not all:
+        raise InputError("--jobs is for --all: the search for one circuit runs in one process")
     from wirework.circuits import check_place, prune_all
     from wirework.circuits import prune as find
     from wirework.circuits import validate as check
@@ -111,7 +115,8 @@ def prune(
     data = None if corpus is None else _tokens(loaded, corpus)
     if task is None:
         tasks = [_task(name) for name in BUILT_IN]
-        _show_all(prune_all(loaded, tasks, out, settings, data=data, whole=whole), json)
+        rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
+        _show_all(rows, json)
         return
     search = out.with_name(f"{out.name}.search")
     pairs = _task(task)

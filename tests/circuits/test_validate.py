@@ -14,6 +14,7 @@ from wirework.circuits.stability import stability
 from wirework.circuits.unseen import Pairs
 from wirework.config import PruneConfig
 from wirework.errors import InputError
+from wirework.files import read_json
 from wirework.model import Model
 from wirework.tasks import Task, load_task
 
@@ -137,6 +138,9 @@ def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
     before = (saved / "circuit.json").stat().st_mtime_ns
     assert prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False) == rows
+    beside = tmp_path / "beside"
+    assert rows == prune_all(wired, [task, other], beside, QUICK, data=corpus, jobs=2)
+    assert read_json(beside / "results.json") == read_json(tmp_path / "results.json")
     assert (saved / "circuit.json").stat().st_mtime_ns == before
     changed = QUICK.model_copy(update={"target_loss": 0.2})
     prune_all(wired, [task], tmp_path, changed, data=corpus, progress=False)

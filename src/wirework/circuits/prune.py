@@ -89,7 +89,7 @@ def prune(
         return hunt.run(lambda share: shown.update(bar, completed=share))
 
 
-def _unheard(_: float) -> None:
+def unheard(_: float) -> None:
     """Tell nobody."""
 
 
@@ -128,7 +128,7 @@ class Hunt:
         contest = _contest(ablation, train, judge, config)
         return cls(model, task, config, parts.judge, ablation, contest, folder)
 
-    def ranked(self, on_progress: Callable[[float], None] = _unheard) -> list[Ranked]:
+    def ranked(self, on_progress: Callable[[float], None] = unheard) -> list[Ranked]:
         """Return what orders the nodes, before any clean-up: the best trials and scores."""
         config = self.config
         if config.finder != "learned":
@@ -137,12 +137,12 @@ class Hunt:
         best = self.contest.best(self.folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
         return best + [self.contest.by_score(method) for method in config.also]
 
-    def run(self, on_progress: Callable[[float], None] = _unheard) -> Circuit:
+    def run(self, on_progress: Callable[[float], None] = unheard) -> Circuit:
         """Search; `on_progress` gets the share of the work that is done."""
         return self.made_of(self.ranked(on_progress), on_progress)
 
     def made_of(
-        self, best: list[Ranked], on_progress: Callable[[float], None] = _unheard
+        self, best: list[Ranked], on_progress: Callable[[float], None] = unheard
     ) -> Circuit:
         """Return the smallest of the whole circuits that these orders of the nodes come to."""
         config, judge = self.config, rows_of(self.judge, self.model)

@@ -5,7 +5,8 @@ Below a folder, task NAME has its circuit in `NAME` and its search in `NAME.sear
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from wirework.circuits.circuit import Circuit, check_place
-from wirework.circuits.prune import Hunt
+from wirework.circuits.prune import Hunt, unheard
 from wirework.circuits.split import fingerprint
 from wirework.circuits.task_table import judged, markdown
 from wirework.circuits.validate import validate
@@ -21,11 +22,14 @@ from wirework.circuits.verdict import WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import read_json, write_bytes, write_json
+from wirework.side_by_side import side_by_side
 from wirework.tasks import Task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
+
+_Row = dict[str, Any]
 
 
 def prune_all(
@@ -36,8 +40,9 @@ def prune_all(
     *,
     data: "Tokens | None" = None,
     whole: bool = False,
+    jobs: int = 1,
     progress: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[_Row]:
     """Find and save the smallest circuit of each task.
 
     A circuit that is there already, of the same model, task and settings, is not searched for
@@ -50,6 +55,9 @@ def prune_all(
         config: None for the defaults.
         data: as for `prune`.
         whole: validate each circuit with searched controls too, which takes longer than to find it.
+        jobs: how many tasks to work on at once, on a CPU, each in a process of its own that holds
+            the model and has its share of the threads. A script that asks for more than one needs
+            `if __name__ == "__main__":`. Sums of other threads may round to another circuit.
         progress: show one bar over all tasks on standard error, and each result as it comes.
 
     Returns:
@@ -60,7 +68,7 @@ def prune_all(
         `results.md` as a table.
 
     Raises:
-        InputError: two tasks share a name, or `out` cannot be written to.
+        InputError: two tasks share a name, `out` cannot be written to, or `jobs` is below 1.
     """
     config, out = config or PruneConfig(), Path(out)
     names = [task.name for task in tasks]
@@ -68,22 +76,37 @@ def prune_all(
         raise InputError(f"tasks must have different names, got {', '.join(names)}")
     for name in names:
         check_place(out / name)
-    rows = []
+    rows: list[_Row] = []
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task("tasks", total=float(len(tasks)))
-        for number, task in enumerate(tasks):
-            shown.update(bar, description=task.name, completed=number)
 
-            def on_progress(share: float, before: int = number) -> None:
-                shown.update(bar, completed=before + share)
+        def tell(done: float) -> None:
+            shown.update(bar, completed=done, description=names[min(int(done), len(names) - 1)])
 
-            row = _one(model, task, out, config, data, whole, on_progress)
+        one = partial(_one, model, out, config, data, whole)
+        found = _in_turn(one, tasks, tell) if jobs == 1 else side_by_side(one, tasks, jobs)
+        for row in found:
             rows.append(row)
-            _write(out, model, config, rows, last=number + 1 == len(tasks))
+            _write(out, model, config, rows, last=len(rows) == len(tasks))
+            tell(len(rows))
             if progress:
                 shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
-        shown.update(bar, completed=len(tasks))
     return rows
+
+
+def _in_turn(
+    one: Callable[[Task, Callable[[float], None]], _Row],
+    tasks: Sequence[Task],
+    tell: Callable[[float], None],
+) -> Iterator[_Row]:
+    """Yield the row of each task, telling how many are done and how much of the next."""
+    for number, task in enumerate(tasks):
+
+        def on_progress(share: float, before: int = number) -> None:
+            tell(before + share)
+
+        on_progress(0)
+        yield one(task, on_progress)
 
 
 def _summary(circuit: Circuit) -> dict[str, Any]:
@@ -95,13 +118,13 @@ def _summary(circuit: Circuit) -> dict[str, Any]:
 
 def _one(
     model: "Model",
-    task: Task,
     out: Path,
     config: PruneConfig,
     data: "Tokens | None",
     whole: bool,
-    on_progress: Callable[[float], None],
-) -> dict[str, Any]:
+    task: Task,
+    on_progress: Callable[[float], None] = unheard,
+) -> _Row:
     folder = out / task.name
     found = _finished(folder, model, task, config)
     if found is None:

@@ -180,6 +180,10 @@ class Tokens:
     def __repr__(self) -> str:
         return f"Tokens({str(self.path)!r}, n_tokens={self.n_tokens:,})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the place on disk."""
+        return type(self), (self.path, False)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Stored type of an id, little-endian uint16 or uint32."""

@@ -1,0 +1,78 @@
+"""Processes side by side; what they do is taken from the standard library, as they import it."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+
+from wirework.errors import InputError
+from wirework.side_by_side import side_by_side
+
+SLEEPERS = """
+import time
+from wirework.side_by_side import side_by_side
+if __name__ == "__main__":
+    for number, _ in enumerate(side_by_side(time.sleep, [0, 0, 100, 100], 2)):
+        print(number, flush=True)
+"""
+
+
+def test_results_come_in_order() -> None:
+    assert list(side_by_side(math.factorial, [5, 3, 4], 2)) == [120, 6, 24]
+    assert not active_children()
+
+
+def test_what_the_work_raises_is_raised_here() -> None:
+    found = side_by_side(math.sqrt, [4.0, -1.0, 9.0], 2)
+    assert next(found) == 2
+    with pytest.raises(ValueError, match="domain"):
+        next(found)
+
+
+def test_leaving_early_ends_what_is_at_work() -> None:
+    found = side_by_side(time.sleep, [0, 100, 100], 2)
+    next(found)
+    found.close()
+    assert not active_children()
+
+
+def test_a_process_that_dies_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"one of 2 processes died.*try fewer jobs"):
+        list(side_by_side(os._exit, [1, 1], 2))
+    with pytest.raises(InputError, match="jobs must be 1 or more, got 0"):
+        list(side_by_side(math.sqrt, [4.0], 0))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as started:
+        assert started.stdout is not None
+        assert [started.stdout.readline().strip() for _ in range(2)] == [b"0", b"1"]
+        workers = _children(started.pid)
+        assert len(workers) >= 2
+        started.send_signal(how)
+        assert started.wait(20) != 0
+    deadline = time.monotonic() + 20
+    while any(map(_runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_runs, workers))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
