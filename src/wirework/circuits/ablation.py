@@ -100,9 +100,6 @@ class Masks(ABC):
     def within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
         """Return whether the task loss under one mask is at most `target` in each of the views.
 
-        Stops at the piece after which the rows still to come cannot bring the mean back, as no
-        row's loss is negative.
-
         Args:
             gates: (G,).
             rows: a task.
@@ -118,13 +115,9 @@ class Masks(ABC):
         return (self,)
 
     def _within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
-        room = target * len(rows.at)
-        for pairs in pieces(rows, 1, EARLY):
-            gaps = self.differences(gates[None], rows.select(pairs))
-            room -= float(pair_losses(gaps.double()).sum())
-            if not room >= 0:  # not a number is no loss within the target
-                return False
-        return True
+        parts = (rows.select(pairs) for pairs in pieces(rows, 1, EARLY))
+        gaps = (self.differences(gates[None], part) for part in parts)
+        return fits((float(pair_losses(gap.double()).sum()) for gap in gaps), target * len(rows.at))
 
     @torch.no_grad()
     def all_differences(self, gates: Tensor, rows: Encoded) -> Tensor:
@@ -238,6 +231,18 @@ def _closed(parts: Iterable[Tensor]) -> list[bool]:
     if any(part.requires_grad for part in parts):
         return [False] * len(parts)
     return torch.stack([part.any() for part in parts]).logical_not().tolist()
+
+
+def fits(losses: Iterable[float], room: float) -> bool:
+    """Return whether losses, none of them negative, add up to at most `room`.
+
+    Takes no more of them after those that are too many already, or not a number.
+    """
+    for loss in losses:
+        room -= loss
+        if not room >= 0:
+            return False
+    return True
 
 
 def pieces(rows: Encoded, trials: int, tokens: int = _TOKENS) -> list[Tensor]:

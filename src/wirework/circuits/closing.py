@@ -5,10 +5,12 @@ changes are computed; what these read under the standing mask is kept.
 Shapes: G gates, B sequences, T tokens, D d_model.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from wirework.circuits.ablation import EARLY, Masks, pieces
+from wirework.circuits.ablation import EARLY, Masks, fits, pieces
 from wirework.tasks import Encoded, pair_losses
 
 _Streams = list[Tensor]
@@ -39,26 +41,29 @@ class Closing:
         ]
 
     def close(self, places: Tensor) -> bool:
-        """Close the gates at these places (int64) if the target is still met; tell whether it is.
-
-        Stops at the piece of the rows after which those to come cannot bring the mean back, as no
-        row's loss is negative.
-        """
+        """Close the gates at these places (int64) if the target is still met; tell whether."""
         first = int(self._layers[places.cpu()].min())
         gates = self.gates.clone()
         gates[places] = 0
-        streams = []
+        streams: list[list[_Streams]] = []
         for view, known in zip(self._views, self._streams, strict=True):
-            room, found = self._room, []
-            for part, before in zip(self._parts, known, strict=True):
-                loss, after = self._run(view, gates, part, (first, before[first]))
-                found.append([*before[:first], *after])
-                room -= loss
-                if not room >= 0:  # not a number is no loss within the target
-                    return False
-            streams.append(found)
+            streams.append([])
+            if not fits(self._losses(view, gates, known, first, streams[-1]), self._room):
+                return False
         self.gates, self._streams = gates, streams
         return True
+
+    def _losses(
+        self, view: Masks, gates: Tensor, known: list[_Streams], first: int, found: list[_Streams]
+    ) -> Iterator[float]:
+        """Yield the loss of each part of the rows, computed from layer `first` on.
+
+        What the blocks read is appended to `found`, taken from `known` below that layer.
+        """
+        for part, before in zip(self._parts, known, strict=True):
+            loss, after = self._run(view, gates, part, (first, before[first]))
+            found.append([*before[:first], *after])
+            yield loss
 
     @torch.no_grad()
     def _run(
