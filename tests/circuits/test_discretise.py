@@ -69,3 +69,11 @@ def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
     assert left(20, 257) == [20]
     assert left(900, 1800, 1801) == [900, 1800]
     assert left(2500) == [2500]
+
+
+def test_what_misses_the_target_is_left_alone(planted) -> None:
+    ablation, rows = planted
+    some = torch.ones(ablation.space.size)
+    some[: ablation.space.size // 2] = 0
+    assert float(ablation.losses(some[None], rows)) > 0.15
+    assert torch.equal(clean_up(ablation, some, rows, 0.15), some)

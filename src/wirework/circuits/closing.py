@@ -36,9 +36,12 @@ class Closing:
         self._views = masks.views()
         self._parts = [rows.select(pairs) for pairs in pieces(rows, 1, EARLY)]
         self._room = target * len(rows.at)
-        self._streams = [
-            [self._run(view, gates, part, None)[1] for part in self._parts] for view in self._views
+        runs = [
+            [self._run(view, gates, part, None) for part in self._parts] for view in self._views
         ]
+        self._streams = [[streams for _, streams in run] for run in runs]
+        self.reached = all(fits((loss for loss, _ in run), self._room) for run in runs)
+        """Whether the mask to begin with reaches the target."""
 
     def close(self, places: Tensor) -> bool:
         """Close the gates at these places (int64) if the target is still met; tell whether."""

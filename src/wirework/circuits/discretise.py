@@ -99,7 +99,7 @@ def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tenso
 
     Args:
         masks: the model and what its gates stand for.
-        gates: (G,) of a circuit that reaches the target.
+        gates: (G,) of a circuit; one that does not reach the target is returned as it is.
         rows: the task's pairs to judge by.
         target: task loss in nats.
 
@@ -108,6 +108,8 @@ def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tenso
     """
     with frozen(masks.transformer):
         closing = Closing(masks, gates, rows, target)
+        if not closing.reached:
+            return gates
         for cost in (_cost_by_gradient, _cost_by_removal):
             while len(kept := closing.gates.nonzero().flatten()):
                 if cost is _cost_by_removal and len(kept) > _FEW:
