@@ -386,11 +386,11 @@ class PruneConfig(Config):
     stop_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5)
     """Shares of the steps at which a trial stops whose circuit is larger than that of half of the
     trials that came there; none: every trial runs to its end. Ours."""
-    finalists: Count = 2
-    """How many of the best trials are made into whole circuits; the smallest of them wins."""
+    finalists: Count = 4
+    """How many of the best trials are cleaned up; the smallest is then merged with the others."""
     also: tuple[Score, ...] = ("atp_star",)
-    """Scores whose order is made into a circuit beside the finalists: the clean-up ends in another
-    local minimum from each. Ours."""
+    """Scores whose order is cleaned up beside the finalists': the clean-up ends in another local
+    minimum from each. Ours."""
     batch_pairs: Count = 32
     """Task pairs per step, two sequences each; the paper uses 64."""
     eval_pairs: Count = 128

@@ -7,7 +7,7 @@ another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -19,9 +19,9 @@ from wirework.circuits.assemble import CHANCE, Finding, assemble
 from wirework.circuits.bank import bank_of_search
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise, ranking
-from wirework.circuits.edges import count_edges
 from wirework.circuits.masks import learn_masks
 from wirework.circuits.means import means_for
+from wirework.circuits.merging import Size, cleaned_and_merged, size_of
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
 from wirework.circuits.search_folder import (
@@ -144,24 +144,40 @@ class Hunt:
     def made_of(
         self, best: list[Ranked], on_progress: Callable[[float], None] = unheard
     ) -> Circuit:
-        """Return the smallest of the whole circuits that these orders of the nodes come to."""
+        """Return the smallest circuit that these orders of the nodes come to."""
         config, judge = self.config, rows_of(self.judge, self.model)
-        target, circuits = config.target_loss, []
-        masks = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
-        for place, (trial, gates) in enumerate(worth_it(best, masks), 1):
-            circuits.append(_circuit(self.ablation, trial, gates, judge, config))
-            on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * place / len(best))
-        wiring, gates, score = min(circuits, key=lambda one: _size(one[0], one[1]))
+        nodes, trial = self._smallest(best, judge, on_progress)
+        wiring, gates = _wired(self.ablation, nodes, judge, config)
         found = Finding(
             wiring=replace(wiring, ablation=wiring.ablation.at_means()),
             gates=gates,
-            score=self.ablation.nodes(score),
+            score=self.ablation.nodes(trial.tau),
             target=config.target_loss,
             finder="learned_pruning" if config.finder == "learned" else config.finder,
             settings=config.model_dump(mode="json"),
             seed=config.seed,
         )
         return assemble(self.model, self.task, self.judge, found)
+
+    def _smallest(
+        self, best: list[Ranked], judge: Encoded, on_progress: Callable[[float], None]
+    ) -> tuple[Tensor, Ranked]:
+        """Return the nodes, as gates (G,), that these orders come to, and the order they had."""
+        target = self.config.target_loss
+        found = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
+        chosen = worth_it(best, found)
+        masks = [mask for _, mask in chosen]
+
+        def on_done(share: float) -> None:
+            on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * share)
+
+        if self.config.clean_up:
+            nodes, which = cleaned_and_merged(self.ablation, masks, judge, target, on_done)
+        else:
+            sizes = [size_of(self.ablation, mask) for mask in masks]
+            which = sizes.index(min(sizes))
+            nodes = masks[which]
+        return nodes, chosen[which][0]
 
 
 def _check_batch(train: Task, batch_pairs: int) -> None:
@@ -188,30 +204,15 @@ def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tens
     return [(one, mask) for one, mask, size in pairs if size <= most]
 
 
-def _circuit(
-    ablation: Ablation, best: Ranked, gates: Tensor, judge: Encoded, config: PruneConfig
-) -> tuple[Wiring, Tensor, Tensor]:
-    """Return the nodes, the gates of nodes and edges, and the score that a trial comes to.
-
-    Args:
-        ablation: the model and what its gates stand for.
-        best: the trial.
-        gates: (G,), what bisection left of it.
-        judge: the pairs to judge by.
-        config: its target, and what is cleaned up.
-    """
-    if config.clean_up:
-        gates = clean_up(ablation, gates, judge, config.target_loss)
-    wiring = Wiring.of(ablation, ablation.nodes(gates))
+def _wired(
+    ablation: Ablation, nodes: Tensor, judge: Encoded, config: PruneConfig
+) -> tuple[Wiring, Tensor]:
+    """Return a circuit (G,) as nodes and edges with their gates, idle edges and nodes left out."""
+    wiring = Wiring.of(ablation, ablation.nodes(nodes))
     gates = torch.ones(wiring.size)
     if config.prune_edges:
         gates = clean_up(wiring, gates, judge, config.target_loss)
-    return *wiring.reduced(gates), best.tau
-
-
-def _size(wiring: Wiring, gates: Tensor) -> tuple[int, int]:
-    """Return edges and nodes of a circuit all of whose nodes are kept."""
-    return int(gates.sum()) - wiring.n_nodes, wiring.n_nodes
+    return wiring.reduced(gates)
 
 
 def check_target(ablation: Ablation, rows: Encoded, target: float) -> None:
@@ -310,16 +311,9 @@ class _Contest:
         )
         return {place: Ranked(*self._size(taus[place]), taus[place]) for place in left}
 
-    def _size(self, tau: Tensor) -> "_Size":
+    def _size(self, tau: Tensor) -> Size:
         """Return the size of the circuit that a trial's masks give."""
-        gates = discretise(self.ablation, tau, self.quick, self.target)
-        kept = self.ablation.space.locate(self.ablation.nodes(gates).nonzero().flatten())
-        return _Size(count_edges(self.ablation.transformer, kept), len(kept))
-
-
-class _Size(NamedTuple):
-    edges: int
-    nodes: int
+        return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
 
 
 def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:
