@@ -2,9 +2,9 @@
 
     python benchmarks/search_cost.py runs/twenty single_double_quote bracket_counting for_while
 
-Both draw from the same ranges and train masks for the same number of steps on the same pairs. Of the
-independent trials the smallest is cleaned up, or, *merged*, as many as ours, which are then merged
-as ours are. Cost: CPU seconds of this process on one thread, of all that a row needs.
+Both draw from the same ranges and train masks for the same number of steps on the same pairs. Of
+the independent trials the smallest is cleaned up, or, *merged*, as many as of ours, which are then
+merged as ours are. Cost: CPU seconds of this process on one thread, of all that a row needs.
 """
 
 import argparse
@@ -41,7 +41,8 @@ def main() -> None:
             ("independent", "independent, merged", "ours"), (*independent, ours), strict=True
         )
         for title, one in rows:
-            beside = f"{one.edges / ours.edges:.2f} times our edges, {one.seconds / ours.seconds:.1f} our seconds"
+            edges, seconds = one.edges / ours.edges, one.seconds / ours.seconds
+            beside = f"{edges:.2f} times our edges, {seconds:.1f} times our seconds"
             print(
                 f"{name:28} {title:20} {one.nodes:5} {one.edges:5} {one.seconds:8.1f}  {beside}",
                 flush=True,
