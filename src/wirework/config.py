@@ -375,6 +375,9 @@ class PruneConfig(Config):
     ablation: Literal["mean", "resample"] = "mean"
     """What a removed node is put at: its mean (sec. 2.2), or its values at random tokens of the
     training text, others at each step (App. E). The target must then be met both ways. Ours."""
+    draws: Count = 3
+    """With `ablation="resample"`: draws of such values, in each of which the target must be met. Of
+    a single one a clean-up keeps what happens to help."""
     trials: Count = 8
     """Settings tried, each a full learned pruning; the smallest circuit wins. The paper: 256."""
     sampler: Literal["tpe", "random"] = "tpe"

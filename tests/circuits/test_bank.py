@@ -68,6 +68,16 @@ def test_a_target_must_be_met_both_ways(drawn: Ablation, rows: Encoded) -> None:
     assert drawn.within(gates, rows, high + 1e-3)
 
 
+def test_a_target_must_be_met_in_each_draw(drawn: Ablation, rows: Encoded) -> None:
+    gates = torch.ones(drawn.size)
+    gates[::3] = 0
+    three = replace(drawn, draws=3)
+    losses = [float(view.losses(gates[None], rows)) for view in three.views()]
+    assert len(set(losses)) == 4
+    assert three.within(gates, rows, max(losses) + 1e-3)
+    assert not three.within(gates, rows, max(losses) - 1e-3)
+
+
 def test_its_draws_are_like_those_of_the_check(drawn: Ablation, rows: Encoded) -> None:
     gates = torch.ones(drawn.size)
     gates[: drawn.size // 2] = 0

@@ -139,7 +139,8 @@ class Masks(ABC):
 class Ablation(Masks):
     """Masks over the nodes of a transformer; a removed node is frozen at its mean.
 
-    With a bank it takes values of training text instead, and a target must be met both ways.
+    With a bank it takes values of training text instead, and a target must be met in each of a few
+    draws of them and with the means.
     """
 
     transformer: Transformer
@@ -152,6 +153,8 @@ class Ablation(Masks):
     """Values to draw from; None to freeze at the means."""
     draw: int = 0
     """Which draw of them: the same one gives the same values."""
+    draws: int = 1
+    """In how many of them, from the first on, a target must be met."""
 
     @classmethod
     def of(
@@ -196,8 +199,9 @@ class Ablation(Masks):
         return replace(self, bank=None)
 
     def views(self) -> "tuple[Ablation, ...]":
-        """Return this, with the bank if there is one, and then also with the means."""
-        return (self,) if self.bank is None else (self, self.at_means())
+        """Return this with each of the draws, if there is a bank, and with the means."""
+        drawn = () if self.bank is None else range(self.draws)
+        return (*(replace(self, draw=draw) for draw in drawn), self.at_means())
 
     def nodes(self, gates: Tensor) -> Tensor:
         """Return the nodes' part (..., N) of gates (..., G)."""

@@ -122,7 +122,8 @@ def _minimality(
     """Close each unit alone, what is removed frozen in all the ways that the search froze it."""
     config = PruneConfig.of(circuit.document.provenance.settings)
     (wiring, gates), bank = circuit.wiring(model), bank_of_search(model, text, config)
-    views = replace(wiring, ablation=replace(wiring.ablation, bank=bank)).views()
+    ablation = replace(wiring.ablation, bank=bank, draws=config.draws)
+    views = replace(wiring, ablation=ablation).views()
     return asdict(checks.minimality(views, gates, rows, circuit.document.target_loss))
 
 

@@ -85,7 +85,8 @@ def learn_masks(
     with frozen(ablation.transformer):
         for step in range(1, steps + 1):
             pairs = torch.randperm(rows.n_pairs, generator=dice)[:batch_pairs]
-            gradient = _gradient(replace(ablation, draw=step), rows.select(pairs), tau, columns)
+            drawn = replace(ablation, draw=ablation.draws + step)  # none that will judge the masks
+            gradient = _gradient(drawn, rows.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
             _adamw_(tau, gradient, first, second, columns, rate, step)
             tau.clamp_(-1, 1)

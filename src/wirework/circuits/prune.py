@@ -121,7 +121,7 @@ class Hunt:
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         means = means_for(model, data, config.mean_batches)
         ablation = Ablation.of(model.transformer, means, tie_qk=config.tie_qk)
-        ablation = replace(ablation, bank=bank_of_search(model, data, config))
+        ablation = replace(ablation, bank=bank_of_search(model, data, config), draws=config.draws)
         if not config.anyway:
             check_target(ablation, judge, config.target_loss)
         folder = None if search is None else open_search(Path(search), model, task, config)
