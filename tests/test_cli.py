@@ -178,7 +178,7 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     quick = ["--target-loss", "9", "--trials", "1", "--steps", "1", "--eval-pairs", "8"]
     out = tmp_path / "quote"
     words = ["prune", model_folder, "single_double_quote", "--out", out, *quick, "--json"]
-    refuses(*words, says="no node means", cwd=tmp_path)
+    refuses(*words, says="no training text", cwd=tmp_path)
     result = run(*words, "--corpus", corpus, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)

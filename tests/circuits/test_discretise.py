@@ -3,6 +3,7 @@ import torch
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation, clean_up, discretise, node_means
+from wirework.circuits.ablation import Masks
 from wirework.circuits.discretise import best_nodes, ranking, smallest_count
 from wirework.circuits.prune import worth_it
 from wirework.circuits.search_folder import Ranked
@@ -43,6 +44,22 @@ def test_no_fewer_of_the_best_nodes_reach_the_target(planted) -> None:
     assert torch.equal(gates, best_nodes(rank, [kept])[0])
     losses = ablation.losses(best_nodes(rank, [kept, kept - 1]), rows)
     assert losses[0] <= 0.15 < losses[1]
+
+
+class Lucky(Masks):
+    """Reaches the target with 164 gates alone, as masks that learned nonsense may."""
+
+    size = 1000  # type: ignore[assignment]
+    layers = applied = None  # type: ignore[assignment]
+
+    def within(self, gates: torch.Tensor, rows: Encoded, target: float) -> bool:
+        return int(gates.sum()) in (164, 1000)
+
+
+@pytest.mark.parametrize("guess", [160, 164, 900, None])
+def test_a_guess_that_fails_does_not_hide_what_the_masks_reach(guess: int | None, planted) -> None:
+    score = (torch.arange(1000) < 164).float() - 0.5
+    assert int(discretise(Lucky(), score, planted[1], 0.15, guess).sum()) == 164
 
 
 def test_clean_up_leaves_nothing_that_can_go_alone(planted) -> None:

@@ -38,7 +38,7 @@ def test_saved_means_come_back_for_their_model_only(
     random_model: Model, wired: Model, corpus, tmp_path
 ) -> None:
     home = Model(random_model.transformer, random_model.tokenizer, tmp_path)
-    with pytest.raises(InputError, match=r"no node means .*; give text"):
+    with pytest.raises(InputError, match=r"no training text .*: give text"):
         means_for(home, None, 1)
     means = means_for(home, corpus, 1)
     save_means(tmp_path, means, home)
@@ -73,7 +73,9 @@ def test_a_file_of_another_number_of_batches_is_not_what_was_asked_for(
     save_means(tmp_path, means, home, 2)
     again = means_for(home, None, 2)
     assert all(torch.equal(again[name], mean) for name, mean in means.items())
-    said = "measured on 2 batches, mean_batches is 3, and the corpus cannot be read: no node means"
+    said = (
+        "measured on 2 batches, mean_batches is 3, and the corpus cannot be read: no training text"
+    )
     with pytest.raises(InputError, match=said):
         means_for(home, None, 3)
 

@@ -239,7 +239,7 @@ def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:
 def test_a_model_that_cannot_do_the_task_is_told_so(random_model, wired, task, corpus) -> None:
     with pytest.raises(InputError, match=r"own task loss \d.* does not reach the target 0\.0001"):
         prune(random_model, task, QUICK, target_loss=1e-4, data=corpus, progress=False)
-    with pytest.raises(InputError, match="no node means for this model"):
+    with pytest.raises(InputError, match="no training text for this model"):
         prune(wired, task, QUICK, progress=False)
     with pytest.raises(InputError, match="has 3 pairs, at least 4 are needed"):
         parts_of(task.take(task.pairs[:3]), 128, 0)

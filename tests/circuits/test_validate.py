@@ -72,13 +72,13 @@ def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> No
     parts = (report["resampled"], *report["controls"].values())
     reasons = [part["reason"] for part in parts if "reason" in part]
     assert len(reasons) == 3
-    assert all("no node means for this model" in reason for reason in reasons)
+    assert all("no training text for this model" in reason for reason in reasons)
     assert report["verdict"]["faithful"] is None
     assert report["verdict"]["reasons"][0].startswith("not checked under resampling")
 
 
 def test_runs_are_for_the_whole_report(circuit, wired, task) -> None:
-    with pytest.raises(InputError, match="no node means for this model"):
+    with pytest.raises(InputError, match="no training text for this model"):
         validate(circuit, wired, task, runs=1)
     with pytest.raises(InputError, match="makes no searches: leave out short or the 2 runs"):
         validate(circuit, wired, task, short=True, runs=2)

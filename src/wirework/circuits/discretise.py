@@ -76,17 +76,20 @@ def discretise(
         score: (G,), higher is kept longer.
         rows: the task's pairs to judge by.
         target: task loss in nats.
-        guess: about how many nodes it will be; None for those of positive score.
+        guess: about how many nodes it will be. Those of positive score are tried beside it: where
+            nodes are of no help by themselves, a few more or fewer may miss what these reach.
 
     Returns:
         (G,) float32, 1 kept.
     """
     rank = ranking(score)
-    guess = min(max(1, int((score > 0).sum()) if guess is None else guess), len(rank))
+    own = min(max(1, int((score > 0).sum())), len(rank))
 
     def reaches(count: int) -> bool:
         return masks.within(best_nodes(rank, [count])[0], rows, target)
 
+    if guess is None or (not reaches(guess) and reaches(own)):
+        guess = own
     return best_nodes(rank, [smallest_count(reaches, len(rank), guess)])[0]
 
 

@@ -156,8 +156,9 @@ def run_tokens(model: "Model") -> "Tokens":
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
         raise InputError(
-            "no node means for this model: it has no means.safetensors and lies in no run; "
-            "give text it was trained on (--corpus; from Python, data=prepare(config.data).train)"
+            "no training text for this model, which lies in no run, and means of its nodes "
+            "or their values need it: give text (--corpus; from Python, "
+            "data=prepare(config.data).train)"
         )
     data = prepare(TrainConfig.load(settings).data)
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint

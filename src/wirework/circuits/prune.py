@@ -5,6 +5,7 @@ another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ from wirework.circuits.split import parts_of
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
 from wirework.errors import InputError
+from wirework.files import locked
 from wirework.tasks import Encoded, Task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -134,7 +136,8 @@ class Hunt:
         if config.finder != "learned":
             return [self.contest.by_score(config.finder)]
         steps = config.trials * config.steps
-        best = self.contest.best(self.folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
+        with _held(self.folder):
+            best = self.contest.best(self.folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
         return best + [self.contest.by_score(method) for method in config.also]
 
     def run(self, on_progress: Callable[[float], None] = unheard) -> Circuit:
@@ -178,6 +181,11 @@ class Hunt:
             which = sizes.index(min(sizes))
             nodes = masks[which]
         return nodes, chosen[which][0]
+
+
+def _held(folder: Path | None) -> AbstractContextManager[None]:
+    """Keep other processes out of a search's folder for a `with` block."""
+    return nullcontext() if folder is None else locked(folder / "lock", f"the search in {folder}")
 
 
 def _check_batch(train: Task, batch_pairs: int) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
+from wirework.circuits.bank import bank_of_search
 from wirework.circuits.circuit import Circuit, check_place
+from wirework.circuits.means import means_for
 from wirework.circuits.prune import Hunt, unheard
 from wirework.circuits.split import fingerprint
 from wirework.circuits.task_table import judged, markdown
@@ -68,7 +70,8 @@ def prune_all(
         `results.md` as a table.
 
     Raises:
-        InputError: two tasks share a name, `out` cannot be written to, or `jobs` is below 1.
+        InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, or there
+            is no text to measure means or take values from.
     """
     config, out = config or PruneConfig(), Path(out)
     names = [task.name for task in tasks]
@@ -76,6 +79,8 @@ def prune_all(
         raise InputError(f"tasks must have different names, got {', '.join(names)}")
     for name in names:
         check_place(out / name)
+    means_for(model, data, config.mean_batches)  # what no task can do without is told at once
+    bank_of_search(model, data, config)
     rows: list[_Row] = []
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task("tasks", total=float(len(tasks)))
