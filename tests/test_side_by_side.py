@@ -15,9 +15,10 @@ from wirework.errors import InputError
 from wirework.side_by_side import side_by_side
 
 SLEEPERS = """
-import time
+import signal, time
 from wirework.side_by_side import side_by_side
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored here
     for number, _ in enumerate(side_by_side(time.sleep, [0, 0, 100, 100], 2)):
         print(number, flush=True)
 """

@@ -158,11 +158,12 @@ def test_progress_goes_to_standard_error(
 # Killed, stopped, resumed.
 
 CODE = """
-import sys
+import signal, sys
 from pathlib import Path
 from wirework.config import DataConfig
 from wirework.data import prepare, tokenise
 tokenise.CHUNK_BYTES, tokenise.RECORD_SECONDS = 3000, 0.0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored here
 prepare(DataConfig.of({**SETTINGS, "corpus": sys.argv[1]}), Path(sys.argv[2]), progress=False)
 """
 

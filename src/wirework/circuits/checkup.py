@@ -52,9 +52,8 @@ def checkup(
     if pairs.judge is not None:
         report["judged"] = losses_on(wiring, gates, rows_of(pairs.judge, model), circuit)
     report["held_out"] = losses_on(wiring, gates, rows, circuit)
-    again = rephrased(pairs.unseen, 0)
     report["rephrased"] = or_reason(
-        lambda: losses_on(wiring, gates, rows_of(_fitting(again, model), model), circuit)
+        lambda: losses_on(wiring, gates, rows_of(_rephrased(pairs.unseen, model), model), circuit)
     )
     report["resampled"] = or_reason(lambda: _resampled(subject, few, text_of(model, text), model))
     report["interchange"] = asdict(checks.interchange(subject, few))
@@ -154,5 +153,5 @@ def _resampled(subject: Subject, rows: Encoded, text: "Tokens", model: "Model") 
     }
 
 
-def _fitting(task: Task, model: "Model") -> Task:
-    return task.fitted(tokenizer_of(model), model.config.n_ctx)
+def _rephrased(task: Task, model: "Model") -> Task:
+    return rephrased(task, 0).fitted(tokenizer_of(model), model.config.n_ctx)

@@ -196,6 +196,16 @@ def _check_batch(train: Task, batch_pairs: int) -> None:
         )
 
 
+def unrefused(config: PruneConfig, task: Task) -> PruneConfig:
+    """Return the settings with which a search on a task is made whatever comes of it.
+
+    It goes on above the target, and a batch has no more pairs than there are to train on.
+    """
+    most = len(parts_of(task, config.eval_pairs, config.seed).train.pairs)
+    changes = {"anyway": True, "batch_pairs": min(config.batch_pairs, most)}
+    return config.model_copy(update=changes)
+
+
 def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tensor]]:
     """Leave out orders of the nodes whose clean-up would take long and hardly win.
 

@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from wirework.circuits.circuit import Circuit
-from wirework.circuits.prune import Hunt
+from wirework.circuits.prune import Hunt, unrefused
 from wirework.config import PruneConfig
 from wirework.tasks import Task, rephrased
 
@@ -95,9 +95,9 @@ def _node_ends(circuit: Circuit) -> list[End]:
 def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int) -> Circuit:
     dice = Random(f"stability {config.seed} {run}")
     some = dice.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
-    pairs = task.take(some)
-    other = config.model_copy(update={"seed": config.seed + 1000 * run, "anyway": True})
-    return Hunt.of(model, rephrased(pairs, run) if run % 2 == 0 else pairs, other, data).run()
+    pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)
+    other = config.model_copy(update={"seed": config.seed + 1000 * run})
+    return Hunt.of(model, pairs, unrefused(other, pairs), data).run()
 
 
 def _overlap(a: set[tuple[End, End]], b: set[tuple[End, End]]) -> float:
