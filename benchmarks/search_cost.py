@@ -3,8 +3,8 @@
     python benchmarks/search_cost.py runs/twenty single_double_quote bracket_counting for_while
 
 Both draw from the same ranges and train masks for the same number of steps on the same pairs. Of
-the independent trials the smallest is cleaned up, or, *merged*, as many as of ours, which are then
-merged as ours are. Cost: CPU seconds of this process on one thread, of all that a row needs.
+the independent trials the smallest is cleaned up, or, *merged*, the `finalists` smallest are, and
+then merged as ours are. Cost: CPU seconds of this process on one thread, of all that a row needs.
 """
 
 import argparse

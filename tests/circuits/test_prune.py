@@ -10,11 +10,11 @@ from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, pr
 from wirework.circuits.circuit import rows_of
 from wirework.circuits.prune import quick_target
 from wirework.circuits.search import Round, n_finished
-from wirework.circuits.search_folder import read_ranked
+from wirework.circuits.search_folder import open_search, read_ranked
 from wirework.circuits.split import parts_of
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import verify_dir, write_json
+from wirework.files import locked, verify_dir, write_json
 from wirework.model import Model
 from wirework.tasks import Encoded, Pair, Task, load_task
 
@@ -277,6 +277,12 @@ def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(
     (folder / "best.safetensors").unlink()
     with pytest.raises(InputError, match=f"delete {folder} to search anew"):
         again()
+
+
+def test_a_search_is_held_by_one_process(wired, task, corpus, tmp_path) -> None:
+    folder = open_search(tmp_path, wired, task, QUICK)
+    with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
+        prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
 
 
 def test_a_batch_needs_as_many_pairs(wired, task, corpus) -> None:

@@ -23,8 +23,8 @@ _TOKENS = 6144
 malloc gives memory back at once and every use pays for fresh pages, 2 to 3 times the cost."""
 
 EARLY = 1536
-"""Tokens of each sequence's part in a pass where a verdict may come after any of them. Losses are
-taken in the same parts, as the values that removed nodes are given are drawn part by part."""
+"""Tokens of one mask in a pass where a verdict may come after any of them. Losses are taken in the
+same parts, as the values that removed nodes are given are drawn part by part."""
 
 
 class Masks(ABC):

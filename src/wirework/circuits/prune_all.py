@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-from wirework.circuits.bank import bank_of_search
 from wirework.circuits.circuit import Circuit, check_place
-from wirework.circuits.means import means_for
+from wirework.circuits.means import means_for, text_of
 from wirework.circuits.prune import Hunt, unheard
 from wirework.circuits.split import fingerprint
 from wirework.circuits.task_table import judged, markdown
@@ -80,7 +79,8 @@ def prune_all(
     for name in names:
         check_place(out / name)
     means_for(model, data, config.mean_batches)  # what no task can do without is told at once
-    bank_of_search(model, data, config)
+    if config.ablation == "resample":
+        text_of(model, data)
     rows: list[_Row] = []
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task("tasks", total=float(len(tasks)))
