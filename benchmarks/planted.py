@@ -17,6 +17,7 @@ from hand_wired import PLANT, Corpus, Planted
 
 from wirework.circuits import METHODS, auroc, find_edges
 from wirework.circuits.prune import Hunt
+from wirework.circuits.resting import Resting
 from wirework.config import PruneConfig
 
 FINDERS = ("learned", *METHODS)
@@ -33,7 +34,8 @@ def main() -> None:
         corpus = Corpus(planted.model.tokenizer, planted.task)
         for finder in FINDERS:
             config = QUICK.model_copy(update={"finder": finder})
-            hunt = Hunt.of(planted.model, planted.task, config, corpus)
+            resting = Resting.of(planted.model, corpus, config)
+            hunt = Hunt.of(planted.model, planted.task, config, resting)
             print(f"{name:14} {finder:20} {report(planted, hunt)}", flush=True)
 
 

@@ -15,6 +15,7 @@ import torch
 
 import wirework as ww
 from wirework.circuits.prune import Hunt
+from wirework.circuits.resting import Resting
 from wirework.config import PruneConfig
 from wirework.model import Model
 from wirework.tasks import Task
@@ -54,7 +55,7 @@ def outcomes(
 ) -> list[Outcome]:
     """Search once; make a circuit of so many of the best trials, for each of the counts."""
     start = time.process_time()
-    hunt = Hunt.of(model, task, config)
+    hunt = Hunt.of(model, task, config, Resting.of(model, None, config))
     ranked = hunt.ranked()
     search = time.process_time() - start
     found = []

@@ -126,6 +126,9 @@ class Provenance(Part):
     settings: dict[str, Any]
     seed: int
     wirework: str
+    means: str = ""
+    """SHA-256 over the training text that was given for the means of the nodes or, where none was,
+    over the means that the model came with."""
 
 
 class Document(Part):

@@ -280,7 +280,7 @@ def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(
 
 
 def test_a_search_is_held_by_one_process(wired, task, corpus, tmp_path) -> None:
-    folder = open_search(tmp_path, wired, task, QUICK)
+    folder = open_search(tmp_path, wired, task, QUICK, corpus.fingerprint)
     with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
         prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
 

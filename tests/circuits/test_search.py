@@ -105,17 +105,18 @@ def test_the_folder_of_a_search_is_of_one_search(
     wired: Model, random_model: Model, task: Task, tmp_path: Path
 ) -> None:
     config = PruneConfig()
-    folder = open_search(tmp_path / "some" / "search", wired, task, config)
+    folder = open_search(tmp_path / "some" / "search", wired, task, config, "text")
     longer = config.model_copy(update={"trials": 99})
-    assert open_search(folder.parent, wired, task, longer) == folder
+    assert open_search(folder.parent, wired, task, longer, "text") == folder
     others = {
-        open_search(folder.parent, random_model, task, config),
-        open_search(folder.parent, wired, task.take(task.pairs[1:]), config),
-        open_search(folder.parent, wired, task, config.model_copy(update={"seed": 3})),
+        open_search(folder.parent, random_model, task, config, "text"),
+        open_search(folder.parent, wired, task.take(task.pairs[1:]), config, "text"),
+        open_search(folder.parent, wired, task, config.model_copy(update={"seed": 3}), "text"),
+        open_search(folder.parent, wired, task, config, "other text"),
     }
-    assert len({folder, *others}) == 4
+    assert len({folder, *others}) == 5
     with pytest.raises(InputError, match="cannot write"):
-        open_search(Path("/proc/search"), wired, task, config)
+        open_search(Path("/proc/search"), wired, task, config, "text")
 
 
 def test_the_best_masks_come_back(tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 from hand_wired.quote_closer import NODES
+from hand_wired.wiring import Corpus
 
 from wirework.circuits import Circuit, prune, prune_all, validate
 from wirework.circuits.checkup import checkup, standard_error
+from wirework.circuits.means import means_for, save_means
 from wirework.circuits.nonsense import nonsense
+from wirework.circuits.search_folder import open_search
 from wirework.circuits.stability import stability
 from wirework.circuits.unseen import Pairs
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.files import locked, read_json
 from wirework.model import Model
 from wirework.tasks import Task, load_task
 
@@ -147,6 +150,35 @@ def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp
     assert (saved / "circuit.json").stat().st_mtime_ns > before
     with pytest.raises(InputError, match="different names"):
         prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
+
+
+def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path) -> None:
+    def written(text: Corpus) -> int:
+        prune_all(wired, [task], tmp_path, QUICK, data=text, progress=False)
+        return (tmp_path / task.name / "circuit.json").stat().st_mtime_ns
+
+    first = written(corpus)
+    assert written(corpus) == first
+    other = Corpus(wired.tokenizer, task.take(task.pairs[:40]))
+    second = written(other)
+    assert second > first
+    assert Circuit.load(tmp_path / task.name).document.provenance.means == other.fingerprint
+    assert len(list((tmp_path / f"{task.name}.search").iterdir())) == 2
+    save_means(tmp_path, means_for(wired, corpus, 1), wired)
+    placed = Model(wired.transformer, wired.tokenizer, tmp_path)
+    times = []
+    for _ in range(2):  # with the means beside the model
+        prune_all(placed, [task], tmp_path, QUICK, progress=False)
+        times.append((tmp_path / task.name / "circuit.json").stat().st_mtime_ns)
+    assert second < times[0] == times[1]
+
+
+def test_a_search_in_use_is_no_fault_of_the_task(wired, task, corpus, tmp_path) -> None:
+    search = tmp_path / f"{task.name}.search"
+    folder = open_search(search, wired, task, QUICK, corpus.fingerprint)
+    with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
+        prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+    assert prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)[0]["n_edges"] == 3
 
 
 def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:

@@ -56,6 +56,8 @@ class Finding:
     """Task loss in nats that was asked for."""
     finder: str
     settings: Mapping[str, Any]
+    origin: str
+    """Where the means are from, see `Resting`."""
     seed: int
     """The one that `parts_of` parted the task by, which `validate` repeats."""
 
@@ -102,6 +104,7 @@ def assemble(model: "Model", whole: Task, judge: Task, found: Finding) -> Circui
             settings=dict(found.settings),
             seed=found.seed,
             wirework=__version__,
+            means=found.origin,
         ),
     )
     resting = {site: mean.detach().float().cpu() for site, mean in means.items()}

@@ -18,6 +18,7 @@ from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.means import text_of
 from wirework.circuits.nonsense import nonsense
 from wirework.circuits.prune import Hunt, unrefused
+from wirework.circuits.resting import Resting
 from wirework.circuits.unseen import Pairs, pairs_of
 from wirework.circuits.verdict import reaches, verdict
 from wirework.config import PruneConfig
@@ -66,7 +67,8 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
         InputError: there can be no search: too few pairs, or a loss that is no number.
     """
     # A nonsense task has at most half of the pairs, which may be fewer than a batch.
-    found = Hunt.of(model, task, unrefused(config, task), text).run()
+    config = unrefused(config, task)
+    found = Hunt.of(model, task, config, Resting.of(model, text, config)).run()
     report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
     about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
     target = found.document.target_loss

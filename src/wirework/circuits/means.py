@@ -202,15 +202,15 @@ def save_means(
     header = {"format": "wirework-means", "fingerprint": model.fingerprint}
     if n_batches is not None:
         header["n_batches"] = str(n_batches)
-    write_bytes(path, save(tensors, {**header, "sha256": _checksum(header, tensors)}))
+    write_bytes(path, save(tensors, {**header, "sha256": means_checksum(tensors, header)}))
 
 
-def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """Return SHA-256 over everything that the file says, as hex."""
-    shapes = [[name, list(tensors[name].shape)] for name in sorted(tensors)]
-    digest = hashlib.sha256(json.dumps([sorted(header.items()), shapes]).encode())
-    for name in sorted(tensors):
-        digest.update(tensors[name].numpy().tobytes())
+def means_checksum(means: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
+    """Return SHA-256 over means, float32 on the CPU, and the header of their file, as hex."""
+    shapes = [[name, list(means[name].shape)] for name in sorted(means)]
+    digest = hashlib.sha256(json.dumps([sorted((header or {}).items()), shapes]).encode())
+    for name in sorted(means):
+        digest.update(means[name].numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -235,7 +235,7 @@ def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:
         raise InputError(f"{path} belongs to another model: measure the means anew")
-    if header.pop("sha256", None) != _checksum(header, means):
+    if header.pop("sha256", None) != means_checksum(means, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
     taken = header.get("n_batches")
     means = check_means(means, model.transformer, str(path))

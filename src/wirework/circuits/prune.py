@@ -17,12 +17,11 @@ from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.assemble import CHANCE, Finding, assemble
-from wirework.circuits.bank import bank_of_search
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, discretise, ranking
 from wirework.circuits.masks import learn_masks
-from wirework.circuits.means import means_for
 from wirework.circuits.merging import Size, cleaned_and_merged, size_of
+from wirework.circuits.resting import Resting
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
 from wirework.circuits.search_folder import (
@@ -85,7 +84,7 @@ def prune(
     """
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
-    hunt = Hunt.of(model, task, config, data, search)
+    hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task(task.name, total=1.0)
         return hunt.run(lambda share: shown.update(bar, completed=share))
@@ -103,9 +102,11 @@ class Hunt:
     task: Task
     config: PruneConfig
     judge: Task
+    resting: Resting
     ablation: Ablation
     contest: "_Contest"
-    folder: Path | None
+    search: Path | None
+    """Where it is kept; None for in memory."""
 
     @classmethod
     def of(
@@ -113,32 +114,45 @@ class Hunt:
         model: "Model",
         task: Task,
         config: PruneConfig,
-        data: "Tokens | None" = None,
+        resting: Resting,
         search: str | Path | None = None,
     ) -> "Hunt":
-        """Prepare what `prune` does; it says what each argument is and what may be wrong."""
+        """Prepare what `prune` does, which says what each argument is. Nothing is written.
+
+        Raises:
+            InputError: nothing can be found for this task: it does not fit the model, has too few
+                pairs, or the whole model does not reach the target.
+        """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
         _check_batch(parts.train, config.batch_pairs)
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
-        means = means_for(model, data, config.mean_batches)
-        ablation = Ablation.of(model.transformer, means, tie_qk=config.tie_qk)
-        ablation = replace(ablation, bank=bank_of_search(model, data, config), draws=config.draws)
+        ablation = resting.ablation(model, config)
         if not config.anyway:
             check_target(ablation, judge, config.target_loss)
-        folder = None if search is None else open_search(Path(search), model, task, config)
         contest = _contest(ablation, train, judge, config)
-        return cls(model, task, config, parts.judge, ablation, contest, folder)
+        kept = None if search is None else Path(search)
+        return cls(model, task, config, parts.judge, resting, ablation, contest, kept)
 
     def ranked(self, on_progress: Callable[[float], None] = unheard) -> list[Ranked]:
-        """Return what orders the nodes, before any clean-up: the best trials and scores."""
+        """Return what orders the nodes, before any clean-up: the best trials and scores.
+
+        Raises:
+            InputError: the search's folder cannot be written to, is damaged or in use.
+        """
         config = self.config
         if config.finder != "learned":
             return [self.contest.by_score(config.finder)]
         steps = config.trials * config.steps
-        with _held(self.folder):
-            best = self.contest.best(self.folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
+        folder = self._folder()
+        with _held(folder):
+            best = self.contest.best(folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
         return best + [self.contest.by_score(method) for method in config.also]
+
+    def _folder(self) -> Path | None:
+        if self.search is None:
+            return None
+        return open_search(self.search, self.model, self.task, self.config, self.resting.origin)
 
     def run(self, on_progress: Callable[[float], None] = unheard) -> Circuit:
         """Search; `on_progress` gets the share of the work that is done."""
@@ -158,6 +172,7 @@ class Hunt:
             target=config.target_loss,
             finder="learned_pruning" if config.finder == "learned" else config.finder,
             settings=config.model_dump(mode="json"),
+            origin=self.resting.origin,
             seed=config.seed,
         )
         return assemble(self.model, self.task, self.judge, found)

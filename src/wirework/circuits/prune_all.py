@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from wirework.circuits.circuit import Circuit, check_place
-from wirework.circuits.means import means_for, text_of
 from wirework.circuits.prune import Hunt, unheard
+from wirework.circuits.resting import Resting
 from wirework.circuits.split import fingerprint
 from wirework.circuits.task_table import judged, markdown
 from wirework.circuits.validate import validate
@@ -46,7 +46,7 @@ def prune_all(
 ) -> list[_Row]:
     """Find and save the smallest circuit of each task.
 
-    A circuit that is there already, of the same model, task and settings, is not searched for
+    A circuit that is there already, of the same model, task, text and settings, is not searched for
     again. A task that the model cannot do, or that does not fit it, is passed over.
 
     Args:
@@ -69,8 +69,8 @@ def prune_all(
         `results.md` as a table.
 
     Raises:
-        InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, or there
-            is no text to measure means or take values from.
+        InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is
+            no text to measure means or take values from, or a search is damaged or in use.
     """
     config, out = config or PruneConfig(), Path(out)
     names = [task.name for task in tasks]
@@ -78,9 +78,7 @@ def prune_all(
         raise InputError(f"tasks must have different names, got {', '.join(names)}")
     for name in names:
         check_place(out / name)
-    means_for(model, data, config.mean_batches)  # what no task can do without is told at once
-    if config.ablation == "resample":
-        text_of(model, data)
+    resting = Resting.of(model, data, config)
     rows: list[_Row] = []
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task("tasks", total=float(len(tasks)))
@@ -88,7 +86,7 @@ def prune_all(
         def tell(done: float) -> None:
             shown.update(bar, completed=done, description=names[min(int(done), len(names) - 1)])
 
-        one = partial(_one, model, out, config, data, whole)
+        one = partial(_one, model, out, config, resting, data, whole)
         found = _in_turn(one, tasks, tell) if jobs == 1 else side_by_side(one, tasks, jobs)
         for row in found:
             rows.append(row)
@@ -125,20 +123,22 @@ def _one(
     model: "Model",
     out: Path,
     config: PruneConfig,
+    resting: Resting,
     data: "Tokens | None",
     whole: bool,
     task: Task,
     on_progress: Callable[[float], None] = unheard,
 ) -> _Row:
     folder = out / task.name
-    found = _finished(folder, model, task, config)
+    found = _finished(folder, model, task, config, resting)
     if found is None:
         search = out / f"{task.name}.search"
         try:
-            found = Hunt.of(model, task, config, data, search).run(on_progress)
+            hunt = Hunt.of(model, task, config, resting, search)
         except InputError as error:
             nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
             return {"task": task.name, **nothing, "reason": str(error)}
+        found = hunt.run(on_progress)
         found.save(folder)
     report = _report(found, model, task, data, whole, out / f"{task.name}.report.json")
     return _summary(found) | judged(report) | {"verdict": WORDS[report["verdict"]["faithful"]]}
@@ -175,7 +175,9 @@ def _identity(found: Circuit) -> str:
     return hashlib.sha256(json.dumps(found.document.to_json()).encode()).hexdigest()
 
 
-def _finished(folder: Path, model: "Model", task: Task, config: PruneConfig) -> Circuit | None:
+def _finished(
+    folder: Path, model: "Model", task: Task, config: PruneConfig, resting: Resting
+) -> Circuit | None:
     """Return the circuit that lies in a folder if it is what would be found again."""
     if not (folder / "circuit.json").is_file():
         return None
@@ -184,6 +186,7 @@ def _finished(folder: Path, model: "Model", task: Task, config: PruneConfig) -> 
     same = (
         about.model.fingerprint == model.fingerprint
         and about.task.fingerprint == fingerprint(task)
+        and about.provenance.means == resting.origin
         and _settings(about.provenance.settings) == config
     )
     return circuit if same else None

@@ -36,17 +36,24 @@ class Ranked(NamedTuple):
     """(G,)."""
 
 
-def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig) -> Path:
+def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, origin: str) -> Path:
     """Return the folder of a search below `parent`, made if it is not there.
 
-    Its name is a hash of model, task and settings, so that what lies in it is of the same search;
-    only how many trials, finalists and scores are asked for may differ.
+    Its name is a hash of model, task, settings and what removed nodes rest at, so that what lies in
+    it is of the same search; only how many trials, finalists and scores are asked for may differ.
+
+    Args:
+        parent: where searches for this circuit lie.
+        model: the model.
+        task: all pairs.
+        config: settings.
+        origin: of `Resting`.
 
     Raises:
         InputError: it cannot be written to.
     """
     settings = config.model_dump(mode="json", exclude={"trials", "finalists", "also"})
-    about = {"model": model.fingerprint, "task": fingerprint(task), **settings}
+    about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = parent / name
     check_place(folder)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.prune import Hunt, unrefused
+from wirework.circuits.resting import Resting
 from wirework.config import PruneConfig
-from wirework.tasks import Task, rephrased
+from wirework.tasks import Task, rephrased, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -96,8 +97,9 @@ def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run:
     dice = Random(f"stability {config.seed} {run}")
     some = dice.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
     pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)
-    other = config.model_copy(update={"seed": config.seed + 1000 * run})
-    return Hunt.of(model, pairs, unrefused(other, pairs), data).run()
+    pairs = pairs.fitted(tokenizer_of(model), model.config.n_ctx)
+    other = unrefused(config.model_copy(update={"seed": config.seed + 1000 * run}), pairs)
+    return Hunt.of(model, pairs, other, Resting.of(model, data, other)).run()
 
 
 def _overlap(a: set[tuple[End, End]], b: set[tuple[End, End]]) -> float:

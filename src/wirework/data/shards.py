@@ -185,6 +185,11 @@ class Tokens:
         return type(self), (self.path, False)
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the index, which has the checksum of every shard, as hex."""
+        return sha256(self.path / INDEX)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Stored type of an id, little-endian uint16 or uint32."""
         return self._storage

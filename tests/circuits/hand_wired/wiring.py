@@ -1,5 +1,6 @@
 """What the hand-wired models share: a blank transformer, and weights set by the nodes they join."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ class Corpus:
         texts = [prompt for pair in task.pairs for prompt in pair.prompts]
         self.ids = torch.tensor([i for ids in tokenizer.encode_batch(texts) for i in ids])
         self.n_tokens = len(self.ids)
+        self.fingerprint = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
 
     def slice(self, start: int, length: int) -> np.ndarray:
         return self.ids[start : start + length].numpy()
