@@ -4,6 +4,8 @@ Written by `circuits`, read by it and by the page. Keys that this version does n
 so that the format can grow.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -152,6 +154,11 @@ class Document(Part):
         for node in self.nodes:
             if split_site(node.site)[0] >= self.model.n_layer:
                 raise ValueError(f"{node.site} is beyond the {self.model.n_layer} layers")
+        places = [(*_order(node.site), node.index) for node in self.nodes]
+        if not _rising(places):
+            raise ValueError("nodes must be in execution order, then by index, each once")
+        if not _rising([(edge.source, edge.target) for edge in self.edges]):
+            raise ValueError("edges must be sorted by source, then target, each once")
         ends = [end for edge in self.edges for end in (edge.source, edge.target)]
         ends += [e for io in self.io_edges for e in (io.source, io.target) if e is not None]
         n_nodes = len(self.nodes)
@@ -222,6 +229,16 @@ def split_site(site: str) -> tuple[int, str]:
     if not (layer.isascii() and layer.isdigit()) or kind not in NODE_KINDS:
         raise ValueError(f"{site!r} is not a site that holds nodes")
     return int(layer), kind
+
+
+def _order(site: str) -> tuple[int, int]:
+    """Return what sites sort by in execution order."""
+    layer, kind = split_site(site)
+    return layer, NODE_KINDS.index(kind)
+
+
+def _rising(places: Sequence[tuple[int, ...]]) -> bool:
+    return all(one < other for one, other in pairwise(places))
 
 
 _COUNTED = ("nodes", "edges", "io_edges")

@@ -89,6 +89,25 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_record(path: Path, **parts: type) -> dict[str, Any]:
+    """Read a JSON file of ours that maps names to values.
+
+    Args:
+        path: the file.
+        parts: names that must be there, each with the type of its value.
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON, or something else than asked for.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged: expected names with values: delete it")
+    for name, kind in parts.items():
+        if not isinstance(record.get(name), kind):
+            raise InputError(f"{path} is damaged: {name} is missing or wrong: delete it")
+    return record
+
+
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which then replaces `path` in one rename, with checksums.

@@ -1,11 +1,14 @@
 import json
 import math
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hand_wired.quote_closer import EDGES, NODES
 
+from wirework.circuit_format import Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
 from wirework.circuits.prune import quick_target
@@ -219,6 +222,8 @@ def spoil(folder, **changes) -> None:
             {"edges": [{"source": 0, "target": 1, "weight": 1, "share": 1}]},
             "share_runs is missing",
         ),
+        ({"edges": [{"source": 1, "target": 0, "weight": 1}] * 2}, "edges must be sorted"),
+        ({"nodes": [{"site": "0.attn.act_in", "index": 1, "mean": 0}] * 2}, "nodes must be in"),
         ({"target_loss": 0.2}, "does not match its checksum"),
     ],
 )
@@ -227,6 +232,20 @@ def test_damaged_documents_are_refused(circuit, tmp_path, changes, problem: str)
     spoil(folder, **changes)
     with pytest.raises(InputError, match=problem):
         Circuit.load(folder)
+
+
+def test_nodes_and_edges_that_the_model_lacks_are_refused(circuit, wired, task) -> None:
+    def altered(**changes: Any) -> Circuit:
+        return replace(circuit, document=circuit.document.model_copy(update=changes))
+
+    *first, last = circuit.nodes
+    beyond = altered(nodes=(*first, last.model_copy(update={"index": 999})))
+    with pytest.raises(InputError, match=f"keeps node 999 of {last.site}, which has"):
+        beyond.evaluate(wired, task)
+    joined = altered(edges=(Edge(source=0, target=4, weight=1.0), *circuit.edges))
+    assert (0, 4) not in {(edge.source, edge.target) for edge in circuit.edges}
+    with pytest.raises(InputError, match="has an edge from node 0 to 4, the model none"):
+        joined.evaluate(wired, task)
 
 
 def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:

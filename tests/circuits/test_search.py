@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 import torch
 
 from wirework.circuits.masks import MaskSettings
-from wirework.circuits.search import centre, rounds
+from wirework.circuits.search import centre, n_finished, rounds
 from wirework.circuits.search_folder import (
     Ranked,
     kept_best,
@@ -94,6 +96,45 @@ def test_shares_stay_below_one_and_zeros_stay_zero() -> None:
     seen = tried(PruneConfig(trials=12, inv_beta2=0.9, init_noise_bias=0, weight_decay=0))
     assert all(0 < one.inv_beta2 < 1 and 0 < one.lr_warmup < 1 for one in seen)
     assert {(one.init_noise_bias, one.weight_decay) for one in seen} == {(0, 0)}
+
+
+def test_a_round_that_was_cut_off_while_it_was_told_is_told_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = PruneConfig(trials=8, parallel=4)
+    whole, tell, told_of = tried(config), optuna.Study.tell, []
+
+    def stop(study: optuna.Study, number: int, *rest: Any) -> optuna.trial.FrozenTrial:
+        if len(told_of) == 2:
+            raise KeyboardInterrupt
+        told_of.append(number)
+        return tell(study, number, *rest)
+
+    monkeypatch.setattr(optuna.Study, "tell", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tried(config, tmp_path)
+    monkeypatch.setattr(optuna.Study, "tell", tell)
+    assert n_finished(tmp_path) == 4
+    assert tried(config, tmp_path) == whole[4:]
+
+
+@pytest.mark.parametrize("line", [b"junk\n", b"[]\n", b"{}\n", b"\xff\xfe\n"])
+def test_a_damaged_study_is_told_so(tmp_path: Path, line: bytes) -> None:
+    tried(PruneConfig(trials=2), tmp_path)
+    path = tmp_path / "study.log"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], line, *lines[4:]]))
+    with pytest.raises(InputError, match=f"damaged .*: delete {tmp_path} to search anew"):
+        tried(PruneConfig(trials=3), tmp_path)
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    config = PruneConfig(trials=4, parallel=2)
+    whole = tried(config)
+    tried(config, tmp_path, 1)
+    path = tmp_path / "study.log"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert tried(config, tmp_path) == whole[2:]
 
 
 @pytest.mark.parametrize("share", [0.99, 0.999])

@@ -173,6 +173,19 @@ def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path)
     assert second < times[0] == times[1]
 
 
+def test_damaged_files_beside_the_circuits_are_told_of(wired, task, corpus, tmp_path) -> None:
+    prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+    for name in ("results.json", f"{task.name}.report.json"):
+        whole = (tmp_path / name).read_text()
+        for content in ("[]", "{}", "{"):
+            (tmp_path / name).write_text(content)
+            with pytest.raises(
+                InputError, match=rf"{name} is (damaged: .*delete it|not valid JSON)"
+            ):
+                prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+        (tmp_path / name).write_text(whole)
+
+
 def test_a_search_in_use_is_no_fault_of_the_task(wired, task, corpus, tmp_path) -> None:
     search = tmp_path / f"{task.name}.search"
     folder = open_search(search, wired, task, QUICK, corpus.fingerprint)

@@ -138,6 +138,15 @@ def test_a_model_that_was_cut_off_is_gone_on_with(copy: Path, config: FrontierCo
     }
 
 
+def test_a_damaged_cell_fails_alone(copy: Path, config: FrontierConfig):
+    path = copy / "cells" / SPARSE / "cell.json"
+    path.write_text("{}")
+    again = frontier(config, copy, progress=False)
+    errors = {row["name"]: row["error"] for row in again["cells"]}
+    assert f"{path} is damaged: name is missing or wrong: delete it" in errors[SPARSE]
+    assert errors[DENSE] is None
+
+
 def test_other_settings_of_the_search_prune_again_but_train_nothing(
     copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
 ):

@@ -84,7 +84,7 @@ class Circuit:
         """Return the model ready for ablation and the circuit's mask, (N,) float32.
 
         Raises:
-            InputError: `model` is not the one that the circuit was found in.
+            InputError: `model` is not the one that the circuit was found in, or has no such node.
         """
         expected = self.document.model.fingerprint
         if model.fingerprint != expected:
@@ -96,6 +96,10 @@ class Circuit:
         ablation = Ablation.of(model.transformer, self.means)
         kept: dict[str, list[int]] = {}
         for node in self.nodes:
+            if node.index >= (width := ablation.space.widths[node.site]):
+                raise InputError(
+                    f"the circuit keeps node {node.index} of {node.site}, which has {width}"
+                )
             kept.setdefault(node.site, []).append(node.index)
         return ablation, ablation.space.gates(kept)
 
@@ -103,11 +107,18 @@ class Circuit:
         """Return the model ready for masks over nodes and edges, and the circuit's own, (G,).
 
         Raises:
-            InputError: `model` is not the one that the circuit was found in.
+            InputError: `model` is not the one that the circuit was found in, or has no such node or
+                edge.
         """
         wiring = Wiring.of(*self.ablation(model))
+        there = wiring.edges()
         kept = {(edge.source, edge.target) for edge in self.edges}
-        open_ = [float((edge.source, edge.target) in kept) for edge in wiring.edges()]
+        if foreign := kept - {(edge.source, edge.target) for edge in there}:
+            source, target = min(foreign)
+            raise InputError(
+                f"the circuit has an edge from node {source} to {target}, the model none"
+            )
+        open_ = [float((edge.source, edge.target) in kept) for edge in there]
         return wiring, torch.cat([torch.ones(wiring.n_nodes), torch.tensor(open_)])
 
     def evaluate(self, model: "Model", task: Task) -> float:

@@ -22,7 +22,7 @@ from wirework.circuits.validate import validate
 from wirework.circuits.verdict import WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_json, write_bytes, write_json
+from wirework.files import read_record, write_bytes, write_json
 from wirework.side_by_side import side_by_side
 from wirework.tasks import Task
 
@@ -150,8 +150,8 @@ def _write(
     """Write the table so far, unless what lies there says the same or, before the end, more."""
     about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
     path = out / "results.json"
-    held = read_json(path) if path.is_file() else {}
-    if held != about | {"rows": rows + held.get("rows", [])[len(rows) :] * (not last)}:
+    held = read_record(path, rows=list) if path.is_file() else {"rows": []}
+    if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
         write_json(path, about | {"rows": rows})
         write_bytes(out / "results.md", markdown(rows).encode())
 
@@ -161,8 +161,8 @@ def _report(
 ) -> dict[str, Any]:
     """Return the report on a circuit, from beside it or made and put there."""
     if path.is_file():
-        report: dict[str, Any] = read_json(path)
-        if report.get("circuit") == _identity(found) and report.get("whole", False) >= whole:
+        report = read_record(path, circuit=str, whole=bool, held_out=dict, verdict=dict)
+        if report["circuit"] == _identity(found) and report["whole"] >= whole:
             return report
     about = {"circuit": _identity(found), "whole": whole}
     report = about | validate(found, model, task, data=data, short=not whole)

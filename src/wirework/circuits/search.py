@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from wirework.circuits.masks import MaskSettings
 from wirework.config import PruneConfig
+from wirework.errors import InputError
+from wirework.files import read_record, write_bytes, write_json
 
 if TYPE_CHECKING:
     import optuna
@@ -34,6 +36,9 @@ _BELOW_ONE = {"inv_beta2": 0.99, "lr_warmup": 0.9}
 """Shares: their draws end here, or at the centre where that is larger."""
 
 STUDY_FILE = "study.log"
+
+_TOLD = "told.json"
+"""The sizes of the last round, by trial, written at once: the study is told of one at a time."""
 
 
 def centre(config: PruneConfig) -> MaskSettings:
@@ -57,6 +62,7 @@ class Round:
     first: int
     """How many trials came before."""
     study: "optuna.Study"
+    folder: Path | None
     trials: "list[optuna.Trial]"
     settings: list[MaskSettings]
 
@@ -77,19 +83,30 @@ class Round:
         return [size <= median(values) for size in sizes]
 
     def tell(self, sizes: Sequence[float | None]) -> None:
-        """End the round with the size of each trial's circuit, None for those that were stopped."""
-        from optuna.trial import TrialState
+        """End the round with the size of each trial's circuit, None for those that were stopped.
 
-        for trial, size in zip(self.trials, sizes, strict=True):
-            self.study.tell(trial, size, TrialState.PRUNED if size is None else TrialState.COMPLETE)
+        Cut off here, the round is told to its end when the search goes on.
+        """
+        told = {trial.number: size for trial, size in zip(self.trials, sizes, strict=True)}
+        if self.folder is not None:
+            write_json(self.folder / _TOLD, {"sizes": told})
+        for number, size in told.items():
+            _tell(self.study, number, size)
 
 
 def n_finished(folder: Path) -> int:
-    """Return how many trials of the study in a folder were trained to their end; 0 of no study."""
+    """Return how many trials of the study in a folder were trained to their end; 0 of no study.
+
+    Raises:
+        InputError: the study is damaged.
+    """
     from optuna.trial import TrialState
 
-    path = folder / STUDY_FILE
-    return len(_study(path).get_trials(False, (TrialState.COMPLETE,))) if path.is_file() else 0
+    if not (folder / STUDY_FILE).is_file():
+        return 0
+    study = _study(folder)
+    _end_last_round(study, folder)
+    return len(study.get_trials(False, (TrialState.COMPLETE,)))
 
 
 def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
@@ -102,11 +119,14 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
         config: how many trials, and the centres.
         folder: where the study lies; None to keep it in memory. Rounds that it holds whole are not
             yielded again.
+
+    Raises:
+        InputError: the study is damaged.
     """
     from optuna.trial import TrialState
 
-    study = _study(None if folder is None else folder / STUDY_FILE)
-    _drop_unfinished(study)
+    study = _study(folder)
+    _end_last_round(study, folder)
     first = _n_done(study)
     while first < config.trials:
         count = min(config.parallel, config.trials - first)
@@ -115,7 +135,7 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
         if not first and not study.get_trials(False, (TrialState.WAITING,)):
             study.enqueue_trial(asdict(centre(config)))
         trials = [study.ask() for _ in range(count)]
-        yield Round(first, study, trials, [_draw(trial, config) for trial in trials])
+        yield Round(first, study, folder, trials, [_draw(trial, config) for trial in trials])
         first += count
 
 
@@ -128,15 +148,29 @@ def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.parallel)
 
 
-def _study(path: Path | None) -> "optuna.Study":
-    """Return the study that a file holds, or a new one; None keeps it in memory."""
+def _study(folder: Path | None) -> "optuna.Study":
+    """Return the study that a folder holds, or a new one; None keeps it in memory."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = None if path is None else JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
+    if folder is None:
+        return optuna.create_study(study_name="prune")
+    path = folder / STUDY_FILE
+    _drop_torn_line(path)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        return optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
+    except (ValueError, KeyError, TypeError) as error:  # what optuna makes of a damaged line
+        raise InputError(f"{path} is damaged ({error}): delete {folder} to search anew") from None
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a power cut or a full disk left without its end."""
+    content = path.read_bytes() if path.is_file() else b""
+    if content and not content.endswith(b"\n"):
+        write_bytes(path, content[: content.rfind(b"\n") + 1])
 
 
 def _n_done(study: "optuna.Study") -> int:
@@ -145,12 +179,23 @@ def _n_done(study: "optuna.Study") -> int:
     return len(study.get_trials(False, (TrialState.COMPLETE, TrialState.PRUNED)))
 
 
-def _drop_unfinished(study: "optuna.Study") -> None:
-    """Set aside the trials of a round that was cut off before all of it was told."""
+def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
+    """End a round that was cut off: by its sizes if they are known, else set its trials aside."""
     from optuna.trial import TrialState
 
+    path = None if folder is None else folder / _TOLD
+    known = read_record(path, sizes=dict)["sizes"] if path is not None and path.is_file() else {}
     for trial in study.get_trials(False, (TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
+        if str(trial.number) in known:
+            _tell(study, trial.number, known[str(trial.number)])
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _tell(study: "optuna.Study", number: int, size: float | None) -> None:
+    from optuna.trial import TrialState
+
+    study.tell(number, size, TrialState.PRUNED if size is None else TrialState.COMPLETE)
 
 
 def _draw(trial: "optuna.Trial", config: PruneConfig) -> MaskSettings:

@@ -14,7 +14,7 @@ from wirework.circuits import prune_all
 from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_json, write_json
+from wirework.files import read_record, write_json
 from wirework.model import Model, load
 from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
@@ -30,19 +30,30 @@ def cell_folder(out: Path, name: str) -> Path:
     return out / CELLS / name
 
 
+def read_cell(out: Path, name: str) -> Cell:
+    """Read what `run_cell` wrote.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    parts = {"name": str, "kind": str, "val_loss": float, "fingerprint": str, "tasks": list}
+    path = cell_folder(out, name) / "cell.json"
+    return read_record(path, **parts, settings=dict, data=str)
+
+
 def finished_cell(
     point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path
 ) -> Cell | None:
     """Return what `cell.json` says if it was made with these settings and tasks, else None.
 
     Raises:
-        InputError: there can be no such model.
+        InputError: there can be no such model, or what lies there is damaged.
     """
     wanted = _wanted(point, study, tasks, out)
     path = cell_folder(out, point.name) / "cell.json"
     if not path.is_file():
         return None
-    cell: Cell = read_json(path)
+    cell = read_cell(out, point.name)
     return cell if cell["settings"] == wanted else None
 
 
@@ -101,7 +112,7 @@ def circuits_at(
     model = load(folder / "run")
     wanted = {**_search(config, tasks), "model": model.fingerprint}
     if path.is_file():
-        known = read_json(path)
+        known = read_record(path, settings=dict, tasks=list)
         if known["settings"] == wanted:
             rows: list[dict[str, Any]] = known["tasks"]
             return rows

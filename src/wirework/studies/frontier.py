@@ -15,7 +15,7 @@ from typing import Any
 from wirework.config import FrontierConfig
 from wirework.data import Prepared, eval_batches, prepare
 from wirework.errors import InputError
-from wirework.files import check_place, locked, read_json, write_json
+from wirework.files import check_place, locked, read_record, write_json
 from wirework.model import load
 from wirework.studies.cell import (
     Cell,
@@ -23,6 +23,7 @@ from wirework.studies.cell import (
     circuits_at,
     failed_cell,
     finished_cell,
+    read_cell,
     run_cell,
 )
 from wirework.studies.compare import (
@@ -168,9 +169,9 @@ class _Study:
     def _compare_tokens(self, names: Sequence[str]) -> None:
         """Write the joint histograms of the first model's token losses with each of the others'."""
         path = self.out / "token_losses.json"
-        cells = [read_json(cell_folder(self.out, name) / "cell.json") for name in names]
+        cells = [read_cell(self.out, name) for name in names]
         of = {cell["name"]: cell["fingerprint"] for cell in cells}
-        if path.is_file() and read_json(path)["of"] == of:
+        if path.is_file() and read_record(path, of=dict)["of"] == of:
             return
         common = self.config.train
         batches = eval_batches(
@@ -192,7 +193,7 @@ class _Study:
         with self._stoppable("the preparation of the text"):
             data = prepare(self.config.train.data, self.out / "data", self.progress)
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
-            if read_json(path)["data"] != data.fingerprint:
+            if read_cell(self.out, path.parent.name)["data"] != data.fingerprint:
                 raise InputError(
                     f"the text is another than when {path.parent.name} was trained: "
                     "give another --out"

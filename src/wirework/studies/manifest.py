@@ -7,7 +7,7 @@ from typing import Any
 
 from wirework.config import FrontierConfig, TrainConfig
 from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.files import read_record
 from wirework.studies.points import CELLS, Point, portable, settings_of
 
 _FACTS = ("wirework", "python", "torch", "numpy", "device", "instructions", "threads")
@@ -61,6 +61,6 @@ def _entry(point: Point, study: FrontierConfig, out: Path) -> dict[str, Any]:
             config = TrainConfig.load(stored)
     except InputError as error:
         return {**entry, "error": str(error)}
-    made = read_json(cell) if cell.is_file() else {}
-    known = {name: made[name] for name in ("machine", "data") if name in made}
+    made: dict[str, Any] = read_record(cell) if cell.is_file() else {}
+    known: dict[str, Any] = {name: made[name] for name in ("machine", "data") if name in made}
     return {**entry, "train": portable(config), **known}
