@@ -178,6 +178,8 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     quick = ["--target-loss", "9", "--trials", "1", "--steps", "1", "--eval-pairs", "8"]
     out = tmp_path / "quote"
     words = ["prune", model_folder, "single_double_quote", "--out", out, *quick, "--json"]
+    refuses(*words, says="a target of 9 nats asks for nothing: chance is 0.693", cwd=tmp_path)
+    words += ["--anyway"]
     refuses(*words, says="no training text", cwd=tmp_path)
     result = run(*words, "--corpus", corpus, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -211,7 +213,7 @@ def test_a_study_of_finders_is_settled_by_a_file(model_folder: Path, tmp_path: P
         (corpus / f"{i}.py").write_text(f"# {i}\n" + "a = (1, [2])\n" * 100)
     settings = tmp_path / "settings.yaml"
     told = f"task: {mine}\nwhich: [attribution, signed_attribution]\ntarget: [9, 8]\n"
-    settings.write_text(told + f"corpus: {corpus}\nbatch_pairs: 4\n")
+    settings.write_text(told + f"corpus: {corpus}\nbatch_pairs: 4\nanyway: true\n")
     words = ["study", "finders", model_folder, "--config", settings, "--out", tmp_path / "study"]
     result = run(*words, "--which", "attribution", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -241,6 +243,30 @@ def test_prune_looks_at_the_place_before_it_searches(model_folder: Path, tmp_pat
 def test_prune_of_a_model_that_cannot_do_the_task(model_folder: Path, tmp_path: Path):
     refuses("prune", model_folder, "nonsense", "--out", tmp_path / "c", says="nonsense")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_search_with_one_line_and_its_code(
+    model_folder: Path, tmp_path: Path, number: signal.Signals
+):
+    text = tmp_path / "text.txt"
+    text.write_text("print('hello', name)\n" * 2000)
+    out = tmp_path / "quote"
+    words = ["prune", model_folder, "single_double_quote", "--out", out, "--corpus", text]
+    more = ["--steps", "1000000", "--anyway"]
+    child = subprocess.Popen(
+        [str(WIREWORK), *map(str, words), *more], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while child.poll() is None and not list(tmp_path.glob("quote.search/*/study.log")):
+        time.sleep(0.05)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 128 + number
+    assert said.splitlines()[-1] == (
+        f"wirework: stopped; the same command goes on from what was saved in {out}.search"
+    )
+    assert "Traceback" not in said
+    assert not out.exists()
 
 
 def test_doctor_speaks_json():

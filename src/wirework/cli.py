@@ -184,8 +184,7 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except KeyboardInterrupt as stop:  # training's own says which signal and what was saved
-        if message := str(stop):
-            print(f"wirework: {message}", file=sys.stderr)
+        print(f"wirework: {str(stop) or 'stopped'}", file=sys.stderr)
         sys.exit(getattr(stop, "exit_code", 130))
 
 

@@ -364,7 +364,7 @@ Score = Literal["attribution", "signed_attribution", "integrated_gradients", "at
 class PruneConfig(Config):
     """Learned pruning of one task (sec. 2.2, App. A.5); the centres of the paper's search."""
 
-    finder: Literal["learned"] | Score = "learned"
+    finder: Literal["learned", Score] = "learned"
     """What orders the nodes: learned masks, or a score as a baseline (Fig. 31). Bisection, clean-up
     and calibration are the same for all."""
     warm_start: Score | None = None
@@ -422,7 +422,8 @@ class PruneConfig(Config):
     prune_edges: bool = True
     """Then also leave out edges between kept nodes that the target does not need (ours)."""
     anyway: bool = False
-    """Go on where the whole model's own task loss is above the target."""
+    """Go on where the whole model's own task loss is above the target, or the target above chance.
+    What does not reach the target counts as no circuit where sizes are compared."""
     mean_batches: Count = 8
     """Batches of training text over which the means are taken."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -54,7 +54,7 @@ def guarded(call: Callable[[], Any], what: str) -> Any:
         return call()
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{what} raised {message}") from error
 

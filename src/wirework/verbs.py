@@ -5,6 +5,8 @@ No logic lives here, and nothing heavy is imported before a verb runs. `cli.py` 
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,16 +117,18 @@ def prune(
     data = None if corpus is None else _tokens(loaded, corpus)
     if task is None:
         tasks = [_task(name) for name in BUILT_IN]
-        rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
+        with _going_on(out):
+            rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
         _show_all(rows, json)
         return
     search = out.with_name(f"{out.name}.search")
     pairs = _task(task)
-    circuit = find(loaded, pairs, settings, data=data, search=search)
-    circuit.save(out)
+    with _going_on(search):
+        circuit = find(loaded, pairs, settings, data=data, search=search)
+        circuit.save(out)
+        report = check(circuit, loaded, pairs, data=data, short=not whole)
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
     losses = circuit.losses.model_dump()
-    report = check(circuit, loaded, pairs, data=data, short=not whole)
     if json:
         values = {"circuit": str(out), **sizes, "losses": losses, "validation": report}
         show("circuit", values, json)
@@ -335,20 +339,31 @@ def finders(
     from wirework.tasks import BUILT_IN
 
     loaded = load(model)
-    result = run_study(
-        loaded,
-        [_task(name) for name in task or tuple(BUILT_IN)],
-        out,
-        settings,
-        which=which or FINDERS,
-        targets=target or TARGETS,
-        data=None if corpus is None else _tokens(loaded, corpus),
-    )
+    with _going_on(out):
+        result = run_study(
+            loaded,
+            [_task(name) for name in task or tuple(BUILT_IN)],
+            out,
+            settings,
+            which=which or FINDERS,
+            targets=target or TARGETS,
+            data=None if corpus is None else _tokens(loaded, corpus),
+        )
     if json:
         show("finders", result, json)
     else:
         show_rows("finders", result.pop("rows"), json)
         show("finders", result, json)
+
+
+@contextmanager
+def _going_on(kept: Path) -> Iterator[None]:
+    """Say where what was done is kept if a signal ends the block."""
+    from wirework.training.signals import stopping
+
+    said = f"stopped; the same command goes on from what was saved in {kept}"
+    with stopping() as stop, stop.at_once(said):
+        yield
 
 
 def doctor(*, json: Json = False) -> None:

@@ -2,6 +2,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -264,12 +265,50 @@ def test_a_model_that_cannot_do_the_task_is_told_so(random_model, wired, task, c
         parts_of(task.take(task.pairs[:3]), 128, 0)
 
 
+def test_a_target_above_chance_is_refused(wired, task, corpus) -> None:
+    with pytest.raises(InputError, match=r"a target of 0.7 nats asks for nothing: chance is 0.693"):
+        prune(wired, task, QUICK, target_loss=0.7, data=corpus, progress=False)
+
+
+def test_where_no_order_reaches_the_target_the_closest_is_kept(random_model, task, corpus) -> None:
+    hard = QUICK.model_copy(update={"target_loss": 1e-4, "anyway": True})
+    found = prune(random_model, task, hard, data=corpus, progress=False)
+    assert not found.reached
+    assert found.task_loss <= found.losses.model + 1e-6
+
+
 def test_the_three_parts_are_disjoint(task: Task) -> None:
     parts = parts_of(task, 10, 0)
     assert [len(part.pairs) for part in parts] == [62, 10, 24]
     assert len({pair for part in parts for pair in part.pairs}) == 96
     few = parts_of(task.take(task.pairs[:4]), 128, 0)
     assert [len(part.pairs) for part in few] == [2, 1, 1]
+
+
+def test_prompts_that_pairs_share_are_held_out_too() -> None:
+    dice = Random(0)
+    prompts = [f"x{i} = " for i in range(60)]
+    drawn = {tuple(dice.sample(prompts, 2)) for _ in range(900)}
+    pairs = tuple(Pair(pair, ("1", "2")) for pair in sorted(drawn))
+    parts = parts_of(Task("few", pairs), 128, 0)
+    used = [{prompt for pair in part.pairs for prompt in pair.prompts} for part in parts]
+    assert all(used)
+    assert not used[0] & used[1] | used[0] & used[2] | used[1] & used[2]
+    baseline = tuple(Pair(("x = ", prompt), ("1", "2")) for prompt in prompts)
+    with pytest.raises(InputError, match="share their prompts, so that none can be held out"):
+        parts_of(Task("one", baseline), 16, 0)
+
+
+def test_a_circuit_of_pairs_that_share_prompts_is_validated(wired, task, corpus) -> None:
+    dice = Random(0)
+    firsts, seconds = zip(*(pair.prompts for pair in task.pairs[:64]), strict=True)
+    drawn = {(dice.choice(firsts), dice.choice(seconds)) for _ in range(800)}
+    pairs = tuple(Pair(pair, task.pairs[0].answers) for pair in sorted(drawn))
+    shared = Task("shared", pairs)
+    found = prune(wired, shared, QUICK, data=corpus, progress=False)
+    report = validate(found, wired, shared, data=corpus, short=True)
+    assert report["judged"]["n_pairs"] == found.document.task.n_pairs
+    assert 0 < report["held_out"]["n_pairs"] < len(pairs) // 8
 
 
 def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(

@@ -61,4 +61,10 @@ def test_what_cannot_be_asked_for(planted, tmp_path) -> None:
         finders(
             planted.model, [planted.task], tmp_path, PruneConfig(finder="random", target_loss=1)
         )
+    for targets, problem in (((0.15, 0), "target_loss: "), ((0.15, 2), "asks for nothing")):
+        with pytest.raises(InputError, match=problem):
+            study(planted, tmp_path, targets=targets)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files but is no study: choose another --out"):
+        study(planted, tmp_path)

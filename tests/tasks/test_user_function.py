@@ -28,6 +28,9 @@ def lists(rng):
 def raises(rng):
     raise KeyError("two\\nlines")
 
+def leaves(rng):
+    raise SystemExit(0)
+
 def one_text(rng):
     return "text"
 
@@ -84,6 +87,7 @@ def test_a_function_may_have_few_pairs_and_a_turned_one_is_the_same(tasks_file) 
         ("make_pear", r"my_tasks.py has no function 'make_pear'; did you mean 'make_pair'"),
         ("constant", "'constant' is of type int, wanted a function"),
         ("raises", "raises raised KeyError: 'two.*lines'$"),
+        ("leaves", "leaves raised SystemExit: 0$"),
         ("one_text", r"must return a Pair or two prompts and two answers.*got 'text'"),
         ("three", "must return a Pair"),
         ("numbers", "must return a Pair"),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _Part = TypeVar("_Part", Node, Edge)
 
+_ROUNDING = 1e-5  # nats: passes of other sizes round otherwise
+
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
@@ -79,6 +81,11 @@ class Circuit:
     def task_loss(self) -> float:
         """Task loss in nats with everything outside the circuit mean-ablated, uncalibrated."""
         return self.losses.circuit
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is within its target loss, which a search ends right at."""
+        return self.task_loss <= self.document.target_loss + _ROUNDING
 
     def ablation(self, model: "Model") -> tuple[Ablation, Tensor]:
         """Return the model ready for ablation and the circuit's mask, (N,) float32.

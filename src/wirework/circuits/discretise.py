@@ -6,7 +6,7 @@ clean-up is ours: the paper removed nodes of no effect by hand and names pruned 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def discretise(
 ) -> Tensor:
     """Return the mask of the fewest best-scored nodes that reach the target.
 
-    All nodes, where the whole model does not reach it: `prune` asks for that beforehand.
+    All nodes, where none reach it that are tried.
 
     Args:
         masks: the model and what its gates stand for.
@@ -82,8 +82,7 @@ def discretise(
     Returns:
         (G,) float32, 1 kept.
     """
-    rank = ranking(score)
-    own = min(max(1, int((score > 0).sum())), len(rank))
+    rank, own = ranking(score), _own_count(score)
 
     def reaches(count: int) -> bool:
         return masks.within(best_nodes(rank, [count])[0], rows, target)
@@ -91,6 +90,29 @@ def discretise(
     if guess is None or (not reaches(guess) and reaches(own)):
         guess = own
     return best_nodes(rank, [smallest_count(reaches, len(rank), guess)])[0]
+
+
+def _own_count(score: Tensor) -> int:
+    """Return how many nodes a score would keep: those above 0, at least one."""
+    return max(1, int((score > 0).sum()))
+
+
+def closest(masks: Masks, scores: Sequence[Tensor], rows: Encoded) -> tuple[Tensor, int]:
+    """Return the mask of lowest loss where no order of the nodes reaches a target.
+
+    Args:
+        masks: the model and what its gates stand for.
+        scores: (G,) each; the nodes of positive score, or the best one, are tried, and all nodes.
+        rows: the task's pairs to judge by.
+
+    Returns:
+        (G,) float32, and which score it is of.
+    """
+    own = [best_nodes(ranking(score), [_own_count(score)])[0] for score in scores]
+    tried = torch.stack([*own, torch.ones_like(own[0])])
+    losses = torch.stack([view.losses(tried, rows) for view in masks.views()]).amax(0)
+    best = int(losses.argmin())
+    return tried[best], best % len(scores)
 
 
 def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tensor:

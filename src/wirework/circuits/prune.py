@@ -18,7 +18,7 @@ from torch import Tensor
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.assemble import CHANCE, Finding, assemble
 from wirework.circuits.circuit import Circuit, rows_of
-from wirework.circuits.discretise import clean_up, discretise, ranking
+from wirework.circuits.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.masks import learn_masks
 from wirework.circuits.merging import Size, cleaned_and_merged, size_of
 from wirework.circuits.resting import Resting
@@ -77,13 +77,14 @@ def prune(
 
     Raises:
         InputError: the task does not fit the model or has fewer pairs than a batch, there are no
-            means, the whole model does not reach the target (`config.anyway` goes on all the same),
-            or `search` cannot be written to.
+            means, the whole model does not reach the target or the target is above chance
+            (`config.anyway` goes on all the same), or `search` cannot be written to.
 
     Source: Gao et al. 2025, sec. 2.2, App. A.5.
     """
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
+    check_chance(config)
     hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task(task.name, total=1.0)
@@ -183,6 +184,9 @@ class Hunt:
         """Return the nodes, as gates (G,), that these orders come to, and the order they had."""
         target = self.config.target_loss
         found = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
+        if not any(self.ablation.within(mask, judge, target) for mask in found):
+            nodes, which = closest(self.ablation, [one.tau for one in best], judge)
+            return nodes, best[which]
         chosen = worth_it(best, found)
         masks = [mask for _, mask in chosen]
 
@@ -246,6 +250,18 @@ def _wired(
     if config.prune_edges:
         gates = clean_up(wiring, gates, judge, config.target_loss)
     return wiring.reduced(gates)
+
+
+def check_chance(config: PruneConfig) -> None:
+    """Make sure that a target asks for something.
+
+    Raises:
+        InputError: it is above chance, which an empty circuit reaches.
+    """
+    if config.target_loss >= CHANCE and not config.anyway:
+        raise InputError(
+            f"a target of {config.target_loss:g} nats asks for nothing: chance is {CHANCE:.3f}"
+        )
 
 
 def check_target(ablation: Ablation, rows: Encoded, target: float) -> None:

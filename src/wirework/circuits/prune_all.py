@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from wirework.circuits.circuit import Circuit, check_place
-from wirework.circuits.prune import Hunt, unheard
+from wirework.circuits.prune import Hunt, check_chance, unheard
 from wirework.circuits.resting import Resting
 from wirework.circuits.split import fingerprint
 from wirework.circuits.task_table import judged, markdown
@@ -62,17 +62,20 @@ def prune_all(
         progress: show one bar over all tasks on standard error, and each result as it comes.
 
     Returns:
-        A row per task: `task`, `n_nodes`, `n_edges`, `n_io_edges`, the circuit's losses (nats), and
-        from the report of `validate`, which is written to `NAME.report.json`, the losses on unseen
-        and rephrased pairs and under resampling, the controls in words and the verdict. A task that
-        was passed over has a `reason` instead. All rows so far are in `results.json`, and in
-        `results.md` as a table.
+        A row per task: `task`, `reached` (false only with `config.anyway`), `n_nodes`, `n_edges`,
+        `n_io_edges`, the circuit's losses (nats), and from the report of `validate`, which is
+        written to `NAME.report.json`, the losses on unseen and rephrased pairs and under
+        resampling, the controls in words and the verdict. A task that was passed over
+        has a `reason` instead. All rows so far are in `results.json`, and in `results.md` as a
+        table.
 
     Raises:
         InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is
-            no text to measure means or take values from, or a search is damaged or in use.
+            no text to measure means or take values from, the target is above chance, or a search is
+            damaged or in use.
     """
     config, out = config or PruneConfig(), Path(out)
+    check_chance(config)
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise InputError(f"tasks must have different names, got {', '.join(names)}")
@@ -116,7 +119,8 @@ def _summary(circuit: Circuit) -> dict[str, Any]:
     """Return a circuit's task, sizes and losses (nats) as one flat row."""
     losses = circuit.losses.model_dump(exclude={"chance"})
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
-    return {"task": circuit.document.task.name, **sizes, **losses}
+    about = {"task": circuit.document.task.name, "reached": circuit.reached}
+    return {**about, **sizes, **losses}
 
 
 def _one(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
-# nats: a search ends right at its target, and passes of other sizes round otherwise
-_ROUNDING = 1e-5
 _SHARE = 0.8  # of the pairs that a run gets: without replacement, as a copy could be held out too
 
 
@@ -63,7 +61,7 @@ def stability(
     """
     edges, nodes = edge_ends(circuit), _node_ends(circuit)
     found = [_again(model, task, config, data, run) for run in range(1, runs + 1)]
-    reached = tuple(one.task_loss <= config.target_loss + _ROUNDING for one in found)
+    reached = tuple(one.reached for one in found)
     back = [one for one, there in zip(found, reached, strict=True) if there]
     found_edges = Counter(edge for one in back for edge in edge_ends(one))
     found_nodes = Counter(node for one in back for node in _node_ends(one))

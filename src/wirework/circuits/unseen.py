@@ -68,7 +68,8 @@ def _parts(about: Document, fitted: Task) -> Parts:
     Raises:
         InputError: the finder did not judge by as many pairs as `parts_of` gives.
     """
-    parts = parts_of(fitted, about.task.n_pairs, about.provenance.seed)
+    asked = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
+    parts = parts_of(fitted, asked, about.provenance.seed)
     if len(parts.judge.pairs) != about.task.n_pairs:
         raise InputError(
             f"the circuit was judged on {about.task.n_pairs} pairs, which is no part of its task's "

@@ -22,8 +22,8 @@ def geometric_mean(sizes: Iterable[int]) -> float | None:
 
 
 def sizes_of(rows: Iterable[Row]) -> dict[str, int]:
-    """Return task to edges, of the tasks that have a circuit."""
-    return {row["task"]: row["n_edges"] for row in rows if row["n_edges"] is not None}
+    """Return task to edges, of the tasks that have a circuit which reaches the target."""
+    return {row["task"]: row["n_edges"] for row in rows if row.get("reached")}
 
 
 def compare(sparse: Iterable[Row], dense: Iterable[Row]) -> dict[str, Any]:

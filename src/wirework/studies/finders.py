@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits import METHODS, prune_all
+from wirework.circuits.prune import check_chance
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import check_place, write_json
+from wirework.files import check_place, locked, write_json
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.tasks import Task
 from wirework.training.report import say
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 CLEANED = "+ clean-up"
+
+_CIRCUITS = "circuits"
 
 FINDERS = (
     "learned",
@@ -66,33 +69,44 @@ def finders(
         figure where there is no circuit).
 
     Raises:
-        InputError: an unknown finder, a setting that is the study's own, or the folder cannot be
-            written to.
+        InputError: an unknown finder, a setting that is the study's own, a target at or below 0 or
+            above chance, or the folder cannot be written to, is in use, or holds something else.
     """
-    out, which, targets = Path(out), tuple(which), tuple(sorted(targets, reverse=True))
+    out, which, targets = Path(out), tuple(which), tuple(sorted(set(targets), reverse=True))
     for name in which:
         if name not in FINDERS:
             raise InputError(f"no finder {name!r}; finders are {', '.join(FINDERS)}")
     config = config or PruneConfig()
     if mine := _ITS_OWN & config.model_fields_set:
         raise InputError(f"the study sets {', '.join(sorted(mine))} itself: leave it out")
-    check_place(out)
-    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for target in targets:
-        for name in which:
+    planned = {
+        (name, target): _settings(config, name, target) for target in targets for name in which
+    }
+    for settings in planned.values():
+        check_chance(settings)
+    _check_out(out)
+    with locked(out / "lock", f"study {out}"):
+        found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        for (name, target), settings in planned.items():
             if progress:
                 say(f"{name}, target {target:g}")
-            settings = _settings(config, name, target)
-            folder = out / "circuits" / name.replace(" ", "_") / f"{target:g}"
+            folder = out / _CIRCUITS / name.replace(" ", "_") / f"{target:g}"
             found[name, target] = prune_all(
                 model, tasks, folder, settings, data=data, progress=progress
             )
-    rows = [_row(name, target, found, which) for name in which for target in targets]
-    result = {"model": model.fingerprint, "tasks": [task.name for task in tasks], "rows": rows}
-    write_json(out / "finders.json", result)
-    drawn = any(row["edges"] is not None for row in rows)
-    figure = str(write_finders_figure(out)) if drawn else None
+        rows = [_row(name, target, found, which) for name in which for target in targets]
+        result = {"model": model.fingerprint, "tasks": [task.name for task in tasks], "rows": rows}
+        write_json(out / "finders.json", result)
+        drawn = any(row["edges"] is not None for row in rows)
+        figure = str(write_finders_figure(out)) if drawn else None
     return {"rows": rows, "results": str(out / "finders.json"), "figure": figure}
+
+
+def _check_out(out: Path) -> None:
+    check_place(out / _CIRCUITS)
+    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
+    if held and _CIRCUITS not in held:
+        raise InputError(f"{out} holds files but is no study: choose another --out")
 
 
 def _settings(config: PruneConfig, name: str, target: float) -> PruneConfig:

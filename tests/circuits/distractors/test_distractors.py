@@ -216,15 +216,19 @@ def test_the_example_was_right_before():
 
 
 def point(
-    name: str, accuracy: tuple[float, float, float], errors: float = 0.01, tokens: float = 20.0
+    name: str,
+    accuracy: tuple[float, float, float],
+    errors: float = 0.01,
+    tokens: float = 20.0,
+    circuit: Beside | None = None,
 ) -> Point:
-    """A point with accuracies (and P) before, attacked, of the control."""
+    """A point with accuracies (and P) before, attacked, of the control; the circuit's the same."""
     before, attacked, control = (Measure(a, 0.0, a, a, a) for a in accuracy)
     beside = Beside(
         attacked, before, control,
         before.p - attacked.p, errors, control.p - attacked.p, errors,
     )  # fmt: skip
-    return Point(name, 1, 0, 16, tokens, 10.0, tokens, beside, beside)
+    return Point(name, 1, 0, 16, tokens, 10.0, tokens, beside, circuit or beside)
 
 
 def test_the_worst_is_judged_against_its_control():
@@ -239,6 +243,14 @@ def test_the_worst_is_judged_against_its_control():
     assert worst_by_length([noise, tokens]) is None
     long, short = (point("tokens", (1.0, a, 1.0), tokens=t) for a, t in ((0.0, 40.0), (0.04, 12.0)))
     assert worst_by_tokens([long, short, tokens]) == short
+
+
+def test_an_attack_that_turns_the_circuit_too_goes_first():
+    calm = point("calm", (1.0, 1.0, 1.0)).model
+    withstood = point("withstood", (1.0, 0.1, 1.0), circuit=calm)
+    shared = point("shared", (1.0, 0.6, 1.0))
+    assert worst_by_tokens([withstood, shared]) == shared
+    assert worst_by_tokens([withstood]) == withstood
 
 
 def test_measures_by_hand():

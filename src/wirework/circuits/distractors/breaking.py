@@ -63,11 +63,18 @@ def describe(
 def worst_by_tokens(points: Sequence[Point]) -> Point | None:
     """Return the point where accuracy falls furthest below that of neutral code as long.
 
-    None where none falls, and P(correct) with it by three standard errors. Of points that fall
-    nearly as far as the furthest, the one of the shortest prompts.
+    None where none falls, and P(correct) with it by three standard errors. Attacks that turn the
+    circuit too, as it was read for, go before those that it withstands. Of points that fall nearly
+    as far as the furthest, the one of the shortest prompts.
     """
     beyond = [p for p in points if _clear(p.model.beyond, p.model.beyond_se)]
-    return _furthest(beyond, lambda beside: beside.control)
+    with_it = [p for p in beyond if turns_circuit(p)]
+    return _furthest(with_it or beyond, lambda beside: beside.control)
+
+
+def turns_circuit(point: Point) -> bool:
+    """Whether the circuit alone falls too, beyond neutral code as long."""
+    return _clear(point.circuit.beyond, point.circuit.beyond_se)
 
 
 def worst_by_length(points: Sequence[Point]) -> Point | None:
@@ -103,12 +110,14 @@ def _clear(mean: float, error: float) -> bool:
 def _says(point: Point, answers: tuple[str, str]) -> str:
     model, circuit = point.model, point.circuit
     times = "once" if point.strength == 1 else f"{point.strength} times"
+    turned = _clear(circuit.fall, circuit.fall_se)
     return (
         f"{point.attack}, {times}: accuracy where `{answers[point.side]}` is right falls from "
         f"{model.before.accuracy:.2f} to {model.attacked.accuracy:.2f} (P from {model.before.p:.2f}"
         f" to {model.attacked.p:.2f}) at {point.tokens:.0f} tokens, with as much neutral code to "
         f"{model.control.accuracy:.2f} ({model.control.p:.2f}); of the circuit alone from "
         f"{circuit.before.accuracy:.2f} to {circuit.attacked.accuracy:.2f}"
+        f"{'' if turned else ', which withstands it: what breaks the model lies outside of it'}"
     )
 
 

@@ -49,8 +49,8 @@ class Distraction:
     heads: list[HeadReading]
     points: list[Point]
     by_tokens: Breaking | None
-    """What breaks the model most by the tokens that it puts in, beyond neutral code as long; None
-    where nothing does by three standard errors."""
+    """What breaks the model most by the tokens that it puts in, beyond neutral code as long, and
+    the circuit with it if anything does; None where nothing does by three standard errors."""
     by_length: Breaking | None
     """What breaks it most where neutral code as long does half of that or more."""
 
