@@ -36,6 +36,23 @@ def test_what_the_work_raises_is_raised_here() -> None:
         next(found)
 
 
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 2.0, 4.0])
+def test_an_interrupt_while_they_start_ends_all(tmp_path: Path, seconds: float) -> None:
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as started:
+        time.sleep(seconds)
+        os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+        _, errors = started.communicate(timeout=20)
+        assert started.returncode != 0
+        assert b"Spawn" not in errors  # no worker has anything to say
+    deadline = time.monotonic() + 20
+    while _group(started.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _group(started.pid)
+
+
 def test_leaving_early_ends_what_is_at_work() -> None:
     found = side_by_side(time.sleep, [0, 100, 100], 2)
     next(found)
@@ -66,6 +83,18 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, how: signal
     while any(map(_runs, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_runs, workers))
+
+
+def _group(leader: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if _leader(pid) == leader and _runs(pid)]
+
+
+def _leader(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _children(pid: int) -> list[int]:

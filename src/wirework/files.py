@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -89,23 +89,26 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
-def read_record(path: Path, **parts: type) -> dict[str, Any]:
-    """Read a JSON file of ours that maps names to values.
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """Write names with values as JSON, atomically, with a checksum under `sha256`."""
+    plain = json.loads(json.dumps(values))  # as it will be read: names are text, no tuples
+    write_json(path, {**plain, "sha256": _digest(plain)})
 
-    Args:
-        path: the file.
-        parts: names that must be there, each with the type of its value.
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote, without the checksum.
 
     Raises:
-        InputError: the file is missing, unreadable or not JSON, or something else than asked for.
+        InputError: the file is missing, unreadable, not JSON, or does not match its checksum.
     """
     record = read_json(path)
-    if not isinstance(record, dict):
-        raise InputError(f"{path} is damaged: expected names with values: delete it")
-    for name, kind in parts.items():
-        if not isinstance(record.get(name), kind):
-            raise InputError(f"{path} is damaged: {name} is missing or wrong: delete it")
+    if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
+        raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
     return record
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -169,8 +172,21 @@ def save_tensors(
     path.chmod(mode)  # safetensors renames a private file of its own over ours
 
 
-def verify_dir(path: Path) -> None:
+def tensors_checksum(tensors: Mapping[str, "Tensor"], header: Mapping[str, str]) -> str:
+    """Return SHA-256 over tensors on the CPU and the header of their file, as hex."""
+    shapes = [[name, list(tensors[name].shape)] for name in sorted(tensors)]
+    digest = hashlib.sha256(json.dumps([sorted(header.items()), shapes]).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
     """Check a folder that `atomic_dir` wrote: every file there, every checksum right.
+
+    Args:
+        path: the folder.
+        needed: files that must be among those with a checksum.
 
     Raises:
         InputError: names the first file that is missing or differs.
@@ -178,6 +194,8 @@ def verify_dir(path: Path) -> None:
     sums = read_json(path / "checksums.json")
     if not isinstance(sums, dict) or not sums:
         raise InputError(f"{path / 'checksums.json'} does not map names to checksums")
+    if missing := set(needed) - sums.keys():
+        raise InputError(f"{path / 'checksums.json'} is damaged: it lacks {min(missing)}")
     for name, expected in sums.items():
         file = path / name
         if not file.is_file():

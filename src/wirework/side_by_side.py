@@ -3,10 +3,15 @@
 import multiprocessing
 import os
 import signal
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import Connection
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from queue import Queue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -16,7 +21,6 @@ from wirework.errors import InputError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_begun: list[Callable[[Any], Any]] = []  # in a worker: what it does
 
 
 def side_by_side(
@@ -37,34 +41,97 @@ def side_by_side(
     """
     if jobs < 1:
         raise InputError(f"jobs must be 1 or more, got {jobs}")
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    alive, life = context.Pipe(duplex=False)
-    given = (work, max(1, torch.get_num_threads() // jobs), alive)
-    with life, alive, ProcessPoolExecutor(jobs, context, _begin, given) as pool:
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_worker()) for _ in range(jobs)]
         try:
-            yield from pool.map(_call, items)
-        except BrokenProcessPool:
+            for worker in workers:
+                worker.line.send((work, threads))
+            yield from _in_order(workers, items)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             raise InputError(
                 f"one of {jobs} processes died, perhaps for want of memory: try fewer jobs; the "
                 "same call goes on from what was saved"
             ) from None
+
+
+# Not concurrent.futures: a signal while its processes start leaves a thread that is never joined.
+@dataclass(frozen=True)
+class _Worker:
+    process: SpawnProcess
+    line: Connection
+    """Items go there, results come back."""
+
+
+@contextmanager
+def _worker() -> Iterator[_Worker]:
+    """Start a process, and end it with the block."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    line, other = context.Pipe()
+    process = context.Process(target=_serve, args=(other,))
+    with line:
+        try:
+            with other, _interrupts_blocked():
+                process.start()
+            yield _Worker(process, line)
         finally:
-            life.close()
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
-def _begin(work: Callable[[Any], Any], threads: int, alive: Connection) -> None:
-    """Make a fresh process ready."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: it is for the one that starts them."""
+    resource_tracker.ensure_running()  # on its first start it unblocks what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_order(workers: list[_Worker], items: Iterable[Any]) -> Iterator[Any]:
+    """Give each worker an item as soon as it has none, and yield the results in order."""
+    left, busy = deque(enumerate(items)), dict[Connection, int]()
+    done: dict[int, tuple[Any, Exception | None]] = {}
+    idle = deque(worker.line for worker in workers)
+    count = len(left)
+    for number in range(count):
+        while number not in done:
+            while idle and left:
+                place, item = left.popleft()
+                line = idle.popleft()
+                line.send(item)
+                busy[line] = place
+            for line in [one for one in wait(list(busy)) if isinstance(one, Connection)]:
+                done[busy.pop(line)] = line.recv()
+                idle.append(line)
+        result, error = done.pop(number)
+        if error is not None:
+            raise error
+        yield result
+
+
+def _serve(line: Connection) -> None:
+    """Do in a fresh process what is asked for over a line."""
+    work, threads = line.recv()
     torch.set_num_threads(threads)
-    _begun.append(work)
-    Thread(target=_end_with, args=(alive,), daemon=True).start()
+    asked: Queue[Any] = Queue()
+    Thread(target=_listen, args=(line, asked), daemon=True).start()
+    while True:
+        item = asked.get()
+        try:
+            line.send((work(item), None))
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            line.send((None, error))
 
 
-def _end_with(alive: Connection) -> None:
-    """Leave at once when the other end of a pipe is closed, be it by a kill."""
-    alive.poll(None)
-    os._exit(1)
-
-
-def _call(item: Any) -> Any:
-    return _begun[0](item)
+def _listen(line: Connection, asked: "Queue[Any]") -> None:
+    """Hand on what comes over a line; leave at once when its other end closes, be it by a kill."""
+    while True:
+        try:
+            asked.put(line.recv())
+        except (EOFError, OSError):
+            os._exit(1)

@@ -191,7 +191,7 @@ class Circuit:
         if not (folder / "circuit.json").is_file():
             raise InputError(f"no circuit at {folder}: expected a folder with circuit.json")
         document = Document.of_json(read_json(folder / "circuit.json"), f"{folder}/circuit.json")
-        verify_dir(folder)
+        verify_dir(folder, ("circuit.json", "circuit.safetensors"))
         path = folder / "circuit.safetensors"
         try:
             tensors = load_file(path)

@@ -6,9 +6,7 @@ model, with how many batches it took and a checksum.
 Shapes: B sequences, T tokens, N nodes at one site.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from wirework.config import TrainConfig
 from wirework.errors import InputError
-from wirework.files import read_json, write_bytes
+from wirework.files import read_json, tensors_checksum, write_bytes
 from wirework.nn import Transformer
 
 if TYPE_CHECKING:
@@ -202,16 +200,7 @@ def save_means(
     header = {"format": "wirework-means", "fingerprint": model.fingerprint}
     if n_batches is not None:
         header["n_batches"] = str(n_batches)
-    write_bytes(path, save(tensors, {**header, "sha256": means_checksum(tensors, header)}))
-
-
-def means_checksum(means: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
-    """Return SHA-256 over means, float32 on the CPU, and the header of their file, as hex."""
-    shapes = [[name, list(means[name].shape)] for name in sorted(means)]
-    digest = hashlib.sha256(json.dumps([sorted((header or {}).items()), shapes]).encode())
-    for name in sorted(means):
-        digest.update(means[name].numpy().tobytes())
-    return digest.hexdigest()
+    write_bytes(path, save(tensors, {**header, "sha256": tensors_checksum(tensors, header)}))
 
 
 def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
@@ -235,7 +224,7 @@ def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:
         raise InputError(f"{path} belongs to another model: measure the means anew")
-    if header.pop("sha256", None) != means_checksum(means, header):
+    if header.pop("sha256", None) != tensors_checksum(means, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
     taken = header.get("n_batches")
     means = check_means(means, model.transformer, str(path))

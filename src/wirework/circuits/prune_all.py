@@ -22,7 +22,7 @@ from wirework.circuits.validate import validate
 from wirework.circuits.verdict import WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_record, write_bytes, write_json
+from wirework.files import read_json, read_record, write_bytes, write_json, write_record
 from wirework.side_by_side import side_by_side
 from wirework.tasks import Task
 
@@ -154,7 +154,9 @@ def _write(
     """Write the table so far, unless what lies there says the same or, before the end, more."""
     about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
     path = out / "results.json"
-    held = read_record(path, rows=list) if path.is_file() else {"rows": []}
+    held = read_json(path) if path.is_file() else {"rows": []}
+    if not isinstance(held, dict) or not isinstance(held.get("rows"), list):
+        raise InputError(f"{path} is damaged or no table of circuits: delete it")
     if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
         write_json(path, about | {"rows": rows})
         write_bytes(out / "results.md", markdown(rows).encode())
@@ -165,12 +167,12 @@ def _report(
 ) -> dict[str, Any]:
     """Return the report on a circuit, from beside it or made and put there."""
     if path.is_file():
-        report = read_record(path, circuit=str, whole=bool, held_out=dict, verdict=dict)
+        report = read_record(path)
         if report["circuit"] == _identity(found) and report["whole"] >= whole:
             return report
     about = {"circuit": _identity(found), "whole": whole}
     report = about | validate(found, model, task, data=data, short=not whole)
-    write_json(path, report)
+    write_record(path, report)
     return report
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.bank import Bank, bank_of_search
-from wirework.circuits.means import means_checksum, means_for
+from wirework.circuits.means import means_for
 from wirework.config import PruneConfig
+from wirework.files import tensors_checksum
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -43,7 +44,7 @@ class Resting:
         """
         means = means_for(model, data, config.mean_batches)
         plain = {name: mean.float().cpu() for name, mean in means.items()}
-        origin = means_checksum(plain) if data is None else data.fingerprint
+        origin = tensors_checksum(plain, {}) if data is None else data.fingerprint
         return cls(means, bank_of_search(model, data, config), origin)
 
     def ablation(self, model: "Model", config: PruneConfig) -> Ablation:

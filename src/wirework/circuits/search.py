@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wirework.circuits.masks import MaskSettings
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_record, write_bytes, write_json
+from wirework.files import read_record, write_bytes, write_record
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal._file import BaseJournalFileLock
 
 _RANGES = {
     "k_coef": 10.0,
@@ -89,7 +90,7 @@ class Round:
         """
         told = {trial.number: size for trial, size in zip(self.trials, sizes, strict=True)}
         if self.folder is not None:
-            write_json(self.folder / _TOLD, {"sizes": told})
+            write_record(self.folder / _TOLD, {"sizes": told})
         for number, size in told.items():
             _tell(self.study, number, size)
 
@@ -160,10 +161,26 @@ def _study(folder: Path | None) -> "optuna.Study":
     path = folder / STUDY_FILE
     _drop_torn_line(path)
     try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        return optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
-    except (ValueError, KeyError, TypeError) as error:  # what optuna makes of a damaged line
+        storage = JournalStorage(
+            JournalFileBackend(str(path), cast("BaseJournalFileLock", _NoLock()))
+        )
+        study = optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
+        study.get_trials(deepcopy=False)
+        return study
+    # What optuna makes of a damaged line.
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} to search anew") from None
+
+
+class _NoLock:
+    """A search's folder is held by one process; optuna's own lock would outlive a kill."""
+
+    def acquire(self) -> bool:
+        """Hold nothing."""
+        return True
+
+    def release(self) -> None:
+        """Let go of nothing."""
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -184,7 +201,7 @@ def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
     from optuna.trial import TrialState
 
     path = None if folder is None else folder / _TOLD
-    known = read_record(path, sizes=dict)["sizes"] if path is not None and path.is_file() else {}
+    known = read_record(path)["sizes"] if path is not None and path.is_file() else {}
     for trial in study.get_trials(False, (TrialState.RUNNING,)):
         if str(trial.number) in known:
             _tell(study, trial.number, known[str(trial.number)])

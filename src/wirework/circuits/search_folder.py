@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,7 +17,7 @@ from wirework.circuits.search import n_finished
 from wirework.circuits.split import fingerprint
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import check_place, write_bytes, write_json
+from wirework.files import check_place, tensors_checksum, write_bytes, write_json
 from wirework.tasks import Task
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def write_ranked(folder: Path, best: list[Ranked]) -> None:
     """Write the best masks so far, whole or not at all."""
     tensors = {f"{i}": one.tau.cpu().contiguous() for i, one in enumerate(best)}
     sizes = {f"{i}": f"{one.edges} {one.nodes}" for i, one in enumerate(best)}
-    write_bytes(folder / _BEST, save(tensors, sizes))
+    sums = {"sha256": tensors_checksum(tensors, sizes)}
+    write_bytes(folder / _BEST, save(tensors, {**sizes, **sums}))
 
 
 def read_ranked(folder: Path) -> list[Ranked]:
@@ -80,11 +81,14 @@ def read_ranked(folder: Path) -> list[Ranked]:
         return []
     try:
         with safe_open(path, "pt") as file:
-            sizes: dict[str, Any] = file.metadata() or {}
-            taus = {name: file.get_tensor(name) for name in sorted(sizes, key=int)}
+            sizes: dict[str, str] = file.metadata() or {}
+            expected = sizes.pop("sha256", None)
+            taus = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is damaged: {error}: delete {folder}") from None
-    return [_ranked(sizes[name], tau) for name, tau in taus.items()]
+    if expected != tensors_checksum(taus, sizes):
+        raise InputError(f"{path} is damaged: it does not match its checksum: delete {folder}")
+    return [_ranked(sizes[name], taus[name]) for name in sorted(sizes, key=int)]
 
 
 def kept_best(folder: Path, finalists: int) -> list[Ranked]:

@@ -14,7 +14,7 @@ from wirework.circuits import prune_all
 from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_record, write_json
+from wirework.files import read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
@@ -36,9 +36,7 @@ def read_cell(out: Path, name: str) -> Cell:
     Raises:
         InputError: it is not there, or damaged.
     """
-    parts = {"name": str, "kind": str, "val_loss": float, "fingerprint": str, "tasks": list}
-    path = cell_folder(out, name) / "cell.json"
-    return read_record(path, **parts, settings=dict, data=str)
+    return read_record(cell_folder(out, name) / "cell.json")
 
 
 def finished_cell(
@@ -88,7 +86,7 @@ def run_cell(
     folder = cell_folder(out, point.name)
     try:
         cell = _made(point, study, tasks, out, progress) | {"data": data}
-        write_json(folder / "cell.json", cell)
+        write_record(folder / "cell.json", cell)
     except (InputError, RuntimeError, MemoryError) as error:  # out of memory is one of the others
         return failed_cell(point, out, error)
     (folder / "failed.json").unlink(missing_ok=True)
@@ -112,12 +110,12 @@ def circuits_at(
     model = load(folder / "run")
     wanted = {**_search(config, tasks), "model": model.fingerprint}
     if path.is_file():
-        known = read_record(path, settings=dict, tasks=list)
+        known = read_record(path)
         if known["settings"] == wanted:
             rows: list[dict[str, Any]] = known["tasks"]
             return rows
     rows = prune_all(model, tasks, folder / "circuits" / f"{target:g}", config, progress=progress)
-    write_json(path, {"tasks": rows, "settings": wanted})
+    write_record(path, {"tasks": rows, "settings": wanted})
     return rows
 
 

@@ -6,7 +6,7 @@ only draws again. Source: Gao et al. 2025, Figs. 2, 3, 10, 33.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from wirework.config import FrontierConfig
 from wirework.data import Prepared, eval_batches, prepare
 from wirework.errors import InputError
-from wirework.files import check_place, locked, read_record, write_json
+from wirework.files import check_place, locked, read_json, write_json
 from wirework.model import load
 from wirework.studies.cell import (
     Cell,
@@ -171,7 +171,7 @@ class _Study:
         path = self.out / "token_losses.json"
         cells = [read_cell(self.out, name) for name in names]
         of = {cell["name"]: cell["fingerprint"] for cell in cells}
-        if path.is_file() and read_record(path, of=dict)["of"] == of:
+        if path.is_file() and read_json(path).get("of") == of:
             return
         common = self.config.train
         batches = eval_batches(
@@ -192,12 +192,16 @@ class _Study:
         """The tokens that all models are trained and judged on; looked at when first needed."""
         with self._stoppable("the preparation of the text"):
             data = prepare(self.config.train.data, self.out / "data", self.progress)
+        changed = []
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
-            if read_cell(self.out, path.parent.name)["data"] != data.fingerprint:
-                raise InputError(
-                    f"the text is another than when {path.parent.name} was trained: "
-                    "give another --out"
-                )
+            name = path.parent.name
+            with suppress(InputError):  # a damaged one is told of when its turn comes
+                if read_cell(self.out, name)["data"] != data.fingerprint:
+                    changed.append(name)
+        if changed:
+            raise InputError(
+                f"the text is another than when {changed[0]} was trained: give another --out"
+            )
         return data
 
     def _write_manifest(self, points: Sequence[Point]) -> None:

@@ -1,6 +1,7 @@
 """What it takes to make every point of a study again: settings, seeds, versions, machine."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def _entry(point: Point, study: FrontierConfig, out: Path) -> dict[str, Any]:
             config = TrainConfig.load(stored)
     except InputError as error:
         return {**entry, "error": str(error)}
-    made: dict[str, Any] = read_record(cell) if cell.is_file() else {}
+    made = {}
+    with suppress(InputError):  # none yet, or a damaged one, which its model's turn tells of
+        made = read_record(cell)
     known: dict[str, Any] = {name: made[name] for name in ("machine", "data") if name in made}
     return {**entry, "train": portable(config), **known}

@@ -68,13 +68,15 @@ def worst_by_tokens(points: Sequence[Point]) -> Point | None:
     as far as the furthest, the one of the shortest prompts.
     """
     beyond = [p for p in points if _clear(p.model.beyond, p.model.beyond_se)]
-    with_it = [p for p in beyond if turns_circuit(p)]
-    return _furthest(with_it or beyond, lambda beside: beside.control)
+    with_it = [p for p in beyond if follows(p)]
+    found = (_furthest(points, lambda beside: beside.control) for points in (with_it, beyond))
+    return next((point for point in found if point is not None), None)
 
 
-def turns_circuit(point: Point) -> bool:
-    """Whether the circuit alone falls too, beyond neutral code as long."""
-    return _clear(point.circuit.beyond, point.circuit.beyond_se)
+def follows(point: Point) -> bool:
+    """Whether the circuit alone falls clearly too, and half as far as the model or more."""
+    model, circuit = point.model, point.circuit
+    return _clear(circuit.fall, circuit.fall_se) and circuit.fall >= model.fall / 2
 
 
 def worst_by_length(points: Sequence[Point]) -> Point | None:
@@ -110,14 +112,13 @@ def _clear(mean: float, error: float) -> bool:
 def _says(point: Point, answers: tuple[str, str]) -> str:
     model, circuit = point.model, point.circuit
     times = "once" if point.strength == 1 else f"{point.strength} times"
-    turned = _clear(circuit.fall, circuit.fall_se)
     return (
         f"{point.attack}, {times}: accuracy where `{answers[point.side]}` is right falls from "
         f"{model.before.accuracy:.2f} to {model.attacked.accuracy:.2f} (P from {model.before.p:.2f}"
         f" to {model.attacked.p:.2f}) at {point.tokens:.0f} tokens, with as much neutral code to "
         f"{model.control.accuracy:.2f} ({model.control.p:.2f}); of the circuit alone from "
         f"{circuit.before.accuracy:.2f} to {circuit.attacked.accuracy:.2f}"
-        f"{'' if turned else ', which withstands it: what breaks the model lies outside of it'}"
+        f"{'' if follows(point) else ', which withstands it: what breaks the model lies outside'}"
     )
 
 
