@@ -139,6 +139,9 @@ class Document(Part):
     model: ModelPart
     task: TaskPart
     target_loss: float
+    reached: bool = True
+    """Whether the search met the target, in all the ways in which it froze what it removed; false
+    only of one that was to go on `anyway`."""
     losses: Losses
     calibration: CalibrationPart
     nodes: tuple[Node, ...]

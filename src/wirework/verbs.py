@@ -129,11 +129,14 @@ def prune(
         report = check(circuit, loaded, pairs, data=data, short=not whole)
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
     losses = circuit.losses.model_dump()
+    values = {"circuit": str(out), "reached": circuit.reached, **sizes, "losses": losses}
+    if not circuit.reached:
+        goal = f"the target of {settings.target_loss:g} nats"
+        print(f"warning: nothing reaches {goal}: this is the closest", file=sys.stderr)
     if json:
-        values = {"circuit": str(out), **sizes, "losses": losses, "validation": report}
-        show("circuit", values, json)
+        show("circuit", {**values, "validation": report}, json)
     else:
-        show("circuit", {"circuit": str(out), **sizes, "losses": losses}, json)
+        show("circuit", values, json)
         _print_report(report)
 
 

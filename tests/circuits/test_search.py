@@ -118,7 +118,10 @@ def test_a_round_that_was_cut_off_while_it_was_told_is_told_to_its_end(
     assert tried(config, tmp_path) == whole[4:]
 
 
-@pytest.mark.parametrize("line", [b"junk\n", b"[]\n", b"{}\n", b"\xff\xfe\n"])
+DAMAGED = [b"junk\n", b"[]\n", b"{}\n", b"\xff\xfe\n", b'{"op_code": 99, "worker_id": "w"}\n']
+
+
+@pytest.mark.parametrize("line", DAMAGED)
 def test_a_damaged_study_is_told_so(tmp_path: Path, line: bytes) -> None:
     tried(PruneConfig(trials=2), tmp_path)
     path = tmp_path / "study.log"
@@ -126,6 +129,27 @@ def test_a_damaged_study_is_told_so(tmp_path: Path, line: bytes) -> None:
     path.write_bytes(b"".join([*lines[:3], line, *lines[4:]]))
     with pytest.raises(InputError, match=f"damaged .*: delete {tmp_path} to search anew"):
         tried(PruneConfig(trials=3), tmp_path)
+
+
+def test_a_lock_that_a_kill_left_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("search")
+    folder.mkdir()
+    tried(PruneConfig(trials=2), folder)
+    (folder / "study.log.lock").symlink_to(folder / "study.log")
+    assert len(tried(PruneConfig(trials=3), folder)) == 1
+
+
+def test_masks_that_were_altered_are_told_of(tmp_path: Path) -> None:
+    write_ranked(tmp_path, [Ranked(3, 2, torch.ones(4))])
+    path = tmp_path / "best.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="does not match its checksum"):
+        read_ranked(tmp_path)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:

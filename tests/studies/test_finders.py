@@ -66,5 +66,12 @@ def test_what_cannot_be_asked_for(planted, tmp_path) -> None:
             study(planted, tmp_path, targets=targets)
     assert not list(tmp_path.iterdir())
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds files but is no study: choose another --out"):
+    (tmp_path / "circuits").mkdir()
+    with pytest.raises(InputError, match="holds files but is no study of finders: choose another"):
         study(planted, tmp_path)
+
+
+def test_what_is_asked_for_twice_is_done_once(planted, tmp_path) -> None:
+    twice = {"which": ("attribution", "attribution"), "targets": (0.3, 0.3)}
+    assert len(study(planted, tmp_path, **twice)["rows"]) == 1
+    assert read_json(tmp_path / "manifest.json")["finders"] == ["attribution"]

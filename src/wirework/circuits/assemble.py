@@ -54,6 +54,8 @@ class Finding:
     """(N,), higher is kept longer."""
     target: float
     """Task loss in nats that was asked for."""
+    reached: bool
+    """Whether it is met, in all the ways in which what is removed was frozen."""
     finder: str
     settings: Mapping[str, Any]
     origin: str
@@ -93,6 +95,7 @@ def assemble(model: "Model", whole: Task, judge: Task, found: Finding) -> Circui
             fingerprint=fingerprint(whole),
         ),
         target_loss=found.target,
+        reached=found.reached,
         losses=Losses(**plain, circuit_calibrated=calibrated_loss(gaps, calibration)),
         calibration=CalibrationPart(**calibration._asdict()),
         nodes=_nodes(wiring, found.score),

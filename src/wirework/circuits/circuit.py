@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _Part = TypeVar("_Part", Node, Edge)
 
-_ROUNDING = 1e-5  # nats: passes of other sizes round otherwise
-
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
@@ -84,8 +82,8 @@ class Circuit:
 
     @property
     def reached(self) -> bool:
-        """Whether it is within its target loss, which a search ends right at."""
-        return self.task_loss <= self.document.target_loss + _ROUNDING
+        """Whether the search met its target loss; false only of one that went on `anyway`."""
+        return self.document.reached
 
     def ablation(self, model: "Model") -> tuple[Ablation, Tensor]:
         """Return the model ready for ablation and the circuit's mask, (N,) float32.

@@ -5,6 +5,7 @@ Shapes: R masks, G gates, K of them open. Source: Gao et al. 2025, App. A.5 (bis
 clean-up is ours: the paper removed nodes of no effect by hand and names pruned edges as missing.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -102,17 +103,24 @@ def closest(masks: Masks, scores: Sequence[Tensor], rows: Encoded) -> tuple[Tens
 
     Args:
         masks: the model and what its gates stand for.
-        scores: (G,) each; the nodes of positive score, or the best one, are tried, and all nodes.
+        scores: (G,) each; the nodes of positive score are tried, so many over and times 2, 4 and 8,
+            and all nodes.
         rows: the task's pairs to judge by.
 
     Returns:
         (G,) float32, and which score it is of.
     """
-    own = [best_nodes(ranking(score), [_own_count(score)])[0] for score in scores]
-    tried = torch.stack([*own, torch.ones_like(own[0])])
-    losses = torch.stack([view.losses(tried, rows) for view in masks.views()]).amax(0)
-    best = int(losses.argmin())
-    return tried[best], best % len(scores)
+    best, which, least = torch.ones_like(scores[0]), 0, math.inf
+    for number, score in enumerate(scores):
+        own, most = _own_count(score), len(score)
+        counts = sorted(
+            {min(max(1, round(own * 2.0**step)), most) for step in range(-3, 4)} | {most}
+        )
+        tried = best_nodes(ranking(score), counts)
+        losses = torch.stack([view.losses(tried, rows) for view in masks.views()]).amax(0)
+        if float(losses.min()) < least:
+            best, which, least = tried[losses.argmin()], number, float(losses.min())
+    return best, which
 
 
 def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tensor:

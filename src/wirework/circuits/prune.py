@@ -47,6 +47,7 @@ _QUICK_PAIRS = 32  # trials are compared on so many pairs; finalists are judged 
 _SEARCH_SHARE = 0.7  # of the bar; the rest is for making whole circuits of the finalists
 _CHEAP = 256  # gates after bisection that are cleaned up in any case
 _MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
+_ROUNDING = 1e-5  # nats: a search ends right at its target, and passes of other sizes round
 _SLACK = 0.01  # nats above the whole model's own loss on them that a trial may always have
 
 
@@ -62,7 +63,7 @@ def prune(
 ) -> Circuit:
     """Find the smallest circuit of a task whose loss reaches the target.
 
-    The same model, task and config give the same circuit on the same machine.
+    The same model, task, text and config give the same circuit on the same machine.
 
     Args:
         model: with a tokeniser.
@@ -174,6 +175,7 @@ class Hunt:
             finder="learned_pruning" if config.finder == "learned" else config.finder,
             settings=config.model_dump(mode="json"),
             origin=self.resting.origin,
+            reached=wiring.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
         )
         return assemble(self.model, self.task, self.judge, found)

@@ -19,7 +19,7 @@ from wirework.circuits.resting import Resting
 from wirework.circuits.split import fingerprint
 from wirework.circuits.task_table import judged, markdown
 from wirework.circuits.validate import validate
-from wirework.circuits.verdict import WORDS
+from wirework.circuits.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import read_json, read_record, write_bytes, write_json, write_record
@@ -77,8 +77,7 @@ def prune_all(
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
     names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise InputError(f"tasks must have different names, got {', '.join(names)}")
+    check_distinct(names)
     for name in names:
         check_place(out / name)
     resting = Resting.of(model, data, config)
@@ -98,6 +97,16 @@ def prune_all(
             if progress:
                 shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
     return rows
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Make sure that tasks can be told apart by name.
+
+    Raises:
+        InputError: two share one.
+    """
+    if len(set(names)) < len(names):
+        raise InputError(f"tasks must have different names, got {', '.join(names)}")
 
 
 def _in_turn(
@@ -145,7 +154,8 @@ def _one(
         found = hunt.run(on_progress)
         found.save(folder)
     report = _report(found, model, task, data, whole, out / f"{task.name}.report.json")
-    return _summary(found) | judged(report) | {"verdict": WORDS[report["verdict"]["faithful"]]}
+    said = WORDS[report["verdict"]["faithful"]] if found.reached else MISSED
+    return _summary(found) | judged(report) | {"verdict": said}
 
 
 def _write(
@@ -212,4 +222,5 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['task']}: {row['n_nodes']} nodes, {row['n_edges']} edges, task loss "
         f"{row['circuit']:.3f} (model {row['model']:.3f}, without {row['without_circuit']:.3f})"
+        f"{'' if row['reached'] else f': {MISSED}'}"
     )

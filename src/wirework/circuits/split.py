@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from random import Random
 from typing import NamedTuple
 
 from wirework.errors import InputError
-from wirework.tasks import Task
+from wirework.tasks import Pair, Task
 
 _LEAST = 4
 
@@ -15,7 +16,7 @@ class Parts(NamedTuple):
     """A task in three parts that share neither a pair nor a prompt."""
 
     train: Task
-    """Half of the pairs or more: what masks are trained on."""
+    """Half of the pairs or more, unless prompts are shared: what masks are trained on."""
     judge: Task
     """At most a quarter: what circuits are discretised and judged on."""
     held_out: Task
@@ -25,8 +26,9 @@ class Parts(NamedTuple):
 def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     """Part a task, a pure function of its pairs, `judge_pairs` and the seed.
 
-    Where pairs share prompts, each prompt belongs to one part, and pairs whose prompts belong to
-    two are left out.
+    Pairs that share a prompt, directly or over others, go to one part. Where these are too many
+    for that, each of their prompts is given to one part, and pairs that have one of two parts are
+    left out.
 
     Raises:
         InputError: fewer than 4 pairs, or so few prompts that a part is left without a pair.
@@ -34,30 +36,70 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     count = len(task.pairs)
     if count < _LEAST:
         raise InputError(f"task {task.name} has {count} pairs, at least {_LEAST} are needed")
-    rest, held_out = task.split(seed, 0.75)
-    train, judge = rest.split(seed + 1, 1 - min(judge_pairs, count // 4) / len(rest.pairs))
-    parts = Parts(*_apart(task, (train, judge, held_out)))
-    if not all(part.pairs for part in parts):
+    judged = min(judge_pairs, count // 4)
+    groups = _linked(task.pairs)
+    if len(groups) == count:
+        rest, held_out = task.split(seed, 0.75)
+        return Parts(*rest.split(seed + 1, 1 - judged / len(rest.pairs)), held_out)
+    sizes = (count - judged - count // 4, judged, count // 4)
+    parts = _apart(groups, sizes, Random(f"parts {seed}"))
+    if not all(parts):
         raise InputError(
-            f"the {count} pairs of task {task.name} share their prompts, so that none can be held "
-            "out: give more pairs of prompts of their own"
+            f"too many of the {count} pairs of task {task.name} share prompts to hold some out: "
+            "give more pairs of prompts of their own"
         )
+    place = {pair: number for number, pair in enumerate(task.pairs)}
+    return Parts(*(task.take(sorted(part, key=place.__getitem__)) for part in parts))
+
+
+def _linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Return the pairs in groups that share no prompt with one another."""
+    above: dict[str, str] = {}
+
+    def root(prompt: str) -> str:
+        while above.setdefault(prompt, prompt) != prompt:
+            above[prompt] = above[above[prompt]]
+            prompt = above[prompt]
+        return prompt
+
+    for pair in pairs:
+        first, second = map(root, pair.prompts)
+        above[first] = second
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(root(pair.prompts[0]), []).append(pair)
+    return list(groups.values())
+
+
+def _apart(groups: list[list[Pair]], sizes: Sequence[int], dice: Random) -> list[list[Pair]]:
+    """Give each group to the part that lacks most, large ones first; cut one that fits nowhere."""
+    parts: list[list[Pair]] = [[] for _ in sizes]
+    dice.shuffle(groups)
+    groups.sort(key=len, reverse=True)
+    if len(groups) < len(sizes) or len(groups[0]) > max(sizes):
+        for part, piece in zip(parts, _cut(groups.pop(0), sizes, dice), strict=True):
+            part.extend(piece)
+    for group in groups:
+        lacks = [size - len(part) for size, part in zip(sizes, parts, strict=True)]
+        parts[lacks.index(max(lacks))].extend(group)
     return parts
 
 
-def _apart(task: Task, drawn: Sequence[Task]) -> Iterator[Task]:
-    """Yield a task for each of those drawn, made of the pairs that have both prompts from it.
+def _cut(group: list[Pair], sizes: Sequence[int], dice: Random) -> list[list[Pair]]:
+    """Give each prompt to a part, and return of each part the pairs that have both from it.
 
-    A prompt is from the part of the first pair that has it, so that each part has its share of
-    them; where none are shared, the parts stay as they were drawn.
+    A part with a share p of the prompts is left with p squared of the pairs.
     """
-    part_of = {pair: number for number, part in enumerate(drawn) for pair in part.pairs}
-    owner: dict[str, int] = {}
-    for pair in task.pairs:
-        for prompt in pair.prompts:
-            owner.setdefault(prompt, part_of[pair])
-    for number in range(len(drawn)):
-        yield task.take([p for p in task.pairs if {owner[one] for one in p.prompts} == {number}])
+    prompts = sorted({prompt for pair in group for prompt in pair.prompts})
+    dice.shuffle(prompts)
+    shares = [size**0.5 for size in sizes]
+    ends = [round(len(prompts) * sum(shares[: i + 1]) / sum(shares)) for i in range(len(sizes))]
+    owner = {prompt: sum(i >= end for end in ends) for i, prompt in enumerate(prompts)}
+    owners = [{owner[prompt] for prompt in pair.prompts} for pair in group]
+    return [
+        [pair for pair, own in zip(group, owners, strict=True) if own == {number}]
+        for number in range(len(sizes))
+    ]
 
 
 def fingerprint(task: Task) -> str:

@@ -34,8 +34,7 @@ class Stability:
     edge_share: float | None
     """Mean of `edge_shares`; None for a circuit without edges."""
     reached: tuple[bool, ...]
-    """Whether each run's circuit reaches the target; one that does not brings nothing back, as it
-    has every node that there is."""
+    """Whether each run's circuit reaches the target; one that does not brings nothing back."""
     n_edges: tuple[int, ...]
     """Size of each run's circuit."""
     overlap: tuple[float, ...]

@@ -39,7 +39,7 @@ def validate(
         circuit: what to check.
         model: the one it was found in; None to load it from where it was.
         task: None for the one that it was found for. Of a task with other pairs, those that
-            trained or judged the circuit are left out and the rest is taken as held out.
+            have a prompt that trained or judged the circuit are left out, the rest is held out.
         data: training text, for resampled values and controls; None for that of the run which the
             model lies in. Where there is none, what needs it is left out and says so.
         short: only what takes seconds: no binarisation, hypothesis tests, minimality or searches.

@@ -18,6 +18,9 @@ search that gets by with fewer would have found something as small as the circui
 WORDS = {True: "faithful", False: "not faithful", None: "open"}
 """What `faithful` of a verdict means."""
 
+MISSED = "misses the target"
+"""What is said of a circuit in the place of that where its search went on without meeting it."""
+
 _CHANCE = math.log(2)
 _ERRORS = 2.0  # standard errors that a held-out loss may lie above the target by chance
 

@@ -1,8 +1,8 @@
 """Circuit size against target loss for each way to find a circuit (Gao et al. 2025, Fig. 31).
 
-Below the study's folder: `finders.json`, `finders.png` and `circuits/FINDER/TARGET/TASK`. A call
-that was stopped goes on. A score that stands for the paper's baseline is bisected and no more; the
-same with our clean-up is a line of its own.
+Below the study's folder: `manifest.json` (model, settings), `finders.json`, `finders.png` and
+`circuits/FINDER/TARGET/TASK`. A call that was stopped goes on. A score that stands for the paper's
+baseline is bisected and no more; the same with our clean-up is a line of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits import METHODS, prune_all
 from wirework.circuits.prune import check_chance
+from wirework.circuits.prune_all import check_distinct
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import check_place, locked, write_json
+from wirework.files import check_place, locked, read_json, write_json
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.tasks import Task
 from wirework.training.report import say
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CLEANED = "+ clean-up"
 
-_CIRCUITS = "circuits"
+_MANIFEST = "manifest.json"
 
 FINDERS = (
     "learned",
@@ -72,7 +73,8 @@ def finders(
         InputError: an unknown finder, a setting that is the study's own, a target at or below 0 or
             above chance, or the folder cannot be written to, is in use, or holds something else.
     """
-    out, which, targets = Path(out), tuple(which), tuple(sorted(set(targets), reverse=True))
+    out, which = Path(out), tuple(dict.fromkeys(which))
+    targets = tuple(sorted(map(float, set(targets)), reverse=True))
     for name in which:
         if name not in FINDERS:
             raise InputError(f"no finder {name!r}; finders are {', '.join(FINDERS)}")
@@ -85,17 +87,22 @@ def finders(
     for settings in planned.values():
         check_chance(settings)
     _check_out(out)
+    names = [task.name for task in tasks]
+    check_distinct(names)
     with locked(out / "lock", f"study {out}"):
+        settled: dict[str, Any] = {"study": "finders", "model": model.fingerprint, "tasks": names}
+        settled |= {"finders": which, "targets": targets, "config": config.model_dump(mode="json")}
+        write_json(out / _MANIFEST, settled)
         found: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for (name, target), settings in planned.items():
             if progress:
                 say(f"{name}, target {target:g}")
-            folder = out / _CIRCUITS / name.replace(" ", "_") / f"{target:g}"
+            folder = out / "circuits" / name.replace(" ", "_") / str(target)
             found[name, target] = prune_all(
                 model, tasks, folder, settings, data=data, progress=progress
             )
         rows = [_row(name, target, found, which) for name in which for target in targets]
-        result = {"model": model.fingerprint, "tasks": [task.name for task in tasks], "rows": rows}
+        result = {"model": model.fingerprint, "tasks": names, "rows": rows}
         write_json(out / "finders.json", result)
         drawn = any(row["edges"] is not None for row in rows)
         figure = str(write_finders_figure(out)) if drawn else None
@@ -103,10 +110,11 @@ def finders(
 
 
 def _check_out(out: Path) -> None:
-    check_place(out / _CIRCUITS)
+    check_place(out / _MANIFEST)
     held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
-    if held and _CIRCUITS not in held:
-        raise InputError(f"{out} holds files but is no study: choose another --out")
+    known = read_json(out / _MANIFEST) if _MANIFEST in held else {}
+    if held and (not isinstance(known, dict) or known.get("study") != "finders"):
+        raise InputError(f"{out} holds files but is no study of finders: choose another --out")
 
 
 def _settings(config: PruneConfig, name: str, target: float) -> PruneConfig:

@@ -11,7 +11,7 @@ from hand_wired.wiring import Planted
 
 from wirework.circuits import Ablation, Distraction, Wiring, find_distractors
 from wirework.circuits.distractors.attacks import LENGTHEN, NEUTRAL, Attack
-from wirework.circuits.distractors.breaking import describe, worst_by_length, worst_by_tokens
+from wirework.circuits.distractors.breaking import describe, says, worst_by_length, worst_by_tokens
 from wirework.circuits.distractors.heads import between, kept_heads, patterns, read_heads
 from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, comment_units, encode, fits
@@ -248,9 +248,16 @@ def test_the_worst_is_judged_against_its_control():
 def test_an_attack_that_turns_the_circuit_too_goes_first():
     calm = point("calm", (1.0, 1.0, 1.0)).model
     withstood = point("withstood", (1.0, 0.1, 1.0), circuit=calm)
-    shared = point("shared", (1.0, 0.6, 1.0))
+    shared = point("shared", (1.0, 0.5, 1.0))
     assert worst_by_tokens([withstood, shared]) == shared
     assert worst_by_tokens([withstood]) == withstood
+    hardly = point("hardly", (1.0, 0.98, 1.0), circuit=shared.model)
+    assert worst_by_tokens([withstood, hardly]) == withstood
+    unsaid = replace(hardly, model=point("p alone", (1.0, 1.0, 1.0)).model)
+    assert worst_by_tokens([withstood, unsaid]) == withstood
+    answers = ("a", "b")
+    assert "withstands it" in says(withstood, answers)
+    assert "withstands it" not in says(shared, answers)
 
 
 def test_measures_by_hand():

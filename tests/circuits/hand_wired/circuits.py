@@ -20,5 +20,5 @@ def circuit_of(planted: Planted) -> Circuit:
         kept.setdefault(site, []).append(channel)
     wiring = Wiring.of(ablation, ablation.space.gates(kept))
     judge = parts_of(task.fitted(model.tokenizer, model.config.n_ctx), 16, seed=0).judge
-    found = Finding(wiring, torch.ones(wiring.size), None, 0.15, "hand", {}, "", seed=0)
+    found = Finding(wiring, torch.ones(wiring.size), None, 0.15, True, "hand", {}, "", seed=0)
     return assemble(model, task, judge, found)

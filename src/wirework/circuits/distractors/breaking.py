@@ -56,21 +56,24 @@ def describe(
         point=point,
         example=_example(circuit, case, point.side),
         inserted=_inserted(circuit, case, point.side),
-        says=_says(point, answers),
+        says=says(point, answers),
     )
 
 
 def worst_by_tokens(points: Sequence[Point]) -> Point | None:
     """Return the point where accuracy falls furthest below that of neutral code as long.
 
-    None where none falls, and P(correct) with it by three standard errors. Attacks that turn the
-    circuit too, as it was read for, go before those that it withstands. Of points that fall nearly
-    as far as the furthest, the one of the shortest prompts.
+    None where none falls, and P(correct) with it by three standard errors. An attack that the
+    circuit follows goes before one that it withstands and that falls up to twice as far. Of points
+    that fall nearly as far as the furthest, the one of the shortest prompts.
     """
     beyond = [p for p in points if _clear(p.model.beyond, p.model.beyond_se)]
-    with_it = [p for p in beyond if follows(p)]
-    found = (_furthest(points, lambda beside: beside.control) for points in (with_it, beyond))
-    return next((point for point in found if point is not None), None)
+    worst = _furthest(beyond, _by_control)
+    if worst is None:
+        return None
+    enough = _fall(worst, _by_control) / 2
+    followed = [p for p in beyond if follows(p) and _fall(p, _by_control) >= enough]
+    return _furthest(followed, _by_control) or worst
 
 
 def follows(point: Point) -> bool:
@@ -98,8 +101,16 @@ def _shared(beside: Beside) -> bool:
     return all(was - as_long >= (was - now) / 2 for was, now, as_long in falls)
 
 
+def _by_control(beside: Beside) -> Measure:
+    return beside.control
+
+
+def _fall(point: Point, base: Callable[[Beside], Measure]) -> float:
+    return base(point.model).accuracy - point.model.attacked.accuracy
+
+
 def _furthest(points: Sequence[Point], base: Callable[[Beside], Measure]) -> Point | None:
-    falls = [base(p.model).accuracy - p.model.attacked.accuracy for p in points]
+    falls = [_fall(p, base) for p in points]
     least = max(_NEARLY * max(falls, default=0), 1e-9)
     near = [p for p, fall in zip(points, falls, strict=True) if fall >= least]
     return min(near, key=lambda point: point.tokens, default=None)
@@ -109,7 +120,8 @@ def _clear(mean: float, error: float) -> bool:
     return mean > max(_CLEAR * error, 0.01)
 
 
-def _says(point: Point, answers: tuple[str, str]) -> str:
+def says(point: Point, answers: tuple[str, str]) -> str:
+    """Return a point in words; `answers` are those of the first and the second prompt."""
     model, circuit = point.model, point.circuit
     times = "once" if point.strength == 1 else f"{point.strength} times"
     return (
