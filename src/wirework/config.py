@@ -284,6 +284,30 @@ class WeightSparsityConfig(Config):
         return self
 
 
+class GatingConfig(Config):
+    """Gates that pick each token's winners while a model trains (Ferrao et al. 2025)."""
+
+    level: Literal["local", "global", "both"] = "local"
+    """What scores the units: each block's clean input, the final state of a first clean pass, or
+    the sum of both, which nobody has trained."""
+    k_attention: Count = 8
+    """Channels of the concatenated head outputs that stay on, per token and layer."""
+    k_neurons: Count = 8
+    """Neurons that stay on, per token and layer."""
+    temperature_attention: Annotated[float, Field(gt=0)] = 0.1
+    """Of the soft mask whose gradient the hard one has; lower is steeper."""
+    temperature_neurons: Annotated[float, Field(gt=0)] = 0.1
+    """The same for neurons."""
+    mask: Literal["hard", "soft"] = "hard"
+    """`soft` leaks the next token through the mask: only to reproduce early models."""
+    base_coef: Annotated[float, Field(ge=0)] = 1.0
+    """Of the clean stream's next-token loss."""
+    ablated_coef: Annotated[float, Field(ge=0)] = 1.0
+    """Of the ablated stream's; the paper's text sums the two, its code has 0.1."""
+    reconstruction_coef: Annotated[float, Field(ge=0)] = 0.1
+    """Of the mean squared difference between the streams, each token of unit length."""
+
+
 class OptimizerConfig(Config):
     """AdamW as in App. A.2."""
 

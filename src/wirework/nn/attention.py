@@ -40,7 +40,7 @@ def causal_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     window = None if window is not None and window >= q.shape[-2] else window
     if q.device.type == "cpu":
-        mask = None if window is None else _window_bias(q.shape[-2], window, q.device)
+        mask = None if window is None else window_bias(q.shape[-2], window, q.device)
         out: Tensor = _CpuAttention.apply(q, k, v, sink, scale, mask)  # type: ignore[no-untyped-call]
         return out
     return _attention_with_sink_key(q, k, v, sink, scale, window)
@@ -91,6 +91,36 @@ def causal_attention_reference(
     return scores.softmax(-1) @ v
 
 
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return causal attention (B, H, T, K) and its log-sum-exp (B, H, T), by the CPU's kernel.
+
+    Args:
+        q, k, v: (B, H, T, K) float32 or float64.
+        bias: (T, T) to add to the scores, -inf where a token does not look; None for causal.
+        scale: of the scores.
+    """
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, bias is None, attn_mask=bias, scale=scale
+    )
+    return out, lse
+
+
+def fused_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor,
+    out: Tensor, lse: Tensor, bias: Tensor | None, scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of q, k and v given what came out and its log-sum-exp.
+
+    Both may be those of a softmax over more than these keys: then it is their share of it.
+    """
+    to_q, to_k, to_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, k, v, out, lse, 0.0, bias is None, attn_mask=bias, scale=scale
+    )
+    return to_q, to_k, to_v
+
+
 class _CpuAttention(torch.autograd.Function):
     """In float32 or wider: at small heads the bf16 kernel's backward is 2 to 5 times slower."""
 
@@ -107,9 +137,7 @@ class _CpuAttention(torch.autograd.Function):
         ctx.dtype, ctx.scale, ctx.mask = q.dtype, scale, mask
         compute = torch.float64 if q.dtype == torch.float64 else torch.float32
         q, k, v = (t.to(compute) for t in (q, k, v))
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, mask is None, attn_mask=_as(mask, compute), scale=scale
-        )
+        out, lse = fused(q, k, v, _as(mask, compute), scale)
         if sink is not None:
             with_sink = torch.logaddexp(lse, sink.to(lse.dtype)[:, None])
             out = out * (lse - with_sink).exp_().unsqueeze(-1)
@@ -123,10 +151,7 @@ class _CpuAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, sink = ctx.saved_tensors
         grad = grads[0].to(q.dtype)
-        to_qkv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, q, k, v, out, lse, 0.0, ctx.mask is None,
-            attn_mask=_as(ctx.mask, q.dtype), scale=ctx.scale,
-        )  # fmt: skip
+        to_qkv = fused_backward(grad, q, k, v, out, lse, _as(ctx.mask, q.dtype), ctx.scale)
         to_sink = None
         if sink is not None:
             # The sink is a key of probability exp(sink - lse) whose value, zero, gains nothing.
@@ -163,7 +188,8 @@ def _sees(length: int, window: int | None, device: torch.device) -> Tensor:
     return sees if window is None else sees.triu(1 - window)
 
 
-def _window_bias(length: int, window: int, device: torch.device) -> Tensor:
+def window_bias(length: int, window: int, device: torch.device) -> Tensor:
+    """Return (T, T) float32, 0 where the row's token sees the column's and -inf elsewhere."""
     return torch.zeros(length, length).masked_fill_(~_sees(length, window, device), -torch.inf)
 
 

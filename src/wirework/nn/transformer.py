@@ -7,7 +7,7 @@ Shapes: B sequences, T tokens, D d_model, H heads, K d_head, M d_mlp, P d_pos, V
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from wirework.errors import InputError
 from wirework.nn.attention import attention_at, causal_attention
 from wirework.nn.loss import next_token_loss
 from wirework.nn.norm import RMSNorm
+from wirework.nn.own_position import own_position_attention
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
 
@@ -32,6 +33,22 @@ class Prunable(NamedTuple):
     floor_dim: int | None
     """Which dimension counts neurons or attention channels: 0 where the matrix writes them, 1 where
     it reads them, None where it has none (embeddings, biases)."""
+
+
+class Ablated(NamedTuple):
+    """What turns a block into that of the ablated stream (Ferrao et al. 2025).
+
+    Earlier positions are read from the clean stream, one's own from the ablated one, and only the
+    units of a token that its masks keep are on.
+    """
+
+    k: Tensor
+    """(B, T, H*K) of the clean stream."""
+    v: Tensor
+    attention: Tensor
+    """(B, T, H*K), the mask of the head outputs' channels."""
+    neurons: Tensor
+    """(B, T, M)."""
 
 
 class Transformer(nn.Module):
@@ -111,9 +128,12 @@ class Transformer(nn.Module):
             tokens: (B, T) int64.
             targets: (B, T) int64.
         """
-        state = self.state(tokens).flatten(0, 1)
+        return self.loss_of(self.state(tokens), tokens, targets)
+
+    def loss_of(self, state: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Return `loss` of a final normalised state, (B, T, D)."""
         return next_token_loss(
-            state,
+            state.flatten(0, 1),
             self.unembed.weight,
             targets.flatten(),
             bigram=self.bigram,
@@ -134,14 +154,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the final normalised state (B, T, D), (B, 1, D) with `at`."""
         self._check(tokens)
-        first, x = (0, self.embed(tokens)) if enter is None else enter
-        beside = None
-        if self.positions is not None:
-            vectors = self.positions(tokens.shape[1])
-            if self.config.positions != "added":
-                beside = vectors.expand(len(tokens), -1, -1)
-            elif enter is None:
-                x = x + vectors
+        x, beside = self._entry(tokens) if enter is None else (enter[1], self._beside(tokens))
+        first = 0 if enter is None else enter[0]
         narrow = None if at is None else self._narrowing()
         for layer, block in enumerate(self.blocks[first:], first):
             if keep is not None:
@@ -151,6 +165,37 @@ class Transformer(nn.Module):
         x = self.final_resid(x)
         final: Tensor = self.norm(x if at is None else _only(x, at))
         return final
+
+    def ablated(self, tokens: Tensor, layers: Sequence[Ablated]) -> tuple[list[Tensor], Tensor]:
+        """Run the ablated stream.
+
+        Args:
+            tokens: (B, T) int64, as the clean stream had them.
+            layers: what each block needs of the clean stream, and its masks.
+
+        Returns:
+            The residual stream after each block and the final normalised state, (B, T, D) each.
+
+        Source: Ferrao et al. 2025 (two residual streams).
+        """
+        x, beside = self._entry(tokens)
+        outputs = []
+        for block, ablated in zip(self.blocks, layers, strict=True):
+            x = block(x, beside, None, ablated)
+            outputs.append(x)
+        return outputs, self.norm(x)
+
+    def _entry(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what the first block reads, (B, T, D), and positions beside it, (B, T, P)."""
+        x = self.embed(tokens)
+        if self.positions is not None and self.config.positions == "added":
+            x = x + self.positions(tokens.shape[1])
+        return x, self._beside(tokens)
+
+    def _beside(self, tokens: Tensor) -> Tensor | None:
+        if self.positions is None or self.config.positions == "added":
+            return None
+        return self.positions(tokens.shape[1]).expand(len(tokens), -1, -1)
 
     def _narrowing(self) -> int | None:
         """Return the last block that mixes tokens; None if what follows must be whole.
@@ -277,22 +322,31 @@ class Block(nn.Module):
         """Whether what comes out at a token may depend on others: attention does not rest."""
         return not all_at_rest(self.attn, self.attn.resid_delta)
 
-    def forward(self, x: Tensor, beside: Tensor | None, at: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        beside: Tensor | None,
+        at: Tensor | None = None,
+        ablated: Ablated | None = None,
+    ) -> Tensor:
         """Return the residual stream (B, T, D) after the block.
 
         Args:
             x: (B, T, D), or (B, 1, D) with `at`.
             beside: (B, T, P) positions.
             at: (B,), the one token of each sequence that counts; then (B, 1, D) comes out.
+            ablated: the clean stream and the masks, where `x` is the ablated one; not with `at`.
         """
         x = self.resid_in(x)
-        delta = self.attn(_read(x, self.norm1, _like(x, beside, at), self.pos_norm1), at)
+        read = _read(x, self.norm1, _like(x, beside, at), self.pos_norm1)
+        delta = self.attn(read, at, ablated)
         if at is not None:
             x = _only(x, at)
             beside = _like(x, beside, at)
         x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
-        x = x + self.mlp(_read(x, self.norm2, beside, self.pos_norm2))
+        on = None if ablated is None else ablated.neurons
+        x = x + self.mlp(_read(x, self.norm2, beside, self.pos_norm2), on)
         out: Tensor = self.resid_out(x.relu() if self.relu_residual else x)
         return out
 
@@ -318,10 +372,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "attn.resid_delta")
 
-    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, at: Tensor | None = None, ablated: Ablated | None = None
+    ) -> Tensor:
         """Return what attention adds, (B, T, D), from what it reads, (B, T, D + P).
 
-        With `at`, (B,), it is (B, 1, D): what it adds there.
+        With `at`, (B,), it is (B, 1, D): what it adds there. `ablated` is as a block takes it.
         """
         if all_at_rest(self, self.resid_delta):
             return self.resid_delta.at_rest(x if at is None else _only(x, at))
@@ -329,14 +385,24 @@ class Attention(nn.Module):
         if at is not None:
             q = _only(q, at)
         q, k, v = self.q(q), self.k(k), self.v(v)
-        q, k, v = (t.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for t in (q, k, v))
-        if at is None:
+        q, k, v = self._heads(q, k, v)
+        if ablated is not None:
+            past = self._heads(ablated.k, ablated.v)
+            given = {"sink": self.sink, "scale": self.scale, "window": self.window}
+            y = own_position_attention(q, *past, k, v, **given)
+        elif at is None:
             y = causal_attention(q, k, v, sink=self.sink, scale=self.scale, window=self.window)
         else:
             y = attention_at(q, k, v, at, sink=self.sink, scale=self.scale, window=self.window)
         y = self.y(y.transpose(1, 2).flatten(2))  # (B, T, H*K)
+        if ablated is not None:
+            y = y * ablated.attention
         delta: Tensor = self.resid_delta(self.out(y))
         return delta
+
+    def _heads(self, *parts: Tensor) -> list[Tensor]:
+        """Return (B, H, T, K) of each (B, T, H*K)."""
+        return [part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in parts]
 
 
 class MLP(nn.Module):
@@ -351,11 +417,16 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "mlp.resid_delta")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what the MLP adds, (B, T, D), from what it reads, (B, T, D + P)."""
+    def forward(self, x: Tensor, on: Tensor | None = None) -> Tensor:
+        """Return what the MLP adds, (B, T, D), from what it reads, (B, T, D + P).
+
+        `on`, (B, T, M), is the mask of its neurons; None for all.
+        """
         if all_at_rest(self, self.resid_delta):
             return self.resid_delta.at_rest(x)
         neurons = self.post_act(self._activate(self.up(self.act_in(x))))  # (B, T, M)
+        if on is not None:
+            neurons = neurons * on
         delta: Tensor = self.resid_delta(self.down(neurons))
         return delta
 

@@ -1,0 +1,83 @@
+"""Gates: which units of each token and layer win, scored by linear heads on the clean stream.
+
+They stand outside the transformer, which is a plain one without them.
+Shapes: B sequences, T tokens, D d_model, A = n_head * d_head attention units, M d_mlp neurons, L
+layers. Source: Ferrao et al. 2025.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wirework.config import GatingConfig, ModelConfig
+from wirework.nn.winners import k_winners
+
+
+class Gates(nn.Module):
+    """Linear heads that score units, and the choice of the k winners.
+
+    Args:
+        model: shape of the transformer that they gate.
+        gating: level, k, temperatures.
+        seed: of the initial weights (normal, std 0.02; biases 0).
+    """
+
+    def __init__(self, model: ModelConfig, gating: GatingConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.gating = gating
+        self.widths = (model.n_head * model.d_head, model.d_mlp)
+        self.n_layer = model.n_layer
+        width = model.d_model
+        local = gating.level in ("local", "both")
+        self.local = nn.ModuleList(_Heads(width, self.widths) for _ in range(local * model.n_layer))
+        every = tuple(model.n_layer * units for units in self.widths)
+        self.whole = None if gating.level == "local" else _Heads(width, every)
+        dice = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                if parameter.dim() == 2:
+                    parameter.normal_(0.0, 0.02, generator=dice)
+                else:
+                    parameter.zero_()
+
+    def masks(self, inputs: Sequence[Tensor], final: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each layer's masks of attention units (B, T, A) and of neurons (B, T, M).
+
+        Args:
+            inputs: (B, T, D) of each block, clean.
+            final: (B, T, D), the clean final normalised state, which only global gates read.
+        """
+        scores = [[head(x) for head in heads] for heads, x in zip(self.local, inputs, strict=False)]
+        if self.whole is not None:
+            slices = [head(final).chunk(self.n_layer, -1) for head in self.whole]
+            whole = [list(pair) for pair in zip(*slices, strict=True)]
+            scores = [
+                [a + b for a, b in zip(*both, strict=True)]
+                for both in zip(scores or [[0, 0]] * self.n_layer, whole, strict=True)
+            ]
+        return [self._winners(attention, neurons) for attention, neurons in scores]
+
+    def _winners(self, attention: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = self.gating
+        return (
+            k_winners(
+                attention,
+                chosen.k_attention,
+                temperature=chosen.temperature_attention,
+                mask=chosen.mask,
+            ),
+            k_winners(
+                neurons,
+                chosen.k_neurons,
+                temperature=chosen.temperature_neurons,
+                mask=chosen.mask,
+            ),
+        )
+
+
+class _Heads(nn.ModuleList):
+    """Scores of attention units, then of neurons."""
+
+    def __init__(self, width: int, units: Sequence[int]) -> None:
+        super().__init__(nn.Linear(width, count) for count in units)

@@ -1,0 +1,85 @@
+"""The two residual streams of a self-ablating model: clean, and with each token's winners alone.
+
+Shapes: B sequences, T tokens, D d_model, L layers, A attention units, M neurons.
+Source: Ferrao et al. 2025.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wirework.nn.gates import Gates
+from wirework.nn.transformer import Ablated, Transformer
+
+
+class Streams(NamedTuple):
+    """What a pass of both streams comes to."""
+
+    clean: Tensor
+    """(B, T, D), the final normalised state, bitwise that of the plain transformer."""
+    ablated: Tensor
+    """(B, T, D)."""
+    attention_masks: Tensor
+    """(B, T, L, A)."""
+    neuron_masks: Tensor
+    """(B, T, L, M)."""
+    reconstruction: Tensor
+    """Scalar: mean squared difference of the streams, each token of unit length, over all blocks
+    and the final norm."""
+
+
+def clean_sites(n_layer: int) -> list[str]:
+    """Return the sites of a clean pass that an ablated one needs."""
+    kinds = ("resid_in", "attn.k", "attn.v")
+    return [*(f"{layer}.{kind}" for layer in range(n_layer) for kind in kinds), "final_resid"]
+
+
+def two_streams(transformer: Transformer, gates: Gates, tokens: Tensor) -> Streams:
+    """Run both streams on tokens (B, T) int64."""
+    with transformer.recorded(clean_sites(transformer.config.n_layer)) as seen:
+        clean = transformer.state(tokens)
+    return beside(transformer, gates, tokens, clean, seen)
+
+
+def beside(
+    transformer: Transformer,
+    gates: Gates,
+    tokens: Tensor,
+    clean: Tensor,
+    seen: Mapping[str, Tensor],
+) -> Streams:
+    """Run the ablated stream beside a clean one.
+
+    Args:
+        transformer: the model.
+        gates: of it.
+        tokens: (B, T) int64.
+        clean: (B, T, D), the final state.
+        seen: `clean_sites` as the clean pass left them.
+    """
+    layers = range(transformer.config.n_layer)
+    inputs = [seen[f"{layer}.resid_in"] for layer in layers]
+    masks = gates.masks(inputs, clean)
+    ablated = [
+        Ablated(seen[f"{layer}.attn.k"], seen[f"{layer}.attn.v"], *masks[layer]) for layer in layers
+    ]
+    outputs, final = transformer.ablated(tokens, ablated)
+    pairs = [*zip([*inputs[1:], seen["final_resid"]], outputs, strict=True), (clean, final)]
+    return Streams(
+        clean=clean,
+        ablated=final,
+        attention_masks=torch.stack([mask for mask, _ in masks], 2),
+        neuron_masks=torch.stack([mask for _, mask in masks], 2),
+        reconstruction=_reconstruction(pairs),
+    )
+
+
+def _reconstruction(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    apart = [
+        F.mse_loss(F.normalize(clean, dim=-1), F.normalize(ablated, dim=-1))
+        for clean, ablated in pairs
+    ]
+    return torch.stack(apart).mean()
