@@ -31,8 +31,8 @@ class Gates(nn.Module):
         width = model.d_model
         local = gating.level in ("local", "both")
         self.local = nn.ModuleList(_Heads(width, self.widths) for _ in range(local * model.n_layer))
-        every = tuple(model.n_layer * units for units in self.widths)
-        self.whole = None if gating.level == "local" else _Heads(width, every)
+        attention, neurons = (model.n_layer * units for units in self.widths)
+        self.whole = None if gating.level == "local" else _Heads(width, (attention, neurons))
         dice = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.parameters():
@@ -48,14 +48,12 @@ class Gates(nn.Module):
             inputs: (B, T, D) of each block, clean.
             final: (B, T, D), the clean final normalised state, which only global gates read.
         """
-        scores = [[head(x) for head in heads] for heads, x in zip(self.local, inputs, strict=False)]
+        scores = [heads(x) for heads, x in zip(self.local, inputs, strict=False)]
         if self.whole is not None:
-            slices = [head(final).chunk(self.n_layer, -1) for head in self.whole]
-            whole = [list(pair) for pair in zip(*slices, strict=True)]
-            scores = [
-                [a + b for a, b in zip(*both, strict=True)]
-                for both in zip(scores or [[0, 0]] * self.n_layer, whole, strict=True)
-            ]
+            parts = (scored.chunk(self.n_layer, -1) for scored in self.whole(final))
+            whole = list(zip(*parts, strict=True))
+            pairs = zip(scores or [(0, 0)] * self.n_layer, whole, strict=True)
+            scores = [(a + c, b + d) for (a, b), (c, d) in pairs]
         return [self._winners(attention, neurons) for attention, neurons in scores]
 
     def _winners(self, attention: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +74,12 @@ class Gates(nn.Module):
         )
 
 
-class _Heads(nn.ModuleList):
-    """Scores of attention units, then of neurons."""
+class _Heads(nn.Module):
+    """Scores of attention units and of neurons."""
 
-    def __init__(self, width: int, units: Sequence[int]) -> None:
-        super().__init__(nn.Linear(width, count) for count in units)
+    def __init__(self, width: int, units: tuple[int, int]) -> None:
+        super().__init__()
+        self.attention, self.neurons = (nn.Linear(width, count) for count in units)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.attention(x), self.neurons(x)

@@ -7,7 +7,7 @@ Shapes: B sequences, T tokens, D d_model, H heads, K d_head, M d_mlp, P d_pos, V
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -195,7 +195,8 @@ class Transformer(nn.Module):
     def _beside(self, tokens: Tensor) -> Tensor | None:
         if self.positions is None or self.config.positions == "added":
             return None
-        return self.positions(tokens.shape[1]).expand(len(tokens), -1, -1)
+        vectors: Tensor = self.positions(tokens.shape[1])
+        return vectors.expand(len(tokens), -1, -1)
 
     def _narrowing(self) -> int | None:
         """Return the last block that mixes tokens; None if what follows must be whole.
@@ -387,9 +388,10 @@ class Attention(nn.Module):
         q, k, v = self.q(q), self.k(k), self.v(v)
         q, k, v = self._heads(q, k, v)
         if ablated is not None:
-            past = self._heads(ablated.k, ablated.v)
-            given = {"sink": self.sink, "scale": self.scale, "window": self.window}
-            y = own_position_attention(q, *past, k, v, **given)
+            past_k, past_v = self._heads(ablated.k, ablated.v)
+            y = own_position_attention(
+                q, past_k, past_v, k, v, sink=self.sink, scale=self.scale, window=self.window
+            )
         elif at is None:
             y = causal_attention(q, k, v, sink=self.sink, scale=self.scale, window=self.window)
         else:
@@ -400,9 +402,10 @@ class Attention(nn.Module):
         delta: Tensor = self.resid_delta(self.out(y))
         return delta
 
-    def _heads(self, *parts: Tensor) -> list[Tensor]:
-        """Return (B, H, T, K) of each (B, T, H*K)."""
-        return [part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in parts]
+    def _heads(self, *parts: Tensor) -> Iterator[Tensor]:
+        """Yield (B, H, T, K) of each (B, T, H*K)."""
+        for part in parts:
+            yield part.view(*part.shape[:-1], -1, self.d_head).transpose(1, 2)
 
 
 class MLP(nn.Module):
