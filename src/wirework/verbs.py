@@ -302,7 +302,9 @@ def demo(
 def frontier(
     *,
     out: Path,
-    settings: Annotated[FrontierConfig, Settings] = FrontierConfig(),
+    settings: Annotated[
+        FrontierConfig, Parameter(name="*", consume_multiple=True)
+    ] = FrontierConfig(),
     json: Json = False,
 ) -> None:
     """Run or go on with the study, draw its figures and print a line per model.
