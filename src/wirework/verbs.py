@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object.")]
 Settings = Parameter(name="*")
 
+_SHOWN = (
+    "task", "n_nodes", "n_edges", "model", "circuit", "held_out", "resampled", "without_circuit",
+    "verdict",
+)  # fmt: skip
+"""What of a circuit's row fits a terminal; `results.md` and `--json` have all of it."""
+
 
 def train(
     *,
@@ -296,7 +302,9 @@ def demo(
 def frontier(
     *,
     out: Path,
-    settings: Annotated[FrontierConfig, Settings] = FrontierConfig(),
+    settings: Annotated[
+        FrontierConfig, Parameter(name="*", consume_multiple=True)
+    ] = FrontierConfig(),
     json: Json = False,
 ) -> None:
     """Run or go on with the study, draw its figures and print a line per model.
@@ -402,12 +410,15 @@ def _show_pairs(name: str, as_json: bool) -> None:
 
 def _show_all(rows: list[dict[str, Any]], as_json: bool) -> None:
     """Print the circuits of many tasks, then a line for each task that was passed over."""
-    passed_over = [row for row in rows if row.get("reason")]
-    if as_json or len(passed_over) < len(rows):
-        found = rows if as_json else [row for row in rows if not row.get("reason")]
+    if as_json:
+        show_rows("circuits", rows, as_json)
+        return
+    found = [{name: row[name] for name in _SHOWN} for row in rows if not row.get("reason")]
+    if found:
         show_rows("circuits", found, as_json)
-    for row in [] if as_json else passed_over:
-        print(f"{row['task']}: {row['reason']}")
+    for row in rows:
+        if row.get("reason"):
+            print(f"{row['task']}: {row['reason']}")
 
 
 def _print_report(report: dict[str, Any]) -> None:

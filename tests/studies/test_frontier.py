@@ -219,6 +219,7 @@ def test_mistakes_are_one_line_and_code_2(
     for settings, words, says in (
         ("widths: []", [out], "the grid is empty"),
         ("dense_widths: [16]", [out, "--tasks", "for_whale"], "did you mean 'for_while'"),
+        ("dense_widths: [16]", [out, "--tasks", "for_while", "var_of"], "did you mean 'var_if'"),
         ("dense_widths: [16]", ["/proc/nowhere"], "cannot write /proc/nowhere"),
         ("dense_widths: [16]", [str(path)], "cannot write"),
         ("dense_widths: [16]", [out, "--target-losses", "0"], "target_losses"),
