@@ -1,0 +1,112 @@
+"""Both streams against the released code's numbers, and what must not leak through the masks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wirework.config import GatingConfig, ModelConfig
+from wirework.nn import Transformer
+from wirework.nn.gates import Gates
+from wirework.nn.streams import two_streams
+
+EXAMPLE = Path(__file__).parents[1] / "data" / "self_ablating_example"
+PARTS = {
+    "norm1": "ln_1",
+    "norm2": "ln_2",
+    "attn.out": "attn.attention.out_proj",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+SHAPE = ModelConfig(
+    vocab_size=64, n_ctx=16, n_layer=2, d_model=32, d_head=8, activation="gelu_tanh", norm="layer",
+    positions="added", attention_scale="none", qkv_bias=False, tied_embedding=True, sinks=False,
+    bigram=False, act_fraction=None,
+)  # fmt: skip
+
+
+def example() -> tuple[Transformer, Gates]:
+    """Return the released example's model in float64, under our names."""
+    state = torch.load(EXAMPLE / "model.pt", weights_only=True)
+    settings = json.loads((EXAMPLE / "config.json").read_text())
+    gating = GatingConfig(k_attention=settings["k_attention"], k_neurons=settings["k_neurons"])
+    transformer, gates = Transformer(SHAPE), Gates(SHAPE, gating)
+    ours = {"embed": "wte", "positions": "wpe", "norm": "ln_f"}
+    names = {f"{one}.weight": f"transformer.{other}.weight" for one, other in ours.items()}
+    names |= {"unembed.weight": "lm_head.weight", "norm.bias": "transformer.ln_f.bias"}
+    for layer in range(SHAPE.n_layer):
+        for one, other in PARTS.items():
+            for kind in ("weight", "bias"):
+                names[f"blocks.{layer}.{one}.{kind}"] = f"transformer.h.{layer}.{other}.{kind}"
+    found = {one: state[other] for one, other in names.items()}
+    for layer in range(SHAPE.n_layer):
+        parts = [state[f"transformer.h.{layer}.attn.attention.{x}_proj.weight"] for x in "qkv"]
+        found[f"blocks.{layer}.attn.qkv.weight"] = torch.cat(parts)
+    transformer.load_state_dict(found)
+    heads = {"attention": "attention", "neurons": "neuron"}
+    gates.load_state_dict({
+        f"local.{layer}.{one}.{kind}": state[f"transformer.h.{layer}.{other}_ablation_head.{kind}"]
+        for layer in range(SHAPE.n_layer) for one, other in heads.items()
+        for kind in ("weight", "bias")
+    })  # fmt: skip
+    return transformer.double(), gates.double()
+
+
+def test_the_released_example_comes_out_to_the_last_digit() -> None:
+    transformer, gates = example()
+    known = {name: torch.from_numpy(v) for name, v in np.load(EXAMPLE / "io.npz").items()}
+    tokens, targets = known["input_ids"], known["targets"]
+    streams = two_streams(transformer, gates, tokens)
+    for state, name in ((streams.clean, "clean"), (streams.ablated, "ablated")):
+        logits = transformer.unembed(state)
+        torch.testing.assert_close(logits, known[f"logits_{name}_f64"], rtol=1e-12, atol=1e-13)
+        loss = transformer.loss_of(state, tokens, targets)
+        torch.testing.assert_close(loss, known[f"loss_{name}_f64"], rtol=1e-12, atol=1e-12)
+    assert torch.equal(streams.attention_masks.float(), known["attention_ablations"])
+    assert torch.equal(streams.neuron_masks.float(), known["neuron_ablations"])
+    torch.testing.assert_close(
+        streams.reconstruction.float(), known["reconstruction_loss_f64"].squeeze()
+    )
+    losses = [transformer.loss_of(s, tokens, targets) for s in (streams.clean, streams.ablated)]
+    (losses[0] + 0.1 * losses[1] + 0.1 * streams.reconstruction).backward()
+    prefix = "transformer.h.{}."
+    qkv = transformer.blocks[0].attn.qkv.weight.grad
+    assert qkv is not None
+    for grad, name in (
+        (transformer.embed.weight.grad, "transformer.wte.weight"),
+        (qkv[32:64], prefix.format(0) + "attn.attention.k_proj.weight"),
+        (transformer.blocks[1].mlp.up.weight.grad, prefix.format(1) + "mlp.c_fc.weight"),
+        (gates.local[0].attention.weight.grad, prefix.format(0) + "attention_ablation_head.weight"),
+        (gates.local[1].neurons.bias.grad, prefix.format(1) + "neuron_ablation_head.bias"),
+    ):
+        wanted = known[f"grad/{name}"].double()
+        torch.testing.assert_close(grad, wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("level", ["local", "global", "both"])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_nothing_leaks_from_later_tokens_and_the_clean_stream_is_the_plain_model(
+    level: str, sinks: bool
+) -> None:
+    torch.manual_seed(0)
+    shape = SHAPE.model_copy(update={"sinks": sinks})
+    transformer = Transformer(shape)
+    gates = Gates(shape, GatingConfig.of({"level": level, "k_attention": 3, "k_neurons": 5}))
+    for parameter in gates.parameters():
+        torch.nn.init.normal_(parameter)
+    tokens = torch.randint(64, (2, 16))
+    streams = two_streams(transformer, gates, tokens)
+    assert torch.equal(streams.clean, transformer.state(tokens))
+    assert set(streams.attention_masks.sum(-1).unique().tolist()) == {3}
+    assert set(streams.neuron_masks.sum(-1).unique().tolist()) == {5}
+    changed = tokens.clone()
+    changed[:, 9:] = (changed[:, 9:] + 1) % 64
+    other = two_streams(transformer, gates, changed)
+    torch.testing.assert_close(other.ablated[:, :9], streams.ablated[:, :9])
+    assert not torch.allclose(other.ablated[:, 9:], streams.ablated[:, 9:])
+    missing = [n for n, p in gates.named_parameters() if p.grad is not None]
+    assert not missing
+    (streams.ablated.square().sum() + streams.reconstruction).backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in gates.parameters())
