@@ -34,14 +34,12 @@ def own_position_attention(
         q: (B, H, T, K), of the ablated stream.
         k, v: (B, H, T, K), of the clean stream; those at t serve the tokens after t.
         own_k, own_v: (B, H, T, K), of the ablated stream; those at t serve the token at t.
-        sink: (H,) logits that draw attention to nothing; None for none.
-        scale: of the scores; None for 1/sqrt(K).
-        window: how many positions a token sees, itself included; None for all.
+        sink, scale, window: as `causal_attention` takes them.
 
     Returns:
         (B, H, T, K) in the dtype of `q`.
 
-    Source: Ferrao et al. 2025, sec. 4 of the specification (two residual streams).
+    Source: Ferrao et al. 2025 (two residual streams).
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out: Tensor = _OwnPosition.apply(q, k, v, own_k, own_v, sink, scale, window)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """k winners take all: which k units of a token stay on, with a gradient as if softly chosen.
 
-Shapes: U units of one layer and kind. Source: Ferrao et al. 2025, and sec. 3 of the specification.
+Shapes: U units of one layer and kind. Source: Ferrao et al. 2025.
 """
 
 from typing import Any, Literal
