@@ -12,6 +12,7 @@ from wirework.tasks import (
     all_reports,
     differences,
     evaluate,
+    kl_divergence,
     load_task,
     logit_difference,
     pair_losses,
@@ -32,6 +33,13 @@ def test_task_loss_is_the_cross_entropy_of_two() -> None:
     expected = torch.tensor([-math.log(0.75), math.log(2)])
     assert torch.allclose(pair_losses(logit_difference(logits, answers)), expected)
     assert torch.allclose(logit_difference(logits, answers), torch.tensor([math.log(3), 0.0]))
+
+
+def test_kl_divergence_is_that_of_two_distributions_worked_by_hand() -> None:
+    odds = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
+    found = kl_divergence(odds[0].log() + 3.0, odds.log())
+    wanted = [0.0, 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)]
+    torch.testing.assert_close(found, torch.tensor(wanted))
 
 
 def test_differences_are_those_of_one_prompt_at_a_time(model: Model) -> None:

@@ -6,6 +6,7 @@ from wirework.tasks.evaluate import (
     all_reports,
     differences,
     evaluate,
+    kl_divergence,
     logit_difference,
     pair_losses,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "differences",
     "evaluate",
     "examples",
+    "kl_divergence",
     "load_task",
     "logit_difference",
     "pair_losses",

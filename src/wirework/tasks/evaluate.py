@@ -47,6 +47,20 @@ def pair_losses(gaps: Tensor) -> Tensor:
     return torch.nn.functional.softplus(-gaps)
 
 
+def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(reference || other) in nats of two next-token distributions.
+
+    Args:
+        reference: (..., N, V) logits.
+        logits: (..., N, V); leading dimensions broadcast.
+
+    Returns:
+        (..., N), in the dtype that the two promote to.
+    """
+    odds, others = reference.log_softmax(-1), logits.log_softmax(-1)
+    return (odds.exp() * (odds - others)).sum(-1)
+
+
 @torch.no_grad()
 def differences(transformer: Transformer, rows: Encoded) -> Tensor:
     """Return right minus wrong for every row of a task, (2P,), in bounded memory."""
