@@ -307,6 +307,18 @@ class GatingConfig(Config):
     reconstruction_coef: Annotated[float, Field(ge=0)] = 0.1
     """Of the mean squared difference between the streams, each token of unit length."""
 
+    def check_fits(self, model: ModelConfig) -> None:
+        """Make sure that there are more units than winners.
+
+        Raises:
+            InputError: there are not.
+        """
+        units = {"k_attention": model.n_head * model.d_head, "k_neurons": model.d_mlp}
+        for name, width in units.items():
+            k = getattr(self, name)
+            if k >= width:
+                raise InputError(f"{name} must be below the model's {width} units, got {k}")
+
 
 class OptimizerConfig(Config):
     """AdamW as in App. A.2."""
@@ -349,6 +361,9 @@ class TrainConfig(Config):
     """AdamW and the learning rate."""
     weight_sparsity: WeightSparsityConfig | None = WeightSparsityConfig()
     """Weight sparsity; None (`null`) trains dense weights."""
+    gating: GatingConfig | None = None
+    """Self-ablation: gates that pick each token's winners, beside the model and dropped after
+    training (Ferrao et al. 2025); None trains without."""
     bigram_start: Literal["counts", "zeros"] = "counts"
     """Where the bigram table begins: smoothed log-probabilities of the training tokens, so that the
     rest of the model learns what pairs cannot say, or zeros. Ours."""
@@ -376,6 +391,8 @@ class TrainConfig(Config):
                 f"data.vocab_size {self.data.vocab_size} and model.vocab_size "
                 f"{self.model.vocab_size} differ: the tokeniser to train must fit the model"
             )
+        if self.gating is not None:
+            self.gating.check_fits(self.model)
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         return self

@@ -1,25 +1,50 @@
 """A trained model as one value: transformer, tokeniser and config, saved to a folder and loaded.
 
 The folder holds `config.json`, `model.safetensors` (sparse matrices as indices and values),
-`tokenizer.json` if there is one, and `checksums.json`. Nothing is ever unpickled.
+`tokenizer.json` if there is one, for a self-ablating model `gates.json` and `gates.safetensors`,
+and `checksums.json`. Nothing is ever unpickled.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from wirework import files
-from wirework.config import ModelConfig
+from wirework.config import Config, GatingConfig, ModelConfig
 from wirework.data import Tokenizer
 from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.nn.gates import Gates
 from wirework.nn.sparse_storage import pack, unpack
+from wirework.nn.streams import combined, two_streams
+
+
+@dataclass(frozen=True)
+class StreamsOutput:
+    """What a self-ablating model makes of tokens, in both streams; losses in nats."""
+
+    logits_clean: Tensor
+    """(B, T, V), bitwise what the plain model gives."""
+    logits_ablated: Tensor
+    """(B, T, V), with each token's winners alone."""
+    attention_masks: Tensor
+    """(B, T, L, units): 1 where a channel of the concatenated head outputs is on."""
+    neuron_masks: Tensor
+    """(B, T, L, units): 1 where a neuron is on."""
+    loss_reconstruction: Tensor
+    """Scalar, mean squared difference of the streams' tokens at unit length."""
+    loss_clean: Tensor | None = None
+    """Scalar, as all that follow; None without targets."""
+    loss_ablated: Tensor | None = None
+    loss: Tensor | None = None
+    """The three losses, each times its coefficient."""
 
 
 class Model:
@@ -29,13 +54,18 @@ class Model:
         transformer: the network.
         tokenizer: None for a model that is only used on token ids.
         path: the folder it came from, for messages and provenance.
+        gates: what it was trained with, if it is self-ablating; plain use does not need them.
 
     Raises:
         InputError: the tokeniser has more tokens than the network.
     """
 
     def __init__(
-        self, transformer: Transformer, tokenizer: Tokenizer | None = None, path: Path | None = None
+        self,
+        transformer: Transformer,
+        tokenizer: Tokenizer | None = None,
+        path: Path | None = None,
+        gates: Gates | None = None,
     ) -> None:
         if tokenizer is not None and tokenizer.vocab_size > transformer.config.vocab_size:
             raise InputError(
@@ -45,6 +75,7 @@ class Model:
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.path = path
+        self.gates = gates
 
     @property
     def config(self) -> ModelConfig:
@@ -53,7 +84,7 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over config and weights, as hex: equal only for the same model."""
+        """SHA-256 over config and weights, as hex: equal only for the same model, gates aside."""
         digest = hashlib.sha256(_canonical(self.config).encode())
         for name, tensor in sorted(self.transformer.state_dict().items()):
             digest.update(name.encode())
@@ -73,6 +104,38 @@ class Model:
         """
         return self.transformer.record(tokens, sites)
 
+    def streams(self, tokens: Tensor, targets: Tensor | None = None) -> StreamsOutput:
+        """Run the clean stream and the ablated one, in which each token has its winners alone.
+
+        Args:
+            tokens: (B, T) int64.
+            targets: (B, T) int64, for the losses.
+
+        Raises:
+            InputError: the model has no gates, or the tokens do not fit it.
+
+        Source: Ferrao et al. 2025 (two residual streams).
+        """
+        if self.gates is None:
+            raise InputError("streams need a self-ablating model, this one has no gates")
+        plain = self.transformer
+        streams = two_streams(plain, self.gates, tokens)
+        apart = streams.reconstruction
+        out = StreamsOutput(
+            logits_clean=plain.logits_of(streams.clean, tokens),
+            logits_ablated=plain.logits_of(streams.ablated, tokens),
+            attention_masks=streams.attention_masks,
+            neuron_masks=streams.neuron_masks,
+            loss_reconstruction=apart,
+        )
+        if targets is None:
+            return out
+        clean, ablated = (
+            plain.loss_of(state, tokens, targets) for state in (streams.clean, streams.ablated)
+        )
+        total = combined(self.gates.gating, clean, ablated, apart)
+        return replace(out, loss_clean=clean, loss_ablated=ablated, loss=total)
+
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all; a model already there is replaced.
 
@@ -90,6 +153,12 @@ class Model:
             files.save_tensors(weights, pack(state), {"format": "wirework-model"})
             if self.tokenizer is not None:
                 self.tokenizer.save(partial / "tokenizer.json")
+            if self.gates is not None:
+                files.write_text(partial / "gates.json", _canonical(self.gates.gating) + "\n")
+                heads = {k: v.contiguous() for k, v in self.gates.state_dict().items()}
+                files.save_tensors(
+                    partial / "gates.safetensors", heads, {"format": "wirework-gates"}
+                )
         return folder
 
 
@@ -114,24 +183,42 @@ def load(path: str | Path) -> Model:
     config = ModelConfig.of(files.read_json(folder / "config.json"), str(folder / "config.json"))
     transformer = Transformer(config)
     weights = folder / "model.safetensors"
-    try:
-        state = unpack(load_file(weights))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{weights} is damaged or foreign: {error}") from error
+    state = _read_tensors(weights)
     if config.tied_embedding and "embed.weight" in state:
         state["unembed.weight"] = state["embed.weight"]
     load_state_(transformer, state, str(weights))
     tokenizer = folder / "tokenizer.json"
-    return Model(transformer, Tokenizer.load(tokenizer) if tokenizer.exists() else None, folder)
+    return Model(
+        transformer,
+        Tokenizer.load(tokenizer) if tokenizer.exists() else None,
+        folder,
+        _load_gates(folder, config),
+    )
 
 
-def load_state_(transformer: Transformer, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state into a transformer, name by name and shape by shape.
+def _load_gates(folder: Path, config: ModelConfig) -> Gates | None:
+    about, weights = folder / "gates.json", folder / "gates.safetensors"
+    if not about.is_file():
+        return None
+    gates = Gates(config, GatingConfig.of(files.read_json(about), str(about)))
+    load_state_(gates, _read_tensors(weights), str(weights))
+    return gates
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return unpack(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged or foreign: {error}") from error
+
+
+def load_state_(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy a state into a module, name by name and shape by shape.
 
     Raises:
         InputError: a tensor is missing, unknown or of another shape.
     """
-    expected = transformer.state_dict()
+    expected = module.state_dict()
     for problem, names in (
         ("lacks", expected.keys() - state.keys()),
         ("has an unknown", state.keys() - expected.keys()),
@@ -144,8 +231,8 @@ def load_state_(transformer: Transformer, state: dict[str, Tensor], source: str)
                 f"{source}: tensor {name} is {tuple(state[name].shape)}, "
                 f"the config says {tuple(tensor.shape)}"
             )
-    transformer.load_state_dict(state)
+    module.load_state_dict(state)
 
 
-def _canonical(config: ModelConfig) -> str:
+def _canonical(config: Config) -> str:
     return json.dumps(config.model_dump(mode="json"), sort_keys=True, indent=1)

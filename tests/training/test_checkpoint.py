@@ -33,7 +33,7 @@ def trained(steps: int = 2, seed: int = 0):
         tokens = torch.randint(0, 16, (2, 8))
         transformer.loss(tokens, tokens).backward()
         optimizer.step()
-    return transformer, optimizer
+    return dict(transformer.named_parameters()), optimizer
 
 
 def test_what_is_gathered_comes_back(tmp_path):
@@ -70,7 +70,7 @@ def test_tensors_of_another_model_are_refused():
     with pytest.raises(
         InputError, match=r"does not fit the model: model/blocks\.0\.mlp\.up\.weight"
     ):
-        restore_(wider, make_optimizer(wider, OptimizerConfig()), tensors)
+        restore_(dict(wider.named_parameters()), make_optimizer(wider, OptimizerConfig()), tensors)
     del tensors["model/embed.weight"]
     with pytest.raises(InputError, match=r"model/embed\.weight is nothing"):
         restore_(transformer, optimizer, tensors)

@@ -7,7 +7,7 @@ import torch
 from wirework.config import ModelConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.training import train
+from wirework.training import Prior, train
 from wirework.training.checkpoint import checkpoint_steps
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 
@@ -15,8 +15,13 @@ MODEL = ModelConfig(vocab_size=16, n_ctx=8, n_layer=2, d_model=16, d_head=8)
 TOKENS = torch.arange(8)[None]
 
 
+def locate(transformer: Transformer) -> str | None:
+    trained = dict(transformer.named_parameters())
+    return locate_nonfinite(transformer, trained, lambda: transformer.loss(TOKENS, TOKENS))
+
+
 def test_a_healthy_model_has_nothing_to_blame():
-    assert locate_nonfinite(Transformer(MODEL), TOKENS, TOKENS) is None
+    assert locate(Transformer(MODEL)) is None
 
 
 def test_the_first_parameter_is_named():
@@ -24,8 +29,8 @@ def test_the_first_parameter_is_named():
     with torch.no_grad():
         transformer.blocks[1].mlp.up.weight[0, 0] = torch.inf
         transformer.unembed.weight[0, 0] = torch.nan
-    assert nonfinite_parameter(transformer) == "blocks.1.mlp.up.weight"
-    found = locate_nonfinite(transformer, TOKENS, TOKENS)
+    assert nonfinite_parameter(dict(transformer.named_parameters())) == "blocks.1.mlp.up.weight"
+    found = locate(transformer)
     assert found == "parameter blocks.1.mlp.up.weight"
 
 
@@ -34,14 +39,14 @@ def test_the_first_site_is_named_when_parameters_are_finite():
     with torch.no_grad():
         transformer.blocks[1].mlp.down.weight.fill_(3e38)  # finite, but its sums are not
         transformer.blocks[1].mlp.up.bias.fill_(9.0)
-    assert locate_nonfinite(transformer, TOKENS, TOKENS) == "site 1.mlp.resid_delta"
+    assert locate(transformer) == "site 1.mlp.resid_delta"
     assert all(not site._forward_pre_hooks for site in transformer.sites.values())
 
 
 def test_a_gradient_is_named_last():
     transformer = Transformer(MODEL)
     transformer.norm.weight.grad = torch.full_like(transformer.norm.weight, torch.nan)
-    assert locate_nonfinite(transformer, TOKENS, TOKENS) == "gradient of norm.weight"
+    assert locate(transformer) == "gradient of norm.weight"
 
 
 def test_a_run_that_diverges_stops_in_one_line(settings):
@@ -55,16 +60,13 @@ def test_a_run_that_diverges_stops_in_one_line(settings):
     assert "\n" not in message
 
 
-class Poison:
+class Poison(Prior):
     def __init__(self, step: int) -> None:
         self.step = step
 
     def wrap_model(self, transformer):
         self.transformer = transformer
         return transformer
-
-    def loss(self, loss, tokens, targets):
-        return loss
 
     def after_step(self, step):
         if step == self.step:

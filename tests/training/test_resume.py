@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wirework.training import Interrupted, train
+from wirework.training import Interrupted, Prior, train
 from wirework.training.checkpoint import checkpoint_steps
 from wirework.training.job import make_priors
 from wirework.training.metrics import read_metrics
@@ -56,17 +56,15 @@ class DeathError(RuntimeError):
     pass
 
 
-class Noisy:
+class Noisy(Prior):
     """A prior that draws random numbers, and may die after the update of a step."""
 
     def __init__(self, last_step: int | None = None) -> None:
         self.last_step = last_step
 
-    def wrap_model(self, transformer):
-        return transformer
-
-    def loss(self, loss, tokens, targets):
-        return loss * (1 + torch.rand(()))
+    def loss(self, clean, tokens, targets):
+        found = clean()
+        return {**found, "total": found["total"] * (1 + torch.rand(()))}
 
     def after_step(self, step):
         if step == self.last_step:

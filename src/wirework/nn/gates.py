@@ -6,12 +6,22 @@ layers. Source: Ferrao et al. 2025.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wirework.config import GatingConfig, ModelConfig
 from wirework.nn.winners import k_winners
+
+
+class Masks(NamedTuple):
+    """Which units of each token stay on in a layer: 0 or 1, or between with `soft`."""
+
+    attention: Tensor
+    """(B, T, A)."""
+    neurons: Tensor
+    """(B, T, M)."""
 
 
 class Gates(nn.Module):
@@ -21,11 +31,15 @@ class Gates(nn.Module):
         model: shape of the transformer that they gate.
         gating: level, k, temperatures.
         seed: of the initial weights (normal, std 0.02; biases 0).
+
+    Raises:
+        InputError: k is not below the number of units.
     """
 
     def __init__(self, model: ModelConfig, gating: GatingConfig, seed: int = 0) -> None:
         super().__init__()
         self.gating = gating
+        gating.check_fits(model)
         self.widths = (model.n_head * model.d_head, model.d_mlp)
         self.n_layer = model.n_layer
         width = model.d_model
@@ -41,8 +55,8 @@ class Gates(nn.Module):
                 else:
                     parameter.zero_()
 
-    def masks(self, inputs: Sequence[Tensor], final: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each layer's masks of attention units (B, T, A) and of neurons (B, T, M).
+    def masks(self, inputs: Sequence[Tensor], final: Tensor) -> list[Masks]:
+        """Return the masks of each layer.
 
         Args:
             inputs: (B, T, D) of each block, clean.
@@ -56,9 +70,9 @@ class Gates(nn.Module):
             scores = [(a + c, b + d) for (a, b), (c, d) in pairs]
         return [self._winners(attention, neurons) for attention, neurons in scores]
 
-    def _winners(self, attention: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
+    def _winners(self, attention: Tensor, neurons: Tensor) -> Masks:
         chosen = self.gating
-        return (
+        return Masks(
             k_winners(
                 attention,
                 chosen.k_attention,

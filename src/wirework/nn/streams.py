@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wirework.nn.gates import Gates
+from wirework.config import GatingConfig
+from wirework.nn.gates import Gates, Masks
 from wirework.nn.transformer import Ablated, Transformer
 
 
@@ -22,13 +23,30 @@ class Streams(NamedTuple):
     """(B, T, D), the final normalised state, bitwise that of the plain transformer."""
     ablated: Tensor
     """(B, T, D)."""
-    attention_masks: Tensor
-    """(B, T, L, A)."""
-    neuron_masks: Tensor
-    """(B, T, L, M)."""
+    masks: Sequence[Masks]
+    """Of each layer."""
     reconstruction: Tensor
     """Scalar: mean squared difference of the streams, each token of unit length, over all blocks
     and the final norm."""
+
+    @property
+    def attention_masks(self) -> Tensor:
+        """(B, T, L, A)."""
+        return torch.stack([layer.attention for layer in self.masks], 2)
+
+    @property
+    def neuron_masks(self) -> Tensor:
+        """(B, T, L, M)."""
+        return torch.stack([layer.neurons for layer in self.masks], 2)
+
+
+def combined(gating: GatingConfig, clean: Tensor, ablated: Tensor, apart: Tensor) -> Tensor:
+    """Return what a self-ablating model is trained on: its three losses by their coefficients."""
+    return (
+        gating.base_coef * clean
+        + gating.ablated_coef * ablated
+        + gating.reconstruction_coef * apart
+    )
 
 
 def clean_sites(n_layer: int) -> list[str]:
@@ -40,16 +58,12 @@ def clean_sites(n_layer: int) -> list[str]:
 def two_streams(transformer: Transformer, gates: Gates, tokens: Tensor) -> Streams:
     """Run both streams on tokens (B, T) int64."""
     with transformer.recorded(clean_sites(transformer.config.n_layer)) as seen:
-        clean = transformer.state(tokens)
-    return beside(transformer, gates, tokens, clean, seen)
+        transformer.state(tokens)
+    return beside(transformer, gates, tokens, seen)
 
 
 def beside(
-    transformer: Transformer,
-    gates: Gates,
-    tokens: Tensor,
-    clean: Tensor,
-    seen: Mapping[str, Tensor],
+    transformer: Transformer, gates: Gates, tokens: Tensor, seen: Mapping[str, Tensor]
 ) -> Streams:
     """Run the ablated stream beside a clean one.
 
@@ -57,11 +71,11 @@ def beside(
         transformer: the model.
         gates: of it.
         tokens: (B, T) int64.
-        clean: (B, T, D), the final state.
         seen: `clean_sites` as the clean pass left them.
     """
     layers = range(transformer.config.n_layer)
     inputs = [seen[f"{layer}.resid_in"] for layer in layers]
+    clean = transformer.norm(seen["final_resid"])
     masks = gates.masks(inputs, clean)
     ablated = [
         Ablated(seen[f"{layer}.attn.k"], seen[f"{layer}.attn.v"], *masks[layer]) for layer in layers
@@ -71,8 +85,7 @@ def beside(
     return Streams(
         clean=clean,
         ablated=final,
-        attention_masks=torch.stack([mask for mask, _ in masks], 2),
-        neuron_masks=torch.stack([mask for _, mask in masks], 2),
+        masks=masks,
         reconstruction=_reconstruction(pairs),
     )
 

@@ -114,6 +114,10 @@ class Transformer(nn.Module):
         if at is not None:
             rows = torch.arange(len(tokens), device=tokens.device)
             state, tokens = state.squeeze(1), tokens[rows, at]
+        return self.logits_of(state, tokens)
+
+    def logits_of(self, state: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits (..., V) of a final normalised state (..., D) at tokens (...)."""
         logits: Tensor = self.unembed(state)
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()

@@ -2,7 +2,7 @@
 
 from wirework.training.baseline import bigram_loss
 from wirework.training.loop import train
-from wirework.training.priors import Prior
+from wirework.training.prior import Prior
 from wirework.training.run import Run
 from wirework.training.signals import Interrupted
 

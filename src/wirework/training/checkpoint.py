@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from wirework import files
 from wirework.errors import InputError
-from wirework.nn import Transformer
 from wirework.training.report import warn
 
 FORMAT = "wirework-checkpoint"
@@ -114,12 +113,14 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
             shutil.rmtree(folder / f"step-{damaged}", ignore_errors=True)
 
 
-def gather(transformer: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def gather(
+    trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """Return every tensor that training goes on from, by name; nothing is copied on the CPU."""
     tensors = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
-    for name, parameter in transformer.named_parameters():
+    for name, parameter in trained.items():
         tensors[f"model/{name}"] = parameter.detach()
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = value
@@ -128,14 +129,16 @@ def gather(transformer: Transformer, optimizer: torch.optim.Optimizer) -> dict[s
 
 @torch.no_grad()
 def restore_(
-    transformer: Transformer, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    trained: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """Put back what `gather` took, random states included.
 
     Raises:
         InputError: a tensor is missing or of another shape: the checkpoint of another model.
     """
-    for name, parameter in transformer.named_parameters():
+    for name, parameter in trained.items():
         parameter.copy_(_fitting(tensors, f"model/{name}", parameter.shape))
         if parameter.requires_grad and f"optimizer/step/{name}" in tensors:
             optimizer.state[parameter] = {

@@ -24,7 +24,8 @@ from wirework.training.checkpoint import (
 from wirework.training.metrics import MetricsLog
 from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve
-from wirework.training.priors import Prior, make_priors
+from wirework.training.prior import Losses, Prior, losses_of
+from wirework.training.priors import make_priors
 from wirework.training.report import say, warn
 from wirework.training.run import as_begun, refuse_differences
 from wirework.training.track import open_trackers
@@ -60,7 +61,8 @@ class Job:
     transformer: Transformer
     priors: list[Prior]
     optimizer: torch.optim.AdamW
-    parameters: list[nn.Parameter]
+    trained: dict[str, nn.Parameter]
+    """Parameters of the transformer and of what priors set beside it, by name."""
     batches: Batches
     held_out: Sequence[Batch]
     log: MetricsLog
@@ -82,7 +84,11 @@ class Job:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that training goes on from."""
-        return gather(self.transformer, self.optimizer)
+        return gather(self.trained, self.optimizer)
+
+    def losses(self, tokens: Tensor, targets: Tensor) -> Losses:
+        """Return the losses of a step."""
+        return losses_of(self.transformer, self.priors, tokens, targets)
 
 
 def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Job:
@@ -116,13 +122,15 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     transformer = Transformer(config.model, seed=config.seed).to(device)
     for prior in priors:
         transformer = prior.wrap_model(transformer)
-    optimizer = make_optimizer(transformer, config.optimizer)
-    parameters = [p for p in transformer.parameters() if p.requires_grad]
-    for parameter in parameters:
+    gates = {name: p for prior in priors for name, p in prior.parameters().items()}
+    optimizer = make_optimizer(transformer, config.optimizer, gates)
+    trained = {**dict(transformer.named_parameters()), **gates}
+    for parameter in trained.values():
         # Kept from step to step: less to allocate, and a resumed run starts from the same zeros.
-        parameter.grad = torch.zeros_like(parameter)
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     if tensors is not None:
-        restore_(transformer, optimizer, tensors)
+        restore_(trained, optimizer, tensors)
         drop_checkpoints_after(folder / "checkpoints", state.step)
         say(f"resuming {folder} at step {state.step} of {config.steps}")
     else:
@@ -140,7 +148,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         transformer=transformer,
         priors=priors,
         optimizer=optimizer,
-        parameters=parameters,
+        trained=trained,
         batches=batches,
         held_out=held_out,
         log=MetricsLog(folder / "metrics.jsonl", state.metrics_bytes, trackers),

@@ -25,6 +25,7 @@ from wirework.training.precision import autocast
 from wirework.training.report import Bar, say
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
+from wirework.training.self_ablation import SelfAblation
 from wirework.training.signals import Interrupted, Stop, stopping
 from wirework.training.track import check_trackers
 
@@ -79,15 +80,12 @@ def _train(job: Job, stop: Stop, bar: Bar) -> None:
         tokens, targets = (to_device(t, job.device) for t in job.batches.at(step))
         with _blaming(job, tokens, targets):
             with autocast(config):
-                loss = job.transformer.loss(tokens, targets)
-            total = loss
-            for prior in job.priors:
-                total = prior.loss(total, tokens, targets)
+                losses = job.losses(tokens, targets)
             job.optimizer.zero_grad(set_to_none=False)
-            total.backward()  # type: ignore[no-untyped-call]
-            grad_rms = scale_gradients_(job.parameters, config.optimizer.grad_scale)
+            losses.pop("total").backward()  # type: ignore[no-untyped-call]
+            grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
             # Before the update, so that the weights are still the last good ones.
-            numbers = _finite_numbers(loss=loss, grad_rms=grad_rms)
+            numbers = _finite_numbers(**losses, grad_rms=grad_rms)
             numbers["lr"] = learning_rate(
                 step, config.steps, config.optimizer, config.weight_sparsity
             )
@@ -115,8 +113,10 @@ def _evaluate(job: Job, stop: Stop, bar: Bar) -> None:
     with _blaming(job, tokens, targets):
         with autocast(job.config):
             values = evaluate(job.transformer, job.held_out, job.device, lambda: stop.requested)
-        if values is None:
-            return
+            if values is None:
+                return
+            for prior in job.priors:
+                values |= prior.evaluate(job.held_out, job.device)
         _finite_numbers(loss=values["val_loss"])
     state.evaluated, state.last_eval = state.step, values
     job.log.write(state.step, "eval", values, {"seconds": job.seconds()})
@@ -140,7 +140,7 @@ def _write(job: Job) -> None:
     Raises:
         InputError: a parameter is not finite, or the disk is full.
     """
-    if (name := nonfinite_parameter(job.transformer)) is not None:
+    if (name := nonfinite_parameter(job.trained)) is not None:
         raise InputError(_nonfinite_message(job, f"parameter {name}"))
     job.state.metrics_bytes, job.state.seconds = job.log.settle(), job.seconds()
     save_checkpoint(job.checkpoints, job.state, job.tensors())
@@ -178,7 +178,8 @@ def _log(job: Job, bar: Bar, numbers: dict[str, float], seconds: float) -> None:
 def _finish(job: Job, stop: Stop) -> Run:
     """Save the model, then the log's last line, which marks the run as finished."""
     job.optimizer.zero_grad()
-    model = Model(job.transformer.cpu(), job.tokenizer, job.folder / "model")
+    gates = next((p.gates.cpu() for p in job.priors if isinstance(p, SelfAblation)), None)
+    model = Model(job.transformer.cpu(), job.tokenizer, job.folder / "model", gates)
     model.save(job.folder / "model")
     state, config = job.state, job.config
     values = {
@@ -217,7 +218,9 @@ def _blaming(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[None]:
         raise
     except ValueError as error:
         with autocast(job.config):
-            where = locate_nonfinite(job.transformer, tokens, targets)
+            where = locate_nonfinite(
+                job.transformer, job.trained, lambda: job.losses(tokens, targets)
+            )
         if where is None and "is nan" not in str(error) and "is inf" not in str(error):
             raise
         raise InputError(_nonfinite_message(job, where or str(error))) from error

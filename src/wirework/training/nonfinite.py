@@ -1,6 +1,6 @@
 """Find where a value that is NaN or infinite first stands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import torch
@@ -9,41 +9,43 @@ from torch import Tensor, nn
 from wirework.nn import Transformer
 
 
-def nonfinite_parameter(transformer: Transformer) -> str | None:
+def nonfinite_parameter(trained: Mapping[str, nn.Parameter]) -> str | None:
     """Return the name of the first parameter with a NaN or infinity, or None."""
-    for name, parameter in transformer.named_parameters():
+    for name, parameter in trained.items():
         if not _finite(parameter):
             return name
     return None
 
 
 @torch.no_grad()
-def locate_nonfinite(transformer: Transformer, tokens: Tensor, targets: Tensor) -> str | None:
+def locate_nonfinite(
+    transformer: Transformer, trained: Mapping[str, nn.Parameter], run: Callable[[], object]
+) -> str | None:
     """Say which tensor is the first with a NaN or infinity: parameter, site value, gradient.
 
     Runs one forward pass, in the caller's autocast; the gradients are those that stand there.
 
     Args:
         transformer: as the failed step left it.
-        tokens: (B, T) of the failed step.
-        targets: (B, T) of the failed step.
+        trained: its parameters and what is trained beside it, by name.
+        run: the forward pass of the failed step.
 
     Returns:
         Such as `parameter blocks.0.mlp.up.weight`, or None if all is finite.
     """
-    parameter = nonfinite_parameter(transformer)
+    parameter = nonfinite_parameter(trained)
     if parameter is not None:
         return f"parameter {parameter}"
-    site = _nonfinite_site(transformer, tokens, targets)
+    site = _nonfinite_site(transformer, run)
     if site is not None:
         return f"site {site}"
-    for name, held in transformer.named_parameters():
+    for name, held in trained.items():
         if held.grad is not None and not _finite(held.grad):
             return f"gradient of {name}"
     return None
 
 
-def _nonfinite_site(transformer: Transformer, tokens: Tensor, targets: Tensor) -> str | None:
+def _nonfinite_site(transformer: Transformer, run: Callable[[], object]) -> str | None:
     """Look at what reaches each site, before AbsTopK, which refuses NaN."""
     found: list[str] = []
 
@@ -59,7 +61,7 @@ def _nonfinite_site(transformer: Transformer, tokens: Tensor, targets: Tensor) -
     ]
     try:
         with suppress(ValueError):  # AbsTopK's, at the NaN that is looked for
-            transformer.loss(tokens, targets)
+            run()
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,7 +3,8 @@
 eps 0.1 makes sense only for a gradient whose root mean square is about 1, so the two go together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -13,7 +14,11 @@ from wirework.config import OptimizerConfig
 from wirework.nn import Transformer
 
 
-def make_optimizer(transformer: Transformer, config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(
+    transformer: Transformer,
+    config: OptimizerConfig,
+    gates: Mapping[str, nn.Parameter] = MappingProxyType({}),
+) -> torch.optim.AdamW:
     """Return fused AdamW over all trained parameters.
 
     Weight decay acts on matrices (embedding and unembedding included) and on nothing else: not on
@@ -22,9 +27,12 @@ def make_optimizer(transformer: Transformer, config: OptimizerConfig) -> torch.o
     Args:
         transformer: on its final device, after priors added what they add.
         config: rates; the learning rate is set anew at every step by the loop.
+        gates: what priors train beside it, matrices and biases.
     """
-    matrices = {p.name for p in transformer.prunable() if p.parameter.dim() == 2}
-    trained = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
+    named = [p.name for p in transformer.prunable() if p.parameter.dim() == 2]
+    matrices = {*named, *(name for name, parameter in gates.items() if parameter.dim() == 2)}
+    every = {**dict(transformer.named_parameters()), **gates}
+    trained = [(n, p) for n, p in every.items() if p.requires_grad]
     groups = [
         {
             "params": [p for n, p in trained if n in matrices],
@@ -49,7 +57,7 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def scale_gradients_(
-    parameters: Sequence[nn.Parameter], mode: Literal["normalise", "clip", "none"]
+    parameters: Iterable[nn.Parameter], mode: Literal["normalise", "clip", "none"]
 ) -> Tensor:
     """Bring the root mean square of the whole gradient to 1, in place.
 

@@ -6,16 +6,15 @@ dense, so that a zeroed weight can come back. Gao et al. 2025, sec. 2.1, App. A.
 
 import re
 
-from torch import Tensor
-
 from wirework.config import WeightSparsityConfig
 from wirework.nn import Transformer
 from wirework.nn.projection import Projection
+from wirework.training.prior import Prior
 from wirework.training.report import warn
 from wirework.training.schedule import nonzero_fraction
 
 
-class WeightSparsity:
+class WeightSparsity(Prior):
     """The prior of weight-sparse training.
 
     Args:
@@ -41,10 +40,6 @@ class WeightSparsity:
         if reached:
             warn(floor_message(self.config, reached))
         return transformer
-
-    def loss(self, loss: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the loss as it came: this prior acts on weights alone."""
-        return loss
 
     def after_step(self, step: int) -> dict[str, float]:
         """Project every tensor; return `l0_fraction`, the share of all their entries that stays."""

@@ -1,0 +1,66 @@
+"""Self-ablation: beside the clean stream runs one in which each token keeps its k winners alone.
+
+Both learn to predict the next token; the gates that choose stand outside the transformer, which
+stays a plain one. The clean pass is recorded where it runs, so that nothing is computed twice.
+Source: Ferrao et al. 2025.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wirework.config import GatingConfig
+from wirework.data import Batch
+from wirework.nn import Transformer
+from wirework.nn.gates import Gates
+from wirework.nn.streams import beside, clean_sites, combined, two_streams
+from wirework.training.evaluate import to_device
+from wirework.training.prior import Losses, Prior
+
+
+class SelfAblation(Prior):
+    """The prior of self-ablating training.
+
+    Args:
+        config: level, winners, coefficients.
+        seed: of the gates' weights.
+    """
+
+    def __init__(self, config: GatingConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+
+    def wrap_model(self, transformer: Transformer) -> Transformer:
+        """Set the gates beside the model, on its device."""
+        device = transformer.embed.weight.device
+        self.gates = Gates(transformer.config, self.config, self.seed).to(device)
+        self._transformer = transformer
+        self._sites = clean_sites(transformer.config.n_layer)
+        return transformer
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the gates' weights."""
+        return {f"gates.{name}": parameter for name, parameter in self.gates.named_parameters()}
+
+    def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:
+        """Add `loss_ablated` and `loss_reconstruction`, each times its coefficient."""
+        with self._transformer.recorded(self._sites) as seen:
+            found = clean()
+        streams = beside(self._transformer, self.gates, tokens, seen)
+        ablated = self._transformer.loss_of(streams.ablated, tokens, targets)
+        apart = streams.reconstruction
+        total = combined(self.config, found["total"], ablated, apart)
+        return {**found, "loss_ablated": ablated, "loss_reconstruction": apart, "total": total}
+
+    @torch.no_grad()
+    def evaluate(self, batches: Sequence[Batch], device: torch.device) -> dict[str, float]:
+        """Return `val_loss_ablated` and `val_loss_reconstruction`, means over the batches."""
+        sums = torch.zeros(2, device=device, dtype=torch.float64)
+        for batch in batches:
+            tokens, targets = (to_device(part, device) for part in batch)
+            streams = two_streams(self._transformer, self.gates, tokens)
+            ablated_loss = self._transformer.loss_of(streams.ablated, tokens, targets)
+            sums += torch.stack([ablated_loss, streams.reconstruction])
+        ablated, apart = (sums / len(batches)).tolist()
+        return {"val_loss_ablated": ablated, "val_loss_reconstruction": apart}
