@@ -298,6 +298,8 @@ class GatingConfig(Config):
     """Of the soft mask whose gradient the hard one has; lower is steeper."""
     temperature_neurons: Annotated[float, Field(gt=0)] = 0.1
     """The same for neurons."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-12
+    """Added to the width of the soft mask's slope."""
     mask: Literal["hard", "soft"] = "hard"
     """`soft` leaks the next token through the mask: only to reproduce early models."""
     base_coef: Annotated[float, Field(ge=0)] = 1.0
@@ -305,7 +307,8 @@ class GatingConfig(Config):
     ablated_coef: Annotated[float, Field(ge=0)] = 1.0
     """Of the ablated stream's; the paper's text sums the two, its code has 0.1."""
     reconstruction_coef: Annotated[float, Field(ge=0)] = 0.1
-    """Of the mean squared difference between the streams, each token of unit length."""
+    """Of the mean squared difference between the streams, each token of unit length; with 0 it is
+    not computed and 0."""
 
     def check_fits(self, model: ModelConfig) -> None:
         """Make sure that there are more units than winners.

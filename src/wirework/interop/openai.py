@@ -4,6 +4,7 @@ Reads every variant that their code writes (openai/circuit_sparsity, `inference/
 is only what matters in training alone, such as dropout and gradient checkpointing.
 """
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from wirework.config import Config, Count, Fraction, ModelConfig, SiteKind
 from wirework.data import Tokenizer
 from wirework.errors import InputError, nearest
 from wirework.files import read_json
-from wirework.interop.openai_weights import our_state, read_state
+from wirework.interop.weights import our_state, read_state, with_tied
 from wirework.model import Model
 from wirework.nn import Transformer
 
@@ -28,6 +29,26 @@ _SITES: dict[str, SiteKind] = {
     "resid_post_attn": "resid_mid",
     "resid_post_mlp": "resid_out",
 }
+
+_TENSORS = {
+    "embed": "transformer.wte",
+    "positions": "transformer.wpe",
+    "norm": "transformer.ln_f",
+    "unembed": "lm_head",
+    "bigram": "bigram_table",
+    "logit_bias": "final_logits_bias",
+    "norm1": "ln_1",
+    "norm2": "ln_2",
+    "pos_norm1": "ln_p1",
+    "pos_norm2": "ln_p2",
+    "attn.qkv": "attn.c_attn",
+    "attn.out": "attn.c_proj",
+    "attn.sink": "attn.attn_imp.sink_logit",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+
+_CAUSAL_MASK = re.compile(r"transformer\.h\.\d+\.attn\.bias")  # a constant, saved without `flash`
 
 _NO_EFFECT = {
     "bigram_table_rank",
@@ -96,7 +117,12 @@ def load_openai(path: str | Path) -> Model:
     state = read_state(weights)
     config = _our_config(released, "final_logits_bias" in state, folder / "beeg_config.json")
     transformer = Transformer(config)
-    transformer.load_state_dict(our_state(state, transformer, str(weights)))
+    if config.tied_embedding:
+        said = "tied_unembed is true"
+        state = with_tied(state, "transformer.wte.weight", "lm_head.weight", str(weights), said)
+    expected = transformer.state_dict()
+    found = our_state(state, expected, lambda name: [_their_name(name)], str(weights), _CAUSAL_MASK)
+    transformer.load_state_dict(found)
     return Model(transformer, _read_tokenizer(folder), folder)
 
 
@@ -167,3 +193,15 @@ def _act_sites(released: _Released, path: Path) -> tuple[SiteKind, ...]:
 def _read_tokenizer(folder: Path) -> Tokenizer | None:
     beside = (folder / "encoder.json").is_file() or (folder / "tokenizer.json").is_file()
     return Tokenizer.load(folder) if beside else None
+
+
+def _their_name(name: str) -> str:
+    """Return their name of one of our tensors: `blocks.0.mlp.up.bias`, `..h.0.mlp.c_fc.bias`."""
+    prefix = ""
+    if name.startswith("blocks."):
+        _, layer, name = name.split(".", 2)
+        prefix = f"transformer.h.{layer}."
+    part, _, kind = name.rpartition(".")
+    if kind in ("weight", "bias"):
+        return f"{prefix}{_TENSORS[part]}.{kind}"
+    return prefix + _TENSORS[name]

@@ -6,6 +6,7 @@ layers. Source: Ferrao et al. 2025.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ class Masks(NamedTuple):
     """(B, T, A)."""
     neurons: Tensor
     """(B, T, M)."""
+    winning: Tensor | None
+    """(B, T, k) int64, the neurons that are on; None for a soft mask."""
 
 
 class Gates(nn.Module):
@@ -62,30 +65,31 @@ class Gates(nn.Module):
             inputs: (B, T, D) of each block, clean.
             final: (B, T, D), the clean final normalised state, which only global gates read.
         """
+        # In full precision: among few bits scores would tie, and the choice would be arbitrary.
+        inputs, final = [x.to(self._dtype) for x in inputs], final.to(self._dtype)
+        with torch.autocast(final.device.type, enabled=False):
+            scores = self._scores(inputs, final)
+        return [self._winners(attention, neurons) for attention, neurons in scores]
+
+    def _scores(self, inputs: Sequence[Tensor], final: Tensor) -> list[tuple[Tensor, Tensor]]:
         scores = [heads(x) for heads, x in zip(self.local, inputs, strict=False)]
         if self.whole is not None:
             parts = (scored.chunk(self.n_layer, -1) for scored in self.whole(final))
             whole = list(zip(*parts, strict=True))
             pairs = zip(scores or [(0, 0)] * self.n_layer, whole, strict=True)
             scores = [(a + c, b + d) for (a, b), (c, d) in pairs]
-        return [self._winners(attention, neurons) for attention, neurons in scores]
+        return scores
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
 
     def _winners(self, attention: Tensor, neurons: Tensor) -> Masks:
-        chosen = self.gating
-        return Masks(
-            k_winners(
-                attention,
-                chosen.k_attention,
-                temperature=chosen.temperature_attention,
-                mask=chosen.mask,
-            ),
-            k_winners(
-                neurons,
-                chosen.k_neurons,
-                temperature=chosen.temperature_neurons,
-                mask=chosen.mask,
-            ),
-        )
+        on = self.gating
+        choose = partial(k_winners, epsilon=on.epsilon, mask=on.mask)
+        heads = choose(attention, on.k_attention, temperature=on.temperature_attention)
+        won = choose(neurons, on.k_neurons, temperature=on.temperature_neurons)
+        return Masks(heads.mask, won.mask, won.indices)
 
 
 class _Heads(nn.Module):

@@ -40,6 +40,12 @@ class Site(nn.Module):
         return self._edited(x)
 
     @property
+    def acts(self) -> bool:
+        """Whether what passes is changed or watched here."""
+        hooked = self._forward_hooks or self._forward_pre_hooks
+        return self.k is not None or bool(self.edits) or bool(hooked)
+
+    @property
     def rests(self) -> bool:
         """Whether the first edit replaces all nodes, so that what comes in is not needed."""
         first = self.edits[0] if self.edits else None

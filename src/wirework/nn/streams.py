@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.config import GatingConfig
 from wirework.nn.gates import Gates, Masks
 from wirework.nn.transformer import Ablated, Transformer
+from wirework.nn.unit_distance import unit_distance
 
 
 class Streams(NamedTuple):
@@ -27,7 +27,7 @@ class Streams(NamedTuple):
     """Of each layer."""
     reconstruction: Tensor
     """Scalar: mean squared difference of the streams, each token of unit length, over all blocks
-    and the final norm."""
+    and the final norm; 0 where the gates give it no weight."""
 
     @property
     def attention_masks(self) -> Tensor:
@@ -81,18 +81,13 @@ def beside(
         Ablated(seen[f"{layer}.attn.k"], seen[f"{layer}.attn.v"], *masks[layer]) for layer in layers
     ]
     outputs, final = transformer.ablated(tokens, ablated)
-    pairs = [*zip([*inputs[1:], seen["final_resid"]], outputs, strict=True), (clean, final)]
+    apart = clean.new_zeros(())
+    if gates.gating.reconstruction_coef > 0:
+        pairs = [*zip([*inputs[1:], seen["final_resid"]], outputs, strict=True), (clean, final)]
+        apart = torch.stack([unit_distance(one, other) for one, other in pairs]).mean()
     return Streams(
         clean=clean,
         ablated=final,
         masks=masks,
-        reconstruction=_reconstruction(pairs),
+        reconstruction=apart,
     )
-
-
-def _reconstruction(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    apart = [
-        F.mse_loss(F.normalize(clean, dim=-1), F.normalize(ablated, dim=-1))
-        for clean, ablated in pairs
-    ]
-    return torch.stack(apart).mean()

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from wirework.config import NODE_KINDS, ModelConfig, SiteKind
 from wirework.errors import InputError
+from wirework.nn.activation import activate
 from wirework.nn.attention import attention_at, causal_attention
 from wirework.nn.loss import next_token_loss
 from wirework.nn.norm import RMSNorm
 from wirework.nn.own_position import own_position_attention
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
+from wirework.nn.winning_mlp import pays, winning_mlp
 
 
 class Prunable(NamedTuple):
@@ -49,6 +51,8 @@ class Ablated(NamedTuple):
     """(B, T, H*K), the mask of the head outputs' channels."""
     neurons: Tensor
     """(B, T, M)."""
+    winning: Tensor | None = None
+    """(B, T, k) int64, the neurons that are on, if each token has as many."""
 
 
 class Transformer(nn.Module):
@@ -350,8 +354,7 @@ class Block(nn.Module):
             beside = _like(x, beside, at)
         x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
-        on = None if ablated is None else ablated.neurons
-        x = x + self.mlp(_read(x, self.norm2, beside, self.pos_norm2), on)
+        x = x + self.mlp(_read(x, self.norm2, beside, self.pos_norm2), ablated)
         out: Tensor = self.resid_out(x.relu() if self.relu_residual else x)
         return out
 
@@ -424,23 +427,28 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "mlp.resid_delta")
 
-    def forward(self, x: Tensor, on: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, ablated: Ablated | None = None) -> Tensor:
         """Return what the MLP adds, (B, T, D), from what it reads, (B, T, D + P).
 
-        `on`, (B, T, M), is the mask of its neurons; None for all.
+        `ablated` is as a block takes it.
         """
         if all_at_rest(self, self.resid_delta):
             return self.resid_delta.at_rest(x)
-        neurons = self.post_act(self._activate(self.up(self.act_in(x))))  # (B, T, M)
-        if on is not None:
-            neurons = neurons * on
-        delta: Tensor = self.resid_delta(self.down(neurons))
+        x = self.act_in(x)
+        written = None if ablated is None else self._of_winners(x, ablated)
+        if written is None:
+            neurons = self.post_act(activate(self.up(x), self.activation))  # (B, T, M)
+            written = self.down(neurons if ablated is None else neurons * ablated.neurons)
+        delta: Tensor = self.resid_delta(written)
         return delta
 
-    def _activate(self, x: Tensor) -> Tensor:
-        if self.activation == "relu":
-            return x.relu()
-        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+    def _of_winners(self, x: Tensor, ablated: Ablated) -> Tensor | None:
+        """Return what the winning neurons write, (B, T, D); None where nothing is saved by it."""
+        winning, width = ablated.winning, self.post_act.width
+        if winning is None or not pays(width, winning.shape[-1], x.device) or self.post_act.acts:
+            return None
+        up, down = ((layer.weight, layer.bias) for layer in (self.up, self.down))
+        return winning_mlp(x, up, down, ablated.neurons, winning, self.activation)
 
 
 _FLOOR_DIMS = {"attn.qkv": 0, "attn.out": 1, "mlp.up": 0, "mlp.down": 1}

@@ -3,69 +3,134 @@
 Shapes: U units of one layer and kind. Source: Ferrao et al. 2025.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_EPS = 1e-12
+_PIECE = 1 << 17  # entries whose gradient is made at once: what the passes hand on stays in cache
+_WIDEST = 1024  # rows up to so many units are partitioned by numpy, several times faster than topk
+
+
+class Winners(NamedTuple):
+    """Which units won."""
+
+    mask: Tensor
+    """(..., U), in the dtype of the scores."""
+    indices: Tensor | None
+    """(..., k) int64, rising; None for a soft mask."""
 
 
 def k_winners(
-    scores: Tensor, k: int, *, temperature: float = 0.1, mask: Literal["hard", "soft"] = "hard"
-) -> Tensor:
-    """Return a mask of the k highest scores of each row.
+    scores: Tensor,
+    k: int,
+    *,
+    temperature: float = 0.1,
+    epsilon: float = 1e-12,
+    mask: Literal["hard", "soft"] = "hard",
+) -> Winners:
+    """Choose the k highest scores of each row.
 
-    `soft = k s / sum(s)`, `s = sigmoid((x - gamma) / (T + eps))`, gamma the midpoint of the k-th
-    and the (k+1)-th score and T `temperature` times their difference. A hard mask is 1 at the k
-    highest scores (exactly k ones, ties to the lower index) and has the gradient of the soft one.
+    `soft = k s / sum(s)`, `s = sigmoid((x - gamma) / (T + epsilon))`, gamma the midpoint of the
+    k-th and the (k+1)-th score and T `temperature` times their difference. A hard mask is 1 at the
+    k highest scores (exactly k ones; of equal ones, on a CPU, those of lower index) and has the
+    gradient of the soft one.
 
     Args:
         scores: (..., U).
-        k: 1 <= k <= U; with k = U nothing is chosen: all ones, and no gradient.
+        k: 1 <= k < U.
         temperature: of the soft mask; lower is steeper.
-        mask: `soft` returns the soft mask itself, which leaks: only to reproduce early models.
-
-    Returns:
-        (..., U), in the dtype of the scores.
+        epsilon: keeps the slope finite where two scores are equal.
+        mask: `soft` gives the soft mask itself, which leaks: only to reproduce early models.
 
     Raises:
         ValueError: k out of range.
     """
-    if not 1 <= k <= scores.shape[-1]:
-        raise ValueError(f"k must be between 1 and the {scores.shape[-1]} units, got {k}")
-    if k == scores.shape[-1]:
-        return torch.ones_like(scores)
-    found: Tensor = _KWinners.apply(scores, k, temperature, mask == "hard")  # type: ignore[no-untyped-call]
-    return found
+    width = scores.shape[-1]
+    if not 1 <= k < width:
+        raise ValueError(f"k must be at least 1 and below the {width} units, got {k}")
+    hard = mask == "hard"
+    found, indices = _KWinners.apply(scores, k, temperature, epsilon, hard)  # type: ignore[no-untyped-call]
+    return Winners(found, indices if hard else None)
 
 
 class _KWinners(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, k: int, temperature: float, hard: bool) -> Tensor:
-        top = scores.topk(k + 1, -1)
-        inside, outside = top.values[..., k - 1 : k], top.values[..., k:]
-        spread = temperature * (inside - outside) + _EPS
-        ctx.k, ctx.temperature = k, temperature
-        ctx.save_for_backward(scores, inside, outside, spread, top.indices[..., k - 1 :])
+    def forward(
+        ctx: Any, scores: Tensor, k: int, temperature: float, epsilon: float, hard: bool
+    ) -> tuple[Tensor, Tensor]:
+        ctx.shape = scores.shape
+        scores = scores.reshape(-1, scores.shape[-1])
+        indices, border = _choose(scores, k)
+        ctx.k, ctx.temperature, ctx.epsilon = k, temperature, epsilon
+        ctx.save_for_backward(scores, border)
         if hard:
-            return torch.zeros_like(scores).scatter_(-1, top.indices[..., :k], 1.0)
-        soft = ((scores - (inside + outside) / 2) / spread).sigmoid_()
-        return soft.mul_(k / soft.sum(-1, keepdim=True))
+            found = torch.zeros_like(scores).scatter_(-1, indices, 1.0)
+        else:
+            found = _along(scores, border, temperature, epsilon)[0].sigmoid_()
+            found.mul_(k / found.sum(-1, keepdim=True))
+        indices = indices.view(*ctx.shape[:-1], k)
+        ctx.mark_non_differentiable(indices)
+        return found.view(ctx.shape), indices
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scores, inside, outside, spread, border = ctx.saved_tensors
-        along = (scores - (inside + outside) / 2) / spread
-        soft = along.sigmoid()
-        total = soft.sum(-1, keepdim=True)
-        mean = (grads[0] * soft).sum(-1, keepdim=True) / total
-        to_along = (grads[0] - mean) * soft * (1 - soft) * (ctx.k / total)
-        to_scores = to_along / spread
-        # gamma and T are themselves of the two scores at the border.
-        to_gamma = -to_scores.sum(-1, keepdim=True)
-        to_spread = -(to_scores * along).sum(-1, keepdim=True) * ctx.temperature
-        ends = torch.cat([to_gamma / 2 + to_spread, to_gamma / 2 - to_spread], -1)
-        return to_scores.scatter_add_(-1, border, ends), None, None, None
+        scores, border = ctx.saved_tensors
+        to_scores = torch.empty_like(scores)
+        rows = max(1, _PIECE // scores.shape[-1])
+        parts = (t.split(rows) for t in (grads[0].reshape(scores.shape), scores, border, to_scores))
+        for grad, x, ends, out in zip(*parts, strict=True):
+            along, spread = _along(x, ends, ctx.temperature, ctx.epsilon)
+            soft = along.sigmoid()
+            total = soft.sum(-1, keepdim=True)
+            mean = torch.linalg.vecdot(grad, soft).unsqueeze(-1) / total
+            torch.sub(grad, mean, out=out)
+            soft.addcmul_(soft, soft, value=-1)  # the slope of the sigmoid
+            out.mul_(soft).mul_(ctx.k / (total * spread))
+            # gamma and T are themselves of the two scores at the border.
+            half = -out.sum(-1, keepdim=True) / 2
+            steep = -torch.linalg.vecdot(out, along).unsqueeze(-1) * ctx.temperature
+            out.scatter_add_(-1, ends, torch.cat([half + steep, half - steep], -1))
+        return to_scores.view(ctx.shape), None, None, None, None
+
+
+def _along(
+    scores: Tensor, border: Tensor, temperature: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Return (x - gamma) / (T + epsilon), (N, U), and its divisor, (N, 1)."""
+    inside, outside = scores.gather(-1, border).split(1, -1)
+    spread = temperature * (inside - outside) + epsilon
+    return (scores - (inside + outside) / 2).div_(spread), spread
+
+
+def _choose(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k winners of each row of (N, U), rising, and the k-th and (k+1)-th, (N, 2)."""
+    width = scores.shape[-1]
+    if scores.device.type == "cpu" and width <= _WIDEST:
+        found = _partitioned(scores, k)
+        if found is not None:
+            return found
+        order = scores.sort(stable=True, dim=-1, descending=True).indices
+    else:
+        order = scores.topk(k + 1, -1).indices
+    return order[:, :k].sort(-1).values, order[:, k - 1 : k + 1]
+
+
+def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Return what `_choose` does; None where equal scores, or NaN, leave more or fewer than k."""
+    values = scores.detach().numpy()
+    count, width = values.shape
+    parted = np.partition(values, width - k - 1, axis=-1)
+    inside, outside = parted[:, width - k :].min(-1, keepdims=True), parted[:, width - k - 1, None]
+    places = np.flatnonzero(values >= inside)
+    if len(places) != count * k:
+        return None
+    indices = (places % width).reshape(count, k)
+    least = np.take_along_axis(values, indices, -1).argmin(-1)[:, None]
+    last = np.take_along_axis(indices, least, -1)
+    following = (values == outside).argmax(-1)[:, None]
+    border = np.concatenate([last, following], -1)
+    return torch.from_numpy(indices), torch.from_numpy(border)

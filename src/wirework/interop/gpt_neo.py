@@ -1,0 +1,118 @@
+"""GPT-Neo: what its tensors are called, and which of our models are one.
+
+Used for the released self-ablating models and for Hugging Face alike.
+"""
+
+import re
+
+from wirework.config import ModelConfig
+from wirework.errors import InputError
+
+_TENSORS = {
+    "embed": "transformer.wte",
+    "positions": "transformer.wpe",
+    "norm": "transformer.ln_f",
+    "unembed": "lm_head",
+    "norm1": "ln_1",
+    "norm2": "ln_2",
+    "attn.out": "attn.attention.out_proj",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+
+LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)")
+"""Constants that older versions saved: masks."""
+
+
+def gpt_neo_names(name: str) -> list[str]:
+    """Return GPT-Neo's names of one of our tensors; queries, keys and values are apart there."""
+    prefix = ""
+    if name.startswith("blocks."):
+        _, layer, name = name.split(".", 2)
+        prefix = f"transformer.h.{layer}."
+    part, _, kind = name.rpartition(".")
+    if part == "attn.qkv":
+        return [f"{prefix}attn.attention.{one}_proj.{kind}" for one in "qkv"]
+    return [f"{prefix}{_TENSORS[part]}.{kind}"]
+
+
+def gpt_neo_config(
+    *,
+    vocab_size: int,
+    n_ctx: int,
+    n_layer: int,
+    d_model: int,
+    n_head: int,
+    d_mlp: int,
+    windows: tuple[int | None, ...] | None,
+    source: str,
+) -> ModelConfig:
+    """Return our settings of a GPT-Neo.
+
+    Raises:
+        InputError: they are impossible, such as heads that do not divide the width.
+    """
+    if n_head < 1 or d_model % n_head:
+        raise InputError(f"{source}: a width of {d_model} does not divide into {n_head} heads")
+    shape = {
+        "vocab_size": vocab_size,
+        "n_ctx": n_ctx,
+        "n_layer": n_layer,
+        "d_model": d_model,
+        "n_head": n_head,
+        "d_head": d_model // n_head,
+        "d_mlp": d_mlp,
+        "attention_windows": windows,
+    }
+    return ModelConfig.of({**_KIND, **shape}, source)
+
+
+def windows_of(
+    kinds: list[str] | None, window: int, n_layer: int, source: str
+) -> tuple[int | None, ...] | None:
+    """Return the window of each layer from its kind, `global` or `local`; None if all are global.
+
+    Raises:
+        InputError: another kind, or another number of layers.
+    """
+    kinds = ["global"] * n_layer if kinds is None else kinds
+    strange = [kind for kind in kinds if kind not in ("global", "local")]
+    if strange or len(kinds) != n_layer:
+        raise InputError(
+            f"{source}: attention_layers must be {n_layer} of 'global' and 'local', got {kinds}"
+        )
+    return (
+        tuple(window if kind == "local" else None for kind in kinds) if "local" in kinds else None
+    )
+
+
+def refuse_other_kinds(config: ModelConfig) -> None:
+    """Raise an InputError unless a model of ours is a GPT-Neo; it names the first difference."""
+    wanted = {**_KIND, "d_head": config.d_model // max(config.n_head, 1)}
+    values = config.model_dump()
+    for name, value in wanted.items():
+        if values[name] != value:
+            raise InputError(f"not a GPT-Neo: {name} is {values[name]!r}, there it is {value!r}")
+    windows = {window for window in config.attention_windows or () if window is not None}
+    if len(windows) > 1:
+        raise InputError(f"not a GPT-Neo: its layers have windows of {sorted(windows)}, there one")
+
+
+_KIND = {
+    "activation": "gelu_tanh",
+    "norm": "layer",
+    "norm_eps": 1e-5,
+    "norm_bias": True,
+    "positions": "added",
+    "d_pos": None,
+    "attention_scale": "none",
+    "qkv_bias": False,
+    "bias": True,
+    "tied_embedding": True,
+    "sinks": False,
+    "bigram": False,
+    "logit_bias": False,
+    "residual_activation": "identity",
+    "act_fraction": None,
+}
+"""What all of them have in common (Ferrao et al. 2025, sec. 2)."""

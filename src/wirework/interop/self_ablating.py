@@ -1,0 +1,197 @@
+"""The released self-ablating models of Ferrao et al. 2025: a `.pt` and a configuration beside it.
+
+The configuration is `config.json`, or the run's `config.yaml`, where each entry is `{value: ...}`.
+What it leaves out is taken from the defaults of their code, with a warning that names it: their own
+loader did so in silence, and turned k = 2 into 32.
+"""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from wirework.config import Config, Count, GatingConfig, ModelConfig, read_yaml
+from wirework.data import Tokenizer
+from wirework.errors import InputError
+from wirework.files import read_json
+from wirework.interop.gpt_neo import LEFT_ASIDE, gpt_neo_config, gpt_neo_names, windows_of
+from wirework.interop.weights import our_state, read_state, with_tied
+from wirework.model import Model
+from wirework.nn import Transformer
+from wirework.nn.gates import Gates
+
+_LEVELS = {"layer-by-layer": "local", "overall": "global", "both": "both"}
+_MASKS = {"hard-top-K-with-soft-gradient": "hard", "soft-top-K-version-1": "soft"}
+_NO_EFFECT = re.compile(
+    r"_wandb|wandb_version|device|dtype|tokenizer_name|dataset_name|top_k_level|train_file|val_file"
+    r"|per_layer_ablation_position|block_size|num_batches|batch_size|learning_rate|weight_decay"
+    r"|max_grad_norm|save_path|eval_iters|log_interval|lr_schedule"
+)
+_OPTIONAL = {"mlp_hidden_size", "attention_layers"}  # null is a value of its own: 4x, all global
+
+
+class _Released(Config):
+    """The fields of a configuration that say what the model computes, with their defaults."""
+
+    vocab_size: Count = 50257
+    hidden_size: Count = 128
+    mlp_hidden_size: Count | None = None
+    num_layers: Count = 8
+    num_heads: Count = 16
+    max_position_embeddings: Count = 256
+    window_size: Count = 256
+    attention_layers: list[str] | None = None
+    k_attention: Count = 32
+    k_neurons: Count = 32
+    temperature_attention: float = 0.1
+    temperature_neurons: float = 0.1
+    top_k_epsilon: float = 1e-12
+    loss_coeff_base: float = 1.0
+    loss_coeff_ablated: float = 0.1
+    reconstruction_coeff: float = 0.1
+    reconstruction_loss_type: Literal["MSE"] | None = "MSE"
+    has_layer_by_layer_ablation_mask: bool = True
+    has_overall_ablation_mask: bool = False
+    ablation_processing: Literal["soft-top-K-version-1", "hard-top-K-with-soft-gradient"] = (
+        "soft-top-K-version-1"
+    )
+
+
+def load_self_ablating(path: str | Path) -> Model:
+    """Load a released model of Ferrao et al. 2025, or one saved in their format.
+
+    Args:
+        path: a folder with one `*.pt` and `config.json` or `config.yaml`, or the `.pt` itself;
+            nothing is downloaded. A tokeniser beside it is read too.
+
+    Returns:
+        The plain model on the CPU in float32, with its gates as `.gates`, for `streams`.
+
+    Raises:
+        InputError: a file is missing, damaged or foreign, a field cannot be used, or a tensor is
+            missing, unknown or of the wrong shape.
+
+    Warns:
+        UserWarning: names fields that the configuration leaves out, for which the defaults of their
+            code are taken, and fields that are not known.
+
+    Source: Ferrao et al. 2025, and their released code.
+    """
+    weights, folder = _find_weights(Path(path))
+    released, source = _read_config(folder)
+    config, gating = _our_config(released, source), _our_gating(released, source)
+    transformer, gates = Transformer(config), Gates(config, gating)
+    embed, unembed = "transformer.wte.weight", "lm_head.weight"
+    state = with_tied(read_state(weights), embed, unembed, str(weights), "they are tied")
+    expected = transformer.state_dict() | {f"gates.{k}": v for k, v in gates.state_dict().items()}
+    found = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE)
+    ours = {k.removeprefix("gates."): found.pop(k) for k in expected if k.startswith("gates.")}
+    transformer.load_state_dict(found)
+    gates.load_state_dict(ours)
+    beside = any((folder / name).is_file() for name in ("encoder.json", "tokenizer.json"))
+    return Model(transformer, Tokenizer.load(folder) if beside else None, folder, gates)
+
+
+def _find_weights(path: Path) -> tuple[Path, Path]:
+    """Return the `.pt` and the folder of what stands beside it."""
+    if "://" in str(path):
+        raise InputError(f"{path} is an address and nothing is downloaded: fetch it into a folder")
+    if not path.is_dir():
+        return path, path.parent
+    found = sorted(path.glob("*.pt"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(f"{path}: expected one .pt file, found {names}; give the file itself")
+    return found[0], path
+
+
+def _read_config(folder: Path) -> tuple[_Released, str]:
+    plain, run = folder / "config.json", folder / "config.yaml"
+    path = plain if plain.is_file() or not run.is_file() else run
+    values = read_json(path) if path == plain else _without_wrapping(read_yaml(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")
+    values = _modern(values, str(path))
+    known = {name: value for name, value in values.items() if name in _Released.model_fields}
+    released = _Released.of(known, str(path))
+    if missing := sorted(_Released.model_fields.keys() - known.keys()):
+        taken = ", ".join(f"{name} = {getattr(released, name)}" for name in missing)
+        warnings.warn(f"{path} leaves out, so that defaults are taken: {taken}", stacklevel=3)
+    unknown = [name for name in sorted(values.keys() - known.keys()) if not _NO_EFFECT.match(name)]
+    if unknown:
+        warnings.warn(f"{path}: unknown fields left aside: {', '.join(unknown)}", stacklevel=3)
+    return released, str(path)
+
+
+def _without_wrapping(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value["value"] if isinstance(value, dict) and "value" in value else value
+        for name, value in values.items()
+    }
+
+
+def _modern(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return the fields of a run's log under the names of a configuration."""
+    values = dict(values)
+    if "reconstuction_loss" in values:  # so spelt in their logs
+        values.setdefault("reconstruction_loss_type", values.pop("reconstuction_loss"))
+    level = values.pop("ablation_mask_level", None)
+    if level is not None:
+        if level not in _LEVELS:
+            raise InputError(
+                f"{source}: ablation_mask_level is {level!r}, not {', '.join(_LEVELS)}"
+            )
+        said = {
+            "has_layer_by_layer_ablation_mask": level != "overall",
+            "has_overall_ablation_mask": level != "layer-by-layer",
+        }
+        for name, value in said.items():
+            if values.setdefault(name, value) != value:
+                raise InputError(f"{source}: ablation_mask_level {level!r} and {name} disagree")
+    return values
+
+
+def _our_config(released: _Released, source: str) -> ModelConfig:
+    return gpt_neo_config(
+        vocab_size=released.vocab_size,
+        n_ctx=released.max_position_embeddings,
+        n_layer=released.num_layers,
+        d_model=released.hidden_size,
+        n_head=released.num_heads,
+        d_mlp=released.mlp_hidden_size or 4 * released.hidden_size,
+        windows=windows_of(
+            released.attention_layers, released.window_size, released.num_layers, source
+        ),
+        source=source,
+    )
+
+
+def _our_gating(released: _Released, source: str) -> GatingConfig:
+    local, whole = released.has_layer_by_layer_ablation_mask, released.has_overall_ablation_mask
+    if not (local or whole):
+        raise InputError(f"{source}: the model has no ablation mask, neither by layer nor overall")
+    measured = released.reconstruction_loss_type is not None
+    values = {
+        "level": "both" if local and whole else "local" if local else "global",
+        "k_attention": released.k_attention,
+        "k_neurons": released.k_neurons,
+        "temperature_attention": released.temperature_attention,
+        "temperature_neurons": released.temperature_neurons,
+        "epsilon": released.top_k_epsilon,
+        "mask": _MASKS[released.ablation_processing],
+        "base_coef": released.loss_coeff_base,
+        "ablated_coef": released.loss_coeff_ablated,
+        "reconstruction_coef": released.reconstruction_coeff if measured else 0.0,
+    }
+    return GatingConfig.of(values, source)
+
+
+def _their_names(name: str) -> list[str]:
+    """Return their names of one of our tensors: `gates.local.0.neurons.bias` and the model's."""
+    if not name.startswith("gates."):
+        return gpt_neo_names(name)
+    *where, units, kind = name.removeprefix("gates.").split(".")
+    if where == ["whole"]:
+        return [f"{'neuron' if units == 'neurons' else 'attention'}_ablations_head.{kind}"]
+    head = "neuron_ablation_head" if units == "neurons" else "attention_ablation_head"
+    return [f"transformer.h.{where[1]}.{head}.{kind}"]

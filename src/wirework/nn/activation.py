@@ -1,0 +1,24 @@
+"""The non-linearities of an MLP, and their gradients for those who write theirs out."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Activation = Literal["gelu", "gelu_tanh", "relu"]
+
+
+def activate(x: Tensor, kind: Activation) -> Tensor:
+    """Apply a non-linearity; `gelu` is the exact (erf) form."""
+    return x.relu() if kind == "relu" else F.gelu(x, approximate=_FORM[kind])
+
+
+def activate_backward(grad: Tensor, x: Tensor, kind: Activation) -> Tensor:
+    """Return the gradient of what went in, `x`, from that of what came out."""
+    if kind == "relu":
+        return grad * (x > 0)
+    return torch.ops.aten.gelu_backward(grad, x, approximate=_FORM[kind])  # type: ignore[no-any-return]
+
+
+_FORM = {"gelu": "none", "gelu_tanh": "tanh"}
