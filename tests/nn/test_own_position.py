@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wirework.nn.own_position import own_position_attention
+from wirework.nn.own_position import _over_both, own_position_attention
 
 
 def by_definition(
@@ -57,3 +57,13 @@ def test_scores_so_large_that_one_position_takes_all() -> None:
 def test_its_dtype_is_that_of_the_queries() -> None:
     given = [torch.randn(1, 2, 5, 4).bfloat16() for _ in range(5)]
     assert own_position_attention(*given).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("with_sink", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 5])
+def test_the_way_of_other_devices(window: int | None, with_sink: bool) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(2, 3, 17, 8, dtype=torch.float64) for _ in range(5)]
+    sink = torch.randn(3, dtype=torch.float64) if with_sink else None
+    found = _over_both(*given, sink, 0.7, window)
+    torch.testing.assert_close(found, by_definition(*given, sink, 0.7, window))

@@ -43,7 +43,9 @@ def causal_attention(
         mask = None if window is None else window_bias(q.shape[-2], window, q.device)
         out: Tensor = _CpuAttention.apply(q, k, v, sink, scale, mask)  # type: ignore[no-untyped-call]
         return out
-    return _attention_with_sink_key(q, k, v, sink, scale, window)
+    if sink is None and window is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return attention_with_sink_key(q, k, v, sink, scale, _sees(q.shape[-2], window, q.device))
 
 
 def attention_at(
@@ -160,24 +162,26 @@ class _CpuAttention(torch.autograd.Function):
         return (*(t.to(ctx.dtype) for t in to_qkv), to_sink, None, None)
 
 
-def _attention_with_sink_key(
-    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, window: int | None
+def attention_with_sink_key(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, sees: Tensor
 ) -> Tensor:
-    """For devices whose fused kernel gives no log-sum-exp: the sink as a key in its own channel."""
-    length = q.shape[-2]
+    """Attend where `sees`, (T, S) bool, says, in one kernel: the sink as a key in its own channel.
+
+    For devices whose fused kernel gives no log-sum-exp.
+    """
     if sink is None:
-        mask = None if window is None else _sees(length, window, q.device)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
-        )
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=sees, scale=scale)
     # q gets a channel of ones that only the sink's key reads; v a channel that is cut off again.
     key = F.pad(k, (0, 1, 1, 0))
     first = (sink / scale).to(k.dtype)[None, :, None].expand(k.shape[0], -1, 1)
     key = torch.cat([torch.cat([key[..., :1, :-1], first.unsqueeze(-1)], -1), key[..., 1:, :]], -2)
-    sees = F.pad(_sees(length, window, q.device), (1, 0), value=True)
     query = F.pad(q, (0, 1), value=1.0)
     out = F.scaled_dot_product_attention(
-        query, key, F.pad(v, (0, 1, 1, 0)), attn_mask=sees, scale=scale
+        query,
+        key,
+        F.pad(v, (0, 1, 1, 0)),
+        attn_mask=F.pad(sees, (1, 0), value=True),
+        scale=scale,
     )
     return out[..., :-1]
 

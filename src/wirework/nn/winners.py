@@ -81,7 +81,10 @@ class _KWinners(torch.autograd.Function):
         scores, border = ctx.saved_tensors
         to_scores = torch.empty_like(scores)
         rows = max(1, _PIECE // scores.shape[-1])
-        parts = (t.split(rows) for t in (grads[0].reshape(scores.shape), scores, border, to_scores))
+        parts = (
+            torch.split(t, rows)
+            for t in (grads[0].reshape(scores.shape), scores, border, to_scores)
+        )
         for grad, x, ends, out in zip(*parts, strict=True):
             along, spread = _along(x, ends, ctx.temperature, ctx.epsilon)
             soft = along.sigmoid()
@@ -101,7 +104,7 @@ def _along(
     scores: Tensor, border: Tensor, temperature: float, epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """Return (x - gamma) / (T + epsilon), (N, U), and its divisor, (N, 1)."""
-    inside, outside = scores.gather(-1, border).split(1, -1)
+    inside, outside = torch.split(scores.gather(-1, border), 1, -1)
     spread = temperature * (inside - outside) + epsilon
     return (scores - (inside + outside) / 2).div_(spread), spread
 
