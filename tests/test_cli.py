@@ -20,7 +20,10 @@ VERBS = [
     "train", "tasks", "prune", "validate", "attack", "view", "export", "convert", "study", "demo",
     "doctor",
 ]  # fmt: skip
-INNER = {"convert": ["openai"], "study": ["finders", "frontier"]}
+INNER = {
+    "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
+    "study": ["finders", "frontier"],
+}
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -106,6 +109,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     refuses("export", tmp_path, "-o", page, "--png", "/proc/x.png", says="cannot write /proc/x.png")
     assert not page.exists()
     refuses("convert", "openai", tmp_path, tmp_path / "out", says="beeg_config.json")
+    refuses("convert", "self-ablating", tmp_path, tmp_path / "out", says="expected one .pt file")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -29,9 +29,22 @@ MENU = {
         "Fig. 8).",
         "circuits/quote --out attacks/quote",
     ),
+    "convert huggingface": (
+        "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
+        "roneneldan/TinyStories-1M models/stories1m",
+    ),
     "convert openai": (
         "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`).",
         "csp_yolo1 models/yolo1",
+    ),
+    "convert self-ablating": (
+        "Convert a released self-ablating model, with its gates (`*.pt`, `config.json` or "
+        "`config.yaml`).",
+        "local_k4 models/local_k4",
+    ),
+    "convert to-huggingface": (
+        "Convert a model of GPT-Neo's parts for transformers (extra `hub`).",
+        "runs/stories stories-neo",
     ),
     "demo": (
         "Go from the Python source on this machine to a circuit and its page, in under 10 minutes."
@@ -90,7 +103,7 @@ app = App(
 app.meta.suppress_keyboard_interrupt = False
 GROUPS = {
     "convert": App(
-        name="convert", help="Read other people's model formats.", help_format="plaintext"
+        name="convert", help="Read and write other people's model formats.", help_format="plaintext"
     ),
     "study": App(name="study", help="Run a whole experiment.", help_format="plaintext"),
 }
@@ -99,7 +112,7 @@ for group in GROUPS.values():
 for words, (what, example) in MENU.items():
     *outer, verb = words.split()
     (GROUPS[outer[0]] if outer else app).command(
-        f"wirework.verbs:{verb}",
+        f"wirework.verbs:{verb.replace('-', '_')}",
         name=verb,
         help=f"{what}\n\nExample: `{' '.join(['wirework', words, example]).rstrip()}`",
     )

@@ -1,6 +1,7 @@
 """Other people's formats."""
 
+from wirework.interop.huggingface import load_huggingface, save_huggingface
 from wirework.interop.openai import load_openai
 from wirework.interop.self_ablating import load_self_ablating
 
-__all__ = ["load_openai", "load_self_ablating"]
+__all__ = ["load_huggingface", "load_openai", "load_self_ablating", "save_huggingface"]

@@ -27,7 +27,6 @@ _NO_EFFECT = re.compile(
     r"|per_layer_ablation_position|block_size|num_batches|batch_size|learning_rate|weight_decay"
     r"|max_grad_norm|save_path|eval_iters|log_interval|lr_schedule"
 )
-_OPTIONAL = {"mlp_hidden_size", "attention_layers"}  # null is a value of its own: 4x, all global
 
 
 class _Released(Config):
@@ -77,6 +76,8 @@ def load_self_ablating(path: str | Path) -> Model:
 
     Source: Ferrao et al. 2025, and their released code.
     """
+    if "://" in str(path):
+        raise InputError(f"{path} is an address and nothing is downloaded: fetch it into a folder")
     weights, folder = _find_weights(Path(path))
     released, source = _read_config(folder)
     config, gating = _our_config(released, source), _our_gating(released, source)
@@ -94,10 +95,10 @@ def load_self_ablating(path: str | Path) -> Model:
 
 def _find_weights(path: Path) -> tuple[Path, Path]:
     """Return the `.pt` and the folder of what stands beside it."""
-    if "://" in str(path):
-        raise InputError(f"{path} is an address and nothing is downloaded: fetch it into a folder")
-    if not path.is_dir():
+    if path.is_file():
         return path, path.parent
+    if not path.is_dir():
+        raise InputError(f"no model at {path}: expected a folder with a .pt file, or the file")
     found = sorted(path.glob("*.pt"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
@@ -117,7 +118,9 @@ def _read_config(folder: Path) -> tuple[_Released, str]:
     if missing := sorted(_Released.model_fields.keys() - known.keys()):
         taken = ", ".join(f"{name} = {getattr(released, name)}" for name in missing)
         warnings.warn(f"{path} leaves out, so that defaults are taken: {taken}", stacklevel=3)
-    unknown = [name for name in sorted(values.keys() - known.keys()) if not _NO_EFFECT.match(name)]
+    unknown = [
+        name for name in sorted(values.keys() - known.keys()) if not _NO_EFFECT.fullmatch(name)
+    ]
     if unknown:
         warnings.warn(f"{path}: unknown fields left aside: {', '.join(unknown)}", stacklevel=3)
     return released, str(path)
