@@ -75,11 +75,16 @@ def write(folder: Path, config: dict[str, Any], state: dict[str, Tensor], kind: 
 
 
 class Reference:
-    """Both streams, by definition, in float64."""
+    """Both streams, by definition."""
 
-    def __init__(self, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        state: dict[str, Tensor],
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         self.config = config
-        self.state = {name: t.double().requires_grad_() for name, t in state.items()}
+        self.state = {name: t.to(dtype).requires_grad_() for name, t in state.items()}
 
     def __call__(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
         c = self.config
@@ -104,7 +109,7 @@ class Reference:
         logits = [x @ self.state["transformer.wte.weight"].t() for x in (clean, ablated)]
         losses = [F.cross_entropy(one.flatten(0, 1), targets.flatten()) for one in logits]
         measured = c["reconstruction_loss_type"] is not None
-        reconstruction = torch.stack(apart).mean() if measured else torch.zeros(()).double()
+        reconstruction = torch.stack(apart).mean() if measured else losses[0].new_zeros(())
         total = c["loss_coeff_base"] * losses[0] + c["loss_coeff_ablated"] * losses[1]
         return {
             "logits_clean": logits[0],
@@ -116,6 +121,14 @@ class Reference:
             "loss_reconstruction": reconstruction,
             "loss": total + c["reconstruction_coeff"] * reconstruction,
         }
+
+    def plain_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        x = self.state["transformer.wte.weight"][tokens]
+        x = x + self.state["transformer.wpe.weight"][: tokens.shape[1]]
+        for layer in range(self.config["num_layers"]):
+            x = self.clean_block(layer, x)
+        logits = self.norm(x, "transformer.ln_f") @ self.state["transformer.wte.weight"].t()
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def overall_scores(self, x: Tensor) -> list[Tensor]:
         for layer in range(self.config["num_layers"]):
