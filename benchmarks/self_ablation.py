@@ -1,4 +1,4 @@
-"""One training step with gates, over the plain step of the same model, and over the method spelt out.
+"""A training step with gates, over the plain one of the same model and over the method spelt out.
 
     python benchmarks/self_ablation.py [--batch 32] [--rounds 5] [--json]
 
