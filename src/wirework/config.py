@@ -224,7 +224,8 @@ class DataConfig(Config):
     """Where text comes from and how it becomes tokens."""
 
     corpus: Annotated[str, Field(min_length=1)] = "python"
-    """`python` (source on this machine), a file or folder of text, JSONL or Parquet,
+    """`python` (source on this machine), `stories` (simple children's stories, generated, 60 MB
+    unless `max_bytes` says otherwise), a file or folder of text, JSONL or Parquet,
     `hub:NAME` (Hugging Face; extra `hub`), or a Python function that yields documents,
     `module:function` or `file.py:function`."""
     field: str = "text"
@@ -233,6 +234,8 @@ class DataConfig(Config):
     """Stop after this many bytes of text; None: take all."""
     min_quotes: Fraction | None = None
     """Corpus `python`: leave out files where less than this share of the characters are quotes."""
+    stories_seed: Annotated[int, Field(ge=0)] = 0
+    """Corpus `stories`: another seed tells other stories."""
     mix: Annotated[str, Field(min_length=1)] | None = None
     """A second corpus, of the same kinds, whose documents are scattered among the first's; where it
     ends the first goes on alone. `wirework.tasks:practice_texts`: prompts of the built-in tasks
@@ -241,6 +244,10 @@ class DataConfig(Config):
     """Share of the bytes that come from `mix`."""
     vocab_size: Count = 2048
     """Vocabulary of the tokeniser to train; ignored with `tokenizer`."""
+    answers: Literal["auto", "python", "stories", "none"] = "auto"
+    """Tasks whose answers the tokeniser to train holds as single tokens: the twenty on Python, the
+    names of `ioi` and what stories give, or none; `auto`: those of `stories` for that corpus,
+    of `python` for any other."""
     tokenizer: Path | None = None
     """A tokenizer.json to use instead of training one."""
     tokenizer_bytes: Count = 20_000_000
