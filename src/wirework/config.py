@@ -325,14 +325,17 @@ class OptimizerConfig(Config):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the second moment."""
     eps: Annotated[float, Field(gt=0)] = 0.1
-    """Large on purpose; makes sense only at the gradient scale that `grad_rms` sets."""
+    """Large on purpose; makes sense only at the gradient scale that `grad_scale` sets."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """On matrices only: not on biases, norms or sinks."""
-    grad_scale: Literal["normalise", "clip", "none"] = "normalise"
+    grad_scale: Literal["normalise", "clip", "clip_norm", "none"] = "normalise"
     """`normalise`: root mean square of the whole gradient becomes 1 at every step (the authors'
-    code); `clip`: only if it is above 1 (the paper's text); `none`: leave it."""
+    code); `clip`: only if it is above 1 (the paper's text); `clip_norm`: the norm of the whole
+    gradient is at most 1 (Ferrao et al. 2025), which wants an eps near 1e-8; `none`: leave it."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of training over which the learning rate rises from 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How it falls to 0 after: in a line, or as half a cosine (Ferrao et al. 2025)."""
 
 
 class TrainConfig(Config):

@@ -1,10 +1,10 @@
 """Corpora: from the name of a corpus to a stream of documents, in bounded memory.
 
 One function, `documents`, whatever the corpus is; the kinds are `python` (`python_source.py`),
-`stories` (`stories/`), a text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a user's function. A second
-corpus may be mixed in. The order of documents is the
-same every time; where a corpus is many files it is scattered by the hash of their names, so that
-any beginning of it is a fair sample.
+`stories` (`stories/`), a text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a
+user's function. A second corpus may be mixed in. The order of documents is the same every time;
+where a corpus is many files it is scattered by the hash of their names, so that any beginning of
+it is a fair sample.
 """
 
 import hashlib
@@ -77,8 +77,8 @@ def corpus_files(corpus: str) -> list[Path] | None:
         return _folder_files(path)
     if not path.exists():
         raise InputError(
-            f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, `hub:NAME` "
-            "or `file.py:function`"
+            f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
+            "`hub:NAME` or `file.py:function`"
         )
     return [path]
 

@@ -65,12 +65,20 @@ def separated(path: Path) -> Iterator[str]:
     Raises:
         InputError: the file is unreadable, binary or not UTF-8.
     """
-    rest = ""
-    for piece in text_pieces(path, MARK_BYTES):
-        *whole, rest = MARK.split(rest + piece)
-        yield from filter(None, (text.strip() for text in whole))
-    if rest.strip():
-        yield rest.strip()
+    parts: list[str] = []
+    for piece in text_pieces(path, MARK_BYTES):  # each ends after a line, so no mark is cut
+        for number, text in enumerate(MARK.split(piece)):
+            if number:
+                yield from _whole(parts)
+                parts.clear()
+            parts.append(text)
+    yield from _whole(parts)
+
+
+def _whole(parts: list[str]) -> Iterator[str]:
+    """Yield the document of these parts, if it is not blank."""
+    if text := "".join(parts).strip():
+        yield text
 
 
 def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:

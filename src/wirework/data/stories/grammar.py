@@ -1,16 +1,9 @@
 """A grammar of texts with slots: templates compiled to functions that draw one text each.
 
-    # a comment
-    colors = red, blue                                  a list of words
-    opening:                                            a rule; each `-` is one way to say it
-    - One day {h} found [a|the] <hue:colors> ball.
-    - Then {h.he} smiled. The {hue} ball was <colors>.
-      A further line goes on.
-
-In a template `{slot}` is what the state holds, `[a|b]` is one of several, `<rule>` is drawn, and
-`<slot:rule>` is drawn and kept in the slot, other than what any slot holds. `{slot.form}` and
-`<rule.form>` give a form of the word (`forms.FORMS`). `<@name>` calls a function of the caller's.
-Words at the beginning of a list come more often.
+The files are in the notation of `notation.py`. In a template `{slot}` is what the state holds,
+`[a|b]` is one of several, `<rule>` is drawn, and `<slot:rule>` is drawn and kept in the slot, other
+than what any slot holds. `{slot.form}` and `<rule.form>` give a form of the word (`forms.FORMS`).
+`<@name>` calls a function of the caller's. Words at the beginning of a list come more often.
 """
 
 import re
@@ -18,16 +11,18 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
 
 from wirework.data.stories.forms import FORMS
+from wirework.data.stories.notation import read_notation
 
 State = MutableMapping[str, str]
 Draw = Callable[[], float]
 """Gives a number in [0, 1)."""
 Text = Callable[[State, Draw], str]
-"""A compiled template."""
+"""A compiled template: state and draw in, text out."""
 Action = Callable[[State, Draw], None]
 
 _TOKEN = re.compile(r"[\[\]|]|\{([\w.]+)\}|<(@)?(?:(\w+):)?([\w.]+)>|[^\[\]|{<]+")
 _SKEW = 1.6
+"""Above 1: word i of n is drawn with a chance that falls with i, never below 1 / (1.6 n)."""
 _TRIES = 20
 
 
@@ -38,30 +33,26 @@ class Grammar:
         """Read and compile every rule.
 
         Args:
-            sources: texts in the notation of this module; a name is defined once among all.
+            sources: texts in the notation; a name is defined once among all.
             actions: what `<@name>` calls; it changes the state and gives no text.
 
         Raises:
             ValueError: a rule is defined twice or missing, or a template is not well-formed.
         """
-        self.words: dict[str, tuple[str, ...]] = {}
-        self._actions = dict(actions or {})
-        self._rules: dict[str, Text] = {}
-        templates: dict[str, list[str]] = {}
-        for source in sources:
-            _read(source, self.words, templates)
-        # A rule may name one that comes later: the names are bound when a text is drawn.
-        self._names = templates.keys() | self.words.keys()
-        for name, options in templates.items():
-            self._rules[name] = _one_of([self._compile(option) for option in options])
+        self.words, self.templates = read_notation(sources)
+        self._actions = actions or {}
+        self._rules = {
+            name: _one_of([self._compiled(option) for option in options])
+            for name, options in self.templates.items()
+        }
 
     def draw(self, rule: str, state: State, draw: Draw) -> str:
         """Return one text of a rule; what it keeps in slots is in `state` afterwards."""
         return self._rules[rule](state, draw)
 
-    def _compile(self, template: str) -> Text:
-        tokens = [match for match in _TOKEN.finditer(template)]
-        if "".join(match.group() for match in tokens) != template:
+    def _compiled(self, template: str) -> Text:
+        tokens = list(_TOKEN.finditer(template))
+        if "".join(token.group() for token in tokens) != template:
             raise ValueError(f"not a template: {template!r}")
         options, end = self._options(tokens, 0)
         if end != len(tokens) or len(options) != 1:
@@ -77,8 +68,6 @@ class Grammar:
                 options.append([])
             elif text == "[":
                 inner, i = self._options(tokens, i + 1)
-                if i == len(tokens):
-                    raise ValueError("a bracket is not closed")
                 options[-1].append(_one_of(inner))
             else:
                 options[-1].append(self._part(tokens[i]))
@@ -90,8 +79,7 @@ class Grammar:
         if slot is not None:
             return _slot(slot)
         if rule is None:
-            literal = token.group()
-            return lambda state, draw: literal
+            return _literal(token.group())
         if at:
             return _acting(self._actions[rule])
         drawn = self._drawn(rule)
@@ -99,43 +87,16 @@ class Grammar:
 
     def _drawn(self, rule: str) -> Text:
         name, _, form = rule.partition(".")
-        if name not in self._names:
-            raise ValueError(f"no rule {name!r}")
         if name in self.words:
             words = self.words[name]
-            return _word(tuple(FORMS[form](word) for word in words) if form else words)
-        rules = self._rules
-        return lambda state, draw: rules[name](state, draw)
-
-
-def _read(source: str, words: dict[str, tuple[str, ...]], rules: dict[str, list[str]]) -> None:
-    """Add the lists and rules of a text to those there are."""
-    entries: str = ""
-    name = ""
-    for line in source.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        if header := re.match(r"(\w+)( =|:)", line):
-            name, entries = header[1], line[header.end() :]
-            if name in words or name in rules:
-                raise ValueError(f"{name} is defined twice")
-            if header[2] == ":":
-                rules[name] = []
-                continue
-        elif name in rules:
-            if line.startswith("- "):
-                rules[name].append(line[2:].strip())
-            else:
-                rules[name][-1] += f" {line.strip()}"
-            continue
-        else:
-            entries = f"{entries} {line}"
-        words[name] = tuple(word for part in entries.split(",") if (word := part.strip()))
+            return _word(tuple(map(FORMS[form], words)) if form else words)
+        if name not in self.templates:
+            raise ValueError(f"no rule {name!r}")
+        # By name: a rule may be compiled after those that use it.
+        return lambda state, draw: self._rules[name](state, draw)
 
 
 def _joined(parts: list[Text]) -> Text:
-    if not parts:
-        return lambda state, draw: ""
     if len(parts) == 1:
         return parts[0]
     return lambda state, draw: "".join([part(state, draw) for part in parts])
@@ -148,17 +109,21 @@ def _one_of(options: list[Text]) -> Text:
     return lambda state, draw: options[int(draw() * n)](state, draw)
 
 
+def _literal(text: str) -> Text:
+    return lambda _state, _draw: text
+
+
 def _word(words: tuple[str, ...]) -> Text:
     n = len(words)
-    return lambda state, draw: words[int(n * draw() ** _SKEW)]
+    return lambda _state, draw: words[int(n * draw() ** _SKEW)]
 
 
 def _slot(slot: str) -> Text:
     name, _, form = slot.rpartition(".")
     if form in FORMS:
         make = lru_cache(maxsize=4096)(FORMS[form])
-        return lambda state, draw: make(state[name])
-    return lambda state, draw: state[slot]
+        return lambda state, _draw: make(state[name])
+    return lambda state, _draw: state[slot]
 
 
 def _keeping(slot: str, drawn: Text) -> Text:

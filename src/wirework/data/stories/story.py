@@ -6,7 +6,7 @@ TinyStories (Eldan and Li 2023), and none of its text.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -33,7 +33,8 @@ _ANIMAL_SHARE = 0.2
 
 _ARTICLE = re.compile(r"\b([Aa])(?= (?!uni|uku|use|one\b)(?:[aeiouAEIOU]|hon[eo]|hour))")
 _FIRST = re.compile(r"(?:^|(?<=[.!?] )|(?<=\n)|(?<=[ \n]\"))[a-z]")
-_SPACE = re.compile(r" *¶ *| {2,}")
+_PARAGRAPH = re.compile(r"[ ¶]*¶[ ¶]*")
+_SPACE = re.compile(r" {2,}")
 
 
 def stories(seed: int = 0) -> Iterator[str]:
@@ -92,12 +93,13 @@ def texts() -> list[Path]:
 
 def source_files() -> list[Path]:
     """Return every file that the text of a story depends on, sorted."""
-    return sorted([*texts(), *_FOLDER.glob("*.py")])
+    return sorted([*_FOLDER.glob("*.txt"), *_FOLDER.glob("*.py")])
 
 
 def _cast(rng: Random, genders: Sequence[Gender]) -> dict[str, str]:
     """Return the slots of everyone who may take part."""
-    words, state = grammar().words, {}
+    words = grammar().words
+    state: dict[str, str] = {}
     animals = rng.random() < _ANIMAL_SHARE
     for role in "hft":
         gender = rng.choice(genders)
@@ -134,10 +136,5 @@ def _pair(state: State, draw: Draw) -> None:
 
 def _written(text: str) -> str:
     """Set articles, capital letters and spaces of a drawn text."""
-    text = _SPACE.sub(_space, text).strip()
-    text = _ARTICLE.sub(r"\1n", text)
-    return _FIRST.sub(_capital, text)
-
-
-_space: Callable[[re.Match[str]], str] = lambda m: "\n\n" if "¶" in m[0] else " "  # noqa: E731
-_capital: Callable[[re.Match[str]], str] = lambda m: m[0].upper()  # noqa: E731
+    text = _SPACE.sub(" ", _PARAGRAPH.sub("\n\n", text)).strip()
+    return _FIRST.sub(lambda first: first[0].upper(), _ARTICLE.sub(r"\1n", text))
