@@ -83,6 +83,13 @@ def corpus_files(corpus: str) -> list[Path] | None:
     return [path]
 
 
+def is_marked(corpus: str) -> bool:
+    """Tell whether a corpus is one text file with marks between its documents."""
+    path = Path(corpus)
+    kept = (*JSONL_SUFFIXES, PARQUET_SUFFIX)
+    return path.is_file() and path.suffix not in kept and is_separated(path)
+
+
 def _mixed(config: DataConfig) -> Iterator[str]:
     """Yield the corpus with documents of the mix wherever that is behind its share of the bytes."""
     if config.mix is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from wirework.config import DataConfig
 from wirework.data.answers import answers_for
-from wirework.data.corpora import STORIES, corpus_files, documents
+from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
 from wirework.data.report import Advance, report
 from wirework.data.shards import Tokens
 from wirework.data.split import split_hash, split_limit
@@ -103,6 +103,8 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
         "files": _identity(config),
         "tokenizer": given.fingerprint if given else answers_for(config),
     }
+    if is_marked(config.corpus):
+        plan["documents"] = "marked"  # such a file was cut at line ends once
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     words = re.findall(r"\w+", Path(config.corpus.removeprefix("hub:")).stem, re.ASCII)
     return f"{'-'.join(words) or 'corpus'}-{digest[:12]}"

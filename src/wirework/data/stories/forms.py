@@ -41,7 +41,8 @@ FORMS: dict[str, Callable[[str], str]] = {"s": plural, "past": past, "ing": ing}
 @cache
 def _exceptions(name: str) -> dict[str, str]:
     lists, _ = read_notation([FILE.read_text(encoding="utf-8")])
-    return {word: form for word, form in map(str.split, lists[name])}
+    pairs = (pair.partition(" ") for pair in lists[name])
+    return {word: form for word, _, form in pairs}
 
 
 def _with_s(noun: str) -> str:

@@ -24,10 +24,14 @@ _PRONOUNS: dict[Gender, dict[str, str]] = {
     "he": {"he": "he", "him": "him", "his": "his", "self": "himself"},
     "she": {"he": "she", "him": "her", "his": "her", "self": "herself"},
 }
+_CHILD: dict[Gender, str] = {"he": "boy", "she": "girl"}
+_NAMES: dict[Gender, str] = {"he": "boy_names", "she": "girl_names"}
 _ELDERS: dict[Gender, tuple[str, ...]] = {
     "he": ("dad", "dad", "grandpa", "uncle", "daddy"),
     "she": ("mom", "mom", "grandma", "aunt", "mommy"),
 }
+_FAR: dict[Gender, tuple[str, ...]] = {"he": ("grandpa", "uncle"), "she": ("grandma", "aunt")}
+_OLD_NAMES: dict[Gender, str] = {"he": "old_men", "she": "old_women"}
 _ANIMAL_SHARE = 0.2
 """Share of stories whose children are animals with a name."""
 
@@ -60,7 +64,7 @@ def tell(rng: Random, genders: Sequence[Gender] = ("he", "she")) -> str:
         rng: decides everything.
         genders: of all who take part but animals, which are `it`, and crowds.
     """
-    state = _cast(rng, genders)
+    state = cast(rng, genders)
     return _written(grammar().draw("story", state, rng.random))
 
 
@@ -96,34 +100,29 @@ def source_files() -> list[Path]:
     return sorted([*_FOLDER.glob("*.txt"), *_FOLDER.glob("*.py")])
 
 
-def _cast(rng: Random, genders: Sequence[Gender]) -> dict[str, str]:
+def cast(rng: Random, genders: Sequence[Gender]) -> dict[str, str]:
     """Return the slots of everyone who may take part."""
     words = grammar().words
     state: dict[str, str] = {}
     animals = rng.random() < _ANIMAL_SHARE
     for role in "hft":
         gender = rng.choice(genders)
-        names = words["animal_names" if animals else _names(gender)]
+        names = words["animal_names" if animals else _NAMES[gender]]
         taken = state.values()
         name = rng.choice([name for name in names if name not in taken])
-        kind = rng.choice(words["cast_animals"]) if animals else _child(gender)
+        kind = rng.choice(words["cast_animals"]) if animals else _CHILD[gender]
         state |= _role(role, name, gender) | {f"{role}.kind": kind}
     gender = rng.choice(genders)
     elder = rng.choice(_ELDERS[gender])
     state |= _role("e", f"{state['h.his']} {elder}", gender) | {"e.v": elder.title()}
+    gender = rng.choice(genders)
+    state |= {"r": rng.choice(_FAR[gender]), "r.name": rng.choice(words[_OLD_NAMES[gender]])}
+    state |= {"pet": rng.choice(words["pets"]), "pet.name": rng.choice(words["pet_names"])}
     return state | _role("k", "", rng.choice(genders))
 
 
 def _role(role: str, name: str, gender: Gender) -> dict[str, str]:
     return {role: name} | {f"{role}.{key}": word for key, word in _PRONOUNS[gender].items()}
-
-
-def _names(gender: Gender) -> str:
-    return "boy_names" if gender == "he" else "girl_names"
-
-
-def _child(gender: Gender) -> str:
-    return "boy" if gender == "he" else "girl"
 
 
 def _pair(state: State, draw: Draw) -> None:
