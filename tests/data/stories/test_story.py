@@ -49,7 +49,12 @@ def test_articles_fit_the_word_behind(joined: str):
 
 
 def test_sentences_begin_with_capital_letters_and_end(texts: list[str], joined: str):
-    assert found(r'[.!?] [a-z]|\n"?[a-z]|(?:^|\s)"[a-z]', joined) == []
+    assert found(r'[.!?] [a-z]|\n"?[a-z]|(?:^|\s)"[a-z]|\." [a-z]', joined) == []
+    tags = r"(?:his|her) (?:\w+ )?(?:said|asked)|s?he (?:said|asked|thought|shouted|cried)"
+    assert (
+        found(rf'[!?]" (?!said|asked|cried|it |and |went |{tags}|\w+(?:ed|ang|aid) )[a-z]', joined)
+        == []
+    )
     assert all(text[0].isupper() or text[:2].strip('"').isupper() for text in texts)
     assert all(
         re.search(r'[.!?]"?$', paragraph) for text in texts for paragraph in text.split("\n\n")

@@ -36,7 +36,7 @@ _ANIMAL_SHARE = 0.2
 """Share of stories whose children are animals with a name."""
 
 _ARTICLE = re.compile(r"\b([Aa])(?= (?!uni|uku|use|one\b)(?:[aeiouAEIOU]|hon[eo]|hour))")
-_FIRST = re.compile(r"(?:^|(?<=[.!?] )|(?<=\n)|(?<=[ \n]\"))[a-z]")
+_FIRST = re.compile(r"(?:^|(?<=[.!?] )|(?<=\n)|(?<=[ \n]\")|(?<=\.\" ))[a-z]")
 _PARAGRAPH = re.compile(r"[ ¶]*¶[ ¶]*")
 _SPACE = re.compile(r" {2,}")
 
