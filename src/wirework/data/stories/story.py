@@ -32,11 +32,17 @@ _ELDERS: dict[Gender, tuple[str, ...]] = {
 }
 _FAR: dict[Gender, tuple[str, ...]] = {"he": ("grandpa", "uncle"), "she": ("grandma", "aunt")}
 _OLD_NAMES: dict[Gender, str] = {"he": "old_men", "she": "old_women"}
+_NAME_SKEW = 2.0
+"""Names at the beginning of their list are drawn more often, as some are in books."""
 _ANIMAL_SHARE = 0.2
 """Share of stories whose children are animals with a name."""
 
 _ARTICLE = re.compile(r"\b([Aa])(?= (?!uni|uku|use|one\b)(?:[aeiouAEIOU]|hon[eo]|hour))")
-_FIRST = re.compile(r"(?:^|(?<=[.!?] )|(?<=\n)|(?<=[ \n]\")|(?<=\.\" ))[a-z]")
+_NEW = r"(?:s?he|(?:his|her) \w+) (?!said|asked|thought|shouted|cried|called)"
+"""What goes on after a quote that ends in ! or ?, where it is not who said it."""
+_FIRST = re.compile(
+    rf"(?:^|(?<=[.!?] )|(?<=\n)|(?<=[ \n]\")|(?<=\.\" )|(?<=[!?]\" )(?={_NEW}))[a-z]"
+)
 _PARAGRAPH = re.compile(r"[ ¶]*¶[ ¶]*")
 _SPACE = re.compile(r" {2,}")
 
@@ -108,8 +114,8 @@ def cast(rng: Random, genders: Sequence[Gender]) -> dict[str, str]:
     for role in "hft":
         gender = rng.choice(genders)
         names = words["animal_names" if animals else _NAMES[gender]]
-        taken = state.values()
-        name = rng.choice([name for name in names if name not in taken])
+        free = [name for name in names if name not in state.values()]
+        name = free[int(len(free) * rng.random() ** _NAME_SKEW)]
         kind = rng.choice(words["cast_animals"]) if animals else _CHILD[gender]
         state |= _role(role, name, gender) | {f"{role}.kind": kind}
     gender = rng.choice(genders)
