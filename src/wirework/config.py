@@ -224,7 +224,8 @@ class DataConfig(Config):
     """Where text comes from and how it becomes tokens."""
 
     corpus: Annotated[str, Field(min_length=1)] = "python"
-    """`python` (source on this machine), a file or folder of text, JSONL or Parquet,
+    """`python` (source on this machine), `stories` (simple children's stories, generated, 60 MB
+    unless `max_bytes` says otherwise), a file or folder of text, JSONL or Parquet,
     `hub:NAME` (Hugging Face; extra `hub`), or a Python function that yields documents,
     `module:function` or `file.py:function`."""
     field: str = "text"
@@ -233,6 +234,8 @@ class DataConfig(Config):
     """Stop after this many bytes of text; None: take all."""
     min_quotes: Fraction | None = None
     """Corpus `python`: leave out files where less than this share of the characters are quotes."""
+    stories_seed: Annotated[int, Field(ge=0)] = 0
+    """Corpus `stories`: another seed tells other stories."""
     mix: Annotated[str, Field(min_length=1)] | None = None
     """A second corpus, of the same kinds, whose documents are scattered among the first's; where it
     ends the first goes on alone. `wirework.tasks:practice_texts`: prompts of the built-in tasks
@@ -241,6 +244,10 @@ class DataConfig(Config):
     """Share of the bytes that come from `mix`."""
     vocab_size: Count = 2048
     """Vocabulary of the tokeniser to train; ignored with `tokenizer`."""
+    answers: Literal["auto", "python", "stories", "none"] = "auto"
+    """Tasks whose answers the tokeniser to train holds as single tokens: the twenty on Python, the
+    names of `ioi` and what stories give, or none; `auto`: those of `stories` for that corpus,
+    of `python` for any other."""
     tokenizer: Path | None = None
     """A tokenizer.json to use instead of training one."""
     tokenizer_bytes: Count = 20_000_000
@@ -333,14 +340,17 @@ class OptimizerConfig(Config):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the second moment."""
     eps: Annotated[float, Field(gt=0)] = 0.1
-    """Large on purpose; makes sense only at the gradient scale that `grad_rms` sets."""
+    """Large on purpose; makes sense only at the gradient scale that `grad_scale` sets."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """On matrices only: not on biases, norms or sinks."""
-    grad_scale: Literal["normalise", "clip", "none"] = "normalise"
+    grad_scale: Literal["normalise", "clip", "clip_norm", "none"] = "normalise"
     """`normalise`: root mean square of the whole gradient becomes 1 at every step (the authors'
-    code); `clip`: only if it is above 1 (the paper's text); `none`: leave it."""
+    code); `clip`: only if it is above 1 (the paper's text); `clip_norm`: the norm of the whole
+    gradient is at most 1 (Ferrao et al. 2025), which wants an eps near 1e-8; `none`: leave it."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of training over which the learning rate rises from 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How it falls to 0 after: in a line, or as half a cosine (Ferrao et al. 2025)."""
 
 
 class TrainConfig(Config):

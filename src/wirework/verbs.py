@@ -59,8 +59,8 @@ def tasks(
 
     Args:
         model: Model or run folder.
-        task: Names, JSONL files or functions (`my_tasks.py:make_pair`); all built-in ones if none
-            is given.
+        task: Names, JSONL files or functions (`my_tasks.py:make_pair`); if none is given, all
+            built-in ones, and with a model the twenty on Python and what else fits it.
         show: Name, JSONL file or function of one behaviour: print a few of its pairs instead.
     """
     if show is not None:
@@ -68,16 +68,15 @@ def tasks(
             raise InputError("--show prints pairs as they are: give no MODEL and no --task")
         _show_pairs(show, json)
         return
-    from wirework.tasks import BUILT_IN, all_reports, check_names
+    from wirework.tasks import KNOWN, all_reports, check_names
 
-    names = task or tuple(BUILT_IN)
-    check_names(names)
+    check_names(task)
     if model is None:
-        rows = [{"name": name} for name in names]
+        rows = [{"name": name} for name in task or KNOWN]
     else:
         from wirework.model import load
 
-        rows = all_reports(load(model), names)
+        rows = all_reports(load(model), task or None)
     show_rows("tasks", rows, json)
 
 
@@ -115,14 +114,14 @@ def prune(
     from wirework.circuits import prune as find
     from wirework.circuits import validate as check
     from wirework.model import load
-    from wirework.tasks import BUILT_IN
+    from wirework.tasks import tasks_for
 
     if task is not None:
         check_place(out)
     loaded = load(model)
     data = None if corpus is None else _tokens(loaded, corpus)
     if task is None:
-        tasks = [_task(name) for name in BUILT_IN]
+        tasks = [_task(name) for name in tasks_for(loaded)]
         with _going_on(out):
             rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
         _show_all(rows, json)

@@ -80,7 +80,9 @@ def test_unusable_files_are_refused(tmp_path: Path, content: bytes, message: str
 
 
 def test_a_missing_corpus_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="nowhere does not exist: give `python`, a file, a folder"):
+    with pytest.raises(
+        InputError, match="nowhere does not exist: give `python`, `stories`, a file"
+    ):
         read(tmp_path / "nowhere")
     with pytest.raises(InputError, match="does not exist"):
         corpus_files(str(tmp_path / "nowhere"))
@@ -334,3 +336,32 @@ def test_the_corpus_goes_on_where_its_mix_ends(function_file: Path, tmp_path: Pa
     main.write_text('{"text": "0123456789"}\n' * 3)
     mixed = read(main, mix=f"{function_file}:three")
     assert mixed == ["0123456789", "one", "three", "0123456789", "0123456789"]
+
+
+# A text file of many documents.
+
+
+def test_a_file_with_marks_is_cut_there(tmp_path: Path):
+    path = tmp_path / "TinyStories-train.txt"
+    path.write_text(
+        "\nOnce there was a cat.\nIt sat.\n<|endoftext|>\n\nOnce there was a dog.\r\n"
+        "<|endoftext|>\n<|endoftext|>\n  It said <|endoftext|> aloud.\n\nThe end.\n<|endoftext|>"
+    )
+    assert read(path) == [
+        "Once there was a cat.\nIt sat.",
+        "Once there was a dog.",
+        "It said <|endoftext|> aloud.\n\nThe end.",
+    ]
+
+
+def test_marked_documents_may_be_longer_than_what_is_read_at_a_time(tmp_path: Path):
+    stories = ["short", "a line\n" * 20_000 + "x" * 100_000, "last"]
+    path = tmp_path / "a.txt"
+    path.write_text("\n<|endoftext|>\n".join(stories))
+    assert read(path) == stories
+
+
+def test_a_mark_inside_a_line_cuts_nothing(tmp_path: Path):
+    path = tmp_path / "a.py"
+    path.write_text("END = 1\nMARK = '<|endoftext|>'\n")
+    assert read(path) == ["END = 1\nMARK = '<|endoftext|>'\n"]

@@ -33,6 +33,14 @@ def test_clip_acts_only_from_above():
     assert small[0].grad.tolist() == pytest.approx([0.3, 0.4])
 
 
+def test_clip_norm_acts_on_the_norm_and_only_from_above():
+    large, small = parameters([3.0, 4.0], [0.0, 0.0]), parameters([0.3, 0.4])
+    assert scale_gradients_(large, "clip_norm").item() == 2.5  # still the root mean square
+    scale_gradients_(small, "clip_norm")
+    assert large[0].grad.tolist() == pytest.approx([0.6, 0.8])
+    assert small[0].grad.tolist() == pytest.approx([0.3, 0.4])
+
+
 def test_none_leaves_the_gradient():
     held = parameters([3.0, 4.0])
     assert scale_gradients_(held, "none").item() == pytest.approx(12.5**0.5)
@@ -40,7 +48,7 @@ def test_none_leaves_the_gradient():
 
 
 @pytest.mark.parametrize("gradient", [[0.0, 0.0], [torch.inf, 1.0], [torch.nan, 1.0]])
-@pytest.mark.parametrize("mode", ["normalise", "clip"])
+@pytest.mark.parametrize("mode", ["normalise", "clip", "clip_norm"])
 def test_a_gradient_without_a_usable_scale_is_left_as_it_is(gradient, mode):
     held = parameters(gradient)
     rms = scale_gradients_(held, mode)

@@ -25,6 +25,17 @@ def test_no_warmup_starts_at_the_peak():
     assert [warmup_decay(step, 4, 0.0) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
 
 
+def test_cosine_falls_slowly_first_and_last():
+    # After a warm-up of 2 of 10 steps, (1 + cos(pi i / 8)) / 2 for i = 0, 1, ..., 7.
+    factors = [warmup_decay(step, 10, 0.2, "cosine") for step in range(10)]
+    assert factors[:2] == pytest.approx([1 / 3, 2 / 3])
+    assert factors[2:] == pytest.approx(
+        [1.0, 0.96194, 0.85355, 0.69134, 0.5, 0.30866, 0.14645, 0.03806], abs=1e-5
+    )
+    optimizer = OptimizerConfig(lr=0.1, warmup=0.0, decay="cosine")
+    assert learning_rate(1, 4, optimizer, None) == pytest.approx(0.1 * 0.85355, abs=1e-6)
+
+
 def test_fraction_anneals_linearly_between_its_two_ends():
     # After step s of 10 the share done is (s + 1) / 10: 0.1, 0.2, 0.3, 0.4, 0.5, ...
     got = [nonzero_fraction(step, 10, SPARSITY) for step in range(10)]
@@ -58,4 +69,5 @@ def test_for_any_settings_rates_are_usable_and_the_fraction_falls_to_the_target(
     fractions = [nonzero_fraction(step, steps, config) for step in range(steps)]
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(fractions))
     assert fractions[-1] == target
-    assert all(0 < warmup_decay(step, steps, warmup) <= 1 for step in range(steps))
+    for decay in ("linear", "cosine"):
+        assert all(0 < warmup_decay(step, steps, warmup, decay) <= 1 for step in range(steps))

@@ -1,4 +1,4 @@
-"""The answers of the 20 Python tasks, each with a prompt after which it is one token.
+"""The answers of the tasks, each with a prompt after which it is one token.
 
 The tokeniser is trained so that every text here is a single token in its context, because the
 tasks compare the probabilities of two next tokens (Gao et al. 2025, Table 1). A prompt must end
@@ -6,7 +6,11 @@ where the split pattern ends a piece, or the answer would melt into it: `x = {1`
 pieces, `x = {"a"` and `:` are one (`":`).
 """
 
+from functools import cache
 from typing import NamedTuple
+
+from wirework.config import DataConfig
+from wirework.data import stories
 
 
 class Answer(NamedTuple):
@@ -76,3 +80,26 @@ ANSWERS: tuple[Answer, ...] = (
 )
 """Every answer of the 20 tasks of Table 1 with one example prompt; where code usually breaks the
 line after the answer, the answer with its line break too."""
+
+
+@cache
+def story_answers() -> tuple[Answer, ...]:
+    """Return the names, gifts and places of `ioi`, each where a story has it.
+
+    Gifts and places are no answers, but the task asks for them as single tokens too.
+    """
+    words = stories.ioi_words()
+    scene = "When Tom and Lily were at the"
+    return (
+        *(Answer("ioi", f"{scene} park, someone gave a ball to", f" {x}") for x in words.names),
+        *(Answer("ioi", f"{scene} park, Tom gave a", f" {gift}") for gift in words.gifts),
+        *(Answer("ioi", scene, f" {place}") for place in words.places),
+    )
+
+
+def answers_for(config: DataConfig) -> tuple[Answer, ...]:
+    """Return what the tokeniser of a corpus must hold as single tokens."""
+    which = config.answers
+    if which == "auto":
+        which = "stories" if config.corpus == "stories" else "python"
+    return {"python": ANSWERS, "stories": story_answers(), "none": ()}[which]

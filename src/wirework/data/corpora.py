@@ -1,10 +1,10 @@
 """Corpora: from the name of a corpus to a stream of documents, in bounded memory.
 
-One function, `documents`, whatever the corpus is; the kinds are `python` (`python_source.py`), a
-text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a user's function. A second
-corpus may be mixed in. The order of documents is the
-same every time; where a corpus is many files it is scattered by the hash of their names, so that
-any beginning of it is a fair sample.
+One function, `documents`, whatever the corpus is; the kinds are `python` (`python_source.py`),
+`stories` (`stories/`), a text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a
+user's function. A second corpus may be mixed in. The order of documents is the same every time;
+where a corpus is many files it is scattered by the hash of their names, so that any beginning of
+it is a fair sample.
 """
 
 import hashlib
@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wirework.config import DataConfig
-from wirework.data import python_source, records
-from wirework.data.text_files import read_text, text_pieces
+from wirework.data import python_source, records, stories
+from wirework.data.text_files import is_separated, read_text, separated, text_pieces
 from wirework.errors import InputError
 from wirework.user_code import guarded, is_function, load_function, source_files
 
 PYTHON = "python"
+STORIES = "stories"
 HUB = "hub:"
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
@@ -57,7 +58,8 @@ def documents(config: DataConfig) -> Iterator[str]:
 def corpus_files(corpus: str) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
-    Those of a function are where it is written (`user_code.source_files`).
+    Those of a function are where it is written (`user_code.source_files`), those of `stories` its
+    generator.
 
     Raises:
         InputError: there is nothing at that path, a folder has no files, or no such function.
@@ -68,15 +70,24 @@ def corpus_files(corpus: str) -> list[Path] | None:
         return source_files(load_function(corpus, "corpus"))
     if corpus == PYTHON:
         return sorted(path for path, _ in python_source.source_files())
+    if corpus == STORIES:
+        return stories.source_files()
     path = Path(corpus)
     if path.is_dir():
         return _folder_files(path)
     if not path.exists():
         raise InputError(
-            f"corpus {corpus} does not exist: give `python`, a file, a folder, `hub:NAME` or "
-            "`file.py:function`"
+            f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
+            "`hub:NAME` or `file.py:function`"
         )
     return [path]
+
+
+def is_marked(corpus: str) -> bool:
+    """Tell whether a corpus is one text file with marks between its documents."""
+    path = Path(corpus)
+    kept = (*JSONL_SUFFIXES, PARQUET_SUFFIX)
+    return path.is_file() and path.suffix not in kept and is_separated(path)
 
 
 def _mixed(config: DataConfig) -> Iterator[str]:
@@ -100,6 +111,8 @@ def _read(corpus: str, config: DataConfig) -> Iterator[str]:
         return records.hub(corpus.removeprefix(HUB), config.field)
     if corpus == PYTHON:
         return python_source.documents(config.min_quotes)
+    if corpus == STORIES:
+        return stories.bounded(config.stories_seed, config.max_bytes or stories.DEFAULT_BYTES)
     if is_function(corpus):
         return _from_function(corpus)
     path = Path(corpus)
@@ -127,10 +140,12 @@ def _records(path: Path, field: str) -> Iterator[str] | None:
 
 
 def _lone_file(path: Path) -> Iterator[str]:
-    """Yield a text file in pieces that end at line ends, each a document.
+    """Yield the documents of a text file: what stands between its marks, or pieces of lines.
 
     One document would have to fit in memory, and could not be split into train and val.
     """
+    if is_separated(path):
+        return separated(path)
     try:
         size = path.stat().st_size
     except OSError as error:

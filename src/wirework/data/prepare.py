@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import DataConfig
-from wirework.data.answers import ANSWERS
-from wirework.data.corpora import corpus_files, documents
+from wirework.data.answers import answers_for
+from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
 from wirework.data.report import Advance, report
 from wirework.data.shards import Tokens
 from wirework.data.split import split_hash, split_limit
+from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, tokenise
 from wirework.data.tokenizer import Tokenizer, train_tokenizer
 from wirework.errors import InputError
@@ -89,7 +90,9 @@ def open_prepared(path: str | Path) -> Prepared:
 
 def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
     """Return NAME-HASH12, where the hash covers all that the bytes depend on."""
-    unused = {"workers", "cache", "tokenizer"}
+    unused = {"workers", "cache", "tokenizer", "answers"}
+    if STORIES not in (config.corpus, config.mix):
+        unused.add("stories_seed")
     if config.mix is None:
         unused |= {"mix", "mix_share"}
     if given:
@@ -98,8 +101,10 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
         "version": VERSION,
         "settings": config.model_dump(mode="json", exclude=unused),
         "files": _identity(config),
-        "tokenizer": given.fingerprint if given else ANSWERS,
+        "tokenizer": given.fingerprint if given else answers_for(config),
     }
+    if is_marked(config.corpus):
+        plan["documents"] = "marked"  # such a file was cut at line ends once
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     words = re.findall(r"\w+", Path(config.corpus.removeprefix("hub:")).stem, re.ASCII)
     return f"{'-'.join(words) or 'corpus'}-{digest[:12]}"
@@ -122,6 +127,8 @@ def _total_bytes(config: DataConfig) -> int | None:
     if files is None or is_function(config.corpus):
         return config.max_bytes
     total = sum(path.stat().st_size for path in files)
+    if config.corpus == STORIES:
+        total = DEFAULT_BYTES
     if config.mix is not None:
         total = round(total / (1 - config.mix_share))
     return total if config.max_bytes is None else min(total, config.max_bytes)
@@ -150,7 +157,7 @@ def _train(config: DataConfig, limit: int, progress: bool) -> Tokenizer:
     total = min(config.tokenizer_bytes, _total_bytes(config) or config.tokenizer_bytes)
     with report("tokeniser", total, progress) as advance:
         texts = _training_texts(config, limit, advance)
-        return train_tokenizer(texts, config.vocab_size)
+        return train_tokenizer(texts, config.vocab_size, answers_for(config))
 
 
 def _training_texts(config: DataConfig, limit: int, advance: Advance) -> Iterator[str]:

@@ -1,11 +1,20 @@
-"""Text files read in pieces of bounded size, so that a file may be larger than memory."""
+"""Text files read in pieces of bounded size, so that a file may be larger than memory.
 
+A file whose first lines include one that is `<|endoftext|>` alone, as the released TinyStories has
+them, is a file of many documents with that line between them.
+"""
+
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from wirework.errors import InputError
 
 SNIFF_BYTES = 8192
+MARK = re.compile(r"^<\|endoftext\|>[ \t]*\r?\n?", re.MULTILINE)
+"""The line between two documents of one file."""
+MARK_BYTES = 1 << 16
+"""How far into a file its first mark must come, and the text that is read at a time."""
 
 
 def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
@@ -32,6 +41,44 @@ def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if rest:
         yield _decode(path, rest, start)
+
+
+def is_separated(path: Path) -> bool:
+    """Tell whether a file has a line `<|endoftext|>` early on.
+
+    Raises:
+        InputError: the file is unreadable.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(MARK_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return MARK.search(head.decode(errors="replace")) is not None
+
+
+def separated(path: Path) -> Iterator[str]:
+    """Yield what stands between the marks of a file, without blank lines around it.
+
+    One document is held at a time.
+
+    Raises:
+        InputError: the file is unreadable, binary or not UTF-8.
+    """
+    parts: list[str] = []
+    for piece in text_pieces(path, MARK_BYTES):  # each ends after a line, so no mark is cut
+        for number, text in enumerate(MARK.split(piece)):
+            if number:
+                yield from _whole(parts)
+                parts.clear()
+            parts.append(text)
+    yield from _whole(parts)
+
+
+def _whole(parts: list[str]) -> Iterator[str]:
+    """Yield the document of these parts, if it is not blank."""
+    if text := "".join(parts).strip():
+        yield text
 
 
 def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:

@@ -1,6 +1,6 @@
 """Behaviours: pairs of prompts and the two answers."""
 
-from wirework.tasks.built_in import BUILT_IN
+from wirework.tasks.built_in import BUILT_IN, KNOWN
 from wirework.tasks.evaluate import (
     TaskReport,
     all_reports,
@@ -9,6 +9,7 @@ from wirework.tasks.evaluate import (
     kl_divergence,
     logit_difference,
     pair_losses,
+    tasks_for,
 )
 from wirework.tasks.examples import examples, readable
 from wirework.tasks.load import check_names, load_task
@@ -18,6 +19,7 @@ from wirework.tasks.task import Encoded, Pair, Task, tokenizer_of
 
 __all__ = [
     "BUILT_IN",
+    "KNOWN",
     "Encoded",
     "Pair",
     "Task",
@@ -34,5 +36,6 @@ __all__ = [
     "practice_texts",
     "readable",
     "rephrased",
+    "tasks_for",
     "tokenizer_of",
 ]

@@ -1,4 +1,4 @@
-"""The tasks that come with wirework, by name: the twenty of Table 1, in its order."""
+"""The tasks that come with wirework, by name: the twenty of Table 1, in its order, and others."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -8,6 +8,7 @@ from wirework.tasks.brackets import bracket_brace, bracket_counting
 from wirework.tasks.conditions import else_elif, if_equals, if_ternary, var_if
 from wirework.tasks.definitions import class_init, final_kwarg, lambda_func
 from wirework.tasks.files import with_as, with_open
+from wirework.tasks.ioi import ioi, single_tokens
 from wirework.tasks.loops import enumerate_range, for_while, indent_for, while_return_true
 from wirework.tasks.strings import fstring_brace, single_double_quote
 from wirework.tasks.task import Pair
@@ -43,4 +44,13 @@ BUILT_IN: Mapping[str, Generator] = MappingProxyType(
         )
     }
 )
-"""Name to generator of one pair."""
+"""Name to generator of one pair: the twenty on Python source."""
+
+KNOWN: Mapping[str, Generator] = MappingProxyType({**BUILT_IN, "ioi": ioi})
+"""The twenty, and those on other text. Who asks for all tasks gets of the latter only what fits the
+model (`evaluate.tasks_for`)."""
+
+SINGLE_TOKENS: Mapping[str, Callable[[], tuple[str, ...]]] = MappingProxyType(
+    {"ioi": single_tokens}
+)
+"""Words in the prompts of a task that must be one token each."""

@@ -1,9 +1,9 @@
-"""How well a model does on a task: cross-entropy between the two answers, and accuracy.
+"""How well a model does on a task: cross-entropy between the two answers, accuracy and more.
 
 Shapes: N rows (two a pair), V vocabulary.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks.built_in import BUILT_IN
+from wirework.tasks.built_in import BUILT_IN, KNOWN
 from wirework.tasks.load import load_task
 from wirework.tasks.task import Encoded, Task, tokenizer_of
 
@@ -64,18 +64,21 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
 @torch.no_grad()
 def differences(transformer: Transformer, rows: Encoded) -> Tensor:
     """Return right minus wrong for every row of a task, (2P,), in bounded memory."""
-    firsts = range(0, rows.n_pairs, _PAIRS)
-    chosen = (
-        rows.select(torch.arange(first, min(first + _PAIRS, rows.n_pairs))) for first in firsts
-    )
     return torch.cat(
-        [logit_difference(transformer(part.tokens, part.at), part.answers) for part in chosen]
+        [logit_difference(logits, part.answers) for logits, part in _run(transformer, rows)]
     )
+
+
+def _run(transformer: Transformer, rows: Encoded) -> Iterator[tuple[Tensor, Encoded]]:
+    """Yield the logits at the last tokens of some pairs, (N, V), with those pairs, until all."""
+    for first in range(0, rows.n_pairs, _PAIRS):
+        part = rows.select(torch.arange(first, min(first + _PAIRS, rows.n_pairs)))
+        yield transformer(part.tokens, part.at), part
 
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What a model makes of a task. An invalid one, with its reason, has no loss or accuracy."""
+    """What a model makes of a task. An invalid one, with its reason, has no numbers."""
 
     name: str
     valid: bool
@@ -89,10 +92,15 @@ class TaskReport:
     """Nats; chance is 0.693."""
     accuracy: float | None
     """Share of prompts whose right answer is the likelier of the two."""
+    logit_difference: float | None
+    """Mean of right minus wrong."""
+    kl: float | None
+    """Mean KL divergence in nats of what comes next after the first prompt of a pair from what
+    comes next after the second: how much the model makes of the difference between them."""
 
 
 def evaluate(model: "Model", task: Task) -> TaskReport:
-    """Return loss and accuracy of a model on the pairs of a task that its tokeniser can carry.
+    """Return what a model makes of the pairs of a task that its tokeniser can carry.
 
     A task that does not fit the model gives an invalid report with the reason.
     """
@@ -101,8 +109,8 @@ def evaluate(model: "Model", task: Task) -> TaskReport:
         fitted = task.fitted(tokenizer, model.config.n_ctx)
         rows = fitted.encode(tokenizer, model.config.n_ctx)
     except InputError as error:
-        return TaskReport(task.name, False, str(error), 0, len(task.pairs), (), None, None)
-    gap = differences(model.transformer, rows.to(model.transformer.embed.weight.device))
+        return TaskReport(task.name, False, str(error), 0, len(task.pairs), (), *[None] * 4)
+    gap, kl = _gaps_and_kl(model.transformer, rows.to(model.transformer.embed.weight.device))
     return TaskReport(
         name=task.name,
         valid=True,
@@ -112,20 +120,48 @@ def evaluate(model: "Model", task: Task) -> TaskReport:
         answers=_answer_tokens(fitted, rows),
         loss=float(pair_losses(gap).mean()),
         accuracy=float((gap > 0).double().mean()),
+        logit_difference=float(gap.mean()),
+        kl=float(kl.mean()),
     )
 
 
+@torch.no_grad()
+def _gaps_and_kl(transformer: Transformer, rows: Encoded) -> tuple[Tensor, Tensor]:
+    """Return right minus wrong of every row, (2P,), and each pair's divergence, (P,)."""
+    parts = [
+        (logit_difference(logits, part.answers), kl_divergence(logits[::2], logits[1::2]))
+        for logits, part in _run(transformer, rows)
+    ]
+    gaps, divergences = zip(*parts, strict=True)
+    return torch.cat(gaps), torch.cat(divergences)
+
+
+def tasks_for(model: "Model") -> tuple[str, ...]:
+    """Return the names of the twenty tasks on Python, and of the others that fit the model."""
+    others = [name for name in KNOWN if name not in BUILT_IN]
+    return (*BUILT_IN, *(name for name in others if _fits(model, load_task(name))))
+
+
+def _fits(model: "Model", task: Task) -> bool:
+    try:
+        task.fitted(tokenizer_of(model), model.config.n_ctx)
+    except InputError:
+        return False
+    return True
+
+
 def all_reports(
-    model: "Model", names: Iterable[str | Any] = tuple(BUILT_IN), *, n: int = 256
+    model: "Model", names: Iterable[str | Any] | None = None, *, n: int = 256
 ) -> list[dict[str, Any]]:
     """Return a row per task for `wirework tasks`: the fields of `TaskReport`.
 
     Args:
         model: with a tokeniser.
-        names: built-in names or paths.
+        names: built-in names or paths; None: those of `tasks_for`.
         n: pairs per built-in task; a file is taken whole.
     """
-    tasks = (load_task(name, n=n if name in BUILT_IN else None) for name in names)
+    names = tasks_for(model) if names is None else names
+    tasks = (load_task(name, n=n if name in KNOWN else None) for name in names)
     return [asdict(evaluate(model, task)) for task in tasks]
 
 

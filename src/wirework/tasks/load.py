@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from wirework.errors import InputError, nearest
-from wirework.tasks.built_in import BUILT_IN, Generator
+from wirework.tasks.built_in import KNOWN, SINGLE_TOKENS, Generator
 from wirework.tasks.pairs_file import read_pairs
 from wirework.tasks.task import Pair, Task, tokenizer_of
 from wirework.tasks.user_function import load_generator
@@ -31,7 +31,7 @@ def load_task(
     """Return a built-in task, one that a user's function makes, or one read from a JSONL file.
 
     Args:
-        name_or_path: a name of `BUILT_IN`; a function `(random.Random) -> Pair` of a module or file
+        name_or_path: a name of `KNOWN`; a function `(random.Random) -> Pair` of a module or file
             (`mymodule:make_pair`, `my_tasks.py:make_pair`), which runs; or a file with a pair a
             line, `{"prompts": [text, text], "answers": [text, text]}`.
         model: given, the task is checked to fit it; the pairs are the same with or without.
@@ -53,9 +53,10 @@ def load_task(
 
 def _load(name_or_path: str | Path, seed: int, n: int | None) -> Task:
     name = str(name_or_path)
-    if name in BUILT_IN:
-        pairs = draw_pairs(BUILT_IN[name], f"{name} {seed}", N_PAIRS if n is None else n)
-        return Task(name, pairs, generated=True, seed=seed)
+    if name in KNOWN:
+        pairs = draw_pairs(KNOWN[name], f"{name} {seed}", N_PAIRS if n is None else n)
+        single = SINGLE_TOKENS[name]() if name in SINGLE_TOKENS else ()
+        return Task(name, pairs, generated=True, seed=seed, single=single)
     path = Path(name_or_path)
     if is_function(name):
         make, title = load_generator(name), name.rpartition(":")[2]
@@ -79,14 +80,14 @@ def check_names(names: Iterable[str | Path]) -> None:
     """
     for name in names:
         path = Path(name)
-        known = str(name) in BUILT_IN or is_function(str(name))
+        known = str(name) in KNOWN or is_function(str(name))
         if not known and (path.is_dir() or not path.exists()):
             raise _unknown(str(name))
 
 
 def _unknown(name: str) -> InputError:
-    known = ", ".join(BUILT_IN)
-    return InputError(f"no task or file {name!r}; tasks are {known}{nearest(name, BUILT_IN)}")
+    known = ", ".join(KNOWN)
+    return InputError(f"no task or file {name!r}; tasks are {known}{nearest(name, KNOWN)}")
 
 
 def draw_pairs(make: Generator, seed: str, n: int) -> tuple[Pair, ...]:

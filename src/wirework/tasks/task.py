@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wirework.data.tokenizer import Tokenizer
     from wirework.model import Model
 
+_WORD = re.compile(r"\w+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 LEAST_PAIRS = 16
@@ -90,6 +91,7 @@ class Task:
     `generated` marks those whose pairs a function makes: pairs that do not fit a tokeniser are left
     out (`fitted`), where a pair of a user's file that does not fit is an error. `seed` made the
     pairs of a function, `path` is the file, or the name of the function, that a user's came from.
+    Words of `single` must be one token, with the space before them, in the prompts they are in.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Task:
     generated: bool = False
     seed: int = 0
     path: str | None = None
+    single: tuple[str, ...] = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -134,6 +137,10 @@ class Task:
             self.encode(tokenizer, n_ctx)
             return self
         found = _rows_of(self.pairs, tokenizer, n_ctx)
+        several = {word for word in self.single if len(tokenizer.encode(f" {word}")) > 1}
+        for i, pair in enumerate(self.pairs):
+            if several and (cut := several.intersection(_WORD.findall(pair.prompts[0]))):
+                found[i] = f"{min(cut)!r} is not one token"
         reasons = [rows for rows in found if isinstance(rows, str)]
         kept = [
             pair for pair, rows in zip(self.pairs, found, strict=True) if not isinstance(rows, str)

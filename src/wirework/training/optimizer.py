@@ -57,13 +57,14 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def scale_gradients_(
-    parameters: Iterable[nn.Parameter], mode: Literal["normalise", "clip", "none"]
+    parameters: Iterable[nn.Parameter], mode: Literal["normalise", "clip", "clip_norm", "none"]
 ) -> Tensor:
-    """Bring the root mean square of the whole gradient to 1, in place.
+    """Bring the root mean square, or the norm, of the whole gradient to 1, in place.
 
     Args:
         parameters: all of them; those without a gradient count as absent.
-        mode: `normalise` always, `clip` only from above, `none` never.
+        mode: `normalise` always, `clip` only from above, `clip_norm` the norm only from above,
+            `none` never.
 
     Returns:
         Scalar float32: the root mean square before. Where it is 0, NaN or infinite the gradient is
@@ -73,10 +74,12 @@ def scale_gradients_(
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     entries = sum(g.numel() for g in gradients)
-    rms: Tensor = torch.nn.utils.get_total_norm(gradients) / max(entries, 1) ** 0.5
+    norm: Tensor = torch.nn.utils.get_total_norm(gradients)
+    rms: Tensor = norm / max(entries, 1) ** 0.5
     if mode == "none":
         return rms
-    factor = rms.reciprocal() if mode == "normalise" else rms.reciprocal().clamp(max=1.0)
+    factor = (norm if mode == "clip_norm" else rms).reciprocal()
+    factor = factor if mode == "normalise" else factor.clamp(max=1.0)
     usable = factor.isfinite() & (factor > 0)
     torch._foreach_mul_(gradients, torch.where(usable, factor, 1.0))
     return rms

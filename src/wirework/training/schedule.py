@@ -4,25 +4,30 @@ Steps count from 0; `steps` is how many there are in all. Gao et al. 2025, App. 
 """
 
 import math
+from typing import Literal
 
 from wirework.config import OptimizerConfig, WeightSparsityConfig
 
 
-def warmup_decay(step: int, steps: int, warmup: float) -> float:
+def warmup_decay(
+    step: int, steps: int, warmup: float, decay: Literal["linear", "cosine"] = "linear"
+) -> float:
     """Return the factor on the peak learning rate at a step, in (0, 1].
 
     It rises linearly over the first `warmup` share of the steps, never from 0 itself (a step at
-    rate 0 would be lost), and falls linearly towards 0, which it would reach at `steps`.
+    rate 0 would be lost), and falls towards 0, which it would reach at `steps`.
 
     Args:
         step: 0 <= step < steps.
         steps: length of the training.
         warmup: share of the steps, 0 for none.
+        decay: fall in a line, or as the first half of a cosine.
     """
     rising = warmup * steps
     if step < rising:
         return min(1.0, (step + 1) / (rising + 1))
-    return (steps - step) / (steps - rising)
+    left = (steps - step) / (steps - rising)
+    return left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def nonzero_fraction(step: int, steps: int, config: WeightSparsityConfig | None) -> float:
@@ -50,7 +55,7 @@ def learning_rate(
     step: int, steps: int, optimizer: OptimizerConfig, sparsity: WeightSparsityConfig | None
 ) -> float:
     """Return the learning rate of a step: warm-up and decay, times the sharkfin factor if set."""
-    rate = optimizer.lr * warmup_decay(step, steps, optimizer.warmup)
+    rate = optimizer.lr * warmup_decay(step, steps, optimizer.warmup, optimizer.decay)
     if sparsity is None or not sparsity.sharkfin:
         return rate
     return rate * sharkfin(nonzero_fraction(step, steps, sparsity))
