@@ -52,7 +52,7 @@ def site_values(
             yield tokens, values
 
 
-def _stop(x: Tensor) -> Tensor:
+def _stop(_: Tensor) -> Tensor:
     raise _SeenAll
 
 

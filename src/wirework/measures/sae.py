@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wirework import files
+from wirework.config import SaeConfig
 from wirework.errors import InputError
 from wirework.measures.activations import from_position
 from wirework.measures.text import held_out
@@ -103,28 +104,26 @@ def evaluate_sae(
         raise InputError(f"skip_first {skip_first} leaves nothing of {model.config.n_ctx} tokens")
     device = transformer.embed.weight.device
     tally = _Tally(sae)
-    edits = {"ce_clean": None, "ce_zeroed": torch.zeros_like, "ce_spliced": tally.spliced}
+    edits = {"clean": None, "zeroed": torch.zeros_like, "spliced": tally.spliced}
     losses: dict[str, list[Tensor]] = {name: [] for name in edits}
     for inputs, targets in batches:
         for name, edit in edits.items():
             put = {} if edit is None else {site: from_position(skip_first, edit)}
             with transformer.edited(put):
                 losses[name].append(transformer.loss(inputs.to(device), targets.to(device)))
-    ce = {name: float(torch.stack(values).double().mean()) for name, values in losses.items()}
+    clean, zeroed, spliced = (float(torch.stack(ce).double().mean()) for ce in losses.values())
+    lost = zeroed - clean
     return SaeQuality(
         site=site,
         architecture=sae.cfg.architecture(),
         d_sae=sae.cfg.d_sae,
-        ce_score=_score(**ce),
-        **ce,
+        ce_score=(zeroed - spliced) / lost if lost else None,
+        ce_clean=clean,
+        ce_zeroed=zeroed,
+        ce_spliced=spliced,
         **tally.totals(),
         n_tokens=tally.n_tokens,
     )
-
-
-def _score(ce_clean: float, ce_zeroed: float, ce_spliced: float) -> float | None:
-    lost = ce_zeroed - ce_clean
-    return (ce_zeroed - ce_spliced) / lost if lost else None
 
 
 class _Tally:
@@ -199,13 +198,19 @@ def check_out(folder: Path) -> None:
     files.check_place(folder)
 
 
-def save_sae(sae: Any, folder: str | Path, quality: SaeQuality | None = None) -> Path:
+def save_sae(
+    sae: Any,
+    folder: str | Path,
+    quality: SaeQuality | None = None,
+    settings: SaeConfig | None = None,
+) -> Path:
     """Write an autoencoder of sae-lens in its own format, whole or not at all.
 
     Args:
         sae: the autoencoder.
         folder: where to; one that is already there is replaced.
         quality: what it is worth, written beside it as `quality.json`.
+        settings: how it was trained, written as `settings.yaml`.
 
     Raises:
         InputError: something else is there, or the place cannot be written to.
@@ -213,20 +218,16 @@ def save_sae(sae: Any, folder: str | Path, quality: SaeQuality | None = None) ->
     folder = Path(folder)
     check_out(folder)
     with files.atomic_dir(folder) as partial:
+        weights = partial / "sae_weights.safetensors"
+        weights.touch()
+        mode = weights.stat().st_mode
         sae.save_model(partial)
-        for name in _FILES:  # safetensors makes files that only their owner can read
-            (partial / name).chmod(0o666 & ~_umask(partial))
+        weights.chmod(mode)  # safetensors renames a private file of its own over ours
         if quality is not None:
             files.write_json(partial / "quality.json", asdict(quality))
+        if settings is not None:
+            files.write_text(partial / "settings.yaml", settings.to_yaml())
     return folder
-
-
-def _umask(folder: Path) -> int:
-    probe = folder / ".mode"
-    probe.touch()
-    mode = probe.stat().st_mode & 0o777
-    probe.unlink()
-    return 0o666 & ~mode
 
 
 def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
@@ -261,8 +262,6 @@ def sae_lens() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "sae_lens":
             raise
-        raise InputError(
-            "sparse autoencoders need sae-lens: pip install 'wirework[sae]'"
-        ) from None
+        raise InputError("sparse autoencoders need sae-lens: pip install 'wirework[sae]'") from None
     module: ModuleType = sae_lens
     return module

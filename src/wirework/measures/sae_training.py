@@ -16,8 +16,8 @@ from torch import Tensor
 from wirework.config import SaeConfig
 from wirework.errors import InputError
 from wirework.measures.activations import default_site, site_values
-from wirework.measures.sae import sae_lens
-from wirework.measures.text import shuffled_windows, text_of
+from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
+from wirework.measures.text import held_out, shuffled_windows, text_of
 from wirework.nn.sites import look_up
 
 if TYPE_CHECKING:
@@ -33,6 +33,31 @@ _LENS_NAMES = {
     "mlp.resid_delta": "hook_mlp_out",
 }
 """What TransformerLens calls a block's sites, as tools of sae-lens look them up."""
+
+
+def measure_sae(
+    model: "Model", settings: SaeConfig = SaeConfig(), data: "Prepared | None" = None
+) -> tuple[Any, SaeQuality]:
+    """Train an autoencoder and measure it on held-out text.
+
+    Args:
+        model: the model.
+        settings: which site, which architecture, how long.
+        data: text; None: that of the run which the model lies in.
+
+    Returns:
+        The autoencoder (`sae_lens.SAE`) and what it is worth.
+
+    Raises:
+        InputError: as `train_sae` says, or the held-out text is too short.
+    """
+    text = text_of(model, data)
+    held_out(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
+    sae = train_sae(model, settings, text)
+    quality = evaluate_sae(
+        model, sae, text.val, n_tokens=settings.eval_tokens, skip_first=settings.skip_first
+    )
+    return sae, quality
 
 
 def train_sae(
@@ -76,9 +101,10 @@ def train_sae(
             trainer.fit()
         except ZeroDivisionError:  # the mean size of what flows in
             raise InputError(f"{site} is 0 at every token: there is nothing to learn") from None
-    if not all(bool(weight.isfinite().all()) for weight in sae.parameters()):
+        found = _for_inference(lens, sae)  # in here: it draws weights before it gets its own
+    if not all(bool(weight.isfinite().all()) for weight in found.parameters()):
         raise InputError(f"training ran into values that are not finite: lower lr {settings.lr:g}")
-    return _for_inference(lens, sae)
+    return found
 
 
 def _check_enough(text: "Tokens", settings: SaeConfig) -> None:
