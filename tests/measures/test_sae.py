@@ -158,9 +158,9 @@ def test_an_autoencoder_of_something_else_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="does not say which site"):
         evaluate_sae(model, identity(16), text.val)
-    with pytest.raises(InputError, match="no site '2.mlp.rezid_delta'.*did you mean"):
+    with pytest.raises(InputError, match=r"no site '2.mlp.rezid_delta'.*did you mean"):
         evaluate_sae(model, identity(16), text.val, site="2.mlp.rezid_delta")
-    with pytest.raises(InputError, match="2.mlp.post_act is 24 wide, the autoencoder reads 16"):
+    with pytest.raises(InputError, match=r"2.mlp.post_act is 24 wide, the autoencoder reads 16"):
         evaluate_sae(model, identity(16), text.val, site="2.mlp.post_act")
     mine = identity(16, site=SITE, model_fingerprint=model.fingerprint)
     assert evaluate_sae(model, mine, text.val, n_tokens=32).site == SITE
