@@ -504,9 +504,9 @@ class SaeConfig(Config):
     """Features over the width of the site (the paper's 16)."""
     tokens: Count = 600_000
     """Tokens to train on, each once. The paper: 100 million."""
-    batch_size: Count = 1024
+    batch_size: Count = 256
     """Tokens per step. The paper: 4096."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0)] = 5e-3
     """Adam's learning rate, constant until it falls. The paper: 1e-5; its code: 3e-4."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the steps, the last ones, over which the rate falls to 0 (the authors' code)."""
@@ -524,7 +524,7 @@ class SaeConfig(Config):
     skip_first: Annotated[int, Field(ge=0)] = 0
     """Tokens at the start of each window that are neither trained on nor replaced in measuring.
     Windows of ours begin anywhere in the text, with no token that marks a beginning."""
-    eval_tokens: Count = 65_536
+    eval_tokens: Count = 32_768
     """Held-out tokens to measure it on."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights and of the order of the text."""

@@ -176,7 +176,7 @@ def _trainer_config(lens: Any, settings: SaeConfig, device: str) -> Any:
         lr_end=settings.lr,
         # A feature counts as dead in TopK's auxiliary loss after this many steps of silence.
         dead_feature_window=max(1, settings.steps // 10),
-        feature_sampling_window=settings.steps + 1,
+        feature_sampling_window=max(1, settings.steps // 10),  # of the L0 in its metadata
         n_batches_for_norm_estimate=max(1, settings.buffer // (2 * settings.batch_size)),
     )
 
