@@ -18,7 +18,7 @@ from wirework.nn import Transformer
 WIREWORK = Path(sys.executable).with_name("wirework")
 VERBS = [
     "train", "tasks", "prune", "validate", "attack", "view", "export", "convert", "study", "demo",
-    "doctor",
+    "doctor", "sae",
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
@@ -102,6 +102,9 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     refuses("tasks", tmp_path, says="no model at")
     refuses("validate", tmp_path, says="no circuit at")
     refuses("attack", tmp_path, "--out", tmp_path / "a", says="no circuit at")
+    refuses("sae", tmp_path, "--out", tmp_path / "sae", says="no model at")
+    refuses("sae", tmp_path, "--out", tmp_path, says="is not an autoencoder: not overwritten")
+    refuses("sae", tmp_path, "--out", tmp_path / "sae", "--expansion", "0", says="expansion")
     refuses("attack", tmp_path, "--out", "/proc/a", says="cannot write /proc/a")
     page = tmp_path / "page.html"
     refuses("export", tmp_path, "-o", page, says=str(tmp_path))

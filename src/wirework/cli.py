@@ -60,6 +60,11 @@ MENU = {
         "Find the smallest circuit of MODEL for TASK (Gao et al. 2025, App. A.5).",
         "runs/demo single_double_quote --out circuits/quote",
     ),
+    "sae": (
+        "Train a sparse autoencoder on a site of MODEL with sae-lens and measure it (Ferrao et al. "
+        "2025).\n\nLosses are in nats per token.",
+        "runs/demo --site 1.mlp.resid_delta --out saes/demo",
+    ),
     "study finders": (
         "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
         "against the target loss (Gao et al. 2025, Fig. 31).\n\n"
@@ -175,11 +180,12 @@ def _options(verb: str) -> set[str]:
 
 def _owners() -> "dict[str, type[Config]]":
     """Return each verb's class of settings, for the verbs that have one."""
-    from wirework.config import FrontierConfig, PruneConfig, TrainConfig
+    from wirework.config import FrontierConfig, PruneConfig, SaeConfig, TrainConfig
 
     return {
         "train": TrainConfig,
         "prune": PruneConfig,
+        "sae": SaeConfig,
         "study frontier": FrontierConfig,
         "study finders": PruneConfig,
     }

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from wirework.config import DataConfig, FrontierConfig, PruneConfig, TrainConfig
+from wirework.config import DataConfig, FrontierConfig, PruneConfig, SaeConfig, TrainConfig
 from wirework.errors import InputError
 
 if TYPE_CHECKING:
-    from wirework.data import Tokens
+    from wirework.data import Prepared, Tokens
     from wirework.model import Model
     from wirework.tasks import Task
 
@@ -223,6 +223,35 @@ def attack(
     write_json(result, found.to_json())
     write_curves(found.to_json(), curves)
     show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)
+
+
+def sae(
+    model: Path,
+    /,
+    *,
+    out: Path,
+    settings: Annotated[SaeConfig, Settings] = SaeConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Train a sparse autoencoder, save it and print what it is worth on held-out text.
+
+    Args:
+        model: Model or run folder.
+        out: Folder to write it to, in sae-lens' format; one that is there is replaced.
+        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+    """
+    from dataclasses import asdict
+
+    from wirework.measures import check_out, measure_sae, save_sae
+    from wirework.model import load
+
+    check_out(out)
+    loaded = load(model)
+    data = None if corpus is None else _prepared(loaded, corpus)
+    trained, quality = measure_sae(loaded, settings, data)
+    save_sae(trained, out, quality, settings)
+    show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
 
 
 def view(
@@ -528,9 +557,13 @@ def _save_converted(model: "Model", source: str | Path, out: Path) -> None:
 
 
 def _tokens(model: "Model", corpus: str) -> "Tokens":
+    return _prepared(model, corpus).train
+
+
+def _prepared(model: "Model", corpus: str) -> "Prepared":
     from wirework.data import prepare
     from wirework.tasks import tokenizer_of
 
     tokenizer_of(model)
     tokenizer = Path(str(model.path)) / "tokenizer.json"
-    return prepare(DataConfig.of({"corpus": corpus, "tokenizer": tokenizer})).train
+    return prepare(DataConfig.of({"corpus": corpus, "tokenizer": tokenizer}))

@@ -1,0 +1,76 @@
+"""Values at a model's sites over text, batch by batch, with nothing computed that nobody asked for.
+
+Shapes: B sequences, T tokens.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from wirework.config import ModelConfig
+from wirework.nn import Edit, Transformer
+from wirework.nn.sites import look_up
+
+
+class _SeenAll(Exception):  # noqa: N818
+    """Ends a forward pass whose rest nobody looks at."""
+
+
+@torch.no_grad()
+def site_values(
+    transformer: Transformer, sites: Iterable[str], batches: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    """Yield each batch of tokens with the values at the named sites, after AbsTopK.
+
+    Each forward pass ends at the last of the sites, and one batch is held at a time.
+
+    Args:
+        transformer: the model.
+        sites: names, one or more.
+        batches: each (B, T) int64.
+
+    Yields:
+        Tokens (B, T) on the model's device and site to (B, T, width).
+
+    Raises:
+        InputError: a name is no site of this model, before any batch is drawn.
+    """
+    chosen = look_up(transformer.sites, sites)
+    last = [name for name in transformer.sites if name in chosen][-1]  # in execution order
+    device = transformer.embed.weight.device
+    for batch in batches:
+        tokens = batch.to(device)
+        values = {}
+        try:
+            with (
+                transformer.recorded(chosen) as values,
+                transformer.edited({last: _stop}),
+            ):
+                transformer.state(tokens)
+        except _SeenAll:
+            yield tokens, values
+
+
+def _stop(_: Tensor) -> Tensor:
+    raise _SeenAll
+
+
+def from_position(first: int, edit: Edit) -> Edit:
+    """Return an edit that leaves the first tokens of each sequence as they are.
+
+    Args:
+        first: how many.
+        edit: what the tokens after them get.
+    """
+    if not first:
+        return edit
+    return lambda x: torch.cat([x[:, :first], edit(x[:, first:])], 1)
+
+
+def default_site(config: ModelConfig) -> str:
+    """Return the MLP output three quarters down the model, `6.mlp.resid_delta` of 8 layers.
+
+    Ferrao et al. 2025 say "layer 6"; their code's `blocks.6.hook_mlp_out` counts from 0.
+    """
+    return f"{config.n_layer * 6 // 8}.mlp.resid_delta"

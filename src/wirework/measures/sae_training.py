@@ -1,0 +1,195 @@
+"""Training a sparse autoencoder with sae-lens, on activations streamed out of a model.
+
+Its trainer, its architectures and its mixing buffer; ours is what flows in.
+Shapes: D width of the site, F features.
+"""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wirework.config import SaeConfig
+from wirework.errors import InputError
+from wirework.measures.activations import default_site, site_values
+from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
+from wirework.measures.text import held_out, shuffled_windows, text_of
+from wirework.nn.sites import look_up
+
+if TYPE_CHECKING:
+    from wirework.data import Prepared, Tokens
+    from wirework.model import Model
+
+_LENS_NAMES = {
+    "resid_in": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "resid_out": "hook_resid_post",
+    "attn.resid_delta": "hook_attn_out",
+    "mlp.post_act": "mlp.hook_post",
+    "mlp.resid_delta": "hook_mlp_out",
+}
+"""What TransformerLens calls a block's sites, as tools of sae-lens look them up."""
+
+
+def measure_sae(
+    model: "Model", settings: SaeConfig = SaeConfig(), data: "Prepared | None" = None
+) -> tuple[Any, SaeQuality]:
+    """Train an autoencoder and measure it on held-out text.
+
+    Args:
+        model: the model.
+        settings: which site, which architecture, how long.
+        data: text; None: that of the run which the model lies in.
+
+    Returns:
+        The autoencoder (`sae_lens.SAE`) and what it is worth.
+
+    Raises:
+        InputError: as `train_sae` says, or the held-out text is too short.
+    """
+    text = text_of(model, data)
+    held_out(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
+    sae = train_sae(model, settings, text)
+    quality = evaluate_sae(
+        model, sae, text.val, n_tokens=settings.eval_tokens, skip_first=settings.skip_first
+    )
+    return sae, quality
+
+
+def train_sae(
+    model: "Model", settings: SaeConfig = SaeConfig(), data: "Prepared | None" = None
+) -> Any:
+    """Train an autoencoder on a site's values over training text.
+
+    Args:
+        model: the model.
+        settings: which site, which architecture, how long.
+        data: its `train` is read; None: the text of the run that the model lies in.
+
+    Returns:
+        An autoencoder of sae-lens (`sae_lens.SAE`) on the model's device, for inference. The same
+        seed gives the same one on a CPU.
+
+    Raises:
+        InputError: sae-lens is not installed, there is no such site, no text or too little of it,
+            the settings do not fit the site, or training ran into values that are not finite.
+
+    Source: Ferrao et al. 2025 (sparse autoencoders).
+    """
+    site = settings.site or default_site(model.config)
+    width = look_up(model.transformer.sites, [site])[site].width
+    if settings.architecture == "topk" and settings.k >= settings.expansion * width:
+        raise InputError(f"k {settings.k} must be below {settings.expansion * width} features")
+    if settings.skip_first >= model.config.n_ctx:
+        raise InputError(
+            f"skip_first {settings.skip_first} leaves nothing of {model.config.n_ctx} tokens"
+        )
+    lens = sae_lens()
+    text = text_of(model, data).train
+    _check_enough(text, settings)
+    device = model.transformer.embed.weight.device
+    with torch.random.fork_rng([] if device.type == "cpu" else [device]), _quiet():
+        torch.manual_seed(settings.seed)
+        sae = _untrained(lens, model, site, width, settings)
+        flow = _mixed(_rows(model, site, text, settings), settings)
+        trainer = lens.SAETrainer(_trainer_config(lens, settings, str(device)), sae, flow)
+        try:
+            trainer.fit()
+        except ZeroDivisionError:  # the mean size of what flows in
+            raise InputError(f"{site} is 0 at every token: there is nothing to learn") from None
+        found = _for_inference(lens, sae)  # in here: it draws weights before it gets its own
+    if not all(bool(weight.isfinite().all()) for weight in found.parameters()):
+        raise InputError(f"training ran into values that are not finite: lower lr {settings.lr:g}")
+    return found
+
+
+def _check_enough(text: "Tokens", settings: SaeConfig) -> None:
+    """Refuse text that would have to be read more than once."""
+    if text.n_tokens < settings.tokens:
+        raise InputError(
+            f"{settings.tokens} tokens are asked for, {text.name} has {text.n_tokens}: give more "
+            "text (--corpus) or ask for fewer (--tokens)"
+        )
+
+
+def _rows(model: "Model", site: str, text: "Tokens", settings: SaeConfig) -> Iterator[Tensor]:
+    """Yield a site's values (n, D), window by window, without end."""
+    windows = shuffled_windows(text, model.config.n_ctx, settings.seed)
+    for _, values in site_values(model.transformer, [site], windows):
+        yield values[site][:, settings.skip_first :].flatten(0, 1).float()
+
+
+def _mixed(rows: Iterator[Tensor], settings: SaeConfig) -> Iterator[Tensor]:
+    """Yield shuffled batches of rows."""
+    from sae_lens.training.mixing_buffer import mixing_buffer
+
+    batches: Iterator[Tensor] = mixing_buffer(settings.buffer, settings.batch_size, rows)
+    return batches
+
+
+def _untrained(lens: Any, model: "Model", site: str, width: int, settings: SaeConfig) -> Any:
+    """Return an autoencoder at the start of training; seeds are the caller's."""
+    layer, _, kind = site.partition(".")
+    common = {
+        "d_in": width,
+        "d_sae": settings.expansion * width,
+        "device": str(model.transformer.embed.weight.device),
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "expected_average_only_in",
+        "metadata": lens.saes.sae.SAEMetadata(
+            model_name=str(model.path or "wirework"),
+            model_fingerprint=model.fingerprint,
+            hook_name=f"blocks.{layer}.{_LENS_NAMES.get(kind, kind)}" if kind else site,
+            site=site,
+            context_size=model.config.n_ctx,
+            prepend_bos=False,
+            seqpos_slice=[settings.skip_first, None],
+        ),
+    }
+    warm_up = round(settings.warmup * settings.steps)
+    if settings.architecture == "standard":
+        return lens.StandardTrainingSAE(
+            lens.StandardTrainingSAEConfig(
+                **common, l1_coefficient=settings.l1_coef, l1_warm_up_steps=warm_up
+            )
+        )
+    if settings.architecture == "topk":
+        return lens.TopKTrainingSAE(lens.TopKTrainingSAEConfig(**common, k=settings.k))
+    return lens.JumpReLUTrainingSAE(
+        lens.JumpReLUTrainingSAEConfig(
+            **common, l0_coefficient=settings.l0_coef, l0_warm_up_steps=warm_up
+        )
+    )
+
+
+def _trainer_config(lens: Any, settings: SaeConfig, device: str) -> Any:
+    return lens.config.SAETrainerConfig(
+        total_training_samples=settings.steps * settings.batch_size,
+        train_batch_size_samples=settings.batch_size,
+        lr=settings.lr,
+        lr_decay_steps=round(settings.decay * settings.steps),
+        device=device,
+        lr_end=settings.lr,
+        # A feature counts as dead in TopK's auxiliary loss after this many steps of silence.
+        dead_feature_window=max(1, settings.steps // 10),
+        feature_sampling_window=max(1, settings.steps // 10),  # of the L0 in its metadata
+        n_batches_for_norm_estimate=max(1, settings.buffer // (2 * settings.batch_size)),
+    )
+
+
+def _for_inference(lens: Any, trained: Any) -> Any:
+    """Return sae-lens' inference twin, as its `save_inference_model` would write it."""
+    state = trained.state_dict()
+    trained.process_state_dict_for_saving_inference(state)
+    sae = lens.SAE.from_dict(trained.cfg.get_inference_sae_cfg_dict())
+    sae.load_state_dict(state)
+    return sae.eval()
+
+
+def _quiet() -> AbstractContextManager[Any]:
+    """Keep the trainer's bars off standard error where that is no terminal."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
