@@ -22,7 +22,7 @@ from wirework.files import read_json, tensors_checksum, write_bytes
 from wirework.nn import Transformer
 
 if TYPE_CHECKING:
-    from wirework.data import Tokens
+    from wirework.data import Prepared, Tokens
     from wirework.model import Model
 
 MEANS_FILE = "means.safetensors"
@@ -149,22 +149,35 @@ def text_of(model: "Model", data: "Tokens | None") -> "Tokens":
 
 def run_tokens(model: "Model") -> "Tokens":
     """Return the tokens that the run in whose folder a model lies was trained on."""
+    return run_corpus(model, "means of its nodes or their values").train
+
+
+def run_corpus(model: "Model", needed: str) -> "Prepared":
+    """Return the corpus of the run in whose folder a model lies.
+
+    Args:
+        model: of that run.
+        needed: what is to be had from it, for the message.
+
+    Raises:
+        InputError: it lies in no run, or the corpus has changed since.
+    """
     from wirework.data import prepare
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
         raise InputError(
-            "no training text for this model, which lies in no run, and means of its nodes "
-            "or their values need it: give text (--corpus; from Python, "
-            "data=prepare(config.data).train)"
+            f"no training text for this model, which lies in no run, and {needed} "
+            "need it: give text (--corpus; from Python, as prepare(config.data) returns it)"
         )
     data = prepare(TrainConfig.load(settings).data)
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
-            f"the corpus of {settings.parent} has changed since: its means cannot be measured anew"
+            f"the corpus of {settings.parent} has changed since, and {needed} need it: "
+            "give text (--corpus)"
         )
-    return data.train
+    return data
 
 
 def _trained_on(run: Path) -> str | None:
