@@ -17,8 +17,8 @@ from wirework.nn import Transformer
 
 WIREWORK = Path(sys.executable).with_name("wirework")
 VERBS = [
-    "train", "tasks", "prune", "validate", "attack", "explain", "view", "export", "convert", "study",
-    "demo", "doctor",
+    "train", "tasks", "prune", "validate", "attack", "explain", "view", "export", "convert",
+    "study", "demo", "doctor",
 ]  # fmt: skip
 INNER = {"convert": ["openai"], "study": ["finders", "frontier"]}
 

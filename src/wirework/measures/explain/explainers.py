@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from wirework.config import ExplainConfig
 from wirework.measures.explain import prompts
 from wirework.measures.explain.learn import learn_patterns
 from wirework.measures.explain.patterns import Pattern, Trie, readable
-from wirework.measures.explain.prompts import Messages, Shown
+from wirework.measures.explain.prompts import Answer, Messages, Shown
 from wirework.measures.explain.record import LEVELS, Excerpt, Record, levels
 from wirework.measures.explain.server import NeuronError, Server
 
@@ -67,8 +68,8 @@ class Explainer(Protocol):
     ) -> Detected | None:
         """Return whether the neuron is expected to be active; None if that is not asked."""
 
-    def stop(self) -> None:
-        """Begin nothing more."""
+    def close(self) -> None:
+        """Let go of what is held; what goes on in other threads ends."""
 
 
 class PatternExplainer:
@@ -109,8 +110,8 @@ class PatternExplainer:
         peaks = tuple(max(values) for values in simulated)
         return Detected(peaks, LEVELS * self._config.active_share)
 
-    def stop(self) -> None:
-        """Do nothing: nothing goes on behind a call."""
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
 
 
 class LanguageModelExplainer:
@@ -130,11 +131,7 @@ class LanguageModelExplainer:
 
     def explain(self, record: Record) -> Explanation:
         """Return one sentence from the most activating excerpts."""
-        answer = self._server.ask(self.question(record), EXPLANATION_TOKENS)
-        words = prompts.read_explanation(answer)
-        if words is None:
-            raise NeuronError("the server answered an empty explanation")
-        return Explanation(words)
+        return self._server.ask(self.question(record), EXPLANATION_TOKENS, _explanation)
 
     def question(self, record: Record) -> Messages:
         """Return the request for an explanation."""
@@ -157,12 +154,8 @@ class LanguageModelExplainer:
     def _simulated(self, explanation: str, excerpt: Excerpt) -> list[float]:
         words = self.words(excerpt)
         messages = prompts.simulate_messages(explanation, words)
-        answer = self._server.ask(messages, LINE_TOKENS * len(words), logprobs=True)
-        found = prompts.read_activations(answer, words)
-        if found is None:
-            said = " ".join(answer.text.split())[:60]
-            raise NeuronError(f"the server answered no activation per token, but {said!r}")
-        return found
+        read = partial(_activations, words)
+        return self._server.ask(messages, LINE_TOKENS * len(words), read, logprobs=True)
 
     def detect(
         self,
@@ -178,17 +171,37 @@ class LanguageModelExplainer:
 
     def _detected(self, explanation: str, excerpt: Excerpt) -> float:
         messages = prompts.detect_messages(explanation, self.words(excerpt))
-        answer = self._server.ask(messages, 4, logprobs=True)
-        score = prompts.read_detection(answer)
-        if score is None:
-            said = " ".join(answer.text.split())[:60]
-            raise NeuronError(f"the server answered neither 0 nor 1, but {said!r}")
-        return score
+        return self._server.ask(messages, 4, _detection, logprobs=True)
 
-    def stop(self) -> None:
-        """Refuse further requests, so that what goes on in other threads ends."""
-        self._server.stop("stopped")
+    def close(self) -> None:
+        """Refuse further requests and close connections."""
+        self._server.close()
 
     def words(self, excerpt: Excerpt) -> tuple[str, ...]:
         """Return the text of each token of an excerpt."""
         return tuple(self._text(i) for i in excerpt.tokens)
+
+
+def _explanation(answer: Answer) -> Explanation:
+    words = prompts.read_explanation(answer)
+    if words is None:
+        raise NeuronError("the server answered an empty explanation")
+    return Explanation(words)
+
+
+def _activations(words: Sequence[str], answer: Answer) -> list[float]:
+    found = prompts.read_activations(answer, words)
+    if found is None:
+        raise NeuronError(f"the server answered no activation per token, but {_begin(answer)}")
+    return found
+
+
+def _detection(answer: Answer) -> float:
+    score = prompts.read_detection(answer)
+    if score is None:
+        raise NeuronError(f"the server answered neither 0 nor 1, but {_begin(answer)}")
+    return score
+
+
+def _begin(answer: Answer) -> str:
+    return repr(" ".join(answer.text.split())[:60])

@@ -5,6 +5,7 @@ Training text is what explanations are made from, held-out text what they are sc
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,12 +89,12 @@ def explain_neurons(
     if out is not None:
         check_place(out)
     job = Job.of(model, config, text, out)
-    explainer = job.explainer()
-    if out is None:
-        return _explained(job, explainer, progress)
-    with locked(out / "lock", str(out)):
-        files.claim(out, job.about())
-        return _explained(job, explainer, progress)
+    with closing(job.explainer()) as explainer:
+        if out is None:
+            return _explained(job, explainer, progress)
+        with locked(out / "lock", str(out)):
+            files.claim(out, job.about())
+            return _explained(job, explainer, progress)
 
 
 def estimate_cost(
@@ -111,11 +112,10 @@ def estimate_cost(
     if config.explainer != "language_model":
         raise InputError("patterns ask no server: an estimate is for explainer language_model")
     job = Job.of(model, config, text, Path())
-    explainer = job.explainer()
-    assert isinstance(explainer, LanguageModelExplainer)
-    with _bar(progress) as bar:
+    with closing(job.explainer()) as explainer, _bar(progress) as bar:
+        assert isinstance(explainer, LanguageModelExplainer)
         records = _records(job, bar)
-    return estimate([one for one in records if not one.dead], explainer, config)
+        return estimate([one for one in records if not one.dead], explainer, config)
 
 
 def _bar(shown: bool) -> Progress:
@@ -145,10 +145,7 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
             if isinstance(explainer, LanguageModelExplainer) and progress:
                 bar.console.print(_cost(estimate(live, explainer, job.config)), markup=False)
             task = bar.add_task("neurons", total=len(live))
-            try:
-                stopped = _each(job, explainer, live, kept, failed, partial(bar.advance, task))
-            finally:
-                explainer.stop()
+            stopped = _each(job, explainer, live, kept, failed, partial(bar.advance, task))
     found = Explanations(tuple(kept[n] for n in job.neurons if n in kept), tuple(failed))
     if job.out is not None:
         about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from wirework.config import ServerConfig
@@ -19,6 +20,8 @@ from wirework.measures.explain.prompts import Answer, Messages
 
 if TYPE_CHECKING:
     import openai
+
+T = TypeVar("T")
 
 _TOP_LOGPROBS = 15
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -53,12 +56,19 @@ class Server:
         self.n_requests = 0
         """Asked of the server by this run, retries not counted."""
 
-    def ask(self, messages: Messages, max_tokens: int, logprobs: bool = False) -> Answer:
-        """Return the answer to a conversation, at temperature 0.
+    def ask(
+        self,
+        messages: Messages,
+        max_tokens: int,
+        read: Callable[[Answer], T],
+        logprobs: bool = False,
+    ) -> T:
+        """Return what is read from the answer to a conversation, at temperature 0.
 
         Args:
             messages: the conversation.
             max_tokens: bound of the answer.
+            read: raises `NeuronError` for an answer that is of no use, which is then not kept.
             logprobs: whether log-probabilities are of use.
 
         Raises:
@@ -74,17 +84,23 @@ class Server:
         }
         place = self._place(asked)
         if place.is_file():
-            return _read(read_json(place))
+            return read(_answer(read_json(place)))
         self._count()
         body = self._post(asked)
-        answer = _read(body)
+        found = read(_answer(body))
         write_json(place, body)
-        return answer
+        return found
 
-    def stop(self, why: str) -> None:
-        """Refuse every further request."""
+    def close(self) -> None:
+        """Refuse every further request and close the connections, those in use too."""
+        self._stop("closed")
+        self._client.close()
+
+    def _stop(self, why: str) -> str:
+        """Refuse every further request; return why, which the first call says."""
         with self._lock:
             self._stopped = self._stopped or why
+            return self._stopped
 
     def _place(self, asked: dict[str, Any]) -> Path:
         text = json.dumps([str(self._client.base_url), asked], sort_keys=True)
@@ -135,8 +151,7 @@ class Server:
         return _plain(raw.text)
 
     def _no_more(self, why: str) -> ServerError:
-        self.stop(f"server {self._client.base_url} {why}")
-        return ServerError(self._stopped)
+        return ServerError(self._stop(f"server {self._client.base_url} {why}"))
 
 
 def _client(config: ServerConfig) -> "openai.OpenAI":
@@ -196,5 +211,5 @@ def _plain(text: str) -> dict[str, Any]:
     return {"text": content, "logprobs": logprobs}
 
 
-def _read(body: dict[str, Any]) -> Answer:
+def _answer(body: dict[str, Any]) -> Answer:
     return Answer(body["text"], tuple(body["logprobs"]))
