@@ -104,48 +104,51 @@ def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
     """
     if not patterns:
         return "nothing found"
-    weights = {pattern.tokens: pattern.activation * (1 + pattern.seen) for pattern in patterns}
-    groups = [([{i} for i in key], weight) for key, weight in weights.items()]
-    longest = max(len(key) for key in weights)
-    for offset in range(1, longest + 1):  # from the end: the token that fires first
-        groups = _merged(groups, offset)
-    groups.sort(key=lambda group: (-group[1], [sorted(tokens) for tokens in group[0]]))
-    said = [_said(slots, token) for slots, _ in groups[:_SHOWN_GROUPS]]
+    groups = [_alone(pattern) for pattern in patterns]
+    for from_end in range(1, max(map(len, groups)) + 1):
+        groups = _merged(groups, from_end)
+    groups.sort(key=lambda slots: (-sum(slots[-1].values()), str(slots)))
+    said = [_said(slots, token) for slots in groups[:_SHOWN_GROUPS]]
     more = len(groups) - len(said)
     return "; ".join(said) + (f"; and {more} more" if more else "")
 
 
-_Group = tuple[list[set[int]], float]
+_Slots = list[dict[int, float]]
+"""For each place of a pattern the tokens that do there, with how much each predicts."""
 
 
-def _merged(groups: list[_Group], offset: int) -> list[_Group]:
-    """Put groups together that differ in nothing but the slot `offset` from the end."""
-    found: dict[tuple[tuple[int, ...], ...], _Group] = {}
-    for slots, weight in groups:
-        place = len(slots) - offset
-        if place < 0 or ANY in slots[place]:
-            key = tuple(tuple(sorted(slot)) for slot in slots)
-        else:
-            key = tuple(() if i == place else tuple(sorted(s)) for i, s in enumerate(slots))
-        if key in found:
-            held, before = found[key]
-            found[key] = ([a | b for a, b in zip(held, slots, strict=True)], before + weight)
-        else:
-            found[key] = (slots, weight)
+def _alone(pattern: Pattern) -> _Slots:
+    weight = pattern.activation * (1 + pattern.seen)
+    return [{token: weight} for token in pattern.tokens]
+
+
+def _merged(groups: list[_Slots], from_end: int) -> list[_Slots]:
+    """Put groups together that differ in nothing but the slot `from_end` (1: the last)."""
+    found: dict[tuple[tuple[int, ...], ...], _Slots] = {}
+    for slots in groups:
+        free = len(slots) - from_end
+        if free >= 0 and ANY in slots[free]:
+            free = -1  # a gap is no token among others
+        key = tuple(() if i == free else tuple(sorted(one)) for i, one in enumerate(slots))
+        held = found.setdefault(key, [{} for _ in slots])
+        for into, slot in zip(held, slots, strict=True):
+            for token, weight in slot.items():
+                into[token] = into.get(token, 0.0) + weight
     return list(found.values())
 
 
-def _said(slots: list[set[int]], token: Callable[[int], str]) -> str:
+def _said(slots: _Slots, token: Callable[[int], str]) -> str:
     *context, last = [_slot(slot, token) for slot in slots]
     return (
         f"{'any token' if last == '…' else last}{' after ' if context else ''}{' '.join(context)}"
     )
 
 
-def _slot(tokens: set[int], token: Callable[[int], str]) -> str:
+def _slot(tokens: dict[int, float], token: Callable[[int], str]) -> str:
     if ANY in tokens:
         return "…"
-    words = [f'"{shown(token(i))}"' for i in sorted(tokens)]
+    ids = sorted(tokens, key=lambda i: (-tokens[i], i))
+    words = [f'"{shown(token(i))}"' for i in ids]
     if len(words) == 1:
         return words[0]
     more = len(words) - _SHOWN_TOKENS
