@@ -1,5 +1,6 @@
 """Neurons that are known: what the embedded explainer says of them, end to end."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -135,6 +136,10 @@ def test_a_folder_of_something_else_is_refused(
         model.transformer.embed.weight[0, 0] += 1
     with pytest.raises(InputError, match="made with another model"):
         explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").touch()
+    with pytest.raises(InputError, match=r"b holds something but no settings.json"):
+        explain_neurons(model, config, text=text, out=tmp_path / "b", progress=False)
     path = tmp_path / "a" / "neurons" / f"{SITE}.0.json"
     with torch.no_grad():
         model.transformer.embed.weight[0, 0] -= 1
@@ -158,6 +163,14 @@ def test_what_the_model_does_not_have_is_one_line(
 ) -> None:
     with pytest.raises(InputError, match=says):
         explain_neurons(model, config.model_copy(update=change), text=text, progress=False)
+
+
+def test_held_out_text_that_was_seen_is_nothing_to_score_on(
+    model: Model, text: Prepared, config: ExplainConfig
+) -> None:
+    same = dataclasses.replace(text, val=text.train)
+    with pytest.raises(InputError, match=r"no excerpt of 16 tokens that .* lacks: nothing"):
+        explain_neurons(model, config, text=same, progress=False)
 
 
 def test_a_model_in_no_run_needs_text(model: Model, config: ExplainConfig) -> None:

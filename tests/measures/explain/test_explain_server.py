@@ -3,6 +3,9 @@
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from wirework.errors import InputError
 from wirework.files import read_json
 from wirework.measures import explain_neurons
 from wirework.measures.explain import estimate_cost
+from wirework.measures.explain.server import Server
 from wirework.model import Model
 
 PER_NEURON = 13  # one explanation, and for six excerpts a simulation and a detection
@@ -81,6 +85,39 @@ def test_a_server_that_refuses_log_probabilities_is_asked_without(
     (neuron,) = explain(changed(asking, concurrency=1)).neurons
     assert neuron["scores"]["correlation"]["top_and_random"] > 0.98
     assert server.n_requests == PER_NEURON + 1
+
+
+def test_a_server_gets_its_settings_by_the_names_it_knows(
+    explain, asking: ExplainConfig, server: LanguageServer
+) -> None:
+    """As OpenAI's newer models refuse them."""
+
+    def strict(_, body):
+        for name in ("max_tokens", "temperature"):
+            if name in body:
+                return refusal(400, f"Unsupported parameter: '{name}' is not supported")
+        return None
+
+    server.behaviour = strict
+    explain(changed(asking, concurrency=1))
+    assert server.n_requests == PER_NEURON + 2
+    assert server.bodies[-1]["max_completion_tokens"] == 4
+    assert "max_tokens" not in server.bodies[-1]
+
+
+def test_the_same_question_may_be_asked_by_several_at_once(
+    asking: ExplainConfig, server: LanguageServer, tmp_path: Path
+) -> None:
+    same = plain(json.dumps({"choices": [{"message": {"content": "1"}}]}))
+    server.behaviour = lambda *_: same
+    client = Server(asking.server, tmp_path)
+    with closing(client), ThreadPoolExecutor(8) as threads:
+        for i in range(10):
+            messages = [{"role": "user", "content": str(i)}]
+            ask = partial(client.ask, messages, 4, lambda answer: answer.text)
+            asked = [threads.submit(ask) for _ in range(8)]
+            assert [one.result() for one in asked] == ["1"] * 8
+    assert len(list(tmp_path.rglob("*.json"))) == 10
 
 
 def test_answers_are_kept_and_not_asked_for_again(

@@ -33,8 +33,8 @@ def claim(out: Path, about: dict[str, Any]) -> None:
     """
     path = out / SETTINGS
     if not path.is_file():
-        if (out / "neurons").exists():
-            raise InputError(f"{out} holds neurons but no {SETTINGS}: give another folder")
+        if out.is_dir() and {path.name for path in out.iterdir()} - {"lock", "cache"}:
+            raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
         write_record(path, about)
         return
     held = read_record(path)

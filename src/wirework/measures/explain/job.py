@@ -90,6 +90,11 @@ def collect(job: Job, heard: Heard) -> list[Record]:
     length = config.excerpt_tokens
     parts = [(job.text.train, config.explain_excerpts), (job.text.val, config.score_excerpts)]
     starts = [distinct_starts(tokens, length, count, seen) for tokens, count in parts]
+    if not all(starts):
+        raise InputError(
+            f"{job.text.val.path} has no excerpt of {length} tokens that {job.text.train.path} "
+            "lacks: nothing to score on"
+        )
     kept = ((config.explain_top, config.explain_random), (config.score_top, config.score_random))
     explain, score = (
         stream(

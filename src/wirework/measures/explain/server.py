@@ -50,8 +50,9 @@ class Server:
         self._config = config
         self._cache = cache
         self._client = _client(config)
-        self._logprobs = config.logprobs
+        self._unknown: set[str] = set()  # settings that the server turned out not to take
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # neurons may ask the same, and get to write it at once
         self._stopped: str | None = None
         self.n_requests = 0
         """Asked of the server by this run, retries not counted."""
@@ -88,7 +89,8 @@ class Server:
         self._count()
         body = self._post(asked)
         found = read(_answer(body))
-        write_json(place, body)
+        with self._writing:
+            write_json(place, body)
         return found
 
     def close(self) -> None:
@@ -119,16 +121,11 @@ class Server:
     def _post(self, asked: dict[str, Any]) -> dict[str, Any]:
         import openai
 
-        wants = asked["logprobs"] and self._logprobs
-        settings: dict[str, Any] = {**asked}
-        del settings["logprobs"]
-        if wants:
-            settings |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        settings = self._settings(asked)
         try:
             raw = self._client.chat.completions.with_raw_response.create(**settings)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if wants and "logprob" in str(error).lower():
-                self._logprobs = False
+            if self._adapted(settings, _said(error).lower()):
                 return self._post(asked)
             raise NeuronError(f"the server refused a request: {_said(error)}") from None
         except openai.APITimeoutError:
@@ -149,6 +146,28 @@ class Server:
         except openai.APIStatusError as error:
             raise NeuronError(f"server error {error.status_code}: {_said(error)}") from None
         return _plain(raw.text)
+
+    def _settings(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Return a request as this server takes it."""
+        settings = {name: asked[name] for name in asked.keys() - self._unknown}
+        if settings.pop("logprobs", False):
+            settings |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        if "max_tokens" not in settings:
+            settings["max_completion_tokens"] = asked["max_tokens"]
+        return settings
+
+    def _adapted(self, sent: dict[str, Any], said: str) -> bool:
+        """Note what a server says it does not take; return whether the request had it.
+
+        Many have no log-probabilities; OpenAI's newer models do not take `max_tokens`, some of
+        them no temperature.
+        """
+        for name, word in (("logprobs", "logprob"), ("max_tokens",) * 2, ("temperature",) * 2):
+            unsupported = name == "logprobs" or "unsupported" in said or "not support" in said
+            if name in sent and word in said and unsupported:
+                self._unknown.add(name)
+                return True
+        return False
 
     def _no_more(self, why: str) -> ServerError:
         return ServerError(self._stop(f"server {self._client.base_url} {why}"))
