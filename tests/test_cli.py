@@ -17,8 +17,8 @@ from wirework.nn import Transformer
 
 WIREWORK = Path(sys.executable).with_name("wirework")
 VERBS = [
-    "train", "tasks", "prune", "validate", "attack", "view", "export", "convert", "study", "demo",
-    "doctor", "sae",
+    "train", "tasks", "prune", "validate", "attack", "explain", "sae", "view", "export", "convert",
+    "study", "demo", "doctor",
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],

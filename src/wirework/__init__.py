@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wirework.circuits.scores import attribute as attribute
     from wirework.circuits.validate import validate as validate
     from wirework.config import DataConfig as DataConfig
+    from wirework.config import ExplainConfig as ExplainConfig
     from wirework.config import ModelConfig as ModelConfig
     from wirework.config import PruneConfig as PruneConfig
     from wirework.config import TrainConfig as TrainConfig
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Circuit": "wirework.circuits",
     "DataConfig": "wirework.config",
+    "ExplainConfig": "wirework.config",
     "InputError": "wirework.errors",
     "Model": "wirework.model",
     "ModelConfig": "wirework.config",
@@ -53,6 +55,7 @@ _HOMES = {
 __all__ = [
     "Circuit",
     "DataConfig",
+    "ExplainConfig",
     "InputError",
     "Model",
     "ModelConfig",

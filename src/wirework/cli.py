@@ -52,6 +52,12 @@ MENU = {
         "--out runs --json",
     ),
     "doctor": ("Say what this machine has and what of it wirework will use.", ""),
+    "explain": (
+        "Explain neurons of MODEL and score the explanations on held-out text (Bills et al. 2023; "
+        "by patterns, with no language model: Foote et al. 2023)."
+        "\n\nRun it again after a stop: it goes on.",
+        "runs/demo --out explained/demo",
+    ),
     "export": (
         "Write a circuit as one self-contained HTML page that opens from disk without a network.",
         "circuits/quote -o quote.html",
@@ -180,10 +186,17 @@ def _options(verb: str) -> set[str]:
 
 def _owners() -> "dict[str, type[Config]]":
     """Return each verb's class of settings, for the verbs that have one."""
-    from wirework.config import FrontierConfig, PruneConfig, SaeConfig, TrainConfig
+    from wirework.config import (
+        ExplainConfig,
+        FrontierConfig,
+        PruneConfig,
+        SaeConfig,
+        TrainConfig,
+    )
 
     return {
         "train": TrainConfig,
+        "explain": ExplainConfig,
         "prune": PruneConfig,
         "sae": SaeConfig,
         "study frontier": FrontierConfig,

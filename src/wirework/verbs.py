@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from wirework.config import DataConfig, FrontierConfig, PruneConfig, SaeConfig, TrainConfig
+from wirework.config import (
+    DataConfig,
+    ExplainConfig,
+    FrontierConfig,
+    PruneConfig,
+    SaeConfig,
+    TrainConfig,
+)
 from wirework.errors import InputError
 
 if TYPE_CHECKING:
@@ -252,6 +259,49 @@ def sae(
     trained, quality = measure_sae(loaded, settings, data)
     save_sae(trained, out, quality, settings)
     show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
+
+
+def explain(
+    model: Path,
+    /,
+    *,
+    out: Path | None = None,
+    estimate_only: Annotated[bool, Parameter(negative="")] = False,
+    settings: Annotated[ExplainConfig, Settings] = ExplainConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Explain neurons, write a file for each and print the scores.
+
+    Args:
+        model: Model or run folder.
+        out: Folder of the results, which the same command goes on with after a stop.
+        estimate_only: Print what the language model would be asked, and ask nothing.
+        corpus: Text instead of that which the run was trained on, as `--data.corpus` of train;
+            needed for a model that lies in no run.
+    """
+    from wirework.measures import explain_neurons
+    from wirework.measures.explain import estimate_cost
+    from wirework.model import load
+
+    if (out is None) != estimate_only:
+        raise InputError("explain takes either --out or --estimate-only")
+    loaded = load(model)
+    text = None if corpus is None else _prepared(loaded, corpus)
+    if out is None:
+        show("estimate", estimate_cost(loaded, settings, text=text), json)
+        return
+    with _going_on(out):
+        found = explain_neurons(loaded, settings, text=text, out=out)
+    for one in found.failed:
+        print(f"warning: {one['neuron']}: {one['reason']}", file=sys.stderr)
+    result = {"result": str(out), **found.summary()}
+    if json:
+        show("explain", result, json)
+    else:
+        scores = result.pop("scores")
+        show("explain", result, json)
+        show_rows("scores", [{"score": name, **values} for name, values in scores.items()], json)
 
 
 def view(

@@ -1,6 +1,7 @@
-"""Numbers about a model: loss, sparsity, sparse autoencoders."""
+"""Numbers about a model; nothing here trains the model that it measures."""
 
 from wirework.measures.activations import default_site, site_values
+from wirework.measures.explain import Explanations, explain_neurons
 from wirework.measures.language import Language, language
 from wirework.measures.sae import Sae, SaeQuality, check_out, evaluate_sae, load_sae, save_sae
 from wirework.measures.sae_training import measure_sae, train_sae
@@ -8,6 +9,7 @@ from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, 
 from wirework.measures.text import held_out, text_of
 
 __all__ = [
+    "Explanations",
     "GateUse",
     "Language",
     "Sae",
@@ -16,6 +18,7 @@ __all__ = [
     "check_out",
     "default_site",
     "evaluate_sae",
+    "explain_neurons",
     "gate_masks",
     "gate_use",
     "held_out",

@@ -128,8 +128,10 @@ def gate_masks(
         with transformer.recorded(sites) as seen:
             final = transformer.state(tokens.to(device))
         masks = gates.masks([seen[site] for site in sites], final)
-        attention, neurons = zip(*masks, strict=True)
-        yield torch.stack(attention, 2), torch.stack(neurons, 2)
+        yield (
+            torch.stack([layer.attention for layer in masks], 2),
+            torch.stack([layer.neurons for layer in masks], 2),
+        )
 
 
 def gate_use(masks: Iterable[tuple[Tensor, Tensor]]) -> GateUse:

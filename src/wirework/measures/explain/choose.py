@@ -1,0 +1,40 @@
+"""Which neurons to explain: those named, or a seeded sample of sites."""
+
+import random
+
+from wirework.config import ExplainConfig
+from wirework.errors import InputError, nearest
+from wirework.measures.explain.record import Neuron
+from wirework.nn import Transformer
+from wirework.nn.sites import look_up
+
+
+def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neuron]:
+    """Return the neurons that the settings ask for, in order of site and index.
+
+    Raises:
+        InputError: a site or neuron that this model does not have.
+    """
+    if config.only:
+        chosen = {_named(transformer, name) for name in config.only}
+    else:
+        layers = range(transformer.config.n_layer)
+        names = config.sites or tuple(f"{layer}.mlp.post_act" for layer in layers)
+        sites = look_up(transformer.sites, names)
+        every = [Neuron(name, i) for name, site in sites.items() for i in range(site.width)]
+        count = len(every) if config.neurons is None else min(config.neurons, len(every))
+        chosen = set(random.Random(config.seed).sample(every, count))
+    order = list(transformer.sites)
+    return sorted(chosen, key=lambda neuron: (order.index(neuron.site), neuron.index))
+
+
+def _named(transformer: Transformer, name: str) -> Neuron:
+    site, _, index = name.rpartition(".")
+    if not site or not index.isdecimal():
+        raise InputError(f"a neuron is named SITE.INDEX, as 0.mlp.post_act.17, got {name!r}")
+    if site not in transformer.sites:
+        raise InputError(f"no site {site!r} in this model{nearest(site, transformer.sites)}")
+    width = transformer.sites[site].width
+    if int(index) >= width:
+        raise InputError(f"{site} has neurons 0 .. {width - 1}, got {index}")
+    return Neuron(site, int(index))

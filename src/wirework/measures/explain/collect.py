@@ -1,0 +1,204 @@
+"""One pass over text for all neurons: of each, the most activating excerpts and random ones.
+
+Memory is bounded by what is kept: `Kept` holds K excerpts per neuron, ranked by a number per
+excerpt and neuron (the peak, or a random one).
+Shapes: B excerpts, T tokens, N neurons, K excerpts kept of each.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from wirework.errors import InputError
+from wirework.measures.explain.record import Excerpt, Neuron
+from wirework.nn import Transformer
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+
+Heard = Callable[[int], None]
+"""Is told how many excerpts have been read."""
+
+_BATCH = 64  # excerpts per forward pass
+_VALUES = 1 << 24  # most activations held of one forward pass
+
+
+class Kept:
+    """The K excerpts of each neuron that rank highest so far; of equals, the first seen.
+
+    Args:
+        count: K.
+        n_neurons: N.
+        length: T.
+    """
+
+    def __init__(self, count: int, n_neurons: int, length: int) -> None:
+        self.rank = torch.full((count, n_neurons), -torch.inf)
+        self.start = torch.full((count, n_neurons), -1)
+        self.values = torch.zeros(count, n_neurons, length)
+
+    def update(self, rank: Tensor, starts: Tensor, values: Tensor) -> None:
+        """Take in more excerpts.
+
+        Args:
+            rank: (B, N).
+            starts: (B,), where each stands in the text.
+            values: (B, N, T) activations.
+        """
+        rank = torch.cat([self.rank, rank])
+        rank, order = rank.sort(dim=0, descending=True, stable=True)
+        order = order[: len(self.rank)]
+        self.rank = rank[: len(self.rank)]
+        starts = torch.cat([self.start, starts[:, None].expand(-1, values.shape[1])])
+        self.start = starts.gather(0, order)
+        places = order[..., None].expand(-1, -1, values.shape[2])
+        self.values = torch.cat([self.values, values]).gather(0, places)
+
+    def excerpts(self, number: int, tokens: "Tokens") -> list[Excerpt]:
+        """Return those of neuron `number`, highest first; fewer than K where there were fewer."""
+        length = self.values.shape[2]
+        return [
+            Excerpt(start, tuple(tokens.slice(start, length).tolist()), tuple(values))
+            for start, values in zip(
+                self.start[:, number].tolist(), self.values[:, number].tolist(), strict=True
+            )
+            if start >= 0
+        ]
+
+
+@dataclass
+class Seen:
+    """What one pass over a split found out."""
+
+    top: list[list[Excerpt]]
+    """Of each neuron, the most activating first."""
+    random: list[list[Excerpt]]
+    """Of each neuron, drawn apart, none that is in `top`."""
+    mean: list[float]
+    live_fraction: list[float]
+    starts: list[int] = field(default_factory=list)
+    """Of the excerpts that were read."""
+
+
+@torch.no_grad()
+def stream(
+    transformer: Transformer,
+    neurons: Sequence[Neuron],
+    tokens: "Tokens",
+    starts: Sequence[int],
+    length: int,
+    *,
+    n_top: int,
+    n_random: int,
+    seed: int,
+    heard: Heard = lambda _: None,
+) -> Seen:
+    """Read excerpts once and keep what each neuron needs of them.
+
+    Args:
+        transformer: the model; each excerpt is a context of its own.
+        neurons: of any sites.
+        tokens: the split.
+        starts: where the excerpts begin.
+        length: tokens of each.
+        n_top: excerpts to keep by their peak.
+        n_random: excerpts to keep at random, others for each neuron.
+        seed: of that.
+        heard: told of progress.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    top = Kept(n_top, len(neurons), length)
+    # As many more as may turn out to be among the top ones.
+    drawn = Kept(n_top + n_random, len(neurons), length)
+    total = torch.zeros(len(neurons), dtype=torch.float64)
+    above = torch.zeros(len(neurons), dtype=torch.float64)
+    step = max(1, min(_BATCH, _VALUES // (length * len(neurons))))
+    for first in range(0, len(starts), step):
+        part = torch.tensor(starts[first : first + step])
+        rows = [torch.from_numpy(tokens.slice(i, length).astype("int64")) for i in part.tolist()]
+        values = activations(transformer, neurons, torch.stack(rows)).transpose(1, 2)  # (B, N, T)
+        top.update(values.amax(2), part, values)
+        drawn.update(torch.rand(values.shape[:2], generator=dice), part, values)
+        total += values.sum((0, 2), dtype=torch.float64)
+        above += (values > 0).sum((0, 2))
+        heard(len(part))
+    n_read = len(starts) * length
+    tops = [top.excerpts(i, tokens) for i in range(len(neurons))]
+    others = [_others(drawn.excerpts(i, tokens), tops[i], n_random) for i in range(len(neurons))]
+    mean, live = (total / n_read).tolist(), (above / n_read).tolist()
+    return Seen(tops, others, mean, live, list(starts))
+
+
+def activations(transformer: Transformer, neurons: Sequence[Neuron], tokens: Tensor) -> Tensor:
+    """Return what neurons do on tokens (B, T) int64: (B, T, N) float32 on the CPU."""
+    device = transformer.embed.weight.device
+    sites = {neuron.site for neuron in neurons}
+    cut = _cut(transformer, sites)
+    with cut.recorded(sites) as values:
+        cut.state(tokens.to(device))
+    found = torch.empty(*tokens.shape, len(neurons))
+    for site, value in values.items():
+        places = [i for i, neuron in enumerate(neurons) if neuron.site == site]
+        channels = torch.tensor([neurons[i].index for i in places], device=device)
+        found[..., places] = value[..., channels].float().cpu()
+    return found
+
+
+def _cut(transformer: Transformer, sites: Iterable[str]) -> Transformer:
+    """Return the same transformer without the blocks behind the last of the sites."""
+    layers = [name.split(".")[0] for name in sites]
+    if not all(layer.isdecimal() for layer in layers):  # `final_resid`
+        return transformer
+    cut = copy(transformer)
+    cut._modules = dict(transformer._modules)
+    cut.blocks = nn.ModuleList(list(transformer.blocks)[: 1 + max(map(int, layers))])
+    return cut
+
+
+def _others(drawn: list[Excerpt], top: list[Excerpt], count: int) -> list[Excerpt]:
+    taken = {excerpt.start for excerpt in top}
+    return [excerpt for excerpt in drawn if excerpt.start not in taken][:count]
+
+
+def distinct_starts(
+    tokens: "Tokens", length: int, count: int, seen: set[tuple[int, ...]]
+) -> list[int]:
+    """Return where at most `count` excerpts begin that are spread over a split.
+
+    None overlaps another or repeats its tokens.
+
+    Args:
+        tokens: the split.
+        length: of an excerpt, in tokens.
+        count: how many to look at; text that repeats gives fewer.
+        seen: the tokens of excerpts not to take again; those taken are added.
+
+    Raises:
+        InputError: the split is shorter than two excerpts.
+    """
+    windows = tokens.n_tokens // length
+    if windows < 2:
+        raise InputError(
+            f"excerpts of {length} tokens need more text than the {tokens.n_tokens} tokens "
+            f"of {tokens.name}"
+        )
+    return list(_new(tokens, length, _spread(windows, count), seen))
+
+
+def _spread(windows: int, count: int) -> Iterator[int]:
+    count = min(windows, count)
+    return (i * windows // count for i in range(count))
+
+
+def _new(
+    tokens: "Tokens", length: int, windows: Iterator[int], seen: set[tuple[int, ...]]
+) -> Iterator[int]:
+    for window in windows:
+        text = tuple(tokens.slice(window * length, length).tolist())
+        if text not in seen:
+            seen.add(text)
+            yield window * length

@@ -1,0 +1,64 @@
+"""What asking a language model will cost, before it is asked."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from wirework.config import ExplainConfig
+from wirework.measures.explain import prompts
+from wirework.measures.explain.explainers import EXPLANATION_TOKENS, LanguageModelExplainer
+from wirework.measures.explain.prompts import Messages
+from wirework.measures.explain.record import Record
+
+_GUESS = "a kind of word or phrase, of about this length, as explanations are"
+_PER_MESSAGE = 4  # what a chat format puts around each
+_PIECE = re.compile(r"\w{1,6}|\n|[^\w\s]| +|\t")
+
+
+def about_tokens(text: str) -> int:
+    """Return about how many tokens a text has for a language model whose tokeniser is not known.
+
+    Up to six letters or digits, a run of blanks and any other character count as one each, but
+    for a blank before a word.
+    """
+    return sum(piece != " " for piece in _PIECE.findall(text))
+
+
+def estimate(
+    records: Sequence[Record], explainer: LanguageModelExplainer, config: ExplainConfig
+) -> dict[str, Any]:
+    """Return `requests`, `tokens_in`, `tokens_out` and, where prices are given, `price`.
+
+    A first run with no failure; what lies in the cache is not deducted. Answers are taken to be of
+    the length they should have.
+
+    Args:
+        records: of the neurons that will be explained.
+        explainer: makes the prompts.
+        config: prices, and whether to detect.
+    """
+    requests = tokens_in = tokens_out = 0
+    for record in records:
+        asked: list[tuple[Messages, int]] = [(explainer.question(record), EXPLANATION_TOKENS // 2)]
+        for excerpt in record.held_out:
+            words = explainer.words(excerpt)
+            reply = about_tokens("\n".join(f"{word}\t0" for word in words))
+            asked.append((prompts.simulate_messages(_GUESS, words), reply))
+            if config.server.detect:
+                asked.append((prompts.detect_messages(_GUESS, words), 1))
+        requests += len(asked)
+        tokens_in += sum(_size(messages) for messages, _ in asked)
+        tokens_out += sum(reply for _, reply in asked)
+    found: dict[str, Any] = {
+        "requests": requests,
+        "tokens_in": tokens_in,
+        "tokens_out": tokens_out,
+    }
+    prices = config.server.price_in, config.server.price_out
+    if prices != (None, None):
+        found["price"] = (tokens_in * (prices[0] or 0) + tokens_out * (prices[1] or 0)) / 1e6
+    return found
+
+
+def _size(messages: Messages) -> int:
+    return sum(_PER_MESSAGE + about_tokens(one["content"]) for one in messages)

@@ -1,0 +1,207 @@
+"""The two ways to explain a neuron behind one protocol: patterns, or a language model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from wirework.config import ExplainConfig
+from wirework.measures.explain import prompts
+from wirework.measures.explain.learn import learn_patterns
+from wirework.measures.explain.patterns import Pattern, Trie, readable
+from wirework.measures.explain.prompts import Answer, Messages, Shown
+from wirework.measures.explain.record import LEVELS, Excerpt, Record, levels
+from wirework.measures.explain.server import NeuronError, Server
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+EXPLANATION_TOKENS = 60
+"""Bound of an explanation (Bills et al. 2023)."""
+LINE_TOKENS = 12
+"""Bound of a simulation's answer, per token of the excerpt."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a neuron looks for."""
+
+    text: str
+    patterns: tuple[Pattern, ...] = ()
+    """Those that predict, where there is no language model to read the text."""
+
+
+@dataclass(frozen=True)
+class Detected:
+    """Whether an explanation says that a neuron is active, for each excerpt."""
+
+    scores: tuple[float, ...]
+    threshold: float
+    """From here on it says so."""
+
+
+def token_text(model: "Model") -> Callable[[int], str]:
+    """Return what gives a token's text: of a model without tokeniser, its number."""
+    return str if model.tokenizer is None else model.tokenizer.token
+
+
+class Explainer(Protocol):
+    """Explains neurons, and predicts them from explanations."""
+
+    at_once: int
+    """How many neurons may be worked on at the same time."""
+
+    def explain(self, record: Record) -> Explanation:
+        """Return an explanation made from `record.top` and `record.random`."""
+
+    def simulate(
+        self, record: Record, explanation: Explanation, excerpts: Sequence[Excerpt]
+    ) -> list[list[float]]:
+        """Return the activation expected at each token, from 0 to 10, by tokens alone."""
+
+    def detect(
+        self,
+        record: Record,
+        explanation: Explanation,
+        excerpts: Sequence[Excerpt],
+        simulated: Sequence[Sequence[float]],
+    ) -> Detected | None:
+        """Return whether the neuron is expected to be active; None if that is not asked."""
+
+    def close(self) -> None:
+        """Let go of what is held; what goes on in other threads ends."""
+
+
+class PatternExplainer:
+    """The embedded explainer (Foote et al. 2023): no language model, no server.
+
+    Args:
+        model: whose neurons they are; it is asked while patterns are learned, never to predict.
+        config: how.
+    """
+
+    at_once = 1
+
+    def __init__(self, model: "Model", config: ExplainConfig) -> None:
+        self._model = model
+        self._config = config
+
+    def explain(self, record: Record) -> Explanation:
+        """Return patterns, and what they say in words."""
+        patterns = learn_patterns(record, self._model.transformer, self._config.patterns)
+        return Explanation(readable(patterns, token_text(self._model)), tuple(patterns))
+
+    def simulate(
+        self, record: Record, explanation: Explanation, excerpts: Sequence[Excerpt]
+    ) -> list[list[float]]:
+        """Return what the longest pattern that fits says."""
+        trie = Trie(explanation.patterns)
+        scale = LEVELS / record.peak
+        return [[scale * value for value in trie.predict(one.tokens)] for one in excerpts]
+
+    def detect(
+        self,
+        record: Record,  # noqa: ARG002
+        explanation: Explanation,  # noqa: ARG002
+        excerpts: Sequence[Excerpt],  # noqa: ARG002
+        simulated: Sequence[Sequence[float]],
+    ) -> Detected:
+        """Say active where a predicted activation reaches the share that a true one must reach."""
+        peaks = tuple(max(values) for values in simulated)
+        return Detected(peaks, LEVELS * self._config.active_share)
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+class LanguageModelExplainer:
+    """A language model behind a server (Bills et al. 2023; Paulo et al. 2024 for detection).
+
+    Args:
+        model: whose neurons they are; only its tokeniser is needed.
+        config: how.
+        server: where the language model is.
+    """
+
+    def __init__(self, model: "Model", config: ExplainConfig, server: Server) -> None:
+        self._text = token_text(model)
+        self._config = config
+        self._server = server
+        self.at_once = config.server.concurrency
+
+    def explain(self, record: Record) -> Explanation:
+        """Return one sentence from the most activating excerpts."""
+        return self._server.ask(self.question(record), EXPLANATION_TOKENS, _explanation)
+
+    def question(self, record: Record) -> Messages:
+        """Return the request for an explanation."""
+        return prompts.explain_messages(
+            [
+                Shown(self.words(one), tuple(levels(one.activations, record.peak)))
+                for one in record.top[: self._config.shown]
+            ]
+        )
+
+    def simulate(
+        self,
+        record: Record,  # noqa: ARG002
+        explanation: Explanation,
+        excerpts: Sequence[Excerpt],
+    ) -> list[list[float]]:
+        """Ask for all activations of an excerpt at once."""
+        return [self._simulated(explanation.text, one) for one in excerpts]
+
+    def _simulated(self, explanation: str, excerpt: Excerpt) -> list[float]:
+        words = self.words(excerpt)
+        messages = prompts.simulate_messages(explanation, words)
+        read = partial(_activations, words)
+        return self._server.ask(messages, LINE_TOKENS * len(words), read, logprobs=True)
+
+    def detect(
+        self,
+        record: Record,  # noqa: ARG002
+        explanation: Explanation,
+        excerpts: Sequence[Excerpt],
+        simulated: Sequence[Sequence[float]],  # noqa: ARG002
+    ) -> Detected | None:
+        """Ask of each excerpt whether it has what the neuron looks for."""
+        if not self._config.server.detect:
+            return None
+        return Detected(tuple(self._detected(explanation.text, one) for one in excerpts), 0.5)
+
+    def _detected(self, explanation: str, excerpt: Excerpt) -> float:
+        messages = prompts.detect_messages(explanation, self.words(excerpt))
+        return self._server.ask(messages, 4, _detection, logprobs=True)
+
+    def close(self) -> None:
+        """Refuse further requests and close connections."""
+        self._server.close()
+
+    def words(self, excerpt: Excerpt) -> tuple[str, ...]:
+        """Return the text of each token of an excerpt."""
+        return tuple(self._text(i) for i in excerpt.tokens)
+
+
+def _explanation(answer: Answer) -> Explanation:
+    words = prompts.read_explanation(answer)
+    if words is None:
+        raise NeuronError("the server answered an empty explanation")
+    return Explanation(words)
+
+
+def _activations(words: Sequence[str], answer: Answer) -> list[float]:
+    found = prompts.read_activations(answer, words)
+    if found is None:
+        raise NeuronError(f"the server answered no activation per token, but {_begin(answer)}")
+    return found
+
+
+def _detection(answer: Answer) -> float:
+    score = prompts.read_detection(answer)
+    if score is None:
+        raise NeuronError(f"the server answered neither 0 nor 1, but {_begin(answer)}")
+    return score
+
+
+def _begin(answer: Answer) -> str:
+    return repr(" ".join(answer.text.split())[:60])

@@ -1,0 +1,129 @@
+"""The folder of a run: `settings.json`, a file per neuron, `explain.json`.
+
+`neurons/0.mlp.post_act.17.json` is one object (docs/explain.md has every field); each file is
+written whole, so that a run that was killed goes on from what it finished.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wirework.errors import InputError
+from wirework.files import read_json, read_record, write_record
+from wirework.measures.explain.explainers import Detected, Explanation
+from wirework.measures.explain.patterns import to_json
+from wirework.measures.explain.record import Excerpt, Neuron, Record
+
+FORMAT = "wirework-neuron"
+VERSION = 1
+SETTINGS = "settings.json"
+SUMMARY = "explain.json"
+
+
+def neuron_path(out: Path, neuron: Neuron) -> Path:
+    """Return where the file of a neuron lies."""
+    return out / "neurons" / f"{neuron.name}.json"
+
+
+def claim(out: Path, about: dict[str, Any]) -> None:
+    """Say in a folder what it is made with; one that was made with something else is refused.
+
+    Raises:
+        InputError: it was, or it cannot be written to.
+    """
+    path = out / SETTINGS
+    if not path.is_file():
+        if out.is_dir() and {path.name for path in out.iterdir()} - {"lock", "cache"}:
+            raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
+        write_record(path, about)
+        return
+    held = read_record(path)
+    for name in ("model", "text", "settings"):
+        if held.get(name) != about[name]:
+            raise InputError(f"{out} was made with {_difference(name, held, about)}")
+
+
+def _difference(name: str, held: dict[str, Any], about: dict[str, Any]) -> str:
+    """Say in what two descriptions differ, and what to do."""
+    if name != "settings":
+        return f"another {name}: give another --out"
+    before, now = _flat(held.get(name, {})), _flat(about[name])
+    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
+    return f"{key} {before.get(key)}, now it is {now.get(key)}: give another --out"
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = (
+            _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        )
+        found |= inner
+    return found
+
+
+def dead_document(record: Record) -> dict[str, Any]:
+    """Return the file of a neuron that is never active."""
+    return _head(record) | {"dead": True}
+
+
+def document(
+    record: Record,
+    explainer: str,
+    explanation: Explanation,
+    simulated: list[list[float]],
+    detected: Detected | None,
+    scores: dict[str, Any],
+    token: Callable[[int], str],
+) -> dict[str, Any]:
+    """Return the file of a neuron that was explained and scored."""
+    said = [None] * len(record.held_out) if detected is None else list(detected.scores)
+    shown = [
+        _excerpt(one, token) | {"simulated": [round(v, 4) for v in values], "detected": score}
+        for one, values, score in zip(record.held_out, simulated, said, strict=True)
+    ]
+    return _head(record) | {
+        "dead": False,
+        "explainer": explainer,
+        "explanation": explanation.text,
+        "patterns": to_json(explanation.patterns, token),
+        "threshold": None if detected is None else detected.threshold,
+        "scores": scores,
+        "top": [_excerpt(one, token) for one in record.top],
+        "held_out_top": shown[: len(record.held_out_top)],
+        "held_out_random": shown[len(record.held_out_top) :],
+    }
+
+
+def _head(record: Record) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "site": record.neuron.site,
+        "index": record.neuron.index,
+        "peak": record.peak,
+        "mean": record.mean,
+        "live_fraction": record.live_fraction,
+    }
+
+
+def _excerpt(excerpt: Excerpt, token: Callable[[int], str]) -> dict[str, Any]:
+    return {
+        "start": excerpt.start,
+        "tokens": [token(i) for i in excerpt.tokens],
+        "activations": [float(f"{value:.5g}") for value in excerpt.activations],
+    }
+
+
+def read_neuron(path: Path) -> dict[str, Any]:
+    """Read the file of a neuron.
+
+    Raises:
+        InputError: missing, damaged, or of a newer version.
+    """
+    held = read_json(path)
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise InputError(f"{path} is no neuron of ours: delete it")
+    if held.get("version") != VERSION:
+        raise InputError(f"{path} has version {held.get('version')}, this wirework reads {VERSION}")
+    return held

@@ -1,0 +1,125 @@
+"""What a run explains, from which text, and how: everything checked before it begins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wirework.circuits.means import run_data
+from wirework.config import ExplainConfig
+from wirework.errors import InputError
+from wirework.measures.explain.choose import choose_neurons
+from wirework.measures.explain.collect import Heard, distinct_starts, stream
+from wirework.measures.explain.explainers import (
+    Explainer,
+    LanguageModelExplainer,
+    PatternExplainer,
+)
+from wirework.measures.explain.record import Neuron, Record
+from wirework.measures.explain.server import Server
+
+if TYPE_CHECKING:
+    from wirework.data import Prepared
+    from wirework.model import Model
+
+_UNSTATED = {
+    "server": {
+        "concurrency", "timeout", "retries", "max_requests", "give_up_after", "price_in",
+        "price_out", "cache", "api_key_env",
+    }
+}  # fmt: skip
+"""Settings that do not change what is found."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run needs to know."""
+
+    model: "Model"
+    config: ExplainConfig
+    neurons: tuple[Neuron, ...]
+    text: "Prepared"
+    out: Path | None
+    """Folder of the results; None: they are only returned."""
+
+    @classmethod
+    def of(
+        cls, model: "Model", config: ExplainConfig, text: "Prepared | None", out: Path | None
+    ) -> "Job":
+        """Check that settings, model and text fit, and choose the neurons."""
+        n_ctx = model.config.n_ctx
+        if config.excerpt_tokens > n_ctx:
+            raise InputError(
+                f"excerpt_tokens {config.excerpt_tokens} is more than the model's context of "
+                f"{n_ctx} tokens: lower it"
+            )
+        neurons = tuple(choose_neurons(model.transformer, config))
+        text = run_data(model, "excerpts of it") if text is None else text
+        known = None if model.tokenizer is None else model.tokenizer.fingerprint
+        if known is not None and text.tokenizer.fingerprint != known:
+            raise InputError(f"{text.path} was prepared with another tokeniser than the model's")
+        return cls(model, config, neurons, text, out)
+
+    def explainer(self) -> Explainer:
+        """Return the explainer that the settings ask for."""
+        if self.config.explainer == "patterns":
+            return PatternExplainer(self.model, self.config)
+        cache = self.config.server.cache
+        if cache is None and self.out is None:
+            raise InputError("a language model's answers need a place: give out or server.cache")
+        server = Server(self.config.server, cache or Path(str(self.out)) / "cache")
+        return LanguageModelExplainer(self.model, self.config, server)
+
+    def about(self) -> dict[str, Any]:
+        """Return what the results depend on: model, text, settings."""
+        return {
+            "model": self.model.fingerprint,
+            "text": [self.text.train.fingerprint, self.text.val.fingerprint],
+            "settings": self.config.model_dump(mode="json", exclude=_UNSTATED),
+        }
+
+
+def collect(job: Job, heard: Heard) -> list[Record]:
+    """Read the text once for all neurons; see `collect.py`.
+
+    Args:
+        job: which.
+        heard: told of excerpts as they are read.
+    """
+    config = job.config
+    seen: set[tuple[int, ...]] = set()
+    length = config.excerpt_tokens
+    parts = [(job.text.train, config.explain_excerpts), (job.text.val, config.score_excerpts)]
+    starts = [distinct_starts(tokens, length, count, seen) for tokens, count in parts]
+    if not all(starts):
+        raise InputError(
+            f"{job.text.val.path} has no excerpt of {length} tokens that {job.text.train.path} "
+            "lacks: nothing to score on"
+        )
+    kept = ((config.explain_top, config.explain_random), (config.score_top, config.score_random))
+    explain, score = (
+        stream(
+            job.model.transformer,
+            job.neurons,
+            tokens,
+            where,
+            length,
+            n_top=n_top,
+            n_random=n_random,
+            seed=config.seed,
+            heard=heard,
+        )
+        for (tokens, _), where, (n_top, n_random) in zip(parts, starts, kept, strict=True)
+    )
+    return [
+        Record(
+            neuron=neuron,
+            peak=explain.top[i][0].peak,
+            mean=explain.mean[i],
+            live_fraction=explain.live_fraction[i],
+            top=tuple(explain.top[i]),
+            random=tuple(explain.random[i]),
+            held_out_top=tuple(score.top[i]),
+            held_out_random=tuple(score.random[i]),
+        )
+        for i, neuron in enumerate(job.neurons)
+    ]

@@ -1,0 +1,223 @@
+"""Patterns learned from the places where a neuron is active, by asking what matters there.
+
+At each such place: shorten the context while the activation stays, try random tokens in place of
+each that is left, and likely ones in place of those that matter (Foote et al. 2023). What a
+pattern predicts is then the mean of what the neuron does where it fits in the excerpts. Ours: the
+likely tokens come from the model and the excerpts, and there is that mean, so that what holds in
+few places only predicts little.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wirework.config import PatternConfig
+from wirework.measures.explain.collect import activations
+from wirework.measures.explain.patterns import ANY, Key, Pattern, Trie
+from wirework.measures.explain.record import Excerpt, Neuron, Record
+
+if TYPE_CHECKING:
+    from wirework.nn import Transformer
+
+_TOKENS = 1 << 13  # most tokens of one forward pass
+
+_Found = dict[Key, float]
+"""Patterns with the activation seen in the model."""
+
+
+class Probe:
+    """Asks what a neuron does at the end of a context; each context is asked for once.
+
+    Args:
+        transformer: the model.
+        neuron: one of it.
+    """
+
+    def __init__(self, transformer: "Transformer", neuron: Neuron) -> None:
+        self._transformer = transformer
+        self._neuron = neuron
+        self._known: dict[Key, float] = {}
+
+    def __call__(self, contexts: Sequence[Key]) -> list[float]:
+        """Return the activation at the last token of each context."""
+        new = sorted({key for key in contexts if key not in self._known}, key=lambda k: (len(k), k))
+        while new:
+            # Of like lengths; what stands after a token does not reach it, so that 0s may.
+            count = next((i for i, key in enumerate(new) if (i + 1) * len(key) > _TOKENS), len(new))
+            part, new = new[: max(1, count)], new[max(1, count) :]
+            self._known.update(zip(part, self._ask(part), strict=True))
+        return [self._known[key] for key in contexts]
+
+    @torch.no_grad()
+    def _ask(self, contexts: Sequence[Key]) -> list[float]:
+        rows = torch.zeros(len(contexts), max(map(len, contexts)), dtype=torch.int64)
+        for row, key in zip(rows, contexts, strict=True):
+            row[: len(key)] = torch.tensor(key)
+        last = torch.tensor([len(key) - 1 for key in contexts])
+        values = activations(self._transformer, [self._neuron], rows)[..., 0]
+        found: list[float] = values[torch.arange(len(contexts)), last].tolist()
+        return found
+
+
+def learn_patterns(
+    record: Record, transformer: "Transformer", config: PatternConfig
+) -> list[Pattern]:
+    """Return the patterns of a neuron, those that predict most first.
+
+    Args:
+        record: only its excerpts to explain from are read.
+        transformer: the model.
+        config: how.
+
+    Source: Foote et al. 2023, sec. 3.
+    """
+    dice = random.Random(record.neuron.name)
+    probe = Probe(transformer, record.neuron)
+    excerpts = (*record.top, *record.random)
+    vocabulary = sorted({token for excerpt in excerpts for token in excerpt.tokens})
+    seeds = _seeds(excerpts, record.peak, config)
+    short = _shortened(seeds, probe, config)
+    masked = _masked(short, probe, config, dice, vocabulary)
+    likely = _Likely(transformer, [*short], config.alternatives)
+    found: _Found = {}
+    for key, base in sorted(short.items(), key=lambda item: (item[1], item[0])):
+        found[masked[key]] = base  # of equal patterns the strongest stays
+    for key, value in _varied(short, masked, probe, config, likely):
+        found.setdefault(key, value)
+    return _calibrated(found, excerpts)
+
+
+def _seeds(
+    excerpts: Sequence[Excerpt], peak: float, config: PatternConfig
+) -> list[tuple[Key, float]]:
+    """Return contexts that end where the neuron is active, with its activation there.
+
+    Of those whose last two tokens are the same, the strongest.
+    """
+    places = [
+        (value, excerpt.tokens[: i + 1])
+        for excerpt in excerpts
+        for i, value in enumerate(excerpt.activations)
+        if value >= config.seed_share * peak
+    ]
+    places.sort(key=lambda place: (-place[0], place[1]))
+    found: dict[Key, tuple[Key, float]] = {}
+    for value, context in places:
+        found.setdefault(context[-2:], (context, value))
+    return list(found.values())[: config.seeds]
+
+
+def _shortened(seeds: Sequence[tuple[Key, float]], probe: Probe, config: PatternConfig) -> _Found:
+    """Return the shortest end of each context that keeps its activation; its last token if none."""
+    found: _Found = {}
+    waiting = list(seeds)
+    for length in range(1, config.max_context + 1):
+        values = probe([context[-length:] for context, _ in waiting])
+        kept = [v >= config.keep_share * a for v, (_, a) in zip(values, waiting, strict=True)]
+        for (context, _), value, enough in zip(waiting, values, kept, strict=True):
+            if enough:
+                found[context[-length:]] = value
+        waiting = [seed for seed, enough in zip(waiting, kept, strict=True) if not enough]
+    for context, value in waiting:
+        found.setdefault(context[-1:], value)
+    return found
+
+
+def _masked(
+    short: _Found,
+    probe: Probe,
+    config: PatternConfig,
+    dice: random.Random,
+    vocabulary: Sequence[int],
+) -> dict[Key, Key]:
+    """Return each context with gaps where random tokens do as well."""
+    tries = {
+        (key, i): [_put(key, i, dice.choice(vocabulary)) for _ in range(config.substitutes)]
+        for key in short
+        for i in range(len(key))
+    }
+    probe([context for row in tries.values() for context in row])  # all at once, then looked up
+    found = {}
+    for key, base in short.items():
+        means = [sum(probe(tries[key, i])) / config.substitutes for i in range(len(key))]
+        free = [mean >= config.keep_share * base for mean in means]
+        masked = [ANY if is_free else token for token, is_free in zip(key, free, strict=True)]
+        while len(masked) > 1 and masked[0] == ANY:
+            del masked[0]
+        found[key] = tuple(masked)
+    return found
+
+
+def _put(key: Key, place: int, token: int) -> Key:
+    return (*key[:place], token, *key[place + 1 :])
+
+
+class _Likely:
+    """Tokens that may do in place of another: those of other contexts, then the nearest embeddings.
+
+    Args:
+        transformer: the model.
+        contexts: of one neuron.
+        count: how many of each kind.
+    """
+
+    def __init__(self, transformer: "Transformer", contexts: Sequence[Key], count: int) -> None:
+        self._contexts = contexts
+        self._count = count
+        self._embedding = transformer.embed.weight.detach()
+        self._near: dict[int, list[int]] = {}
+
+    def __call__(self, token: int, from_end: int) -> list[int]:
+        """Return tokens to try for one that stands `from_end` (1: last) of its context."""
+        same_place = [key[-from_end] for key in self._contexts if len(key) >= from_end]
+        others = list(dict.fromkeys(i for i in same_place if i != token))[: self._count]
+        return list(dict.fromkeys([*others, *self._nearest(token)]))
+
+    def _nearest(self, token: int) -> list[int]:
+        if token not in self._near:
+            self._near[token] = _nearest(self._embedding, token, self._count)
+        return self._near[token]
+
+
+def _nearest(embedding: Tensor, token: int, count: int) -> list[int]:
+    cosine = torch.nn.functional.cosine_similarity(embedding, embedding[token][None], dim=1)
+    cosine[token] = -torch.inf
+    found: list[int] = cosine.topk(min(count, len(cosine) - 1)).indices.tolist()
+    return found
+
+
+def _varied(
+    short: _Found, masked: dict[Key, Key], probe: Probe, config: PatternConfig, likely: _Likely
+) -> Iterator[tuple[Key, float]]:
+    """Yield patterns with a likely token put in where the activation stays."""
+    tries = [
+        (key, len(key) - from_end, token)
+        for key in short
+        for from_end, old in enumerate(reversed(masked[key]), 1)
+        if old != ANY
+        for token in likely(old, from_end)
+    ]
+    values = probe([_put(*one) for one in tries])
+    for (key, place, token), value in zip(tries, values, strict=True):
+        if value >= config.keep_share * short[key]:
+            yield _put(masked[key], place - len(key) + len(masked[key]), token), value
+
+
+def _calibrated(found: _Found, excerpts: Sequence[Excerpt]) -> list[Pattern]:
+    """Return patterns that predict the mean of what was seen in the model and in the excerpts.
+
+    Each place of the excerpts counts once, for the longest pattern that fits it.
+    """
+    trie = Trie(Pattern(key, value) for key, value in found.items())
+    total, seen = dict(found), dict.fromkeys(found, 0)
+    for excerpt in excerpts:
+        for place, value in enumerate(excerpt.activations):
+            fits = trie.find(excerpt.tokens, place)
+            if fits is not None:
+                total[fits.tokens] += value
+                seen[fits.tokens] += 1
+    patterns = [Pattern(key, total[key] / (seen[key] + 1), seen[key]) for key in found]
+    return sorted(patterns, key=lambda one: (-one.activation * (one.seen + 1), one.tokens))

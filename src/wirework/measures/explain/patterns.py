@@ -1,0 +1,160 @@
+"""Patterns of tokens that explain a neuron and predict it, with nothing but themselves.
+
+A pattern is some tokens of the left context, with gaps, and the token at which the neuron is
+active; it says how active. The longest that fits a place predicts it; where none fits, 0
+(Foote et al. 2023).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ANY = -1
+"""Stands in a pattern for a token that does not matter."""
+
+_SHOWN_GROUPS = 8
+_SHOWN_TOKENS = 8
+
+Key = tuple[int, ...]
+"""Tokens of a pattern in the order of the text, `ANY` among them; the last is where it fires."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What a neuron does after some tokens."""
+
+    tokens: Key
+    activation: float
+    """In the neuron's own units."""
+    seen: int = 0
+    """At how many places of the excerpts it was learned from it was the longest that fits."""
+
+
+@dataclass
+class _Node:
+    pattern: Pattern | None = None
+    before: "dict[int, _Node]" = field(default_factory=dict)
+
+
+class Trie:
+    """Patterns, looked up from a token backwards.
+
+    Args:
+        patterns: of two with the same tokens the later counts.
+    """
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._root = _Node()
+        for pattern in patterns:
+            node = self._root
+            for token in reversed(pattern.tokens):
+                node = node.before.setdefault(token, _Node())
+            node.pattern = pattern
+
+    def find(self, tokens: Sequence[int], place: int) -> Pattern | None:
+        """Return the pattern that fits the token at `place` and what stands before it.
+
+        Of several the longest counts, then the one with fewest gaps, then the one whose tokens
+        are nearest.
+        """
+        best: Pattern | None = None
+        best_rank = (0, 0)
+        waiting = [(self._root, place, 0)]
+        while waiting:
+            node, at, named = waiting.pop()
+            length = place - at
+            if node.pattern is not None and (length, named) > best_rank:
+                best, best_rank = node.pattern, (length, named)
+            if at < 0:
+                continue
+            if (gap := node.before.get(ANY)) is not None:
+                waiting.append((gap, at - 1, named))
+            if (exact := node.before.get(tokens[at])) is not None:
+                waiting.append((exact, at - 1, named + 1))
+        return best
+
+    def predict(self, tokens: Sequence[int]) -> list[float]:
+        """Return the activation expected at each token."""
+        found = (self.find(tokens, place) for place in range(len(tokens)))
+        return [0.0 if pattern is None else pattern.activation for pattern in found]
+
+
+def to_json(patterns: Iterable[Pattern], token: Callable[[int], str]) -> list[dict[str, Any]]:
+    """Return patterns as the file of a neuron holds them, gaps as null."""
+    return [
+        {
+            "tokens": [None if i == ANY else token(i) for i in pattern.tokens],
+            "ids": [None if i == ANY else i for i in pattern.tokens],
+            "activation": pattern.activation,
+            "seen": pattern.seen,
+        }
+        for pattern in patterns
+    ]
+
+
+def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
+    r"""Say patterns in words, the strongest first: `" she" after [" said"|" asked"]`.
+
+    Patterns with the same context are put together, then those that differ in one token of it.
+    `…` is one token that does not matter.
+
+    Args:
+        patterns: of one neuron.
+        token: what a token reads.
+    """
+    if not patterns:
+        return "nothing found"
+    groups = [_alone(pattern) for pattern in patterns]
+    for from_end in range(1, max(map(len, groups)) + 1):
+        groups = _merged(groups, from_end)
+    groups.sort(key=lambda slots: (-sum(slots[-1].values()), str(slots)))
+    said = [_said(slots, token) for slots in groups[:_SHOWN_GROUPS]]
+    more = len(groups) - len(said)
+    return "; ".join(said) + (f"; and {more} more" if more else "")
+
+
+_Slots = list[dict[int, float]]
+"""For each place of a pattern the tokens that do there, with how much each predicts."""
+
+
+def _alone(pattern: Pattern) -> _Slots:
+    weight = pattern.activation * (1 + pattern.seen)
+    return [{token: weight} for token in pattern.tokens]
+
+
+def _merged(groups: list[_Slots], from_end: int) -> list[_Slots]:
+    """Put groups together that differ in nothing but the slot `from_end` (1: the last)."""
+    found: dict[tuple[tuple[int, ...], ...], _Slots] = {}
+    for slots in groups:
+        free = len(slots) - from_end
+        if free >= 0 and ANY in slots[free]:
+            free = -1  # a gap is no token among others
+        key = tuple(() if i == free else tuple(sorted(one)) for i, one in enumerate(slots))
+        held = found.setdefault(key, [{} for _ in slots])
+        for into, slot in zip(held, slots, strict=True):
+            for token, weight in slot.items():
+                into[token] = into.get(token, 0.0) + weight
+    return list(found.values())
+
+
+def _said(slots: _Slots, token: Callable[[int], str]) -> str:
+    *context, last = [_slot(slot, token) for slot in slots]
+    return (
+        f"{'any token' if last == '…' else last}{' after ' if context else ''}{' '.join(context)}"
+    )
+
+
+def _slot(tokens: dict[int, float], token: Callable[[int], str]) -> str:
+    if ANY in tokens:
+        return "…"
+    ids = sorted(tokens, key=lambda i: (-tokens[i], i))
+    words = [f'"{shown(token(i))}"' for i in ids]
+    if len(words) == 1:
+        return words[0]
+    more = len(words) - _SHOWN_TOKENS
+    return f"[{'|'.join(words[:_SHOWN_TOKENS])}{f'|{more} more' if more > 0 else ''}]"
+
+
+def shown(text: str) -> str:
+    """Return a token's text on one line, without tabs."""
+    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

@@ -1,0 +1,215 @@
+"""What a language model is asked, and how its answers are read.
+
+The form is that of Bills et al. 2023 (openai/automated-interpretability): a token, a tab, its
+activation from 0 to 10, a line each, between `<start>` and `<end>`; two worked examples before.
+Wording and examples are ours. A line break or tab in a token is written `\\n`, `\\t`, so that it
+does not break the form.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
+
+from wirework.measures.explain.patterns import shown
+from wirework.measures.explain.record import LEVELS
+
+Messages = list[dict[str, str]]
+
+PREFIX = "the main thing this neuron does is find"
+ENOUGH = 0.8
+"""Share of an excerpt's tokens that an answer must have a number for."""
+
+_RARE = 0.2  # below this share of nonzero activations they are said once more, without the zeros
+
+_EXPLAIN = (
+    "We study the neurons of a neural network. A neuron looks for one particular thing in short "
+    "texts. Given texts and where the neuron was active in them, say in one short sentence what it "
+    "looks for; give no lists of words.\n\n"
+    "Each line is a token, a tab and the activation, from 0 to 10. Where the neuron finds what it "
+    "looks for the activation is above 0; a higher one is a better match."
+)
+_SIMULATE = (
+    "We study the neurons of a neural network. A neuron looks for one particular thing in short "
+    "texts. Given what a neuron looks for, predict its activation at each token of a text.\n\n"
+    "Each line is a token, a tab and the activation, a whole number from 0 to 10; `unknown` stands "
+    "for what is to be predicted. Most activations are 0. Answer with every line of the text, in "
+    "the same order, the number in place of `unknown`, and nothing else."
+)
+_DETECT = (
+    "We study the neurons of a neural network. A neuron looks for one particular thing in short "
+    "texts. Given what a neuron looks for and a text, answer 1 if the text has it anywhere and 0 "
+    "if not, and nothing else."
+)
+
+
+class Shown(NamedTuple):
+    """An excerpt as a prompt has it."""
+
+    tokens: tuple[str, ...]
+    levels: tuple[int, ...]
+
+
+class _Example(NamedTuple):
+    excerpts: tuple[Shown, ...]
+    explanation: str
+
+
+def _marked(text: str) -> Shown:
+    """Read `token|activation` pairs; a missing activation is 0."""
+    pairs = [part.partition("|") for part in text.split("/")]
+    return Shown(tuple(p[0] for p in pairs), tuple(int(p[2] or 0) for p in pairs))
+
+
+_EXAMPLES = (
+    _Example(
+        (
+            _marked("The/ vet/ said/ that/ the/ old/ cat|9/ and/ both/ dogs|10/ were/ fine/."),
+            _marked("On/ Monday/ a/ fox|8/ ran/ across/ our/ yard/ after/ a/ hen|7/."),
+        ),
+        "words for animals",
+    ),
+    _Example(
+        (
+            _marked("def/ area/(w/,/ h/):/\n/    /return|10/ w/ */ h/\n"),
+            _marked("if/ not/ found/:/\n/    /raise|6/ KeyError/(name/)/\n/return|9/ found"),
+        ),
+        "keywords that leave a Python function",
+    ),
+)
+
+
+def explain_messages(excerpts: Sequence[Shown]) -> Messages:
+    """Return the request for an explanation of a neuron from its excerpts."""
+    messages = [_message("system", _EXPLAIN)]
+    for number, example in enumerate(_EXAMPLES, 1):
+        messages.append(_message("user", _seen(number, example.excerpts)))
+        messages.append(_message("assistant", f"{example.explanation}."))
+    return [*messages, _message("user", _seen(len(_EXAMPLES) + 1, excerpts))]
+
+
+def simulate_messages(explanation: str, tokens: Sequence[str]) -> Messages:
+    """Return the request for the activation at each token of one excerpt."""
+    messages = [_message("system", _SIMULATE)]
+    for number, example in enumerate(_EXAMPLES, 1):
+        for excerpt in example.excerpts[:1]:
+            messages.append(_message("user", _unseen(number, example.explanation, excerpt.tokens)))
+            messages.append(_message("assistant", _block(excerpt.tokens, excerpt.levels)))
+    return [*messages, _message("user", _unseen(len(_EXAMPLES) + 1, explanation, tokens))]
+
+
+def detect_messages(explanation: str, tokens: Sequence[str]) -> Messages:
+    """Return the question whether a neuron is active in one excerpt (Paulo et al. 2024)."""
+    said = f"What the neuron looks for: {PREFIX} {explanation}\n\nText:\n{''.join(tokens)}"
+    return [_message("system", _DETECT), _message("user", said)]
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _seen(number: int, excerpts: Sequence[Shown]) -> str:
+    said = f"Neuron {number}\nActivations:\n" + "\n".join(_block(*one) for one in excerpts)
+    levels = [level for one in excerpts for level in one.levels]
+    nonzero = sum(level > 0 for level in levels)
+    if 0 < nonzero < _RARE * len(levels):
+        said += "\nThe same, without the zeros:\n" + "\n".join(_active(one) for one in excerpts)
+    return f"{said}\nExplanation of neuron {number}: {PREFIX}"
+
+
+def _active(excerpt: Shown) -> str:
+    kept = [(t, level) for t, level in zip(*excerpt, strict=True) if level]
+    return _block([token for token, _ in kept], [level for _, level in kept])
+
+
+def _unseen(number: int, explanation: str, tokens: Sequence[str]) -> str:
+    said = f"Neuron {number}\nExplanation of neuron {number}: {PREFIX} {explanation}"
+    return f"{said}\nActivations:\n{_block(tokens, ['unknown'] * len(tokens))}"
+
+
+def _block(tokens: Sequence[str], said: Sequence[int | str]) -> str:
+    lines = [f"{shown(token)}\t{value}" for token, value in zip(tokens, said, strict=True)]
+    return "\n".join(["<start>", *lines, "<end>"])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered."""
+
+    text: str
+    logprobs: tuple[dict[str, Any], ...] = ()
+    """Of each token of the text: `token`, and `top`, tokens to log-probabilities. May be none."""
+
+
+def read_explanation(answer: Answer) -> str | None:
+    """Return an explanation in one line, without the words it was to begin after; None if empty."""
+    words = " ".join(answer.text.split()).removesuffix(".")
+    if words.lower().startswith(PREFIX):
+        words = words[len(PREFIX) :].strip()
+    return words or None
+
+
+_LINE = re.compile(r"(?m)^(?P<token>.*?)[\t ]+(?P<level>\d+(?:\.\d+)?)[\t ]*\r?$")
+
+
+def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | None:
+    """Return the activation from 0 to 10 that an answer gives each token; 0 where it gives none.
+
+    A number is the expected value over the likely ones where their probabilities came, else as it
+    stands. Lines are matched to tokens in order; None if too few match (`ENOUGH`).
+    """
+    said = list(_LINE.finditer(answer.text))
+    lines, wanted = [one["token"].strip() for one in said], [shown(t).strip() for t in tokens]
+    matcher = SequenceMatcher(None, lines, wanted, autojunk=False)
+    expected = _expected_levels(answer)
+    found = [0.0] * len(tokens)
+    n_matched = 0
+    for block in matcher.get_matching_blocks():
+        n_matched += block.size
+        for i in range(block.size):
+            one = said[block.a + i]
+            level = expected.get(one.start("level"), float(one["level"]))
+            found[block.b + i] = min(level, float(LEVELS))
+    return found if n_matched >= ENOUGH * len(tokens) else None
+
+
+def read_detection(answer: Answer) -> float | None:
+    """Return the probability of 1 that an answer of 0 or 1 has; None if it is neither."""
+    said = answer.text.strip()
+    if said[:1] not in ("0", "1") or said[1:2].isdigit():
+        return None
+    for one in answer.logprobs:
+        if one["token"].strip():
+            odds = _odds(one["top"])
+            if set(odds) & {0, 1}:
+                return odds.get(1, 0.0) / (odds.get(0, 0.0) + odds.get(1, 0.0))
+    return float(said[0])
+
+
+def _expected_levels(answer: Answer) -> dict[int, float]:
+    """Return the expected number by where in the text it stands, for numbers that are one token."""
+    found = {}
+    at = 0
+    for one in answer.logprobs:
+        token = one["token"]
+        if token.strip().isdecimal():
+            odds = _odds(one["top"])
+            total = sum(odds.values())
+            after = answer.text[at + len(token) : at + len(token) + 1]
+            if total > 0 and not after.isdigit():
+                start = at + len(token) - len(token.lstrip())
+                found[start] = sum(level * share for level, share in odds.items()) / total
+        at += len(token)
+    return found
+
+
+def _odds(top: dict[str, float]) -> dict[int, float]:
+    """Return levels to probabilities, of the tokens that are levels."""
+    odds: dict[int, float] = {}
+    for token, logprob in top.items():
+        word = token.strip()
+        if word.isdecimal() and int(word) <= LEVELS:
+            odds[int(word)] = odds.get(int(word), 0.0) + math.exp(logprob)
+    return odds

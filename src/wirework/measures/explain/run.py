@@ -1,0 +1,276 @@
+"""Explain neurons of a model and score the explanations; what is done survives a stop.
+
+Training text is what explanations are made from, held-out text what they are scored on.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from wirework.config import ExplainConfig
+from wirework.errors import InputError
+from wirework.files import check_place, locked, write_json
+from wirework.measures.explain import files
+from wirework.measures.explain.estimate import estimate
+from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
+from wirework.measures.explain.job import Job, collect
+from wirework.measures.explain.record import Neuron, Record
+from wirework.measures.explain.score import averages, correlations, detection
+from wirework.measures.explain.server import NeuronError, ServerError
+
+if TYPE_CHECKING:
+    from wirework.data import Prepared
+    from wirework.model import Model
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What was found of the neurons of one model."""
+
+    neurons: tuple[dict[str, Any], ...]
+    """Of each that was explained or is dead, what its file holds."""
+    failed: tuple[dict[str, str], ...]
+    """`neuron` and `reason` of each other one."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts, and mean, standard error and count of each score over live neurons.
+
+        `constant`: how many explanations predict the same everywhere, which scores 0;
+        `undefined`: how many neurons do the same everywhere in held-out text, which has no score.
+        """
+        live = [one for one in self.neurons if not one["dead"]]
+        scores = [one["scores"] for one in live]
+        return {
+            "neurons": len(self.neurons) + len(self.failed),
+            "explained": len(live),
+            "dead": len(self.neurons) - len(live),
+            "failed": len(self.failed),
+            "constant": sum(one["constant"] for one in scores),
+            "undefined": sum(one["correlation"]["top_and_random"] is None for one in scores),
+            "scores": averages(scores),
+        }
+
+
+def explain_neurons(
+    model: "Model",
+    config: ExplainConfig | None = None,
+    *,
+    text: "Prepared | None" = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Explanations:
+    """Explain neurons and score the explanations.
+
+    Args:
+        model: any of ours.
+        config: None for the defaults: patterns, 200 neurons.
+        text: prepared with the model's tokeniser; None: what its run was trained on.
+        out: folder that gets a file per neuron and `explain.json`; the same call goes on with what
+            is there. Needed for a language model.
+        progress: show a bar on standard error, and before a language model is asked what it will
+            cost.
+
+    Raises:
+        InputError: a setting, site or neuron that does not fit the model, no text or too little,
+            `out` was made with something else, no openai package or key, the server is down, over
+            quota or refuses, `max_requests` is reached, or no neuron could be explained. What was
+            done before is kept in `out`.
+    """
+    config, out = config or ExplainConfig(), None if out is None else Path(out)
+    if out is not None:
+        check_place(out)
+    job = Job.of(model, config, text, out)
+    with closing(job.explainer()) as explainer:
+        if out is None:
+            return _explained(job, explainer, progress)
+        with locked(out / "lock", str(out)):
+            files.claim(out, job.about())
+            return _explained(job, explainer, progress)
+
+
+def estimate_cost(
+    model: "Model",
+    config: ExplainConfig,
+    *,
+    text: "Prepared | None" = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Return what a language model would be asked: requests, tokens in and out, price.
+
+    Raises:
+        InputError: as `explain_neurons`, but no server is asked; patterns cost nothing.
+    """
+    if config.explainer != "language_model":
+        raise InputError("patterns ask no server: an estimate is for explainer language_model")
+    job = Job.of(model, config, text, Path())
+    with closing(job.explainer()) as explainer, _bar(progress) as bar:
+        assert isinstance(explainer, LanguageModelExplainer)
+        records = _records(job, bar)
+        return estimate([one for one in records if not one.dead], explainer, config)
+
+
+def _bar(shown: bool) -> Progress:
+    return Progress(console=Console(stderr=True), disable=not shown, transient=True)
+
+
+def _records(job: Job, bar: Progress) -> list[Record]:
+    total = job.config.explain_excerpts + job.config.score_excerpts
+    task = bar.add_task("excerpts", total=total)
+    records = collect(job, partial(bar.advance, task))
+    bar.update(task, completed=total)  # short or repeating text has fewer
+    return records
+
+
+def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
+    kept = _kept(job)
+    failed: list[dict[str, str]] = []
+    stopped: str | None = None
+    missing = [neuron for neuron in job.neurons if neuron not in kept]
+    if missing:
+        with _bar(progress) as bar:
+            records = [one for one in _records(job, bar) if one.neuron in missing]
+            for record in records:
+                if record.dead:
+                    kept[record.neuron] = _written(job, record.neuron, files.dead_document(record))
+            live = [one for one in records if not one.dead]
+            if isinstance(explainer, LanguageModelExplainer) and progress:
+                bar.console.print(_cost(estimate(live, explainer, job.config)), markup=False)
+            task = bar.add_task("neurons", total=len(live))
+            stopped = _each(job, explainer, live, kept, failed, partial(bar.advance, task))
+    found = Explanations(tuple(kept[n] for n in job.neurons if n in kept), tuple(failed))
+    if job.out is not None:
+        about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
+        write_json(
+            job.out / files.SUMMARY,
+            about | found.summary() | {"stopped": stopped, "failures": failed},
+        )
+    if stopped is not None:
+        left = len(job.neurons) - len(found.neurons)
+        kept_in = "" if job.out is None else f", kept in {job.out}; the same command goes on"
+        raise ServerError(f"{stopped}: {len(found.neurons)} neurons are done, {left} not{kept_in}")
+    if failed and found.summary()["explained"] == 0:
+        raise InputError(f"none of {len(failed)} neurons was explained: {failed[0]['reason']}")
+    return found
+
+
+def _kept(job: Job) -> dict[Neuron, dict[str, Any]]:
+    """Return what an earlier run finished."""
+    if job.out is None:
+        return {}
+    paths = {neuron: files.neuron_path(job.out, neuron) for neuron in job.neurons}
+    return {n: files.read_neuron(path) for n, path in paths.items() if path.is_file()}
+
+
+def _written(job: Job, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
+    if job.out is not None:
+        write_json(files.neuron_path(job.out, neuron), document)
+    return document
+
+
+def _each(
+    job: Job,
+    explainer: Explainer,
+    records: Sequence[Record],
+    kept: dict[Neuron, dict[str, Any]],
+    failed: list[dict[str, str]],
+    tell: Callable[[], None],
+) -> str | None:
+    """Explain neurons, each apart from the others; return why it stopped early, if it did."""
+    in_a_row = 0
+    work = partial(_one, job, explainer)
+    for record, outcome in _outcomes(work, records, explainer.at_once):
+        tell()
+        if isinstance(outcome, ServerError):
+            return str(outcome)
+        if isinstance(outcome, NeuronError):
+            failed.append({"neuron": record.neuron.name, "reason": str(outcome)})
+            in_a_row += 1
+            if in_a_row >= job.config.server.give_up_after:
+                return f"{in_a_row} neurons in a row failed, the last one: {outcome}"
+        else:
+            in_a_row = 0
+            kept[record.neuron] = _written(job, record.neuron, outcome)
+    return None
+
+
+_Outcome = dict[str, Any] | NeuronError | ServerError
+
+
+def _outcomes(
+    work: Callable[[Record], dict[str, Any]], records: Sequence[Record], at_once: int
+) -> Iterator[tuple[Record, _Outcome]]:
+    """Yield what comes of each neuron, as it comes; leaving the loop begins no more of them."""
+    if at_once == 1:
+        for record in records:
+            try:
+                outcome: _Outcome = work(record)
+            except (NeuronError, ServerError) as problem:
+                outcome = problem
+            yield record, outcome
+        return
+    todo, done = deque(records), SimpleQueue[tuple[Record, _Outcome | Exception]]()
+
+    def until_none() -> None:
+        while todo:
+            try:
+                record = todo.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                done.put((record, work(record)))
+            except Exception as problem:
+                done.put((record, problem))
+
+    for _ in range(min(at_once, len(records))):
+        # Daemons: an answer that does not come must not keep the process from ending.
+        Thread(target=until_none, daemon=True).start()
+    try:
+        for _ in records:
+            record, found = done.get()
+            if isinstance(found, Exception) and not isinstance(found, NeuronError | ServerError):
+                raise found
+            yield record, found
+    finally:
+        todo.clear()
+
+
+def _one(job: Job, explainer: Explainer, record: Record) -> dict[str, Any]:
+    """Return what the file of one neuron holds."""
+    explanation = explainer.explain(record)
+    simulated = explainer.simulate(record, explanation, record.held_out)
+    detected = explainer.detect(record, explanation, record.held_out, simulated)
+    true = [one.activations for one in record.held_out]
+    active = [one.peak >= job.config.active_share * record.peak for one in record.held_out]
+    scores = {
+        "correlation": correlations(true, simulated, len(record.held_out_top)),
+        "constant": len({value for values in simulated for value in values}) == 1,
+        "detection": None
+        if detected is None
+        else detection(active, detected.scores, detected.threshold),
+    }
+    return files.document(
+        record,
+        job.config.explainer,
+        explanation,
+        simulated,
+        detected,
+        scores,
+        token_text(job.model),
+    )
+
+
+def _cost(found: dict[str, Any]) -> str:
+    price = f", price {found['price']:.2f}" if "price" in found else ""
+    return (
+        f"about {found['requests']} requests, {found['tokens_in']} tokens in, "
+        f"{found['tokens_out']} out{price}; answers in the cache are not asked for again"
+    )
