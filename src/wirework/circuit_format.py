@@ -113,6 +113,17 @@ class IoEdge(Part):
         return self
 
 
+class PathEdge(Part):
+    """A link of the head-level graph: what `source` writes, as `target` reads it (ACDC).
+
+    `effect` is by how much the metric grew when it was tried without.
+    """
+
+    source: str
+    target: str
+    effect: float | None = None
+
+
 class Examples(Part):
     """Prompts as tokens; of each, the right and the wrong answer and the circuit's difference."""
 

@@ -1,0 +1,1 @@
+"""Circuits of heads and MLPs: which links between them a behaviour needs (ACDC, EAP)."""
