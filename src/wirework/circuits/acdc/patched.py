@@ -10,6 +10,7 @@ channels of a head. Source: Conmy et al. 2023, sec. 3.
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,9 +21,9 @@ from wirework.circuits.acdc.contrast import Contrast
 from wirework.circuits.acdc.graph import QKV, Graph
 from wirework.config import PathAblation
 from wirework.errors import InputError
-from wirework.nn import Transformer, causal_attention
+from wirework.nn import Site, Transformer, causal_attention
+from wirework.nn.attention import attention_at
 from wirework.nn.norm import RMSNorm
-from wirework.nn.sites import Site
 from wirework.nn.transformer import Attention, Block
 
 
@@ -100,15 +101,19 @@ class Patched:
         values = [start if entry is None else entry]
         sums = _Sums(self, gates, values, steps)
         graph, heads = self.graph, self.graph.n_head
-        for layer, block in enumerate(self.transformer.blocks):
+        for layer in range(graph.n_layer):
+            block = self.block(layer)
             first = graph.head_input(layer, 0, 0)
             x = sums.read(first, len(QKV) * heads)  # (3H, N, T, D)
-            parts = head_parts(block, x.unflatten(0, (len(QKV), heads)), beside, range(heads))
+            read = block.attn.act_in(block.read_by_attention(x, beside))
             q, k, v = (
-                _side_by_side(site, part)
-                for site, part in zip(part_sites(block.attn), parts, strict=True)
+                _side_by_side(
+                    site,
+                    [head_part(block.attn, read[kind * heads + h], kind, h) for h in range(heads)],
+                )
+                for kind, site in enumerate(part_sites(block.attn))
             )
-            y = causal_attention(q, k, v, **attention_settings(block.attn, range(heads)))
+            y = attended(block.attn, q, k, v, range(heads))
             values += [head_output(block.attn, y[:, head], head) for head in range(heads)]
             x = sums.read(graph.mlp_input(layer))[0]
             values.append(block.mlp(block.read_by_mlp(x, beside)))
@@ -122,9 +127,15 @@ class Patched:
         ablated = [value.to(dtype) for value in self.ablated]
         return replace(self, transformer=copied(self.transformer, dtype), ablated=ablated)
 
+    def block(self, layer: int) -> Block:
+        """Return a layer's block."""
+        block = self.transformer.blocks[layer]
+        assert isinstance(block, Block)
+        return block
+
     def view(self, layer: int, heads: Tensor) -> Tensor:
         """Return what attention adds, of the sum of its heads' values (..., D)."""
-        attn = self.transformer.blocks[layer].attn
+        attn = self.block(layer).attn
         seen: Tensor = attn.resid_delta(heads if attn.out.bias is None else heads + attn.out.bias)
         return seen
 
@@ -180,27 +191,6 @@ class _Sums:
         return total + torch.einsum("ms,sntd->mntd", rows[:, start:stop] - 1, away)
 
 
-def head_parts(
-    block: Block, x: Tensor, beside: Tensor | None, heads: range | list[int]
-) -> list[Tensor]:
-    """Return queries, keys and values, each of an input of its own, before AbsTopK.
-
-    Args:
-        block: their layer.
-        x: (3, G, N, T, D), what the queries, keys and values of G heads read.
-        beside: (N, T, P) positions.
-        heads: which heads.
-
-    Returns:
-        Three of (G, N, T, K).
-    """
-    read = block.attn.act_in(block.read_by_attention(x, beside))
-    return [
-        torch.stack([head_part(block.attn, one, kind, head) for one, head in zip(ones, heads)])  # noqa: B905
-        for kind, ones in enumerate(read)
-    ]
-
-
 def head_part(attn: Attention, read: Tensor, kind: int, head: int) -> Tensor:
     """Return the queries, keys or values (0, 1, 2) of a head, (..., K), of what it reads."""
     width = attn.d_head
@@ -220,16 +210,28 @@ def part_sites(attn: Attention) -> tuple[Site, Site, Site]:
     return attn.q, attn.k, attn.v
 
 
-def attention_settings(attn: Attention, heads: range | list[int]) -> dict[str, object]:
-    """Return what `causal_attention` and `attention_at` take beside tensors, for some heads."""
+def attended(
+    attn: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: Iterable[int],
+    at: Tensor | None = None,
+) -> Tensor:
+    """Return the outputs of some heads, (B, G, T, K), of their queries, keys and values.
+
+    `at` is the one token of each sequence that there are queries of, where there is one only.
+    """
     sink = None if attn.sink is None else attn.sink[list(heads)]
-    return {"sink": sink, "scale": attn.scale, "window": attn.window}
+    if at is not None and q.shape[-2] < k.shape[-2]:
+        return attention_at(q, k, v, at, sink=sink, scale=attn.scale, window=attn.window)
+    return causal_attention(q, k, v, sink=sink, scale=attn.scale, window=attn.window)
 
 
-def _side_by_side(site: Site, part: Tensor) -> Tensor:
-    """Return (N, H, T, K) of all heads (H, N, T, K), after AbsTopK over all of them together."""
-    joined = site(part.permute(1, 2, 0, 3).flatten(2))  # (N, T, H*K)
-    return joined.unflatten(2, (len(part), -1)).transpose(1, 2)
+def _side_by_side(site: Site, heads: list[Tensor]) -> Tensor:
+    """Return (N, H, T, K) of all heads, (N, T, K) each, after AbsTopK over all of them together."""
+    joined: Tensor = site(torch.cat(heads, -1))
+    return joined.view(*joined.shape[:2], len(heads), -1).transpose(1, 2)
 
 
 def refuse_curved_stream(transformer: Transformer) -> None:

@@ -115,11 +115,11 @@ class _Judge:
             self.margin = max(self.margin, _SAFETY * apart)
             verdict = self._walk(plan, measured)
         self.guessed |= verdict.later
-        trials, column = measured.of(verdict.chosen)
+        taken, column = measured.of(verdict.chosen)
         gone = [edge for edge, growth in verdict.decided.items() if growth < self.tau]
-        for state in (self.exact, self.quick):
-            if state is not None:
-                state.take_(trials, column, gone)
+        self.exact.take_(taken, column, gone)
+        if self.quick is not None:
+            self.quick.follow_(self.exact, taken)
         return verdict.decided
 
     def _walk(self, plan: _Plan, measured: "_Measured") -> "_Verdict":

@@ -20,14 +20,13 @@ from torch import Tensor
 from wirework.circuits.acdc.graph import QKV
 from wirework.circuits.acdc.patched import (
     Patched,
-    attention_settings,
+    attended,
     head_output,
     head_part,
     part_sites,
 )
 from wirework.config import PathMetric
 from wirework.nn import Site
-from wirework.nn.attention import attention_at, causal_attention
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -42,19 +41,12 @@ DEAD, LAST, WHOLE = 0, 1, 2
 
 @dataclass
 class Versions:
-    """A piece of the run as it is in each trial."""
+    """A piece of the run as it is in each trial, where it is not as in the current run."""
 
     each: Tensor
     """(U, N, T, ...)."""
     of: Ints
-    """(R,), which version a trial has."""
-
-    def at(self, trials: Ints) -> Tensor:
-        """Return the versions that these trials have."""
-        wanted = self.of[trials]
-        if np.array_equal(wanted, np.arange(len(self.each))):
-            return self.each
-        return self.each[torch.from_numpy(wanted).to(self.each.device)]
+    """(R,), which version a trial has; -1 for the current one."""
 
 
 @dataclass
@@ -62,10 +54,10 @@ class Trials:
     """What became of a pass: each trial's metric, and all that it changes."""
 
     metric: list[float]
-    written: dict[int, Versions] = field(default_factory=dict)
-    """By source: its value less the ablated one."""
+    changes: dict[int, Versions] = field(default_factory=dict)
+    """By source: its value less the current one."""
     inputs: dict[int, Versions] = field(default_factory=dict)
-    """By destination."""
+    """By destination: what it reads."""
     parts: dict[int, Versions] = field(default_factory=dict)
     """By destination of a head: queries, keys or values before AbsTopK."""
 
@@ -93,7 +85,7 @@ class State:
 
     def _fill(self) -> None:
         """Compute all pieces of the run with nothing removed."""
-        graph, transformer = self.graph, self.patched.transformer
+        graph = self.graph
         clean = self.patched.run()
         self.reference = clean.logits
         self.metric = float(self.measure(clean.logits))
@@ -103,7 +95,8 @@ class State:
         self.inputs: list[Tensor] = []
         self.parts: dict[int, Tensor] = {}
         x = clean.values[0]
-        for layer, block in enumerate(transformer.blocks):
+        for layer in range(graph.n_layer):
+            block = self.patched.block(layer)
             self.inputs += [x] * (len(QKV) * graph.n_head)
             read = block.attn.act_in(block.read_by_attention(x, self.beside))
             for kind in range(len(QKV)):
@@ -139,37 +132,44 @@ class State:
         """Return the heads, with their layers, on whose sum AbsTopK acts."""
         return {
             self.graph.head(layer, head): layer
-            for layer, block in enumerate(self.patched.transformer.blocks)
-            if block.attn.resid_delta.k is not None
+            for layer in range(self.graph.n_layer)
+            if self.patched.block(layer).attn.resid_delta.k is not None
             for head in range(self.graph.n_head)
         }
 
     def _groups(self, layer: int) -> list[list[int]]:
         """Return the heads of a layer in groups that AbsTopK makes depend on one another."""
-        attn = self.patched.transformer.blocks[layer].attn
+        attn = self.patched.block(layer).attn
         alone = all(site.k is None for site in part_sites(attn))
         heads = range(self.graph.n_head)
         return [[head] for head in heads] if alone else [list(heads)]
 
-    def reach(self, kept: Bools) -> list[int]:
-        """Return of every source how much of it the output depends on, given the edges kept."""
-        graph = self.graph
-        found = kept[graph.final] * LAST
-        for layer in reversed(range(graph.n_layer)):
-            at = int(found[graph.mlp(layer)])
-            if at:
-                np.maximum(found, kept[graph.mlp_input(layer)] * at, out=found)
-            for group in self.groups[layer]:
-                at = max(int(found[graph.head(layer, head)]) for head in group)
-                if at:
-                    inputs = [
-                        [graph.head_input(layer, kind, h) for h in group] for kind in range(3)
-                    ]
-                    np.maximum(found, kept[inputs[0]].any(0) * at, out=found)
-                    np.maximum(found, kept[inputs[1] + inputs[2]].any(0) * WHOLE, out=found)
-        return [int(one) for one in found]
+    def reach(self, kept: Bools) -> Ints:
+        """Return how much of every source the output depends on, given the edges kept.
 
-    def reads(self, destination: int, reach: list[int]) -> int:
+        Args:
+            kept: (destinations, sources, ...), of one run or of many.
+
+        Returns:
+            (sources, ...) of DEAD, LAST and WHOLE.
+        """
+        graph, n_head = self.graph, self.graph.n_head
+        found: Ints = kept[graph.final] * np.int8(LAST)
+        for layer in reversed(range(graph.n_layer)):
+            at = found[graph.mlp(layer)]
+            np.maximum(found, kept[graph.mlp_input(layer)] * at, out=found)
+            heads = found[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
+            if len(self.groups[layer]) == 1:
+                heads = np.broadcast_to(heads.max(0), heads.shape)
+            if heads.any():
+                first = graph.head_input(layer, 0, 0)
+                q, kv = kept[first : first + n_head], kept[first + n_head : first + 3 * n_head]
+                np.maximum(found, (q * heads[:, None]).max(0), out=found)
+                whole = np.concatenate([heads, heads]) > DEAD
+                np.maximum(found, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=found)
+        return found
+
+    def reads(self, destination: int, reach: Ints) -> int:
         """Return at how many tokens a destination is read: DEAD, LAST or WHOLE."""
         graph = self.graph
         if destination == graph.final:
@@ -177,9 +177,9 @@ class State:
         layer, place = divmod(destination, len(QKV) * graph.n_head + 1)
         kind, head = divmod(place, graph.n_head)
         if kind == len(QKV):
-            return reach[graph.mlp(layer)]
+            return int(reach[graph.mlp(layer)])
         group = next(group for group in self.groups[layer] if head in group)
-        at = max(reach[graph.head(layer, one)] for one in group)
+        at = max(int(reach[graph.head(layer, one)]) for one in group)
         return WHOLE if at and kind else at
 
     # Trials
@@ -198,8 +198,7 @@ class State:
         """Make a trial the current run.
 
         Args:
-            trials: of a pass, of this state or its twin in another dtype; None if nothing changes
-                but edges that have no say.
+            trials: of a pass; None if nothing changes but edges that have no say.
             chosen: which.
             gone: the edges that are removed with it.
         """
@@ -207,14 +206,25 @@ class State:
             self.kept[destination, source] = False
         if trials is not None:
             self.metric = trials.metric[chosen]
-            one = np.array([chosen])
-            dtype = self.reference.dtype
-            for source, versions in trials.written.items():
-                self.written[source] = versions.at(one)[0].to(dtype)
-            for destination, versions in trials.inputs.items():
-                self.inputs[destination] = versions.at(one)[0].to(dtype)
-            for destination, versions in trials.parts.items():
-                self.parts[destination] = versions.at(one)[0].to(dtype)
+            for source, versions in trials.changes.items():
+                if (version := versions.of[chosen]) >= 0:
+                    self.written[source] = self.written[source] + versions.each[version]
+            for pieces, found in ((self.inputs, trials.inputs), (self.parts, trials.parts)):
+                for destination, versions in found.items():
+                    if (version := versions.of[chosen]) >= 0:
+                        pieces[destination] = versions.each[version]
+        self._narrow()
+
+    def follow_(self, exact: "State", trials: Trials | None) -> None:
+        """Round again what `exact`, which this is the twin of, took from a pass."""
+        self.kept, self.metric = exact.kept.copy(), exact.metric
+        if trials is not None:
+            for source in trials.changes:
+                self.written[source] = exact.written[source].float()
+            for destination in trials.inputs:
+                self.inputs[destination] = exact.inputs[destination].float()
+            for destination in trials.parts:
+                self.parts[destination] = exact.parts[destination].float()
         self._narrow()
 
     def _narrow(self) -> None:
@@ -252,10 +262,12 @@ class _Pass:
         self.state = state
         self.graph = state.graph
         self.removed: dict[int, dict[int, Bools]] = {}
+        kept = np.repeat(state.kept[..., None], removed.shape[1], -1)
         for (source, destination), row in zip(edges, removed, strict=True):
             self.removed.setdefault(destination, {})[source] = row
-        self.n_trials = removed.shape[1]
-        self.out = Trials([])
+            kept[destination, source] &= ~row
+        self.alive: Bools = state.reach(kept) > DEAD  # (S, R)
+        self.out = Trials([state.metric] * removed.shape[1])
 
     def run(self) -> Trials:
         """Compute it."""
@@ -263,156 +275,159 @@ class _Pass:
         per_layer = len(QKV) * graph.n_head + 1
         for layer in range(min(self.removed) // per_layer, graph.n_layer):
             for group in self.state.groups[layer]:
-                if any(self.state.reached[graph.head(layer, head)] for head in group):
-                    self._attend(layer, group)
-            if self.state.reached[graph.mlp(layer)]:
-                self._mlp(layer)
-        self.out.metric = self._metric()
+                self._attend(layer, group)
+            self._mlp(layer)
+        self._measure()
         return self.out
 
     def _attend(self, layer: int, group: list[int]) -> None:
         graph, state = self.graph, self.state
+        sources = [graph.head(layer, head) for head in group]
         places = [[graph.head_input(layer, kind, head) for head in group] for kind in range(3)]
-        found = self._versions([place for kind in places for place in kind])
+        found = self._versions([place for of_kind in places for place in of_kind], sources)
         if found is None:
             return
         first, of = found
-        block = state.patched.transformer.blocks[layer]
-        attn = block.attn
+        block = state.patched.block(layer)
         for kind, of_kind in enumerate(places):
             for head, place in zip(group, of_kind, strict=True):
-                x = self._read(place, first, of)
-                if x is not None:
-                    read = attn.act_in(block.read_by_attention(x, state.beside_at(place)))
-                    part = head_part(attn, read, kind, head)
+                if self._touched(place):
+                    x = self._read(place, first, of)
+                    read = block.attn.act_in(block.read_by_attention(x, state.beside_at(place)))
+                    part = head_part(block.attn, read, kind, head)
                     self.out.parts[place] = Versions(part, of)
         q, k, v = (
-            self._side_by_side(site, of_kind, first)
-            for site, of_kind in zip(part_sites(attn), places, strict=True)
+            self._side_by_side(site, of_kind, len(first))
+            for site, of_kind in zip(part_sites(block.attn), places, strict=True)
         )
-        settings = attention_settings(attn, group)
-        if q.shape[-2] == k.shape[-2]:
-            y = causal_attention(q, k, v, **settings)
-        else:
-            y = attention_at(q, k, v, state.patched.contrast.at.repeat(len(first)), **settings)
-        for i, head in enumerate(group):
-            source = graph.head(layer, head)
-            at = state.reached[source]
-            if at:
-                own = y[:, i].unflatten(0, (len(first), -1))  # (U, N, T, K)
-                self._write(
-                    source, head_output(attn, state.cut(own) if at == LAST else own, head), of
-                )
+        y = attended(block.attn, q, k, v, group, state.patched.contrast.at.repeat(len(first)))
+        for own, head, source in zip(y.unbind(1), group, sources, strict=True):
+            if state.reached[source]:
+                own = own.view(len(first), -1, *own.shape[1:])  # (U, N, T, K)
+                own = self._seen(own, state.reached[source] == LAST)
+                self._write(source, head_output(block.attn, own, head), of)
 
-    def _side_by_side(self, site: Site, places: list[int], first: Ints) -> Tensor:
+    def _side_by_side(self, site: Site, places: list[int], count: int) -> Tensor:
         """Return (U*N, G, T, K) of a group's queries, keys or values, after AbsTopK."""
-        joined = torch.cat([self._part(place, first) for place in places], -1)
+        parts = [
+            self.out.parts[place].each
+            if place in self.out.parts
+            else self.state.parts[place].expand(count, -1, -1, -1)
+            for place in places
+        ]
+        joined = torch.cat(parts, -1)
         joined = joined if site.k is None else site(joined)
-        return joined.flatten(0, 1).unflatten(-1, (len(places), -1)).transpose(1, 2)
-
-    def _part(self, place: int, first: Ints) -> Tensor:
-        if place in self.out.parts:
-            return self.out.parts[place].at(first)
-        part = self.state.parts[place]
-        return part.expand(len(first), *part.shape)
+        return joined.view(
+            -1, *joined.shape[2:-1], len(places), joined.shape[-1] // len(places)
+        ).transpose(1, 2)
 
     def _mlp(self, layer: int) -> None:
-        place = self.graph.mlp_input(layer)
-        found = self._versions([place])
-        if found is None:
-            return
-        x = self._read(place, *found)
-        block = self.state.patched.transformer.blocks[layer]
-        read = block.read_by_mlp(x, self.state.beside_at(place))
-        self._write(self.graph.mlp(layer), block.mlp(read), found[1])
+        place, source = self.graph.mlp_input(layer), self.graph.mlp(layer)
+        found = self._versions([place], [source])
+        if found is not None:
+            block = self.state.patched.block(layer)
+            x = self._read(place, *found)
+            self._write(
+                source, block.mlp(block.read_by_mlp(x, self.state.beside_at(place))), found[1]
+            )
 
     def _write(self, source: int, value: Tensor, of: Ints) -> None:
-        self.out.written[source] = Versions(value - self.state.ablated[source], of)
+        value -= self.state.ablated[source] + self.state.written[source]
+        self.out.changes[source] = Versions(value, of)
 
-    def _metric(self) -> list[float]:
+    def _measure(self) -> None:
         state, graph = self.state, self.graph
-        found = self._versions([graph.final])
+        found = self._versions([graph.final], [])
         if found is None:
-            return [state.metric] * self.n_trials
-        x = self._read(graph.final, *found)
+            return
+        first, of = found
         transformer, last = state.patched.transformer, state.patched.contrast.last
-        normed = transformer.norm(x.squeeze(-2))  # (U, N, D)
+        normed = transformer.norm(self._read(graph.final, first, of).squeeze(-2))  # (U, N, D)
         at_once = max(1, _LOGITS // (len(last) * transformer.config.vocab_size))
-        measured = [
-            state.measure(transformer.logits_of(part, last)) for part in normed.split(at_once)
-        ]
-        each = torch.cat(measured).tolist()
-        return [each[version] for version in found[1]]
+        each: list[float] = []
+        for part in normed.split(at_once):
+            each += state.measure(transformer.logits_of(part, last)).tolist()
+        self.out.metric = [each[one] if one >= 0 else state.metric for one in of]
 
     def _touched(self, place: int) -> list[int]:
         """Return the sources whose share in what a destination reads a trial changes."""
-        kept = self.state.kept[place]
-        removed = self.removed.get(place, {})
-        return sorted(s for s in {*self.out.written, *removed} if kept[s])
+        kept, removed = self.state.kept[place], self.removed.get(place, {})
+        return sorted(s for s in {*self.out.changes, *removed} if kept[s])
 
-    def _versions(self, places: list[int]) -> tuple[Ints, Ints] | None:
-        """Return a trial for each version of what destinations read, and each trial's version."""
-        rows = []
+    def _versions(self, places: list[int], sources: list[int]) -> tuple[Ints, Ints] | None:
+        """Return a trial for each version of what destinations read, and each trial's version.
+
+        None if no trial changes it, or only where the output does not depend on `sources`, which
+        read it.
+        """
+        n_trials, rows = self.alive.shape[1], []
         for place in places:
+            removed = self.removed.get(place, {})
             for source in self._touched(place):
-                row = self.removed.get(place, {}).get(source)
-                if row is not None:
-                    rows.append(row.astype(np.int64))
-                if source in self.out.written:
-                    rows.append(self.out.written[source].of)
+                changes = self.out.changes.get(source)
+                version = np.full(n_trials, -1) if changes is None else changes.of
+                rows.append(np.where(removed.get(source, False), -2, version))
         if not rows:
             return None
-        _, first, of = np.unique(np.stack(rows), axis=1, return_index=True, return_inverse=True)
-        return first, of.reshape(-1)
-
-    def _read(self, place: int, first: Ints, of: Ints) -> Tensor | None:
-        """Return what a destination reads, (U, N, T, D), and keep it; None if nothing changes."""
-        touched = self._touched(place)
-        if not touched:
+        key = np.stack(rows)
+        if sources:
+            key[:, ~self.alive[sources].any(0)] = -1
+        changed = (key != -1).any(0)
+        if not changed.any():
             return None
+        _, first, inverse = np.unique(
+            key[:, changed], axis=1, return_index=True, return_inverse=True
+        )
+        of = np.full(key.shape[1], -1)
+        of[changed] = inverse.reshape(-1)
+        return changed.nonzero()[0][first], of
+
+    def _read(self, place: int, first: Ints, of: Ints) -> Tensor:
+        """Return what a destination reads in these trials, (U, N, T, D), and keep it."""
         state = self.state
-        base = state.inputs[place]
-        removed = {
-            source: torch.from_numpy(row[first]).to(base.device)
-            for source, row in self.removed.get(place, {}).items()
-        }
-        cut = state.read_at[place] == LAST
-        x = base.repeat(len(first), 1, 1, 1)
-        plain = [source for source in touched if source not in state.folded]
-        gone = [source for source in plain if source not in self.out.written]
-        if gone:
-            away = torch.stack([removed[source] for source in gone], 1).to(base.dtype)  # (U, k)
-            written = torch.stack([self._seen(state.written[source], cut) for source in gone])
-            x.flatten(1).addmm_(away, written.flatten(1), alpha=-1)
-        for source in plain:
-            if source in self.out.written:
-                x += self._share(source, first, removed, cut)
-                x -= self._seen(state.written[source], cut)
-        for layer in sorted({state.folded[source] for source in touched if source in state.folded}):
-            x += self._folded(place, layer, first, removed, cut)
+        touched = self._touched(place)
+        x = state.inputs[place].repeat(len(first), 1, 1, 1)
+        self._add_changes_(x, place, [s for s in touched if s not in state.folded], first)
+        for layer in sorted({state.folded[s] for s in touched if s in state.folded}):
+            x += self._folded(place, layer, touched, first)
         self.out.inputs[place] = Versions(x, of)
         return x
 
-    def _share(self, source: int, first: Ints, removed: dict[int, Tensor], cut: bool) -> Tensor:
-        """Return what a kept source's edge brings beside its ablated value, (U or 1, N, T, D)."""
-        if source in self.out.written:
-            value = self._seen(self.out.written[source].at(first), cut)
-        else:
-            value = self._seen(self.state.written[source], cut).unsqueeze(0)
-        return value * ~removed[source].view(-1, 1, 1, 1) if source in removed else value
+    def _add_changes_(self, x: Tensor, place: int, sources: list[int], first: Ints) -> None:
+        """Add to (U, N, T, D) what these trials change in the sum of some sources' shares."""
+        state, cut = self.state, self.state.read_at[place] == LAST
+        removed = {s: row[first] for s, row in self.removed.get(place, {}).items()}
+        gone = [source for source in sources if source in removed]
+        if gone:
+            away = torch.from_numpy(np.stack([removed[s] for s in gone], 1)).to(x)  # (U, k)
+            written = torch.stack([self._seen(state.written[s], cut) for s in gone])
+            x.flatten(1).addmm_(away, written.flatten(1), alpha=-1)
+        for source in sources:
+            if source in self.out.changes:
+                versions = self.out.changes[source]
+                of = versions.of[first]
+                rows = (of >= 0) & ~removed.get(source, np.zeros_like(of, bool))
+                self._add_(x, rows, self._seen(versions.each, cut), of[rows])
 
-    def _folded(
-        self, place: int, layer: int, first: Ints, removed: dict[int, Tensor], cut: bool
-    ) -> Tensor:
-        """Return by how much a layer's heads change what is read where AbsTopK acts on their sum."""
-        state = self.state
+    @staticmethod
+    def _add_(x: Tensor, rows: Bools, each: Tensor, of: Ints) -> None:
+        """Add versions to the rows of (U, N, T, D) that have them, without a copy if need be."""
+        if rows.all() and len(of) == len(each) and (np.diff(of) == 1).all():
+            x += each
+        elif rows.any():
+            places = torch.from_numpy(rows.nonzero()[0]).to(x.device)
+            x.index_add_(0, places, each[torch.from_numpy(of).to(x.device)])
+
+    def _folded(self, place: int, layer: int, touched: list[int], first: Ints) -> Tensor:
+        """Return what changes of a layer's heads, (U, N, T, D), where AbsTopK acts on their sum."""
+        state, cut = self.state, self.state.read_at[place] == LAST
         heads = range(self.graph.head(layer, 0), self.graph.mlp(layer))
         before = torch.stack([self._seen(state.patched.ablated[h], cut) for h in heads]).sum(0)
-        after = before
         for head in heads:
             if state.kept[place, head]:
-                after = after + self._share(head, first, removed, cut)
                 before = before + self._seen(state.written[head], cut)
+        after = before.repeat(len(first), 1, 1, 1)
+        self._add_changes_(after, place, [head for head in heads if head in touched], first)
         return state.patched.view(layer, after) - state.patched.view(layer, before)
 
     def _seen(self, value: Tensor, cut: bool) -> Tensor:
