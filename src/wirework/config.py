@@ -485,6 +485,12 @@ class AcdcConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of which pairs are taken."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.tau or len(set(self.tau)) < len(self.tau):
+            raise ValueError(f"give at least one tau and each tau once, got {self.tau}")
+        return self
+
 
 class FrontierConfig(Config):
     """Circuit size against capability: the models that are trained and pruned (Figs. 2, 3, 10, 33).

@@ -43,6 +43,7 @@ class Patched:
     transformer: Transformer
     contrast: Contrast
     graph: Graph
+    ablation: PathAblation
     ablated: list[Tensor]
     """(N, T, D) of each source."""
 
@@ -66,7 +67,7 @@ class Patched:
         exact = copied(transformer, torch.float64)
         graph = Graph(exact.config.n_layer, exact.config.n_head)
         none = [torch.zeros(1, dtype=torch.float64, device=contrast.at.device)] * len(graph.sources)
-        plain = cls(exact, contrast, graph, none)
+        plain = cls(exact, contrast, graph, ablation, none)
         with torch.no_grad():
             corrupted = plain.run(tokens=contrast.corrupted).values
             if ablation == "zero":
@@ -76,7 +77,7 @@ class Patched:
                 ablated = plain._means(clean, corrupted)
             else:
                 ablated = corrupted
-        return cls(exact, contrast, graph, ablated)
+        return cls(exact, contrast, graph, ablation, ablated)
 
     def run(
         self,

@@ -85,15 +85,17 @@ class _Judge:
     """Tells what a pass decides: in float32 where that is clear, in float64 where it is close.
 
     The current run is kept in float64, its twin in float32 is rounded from it. The trial that
-    becomes the current run is always measured in both, so that how far they are apart is known. A
-    model with AbsTopK has no twin: rounding may change which entries are kept.
+    becomes the current run is always measured in both, so that how far they are apart is known.
+    There is no twin where rounding may count for more: AbsTopK may keep other entries, and with
+    zero ablation a norm may divide by next to nothing.
     """
 
     def __init__(self, exact: State, tau: float, guessed: dict[Edge, float]) -> None:
         self.exact = exact
         config = exact.patched.transformer.config
-        whole = all(config.site_k(kind) is None for kind in config.act_sites)
-        self.quick = exact.in_float32() if whole else None
+        smooth = all(config.site_k(kind) is None for kind in config.act_sites)
+        harmless = smooth and exact.patched.ablation != "zero"
+        self.quick = exact.in_float32() if harmless else None
         self.tau = tau
         self.margin = CLOSE
         self.guessed = guessed
