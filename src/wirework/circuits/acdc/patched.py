@@ -108,7 +108,7 @@ class Patched:
             x = sums.read(first, len(QKV) * heads)  # (3H, N, T, D)
             read = block.attn.act_in(block.read_by_attention(x, beside))
             q, k, v = (
-                _side_by_side(
+                side_by_side(
                     site,
                     [head_part(block.attn, read[kind * heads + h], kind, h) for h in range(heads)],
                 )
@@ -127,6 +127,15 @@ class Patched:
         """Return the same in another dtype."""
         ablated = [value.to(dtype) for value in self.ablated]
         return replace(self, transformer=copied(self.transformer, dtype), ablated=ablated)
+
+    def first_change(self) -> int:
+        """Return the first token that removing edges can change in any prompt."""
+        if self.ablation != "corrupted":
+            return 0
+        differs = self.contrast.clean != self.contrast.corrupted
+        places = torch.arange(differs.shape[1], device=differs.device)
+        first = torch.where(differs, places, differs.shape[1]).amin(1)
+        return int(torch.minimum(first, self.contrast.at).min())
 
     def block(self, layer: int) -> Block:
         """Return a layer's block."""
@@ -229,10 +238,11 @@ def attended(
     return causal_attention(q, k, v, sink=sink, scale=attn.scale, window=attn.window)
 
 
-def _side_by_side(site: Site, heads: list[Tensor]) -> Tensor:
-    """Return (N, H, T, K) of all heads, (N, T, K) each, after AbsTopK over all of them together."""
-    joined: Tensor = site(torch.cat(heads, -1))
-    return joined.view(*joined.shape[:2], len(heads), -1).transpose(1, 2)
+def side_by_side(site: Site, heads: list[Tensor]) -> Tensor:
+    """Return (N, G, T, K) of some heads, (N, T, K) each, after AbsTopK, if any, over all heads."""
+    joined = torch.cat(heads, -1)
+    joined = joined if site.k is None else site(joined)
+    return joined.view(*joined.shape[:2], len(heads), heads[0].shape[-1]).transpose(1, 2)
 
 
 def refuse_curved_stream(transformer: Transformer) -> None:

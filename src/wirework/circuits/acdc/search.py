@@ -188,7 +188,7 @@ class _Measured:
 def _plan(state: State, order: list[Edge], length: int, judge: _Judge) -> _Plan:
     """Take as many of the next edges as one pass should carry."""
     kept, reached, changed = state.kept.copy(), state.reached, False
-    n_prompts, n_tokens = state.patched.contrast.clean.shape
+    n_prompts, n_tokens = state.inputs[0].shape[:2]
     edges: list[Edge] = []
     tested: list[Edge] = []
     widest = 1

@@ -3,7 +3,8 @@
 A pass tries many removals at once. Only what reads something changed is computed, and of every
 piece only its distinct versions: a head whose inputs two trials change alike is computed once for
 both. A source that has no path to the output is never computed, and one that only the last tokens'
-outcome depends on is computed at these alone.
+outcome depends on is computed at these alone. Tokens before the first that corruption changes are
+what they are in every run and are left out: T counts those from there on.
 Shapes: R trials, U versions of a piece, N prompts, T tokens (1 where only the last counts),
 D d_model, G heads of a group, K channels of a head.
 """
@@ -24,9 +25,9 @@ from wirework.circuits.acdc.patched import (
     head_output,
     head_part,
     part_sites,
+    side_by_side,
 )
 from wirework.config import PathMetric
-from wirework.nn import Site
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -77,7 +78,9 @@ class State:
         self.kept: Bools = np.zeros((len(graph.destinations), len(graph.sources)), bool)
         for source, destination in graph.edges:
             self.kept[destination, source] = True
-        self.beside = patched.transformer.entry(patched.contrast.clean)[1]
+        self.start = patched.first_change()
+        beside = patched.transformer.entry(patched.contrast.clean)[1]
+        self.beside = None if beside is None else beside[:, self.start :]
         self.groups = [self._groups(layer) for layer in range(graph.n_layer)]
         self.folded = self._folded()
         self._fill()
@@ -89,25 +92,34 @@ class State:
         clean = self.patched.run()
         self.reference = clean.logits
         self.metric = float(self.measure(clean.logits))
-        both = zip(clean.values, self.patched.ablated, strict=True)
-        self.written = [value - ablated for value, ablated in both]
-        self.ablated = list(self.patched.ablated)
+        self.ablated = [value[:, self.start :] for value in self.patched.ablated]
+        both = zip(clean.values, self.ablated, strict=True)
+        self.written = [value[:, self.start :] - ablated for value, ablated in both]
         self.inputs: list[Tensor] = []
         self.parts: dict[int, Tensor] = {}
-        x = clean.values[0]
+        self.past: dict[tuple[int, int], list[Tensor]] = {}
+        x, beside = clean.values[0], self.patched.transformer.entry(self.patched.contrast.clean)[1]
         for layer in range(graph.n_layer):
             block = self.patched.block(layer)
-            self.inputs += [x] * (len(QKV) * graph.n_head)
-            read = block.attn.act_in(block.read_by_attention(x, self.beside))
-            for kind in range(len(QKV)):
-                for head in range(graph.n_head):
+            self.inputs += [x[:, self.start :]] * (len(QKV) * graph.n_head)
+            read = block.attn.act_in(block.read_by_attention(x, beside))
+            heads = range(graph.n_head)
+            parts = [[head_part(block.attn, read, kind, h) for h in heads] for kind in range(3)]
+            for kind, of_kind in enumerate(parts):
+                for head, part in enumerate(of_kind):
                     place = graph.head_input(layer, kind, head)
-                    self.parts[place] = head_part(block.attn, read, kind, head)
-            heads = clean.values[graph.head(layer, 0) : graph.mlp(layer)]
-            x = x + self.patched.view(layer, torch.stack(heads).sum(0))
-            self.inputs.append(x)
+                    self.parts[place] = part[:, self.start :]
+            for group in self.groups[layer]:
+                self.past[layer, group[0]] = [
+                    side_by_side(site, [part[:, : self.start] for part in of_group])
+                    for site, of_kind in zip(part_sites(block.attn)[1:], parts[1:], strict=True)
+                    for of_group in [[of_kind[head] for head in group]]
+                ]
+            heads_sum = torch.stack(clean.values[graph.head(layer, 0) : graph.mlp(layer)]).sum(0)
+            x = x + self.patched.view(layer, heads_sum)
+            self.inputs.append(x[:, self.start :])
             x = x + clean.values[graph.mlp(layer)]
-        self.inputs.append(x)
+        self.inputs.append(x[:, self.start :])
 
     def in_float32(self) -> "State":
         """Return a copy in float32."""
@@ -119,6 +131,7 @@ class State:
         quick.written = [value.float() for value in self.written]
         quick.ablated = [value.float() for value in self.ablated]
         quick.inputs = [value.float() for value in self.inputs]
+        quick.past = {key: [part.float() for part in both] for key, both in self.past.items()}
         quick.parts = {place: value.float() for place, value in self.parts.items()}
         return quick
 
@@ -245,7 +258,7 @@ class State:
         """Return (..., N, 1, D), the last tokens of (..., N, T, D); what is cut already stays."""
         if x.shape[-2] == 1:
             return x
-        at = self.patched.contrast.at
+        at = self.patched.contrast.at - self.start
         return x[..., torch.arange(len(at), device=at.device), at, :].unsqueeze(-2)
 
     def beside_at(self, destination: int) -> Tensor | None:
@@ -297,29 +310,37 @@ class _Pass:
                     part = head_part(block.attn, read, kind, head)
                     self.out.parts[place] = Versions(part, of)
         q, k, v = (
-            self._side_by_side(site, of_kind, len(first))
+            side_by_side(site, self._parts(of_kind, len(first)))
             for site, of_kind in zip(part_sites(block.attn), places, strict=True)
         )
-        y = attended(block.attn, q, k, v, group, state.patched.contrast.at.repeat(len(first)))
+        y = self._attended(layer, group, q, k, v)
         for own, head, source in zip(y.unbind(1), group, sources, strict=True):
             if state.reached[source]:
                 own = own.view(len(first), -1, *own.shape[1:])  # (U, N, T, K)
                 own = self._seen(own, state.reached[source] == LAST)
                 self._write(source, head_output(block.attn, own, head), of)
 
-    def _side_by_side(self, site: Site, places: list[int], count: int) -> Tensor:
-        """Return (U*N, G, T, K) of a group's queries, keys or values, after AbsTopK."""
-        parts = [
-            self.out.parts[place].each
+    def _parts(self, places: list[int], count: int) -> list[Tensor]:
+        """Return (U*N, T, K) for each of some destinations of one kind."""
+        return [
+            self.out.parts[place].each.flatten(0, 1)
             if place in self.out.parts
-            else self.state.parts[place].expand(count, -1, -1, -1)
+            else self.state.parts[place].repeat(count, 1, 1)
             for place in places
         ]
-        joined = torch.cat(parts, -1)
-        joined = joined if site.k is None else site(joined)
-        return joined.view(
-            -1, *joined.shape[2:-1], len(places), joined.shape[-1] // len(places)
-        ).transpose(1, 2)
+
+    def _attended(self, layer: int, group: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return a group's outputs, (U*N, G, T, K), with keys and values of the tokens before."""
+        state = self.state
+        at, start = state.patched.contrast.at, state.start
+        count = len(q) // len(at)
+        past = (part.repeat(count, 1, 1, 1) for part in state.past[layer, group[0]])
+        k, v = (torch.cat(both, -2) for both in zip(past, (k, v), strict=True))
+        whole = start and q.shape[-2] == k.shape[-2] - start
+        if whole:  # queries of the tokens before, whose outcome is cut off again
+            q = torch.nn.functional.pad(q, (0, 0, start, 0))
+        y = attended(state.patched.block(layer).attn, q, k, v, group, at.repeat(count))
+        return y[..., start:, :] if whole else y
 
     def _mlp(self, layer: int) -> None:
         place, source = self.graph.mlp_input(layer), self.graph.mlp(layer)
@@ -422,7 +443,8 @@ class _Pass:
         """Return what changes of a layer's heads, (U, N, T, D), where AbsTopK acts on their sum."""
         state, cut = self.state, self.state.read_at[place] == LAST
         heads = range(self.graph.head(layer, 0), self.graph.mlp(layer))
-        before = torch.stack([self._seen(state.patched.ablated[h], cut) for h in heads]).sum(0)
+        ablated = [state.patched.ablated[head][:, state.start :] for head in heads]
+        before = self._seen(torch.stack(ablated).sum(0), cut)
         for head in heads:
             if state.kept[place, head]:
                 before = before + self._seen(state.written[head], cut)
