@@ -17,8 +17,8 @@ from wirework.nn import Transformer
 
 WIREWORK = Path(sys.executable).with_name("wirework")
 VERBS = [
-    "train", "tasks", "prune", "validate", "attack", "explain", "sae", "view", "export", "convert",
-    "study", "demo", "doctor",
+    "acdc", "train", "tasks", "prune", "validate", "attack", "explain", "sae", "view", "export",
+    "convert", "study", "demo", "doctor",
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
@@ -113,6 +113,35 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     assert not page.exists()
     refuses("convert", "openai", tmp_path, tmp_path / "out", says="beeg_config.json")
     refuses("convert", "self-ablating", tmp_path, tmp_path / "out", says="expected one .pt file")
+
+
+def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Path, tmp_path: Path):
+    words = ["acdc", model_folder, "single_double_quote", "--pairs", "4", "--out", tmp_path / "c"]
+    result = run(*words, "--tau", "1e-7", "--tau", "0.1", "--json")
+    assert result.returncode == 0, result.stderr
+    first, second = json.loads(result.stdout)["acdc"]
+    assert (first["tau"], second["tau"], second["n_path_edges"]) == (1e-7, 0.1, 0)
+    assert 0 < first["n_path_edges"] <= first["of"] == second["of"]
+    saved = json.loads((tmp_path / "c" / "tau-1e-07" / "circuit.json").read_text())
+    assert saved["n_path_edges"] == first["n_path_edges"]
+    refuses("view", tmp_path / "c" / "tau-0.1", says="the page draws circuits of nodes")
+    refuses("validate", tmp_path / "c" / "tau-0.1", says="it has no nodes to ablate")
+
+
+def test_acdc_refuses_what_it_cannot_use_in_one_line(model_folder: Path, tmp_path: Path):
+    words = ["acdc", model_folder, "single_double_quote"]
+    order = tmp_path / "order.txt"
+    order.write_text("embed -> final_resid\n")
+    refuses(*words, "--order", order, says="an order has all")
+    refuses(*words, "--order", tmp_path / "none.txt", says="none.txt")
+    refuses(*words, "--tau", "0", says="tau")
+    refuses(*words, "--tau", "0.1", "--tau", "0.1", says="each tau once")
+    refuses(*words, "--metric", "kll", says="metric")
+    refuses(*words, "--out", tmp_path, says="exists and is not a circuit: not overwritten")
+    pairs = tmp_path / "pairs.jsonl"
+    pair = {"prompts": ["a = 1\nb = ", "b = "], "answers": ["1", "2"]}
+    pairs.write_text(json.dumps(pair))
+    refuses("acdc", model_folder, pairs, says="need prompts of equal length")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

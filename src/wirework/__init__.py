@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from wirework import interop as interop
     from wirework.circuits import Circuit as Circuit
+    from wirework.circuits.acdc.acdc import acdc as acdc
     from wirework.circuits.prune import prune as prune
     from wirework.circuits.scores import attribute as attribute
     from wirework.circuits.validate import validate as validate
@@ -44,6 +45,7 @@ _HOMES = {
     "Tokenizer": "wirework.data",
     "TrainConfig": "wirework.config",
     "Transformer": "wirework.nn",
+    "acdc": "wirework.circuits",
     "attribute": "wirework.circuits",
     "load": "wirework.model",
     "prune": "wirework.circuits",
@@ -64,6 +66,7 @@ __all__ = [
     "Tokenizer",
     "TrainConfig",
     "Transformer",
+    "acdc",
     "attribute",
     "interop",
     "load",

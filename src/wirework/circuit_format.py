@@ -6,11 +6,11 @@ so that the format can grow.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from wirework.config import NODE_KINDS
+from wirework.config import NODE_KINDS, PathAblation, PathMetric
 from wirework.errors import InputError
 
 FORMAT = "wirework-circuit"
@@ -113,6 +113,37 @@ class IoEdge(Part):
         return self
 
 
+class PathEdge(Part):
+    """A link of the head-level graph: what `source` writes, as `target` reads it (ACDC).
+
+    `effect` is by how much the metric grew when it was tried without.
+    """
+
+    source: str
+    target: str
+    effect: float | None = None
+
+
+class PatchingPart(Part):
+    """What the path edges of a head-level circuit were judged by, and what they come to.
+
+    Everything but `tau` is of the patched run on the prompts that judged them: all path edges but
+    the circuit's own bring what `ablation` says. `n_all` counts the path edges of the whole model.
+    """
+
+    metric: PathMetric
+    ablation: PathAblation
+    both: bool
+    tau: float | None
+    n_all: Index
+    value: float
+    kl: float
+    logit_difference: float
+    accuracy: Share
+    model_logit_difference: float
+    model_accuracy: Share
+
+
 class Examples(Part):
     """Prompts as tokens; of each, the right and the wrong answer and the circuit's difference."""
 
@@ -151,6 +182,12 @@ class Document(Part):
     provenance: Provenance
     share_runs: Annotated[int, Field(ge=1)] | None = None
     """How many searches the shares of nodes and edges are of; None where none was repeated."""
+    level: Literal["node", "head"] = "node"
+    """What it is made of: nodes and edges, or path edges between heads and MLPs (ACDC)."""
+    path_edges: tuple[PathEdge, ...] = ()
+    """In the order in which they were tested."""
+    patching: PatchingPart | None = None
+    """Of a head-level circuit, whose `target_loss` is its own loss: it was asked for none."""
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -170,6 +207,7 @@ class Document(Part):
         shares = [node.share for node in self.nodes] + [edge.share for edge in self.edges]
         if shares.count(None) < len(shares) and self.share_runs is None:
             raise ValueError("there are shares of searches, but share_runs is missing")
+        self._check_level()
         n_prompts = len(self.examples.prompts)
         for name in ("answers", "logit_diff"):
             listed = len(getattr(self.examples, name))
@@ -177,9 +215,26 @@ class Document(Part):
                 raise ValueError(f"{n_prompts} example prompts, but {listed} {name}")
         return self
 
+    def _check_level(self) -> None:
+        """Check that there are parts of one level only."""
+        paths = [(edge.source, edge.target) for edge in self.path_edges]
+        if len(set(paths)) < len(paths):
+            raise ValueError("path edges must be there once each")
+        if self.level == "head" and (self.nodes or self.patching is None):
+            raise ValueError("a head-level circuit has `patching`, and path edges for nodes")
+        if self.level == "node" and (paths or self.patching is not None):
+            raise ValueError("path edges are of head-level circuits only")
+
+    def _counted(self) -> tuple[str, ...]:
+        """Return the lists whose lengths stand in the file too."""
+        counted = ("nodes", "edges", "io_edges")
+        return counted if self.level == "node" else (*counted, "path_edges")
+
     def to_json(self) -> dict[str, Any]:
         """Return what circuit.json holds."""
         values = self.model_dump(mode="json")
+        if self.level == "node":
+            del values["level"], values["path_edges"], values["patching"]
         if values["share_runs"] is None:
             del values["share_runs"]
         for part in (*values["nodes"], *values["edges"]):
@@ -188,7 +243,7 @@ class Document(Part):
         for edge in values["io_edges"]:
             for key in [key for key, value in edge.items() if value is None]:
                 del edge[key]
-        counts = {f"n_{name}": len(values[name]) for name in _COUNTED}
+        counts = {f"n_{name}": len(values[name]) for name in self._counted()}
         return {"format": FORMAT, "version": VERSION, **values, **counts}
 
     @classmethod
@@ -215,7 +270,7 @@ class Document(Part):
             place = ".".join(map(str, problem["loc"]))
             what = problem["msg"].removeprefix("Value error, ")
             raise InputError(": ".join(part for part in (where, place, what) if part)) from None
-        for name in _COUNTED:
+        for name in document._counted():
             listed, said = len(getattr(document, name)), values.get(f"n_{name}")
             if listed != said:
                 raise InputError(f"{where}: n_{name} is {said}, but {listed} {name} are listed")
@@ -242,6 +297,3 @@ def _order(site: str) -> tuple[int, int]:
 
 def _rising(places: Sequence[tuple[int, ...]]) -> bool:
     return all(one < other for one, other in pairwise(places))
-
-
-_COUNTED = ("nodes", "edges", "io_edges")

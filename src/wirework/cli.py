@@ -24,6 +24,11 @@ SHIPPED = {"study frontier": Path(__file__).parent / "recipes" / "frontier.yaml"
 
 # What each verb does and an example of it; its arguments are those of its function in `verbs.py`.
 MENU = {
+    "acdc": (
+        "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"
+        "Several --tau make a sweep. KL and losses are in nats.",
+        "runs/demo single_double_quote --tau 0.01 --out circuits/quote-paths",
+    ),
     "attack": (
         "Find inputs that break a circuit's whole model, by reading the circuit (Gao et al. 2025, "
         "Fig. 8).",
@@ -187,6 +192,7 @@ def _options(verb: str) -> set[str]:
 def _owners() -> "dict[str, type[Config]]":
     """Return each verb's class of settings, for the verbs that have one."""
     from wirework.config import (
+        AcdcConfig,
         ExplainConfig,
         FrontierConfig,
         PruneConfig,
@@ -195,6 +201,7 @@ def _owners() -> "dict[str, type[Config]]":
     )
 
     return {
+        "acdc": AcdcConfig,
         "train": TrainConfig,
         "explain": ExplainConfig,
         "prune": PruneConfig,

@@ -484,6 +484,44 @@ class PruneConfig(Config):
     """Seed of mask noise, of the search and of which pairs train, judge and are held out."""
 
 
+PathMetric = Literal["kl", "logit_difference", "task_loss"]
+"""What the removal of a path edge may cost; each is counted so that less is better."""
+
+PathAblation = Literal["corrupted", "zero", "mean"]
+"""What a removed path edge brings of its source."""
+
+
+class AcdcConfig(Config):
+    """Automatic circuit discovery on the head-level graph (Conmy et al. 2023, arXiv 2304.14997)."""
+
+    tau: tuple[Annotated[float, Field(gt=0)], ...] = (0.01,)
+    """A path edge is removed when the metric grows by less than this; several make a sweep. The
+    self-ablation paper has 0.01."""
+    metric: PathMetric = "kl"
+    """`kl`: nats between the clean model's next-token distribution and the patched one's at each
+    prompt's last token, mean over prompts; `logit_difference`: minus the mean of right minus wrong
+    logit; `task_loss`: nats, mean cross-entropy between the two answers."""
+    ablation: PathAblation = "corrupted"
+    """What a removed path edge brings: its source's value on the pair's other prompt, nothing, or
+    its source's mean over all tokens of all prompts."""
+    both: bool = False
+    """Take each prompt of a pair as the clean one, the other as the corrupted one; by itself only
+    the first is clean."""
+    pairs: Count = 16
+    """Pairs of the task to run on."""
+    order: Path | None = None
+    """A file with all path edges in the order in which to test them, `SOURCE -> TARGET` a line;
+    None: from the last to the first (docs/acdc.md)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of which pairs are taken."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.tau or len(set(self.tau)) < len(self.tau):
+            raise ValueError(f"give at least one tau and each tau once, got {self.tau}")
+        return self
+
+
 class FrontierConfig(Config):
     """Circuit size against capability: the models that are trained and pruned (Figs. 2, 3, 10, 33).
 

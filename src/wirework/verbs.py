@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from wirework.config import (
+    AcdcConfig,
     DataConfig,
     ExplainConfig,
     FrontierConfig,
@@ -150,6 +151,36 @@ def prune(
     else:
         show("circuit", values, json)
         _print_report(report)
+
+
+def acdc(
+    model: Path,
+    task: str,
+    /,
+    *,
+    settings: Annotated[AcdcConfig, Settings] = AcdcConfig(),
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Find path edges for each tau and print how many stay and what they come to.
+
+    Args:
+        model: Model or run folder.
+        task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
+        out: Folder to write the circuit to; with several --tau, of a folder `tau-X` for each.
+    """
+    from wirework.circuits import acdc_sweep, check_place, sweep_row
+    from wirework.model import load
+
+    places = [] if out is None else [out]
+    if out is not None and len(settings.tau) > 1:
+        places = [out / f"tau-{tau:g}" for tau in settings.tau]
+    for place in places:
+        check_place(place)
+    circuits = acdc_sweep(load(model), _task(task), settings)
+    for circuit, place in zip(circuits, places, strict=False):
+        circuit.save(place)
+    show_rows("acdc", [sweep_row(circuit) for circuit in circuits], json)
 
 
 def validate(

@@ -1,7 +1,8 @@
 """Nodes, edges, `Circuit`; finding and checking them."""
 
-from wirework.circuit_format import Edge, IoEdge, Losses, Node
+from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.ablation import Ablation
+from wirework.circuits.acdc import PathScores, acdc, acdc_sweep, edge_attribution, sweep_row
 from wirework.circuits.assemble import Finding, assemble, measure
 from wirework.circuits.atp_star import atp_star
 from wirework.circuits.attribution import attribution, integrated_gradients, random_order
@@ -34,8 +35,12 @@ __all__ = [
     "MaskSettings",
     "Node",
     "NodeSpace",
+    "PathEdge",
+    "PathScores",
     "Scores",
     "Wiring",
+    "acdc",
+    "acdc_sweep",
     "assemble",
     "atp_star",
     "attribute",
@@ -46,6 +51,7 @@ __all__ = [
     "check_place",
     "clean_up",
     "discretise",
+    "edge_attribution",
     "find_distractors",
     "find_edges",
     "find_io_edges",
@@ -61,6 +67,7 @@ __all__ = [
     "random_order",
     "save_means",
     "score_nodes",
+    "sweep_row",
     "training_windows",
     "validate",
 ]

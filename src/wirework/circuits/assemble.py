@@ -84,16 +84,8 @@ def assemble(model: "Model", whole: Task, judge: Task, found: Finding) -> Circui
     answers = {t: tokenizer.token(t) for t in sorted(set(rows.answers.flatten().tolist()))}
     shown = rows.select(torch.arange(min(rows.n_pairs, _EXAMPLE_PAIRS)))
     document = Document(
-        model=_model_part(model),
-        task=TaskPart(
-            name=whole.name,
-            answers=whole.answers,
-            n_pairs=rows.n_pairs,
-            path=whole.path,
-            seed=whole.seed,
-            n_all=len(whole.pairs),
-            fingerprint=fingerprint(whole),
-        ),
+        model=model_part(model),
+        task=task_part(whole, rows.n_pairs),
         target_loss=found.target,
         reached=found.reached,
         losses=Losses(**plain, circuit_calibrated=calibrated_loss(gaps, calibration)),
@@ -101,7 +93,7 @@ def assemble(model: "Model", whole: Task, judge: Task, found: Finding) -> Circui
         nodes=_nodes(wiring, found.score),
         edges=_edges(wiring, found.gates),
         io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
-        examples=_examples(tokenizer, shown, gaps),
+        examples=shown_examples(tokenizer, shown, gaps),
         provenance=Provenance(
             finder=found.finder,
             settings=dict(found.settings),
@@ -135,7 +127,21 @@ def measure(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
     return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
 
 
-def _model_part(model: "Model") -> ModelPart:
+def task_part(whole: Task, n_pairs: int) -> TaskPart:
+    """Describe a task as it was loaded, and how many of its pairs judged a circuit."""
+    return TaskPart(
+        name=whole.name,
+        answers=whole.answers,
+        n_pairs=n_pairs,
+        path=whole.path,
+        seed=whole.seed,
+        n_all=len(whole.pairs),
+        fingerprint=fingerprint(whole),
+    )
+
+
+def model_part(model: "Model") -> ModelPart:
+    """Describe a model."""
     config = model.config
     n_weights, n_nonzero = model.transformer.weight_counts()
     return ModelPart(
@@ -173,7 +179,8 @@ def _prompt_tokens(rows: Encoded) -> list[int]:
     return sorted(set(rows.tokens[inside].tolist()))
 
 
-def _examples(tokenizer: "Tokenizer", shown: Encoded, gaps: Tensor) -> Examples:
+def shown_examples(tokenizer: "Tokenizer", shown: Encoded, gaps: Tensor) -> Examples:
+    """Return prompts as tokens, with the logit differences (N,) of a circuit on them."""
     ends = (shown.at + 1).tolist()
     prompts = [row[:end] for row, end in zip(shown.tokens.tolist(), ends, strict=True)]
     return Examples(

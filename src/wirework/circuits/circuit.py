@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wirework import files
-from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node
+from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.means import check_means
 from wirework.circuits.wiring import Wiring
@@ -71,13 +71,23 @@ class Circuit:
         return len(self.io_edges)
 
     @property
+    def path_edges(self) -> tuple[PathEdge, ...]:
+        """The kept links between heads and MLPs of a head-level circuit (ACDC); else none."""
+        return self.document.path_edges
+
+    @property
+    def n_path_edges(self) -> int:
+        """How many of them are kept; never to be compared with `n_edges`."""
+        return len(self.path_edges)
+
+    @property
     def losses(self) -> Losses:
         """Task losses in nats, of the circuit and beside it."""
         return self.document.losses
 
     @property
     def task_loss(self) -> float:
-        """Task loss in nats with everything outside the circuit mean-ablated, uncalibrated."""
+        """Task loss in nats with everything outside the circuit ablated, uncalibrated."""
         return self.losses.circuit
 
     @property
@@ -85,17 +95,31 @@ class Circuit:
         """Whether the search met its target loss; false only of one that went on `anyway`."""
         return self.document.reached
 
-    def ablation(self, model: "Model") -> tuple[Ablation, Tensor]:
-        """Return the model ready for ablation and the circuit's mask, (N,) float32.
+    def check_model(self, model: "Model") -> None:
+        """Make sure that a model is the one that the circuit was found in.
 
         Raises:
-            InputError: `model` is not the one that the circuit was found in, or has no such node.
+            InputError: it is not.
         """
         expected = self.document.model.fingerprint
         if model.fingerprint != expected:
             raise InputError(
                 f"the circuit belongs to another model: fingerprint {expected[:12]}..., "
                 f"this one has {model.fingerprint[:12]}..."
+            )
+
+    def ablation(self, model: "Model") -> tuple[Ablation, Tensor]:
+        """Return the model ready for ablation and the circuit's mask, (N,) float32.
+
+        Raises:
+            InputError: `model` is not the one that the circuit was found in, or has no such node,
+                or it is a head-level circuit.
+        """
+        self.check_model(model)
+        if self.document.level == "head":
+            raise InputError(
+                "this circuit is of path edges between heads and MLPs: it has no nodes to ablate, "
+                "as circuits of `prune` have"
             )
         check_means(dict(self.means), model.transformer, "circuit")
         ablation = Ablation.of(model.transformer, self.means)
@@ -127,11 +151,19 @@ class Circuit:
         return wiring, torch.cat([torch.ones(wiring.n_nodes), torch.tensor(open_)])
 
     def evaluate(self, model: "Model", task: Task) -> float:
-        """Return the task loss in nats of the circuit alone, uncalibrated, on a task's pairs.
+        """Return how the circuit alone does on a task's pairs; lower is better.
+
+        Returns:
+            The task loss in nats, uncalibrated; of a head-level circuit the metric that it was
+            found by, of the run without all other path edges.
 
         Raises:
             InputError: the circuit is of another model, or the task does not fit it.
         """
+        if self.document.level == "head":
+            from wirework.circuits.acdc.assemble import evaluate_paths
+
+            return evaluate_paths(self, model, task)
         wiring, gates = self.wiring(model)
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         return float(wiring.losses(gates[None], rows_of(fitted, model))[0])

@@ -36,7 +36,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     """Zero all but the k entries of largest magnitude along the last dimension.
 
     Args:
-        x: (..., N) float32, bfloat16 or float16.
+        x: (..., N) float64, float32, bfloat16 or float16.
         k: how many entries stay in each row, 1 <= k <= N. Among equal magnitudes the lower index.
 
     Returns:
@@ -147,10 +147,15 @@ def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.where(mask, x, 0), mask
 
 
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+}
 
 _FOUND = np.show_config("dicts")["SIMD Extensions"].get("found", [])
-_KEYS = {2: np.uint16 if "AVX512_ICL" in _FOUND else np.uint32, 4: np.uint32}
+_KEYS = {2: np.uint16 if "AVX512_ICL" in _FOUND else np.uint32, 4: np.uint32, 8: np.uint64}
 """Key type by bytes of the float. Without that instruction set numpy's sort of 16-bit keys may be a
 plain one, much slower than that of 32 bits."""
 

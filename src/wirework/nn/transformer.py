@@ -162,7 +162,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return the final normalised state (B, T, D), (B, 1, D) with `at`."""
         self._check(tokens)
-        x, beside = self._entry(tokens) if enter is None else (enter[1], self._beside(tokens))
+        x, beside = self.entry(tokens) if enter is None else (enter[1], self._beside(tokens))
         first = 0 if enter is None else enter[0]
         narrow = None if at is None else self._narrowing()
         for layer, block in enumerate(self.blocks[first:], first):
@@ -186,14 +186,14 @@ class Transformer(nn.Module):
 
         Source: Ferrao et al. 2025 (two residual streams).
         """
-        x, beside = self._entry(tokens)
+        x, beside = self.entry(tokens)
         outputs = []
         for block, ablated in zip(self.blocks, layers, strict=True):
             x = block(x, beside, None, ablated)
             outputs.append(x)
         return outputs, self.norm(x)
 
-    def _entry(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    def entry(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what the first block reads, (B, T, D), and positions beside it, (B, T, P)."""
         x = self.embed(tokens)
         if self.positions is not None and self.config.positions == "added":
@@ -347,16 +347,23 @@ class Block(nn.Module):
             ablated: the clean stream and the masks, where `x` is the ablated one; not with `at`.
         """
         x = self.resid_in(x)
-        read = _read(x, self.norm1, _like(x, beside, at), self.pos_norm1)
-        delta = self.attn(read, at, ablated)
+        delta = self.attn(self.read_by_attention(x, _like(x, beside, at)), at, ablated)
         if at is not None:
             x = _only(x, at)
             beside = _like(x, beside, at)
         x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
-        x = x + self.mlp(_read(x, self.norm2, beside, self.pos_norm2), ablated)
+        x = x + self.mlp(self.read_by_mlp(x, beside), ablated)
         out: Tensor = self.resid_out(x.relu() if self.relu_residual else x)
         return out
+
+    def read_by_attention(self, x: Tensor, beside: Tensor | None) -> Tensor:
+        """Return what attention gets, (..., T, D + P), of a residual stream (..., T, D)."""
+        return _read(x, self.norm1, beside, self.pos_norm1)
+
+    def read_by_mlp(self, x: Tensor, beside: Tensor | None) -> Tensor:
+        """Return what the MLP gets, (..., T, D + P), of a residual stream (..., T, D)."""
+        return _read(x, self.norm2, beside, self.pos_norm2)
 
 
 class Attention(nn.Module):
@@ -505,4 +512,5 @@ def _read(x: Tensor, norm: nn.Module, beside: Tensor | None, pos_norm: nn.Module
     normed: Tensor = norm(x)
     if beside is None or pos_norm is None:
         return normed
-    return torch.cat([normed, pos_norm(beside)], -1)
+    beside = pos_norm(beside)
+    return torch.cat([normed, beside.expand(*normed.shape[:-1], -1)], -1)

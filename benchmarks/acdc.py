@@ -1,0 +1,107 @@
+"""What a search for path edges costs, against a forward pass of the whole model for each edge.
+
+    python benchmarks/acdc.py
+    python benchmarks/acdc.py --layers 8 --heads 16 --tau 0.001
+
+The model has random weights so large that a fair number of edges stays. The whole pass is the
+plain transformer's own, in float32, on the same prompts: what one edge costs at least where nothing
+is cached. One thread; CPU seconds of this process; passes and searches in turn, medians.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from wirework.circuits.acdc.contrast import Contrast
+from wirework.circuits.acdc.patched import Patched
+from wirework.circuits.acdc.search import Found, search
+from wirework.circuits.acdc.state import State
+from wirework.config import ModelConfig
+from wirework.nn import Transformer
+
+
+def main() -> None:
+    given = _arguments()
+    torch.set_num_threads(1)
+    transformer = random_transformer(given.layers, given.heads, given.vocab, given.weights)
+    contrast = random_prompts(given.prompts, given.length, given.vocab)
+    print(f"torch {torch.__version__}, {given.layers} layers, {given.heads} heads, d_model 128")
+    print("     tau  edges  kept  seconds ms an edge whole pass ms")
+    for tau in given.tau:
+        report(transformer, contrast, tau, given.repeats)
+
+
+def report(transformer: Transformer, contrast: Contrast, tau: float, repeats: int) -> None:
+    """Time a search and whole passes in turn, and print a line."""
+    costs, passes = [], []
+    for _ in range(repeats):
+        passes += [timed(lambda: transformer(contrast.clean, contrast.at))[1] for _ in range(5)]
+        found, seconds = timed(lambda: found_by(transformer, contrast, tau))
+        costs.append(seconds)
+    edges, cost = len(found.growth), median(costs)
+    print(
+        f"{tau:8g} {edges:6} {len(found.kept):5} {cost:8.2f} {1e3 * cost / edges:10.3f} "
+        f"{1e3 * median(passes):13.2f}",
+        flush=True,
+    )
+
+
+def found_by(transformer: Transformer, contrast: Contrast, tau: float) -> Found:
+    """Search as `acdc` does, the clean and corrupted runs included."""
+    state = State(Patched.of(transformer, contrast), "kl")
+    return search(state, state.graph.edges, tau)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what some work gives, and its CPU seconds."""
+    start = time.process_time()
+    with torch.no_grad():
+        result = work()
+    return result, time.process_time() - start
+
+
+def random_transformer(layers: int, heads: int, vocab: int, weights: float) -> Transformer:
+    """Return a GPT-Neo-like model of width 128, its initial matrices times a factor."""
+    config = ModelConfig.of({
+        "vocab_size": vocab, "n_ctx": 256, "n_layer": layers, "d_model": 128, "n_head": heads,
+        "d_head": 128 // heads, "act_fraction": None, "norm": "layer", "positions": "added",
+        "sinks": False, "bigram": False, "activation": "gelu_tanh",
+    })  # fmt: skip
+    transformer = Transformer(config)
+    with torch.no_grad():
+        for weight in transformer.parameters():
+            if weight.dim() == 2:
+                weight *= weights
+    return transformer
+
+
+def random_prompts(count: int, length: int, vocab: int) -> Contrast:
+    """Return prompts whose corrupted twins differ at two tokens."""
+    dice = torch.Generator().manual_seed(1)
+    clean = torch.randint(vocab, (count, length), generator=dice)
+    corrupted = clean.clone()
+    places = [length // 7, 2 * length // 3]
+    corrupted[:, places] = torch.randint(vocab, (count, 2), generator=dice)
+    at = torch.full((count,), length - 1)
+    return Contrast(clean, corrupted, at, torch.randint(vocab, (count, 2), generator=dice))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--vocab", type=int, default=2048)
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--length", type=int, default=15)
+    parser.add_argument("--weights", type=float, default=4, help="times the initial matrices")
+    parser.add_argument("--tau", type=float, nargs="+", default=[0.01, 0.001, 0.0001])
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""From kept path edges to a `Circuit`: measured on the prompts that judged them.
+
+Shapes: N clean prompts, M destinations, S sources.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wirework import __version__
+from wirework.circuit_format import (
+    CalibrationPart,
+    Document,
+    Losses,
+    PatchingPart,
+    PathEdge,
+    Provenance,
+)
+from wirework.circuits.acdc.contrast import Contrast
+from wirework.circuits.acdc.graph import Graph
+from wirework.circuits.acdc.patched import Patched, refuse_curved_stream
+from wirework.circuits.assemble import CHANCE, model_part, shown_examples, task_part
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.config import PathAblation, PathMetric
+from wirework.errors import InputError
+from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+_EXAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model on the prompts of a task, ready for patching."""
+
+    model: "Model"
+    whole: Task
+    n_pairs: int
+    """How many of its pairs are run on."""
+    patched: Patched
+    metric: PathMetric
+    ablation: PathAblation
+    both: bool
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        model: "Model",
+        task: Task,
+        *,
+        metric: PathMetric,
+        ablation: PathAblation,
+        both: bool,
+        pairs: int | None,
+        seed: int,
+    ) -> "Setting":
+        """Draw pairs of a task and run the model on them; `AcdcConfig` says what the rest is.
+
+        Args:
+            model: with a tokeniser.
+            task: as it was loaded.
+            metric, ablation, both, seed: as in `AcdcConfig`.
+            pairs: how many to draw; None for all.
+
+        Raises:
+            InputError: the task does not fit the model, no pair has prompts of equal length, or the
+                model's residual stream is not a sum.
+        """
+        refuse_curved_stream(model.transformer)
+        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        rows = rows_of(fitted, model)
+        places = _even(fitted, rows)
+        if pairs is not None and pairs < len(places):
+            places = sorted(Random(f"acdc {seed}").sample(places, pairs))
+        contrast = Contrast.of(rows.select(torch.tensor(places)), both=both)
+        patched = Patched.of(model.transformer, contrast, ablation)
+        return cls(model, task, len(places), patched, metric, ablation, both, seed)
+
+
+def _even(task: Task, rows: Encoded) -> list[int]:
+    """Return the pairs of a task whose prompts are of equal length.
+
+    Raises:
+        InputError: a pair of a user's file is not, or none is.
+    """
+    lengths = (rows.at + 1).view(-1, 2).tolist()
+    even = [place for place, (first, second) in enumerate(lengths) if first == second]
+    if len(even) < len(lengths) and not task.generated:
+        place = min(set(range(len(lengths))) - set(even))
+        first, second = lengths[place]
+        raise InputError(
+            f"task {task.name}, pair {place + 1}: the prompts have {first} and {second} tokens; "
+            "path edges are patched token by token and need prompts of equal length"
+        )
+    if not even:
+        raise InputError(
+            f"task {task.name} has no pair whose prompts are of equal length for this tokeniser: "
+            "path edges are patched token by token"
+        )
+    return even
+
+
+def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
+    """Return (M, S) float64, 1 for these edges.
+
+    Raises:
+        InputError: an edge that this graph does not have.
+    """
+    gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
+    for edge in edges:
+        source, destination = graph.numbered(edge)
+        gates[destination, source] = 1
+    return gates
+
+
+@torch.no_grad()
+def assemble_paths(
+    setting: Setting,
+    edges: Sequence[PathEdge],
+    *,
+    finder: str,
+    settings: Mapping[str, Any],
+    tau: float | None = None,
+) -> Circuit:
+    """Measure path edges and put everything about them into one value.
+
+    Args:
+        setting: where they were found.
+        edges: those kept.
+        finder: its name.
+        settings: how it was set.
+        tau: of ACDC.
+    """
+    patched, contrast, model = setting.patched, setting.patched.contrast, setting.model
+    device = contrast.at.device
+    gates = gates_of(patched.graph, edges).to(device)
+    every = gates_of(patched.graph, [patched.graph.named(e) for e in patched.graph.edges])
+    clean, alone = patched.run().logits, patched.run(gates).logits
+    without = patched.run(every.to(device) - gates).logits
+    before, gaps = contrast.gaps(clean), contrast.gaps(alone)
+    loss = float(pair_losses(gaps).mean())
+    shown = Encoded(contrast.clean, contrast.at, contrast.answers)
+    shown = Encoded(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
+    examples = shown_examples(tokenizer_of(model), shown, gaps)
+    document = Document(
+        model=model_part(model),
+        task=task_part(setting.whole, setting.n_pairs),
+        target_loss=loss,
+        losses=Losses(
+            model=float(pair_losses(before).mean()),
+            circuit=loss,
+            circuit_calibrated=loss,
+            without_circuit=float(pair_losses(contrast.gaps(without)).mean()),
+            chance=CHANCE,
+        ),
+        calibration=CalibrationPart(scale=1.0, shift=0.0),
+        nodes=(),
+        edges=(),
+        io_edges=(),
+        examples=examples,
+        provenance=Provenance(
+            finder=finder, settings=dict(settings), seed=setting.seed, wirework=__version__
+        ),
+        level="head",
+        path_edges=tuple(edges),
+        patching=PatchingPart(
+            metric=setting.metric,
+            ablation=setting.ablation,
+            both=setting.both,
+            tau=tau,
+            n_all=len(patched.graph.edges),
+            value=float(contrast.metric(setting.metric, clean)(alone)),
+            kl=float(contrast.metric("kl", clean)(alone)),
+            logit_difference=float(gaps.mean()),
+            accuracy=float((gaps > 0).double().mean()),
+            model_logit_difference=float(before.mean()),
+            model_accuracy=float((before > 0).double().mean()),
+        ),
+    )
+    longest = max(len(prompt) for prompt in examples.prompts)
+    return Circuit(document, {}, torch.zeros(len(examples.prompts), longest, 0))
+
+
+@torch.no_grad()
+def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
+    """Return the metric of a head-level circuit on all pairs of a task.
+
+    Raises:
+        InputError: the circuit is of another model or names an edge that it lacks, or the task does
+            not fit the model.
+    """
+    circuit.check_model(model)
+    part = circuit.document.patching
+    assert part is not None
+    setting = Setting.of(
+        model,
+        task,
+        metric=part.metric,
+        ablation=part.ablation,
+        both=part.both,
+        pairs=None,
+        seed=0,
+    )
+    patched = setting.patched
+    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.at.device)
+    metric = patched.contrast.metric(part.metric, patched.run().logits)
+    return float(metric(patched.run(gates).logits))

@@ -1,0 +1,80 @@
+"""What a patched run is compared on: clean prompts, corrupted ones, and three metrics.
+
+Shapes: N clean prompts, T tokens, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wirework.config import PathMetric
+from wirework.errors import InputError
+from wirework.tasks import Encoded, kl_divergence, logit_difference, pair_losses
+
+Metric = Callable[[Tensor], Tensor]
+"""Takes logits (..., N, V) at the prompts' last tokens; returns (...), lower is better."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Clean prompts beside corrupted ones of the same length."""
+
+    clean: Tensor
+    """(N, T) int64, padded on the right."""
+    corrupted: Tensor
+    """(N, T) int64."""
+    at: Tensor
+    """(N,) int64, the position of each prompt's last token."""
+    answers: Tensor
+    """(N, 2) int64, right and wrong after the clean prompt."""
+
+    @classmethod
+    def of(cls, rows: Encoded, *, both: bool = False) -> "Contrast":
+        """Set the prompts of each pair against each other.
+
+        Args:
+            rows: a task.
+            both: take each prompt of a pair as the clean one, not only the first.
+
+        Raises:
+            InputError: the prompts of a pair differ in length.
+        """
+        lengths = (rows.at + 1).view(-1, 2)
+        uneven = (lengths[:, 0] != lengths[:, 1]).nonzero().flatten().tolist()
+        if uneven:
+            first, second = lengths[uneven[0]].tolist()
+            raise InputError(
+                "path edges are patched token by token, so the prompts of a pair must have equal "
+                f"length: pair {uneven[0] + 1} has {first} and {second} tokens"
+            )
+        places = torch.arange(0, len(rows.at), 1 if both else 2, device=rows.at.device)
+        return cls(
+            rows.tokens[places], rows.tokens[places ^ 1], rows.at[places], rows.answers[places]
+        )
+
+    @property
+    def last(self) -> Tensor:
+        """(N,) int64, the last token of each clean prompt."""
+        return self.clean[torch.arange(len(self.at), device=self.at.device), self.at]
+
+    def metric(self, name: PathMetric, reference: Tensor) -> Metric:
+        """Return a metric, whose growth is what removing an edge costs.
+
+        Args:
+            name: `kl`, of the next-token distribution from the clean model's, mean over prompts;
+                `logit_difference`, minus the mean of right minus wrong logit; `task_loss`, the
+                mean cross-entropy between the two answers. Nats, but for the logit difference.
+            reference: (N, V), the clean model's logits.
+        """
+        if name == "kl":
+            return lambda logits: kl_divergence(reference, logits).mean(-1)
+        if name == "logit_difference":
+            return lambda logits: -self.gaps(logits).mean(-1)
+        return lambda logits: pair_losses(self.gaps(logits)).mean(-1)
+
+    def gaps(self, logits: Tensor) -> Tensor:
+        """Return right minus wrong, (..., N), of logits (..., N, V)."""
+        answers = self.answers.expand(*logits.shape[:-1], 2).reshape(-1, 2)
+        return logit_difference(logits.flatten(0, -2), answers).view(logits.shape[:-1])
