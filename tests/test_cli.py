@@ -17,12 +17,12 @@ from wirework.nn import Transformer
 
 WIREWORK = Path(sys.executable).with_name("wirework")
 VERBS = [
-    "acdc", "train", "tasks", "prune", "validate", "attack", "explain", "sae", "view", "export",
-    "convert", "study", "demo", "doctor",
+    "acdc", "train", "tasks", "prune", "validate", "attack", "explain", "measure", "sae", "view",
+    "export", "convert", "study", "demo", "doctor",
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
-    "study": ["finders", "frontier"],
+    "study": ["finders", "frontier", "self-ablation"],
 }
 
 

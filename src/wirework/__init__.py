@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wirework.config import TrainConfig as TrainConfig
     from wirework.data import Tokenizer as Tokenizer
     from wirework.errors import InputError as InputError
+    from wirework.measures import measure as measure
     from wirework.model import Model as Model
     from wirework.model import load as load
     from wirework.nn import Transformer as Transformer
@@ -48,6 +49,7 @@ _HOMES = {
     "acdc": "wirework.circuits",
     "attribute": "wirework.circuits",
     "load": "wirework.model",
+    "measure": "wirework.measures",
     "prune": "wirework.circuits",
     "task": "wirework.tasks:load_task",
     "train": "wirework.training",
@@ -70,6 +72,7 @@ __all__ = [
     "attribute",
     "interop",
     "load",
+    "measure",
     "prune",
     "task",
     "train",

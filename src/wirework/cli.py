@@ -19,7 +19,11 @@ from wirework.errors import InputError
 if TYPE_CHECKING:
     from wirework.config import Config
 
-SHIPPED = {"study frontier": Path(__file__).parent / "recipes" / "frontier.yaml"}
+_RECIPES = Path(__file__).parent / "recipes"
+SHIPPED = {
+    "study frontier": _RECIPES / "frontier.yaml",
+    "study self-ablation": _RECIPES / "self_ablation.yaml",
+}
 """Settings of verbs whose defaults are a recipe, used where no --config is given."""
 
 # What each verb does and an example of it; its arguments are those of its function in `verbs.py`.
@@ -67,6 +71,11 @@ MENU = {
         "Write a circuit as one self-contained HTML page that opens from disk without a network.",
         "circuits/quote -o quote.html",
     ),
+    "measure": (
+        "Set models side by side: perplexity, path edges, autoencoders, explanations, weights, "
+        "gates (Ferrao et al. 2025).",
+        "runs/plain runs/local4 --out measures",
+    ),
     "prune": (
         "Find the smallest circuit of MODEL for TASK (Gao et al. 2025, App. A.5).",
         "runs/demo single_double_quote --out circuits/quote",
@@ -88,6 +97,13 @@ MENU = {
         "\n\nSettings are those of `recipes/frontier.yaml` unless --config is given. Run it again "
         "after a stop: it goes on; once all is done, it only draws.",
         "--out studies/frontier",
+    ),
+    "study self-ablation": (
+        "Train a plain model and self-ablating ones, measure all and print the table of Ferrao et "
+        "al. 2025."
+        "\n\nSettings are those of `recipes/self_ablation.yaml` unless --config is given. Run it "
+        "again after a stop: it goes on; once all is done, it only draws.",
+        "--out studies/self_ablation --jobs 2",
     ),
     "tasks": (
         "List behaviours; with a MODEL, whether each is valid for it, its answers, loss, accuracy."
@@ -185,7 +201,9 @@ def _options(verb: str) -> set[str]:
 
     from wirework import verbs
 
-    taken = inspect.signature(getattr(verbs, verb.split()[-1])).parameters.values()
+    taken = inspect.signature(
+        getattr(verbs, verb.split()[-1].replace("-", "_"))
+    ).parameters.values()
     return {one.name for one in taken if one.kind is one.KEYWORD_ONLY} - {"settings"}
 
 
@@ -195,8 +213,10 @@ def _owners() -> "dict[str, type[Config]]":
         AcdcConfig,
         ExplainConfig,
         FrontierConfig,
+        MeasureConfig,
         PruneConfig,
         SaeConfig,
+        SelfAblationConfig,
         TrainConfig,
     )
 
@@ -204,10 +224,12 @@ def _owners() -> "dict[str, type[Config]]":
         "acdc": AcdcConfig,
         "train": TrainConfig,
         "explain": ExplainConfig,
+        "measure": MeasureConfig,
         "prune": PruneConfig,
         "sae": SaeConfig,
         "study frontier": FrontierConfig,
         "study finders": PruneConfig,
+        "study self-ablation": SelfAblationConfig,
     }
 
 

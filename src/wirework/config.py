@@ -713,6 +713,63 @@ class ExplainConfig(Config):
         return self
 
 
+Instrument = Literal["language", "sparsity", "acdc", "sae", "explain"]
+"""What `measure` can look at a model with."""
+
+
+class MeasureConfig(Config):
+    """The instruments that set models side by side (Ferrao et al. 2025)."""
+
+    which: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
+    """Which instruments; `sparsity` counts gates too, where a model has them."""
+    task: str = "ioi"
+    """The behaviour whose path edges `acdc` counts: a name, a JSONL file or a function."""
+    n_tokens: Count = 65_536
+    """Held-out tokens that `language` and `sparsity` read."""
+    acdc: AcdcConfig = AcdcConfig()
+    """One tau."""
+    sae: SaeConfig = SaeConfig()
+    """The sparse autoencoder."""
+    explain: ExplainConfig = ExplainConfig()
+    """Neuron explanations."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.which or len(set(self.which)) < len(self.which):
+            raise ValueError(f"which must name at least one instrument and each once: {self.which}")
+        if len(self.acdc.tau) > 1:
+            raise ValueError(f"measure counts edges at one acdc.tau, got {self.acdc.tau}")
+        return self
+
+
+class SelfAblationConfig(Config):
+    """The table of Ferrao et al. 2025: a plain model and gated ones, measured with all instruments.
+
+    Every level with every k, the same k for attention units and neurons, and the plain model, each
+    trained with every seed.
+    """
+
+    train: TrainConfig = TrainConfig()
+    """What all models have in common; the study sets name, place, seed and gates. Coefficients and
+    temperatures come from its `gating`, if it has one."""
+    measure: MeasureConfig = MeasureConfig()
+    """The instruments; each model's own seed is theirs too."""
+    levels: tuple[Literal["local", "global", "both"], ...] = ("local", "global")
+    """Where gates read."""
+    ks: tuple[Count, ...] = (1, 2, 4, 8)
+    """Winners per token and layer."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    """Each is a training of its own, of every model."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in ("levels", "ks", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must name at least one value and each once: {values}")
+        return self
+
+
 def _set_dotted(values: dict[str, Any], name: str, value: Any) -> None:
     *parents, last = name.split(".")
     for parent in parents:

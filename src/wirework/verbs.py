@@ -17,8 +17,10 @@ from wirework.config import (
     DataConfig,
     ExplainConfig,
     FrontierConfig,
+    MeasureConfig,
     PruneConfig,
     SaeConfig,
+    SelfAblationConfig,
     TrainConfig,
 )
 from wirework.errors import InputError
@@ -335,6 +337,47 @@ def explain(
         show_rows("scores", [{"score": name, **values} for name, values in scores.items()], json)
 
 
+def measure(
+    *models: Path,
+    settings: Annotated[MeasureConfig, Settings] = MeasureConfig(),
+    out: Path | None = None,
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Measure models and print their numbers, a row for each.
+
+    Args:
+        models: Model or run folders.
+        out: Folder for measures.json, measures.csv and measures.png.
+        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+    """
+    from wirework.measures import measure as measure_one
+    from wirework.measures.files import check_report_place, write_reports
+    from wirework.model import load
+    from wirework.view import write_measures_figure
+
+    if not models:
+        raise InputError("measure takes at least one MODEL")
+    if out is not None:
+        check_report_place(out)
+    loaded = {str(path): load(path) for path in models}
+    reports = {}
+    for name, model in loaded.items():
+        data = None if corpus is None else _prepared(model, corpus)
+        reports[name] = measure_one(model, config=settings, data=data)
+        for instrument, values in reports[name].items():
+            if "reason" in values:
+                print(f"warning: {name}: {instrument}: {values['reason']}", file=sys.stderr)
+    if out is not None:
+        write_reports(reports, out)
+        write_measures_figure(out)
+    if json:
+        show("measure", reports, json)
+    else:
+        rows = [{"model": name, **report["headline"]} for name, report in reports.items()]
+        show_rows("measures", rows, json)
+
+
 def view(
     circuit: Path, /, *, port: int = 0, browser: Annotated[bool, Parameter(negative="")] = False
 ) -> None:
@@ -463,6 +506,39 @@ def frontier(
     else:
         show_rows("models", result.pop("cells"), json)
         show("frontier", result, json)
+
+
+def self_ablation(
+    *,
+    out: Path,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    settings: Annotated[
+        SelfAblationConfig, Parameter(name="*", consume_multiple=True)
+    ] = SelfAblationConfig(),
+    json: Json = False,
+) -> None:
+    """Run or go on with the study, draw its figure and print its table and what it found.
+
+    Args:
+        out: Folder of the study, which the same command goes on with after a stop.
+        jobs: How many models to work on at once, on a CPU, each with its share of the threads.
+    """
+    from wirework.studies import self_ablation as run_study
+    from wirework.studies.ablation_table import MEASURES, shown_cell
+
+    with _going_on(out):
+        result = run_study(settings, out, jobs=jobs)
+    if json:
+        show("self-ablation", result, json)
+        return
+    rows = [
+        {"ablation": row["level"] or "none", "k": row["k"]}
+        | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
+        for row in result.pop("rows")
+    ]
+    show_rows("mean ± standard error over seeds (the paper's)", rows, json)
+    show_rows("claims", result.pop("claims"), json)
+    show("self-ablation", result, json)
 
 
 def finders(

@@ -3,12 +3,14 @@
 from wirework.measures.activations import default_site, site_values
 from wirework.measures.explain import Explanations, explain_neurons
 from wirework.measures.language import Language, language
+from wirework.measures.report import COLUMNS, headline, measure
 from wirework.measures.sae import Sae, SaeQuality, check_out, evaluate_sae, load_sae, save_sae
 from wirework.measures.sae_training import measure_sae, train_sae
 from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, sparsity
 from wirework.measures.text import held_out, text_of
 
 __all__ = [
+    "COLUMNS",
     "Explanations",
     "GateUse",
     "Language",
@@ -21,9 +23,11 @@ __all__ = [
     "explain_neurons",
     "gate_masks",
     "gate_use",
+    "headline",
     "held_out",
     "language",
     "load_sae",
+    "measure",
     "measure_sae",
     "save_sae",
     "site_values",

@@ -1,9 +1,10 @@
-"""Whole experiments as one call: the frontier of capability and circuit size, the finders."""
+"""Whole experiments as one call: circuit size against capability, finders, self-ablation."""
 
 from wirework.studies.compare import best_match, geometric_mean, matches
 from wirework.studies.finders import FINDERS, finders
 from wirework.studies.frontier import frontier
 from wirework.studies.points import Point, grid, settings_of
+from wirework.studies.self_ablation import self_ablation
 
 __all__ = [
     "FINDERS",
@@ -14,5 +15,6 @@ __all__ = [
     "geometric_mean",
     "grid",
     "matches",
+    "self_ablation",
     "settings_of",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wirework.view.curves import write_curves
     from wirework.view.figure import write_figure
+    from wirework.view.figure_measures import write_measures_figure, write_self_ablation_figure
     from wirework.view.figure_study import write_finders_figure, write_study_figures
     from wirework.view.page import render_page, write_page
     from wirework.view.page_data import load_page_data
@@ -22,7 +23,9 @@ __all__ = [
     "write_curves",
     "write_figure",
     "write_finders_figure",
+    "write_measures_figure",
     "write_page",
+    "write_self_ablation_figure",
     "write_study_figures",
 ]
 
@@ -33,7 +36,9 @@ _HOMES = {
     "write_curves": "curves",
     "write_figure": "figure",
     "write_finders_figure": "figure_study",
+    "write_measures_figure": "figure_measures",
     "write_page": "page",
+    "write_self_ablation_figure": "figure_measures",
     "write_study_figures": "figure_study",
 }
 

@@ -1,0 +1,39 @@
+"""What `measure` leaves: reports of several models as JSON and their headlines as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from wirework.errors import InputError
+from wirework.files import check_place, write_bytes, write_json
+from wirework.measures.report import COLUMNS, Report
+
+_NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
+
+
+def check_report_place(folder: Path) -> None:
+    """Make sure that reports can be written to a folder, before the work that makes them.
+
+    Raises:
+        InputError: it holds something else, or cannot be written to.
+    """
+    if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - set(_NAMES)):
+        raise InputError(f"{folder} holds {min(others)}, no measures: choose another --out")
+    for name in _NAMES:
+        check_place(folder / name)
+
+
+def write_reports(reports: Mapping[str, Report], folder: Path) -> None:
+    """Write the reports of models by name, `measures.json` and `measures.csv`.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    write_json(folder / "measures.json", reports)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", *COLUMNS])
+    for name, report in reports.items():
+        writer.writerow([name, *(report["headline"][column] for column in COLUMNS)])
+    write_bytes(folder / "measures.csv", text.getvalue().encode())

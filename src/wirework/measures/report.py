@@ -1,0 +1,133 @@
+"""One model, all instruments: the numbers that are set side by side.
+
+An instrument that a model does not fit, such as a behaviour that its tokeniser cannot carry, gives
+a reason and leaves the others alone.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from wirework.circuits.acdc import acdc_sweep, sweep_row
+from wirework.config import Instrument, MeasureConfig
+from wirework.errors import InputError
+from wirework.measures.explain import explain_neurons
+from wirework.measures.language import language
+from wirework.measures.sae_training import measure_sae
+from wirework.measures.sparsity import gate_masks, gate_use, sparsity
+from wirework.measures.text import held_out, text_of
+from wirework.tasks import load_task
+
+if TYPE_CHECKING:
+    from wirework.data import Prepared
+    from wirework.model import Model
+
+Report = dict[str, Any]
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "perplexity": ("language", "perplexity"),
+    "path_edges": ("acdc", "n_path_edges"),
+    "sae_l0": ("sae", "sae_l0"),
+    "ce_score": ("sae", "ce_score"),
+    "explanation_score": ("explain", "scores", "top_and_random", "mean"),
+    "mean_abs_weight": ("sparsity", "mean_abs_weight"),
+    "weight_l0": ("sparsity", "weight_l0"),
+    "gate_live_fraction": ("sparsity", "gates", "live_fraction"),
+    "dead_units": ("sparsity", "gates", "dead_units"),
+}
+"""The numbers of the table, and where a report holds each."""
+
+
+def measure(
+    model: "Model",
+    which: Sequence[Instrument] | None = None,
+    config: MeasureConfig | None = None,
+    *,
+    data: "Prepared | None" = None,
+    progress: bool = True,
+) -> Report:
+    """Measure a model.
+
+    Args:
+        model: with a tokeniser, for `acdc` and `explain`.
+        which: instruments; None: those of `config`.
+        config: their settings; None for the defaults.
+        data: text that its tokeniser prepared; None: that of the run which the model lies in.
+        progress: show progress on standard error.
+
+    Returns:
+        JSON: of each instrument its numbers, or a `reason` where the model cannot be measured so;
+        `headline`, the numbers of the table by their names in `COLUMNS`, None where there is none.
+
+    Raises:
+        InputError: an instrument that does not exist.
+
+    Source: Ferrao et al. 2025 (the table of ablations).
+    """
+    config = config or MeasureConfig()
+    if which is not None:
+        config = MeasureConfig.of({**config.model_dump(), "which": tuple(which)})
+    report: Report = {}
+    for name in config.which:
+        try:
+            report[name] = _INSTRUMENTS[name](model, config, data, progress)
+        except InputError as error:
+            report[name] = {"reason": str(error)}
+    return {"headline": headline(report), **report}
+
+
+def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the numbers of the table; None where a report has none."""
+    return {name: _at(report, path) for name, path in COLUMNS.items()}
+
+
+def _at(values: Any, path: Sequence[str]) -> float | None:
+    for name in path:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values if isinstance(values, int | float) and math.isfinite(values) else None
+
+
+def _language(model: "Model", config: MeasureConfig, data: "Prepared | None", _: bool) -> Report:
+    return asdict(language(model, text_of(model, data).val, config.n_tokens))
+
+
+def _sparsity(model: "Model", config: MeasureConfig, data: "Prepared | None", _: bool) -> Report:
+    text = text_of(model, data).val
+    found = asdict(sparsity(model, text, config.n_tokens))
+    if model.gates is None:
+        return found
+    batches = held_out(text, model.config.n_ctx, config.n_tokens)
+    masks = gate_masks(model.transformer, model.gates, (inputs for inputs, _ in batches))
+    return {**found, "gates": asdict(gate_use(masks))}
+
+
+def _acdc(
+    model: "Model",
+    config: MeasureConfig,
+    data: "Prepared | None",  # noqa: ARG001  (a behaviour brings its own text)
+    progress: bool,
+) -> Report:
+    (circuit,) = acdc_sweep(model, load_task(config.task), config.acdc, progress=progress)
+    return {"task": config.task, **sweep_row(circuit)}
+
+
+def _sae(model: "Model", config: MeasureConfig, data: "Prepared | None", _: bool) -> Report:
+    return asdict(measure_sae(model, config.sae, data)[1])
+
+
+def _explain(
+    model: "Model", config: MeasureConfig, data: "Prepared | None", progress: bool
+) -> Report:
+    return explain_neurons(model, config.explain, text=data, progress=progress).summary()
+
+
+_INSTRUMENTS: dict[
+    Instrument, Callable[["Model", MeasureConfig, "Prepared | None", bool], Report]
+] = {
+    "language": _language,
+    "sparsity": _sparsity,
+    "acdc": _acdc,
+    "sae": _sae,
+    "explain": _explain,
+}

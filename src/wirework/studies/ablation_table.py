@@ -1,0 +1,170 @@
+"""The table of self-ablation: means over seeds with standard errors, the published figures beside.
+
+Source of the figures: Ferrao et al. 2025, the table of ablations (8 layers, TinyStories, one seed).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+MEASURES = {
+    "path_edges": "ACDC edges",
+    "sae_l0": "SAE L0",
+    "ce_score": "SAE CE score",
+    "explanation_score": "explanation score",
+    "perplexity": "perplexity",
+    "mean_abs_weight": "mean abs. weight",
+    "gate_live_fraction": "gate live fraction",
+    "dead_units": "dead units",
+}
+"""Columns of the table: those of the paper, the explanation score, which it only describes, and
+how the gates are used."""
+
+_PAPER_COLUMNS = ("path_edges", "sae_l0", "ce_score", "perplexity", "mean_abs_weight")
+_PAPER: dict[tuple[str | None, int | None], tuple[float, ...]] = {
+    (None, None): (79, 7.22, 0.63, 5.73, 0.44),
+    ("global", 8): (70, 5.22, 0.65, 6.97, 0.74),
+    ("local", 8): (36, 5.00, 0.72, 6.47, 0.67),
+    ("global", 4): (41, 4.90, 0.67, 6.73, 0.72),
+    ("local", 4): (30, 4.01, 0.65, 6.58, 0.76),
+    ("global", 2): (30, 4.57, 0.71, 6.66, 0.73),
+    ("local", 2): (54, 4.90, 0.70, 6.55, 0.71),
+    ("global", 1): (38, 5.48, 0.66, 6.49, 0.62),
+    ("local", 1): (36, 5.33, 0.69, 6.58, 0.70),
+}
+
+
+class Claim(NamedTuple):
+    """What the paper says of gated models beside the plain one."""
+
+    measure: str
+    sign: int
+    said: str
+
+
+CLAIMS = (
+    Claim("path_edges", -1, "fewer ACDC edges, by up to 62%"),
+    Claim("sae_l0", -1, "fewer SAE features on, by up to 44%"),
+    Claim("explanation_score", 1, "neurons easier to explain"),
+    Claim("perplexity", 1, "at the price of perplexity, up to about 20%"),
+    Claim("mean_abs_weight", 1, "with larger weights: no sparser"),
+)
+
+
+def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return a row for each level and k, the plain model first.
+
+    Args:
+        cells: `level`, `k` and `report` of each model.
+
+    Returns:
+        `level`, `k`, and for each of `MEASURES` its `mean` (None where no seed has a number),
+        `standard_error` (None of one seed), `n` and `paper` (None where nothing is published).
+    """
+    groups: dict[tuple[str | None, int | None], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["level"], cell["k"]), []).append(cell["report"]["headline"])
+    return [
+        {"level": level, "k": k}
+        | {name: _summary([one[name] for one in found], level, k, name) for name in MEASURES}
+        for (level, k), found in groups.items()
+    ]
+
+
+def claims(rows: Sequence[Row]) -> list[Row]:
+    """Return what was found of each of the paper's claims.
+
+    Returns:
+        `claim`, `verdict` (`held`: in every setting, and in most of them beyond two standard
+        errors; `did not hold`: in less than half of the settings; else `held in part`), in how many
+        settings of how many the difference has the claimed sign, in how many of these it is beyond
+        two standard errors, and the largest change in that direction as a share of the plain value.
+    """
+    plain = next((row for row in rows if row["level"] is None), None)
+    gated = [row for row in rows if row["level"] is not None]
+    if plain is None:
+        return []
+    return [_judged(claim, plain, gated) for claim in CLAIMS]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return the table with the published figures in brackets."""
+    lines = [["ablation", "k", *MEASURES.values()], ["---"] * (2 + len(MEASURES))]
+    for row in rows:
+        k = "-" if row["k"] is None else str(row["k"])
+        lines.append([row["level"] or "none", k, *(shown_cell(row[name]) for name in MEASURES)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """Return the table as CSV: four columns of each measure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("mean", "standard_error", "n", "paper")
+    writer.writerow(["level", "k", *(f"{name}_{part}" for name in MEASURES for part in parts)])
+    for row in rows:
+        values = [row[name][part] for name in MEASURES for part in parts]
+        writer.writerow([row["level"] or "none", row["k"], *values])
+    return text.getvalue()
+
+
+def shown_cell(summary: Row) -> str:
+    """Return a mean with its standard error and, in brackets, the published figure."""
+    if summary["mean"] is None:
+        return "-"
+    error, paper = summary["standard_error"], summary["paper"]
+    spread = "" if error is None else f" ± {error:.2g}"
+    return f"{summary['mean']:.4g}{spread}{'' if paper is None else f' ({paper:g})'}"
+
+
+def _summary(values: Sequence[float | None], level: str | None, k: int | None, name: str) -> Row:
+    known = [value for value in values if value is not None]
+    published = dict(zip(_PAPER_COLUMNS, _PAPER.get((level, k), ()), strict=False))
+    return {
+        "mean": mean(known) if known else None,
+        "standard_error": stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None,
+        "n": len(known),
+        "paper": published.get(name),
+    }
+
+
+def _judged(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
+    base = plain[claim.measure]
+    others = [row[claim.measure] for row in gated if row[claim.measure]["mean"] is not None]
+    if base["mean"] is None or not others:
+        return {"claim": claim.said, "verdict": "not measured"}
+    gains = [claim.sign * (other["mean"] - base["mean"]) for other in others]
+    towards = [gain for gain in gains if gain > 0]
+    beyond = sum(
+        gain > 2 * spread
+        for gain, other in zip(gains, others, strict=True)
+        if (spread := _spread(base, other)) is not None
+    )
+    if len(towards) == len(gains) and 2 * beyond > len(gains):
+        verdict = "held"
+    elif 2 * len(towards) < len(gains):
+        verdict = "did not hold"
+    else:
+        verdict = "held in part"
+    largest = max(gains) / abs(base["mean"]) if base["mean"] else None
+    return {
+        "claim": claim.said,
+        "verdict": verdict,
+        "settings": len(gains),
+        "in_direction": len(towards),
+        "beyond_two_standard_errors": beyond,
+        "largest_change": largest,
+    }
+
+
+def _spread(one: Row, other: Row) -> float | None:
+    """Return the standard error of a difference; None where either has one seed only."""
+    errors = one["standard_error"], other["standard_error"]
+    if errors[0] is None or errors[1] is None:
+        return None
+    return math.hypot(errors[0], errors[1])

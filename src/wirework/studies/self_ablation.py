@@ -1,0 +1,177 @@
+"""Does self-ablation make a model easier to read? Train plain and gated ones, measure all, compare.
+
+Below the study's folder: `results.json`, `table.md`, `table.csv` and `self_ablation.png`, all
+small; `runs/NAME` as training leaves them and `cells/NAME.json` with each one's report. A call that
+was stopped goes on, one after the end only draws again.
+Source: Ferrao et al. 2025, the table of ablations.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig
+from wirework.data import prepare
+from wirework.errors import InputError
+from wirework.files import check_place, locked, read_record, write_bytes, write_json, write_record
+from wirework.measures import measure
+from wirework.side_by_side import side_by_side
+from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
+from wirework.studies.manifest import machine
+from wirework.studies.points import portable
+from wirework.tasks import load_task
+from wirework.training import train
+from wirework.training.report import say
+from wirework.view import write_self_ablation_figure
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of the study."""
+
+    seed: int
+    level: str | None = None
+    """None: the plain one."""
+    k: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its run and its report."""
+        kind = "plain" if self.level is None else f"{self.level}-k{self.k}"
+        return f"{kind}-seed{self.seed}"
+
+
+def variants(study: SelfAblationConfig) -> list[Variant]:
+    """Return all models, those of the first seed first, so that a whole table comes early."""
+    found = []
+    for seed in study.seeds:
+        found.append(Variant(seed))
+        found += [Variant(seed, level, k) for k, level in product(study.ks, study.levels)]
+    return found
+
+
+def self_ablation(
+    study: SelfAblationConfig, out: str | Path, *, jobs: int = 1, progress: bool = True
+) -> dict[str, Any]:
+    """Run the study, or go on with it, and draw its figure.
+
+    Args:
+        study: the models and the instruments.
+        out: the study's folder.
+        jobs: how many models to work on at once, each in a process of its own with its share of the
+            threads. A script that calls this needs `if __name__ == "__main__":`.
+        progress: say on standard error which model is done.
+
+    Returns:
+        `rows` (one per level and k: means, standard errors and numbers of seeds, with the published
+        figures), `claims` (what the paper says, what was found), `figure`, `results` (paths).
+
+    Raises:
+        InputError: a setting that no model can have, no such task, `out` cannot be written to,
+            holds something else or is in use, or a model could not be trained.
+    """
+    out = Path(out)
+    every = variants(study)
+    for variant in every:
+        settings_of(variant, study, out)
+    load_task(study.measure.task)
+    _check_out(out)
+    with locked(out / "lock", f"study {out}"):
+        prepare(study.train.data, progress=progress)  # once, not in each process
+        cells = []
+        for cell in side_by_side(partial(run_variant, study, out), every, jobs):
+            cells.append(cell)
+            results = _write(out, study, cells)
+            if progress:
+                say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
+        figure = write_self_ablation_figure(out)
+    paths = {"figure": str(figure), "results": str(out / "results.json")}
+    return {"rows": results["rows"], "claims": results["claims"], **paths}
+
+
+def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[str, Any]:
+    """Train and measure a model, or return what was found before with the same settings.
+
+    Raises:
+        InputError: it cannot be trained, or what lies there is damaged.
+    """
+    path = out / "cells" / f"{variant.name}.json"
+    config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
+    wanted = {"train": portable(config), "measure": instruments.model_dump(mode="json")}
+    if path.is_file():
+        known = read_record(path)
+        if known["settings"] == wanted:
+            return known
+    run = train(config, resume=(config.runs / config.name).is_dir(), progress=False)
+    report = measure(run.model, config=instruments, progress=False)
+    about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
+    cell = {**about, "run": run.metrics, "report": report, "machine": machine()}
+    write_record(path, {**cell, "settings": wanted})
+    return read_record(path)
+
+
+def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> TrainConfig:
+    """Return the settings of a model's run.
+
+    Raises:
+        InputError: k is not below the number of units.
+    """
+    gating = None
+    if variant.level is not None:
+        common = study.train.gating or GatingConfig()
+        changes = {"level": variant.level, "k_attention": variant.k, "k_neurons": variant.k}
+        gating = {**common.model_dump(), **changes}
+    place = {"name": variant.name, "runs": out / "runs", "seed": variant.seed, "gating": gating}
+    return TrainConfig.of({**study.train.model_dump(), **place}, variant.name)
+
+
+def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConfig:
+    """Return the instruments' settings with the model's own seed."""
+    values = study.measure.model_dump()
+    for name in ("acdc", "sae", "explain"):
+        values[name] = {**values[name], "seed": variant.seed}
+    return MeasureConfig.of(values)
+
+
+def _check_out(out: Path) -> None:
+    check_place(out / "results.json")
+    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
+    if held and not held & {"results.json", "cells", "runs"}:
+        raise InputError(f"{out} holds files but is no study: choose another --out")
+
+
+def _write(out: Path, study: SelfAblationConfig, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the table so far."""
+    rows = rows_of(cells)
+    results = {
+        "study": "self-ablation",
+        "config": {**study.model_dump(mode="json"), "train": portable(study.train)},
+        "rows": rows,
+        "claims": claims(rows),
+        "cells": [_shown(cell) for cell in cells],
+    }
+    write_json(out / "results.json", results)
+    write_bytes(out / "table.md", markdown_table(rows).encode())
+    write_bytes(out / "table.csv", csv_table(rows).encode())
+    return results
+
+
+def _shown(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return what results hold of a model; its settings follow from the study's."""
+    return {name: value for name, value in cell.items() if name != "settings"}
+
+
+def _gist(report: dict[str, Any]) -> str:
+    return ", ".join(_said(report))
+
+
+def _said(report: dict[str, Any]) -> Iterator[str]:
+    for name, value in report["headline"].items():
+        if value is not None:
+            yield f"{name} {value:.4g}"
+    for name, values in report.items():
+        if "reason" in values:
+            yield f"{name}: {values['reason']}"

@@ -1,0 +1,148 @@
+"""Figures of what was measured: models side by side, and the table of self-ablation.
+
+Drawn from the small files that `measure` and the study wrote; no torch.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from wirework.files import read_json, write_bytes
+from wirework.view import figure_pen as pen
+
+_HUES = {"local": "#1f6fb4", "global": "#c2571a", "both": "#2a9d6f"}
+_SHOWN = {
+    "path_edges": "ACDC edges",
+    "sae_l0": "SAE L0",
+    "explanation_score": "explanation score",
+    "perplexity": "perplexity",
+    "ce_score": "SAE CE score",
+    "mean_abs_weight": "mean abs. weight",
+}
+_DPI = 160.0
+
+Row = Mapping[str, Any]
+
+
+def write_self_ablation_figure(folder: Path) -> Path:
+    """Draw `results.json` of a study's folder as `self_ablation.png` beside it.
+
+    Raises:
+        InputError: the file is missing or damaged, or the folder cannot be written to.
+    """
+    rows = read_json(folder / "results.json")["rows"]
+    return _write(draw_self_ablation(rows), folder / "self_ablation.png")
+
+
+def write_measures_figure(folder: Path) -> Path:
+    """Draw `measures.json` of a folder as `measures.png` beside it.
+
+    Raises:
+        InputError: the file is missing or damaged, or the folder cannot be written to.
+    """
+    return _write(draw_measures(read_json(folder / "measures.json")), folder / "measures.png")
+
+
+def draw_self_ablation(rows: Sequence[Row]) -> Figure:
+    """Draw each measure against k, a line for each level; the plain model is a band.
+
+    Error bars and the band's width are standard errors; dashed lines are the published figures,
+    brought to our plain model's level by theirs.
+    """
+    figure, panels = _panels(len(_SHOWN))
+    plain = next((row for row in rows if row["level"] is None), None)
+    levels = list(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
+    for axes, (name, title) in zip(panels, _SHOWN.items(), strict=False):
+        scale = _draw_plain(axes, plain, name)
+        for level in levels:
+            found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])
+            _draw_level(axes, level, found, name, scale)
+        _dress(axes, title)
+        axes.set_xscale("log", base=2)
+        ks = sorted({row["k"] for row in rows if row["k"] is not None})
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set_xlabel("winners per token and layer (k)", fontsize=8, color=pen.SOFT)
+    panels[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def draw_measures(reports: Mapping[str, Row]) -> Figure:
+    """Draw a panel for each number that any of the models has, and in it a bar for each model."""
+    numbers = dict.fromkeys(name for report in reports.values() for name in report["headline"])
+    shown = [
+        name
+        for name in numbers
+        if any(report["headline"].get(name) is not None for report in reports.values())
+    ]
+    figure, panels = _panels(max(len(shown), 1))
+    for axes, name in zip(panels, shown, strict=False):
+        values = [report["headline"].get(name) for report in reports.values()]
+        places = range(len(values))
+        axes.barh(places, [value or 0 for value in values], color=_HUES["local"], height=0.6)
+        for place, value in zip(places, values, strict=True):
+            pen.write(axes, value or 0, place, " -" if value is None else f" {value:.4g}", 11)
+        axes.set_yticks(places, [pen.legible(model, pen.SANS) for model in reports], fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.25)
+        _dress(axes, name.replace("_", " "))
+    return figure
+
+
+def _draw_plain(axes: Axes, plain: Row | None, name: str) -> float | None:
+    """Draw the plain model's band; return what published figures are multiplied by."""
+    if plain is None or plain[name]["mean"] is None:
+        return None
+    value, error, paper = (plain[name][part] for part in ("mean", "standard_error", "paper"))
+    axes.axhline(value, color=pen.SOFT, linewidth=1, label="plain")
+    if error is not None:
+        axes.axhspan(value - error, value + error, color=pen.SOFT, alpha=0.15, linewidth=0)
+    return value / paper if paper else None
+
+
+def _draw_level(
+    axes: Axes, level: str, rows: Sequence[Row], name: str, scale: float | None
+) -> None:
+    known = [row for row in rows if row[name]["mean"] is not None]
+    hue = _HUES[level]
+    axes.errorbar(
+        [row["k"] for row in known],
+        [row[name]["mean"] for row in known],
+        [row[name]["standard_error"] or 0 for row in known],
+        color=hue, marker="o", markersize=4, linewidth=1.2, capsize=2, label=level,
+    )  # fmt: skip
+    published = [row for row in rows if row[name]["paper"] is not None]
+    if scale is not None and published:
+        axes.plot(
+            [row["k"] for row in published],
+            [scale * row[name]["paper"] for row in published],
+            color=hue, linestyle="--", linewidth=0.8, label=f"{level}, paper, to scale",
+        )  # fmt: skip
+
+
+def _dress(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=pen.INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(count, 3)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(3.8 * columns, 3.0 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(lines, columns, squeeze=False).ravel())
+    for unused in panels[count:]:
+        unused.set_visible(False)
+    return figure, panels
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    write_bytes(path, png.getvalue())
+    return path
