@@ -270,7 +270,7 @@ def test_python_is_the_library_and_the_packages_of_this_interpreter():
     assert any(name.endswith("/argparse.py") for name in files)
     assert any("/pydantic/" in name for name in files)
     names = {name for _, name in python_source.source_files()}
-    assert not any("/tests/" in name or "/test_" in name for name in names)
+    assert not any("/tests/" in name or Path(name).name.startswith("test_") for name in names)
     first = next(documents(DataConfig()))
     assert len(first) >= python_source.MIN_BYTES
 
