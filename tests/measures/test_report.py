@@ -1,0 +1,76 @@
+"""All instruments on one model, and reports of several side by side."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from wirework.config import GatingConfig, MeasureConfig, ModelConfig
+from wirework.errors import InputError
+from wirework.measures import COLUMNS, headline, measure
+from wirework.measures.files import check_report_place, write_reports
+from wirework.model import Model
+from wirework.nn import Transformer
+from wirework.nn.gates import Gates
+from wirework.view import write_measures_figure
+
+QUICK = MeasureConfig.of({
+    "n_tokens": 256, "task": "for_while", "acdc": {"pairs": 2},
+    "sae": {"tokens": 5120, "eval_tokens": 256, "expansion": 2, "buffer": 2048},
+    "explain": {"neurons": 3, "explain_excerpts": 32, "score_excerpts": 32},
+})  # fmt: skip
+
+
+def gated(tokenizer) -> Model:
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, n_ctx=64, n_layer=2, d_model=16, d_head=8, d_mlp=32
+    )
+    gates = Gates(config, GatingConfig(k_attention=2, k_neurons=4))
+    return Model(Transformer(config, seed=1), tokenizer, gates=gates)
+
+
+def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, prepared) -> None:
+    report = measure(gated(tokenizer), config=QUICK, data=prepared, progress=False)
+    assert list(report) == ["headline", *QUICK.which]
+    assert not [name for name, values in report.items() if "reason" in values]
+    assert report["headline"]["perplexity"] == report["language"]["perplexity"]
+    assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
+    assert report["headline"].keys() == COLUMNS.keys()
+    json.dumps(report, allow_nan=False)
+    two = measure(gated(tokenizer), ["language", "sparsity"], QUICK, data=prepared)
+    assert list(two) == ["headline", "language", "sparsity"]
+    assert two["headline"]["path_edges"] is None
+
+
+def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, prepared) -> None:
+    config = MeasureConfig.of({**QUICK.model_dump(), "task": "ioi", "which": ["acdc", "language"]})
+    report = measure(gated(tokenizer), config=config, data=prepared, progress=False)
+    assert "does not fit" in report["acdc"]["reason"]
+    assert report["language"]["loss"] > 0
+    with pytest.raises(InputError, match="which"):
+        measure(gated(tokenizer), ["langage"], QUICK, data=prepared)
+
+
+def test_headlines_leave_out_what_is_no_number() -> None:
+    report = {"language": {"perplexity": float("inf")}, "acdc": {"reason": "no"}}
+    assert set(headline(report).values()) == {None}
+
+
+def test_reports_side_by_side(tmp_path: Path) -> None:
+    values = dict.fromkeys(COLUMNS)
+    reports = {
+        "runs/a": {"headline": {**values, "perplexity": 5.5, "sae_l0": 7}},
+        "runs/$b": {"headline": {**values, "perplexity": 6.5}},
+    }
+    folder = tmp_path / "measures"
+    check_report_place(folder)
+    write_reports(reports, folder)
+    assert write_measures_figure(folder).read_bytes().startswith(b"\x89PNG")
+    check_report_place(folder)
+    rows = list(csv.DictReader((folder / "measures.csv").read_text().splitlines()))
+    assert [row["perplexity"] for row in rows] == ["5.5", "6.5"]
+    assert rows[1]["sae_l0"] == ""
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"mine\.txt"):
+        check_report_place(folder)

@@ -1,0 +1,154 @@
+"""The study on tiny models of real stories: it runs, goes on, and says what it found."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wirework.config import SelfAblationConfig
+from wirework.errors import InputError
+from wirework.studies import self_ablation
+from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
+from wirework.studies.self_ablation import variants
+
+VOCABULARY = 800
+
+
+def tiny(cache: Path, **changes: Any) -> SelfAblationConfig:
+    values: dict[str, Any] = {
+        "levels": ["local"], "ks": [2], "seeds": [0],
+        "train": {
+            "steps": 6, "batch_size": 4, "precision": "float32", "eval_batches": 2,
+            "weight_sparsity": None, "checkpoint_every": 3,
+            "model": {
+                "vocab_size": VOCABULARY, "n_ctx": 64, "n_layer": 2, "d_model": 32, "d_head": 8,
+                "act_fraction": None, "bigram": False,
+            },
+            "data": {
+                "corpus": "stories", "max_bytes": 600_000, "vocab_size": VOCABULARY,
+                "tokenizer_bytes": 600_000, "workers": 1, "cache": cache, "val_fraction": 0.1,
+            },
+        },
+        "measure": {
+            "n_tokens": 512, "acdc": {"pairs": 4},
+            "sae": {"tokens": 5120, "eval_tokens": 512, "expansion": 2, "buffer": 2048},
+            "explain": {"neurons": 4, "explain_excerpts": 64, "score_excerpts": 64},
+        },
+    }  # fmt: skip
+    return SelfAblationConfig.of({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("study") / "s"
+    return out, self_ablation(tiny(cache), out, progress=False)
+
+
+def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
+    out, result = done
+    plain, gated = result["rows"]
+    assert (plain["level"], gated["level"], gated["k"]) == (None, "local", 2)
+    for name in ("path_edges", "sae_l0", "explanation_score", "perplexity", "mean_abs_weight"):
+        assert plain[name]["n"] == gated[name]["n"] == 1, name
+    assert plain["gate_live_fraction"]["mean"] is None
+    live = (2 * 32 + 2 * 128) / (160 * 160)  # 2 of 32 attention units, 2 of 128 neurons
+    live = 4 / 160
+    assert gated["gate_live_fraction"]["mean"] == pytest.approx(live, rel=1e-6)
+    assert gated["path_edges"]["paper"] == 54
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "results.json", "table.md", "table.csv", "self_ablation.png", "cells", "runs", "lock",
+    }  # fmt: skip
+    held = json.loads((out / "results.json").read_text())
+    assert [cell["name"] for cell in held["cells"]] == ["plain-seed0", "local-k2-seed0"]
+    assert "/tmp" not in json.dumps(held["config"])
+
+
+def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
+    done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    out, result = done
+    again = tmp_path / "s"
+    shutil.copytree(out, again)
+    (again / "cells" / "local-k2-seed0.json").unlink()
+    before = (again / "cells" / "plain-seed0.json").stat().st_mtime_ns
+    (again / "table.md").unlink()
+    found = self_ablation(tiny(cache), again, progress=False)
+    assert found["rows"] == result["rows"]
+    assert (again / "cells" / "plain-seed0.json").stat().st_mtime_ns == before
+    assert (again / "table.md").read_text() == (out / "table.md").read_text()
+
+
+def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_path: Path) -> None:
+    for changes, says in (
+        ({"ks": [2, 32]}, "local-k32-seed0: k_attention must be below the model's 32 units"),
+        ({"measure": {"task": "ioo"}}, "ioo"),
+    ):
+        with pytest.raises(InputError, match=says):
+            self_ablation(tiny(cache, **changes), tmp_path / "s", progress=False)
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="no study"):
+        self_ablation(tiny(cache), tmp_path / "mine", progress=False)
+    for changes in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
+        with pytest.raises(InputError):
+            tiny(cache, **changes)
+
+
+def test_the_first_seed_comes_first(cache: Path) -> None:
+    names = [one.name for one in variants(tiny(cache, seeds=[3, 5], ks=[1, 2]))]
+    assert names[:3] == ["plain-seed3", "local-k1-seed3", "local-k2-seed3"]
+    assert names[3:] == ["plain-seed5", "local-k1-seed5", "local-k2-seed5"]
+
+
+def cell(level: str | None, k: int | None, **numbers: float | None) -> dict[str, Any]:
+    empty = dict.fromkeys(
+        ("path_edges", "sae_l0", "ce_score", "explanation_score", "perplexity", "mean_abs_weight",
+         "gate_live_fraction", "dead_units")
+    )  # fmt: skip
+    return {"level": level, "k": k, "report": {"headline": empty | numbers}}
+
+
+def test_the_table_is_worked_by_hand() -> None:
+    cells = [
+        cell(None, None, path_edges=100, perplexity=5.0),
+        cell(None, None, path_edges=104, perplexity=5.2),
+        cell("local", 4, path_edges=40, perplexity=5.1),
+        cell("local", 4, path_edges=44, perplexity=5.1),
+        cell("global", 4, path_edges=103, perplexity=None),
+        cell("global", 4, path_edges=91, perplexity=6.0),
+    ]
+    plain, local, whole = rows_of(cells)
+    assert plain["path_edges"] == {"mean": 102, "standard_error": 2.0, "n": 2, "paper": 79}
+    assert local["path_edges"]["paper"] == 30
+    assert whole["perplexity"] == {"mean": 6.0, "standard_error": None, "n": 1, "paper": 6.73}
+    edges, features, _, price, _ = claims([plain, local, whole])
+    # 102 - 42 = 60 with an error of sqrt(8); 102 - 97 = 5 with one of sqrt(4 + 36).
+    assert edges["in_direction"] == edges["settings"] == 2
+    assert edges["beyond_two_standard_errors"] == 1
+    assert edges["verdict"] == "held in part"
+    assert edges["largest_change"] == pytest.approx(60 / 102)
+    assert features["verdict"] == "not measured"
+    # Of local gates no change, of global ones one that a single seed cannot vouch for.
+    assert (price["in_direction"], price["beyond_two_standard_errors"]) == (1, 0)
+    assert price["verdict"] == "held in part"
+    assert claims([plain, local])[0]["verdict"] == "held"
+    worse = rows_of(
+        [*cells[:2], cell("local", 4, path_edges=120), cell("local", 4, path_edges=121)]
+    )
+    assert claims(worse)[0]["verdict"] == "did not hold"
+    assert claims([local]) == []
+    lines = markdown_table([plain, local]).splitlines()
+    assert lines[2].startswith("| none | - | 102 ± 2 (79) | - |")
+    table = list(csv.DictReader(csv_table([plain, local]).splitlines()))
+    assert table[1]["path_edges_mean"] == "42"
+    assert table[0]["level"] == "none"
