@@ -17,16 +17,17 @@ from wirework.data import Tokenizer
 WIREWORK = Path(sys.executable).with_name("wirework")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
-    """A model, and text of words it knows."""
-    planted(tokenizer).save(tmp_path / "model")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A model, and text of words it knows, which the first test prepares for all."""
+    folder = tmp_path_factory.mktemp("explain")
+    planted(tokenizer).save(folder / "model")
     words = [tokenizer.token(i) for i in (*range(300, 420), TOKEN, TOKEN)]
-    (tmp_path / "text").mkdir()
+    (folder / "text").mkdir()
     for i in range(40):
         lines = ("".join(words[(i * j + k * j) % len(words)] for k in range(30)) for j in range(9))
-        (tmp_path / "text" / f"{i}.txt").write_text("\n".join(lines))
-    return tmp_path
+        (folder / "text" / f"{i}.txt").write_text("\n".join(lines))
+    return folder
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -54,7 +55,6 @@ def test_patterns_as_a_table_and_as_json(folder: Path) -> None:
 
 def test_mistakes_are_one_line(folder: Path) -> None:
     for more, says in (
-        ([], "either --out or --estimate-only"),
         (["--out", "a", "--explainer", "language_model"], "needs server.model"),
         (["--out", "a", "--only", "0.mlp.post_act.9"], "has neurons 0 .. 5, got 9"),
     ):
@@ -82,7 +82,7 @@ def test_an_estimate_asks_nothing(folder: Path, server: LanguageServer) -> None:
 def test_after_a_kill_the_same_command_asks_only_for_the_rest(
     folder: Path, server: LanguageServer
 ) -> None:
-    more = ["--out", "found", "--only", f"{SITE}.0", "--only", f"{SITE}.4", *asking(server)]
+    more = ["--out", "killed", "--only", f"{SITE}.0", "--only", f"{SITE}.4", *asking(server)]
     server.behaviour = lambda number, _: 60.0 if number == 25 else None
     process = subprocess.Popen(
         words(folder, *more), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -91,29 +91,34 @@ def test_after_a_kill_the_same_command_asks_only_for_the_rest(
     os.kill(process.pid, signal.SIGKILL)
     _, errors = process.communicate()
     assert b"about 42 requests" in errors
-    kept = [path.name for path in (folder / "found" / "neurons").iterdir()]
+    kept = [path.name for path in (folder / "killed" / "neurons").iterdir()]
     assert kept == [f"{SITE}.0.json"]
     server.behaviour = lambda *_: None
     result = run(folder, *more)
     assert result.returncode == 0, result.stderr
     assert server.n_requests == 43  # the one that was under way is asked again
-    assert not list((folder / "found").rglob("*.partial"))
+    assert not list((folder / "killed").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("at_once", ["1", "3"])
-def test_a_signal_ends_it_while_an_answer_is_awaited(
-    folder: Path, server: LanguageServer, at_once: str
-) -> None:
+def test_a_signal_ends_it_while_answers_are_awaited(folder: Path, server: LanguageServer) -> None:
     server.behaviour = lambda *_: 60.0
-    more = ["--out", "found", "--only", f"{SITE}.0", "--only", f"{SITE}.4", *asking(server)]
+    more = [
+        "--out",
+        "stopped",
+        "--only",
+        f"{SITE}.0",
+        "--only",
+        f"{SITE}.4",
+        *asking(server),
+    ]
     process = subprocess.Popen(
-        words(folder, *more[:-1], at_once), cwd=folder, text=True, stderr=subprocess.PIPE
+        words(folder, *more[:-1], "3"), cwd=folder, text=True, stderr=subprocess.PIPE
     )
     until(lambda: server.n_requests >= 1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 143
-    assert "the same command goes on from what was saved in found" in errors.splitlines()[-1]
+    assert "the same command goes on from what was saved in stopped" in errors.splitlines()[-1]
 
 
 def until(done) -> None:

@@ -34,7 +34,7 @@ def test_the_longest_pattern_that_fits_predicts_and_then_the_one_with_fewest_gap
 def test_a_trie_finds_what_a_plain_search_finds() -> None:
     dice = random.Random(0)
     keys = {
-        tuple(dice.choice([ANY, 1, 2, 3]) for _ in range(dice.randint(1, 4))) for _ in range(60)
+        tuple(dice.choice([ANY, 1, 2, 3]) for _ in range(dice.randint(1, 4))) for _ in range(200)
     }
     patterns = [Pattern(key, float(i)) for i, key in enumerate(sorted(keys))]
     trie = Trie(patterns)
