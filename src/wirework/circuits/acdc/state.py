@@ -91,6 +91,7 @@ class State:
         graph = self.graph
         clean = self.patched.run()
         self.reference = clean.logits
+        self.measure = self.patched.contrast.metric(self.name, clean.logits)
         self.metric = float(self.measure(clean.logits))
         self.ablated = [value[:, self.start :] for value in self.patched.ablated]
         both = zip(clean.values, self.ablated, strict=True)
@@ -125,7 +126,7 @@ class State:
         """Return a copy in float32."""
         quick = copy.copy(self)
         quick.patched = self.patched.to(torch.float32)
-        quick.reference = self.reference.float()
+        quick.measure = self.patched.contrast.metric(self.name, self.reference.float())
         quick.kept = self.kept.copy()
         quick.beside = None if self.beside is None else self.beside.float()
         quick.written = [value.float() for value in self.written]
@@ -134,10 +135,6 @@ class State:
         quick.past = {key: [part.float() for part in both] for key, both in self.past.items()}
         quick.parts = {place: value.float() for place, value in self.parts.items()}
         return quick
-
-    def measure(self, logits: Tensor) -> Tensor:
-        """Return the metric, (...), of logits (..., N, V)."""
-        return self.patched.contrast.metric(self.name, self.reference)(logits)
 
     # What there is to compute
 
