@@ -1,7 +1,7 @@
 import pytest
 import torch
-from conftest import contrast_of, transformer_of
 from one_at_a_time import Edge, exact, one_at_a_time
+from random_models import contrast_of, transformer_of
 
 from wirework.circuits.acdc import search as acdc_search
 from wirework.circuits.acdc import trials

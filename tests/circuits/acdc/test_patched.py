@@ -1,7 +1,7 @@
 import pytest
 import torch
-from conftest import contrast_of, transformer_of
 from one_at_a_time import all_edges, exact, run
+from random_models import contrast_of, transformer_of
 
 from wirework.circuits.acdc.contrast import Contrast
 from wirework.circuits.acdc.patched import Patched
