@@ -98,7 +98,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--length", type=int, default=15)
     parser.add_argument("--weights", type=float, default=4, help="times the initial matrices")
-    parser.add_argument("--tau", type=float, nargs="+", default=[0.01, 0.001, 0.0001])
+    parser.add_argument("--tau", type=float, nargs="+", default=[0.01, 0.001, 0.0003, 0.0001])
     parser.add_argument("--repeats", type=int, default=3)
     return parser.parse_args()
 

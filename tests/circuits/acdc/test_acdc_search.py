@@ -1,8 +1,10 @@
 import pytest
 import torch
-from conftest import contrast_of, transformer_of
 from one_at_a_time import Edge, exact, one_at_a_time
+from random_models import contrast_of, transformer_of
 
+from wirework.circuits.acdc import search as acdc_search
+from wirework.circuits.acdc import trials
 from wirework.circuits.acdc.patched import Patched
 from wirework.circuits.acdc.search import Found, search
 from wirework.circuits.acdc.state import State
@@ -91,15 +93,18 @@ def test_guesses_never_change_what_is_found(guess: float | str) -> None:
     assert case.ours(order, 0.01, guess=growth).kept == plain.kept
 
 
-def test_an_edge_that_nothing_depends_on_goes_without_a_trial() -> None:
+def test_an_edge_that_nothing_depends_on_goes_without_a_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     case = Case("neo", "corrupted", "kl")
-    state = State(case.patched, "kl")
     tried = []
-    measure, state.tried = (
-        state.tried,
-        lambda edges, removed: tried.append(edges) or measure(edges, removed),
-    )
-    found = search(state, case.graph.edges, 1e3)
+
+    def watched(state: State, edges: list[tuple[int, int]], removed: object) -> trials.Trials:
+        tried.append(edges)
+        return trials.tried(state, edges, removed)
+
+    monkeypatch.setattr(acdc_search, "tried", watched)
+    found = search(State(case.patched, "kl"), case.graph.edges, 1e3)
     assert found.kept == []
     final = [edge for edge in case.graph.edges if edge[1] == case.graph.final]
     assert {edge for edges in tried for edge in edges} == set(final)

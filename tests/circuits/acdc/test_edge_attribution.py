@@ -1,11 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from conftest import contrast_of, transformer_of
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from random_models import contrast_of, transformer_of
 from straight import TOKENS, straight
 
 from wirework.circuits.acdc.attribution import edge_attribution, path_scores

@@ -1,14 +1,14 @@
 import pytest
 import torch
-from conftest import contrast_of, transformer_of
 from one_at_a_time import all_edges, exact, run
+from random_models import contrast_of, transformer_of
 
 from wirework.circuits.acdc.contrast import Contrast
 from wirework.circuits.acdc.patched import Patched
 from wirework.config import ModelConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import Encoded, kl_divergence
 
 
 def whole(patched: Patched) -> torch.Tensor:
@@ -115,6 +115,9 @@ def test_metrics_by_hand() -> None:
     assert float(contrast.metric("task_loss", even)(logits)) == pytest.approx(float(loss))
     odds = logits.softmax(-1)
     kl = (0.5 * (0.5 / odds).log()).sum(-1).mean()
+    other = torch.randn(2, 2, generator=torch.Generator().manual_seed(0)).double()
+    expected = float(kl_divergence(other, logits).mean())
+    assert float(contrast.metric("kl", other)(logits)) == pytest.approx(expected)
     assert float(contrast.metric("kl", even)(logits)) == pytest.approx(float(kl))
     assert contrast.metric("kl", even)(torch.stack([even, logits])).tolist() == pytest.approx(
         [0, float(kl)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wirework.config import PathMetric
 from wirework.errors import InputError
-from wirework.tasks import Encoded, kl_divergence, logit_difference, pair_losses
+from wirework.tasks import Encoded, logit_difference, pair_losses
 
 Metric = Callable[[Tensor], Tensor]
 """Takes logits (..., N, V) at the prompts' last tokens; returns (...), lower is better."""
@@ -69,7 +69,7 @@ class Contrast:
             reference: (N, V), the clean model's logits.
         """
         if name == "kl":
-            return lambda logits: kl_divergence(reference, logits).mean(-1)
+            return _divergence_from(reference)
         if name == "logit_difference":
             return lambda logits: -self.gaps(logits).mean(-1)
         return lambda logits: pair_losses(self.gaps(logits)).mean(-1)
@@ -78,3 +78,17 @@ class Contrast:
         """Return right minus wrong, (..., N), of logits (..., N, V)."""
         answers = self.answers.expand(*logits.shape[:-1], 2).reshape(-1, 2)
         return logit_difference(logits.flatten(0, -2), answers).view(logits.shape[:-1])
+
+
+def _divergence_from(reference: Tensor) -> Metric:
+    """Return the mean of `kl_divergence` from fixed logits, in two passes over a vocabulary's."""
+    odds = reference.log_softmax(-1)
+    shares = odds.exp()
+    entropy = -torch.linalg.vecdot(shares, odds)
+
+    def divergence(logits: Tensor) -> Tensor:
+        cross = logits.logsumexp(-1) - torch.linalg.vecdot(shares, logits)
+        mean: Tensor = (cross - entropy).mean(-1)
+        return mean
+
+    return divergence

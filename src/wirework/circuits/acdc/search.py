@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wirework.circuits.acdc.state import DEAD, WHOLE, Bools, Edge, State, Trials
+from wirework.circuits.acdc.trials import tried
 
 CLOSE = 1e-6
 """A growth so near to tau, at least, is measured in float64."""
@@ -85,7 +86,8 @@ class _Judge:
     """Tells what a pass decides: in float32 where that is clear, in float64 where it is close.
 
     The current run is kept in float64, its twin in float32 is rounded from it. The trial that
-    becomes the current run is always measured in both, so that how far they are apart is known.
+    becomes the current run (the first, if none does) is always measured in both, so that how far
+    they are apart is known.
     There is no twin where rounding may count for more: AbsTopK may keep other entries, and with
     zero ablation a norm may divide by next to nothing.
     """
@@ -109,10 +111,10 @@ class _Judge:
 
         The current run becomes that without those that go; guesses of the others get better.
         """
-        measured = _Measured((self.quick or self.exact).tried(plan.tested, plan.removed))
+        measured = _Measured(tried(self.quick or self.exact, plan.tested, plan.removed))
         verdict = self._walk(plan, measured)
         while self.quick is not None and (close := verdict.close - measured.exact.keys()):
-            trials = self.exact.tried(plan.tested, plan.removed[:, sorted(close)])
+            trials = tried(self.exact, plan.tested, plan.removed[:, sorted(close)])
             apart = measured.put(sorted(close), trials)
             self.margin = max(self.margin, _SAFETY * apart)
             verdict = self._walk(plan, measured)
@@ -145,7 +147,8 @@ class _Judge:
                 right = (growth < self.tau) == self.goes(edge)
             if self.goes(edge):
                 before, last = metric, number
-        verdict.close |= {verdict.chosen} - {-1}
+        if plan.tested:
+            verdict.close.add(max(verdict.chosen, 0))
         return verdict
 
 
