@@ -30,26 +30,26 @@ def gated(tokenizer) -> Model:
     return Model(Transformer(config, seed=1), tokenizer, gates=gates)
 
 
-def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, prepared) -> None:
-    report = measure(gated(tokenizer), config=QUICK, data=prepared, progress=False)
+def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text) -> None:
+    report = measure(gated(tokenizer), config=QUICK, data=text, progress=False)
     assert list(report) == ["headline", *QUICK.which]
     assert not [name for name, values in report.items() if "reason" in values]
     assert report["headline"]["perplexity"] == report["language"]["perplexity"]
     assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
     assert report["headline"].keys() == COLUMNS.keys()
     json.dumps(report, allow_nan=False)
-    two = measure(gated(tokenizer), ["language", "sparsity"], QUICK, data=prepared)
+    two = measure(gated(tokenizer), ["language", "sparsity"], QUICK, data=text)
     assert list(two) == ["headline", "language", "sparsity"]
     assert two["headline"]["path_edges"] is None
 
 
-def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, prepared) -> None:
+def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> None:
     config = MeasureConfig.of({**QUICK.model_dump(), "task": "ioi", "which": ["acdc", "language"]})
-    report = measure(gated(tokenizer), config=config, data=prepared, progress=False)
+    report = measure(gated(tokenizer), config=config, data=text, progress=False)
     assert "does not fit" in report["acdc"]["reason"]
     assert report["language"]["loss"] > 0
     with pytest.raises(InputError, match="which"):
-        measure(gated(tokenizer), ["langage"], QUICK, data=prepared)
+        measure(gated(tokenizer), ["langage"], QUICK, data=text)
 
 
 def test_headlines_leave_out_what_is_no_number() -> None:

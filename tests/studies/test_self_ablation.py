@@ -59,8 +59,7 @@ def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
     for name in ("path_edges", "sae_l0", "explanation_score", "perplexity", "mean_abs_weight"):
         assert plain[name]["n"] == gated[name]["n"] == 1, name
     assert plain["gate_live_fraction"]["mean"] is None
-    live = (2 * 32 + 2 * 128) / (160 * 160)  # 2 of 32 attention units, 2 of 128 neurons
-    live = 4 / 160
+    live = (2 + 2) / (32 + 128)
     assert gated["gate_live_fraction"]["mean"] == pytest.approx(live, rel=1e-6)
     assert gated["path_edges"]["paper"] == 54
     names = {path.name for path in out.iterdir()}
