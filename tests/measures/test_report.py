@@ -15,6 +15,7 @@ from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 from wirework.view import write_measures_figure
 
+pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
 QUICK = MeasureConfig.of({
     "n_tokens": 256, "task": "for_while", "acdc": {"pairs": 2},
     "sae": {"tokens": 5120, "eval_tokens": 256, "expansion": 2, "buffer": 2048},

@@ -1,6 +1,6 @@
 from itertools import islice
 
-from wirework.tasks import BUILT_IN, load_task, practice_texts
+from wirework.tasks import BUILT_IN, ioi_practice_texts, load_task, practice_texts
 
 
 def test_texts_are_prompts_with_their_right_answers_of_all_tasks_in_turn() -> None:
@@ -19,3 +19,14 @@ def test_no_text_is_a_prompt_that_a_task_measures() -> None:
             assert not texts & {
                 prompt + answer for prompt, answer in zip(pair.prompts, pair.answers, strict=True)
             }
+
+
+def test_those_of_ioi_are_sentences_that_it_does_not_measure() -> None:
+    texts = list(islice(ioi_practice_texts(), 5000))
+    prompts = {prompt for pair in load_task("ioi").pairs for prompt in pair.prompts}
+    for text in texts:
+        prompt, _, name = text.removesuffix(".").rpartition(" ")
+        assert text.endswith(".")
+        assert prompt not in prompts
+        assert name in prompt.split()[:8]  # the one of the two who does not give
+    assert len(set(texts)) == len(texts)

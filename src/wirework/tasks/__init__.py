@@ -13,7 +13,7 @@ from wirework.tasks.evaluate import (
 )
 from wirework.tasks.examples import examples, readable
 from wirework.tasks.load import check_names, load_task
-from wirework.tasks.practice import practice_texts
+from wirework.tasks.practice import ioi_practice_texts, practice_texts
 from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Encoded, Pair, Task, tokenizer_of
 
@@ -29,6 +29,7 @@ __all__ = [
     "differences",
     "evaluate",
     "examples",
+    "ioi_practice_texts",
     "kl_divergence",
     "load_task",
     "logit_difference",

@@ -1,11 +1,13 @@
-"""The built-in tasks as training text, for a model too small to learn them from source alone."""
+"""Built-in tasks as training text, for a model too small to learn them from other text alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from random import Random
 
 from wirework.tasks.built_in import BUILT_IN
+from wirework.tasks.ioi import ioi
 from wirework.tasks.load import N_PAIRS, draw_pairs
+from wirework.tasks.task import Pair
 
 
 def practice_texts() -> Iterator[str]:
@@ -15,13 +17,22 @@ def practice_texts() -> Iterator[str]:
     what the model made of the others. Each text ends with its answer, which is tokenised as
     in the task.
     """
+    return _answered(BUILT_IN)
+
+
+def ioi_practice_texts() -> Iterator[str]:
+    """Yield what `practice_texts` does for `ioi` alone, as whole sentences."""
+    return (f"{text}." for text in _answered({"ioi": ioi}))
+
+
+def _answered(tasks: Mapping[str, Callable[[Random], Pair]]) -> Iterator[str]:
     measured = {
         prompt
-        for name, make in BUILT_IN.items()
+        for name, make in tasks.items()
         for pair in draw_pairs(make, f"{name} 0", N_PAIRS)
         for prompt in pair.prompts
     }
-    sources = [(make, Random(f"{name} training text")) for name, make in BUILT_IN.items()]
+    sources = [(make, Random(f"{name} training text")) for name, make in tasks.items()]
     for turn in count():
         make, rng = sources[turn % len(sources)]
         pair = make(rng)
