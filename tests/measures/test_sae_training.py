@@ -9,8 +9,10 @@ import torch
 from wirework import verbs
 from wirework.config import DataConfig, ModelConfig, SaeConfig, TrainConfig
 from wirework.data import Prepared, Tokenizer
+from wirework.data.batches import Batches
 from wirework.errors import InputError
 from wirework.measures import evaluate_sae, load_sae, measure_sae, save_sae, train_sae
+from wirework.measures.sae_training import _rows
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.training import train
@@ -34,8 +36,9 @@ def test_it_learns_and_is_the_same_for_the_same_seed(
     chosen = settings(architecture=architecture)
     state = torch.random.get_rng_state()
     sae, quality = measure_sae(model, chosen, text)
-    again, same = measure_sae(model, chosen, text)
     assert torch.equal(torch.random.get_rng_state(), state)  # the caller's dice lie as they lay
+    torch.rand(1)
+    again, same = measure_sae(model, chosen, text)
     assert same == quality
     assert all(map(torch.equal, sae.state_dict().values(), again.state_dict().values()))
     untrained = evaluate_sae(
@@ -65,6 +68,14 @@ def test_it_says_what_it_was_trained_on(model: Model, text: Prepared) -> None:
     assert metadata.seqpos_slice == [2, None]
     other = train_sae(model, settings(site="1.attn.q"), text).cfg
     assert (other.d_in, other.metadata.hook_name) == (16, "blocks.1.attn.q")
+
+
+def test_what_flows_in_is_the_site_over_training_windows(model: Model, text: Prepared) -> None:
+    chosen = settings(site="1.attn.y", skip_first=3, seed=6)
+    rows = next(_rows(model, "1.attn.y", text.train, chosen)).view(-1, 29, 16)
+    tokens = torch.from_numpy(Batches(text.train, 32, len(rows), seed=6).at(0)[0])
+    expected = model.record(tokens, ["1.attn.y"])[1]["1.attn.y"]
+    assert torch.equal(rows, expected[:, 3:])
 
 
 def test_any_site_will_do(model: Model, text: Prepared) -> None:

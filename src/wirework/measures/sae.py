@@ -79,7 +79,7 @@ def evaluate_sae(
     text: "Tokens",
     *,
     site: str | None = None,
-    n_tokens: int = 65_536,
+    n_tokens: int = 32_768,
     skip_first: int = 0,
 ) -> SaeQuality:
     """Measure an autoencoder on text.

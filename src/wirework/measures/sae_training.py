@@ -80,17 +80,10 @@ def train_sae(
 
     Source: Ferrao et al. 2025 (sparse autoencoders).
     """
-    site = settings.site or default_site(model.config)
-    width = look_up(model.transformer.sites, [site])[site].width
-    if settings.architecture == "topk" and settings.k >= settings.expansion * width:
-        raise InputError(f"k {settings.k} must be below {settings.expansion * width} features")
-    if settings.skip_first >= model.config.n_ctx:
-        raise InputError(
-            f"skip_first {settings.skip_first} leaves nothing of {model.config.n_ctx} tokens"
-        )
-    lens = sae_lens()
+    site, width = _place(model, settings)
     text = text_of(model, data).train
     _check_enough(text, settings)
+    lens = sae_lens()
     device = model.transformer.embed.weight.device
     with torch.random.fork_rng([] if device.type == "cpu" else [device]), _quiet():
         torch.manual_seed(settings.seed)
@@ -105,6 +98,18 @@ def train_sae(
     if not all(bool(weight.isfinite().all()) for weight in found.parameters()):
         raise InputError(f"training ran into values that are not finite: lower lr {settings.lr:g}")
     return found
+
+
+def _place(model: "Model", settings: SaeConfig) -> tuple[str, int]:
+    """Return the site to train on and its width, if the settings fit it."""
+    site = settings.site or default_site(model.config)
+    width = look_up(model.transformer.sites, [site])[site].width
+    features, n_ctx = settings.expansion * width, model.config.n_ctx
+    if settings.architecture == "topk" and settings.k >= features:
+        raise InputError(f"k {settings.k} must be below {features} features")
+    if settings.skip_first >= n_ctx:
+        raise InputError(f"skip_first {settings.skip_first} leaves nothing of {n_ctx} tokens")
+    return site, width
 
 
 def _check_enough(text: "Tokens", settings: SaeConfig) -> None:

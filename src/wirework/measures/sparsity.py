@@ -40,6 +40,7 @@ class Sparsity:
     dead_neurons: int
     """MLP neurons that are exactly 0 at every token read. GELU without AbsTopK has none."""
     dead_neurons_by_layer: tuple[int, ...]
+    """The same, layer by layer."""
     n_tokens: int
     """Tokens read."""
 
@@ -57,6 +58,7 @@ class GateUse:
     dead_attention_units: tuple[int, ...]
     """Layer by layer, how many attention units are on at no token."""
     dead_neurons: tuple[int, ...]
+    """The same of neurons."""
     dead_units: int
     """All of both."""
     n_tokens: int
