@@ -112,7 +112,7 @@ def test_the_first_seed_comes_first(cache: Path) -> None:
 def cell(level: str | None, k: int | None, **numbers: float | None) -> dict[str, Any]:
     empty = dict.fromkeys(
         ("path_edges", "sae_l0", "ce_score", "explanation_score", "perplexity", "mean_abs_weight",
-         "gate_live_fraction", "dead_units")
+         "mean_abs_weight_embedded", "gate_live_fraction", "dead_units")
     )  # fmt: skip
     return {"level": level, "k": k, "report": {"headline": empty | numbers}}
 

@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "ce_score": ("sae", "ce_score"),
     "explanation_score": ("explain", "scores", "top_and_random", "mean"),
     "mean_abs_weight": ("sparsity", "mean_abs_weight"),
+    "mean_abs_weight_embedded": ("sparsity", "mean_abs_weight_embedded"),
     "weight_l0": ("sparsity", "weight_l0"),
     "gate_live_fraction": ("sparsity", "gates", "live_fraction"),
     "dead_units": ("sparsity", "gates", "dead_units"),

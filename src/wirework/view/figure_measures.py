@@ -22,7 +22,7 @@ _SHOWN = {
     "explanation_score": "explanation score",
     "perplexity": "perplexity",
     "ce_score": "SAE CE score",
-    "mean_abs_weight": "mean abs. weight",
+    "mean_abs_weight_embedded": "mean abs. weight, with embeddings",
 }
 _DPI = 160.0
 
