@@ -1,7 +1,6 @@
 // Head-level circuits: components joined by path edges, and what the search measured of them.
 
 const READS = { q: "queries", k: "keys", v: "values" };
-const PORTS = { q: -22, k: 0, v: 22 }; // as in page_paths.py
 const METRICS = {
   kl: "KL in nats", logit_difference: "minus the logit difference", task_loss: "task loss in nats",
 };
@@ -13,7 +12,7 @@ function readComponents(data) {
   const read = data.components.map(() => new Set());
   for (const [, target, input] of data.path_edges) read[target].add(input);
   return data.components.map((component, i) => ({
-    type: "component", component, name: component.name, reads: read[i],
+    type: "component", component, name: component.name, reads: read[i], ports: data.layout.ports,
     label: component.kind === "head" ? `head ${component.head}` : component.name,
     what: describeComponent(component),
   }));
@@ -57,7 +56,7 @@ function drawHead(item) {
   return [
     draw("rect", { x: item.x - item.width / 2 - 6, y: item.y - 22, width: item.width + 12, height: 37, rx: 5 }),
     text(item.label, item.x, item.y - 11, ""),
-    ...Object.entries(PORTS).map(([input, aside]) => (
+    ...Object.entries(item.ports).map(([input, aside]) => (
       text(input, item.x + aside, item.y + 6, item.reads.has(input) ? "port" : "port unread"))),
   ];
 }

@@ -63,7 +63,7 @@ def _as_json(end: Component) -> dict[str, Any]:
 def lay_out_paths(
     n_layer: int, components: Sequence[dict[str, Any]], paths: Sequence[Path]
 ) -> dict[str, Any]:
-    """Return the layout as JSON, with `routes`: of each path edge the points it runs through.
+    """Return the layout as JSON, with `routes`, the points that each path edge runs through.
 
     Args:
         n_layer: layers of the model, so that those without components show too.
@@ -82,7 +82,7 @@ def lay_out_paths(
     routes = _routes(components, bands, paths, lanes, placed)
     points = placed.points[: len(components)]
     shown = Layout(placed.width, placed.height, points, placed.bands)
-    return {**as_json(shown, widths), "routes": routes}
+    return {**as_json(shown, widths), "routes": routes, "ports": PORTS}
 
 
 def _band_of(component: dict[str, Any], n_layer: int) -> int:
