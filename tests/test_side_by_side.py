@@ -53,6 +53,24 @@ def test_an_interrupt_while_they_start_ends_all(tmp_path: Path, seconds: float) 
     assert not _group(started.pid)
 
 
+LOCKERS = """
+from multiprocessing import Lock
+from wirework.side_by_side import side_by_side
+held = []
+def lock(number):
+    held.append(Lock())
+if __name__ == "__main__":
+    list(side_by_side(lock, [1, None], 2))
+"""
+
+
+def test_what_processes_hold_is_given_back_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "lockers.py"
+    script.write_text(LOCKERS)
+    done = subprocess.run([sys.executable, script], capture_output=True, check=True)
+    assert done.stderr == b""
+
+
 def test_leaving_early_ends_what_is_at_work() -> None:
     found = side_by_side(time.sleep, [0, 100, 100], 2)
     next(found)

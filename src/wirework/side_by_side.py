@@ -22,6 +22,8 @@ from wirework.errors import InputError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
+_PATIENCE = 10.0  # seconds that a process has to clean up before it is killed
+
 
 def side_by_side(
     work: Callable[[_Item], _Result], items: Iterable[_Item], jobs: int
@@ -48,6 +50,7 @@ def side_by_side(
             for worker in workers:
                 worker.line.send((work, threads))
             yield from _in_order(workers, items)
+            _dismiss(workers)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise InputError(
                 f"one of {jobs} processes died, perhaps for want of memory: try fewer jobs; the "
@@ -102,7 +105,7 @@ def _in_order(workers: list[_Worker], items: Iterable[Any]) -> Iterator[Any]:
             while idle and left:
                 place, item = left.popleft()
                 line = idle.popleft()
-                line.send(item)
+                line.send((item,))
                 busy[line] = place
             for line in [one for one in wait(list(busy)) if isinstance(one, Connection)]:
                 done[busy.pop(line)] = line.recv()
@@ -113,16 +116,26 @@ def _in_order(workers: list[_Worker], items: Iterable[Any]) -> Iterator[Any]:
         yield result
 
 
+def _dismiss(workers: list[_Worker]) -> None:
+    """Let processes with nothing left to do end by themselves, so that they clean up.
+
+    One that is killed leaves its semaphores, which the resource tracker warns of.
+    """
+    for worker in workers:
+        worker.line.send(())
+    for worker in workers:
+        worker.process.join(_PATIENCE)
+
+
 def _serve(line: Connection) -> None:
-    """Do in a fresh process what is asked for over a line."""
+    """Do in a fresh process what is asked for over a line, until nothing is: an empty tuple."""
     work, threads = line.recv()
     torch.set_num_threads(threads)
     asked: Queue[Any] = Queue()
     Thread(target=_listen, args=(line, asked), daemon=True).start()
-    while True:
-        item = asked.get()
+    while item := asked.get():
         try:
-            line.send((work(item), None))
+            line.send((work(*item), None))
         except Exception as error:
             error.add_note(traceback.format_exc())
             line.send((None, error))

@@ -7,14 +7,16 @@ import pytest
 import torch
 
 import wirework as ww
-from wirework.config import ModelConfig
+from wirework.config import ModelConfig, TrainConfig, read_yaml
 from wirework.errors import InputError
 from wirework.interop import load_huggingface, save_huggingface
+from wirework.interop.gpt_neo import refuse_other_kinds
 from wirework.model import Model
 from wirework.nn import Transformer
 
 transformers = pytest.importorskip("transformers")
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 NEO: dict[str, Any] = {
     "vocab_size": 60, "max_position_embeddings": 24, "hidden_size": 32, "num_layers": 2,
     "attention_types": [[["global", "local"], 1]], "num_heads": 4, "window_size": 5,
@@ -67,10 +69,13 @@ def test_logits_are_theirs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("windows", [None, (None, 7, None), (7, 7, 7)])
+@pytest.mark.parametrize("eps", [None, 1e-3])
 def test_a_model_of_ours_opens_as_a_gpt_neo_with_the_same_logits(
-    windows: Any, tokenizer: Any, tmp_path: Path
+    windows: Any, eps: float | None, tokenizer: Any, tmp_path: Path
 ) -> None:
-    values = {"vocab_size": tokenizer.vocab_size, "attention_windows": windows}
+    values = {
+        "vocab_size": tokenizer.vocab_size, "attention_windows": windows, "norm_eps": eps,
+    }  # fmt: skip
     model = Model(Transformer(OURS.model_copy(update=values), seed=1), tokenizer)
     folder = save_huggingface(model, tmp_path / "neo")
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -100,8 +105,15 @@ def test_what_is_no_gpt_neo_is_refused_in_a_line(tmp_path: Path) -> None:
     assert not (tmp_path / "neo").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="not empty"):
-        save_huggingface(Model(Transformer(OURS)), tmp_path / "full")
+    for place in (tmp_path / "full", tmp_path / "full" / "mine.txt"):
+        with pytest.raises(InputError, match="not empty"):
+            save_huggingface(Model(Transformer(OURS)), place)
+
+
+def test_the_recipes_of_self_ablation_train_gpt_neos() -> None:
+    for name in ("stories", "self_ablation"):
+        values = read_yaml(RECIPES / f"{name}.yaml")
+        refuse_other_kinds(TrainConfig.of(values.get("train", values), name).model)
 
 
 def test_other_kinds_and_places_are_refused_in_a_line(tmp_path: Path) -> None:

@@ -54,6 +54,21 @@ def test_scores_so_large_that_one_position_takes_all() -> None:
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_autocast_changes_nothing() -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(2, 2, 9, 4, requires_grad=True) for _ in range(5)]
+    wanted = own_position_attention(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = own_position_attention(*given)
+    assert torch.equal(found, wanted)
+    for one, other in zip(
+        torch.autograd.grad(found.sum(), given),
+        torch.autograd.grad(wanted.sum(), given),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
 def test_its_dtype_is_that_of_the_queries() -> None:
     given = [torch.randn(1, 2, 5, 4).bfloat16() for _ in range(5)]
     assert own_position_attention(*given).dtype == torch.bfloat16

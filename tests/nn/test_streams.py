@@ -110,3 +110,11 @@ def test_nothing_leaks_from_later_tokens_and_the_clean_stream_is_the_plain_model
     assert not missing
     (streams.ablated.square().sum() + streams.reconstruction).backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in gates.parameters())
+
+
+def test_gates_of_the_same_seed_do_not_begin_as_the_transformers_weights() -> None:
+    transformer, gates = Transformer(SHAPE, seed=3), Gates(SHAPE, GatingConfig(), seed=3)
+    heads = gates.local[0].attention.weight
+    assert not torch.isin(heads, transformer.embed.weight).any()
+    assert torch.equal(heads, Gates(SHAPE, GatingConfig(), seed=3).local[0].attention.weight)
+    assert not torch.equal(heads, Gates(SHAPE, GatingConfig(), seed=4).local[0].attention.weight)

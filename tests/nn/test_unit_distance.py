@@ -25,6 +25,16 @@ def test_streams_that_nearly_agree_do_not_cancel() -> None:
     torch.testing.assert_close(unit_distance(x, y).double(), wanted, rtol=1e-2, atol=0)
 
 
+def test_autocast_and_bfloat16_are_measured_in_float32() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 64).bfloat16().requires_grad_()
+    y = (x + 0.01 * torch.randn(5, 64)).bfloat16().detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = unit_distance(x, y)
+    assert torch.equal(found, unit_distance(x.float(), y.float()))
+    assert torch.autograd.grad(found, x)[0].dtype == torch.bfloat16
+
+
 def test_a_token_of_zeros_is_no_nan() -> None:
     x, y = torch.zeros(2, 4, requires_grad=True), torch.ones(2, 4)
     unit_distance(x, y).backward()

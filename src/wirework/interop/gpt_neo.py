@@ -91,7 +91,7 @@ def refuse_other_kinds(config: ModelConfig) -> None:
     wanted = {**_KIND, "d_head": config.d_model // max(config.n_head, 1)}
     values = config.model_dump()
     for name, value in wanted.items():
-        if values[name] != value:
+        if name != "norm_eps" and values[name] != value:  # theirs may have any
             raise InputError(f"not a GPT-Neo: {name} is {values[name]!r}, there it is {value!r}")
     windows = {window for window in config.attention_windows or () if window is not None}
     if len(windows) > 1:

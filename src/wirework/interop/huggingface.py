@@ -104,7 +104,7 @@ def save_huggingface(model: Model, folder: str | Path) -> Path:
     transformers = _transformers()
     refuse_other_kinds(model.config)
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty: not overwritten")
     eot = None if model.tokenizer is None else model.tokenizer.eot
     theirs = transformers.GPTNeoForCausalLM(_their_config(transformers, model.config, eot))

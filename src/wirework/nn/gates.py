@@ -7,6 +7,7 @@ layers. Source: Ferrao et al. 2025.
 
 from collections.abc import Sequence
 from functools import partial
+from random import Random
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,8 @@ class Gates(nn.Module):
         self.local = nn.ModuleList(_Heads(width, self.widths) for _ in range(local * model.n_layer))
         attention, neurons = (model.n_layer * units for units in self.widths)
         self.whole = None if gating.level == "local" else _Heads(width, (attention, neurons))
-        dice = torch.Generator().manual_seed(seed)
+        # Another stream than the transformer's, or they would begin as copies of its embedding.
+        dice = torch.Generator().manual_seed(Random(f"gates {seed}").getrandbits(63))
         with torch.no_grad():
             for parameter in self.parameters():
                 if parameter.dim() == 2:

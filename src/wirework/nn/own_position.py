@@ -44,7 +44,8 @@ def own_position_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if q.device.type != "cpu":
         return _over_both(q, k, v, own_k, own_v, sink, scale, window)
-    out: Tensor = _OwnPosition.apply(q, k, v, own_k, own_v, sink, scale, window)  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", enabled=False):  # it would round the log-sum-exp to bf16
+        out: Tensor = _OwnPosition.apply(q, k, v, own_k, own_v, sink, scale, window)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -13,8 +13,14 @@ _LEAST = 1e-12  # below this length a token is divided by it, as torch's normali
 
 
 def unit_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean squared difference of (..., D) and (..., D) at unit length, a scalar."""
-    apart: Tensor = _UnitDistance.apply(x, y)  # type: ignore[no-untyped-call]
+    """Return the mean squared difference of (..., D) and (..., D) at unit length, a scalar.
+
+    In float32 or wider, under autocast too, which would round the differences of close streams.
+    """
+    compute = torch.promote_types(x.dtype, torch.float32)
+    x, y = x.to(compute), y.to(compute)
+    with torch.autocast(x.device.type, enabled=False):
+        apart: Tensor = _UnitDistance.apply(x, y)  # type: ignore[no-untyped-call]
     return apart
 
 
