@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from wirework.config import GatingConfig, ModelConfig, OptimizerConfig
+from wirework.model import Model
 from wirework.nn import Transformer
+from wirework.nn.gates import Gates
 from wirework.training.optimizer import make_optimizer, scale_gradients_
 from wirework.training.prior import losses_of
 from wirework.training.self_ablation import SelfAblation
@@ -33,19 +35,22 @@ from self_ablating_reference import BASE, Reference, random_state
 
 VOCAB, LAYERS, WIDTH, HEADS, CONTEXT = 2048, 8, 128, 16, 256
 LEVELS = ("plain", "local", "global")
+CONFIG = ModelConfig(
+    vocab_size=VOCAB, n_ctx=CONTEXT, n_layer=LAYERS, d_model=WIDTH, n_head=HEADS,
+    d_head=WIDTH // HEADS, activation="gelu_tanh", norm="layer", positions="added",
+    attention_scale="none", qkv_bias=False, tied_embedding=True, sinks=False, bigram=False,
+    act_fraction=None,
+)  # fmt: skip
 Step = Callable[[], None]
 
 
+def gating(level: str, k: int) -> GatingConfig:
+    return GatingConfig.of({"level": level, "k_attention": k, "k_neurons": k})
+
+
 def our_step(level: str, k: int, tokens: Tensor, targets: Tensor) -> Step:
-    config = ModelConfig(
-        vocab_size=VOCAB, n_ctx=CONTEXT, n_layer=LAYERS, d_model=WIDTH, n_head=HEADS,
-        d_head=WIDTH // HEADS, activation="gelu_tanh", norm="layer", positions="added",
-        attention_scale="none", qkv_bias=False, tied_embedding=True, sinks=False, bigram=False,
-        act_fraction=None,
-    )  # fmt: skip
-    transformer = Transformer(config)
-    gating = {"level": level, "k_attention": k, "k_neurons": k}
-    priors = [] if level == "plain" else [SelfAblation(GatingConfig.of(gating), seed=0)]
+    transformer = Transformer(CONFIG)
+    priors = [] if level == "plain" else [SelfAblation(gating(level, k), seed=0)]
     for prior in priors:
         prior.wrap_model(transformer)
     gates = {name: p for prior in priors for name, p in prior.parameters().items()}
@@ -84,6 +89,19 @@ def written_out_step(level: str, k: int, tokens: Tensor, targets: Tensor) -> Ste
     return step
 
 
+def inference(level: str, k: int, tokens: Tensor) -> Step:
+    """A plain forward pass, of a model with gates beside it or without."""
+    transformer = Transformer(CONFIG)
+    gates = None if level == "plain" else Gates(CONFIG, gating(level, k))
+    model = Model(transformer, gates=gates)
+
+    @torch.inference_mode()
+    def step() -> None:
+        model(tokens)
+
+    return step
+
+
 def measure(batch: int, k: int, rounds: int) -> dict[str, float]:
     """Return the median seconds of a step of each variant."""
     dice = torch.Generator().manual_seed(0)
@@ -91,6 +109,8 @@ def measure(batch: int, k: int, rounds: int) -> dict[str, float]:
     steps = {level: our_step(level, k, tokens, targets) for level in LEVELS}
     for level in LEVELS:
         steps[f"written-out {level}"] = written_out_step(level, k, tokens, targets)
+    for level in LEVELS[:2]:
+        steps[f"inference {level}"] = inference(level, k, tokens)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(rounds + 1):
         for name, step in steps.items():

@@ -124,7 +124,9 @@ def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Pat
     assert 0 < first["n_path_edges"] <= first["of"] == second["of"]
     saved = json.loads((tmp_path / "c" / "tau-1e-07" / "circuit.json").read_text())
     assert saved["n_path_edges"] == first["n_path_edges"]
-    refuses("view", tmp_path / "c" / "tau-0.1", says="the page draws circuits of nodes")
+    page, picture = tmp_path / "c.html", tmp_path / "c.png"
+    result = run("export", tmp_path / "c" / "tau-1e-07", "-o", page, "--png", picture)
+    assert result.stdout.split() == [str(page), str(picture)], result.stderr
     refuses("validate", tmp_path / "c" / "tau-0.1", says="it has no nodes to ablate")
 
 

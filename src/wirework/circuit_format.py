@@ -4,9 +4,10 @@ Written by `circuits`, read by it and by the page. Keys that this version does n
 so that the format can grow.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -224,6 +225,19 @@ class Document(Part):
             raise ValueError("a head-level circuit has `patching`, and path edges for nodes")
         if self.level == "node" and (paths or self.patching is not None):
             raise ValueError("path edges are of head-level circuits only")
+        for source, target in paths:
+            self._check_path(split_component(source), split_component(target), (source, target))
+
+    def _check_path(self, source: "Component", target: "Component", names: tuple[str, str]) -> None:
+        """Check that a path edge leads from what is written to something that reads later."""
+        writes = source.kind != "final_resid" and source.input is None
+        reads = target.kind != "embed" and (target.kind == "head") == (target.input is not None)
+        if not (writes and reads and source.depth < target.depth):
+            raise ValueError(f"there is no path edge {names[0]} -> {names[1]}")
+        for part in (source, target):
+            if part.layer >= self.model.n_layer or part.head >= self.model.n_head:
+                shape = f"{self.model.n_layer} layers of {self.model.n_head} heads"
+                raise ValueError(f"{names[0]} -> {names[1]} is beyond the {shape}")
 
     def _counted(self) -> tuple[str, ...]:
         """Return the lists whose lengths stand in the file too."""
@@ -287,6 +301,43 @@ def split_site(site: str) -> tuple[int, str]:
     if not (layer.isascii() and layer.isdigit()) or kind not in NODE_KINDS:
         raise ValueError(f"{site!r} is not a site that holds nodes")
     return int(layer), kind
+
+
+class Component(NamedTuple):
+    """An end of a path edge: what writes to or reads from the residual stream."""
+
+    kind: Literal["embed", "head", "mlp", "final_resid"]
+    layer: int = -1
+    """-1, as `head`, where there is none."""
+    head: int = -1
+    input: str | None = None
+    """What of a head reads: q, k or v."""
+
+    @property
+    def depth(self) -> float:
+        """When it is met in the forward pass: components of one depth never read each other."""
+        outer = {"embed": -1.0, "final_resid": float("inf")}
+        return outer.get(self.kind, 2.0 * self.layer + (self.kind == "mlp"))
+
+
+def split_component(name: str) -> Component:
+    """Split `3.attn.5.q` into the query input of head 5 of layer 3.
+
+    Raises:
+        ValueError: not the name of an end of a path edge.
+    """
+    if name == "embed":
+        return Component("embed")
+    if name == "final_resid":
+        return Component("final_resid")
+    number = "(0|[1-9][0-9]*)"
+    found = re.fullmatch(rf"{number}\.(?:mlp|attn\.{number}(?:\.([qkv]))?)", name)
+    if found is None:
+        raise ValueError(f"{name!r} is no end of a path edge")
+    layer, head, read = found.groups()
+    if head is None:
+        return Component("mlp", int(layer))
+    return Component("head", int(layer), int(head), read)
 
 
 def _order(site: str) -> tuple[int, int]:

@@ -130,3 +130,11 @@ def test_other_kinds_and_places_are_refused_in_a_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=says):
             load_huggingface(theirs("GPT2", {**GPT2, **settings}))
+
+
+def test_path_edges_of_their_models_are_found(tokenizer: Any) -> None:
+    settings = {**GPT2, "vocab_size": tokenizer.vocab_size, "n_positions": 80}
+    model = Model(load_huggingface(theirs("GPT2", settings)).transformer, tokenizer)
+    task = ww.task("single_double_quote")
+    circuit = ww.acdc(model, task, tau=1e-9, pairs=2, progress=False)
+    assert 0 < circuit.n_path_edges < circuit.document.patching.n_all

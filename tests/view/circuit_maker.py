@@ -1,10 +1,11 @@
 """Circuit folders for the tests: random but shaped like real ones, in the documented format."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from wirework.files import atomic_dir, write_json
 
@@ -82,6 +83,42 @@ def make_circuit(
     }
     write_circuit(path, document, activations.astype(np.float32), lengths)
     return path
+
+
+PATHS = [
+    ("0.mlp", "final_resid", 0.5),
+    ("0.attn.1", "final_resid", 0.25),
+    ("embed", "final_resid", -0.125),
+    ("0.attn.1", "0.mlp", 0.0123456789),
+    ("embed", "1.attn.3.v", 0.3),
+    ("0.mlp", "1.attn.3.q", 0.2),
+    ("1.attn.3", "1.mlp", None),
+    ("embed", "0.attn.1.k", 0.1),
+]
+"""Source, target and effect of each edge of `make_paths`."""
+
+
+def make_paths(
+    path: Path,
+    paths: Sequence[tuple[str, str, float | None]] = PATHS,
+    *,
+    n_prompts: int = 2,
+    extra_tokens: tuple[str, ...] = (),
+) -> Path:
+    """Write a head-level circuit folder and return its path."""
+    make_circuit(path, n_prompts=n_prompts, extra_tokens=extra_tokens)
+    patching = {"metric": "kl", "ablation": "corrupted", "both": True, "tau": 0.015}
+    patching |= {"n_all": 1519, "value": 0.0273, "kl": 0.0274, "logit_difference": 3.94}
+    patching |= {"accuracy": 0.875, "model_logit_difference": 4.76, "model_accuracy": 1.0}
+    edges = [{"source": a, "target": b, "effect": effect} for a, b, effect in paths]
+    nothing = {key: [] for key in ("nodes", "edges", "io_edges")}
+    nothing |= {f"n_{key}": 0 for key in nothing}
+    tensors = load_file(path / "circuit.safetensors")
+    tensors["examples/activations"] = tensors["examples/activations"][:, :, :0]
+    save_file(tensors, path / "circuit.safetensors")
+    head = {"level": "head", "patching": patching, "path_edges": edges, "n_path_edges": len(edges)}
+    provenance = {"finder": "acdc", "settings": {}, "seed": 0, "wirework": "0.1.0"}
+    return edit_document(path, **nothing, **head, provenance=provenance)
 
 
 def write_circuit(path: Path, document: dict, activations: np.ndarray, lengths: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from circuit_maker import edit_document, make_circuit
+from circuit_maker import edit_document, make_circuit, make_paths
 from safetensors.numpy import load_file, save_file
 
 from wirework.circuit_format import split_site
@@ -70,6 +70,31 @@ def test_a_document_at_odds_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
         read_circuit(edit_document(circuit, **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("embed", "<b>", "'<b>' is no end of a path edge"),
+        ("embed", "00.mlp", "'00.mlp' is no end"),
+        ("embed", "0.mlp.q", "'0.mlp.q' is no end"),
+        ("embed", "1.attn.2", "no path edge embed -> 1.attn.2"),
+        ("0.attn.1.q", "0.mlp", "no path edge 0.attn.1.q -> 0.mlp"),
+        ("final_resid", "0.mlp", "no path edge final_resid -> 0.mlp"),
+        ("0.mlp", "embed", "no path edge 0.mlp -> embed"),
+        ("1.attn.0", "1.attn.1.q", "no path edge 1.attn.0 -> 1.attn.1.q"),
+        ("1.mlp", "1.mlp", "no path edge 1.mlp -> 1.mlp"),
+        ("embed", "4.mlp", "embed -> 4.mlp is beyond the 4 layers of 16 heads"),
+        ("embed", "0.attn.16.q", "beyond the 4 layers of 16 heads"),
+    ],
+)
+def test_a_path_edge_that_no_model_has_is_refused(
+    tmp_path: Path, source: str, target: str, message: str
+) -> None:
+    made = make_paths(tmp_path / "c", [(source, target, 1.0)])
+    with pytest.raises(InputError, match=message) as caught:
+        read_circuit(made)
     assert "\n" not in str(caught.value)
 
 

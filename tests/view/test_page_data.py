@@ -146,7 +146,7 @@ def test_the_format_is_pinned(circuit: Path) -> None:
         "format", "version", "model", "task", "target_loss", "losses", "calibration",
         "provenance", "nodes", "inputs", "outputs", "edges", "in_edges", "out_edges",
         "residual_links", "heads", "prompts", "texts", "activations", "layout",
-        "share_runs", "edge_shares", "folded",
+        "share_runs", "edge_shares", "folded", "level", "components", "path_edges", "patching",
     }  # fmt: skip
     json.dumps(data, allow_nan=False)
 

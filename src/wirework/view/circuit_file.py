@@ -36,11 +36,6 @@ def read_circuit(circuit_dir: Path) -> CircuitFile:
     if not path.is_file():
         raise InputError(f"no circuit at {circuit_dir}: expected a folder with circuit.json")
     document = Document.of_json(read_json(path), str(path))
-    if document.level == "head":
-        raise InputError(
-            f"{circuit_dir} is a circuit of path edges between heads and MLPs: the page draws "
-            "circuits of nodes; circuit.json lists its edges"
-        )
     if (circuit_dir / "checksums.json").exists():
         verify_dir(circuit_dir)
     tensors = _read_tensors(circuit_dir / "circuit.safetensors")

@@ -17,10 +17,14 @@ from matplotlib.lines import Line2D
 from wirework.files import write_bytes
 from wirework.view import figure_pen as pen
 from wirework.view.figure_graph import NEGATIVE, PAIR, POSITIVE, RESIDUAL, draw_graph
-from wirework.view.text import number
+from wirework.view.figure_paths import draw_paths
+from wirework.view.text import number, shown
 
 _HEADER, _FOOTER, _MARGIN, _MIN_WIDTH = 104.0, 34.0, 16.0, 820.0
 _DPI, _MAX_PIXELS = 200.0, 4000.0
+
+Kind = tuple[str, dict[str, Any]]
+"""A kind of line: what it stands for and how it looks."""
 
 
 def write_figure(data: dict[str, Any], out_png: Path) -> Path:
@@ -41,7 +45,10 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     _header(_axes(figure, (0, 0, width, _HEADER), height), data)
     left = (width - layout["width"]) / 2
     graph = _axes(figure, (left, _HEADER, layout["width"], layout["height"]), height)
-    draw_graph(graph, data)
+    if data["level"] == "head":
+        draw_paths(graph, data)
+    else:
+        draw_graph(graph, data)
     _legend(_axes(figure, (0, height - _FOOTER, width, _FOOTER), height), data)
     dpi = min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / max(width, height))
     png = io.BytesIO()
@@ -62,9 +69,8 @@ def _axes(figure: Figure, box: tuple[float, float, float, float], height: float)
 
 def _header(axes: Axes, data: dict[str, Any]) -> None:
     """Write the task, and under it the numbers of the model, the circuit and the losses."""
-    shown = [data["texts"][entry["text"]]["shown"] for entry in data["outputs"]]
     pen.write(axes, _MARGIN, 20, data["task"]["name"], 17, weight="bold")
-    answers = "answers  " + "   or   ".join(shown[:2])
+    answers = "answers  " + "   or   ".join(shown(text) for text in data["task"]["answers"][:2])
     pen.write(axes, axes.get_xlim()[1] - _MARGIN, 20, answers, 13, ha="right", family=pen.MONO)
     x = _MARGIN
     for title, cells in _numbers(data):
@@ -86,6 +92,8 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("width", str(model["d_model"])),
         ("nonzero", f"{100 * model['n_nonzero'] / model['n_weights']:.3g}%"),
     ]
+    if data["level"] == "head":
+        return [("Model", of_model), *_patched(data)]
     of_circuit = [
         ("nodes", f"{len(data['nodes']):,}"),
         ("edges", f"{len(data['edges']):,}"),
@@ -102,23 +110,31 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
 
 
+def _patched(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the groups of what path edges come to, few enough for a narrow picture."""
+    patching = data["patching"]
+    of_circuit = [
+        ("path edges", f"{len(data['path_edges']):,}"),
+        ("of", f"{patching['n_all']:,}"),
+        ("tau", number(patching["tau"])),
+        ("KL", number(patching["kl"])),
+        ("logit diff", number(patching["logit_difference"])),
+        ("accuracy", number(patching["accuracy"])),
+    ]
+    of_model = [
+        ("logit diff", number(patching["model_logit_difference"])),
+        ("accuracy", number(patching["model_accuracy"])),
+    ]
+    return [("Circuit", of_circuit), ("Whole model", of_model)]
+
+
 def _n_io(data: dict[str, Any]) -> int:
     folded = sum(len(entry["entries"]) for entry in data["folded"])
     return len(data["in_edges"]) + len(data["out_edges"]) + folded
 
 
 def _legend(axes: Axes, data: dict[str, Any]) -> None:
-    kinds: list[tuple[str, dict[str, Any]]] = [
-        ("positive weight", {"color": POSITIVE, "linewidth": 2}),
-        ("negative weight (thicker: larger)", {"color": NEGATIVE, "linewidth": 2}),
-        ("same residual channel", {"color": RESIDUAL, "linewidth": 1, "linestyle": (0, (3, 3))}),
-        ("q meets k", {"color": PAIR, "linewidth": 0.8}),
-    ]
-    if data["folded"]:
-        kinds.append(("+N: N more tokens", {"color": RESIDUAL, "linewidth": 0.8}))
-    if data["share_runs"]:
-        pale = {"color": POSITIVE, "linewidth": 2, "alpha": 0.35}
-        kinds.append(("paler: rarely found again", pale))
+    kinds = _path_kinds() if data["level"] == "head" else _kinds(data)
     lines = [Line2D([], [], label=label, **style) for label, style in kinds]
     axes.legend(
         handles=lines,
@@ -129,3 +145,25 @@ def _legend(axes: Axes, data: dict[str, Any]) -> None:
         labelcolor=pen.SOFT,
         handlelength=2.4,
     )
+
+
+def _path_kinds() -> list[Kind]:
+    return [
+        ("worse without it (thicker: more)", {"color": POSITIVE, "linewidth": 2}),
+        ("better without it", {"color": NEGATIVE, "linewidth": 2}),
+    ]
+
+
+def _kinds(data: dict[str, Any]) -> list[Kind]:
+    kinds: list[Kind] = [
+        ("positive weight", {"color": POSITIVE, "linewidth": 2}),
+        ("negative weight (thicker: larger)", {"color": NEGATIVE, "linewidth": 2}),
+        ("same residual channel", {"color": RESIDUAL, "linewidth": 1, "linestyle": (0, (3, 3))}),
+        ("q meets k", {"color": PAIR, "linewidth": 0.8}),
+    ]
+    if data["folded"]:
+        kinds.append(("+N: N more tokens", {"color": RESIDUAL, "linewidth": 0.8}))
+    if data["share_runs"]:
+        pale = {"color": POSITIVE, "linewidth": 2, "alpha": 0.35}
+        kinds.append(("paler: rarely found again", pale))
+    return kinds

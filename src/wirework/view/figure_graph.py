@@ -1,5 +1,6 @@
 """The layered graph of the figure: bands, heads, wires and items, as on the page."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     """Draw the whole graph on axes whose data units are the layout's pixels."""
     points, first_in = data["layout"]["points"], len(data["nodes"])
     first_out = first_in + len(data["inputs"])
-    _draw_bands(axes, data)
+    draw_bands(axes, data)
     _draw_heads(axes, data)
     curves = [_curve(points[a], points[b]) for a, b in data["residual_links"]]
     pen.stroke(axes, curves, RESIDUAL, [0.7] * len(curves), linestyles=(0, (3, 3)))
@@ -31,7 +32,7 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     io_edges = [(first_in + a, b, w) for a, b, w in data["in_edges"]]
     io_edges += [(a, first_out + b, w) for a, b, w in data["out_edges"]]
     n_wires = len(io_edges) + len(data["edges"])
-    opacity = max(0.4, 0.85 - 0.16 * max(0, n_wires / 60 - 1) ** 0.35)
+    opacity = opacity_of(n_wires)
     _draw_wires(axes, io_edges, points, [0.75 * opacity] * len(io_edges))
     strength = [opacity * _strength(share) for share in data["edge_shares"]]
     _draw_wires(axes, data["edges"], points, strength)
@@ -39,16 +40,21 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     _draw_items(axes, data)
 
 
-def _draw_bands(axes: Axes, data: dict[str, Any]) -> None:
+def opacity_of(n_wires: int) -> float:
+    """Return how opaque lines are where there are so many."""
+    return max(0.4, 0.85 - 0.16 * math.pow(max(0, n_wires / 60 - 1), 0.35))
+
+
+def draw_bands(axes: Axes, data: dict[str, Any]) -> None:
+    """Draw the bands behind everything, their names and those of their rows."""
     for band in data["layout"]["bands"]:
         top, height = band["top"], band["bottom"] - band["top"]
         pen.box(
             axes, 0, top, data["layout"]["width"], height, 5, facecolor=pen.TINT, edgecolor="none"
         )
         if not band["rows"]:
-            pen.write(
-                axes, 12, top + height / 2, f"{band['label']} · no nodes", 9.5, color=pen.SOFT
-            )
+            folded = f"{band['label']} · nothing kept"
+            pen.write(axes, 12, top + height / 2, folded, 9.5, color=pen.SOFT)
             continue
         pen.write(axes, 12, top + 15, band["label"], 12, weight="bold")
         for name, y in band["rows"]:
@@ -71,13 +77,20 @@ def _draw_heads(axes: Axes, data: dict[str, Any]) -> None:
 def _draw_wires(
     axes: Axes, wires: Sequence[Wire], points: list[Any], opacity: Sequence[float]
 ) -> None:
+    """Draw edges from item to item."""
+    curves = [_curve(points[int(a)], points[int(b)]) for a, b, _ in wires]
+    draw_weighted(axes, curves, [wire[2] for wire in wires], opacity)
+
+
+def draw_weighted(
+    axes: Axes, curves: Sequence[Curve], weights: Sequence[float], opacity: Sequence[float]
+) -> None:
     """Draw edges: blue above zero, orange below, strong ones wider and on top of weak ones."""
-    ordered = sorted(zip(wires, opacity, strict=True), key=lambda one: abs(one[0][2]))
-    most = max((abs(wire[2]) for wire in wires), default=0.0) or 1.0
-    curves = [_curve(points[int(a)], points[int(b)]) for (a, b, _), _ in ordered]
-    colours = [(NEGATIVE if wire[2] < 0 else POSITIVE, opaque) for wire, opaque in ordered]
-    widths = [0.5 + 3.5 * abs(wire[2]) / most for wire, _ in ordered]
-    pen.stroke(axes, curves, colours, widths)
+    order = sorted(range(len(weights)), key=lambda i: abs(weights[i]))
+    most = max((abs(weight) for weight in weights), default=0.0) or 1.0
+    colours = [(NEGATIVE if weights[i] < 0 else POSITIVE, opacity[i]) for i in order]
+    widths = [0.5 + 3.5 * abs(weights[i]) / most for i in order]
+    pen.stroke(axes, [curves[i] for i in order], colours, widths)
 
 
 def _strength(share: float | None) -> float:

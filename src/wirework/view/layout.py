@@ -78,7 +78,10 @@ def text_width(text: str) -> float:
 
 
 def place(
-    bands: Sequence[Band], widths: Sequence[float], links: Sequence[tuple[int, int, float]]
+    bands: Sequence[Band],
+    widths: Sequence[float],
+    links: Sequence[tuple[int, int, float]],
+    pad: float = _PAD,
 ) -> Layout:
     """Place items so that what is linked stands close together.
 
@@ -86,6 +89,7 @@ def place(
         bands: from the bottom up; every item (0..len(widths)-1) stands in exactly one block.
         widths: of each item.
         links: pairs of items and how strongly they pull (> 0).
+        pad: room above the first row of a band and under its last.
 
     Returns:
         The layout. The same input gives the same output, bit for bit.
@@ -99,7 +103,7 @@ def place(
     right = max((x + w / 2 for x, w in zip(columns.xs, widths, strict=True)), default=0.0)
     inner = max(right - left + 2 * _PAD, _MIN_WIDTH)
     shift = MARGIN + (inner - left - right) / 2
-    ys, placed = _stack(bands, columns)
+    ys, placed = _stack(bands, columns, pad)
     points = [(round(x + shift, 1), round(y, 1)) for x, y in zip(columns.xs, ys, strict=True)]
     height = max((band.bottom for band in placed), default=0.0)
     return Layout(round(MARGIN + inner, 1), height, points, placed)
@@ -180,7 +184,9 @@ class _Columns:
             left += self.widths[item] + _NEAR
 
 
-def _stack(bands: Sequence[Band], columns: _Columns) -> tuple[list[float], list[PlacedBand]]:
+def _stack(
+    bands: Sequence[Band], columns: _Columns, pad: float
+) -> tuple[list[float], list[PlacedBand]]:
     """Stack the bands from the top down; neighbouring bands without items fold into one."""
     ys = [0.0] * len(columns.xs)
     placed: list[PlacedBand] = []
@@ -189,7 +195,7 @@ def _stack(bands: Sequence[Band], columns: _Columns) -> tuple[list[float], list[
     for filled, group in folds:
         if filled:
             for band in group:
-                placed.append(_stack_band(band, columns, ys, y))
+                placed.append(_stack_band(band, columns, ys, y, pad))
                 y = placed[-1].bottom + _BAND_GAP
         else:
             labels = [band.label for band in group]
@@ -199,11 +205,13 @@ def _stack(bands: Sequence[Band], columns: _Columns) -> tuple[list[float], list[
     return ys, placed[::-1]
 
 
-def _stack_band(band: Band, columns: _Columns, ys: list[float], top: float) -> PlacedBand:
+def _stack_band(
+    band: Band, columns: _Columns, ys: list[float], top: float, pad: float
+) -> PlacedBand:
     """Set in `ys` the middles of one band's items, its rows from the top down."""
     labels = []
     rows = [row for row in reversed(band.rows) if row.blocks]
-    y = top + _PAD + (_BOX_ROOM if rows[0].boxed else 0)
+    y = top + pad + (_BOX_ROOM if rows[0].boxed else 0)
     for row in rows:
         n_lines = columns.n_lines(row)
         depth = (n_lines - 1) * (_BOX_LINE if row.boxed else _LINE)
@@ -212,4 +220,4 @@ def _stack_band(band: Band, columns: _Columns, ys: list[float], top: float) -> P
         labels.append((row.label, y + depth / 2))
         bottom = y + depth
         y = bottom + _ROW + columns.slack(row)
-    return PlacedBand(band.label, top, bottom + _PAD, labels[::-1])
+    return PlacedBand(band.label, top, bottom + pad, labels[::-1])

@@ -15,7 +15,7 @@ function main() {
     hoverWire(event, id) {
       const wire = circuit.wires[id];
       graph.focus([wire.a, wire.b], [id]);
-      tooltip.show(event, ...aboutWire(circuit, wire));
+      tooltip.show(event, ...aboutWire(data, circuit, wire));
     },
     leave() {
       light(state.pinned);
@@ -64,7 +64,7 @@ function main() {
 
   function choose(p, position) {
     Object.assign(state, { prompt: p, position });
-    if (!data.prompts.length) return;
+    if (!data.prompts.length || data.level === "head") return;
     prompts.choose(p, position);
     const present = new Set(data.prompts[p].tokens);
     circuit.items.forEach((item, i) => {
@@ -100,7 +100,9 @@ function main() {
     if (event.key) byId("strip").querySelectorAll(".token")[t].focus();
   }
 
+  document.body.dataset.level = data.level;
   drawHeader(data, circuit);
+  if (data.patching) byId("patching").append(...drawPatching(data));
   byId("legend-more").hidden = !circuit.folded;
   byId("legend-shares").hidden = !circuit.runs;
   byId("pane").append(graph.svg);
@@ -129,7 +131,7 @@ function aboutItem(circuit, item, activation) {
   for (const side of ["in", "out"]) {
     const entries = strongest(circuit, item, side);
     for (const entry of entries.slice(0, 4)) {
-      lines.push(make("span", {}, `${side === "in" ? "←" : "→"} ${entry.name}  `, signed(entry.weight)));
+      lines.push(make("span", {}, `${side === "in" ? "←" : "→"} ${entry.name}${read(entry)}  `, signed(entry.weight)));
     }
     if (entries.length > 4) lines.push(`    and ${entries.length - 4} more`);
   }
@@ -144,8 +146,12 @@ function aboutEntries(entries) {
     "   "]));
 }
 
-function aboutWire(circuit, wire) {
+function aboutWire(data, circuit, wire) {
   const [a, b] = [circuit.items[wire.a], circuit.items[wire.b]];
+  if (wire.route) {
+    const target = wire.input ? `${b.name}.${wire.input}` : b.name;
+    return [make("b", { textContent: `${a.name} → ${target}` }), ...aboutPath(data, wire)];
+  }
   const notes = {
     residual: "same residual channel: what one writes the other reads",
     pair: "query and key of one channel: their product adds to the attention score",

@@ -19,6 +19,7 @@ from wirework.view.page_data import load_page_data
 _SCRIPTS = (
     "page_dom.js",
     "page_circuit.js",
+    "page_paths.js",
     "page_view.js",
     "page_graph.js",
     "page_panel.js",

@@ -30,6 +30,7 @@ function readCircuit(data) {
       entries: fold.entries.map(([text, id, weight]) => (
         { text, weight, name: shown(text), what: `embedding of token ${id}` })),
     })),
+    ...readComponents(data),
   ];
   items.forEach((item, i) => {
     [item.x, item.y] = data.layout.points[i];
@@ -49,6 +50,7 @@ function readCircuit(data) {
       most: Math.abs(fold.entries[0][2]), count: fold.entries.length })),
     ...data.heads.flatMap((head) => head.pairs.map(([a, b]) => (
       { type: "pair", a, b, weight: null }))),
+    ...readPaths(data, firstMore + data.folded.length),
   ];
   wires.forEach((wire, i) => {
     wire.id = i;
@@ -76,14 +78,16 @@ function found(circuit, share) {
   return `${Math.round(share * circuit.runs)} of ${circuit.runs}`;
 }
 
-// What an item reads or writes, folded tokens too, strongest first: {name, what, weight, item?}.
+// What an item reads or writes, folded tokens too, strongest first:
+// {name, what, weight, item?, input?}, the input q, k or v of a head.
 function strongest(circuit, item, side) {
   const [here, there] = side === "in" ? ["b", "a"] : ["a", "b"];
   const wired = item.wires
-    .filter((wire) => wire.weight !== null && wire[here] === item.id)
+    .filter((wire) => (wire.weight !== null || wire.route) && wire[here] === item.id)
     .map((wire) => {
       const other = circuit.items[wire[there]];
-      return { item: other, name: other.name, what: other.what, weight: wire.weight };
+      const { weight, input } = wire;
+      return { item: other, name: other.name, what: other.what, weight, input };
     });
   const folded = (side === "in" ? item.folded : item.entries) ?? [];
   return [...wired, ...folded].sort((x, y) => Math.abs(y.weight) - Math.abs(x.weight));

@@ -2,7 +2,7 @@
 
 Items that are drawn are numbered in one row: nodes first, then the embedded tokens (`inputs`), then
 the answers (`outputs`), then what stands for further tokens (`folded`); `layout.points` follows
-that order.
+that order. Of a head-level circuit the `components` are all that is drawn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +16,7 @@ from wirework.circuit_format import Document, IoEdge, split_site
 from wirework.view.circuit_file import CircuitFile, read_circuit
 from wirework.view.page_inputs import inputs_of
 from wirework.view.page_layout import SUBLAYERS, lay_out
+from wirework.view.page_paths import components_of, lay_out_paths
 from wirework.view.text import shown
 
 FORMAT = "wirework-page"
@@ -46,11 +47,16 @@ def page_data(circuit: CircuitFile) -> PageData:
     inputs = inputs_of(document)
     places = {number: i for i, (_, number) in enumerate(inputs.tokens)}
     outputs, out_edges = _outputs(document)
+    components, paths = components_of(document)
     texts = _Texts()
+    for answer in document.task.answers:
+        texts.at(answer)
     drawn: PageData = {
         "nodes": nodes,
         "inputs": [{"text": texts.at(text), "token_id": number} for text, number in inputs.tokens],
         "outputs": [{"text": texts.at(text), "token_id": number} for text, number in outputs],
+        "components": components,
+        "path_edges": paths,
         "edges": [[edge.source, edge.target, exact(edge.weight)] for edge in document.edges],
         "edge_shares": [edge.share for edge in document.edges],
         "in_edges": [[places[e.token_id], e.target, exact(e.weight)] for e in inputs.edges],
@@ -67,6 +73,7 @@ def page_data(circuit: CircuitFile) -> PageData:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "level": document.level,
         "model": document.model.model_dump(),
         "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
         "target_loss": document.target_loss,
@@ -74,10 +81,18 @@ def page_data(circuit: CircuitFile) -> PageData:
         "losses": document.losses.model_dump(),
         "calibration": document.calibration.model_dump(),
         "provenance": document.provenance.model_dump(),
+        "patching": document.patching and document.patching.model_dump(),
         **drawn,
         "activations": _activations(document, circuit.activations),
-        "layout": lay_out(document.model.n_layer, drawn),
+        "layout": _lay_out(document, drawn),
     }
+
+
+def _lay_out(document: Document, drawn: PageData) -> PageData:
+    n_layer = document.model.n_layer
+    if document.level == "head":
+        return lay_out_paths(n_layer, drawn["components"], drawn["path_edges"])
+    return lay_out(n_layer, drawn)
 
 
 def exact(value: float) -> float:
@@ -168,7 +183,12 @@ def _entry(edge: IoEdge, texts: _Texts) -> list[float]:
 def _outputs(
     document: Document,
 ) -> tuple[list[tuple[str, int | None]], list[list[float]]]:
-    """Return the answers, the task's own first, and edges [node, output, weight]."""
+    """Return the answers, the task's own first, and edges [node, output, weight].
+
+    None of a head-level circuit, whose last component is the final residual.
+    """
+    if document.level == "head":
+        return [], []
     edges = [edge for edge in document.io_edges if edge.answer is not None]
     numbers: dict[str, int | None] = dict.fromkeys(document.task.answers)
     numbers |= {edge.answer or "": edge.token_id for edge in edges}

@@ -10,7 +10,7 @@ class Graph {
     this.wires = circuit.wires.map((wire) => this.drawWire(wire));
     this.items = circuit.items.map((item) => this.drawItem(item));
     // Strong edges on top of weak ones, and all of them paler where there are many.
-    const strength = (wire) => (wire.type === "edge" ? Math.abs(wire.weight) : -1);
+    const strength = (wire) => (wire.type === "edge" || wire.route ? Math.abs(wire.weight) : -1);
     const order = [...circuit.wires].sort((a, b) => strength(a) - strength(b) || a.id - b.id);
     this.scene.append(...order.map((wire) => this.wires[wire.id]), ...this.items);
     const crowd = Math.log10(Math.max(1, circuit.wires.length / 60));
@@ -29,7 +29,7 @@ class Graph {
       const label = draw("text", {
         class: folded ? "folded-label" : "band-label", x: 12, y: folded ? middle + 3.5 : band.top + 19,
       });
-      label.textContent = folded ? `${band.label} · no nodes` : band.label;
+      label.textContent = folded ? `${band.label} · nothing kept` : band.label;
       const rows = band.rows.filter(([name]) => name && name !== "tokens");
       return [
         draw("rect", { class: folded ? "band folded" : "band", x: 0, y: band.top, width, height, rx: 5 }),
@@ -62,7 +62,7 @@ class Graph {
   drawWire(wire) {
     const a = this.circuit.items[wire.a];
     const b = this.circuit.items[wire.b];
-    const path = wire.type === "pair" ? arc(a, b) : curve(a, b);
+    const path = wire.route ? through(wire.route) : wire.type === "pair" ? arc(a, b) : curve(a, b);
     const sign = wire.weight === null ? "" : wire.weight < 0 ? " negative" : " positive";
     const line = draw("path", { class: "link", d: path });
     if (wire.weight !== null) line.setAttribute("stroke-width", this.thickness(wire).toFixed(2));
@@ -90,7 +90,8 @@ class Graph {
       "aria-label": `${item.name}, ${item.what}`,
     });
     pale(group, item.node?.share);
-    group.append(draw("rect", {
+    if (item.component?.kind === "head") group.append(...drawHead(item));
+    else group.append(draw("rect", {
       x: item.x - item.width / 2, y: item.y - 9, width: item.width, height: 18, rx: round,
     }), text);
     return group;

@@ -34,7 +34,7 @@ def lay_out(n_layer: int, drawn: dict[str, Any]) -> dict[str, Any]:
     bands += [_band(layer, sublayer, drawn) for layer in range(n_layer) for sublayer in SUBLAYERS]
     bands.append(Band("answers", [Row("", [[first_out + i] for i in range(len(outputs))])]))
     layout = place(bands, widths, _pulls(drawn))
-    return _as_json(layout, widths)
+    return as_json(layout, widths)
 
 
 def _band(layer: int, sublayer: str, drawn: dict[str, Any]) -> Band:
@@ -66,7 +66,8 @@ def _pulls(drawn: dict[str, Any]) -> list[tuple[int, int, float]]:
     return pulls
 
 
-def _as_json(layout: Layout, widths: Sequence[float]) -> dict[str, Any]:
+def as_json(layout: Layout, widths: Sequence[float]) -> dict[str, Any]:
+    """Return a layout, and the widths of its items, as page data has it."""
     return {
         "width": layout.width,
         "height": layout.height,

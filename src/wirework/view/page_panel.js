@@ -6,18 +6,12 @@ function drawHeader(data, circuit) {
     make("code", { textContent: data.task.name }), " ",
     make("span", { className: "soft" }, "answers ",
       ...answers.flatMap((answer, i) => (i ? [" or ", answer] : [answer]))));
-  const { model, losses } = data;
+  const { model } = data;
   const groups = [
     ["Model", [
       ["run", model.path ?? "–"], ["layers", model.n_layer], ["width", model.d_model],
       ["nonzero", `${brief((100 * model.n_nonzero) / model.n_weights)}%`]]],
-    ["Circuit", [
-      ["nodes", grouped(data.nodes.length)], ["edges", grouped(data.edges.length), "key"],
-      ["io edges", grouped(circuit.ioEdges)]]],
-    [`Task loss, nats (target ${brief(data.target_loss)})`, [
-      ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
-      ["calibrated", brief(losses.circuit_calibrated)],
-      ["without circuit", brief(losses.without_circuit)], ["chance", brief(losses.chance)]]],
+    ...(data.patching ? pathGroups(data) : nodeGroups(data, circuit)),
   ];
   const rows = [make("tr"), make("tr"), make("tr")];
   for (const [title, cells] of groups) {
@@ -31,7 +25,20 @@ function drawHeader(data, circuit) {
   byId("facts").append(...rows);
 }
 
-// A task's answer as the page shows it: the answers are always among the outputs.
+function nodeGroups(data, circuit) {
+  const { losses } = data;
+  return [
+    ["Circuit", [
+      ["nodes", grouped(data.nodes.length)], ["edges", grouped(data.edges.length), "key"],
+      ["io edges", grouped(circuit.ioEdges)]]],
+    [`Task loss, nats (target ${brief(data.target_loss)})`, [
+      ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
+      ["calibrated", brief(losses.circuit_calibrated)],
+      ["without circuit", brief(losses.without_circuit)], ["chance", brief(losses.chance)]]],
+  ];
+}
+
+// A task's answer as the page shows it: the answers are always among the texts.
 function visible(data, text) {
   return data.texts.find((entry) => entry.text === text).shown;
 }
@@ -44,7 +51,9 @@ function drawDetails(circuit, item, pick) {
   if (item === null) {
     byId("details").replaceChildren(
       make("h2", { textContent: "Nothing selected" }),
-      make("p", { className: "soft", textContent:
+      make("p", { className: "soft of-heads", textContent:
+        "Click a head, an MLP or the embedding to see its path edges and their effects." }),
+      make("p", { className: "soft of-nodes", textContent:
         "Click a node to see its weights here and every prompt coloured by its activation. " +
         "Click a token under the graph to colour the nodes by what they do there." }));
     return;
@@ -74,7 +83,7 @@ function drawWires(circuit, item, side, pick) {
   const entries = strongest(circuit, item, side);
   const table = make("table", {}, ...entries.map((entry) => make("tr", {},
     make("td", {}, entry.item ? nameButton(entry.item, pick)
-      : make("code", { textContent: entry.name, title: entry.what })),
+      : make("code", { textContent: entry.name, title: entry.what }), read(entry)),
     make("td", {}, signed(entry.weight)))));
   return make("div", {},
     make("h3", { textContent: `${side === "in" ? "Incoming" : "Outgoing"} (${entries.length})` }),
@@ -117,6 +126,7 @@ class Prompts {
 
   drawPrompt(prompt, p) {
     const choose = make("button", { textContent: p + 1, title: "Show this prompt under the graph" });
+    choose.disabled = this.data.level === "head";
     choose.addEventListener("click", () => this.on.choose(p));
     const wrong = prompt.logit_diff <= 0;
     return make("div", { className: "prompt" }, choose,

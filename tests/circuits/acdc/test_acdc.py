@@ -125,17 +125,24 @@ def test_a_tau_that_cannot_be_is_refused(random_model: Model, task: Task, tau: f
         ww.acdc(random_model, task, tau, progress=False)
 
 
-def test_what_needs_nodes_refuses_path_edges(
-    found: ww.Circuit, random_model: Model, tmp_path: Path
-) -> None:
+def test_what_needs_nodes_refuses_path_edges(found: ww.Circuit, random_model: Model) -> None:
     for use in (
         lambda: validate(found, random_model, short=True),
         lambda: find_distractors(found, random_model, progress=False),
         lambda: found.ablation(random_model),
-        lambda: load_page_data(found.save(tmp_path / "paths")),
     ):
         with pytest.raises(InputError, match="path edges between heads and MLPs"):
             use()
+
+
+def test_the_page_has_every_path_edge(found: ww.Circuit, tmp_path: Path) -> None:
+    data = load_page_data(found.save(tmp_path / "paths"))
+    ends = [component["name"] for component in data["components"]]
+    shown = [
+        (ends[source], f"{ends[target]}.{way}" if way else ends[target])
+        for source, target, way, _ in data["path_edges"]
+    ]
+    assert shown == names(found)
 
 
 def test_a_circuit_of_another_model_or_graph_is_refused(
