@@ -352,6 +352,7 @@ def measure(
         corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
     """
     from wirework.measures import measure as measure_one
+    from wirework.measures import reasons
     from wirework.measures.files import check_report_place, write_reports
     from wirework.model import load
     from wirework.view import write_measures_figure
@@ -361,15 +362,19 @@ def measure(
     if out is not None:
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
-    reports = {}
+    reports, measured = {}, False
     for name, model in loaded.items():
         data = None if corpus is None else _prepared(model, corpus)
         reports[name] = measure_one(model, config=settings, data=data)
-        for instrument, values in reports[name].items():
-            if "reason" in values:
-                print(f"warning: {name}: {instrument}: {values['reason']}", file=sys.stderr)
+        missing = reasons(reports[name])
+        for instrument, reason in missing.items():
+            print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
+        measured = measured or len(missing) < len(settings.which)
+        if out is not None and measured:  # after each, so that a stop loses none
+            write_reports(reports, out)
+    if not measured:
+        raise InputError(f"nothing was measured: {reason}")
     if out is not None:
-        write_reports(reports, out)
         write_measures_figure(out)
     if json:
         show("measure", reports, json)

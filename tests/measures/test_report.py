@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from wirework import verbs
 from wirework.config import GatingConfig, MeasureConfig, ModelConfig
 from wirework.errors import InputError
-from wirework.measures import COLUMNS, headline, measure
+from wirework.measures import COLUMNS, headline, measure, reasons
 from wirework.measures.files import check_report_place, write_reports
 from wirework.model import Model
 from wirework.nn import Transformer
@@ -49,8 +50,30 @@ def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> N
     report = measure(gated(tokenizer), config=config, data=text, progress=False)
     assert "does not fit" in report["acdc"]["reason"]
     assert report["language"]["loss"] > 0
+    assert list(reasons(report)) == ["acdc"]
+    with pytest.raises(InputError, match="no task or file 'iio'"):
+        measure(gated(tokenizer), config=QUICK.model_copy(update={"task": "iio"}), data=text)
     with pytest.raises(InputError, match="which"):
         measure(gated(tokenizer), ["langage"], QUICK, data=text)
+
+
+def test_the_command_writes_what_it_could_measure(tokenizer, tmp_path: Path, capsys) -> None:
+    folder, out = gated(tokenizer).save(tmp_path / "model"), tmp_path / "measures"
+    quick = QUICK.model_copy(update={"which": ("language",)})
+    with pytest.raises(InputError, match="nothing was measured: no training text"):
+        verbs.measure(folder, settings=quick, out=out)
+    assert not out.exists()
+    verbs.measure(
+        folder, settings=quick.model_copy(update={"which": ("language", "acdc")}), out=out
+    )
+    assert "language: no training text" in capsys.readouterr().err
+    (report,) = json.loads((out / "measures.json").read_text()).values()
+    assert report["headline"]["path_edges"] == report["acdc"]["n_path_edges"]
+    assert {path.name for path in out.iterdir()} == {
+        "measures.json",
+        "measures.csv",
+        "measures.png",
+    }
 
 
 def test_headlines_leave_out_what_is_no_number() -> None:

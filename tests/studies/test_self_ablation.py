@@ -10,6 +10,7 @@ import pytest
 
 from wirework.config import SelfAblationConfig
 from wirework.errors import InputError
+from wirework.files import read_record, write_record
 from wirework.studies import self_ablation
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
 from wirework.studies.self_ablation import variants
@@ -86,10 +87,29 @@ def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
     assert (again / "table.md").read_text() == (out / "table.md").read_text()
 
 
+def test_an_instrument_that_gave_a_reason_is_tried_again(
+    done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    out, result = done
+    again = tmp_path / "s"
+    shutil.copytree(out, again)
+    path = again / "cells" / "plain-seed0.json"
+    cell = read_record(path)
+    cell["report"] |= {"sae": {"reason": "no sae-lens"}}
+    cell["report"]["headline"] |= {"sae_l0": None, "ce_score": None, "perplexity": -1.0}
+    cell["report"]["language"]["perplexity"] = -1.0  # so that the others are seen to be kept
+    write_record(path, cell)
+    plain = self_ablation(tiny(cache), again, progress=False)["rows"][0]
+    assert plain["sae_l0"] == result["rows"][0]["sae_l0"]
+    assert plain["perplexity"]["mean"] == -1
+
+
 def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_path: Path) -> None:
     for changes, says in (
         ({"ks": [2, 32]}, "local-k32-seed0: k_attention must be below the model's 32 units"),
         ({"measure": {"task": "ioo"}}, "ioo"),
+        ({"measure": {"sae": {"site": "7.mlp.resid_delta"}}}, "no site '7.mlp.resid_delta'"),
+        ({"measure": {"explain": {"only": ["0.mlp.post_act.512"]}}}, "0 .. 127, got 512"),
     ):
         with pytest.raises(InputError, match=says):
             self_ablation(tiny(cache, **changes), tmp_path / "s", progress=False)

@@ -3,7 +3,7 @@
 from wirework.measures.activations import default_site, site_values
 from wirework.measures.explain import Explanations, explain_neurons
 from wirework.measures.language import Language, language
-from wirework.measures.report import COLUMNS, headline, measure
+from wirework.measures.report import COLUMNS, headline, measure, reasons
 from wirework.measures.sae import Sae, SaeQuality, check_out, evaluate_sae, load_sae, save_sae
 from wirework.measures.sae_training import measure_sae, train_sae
 from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, sparsity
@@ -29,6 +29,7 @@ __all__ = [
     "load_sae",
     "measure",
     "measure_sae",
+    "reasons",
     "save_sae",
     "site_values",
     "sparsity",

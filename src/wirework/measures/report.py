@@ -62,13 +62,15 @@ def measure(
         `headline`, the numbers of the table by their names in `COLUMNS`, None where there is none.
 
     Raises:
-        InputError: an instrument that does not exist.
+        InputError: an instrument or a behaviour that does not exist.
 
     Source: Ferrao et al. 2025 (the table of ablations).
     """
     config = config or MeasureConfig()
     if which is not None:
         config = MeasureConfig.of({**config.model_dump(), "which": tuple(which)})
+    if "acdc" in config.which:
+        load_task(config.task)  # one that does not exist is a mistake, one that does not fit is not
     report: Report = {}
     for name in config.which:
         try:
@@ -76,6 +78,13 @@ def measure(
         except InputError as error:
             report[name] = {"reason": str(error)}
     return {"headline": headline(report), **report}
+
+
+def reasons(report: Mapping[str, Any]) -> dict[Instrument, str]:
+    """Return why instruments of a report have no numbers, of those that have none."""
+    return {
+        name: report[name]["reason"] for name in _INSTRUMENTS if "reason" in report.get(name, {})
+    }
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, float | None]:

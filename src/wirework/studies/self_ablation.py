@@ -17,7 +17,10 @@ from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, Tra
 from wirework.data import prepare
 from wirework.errors import InputError
 from wirework.files import check_place, locked, read_record, write_bytes, write_json, write_record
-from wirework.measures import measure
+from wirework.measures import default_site, headline, measure, reasons
+from wirework.measures.explain.choose import choose_neurons
+from wirework.nn import Transformer
+from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
 from wirework.studies.manifest import machine
@@ -70,14 +73,15 @@ def self_ablation(
         figures), `claims` (what the paper says, what was found), `figure`, `results` (paths).
 
     Raises:
-        InputError: a setting that no model can have, no such task, `out` cannot be written to,
-            holds something else or is in use, or a model could not be trained.
+        InputError: a setting that no model can have, no such task or site, `out` cannot be written
+            to, holds something else or is in use, or a model could not be trained.
     """
     out = Path(out)
     every = variants(study)
     for variant in every:
         settings_of(variant, study, out)
     load_task(study.measure.task)
+    _check_sites(study)
     _check_out(out)
     with locked(out / "lock", f"study {out}"):
         prepare(study.train.data, progress=progress)  # once, not in each process
@@ -95,18 +99,22 @@ def self_ablation(
 def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[str, Any]:
     """Train and measure a model, or return what was found before with the same settings.
 
+    Instruments that gave a reason instead of numbers, such as a missing package, are tried again.
+
     Raises:
         InputError: it cannot be trained, or what lies there is damaged.
     """
     path = out / "cells" / f"{variant.name}.json"
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
     wanted = {"train": portable(config), "measure": instruments.model_dump(mode="json")}
-    if path.is_file():
-        known = read_record(path)
-        if known["settings"] == wanted:
-            return known
+    known = read_record(path) if path.is_file() else {}
+    before = known["report"] if known.get("settings") == wanted else {}
+    left = tuple(reasons(before)) or None
+    if before and left is None:
+        return known
     run = train(config, resume=(config.runs / config.name).is_dir(), progress=False)
-    report = measure(run.model, config=instruments, progress=False)
+    report = {**before, **measure(run.model, left, instruments, progress=False)}
+    report["headline"] = headline(report)
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
     cell = {**about, "run": run.metrics, "report": report, "machine": machine()}
     write_record(path, {**cell, "settings": wanted})
@@ -134,6 +142,13 @@ def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConf
     for name in ("acdc", "sae", "explain"):
         values[name] = {**values[name], "seed": variant.seed}
     return MeasureConfig.of(values)
+
+
+def _check_sites(study: SelfAblationConfig) -> None:
+    """Refuse sites and neurons that no model of the study has: all are of one shape."""
+    transformer = Transformer(study.train.model)
+    look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
+    choose_neurons(transformer, study.measure.explain)
 
 
 def _check_out(out: Path) -> None:
@@ -172,6 +187,5 @@ def _said(report: dict[str, Any]) -> Iterator[str]:
     for name, value in report["headline"].items():
         if value is not None:
             yield f"{name} {value:.4g}"
-    for name, values in report.items():
-        if "reason" in values:
-            yield f"{name}: {values['reason']}"
+    for name, reason in reasons(report).items():
+        yield f"{name}: {reason}"

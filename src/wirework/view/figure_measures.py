@@ -3,17 +3,16 @@
 Drawn from the small files that `measure` and the study wrote; no torch.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wirework.files import read_json, write_bytes
+from wirework.files import read_json
 from wirework.view import figure_pen as pen
+from wirework.view.figure_canvas import panels, write_png
 
 _HUES = {"local": "#1f6fb4", "global": "#c2571a", "both": "#2a9d6f"}
 _SHOWN = {
@@ -24,7 +23,7 @@ _SHOWN = {
     "ce_score": "SAE CE score",
     "mean_abs_weight_embedded": "mean abs. weight, with embeddings",
 }
-_DPI = 160.0
+_LONGEST = 24  # characters of a model's name beside its bar
 
 Row = Mapping[str, Any]
 
@@ -36,7 +35,7 @@ def write_self_ablation_figure(folder: Path) -> Path:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
     rows = read_json(folder / "results.json")["rows"]
-    return _write(draw_self_ablation(rows), folder / "self_ablation.png")
+    return write_png(draw_self_ablation(rows), folder / "self_ablation.png")
 
 
 def write_measures_figure(folder: Path) -> Path:
@@ -45,7 +44,7 @@ def write_measures_figure(folder: Path) -> Path:
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    return _write(draw_measures(read_json(folder / "measures.json")), folder / "measures.png")
+    return write_png(draw_measures(read_json(folder / "measures.json")), folder / "measures.png")
 
 
 def draw_self_ablation(rows: Sequence[Row]) -> Figure:
@@ -54,10 +53,10 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     Error bars and the band's width are standard errors; dashed lines are the published figures,
     brought to our plain model's level by theirs.
     """
-    figure, panels = _panels(len(_SHOWN))
+    figure, each = panels(len(_SHOWN))
     plain = next((row for row in rows if row["level"] is None), None)
     levels = list(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
-    for axes, (name, title) in zip(panels, _SHOWN.items(), strict=False):
+    for axes, (name, title) in zip(each, _SHOWN.items(), strict=False):
         scale = _draw_plain(axes, plain, name)
         for level in levels:
             found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])
@@ -67,7 +66,8 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
         ks = sorted({row["k"] for row in rows if row["k"] is not None})
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_xlabel("winners per token and layer (k)", fontsize=8, color=pen.SOFT)
-    panels[0].legend(frameon=False, fontsize=7)
+    fullest = max(each, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    fullest.legend(frameon=False, fontsize=7)  # the first, unless some of it was not measured
     return figure
 
 
@@ -79,18 +79,24 @@ def draw_measures(reports: Mapping[str, Row]) -> Figure:
         for name in numbers
         if any(report["headline"].get(name) is not None for report in reports.values())
     ]
-    figure, panels = _panels(max(len(shown), 1))
-    for axes, name in zip(panels, shown, strict=False):
+    figure, each = panels(max(len(shown), 1))
+    for axes, name in zip(each, shown, strict=False):
         values = [report["headline"].get(name) for report in reports.values()]
         places = range(len(values))
         axes.barh(places, [value or 0 for value in values], color=_HUES["local"], height=0.6)
         for place, value in zip(places, values, strict=True):
             pen.write(axes, value or 0, place, " -" if value is None else f" {value:.4g}", 11)
-        axes.set_yticks(places, [pen.legible(model, pen.SANS) for model in reports], fontsize=8)
+        axes.set_yticks(places, [_named(model) for model in reports], fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.25)
         _dress(axes, name.replace("_", " "))
     return figure
+
+
+def _named(model: str) -> str:
+    """Return a model's name with a bound on its length: of a path the end tells most."""
+    short = model if len(model) <= _LONGEST else f"…{model[1 - _LONGEST :]}"
+    return pen.legible(short, pen.SANS)
 
 
 def _draw_plain(axes: Axes, plain: Row | None, name: str) -> float | None:
@@ -128,21 +134,3 @@ def _dress(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=pen.INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(count, 3)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(3.8 * columns, 3.0 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(lines, columns, squeeze=False).ravel())
-    for unused in panels[count:]:
-        unused.set_visible(False)
-    return figure, panels
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    write_bytes(path, png.getvalue())
-    return path

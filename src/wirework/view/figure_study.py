@@ -4,25 +4,24 @@ Numbers of figures are those of Gao et al. 2025. Each is one function from `resu
 `token_losses.json` or `finders.json` to a figure on a canvas of its own.
 """
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from wirework.files import read_json, write_bytes
+from wirework.files import read_json
 from wirework.view import figure_pen as pen
+from wirework.view.figure_canvas import panels, write_png
 from wirework.view.text import number
 
 SPARSE, DENSE = "#1f6fb4", "#c2571a"
 _HUES = ("#1f6fb4", "#2a9d6f", "#7b4fa3", "#b8902a", "#c23b6a", "#4c5b6b")
 _MARKERS = ("o", "^", "D", "v", "P", "X")
-_DPI = 160.0
+_SIZE = (6.4, 4.8)  # inches of a panel
 
 Row = Mapping[str, Any]
 
@@ -51,7 +50,7 @@ def write_study_figures(folder: Path) -> list[Path]:
     for name, (draw, data, possible) in drawn.items():
         path = folder / name
         if possible:
-            written.append(_write(draw(data), path))
+            written.append(write_png(draw(data), path))
         else:
             path.unlink(missing_ok=True)
     return written
@@ -63,7 +62,7 @@ def write_finders_figure(folder: Path) -> Path:
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    return _write(draw_finders(read_json(folder / "finders.json")), folder / "finders.png")
+    return write_png(draw_finders(read_json(folder / "finders.json")), folder / "finders.png")
 
 
 def draw_finders(results: Mapping[str, Any]) -> Figure:
@@ -71,7 +70,7 @@ def draw_finders(results: Mapping[str, Any]) -> Figure:
 
     Each point is a geometric mean over the tasks that every finder has a circuit for.
     """
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = panels(1, size=_SIZE)
     rows = [row for row in results["rows"] if row["edges"] is not None]
     names = list(dict.fromkeys(row["finder"] for row in rows))
     kinds = list(dict.fromkeys(name.split(" ")[0] for name in names))
@@ -106,7 +105,7 @@ def draw_targets(results: Mapping[str, Any]) -> Figure:
     """
     pair = results["pair"]
     rows = [row for row in results["targets"] if row["ratio"] is not None]
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = panels(1, size=_SIZE)
     losses = [row["target_loss"] for row in rows]
     for kind, colour in (("dense", DENSE), ("sparse", SPARSE)):
         label = f"{pair[kind]}, held-out loss {number(pair[f'{kind}_loss'])}"
@@ -130,7 +129,7 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
     """
     cells = [cell for cell in results["cells"] if cell["edges"] is not None]
     sparse = [cell for cell in cells if cell["kind"] == "sparse"]
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = panels(1, size=_SIZE)
     hues, marks = _styles(sparse)
     for (count, share), line in _lines(sparse, ("l0_count", "act_fraction"), "width").items():
         style = {"color": hues[count], "marker": marks[share], "zorder": 3}
@@ -158,7 +157,7 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
 
 def draw_kurtosis(results: Mapping[str, Any]) -> Figure:
     """Draw Fig. 10: kurtosis of the final residual stream against L0 (left) and width (right)."""
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = panels(2, size=_SIZE)
     sparse = [cell for cell in results["cells"] if cell["kind"] == "sparse"]
     dense = [cell for cell in results["cells"] if cell["kind"] == "dense"]
     hues, marks = _styles(sparse)
@@ -190,8 +189,8 @@ def draw_kurtosis(results: Mapping[str, Any]) -> Figure:
 def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
     """Draw Fig. 33: losses of held-out tokens, one model's against another's, a panel for each."""
     joints = tokens["joints"]
-    figure, panels = _figure(len(joints))
-    for axes, joint in zip(panels, joints, strict=True):
+    figure, each = panels(len(joints), columns=len(joints), size=_SIZE)
+    for axes, joint in zip(each, joints, strict=True):
         top, counts = joint["top"], joint["counts"]
         step = top / len(counts)
         edges = [i * step for i in range(len(counts) + 1)]
@@ -210,12 +209,6 @@ def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
 
 def _any_edges(rows: Iterable[Row], name: str) -> bool:
     return any(row[name] is not None for row in rows)
-
-
-def _figure(panels: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(6.4 * panels, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _styles(cells: Sequence[Row]) -> tuple[dict[int, str], dict[float, str]]:
@@ -270,10 +263,3 @@ def _title(axes: Axes, title: str, under: str) -> None:
     axes.text(
         0, 1.02, under, transform=axes.transAxes, fontsize=8, color=pen.SOFT, parse_math=False
     )
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    write_bytes(path, png.getvalue())
-    return path
