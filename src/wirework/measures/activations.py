@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wirework.config import ModelConfig
 from wirework.nn import Edit, Transformer
-from wirework.nn.sites import look_up
+from wirework.nn.sites import edited, look_up, recorded
 
 
 class _SeenAll(Exception):  # noqa: N818
@@ -36,17 +36,15 @@ def site_values(
     Raises:
         InputError: a name is no site of this model, before any batch is drawn.
     """
-    chosen = look_up(transformer.sites, sites)
-    last = [name for name in transformer.sites if name in chosen][-1]  # in execution order
+    every = transformer.sites
+    chosen = look_up(every, sites)
+    last = [name for name in every if name in chosen][-1]  # in execution order
     device = transformer.embed.weight.device
     for batch in batches:
         tokens = batch.to(device)
         values = {}
         try:
-            with (
-                transformer.recorded(chosen) as values,
-                transformer.edited({last: _stop}),
-            ):
+            with recorded(every, chosen) as values, edited(every, {last: _stop}):
                 transformer.state(tokens)
         except _SeenAll:
             yield tokens, values

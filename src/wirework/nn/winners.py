@@ -35,8 +35,8 @@ def k_winners(
 
     `soft = k s / sum(s)`, `s = sigmoid((x - gamma) / (T + epsilon))`, gamma the midpoint of the
     k-th and the (k+1)-th score and T `temperature` times their difference. A hard mask is 1 at the
-    k highest scores (exactly k ones; of equal ones, on a CPU, those of lower index) and has the
-    gradient of the soft one.
+    k highest scores (exactly k ones; of equal ones, on a CPU and among at most 1,024, those of
+    lower index) and has the gradient of the soft one.
 
     Args:
         scores: (..., U).

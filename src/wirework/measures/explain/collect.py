@@ -5,15 +5,15 @@ excerpt and neuron (the peak, or a random one).
 Shapes: B excerpts, T tokens, N neurons, K excerpts kept of each.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wirework.errors import InputError
+from wirework.measures.activations import site_values
 from wirework.measures.explain.record import Excerpt, Neuron
 from wirework.nn import Transformer
 
@@ -135,28 +135,14 @@ def stream(
 
 def activations(transformer: Transformer, neurons: Sequence[Neuron], tokens: Tensor) -> Tensor:
     """Return what neurons do on tokens (B, T) int64: (B, T, N) float32 on the CPU."""
-    device = transformer.embed.weight.device
     sites = {neuron.site for neuron in neurons}
-    cut = _cut(transformer, sites)
-    with cut.recorded(sites) as values:
-        cut.state(tokens.to(device))
+    ((_, values),) = site_values(transformer, sites, [tokens])
     found = torch.empty(*tokens.shape, len(neurons))
     for site, value in values.items():
         places = [i for i, neuron in enumerate(neurons) if neuron.site == site]
-        channels = torch.tensor([neurons[i].index for i in places], device=device)
+        channels = torch.tensor([neurons[i].index for i in places], device=value.device)
         found[..., places] = value[..., channels].float().cpu()
     return found
-
-
-def _cut(transformer: Transformer, sites: Iterable[str]) -> Transformer:
-    """Return the same transformer without the blocks behind the last of the sites."""
-    layers = [name.split(".")[0] for name in sites]
-    if not all(layer.isdecimal() for layer in layers):  # `final_resid`
-        return transformer
-    cut = copy(transformer)
-    cut._modules = dict(transformer._modules)
-    cut.blocks = nn.ModuleList(list(transformer.blocks)[: 1 + max(map(int, layers))])
-    return cut
 
 
 def _others(drawn: list[Excerpt], top: list[Excerpt], count: int) -> list[Excerpt]:
