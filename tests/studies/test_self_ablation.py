@@ -114,6 +114,11 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
         with pytest.raises(InputError, match=says):
             self_ablation(tiny(cache, **changes), tmp_path / "s", progress=False)
     assert not (tmp_path / "s").exists()
+    foreign = tmp_path / "foreign.jsonl"
+    foreign.write_text('{"prompts": ["a b", "b a"], "answers": [" qxqx", " zqzq"]}')
+    with pytest.raises(InputError, match="token"):
+        self_ablation(tiny(cache, measure={"task": str(foreign)}), tmp_path / "t", progress=False)
+    assert not (tmp_path / "t" / "runs").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="no study"):

@@ -73,18 +73,21 @@ def self_ablation(
         figures), `claims` (what the paper says, what was found), `figure`, `results` (paths).
 
     Raises:
-        InputError: a setting that no model can have, no such task or site, `out` cannot be written
-            to, holds something else or is in use, or a model could not be trained.
+        InputError: a setting that no model can have, no such task or site, a task that does not
+            fit the tokeniser, `out` cannot be written to, holds something else or is in use, or a
+            model could not be trained.
     """
     out = Path(out)
     every = variants(study)
     for variant in every:
         settings_of(variant, study, out)
-    load_task(study.measure.task)
+    task = load_task(study.measure.task)
     _check_sites(study)
     _check_out(out)
     with locked(out / "lock", f"study {out}"):
-        prepare(study.train.data, progress=progress)  # once, not in each process
+        data = prepare(study.train.data, progress=progress)  # once, not in each process
+        if "acdc" in study.measure.which:
+            task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells = []
         for cell in side_by_side(partial(run_variant, study, out), every, jobs):
             cells.append(cell)
