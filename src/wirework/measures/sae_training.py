@@ -82,7 +82,7 @@ def train_sae(
     """
     site, width = _place(model, settings)
     text = text_of(model, data).train
-    _check_enough(text, settings)
+    _check_enough(text, settings, model.config.n_ctx)
     lens = sae_lens()
     device = model.transformer.embed.weight.device
     with torch.random.fork_rng([] if device.type == "cpu" else [device]), _quiet():
@@ -112,11 +112,13 @@ def _place(model: "Model", settings: SaeConfig) -> tuple[str, int]:
     return site, width
 
 
-def _check_enough(text: "Tokens", settings: SaeConfig) -> None:
+def _check_enough(text: "Tokens", settings: SaeConfig, n_ctx: int) -> None:
     """Refuse text that would have to be read more than once."""
-    if text.n_tokens < settings.tokens:
+    usable = text.n_tokens * (n_ctx - settings.skip_first) // n_ctx
+    if usable < settings.tokens:
+        skipped = f" after skip_first {settings.skip_first}" if settings.skip_first else ""
         raise InputError(
-            f"{settings.tokens} tokens are asked for, {text.name} has {text.n_tokens}: give more "
+            f"{settings.tokens} tokens are asked for, {text.name} has {usable}{skipped}: give more "
             "text (--corpus) or ask for fewer (--tokens)"
         )
 
