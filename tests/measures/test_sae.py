@@ -1,8 +1,9 @@
 """What an autoencoder is worth, against oracles; its folder; what is refused."""
 
+import copy
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from wirework.data import Prepared, Tokenizer
+from wirework.data.tokenizer import train_tokenizer
 from wirework.errors import InputError
-from wirework.measures import evaluate_sae, held_out, load_sae, save_sae
+from wirework.measures import evaluate_sae, held_out, load_sae, save_sae, text_of
 from wirework.measures.sae import sae_lens
 from wirework.model import Model
 from wirework.nn import Transformer
@@ -21,6 +23,18 @@ from wirework.nn import Transformer
 pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
 
 SITE = "2.mlp.resid_delta"
+
+
+@pytest.fixture(scope="module")
+def learned(model: Model, text: Prepared) -> Model:
+    """The model after some training, so that zeroing a site costs something."""
+    transformer = copy.deepcopy(model.transformer)
+    optimizer = torch.optim.Adam(transformer.parameters(), lr=0.02)
+    for inputs, targets in held_out(text.val, 32, 1280) * 20:
+        optimizer.zero_grad()
+        transformer.loss(inputs, targets).backward()
+        optimizer.step()
+    return Model(transformer.requires_grad_(False), model.tokenizer)
 
 
 def standard(d_in: int, d_sae: int, **about: Any) -> Any:
@@ -53,42 +67,42 @@ def random(d_in: int, d_sae: int) -> Any:
     return sae
 
 
-def test_the_identity_wins_everything_back(model: Model, text: Prepared) -> None:
-    found = evaluate_sae(model, identity(16), text.val, site=SITE, n_tokens=640)
+def test_the_identity_wins_everything_back(learned: Model, text: Prepared) -> None:
+    found = evaluate_sae(learned, identity(16), text.val, site=SITE, n_tokens=640)
     assert found.ce_score == pytest.approx(1, abs=1e-5)
     assert found.ce_spliced == pytest.approx(found.ce_clean, abs=1e-5)
     assert found.explained_variance == pytest.approx(1, abs=1e-9)
     assert found.mse < 1e-10
     assert found.sae_l0 == 16  # of each pair one is on, as no entry is exactly 0
-    assert found.dead_features == 0
+    assert found.dead_features <= 1  # a channel may have one sign only
     assert (found.site, found.architecture, found.d_sae) == (SITE, "standard", 32)
 
 
-def test_an_autoencoder_of_zeros_wins_nothing_back(model: Model, text: Prepared) -> None:
-    found = evaluate_sae(model, standard(16, 24), text.val, site=SITE, n_tokens=640)
+def test_an_autoencoder_of_zeros_wins_nothing_back(learned: Model, text: Prepared) -> None:
+    found = evaluate_sae(learned, standard(16, 24), text.val, site=SITE, n_tokens=640)
     assert found.ce_score == 0
     assert found.ce_spliced == found.ce_zeroed
-    assert found.ce_zeroed > found.ce_clean + 0.01 or found.ce_zeroed < found.ce_clean - 0.01
+    assert found.ce_zeroed > found.ce_clean + 0.01
     assert (found.sae_l0, found.dead_features) == (0, 24)
     assert json.loads(json.dumps(asdict(found)))["ce_score"] == 0
 
 
-def test_every_number_by_a_loop_over_tokens(model: Model, text: Prepared) -> None:
+def test_every_number_by_a_loop_over_tokens(learned: Model, text: Prepared) -> None:
     sae = random(16, 10)
-    found = evaluate_sae(model, sae, text.val, site=SITE, n_tokens=160, skip_first=3)
+    found = evaluate_sae(learned, sae, text.val, site=SITE, n_tokens=160, skip_first=3)
     rows, made, on = [], [], []
     losses: dict[str, list[float]] = {"clean": [], "zeroed": [], "spliced": []}
     for inputs, targets in held_out(text.val, 32, 160):
         for tokens, wanted in zip(inputs, targets, strict=True):
-            x = model.record(tokens[None], [SITE])[1][SITE][0].detach()
+            x = learned.record(tokens[None], [SITE])[1][SITE][0].detach()
             features = (x @ sae.W_enc + sae.b_enc).clamp(min=0).detach()
             out = (features @ sae.W_dec + sae.b_dec).detach()
             out[:3] = x[:3]
             rows, made, on = [*rows, *x[3:]], [*made, *out[3:]], [*on, *(features[3:] > 0)]
             zeroed = torch.cat([x[:3], torch.zeros_like(x[3:])])
             for name, value in (("clean", x), ("zeroed", zeroed), ("spliced", out)):
-                with model.transformer.edited({SITE: lambda _, v=value: v[None]}):
-                    logits = model(tokens[None])[0]
+                with learned.transformer.edited({SITE: lambda _, v=value: v[None]}):
+                    logits = learned(tokens[None])[0]
                 losses[name] += F.cross_entropy(logits, wanted, reduction="none").tolist()
     clean, zeroed, spliced = (sum(ce) / len(ce) for ce in losses.values())
     assert (found.ce_clean, found.ce_zeroed, found.ce_spliced) == pytest.approx(
@@ -113,6 +127,18 @@ def test_what_is_not_a_number_is_none(model: Model, text: Prepared, tokenizer: T
     assert found.ce_zeroed == found.ce_clean
     assert found.ce_score is None
     assert found.explained_variance is None
+    for parameter in still.transformer.blocks[2].mlp.parameters():
+        parameter.data.normal_(0, 30, generator=torch.Generator().manual_seed(1))
+    harmful = evaluate_sae(still, identity(16), text.val, site=SITE, n_tokens=640)
+    assert harmful.ce_zeroed < harmful.ce_clean
+    assert harmful.ce_score is None
+
+
+def test_text_of_another_tokeniser_is_refused(model: Model, text: Prepared) -> None:
+    other = replace(text, tokenizer=train_tokenizer(["a b"], 257, ()))
+    with pytest.raises(InputError, match="another tokeniser than the model's"):
+        text_of(model, other)
+    assert text_of(model, text) is text
 
 
 def test_saved_it_is_sae_lens_own(model: Model, text: Prepared, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class SaeQuality:
     """Features on per token."""
     ce_score: float | None
     """(ce_zeroed - ce_spliced) / (ce_zeroed - ce_clean), 1 is best; None where zeroing the site
-    changes nothing."""
+    costs nothing: then there is nothing to win back."""
     ce_clean: float
     """Next-token cross-entropy of the model as it is, nats per token."""
     ce_zeroed: float
@@ -117,7 +117,7 @@ def evaluate_sae(
         site=site,
         architecture=sae.cfg.architecture(),
         d_sae=sae.cfg.d_sae,
-        ce_score=(zeroed - spliced) / lost if lost else None,
+        ce_score=(zeroed - spliced) / lost if lost > 0 else None,
         ce_clean=clean,
         ce_zeroed=zeroed,
         ce_spliced=spliced,

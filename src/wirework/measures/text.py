@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wirework.circuits.means import run_data
 from wirework.data.batches import Batches, eval_batches
+from wirework.errors import InputError
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -25,9 +26,14 @@ def text_of(model: "Model", data: "Prepared | None") -> "Prepared":
     """Return the text given, or that of the run which the model lies in.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or another tokeniser than the model's prepared it.
     """
-    return run_data(model, "measures of what it does with text") if data is None else data
+    if data is None:
+        return run_data(model, "measures of what it does with text")
+    known = model.tokenizer
+    if known is not None and data.tokenizer.fingerprint != known.fingerprint:
+        raise InputError(f"{data.path} was prepared with another tokeniser than the model's")
+    return data
 
 
 def held_out(tokens: "Tokens", n_ctx: int, n_tokens: int) -> list[tuple[Tensor, Tensor]]:

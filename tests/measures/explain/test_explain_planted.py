@@ -174,5 +174,5 @@ def test_held_out_text_that_was_seen_is_nothing_to_score_on(
 
 
 def test_a_model_in_no_run_needs_text(model: Model, config: ExplainConfig) -> None:
-    with pytest.raises(InputError, match="excerpts of it need it: give text"):
+    with pytest.raises(InputError, match="need it: give text"):
         explain_neurons(model, config, progress=False)

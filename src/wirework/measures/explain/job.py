@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wirework.circuits.means import run_data
 from wirework.config import ExplainConfig
 from wirework.errors import InputError
 from wirework.measures.explain.choose import choose_neurons
@@ -16,6 +15,7 @@ from wirework.measures.explain.explainers import (
 )
 from wirework.measures.explain.record import Neuron, Record
 from wirework.measures.explain.server import Server
+from wirework.measures.text import text_of
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -53,11 +53,7 @@ class Job:
                 f"{n_ctx} tokens: lower it"
             )
         neurons = tuple(choose_neurons(model.transformer, config))
-        text = run_data(model, "excerpts of it") if text is None else text
-        known = None if model.tokenizer is None else model.tokenizer.fingerprint
-        if known is not None and text.tokenizer.fingerprint != known:
-            raise InputError(f"{text.path} was prepared with another tokeniser than the model's")
-        return cls(model, config, neurons, text, out)
+        return cls(model, config, neurons, text_of(model, text), out)
 
     def explainer(self) -> Explainer:
         """Return the explainer that the settings ask for."""
