@@ -68,7 +68,7 @@ MENU = {
         "runs/demo --out explained/demo",
     ),
     "export": (
-        "Write a circuit as one self-contained HTML page that opens from disk without a network.",
+        "Write a circuit, or explained neurons, as one HTML page that opens from disk, offline.",
         "circuits/quote -o quote.html",
     ),
     "measure": (

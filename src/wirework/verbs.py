@@ -405,16 +405,21 @@ def export(
     out: Annotated[Path, Parameter(name=("--out", "-o"))],
     png: Path | None = None,
 ) -> None:
-    """Write a circuit's page, and its picture if asked; print their paths.
+    """Write the page of a circuit or of explained neurons, a picture if asked; print their paths.
 
     Args:
-        circuit: Circuit folder.
+        circuit: Circuit folder, or what `explain` wrote.
         out: The page.
-        png: Also draw a picture, a `.png` file.
+        png: Also draw a picture of the circuit, a `.png` file.
     """
     from wirework.files import check_place
-    from wirework.view import load_page_data, write_figure, write_page
+    from wirework.view import load_page_data, write_figure, write_neuron_page, write_page
 
+    if (circuit / "neurons").is_dir():
+        if png is not None:
+            raise InputError(f"--png draws circuits: {circuit} holds explained neurons")
+        print(write_neuron_page(circuit, out))
+        return
     if png is not None:
         if png.suffix.lower() != ".png":
             raise InputError(f"--png {png}: the picture's name must end in .png")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wirework.view.figure import write_figure
     from wirework.view.figure_measures import write_measures_figure, write_self_ablation_figure
     from wirework.view.figure_study import write_finders_figure, write_study_figures
+    from wirework.view.neuron_page import write_neuron_page
     from wirework.view.page import render_page, write_page
     from wirework.view.page_data import load_page_data
     from wirework.view.server import serve
@@ -24,6 +25,7 @@ __all__ = [
     "write_figure",
     "write_finders_figure",
     "write_measures_figure",
+    "write_neuron_page",
     "write_page",
     "write_self_ablation_figure",
     "write_study_figures",
@@ -37,6 +39,7 @@ _HOMES = {
     "write_figure": "figure",
     "write_finders_figure": "figure_study",
     "write_measures_figure": "figure_measures",
+    "write_neuron_page": "neuron_page",
     "write_page": "page",
     "write_self_ablation_figure": "figure_measures",
     "write_study_figures": "figure_study",

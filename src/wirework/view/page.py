@@ -42,7 +42,7 @@ def render_page(data: dict[str, Any]) -> str:
         "SCRIPT": _script(),
     }
     # One pass, so that a token that looks like a placeholder stays a token.
-    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], _asset("page.html"))
+    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], asset("page.html"))
 
 
 def write_page(circuit_dir: Path, out: Path) -> Path:
@@ -60,8 +60,8 @@ def content_policy() -> str:
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_hash(_script())}'",
-            f"style-src '{_hash(_style())}'",
+            f"script-src '{hash_of(_script())}'",
+            f"style-src '{hash_of(_style())}'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -76,16 +76,18 @@ def _json_block(data: dict[str, Any]) -> str:
 
 
 def _script() -> str:
-    return "\n".join(_asset(name) for name in _SCRIPTS)
+    return "\n".join(asset(name) for name in _SCRIPTS)
 
 
 def _style() -> str:
-    return _asset("page.css")
+    return asset("page.css")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of this package."""
     return files("wirework.view").joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """Return what a content security policy calls a script or style by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

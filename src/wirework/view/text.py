@@ -12,6 +12,11 @@ def shown(text: str) -> str:
     return "".join(_MARKS.get(c) or (c if c.isprintable() else _escape(c)) for c in text) or "∅"
 
 
+def plain(text: str) -> str:
+    """Return text for reading: as it is, but for characters that print nothing or turn others."""
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
 def number(value: float | None) -> str:
     """Return a number for people: four significant digits, n/a where there is none."""
     return "n/a" if value is None else f"{value:.4g}"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.nn import Transformer
+from wirework.nn.activation import activate
 from wirework.nn.attention import causal_attention_reference
 from wirework.nn.top_k import abs_top_k_reference
 
@@ -100,7 +101,7 @@ def run(
         if beside is not None:
             x = torch.cat([x, block.pos_norm2(beside)], -1)
         x = block.mlp.up(top(x, block.mlp.act_in.k))
-        neurons = top(block.mlp._activate(x), block.mlp.post_act.k)
+        neurons = top(activate(x, block.mlp.activation), block.mlp.post_act.k)
         values[f"{layer}.mlp"] = top(block.mlp.down(neurons), block.mlp.resid_delta.k)
     rows = torch.arange(len(tokens))
     logits = model.unembed(model.norm(read("final_resid")[rows, at]))

@@ -51,6 +51,14 @@ def test_patterns_as_a_table_and_as_json(folder: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["explained"], found["dead"], found["failed"]) == (1, 1, 0)
     assert found["scores"]["top_and_random"]["mean"] > 0.9
+    export = [str(WIREWORK), "export", "found", "-o", "found.html"]
+    shown = subprocess.run(export, capture_output=True, text=True, cwd=folder, timeout=120)
+    assert shown.stdout == "found.html\n", shown.stderr
+    assert "Explained neurons: 1<" in (folder / "found.html").read_text()
+    refused = subprocess.run(
+        [*export, "--png", "found.png"], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+    assert (refused.returncode, "--png draws circuits" in refused.stderr) == (2, True)
 
 
 def test_mistakes_are_one_line(folder: Path) -> None:

@@ -1,0 +1,95 @@
+"""Read the neurons that `wirework explain` wrote, and check them (docs/explain.md, Files)."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ValidationError, model_validator
+
+from wirework.circuit_format import Part
+from wirework.errors import InputError
+from wirework.files import read_json
+
+
+class Excerpt(Part):
+    """A window of text, what the neuron did there and what its explanation predicts."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    simulated: tuple[float, ...] | None = None
+    """0 to 10, where 10 is the neuron's peak; None where nothing was to be predicted."""
+    detected: float | None = None
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        for values in (self.activations, self.simulated):
+            if values is not None and len(values) != len(self.tokens):
+                raise ValueError(f"{len(self.tokens)} tokens, but {len(values)} values")
+        return self
+
+
+class Correlation(Part):
+    """How well the predictions follow the neuron; None where it does the same everywhere."""
+
+    top_and_random: float | None
+    top: float | None
+    random: float | None
+
+
+class Detection(Part):
+    """How well the explanation tells excerpts where the neuron is active."""
+
+    balanced_accuracy: float | None
+    auroc: float | None
+
+
+class Scores(Part):
+    """Of one explanation."""
+
+    correlation: Correlation
+    constant: bool = False
+    detection: Detection | None = None
+
+
+class NeuronFile(Part):
+    """One neuron: of a dead one there is no more than its place."""
+
+    format: Literal["wirework-neuron"]
+    version: Literal[1]
+    site: str
+    index: int
+    peak: float
+    live_fraction: float
+    dead: bool
+    explanation: str = ""
+    scores: Scores | None = None
+    top: tuple[Excerpt, ...] = ()
+    held_out_top: tuple[Excerpt, ...] = ()
+    held_out_random: tuple[Excerpt, ...] = ()
+
+    @property
+    def score(self) -> float | None:
+        """The correlation over top and random excerpts."""
+        return None if self.scores is None else self.scores.correlation.top_and_random
+
+
+def read_neurons(folder: Path) -> list[NeuronFile]:
+    """Read all neurons of a folder, the best explained first.
+
+    Raises:
+        InputError: there is none, or a file is damaged or of another version.
+    """
+    paths = sorted((folder / "neurons").glob("*.json"))
+    if not paths:
+        raise InputError(f"no neurons at {folder}: expected a folder that `wirework explain` wrote")
+    found = [_read(path) for path in paths]
+    return sorted(found, key=lambda one: 2.0 if one.score is None else -one.score)
+
+
+def _read(path: Path) -> NeuronFile:
+    try:
+        return NeuronFile.model_validate(read_json(path))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        what = problem["msg"].removeprefix("Value error, ")
+        raise InputError(": ".join(part for part in (str(path), place, what) if part)) from None
