@@ -41,7 +41,9 @@ def test_an_interrupt_while_they_start_ends_all(tmp_path: Path, seconds: float) 
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)
     command = [sys.executable, str(script)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as started:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_hears_interrupts
+    ) as started:
         time.sleep(seconds)
         os.killpg(started.pid, signal.SIGINT)  # as a terminal does
         _, errors = started.communicate(timeout=20)
@@ -101,6 +103,11 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, how: signal
     while any(map(_runs, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_runs, workers))
+
+
+def _hears_interrupts() -> None:
+    """A shell's background job is born deaf to them, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _group(leader: int) -> list[int]:
