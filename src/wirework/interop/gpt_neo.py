@@ -7,6 +7,7 @@ import re
 
 from wirework.config import ModelConfig
 from wirework.errors import InputError
+from wirework.interop.weights import block_prefix
 
 _TENSORS = {
     "embed": "transformer.wte",
@@ -26,10 +27,7 @@ LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bia
 
 def gpt_neo_names(name: str) -> list[str]:
     """Return GPT-Neo's names of one of our tensors; queries, keys and values are apart there."""
-    prefix = ""
-    if name.startswith("blocks."):
-        _, layer, name = name.split(".", 2)
-        prefix = f"transformer.h.{layer}."
+    prefix, name = block_prefix(name)
     part, _, kind = name.rpartition(".")
     if part == "attn.qkv":
         return [f"{prefix}attn.attention.{one}_proj.{kind}" for one in "qkv"]

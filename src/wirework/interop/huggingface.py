@@ -21,7 +21,7 @@ from wirework.interop.gpt_neo import (
     refuse_other_kinds,
     windows_of,
 )
-from wirework.interop.weights import our_state, with_tied
+from wirework.interop.weights import block_prefix, our_state, with_tied
 from wirework.model import Model
 from wirework.nn import Transformer
 
@@ -196,10 +196,7 @@ def _activation(name: str, source: str) -> str:
 
 
 def _gpt2_names(name: str) -> list[str]:
-    prefix = ""
-    if name.startswith("blocks."):
-        _, layer, name = name.split(".", 2)
-        prefix = f"transformer.h.{layer}."
+    prefix, name = block_prefix(name)
     part, _, kind = name.rpartition(".")
     return [f"{prefix}{_GPT2_TENSORS[part]}.{kind}"]
 

@@ -13,7 +13,7 @@ from wirework.config import Config, Count, Fraction, ModelConfig, SiteKind
 from wirework.data import Tokenizer
 from wirework.errors import InputError, nearest
 from wirework.files import read_json
-from wirework.interop.weights import our_state, read_state, with_tied
+from wirework.interop.weights import block_prefix, our_state, read_state, with_tied
 from wirework.model import Model
 from wirework.nn import Transformer
 
@@ -197,10 +197,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer | None:
 
 def _their_name(name: str) -> str:
     """Return their name of one of our tensors: `blocks.0.mlp.up.bias`, `..h.0.mlp.c_fc.bias`."""
-    prefix = ""
-    if name.startswith("blocks."):
-        _, layer, name = name.split(".", 2)
-        prefix = f"transformer.h.{layer}."
+    prefix, name = block_prefix(name)
     part, _, kind = name.rpartition(".")
     if kind in ("weight", "bias"):
         return f"{prefix}{_TENSORS[part]}.{kind}"

@@ -84,6 +84,17 @@ def our_state(
     }
 
 
+def block_prefix(name: str) -> tuple[str, str]:
+    """Split one of our names: `transformer.h.0.` and `mlp.up.bias` of `blocks.0.mlp.up.bias`.
+
+    A tensor that stands in no block has no prefix.
+    """
+    if not name.startswith("blocks."):
+        return "", name
+    _, layer, rest = name.split(".", 2)
+    return f"transformer.h.{layer}.", rest
+
+
 def with_tied(
     state: dict[str, Tensor], embed: str, unembed: str, source: str, said: str
 ) -> dict[str, Tensor]:
