@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.nn import tiled_attention
+
 
 def causal_attention(
     q: Tensor,
@@ -96,13 +98,15 @@ def causal_attention_reference(
 def fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Return causal attention (B, H, T, K) and its log-sum-exp (B, H, T), by the CPU's kernel.
+    """Return causal attention (B, H, T, K) and its log-sum-exp (B, H, T), on a CPU.
 
     Args:
         q, k, v: (B, H, T, K) float32 or float64.
         bias: (T, T) to add to the scores, -inf where a token does not look; None for causal.
         scale: of the scores.
     """
+    if tiled_attention.pays(q):
+        return tiled_attention.tiled(q, k, v, bias, scale)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, bias is None, attn_mask=bias, scale=scale
     )
@@ -117,6 +121,8 @@ def fused_backward(
 
     Both may be those of a softmax over more than these keys: then it is their share of it.
     """
+    if tiled_attention.pays(q):
+        return tiled_attention.tiled_backward(grad, q, k, v, out, lse, bias, scale)
     to_q, to_k, to_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, q, k, v, out, lse, 0.0, bias is None, attn_mask=bias, scale=scale
     )
