@@ -26,6 +26,7 @@ from wirework.config import GatingConfig, ModelConfig, OptimizerConfig
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.training.memory import freed_memory_kept
 from wirework.training.optimizer import make_optimizer, scale_gradients_
 from wirework.training.prior import losses_of
 from wirework.training.self_ablation import SelfAblation
@@ -128,7 +129,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    seconds = measure(args.batch, args.k, args.rounds)
+    with freed_memory_kept():  # as training does
+        seconds = measure(args.batch, args.k, args.rounds)
     if args.json:
         print(json.dumps({"machine": platform.processor(), "batch": args.batch, **seconds}))
         return

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wirework.nn import top_k
-from wirework.nn.top_k import abs_top_k, abs_top_k_reference, each_piece, kth_largest
+from wirework.nn.pieces import each_piece
+from wirework.nn.top_k import abs_top_k, abs_top_k_reference, kth_largest
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

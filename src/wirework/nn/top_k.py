@@ -9,11 +9,7 @@ Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 """
 
 import math
-import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.pieces import each_piece
+
 Bytes = npt.NDArray[np.uint8]
 Bits = npt.NDArray[np.signedinteger[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -29,7 +27,6 @@ Keys = npt.NDArray[np.unsignedinteger[Any]]
 Mask = npt.NDArray[np.bool_]
 
 _BLOCK = 512  # numpy sorts up to 512 keys in one branch-free network; beyond it is 5x slower
-_PIECE = 1 << 19  # keys handled at once: they fit the cache, and the calls cost nothing
 
 
 def abs_top_k(x: Tensor, k: int) -> Tensor:
@@ -236,35 +233,3 @@ def _room(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArra
         room = np.empty(size, np.uint8)
         setattr(_rooms, name, room)
     return room[:size].view(dtype).reshape(shape)
-
-
-def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
-    """Call `work` on slices that cover `rows`, cache-sized, over as many threads as torch uses.
-
-    The calling thread works too and takes what a thread that comes late leaves.
-    """
-    step = max(1, _PIECE // width)
-    slices = iter([slice(start, start + step) for start in range(0, rows, step)])
-
-    def work_through() -> None:
-        for piece in slices:  # one step of a list's iterator is atomic
-            work(piece)
-
-    others = torch.get_num_threads() - 1
-    helpers = []
-    if others and rows > step:
-        helpers = [_threads(others).submit(work_through) for _ in range(others)]
-    try:
-        work_through()
-    finally:
-        wait(helpers)
-    for helper in helpers:
-        helper.result()
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="wirework-top-k")
-
-
-os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not live on in a child

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.pieces import each_piece
+
 _PIECE = 1 << 17  # entries whose gradient is made at once: what the passes hand on stays in cache
 _WIDEST = 1024  # rows up to so many units are partitioned by numpy, several times faster than topk
 
@@ -126,14 +128,22 @@ def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
     """Return what `_choose` does; None where equal scores, or NaN, leave more or fewer than k."""
     values = scores.detach().numpy()
     count, width = values.shape
-    parted = np.partition(values, width - k - 1, axis=-1)
-    inside, outside = parted[:, width - k :].min(-1, keepdims=True), parted[:, width - k - 1, None]
-    places = np.flatnonzero(values >= inside)
-    if len(places) != count * k:
-        return None
-    indices = (places % width).reshape(count, k)
-    least = np.take_along_axis(values, indices, -1).argmin(-1)[:, None]
-    last = np.take_along_axis(indices, least, -1)
-    following = (values == outside).argmax(-1)[:, None]
-    border = np.concatenate([last, following], -1)
-    return torch.from_numpy(indices), torch.from_numpy(border)
+    indices, border = np.empty((count, k), np.int64), np.empty((count, 2), np.int64)
+    tied = []
+
+    def choose(rows: slice) -> None:
+        some = values[rows]
+        parted = np.partition(some, width - k - 1, axis=-1)
+        inside = parted[:, width - k :].min(-1, keepdims=True)
+        outside = parted[:, width - k - 1, None]
+        places = np.flatnonzero(some >= inside)
+        if len(places) != len(some) * k:
+            tied.append(rows)
+            return
+        indices[rows] = won = (places % width).reshape(-1, k)
+        least = np.take_along_axis(some, won, -1).argmin(-1)[:, None]
+        border[rows, :1] = np.take_along_axis(won, least, -1)
+        border[rows, 1] = (some == outside).argmax(-1)
+
+    each_piece(count, width, choose)
+    return None if tied else (torch.from_numpy(indices), torch.from_numpy(border))

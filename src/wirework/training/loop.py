@@ -19,6 +19,7 @@ from wirework.model import Model
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
+from wirework.training.memory import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
@@ -48,7 +49,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
         Interrupted: SIGINT or SIGTERM came; what was done is in a checkpoint.
     """
     check_trackers(config.track)
-    with stopping() as stop, claimed(config, resume) as folder:
+    with stopping() as stop, claimed(config, resume) as folder, freed_memory_kept():
         config = settle(config, folder)
         done = finished(folder)
         if done is not None:

@@ -1,0 +1,42 @@
+"""Memory that a step frees and the next one takes again, kept from going back to the system.
+
+glibc's malloc maps large blocks afresh and gives the end of its heap back at once, so that a step
+pays for fresh, zeroed pages again and again: tens of thousands of them in one with gates, a tenth
+of its time and, on a virtual machine, much of its noise.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEEP = {_TRIM_THRESHOLD: (1 << 31) - 1, _MMAP_THRESHOLD: 1 << 30}
+_USUAL = {_TRIM_THRESHOLD: 1 << 26, _MMAP_THRESHOLD: 1 << 25}
+"""What glibc's own adjustment ends at; setting a threshold turns that adjustment off for good."""
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed memory for the block, then give it back; nothing but on Linux with glibc."""
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    _set(libc, _KEEP)
+    try:
+        yield
+    finally:
+        _set(libc, _USUAL)
+        libc.malloc_trim(0)
+
+
+def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        libc.mallopt(option, value)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    name = "CS_GNU_LIBC_VERSION"
+    known = name in getattr(os, "confstr_names", {}) and os.confstr(name)
+    return ctypes.CDLL(None) if known else None
