@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wirework.nn import top_k
-from wirework.nn.pieces import each_piece
 from wirework.nn.top_k import abs_top_k, abs_top_k_reference, kth_largest
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -174,13 +173,3 @@ def test_kth_largest_is_that_of_a_sort(dtype):
         assert np.array_equal(threshold, largest[:, :1])
         assert np.array_equal(n_ties, (largest == largest[:, :1]).sum(axis=1))
         assert np.array_equal(keys, given)
-
-
-def test_each_piece_covers_every_row_once():
-    seen = np.zeros(5000, int)
-
-    def work(rows: slice) -> None:
-        seen[rows] += 1
-
-    each_piece(5000, 1 << 12, work)
-    assert (seen == 1).all()
