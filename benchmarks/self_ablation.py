@@ -1,12 +1,13 @@
 """A training step with gates, over the plain one of the same model and over the method spelt out.
 
-    python benchmarks/self_ablation.py [--batch 32] [--rounds 5] [--json]
+    python benchmarks/self_ablation.py [--batch 32] [--rounds 5] [--usual-malloc] [--json]
 
 The model of Ferrao et al. 2025, sec. 5, with a vocabulary of 2,048: 8 layers, width 128, 16 heads,
 context 256, float32. `plain`, `local` and `global` are ours; `written-out local` and so on follow
 the definition with all attention scores in memory, the masks by a sort, and for global gates two
 whole passes, as a first implementation would (it is what the tests compare with). A step is
-forward, backward, gradient clip and AdamW. Variants take turns, medians are compared.
+forward, backward, gradient clip and AdamW. Variants take turns, medians are compared. All keep
+freed memory as `wirework train` does; with `--usual-malloc` none does.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -127,9 +129,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--usual-malloc", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with freed_memory_kept():  # as training does
+    with nullcontext() if args.usual_malloc else freed_memory_kept():
         seconds = measure(args.batch, args.k, args.rounds)
     if args.json:
         print(json.dumps({"machine": platform.processor(), "batch": args.batch, **seconds}))
