@@ -136,8 +136,8 @@ def test_the_first_seed_comes_first(cache: Path) -> None:
 
 def cell(level: str | None, k: int | None, **numbers: float | None) -> dict[str, Any]:
     empty = dict.fromkeys(
-        ("path_edges", "sae_l0", "ce_score", "explanation_score", "perplexity", "mean_abs_weight",
-         "mean_abs_weight_embedded", "gate_live_fraction", "dead_units")
+        ("path_edges", "task_accuracy", "sae_l0", "ce_score", "explanation_score", "perplexity",
+         "mean_abs_weight", "mean_abs_weight_embedded", "gate_live_fraction", "dead_units")
     )  # fmt: skip
     return {"level": level, "k": k, "report": {"headline": empty | numbers}}
 
@@ -172,7 +172,7 @@ def test_the_table_is_worked_by_hand() -> None:
     assert claims(worse)[0]["verdict"] == "did not hold"
     assert claims([local]) == []
     lines = markdown_table([plain, local]).splitlines()
-    assert lines[2].startswith("| none | - | 102 ± 2 (79) | - |")
+    assert lines[2].startswith("| none | - | 2 | 102 ± 2 (79) | - |")
     table = list(csv.DictReader(csv_table([plain, local]).splitlines()))
     assert table[1]["path_edges_mean"] == "42"
     assert table[0]["level"] == "none"

@@ -28,6 +28,7 @@ Report = dict[str, Any]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "perplexity": ("language", "perplexity"),
     "path_edges": ("acdc", "n_path_edges"),
+    "task_accuracy": ("acdc", "model_accuracy"),
     "sae_l0": ("sae", "sae_l0"),
     "ce_score": ("sae", "ce_score"),
     "explanation_score": ("explain", "scores", "top_and_random", "mean"),

@@ -14,6 +14,7 @@ Row = dict[str, Any]
 
 MEASURES = {
     "path_edges": "ACDC edges",
+    "task_accuracy": "task accuracy",
     "sae_l0": "SAE L0",
     "ce_score": "SAE CE score",
     "explanation_score": "explanation score",
@@ -23,8 +24,8 @@ MEASURES = {
     "gate_live_fraction": "gate live fraction",
     "dead_units": "dead units",
 }
-"""Columns of the table: those of the paper, the explanation score, which it only describes, and
-how the gates are used."""
+"""Columns of the table: those of the paper, what the whole model makes of the task whose edges are
+counted, the explanation score, which the paper only describes, and how the gates are used."""
 
 # The published mean weights are over all parameters, embeddings too, whatever the text says: the
 # baseline's 0.44 is that of 14,535,249 of them (docs/measures.md).
@@ -97,10 +98,12 @@ def claims(rows: Sequence[Row]) -> list[Row]:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return the table with the published figures in brackets."""
-    lines = [["ablation", "k", *MEASURES.values()], ["---"] * (2 + len(MEASURES))]
+    lines = [["ablation", "k", "seeds", *MEASURES.values()], ["---"] * (3 + len(MEASURES))]
     for row in rows:
         k = "-" if row["k"] is None else str(row["k"])
-        lines.append([row["level"] or "none", k, *(shown_cell(row[name]) for name in MEASURES)])
+        seeds = str(max(row[name]["n"] for name in MEASURES))
+        cells = (shown_cell(row[name]) for name in MEASURES)
+        lines.append([row["level"] or "none", k, seeds, *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

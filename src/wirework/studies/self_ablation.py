@@ -114,7 +114,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     before = known["report"] if known.get("settings") == wanted else {}
     left = tuple(reasons(before)) or None
     if before and left is None:
-        return known
+        return {**known, "report": {**before, "headline": headline(before)}}
     run = train(config, resume=(config.runs / config.name).is_dir(), progress=False)
     report = {**before, **measure(run.model, left, instruments, progress=False)}
     report["headline"] = headline(report)
