@@ -15,14 +15,21 @@ from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import panels, write_png
 
 _HUES = {"local": "#1f6fb4", "global": "#c2571a", "both": "#2a9d6f"}
-_SHOWN = {
+_TITLES = {
     "path_edges": "ACDC edges",
     "sae_l0": "SAE L0",
     "explanation_score": "explanation score",
     "perplexity": "perplexity",
     "ce_score": "SAE CE score",
     "mean_abs_weight_embedded": "mean abs. weight, with embeddings",
+    "task_accuracy": "task accuracy",
+    "mean_abs_weight": "mean abs. weight",
+    "weight_l0": "nonzero weights",
+    "gate_live_fraction": "gate live fraction",
+    "dead_units": "dead units",
 }
+_STUDIED = tuple(_TITLES)[:6]
+"""What the study's figure shows."""
 _LONGEST = 24  # characters of a model's name beside its bar
 
 Row = Mapping[str, Any]
@@ -53,21 +60,24 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     Error bars and the band's width are standard errors; dashed lines are the published figures,
     brought to our plain model's level by theirs.
     """
-    figure, each = panels(len(_SHOWN))
+    figure, each = panels(len(_STUDIED))
     plain = next((row for row in rows if row["level"] is None), None)
     levels = list(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
-    for axes, (name, title) in zip(each, _SHOWN.items(), strict=False):
+    for axes, name in zip(each, _STUDIED, strict=True):
         scale = _draw_plain(axes, plain, name)
         for level in levels:
             found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])
             _draw_level(axes, level, found, name, scale)
-        _dress(axes, title)
+        _dress(axes, _TITLES[name])
         axes.set_xscale("log", base=2)
         ks = sorted({row["k"] for row in rows if row["k"] is not None})
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_xlabel("winners per token and layer (k)", fontsize=8, color=pen.SOFT)
     fullest = max(each, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    fullest.legend(frameon=False, fontsize=7)  # the first, unless some of it was not measured
+    lines, names = fullest.get_legend_handles_labels()  # of the first, if all of it was measured
+    figure.legend(
+        lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8
+    )
     return figure
 
 
@@ -79,18 +89,28 @@ def draw_measures(reports: Mapping[str, Row]) -> Figure:
         for name in numbers
         if any(report["headline"].get(name) is not None for report in reports.values())
     ]
-    figure, each = panels(max(len(shown), 1))
+    figure, each = panels(max(len(shown), 1), size=(3.8, 0.8 + 0.3 * len(reports)))
     for axes, name in zip(each, shown, strict=False):
         values = [report["headline"].get(name) for report in reports.values()]
         places = range(len(values))
         axes.barh(places, [value or 0 for value in values], color=_HUES["local"], height=0.6)
         for place, value in zip(places, values, strict=True):
-            pen.write(axes, value or 0, place, " -" if value is None else f" {value:.4g}", 11)
-        axes.set_yticks(places, [_named(model) for model in reports], fontsize=8)
+            pen.write(axes, value or 0, place, f" {_number(value)}", 11)
+        place_in = axes.get_subplotspec()
+        named = place_in is not None and place_in.is_first_col()
+        axes.set_yticks(places, [_named(model) if named else "" for model in reports], fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.25)
-        _dress(axes, name.replace("_", " "))
+        axes.locator_params(axis="x", nbins=4)
+        _dress(axes, _TITLES.get(name, name.replace("_", " ")))
     return figure
+
+
+def _number(value: float | None) -> str:
+    """Return four digits of a fraction, all of a whole number; a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def _named(model: str) -> str:
