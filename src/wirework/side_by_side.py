@@ -30,8 +30,9 @@ def side_by_side(
 ) -> Iterator[_Result]:
     """Yield what comes of each item, in order, worked on in `jobs` processes.
 
-    The processes share this one's threads evenly. They end with the generator, and with this
-    process however it dies, in the middle of their work.
+    The processes share this one's threads evenly. They end with the generator, in the middle of
+    their work: by SIGTERM, on which a training run saves where it is, or after ten seconds by a
+    kill. With this process they end however it dies, at once.
 
     Args:
         work: can be pickled, as must be the items and the results; what it raises is raised here.
@@ -56,6 +57,9 @@ def side_by_side(
                 f"one of {jobs} processes died, perhaps for want of memory: try fewer jobs; the "
                 "same call goes on from what was saved"
             ) from None
+        finally:
+            for worker in workers:  # all at once, before each is waited for
+                worker.process.terminate()
 
 
 # Not concurrent.futures: a signal while its processes start leaves a thread that is never joined.
@@ -79,6 +83,8 @@ def _worker() -> Iterator[_Worker]:
             yield _Worker(process, line)
         finally:
             if process.pid is not None:
+                process.terminate()
+                process.join(_PATIENCE)
                 process.kill()
                 process.join()
 
@@ -129,6 +135,7 @@ def _dismiss(workers: list[_Worker]) -> None:
 
 def _serve(line: Connection) -> None:
     """Do in a fresh process what is asked for over a line, until nothing is: an empty tuple."""
+    signal.signal(signal.SIGTERM, _leave)
     work, threads = line.recv()
     torch.set_num_threads(threads)
     asked: Queue[Any] = Queue()
@@ -139,6 +146,12 @@ def _serve(line: Connection) -> None:
         except Exception as error:
             error.add_note(traceback.format_exc())
             line.send((None, error))
+        except KeyboardInterrupt:  # a run that was told to stop, and has saved what it had
+            return
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit
 
 
 def _listen(line: Connection, asked: "Queue[Any]") -> None:

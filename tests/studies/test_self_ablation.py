@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from wirework.config import SelfAblationConfig
+from wirework.config import SelfAblationConfig, TrainConfig
 from wirework.errors import InputError
 from wirework.files import read_record, write_record
 from wirework.studies import self_ablation
@@ -16,6 +16,7 @@ from wirework.studies.ablation_table import claims, csv_table, markdown_table, r
 from wirework.studies.self_ablation import variants
 
 VOCABULARY = 800
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def tiny(cache: Path, **changes: Any) -> SelfAblationConfig:
@@ -126,6 +127,12 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
     for changes in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
         with pytest.raises(InputError):
             tiny(cache, **changes)
+
+
+def test_the_recipe_of_stories_is_the_study_s_plain_model() -> None:
+    study = SelfAblationConfig.load(RECIPES / "self_ablation.yaml")
+    plain = TrainConfig.load(RECIPES / "stories.yaml")
+    assert plain.model_copy(update={"name": study.train.name}) == study.train
 
 
 def test_the_first_seed_comes_first(cache: Path) -> None:
