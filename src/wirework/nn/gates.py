@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wirework.config import GatingConfig, ModelConfig
+from wirework.nn.linear import Linear
 from wirework.nn.winners import k_winners
 
 
@@ -99,7 +100,7 @@ class _Heads(nn.Module):
 
     def __init__(self, width: int, units: tuple[int, int]) -> None:
         super().__init__()
-        self.attention, self.neurons = (nn.Linear(width, count) for count in units)
+        self.attention, self.neurons = (Linear(width, count) for count in units)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.attention(x), self.neurons(x)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.linear import product
+
 _PIECES = (128, 512)  # at least, at most so many tokens at once: 1 to 4 MB at a vocabulary of 2048
 
 
@@ -76,7 +78,7 @@ class _Loss(torch.autograd.Function):
         step = min(max(state.shape[1], _PIECES[0]), _PIECES[1])
         for start in range(0, count, step):
             piece = slice(start, start + step)
-            logits = torch.mm(state[piece], lowered.t()).to(compute)
+            logits = product(state[piece], lowered.t()).to(compute)
             if bigram is not None and tokens is not None:
                 logits += bigram.index_select(0, tokens[piece])  # several times faster than []
             if bias is not None:
@@ -97,9 +99,9 @@ class _Loss(torch.autograd.Function):
                 to_bias += slope.sum(0)
             slope = slope.to(state.dtype)
             if to_state is not None:
-                torch.mm(slope, lowered, out=to_state[piece])
+                to_state[piece] = product(slope, lowered)
             if to_weight is not None:
-                to_weight += torch.mm(slope.t(), state[piece])
+                to_weight += product(slope.t(), state[piece])
         ctx.save_for_backward(to_state, to_weight, to_bigram, to_bias)
         return total / count
 

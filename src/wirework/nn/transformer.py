@@ -19,6 +19,7 @@ from wirework.config import NODE_KINDS, ModelConfig, SiteKind
 from wirework.errors import InputError
 from wirework.nn.activation import activate
 from wirework.nn.attention import attention_at, causal_attention
+from wirework.nn.linear import Linear
 from wirework.nn.loss import next_token_loss
 from wirework.nn.norm import RMSNorm
 from wirework.nn.own_position import own_position_attention
@@ -72,7 +73,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.final_resid = Site(width)
         self.norm = _norm(config, width)
-        self.unembed = nn.Linear(width, vocab, bias=False)
+        self.unembed = Linear(width, vocab, bias=False)
         if config.tied_embedding:
             self.unembed.weight = self.embed.weight
         self.logit_bias = nn.Parameter(torch.zeros(vocab)) if config.logit_bias else None
@@ -375,7 +376,7 @@ class Attention(nn.Module):
         inner = config.n_head * config.d_head
         reads = config.site_width("attn.act_in")
         self.act_in = _site(config, "attn.act_in")
-        self.qkv = nn.Linear(reads, 3 * inner, bias=config.qkv_bias)
+        self.qkv = Linear(reads, 3 * inner, bias=config.qkv_bias)
         self.q = _site(config, "attn.q")
         self.k = _site(config, "attn.k")
         self.v = _site(config, "attn.v")
@@ -384,7 +385,7 @@ class Attention(nn.Module):
         windows = config.attention_windows
         self.window = None if windows is None else windows[layer]
         self.y = Site(inner)
-        self.out = nn.Linear(inner, config.d_model, bias=config.bias)
+        self.out = Linear(inner, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "attn.resid_delta")
 
     def forward(
@@ -428,10 +429,10 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.act_in = _site(config, "mlp.act_in")
-        self.up = nn.Linear(config.site_width("mlp.act_in"), config.d_mlp, bias=config.bias)
+        self.up = Linear(config.site_width("mlp.act_in"), config.d_mlp, bias=config.bias)
         self.activation = config.activation
         self.post_act = _site(config, "mlp.post_act")
-        self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
+        self.down = Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "mlp.resid_delta")
 
     def forward(self, x: Tensor, ablated: Ablated | None = None) -> Tensor:

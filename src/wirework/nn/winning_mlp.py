@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework.nn.activation import Activation, activate, activate_backward
+from wirework.nn.linear import product
 
 _SHARE = 8  # from one neuron in so many on, dense products are as fast
 
@@ -68,7 +69,7 @@ class _WinningMLP(torch.autograd.Function):
         ctx.products = torch.get_autocast_dtype(device) if lowered else up.dtype
         ctx.read, ctx.activation, ctx.biases = x.dtype, activation, (up_bias, down_bias)
         x = x.to(ctx.products)
-        neurons = (x @ up.to(ctx.products).t()).to(up.dtype)
+        neurons = product(x, up.to(ctx.products).t()).to(up.dtype)
         if up_bias is not None:
             neurons += up_bias
         kept = activate(neurons.gather(-1, winners), activation)
@@ -81,7 +82,7 @@ class _WinningMLP(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, winners, up, down, neurons, kept = ctx.saved_tensors
         grad = grads[0].contiguous()
-        to_kept = (grad.to(ctx.products) @ down.to(ctx.products)).to(up.dtype)
+        to_kept = product(grad.to(ctx.products), down.to(ctx.products)).to(up.dtype)
         to_mask = activate(neurons, ctx.activation).mul_(to_kept)
         at = to_kept.gather(-1, winners), neurons.gather(-1, winners)
         to_neurons = activate_backward(*at, ctx.activation)

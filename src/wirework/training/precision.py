@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import nn
 
 from wirework.config import TrainConfig
 from wirework.errors import InputError
+from wirework.nn.linear import Linear
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -65,7 +65,7 @@ def _time_linear(config: TrainConfig, device: torch.device, dtype: torch.dtype) 
     """Return the seconds of the fastest of a few rounds, one more having warmed up."""
     model = config.model
     tokens = min(config.batch_size * model.n_ctx, _MOST_TOKENS)
-    layer = nn.Linear(model.d_model, model.d_mlp, device=device, dtype=dtype)
+    layer = Linear(model.d_model, model.d_mlp, device=device, dtype=dtype)
     x = torch.ones(tokens, model.d_model, device=device, dtype=dtype, requires_grad=True)
     seconds = []
     for _ in range(_ROUNDS + 1):

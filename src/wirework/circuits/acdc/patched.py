@@ -23,6 +23,7 @@ from wirework.config import PathAblation
 from wirework.errors import InputError
 from wirework.nn import Site, Transformer, causal_attention
 from wirework.nn.attention import attention_at
+from wirework.nn.linear import linear
 from wirework.nn.norm import RMSNorm
 from wirework.nn.transformer import Attention, Block
 
@@ -206,13 +207,13 @@ def head_part(attn: Attention, read: Tensor, kind: int, head: int) -> Tensor:
     width = attn.d_head
     start = kind * attn.y.width + head * width
     bias = None if attn.qkv.bias is None else attn.qkv.bias[start : start + width]
-    return torch.nn.functional.linear(read, attn.qkv.weight[start : start + width], bias)
+    return linear(read, attn.qkv.weight[start : start + width], bias)
 
 
 def head_output(attn: Attention, y: Tensor, head: int) -> Tensor:
     """Return what a head adds to the residual stream, (..., D), of its output (..., K)."""
     width = attn.d_head
-    return torch.nn.functional.linear(y, attn.out.weight[:, head * width : (head + 1) * width])
+    return linear(y, attn.out.weight[:, head * width : (head + 1) * width])
 
 
 def part_sites(attn: Attention) -> tuple[Site, Site, Site]:

@@ -1,0 +1,106 @@
+"""Linear layers whose float32 products take the full width of a processor that is not Intel's.
+
+On x86 torch's float32 products are MKL's, which on other makers' processors runs its AVX2 code.
+oneDNN, which torch brings along, runs AVX-512 on any that has it: 200 GFLOP/s a core of Zen 4 where
+MKL reaches 85, and as exact. On anything else these are torch's own products.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_LEAST = 1 << 20  # multiplications from which on oneDNN's longer start is made up for
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) of (..., in)."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Do what `torch.nn.functional.linear` does.
+
+    Args:
+        x: (..., D).
+        weight: (M, D).
+        bias: (M,).
+
+    Returns:
+        (..., M). Second derivatives may not be had.
+    """
+    plain = x.dim() == 1 or torch.is_autocast_enabled(x.device.type)
+    if plain or not _pays(x, weight, x.numel() * len(weight)):
+        return F.linear(x, weight, bias)
+    out: Tensor = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], -1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return (N, M), the product of (N, K) and (K, M); autograd does not see it.
+
+    The result may be the transposed view of a contiguous matrix.
+    """
+    (rows, between), columns = a.shape, b.shape[1]
+    if not _pays(a, b, rows * between * columns):
+        return a @ b
+    if between > rows > columns:  # long sums: oneDNN likes the shorter side as rows
+        return _by_onednn(b.t(), a).t()
+    return _by_onednn(a, b.t())
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        return (
+            product(grad, weight) if to_x else None,
+            product(grad.t(), x) if to_weight else None,
+            grad.sum(0) if to_bias else None,
+        )
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    # With gaps between rows it would use its reference code, a hundred times slower.
+    x, weight = (
+        t if t.is_contiguous() or t.t().is_contiguous() else t.contiguous() for t in (x, weight)
+    )
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def _pays(one: Tensor, other: Tensor, multiplications: int) -> bool:
+    return (
+        multiplications >= _LEAST
+        and one.dtype == other.dtype == torch.float32
+        and one.device.type == other.device.type == "cpu"
+        and _onednn_is_faster()
+    )
+
+
+@cache
+def _onednn_is_faster() -> bool:
+    """Whether this is a processor with AVX-512 of a maker for whom MKL does not use it."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        return "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
