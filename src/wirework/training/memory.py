@@ -1,8 +1,8 @@
 """Memory that a step frees and the next one takes again, kept from going back to the system.
 
-glibc's malloc maps large blocks afresh and gives the end of its heap back at once, so that a step
-pays for fresh, zeroed pages again and again: tens of thousands of them in one with gates, a tenth
-of its time and, on a virtual machine, much of its noise.
+glibc's malloc gives the end of its heap back as soon as 64 MB of it are free, so that a step pays
+for fresh, zeroed pages again and again: tens of thousands of them in one with gates, a tenth of its
+time and, on a virtual machine, much of its noise.
 """
 
 import ctypes
@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEEP = {_TRIM_THRESHOLD: (1 << 31) - 1, _MMAP_THRESHOLD: 1 << 30}
-_USUAL = {_TRIM_THRESHOLD: 1 << 26, _MMAP_THRESHOLD: 1 << 25}
-"""What glibc's own adjustment ends at; setting a threshold turns that adjustment off for good."""
+_LARGEST = 1 << 25
+"""Larger blocks are mapped one by one, as malloc does by itself: in the heap they would leave holes
+that nothing fits, until memory is full. Setting either threshold ends malloc's own adjustment."""
+_KEEP = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: (1 << 31) - 1}
+_USUAL = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 2 * _LARGEST}
 
 
 @contextmanager
