@@ -26,7 +26,7 @@ SHIPPED = {
 }
 """Settings of verbs whose defaults are a recipe, used where no --config is given."""
 
-# What each verb does and an example of it; its arguments are those of its function in `verbs.py`.
+# What each verb does and an example of it; its arguments are those of its function in `verbs/`.
 MENU = {
     "acdc": (
         "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"

@@ -144,23 +144,8 @@ def _read_tokenizer(transformers: Any, source: str | Path) -> Tokenizer | None:
 
 
 def _gpt_neo_config(theirs: Any, source: str) -> ModelConfig:
-    config = gpt_neo_config(
-        vocab_size=theirs.vocab_size,
-        n_ctx=theirs.max_position_embeddings,
-        n_layer=theirs.num_layers,
-        d_model=theirs.hidden_size,
-        n_head=theirs.num_heads,
-        d_mlp=theirs.intermediate_size or 4 * theirs.hidden_size,
-        windows=windows_of(theirs.attention_layers, theirs.window_size, theirs.num_layers, source),
-        source=source,
-    )
-    return config.model_copy(
-        update={
-            "activation": _activation(theirs.activation_function, source),
-            "norm_eps": theirs.layer_norm_epsilon,
-            "tied_embedding": bool(theirs.tie_word_embeddings),
-        }
-    )
+    windows = windows_of(theirs.attention_layers, theirs.window_size, theirs.num_layers, source)
+    return _our_config(theirs, theirs.intermediate_size, windows, source)
 
 
 def _gpt2_config(theirs: Any, source: str) -> ModelConfig:
@@ -168,23 +153,30 @@ def _gpt2_config(theirs: Any, source: str) -> ModelConfig:
         raise InputError(f"{source} scales attention by layer, which our models do not")
     if theirs.add_cross_attention:
         raise InputError(f"{source} has cross-attention, which our models have not")
-    shape = gpt_neo_config(
+    scale = "rsqrt" if theirs.scale_attn_weights else "none"
+    config = _our_config(theirs, theirs.n_inner, None, source)
+    return config.model_copy(update={"attention_scale": scale, "qkv_bias": True})
+
+
+def _our_config(
+    theirs: Any, d_mlp: int | None, windows: tuple[int | None, ...] | None, source: str
+) -> ModelConfig:
+    """Return what both kinds have; transformers knows GPT-2's sizes by these names too."""
+    config = gpt_neo_config(
         vocab_size=theirs.vocab_size,
-        n_ctx=theirs.n_positions,
-        n_layer=theirs.n_layer,
-        d_model=theirs.n_embd,
-        n_head=theirs.n_head,
-        d_mlp=theirs.n_inner or 4 * theirs.n_embd,
-        windows=None,
+        n_ctx=theirs.max_position_embeddings,
+        n_layer=theirs.num_hidden_layers,
+        d_model=theirs.hidden_size,
+        n_head=theirs.num_attention_heads,
+        d_mlp=d_mlp or 4 * theirs.hidden_size,
+        windows=windows,
         source=source,
     )
-    return shape.model_copy(
+    return config.model_copy(
         update={
             "activation": _activation(theirs.activation_function, source),
             "norm_eps": theirs.layer_norm_epsilon,
             "tied_embedding": bool(theirs.tie_word_embeddings),
-            "attention_scale": "rsqrt" if theirs.scale_attn_weights else "none",
-            "qkv_bias": True,
         }
     )
 

@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
-from wirework.measures.text import held_out
+from wirework.measures.one_pass import Seen, one_pass
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -24,8 +22,12 @@ class Language:
     n_tokens: int
     """Tokens it was measured on."""
 
+    @classmethod
+    def of(cls, seen: Seen) -> "Language":
+        """Take what one pass saw."""
+        return cls(seen.loss, math.exp(seen.loss), seen.n_tokens)
 
-@torch.no_grad()
+
 def language(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Language:
     """Measure a model's loss, of the clean stream where it has gates.
 
@@ -39,10 +41,4 @@ def language(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Language
 
     Source: Ferrao et al. 2025 (perplexity).
     """
-    device = model.transformer.embed.weight.device
-    batches = held_out(text, model.config.n_ctx, n_tokens)
-    losses = [
-        model.transformer.loss(inputs.to(device), targets.to(device)) for inputs, targets in batches
-    ]
-    loss = float(torch.stack(losses).double().mean())
-    return Language(loss, math.exp(loss), sum(inputs.numel() for inputs, _ in batches))
+    return Language.of(one_pass(model, text, n_tokens))

@@ -6,16 +6,18 @@ a reason and leaves the others alone.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.acdc import acdc_sweep, sweep_row
 from wirework.config import Instrument, MeasureConfig
 from wirework.errors import InputError
 from wirework.measures.explain import explain_neurons
-from wirework.measures.language import language
+from wirework.measures.language import Language
+from wirework.measures.one_pass import Seen, one_pass
 from wirework.measures.sae_training import measure_sae
-from wirework.measures.sparsity import gate_masks, gate_use, sparsity
+from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
 from wirework.measures.text import held_out, text_of
 from wirework.tasks import load_task
 
@@ -72,10 +74,11 @@ def measure(
         config = MeasureConfig.of({**config.model_dump(), "which": tuple(which)})
     if "acdc" in config.which:
         load_task(config.task)  # one that does not exist is a mistake, one that does not fit is not
+    subject = _Subject(model, config, data, progress)
     report: Report = {}
     for name in config.which:
         try:
-            report[name] = _INSTRUMENTS[name](model, config, data, progress)
+            report[name] = _INSTRUMENTS[name](subject)
         except InputError as error:
             report[name] = {"reason": str(error)}
     return {"headline": headline(report), **report}
@@ -99,43 +102,51 @@ def _at(values: Any, path: Sequence[str]) -> float | None:
     return values if isinstance(values, int | float) and math.isfinite(values) else None
 
 
-def _language(model: "Model", config: MeasureConfig, data: "Prepared | None", _: bool) -> Report:
-    return asdict(language(model, text_of(model, data).val, config.n_tokens))
+@dataclass(frozen=True)
+class _Subject:
+    """A model and what it is measured with."""
+
+    model: "Model"
+    config: MeasureConfig
+    data: "Prepared | None"
+    progress: bool
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What a pass over held-out text saw, the same one for all who ask."""
+        return one_pass(self.model, text_of(self.model, self.data).val, self.config.n_tokens)
 
 
-def _sparsity(model: "Model", config: MeasureConfig, data: "Prepared | None", _: bool) -> Report:
-    text = text_of(model, data).val
-    found = asdict(sparsity(model, text, config.n_tokens))
+def _language(subject: _Subject) -> Report:
+    return asdict(Language.of(subject.seen))
+
+
+def _sparsity(subject: _Subject) -> Report:
+    model, config = subject.model, subject.config
+    found = asdict(Sparsity.of(model.transformer, subject.seen))
     if model.gates is None:
         return found
-    batches = held_out(text, model.config.n_ctx, config.n_tokens)
+    batches = held_out(text_of(model, subject.data).val, model.config.n_ctx, config.n_tokens)
     masks = gate_masks(model.transformer, model.gates, (inputs for inputs, _ in batches))
     return {**found, "gates": asdict(gate_use(masks))}
 
 
-def _acdc(
-    model: "Model",
-    config: MeasureConfig,
-    data: "Prepared | None",  # noqa: ARG001  (a behaviour brings its own text)
-    progress: bool,
-) -> Report:
-    (circuit,) = acdc_sweep(model, load_task(config.task), config.acdc, progress=progress)
-    return {"task": config.task, **sweep_row(circuit)}
+def _acdc(subject: _Subject) -> Report:
+    task, settings = load_task(subject.config.task), subject.config.acdc
+    (circuit,) = acdc_sweep(subject.model, task, settings, progress=subject.progress)
+    return {"task": subject.config.task, **sweep_row(circuit)}
 
 
-def _sae(model: "Model", config: MeasureConfig, data: "Prepared | None", _: bool) -> Report:
-    return asdict(measure_sae(model, config.sae, data)[1])
+def _sae(subject: _Subject) -> Report:
+    return asdict(measure_sae(subject.model, subject.config.sae, subject.data)[1])
 
 
-def _explain(
-    model: "Model", config: MeasureConfig, data: "Prepared | None", progress: bool
-) -> Report:
-    return explain_neurons(model, config.explain, text=data, progress=progress).summary()
+def _explain(subject: _Subject) -> Report:
+    settings, text = subject.config.explain, subject.data
+    return explain_neurons(subject.model, settings, text=text, progress=subject.progress).summary()
 
 
-_INSTRUMENTS: dict[
-    Instrument, Callable[["Model", MeasureConfig, "Prepared | None", bool], Report]
-] = {
+_INSTRUMENTS: dict[Instrument, Callable[[_Subject], Report]] = {
     "language": _language,
     "sparsity": _sparsity,
     "acdc": _acdc,

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from wirework.errors import InputError
-from wirework.measures.text import held_out
-from wirework.training.evaluate import evaluate
+from wirework.measures.one_pass import Seen, one_pass
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -43,6 +42,20 @@ class Sparsity:
     """The same, layer by layer."""
     n_tokens: int
     """Tokens read."""
+
+    @classmethod
+    def of(cls, transformer: "Transformer", seen: Seen) -> "Sparsity":
+        """Count a model's weights, and take what one pass saw of its neurons."""
+        entries, nonzero = transformer.weight_counts()
+        return cls(
+            mean_abs_weight=mean_abs_weight(transformer),
+            mean_abs_weight_embedded=mean_abs_weight(transformer, embeddings=True),
+            weight_l0=nonzero,
+            weight_l0_fraction=nonzero / entries,
+            dead_neurons=sum(seen.dead_neurons_by_layer),
+            dead_neurons_by_layer=seen.dead_neurons_by_layer,
+            n_tokens=seen.n_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,21 +91,7 @@ def sparsity(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Sparsity
 
     Source: Ferrao et al. 2025 (mean magnitude).
     """
-    transformer = model.transformer
-    batches = held_out(text, model.config.n_ctx, n_tokens)
-    arrays = [(inputs.numpy(), targets.numpy()) for inputs, targets in batches]
-    found = evaluate(transformer, arrays, transformer.embed.weight.device)
-    assert found is not None  # nobody asks it to stop
-    entries, nonzero = transformer.weight_counts()
-    return Sparsity(
-        mean_abs_weight=mean_abs_weight(transformer),
-        mean_abs_weight_embedded=mean_abs_weight(transformer, embeddings=True),
-        weight_l0=nonzero,
-        weight_l0_fraction=nonzero / entries,
-        dead_neurons=found["dead_neurons"],
-        dead_neurons_by_layer=tuple(found["dead_neurons_by_layer"]),
-        n_tokens=sum(inputs.numel() for inputs, _ in batches),
-    )
+    return Sparsity.of(model.transformer, one_pass(model, text, n_tokens))
 
 
 @torch.no_grad()

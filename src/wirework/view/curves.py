@@ -3,19 +3,17 @@
 Drawn on a figure and canvas of its own, as the circuit's picture is.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from wirework.files import write_bytes
 from wirework.view import figure_pen as pen
+from wirework.view.figure_canvas import blank, write_png
 
 _COLOURS = ("#2171b5", "#d95f02", "#1b9e77", "#7b3294", "#a6761d", "#e7298a", "#444444", "#66a61e")
 _MOST = len(_COLOURS)
@@ -37,18 +35,14 @@ def write_curves(found: dict[str, Any], out_png: Path) -> Path:
     Raises:
         InputError: `out_png` cannot be written.
     """
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(10, 5.6, constrained=True)
     lines = _lines(found["points"])
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     _draw(left, lines, "model", f"{found['task']}: whole model")
     _draw(right, lines, "circuit", "circuit alone")
     left.set_ylabel("P(correct), mean and standard error", parse_math=False)
     _legend(figure, lines, found["answers"])
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    write_bytes(out_png, png.getvalue())
-    return out_png
+    return write_png(figure, out_png, dpi=_DPI)
 
 
 Line = Sequence[dict[str, Any]]

@@ -4,18 +4,16 @@ Drawn on a figure and canvas of its own: pyplot's global state is never touched.
 Units: the layout's pixels, y downward.
 """
 
-import io
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from wirework.files import write_bytes
 from wirework.view import figure_pen as pen
+from wirework.view.figure_canvas import blank, write_png
 from wirework.view.figure_graph import NEGATIVE, PAIR, POSITIVE, RESIDUAL, draw_graph
 from wirework.view.figure_paths import draw_paths
 from wirework.view.text import number, shown
@@ -40,8 +38,7 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     layout = data["layout"]
     width = max(layout["width"] + 2 * _MARGIN, _MIN_WIDTH)
     height = layout["height"] + _HEADER + _FOOTER
-    figure = Figure(figsize=(width / pen.PIXELS_PER_INCH, height / pen.PIXELS_PER_INCH))
-    FigureCanvasAgg(figure)
+    figure = blank(width / pen.PIXELS_PER_INCH, height / pen.PIXELS_PER_INCH)
     _header(_axes(figure, (0, 0, width, _HEADER), height), data)
     left = (width - layout["width"]) / 2
     graph = _axes(figure, (left, _HEADER, layout["width"], layout["height"]), height)
@@ -51,10 +48,7 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
         draw_graph(graph, data)
     _legend(_axes(figure, (0, height - _FOOTER, width, _FOOTER), height), data)
     dpi = min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / max(width, height))
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
-    write_bytes(out_png, png.getvalue())
-    return out_png
+    return write_png(figure, out_png, dpi=dpi)
 
 
 def _axes(figure: Figure, box: tuple[float, float, float, float], height: float) -> Axes:

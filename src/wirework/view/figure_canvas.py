@@ -1,4 +1,4 @@
-"""A figure of panels in rows on a canvas of its own, and its picture on disk."""
+"""A figure on a canvas of its own, blank or of panels in rows, and its picture on disk."""
 
 import io
 from pathlib import Path
@@ -10,6 +10,13 @@ from matplotlib.figure import Figure
 from wirework.files import write_bytes
 
 _DPI = 160.0
+
+
+def blank(width: float, height: float, *, constrained: bool = False) -> Figure:
+    """Return an empty figure of a size in inches, `constrained` if matplotlib is to lay it out."""
+    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def panels(
@@ -24,21 +31,22 @@ def panels(
     """
     columns = min(count, columns)
     rows = -(-count // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(size[0] * columns, size[1] * rows, constrained=True)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for unused in axes[count:]:
         unused.set_visible(False)
     return figure, axes[:count]
 
 
-def write_png(figure: Figure, path: Path) -> Path:
+def write_png(figure: Figure, path: Path, *, dpi: float = _DPI) -> Path:
     """Write a figure as a PNG, whole or not at all, and return its path.
+
+    The same figure gives the same bytes.
 
     Raises:
         InputError: the place cannot be written to.
     """
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
     write_bytes(path, png.getvalue())
     return path

@@ -88,20 +88,12 @@ def acdc_sweep(
     config = config or AcdcConfig()
     if order is None and config.order is not None:
         order = read_order(config.order)
-    setting = Setting.of(
-        model,
-        task,
-        metric=config.metric,
-        ablation=config.ablation,
-        both=config.both,
-        pairs=config.pairs,
-        seed=config.seed,
-    )
+    setting = Setting.of(model, task, config)
     graph = setting.patched.graph
     edges = graph.edges if order is None else graph.ordered(order)
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task(task.name, total=len(edges) * len(config.tau))
-        return _sweep(setting, edges, config, lambda done: shown.update(bar, completed=done))
+        return _sweep(setting, edges, lambda done: shown.update(bar, completed=done))
 
 
 def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
@@ -122,9 +114,9 @@ def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
 
 
 def _sweep(
-    setting: Setting, edges: Sequence[Edge], config: AcdcConfig, on_progress: Callable[[int], None]
+    setting: Setting, edges: Sequence[Edge], on_progress: Callable[[int], None]
 ) -> list[Circuit]:
-    graph = setting.patched.graph
+    graph, config = setting.patched.graph, setting.config
     growth: dict[Edge, float] = {}
     circuits = []
     for number, tau in enumerate(config.tau):

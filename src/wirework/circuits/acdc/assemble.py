@@ -25,7 +25,7 @@ from wirework.circuits.acdc.graph import Graph
 from wirework.circuits.acdc.patched import Patched, refuse_curved_stream
 from wirework.circuits.assemble import CHANCE, model_part, shown_examples, task_part
 from wirework.circuits.circuit import Circuit, rows_of
-from wirework.config import PathAblation, PathMetric
+from wirework.config import AcdcConfig
 from wirework.errors import InputError
 from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
 
@@ -44,30 +44,20 @@ class Setting:
     n_pairs: int
     """How many of its pairs are run on."""
     patched: Patched
-    metric: PathMetric
-    ablation: PathAblation
-    both: bool
-    seed: int
+    config: AcdcConfig
+    """How they were drawn and are patched; `tau` and `order` are for those who search."""
 
     @classmethod
     def of(
-        cls,
-        model: "Model",
-        task: Task,
-        *,
-        metric: PathMetric,
-        ablation: PathAblation,
-        both: bool,
-        pairs: int | None,
-        seed: int,
+        cls, model: "Model", task: Task, config: AcdcConfig, *, all_pairs: bool = False
     ) -> "Setting":
-        """Draw pairs of a task and run the model on them; `AcdcConfig` says what the rest is.
+        """Draw pairs of a task and run the model on them.
 
         Args:
             model: with a tokeniser.
             task: as it was loaded.
-            metric, ablation, both, seed: as in `AcdcConfig`.
-            pairs: how many to draw; None for all.
+            config: what to run; its `tau` and `order` play no part.
+            all_pairs: take all pairs, not as many as the config says.
 
         Raises:
             InputError: the task does not fit the model, no pair has prompts of equal length, or the
@@ -77,11 +67,11 @@ class Setting:
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         rows = rows_of(fitted, model)
         places = _even(fitted, rows)
-        if pairs is not None and pairs < len(places):
-            places = sorted(Random(f"acdc {seed}").sample(places, pairs))
-        contrast = Contrast.of(rows.select(torch.tensor(places)), both=both)
-        patched = Patched.of(model.transformer, contrast, ablation)
-        return cls(model, task, len(places), patched, metric, ablation, both, seed)
+        if not all_pairs and config.pairs < len(places):
+            places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
+        contrast = Contrast.of(rows.select(torch.tensor(places)), both=config.both)
+        patched = Patched.of(model.transformer, contrast, config.ablation)
+        return cls(model, task, len(places), patched, config)
 
 
 def _even(task: Task, rows: Encoded) -> list[int]:
@@ -138,7 +128,7 @@ def assemble_paths(
         settings: how it was set.
         tau: of ACDC.
     """
-    patched, contrast, model = setting.patched, setting.patched.contrast, setting.model
+    patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
     device = contrast.at.device
     gates = gates_of(patched.graph, edges).to(device)
     every = gates_of(patched.graph, [patched.graph.named(e) for e in patched.graph.edges])
@@ -148,9 +138,9 @@ def assemble_paths(
     loss = float(pair_losses(gaps).mean())
     shown = Encoded(contrast.clean, contrast.at, contrast.answers)
     shown = Encoded(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
-    examples = shown_examples(tokenizer_of(model), shown, gaps)
+    examples = shown_examples(tokenizer_of(setting.model), shown, gaps)
     document = Document(
-        model=model_part(model),
+        model=model_part(setting.model),
         task=task_part(setting.whole, setting.n_pairs),
         target_loss=loss,
         losses=Losses(
@@ -166,17 +156,17 @@ def assemble_paths(
         io_edges=(),
         examples=examples,
         provenance=Provenance(
-            finder=finder, settings=dict(settings), seed=setting.seed, wirework=__version__
+            finder=finder, settings=dict(settings), seed=config.seed, wirework=__version__
         ),
         level="head",
         path_edges=tuple(edges),
         patching=PatchingPart(
-            metric=setting.metric,
-            ablation=setting.ablation,
-            both=setting.both,
+            metric=config.metric,
+            ablation=config.ablation,
+            both=config.both,
             tau=tau,
             n_all=len(patched.graph.edges),
-            value=float(contrast.metric(setting.metric, clean)(alone)),
+            value=float(contrast.metric(config.metric, clean)(alone)),
             kl=float(contrast.metric("kl", clean)(alone)),
             logit_difference=float(gaps.mean()),
             accuracy=float((gaps > 0).double().mean()),
@@ -199,16 +189,8 @@ def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
     circuit.check_model(model)
     part = circuit.document.patching
     assert part is not None
-    setting = Setting.of(
-        model,
-        task,
-        metric=part.metric,
-        ablation=part.ablation,
-        both=part.both,
-        pairs=None,
-        seed=0,
-    )
-    patched = setting.patched
+    config = AcdcConfig(metric=part.metric, ablation=part.ablation, both=part.both)
+    patched = Setting.of(model, task, config, all_pairs=True).patched
     gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.at.device)
     metric = patched.contrast.metric(part.metric, patched.run().logits)
     return float(metric(patched.run(gates).logits))

@@ -88,15 +88,7 @@ def edge_attribution(
     if steps < 1 or (steps == 1 and metric == "kl"):
         least = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
         raise InputError(f"edge attribution takes 1 step or more, {least}: got {steps}")
-    setting = Setting.of(
-        model,
-        task,
-        metric=config.metric,
-        ablation=config.ablation,
-        both=config.both,
-        pairs=config.pairs,
-        seed=config.seed,
-    )
+    setting = Setting.of(model, task, config)
     reference = setting.patched.run().logits
     scores = path_scores(
         setting.patched, setting.patched.contrast.metric(config.metric, reference), steps

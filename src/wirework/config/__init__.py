@@ -1,0 +1,49 @@
+"""Every setting, once: typed, frozen, validated; an unknown key is an error.
+
+A setting from a paper names its section (Gao et al. 2025, arXiv 2511.13653, unless another is
+named). A checkpoint stores its whole config and is rebuilt from that, never from today's defaults.
+"""
+
+from wirework.config.base import Config, Count, Fraction, first_problem, problem, read_yaml
+from wirework.config.circuits import AcdcConfig, PathAblation, PathMetric, PruneConfig, Score
+from wirework.config.data import DataConfig
+from wirework.config.explain import ExplainConfig, PatternConfig, ServerConfig
+from wirework.config.measures import Instrument, MeasureConfig, SaeConfig
+from wirework.config.model import NODE_KINDS, ModelConfig, SiteKind
+from wirework.config.studies import FrontierConfig, SelfAblationConfig
+from wirework.config.training import (
+    GatingConfig,
+    OptimizerConfig,
+    TrainConfig,
+    WeightSparsityConfig,
+)
+
+__all__ = [
+    "NODE_KINDS",
+    "AcdcConfig",
+    "Config",
+    "Count",
+    "DataConfig",
+    "ExplainConfig",
+    "Fraction",
+    "FrontierConfig",
+    "GatingConfig",
+    "Instrument",
+    "MeasureConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PathAblation",
+    "PathMetric",
+    "PatternConfig",
+    "PruneConfig",
+    "SaeConfig",
+    "Score",
+    "SelfAblationConfig",
+    "ServerConfig",
+    "SiteKind",
+    "TrainConfig",
+    "WeightSparsityConfig",
+    "first_problem",
+    "problem",
+    "read_yaml",
+]

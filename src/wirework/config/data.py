@@ -1,0 +1,58 @@
+"""Where text comes from and how it becomes tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wirework.config.base import Config, Count, Fraction
+
+
+class DataConfig(Config):
+    """Where text comes from and how it becomes tokens."""
+
+    corpus: Annotated[str, Field(min_length=1)] = "python"
+    """`python` (source on this machine), `stories` (simple children's stories, generated, 60 MB
+    unless `max_bytes` says otherwise), a file or folder of text, JSONL or Parquet,
+    `hub:NAME` (Hugging Face; extra `hub`), or a Python function that yields documents,
+    `module:function` or `file.py:function`."""
+    field: str = "text"
+    """Field that holds the text, for JSONL, Parquet and hub corpora."""
+    max_bytes: Count | None = None
+    """Stop after this many bytes of text; None: take all."""
+    min_quotes: Fraction | None = None
+    """Corpus `python`: leave out files where less than this share of the characters are quotes."""
+    stories_seed: Annotated[int, Field(ge=0)] = 0
+    """Corpus `stories`: another seed tells other stories."""
+    mix: Annotated[str, Field(min_length=1)] | None = None
+    """A second corpus, of the same kinds, whose documents are scattered among the first's; where it
+    ends the first goes on alone. `wirework.tasks:practice_texts`: prompts of the built-in tasks
+    with their answers, other ones than those the tasks measure."""
+    mix_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the bytes that come from `mix`."""
+    vocab_size: Count = 2048
+    """Vocabulary of the tokeniser to train; ignored with `tokenizer`."""
+    answers: Literal["auto", "python", "stories", "none"] = "auto"
+    """Tasks whose answers the tokeniser to train holds as single tokens: the twenty on Python, the
+    names of `ioi` and what stories give, or none; `auto`: those of `stories` for that corpus,
+    of `python` for any other."""
+    tokenizer: Path | None = None
+    """A tokenizer.json to use instead of training one."""
+    tokenizer_bytes: Count = 20_000_000
+    """How much text the tokeniser is trained on."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Share of documents held out, chosen by the hash of their text."""
+    shard_tokens: Count = 10_000_000
+    """Tokens per shard file."""
+    workers: Count = 2
+    """Processes that tokenise."""
+    cache: Path = Path("data")
+    """Folder of prepared corpora; each is named after what it was made from."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.min_quotes is not None and "python" not in (self.corpus, self.mix):
+            raise ValueError(f"min_quotes is for the corpus python, not for {self.corpus}")
+        return self

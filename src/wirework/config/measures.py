@@ -1,0 +1,100 @@
+"""The instruments that set models side by side, and the sparse autoencoder among them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wirework.config.base import Config, Count
+from wirework.config.circuits import AcdcConfig
+from wirework.config.explain import ExplainConfig
+
+
+class SaeConfig(Config):
+    """A sparse autoencoder of one site (Ferrao et al. 2025), trained by sae-lens.
+
+    Defaults are what a CPU can do in minutes; the paper's are named where they differ.
+    """
+
+    site: str | None = None
+    """Which site it reads; None: the MLP output three quarters down, `6.mlp.resid_delta` of 8
+    layers (the paper's)."""
+    architecture: Literal["standard", "topk", "jumprelu"] = "standard"
+    """`standard`: ReLU and an L1 penalty (the paper's). `topk`: the k largest. `jumprelu`: a
+    learned threshold per feature and an L0 penalty."""
+    expansion: Count = 16
+    """Features over the width of the site (the paper's 16)."""
+    tokens: Count = 600_000
+    """Tokens to train on, each once. The paper: 100 million."""
+    batch_size: Count = 256
+    """Tokens per step. The paper: 4096."""
+    lr: Annotated[float, Field(gt=0)] = 5e-3
+    """Adam's learning rate, constant until it falls. The paper: 1e-5; its code: 3e-4."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the steps, the last ones, over which the rate falls to 0 (the authors' code)."""
+    l1_coef: Annotated[float, Field(ge=0)] = 5.0
+    """Of the L1 penalty of `standard`, activations scaled to a mean norm of sqrt(width)."""
+    l0_coef: Annotated[float, Field(ge=0)] = 1.0
+    """Of the L0 penalty of `jumprelu`, activations scaled the same way."""
+    k: Count = 8
+    """Features on per token, of `topk`."""
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the steps over which the penalty rises to its coefficient (the paper's)."""
+    buffer: Count = 65_536
+    """Tokens whose activations are held and mixed, in memory: 4 bytes times the site's width each.
+    Half of them stay when the other half is served."""
+    skip_first: Annotated[int, Field(ge=0)] = 0
+    """Tokens at the start of each window that are neither trained on nor replaced in measuring.
+    Windows of ours begin anywhere in the text, with no token that marks a beginning."""
+    eval_tokens: Count = 32_768
+    """Held-out tokens to measure it on."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the weights and of the order of the text."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.tokens // self.batch_size
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.steps < 20:
+            raise ValueError(
+                f"tokens {self.tokens} are {self.steps} steps of batch_size {self.batch_size}, too "
+                f"few to train an autoencoder: at least {20 * self.batch_size}"
+            )
+        if self.buffer < 2 * self.batch_size:
+            raise ValueError(
+                f"buffer {self.buffer} must hold two batches of batch_size {self.batch_size}"
+            )
+        return self
+
+
+Instrument = Literal["language", "sparsity", "acdc", "sae", "explain"]
+"""What `measure` can look at a model with."""
+
+
+class MeasureConfig(Config):
+    """The instruments that set models side by side (Ferrao et al. 2025)."""
+
+    which: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
+    """Which instruments; `sparsity` counts gates too, where a model has them."""
+    task: str = "ioi"
+    """The behaviour whose path edges `acdc` counts: a name, a JSONL file or a function."""
+    n_tokens: Count = 65_536
+    """Held-out tokens that `language` and `sparsity` read."""
+    acdc: AcdcConfig = AcdcConfig()
+    """One tau."""
+    sae: SaeConfig = SaeConfig()
+    """The sparse autoencoder."""
+    explain: ExplainConfig = ExplainConfig()
+    """Neuron explanations."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.which or len(set(self.which)) < len(self.which):
+            raise ValueError(f"which must name at least one instrument and each once: {self.which}")
+        if len(self.acdc.tau) > 1:
+            raise ValueError(f"measure counts edges at one acdc.tau, got {self.acdc.tau}")
+        return self

@@ -1,0 +1,140 @@
+"""The transformer's shape and parts, and the kinds of its sites."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wirework.config.base import Config, Count, Fraction
+
+SiteKind = Literal[
+    "attn.act_in",
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.resid_delta",
+    "mlp.act_in",
+    "mlp.post_act",
+    "mlp.resid_delta",
+    "resid_mid",
+    "resid_out",
+]
+"""Where AbsTopK can act. The first eight are the node locations of App. A.5; `resid_mid` and
+`resid_out` (the residual stream after each sublayer) exist in the authors' code only."""
+
+NODE_KINDS: tuple[SiteKind, ...] = (
+    "attn.act_in",
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.resid_delta",
+    "mlp.act_in",
+    "mlp.post_act",
+    "mlp.resid_delta",
+)
+"""The node locations of one layer in the order in which the forward pass meets them (App. A.5)."""
+
+
+class ModelConfig(Config):
+    """The transformer's shape and parts (sec. 2.1, App. A.1; Ferrao et al. 2025, sec. 2)."""
+
+    vocab_size: Count = 2048
+    """Number of tokens the tokeniser knows."""
+    n_ctx: Count = 256
+    """Longest context in tokens."""
+    n_layer: Count = 4
+    """Number of blocks, each attention then MLP."""
+    d_model: Count = 256
+    """Width of the residual stream."""
+    d_head: Count = 16
+    """Width of one attention head. Small heads are easier to read (App. A.1)."""
+    n_head: Annotated[int, Field(ge=0)] = 0
+    """Number of heads; 0: d_model / d_head."""
+    d_mlp: Annotated[int, Field(ge=0)] = 0
+    """Number of neurons per block; 0: 4 d_model."""
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    """MLP non-linearity; `gelu` is the exact (erf) form."""
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm keeps zero a privileged value of the residual stream (sec. 2.1)."""
+    norm_eps: Annotated[float, Field(gt=0)] | None = None
+    """Added under the root; None: machine epsilon of the dtype for RMS, 1e-5 for LayerNorm."""
+    norm_bias: bool = True
+    """Bias in LayerNorm; RMSNorm has none."""
+    positions: Literal["none", "added", "concat", "sinusoidal_concat"] = "none"
+    """`added`: learned vectors on the token embedding. `concat`: learned (or fixed sinusoidal)
+    vectors beside what attention and MLP read, never in the residual stream (App. A.1)."""
+    d_pos: Count | None = None
+    """Width of concatenated position vectors; only with `concat` and `sinusoidal_concat`."""
+    attention_scale: Literal["rsqrt", "none"] = "rsqrt"
+    """Scores times 1/sqrt(d_head), or unscaled as in GPT-Neo."""
+    attention_windows: tuple[Count | None, ...] | None = None
+    """Per layer, how many positions a token sees, itself included; None: all before it."""
+    qkv_bias: bool = True
+    """Biases on queries, keys and values."""
+    bias: bool = True
+    """Biases on the attention output and both MLP matrices."""
+    tied_embedding: bool = False
+    """Use the embedding as the unembedding."""
+    sinks: bool = True
+    """A learned logit per head that only enters the softmax denominator (App. A.1)."""
+    bigram: bool = True
+    """A dense vocab x vocab table whose row of the current token is added to the logits."""
+    learn_bigram: bool = True
+    """Whether the bigram table is trained; False keeps it as loaded."""
+    logit_bias: bool = False
+    """A bias on the final logits; the released models have one."""
+    residual_activation: Literal["identity", "relu"] = "identity"
+    """A non-linearity on the residual stream after each sublayer, as in the authors' code."""
+    act_fraction: Fraction | None = 0.25
+    """Share of each site that AbsTopK keeps per token; None turns it off everywhere."""
+    act_sites: tuple[SiteKind, ...] = NODE_KINDS
+    """Sites where AbsTopK acts."""
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        if not self.n_head and self.d_model % self.d_head:
+            raise ValueError(
+                f"d_model {self.d_model} is not divisible by d_head {self.d_head}: "
+                "change one of them or give n_head"
+            )
+        # Not by assignment: what is derived does not count as set by the user.
+        self.__dict__["n_head"] = self.n_head or self.d_model // self.d_head
+        self.__dict__["d_mlp"] = self.d_mlp or 4 * self.d_model
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        concat = self.positions in ("concat", "sinusoidal_concat")
+        if concat and self.d_pos is None:
+            raise ValueError(f"positions: {self.positions} needs d_pos")
+        if not concat and self.d_pos is not None:
+            raise ValueError(
+                f"d_pos is only used with concatenated positions, not {self.positions!r}"
+            )
+        if self.attention_windows is not None and len(self.attention_windows) != self.n_layer:
+            raise ValueError(
+                f"attention_windows has {len(self.attention_windows)} entries for "
+                f"{self.n_layer} layers"
+            )
+        for kind in self.act_sites:
+            if self.site_k(kind) == 0:
+                raise ValueError(
+                    f"act_fraction {self.act_fraction} keeps nothing of {kind} "
+                    f"({self.site_width(kind)} wide)"
+                )
+        return self
+
+    def site_width(self, kind: SiteKind) -> int:
+        """Return the number of nodes (channels) at a site of this kind."""
+        if kind in ("attn.q", "attn.k", "attn.v"):
+            return self.n_head * self.d_head
+        if kind == "mlp.post_act":
+            return self.d_mlp
+        return self.d_model + (self.d_pos or 0) if kind.endswith("act_in") else self.d_model
+
+    def site_k(self, kind: SiteKind) -> int | None:
+        """Return how many entries AbsTopK keeps per token at this kind of site; None: all."""
+        if self.act_fraction is None or kind not in self.act_sites:
+            return None
+        return int(self.act_fraction * self.site_width(kind))

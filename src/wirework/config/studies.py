@@ -1,0 +1,74 @@
+"""Whole experiments: the models that are trained, and what is done with each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wirework.config.base import Config, Count, Fraction
+from wirework.config.circuits import PruneConfig
+from wirework.config.measures import MeasureConfig
+from wirework.config.training import TrainConfig
+
+
+class FrontierConfig(Config):
+    """Circuit size against capability: the models that are trained and pruned (Figs. 2, 3, 10, 33).
+
+    Sparse models: every width with every L0 and every activation fraction. Dense ones: every
+    dense width with every length of training, so that one comes close to each sparse one's loss.
+    """
+
+    train: TrainConfig = TrainConfig()
+    """What all models have in common. The study sets the name and place of a run, its width, L0
+    and activation fraction, and the seed, steps and learning rate of dense ones."""
+    prune: PruneConfig = PruneConfig()
+    """The search for each circuit; its target loss is that of Fig. 3."""
+    tasks: tuple[str, ...] = ()
+    """Behaviours, names or JSONL files; none: all built-in ones."""
+    widths: tuple[Count, ...] = ()
+    """d_model of the sparse models."""
+    l0_counts: tuple[Count, ...] = ()
+    """Nonzero entries of all matrices and biases together, the same number at every width."""
+    act_fractions: tuple[Fraction, ...] = (0.25,)
+    """Shares that AbsTopK keeps; 1 keeps all."""
+    dense_widths: tuple[Count, ...] = ()
+    """d_model of the dense models."""
+    dense_steps: tuple[Count, ...] = ()
+    """Their lengths of training, each with a schedule of its own; none: that of the sparse ones."""
+    dense_lr: Annotated[float, Field(gt=0)] = 0.25
+    """Their learning rate over the sparse one's, which is too high for dense weights."""
+    twin_seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of a second run of the matched dense model, for Fig. 33."""
+    target_losses: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 0.3, 0.15, 0.05, 0.02, 0.005)
+    """Targets, in nats, at which the matched pair is pruned for Fig. 2; the paper: 0.5 to 0.002."""
+    match_within: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """How far apart two held-out losses may be, as a share of the dense one, to count as equal."""
+
+
+class SelfAblationConfig(Config):
+    """The table of Ferrao et al. 2025: a plain model and gated ones, measured with all instruments.
+
+    Every level with every k, the same k for attention units and neurons, and the plain model, each
+    trained with every seed.
+    """
+
+    train: TrainConfig = TrainConfig()
+    """What all models have in common; the study sets name, place, seed and gates. Coefficients and
+    temperatures come from its `gating`, if it has one."""
+    measure: MeasureConfig = MeasureConfig()
+    """The instruments; each model's own seed is theirs too."""
+    levels: tuple[Literal["local", "global", "both"], ...] = ("local", "global")
+    """Where gates read."""
+    ks: tuple[Count, ...] = (1, 2, 4, 8)
+    """Winners per token and layer."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    """Each is a training of its own, of every model."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in ("levels", "ks", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must name at least one value and each once: {values}")
+        return self

@@ -1,0 +1,45 @@
+"""What one pass over held-out text tells of a model, for the instruments that share it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wirework.measures.text import held_out
+from wirework.training.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a model while it read text."""
+
+    loss: float
+    """Mean next-token cross-entropy of the plain model, nats per token."""
+    dead_neurons_by_layer: tuple[int, ...]
+    """MLP neurons that are exactly 0 at every token, layer by layer."""
+    n_tokens: int
+    """Tokens read."""
+
+
+def one_pass(model: "Model", text: "Tokens", n_tokens: int) -> Seen:
+    """Run a model on fixed windows of text.
+
+    Args:
+        model: the model.
+        text: tokens, of the held-out split as a rule.
+        n_tokens: how many to read, in windows of n_ctx.
+
+    Raises:
+        InputError: the text is shorter than a window.
+    """
+    batches = held_out(text, model.config.n_ctx, n_tokens)
+    arrays = [(inputs.numpy(), targets.numpy()) for inputs, targets in batches]
+    found = evaluate(model.transformer, arrays, model.transformer.embed.weight.device)
+    assert found is not None  # nobody asks it to stop
+    return Seen(
+        found["val_loss"],
+        tuple(found["dead_neurons_by_layer"]),
+        sum(inputs.numel() for inputs, _ in batches),
+    )

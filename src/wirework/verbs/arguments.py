@@ -1,0 +1,50 @@
+"""What several verbs take and how it is read: flags, a behaviour, a text."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from wirework.config import DataConfig
+
+if TYPE_CHECKING:
+    from wirework.data import Prepared, Tokens
+    from wirework.model import Model
+    from wirework.tasks import Task
+
+Json = Annotated[bool, Parameter(negative="", help="Print the result as one JSON object.")]
+Settings = Parameter(name="*")
+
+
+def task_of(name: str) -> "Task":
+    """Return a behaviour by its name, JSONL file or function."""
+    from wirework.tasks import load_task
+
+    return load_task(name)
+
+
+def tokens_of(model: "Model", corpus: str) -> "Tokens":
+    """Return the training tokens of a corpus, by a model's tokeniser."""
+    return prepared(model, corpus).train
+
+
+def prepared(model: "Model", corpus: str) -> "Prepared":
+    """Return a corpus as tokens, by a model's tokeniser."""
+    from wirework.data import prepare
+    from wirework.tasks import tokenizer_of
+
+    tokenizer_of(model)
+    tokenizer = Path(str(model.path)) / "tokenizer.json"
+    return prepare(DataConfig.of({"corpus": corpus, "tokenizer": tokenizer}))
+
+
+@contextmanager
+def going_on(kept: Path) -> Iterator[None]:
+    """Say where what was done is kept if a signal ends the block."""
+    from wirework.training.signals import stopping
+
+    said = f"stopped; the same command goes on from what was saved in {kept}"
+    with stopping() as stop, stop.at_once(said):
+        yield

@@ -1,0 +1,58 @@
+"""Verbs that list what there is to work with: behaviours, the machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from wirework.errors import InputError
+from wirework.verbs.arguments import Json, task_of
+from wirework.verbs.printing import show, show_rows
+
+
+def tasks(
+    model: Path | None = None,
+    /,
+    *,
+    task: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    show: str | None = None,
+    json: Json = False,
+) -> None:
+    """Print the behaviours, or how a model does at each, or examples of one.
+
+    Args:
+        model: Model or run folder.
+        task: Names, JSONL files or functions (`my_tasks.py:make_pair`); if none is given, all
+            built-in ones, and with a model the twenty on Python and what else fits it.
+        show: Name, JSONL file or function of one behaviour: print a few of its pairs instead.
+    """
+    if show is not None:
+        if model is not None or task:
+            raise InputError("--show prints pairs as they are: give no MODEL and no --task")
+        _show_pairs(show, json)
+        return
+    from wirework.tasks import KNOWN, all_reports, check_names
+
+    check_names(task)
+    if model is None:
+        rows = [{"name": name} for name in task or KNOWN]
+    else:
+        from wirework.model import load
+
+        rows = all_reports(load(model), task or None)
+    show_rows("tasks", rows, json)
+
+
+def _show_pairs(name: str, as_json: bool) -> None:
+    from wirework.tasks import examples, readable
+
+    task = task_of(name)
+    print(json.dumps(examples(task)) if as_json else readable(task))
+
+
+def doctor(*, json: Json = False) -> None:
+    """Print what this machine has and what of it wirework will use."""
+    from wirework.doctor import examine
+
+    show("doctor", examine(), json)

@@ -1,0 +1,130 @@
+"""Verbs that measure models."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from wirework.config import ExplainConfig, MeasureConfig, SaeConfig
+from wirework.errors import InputError
+from wirework.verbs.arguments import Json, Settings, going_on, prepared
+from wirework.verbs.printing import show, show_rows
+
+
+def sae(
+    model: Path,
+    /,
+    *,
+    out: Path,
+    settings: Annotated[SaeConfig, Settings] = SaeConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Train a sparse autoencoder, save it and print what it is worth on held-out text.
+
+    Args:
+        model: Model or run folder.
+        out: Folder to write it to, in sae-lens' format; one that is there is replaced.
+        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+    """
+    from dataclasses import asdict
+
+    from wirework.measures import check_out, measure_sae, save_sae
+    from wirework.model import load
+
+    check_out(out)
+    loaded = load(model)
+    data = None if corpus is None else prepared(loaded, corpus)
+    trained, quality = measure_sae(loaded, settings, data)
+    save_sae(trained, out, quality, settings)
+    show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
+
+
+def explain(
+    model: Path,
+    /,
+    *,
+    out: Path | None = None,
+    estimate_only: Annotated[bool, Parameter(negative="")] = False,
+    settings: Annotated[ExplainConfig, Settings] = ExplainConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Explain neurons, write a file for each and print the scores.
+
+    Args:
+        model: Model or run folder.
+        out: Folder of the results, which the same command goes on with after a stop.
+        estimate_only: Print what the language model would be asked, and ask nothing.
+        corpus: Text instead of that which the run was trained on, as `--data.corpus` of train;
+            needed for a model that lies in no run.
+    """
+    from wirework.measures import explain_neurons
+    from wirework.measures.explain import estimate_cost
+    from wirework.model import load
+
+    if (out is None) != estimate_only:
+        raise InputError("explain takes either --out or --estimate-only")
+    loaded = load(model)
+    text = None if corpus is None else prepared(loaded, corpus)
+    if out is None:
+        show("estimate", estimate_cost(loaded, settings, text=text), json)
+        return
+    with going_on(out):
+        found = explain_neurons(loaded, settings, text=text, out=out)
+    for one in found.failed:
+        print(f"warning: {one['neuron']}: {one['reason']}", file=sys.stderr)
+    result = {"result": str(out), **found.summary()}
+    if json:
+        show("explain", result, json)
+    else:
+        scores = result.pop("scores")
+        show("explain", result, json)
+        show_rows("scores", [{"score": name, **values} for name, values in scores.items()], json)
+
+
+def measure(
+    *models: Path,
+    settings: Annotated[MeasureConfig, Settings] = MeasureConfig(),
+    out: Path | None = None,
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Measure models and print their numbers, a row for each.
+
+    Args:
+        models: Model or run folders.
+        out: Folder for measures.json, measures.csv and measures.png.
+        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+    """
+    from wirework.measures import measure as measure_one
+    from wirework.measures import reasons
+    from wirework.measures.files import check_report_place, write_reports
+    from wirework.model import load
+    from wirework.view import write_measures_figure
+
+    if not models:
+        raise InputError("measure takes at least one MODEL")
+    if out is not None:
+        check_report_place(out)
+    loaded = {str(path): load(path) for path in models}
+    reports, measured = {}, False
+    for name, model in loaded.items():
+        data = None if corpus is None else prepared(model, corpus)
+        reports[name] = measure_one(model, config=settings, data=data)
+        missing = reasons(reports[name])
+        for instrument, reason in missing.items():
+            print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
+        measured = measured or len(missing) < len(settings.which)
+        if out is not None and measured:  # after each, so that a stop loses none
+            write_reports(reports, out)
+    if not measured:
+        raise InputError(f"nothing was measured: {reason}")
+    if out is not None:
+        write_measures_figure(out)
+    if json:
+        show("measure", reports, json)
+    else:
+        rows = [{"model": name, **report["headline"]} for name, report in reports.items()]
+        show_rows("measures", rows, json)

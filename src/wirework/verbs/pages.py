@@ -1,0 +1,54 @@
+"""Verbs that draw: the page as a file or from a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from wirework.errors import InputError
+
+
+def view(
+    circuit: Path, /, *, port: int = 0, browser: Annotated[bool, Parameter(negative="")] = False
+) -> None:
+    """Serve a circuit's page until Ctrl-C.
+
+    Args:
+        circuit: Circuit folder.
+        port: Port to listen on; 0 takes a free one.
+        browser: Open the page in the default browser.
+    """
+    from wirework.view import serve
+
+    serve(circuit, port=port, open_browser=browser)
+
+
+def export(
+    circuit: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    png: Path | None = None,
+) -> None:
+    """Write the page of a circuit or of explained neurons, a picture if asked; print their paths.
+
+    Args:
+        circuit: Circuit folder, or what `explain` wrote.
+        out: The page.
+        png: Also draw a picture of the circuit, a `.png` file.
+    """
+    from wirework.files import check_place
+    from wirework.view import load_page_data, write_figure, write_neuron_page, write_page
+
+    if (circuit / "neurons").is_dir():
+        if png is not None:
+            raise InputError(f"--png draws circuits: {circuit} holds explained neurons")
+        print(write_neuron_page(circuit, out))
+        return
+    if png is not None:
+        if png.suffix.lower() != ".png":
+            raise InputError(f"--png {png}: the picture's name must end in .png")
+        check_place(png)
+    print(write_page(circuit, out))
+    if png is not None:
+        print(write_figure(load_page_data(circuit), png))

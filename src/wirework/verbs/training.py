@@ -1,0 +1,44 @@
+"""Verbs that train."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from wirework.config import TrainConfig
+from wirework.verbs.arguments import Json, Settings
+from wirework.verbs.printing import show
+
+
+def train(
+    *,
+    settings: Annotated[TrainConfig, Settings] = TrainConfig(),
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Train, and print where the run lies and its last measures.
+
+    Args:
+        resume: Continue the run of this name from its newest whole checkpoint, bit for bit.
+    """
+    from wirework.training import train as run_training
+
+    run = run_training(settings, resume=resume)
+    show("training", {"run": str(run.path), **run.metrics}, json)
+
+
+def demo(
+    *,
+    out: Path = Path("runs"),
+    recipe: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Run the demo and print its table.
+
+    Args:
+        out: Folder for the runs, the circuit, the page and the picture.
+        recipe: Settings of the sparse model's training; the shipped recipe if left out.
+    """
+    from wirework.demo import demo as run_demo
+
+    show("demo", run_demo(out, recipe), json)
