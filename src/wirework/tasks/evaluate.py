@@ -55,9 +55,9 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
         logits: (..., N, V); leading dimensions broadcast.
 
     Returns:
-        (..., N), in the dtype that the two promote to.
+        (..., N) float64: in float32 the divergence of like distributions is lost in rounding.
     """
-    odds, others = reference.log_softmax(-1), logits.log_softmax(-1)
+    odds, others = reference.double().log_softmax(-1), logits.double().log_softmax(-1)
     return (odds.exp() * (odds - others)).sum(-1)
 
 
