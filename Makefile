@@ -28,7 +28,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/planted.py
-	$(BIN)/python benchmarks/self_ablation.py --rounds 3
+	$(BIN)/python benchmarks/self_ablation.py --ours
 	$(BIN)/python benchmarks/acdc.py --threads 2
 
 # torch first and by itself: its version decides which build (CPU or CUDA) the rest is resolved for.

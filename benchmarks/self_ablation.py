@@ -1,6 +1,6 @@
 """A training step with gates, over the plain one of the same model and over the method spelt out.
 
-    python benchmarks/self_ablation.py [--batch 32] [--rounds 5] [--usual-malloc] [--json]
+    python benchmarks/self_ablation.py [--batch 32] [--rounds 5] [--ours] [--usual-malloc] [--json]
 
 The model of Ferrao et al. 2025, sec. 5, with a vocabulary of 2,048: 8 layers, width 128, 16 heads,
 context 256, float32. `plain`, `local` and `global` are ours; `written-out local` and so on follow
@@ -105,12 +105,12 @@ def inference(level: str, k: int, tokens: Tensor) -> Step:
     return step
 
 
-def measure(batch: int, k: int, rounds: int) -> dict[str, float]:
+def measure(batch: int, k: int, rounds: int, ours: bool) -> dict[str, float]:
     """Return the median seconds of a step of each variant."""
     dice = torch.Generator().manual_seed(0)
     tokens, targets = torch.randint(VOCAB, (2, batch, CONTEXT), generator=dice)
     steps = {level: our_step(level, k, tokens, targets) for level in LEVELS}
-    for level in LEVELS:
+    for level in () if ours else LEVELS:
         steps[f"written-out {level}"] = written_out_step(level, k, tokens, targets)
     for level in LEVELS[:2]:
         steps[f"inference {level}"] = inference(level, k, tokens)
@@ -129,11 +129,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ours", action="store_true", help="nothing written out")
     parser.add_argument("--usual-malloc", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with nullcontext() if args.usual_malloc else freed_memory_kept():
-        seconds = measure(args.batch, args.k, args.rounds)
+        seconds = measure(args.batch, args.k, args.rounds, args.ours)
     if args.json:
         print(json.dumps({"machine": platform.processor(), "batch": args.batch, **seconds}))
         return
