@@ -39,7 +39,7 @@ def test_kl_divergence_is_that_of_two_distributions_worked_by_hand() -> None:
     odds = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
     found = kl_divergence(odds[0].log() + 3.0, odds.log())
     wanted = [0.0, 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)]
-    torch.testing.assert_close(found, torch.tensor(wanted))
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
 
 
 def test_differences_are_those_of_one_prompt_at_a_time(model: Model) -> None:
