@@ -31,8 +31,8 @@ def side_by_side(
     """Yield what comes of each item, in order, worked on in `jobs` processes.
 
     The processes share this one's threads evenly. They end with the generator, in the middle of
-    their work: by SIGTERM, on which a training run saves where it is, or after ten seconds by a
-    kill. With this process they end however it dies, at once.
+    their work: by SIGTERM, on which a training run saves where it is, or by a kill where ten
+    seconds are not enough. With this process they end however it dies, at once.
 
     Args:
         work: can be pickled, as must be the items and the results; what it raises is raised here.
@@ -151,6 +151,7 @@ def _serve(line: Connection) -> None:
 
 
 def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: this is the way out
     raise SystemExit
 
 

@@ -109,3 +109,24 @@ def test_default_scale_is_the_root_of_the_head_width():
     q, k, v = inputs()
     expected = causal_attention_reference(q, k, v, None, 5**-0.5, None)
     torch.testing.assert_close(causal_attention(q, k, v), expected)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+def test_autocast_does_not_round_what_float32_brings(channels):
+    q, k, v = (
+        torch.randn(2, 4, 100, channels, generator=torch.Generator().manual_seed(s))
+        for s in range(3)
+    )
+    wanted = causal_attention(q, k, v)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(causal_attention(q, k, v), wanted)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+def test_a_later_token_that_is_not_finite_does_no_harm(channels):
+    q, k, v = (
+        torch.randn(1, 2, 40, channels, generator=torch.Generator().manual_seed(s))
+        for s in range(3)
+    )
+    k[:, :, 20] = torch.nan
+    assert causal_attention(q, k, v)[:, :, :20].isfinite().all()

@@ -67,6 +67,18 @@ def test_nan_is_passed_on_and_does_not_end_in_a_shape_error() -> None:
     assert k_winners(scores, 3).mask.sum().item() == 12
 
 
+def test_a_row_of_nan_and_one_of_ties_do_not_make_up_for_each_other() -> None:
+    scores = torch.randn(64, 16)
+    wanted = scores.argmax(-1)
+    scores[3] = torch.nan
+    scores[5, [2, 9]] = 9.0
+    found = k_winners(scores, 1).indices
+    assert found is not None
+    rest = [row for row in range(64) if row not in (3, 5)]
+    assert torch.equal(found[rest, 0], wanted[rest])
+    assert found[5, 0] == 2
+
+
 def test_ties_have_exactly_k_winners() -> None:
     scores = torch.zeros(2, 6, requires_grad=True)
     mask = k_winners(scores, 2).mask

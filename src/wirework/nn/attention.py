@@ -43,7 +43,8 @@ def causal_attention(
     window = None if window is not None and window >= q.shape[-2] else window
     if q.device.type == "cpu":
         mask = None if window is None else window_bias(q.shape[-2], window, q.device)
-        out: Tensor = _CpuAttention.apply(q, k, v, sink, scale, mask)  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", enabled=False):  # it would round the scores to bf16
+            out: Tensor = _CpuAttention.apply(q, k, v, sink, scale, mask)  # type: ignore[no-untyped-call]
         return out
     if sink is None and window is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)

@@ -1,4 +1,4 @@
-"""Causal attention of narrow heads on a CPU, two to three times as fast as its fused kernel.
+"""Causal attention of narrow heads on a CPU, about twice as fast as by its fused kernel.
 
 That kernel multiplies head by head, by matrices of as few columns as a head has channels, which is
 what is slow. Here a tile holds some rows of the scores of many heads and stays in cache; results
@@ -43,7 +43,7 @@ def tiled(
     for heads, rows, seen in _tiles(q):
         scores = _tile(room, heads, rows, seen)
         torch.bmm(queries[heads, rows], keys[heads, :, seen], out=scores)
-        _hide(scores, mask, rows, causal=bias is None)
+        _hide(scores, mask, rows)
         highest[heads, rows] = top = scores.amax(-1, keepdim=True)
         scores.sub_(top).exp2_()
         total[heads, rows] = scores.sum(-1, keepdim=True)
@@ -72,7 +72,7 @@ def tiled_backward(
     for heads, rows, seen in _tiles(q):
         shares, to_scores = (_tile(r, heads, rows, seen) for r in (room, other_room))
         torch.bmm(queries[heads, rows], keys[heads, :, seen], out=shares)
-        _hide(shares, mask, rows, causal=bias is None)
+        _hide(shares, mask, rows)
         shares.exp2_()
         to_v[heads, :, seen] += torch.bmm(grad_columns[heads, :, rows], shares)
         torch.bmm(gains[heads, rows], values[heads, :, seen], out=to_scores)
@@ -111,17 +111,19 @@ def _tile(room: Tensor, heads: slice, rows: slice, seen: slice) -> Tensor:
 
 
 def _mask(q: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what is added to the scores, (T, T), in powers of two."""
+    """Return a bias in powers of two, (T, T), or which of a tile's own keys are later ones."""
     if bias is not None:
         return bias * _LOG2_E
-    length = q.shape[2]
-    return q.new_full((length, length), -torch.inf).triu_(1)
+    return torch.ones(_ROWS, _ROWS, dtype=torch.bool, device=q.device).triu_(1)
 
 
-def _hide(scores: Tensor, mask: Tensor, rows: slice, *, causal: bool) -> None:
-    """Add a tile's part of the mask; a causal one has zeros alone before the tile's own tokens."""
-    first = rows.start if causal else 0
-    scores[..., first:] += mask[rows, first : rows.stop]
+def _hide(scores: Tensor, mask: Tensor, rows: slice) -> None:
+    """Add a bias, or hide later tokens, whatever their scores are."""
+    if mask.dtype == torch.bool:
+        count = rows.stop - rows.start
+        scores[..., rows].masked_fill_(mask[:count, :count], -torch.inf)
+    else:
+        scores += mask[rows, : rows.stop]
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -137,10 +137,11 @@ def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         inside = parted[:, width - k :].min(-1, keepdims=True)
         outside = parted[:, width - k - 1, None]
         places = np.flatnonzero(some >= inside)
-        if len(places) != len(some) * k:
+        of = places // width
+        if not np.array_equal(of, np.repeat(np.arange(len(some)), k)):
             tied.append(rows)
             return
-        indices[rows] = won = (places % width).reshape(-1, k)
+        indices[rows] = won = (places - width * of).reshape(-1, k)
         least = np.take_along_axis(some, won, -1).argmin(-1)[:, None]
         border[rows, :1] = np.take_along_axis(won, least, -1)
         border[rows, 1] = (some == outside).argmax(-1)
