@@ -37,9 +37,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., M). Second derivatives and functorch's transforms may not be had.
     """
     fits = x.dim() > 1 and x.shape[-1] == weight.shape[1] and _fits(bias, weight)
-    if not fits or not _pays(x, weight, x.numel() * len(weight)):
-        return F.linear(x, weight, bias)
-    if torch.is_autocast_enabled("cpu"):
+    pays = fits and _pays(x, weight, x.numel() * len(weight))
+    if not pays or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     out: Tensor = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], -1)

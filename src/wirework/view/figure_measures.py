@@ -28,7 +28,10 @@ _TITLES = {
     "gate_live_fraction": "gate live fraction",
     "dead_units": "dead units",
 }
-_STUDIED = tuple(_TITLES)[:6]
+_STUDIED = (
+    "path_edges", "sae_l0", "explanation_score", "perplexity", "ce_score",
+    "mean_abs_weight_embedded",
+)  # fmt: skip
 """What the study's figure shows."""
 _LONGEST = 24  # characters of a model's name beside its bar
 
