@@ -6,6 +6,7 @@ Shapes: U units of one layer and kind. Source: Ferrao et al. 2025.
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -113,38 +114,44 @@ def _along(
 
 def _choose(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k winners of each row of (N, U), rising, and the k-th and (k+1)-th, (N, 2)."""
-    width = scores.shape[-1]
-    if scores.device.type == "cpu" and width <= _WIDEST:
-        found = _partitioned(scores, k)
-        if found is not None:
-            return found
-        order = scores.sort(stable=True, dim=-1, descending=True).indices
-    else:
-        order = scores.topk(k + 1, -1).indices
+    if scores.device.type == "cpu" and scores.shape[-1] <= _WIDEST:
+        return _partitioned(scores, k)
+    order = scores.topk(k + 1, -1).indices
     return order[:, :k].sort(-1).values, order[:, k - 1 : k + 1]
 
 
-def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
-    """Return what `_choose` does; None where equal scores, or NaN, leave more or fewer than k."""
+def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what `_choose` does; only rows with equal scores at the border, or NaN, are sorted."""
     values = scores.detach().numpy()
     count, width = values.shape
     indices, border = np.empty((count, k), np.int64), np.empty((count, 2), np.int64)
-    tied = []
 
     def choose(rows: slice) -> None:
         some = values[rows]
         parted = np.partition(some, width - k - 1, axis=-1)
         inside = parted[:, width - k :].min(-1, keepdims=True)
         outside = parted[:, width - k - 1, None]
-        places = np.flatnonzero(some >= inside)
-        of = places // width
-        if not np.array_equal(of, np.repeat(np.arange(len(some)), k)):
-            tied.append(rows)
-            return
-        indices[rows] = won = (places - width * of).reshape(-1, k)
+        wins = some >= inside
+        places = np.flatnonzero(wins)
+        odd, order = np.empty(0, np.int64), np.empty((0, k + 1), np.int64)
+        if not np.array_equal(places // width, np.repeat(np.arange(len(some)), k)):
+            odd = np.flatnonzero(wins.sum(-1) != k)
+            order = _highest(some[odd], k + 1)
+            wins[odd] = False
+            wins[odd[:, None], order[:, :k]] = True
+            places = np.flatnonzero(wins)
+        indices[rows] = won = (places % width).reshape(-1, k)
         least = np.take_along_axis(some, won, -1).argmin(-1)[:, None]
-        border[rows, :1] = np.take_along_axis(won, least, -1)
-        border[rows, 1] = (some == outside).argmax(-1)
+        ends = border[rows]
+        ends[:, :1] = np.take_along_axis(won, least, -1)
+        ends[:, 1] = (some == outside).argmax(-1)
+        ends[odd] = order[:, k - 1 :]
 
     each_piece(count, width, choose)
-    return None if tied else (torch.from_numpy(indices), torch.from_numpy(border))
+    return torch.from_numpy(indices), torch.from_numpy(border)
+
+
+def _highest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Return the places of the highest of each row, falling, NaN first, of equal ones the first."""
+    rising = np.argsort(values[:, ::-1], kind="stable")  # from behind, as it is read backwards
+    return values.shape[1] - 1 - rising[:, ::-1][:, :count]
