@@ -24,7 +24,7 @@ def close(found, wanted):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 7, 5), (300, 5), (0, 5)])
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 7, 5), (2, 3, 7, 5), (300, 5), (2, 0, 5)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_layer_does_what_torch_s_does(shape, biased):
     layer = Linear(5, 9, bias=biased)

@@ -154,4 +154,5 @@ def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _highest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
     """Return the places of the highest of each row, falling, NaN first, of equal ones the first."""
     rising = np.argsort(values[:, ::-1], kind="stable")  # from behind, as it is read backwards
-    return values.shape[1] - 1 - rising[:, ::-1][:, :count]
+    found: npt.NDArray[np.int64] = values.shape[1] - 1 - rising[:, ::-1][:, :count]
+    return found
