@@ -131,7 +131,7 @@ def gate_masks(
         masks = gates.masks([seen[site] for site in sites], final)
         yield (
             torch.stack([layer.attention for layer in masks], 2),
-            torch.stack([layer.neurons for layer in masks], 2),
+            torch.stack([layer.all_neurons for layer in masks], 2),
         )
 
 

@@ -6,16 +6,16 @@ layers. Source: Ferrao et al. 2025.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wirework.config import GatingConfig, ModelConfig
-from wirework.nn.linear import Linear
+from wirework.nn.linear import Linear, linear
 from wirework.nn.winners import k_winners
+from wirework.nn.winning_gate import Head, Winning, pays, winning_units
 
 
 class Masks(NamedTuple):
@@ -23,10 +23,14 @@ class Masks(NamedTuple):
 
     attention: Tensor
     """(B, T, A)."""
-    neurons: Tensor
-    """(B, T, M)."""
-    winning: Tensor | None
-    """(B, T, k) int64, the neurons that are on; None for a soft mask."""
+    neurons: Tensor | Winning
+    """(B, T, M), or by its places where that is faster."""
+
+    @property
+    def all_neurons(self) -> Tensor:
+        """(B, T, M)."""
+        mask = self.neurons
+        return mask.spread(self.attention) if isinstance(mask, Winning) else mask
 
 
 class Gates(nn.Module):
@@ -70,29 +74,43 @@ class Gates(nn.Module):
         """
         # In full precision: among few bits scores would tie, and the choice would be arbitrary.
         inputs, final = [x.to(self._dtype) for x in inputs], final.to(self._dtype)
+        on, masks = self.gating, []
         with torch.autocast(final.device.type, enabled=False):
-            scores = self._scores(inputs, final)
-        return [self._winners(attention, neurons) for attention, neurons in scores]
+            of_attention, of_neurons = (
+                self._heads(kind, inputs, final) for kind in ("attention", "neurons")
+            )
+            for some, others in zip(of_attention, of_neurons, strict=True):
+                mask = self._winners(some, on.k_attention, on.temperature_attention)
+                attention = mask.spread(final) if isinstance(mask, Winning) else mask
+                neurons = self._winners(others, on.k_neurons, on.temperature_neurons)
+                masks.append(Masks(attention, neurons))
+        return masks
 
-    def _scores(self, inputs: Sequence[Tensor], final: Tensor) -> list[tuple[Tensor, Tensor]]:
-        scores = [heads(x) for heads, x in zip(self.local, inputs, strict=False)]
+    def _heads(
+        self, kind: Literal["attention", "neurons"], inputs: Sequence[Tensor], final: Tensor
+    ) -> list[list[Head]]:
+        """Return, for each layer, the heads whose scores add up."""
+        layers: list[list[Head]] = [[] for _ in range(self.n_layer)]
+        for found, heads, x in zip(layers, self.local, inputs, strict=False):
+            head: Linear = getattr(heads, kind)
+            found.append(Head(x, head.weight, head.bias))
         if self.whole is not None:
-            parts = (scored.chunk(self.n_layer, -1) for scored in self.whole(final))
-            whole = list(zip(*parts, strict=True))
-            pairs = zip(scores or [(0, 0)] * self.n_layer, whole, strict=True)
-            scores = [(a + c, b + d) for (a, b), (c, d) in pairs]
-        return scores
+            head = getattr(self.whole, kind)
+            parts = (parameter.chunk(self.n_layer) for parameter in (head.weight, head.bias))
+            for found, weight, bias in zip(layers, *parts, strict=True):
+                found.append(Head(final, weight, bias))
+        return layers
+
+    def _winners(self, heads: Sequence[Head], k: int, temperature: float) -> Tensor | Winning:
+        on, (x, weight, _) = self.gating, heads[0]
+        if on.mask == "hard" and pays(len(weight), k, temperature, x.device):
+            return winning_units(heads, k, temperature, on.epsilon)
+        scores = torch.stack([linear(*head) for head in heads]).sum(0)
+        return k_winners(scores, k, temperature=temperature, epsilon=on.epsilon, mask=on.mask)
 
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
-
-    def _winners(self, attention: Tensor, neurons: Tensor) -> Masks:
-        on = self.gating
-        choose = partial(k_winners, epsilon=on.epsilon, mask=on.mask)
-        heads = choose(attention, on.k_attention, temperature=on.temperature_attention)
-        won = choose(neurons, on.k_neurons, temperature=on.temperature_neurons)
-        return Masks(heads.mask, won.mask, won.indices)
 
 
 class _Heads(nn.Module):
@@ -101,6 +119,3 @@ class _Heads(nn.Module):
     def __init__(self, width: int, units: tuple[int, int]) -> None:
         super().__init__()
         self.attention, self.neurons = (Linear(width, count) for count in units)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.attention(x), self.neurons(x)

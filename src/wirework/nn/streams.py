@@ -37,7 +37,7 @@ class Streams(NamedTuple):
     @property
     def neuron_masks(self) -> Tensor:
         """(B, T, L, M)."""
-        return torch.stack([layer.neurons for layer in self.masks], 2)
+        return torch.stack([layer.all_neurons for layer in self.masks], 2)
 
 
 def combined(gating: GatingConfig, clean: Tensor, ablated: Tensor, apart: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from wirework.nn.norm import RMSNorm
 from wirework.nn.own_position import own_position_attention
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
-from wirework.nn.winning_mlp import pays, winning_mlp
+from wirework.nn.winning_gate import Winning
+from wirework.nn.winning_mlp import winning_mlp
 
 
 class Prunable(NamedTuple):
@@ -50,10 +51,8 @@ class Ablated(NamedTuple):
     v: Tensor
     attention: Tensor
     """(B, T, H*K), the mask of the head outputs' channels."""
-    neurons: Tensor
-    """(B, T, M)."""
-    winning: Tensor | None = None
-    """(B, T, k) int64, the neurons that are on, if each token has as many."""
+    neurons: Tensor | Winning
+    """(B, T, M), or by its places."""
 
 
 class Transformer(nn.Module):
@@ -443,20 +442,16 @@ class MLP(nn.Module):
         if all_at_rest(self, self.resid_delta):
             return self.resid_delta.at_rest(x)
         x = self.act_in(x)
-        written = None if ablated is None else self._of_winners(x, ablated)
-        if written is None:
+        mask = None if ablated is None else ablated.neurons
+        if isinstance(mask, Winning) and not self.post_act.acts:
+            up, down = ((layer.weight, layer.bias) for layer in (self.up, self.down))
+            written = winning_mlp(x, up, down, mask, self.activation)
+        else:
             neurons = self.post_act(activate(self.up(x), self.activation))  # (B, T, M)
-            written = self.down(neurons if ablated is None else neurons * ablated.neurons)
+            mask = mask.spread(x) if isinstance(mask, Winning) else mask
+            written = self.down(neurons if mask is None else neurons * mask)
         delta: Tensor = self.resid_delta(written)
         return delta
-
-    def _of_winners(self, x: Tensor, ablated: Ablated) -> Tensor | None:
-        """Return what the winning neurons write, (B, T, D); None where nothing is saved by it."""
-        winning, width = ablated.winning, self.post_act.width
-        if winning is None or not pays(width, winning.shape[-1], x.device) or self.post_act.acts:
-            return None
-        up, down = ((layer.weight, layer.bias) for layer in (self.up, self.down))
-        return winning_mlp(x, up, down, ablated.neurons, winning, self.activation)
 
 
 _FLOOR_DIMS = {"attn.qkv": 0, "attn.out": 1, "mlp.up": 0, "mlp.down": 1}

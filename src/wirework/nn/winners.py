@@ -1,6 +1,9 @@
 """k winners take all: which k units of a token stay on, with a gradient as if softly chosen.
 
-Shapes: U units of one layer and kind. Source: Ferrao et al. 2025.
+The mask is 1 at the k highest scores of a token. Its gradient is that of `k s / sum(s)`, with
+`s = sigmoid((x - gamma) / (T + epsilon))`, gamma the midpoint of the k-th and the (k+1)-th score
+and T `temperature` times their difference: steep, so that few units are not all but 0 or 1.
+Shapes: N tokens, U units of one layer and kind, S places. Source: Ferrao et al. 2025.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -12,18 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework.nn.pieces import each_piece
+from wirework.nn.places import Places
 
 _PIECE = 1 << 17  # entries whose gradient is made at once: what the passes hand on stays in cache
-_WIDEST = 1024  # rows up to so many units are partitioned by numpy, several times faster than topk
-
-
-class Winners(NamedTuple):
-    """Which units won."""
-
-    mask: Tensor
-    """(..., U), in the dtype of the scores."""
-    indices: Tensor | None
-    """(..., k) int64, rising; None for a soft mask."""
 
 
 def k_winners(
@@ -33,13 +27,11 @@ def k_winners(
     temperature: float = 0.1,
     epsilon: float = 1e-12,
     mask: Literal["hard", "soft"] = "hard",
-) -> Winners:
+) -> Tensor:
     """Choose the k highest scores of each row.
 
-    `soft = k s / sum(s)`, `s = sigmoid((x - gamma) / (T + epsilon))`, gamma the midpoint of the
-    k-th and the (k+1)-th score and T `temperature` times their difference. A hard mask is 1 at the
-    k highest scores (exactly k ones; of equal ones, on a CPU and among at most 1,024, those of
-    lower index) and has the gradient of the soft one.
+    A hard mask is 1 at exactly k scores (of equal ones, on a CPU, those of lower index) and has
+    the gradient of the soft one.
 
     Args:
         scores: (..., U).
@@ -48,35 +40,120 @@ def k_winners(
         epsilon: keeps the slope finite where two scores are equal.
         mask: `soft` gives the soft mask itself, which leaks: only to reproduce early models.
 
+    Returns:
+        (..., U), in the dtype of the scores.
+
     Raises:
         ValueError: k out of range.
     """
     width = scores.shape[-1]
     if not 1 <= k < width:
         raise ValueError(f"k must be at least 1 and below the {width} units, got {k}")
-    hard = mask == "hard"
-    found, indices = _KWinners.apply(scores, k, temperature, epsilon, hard)  # type: ignore[no-untyped-call]
-    return Winners(found, indices if hard else None)
+    found: Tensor = _KWinners.apply(scores, k, temperature, epsilon, mask == "hard")  # type: ignore[no-untyped-call]
+    return found
+
+
+class Contenders(NamedTuple):
+    """The units of each token that won, and those close behind."""
+
+    places: Places
+    won: Tensor
+    """(S,) bool."""
+    ends: Tensor
+    """(N, 2) int64, which of the S are a token's k-th and (k+1)-th."""
+
+
+def contenders(
+    scores: Tensor, k: int, temperature: float = 0.0, epsilon: float = 0.0
+) -> Contenders:
+    """Return the winners, the next one, and what lies so close behind that it gets a gradient.
+
+    Left out is what a sigmoid of that temperature and epsilon makes less than a rounding error of
+    its gradient. Only on a CPU.
+
+    Args:
+        scores: (N, U).
+        k: 1 <= k < U.
+        temperature, epsilon: as `k_winners` takes them.
+    """
+    values = scores.detach().numpy()
+    count, width = values.shape
+    found = {}
+
+    def choose(rows: slice) -> None:
+        found[rows.start] = _contenders(values[rows], k, temperature, epsilon)
+
+    each_piece(count, width, choose)
+    parts, before = [], 0
+    for start in sorted(found):
+        of, units, won, ends = found[start]
+        parts.append((of + start, units, won, ends + before))
+        before += len(units)
+    joined = [torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)]
+    return Contenders(Places(joined[0], joined[1], (count, width)), joined[2], joined[3])
+
+
+_Ints = npt.NDArray[np.int64]
+
+
+def _contenders(
+    scores: npt.NDArray[Any], k: int, temperature: float, epsilon: float
+) -> tuple[_Ints, _Ints, npt.NDArray[np.bool_], _Ints]:
+    """Return tokens, units and whether they won, (S,) each, and both ends, (N, 2), of some rows."""
+    inside, outside = _border(scores, k)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = inside - outside
+        reach = -1.5 * np.log(np.finfo(scores.dtype).eps) * (temperature * gap + epsilon)
+        lowest = np.minimum(outside, (inside + outside) / 2 - reach)
+    odd = np.flatnonzero(~((gap > 0) & (gap < np.inf)))
+    if len(odd):  # ties, infinities, NaN: by their ranks, all units in reach
+        scores = scores.copy()
+        scores[odd] = _ranks(scores[odd])
+        inside, outside = _border(scores, k)
+        lowest[odd] = 0
+    width = scores.shape[1]
+    flat = np.flatnonzero(scores >= lowest)
+    tokens = flat // width
+    at = scores.reshape(-1)[flat]
+    ends = [_first(tokens, at == end[tokens, 0]) for end in (inside, outside)]
+    return tokens, flat - tokens * width, at >= inside[tokens, 0], np.stack(ends, 1)
+
+
+def _border(scores: npt.NDArray[Any], k: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the k-th and the (k+1)-th highest of each row, (N, 1)."""
+    first = scores.shape[1] - k
+    parted = np.partition(scores, first - 1, axis=-1)
+    return parted[:, first:].min(-1, keepdims=True), parted[:, first - 1 : first]
+
+
+def _ranks(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return each entry's rank in its row, (N, U), 0 the lowest: of equals the last, NaN highest."""
+    rising = np.argsort(scores[:, ::-1], axis=-1, kind="stable")
+    return np.argsort(rising, axis=-1)[:, ::-1]
+
+
+def _first(tokens: _Ints, hits: npt.NDArray[np.bool_]) -> _Ints:
+    """Return the first place of each token among those hit, which every token has."""
+    places = np.flatnonzero(hits)
+    return places[np.unique(tokens[places], return_index=True)[1]]
 
 
 class _KWinners(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, scores: Tensor, k: int, temperature: float, epsilon: float, hard: bool
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         ctx.shape = scores.shape
         scores = scores.reshape(-1, scores.shape[-1])
-        indices, border = _choose(scores, k)
+        winners, border = _choose(scores, k)
         ctx.k, ctx.temperature, ctx.epsilon = k, temperature, epsilon
         ctx.save_for_backward(scores, border)
         if hard:
-            found = torch.zeros_like(scores).scatter_(-1, indices, 1.0)
+            found = torch.zeros_like(scores).scatter_(-1, winners, 1.0)
         else:
             found = _along(scores, border, temperature, epsilon)[0].sigmoid_()
             found.mul_(k / found.sum(-1, keepdim=True))
-        indices = indices.view(*ctx.shape[:-1], k)
-        ctx.mark_non_differentiable(indices)
-        return found.view(ctx.shape), indices
+        return found.view(ctx.shape)
 
     @staticmethod
     @once_differentiable
@@ -113,46 +190,9 @@ def _along(
 
 
 def _choose(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k winners of each row of (N, U), rising, and the k-th and (k+1)-th, (N, 2)."""
-    if scores.device.type == "cpu" and scores.shape[-1] <= _WIDEST:
-        return _partitioned(scores, k)
-    order = scores.topk(k + 1, -1).indices
-    return order[:, :k].sort(-1).values, order[:, k - 1 : k + 1]
-
-
-def _partitioned(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return what `_choose` does; only rows with equal scores at the border, or NaN, are sorted."""
-    values = scores.detach().numpy()
-    count, width = values.shape
-    indices, border = np.empty((count, k), np.int64), np.empty((count, 2), np.int64)
-
-    def choose(rows: slice) -> None:
-        some = values[rows]
-        parted = np.partition(some, width - k - 1, axis=-1)
-        inside = parted[:, width - k :].min(-1, keepdims=True)
-        outside = parted[:, width - k - 1, None]
-        wins = some >= inside
-        places = np.flatnonzero(wins)
-        odd, order = np.empty(0, np.int64), np.empty((0, k + 1), np.int64)
-        if not np.array_equal(places // width, np.repeat(np.arange(len(some)), k)):
-            odd = np.flatnonzero(wins.sum(-1) != k)
-            order = _highest(some[odd], k + 1)
-            wins[odd] = False
-            wins[odd[:, None], order[:, :k]] = True
-            places = np.flatnonzero(wins)
-        indices[rows] = won = (places % width).reshape(-1, k)
-        least = np.take_along_axis(some, won, -1).argmin(-1)[:, None]
-        ends = border[rows]
-        ends[:, :1] = np.take_along_axis(won, least, -1)
-        ends[:, 1] = (some == outside).argmax(-1)
-        ends[odd] = order[:, k - 1 :]
-
-    each_piece(count, width, choose)
-    return torch.from_numpy(indices), torch.from_numpy(border)
-
-
-def _highest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
-    """Return the places of the highest of each row, falling, NaN first, of equal ones the first."""
-    rising = np.argsort(values[:, ::-1], kind="stable")  # from behind, as it is read backwards
-    found: npt.NDArray[np.int64] = values.shape[1] - 1 - rising[:, ::-1][:, :count]
-    return found
+    """Return the k winners of each row of (N, U), (N, k), and the k-th and (k+1)-th, (N, 2)."""
+    if scores.device.type != "cpu":
+        order = scores.topk(k + 1, -1).indices
+        return order[:, :k], order[:, k - 1 :]
+    found = contenders(scores, k)
+    return found.places.units[found.won].view(-1, k), found.places.units[found.ends]

@@ -1,53 +1,47 @@
-"""An MLP of which each token keeps k neurons, at the cost of those where that is enough.
+"""An MLP of which each token keeps few neurons, at the cost of those.
 
-Of its six matrix products, forward and backward, two need all neurons: the first one, and the
-gradient that the mask gets. The other four are sums over k rows of a matrix for each token, or over
-a neuron's tokens for each row: `embedding_bag` does both.
-Shapes: N tokens, D what is read, M neurons, E what is written, k winners.
+Forward and backward, all six products are made at the places of the winners, and of the neurons
+close behind them, whose mask gets a gradient.
+Shapes: N tokens, D what is read, M neurons, E what is written, S places.
 """
 
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework.nn.activation import Activation, activate, activate_backward
-from wirework.nn.linear import product
-
-_SHARE = 8  # from one neuron in so many on, dense products are as fast
-
-
-def pays(neurons: int, k: int, device: torch.device) -> bool:
-    """Whether `winning_mlp` is faster than dense products."""
-    return device.type == "cpu" and k * _SHARE <= neurons
+from wirework.nn.places import Places
+from wirework.nn.winning_gate import Winning
 
 
 def winning_mlp(
     x: Tensor,
     up: tuple[Tensor, Tensor | None],
     down: tuple[Tensor, Tensor | None],
-    mask: Tensor,
-    winners: Tensor,
+    neurons: Winning,
     activation: Activation,
 ) -> Tensor:
-    """Return `down(mask * activation(up(x)))`; the gradients of all are those of the dense formula.
+    """Return `down(mask * activation(up(x)))`, in the dtype of the weights, under autocast too.
+
+    The gradients of all are those of the dense formula; that of the mask is made at its places.
 
     Args:
         x: (..., D).
         up: weight (M, D) and bias (M,) or None.
         down: weight (E, M) and bias (E,) or None.
-        mask: (..., M), 1 at the winners and 0 elsewhere.
-        winners: (..., k) int64, rising.
+        neurons: the mask.
         activation: the non-linearity.
 
     Returns:
-        (..., E) in the dtype of the weights.
+        (..., E).
     """
-    parts = (t.flatten(0, -2) for t in (x, mask, winners))
-    out: Tensor = _WinningMLP.apply(*parts, *up, *down, activation)  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", enabled=False):
+        read = x.flatten(0, -2).to(up[0].dtype)
+        out: Tensor = _WinningMLP.apply(
+            read, neurons.values, *up, *down, neurons.places, activation
+        )  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], -1)
 
 
@@ -56,78 +50,38 @@ class _WinningMLP(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        mask: Tensor,  # noqa: ARG004  (known by its winners; it gets a gradient)
-        winners: Tensor,
+        mask: Tensor,
         up: Tensor,
         up_bias: Tensor | None,
         down: Tensor,
         down_bias: Tensor | None,
+        places: Places,
         activation: Activation,
     ) -> Tensor:
-        device = x.device.type
-        lowered = torch.is_autocast_enabled(device)
-        ctx.products = torch.get_autocast_dtype(device) if lowered else up.dtype
-        ctx.read, ctx.activation, ctx.biases = x.dtype, activation, (up_bias, down_bias)
-        x = x.to(ctx.products)
-        neurons = product(x, up.to(ctx.products).t()).to(up.dtype)
+        neurons = places.products(x, up)
         if up_bias is not None:
-            neurons += up_bias
-        kept = activate(neurons.gather(-1, winners), activation)
-        ctx.save_for_backward(x, winners, up, down, neurons, kept)
-        written = _rows(winners, down.t().contiguous(), kept)
+            neurons += up_bias[places.units]
+        acts = activate(neurons, activation)
+        ctx.places, ctx.activation, ctx.biases = places, activation, (up_bias, down_bias)
+        ctx.save_for_backward(x, mask, up, down, neurons, acts)
+        written = places.by_token(down.t().contiguous(), mask * acts)
         return written if down_bias is None else written.add_(down_bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, winners, up, down, neurons, kept = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        to_kept = product(grad.to(ctx.products), down.to(ctx.products)).to(up.dtype)
-        to_mask = activate(neurons, ctx.activation).mul_(to_kept)
-        at = to_kept.gather(-1, winners), neurons.gather(-1, winners)
-        to_neurons = activate_backward(*at, ctx.activation)
-        by_neuron = _Transposed(winners, len(up))
+        x, mask, up, down, neurons, acts = ctx.saved_tensors
+        places, grad = ctx.places, grads[0].contiguous()
+        to_kept = places.products(grad, down.t())
+        to_neurons = activate_backward(mask * to_kept, neurons, ctx.activation)
         up_bias, down_bias = ctx.biases
         return (
-            _rows(winners, up, to_neurons).to(ctx.read),
-            to_mask,
-            None,
-            by_neuron.rows(x.to(up.dtype), to_neurons),
-            None if up_bias is None else by_neuron.sums(to_neurons),
-            by_neuron.rows(grad, kept).t(),
+            places.by_token(up, to_neurons),
+            acts * to_kept,
+            places.by_unit(x, to_neurons),
+            None if up_bias is None else places.sums_by_unit(to_neurons),
+            places.by_unit(grad, mask * acts).t(),
             None if down_bias is None else grad.sum(0),
             None,
+            None,
         )
-
-
-def _rows(indices: Tensor, matrix: Tensor, by: Tensor) -> Tensor:
-    """Return (N, E): the rows of (M, E) that (N, k) indices name, times (N, k), summed."""
-    return F.embedding_bag(indices, matrix, per_sample_weights=by, mode="sum")
-
-
-class _Transposed:
-    """Which tokens each neuron won at.
-
-    Args:
-        winners: (N, k) below `neurons`.
-        neurons: M.
-    """
-
-    def __init__(self, winners: Tensor, neurons: int) -> None:
-        flat = winners.numpy().ravel()
-        narrow = flat.astype(np.uint16) if neurons <= 1 << 16 else flat  # sorted by digits
-        counts = np.bincount(flat, minlength=neurons)
-        self._order = torch.from_numpy(np.argsort(narrow, kind="stable"))
-        self._tokens = self._order // winners.shape[-1]
-        self._starts = torch.from_numpy(np.cumsum(counts) - counts)
-
-    def rows(self, matrix: Tensor, by: Tensor) -> Tensor:
-        """Return (M, E): the rows of (N, E) at a neuron's tokens, times (N, k) there, summed."""
-        scaled = by.flatten()[self._order]
-        return F.embedding_bag(
-            self._tokens, matrix, self._starts, per_sample_weights=scaled, mode="sum"
-        )
-
-    def sums(self, by: Tensor) -> Tensor:
-        """Return (M,): the sum of (N, k) over a neuron's tokens."""
-        return self.rows(by.new_ones(by.shape[0], 1), by).squeeze(-1)
