@@ -6,8 +6,9 @@ The model of Ferrao et al. 2025, sec. 5, with a vocabulary of 2,048: 8 layers, w
 context 256, float32. `plain`, `local` and `global` are ours; `written-out local` and so on follow
 the definition with all attention scores in memory, the masks by a sort, and for global gates two
 whole passes, as a first implementation would (it is what the tests compare with). A step is
-forward, backward, gradient clip and AdamW. Variants take turns, medians are compared. All keep
-freed memory as `wirework train` does; with `--usual-malloc` none does.
+forward, backward, gradient clip and AdamW. Variants take turns; medians of seconds, and of their
+ratio to the plain step of the same round, as a machine's speed drifts. All keep freed memory as
+`wirework train` does; with `--usual-malloc` none does.
 """
 
 import argparse
@@ -105,8 +106,8 @@ def inference(level: str, k: int, tokens: Tensor) -> Step:
     return step
 
 
-def measure(batch: int, k: int, rounds: int, ours: bool) -> dict[str, float]:
-    """Return the median seconds of a step of each variant."""
+def measure(batch: int, k: int, rounds: int, ours: bool) -> dict[str, list[float]]:
+    """Return the seconds of each round's step of each variant."""
     dice = torch.Generator().manual_seed(0)
     tokens, targets = torch.randint(VOCAB, (2, batch, CONTEXT), generator=dice)
     steps = {level: our_step(level, k, tokens, targets) for level in LEVELS}
@@ -121,7 +122,11 @@ def measure(batch: int, k: int, rounds: int, ours: bool) -> dict[str, float]:
             step()
             if round_:  # the first warms up
                 seconds[name].append(time.perf_counter() - start)
-    return {name: median(times) for name, times in seconds.items()}
+    return seconds
+
+
+def over(seconds: list[float], others: list[float]) -> float:
+    return median(one / other for one, other in zip(seconds, others, strict=True))
 
 
 def main() -> None:
@@ -136,14 +141,15 @@ def main() -> None:
     with nullcontext() if args.usual_malloc else freed_memory_kept():
         seconds = measure(args.batch, args.k, args.rounds, args.ours)
     if args.json:
-        print(json.dumps({"machine": platform.processor(), "batch": args.batch, **seconds}))
+        medians = {name: median(times) for name, times in seconds.items()}
+        print(json.dumps({"machine": platform.processor(), "batch": args.batch, **medians}))
         return
     print(f"{torch.get_num_threads()} threads, batch {args.batch}, k {args.k}")
     print(f"{'':20}{'s/step':>9}{'over plain':>12}{'written out over ours':>24}")
-    for name, time_ in seconds.items():
+    for name, times in seconds.items():
         slower = seconds.get(f"written-out {name}")
-        against = "" if slower is None else f"{slower / time_:24.1f}"
-        print(f"{name:20}{time_:9.3f}{time_ / seconds['plain']:12.2f}{against}")
+        against = "" if slower is None else f"{over(slower, times):24.1f}"
+        print(f"{name:20}{median(times):9.3f}{over(times, seconds['plain']):12.2f}{against}")
 
 
 if __name__ == "__main__":

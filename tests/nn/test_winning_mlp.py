@@ -5,22 +5,29 @@ import torch
 from torch import Tensor
 
 from wirework.nn.activation import Activation, activate, activate_backward
+from wirework.nn.places import Places
+from wirework.nn.winning_gate import Winning
 from wirework.nn.winning_mlp import winning_mlp
 
 KINDS: list[Activation] = ["gelu", "gelu_tanh", "relu"]
 
 
-def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor]:
-    """Return x, both weights, mask and maybe both biases in float64, and the winners."""
+def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor, Places]:
+    """Return x, both weights, the mask's values and maybe both biases in float64, and the places.
+
+    One unit of each token is a place where the mask is 0.
+    """
     torch.manual_seed(k)
-    indices = torch.rand(2, 5, 24).argsort(-1)[..., :k].sort(-1).values
-    indices[..., 0][indices[..., 0] == 3] = 0  # some neuron may win nowhere
-    mask = torch.zeros(2, 5, 24, dtype=torch.float64).scatter(-1, indices, 1.0)
+    won = torch.rand(10, 24).argsort(-1) <= k
+    won[:, 3] = False  # some neuron may win nowhere
+    places = Places(*won.nonzero().unbind(-1), (10, 24))
+    values = torch.ones(len(places.units), dtype=torch.float64)
+    values[:: k + 1] = 0
     shapes: list[tuple[int, ...]] = [(2, 5, 6), (24, 6), (7, 24)]
-    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes] + [mask]
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes] + [values]
     if bias:
         tensors += [torch.randn(24).double(), torch.randn(7).double()]
-    return [tensor.requires_grad_() for tensor in tensors], indices
+    return [tensor.requires_grad_() for tensor in tensors], places
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -29,13 +36,14 @@ def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor]:
 def test_values_and_all_gradients_are_those_of_dense_products(
     k: int, bias: bool, kind: Activation
 ) -> None:
-    tensors, indices = given(k, bias)
-    x, up, down, mask, *biases = tensors
+    tensors, places = given(k, bias)
+    x, up, down, values, *biases = tensors
     up_bias, down_bias = biases or (None, None)
+    neurons, mask = torch.nn.functional.linear(x, up, up_bias), places.spread(values)
     dense = torch.nn.functional.linear(
-        mask * activate(torch.nn.functional.linear(x, up, up_bias), kind), down, down_bias
+        mask.view_as(neurons) * activate(neurons, kind), down, down_bias
     )
-    found = winning_mlp(x, (up, up_bias), (down, down_bias), mask, indices, kind)
+    found = winning_mlp(x, (up, up_bias), (down, down_bias), Winning(places, values), kind)
     torch.testing.assert_close(found, dense)
     grad = torch.randn_like(dense)
     for one, other in zip(
@@ -46,14 +54,14 @@ def test_values_and_all_gradients_are_those_of_dense_products(
         torch.testing.assert_close(one, other)
 
 
-def test_under_autocast_products_are_narrow_and_what_comes_out_is_not() -> None:
-    tensors, indices = given(3, bias=True)
-    x, up, down, mask, *biases = (t.detach().float().requires_grad_() for t in tensors)
+def test_autocast_narrows_what_is_read_alone() -> None:
+    tensors, places = given(3, bias=True)
+    x, up, down, values, *biases = (t.detach().float().requires_grad_() for t in tensors)
+    mask = Winning(places, values)
     with torch.autocast("cpu", torch.bfloat16):
-        found = winning_mlp(x.bfloat16(), (up, biases[0]), (down, biases[1]), mask, indices, "gelu")
-    dense = (mask * activate(x @ up.t() + biases[0], "gelu")) @ down.t() + biases[1]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, dense, rtol=0.05, atol=0.1)
+        found = winning_mlp(x.bfloat16(), (up, biases[0]), (down, biases[1]), mask, "gelu")
+    wanted = winning_mlp(x.bfloat16().float(), (up, biases[0]), (down, biases[1]), mask, "gelu")
+    assert torch.equal(found, wanted)
     found.sum().backward()
     assert x.grad is not None
     assert up.grad is not None

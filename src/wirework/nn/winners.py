@@ -127,7 +127,7 @@ def _border(scores: npt.NDArray[Any], k: int) -> tuple[npt.NDArray[Any], npt.NDA
 
 
 def _ranks(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return each entry's rank in its row, (N, U), 0 the lowest: of equals the last, NaN highest."""
+    """Return ranks in a row, (N, U), 0 the lowest: of equal entries the last; NaN is highest."""
     rising = np.argsort(scores[:, ::-1], axis=-1, kind="stable")
     return np.argsort(rising, axis=-1)[:, ::-1]
 

@@ -1,0 +1,82 @@
+"""Against the dense masks, whose gradient is tested against the formula."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from wirework.nn.linear import linear
+from wirework.nn.winners import k_winners
+from wirework.nn.winning_gate import Head, pays, winning_units
+
+EPSILON = 1e-12
+
+
+def drawn(heads: int, dtype: torch.dtype = torch.float64) -> list[Head]:
+    torch.manual_seed(heads)
+    shapes = ((2, 30, 6), (40, 6), (40,))
+    return [
+        Head(*(torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes))
+        for _ in range(heads)
+    ]
+
+
+def check(heads: list[Head], k: int, temperature: float, epsilon: float = EPSILON) -> None:
+    """Compare a mask and all gradients with those of dense scores."""
+    scores = torch.stack([linear(*head) for head in heads]).sum(0)
+    wanted = k_winners(scores, k, temperature=temperature, epsilon=epsilon)
+    found = winning_units(heads, k, temperature, epsilon)
+    mask = found.spread(heads[0].x)
+    assert torch.equal(mask, wanted)
+    grad = torch.randn_like(wanted)
+    tensors = [tensor for head in heads for tensor in head]
+    close = {"rtol": 1e-6, "atol": 1e-9} if grad.dtype == torch.float64 else {}
+    for one, other in zip(
+        torch.autograd.grad(mask, tensors, grad, retain_graph=True),
+        torch.autograd.grad(wanted, tensors, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, **close)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("k", [1, 2, 5, 39])
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 3.0])
+def test_mask_and_gradients_are_those_of_dense_scores(
+    heads: int, k: int, temperature: float
+) -> None:
+    check(drawn(heads), k, temperature)
+
+
+def test_so_they_are_in_float32_and_with_a_wide_epsilon() -> None:
+    check(drawn(1, torch.float32), 4, 0.1, 1.0)
+    check(drawn(1), 4, 0.1, 0.5)
+
+
+def test_equal_scores() -> None:
+    (head,) = drawn(1)
+    with torch.no_grad():
+        head.weight[5:25] = head.weight[4]
+        head.bias[5:25] = head.bias[4]
+    check([head], 3, 0.1, 1e-3)
+
+
+def test_few_places_have_a_gradient() -> None:
+    found = winning_units(drawn(1, torch.float32), 4, 0.1, EPSILON)
+    assert 5 * 60 <= len(found.values) < 13 * 60  # of 40 * 60
+    assert found.values.sum() == 4 * 60
+
+
+@pytest.mark.parametrize(
+    ("units", "k", "temperature", "device", "expected"),
+    [(64, 8, 0.1, "cpu", True), (63, 8, 0.1, "cpu", False), (64, 8, 1.0, "cpu", False),
+     (64, 8, 0.1, "cuda", False)],
+)  # fmt: skip
+def test_where_it_pays(units: int, k: int, temperature: float, device: str, expected: bool) -> None:
+    assert pays(units, k, temperature, torch.device(device)) is expected
+
+
+def test_a_mask_without_gradient() -> None:
+    heads = [Head(*(tensor.detach() for tensor in head)) for head in drawn(1)]
+    mask: Tensor = winning_units(heads, 2, 0.1, EPSILON).spread(heads[0].x)
+    assert mask.shape == (2, 30, 40)
+    assert not mask.requires_grad
