@@ -240,10 +240,10 @@ def attended(
 
 
 def side_by_side(site: Site, heads: list[Tensor]) -> Tensor:
-    """Return (N, G, T, K) of some heads, (N, T, K) each, after AbsTopK, if any, over all heads."""
+    """Return (..., G, T, K) of some heads, (..., T, K) each, after AbsTopK over them, if any."""
     joined = torch.cat(heads, -1)
     joined = joined if site.k is None else site(joined)
-    return joined.view(*joined.shape[:2], len(heads), heads[0].shape[-1]).transpose(1, 2)
+    return joined.view(*joined.shape[:-1], len(heads), -1).transpose(-3, -2)
 
 
 def refuse_curved_stream(transformer: Transformer) -> None:

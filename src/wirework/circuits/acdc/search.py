@@ -21,7 +21,7 @@ CLOSE = 1e-6
 _SAFETY = 8
 """Times the largest difference seen between float32 and float64 that counts as close too."""
 
-_TOKENS = 4096
+_TOKENS = 6144
 """Tokens of all trials in one pass: beyond that, values leave the caches."""
 
 _FIRST, _LEAST = 16, 4

@@ -89,21 +89,21 @@ class _Pass:
                 self._write(source, head_output(block.attn, own, head), of)
 
     def _parts(self, places: list[int], count: int) -> list[Tensor]:
-        """Return (U*N, T, K) for each of some destinations of one kind."""
+        """Return (U, N, T, K) for each of some destinations of one kind."""
         return [
-            self.out.parts[place].each.flatten(0, 1)
+            self.out.parts[place].each
             if place in self.out.parts
-            else self.state.parts[place].repeat(count, 1, 1)
+            else self.state.parts[place].expand(count, -1, -1, -1)
             for place in places
         ]
 
     def _attended(self, layer: int, group: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return a group's outputs, (U*N, G, T, K), with keys and values of the tokens before."""
+        """Return a group's outputs, (U*N, G, T, K), of (U, N, G, T, K) and the tokens before."""
         state = self.state
-        at, start = state.patched.contrast.at, state.start
-        count = len(q) // len(at)
-        past = (part.repeat(count, 1, 1, 1) for part in state.past[layer, group[0]])
+        at, start, count = state.patched.contrast.at, state.start, len(q)
+        past = (part.expand(count, *part.shape) for part in state.past[layer, group[0]])
         k, v = (torch.cat(both, -2) for both in zip(past, (k, v), strict=True))
+        q, k, v = (part.flatten(0, 1) for part in (q, k, v))
         whole = start and q.shape[-2] == k.shape[-2] - start
         if whole:  # queries of the tokens before, whose outcome is cut off again
             q = torch.nn.functional.pad(q, (0, 0, start, 0))
@@ -164,12 +164,16 @@ class _Pass:
         changed = (key != -1).any(0)
         if not changed.any():
             return None
-        _, first, inverse = np.unique(
-            key[:, changed], axis=1, return_index=True, return_inverse=True
-        )
-        of = np.full(key.shape[1], -1)
-        of[changed] = inverse.reshape(-1)
-        return changed.nonzero()[0][first], of
+        of = np.full(n_trials, -1)
+        first: list[int] = []
+        numbers: dict[bytes, int] = {}
+        columns = np.ascontiguousarray(key.T)
+        for trial in changed.nonzero()[0]:
+            number = numbers.setdefault(columns[trial].tobytes(), len(first))
+            if number == len(first):
+                first.append(trial)
+            of[trial] = number
+        return np.array(first), of
 
     def _read(self, place: int, first: Ints, of: Ints) -> Tensor:
         """Return what a destination reads in these trials, (U, N, T, D), and keep it."""
