@@ -243,7 +243,7 @@ def side_by_side(site: Site, heads: list[Tensor]) -> Tensor:
     """Return (..., G, T, K) of some heads, (..., T, K) each, after AbsTopK over them, if any."""
     joined = torch.cat(heads, -1)
     joined = joined if site.k is None else site(joined)
-    return joined.view(*joined.shape[:-1], len(heads), -1).transpose(-3, -2)
+    return joined.view(*joined.shape[:-1], len(heads), heads[0].shape[-1]).transpose(-3, -2)
 
 
 def refuse_curved_stream(transformer: Transformer) -> None:
