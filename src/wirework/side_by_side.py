@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from wirework.errors import InputError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_PATIENCE = 10.0  # seconds that a process has to clean up before it is killed
+_PATIENCE = 10.0  # seconds that processes have to clean up before they are killed
 
 
 def side_by_side(
@@ -32,7 +33,7 @@ def side_by_side(
 
     The processes share this one's threads evenly. They end with the generator, in the middle of
     their work: by SIGTERM, on which a training run saves where it is, or by a kill where ten
-    seconds are not enough. With this process they end however it dies, at once.
+    seconds for all of them are not enough. With this process they end however it dies, at once.
 
     Args:
         work: can be pickled, as must be the items and the results; what it raises is raised here.
@@ -52,14 +53,16 @@ def side_by_side(
                 worker.line.send((work, threads))
             yield from _in_order(workers, items)
             _dismiss(workers)
+            _wait_for(workers)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise InputError(
                 f"one of {jobs} processes died, perhaps for want of memory: try fewer jobs; the "
                 "same call goes on from what was saved"
             ) from None
         finally:
-            for worker in workers:  # all at once, before each is waited for
+            for worker in workers:
                 worker.process.terminate()
+            _wait_for(workers)
 
 
 # Not concurrent.futures: a signal while its processes start leaves a thread that is never joined.
@@ -72,7 +75,7 @@ class _Worker:
 
 @contextmanager
 def _worker() -> Iterator[_Worker]:
-    """Start a process, and end it with the block."""
+    """Start a process, and kill it with the block."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     line, other = context.Pipe()
     process = context.Process(target=_serve, args=(other,))
@@ -83,8 +86,6 @@ def _worker() -> Iterator[_Worker]:
             yield _Worker(process, line)
         finally:
             if process.pid is not None:
-                process.terminate()
-                process.join(_PATIENCE)
                 process.kill()
                 process.join()
 
@@ -129,8 +130,13 @@ def _dismiss(workers: list[_Worker]) -> None:
     """
     for worker in workers:
         worker.line.send(())
+
+
+def _wait_for(workers: list[_Worker]) -> None:
+    """Give processes that are on their way out time to clean up, the same seconds for all."""
+    until = time.monotonic() + _PATIENCE
     for worker in workers:
-        worker.process.join(_PATIENCE)
+        worker.process.join(max(0.0, until - time.monotonic()))
 
 
 def _serve(line: Connection) -> None:

@@ -78,3 +78,11 @@ def test_the_gradient_of_ties_is_finite() -> None:
     k_winners(scores, 2).sum().backward()
     assert scores.grad is not None
     assert bool(scores.grad.isfinite().all())
+
+
+def test_scores_of_few_bits() -> None:
+    scores = torch.tensor([[0.5, 3.0, 1.0, 2.0]], dtype=torch.bfloat16, requires_grad=True)
+    mask = k_winners(scores, 2)
+    assert mask.tolist() == [[0.0, 1.0, 0.0, 1.0]]
+    mask.sum().backward()
+    assert scores.grad is not None

@@ -67,12 +67,20 @@ def test_few_places_have_a_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "k", "temperature", "device", "expected"),
-    [(64, 8, 0.1, "cpu", True), (63, 8, 0.1, "cpu", False), (64, 8, 1.0, "cpu", False),
-     (64, 8, 0.1, "cuda", False)],
-)  # fmt: skip
-def test_where_it_pays(units: int, k: int, temperature: float, device: str, expected: bool) -> None:
-    assert pays(units, k, temperature, torch.device(device)) is expected
+    ("k", "temperature", "dtype", "device", "expected"),
+    [
+        (5, 0.1, torch.float32, "cpu", True),
+        (6, 0.1, torch.float32, "cpu", False),
+        (5, 1.0, torch.float32, "cpu", False),
+        (5, 0.1, torch.bfloat16, "cpu", False),
+        (5, 0.1, torch.float32, "meta", False),
+    ],
+)
+def test_where_it_pays(
+    k: int, temperature: float, dtype: torch.dtype, device: str, expected: bool
+) -> None:
+    (head,) = drawn(1)
+    assert pays(Head(*(t.to(device, dtype) for t in head)), k, temperature) is expected
 
 
 def test_a_mask_without_gradient() -> None:

@@ -1,11 +1,12 @@
 """Freed memory stays with the process for the block, and what runs after it is as before."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from wirework.training.memory import freed_memory_kept
+from wirework.training.memory import _glibc, freed_memory_kept
 
 FAULTS = """
 import resource
@@ -28,14 +29,27 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told to")
-def test_pages_are_fetched_once_within_the_block_and_given_back_after_it():
+def faults(**settings: str) -> list[int]:
+    """Return page faults before the block, within it and after it."""
+    others = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
-    )
-    before, within, after = map(int, done.stdout.split())
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True,
+        env=others | settings,
+    )  # fmt: skip
+    return [int(count) for count in done.stdout.split()]
+
+
+@pytest.mark.skipif(_glibc() is None, reason="glibc alone is told to")
+def test_pages_are_fetched_once_within_the_block_and_given_back_after_it():
+    before, within, after = faults()
     assert within < before / 5
     assert after > before / 2
+
+
+@pytest.mark.skipif(_glibc() is None, reason="glibc alone is told to")
+def test_settings_of_the_environment_stand():
+    before, within, _ = faults(MALLOC_MMAP_THRESHOLD_="131072")
+    assert within > before / 2
 
 
 def test_an_error_passes_through():

@@ -102,8 +102,8 @@ class Gates(nn.Module):
         return layers
 
     def _winners(self, heads: Sequence[Head], k: int, temperature: float) -> Tensor | Winning:
-        on, (x, weight, _) = self.gating, heads[0]
-        if on.mask == "hard" and pays(len(weight), k, temperature, x.device):
+        on = self.gating
+        if on.mask == "hard" and pays(heads[0], k, temperature):
             return winning_units(heads, k, temperature, on.epsilon)
         scores = torch.stack([linear(*head) for head in heads]).sum(0)
         return k_winners(scores, k, temperature=temperature, epsilon=on.epsilon, mask=on.mask)

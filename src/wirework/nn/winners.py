@@ -53,6 +53,11 @@ def k_winners(
     return found
 
 
+def by_numpy(x: Tensor) -> bool:
+    """Whether `contenders` takes scores of this kind."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
 class Contenders(NamedTuple):
     """The units of each token that won, and those close behind."""
 
@@ -69,10 +74,10 @@ def contenders(
     """Return the winners, the next one, and what lies so close behind that it gets a gradient.
 
     Left out is what a sigmoid of that temperature and epsilon makes less than a rounding error of
-    its gradient. Only on a CPU.
+    its gradient.
 
     Args:
-        scores: (N, U).
+        scores: (N, U) float32 or float64 on a CPU.
         k: 1 <= k < U.
         temperature, epsilon: as `k_winners` takes them.
     """
@@ -191,7 +196,7 @@ def _along(
 
 def _choose(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k winners of each row of (N, U), (N, k), and the k-th and (k+1)-th, (N, 2)."""
-    if scores.device.type != "cpu":
+    if not by_numpy(scores):
         order = scores.topk(k + 1, -1).indices
         return order[:, :k], order[:, k - 1 :]
     found = contenders(scores, k)

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from wirework.nn.linear import linear
 from wirework.nn.places import Places
-from wirework.nn.winners import Contenders, contenders
+from wirework.nn.winners import Contenders, by_numpy, contenders
 
 _SHARE = 8  # from one unit in so many on, dense passes are as fast
 _STEEP = 0.25  # temperature from which on too many units have a slope
@@ -43,9 +43,9 @@ class Winning(NamedTuple):
         return self.places.spread(self.values).view(*like.shape[:-1], -1)
 
 
-def pays(units: int, k: int, temperature: float, device: torch.device) -> bool:
-    """Whether `winning_units` is faster than `k_winners` of the scores."""
-    return device.type == "cpu" and k * _SHARE <= units and temperature <= _STEEP
+def pays(head: Head, k: int, temperature: float) -> bool:
+    """Whether `winning_units` takes such a head and is faster than `k_winners` of its scores."""
+    return by_numpy(head.x) and k * _SHARE <= len(head.weight) and temperature <= _STEEP
 
 
 def winning_units(heads: Sequence[Head], k: int, temperature: float, epsilon: float) -> Winning:

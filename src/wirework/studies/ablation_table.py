@@ -101,7 +101,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
     lines = [["ablation", "k", "seeds", *MEASURES.values()], ["---"] * (3 + len(MEASURES))]
     for row in rows:
         k = "-" if row["k"] is None else str(row["k"])
-        seeds = str(max(row[name]["n"] for name in MEASURES))
+        counts = {row[name]["n"] for name in MEASURES} - {0} or {0}
+        seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
         cells = (shown_cell(row[name]) for name in MEASURES)
         lines.append([row["level"] or "none", k, seeds, *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

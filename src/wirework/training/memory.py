@@ -15,27 +15,36 @@ _LARGEST = 1 << 25
 """Larger blocks are mapped one by one, as malloc does by itself: in the heap they would leave holes
 that nothing fits, until memory is full. Setting either threshold ends malloc's own adjustment."""
 _KEEP = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: (1 << 31) - 1}
-_USUAL = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 2 * _LARGEST}
+_AFTER = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 2 * _LARGEST}
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory for the block, then give it back; nothing but on Linux with glibc."""
+    """Keep freed memory for the block, then give it back; nothing but on Linux with glibc.
+
+    Afterwards malloc's thresholds are what it ends up with by itself in a process of large blocks,
+    32 and 64 MB, and stay there. Who has set malloc by the environment is left alone.
+    """
     libc = _glibc()
-    if libc is None:
+    if libc is None or _set_by_environment():
         yield
         return
     _set(libc, _KEEP)
     try:
         yield
     finally:
-        _set(libc, _USUAL)
+        _set(libc, _AFTER)
         libc.malloc_trim(0)
 
 
 def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
     for option, value in options.items():
         libc.mallopt(option, value)
+
+
+def _set_by_environment() -> bool:
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return "glibc.malloc." in tunables or any(name.startswith("MALLOC_") for name in os.environ)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -22,6 +22,22 @@ def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
         print_table(title, columns, [[cell(row.get(c)) for c in columns] for row in rows])
 
 
+def show_all(title: str, values: dict[str, Any], as_json: bool, **tables: str) -> None:
+    """Print a result on standard output: some of its values as tables, or one line of JSON.
+
+    Args:
+        title: of the rest.
+        values: the result.
+        as_json: print it as it is.
+        tables: titles of the values that are rows.
+    """
+    if not as_json:
+        for name, heading in tables.items():
+            show_rows(heading, values[name], as_json=False)
+        values = {name: value for name, value in values.items() if name not in tables}
+    show(title, values, as_json)
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print cells on standard output, under a title."""
     from rich.console import Console

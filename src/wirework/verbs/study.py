@@ -7,7 +7,7 @@ from cyclopts import Parameter, validators
 
 from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
 from wirework.verbs.arguments import Json, Settings, going_on, task_of, tokens_of
-from wirework.verbs.printing import show, show_rows
+from wirework.verbs.printing import show_all
 
 
 def finders(
@@ -48,11 +48,7 @@ def finders(
             targets=target or TARGETS,
             data=None if corpus is None else tokens_of(loaded, corpus),
         )
-    if json:
-        show("finders", result, json)
-    else:
-        show_rows("finders", result.pop("rows"), json)
-        show("finders", result, json)
+    show_all("finders", result, json, rows="finders")
 
 
 def frontier(
@@ -71,11 +67,7 @@ def frontier(
     from wirework.studies import frontier as run_study
 
     result = run_study(settings, out)
-    if json:
-        show("frontier", result, json)
-    else:
-        show_rows("models", result.pop("cells"), json)
-        show("frontier", result, json)
+    show_all("frontier", result, json, cells="models")
 
 
 def self_ablation(
@@ -98,14 +90,11 @@ def self_ablation(
 
     with going_on(out):
         result = run_study(settings, out, jobs=jobs)
-    if json:
-        show("self-ablation", result, json)
-        return
-    rows = [
-        {"ablation": row["level"] or "none", "k": row["k"]}
-        | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
-        for row in result.pop("rows")
-    ]
-    show_rows("mean ± standard error over seeds (the paper's)", rows, json)
-    show_rows("claims", result.pop("claims"), json)
-    show("self-ablation", result, json)
+    if not json:
+        result["rows"] = [
+            {"ablation": row["level"] or "none", "k": row["k"]}
+            | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
+            for row in result["rows"]
+        ]
+    means = "mean ± standard error over seeds (the paper's)"
+    show_all("self-ablation", result, json, rows=means, claims="claims")

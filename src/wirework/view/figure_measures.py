@@ -104,6 +104,8 @@ def draw_measures(reports: Mapping[str, Row]) -> Figure:
         axes.set_yticks(places, [_named(model) if named else "" for model in reports], fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.25)
+        if not any(values):
+            axes.set_xlim(0, 1)
         axes.locator_params(axis="x", nbins=4)
         _dress(axes, _TITLES.get(name, name.replace("_", " ")))
     return figure
