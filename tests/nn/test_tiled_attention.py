@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from wirework.nn import tiled_attention
-from wirework.nn.attention import causal_attention_reference, window_bias
+from wirework.nn.attention import causal_attention, causal_attention_reference, window_bias
+from wirework.nn.own_position import own_position_attention
 from wirework.nn.tiled_attention import tiled, tiled_backward
 
 
@@ -58,3 +59,20 @@ def test_heads_behind_tokens_as_a_projection_leaves_them():
     q, k, v = (t.transpose(1, 2) for t in drawn(3, 2, 40, 3, 8))
     found = tiled(q, k, v, None, 1.0)[0]
     torch.testing.assert_close(found, tiled(*(t.contiguous() for t in (q, k, v)), None, 1.0)[0])
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_where_they_pay_both_streams_attention_is_what_it_is_without(window, monkeypatch):
+    parts = [t.requires_grad_() for t in drawn(5, 2, 64, 130, 4)]
+    (grad,) = drawn(1, 2, 64, 130, 4, seed=1)
+    assert tiled_attention.pays(parts[0])
+
+    def both() -> list[torch.Tensor]:
+        clean = causal_attention(*parts[:3], scale=0.7, window=window)
+        ablated = own_position_attention(*parts, scale=0.7, window=window)
+        return [clean, ablated, *torch.autograd.grad([clean, ablated], parts, [grad, grad])]
+
+    found = both()
+    monkeypatch.setattr(tiled_attention, "pays", lambda _: False)
+    for one, other in zip(found, both(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)

@@ -17,12 +17,15 @@ from torch import Tensor
 _ROWS = 32  # queries of a tile; it has all keys that the last of them sees
 _TILE = 1 << 18  # scores of a tile and thread: 1 MB in float32
 _WIDEST = 8  # channels of a head; at 16 both are about as fast, beyond it the kernel is faster
+_SHORTEST, _FEWEST = 128, 1 << 21  # tokens, and scores of all heads: less is not worth the calls
 _LOG2_E = math.log2(math.e)
 
 
 def pays(q: Tensor) -> bool:
     """Whether this is faster than the fused kernel for heads like these, (B, H, T, K)."""
-    return q.shape[-1] <= _WIDEST
+    count, heads, length, channels = q.shape
+    enough = length >= _SHORTEST and count * heads * length**2 >= _FEWEST
+    return channels <= _WIDEST and enough
 
 
 def tiled(
