@@ -46,23 +46,22 @@ def side_by_side(
     if jobs < 1:
         raise InputError(f"jobs must be 1 or more, got {jobs}")
     threads = max(1, torch.get_num_threads() // jobs)
+    workers: list[_Worker] = []
     with ExitStack() as stack:
-        workers = [stack.enter_context(_worker()) for _ in range(jobs)]
         try:
+            for _ in range(jobs):
+                workers.append(stack.enter_context(_worker()))
             for worker in workers:
                 worker.line.send((work, threads))
             yield from _in_order(workers, items)
             _dismiss(workers)
-            _wait_for(workers)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise InputError(
                 f"one of {jobs} processes died, perhaps for want of memory: try fewer jobs; the "
                 "same call goes on from what was saved"
             ) from None
         finally:
-            for worker in workers:
-                worker.process.terminate()
-            _wait_for(workers)
+            _end(workers)
 
 
 # Not concurrent.futures: a signal while its processes start leaves a thread that is never joined.
@@ -124,17 +123,26 @@ def _in_order(workers: list[_Worker], items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _dismiss(workers: list[_Worker]) -> None:
-    """Let processes with nothing left to do end by themselves, so that they clean up.
+    """Let processes with nothing left to do end by themselves.
 
     One that is killed leaves its semaphores, which the resource tracker warns of.
     """
     for worker in workers:
         worker.line.send(())
+    _wait_for(workers, _PATIENCE / 2)
 
 
-def _wait_for(workers: list[_Worker]) -> None:
-    """Give processes that are on their way out time to clean up, the same seconds for all."""
-    until = time.monotonic() + _PATIENCE
+def _end(workers: list[_Worker]) -> None:
+    """Stop processes in the middle of their work, and give them time to save."""
+    left = [worker for worker in workers if worker.process.is_alive()]
+    for worker in left:
+        worker.process.terminate()
+    _wait_for(left, _PATIENCE)
+
+
+def _wait_for(workers: list[_Worker], seconds: float) -> None:
+    """Wait until processes have ended, together no longer than that."""
+    until = time.monotonic() + seconds
     for worker in workers:
         worker.process.join(max(0.0, until - time.monotonic()))
 

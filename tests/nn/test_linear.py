@@ -46,6 +46,16 @@ def test_operands_that_lie_apart_in_memory():
                 close(linear(some, part, bias), F.linear(some, part, bias))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(20, 17, 5), (3, 17, 5), (20, 2, 5), (340, 5)])
+def test_weights_get_the_same_gradient_as_a_convolution_s_or_a_product_s(
+    shape, threads, monkeypatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, grad = drawn(*shape), drawn(*shape[:-1], 9, seed=1)
+    close(module._of_weight(grad, x), grad.flatten(0, -2).t() @ x.flatten(0, -2))
+
+
 def test_a_gradient_that_is_one_number_spread_out():
     layer, x = Linear(8, 4), drawn(6, 8).requires_grad_()
     layer(x).sum().backward()

@@ -41,7 +41,7 @@ def test_tiles_do_what_the_definition_does(length, window):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
-def test_large_scores_neither_overflow_nor_vanish():
+def test_gradients_of_large_scores():
     q, k, v, grad = (t.float() for t in drawn(4, 1, 1, 50, 4))
     q, k = ((30 * t).requires_grad_() for t in (q, k))
     expected = causal_attention_reference(q.double(), k.double(), v.double(), None, 1.0, None)
@@ -53,6 +53,14 @@ def test_large_scores_neither_overflow_nor_vanish():
     assert torch.isfinite(lse).all()
     for one, other in zip(found, wanted, strict=False):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2)
+
+
+def test_scores_of_millions_neither_overflow_nor_vanish():
+    q, k, v = (t.float() for t in drawn(3, 1, 1, 50, 4))
+    out, lse = tiled(q * 1e3, k * 1e3, v, None, 1.0)
+    expected = causal_attention_reference(q * 1e3, k * 1e3, v, None, 1.0, None)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-3)
+    assert torch.isfinite(lse).all()
 
 
 def test_heads_behind_tokens_as_a_projection_leaves_them():

@@ -86,3 +86,8 @@ def test_scores_of_few_bits() -> None:
     assert mask.tolist() == [[0.0, 1.0, 0.0, 1.0]]
     mask.sum().backward()
     assert scores.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0, 8)])
+def test_no_rows(shape: tuple[int, ...]) -> None:
+    assert k_winners(torch.zeros(shape), 2).shape == shape

@@ -29,18 +29,19 @@ def check(heads: list[Head], k: int, temperature: float, epsilon: float = EPSILO
     assert torch.equal(mask, wanted)
     grad = torch.randn_like(wanted)
     tensors = [tensor for head in heads for tensor in head]
-    close = {"rtol": 1e-6, "atol": 1e-9} if grad.dtype == torch.float64 else {}
     for one, other in zip(
         torch.autograd.grad(mask, tensors, grad, retain_graph=True),
         torch.autograd.grad(wanted, tensors, grad),
         strict=True,
     ):
-        torch.testing.assert_close(one, other, **close)
+        # By size, as at a low temperature all gradients are next to nothing.
+        least = 1e-10 if grad.dtype == torch.float64 else 1e-5
+        assert (one - other).norm() <= least * other.norm()
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("k", [1, 2, 5, 39])
-@pytest.mark.parametrize("temperature", [0.01, 0.1, 3.0])
+@pytest.mark.parametrize("temperature", [0.02, 0.03, 0.1, 3.0])
 def test_mask_and_gradients_are_those_of_dense_scores(
     heads: int, k: int, temperature: float
 ) -> None:
@@ -48,6 +49,8 @@ def test_mask_and_gradients_are_those_of_dense_scores(
 
 
 def test_so_they_are_in_float32_and_with_a_wide_epsilon() -> None:
+    for temperature in (0.02, 0.03, 0.1):
+        check(drawn(1, torch.float32), 4, temperature)
     check(drawn(1, torch.float32), 4, 0.1, 1.0)
     check(drawn(1), 4, 0.1, 0.5)
 
@@ -58,6 +61,20 @@ def test_equal_scores() -> None:
         head.weight[5:25] = head.weight[4]
         head.bias[5:25] = head.bias[4]
     check([head], 3, 0.1, 1e-3)
+
+
+def test_what_is_frozen_gets_no_gradient() -> None:
+    (head,) = drawn(1)
+    for frozen in range(3):
+        parts = [t.detach().requires_grad_(n != frozen) for n, t in enumerate(head)]
+        winning_units([Head(*parts)], 3, 0.1, EPSILON).values.sum().backward()
+        assert [part.grad is None for part in parts] == [n == frozen for n in range(3)]
+
+
+def test_no_tokens() -> None:
+    (head,) = drawn(1)
+    found = winning_units([head._replace(x=head.x[:0])], 3, 0.1, EPSILON)
+    assert found.spread(head.x[:0]).shape == (0, 30, 40)
 
 
 def test_few_places_have_a_gradient() -> None:

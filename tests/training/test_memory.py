@@ -1,5 +1,6 @@
 """Freed memory stays with the process for the block, and what runs after it is as before."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -41,9 +42,9 @@ def faults(**settings: str) -> list[int]:
 
 @pytest.mark.skipif(_glibc() is None, reason="glibc alone is told to")
 def test_pages_are_fetched_once_within_the_block_and_given_back_after_it():
-    before, within, after = faults()
-    assert within < before / 5
-    assert after > before / 2
+    _, within, after = faults()  # before it malloc may happen to keep them, by what lies above
+    assert within < 1000
+    assert after > (96 << 20) / mmap.PAGESIZE / 2
 
 
 @pytest.mark.skipif(_glibc() is None, reason="glibc alone is told to")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from wirework.config import GatingConfig, ModelConfig
-from wirework.nn.linear import Linear, linear
+from wirework.nn.linear import Linear
 from wirework.nn.winners import k_winners
-from wirework.nn.winning_gate import Head, Winning, pays, winning_units
+from wirework.nn.winning_gate import Head, Winning, pays, summed, winning_units
 
 
 class Masks(NamedTuple):
@@ -105,8 +105,9 @@ class Gates(nn.Module):
         on = self.gating
         if on.mask == "hard" and pays(heads[0], k, temperature):
             return winning_units(heads, k, temperature, on.epsilon)
-        scores = torch.stack([linear(*head) for head in heads]).sum(0)
-        return k_winners(scores, k, temperature=temperature, epsilon=on.epsilon, mask=on.mask)
+        return k_winners(
+            summed(heads), k, temperature=temperature, epsilon=on.epsilon, mask=on.mask
+        )
 
     @property
     def _dtype(self) -> torch.dtype:

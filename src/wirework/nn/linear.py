@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+_IMAGES, _LONG = 16, 16  # sequences, and their tokens
 _LEAST = 1 << 20  # multiplications from which on oneDNN's longer start is made up for
 
 
@@ -83,8 +84,13 @@ def _of_weight(grad: Tensor, x: Tensor) -> Tensor:
     """Return (M, D), the sum over tokens of (..., M) times (..., D).
 
     As a convolution's gradient, of sequences as images one pixel high: for its product oneDNN would
-    transpose both first, which takes a fifth to two thirds of the time.
+    transpose both first, which can take most of the time. Only where torch gives such a convolution
+    to oneDNN: on several threads, or for many images.
     """
+    sequences = x.shape[:-2].numel() if x.dim() > 2 else 1
+    shared = sequences >= _IMAGES or (x.dim() > 2 and torch.get_num_threads() > 1)
+    if not shared or x.shape[-2] < _LONG:
+        return product(grad.flatten(0, -2).t(), x.flatten(0, -2))
     shape = (grad.shape[-1], x.shape[-1], 1, 1)
     found: Tensor = conv2d_weight(_image(x), shape, _image(grad))  # type: ignore[no-untyped-call]
     return found.view(shape[:2])

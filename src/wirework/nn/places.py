@@ -4,7 +4,7 @@ Shapes: N tokens, U units, S places, D channels.
 """
 
 import warnings
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -33,12 +33,11 @@ class Places:
 
     def products(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return (S,): what (N, D) times the transpose of (U, D) is at these places."""
+        _hush()
         zeros = x.new_zeros(len(self.units))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            pattern = torch.sparse_csr_tensor(
-                self._starts, self.units, zeros, self.shape, check_invariants=False
-            )
+        pattern = torch.sparse_csr_tensor(
+            self._starts, self.units, zeros, self.shape, check_invariants=False
+        )
         found: Tensor = torch.sparse.sampled_addmm(pattern, x, weight.t(), beta=0).values()
         return found
 
@@ -69,3 +68,12 @@ class Places:
         order = torch.from_numpy(np.argsort(narrow, kind="stable"))
         counts = torch.bincount(self.units, minlength=self.shape[1])
         return order, self.tokens[order], counts.cumsum(0) - counts
+
+
+@cache
+def _hush() -> None:
+    """Draw torch's warning that CSR tensors are in beta, which it gives once, and drop it."""
+    none = torch.zeros(0, dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        torch.sparse_csr_tensor(none.new_zeros(1), none, none, (0, 0), check_invariants=False)

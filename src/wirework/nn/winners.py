@@ -73,8 +73,8 @@ def contenders(
 ) -> Contenders:
     """Return the winners, the next one, and what lies so close behind that it gets a gradient.
 
-    Left out is what a sigmoid of that temperature and epsilon makes less than a rounding error of
-    its gradient.
+    Left out is whose slope, under a sigmoid of that temperature and epsilon, is lost in rounding
+    beside that of the next one.
 
     Args:
         scores: (N, U) float32 or float64 on a CPU.
@@ -88,6 +88,7 @@ def contenders(
     def choose(rows: slice) -> None:
         found[rows.start] = _contenders(values[rows], k, temperature, epsilon)
 
+    choose(slice(0, 0))  # without rows: what is found where there are none
     each_piece(count, width, choose)
     parts, before = [], 0
     for start in sorted(found):
@@ -108,8 +109,9 @@ def _contenders(
     inside, outside = _border(scores, k)
     with np.errstate(invalid="ignore", over="ignore"):
         gap = inside - outside
-        reach = -1.5 * np.log(np.finfo(scores.dtype).eps) * (temperature * gap + epsilon)
-        lowest = np.minimum(outside, (inside + outside) / 2 - reach)
+        # Measured from the border, as slopes fall from there: at a low temperature all are small.
+        reach = -1.2 * np.log(np.finfo(scores.dtype).eps)
+        lowest = outside - reach * (temperature * gap + epsilon)
     odd = np.flatnonzero(~((gap > 0) & (gap < np.inf)))
     if len(odd):  # ties, infinities, NaN: by their ranks, all units in reach
         scores = scores.copy()

@@ -40,7 +40,7 @@ class Winning(NamedTuple):
 
     def spread(self, like: Tensor) -> Tensor:
         """Return the mask for all units, (B, T, U), of (B, T, ...)."""
-        return self.places.spread(self.values).view(*like.shape[:-1], -1)
+        return self.places.spread(self.values).view(*like.shape[:-1], self.places.shape[1])
 
 
 def pays(head: Head, k: int, temperature: float) -> bool:
@@ -48,17 +48,26 @@ def pays(head: Head, k: int, temperature: float) -> bool:
     return by_numpy(head.x) and k * _SHARE <= len(head.weight) and temperature <= _STEEP
 
 
+def summed(heads: Sequence[Head]) -> Tensor:
+    """Return the sum of all heads' scores, (..., U)."""
+    first, *others = (linear(*head) for head in heads)
+    return sum(others, first)
+
+
 def winning_units(heads: Sequence[Head], k: int, temperature: float, epsilon: float) -> Winning:
     """Choose the k units of each token that score highest.
 
     Args:
-        heads: whose scores are summed.
-        k: 1 <= k < U.
+        heads: whose scores are summed; float32 or float64 on a CPU.
+        k: 1 <= k < U, unchecked.
         temperature, epsilon: as `k_winners` takes them.
+
+    Returns:
+        The mask, with the gradient that `k_winners` gives it.
     """
     heads = [head._replace(x=head.x.flatten(0, -2)) for head in heads]
     with torch.no_grad():
-        scores = sum((linear(*head) for head in heads[1:]), linear(*heads[0]))
+        scores = summed(heads)
     found = contenders(scores, k, temperature, epsilon)
     at = scores[found.places.tokens, found.places.units]
     flat = (tensor for head in heads for tensor in head)
@@ -87,11 +96,15 @@ class _WinningUnits(torch.autograd.Function):
         at, *heads = ctx.saved_tensors
         places = ctx.found.places
         to_scores = _to_scores(grads[0], at, ctx.found, *ctx.settings)
-        to_bias = places.sums_by_unit(to_scores)
-        found = []
-        for x, weight in zip(heads[::3], heads[1::3], strict=True):
-            by_unit = places.by_unit(x, to_scores)
-            found += [places.by_token(weight, to_scores), by_unit, to_bias]
+        need = ctx.needs_input_grad[5:]
+        to_bias = places.sums_by_unit(to_scores) if any(need[2::3]) else None
+        found: list[Tensor | None] = []
+        for x, weight, to_x, to_weight in zip(
+            heads[::3], heads[1::3], need[::3], need[1::3], strict=True
+        ):
+            found.append(places.by_token(weight, to_scores) if to_x else None)
+            found.append(places.by_unit(x, to_scores) if to_weight else None)
+            found.append(to_bias)
         return (*[None] * 5, *found)
 
 

@@ -38,10 +38,8 @@ def winning_mlp(
         (..., E).
     """
     with torch.autocast("cpu", enabled=False):
-        read = x.flatten(0, -2).to(up[0].dtype)
-        out: Tensor = _WinningMLP.apply(
-            read, neurons.values, *up, *down, neurons.places, activation
-        )  # type: ignore[no-untyped-call]
+        read, mask = (t.to(up[0].dtype) for t in (x.flatten(0, -2), neurons.values))
+        out: Tensor = _WinningMLP.apply(read, mask, *up, *down, neurons.places, activation)  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], -1)
 
 
@@ -62,7 +60,7 @@ class _WinningMLP(torch.autograd.Function):
         if up_bias is not None:
             neurons += up_bias[places.units]
         acts = activate(neurons, activation)
-        ctx.places, ctx.activation, ctx.biases = places, activation, (up_bias, down_bias)
+        ctx.places, ctx.activation = places, activation
         ctx.save_for_backward(x, mask, up, down, neurons, acts)
         written = places.by_token(down.t().contiguous(), mask * acts)
         return written if down_bias is None else written.add_(down_bias)
@@ -74,14 +72,14 @@ class _WinningMLP(torch.autograd.Function):
         places, grad = ctx.places, grads[0].contiguous()
         to_kept = places.products(grad, down.t())
         to_neurons = activate_backward(mask * to_kept, neurons, ctx.activation)
-        up_bias, down_bias = ctx.biases
+        to_x, to_mask, to_up, to_up_bias, to_down, to_down_bias, *_ = ctx.needs_input_grad
         return (
-            places.by_token(up, to_neurons),
-            acts * to_kept,
-            places.by_unit(x, to_neurons),
-            None if up_bias is None else places.sums_by_unit(to_neurons),
-            places.by_unit(grad, mask * acts).t(),
-            None if down_bias is None else grad.sum(0),
+            places.by_token(up, to_neurons) if to_x else None,
+            acts * to_kept if to_mask else None,
+            places.by_unit(x, to_neurons) if to_up else None,
+            places.sums_by_unit(to_neurons) if to_up_bias else None,
+            places.by_unit(grad, mask * acts).t() if to_down else None,
+            grad.sum(0) if to_down_bias else None,
             None,
             None,
         )

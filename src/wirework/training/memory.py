@@ -23,7 +23,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep freed memory for the block, then give it back; nothing but on Linux with glibc.
 
     Afterwards malloc's thresholds are what it ends up with by itself in a process of large blocks,
-    32 and 64 MB, and stay there. Who has set malloc by the environment is left alone.
+    32 and 64 MB, and stay there. Thresholds that the environment sets are left alone.
     """
     libc = _glibc()
     if libc is None or _set_by_environment():
@@ -44,7 +44,10 @@ def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
 
 def _set_by_environment() -> bool:
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    return "glibc.malloc." in tunables or any(name.startswith("MALLOC_") for name in os.environ)
+    return any(
+        f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}" in tunables
+        for name in ("mmap_threshold", "trim_threshold", "top_pad", "mmap_max")
+    )
 
 
 def _glibc() -> ctypes.CDLL | None:
