@@ -102,6 +102,8 @@ class ExplainConfig(Config):
     def _possible(self) -> Self:
         if self.explainer == "language_model" and not self.server.model:
             raise ValueError("explainer language_model needs server.model, the model's name")
+        if self.explainer != "language_model" and self.server != ServerConfig():
+            raise ValueError("server is set, but the explainer is not language_model")
         if self.shown > self.explain_top:
             raise ValueError(f"shown {self.shown} is more than explain_top {self.explain_top}")
         return self

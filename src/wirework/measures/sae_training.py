@@ -51,6 +51,7 @@ def measure_sae(
     Raises:
         InputError: as `train_sae` says, or the held-out text is too short.
     """
+    _place(model, settings)  # refused before any text is made ready
     text = text_of(model, data)
     held_out(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
     sae = train_sae(model, settings, text)

@@ -64,6 +64,7 @@ def test_patterns_as_a_table_and_as_json(folder: Path) -> None:
 def test_mistakes_are_one_line(folder: Path) -> None:
     for more, says in (
         (["--out", "a", "--explainer", "language_model"], "needs server.model"),
+        (["--out", "a", "--server.model", "tiny"], "explainer is not language_model"),
         (["--out", "a", "--only", "0.mlp.post_act.9"], "has neurons 0 .. 5, got 9"),
     ):
         result = run(folder, *more)
