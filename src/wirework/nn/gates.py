@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wirework.config import GatingConfig, ModelConfig
 from wirework.nn.linear import Linear
 from wirework.nn.winners import k_winners
-from wirework.nn.winning_gate import Head, Winning, pays, summed, winning_units
+from wirework.nn.winning_gate import Head, Winning, dense, pays, summed, winning_units
 
 
 class Masks(NamedTuple):
@@ -29,8 +29,7 @@ class Masks(NamedTuple):
     @property
     def all_neurons(self) -> Tensor:
         """(B, T, M)."""
-        mask = self.neurons
-        return mask.spread(self.attention) if isinstance(mask, Winning) else mask
+        return dense(self.neurons, self.attention)
 
 
 class Gates(nn.Module):
@@ -81,9 +80,8 @@ class Gates(nn.Module):
             )
             for some, others in zip(of_attention, of_neurons, strict=True):
                 mask = self._winners(some, on.k_attention, on.temperature_attention)
-                attention = mask.spread(final) if isinstance(mask, Winning) else mask
                 neurons = self._winners(others, on.k_neurons, on.temperature_neurons)
-                masks.append(Masks(attention, neurons))
+                masks.append(Masks(dense(mask, final), neurons))
         return masks
 
     def _heads(

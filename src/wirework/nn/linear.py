@@ -87,9 +87,8 @@ def _of_weight(grad: Tensor, x: Tensor) -> Tensor:
     transpose both first, which can take most of the time. Only where torch gives such a convolution
     to oneDNN: on several threads, or for many images.
     """
-    sequences = x.shape[:-2].numel() if x.dim() > 2 else 1
-    shared = sequences >= _IMAGES or (x.dim() > 2 and torch.get_num_threads() > 1)
-    if not shared or x.shape[-2] < _LONG:
+    enough = x.shape[:-2].numel() >= _IMAGES or torch.get_num_threads() > 1
+    if x.dim() == 2 or x.shape[-2] < _LONG or not enough:
         return product(grad.flatten(0, -2).t(), x.flatten(0, -2))
     shape = (grad.shape[-1], x.shape[-1], 1, 1)
     found: Tensor = conv2d_weight(_image(x), shape, _image(grad))  # type: ignore[no-untyped-call]

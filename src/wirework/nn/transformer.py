@@ -25,7 +25,7 @@ from wirework.nn.norm import RMSNorm
 from wirework.nn.own_position import own_position_attention
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
-from wirework.nn.winning_gate import Winning
+from wirework.nn.winning_gate import Winning, dense
 from wirework.nn.winning_mlp import winning_mlp
 
 
@@ -448,8 +448,7 @@ class MLP(nn.Module):
             written = winning_mlp(x, up, down, mask, self.activation)
         else:
             neurons = self.post_act(activate(self.up(x), self.activation))  # (B, T, M)
-            mask = mask.spread(x) if isinstance(mask, Winning) else mask
-            written = self.down(neurons if mask is None else neurons * mask)
+            written = self.down(neurons if mask is None else neurons * dense(mask, x))
         delta: Tensor = self.resid_delta(written)
         return delta
 

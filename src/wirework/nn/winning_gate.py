@@ -43,6 +43,11 @@ class Winning(NamedTuple):
         return self.places.spread(self.values).view(*like.shape[:-1], self.places.shape[1])
 
 
+def dense(mask: Tensor | Winning, like: Tensor) -> Tensor:
+    """Return a mask for all units, (B, T, U), of (B, T, ...)."""
+    return mask.spread(like) if isinstance(mask, Winning) else mask
+
+
 def pays(head: Head, k: int, temperature: float) -> bool:
     """Whether `winning_units` takes such a head and is faster than `k_winners` of its scores."""
     return by_numpy(head.x) and k * _SHARE <= len(head.weight) and temperature <= _STEEP

@@ -22,7 +22,7 @@ _SAFETY = 8
 """Times the largest difference seen between float32 and float64 that counts as close too."""
 
 _TOKENS = 6144
-"""Tokens of all trials in one pass: beyond that, values leave the caches."""
+"""Tokens of all trials in one pass: fewer cost more calls, more are no faster."""
 
 _FIRST, _LEAST = 16, 4
 """Trials of the first pass, and of the shortest."""
