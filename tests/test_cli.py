@@ -115,6 +115,14 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     refuses("convert", "self-ablating", tmp_path, tmp_path / "out", says="expected one .pt file")
 
 
+def test_convert_overwrites_nothing_but_a_model(model_folder: Path, tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    for kind in ("openai", "self-ablating", "huggingface"):
+        refuses("convert", kind, model_folder, tmp_path, says="exists and is not a model")
+    refuses("convert", "huggingface", model_folder, model_folder, says="is what is to be converted")
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
 def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Path, tmp_path: Path):
     words = ["acdc", model_folder, "single_double_quote", "--pairs", "4", "--out", tmp_path / "c"]
     result = run(*words, "--tau", "1e-7", "--tau", "0.1", "--json")

@@ -271,3 +271,46 @@ def test_tensors_on_a_full_disk_are_one_clear_line(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path) == []
+
+
+def ours(folder, text="new"):
+    files.check_folder(folder, "a poem", ("poem", "notes"))
+    with files.atomic_dir(folder) as partial:
+        files.write_text(partial / "poem", text)
+        files.write_text(partial / "notes", "")
+
+
+def test_a_folder_is_replaced_only_if_all_in_it_is_ours(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "empty").mkdir(parents=True)
+    (folder / "empty").rmdir()
+    ours(folder)
+    ours(folder, "newer")
+    assert (folder / "poem").read_text() == "newer"
+    (folder / "sub").mkdir()
+    (folder / "sub" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"folder holds sub/thesis.txt besides a poem: not over"):
+        ours(folder)
+    assert (folder / "sub" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("sums", [None, "{", "[]", '{"poem": ""}'])
+def test_what_has_the_names_of_ours_is_not_ours(tmp_path, sums):
+    for name in ("poem", "notes"):
+        (tmp_path / name).write_text("mine")
+    if sums is not None:
+        (tmp_path / "checksums.json").write_text(sums)
+    with pytest.raises(InputError, match=r"exists and is not a poem: not overwritten$"):
+        ours(tmp_path)
+    with pytest.raises(InputError, match=r"exists and is not a poem: not overwritten$"):
+        ours(tmp_path / "poem")
+    assert (tmp_path / "poem").read_text() == "mine"
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
+    ours(tmp_path / "link")
+    ours(tmp_path / "link", "newer")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "folder" / "poem").read_text() == "newer"
+    assert names(tmp_path / "disk") == ["folder"]

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +19,8 @@ from wirework.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_SUMS = "checksums.json"
 
 
 def sha256(path: Path) -> str:
@@ -120,6 +122,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written to.
     """
+    path = path.resolve() if path.is_symlink() else path  # what it points to, not the link
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     stale = path.with_name(f".{path.name}.{os.getpid()}.stale")
     try:
@@ -129,8 +132,10 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         yield partial
         files = sorted(file for file in partial.rglob("*") if file.is_file())
         sums = {str(file.relative_to(partial)): sha256(file) for file in files}
-        write_json(partial / "checksums.json", sums)
+        write_json(partial / _SUMS, sums)
+        mode = (partial / _SUMS).stat().st_mode
         for file in files:
+            file.chmod(mode)  # safetensors makes a private file
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         sync_dir(partial)
@@ -163,13 +168,10 @@ def save_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.touch()
-    mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path, None if metadata is None else dict(metadata))
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    path.chmod(mode)  # safetensors renames a private file of its own over ours
 
 
 def tensors_checksum(tensors: Mapping[str, "Tensor"], header: Mapping[str, str]) -> str:
@@ -191,11 +193,11 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
     Raises:
         InputError: names the first file that is missing or differs.
     """
-    sums = read_json(path / "checksums.json")
+    sums = read_json(path / _SUMS)
     if not isinstance(sums, dict) or not sums:
-        raise InputError(f"{path / 'checksums.json'} does not map names to checksums")
+        raise InputError(f"{path / _SUMS} does not map names to checksums")
     if missing := set(needed) - sums.keys():
-        raise InputError(f"{path / 'checksums.json'} is damaged: it lacks {min(missing)}")
+        raise InputError(f"{path / _SUMS} is damaged: it lacks {min(missing)}")
     for name, expected in sums.items():
         file = path / name
         if not file.is_file():
@@ -217,16 +219,47 @@ def check_place(path: Path) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
+    """Make sure that `atomic_dir` can make a folder at `path` without losing anything but its own.
+
+    Args:
+        path: nothing, an empty folder, or one that `atomic_dir` wrote, with no file added to it.
+        what: what the folder is to hold, for the message: "a model".
+        needed: files that tell such a folder from what else `atomic_dir` writes.
+
+    Raises:
+        InputError: something else is there, or it cannot be written to.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        sums = _sums(path)
+        if not set(needed) <= sums.keys():
+            raise InputError(f"{path} exists and is not {what}: not overwritten")
+        held = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+        if others := held - sums.keys() - {_SUMS}:
+            raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
+    check_place(path)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Return the checksums of a folder that `atomic_dir` wrote; none of another."""
+    with contextlib.suppress(InputError):
+        found = read_json(folder / _SUMS)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if absent); the kernel frees it on any death.
 
     Args:
         path: the lock file.
         what: what the lock guards, for the message.
+        waiting: called before waiting for another process that holds it; None: do not wait.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, and it is not to be waited for.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,5 +270,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{what} is in use by another process") from None
+            if waiting is None:
+                raise InputError(f"{what} is in use by another process") from None
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -112,7 +112,7 @@ class Model:
             targets: (B, T) int64, for the losses.
 
         Raises:
-            InputError: the model has no gates, or the tokens do not fit it.
+            InputError: the model has no gates, or tokens or targets do not fit it or each other.
 
         Source: Ferrao et al. 2025 (two residual streams).
         """
@@ -143,8 +143,7 @@ class Model:
             InputError: the place cannot be written to, or holds something that is no model.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder / "config.json").exists():
-            raise InputError(f"{folder} exists and is not a model: not overwritten")
+        check_place(folder)
         with files.atomic_dir(folder) as partial:
             files.write_text(partial / "config.json", _canonical(self.config) + "\n")
             tied = {"unembed.weight"} if self.config.tied_embedding else set()
@@ -160,6 +159,15 @@ class Model:
                     partial / "gates.safetensors", heads, {"format": "wirework-gates"}
                 )
         return folder
+
+
+def check_place(folder: Path) -> None:
+    """Make sure that a model can be saved to a folder, before the work that makes it.
+
+    Raises:
+        InputError: something else is there, or it cannot be written to.
+    """
+    files.check_folder(folder, "a model", ("config.json", "model.safetensors"))
 
 
 def load(path: str | Path) -> Model:

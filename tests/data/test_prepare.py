@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -299,16 +300,24 @@ def test_a_corpus_that_changed_under_the_record_is_begun_again(
     assert contents(final.path) == contents(prepared.path)
 
 
+def test_a_second_writer_waits_for_the_first(
+    corpus: Path, prepared: Prepared, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    found: list[Prepared] = []
+    second = threading.Thread(target=lambda: found.append(prepare(config(corpus), tmp_path)))
+    with locked(tmp_path / f".{prepared.path.name}.lock", "the corpus"):
+        second.start()
+        said = ""
+        while not said.endswith("\n"):
+            said += capfd.readouterr().err
+            time.sleep(0.01)
+        assert f"waiting for another process that prepares {tmp_path}" in said
+        assert not (tmp_path / prepared.path.name).exists()
+    second.join()
+    assert contents(found[0].path) == contents(prepared.path)
+
+
 # What cannot be used.
-
-
-def test_a_second_writer_is_refused(corpus: Path, prepared: Prepared, tmp_path: Path):
-    name = prepared.path.name
-    with (
-        locked(tmp_path / f".{name}.lock", "the corpus"),
-        pytest.raises(InputError, match=f"corpus .*{name} is in use by another process"),
-    ):
-        prepare(config(corpus), tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_a_model_of_ours_opens_as_a_gpt_neo_with_the_same_logits(
     with torch.no_grad():
         found = reference(tokens).logits
     torch.testing.assert_close(found, model(tokens), rtol=1e-5, atol=1e-5)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # none is private
     words = transformers.AutoTokenizer.from_pretrained(folder)
     assert words("def f(x):")["input_ids"] == tokenizer.encode("def f(x):")
     back = load_huggingface(folder)
@@ -108,6 +109,13 @@ def test_what_is_no_gpt_neo_is_refused_in_a_line(tmp_path: Path) -> None:
     for place in (tmp_path / "full", tmp_path / "full" / "mine.txt"):
         with pytest.raises(InputError, match="not empty"):
             save_huggingface(Model(Transformer(OURS)), place)
+
+
+def test_moments_of_work_draw_no_bars(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    load_huggingface(save_huggingface(Model(Transformer(OURS)), tmp_path / "neo"))
+    assert capfd.readouterr() == ("", "")
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_the_recipes_of_self_ablation_train_gpt_neos() -> None:

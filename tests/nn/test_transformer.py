@@ -190,6 +190,21 @@ def test_tokens_that_do_not_fit_are_refused(tokens, message):
             use(tokens)
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.zeros(2, 9, dtype=torch.long), r"int64 \(2, 10\) as .* are, got int64 \(2, 9\)"),
+        (torch.zeros(10, 2, dtype=torch.long), r"got int64 \(10, 2\)"),
+        (torch.zeros(2, 10, dtype=torch.int32), r"got int32 \(2, 10\)"),
+        (torch.full((2, 10), -100), "target -100 is outside the vocabulary of 17"),
+        (torch.full((2, 10), 17), "target 17 is outside the vocabulary of 17"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(targets, message):
+    with pytest.raises(InputError, match=message):
+        build("default").loss(torch.zeros(2, 10, dtype=torch.long), targets)
+
+
 def test_32_bit_tokens_do():
     transformer = build("default")
     assert torch.equal(transformer(some_tokens().int()), transformer(some_tokens()))

@@ -26,6 +26,7 @@ from wirework.tasks import Encoded, Task, tokenizer_of
 if TYPE_CHECKING:
     from wirework.model import Model
 
+_FILES = ("circuit.json", "circuit.safetensors")
 _Part = TypeVar("_Part", Node, Edge)
 
 
@@ -221,7 +222,7 @@ class Circuit:
         if not (folder / "circuit.json").is_file():
             raise InputError(f"no circuit at {folder}: expected a folder with circuit.json")
         document = Document.of_json(read_json(folder / "circuit.json"), f"{folder}/circuit.json")
-        verify_dir(folder, ("circuit.json", "circuit.safetensors"))
+        verify_dir(folder, _FILES)
         path = folder / "circuit.safetensors"
         try:
             tensors = load_file(path)
@@ -241,9 +242,7 @@ def check_place(folder: Path) -> None:
     Raises:
         InputError: something else is there, or it cannot be written to.
     """
-    if folder.exists() and not _is_circuit(folder):
-        raise InputError(f"{folder} exists and is not a circuit: not overwritten")
-    files.check_place(folder)
+    files.check_folder(folder, "a circuit", _FILES)
 
 
 def rows_of(task: Task, model: "Model") -> Encoded:
@@ -259,11 +258,6 @@ def rows_of(task: Task, model: "Model") -> Encoded:
 def _shared(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:
     pairs = zip(parts, shares, strict=True)
     return tuple(part.model_copy(update={"share": share}) for part, share in pairs)
-
-
-def _is_circuit(folder: Path) -> bool:
-    """Whether a folder may be replaced: it is empty or holds a circuit."""
-    return folder.is_dir() and ((folder / "circuit.json").is_file() or not any(folder.iterdir()))
 
 
 def _activations(tensors: Mapping[str, Tensor], document: Document, path: Path) -> Tensor:

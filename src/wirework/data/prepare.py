@@ -11,13 +11,14 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wirework.config import DataConfig
 from wirework.data.answers import answers_for
 from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
-from wirework.data.report import Advance, report
+from wirework.data.report import Advance, report, say_waiting
 from wirework.data.shards import Tokens
 from wirework.data.split import split_hash, split_limit
 from wirework.data.stories import DEFAULT_BYTES
@@ -49,7 +50,7 @@ class Prepared:
 
 
 def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True) -> Prepared:
-    """Return the tokens of a corpus, made now or found in the cache.
+    """Return the tokens of a corpus, made now, by another process meanwhile, or before.
 
     Args:
         config: what to read and how; `workers` and `cache` do not change the result.
@@ -58,14 +59,14 @@ def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True
 
     Raises:
         InputError: the corpus cannot be used (see `documents`), is too small to be split or to
-            fill the vocabulary, is being prepared by another process, the disk is full, or what
-            the cache holds is damaged.
+            fill the vocabulary, the disk is full, or what the cache holds is damaged.
     """
     cache = config.cache if cache is None else cache
     given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
     path = cache / _folder_name(config, given)
     if not path.is_dir():
-        with locked(cache / f".{path.name}.lock", f"corpus {path}"):
+        waiting = partial(say_waiting, str(path), progress)
+        with locked(cache / f".{path.name}.lock", f"corpus {path}", waiting):
             if not path.is_dir():
                 _make(config, given, path, progress)
     return open_prepared(path)

@@ -1,6 +1,7 @@
-"""The progress bar of data preparation, on standard error."""
+"""What a person sees of data preparation, on standard error: a bar, and why nothing moves."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 Advance = Callable[[int], None]
@@ -32,3 +33,9 @@ def report(what: str, total: int | None, show: bool, done: int = 0) -> Iterator[
         yield lambda n_bytes: bar.advance(task, n_bytes)
         # Totals are sizes of files, and part of these may not be text of the corpus.
         bar.update(task, total=bar.tasks[0].completed)
+
+
+def say_waiting(what: str, show: bool) -> None:
+    """Say that another process does the work which is waited for."""
+    if show:
+        print(f"waiting for another process that prepares {what}", file=sys.stderr, flush=True)

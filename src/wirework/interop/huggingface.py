@@ -4,6 +4,8 @@ Needs the extra `hub`.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +69,10 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     """
     transformers = _transformers()
     if isinstance(source, str | Path):
-        theirs = _read(lambda: transformers.AutoModelForCausalLM.from_pretrained(source), source)
+        with _no_bars(transformers) if Path(source).is_dir() else nullcontext():
+            theirs = _read(
+                lambda: transformers.AutoModelForCausalLM.from_pretrained(source), source
+            )
         tokenizer = _read_tokenizer(transformers, source)
     else:
         theirs, tokenizer = source, None
@@ -109,7 +114,7 @@ def save_huggingface(model: Model, folder: str | Path) -> Path:
     eot = None if model.tokenizer is None else model.tokenizer.eot
     theirs = transformers.GPTNeoForCausalLM(_their_config(transformers, model.config, eot))
     theirs.load_state_dict(_their_state(model.transformer))
-    with atomic_dir(folder) as partial:
+    with atomic_dir(folder) as partial, _no_bars(transformers):
         theirs.save_pretrained(partial)
         if model.tokenizer is not None:
             _save_tokenizer(transformers, model.tokenizer, partial, model.config.n_ctx)
@@ -124,6 +129,19 @@ def _transformers() -> Any:
             "Hugging Face models need transformers: pip install wirework[hub]"
         ) from None
     return transformers
+
+
+@contextmanager
+def _no_bars(transformers: Any) -> Iterator[None]:
+    """Keep transformers from drawing progress of what takes a moment, unlike a download."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _read(read: Any, source: str | Path) -> Any:

@@ -193,9 +193,7 @@ def check_out(folder: Path) -> None:
     Raises:
         InputError: something else is there, or the place cannot be written to.
     """
-    if folder.exists() and not all((folder / name).is_file() for name in _FILES):
-        raise InputError(f"{folder} exists and is not an autoencoder: not overwritten")
-    files.check_place(folder)
+    files.check_folder(folder, "an autoencoder", _FILES)
 
 
 def save_sae(
@@ -218,11 +216,7 @@ def save_sae(
     folder = Path(folder)
     check_out(folder)
     with files.atomic_dir(folder) as partial:
-        weights = partial / "sae_weights.safetensors"
-        weights.touch()
-        mode = weights.stat().st_mode
         sae.save_model(partial)
-        weights.chmod(mode)  # safetensors renames a private file of its own over ours
         if quality is not None:
             files.write_json(partial / "quality.json", asdict(quality))
         if settings is not None:

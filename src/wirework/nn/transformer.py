@@ -135,11 +135,19 @@ class Transformer(nn.Module):
         Args:
             tokens: (B, T) int64.
             targets: (B, T) int64.
+
+        Raises:
+            InputError: tokens or targets are of another shape, or outside the vocabulary.
         """
         return self.loss_of(self.state(tokens), tokens, targets)
 
     def loss_of(self, state: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return `loss` of a final normalised state, (B, T, D)."""
+        """Return `loss` of a final normalised state, (B, T, D).
+
+        Raises:
+            InputError: the targets are of another shape than the tokens, or no tokens.
+        """
+        self._check_targets(tokens, targets)
         return next_token_loss(
             state.flatten(0, 1),
             self.unembed.weight,
@@ -291,10 +299,21 @@ class Transformer(nn.Module):
                 f"tokens must be int64 (B, T) with B >= 1 and 1 <= T <= {self.config.n_ctx}, "
                 f"got {str(tokens.dtype).removeprefix('torch.')} {tuple(tokens.shape)}"
             )
+        self._check_known(tokens, "token")
+
+    def _check_targets(self, tokens: Tensor, targets: Tensor) -> None:
+        if targets.shape != tokens.shape or targets.dtype != torch.int64:
+            raise InputError(
+                f"targets must be int64 {tuple(tokens.shape)} as the tokens are, "
+                f"got {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}"
+            )
+        self._check_known(targets, "target")
+
+    def _check_known(self, tokens: Tensor, what: str) -> None:
         low, high = (int(end) for end in tokens.aminmax())
         if low < 0 or high >= self.config.vocab_size:
             raise InputError(
-                f"token {low if low < 0 else high} is outside the vocabulary "
+                f"{what} {low if low < 0 else high} is outside the vocabulary "
                 f"of {self.config.vocab_size}"
             )
 

@@ -2,10 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from wirework.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wirework.model import Model
+
+_Source = TypeVar("_Source", str, Path)
 
 
 def openai(source: Path, out: Path, /) -> None:
@@ -17,7 +23,7 @@ def openai(source: Path, out: Path, /) -> None:
     """
     from wirework.interop import load_openai
 
-    _save_converted(load_openai(source), source, out)
+    _convert(load_openai, source, out)
 
 
 def self_ablating(source: Path, out: Path, /) -> None:
@@ -29,7 +35,7 @@ def self_ablating(source: Path, out: Path, /) -> None:
     """
     from wirework.interop import load_self_ablating
 
-    _save_converted(load_self_ablating(source), source, out)
+    _convert(load_self_ablating, source, out)
 
 
 def huggingface(source: str, out: Path, /) -> None:
@@ -41,7 +47,7 @@ def huggingface(source: str, out: Path, /) -> None:
     """
     from wirework.interop import load_huggingface
 
-    _save_converted(load_huggingface(source), source, out)
+    _convert(load_huggingface, source, out)
 
 
 def to_huggingface(model: Path, out: Path, /) -> None:
@@ -57,7 +63,13 @@ def to_huggingface(model: Path, out: Path, /) -> None:
     print(save_huggingface(load(model), out))
 
 
-def _save_converted(model: "Model", source: str | Path, out: Path) -> None:
+def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:
+    from wirework.model import check_place
+
+    check_place(out)
+    if out.resolve() == Path(source).resolve():
+        raise InputError(f"{out} is what is to be converted: choose another OUT")
+    model = read(source)
     print(model.save(out))
     if model.tokenizer is None:
         print(f"warning: {source} has no tokeniser: the model takes no text", file=sys.stderr)
