@@ -170,11 +170,11 @@ def check_place(folder: Path) -> None:
     files.check_folder(folder, "a model", ("config.json", "model.safetensors"))
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path | Model) -> Model:
     """Load a model of ours.
 
     Args:
-        path: a model folder, or a run folder (its `model/` is taken).
+        path: a model folder, or a run folder (its `model/` is taken); a model is returned as it is.
 
     Returns:
         The model on the CPU in float32, ready for use.
@@ -182,6 +182,8 @@ def load(path: str | Path) -> Model:
     Raises:
         InputError: nothing there, damaged, of another format, or tokeniser and model do not fit.
     """
+    if isinstance(path, Model):
+        return path
     folder = Path(path)
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"

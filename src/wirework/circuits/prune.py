@@ -36,7 +36,7 @@ from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import locked
-from wirework.tasks import Encoded, Task, tokenizer_of
+from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -52,8 +52,8 @@ _SLACK = 0.01  # nats above the whole model's own loss on them that a trial may 
 
 
 def prune(
-    model: "Model",
-    task: Task,
+    model: "Model | str | Path",
+    task: Task | str | Path,
     config: PruneConfig | None = None,
     *,
     target_loss: float | None = None,
@@ -66,8 +66,9 @@ def prune(
     The same model, task, text and config give the same circuit on the same machine.
 
     Args:
-        model: with a tokeniser.
-        task: its pairs are parted into those that train, those that judge and those held out.
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `ww.task` takes. Its pairs are parted into those that train, those
+            that judge and those held out.
         config: None for the defaults.
         target_loss: in nats; wins over `config.target_loss`.
         data: tokens of the corpus the model was trained on, for the means; None to read the
@@ -83,6 +84,9 @@ def prune(
 
     Source: Gao et al. 2025, sec. 2.2, App. A.5.
     """
+    from wirework.model import load
+
+    model, task = load(model), load_task(task)
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     check_chance(config)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from wirework.circuits.circuit import rows_of
 from wirework.circuits.means import means_for
 from wirework.config import PruneConfig
 from wirework.errors import InputError, nearest
-from wirework.tasks import Encoded, Task, tokenizer_of
+from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -59,8 +60,8 @@ class Scores:
 
 
 def attribute(
-    model: "Model",
-    task: Task,
+    model: "Model | str | Path",
+    task: Task | str | Path,
     method: str = "attribution",
     *,
     data: "Tokens | None" = None,
@@ -70,8 +71,9 @@ def attribute(
     """Score every node of a model for a task, without looking for a circuit.
 
     Args:
-        model: with a tokeniser.
-        task: all its pairs are used; `task.take` or `ww.task(name, n=64)` for fewer.
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `ww.task` takes. All its pairs are used; `task.take` or
+            `ww.task(name, n=64)` for fewer.
         method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
             `atp_star` or `random`.
         data: tokens of the corpus the model was trained on, for the means; None as in `prune`.
@@ -83,7 +85,10 @@ def attribute(
 
     Source: Gao et al. 2025, Fig. 31; Kramar et al. 2024 (AtP*).
     """
+    from wirework.model import load
+
     check_method(method)
+    model, task = load(model), load_task(task)
     rows = rows_of(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
     batches = PruneConfig().mean_batches if mean_batches is None else mean_batches
     ablation = Ablation.of(model.transformer, means_for(model, data, batches))

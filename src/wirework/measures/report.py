@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.acdc import acdc_sweep, sweep_row
@@ -44,7 +45,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def measure(
-    model: "Model",
+    model: "Model | str | Path",
     which: Sequence[Instrument] | None = None,
     config: MeasureConfig | None = None,
     *,
@@ -54,7 +55,7 @@ def measure(
     """Measure a model.
 
     Args:
-        model: with a tokeniser, for `acdc` and `explain`.
+        model: with a tokeniser, for `acdc` and `explain`; a path is loaded.
         which: instruments; None: those of `config`.
         config: their settings; None for the defaults.
         data: text that its tokeniser prepared; None: that of the run which the model lies in.
@@ -69,12 +70,14 @@ def measure(
 
     Source: Ferrao et al. 2025 (the table of ablations).
     """
+    from wirework.model import load
+
     config = config or MeasureConfig()
     if which is not None:
         config = MeasureConfig.of({**config.model_dump(), "which": tuple(which)})
     if "acdc" in config.which:
         load_task(config.task)  # one that does not exist is a mistake, one that does not fit is not
-    subject = _Subject(model, config, data, progress)
+    subject = _Subject(load(model), config, data, progress)
     report: Report = {}
     for name in config.which:
         try:

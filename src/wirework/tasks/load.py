@@ -22,7 +22,7 @@ _MOST_STALE = 1000
 
 
 def load_task(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Task,
     model: "Model | None" = None,
     *,
     seed: int = 0,
@@ -33,7 +33,7 @@ def load_task(
     Args:
         name_or_path: a name of `KNOWN`; a function `(random.Random) -> Pair` of a module or file
             (`mymodule:make_pair`, `my_tasks.py:make_pair`), which runs; or a file with a pair a
-            line, `{"prompts": [text, text], "answers": [text, text]}`.
+            line, `{"prompts": [text, text], "answers": [text, text]}`. A task stays as it is.
         model: given, the task is checked to fit it; the pairs are the same with or without.
         seed: of the pairs that a function makes; a file is taken as it is.
         n: how many pairs; None for 1024 of a built-in task, as many as there are up to that of a
@@ -45,7 +45,7 @@ def load_task(
     """
     if n is not None and n < 1:
         raise InputError(f"a task needs at least one pair, {n} were asked for")
-    task = _load(name_or_path, seed, n)
+    task = name_or_path if isinstance(name_or_path, Task) else _load(name_or_path, seed, n)
     if model is not None:
         task.fitted(tokenizer_of(model), model.config.n_ctx)
     return task

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from wirework.config import ExplainConfig, MeasureConfig, SaeConfig
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, Settings, going_on, prepared
-from wirework.verbs.printing import show, show_rows
+from wirework.verbs.printing import cell, print_table, show, show_rows
 
 
 def sae(
@@ -91,15 +91,15 @@ def measure(
     corpus: str | None = None,
     json: Json = False,
 ) -> None:
-    """Measure models and print their numbers, a row for each.
+    """Measure models and print their numbers, a column for each.
 
     Args:
         models: Model or run folders.
         out: Folder for measures.json, measures.csv and measures.png.
         corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
     """
+    from wirework.measures import COLUMNS, reasons
     from wirework.measures import measure as measure_one
-    from wirework.measures import reasons
     from wirework.measures.files import check_report_place, write_reports
     from wirework.model import load
     from wirework.view import write_measures_figure
@@ -126,5 +126,11 @@ def measure(
     if json:
         show("measure", reports, json)
     else:
-        rows = [{"model": name, **report["headline"]} for name, report in reports.items()]
-        show_rows("measures", rows, json)
+        rows = [
+            [
+                measured.replace("_", " "),
+                *(cell(one["headline"][measured]) for one in reports.values()),
+            ]
+            for measured in COLUMNS
+        ]
+        print_table("measures", ["", *reports], rows)

@@ -4,6 +4,9 @@ import json
 import sys
 from typing import Any
 
+_WIDTH = 120
+"""Of tables that go to a file or another program, if it is enough."""
+
 
 def show(title: str, values: dict[str, Any], as_json: bool) -> None:
     """Print a result on standard output: a two-column table, or one line of JSON."""
@@ -39,17 +42,67 @@ def show_all(title: str, values: dict[str, Any], as_json: bool, **tables: str) -
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print cells on standard output, under a title."""
+    """Print cells on standard output, under a title.
+
+    Where the columns do not fit a line with all words whole, they become several tables, each with
+    the first column.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(text) for text in row))  # Text: a token may look like markup
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    shown = [[column.replace("_", " ") for column in columns], *rows]
+    every = [*zip(*shown, strict=True)]
+    whole = [max(map(cell_len, column)) for column in every]
+    words = [
+        max((cell_len(word) for text in column for word in text.split()), default=1)
+        for column in every
+    ]
+    for number, part in enumerate(_parts(words, console.width)):
+        table = Table(
+            title=None if number else title, title_justify="left", show_header=any(columns)
+        )
+        room = _widths([whole[i] for i in part], [words[i] for i in part], console.width)
+        for i, width in zip(part, room, strict=True):
+            table.add_column(shown[0][i], overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*(Text(row[i]) for i in part))  # Text: a token may look like markup
+        console.print(table)
+
+
+def _parts(words: list[int], room: int) -> list[list[int]]:
+    """Return which columns to show side by side, of columns that are that wide at least."""
+    parts = [[0]]
+    for i in range(1, len(words)):
+        if len(parts[-1]) > 1 and _lined([words[j] for j in (*parts[-1], i)]) > room:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts
+
+
+def _lined(widths: list[int]) -> int:
+    """Return the width of columns with lines and spaces between them."""
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _widths(whole: list[int], words: list[int], room: int) -> list[int]:
+    """Return widths of columns that fit a line.
+
+    Args:
+        whole: widths at which nothing is broken; the widest give way first.
+        words: widths at which no word is broken; only where that is not enough do these give way.
+        room: of a line.
+    """
+    found = list(whole)
+    for least in (words, [1] * len(words)):
+        while _lined(found) > room:
+            wide = [i for i, width in enumerate(found) if width > least[i]]
+            if not wide:
+                break
+            found[max(wide, key=found.__getitem__)] -= 1
+    return found
 
 
 def cell(value: Any) -> str:

@@ -92,7 +92,7 @@ def self_ablation(
         result = run_study(settings, out, jobs=jobs)
     if not json:
         result["rows"] = [
-            {"ablation": row["level"] or "none", "k": row["k"]}
+            {"model": "plain" if row["level"] is None else f"{row['level']}, k {row['k']}"}
             | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
             for row in result["rows"]
         ]

@@ -15,7 +15,7 @@ from wirework.circuits.acdc.state import Edge, State
 from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
 from wirework.errors import InputError
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -24,8 +24,8 @@ Order = Iterable[PathEdge | tuple[str, str]]
 
 
 def acdc(
-    model: "Model",
-    task: Task,
+    model: "Model | str | Path",
+    task: Task | str | Path,
     tau: float = 0.01,
     order: Order | None = None,
     *,
@@ -42,9 +42,9 @@ def acdc(
     metric grows by less than tau. The same model, task and order give the same circuit.
 
     Args:
-        model: with a tokeniser.
-        task: its pairs have prompts of equal length; those that a function made and that have not
-            are left out.
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `ww.task` takes. Its pairs have prompts of equal length; those that a
+            function made and that have not are left out.
         tau: least growth of the metric for which an edge is kept.
         order: all path edges, as (source, target) names, in the order in which to test them; None
             for the default, from the last to the first (docs/acdc.md). The result depends on it.
@@ -68,8 +68,8 @@ def acdc(
 
 
 def acdc_sweep(
-    model: "Model",
-    task: Task,
+    model: "Model | str | Path",
+    task: Task | str | Path,
     config: AcdcConfig | None = None,
     order: Order | None = None,
     *,
@@ -85,10 +85,12 @@ def acdc_sweep(
     Returns:
         A circuit for each tau, in their order.
     """
-    config = config or AcdcConfig()
+    from wirework.model import load
+
+    config, task = config or AcdcConfig(), load_task(task)
     if order is None and config.order is not None:
         order = read_order(config.order)
-    setting = Setting.of(model, task, config)
+    setting = Setting.of(load(model), task, config)
     graph = setting.patched.graph
     edges = graph.edges if order is None else graph.ordered(order)
     with Progress(console=Console(stderr=True), disable=not progress) as shown:

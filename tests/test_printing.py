@@ -1,0 +1,41 @@
+"""Tables on standard output: nothing is cut off, and no word is broken that there is room for."""
+
+import pytest
+
+from wirework.verbs.printing import print_table, show_rows
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """The cells of each line that has some."""
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 120
+    rows = [line.replace("┃", "│").strip("│").split("│") for line in printed if line[0] in "│┃"]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_columns_that_do_not_fit_a_line_become_several_tables(capsys):
+    names = [f"heading{i}_of_thirty" for i in range(30)]
+    print_table("wide", ["model", *names], [["plain", *(str(i) for i in range(30))]])
+    found = lines(capsys)
+    words = [word for line in found for cell in line for word in cell.split()]
+    assert [word for word in words if word.startswith("h")] == [f"heading{i}" for i in range(30)]
+    tables = [line for line in found if line[0] == "plain"]
+    assert len(tables) > 1
+    assert [cell for line in tables for cell in line[1:]] == [str(i) for i in range(30)]
+
+
+def test_long_cells_give_way_before_words_break(capsys):
+    text = "several words that are too much for a line " * 5
+    print_table("long", ["name", "text", "score"], [["an_unbroken_name", text, "0.123456"]])
+    found = lines(capsys)
+    assert [line[0] for line in found if line[0]] == ["name", "an_unbroken_name"]
+    assert [line[2] for line in found if line[2]] == ["score", "0.123456"]
+    assert " ".join(line[1] for line in found[1:]).split() == text.split()
+
+
+def test_a_word_longer_than_a_line_is_broken_and_whole(capsys):
+    path = "/".join(["folder"] * 30)
+    show_rows("paths", [{"model": path, "loss": 1.5}], as_json=False)
+    found = lines(capsys)
+    assert "".join(line[0] for line in found[1:]) == path
+    assert "1.5" in [line[1] for line in found]
