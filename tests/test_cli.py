@@ -107,9 +107,15 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     refuses("sae", tmp_path, "--out", tmp_path / "sae", "--expansion", "0", says="expansion")
     refuses("attack", tmp_path, "--out", "/proc/a", says="cannot write /proc/a")
     page = tmp_path / "page.html"
-    refuses("export", tmp_path, "-o", page, says=str(tmp_path))
-    refuses("export", tmp_path, "-o", page, "--png", page, says="must end in .png")
-    refuses("export", tmp_path, "-o", page, "--png", "/proc/x.png", says="cannot write /proc/x.png")
+    refuses(
+        "export", tmp_path, "-o", page, says=f"neither circuit nor explained neurons at {tmp_path}"
+    )
+    circuit = tmp_path / "circuit"
+    circuit.mkdir()
+    (circuit / "circuit.json").write_text("{}")
+    refuses("export", circuit, "-o", page, "--png", page, says="must end in .png")
+    refuses("export", circuit, "-o", "x.png", "--png", "./x.png", says="are the same file")
+    refuses("export", circuit, "-o", page, "--png", "/proc/x.png", says="cannot write /proc/x.png")
     assert not page.exists()
     refuses("convert", "openai", tmp_path, tmp_path / "out", says="beeg_config.json")
     refuses("convert", "self-ablating", tmp_path, tmp_path / "out", says="expected one .pt file")

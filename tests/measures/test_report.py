@@ -32,7 +32,7 @@ def gated(tokenizer) -> Model:
     return Model(Transformer(config, seed=1), tokenizer, gates=gates)
 
 
-def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text) -> None:
+def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_path) -> None:
     report = measure(gated(tokenizer), config=QUICK, data=text, progress=False)
     assert list(report) == ["headline", *QUICK.which]
     assert not [name for name, values in report.items() if "reason" in values]
@@ -40,7 +40,9 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text) -> No
     assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
     assert report["headline"].keys() == COLUMNS.keys()
     json.dumps(report, allow_nan=False)
-    two = measure(gated(tokenizer), ["language", "sparsity"], QUICK, data=text)
+    two = measure(
+        gated(tokenizer).save(tmp_path / "model"), ["language", "sparsity"], QUICK, data=text
+    )
     assert list(two) == ["headline", "language", "sparsity"]
     assert two["headline"]["path_edges"] is None
 

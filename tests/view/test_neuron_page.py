@@ -78,6 +78,28 @@ def test_plain_keeps_what_can_be_read() -> None:
     assert plain('" a"\n\u202e') == '" a"\\x0a\\u202e'
 
 
+def test_neurons_without_a_file_are_told_of(tmp_path: Path) -> None:
+    made, page = make_neurons(tmp_path / "n"), tmp_path / "n.html"
+    assert "The run has not ended" in write_neuron_page(made, page).read_text()
+    summary: dict[str, Any] = {"format": "wirework-explain", "stopped": None, "failures": []}
+    (made / "explain.json").write_text(json.dumps(summary | {"left": 0}))
+    whole = write_neuron_page(made, page).read_text()
+    assert "The run has not ended" not in whole
+    assert "Failed" not in whole
+    failure = {"neuron": "0.mlp.post_act.3", "reason": f"no use: {ATTACK}"}
+    summary |= {"stopped": f"over quota {ATTACK}", "left": 1200, "failures": [failure]}
+    (made / "explain.json").write_text(json.dumps(summary))
+    html = write_neuron_page(made, page).read_text()
+    assert "Stopped early: over quota &lt;/style&gt;" in html
+    assert "1,200 left" in html
+    assert "<summary>Failed: 1</summary>" in html
+    assert "<li><code>0.mlp.post_act.3</code> no use: &lt;/style&gt;" in html
+    assert "<script" not in html
+    (made / "explain.json").write_text(json.dumps(summary | {"failures": [{"neuron": 3}]}))
+    with pytest.raises(InputError, match=r"explain.json: failures.0.neuron: .*string"):
+        write_neuron_page(made, page)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -74,8 +74,9 @@ class ExplainConfig(Config):
     """These neurons, each SITE.INDEX (`0.mlp.post_act.17`), instead of drawn ones."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the neurons and of random excerpts."""
-    excerpt_tokens: Annotated[int, Field(ge=2)] = 64
-    """Length of an excerpt, which is all that the neuron and its explainer see."""
+    excerpt_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Length of an excerpt, which is all that the neuron and its explainer see; None: 64, or the
+    model's context if that is shorter."""
     explain_excerpts: Count = 4096
     """Excerpts of training text that are read for those to explain from."""
     score_excerpts: Count = 2048

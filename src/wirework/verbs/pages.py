@@ -40,6 +40,10 @@ def export(
     from wirework.files import check_place
     from wirework.view import load_page_data, write_figure, write_neuron_page, write_page
 
+    if not (circuit / "circuit.json").is_file() and not (circuit / "neurons").is_dir():
+        raise InputError(
+            f"neither circuit nor explained neurons at {circuit}: expected circuit.json or neurons/"
+        )
     if (circuit / "neurons").is_dir():
         if png is not None:
             raise InputError(f"--png draws circuits: {circuit} holds explained neurons")
@@ -48,6 +52,8 @@ def export(
     if png is not None:
         if png.suffix.lower() != ".png":
             raise InputError(f"--png {png}: the picture's name must end in .png")
+        if png.resolve() == out.resolve():
+            raise InputError(f"--out and --png are the same file, {png}")
         check_place(png)
     print(write_page(circuit, out))
     if png is not None:

@@ -1,13 +1,15 @@
-"""Read the neurons that `wirework explain` wrote, and check them (docs/explain.md, Files)."""
+"""Read what `wirework explain` wrote, and check it (docs/explain.md, Files)."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import ValidationError, model_validator
 
 from wirework.circuit_format import Part
 from wirework.errors import InputError
 from wirework.files import read_json
+
+_Kind = TypeVar("_Kind", bound=Part)
 
 
 class Excerpt(Part):
@@ -72,6 +74,33 @@ class NeuronFile(Part):
         return None if self.scores is None else self.scores.correlation.top_and_random
 
 
+class Failure(Part):
+    """A neuron that was tried and has no explanation."""
+
+    neuron: str
+    reason: str
+
+
+class Rest(Part):
+    """What `explain.json` says of the neurons that have no file."""
+
+    stopped: str | None = None
+    """Why it ended early."""
+    left: int = 0
+    """Neurons that it did not come to."""
+    failures: tuple[Failure, ...] = ()
+
+
+def read_rest(folder: Path) -> Rest | None:
+    """Read what became of neurons without a file; None where the run was killed.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / "explain.json"
+    return _read(path, Rest) if path.is_file() else None
+
+
 def read_neurons(folder: Path) -> list[NeuronFile]:
     """Read all neurons of a folder, the best explained first.
 
@@ -81,13 +110,13 @@ def read_neurons(folder: Path) -> list[NeuronFile]:
     paths = sorted((folder / "neurons").glob("*.json"))
     if not paths:
         raise InputError(f"no neurons at {folder}: expected a folder that `wirework explain` wrote")
-    found = [_read(path) for path in paths]
+    found = [_read(path, NeuronFile) for path in paths]
     return sorted(found, key=lambda one: 2.0 if one.score is None else -one.score)
 
 
-def _read(path: Path) -> NeuronFile:
+def _read(path: Path, kind: type[_Kind]) -> _Kind:
     try:
-        return NeuronFile.model_validate(read_json(path))
+        return kind.model_validate(read_json(path))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wirework.files import write_text
-from wirework.view.neuron_file import Excerpt, NeuronFile, read_neurons
+from wirework.view.neuron_file import Excerpt, NeuronFile, Rest, read_neurons, read_rest
 from wirework.view.page import asset, hash_of
 from wirework.view.text import number, plain, shown
 
@@ -29,12 +29,17 @@ def write_neuron_page(explained_dir: Path, out: Path) -> Path:
     Raises:
         InputError: the folder has no neurons that we can read, or `out` cannot be written.
     """
-    write_text(out, render_neurons(read_neurons(explained_dir)))
+    write_text(out, render_neurons(read_neurons(explained_dir), read_rest(explained_dir)))
     return out
 
 
-def render_neurons(neurons: Sequence[NeuronFile]) -> str:
-    """Return the page as HTML, the neurons in the order in which they come."""
+def render_neurons(neurons: Sequence[NeuronFile], rest: Rest | None) -> str:
+    """Return the page as HTML, the neurons in the order in which they come.
+
+    Args:
+        neurons: those that have a file.
+        rest: what became of the others; None if that is not known.
+    """
     live = [neuron for neuron in neurons if not neuron.dead]
     scores = [neuron.score for neuron in live if neuron.score is not None]
     mean = sum(scores) / len(scores) if scores else None
@@ -57,7 +62,7 @@ def render_neurons(neurons: Sequence[NeuronFile]) -> str:
 neuron does in held-out text. {len(neurons) - len(live):,} more are dead. Best first; click one for
 its excerpts. <span class="token a7">Blue</span>: the neuron's activation;
 <span class="token s9">orange line</span>: the prediction. Hover for values.</p>
-{rows}
+{_others(rest)}{rows}
 </body>
 </html>
 """
@@ -94,6 +99,21 @@ def _neuron(neuron: NeuronFile) -> str:
 <p class="soft">{_facts(neuron)}</p>
 {excerpts}
 </details>"""
+
+
+def _others(rest: Rest | None) -> str:
+    """Return what to say of neurons without a file; nothing if all have one."""
+    if rest is None:
+        return "<p>The run has not ended: these are the neurons that it has come to.</p>\n"
+    said = ""
+    if rest.stopped is not None:
+        said = f"<p>Stopped early: {html.escape(plain(rest.stopped))}. {rest.left:,} left.</p>\n"
+    if rest.failures:
+        told = ([html.escape(plain(text)) for text in (f.neuron, f.reason)] for f in rest.failures)
+        lines = "\n".join(f"<li><code>{name}</code> {reason}</li>" for name, reason in told)
+        said += f"<details>\n<summary>Failed: {len(rest.failures):,}</summary>\n"
+        said += f"<ul>\n{lines}\n</ul>\n</details>\n"
+    return said
 
 
 def _facts(neuron: NeuronFile) -> str:

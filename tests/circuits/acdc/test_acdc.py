@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,19 @@ def test_the_same_call_gives_the_same_circuit(
     assert again.document == found.document
     other = ww.acdc(random_model, task, 0.01, pairs=5, seed=1, progress=False)
     assert other.document.examples.prompts != found.document.examples.prompts
+
+
+def test_paths_stand_for_a_model_and_a_task(
+    found: ww.Circuit, random_model: Model, task: Task, tmp_path: Path
+) -> None:
+    folder, pairs = random_model.save(tmp_path / "model"), tmp_path / "mine.jsonl"
+    pairs.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in task.pairs))
+    other = ww.acdc(str(folder), str(pairs), 0.01, pairs=5, progress=False)
+    assert other.path_edges == found.path_edges
+    assert ww.load(random_model) is random_model
+    assert ww.task(task, random_model) is task
+    with pytest.raises(ww.InputError, match="no model at"):
+        ww.acdc(tmp_path / "none", task)
 
 
 def test_a_sweep_finds_what_each_tau_finds_alone(

@@ -148,6 +148,15 @@ def test_a_folder_of_something_else_is_refused(
         explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
 
 
+def test_excerpts_are_no_longer_than_the_context(
+    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"excerpt_tokens": None})
+    explain_neurons(model, config, text=text, out=tmp_path / "out", progress=False)
+    held = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert held["settings"]["excerpt_tokens"] == model.config.n_ctx == 32
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -240,9 +240,11 @@ def test_a_server_that_is_not_there_is_one_line(explain, asking: ExplainConfig) 
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(
-        InputError, match=r"cannot be reached: .*refused: 0 neurons are done, 1 not"
+        InputError,
+        match=r"cannot be reached: .*refused: 0 neurons are explained, 0 dead, 0 failed, 1 left",
     ):
         explain(changed(asking, base_url=address, retries=0))
+    assert explain(changed(asking, (0,))).failed == ()  # the folder takes the right address
 
 
 def test_a_server_that_dies_keeps_what_is_done(
@@ -250,7 +252,9 @@ def test_a_server_that_dies_keeps_what_is_done(
 ) -> None:
     server.behaviour = lambda number, _: refusal(401, "gone") if number > PER_NEURON + 4 else None
     config = changed(asking, (0, 1), concurrency=1)
-    with pytest.raises(InputError, match=r"gone: 1 neurons are done, 1 not, kept in .*/out"):
+    with pytest.raises(
+        InputError, match=r"gone: 1 neurons are explained, .* 1 left, kept in .*/out"
+    ):
         explain(config)
     assert [path.name for path in (tmp_path / "out" / "neurons").iterdir()] == [f"{SITE}.0.json"]
     asked = server.n_requests
@@ -260,7 +264,7 @@ def test_a_server_that_dies_keeps_what_is_done(
 
 
 def test_requests_are_bounded(explain, asking: ExplainConfig, server: LanguageServer) -> None:
-    with pytest.raises(InputError, match="max_requests: 5 have been made: 0 neurons are done"):
+    with pytest.raises(InputError, match="max_requests: 5 have been made: 0 neurons are explained"):
         explain(changed(asking, max_requests=5))
     assert server.n_requests == 5
     explain(changed(asking, max_requests=8))

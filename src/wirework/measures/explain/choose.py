@@ -1,4 +1,4 @@
-"""Which neurons to explain: those named, or a seeded sample of sites."""
+"""Which neurons to explain, those named or a seeded sample of sites, and in how long excerpts."""
 
 import random
 
@@ -7,6 +7,9 @@ from wirework.errors import InputError, nearest
 from wirework.measures.explain.record import Neuron
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
+
+_EXCERPT = 64
+"""Tokens of an excerpt, in a context that is long enough (Bills et al. 2023)."""
 
 
 def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neuron]:
@@ -26,6 +29,22 @@ def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neur
         chosen = set(random.Random(config.seed).sample(every, count))
     order = list(transformer.sites)
     return sorted(chosen, key=lambda neuron: (order.index(neuron.site), neuron.index))
+
+
+def excerpt_length(n_ctx: int, config: ExplainConfig) -> int:
+    """Return how many tokens an excerpt has, for a model with a context of `n_ctx`.
+
+    Raises:
+        InputError: the settings ask for more.
+    """
+    if config.excerpt_tokens is None:
+        return min(_EXCERPT, n_ctx)
+    if config.excerpt_tokens > n_ctx:
+        raise InputError(
+            f"excerpt_tokens {config.excerpt_tokens} is more than the model's context of "
+            f"{n_ctx} tokens: lower it"
+        )
+    return config.excerpt_tokens
 
 
 def _named(transformer: Transformer, name: str) -> Neuron:

@@ -26,10 +26,11 @@ def neuron_path(out: Path, neuron: Neuron) -> Path:
 
 
 def claim(out: Path, about: dict[str, Any]) -> None:
-    """Say in a folder what it is made with; one that was made with something else is refused.
+    """Say in a folder what it is made with.
 
     Raises:
-        InputError: it was, or it cannot be written to.
+        InputError: it holds neurons that were made with something else, or what is not ours, or it
+            cannot be written to.
     """
     path = out / SETTINGS
     if not path.is_file():
@@ -38,9 +39,11 @@ def claim(out: Path, about: dict[str, Any]) -> None:
         write_record(path, about)
         return
     held = read_record(path)
-    for name in ("model", "text", "settings"):
-        if held.get(name) != about[name]:
-            raise InputError(f"{out} was made with {_difference(name, held, about)}")
+    names = [name for name in ("model", "text", "settings") if held.get(name) != about[name]]
+    if names and any((out / "neurons").glob("*.json")):
+        raise InputError(f"{out} was made with {_difference(names[0], held, about)}")
+    if names:
+        write_record(path, about)
 
 
 def _difference(name: str, held: dict[str, Any], about: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.config import ExplainConfig
 from wirework.errors import InputError
-from wirework.measures.explain.choose import choose_neurons
+from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.collect import Heard, distinct_starts, stream
 from wirework.measures.explain.explainers import (
     Explainer,
@@ -46,14 +46,15 @@ class Job:
         cls, model: "Model", config: ExplainConfig, text: "Prepared | None", out: Path | None
     ) -> "Job":
         """Check that settings, model and text fit, and choose the neurons."""
-        n_ctx = model.config.n_ctx
-        if config.excerpt_tokens > n_ctx:
-            raise InputError(
-                f"excerpt_tokens {config.excerpt_tokens} is more than the model's context of "
-                f"{n_ctx} tokens: lower it"
-            )
         neurons = tuple(choose_neurons(model.transformer, config))
+        length = excerpt_length(model.config.n_ctx, config)
+        config = config.model_copy(update={"excerpt_tokens": length})
         return cls(model, config, neurons, text_of(model, text), out)
+
+    @property
+    def excerpt_tokens(self) -> int:
+        """Length of an excerpt."""
+        return excerpt_length(self.model.config.n_ctx, self.config)
 
     def explainer(self) -> Explainer:
         """Return the explainer that the settings ask for."""
@@ -83,7 +84,7 @@ def collect(job: Job, heard: Heard) -> list[Record]:
     """
     config = job.config
     seen: set[tuple[int, ...]] = set()
-    length = config.excerpt_tokens
+    length = job.excerpt_tokens
     parts = [(job.text.train, config.explain_excerpts), (job.text.val, config.score_excerpts)]
     starts = [distinct_starts(tokens, length, count, seen) for tokens, count in parts]
     if not all(starts):

@@ -147,16 +147,18 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
             task = bar.add_task("neurons", total=len(live))
             stopped = _each(job, explainer, live, kept, failed, partial(bar.advance, task))
     found = Explanations(tuple(kept[n] for n in job.neurons if n in kept), tuple(failed))
+    left = len(job.neurons) - len(found.neurons) - len(failed)
     if job.out is not None:
         about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
         write_json(
             job.out / files.SUMMARY,
-            about | found.summary() | {"stopped": stopped, "failures": failed},
+            about | found.summary() | {"stopped": stopped, "left": left, "failures": failed},
         )
     if stopped is not None:
-        left = len(job.neurons) - len(found.neurons)
         kept_in = "" if job.out is None else f", kept in {job.out}; the same command goes on"
-        raise ServerError(f"{stopped}: {len(found.neurons)} neurons are done, {left} not{kept_in}")
+        explained, dead = (found.summary()[name] for name in ("explained", "dead"))
+        told = f"{explained} neurons are explained, {dead} dead, {len(failed)} failed, {left} left"
+        raise ServerError(f"{stopped}: {told}{kept_in}")
     if failed and found.summary()["explained"] == 0:
         raise InputError(f"none of {len(failed)} neurons was explained: {failed[0]['reason']}")
     return found
