@@ -94,15 +94,17 @@ MENU = {
     "study frontier": (
         "Train a grid of sparse and dense models, prune them for all tasks and draw circuit size "
         "against capability (Gao et al. 2025, Figs. 2, 3, 10, 33)."
-        "\n\nSettings are those of `recipes/frontier.yaml` unless --config is given. Run it again "
-        "after a stop: it goes on; once all is done, it only draws.",
+        "\n\nSettings are those of `recipes/frontier.yaml`, which win over the defaults below, "
+        "unless --config is given. Run it again after a stop: it goes on; once all is done, it "
+        "only draws.",
         "--out studies/frontier",
     ),
     "study self-ablation": (
         "Train a plain model and self-ablating ones, measure all and print the table of Ferrao et "
         "al. 2025."
-        "\n\nSettings are those of `recipes/self_ablation.yaml` unless --config is given. Run it "
-        "again after a stop: it goes on; once all is done, it only draws.",
+        "\n\nSettings are those of `recipes/self_ablation.yaml`, which win over the defaults "
+        "below, unless --config is given. Run it again after a stop: it goes on; once all is done, "
+        "it only draws.",
         "--out studies/self_ablation --jobs 2",
     ),
     "tasks": (

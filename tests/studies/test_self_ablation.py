@@ -111,6 +111,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
         ({"measure": {"task": "ioo"}}, "ioo"),
         ({"measure": {"sae": {"site": "7.mlp.resid_delta"}}}, "no site '7.mlp.resid_delta'"),
         ({"measure": {"explain": {"only": ["0.mlp.post_act.512"]}}}, "0 .. 127, got 512"),
+        ({"measure": {"explain": {"excerpt_tokens": 65}}}, "more than the model's context of 64"),
     ):
         with pytest.raises(InputError, match=says):
             self_ablation(tiny(cache, **changes), tmp_path / "s", progress=False)
@@ -127,6 +128,29 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
     for changes in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
         with pytest.raises(InputError):
             tiny(cache, **changes)
+    train = tiny(cache).train.model_dump()
+    with pytest.raises(InputError, match=r"train.gating.k_neurons is each model's own: give level"):
+        tiny(cache, train={**train, "gating": {"k_neurons": 3}})
+    assert tiny(cache, train={**train, "gating": {"ablated_coef": 0.1}}).train.gating is not None
+
+
+def test_other_settings_do_not_take_a_study_s_place(
+    done: tuple[Path, dict[str, Any]], cache: Path
+) -> None:
+    out, _ = done
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "lock"}
+    measure = tiny(cache).measure.model_dump()
+    train = tiny(cache).train.model_dump()
+    for changes, says in (
+        ({"ks": [3]}, r"has models of ks \[2\], which are not asked for now"),
+        ({"seeds": [1]}, r"has models of seeds \[0\]"),
+        ({"measure": {**measure, "n_tokens": 600}}, r"settings, measure.n_tokens: 512 -> 600: ch"),
+        ({"train": {**train, "steps": 7}}, r"other settings, train.steps: 6 -> 7: choose another"),
+        ({"train": {**train, "gating": {"epsilon": 1e-9}}}, r"train.gating: None -> set"),
+    ):
+        with pytest.raises(InputError, match=says):
+            self_ablation(tiny(cache, **changes), out, progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_the_recipe_of_stories_is_the_study_s_plain_model() -> None:
@@ -173,6 +197,8 @@ def test_the_table_is_worked_by_hand() -> None:
     assert (price["in_direction"], price["beyond_two_standard_errors"]) == (1, 0)
     assert price["verdict"] == "held in part"
     assert claims([plain, local])[0]["verdict"] == "held"
+    single = rows_of([cell(None, None, path_edges=9), cell("local", 4, path_edges=8)])
+    assert claims(single)[0]["verdict"] == "cannot tell: one seed"
     worse = rows_of(
         [*cells[:2], cell("local", 4, path_edges=120), cell("local", 4, path_edges=121)]
     )

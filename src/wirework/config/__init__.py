@@ -5,6 +5,7 @@ named). A checkpoint stores its whole config and is rebuilt from that, never fro
 """
 
 from wirework.config.base import Config, Count, Fraction, first_problem, problem, read_yaml
+from wirework.config.changes import Change, changes
 from wirework.config.circuits import AcdcConfig, PathAblation, PathMetric, PruneConfig, Score
 from wirework.config.data import DataConfig
 from wirework.config.explain import ExplainConfig, PatternConfig, ServerConfig
@@ -21,6 +22,7 @@ from wirework.config.training import (
 __all__ = [
     "NODE_KINDS",
     "AcdcConfig",
+    "Change",
     "Config",
     "Count",
     "DataConfig",
@@ -43,6 +45,7 @@ __all__ = [
     "SiteKind",
     "TrainConfig",
     "WeightSparsityConfig",
+    "changes",
     "first_problem",
     "problem",
     "read_yaml",

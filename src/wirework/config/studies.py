@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from wirework.config.base import Config, Count, Fraction
 from wirework.config.circuits import PruneConfig
 from wirework.config.measures import MeasureConfig
-from wirework.config.training import TrainConfig
+from wirework.config.training import GatingConfig, TrainConfig
+
+_OF_A_MODEL = ("level", "k_attention", "k_neurons")
+"""Settings of the gates in which the models of a study of self-ablation differ."""
 
 
 class FrontierConfig(Config):
@@ -54,8 +57,8 @@ class SelfAblationConfig(Config):
     """
 
     train: TrainConfig = TrainConfig()
-    """What all models have in common; the study sets name, place, seed and gates. Coefficients and
-    temperatures come from its `gating`, if it has one."""
+    """What all models have in common; the study sets name, place, seed, level and k. Coefficients
+    and temperatures come from its `gating`, if it has one."""
     measure: MeasureConfig = MeasureConfig()
     """The instruments; each model's own seed is theirs too."""
     levels: tuple[Literal["local", "global", "both"], ...] = ("local", "global")
@@ -71,4 +74,8 @@ class SelfAblationConfig(Config):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must name at least one value and each once: {values}")
+        for name in _OF_A_MODEL:
+            default = GatingConfig.model_fields[name].default
+            if self.train.gating is not None and getattr(self.train.gating, name) != default:
+                raise ValueError(f"train.gating.{name} is each model's own: give levels and ks")
         return self

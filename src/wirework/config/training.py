@@ -62,6 +62,14 @@ class GatingConfig(Config):
     """Of the mean squared difference between the streams, each token of unit length; with 0 it is
     not computed and 0."""
 
+    @model_validator(mode="after")
+    def _teaches(self) -> Self:
+        if self.base_coef == self.ablated_coef == 0:
+            raise ValueError(
+                "base_coef and ablated_coef are 0: nothing would be learned of the text"
+            )
+        return self
+
     def check_fits(self, model: ModelConfig) -> None:
         """Make sure that there are more units than winners.
 

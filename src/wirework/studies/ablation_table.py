@@ -56,7 +56,7 @@ CLAIMS = (
     Claim("sae_l0", -1, "fewer SAE features on, by up to 44%"),
     Claim("explanation_score", 1, "neurons easier to explain"),
     Claim("perplexity", 1, "at the price of perplexity, up to about 20%"),
-    Claim("mean_abs_weight_embedded", 1, "with larger weights: no sparser"),
+    Claim("mean_abs_weight_embedded", 1, "with larger weights, embeddings among them: no sparser"),
 )
 
 
@@ -85,7 +85,8 @@ def claims(rows: Sequence[Row]) -> list[Row]:
 
     Returns:
         `claim`, `verdict` (`held`: in every setting, and in most of them beyond two standard
-        errors; `did not hold`: in less than half of the settings; else `held in part`), in how many
+        errors; `did not hold`: in less than half of the settings; `cannot tell` of one seed; else
+        `held in part`), in how many
         settings of how many the difference has the claimed sign, in how many of these it is beyond
         two standard errors, and the largest change in that direction as a share of the plain value.
     """
@@ -152,7 +153,9 @@ def _judged(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
         for gain, other in zip(gains, others, strict=True)
         if (spread := _spread(base, other)) is not None
     )
-    if len(towards) == len(gains) and 2 * beyond > len(gains):
+    if all(_spread(base, other) is None for other in others):
+        verdict = "cannot tell: one seed"
+    elif len(towards) == len(gains) and 2 * beyond > len(gains):
         verdict = "held"
     elif 2 * len(towards) < len(gains):
         verdict = "did not hold"

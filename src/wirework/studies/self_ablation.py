@@ -13,12 +13,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig
+from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
 from wirework.data import prepare
 from wirework.errors import InputError
-from wirework.files import check_place, locked, read_record, write_bytes, write_json, write_record
+from wirework.files import (
+    check_place,
+    locked,
+    read_json,
+    read_record,
+    write_bytes,
+    write_json,
+    write_record,
+)
 from wirework.measures import default_site, headline, measure, reasons
-from wirework.measures.explain.choose import choose_neurons
+from wirework.measures.explain.choose import choose_neurons, excerpt_length
+from wirework.measures.explain.job import HARMLESS
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
@@ -83,12 +92,14 @@ def self_ablation(
         settings_of(variant, study, out)
     task = load_task(study.measure.task)
     _check_sites(study)
-    _check_out(out)
+    _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
         data = prepare(study.train.data, progress=progress)  # once, not in each process
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
-        cells = []
+        cells: list[dict[str, Any]] = []
+        if not (out / "results.json").is_file():  # what it is of is known from the start
+            _write(out, study, cells)
         for cell in side_by_side(partial(run_variant, study, out), every, jobs):
             cells.append(cell)
             results = _write(out, study, cells)
@@ -109,7 +120,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     """
     path = out / "cells" / f"{variant.name}.json"
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
-    wanted = {"train": portable(config), "measure": instruments.model_dump(mode="json")}
+    wanted = {"train": portable(config), "measure": _stated(instruments)}
     known = read_record(path) if path.is_file() else {}
     before = known["report"] if known.get("settings") == wanted else {}
     left = tuple(reasons(before)) or None
@@ -148,17 +159,42 @@ def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConf
 
 
 def _check_sites(study: SelfAblationConfig) -> None:
-    """Refuse sites and neurons that no model of the study has: all are of one shape."""
+    """Refuse what no model of the study has or can be shown: all are of one shape."""
     transformer = Transformer(study.train.model)
     look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
     choose_neurons(transformer, study.measure.explain)
+    excerpt_length(study.train.model.n_ctx, study.measure.explain)
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, study: SelfAblationConfig) -> None:
+    """Refuse a folder of something else, or of a study that this one does not go on with."""
     check_place(out / "results.json")
     held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
     if held and not held & {"results.json", "cells", "runs"}:
         raise InputError(f"{out} holds files but is no study: choose another --out")
+    if not (out / "results.json").is_file():
+        return
+    known, now = read_json(out / "results.json").get("config", {}), _described(study)
+    same = ("train", "measure")
+    if found := changes({n: known.get(n) for n in same}, {n: now[n] for n in same}):
+        told = "; ".join(map(str, found))
+        raise InputError(f"{out} was made with other settings, {told}: choose another --out")
+    for name in ("levels", "ks", "seeds"):
+        if gone := [value for value in known.get(name, []) if value not in now[name]]:
+            raise InputError(
+                f"{out} has models of {name} {gone}, which are not asked for now: name them too, "
+                "or choose another --out"
+            )
+
+
+def _described(study: SelfAblationConfig) -> dict[str, Any]:
+    """Return the settings that say what is found."""
+    whole = study.model_dump(mode="json")
+    return {**whole, "train": portable(study.train), "measure": _stated(study.measure)}
+
+
+def _stated(instruments: MeasureConfig) -> dict[str, Any]:
+    return instruments.model_dump(mode="json", exclude={"explain": HARMLESS})
 
 
 def _write(out: Path, study: SelfAblationConfig, cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -166,7 +202,7 @@ def _write(out: Path, study: SelfAblationConfig, cells: list[dict[str, Any]]) ->
     rows = rows_of(cells)
     results = {
         "study": "self-ablation",
-        "config": {**study.model_dump(mode="json"), "train": portable(study.train)},
+        "config": _described(study),
         "rows": rows,
         "claims": claims(rows),
         "cells": [_shown(cell) for cell in cells],

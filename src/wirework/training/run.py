@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework import files
-from wirework.config import TrainConfig
+from wirework.config import TrainConfig, changes
 from wirework.errors import InputError
 from wirework.model import Model, load
 from wirework.training.checkpoint import remove_leftovers
@@ -90,13 +90,11 @@ def as_begun(config: TrainConfig, old: TrainConfig, folder: Path) -> TrainConfig
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Return `name: old -> new` for each setting that differs and changes what is trained."""
-    before, after = (_flat(config.model_dump(mode="json")) for config in (old, new))
+    before, after = (config.model_dump(mode="json") for config in (old, new))
     return [
-        f"{name}: {before.get(name)} -> {after.get(name)}"
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
-        and name not in HARMLESS
-        and not (name in RESOLVED and after[name] == "auto")
+        str(change)
+        for change in changes(before, after)
+        if change.name not in HARMLESS and not (change.name in RESOLVED and change.after == "auto")
     ]
 
 
@@ -131,13 +129,3 @@ def _entries(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(p.name for p in folder.iterdir() if p.name != "lock" and p.name[0] != ".")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

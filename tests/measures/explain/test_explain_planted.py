@@ -130,7 +130,7 @@ def test_a_folder_of_something_else_is_refused(
 ) -> None:
     explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
     other = config.model_copy(update={"explain_top": 11})
-    with pytest.raises(InputError, match="made with explain_top 10, now it is 11"):
+    with pytest.raises(InputError, match="made with other settings, explain_top: 10 -> 11: give"):
         explain_neurons(model, other, text=text, out=tmp_path / "a", progress=False)
     with torch.no_grad():
         model.transformer.embed.weight[0, 0] += 1

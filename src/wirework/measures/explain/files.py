@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wirework.config import changes
 from wirework.errors import InputError
 from wirework.files import read_json, read_record, write_record
 from wirework.measures.explain.explainers import Detected, Explanation
@@ -50,19 +51,8 @@ def _difference(name: str, held: dict[str, Any], about: dict[str, Any]) -> str:
     """Say in what two descriptions differ, and what to do."""
     if name != "settings":
         return f"another {name}: give another --out"
-    before, now = _flat(held.get(name, {})), _flat(about[name])
-    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
-    return f"{key} {before.get(key)}, now it is {now.get(key)}: give another --out"
-
-
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = (
-            _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-        )
-        found |= inner
-    return found
+    found = "; ".join(map(str, changes(held.get(name, {}), about[name])))
+    return f"other settings, {found}: give another --out"
 
 
 def dead_document(record: Record) -> dict[str, Any]:

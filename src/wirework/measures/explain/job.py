@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from wirework.data import Prepared
     from wirework.model import Model
 
-_UNSTATED = {
+HARMLESS = {
     "server": {
         "concurrency", "timeout", "retries", "max_requests", "give_up_after", "price_in",
-        "price_out", "cache", "api_key_env",
+        "price_out", "cache", "api_key_env", "base_url",
     }
 }  # fmt: skip
-"""Settings that do not change what is found."""
+"""Settings that do not change what is found: a model is known by its name, wherever it is asked."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Job:
         return {
             "model": self.model.fingerprint,
             "text": [self.text.train.fingerprint, self.text.val.fingerprint],
-            "settings": self.config.model_dump(mode="json", exclude=_UNSTATED),
+            "settings": self.config.model_dump(mode="json", exclude=HARMLESS),
         }
 
 

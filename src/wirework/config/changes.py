@@ -1,0 +1,38 @@
+"""In what two descriptions of settings differ."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Change(NamedTuple):
+    """A setting that has another value, or a group of them that is only there before or after."""
+
+    name: str
+    """Dotted."""
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        """Say it in a word or two: `optimizer.lr: 0.003 -> 0.5`."""
+        return f"{self.name}: {_said(self.before)} -> {_said(self.after)}"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[Change]:
+    """Return all changes between nested settings, in their order; a name that is missing is None.
+
+    Args:
+        before, after: as `model_dump` gives them.
+        prefix: of the names.
+    """
+    found: list[Change] = []
+    for name in dict.fromkeys([*before, *after]):
+        one, other = before.get(name), after.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += changes(one, other, f"{prefix}{name}.")
+        elif one != other:
+            found.append(Change(prefix + name, one, other))
+    return found
+
+
+def _said(value: Any) -> str:
+    return "set" if isinstance(value, Mapping) else str(value)
