@@ -1,12 +1,16 @@
 """The page of a head-level circuit in a real Chromium."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from circuit_maker import PATHS, make_paths
+from circuit_maker import PATHS, edit_document, make_paths
 from test_browser import ATTACK, Visit
+
+from wirework.view import load_page_data
+from wirework.view.figure import draw_figure
 
 pytestmark = pytest.mark.browser
 
@@ -105,4 +109,23 @@ def test_a_circuit_without_edges_opens(browser: Any, tmp_path: Path) -> None:
     assert visited.count(".item") == 2
     assert visited.page.locator("#shown-count").inner_text() == "0 of 0 shown"
     assert visited.complaints == []
+    visited.page.close()
+
+
+def test_a_task_of_many_answers_shows_two_of_them(browser: Any, tmp_path: Path) -> None:
+    names = [" Tom", " Anna", " Ben", " Lily", " Max"]
+    folder = make_paths(tmp_path / "c")
+    task = {"name": "ioi", "answers": names, "n_pairs": 1}
+    examples = json.loads((folder / "circuit.json").read_text())["examples"]
+    examples["answers"] = [names[:2], names[2:4]]
+    visited = Visit(browser, tmp_path, edit_document(folder, task=task, examples=examples))
+    title = visited.page.locator("#title").inner_text()
+    assert " ".join(title.split()) == "ioi answers ·Tom or ·Anna and 3 more, two to a pair"
+    assert "1 pair of prompts" in visited.page.locator("#patching").inner_text()
+    headings = visited.page.locator("#prompts h3").all_inner_texts()
+    assert [heading.split(" · ")[1] for heading in headings] == ["1 prompt"] * 2
+    assert visited.complaints == []
+    figure = draw_figure(load_page_data(folder))
+    written = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "answers  ·Tom   or   ·Anna   and 3 more" in written
     visited.page.close()

@@ -18,7 +18,7 @@ from wirework.circuits.nodes import NodeSpace
 from wirework.circuits.prune import prune
 from wirework.circuits.prune_all import prune_all
 from wirework.circuits.scores import METHODS, Scores, attribute, score_nodes
-from wirework.circuits.validate import held_out_losses, validate
+from wirework.circuits.validate import held_out_losses, model_of, validate
 from wirework.circuits.wiring import Wiring
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "learn_masks",
     "load_means",
     "measure",
+    "model_of",
     "node_means",
     "prune",
     "prune_all",

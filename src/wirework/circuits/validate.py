@@ -6,6 +6,7 @@ circuit where there is nothing to find.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.checkup import checkup, losses_on, or_reason
@@ -102,7 +103,9 @@ def model_of(circuit: Circuit) -> "Model":
 
     path = circuit.document.model.path
     if path is None:
-        raise InputError("the circuit does not say where its model lies: give the model")
+        raise InputError("the circuit does not say where its model lies: give --model")
+    if not Path(path).is_dir():
+        raise InputError(f"the circuit's model was at {path}, which is not there now: give --model")
     return load(path)
 
 

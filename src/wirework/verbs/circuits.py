@@ -133,7 +133,7 @@ def validate(
         out: Also save the circuit there, each node and edge with the share of --runs that found
             it, which its page then shows; the circuit's own folder adds them to it.
     """
-    from wirework.circuits import Circuit, check_place
+    from wirework.circuits import Circuit, check_place, model_of
     from wirework.circuits import validate as check
     from wirework.model import load
 
@@ -142,10 +142,7 @@ def validate(
             raise InputError("--out saves how often each edge comes back: give --runs too")
         check_place(out)
     found = Circuit.load(circuit)
-    where = model or found.document.model.path
-    if where is None:
-        raise InputError("the circuit does not say where its model lies: give --model")
-    loaded = load(where)
+    loaded = model_of(found) if model is None else load(model)
     data = None if corpus is None else tokens_of(loaded, corpus)
     pairs = None if task is None else task_of(task)
     report = check(found, loaded, pairs, data=data, short=short, runs=runs)

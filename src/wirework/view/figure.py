@@ -26,7 +26,7 @@ Kind = tuple[str, dict[str, Any]]
 
 
 def write_figure(data: dict[str, Any], out_png: Path) -> Path:
-    """Draw the circuit with its numbers and a legend as a PNG, and return its path.
+    """Draw the circuit as a PNG, and return its path.
 
     Args:
         data: what `load_page_data` returned.
@@ -35,6 +35,13 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     Raises:
         InputError: `out_png` cannot be written.
     """
+    figure = draw_figure(data)
+    longest = max(figure.get_size_inches()) * pen.PIXELS_PER_INCH
+    return write_png(figure, out_png, dpi=min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / longest))
+
+
+def draw_figure(data: dict[str, Any]) -> Figure:
+    """Draw the circuit of `load_page_data` with its numbers and a legend."""
     layout = data["layout"]
     width = max(layout["width"] + 2 * _MARGIN, _MIN_WIDTH)
     height = layout["height"] + _HEADER + _FOOTER
@@ -47,8 +54,7 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     else:
         draw_graph(graph, data)
     _legend(_axes(figure, (0, height - _FOOTER, width, _FOOTER), height), data)
-    dpi = min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / max(width, height))
-    return write_png(figure, out_png, dpi=dpi)
+    return figure
 
 
 def _axes(figure: Figure, box: tuple[float, float, float, float], height: float) -> Axes:
@@ -64,7 +70,10 @@ def _axes(figure: Figure, box: tuple[float, float, float, float], height: float)
 def _header(axes: Axes, data: dict[str, Any]) -> None:
     """Write the task, and under it the numbers of the model, the circuit and the losses."""
     pen.write(axes, _MARGIN, 20, data["task"]["name"], 17, weight="bold")
-    answers = "answers  " + "   or   ".join(shown(text) for text in data["task"]["answers"][:2])
+    every = data["task"]["answers"]
+    answers = "answers  " + "   or   ".join(shown(text) for text in every[:2])
+    if len(every) > 2:
+        answers += f"   and {len(every) - 2:,} more"
     pen.write(axes, axes.get_xlim()[1] - _MARGIN, 20, answers, 13, ha="right", family=pen.MONO)
     x = _MARGIN
     for title, cells in _numbers(data):

@@ -33,6 +33,10 @@ function grouped(count) {
   return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
+function counted(count, what) {
+  return `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
+}
+
 // Diverging and colour-blind safe: orange below zero, white at zero, blue above; dark text stays
 // readable on both ends.
 function colour(share) {

@@ -1,11 +1,13 @@
 // Beside the graph: the numbers of the header, the selected node, the prompts coloured by it.
 
 function drawHeader(data, circuit) {
-  const answers = data.task.answers.map((text) => make("code", { textContent: visible(data, text) }));
+  const [shown, others] = [data.task.answers.slice(0, 2), data.task.answers.length - 2];
+  const answers = shown.map((text) => make("code", { textContent: visible(data, text) }));
   byId("title").append(
     make("code", { textContent: data.task.name }), " ",
     make("span", { className: "soft" }, "answers ",
-      ...answers.flatMap((answer, i) => (i ? [" or ", answer] : [answer]))));
+      ...answers.flatMap((answer, i) => (i ? [" or ", answer] : [answer])),
+      others > 0 ? ` and ${grouped(others)} more, two to a pair` : ""));
   const { model } = data;
   const groups = [
     ["Model", [
@@ -109,7 +111,7 @@ class Prompts {
     this.scale = make("div");
     byId("prompts").append(this.scale, ...[...groups].flatMap(([right, rows]) => [
       make("h3", {}, "Right answer ", make("code", { textContent: circuit.shown(right) }),
-        make("span", { className: "soft", textContent: ` · ${rows.length} prompts · right − wrong logit` })),
+        make("span", { className: "soft", textContent: ` · ${counted(rows.length, "prompt")} · right − wrong logit` })),
       ...rows]));
     hoverTokens(byId("prompts"), on);
     hoverTokens(byId("strip"), on);

@@ -90,7 +90,7 @@ function drawPatching(data) {
     ["path edges", `${grouped(data.path_edges.length)} of ${grouped(patching.n_all)}`],
     ["metric", `${METRICS[patching.metric]}: ${brief(patching.value)}`],
     ["a removed edge brings", REMOVED[patching.ablation]],
-    ["judged on", `${task.n_pairs} pairs of prompts${patching.both ? ", each way round" : ""}`],
+    ["judged on", `${counted(task.n_pairs, "pair")} of prompts${patching.both ? ", each way round" : ""}`],
   ];
   return [
     make("h3", { textContent: "Patched run: all other path edges removed" }),
