@@ -264,6 +264,8 @@ def locked(path: Path, what: str, waiting: Callable[[], None] | None = None) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
+    except FileExistsError:
+        raise InputError(f"{path.parent} is a file: it should be a folder") from None
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     with file:

@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -34,6 +35,50 @@ def test_where_nothing_is_lost_it_raises_once():
         work_at_once(reached)
     assert reached == ["cleaned up"]
     assert caught.value.exit_code == 130
+
+
+class Loses:
+    """Gets a signal where Python drops the exception that comes of it."""
+
+    def __del__(self) -> None:
+        send(signal.SIGTERM)
+
+
+def work_on(reached: list[str]) -> None:
+    with stopping() as stop, stop.at_once("nothing lost"):
+        Loses()
+        reached.append("the exception is lost")
+        for _ in range(1000):
+            time.sleep(0.01)
+        reached.append("the signal is lost")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_was_lost_comes_again():
+    reached: list[str] = []
+    with pytest.raises(Interrupted, match="nothing lost") as caught:
+        work_on(reached)
+    assert reached == ["the exception is lost"]
+    assert caught.value.exit_code == 143
+
+
+def clean_up_long(reached: list[str]) -> None:
+    with stopping() as stop, stop.at_once("nothing lost"):
+        try:
+            send(signal.SIGINT)
+        finally:
+            try:
+                raise KeyError
+            except KeyError:
+                time.sleep(2.5)  # the signal comes again meanwhile, and must not disturb
+            reached.append("cleaned up")
+
+
+def test_the_way_out_may_take_its_time():
+    reached: list[str] = []
+    with pytest.raises(Interrupted, match="nothing lost"):
+        clean_up_long(reached)
+    assert reached == ["cleaned up"]
 
 
 def begin_after_a_signal() -> None:

@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from wirework.view.figure_measures import TITLES
+
 Row = dict[str, Any]
 
 MEASURES = {
-    "path_edges": "ACDC edges",
-    "task_accuracy": "task accuracy",
-    "sae_l0": "SAE L0",
-    "ce_score": "SAE CE score",
-    "explanation_score": "explanation score",
-    "perplexity": "perplexity",
-    "mean_abs_weight": "mean abs. weight",
-    "mean_abs_weight_embedded": "with embeddings",
-    "gate_live_fraction": "gate live fraction",
-    "dead_units": "dead units",
-}
+    name: TITLES[name]
+    for name in (
+        "path_edges", "task_accuracy", "sae_l0", "ce_score", "explanation_score", "perplexity",
+        "mean_abs_weight", "mean_abs_weight_embedded", "gate_live_fraction", "dead_units",
+    )
+}  # fmt: skip
 """Columns of the table: those of the paper, what the whole model makes of the task whose edges are
 counted, the explanation score, which the paper only describes, and how the gates are used."""
 

@@ -2,10 +2,13 @@
 
 A signal only leaves a mark, which the loop looks at between steps, evaluation batches and files.
 Where nothing is lost by leaving at once (data preparation), it raises. Further signals change
-nothing: the way out is already being taken.
+nothing while the way out is being taken; they raise anew where the first exception was lost, as
+Python does with one that comes up in a destructor or in a callback of the garbage collector.
 """
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,12 +51,16 @@ class Stop:
     def at_once(self, message: str) -> Iterator[None]:
         """Within the block, a signal raises `Interrupted` with this message right away."""
         self._at_once = message
+        left = threading.Event()
+        # Made here, not by the handler, which may have interrupted whoever holds a lock.
+        threading.Thread(target=self._remind, args=(left,), daemon=True).start()
         try:
             self.leave_if_requested(message)
             yield
             self.leave_if_requested(message)
         finally:
             self._at_once = None
+            left.set()
 
     def leave_if_requested(self, message: str) -> None:
         """Raise `Interrupted` with this message if a signal has come."""
@@ -62,11 +69,23 @@ class Stop:
 
     def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take a signal; the handler that `stopping` installs."""
-        if self.number is not None:
-            return
-        self.number = number
-        if self._at_once is not None:
-            raise Interrupted(number, self._at_once)
+        self.number = self.number or number
+        if self._at_once is not None and not _leaving():
+            raise Interrupted(self.number, self._at_once)
+
+    def _remind(self, left: threading.Event) -> None:
+        """Let a signal come again until the block has been left."""
+        while not left.wait(_SECONDS):
+            if self.number is not None:
+                _thread.interrupt_main(signal.Signals(self.number))
+
+
+def _leaving() -> bool:
+    """Whether what runs now is the clean-up after an `Interrupted`."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
 
 
 @contextmanager
@@ -84,4 +103,6 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+_SECONDS = 1.0
+"""Between looks at whether a signal's exception was lost."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -38,6 +38,9 @@ def sae(
     data = None if corpus is None else prepared(loaded, corpus)
     trained, quality = measure_sae(loaded, settings, data)
     save_sae(trained, out, quality, settings)
+    if (quality.explained_variance or 0.0) < 0:
+        worse = "the site's mean alone comes closer to it than the autoencoder"
+        print(f"warning: explained variance is below 0: {worse}", file=sys.stderr)
     show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
 
 
@@ -117,6 +120,10 @@ def measure(
         for instrument, reason in missing.items():
             print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
         measured = measured or len(missing) < len(settings.which)
+        read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
+        if read + model.config.n_ctx < settings.n_tokens:
+            short = f"{read:,} held-out tokens are all there are"
+            print(f"warning: {name}: language: {short}", file=sys.stderr)
         if out is not None and measured:  # after each, so that a stop loses none
             write_reports(reports, out)
     if not measured:

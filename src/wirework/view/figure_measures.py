@@ -15,7 +15,7 @@ from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import panels, write_png
 
 _HUES = {"local": "#1f6fb4", "global": "#c2571a", "both": "#2a9d6f"}
-_TITLES = {
+TITLES = {
     "path_edges": "ACDC edges",
     "sae_l0": "SAE L0",
     "explanation_score": "explanation score",
@@ -26,13 +26,18 @@ _TITLES = {
     "mean_abs_weight": "mean abs. weight",
     "weight_l0": "nonzero weights",
     "gate_live_fraction": "gate live fraction",
-    "dead_units": "dead units",
+    "dead_units": "units never on",
 }
+"""What people call each number of a report."""
 _STUDIED = (
     "path_edges", "sae_l0", "explanation_score", "perplexity", "ce_score",
     "mean_abs_weight_embedded",
 )  # fmt: skip
 """What the study's figure shows."""
+_CAPTION = (
+    "Means over seeds; bars and the band are standard errors. "
+    "Published figures are brought to our plain model's level by theirs."
+)
 _LONGEST = 24  # characters of a model's name beside its bar
 
 Row = Mapping[str, Any]
@@ -71,7 +76,7 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
         for level in levels:
             found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])
             _draw_level(axes, level, found, name, scale)
-        _dress(axes, _TITLES[name])
+        _dress(axes, TITLES[name])
         axes.set_xscale("log", base=2)
         ks = sorted({row["k"] for row in rows if row["k"] is not None})
         axes.set_xticks(ks, [str(k) for k in ks])
@@ -79,8 +84,9 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     fullest = max(each, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
     lines, names = fullest.get_legend_handles_labels()  # of the first, if all of it was measured
     figure.legend(
-        lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8
-    )
+        lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8,
+        title=_CAPTION, title_fontsize=8,
+    )  # fmt: skip
     return figure
 
 
@@ -107,7 +113,7 @@ def draw_measures(reports: Mapping[str, Row]) -> Figure:
         if not any(values):
             axes.set_xlim(0, 1)
         axes.locator_params(axis="x", nbins=4)
-        _dress(axes, _TITLES.get(name, name.replace("_", " ")))
+        _dress(axes, TITLES.get(name, name.replace("_", " ")))
     return figure
 
 
@@ -151,7 +157,7 @@ def _draw_level(
         axes.plot(
             [row["k"] for row in published],
             [scale * row[name]["paper"] for row in published],
-            color=hue, linestyle="--", linewidth=0.8, label=f"{level}, paper, to scale",
+            color=hue, linestyle="--", linewidth=0.8, label=f"{level}, published",
         )  # fmt: skip
 
 

@@ -114,7 +114,10 @@ def read_neuron(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, damaged, or of a newer version.
     """
-    held = read_json(path)
+    try:
+        held = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}: delete it") from None
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise InputError(f"{path} is no neuron of ours: delete it")
     if held.get("version") != VERSION:
