@@ -307,6 +307,24 @@ def test_what_has_the_names_of_ours_is_not_ours(tmp_path, sums):
     assert (tmp_path / "poem").read_text() == "mine"
 
 
+def test_links_in_a_folder_and_what_is_no_folder_are_kept(tmp_path):
+    ours(tmp_path / "folder")
+    (tmp_path / "folder" / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="folder holds link besides a poem"):
+        ours(tmp_path / "folder")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe exists and is not a poem"):
+        ours(tmp_path / "pipe")
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with pytest.raises(InputError, match="its links lead in a circle"):
+        ours(tmp_path / "one")
+    (tmp_path / "away").symlink_to("/proc/nowhere/folder")
+    with pytest.raises(InputError, match="cannot write /proc/nowhere/folder"):
+        files.check_folder(tmp_path / "away", "a poem", ("poem",))
+    assert names(tmp_path) == ["away", "folder", "one", "pipe", "two"]
+
+
 def test_a_link_to_a_folder_stays_one(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
     ours(tmp_path / "link")

@@ -24,6 +24,11 @@ def test_columns_that_do_not_fit_a_line_become_several_tables(capsys):
     assert [cell for line in tables for cell in line[1:]] == [str(i) for i in range(30)]
 
 
+def test_a_table_of_nothing_is_its_title(capsys):
+    show_rows("nothing", [], as_json=False)
+    assert capsys.readouterr().out.strip() == "nothing"
+
+
 def test_long_cells_give_way_before_words_break(capsys):
     text = "several words that are too much for a line " * 5
     print_table("long", ["name", "text", "score"], [["an_unbroken_name", text, "0.123456"]])

@@ -117,12 +117,13 @@ def _digest(values: Mapping[str, Any]) -> str:
 def atomic_dir(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which then replaces `path` in one rename, with checksums.
 
-    The folder gets a `checksums.json` over all its files; `verify_dir` checks it.
+    The folder gets a `checksums.json` over all its files, all of one mode; `verify_dir` checks it.
+    A link stays, and what it points to is replaced.
 
     Raises:
         InputError: the place cannot be written to.
     """
-    path = path.resolve() if path.is_symlink() else path  # what it points to, not the link
+    path = _target(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     stale = path.with_name(f".{path.name}.{os.getpid()}.stale")
     try:
@@ -230,14 +231,27 @@ def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
     Raises:
         InputError: something else is there, or it cannot be written to.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    path = _target(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         sums = _sums(path)
         if not set(needed) <= sums.keys():
             raise InputError(f"{path} exists and is not {what}: not overwritten")
-        held = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+        held = {
+            entry.relative_to(path).as_posix()
+            for entry in path.rglob("*")
+            if entry.is_symlink() or not entry.is_dir()
+        }
         if others := held - sums.keys() - {_SUMS}:
             raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
     check_place(path)
+
+
+def _target(path: Path) -> Path:
+    """Return what a link points to, be it there or not, and any other path as it is."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError):
+        raise InputError(f"cannot write {path}: its links lead in a circle") from None
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -264,9 +278,9 @@ def locked(path: Path, what: str, waiting: Callable[[], None] | None = None) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
-    except FileExistsError:
-        raise InputError(f"{path.parent} is a file: it should be a folder") from None
     except OSError as error:
+        if path.parent.is_file():
+            raise InputError(f"{path.parent} is a file: it should be a folder") from None
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     with file:
         try:

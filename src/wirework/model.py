@@ -119,6 +119,8 @@ class Model:
         if self.gates is None:
             raise InputError("streams need a self-ablating model, this one has no gates")
         plain = self.transformer
+        if targets is not None:
+            plain.check_targets(tokens, targets)
         streams = two_streams(plain, self.gates, tokens)
         apart = streams.reconstruction
         out = StreamsOutput(

@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
     assert not (tmp_path / "t" / "runs").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="no study"):
+    with pytest.raises(InputError, match="is no study of self-ablation"):
         self_ablation(tiny(cache), tmp_path / "mine", progress=False)
     for changes in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
         with pytest.raises(InputError):
@@ -151,6 +151,28 @@ def test_other_settings_do_not_take_a_study_s_place(
         with pytest.raises(InputError, match=says):
             self_ablation(tiny(cache, **changes), out, progress=False)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindrance(
+    done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    out, result = done
+    again = tmp_path / "s"
+    shutil.copytree(out, again)
+    train, measure = tiny(cache).train.model_dump(), tiny(cache).measure.model_dump()
+    measure["explain"]["excerpt_tokens"] = 64  # what is taken by default
+    other = tiny(cache, train={**train, "log_every": 7, "keep_checkpoints": 1}, measure=measure)
+    assert self_ablation(other, again, progress=False)["rows"] == result["rows"]
+    held = json.loads((again / "results.json").read_text())
+    assert held["config"]["measure"]["explain"]["excerpt_tokens"] == 64
+    (again / "results.json").write_text(json.dumps({**held, "cells": []}))
+    with pytest.raises(InputError, match="cannot be resumed under changes: steps: 6 -> 7"):
+        self_ablation(tiny(cache, train={**train, "steps": 7}), again, progress=False)
+    frontier = tmp_path / "frontier"
+    frontier.mkdir()
+    (frontier / "results.json").write_text(json.dumps({"cells": [1]}))
+    with pytest.raises(InputError, match="is no study of self-ablation"):
+        self_ablation(tiny(cache), frontier, progress=False)
 
 
 def test_the_recipe_of_stories_is_the_study_s_plain_model() -> None:
@@ -198,7 +220,7 @@ def test_the_table_is_worked_by_hand() -> None:
     assert price["verdict"] == "held in part"
     assert claims([plain, local])[0]["verdict"] == "held"
     single = rows_of([cell(None, None, path_edges=9), cell("local", 4, path_edges=8)])
-    assert claims(single)[0]["verdict"] == "cannot tell: one seed"
+    assert claims(single)[0]["verdict"] == "cannot tell: too few seeds"
     worse = rows_of(
         [*cells[:2], cell("local", 4, path_edges=120), cell("local", 4, path_edges=121)]
     )

@@ -103,9 +103,9 @@ def model_of(circuit: Circuit) -> "Model":
 
     path = circuit.document.model.path
     if path is None:
-        raise InputError("the circuit does not say where its model lies: give --model")
+        raise InputError("the circuit does not say where its model lies: give the model (--model)")
     if not Path(path).is_dir():
-        raise InputError(f"the circuit's model was at {path}, which is not there now: give --model")
+        raise InputError(f"no model at {path}, where the circuit was found: give it (--model)")
     return load(path)
 
 

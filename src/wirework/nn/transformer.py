@@ -139,15 +139,11 @@ class Transformer(nn.Module):
         Raises:
             InputError: tokens or targets are of another shape, or outside the vocabulary.
         """
+        self.check_targets(tokens, targets)
         return self.loss_of(self.state(tokens), tokens, targets)
 
     def loss_of(self, state: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return `loss` of a final normalised state, (B, T, D).
-
-        Raises:
-            InputError: the targets are of another shape than the tokens, or no tokens.
-        """
-        self._check_targets(tokens, targets)
+        """Return `loss` of a final normalised state, (B, T, D)."""
         return next_token_loss(
             state.flatten(0, 1),
             self.unembed.weight,
@@ -301,7 +297,12 @@ class Transformer(nn.Module):
             )
         self._check_known(tokens, "token")
 
-    def _check_targets(self, tokens: Tensor, targets: Tensor) -> None:
+    def check_targets(self, tokens: Tensor, targets: Tensor) -> None:
+        """Make sure that targets are of the tokens' shape and in the vocabulary.
+
+        Raises:
+            InputError: they are not.
+        """
         if targets.shape != tokens.shape or targets.dtype != torch.int64:
             raise InputError(
                 f"targets must be int64 {tuple(tokens.shape)} as the tokens are, "

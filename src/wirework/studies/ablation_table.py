@@ -82,8 +82,8 @@ def claims(rows: Sequence[Row]) -> list[Row]:
 
     Returns:
         `claim`, `verdict` (`held`: in every setting, and in most of them beyond two standard
-        errors; `did not hold`: in less than half of the settings; `cannot tell` of one seed; else
-        `held in part`), in how many
+        errors; `did not hold`: in less than half of the settings; `cannot tell` where the plain
+        model or all others have one seed, `not measured`; else `held in part`), in how many
         settings of how many the difference has the claimed sign, in how many of these it is beyond
         two standard errors, and the largest change in that direction as a share of the plain value.
     """
@@ -151,7 +151,7 @@ def _judged(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
         if (spread := _spread(base, other)) is not None
     )
     if all(_spread(base, other) is None for other in others):
-        verdict = "cannot tell: one seed"
+        verdict = "cannot tell: too few seeds"
     elif len(towards) == len(gains) and 2 * beyond > len(gains):
         verdict = "held"
     elif 2 * len(towards) < len(gains):

@@ -27,7 +27,7 @@ from wirework.files import (
 )
 from wirework.measures import default_site, headline, measure, reasons
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
-from wirework.measures.explain.job import HARMLESS
+from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
@@ -37,7 +37,15 @@ from wirework.studies.points import portable
 from wirework.tasks import load_task
 from wirework.training import train
 from wirework.training.report import say
+from wirework.training.run import HARMLESS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
+
+_KIND = "self-ablation"
+_HARMLESS = {
+    *(f"train.{name}" for name in HARMLESS_TO_TRAIN),
+    *(f"measure.explain.{name}" for name in HARMLESS_TO_EXPLAIN),
+}
+"""Settings that a study's folder may be gone on with under others."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def self_ablation(
             fit the tokeniser, `out` cannot be written to, holds something else or is in use, or a
             model could not be trained.
     """
-    out = Path(out)
+    out, study = Path(out), _settled(study)
     every = variants(study)
     for variant in every:
         settings_of(variant, study, out)
@@ -98,7 +106,7 @@ def self_ablation(
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
-        if not (out / "results.json").is_file():  # what it is of is known from the start
+        if not _results(out).get("cells"):  # what it is of is known from the start
             _write(out, study, cells)
         for cell in side_by_side(partial(run_variant, study, out), every, jobs):
             cells.append(cell)
@@ -120,9 +128,9 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     """
     path = out / "cells" / f"{variant.name}.json"
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
-    wanted = {"train": portable(config), "measure": _stated(instruments)}
+    wanted = {"train": portable(config), "measure": instruments.model_dump(mode="json")}
     known = read_record(path) if path.is_file() else {}
-    before = known["report"] if known.get("settings") == wanted else {}
+    before = known["report"] if known and not _other(known["settings"], wanted) else {}
     left = tuple(reasons(before)) or None
     if before and left is None:
         return {**known, "report": {**before, "headline": headline(before)}}
@@ -144,8 +152,8 @@ def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> Train
     gating = None
     if variant.level is not None:
         common = study.train.gating or GatingConfig()
-        changes = {"level": variant.level, "k_attention": variant.k, "k_neurons": variant.k}
-        gating = {**common.model_dump(), **changes}
+        own = {"level": variant.level, "k_attention": variant.k, "k_neurons": variant.k}
+        gating = {**common.model_dump(), **own}
     place = {"name": variant.name, "runs": out / "runs", "seed": variant.seed, "gating": gating}
     return TrainConfig.of({**study.train.model_dump(), **place}, variant.name)
 
@@ -158,50 +166,66 @@ def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConf
     return MeasureConfig.of(values)
 
 
+def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
+    """Return a study that says what its models leave open: all are of one shape.
+
+    Raises:
+        InputError: longer excerpts than they can be shown.
+    """
+    length = excerpt_length(study.train.model.n_ctx, study.measure.explain)
+    explain = study.measure.explain.model_copy(update={"excerpt_tokens": length})
+    measured = study.measure.model_copy(update={"explain": explain})
+    return study.model_copy(update={"measure": measured})
+
+
 def _check_sites(study: SelfAblationConfig) -> None:
-    """Refuse what no model of the study has or can be shown: all are of one shape."""
+    """Refuse sites and neurons that no model of the study has: all are of one shape."""
     transformer = Transformer(study.train.model)
     look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
     choose_neurons(transformer, study.measure.explain)
-    excerpt_length(study.train.model.n_ctx, study.measure.explain)
 
 
 def _check_out(out: Path, study: SelfAblationConfig) -> None:
     """Refuse a folder of something else, or of a study that this one does not go on with."""
     check_place(out / "results.json")
     held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
-    if held and not held & {"results.json", "cells", "runs"}:
-        raise InputError(f"{out} holds files but is no study: choose another --out")
-    if not (out / "results.json").is_file():
+    known = _results(out)
+    if held and known.get("study") != _KIND and not held & {"cells", "runs"}:
+        raise InputError(f"{out} holds files but is no study of {_KIND}: choose another --out")
+    if not known.get("cells"):
         return
-    known, now = read_json(out / "results.json").get("config", {}), _described(study)
-    same = ("train", "measure")
-    if found := changes({n: known.get(n) for n in same}, {n: now[n] for n in same}):
-        told = "; ".join(map(str, found))
-        raise InputError(f"{out} was made with other settings, {told}: choose another --out")
+    if other := _other(known["config"], _described(study)):
+        raise InputError(f"{out} was made with other settings, {other}: choose another --out")
     for name in ("levels", "ks", "seeds"):
-        if gone := [value for value in known.get(name, []) if value not in now[name]]:
+        if gone := [one for one in known["config"][name] if one not in getattr(study, name)]:
             raise InputError(
                 f"{out} has models of {name} {gone}, which are not asked for now: name them too, "
                 "or choose another --out"
             )
 
 
+def _results(out: Path) -> dict[str, Any]:
+    """Return what a study has written so far; nothing if it is not there, or another's."""
+    known = read_json(out / "results.json") if (out / "results.json").is_file() else None
+    return known if isinstance(known, dict) and known.get("study") == _KIND else {}
+
+
 def _described(study: SelfAblationConfig) -> dict[str, Any]:
     """Return the settings that say what is found."""
-    whole = study.model_dump(mode="json")
-    return {**whole, "train": portable(study.train), "measure": _stated(study.measure)}
+    return {**study.model_dump(mode="json"), "train": portable(study.train)}
 
 
-def _stated(instruments: MeasureConfig) -> dict[str, Any]:
-    return instruments.model_dump(mode="json", exclude={"explain": HARMLESS})
+def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say which settings of training and instruments have changed and change what is found."""
+    one, other = ({name: values[name] for name in ("train", "measure")} for values in (before, now))
+    return "; ".join(str(one) for one in changes(one, other) if one.name not in _HARMLESS)
 
 
 def _write(out: Path, study: SelfAblationConfig, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the table so far."""
     rows = rows_of(cells)
     results = {
-        "study": "self-ablation",
+        "study": _KIND,
         "config": _described(study),
         "rows": rows,
         "claims": claims(rows),

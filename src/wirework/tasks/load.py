@@ -41,11 +41,17 @@ def load_task(
 
     Raises:
         InputError: unknown name, unreadable file or line, a function that is missing, raises or
-            returns no pair, fewer pairs than `n`, or a task that does not fit the model.
+            returns no pair, fewer pairs than `n`, a task with `n` or `seed`, or one that does not
+            fit the model.
     """
     if n is not None and n < 1:
         raise InputError(f"a task needs at least one pair, {n} were asked for")
-    task = name_or_path if isinstance(name_or_path, Task) else _load(name_or_path, seed, n)
+    if not isinstance(name_or_path, Task):
+        task = _load(name_or_path, seed, n)
+    elif n is None and seed == 0:
+        task = name_or_path
+    else:
+        raise InputError("a task keeps its pairs: n and seed are for names; take(pairs) for some")
     if model is not None:
         task.fitted(tokenizer_of(model), model.config.n_ctx)
     return task

@@ -2,17 +2,23 @@
 
 A signal only leaves a mark, which the loop looks at between steps, evaluation batches and files.
 Where nothing is lost by leaving at once (data preparation), it raises. Further signals change
-nothing while the way out is being taken; they raise anew where the first exception was lost, as
-Python does with one that comes up in a destructor or in a callback of the garbage collector.
+nothing: the way out is already being taken. Only an exception that Python drops, as it does in a
+destructor or a callback of the garbage collector, is raised again.
 """
 
 import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_SOON = 0.05
+"""Seconds until a signal comes again."""
+
+_Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,6 +47,7 @@ class Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._at_once: str | None = None
+        self._dropped = False
 
     @property
     def requested(self) -> bool:
@@ -51,16 +58,12 @@ class Stop:
     def at_once(self, message: str) -> Iterator[None]:
         """Within the block, a signal raises `Interrupted` with this message right away."""
         self._at_once = message
-        left = threading.Event()
-        # Made here, not by the handler, which may have interrupted whoever holds a lock.
-        threading.Thread(target=self._remind, args=(left,), daemon=True).start()
         try:
             self.leave_if_requested(message)
             yield
             self.leave_if_requested(message)
         finally:
             self._at_once = None
-            left.set()
 
     def leave_if_requested(self, message: str) -> None:
         """Raise `Interrupted` with this message if a signal has come."""
@@ -69,23 +72,31 @@ class Stop:
 
     def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take a signal; the handler that `stopping` installs."""
-        self.number = self.number or number
-        if self._at_once is not None and not _leaving():
+        if self.number is not None and not self._dropped:
+            return
+        self.number, self._dropped = self.number or number, False
+        if self._at_once is not None:
             raise Interrupted(self.number, self._at_once)
 
-    def _remind(self, left: threading.Event) -> None:
-        """Let a signal come again until the block has been left."""
-        while not left.wait(_SECONDS):
-            if self.number is not None:
-                _thread.interrupt_main(signal.Signals(self.number))
+    def again(self, what: "sys.UnraisableHookArgs", otherwise: _Hook) -> None:
+        """Let the signal come again if it is its exception that Python drops.
 
+        Args:
+            what: an exception that nobody can catch.
+            otherwise: what takes others.
+        """
+        if isinstance(what.exc_value, Interrupted):
+            self._dropped = True
+            # Raised from here it would be dropped again; a `threading.Thread` would take locks that
+            # whoever was interrupted may hold.
+            _thread.start_new_thread(self._remind, ())
+        else:
+            otherwise(what)
 
-def _leaving() -> bool:
-    """Whether what runs now is the clean-up after an `Interrupted`."""
-    error = sys.exc_info()[1]
-    while error is not None and not isinstance(error, Interrupted):
-        error = error.__context__
-    return error is not None
+    def _remind(self) -> None:
+        time.sleep(_SOON)
+        if self._at_once is not None and self.number is not None:
+            _thread.interrupt_main(signal.Signals(self.number))
 
 
 @contextmanager
@@ -95,14 +106,15 @@ def stopping() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda what: stop.again(what, hook)
     before = {number: signal.signal(number, stop.receive) for number in _SIGNALS}
     try:
         yield stop
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-_SECONDS = 1.0
-"""Between looks at whether a signal's exception was lost."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -135,9 +135,9 @@ def measure(
     else:
         rows = [
             [
-                measured.replace("_", " "),
-                *(cell(one["headline"][measured]) for one in reports.values()),
+                number.replace("_", " "),
+                *(cell(one["headline"][number]) for one in reports.values()),
             ]
-            for measured in COLUMNS
+            for number in COLUMNS
         ]
         print_table("measures", ["", *reports], rows)

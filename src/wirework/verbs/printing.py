@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 _WIDTH = 120
-"""Of tables that go to a file or another program, if it is enough."""
+"""Of tables that go to a file or another program."""
 
 
 def show(title: str, values: dict[str, Any], as_json: bool) -> None:
@@ -53,6 +53,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    if not columns:
+        console.print(title)
+        return
     shown = [[column.replace("_", " ") for column in columns], *rows]
     every = [*zip(*shown, strict=True)]
     whole = [max(map(cell_len, column)) for column in every]

@@ -86,8 +86,8 @@ class Rest(Part):
 
     stopped: str | None = None
     """Why it ended early."""
-    left: int = 0
-    """Neurons that it did not come to."""
+    left: int | None = None
+    """Neurons that it did not come to; None: an older file does not say."""
     failures: tuple[Failure, ...] = ()
 
 

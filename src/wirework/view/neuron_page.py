@@ -107,7 +107,8 @@ def _others(rest: Rest | None) -> str:
         return "<p>The run has not ended: these are the neurons that it has come to.</p>\n"
     said = ""
     if rest.stopped is not None:
-        said = f"<p>Stopped early: {html.escape(plain(rest.stopped))}. {rest.left:,} left.</p>\n"
+        left = "" if rest.left is None else f" {rest.left:,} left."
+        said = f"<p>Stopped early: {html.escape(plain(rest.stopped))}.{left}</p>\n"
     if rest.failures:
         told = ([html.escape(plain(text)) for text in (f.neuron, f.reason)] for f in rest.failures)
         lines = "\n".join(f"<li><code>{name}</code> {reason}</li>" for name, reason in told)

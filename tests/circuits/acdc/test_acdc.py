@@ -82,6 +82,8 @@ def test_paths_stand_for_a_model_and_a_task(
     assert other.path_edges == found.path_edges
     assert ww.load(random_model) is random_model
     assert ww.task(task, random_model) is task
+    with pytest.raises(ww.InputError, match="n and seed are for names"):
+        ww.task(task, n=2)
     with pytest.raises(ww.InputError, match="no model at"):
         ww.acdc(tmp_path / "none", task)
 

@@ -263,6 +263,21 @@ def test_a_server_that_dies_keeps_what_is_done(
     assert server.n_requests == asked + PER_NEURON - 4  # the four answers were in the cache
 
 
+def test_what_was_said_of_an_earlier_run_does_not_outlive_it(
+    explain, asking: ExplainConfig, server: LanguageServer, tmp_path: Path
+) -> None:
+    server.behaviour = lambda *_: refusal(401, "gone")
+    with pytest.raises(InputError, match="gone"):
+        explain(asking)
+    summary = tmp_path / "out" / "explain.json"
+    assert json.loads(summary.read_text())["left"] == 1
+    during: list[bool] = []
+    server.behaviour = lambda *_: during.append(summary.exists())
+    explain(asking)
+    assert set(during) == {False}
+    assert json.loads(summary.read_text())["left"] == 0
+
+
 def test_requests_are_bounded(explain, asking: ExplainConfig, server: LanguageServer) -> None:
     with pytest.raises(InputError, match="max_requests: 5 have been made: 0 neurons are explained"):
         explain(changed(asking, max_requests=5))

@@ -4,7 +4,7 @@
 written whole, so that a run that was killed goes on from what it finished.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ def neuron_path(out: Path, neuron: Neuron) -> Path:
     return out / "neurons" / f"{neuron.name}.json"
 
 
-def claim(out: Path, about: dict[str, Any]) -> None:
+def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
     """Say in a folder what it is made with.
+
+    Args:
+        out: the folder.
+        about: model, text and settings.
+        harmless: settings that may be others than before.
 
     Raises:
         InputError: it holds neurons that were made with something else, or what is not ours, or it
@@ -40,19 +45,24 @@ def claim(out: Path, about: dict[str, Any]) -> None:
         write_record(path, about)
         return
     held = read_record(path)
-    names = [name for name in ("model", "text", "settings") if held.get(name) != about[name]]
-    if names and any((out / "neurons").glob("*.json")):
-        raise InputError(f"{out} was made with {_difference(names[0], held, about)}")
-    if names:
-        write_record(path, about)
+    if any((out / "neurons").glob("*.json")) and (other := _other(held, about, harmless)):
+        raise InputError(f"{out} was made with {other}: give another --out")
+    write_record(path, about)
 
 
-def _difference(name: str, held: dict[str, Any], about: dict[str, Any]) -> str:
-    """Say in what two descriptions differ, and what to do."""
-    if name != "settings":
-        return f"another {name}: give another --out"
-    found = "; ".join(map(str, changes(held.get(name, {}), about[name])))
-    return f"other settings, {found}: give another --out"
+def forget(out: Path) -> None:
+    """Take away the summary of an earlier run: it does not hold while this one goes on."""
+    (out / SUMMARY).unlink(missing_ok=True)
+
+
+def _other(held: dict[str, Any], about: dict[str, Any], harmless: Collection[str]) -> str | None:
+    """Say in what two descriptions differ; None if in nothing that matters."""
+    for name in ("model", "text"):
+        if held.get(name) != about[name]:
+            return f"another {name}"
+    found = changes(held.get("settings", {}), about["settings"])
+    told = "; ".join(str(change) for change in found if change.name not in harmless)
+    return f"other settings, {told}" if told else None
 
 
 def dead_document(record: Record) -> dict[str, Any]:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from wirework.data import Prepared
     from wirework.model import Model
 
-HARMLESS = {
-    "server": {
+HARMLESS = tuple(
+    f"server.{name}"
+    for name in (
         "concurrency", "timeout", "retries", "max_requests", "give_up_after", "price_in",
         "price_out", "cache", "api_key_env", "base_url",
-    }
-}  # fmt: skip
+    )
+)  # fmt: skip
 """Settings that do not change what is found: a model is known by its name, wherever it is asked."""
 
 
@@ -51,11 +52,6 @@ class Job:
         config = config.model_copy(update={"excerpt_tokens": length})
         return cls(model, config, neurons, text_of(model, text), out)
 
-    @property
-    def excerpt_tokens(self) -> int:
-        """Length of an excerpt."""
-        return excerpt_length(self.model.config.n_ctx, self.config)
-
     def explainer(self) -> Explainer:
         """Return the explainer that the settings ask for."""
         if self.config.explainer == "patterns":
@@ -67,11 +63,11 @@ class Job:
         return LanguageModelExplainer(self.model, self.config, server)
 
     def about(self) -> dict[str, Any]:
-        """Return what the results depend on: model, text, settings."""
+        """Return what the results depend on, model, text, settings, and how the server is asked."""
         return {
             "model": self.model.fingerprint,
             "text": [self.text.train.fingerprint, self.text.val.fingerprint],
-            "settings": self.config.model_dump(mode="json", exclude=HARMLESS),
+            "settings": self.config.model_dump(mode="json"),
         }
 
 
@@ -84,7 +80,7 @@ def collect(job: Job, heard: Heard) -> list[Record]:
     """
     config = job.config
     seen: set[tuple[int, ...]] = set()
-    length = job.excerpt_tokens
+    length = excerpt_length(job.model.config.n_ctx, config)
     parts = [(job.text.train, config.explain_excerpts), (job.text.val, config.score_excerpts)]
     starts = [distinct_starts(tokens, length, count, seen) for tokens, count in parts]
     if not all(starts):

@@ -22,7 +22,7 @@ from wirework.files import check_place, locked, write_json
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
-from wirework.measures.explain.job import Job, collect
+from wirework.measures.explain.job import HARMLESS, Job, collect
 from wirework.measures.explain.record import Neuron, Record
 from wirework.measures.explain.score import averages, correlations, detection
 from wirework.measures.explain.server import NeuronError, ServerError
@@ -93,7 +93,8 @@ def explain_neurons(
         if out is None:
             return _explained(job, explainer, progress)
         with locked(out / "lock", str(out)):
-            files.claim(out, job.about())
+            files.claim(out, job.about(), HARMLESS)
+            files.forget(out)
             return _explained(job, explainer, progress)
 
 
