@@ -13,8 +13,10 @@ import torch
 from wirework import __version__
 
 _EXTRAS = {
+    "explain": ("openai",),
     "hub": ("datasets", "transformers", "huggingface_hub"),
     "parquet": ("pyarrow",),
+    "sae": ("sae_lens",),
     "track": ("tensorboard", "wandb"),
 }
 

@@ -192,7 +192,10 @@ def load(path: str | Path | Model) -> Model:
     if not (folder / "config.json").is_file():
         raise InputError(f"no model at {path}: expected a folder with config.json")
     files.verify_dir(folder)
-    config = ModelConfig.of(files.read_json(folder / "config.json"), str(folder / "config.json"))
+    values = files.read_json(folder / "config.json")
+    if isinstance(values, dict) and "model_type" in values:
+        raise InputError(f"{path} is of transformers: `wirework convert huggingface` reads it")
+    config = ModelConfig.of(values, str(folder / "config.json"))
     transformer = Transformer(config)
     weights = folder / "model.safetensors"
     state = _read_tensors(weights)

@@ -39,6 +39,7 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_p
     assert report["headline"]["perplexity"] == report["language"]["perplexity"]
     assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
     assert report["headline"].keys() == COLUMNS.keys()
+    assert report["headline"]["task_accuracy"] == pytest.approx(0.5, abs=0.1)  # of both prompts
     json.dumps(report, allow_nan=False)
     two = measure(
         gated(tokenizer).save(tmp_path / "model"), ["language", "sparsity"], QUICK, data=text
@@ -68,7 +69,10 @@ def test_the_command_writes_what_it_could_measure(tokenizer, tmp_path: Path, cap
     verbs.measure(
         folder, settings=quick.model_copy(update={"which": ("language", "acdc")}), out=out
     )
-    assert "language: no training text" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "language: no training text" in said.err
+    assert "acdc: the model gets for_while right" in said.err
+    assert "sae" not in said.out  # what was not asked for has no row
     (report,) = json.loads((out / "measures.json").read_text()).values()
     assert report["headline"]["path_edges"] == report["acdc"]["n_path_edges"]
     assert {path.name for path in out.iterdir()} == {
@@ -100,3 +104,13 @@ def test_reports_side_by_side(tmp_path: Path) -> None:
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match=r"mine\.txt"):
         check_report_place(folder)
+
+
+@pytest.mark.parametrize("name", ["measures.json", "measures.csv", "measures.png"])
+@pytest.mark.parametrize("text", ["mine", "[]", '{"mine": {}}'])
+def test_files_of_the_same_names_are_not_taken_for_reports(tmp_path: Path, name, text) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"holds {name}, which measure has not made"):
+        check_report_place(tmp_path)
+    with pytest.raises(InputError, match="is a file: it should be a folder"):
+        check_report_place(tmp_path / name)

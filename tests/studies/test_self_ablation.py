@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,19 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
         self_ablation(tiny(cache, train={**train, "steps": 7}), again, progress=False)
     frontier = tmp_path / "frontier"
     frontier.mkdir()
-    (frontier / "results.json").write_text(json.dumps({"cells": [1]}))
-    with pytest.raises(InputError, match="is no study of self-ablation"):
-        self_ablation(tiny(cache), frontier, progress=False)
+    for text in ('{"cells": [1]}', "[]", "mine"):
+        (frontier / "results.json").write_text(text)
+        with pytest.raises(InputError, match="is no study of self-ablation"):
+            self_ablation(tiny(cache), frontier, progress=False)
+
+
+def test_a_missing_package_is_said_before_models_are_trained(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sae_lens", None)
+    with pytest.raises(InputError, match="need sae-lens"):
+        self_ablation(tiny(cache), tmp_path / "s", progress=False)
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_recipe_of_stories_is_the_study_s_plain_model() -> None:
@@ -217,10 +228,15 @@ def test_the_table_is_worked_by_hand() -> None:
     assert features["verdict"] == "not measured"
     # Of local gates no change, of global ones one that a single seed cannot vouch for.
     assert (price["in_direction"], price["beyond_two_standard_errors"]) == (1, 0)
-    assert price["verdict"] == "held in part"
+    assert price["verdict"] == "did not show"
     assert claims([plain, local])[0]["verdict"] == "held"
     single = rows_of([cell(None, None, path_edges=9), cell("local", 4, path_edges=8)])
     assert claims(single)[0]["verdict"] == "cannot tell: too few seeds"
+    none = rows_of([cell(None, None, path_edges=0)] * 2 + [cell("local", 4, path_edges=0)] * 2)
+    assert claims(none)[0]["verdict"] == "cannot tell: the plain model has none"
+    near = [cell(None, None, perplexity=p) for p in (5.0, 5.4)]
+    near += [cell("local", 4, perplexity=p) for p in (5.1, 5.5)]
+    assert claims(rows_of(near))[3]["verdict"] == "did not show"
     worse = rows_of(
         [*cells[:2], cell("local", 4, path_edges=120), cell("local", 4, path_edges=121)]
     )

@@ -117,6 +117,14 @@ def test_a_neuron_at_odds_is_refused(tmp_path: Path, changes: dict[str, Any], me
     assert not (tmp_path / "n.html").exists()
 
 
+def test_a_run_without_neurons_says_why(tmp_path: Path) -> None:
+    failure = {"neuron": "0.mlp.post_act.3", "reason": "nonsense"}
+    (tmp_path / "explain.json").write_text(json.dumps({"failures": [failure]}))
+    html = write_neuron_page(tmp_path, tmp_path / "n.html").read_text()
+    assert "Explained neurons: 0" in html
+    assert "nonsense" in html
+
+
 def test_a_folder_without_neurons_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no neurons at .*: expected a folder that"):
         write_neuron_page(tmp_path, tmp_path / "n.html")

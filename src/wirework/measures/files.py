@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wirework.errors import InputError
-from wirework.files import check_place, write_bytes, write_json
+from wirework.files import check_place, read_json, write_bytes, write_json
 from wirework.measures.report import COLUMNS, Report
 
 _NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
@@ -16,12 +16,26 @@ def check_report_place(folder: Path) -> None:
     """Make sure that reports can be written to a folder, before the work that makes them.
 
     Raises:
-        InputError: it holds something else, or cannot be written to.
+        InputError: it holds anything but an earlier call's reports, or cannot be written to.
     """
-    if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - set(_NAMES)):
-        raise InputError(f"{folder} holds {min(others)}, no measures: choose another --out")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: it should be a folder")
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if others := held - set(_NAMES):
+        raise InputError(f"{folder} holds {min(others)}, which measure has not made: another --out")
+    if held and not _are_reports(folder / _NAMES[0]):
+        raise InputError(f"{folder} holds {min(held)}, which measure has not made: another --out")
     for name in _NAMES:
         check_place(folder / name)
+
+
+def _are_reports(path: Path) -> bool:
+    try:
+        known = read_json(path)
+    except InputError:
+        return False
+    reports = known.values() if isinstance(known, dict) else [None]
+    return all(isinstance(one, dict) and "headline" in one for one in reports)
 
 
 def write_reports(reports: Mapping[str, Report], folder: Path) -> None:

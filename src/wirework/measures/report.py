@@ -20,7 +20,7 @@ from wirework.measures.one_pass import Seen, one_pass
 from wirework.measures.sae_training import measure_sae
 from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
 from wirework.measures.text import held_out, text_of
-from wirework.tasks import load_task
+from wirework.tasks import load_task, skill
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -31,7 +31,7 @@ Report = dict[str, Any]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "perplexity": ("language", "perplexity"),
     "path_edges": ("acdc", "n_path_edges"),
-    "task_accuracy": ("acdc", "model_accuracy"),
+    "task_accuracy": ("acdc", "task_accuracy"),
     "sae_l0": ("sae", "sae_l0"),
     "ce_score": ("sae", "ce_score"),
     "explanation_score": ("explain", "scores", "top_and_random", "mean"),
@@ -137,7 +137,14 @@ def _sparsity(subject: _Subject) -> Report:
 def _acdc(subject: _Subject) -> Report:
     task, settings = load_task(subject.config.task), subject.config.acdc
     (circuit,) = acdc_sweep(subject.model, task, settings, progress=subject.progress)
-    return {"task": subject.config.task, **sweep_row(circuit)}
+    known = skill(subject.model, task)
+    return {
+        "task": subject.config.task,
+        "task_accuracy": known.accuracy,
+        "task_loss": known.loss,
+        "task_logit_difference": known.logit_difference,
+        **sweep_row(circuit),
+    }
 
 
 def _sae(subject: _Subject) -> Report:

@@ -6,6 +6,8 @@ Source: Ferrao et al. 2025 (sparse autoencoders, CE score).
 """
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -245,17 +247,21 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
         raise InputError(f"{folder} is no autoencoder that sae-lens reads: {what}") from None
 
 
-def sae_lens() -> ModuleType:
-    """Return the package, which takes seconds to import.
+def check_installed() -> None:
+    """Make sure that sae-lens can be imported, which itself takes seconds.
 
     Raises:
         InputError: it is not installed.
     """
-    try:
-        import sae_lens
-    except ModuleNotFoundError as error:
-        if error.name != "sae_lens":
-            raise
-        raise InputError("sparse autoencoders need sae-lens: pip install 'wirework[sae]'") from None
-    module: ModuleType = sae_lens
-    return module
+    if find_spec("sae_lens") is None:
+        raise InputError("sparse autoencoders need sae-lens: pip install 'wirework[sae]'")
+
+
+def sae_lens() -> ModuleType:
+    """Return the package.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    check_installed()
+    return import_module("sae_lens")

@@ -82,8 +82,9 @@ def claims(rows: Sequence[Row]) -> list[Row]:
 
     Returns:
         `claim`, `verdict` (`held`: in every setting, and in most of them beyond two standard
-        errors; `did not hold`: in less than half of the settings; `cannot tell` where the plain
-        model or all others have one seed, `not measured`; else `held in part`), in how many
+        errors; `did not hold`: in less than half of the settings; `did not show`: in none beyond
+        two standard errors; else `held in part`; `cannot tell`, with the reason; `not measured`),
+        in how many
         settings of how many the difference has the claimed sign, in how many of these it is beyond
         two standard errors, and the largest change in that direction as a share of the plain value.
     """
@@ -152,12 +153,16 @@ def _judged(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
     )
     if all(_spread(base, other) is None for other in others):
         verdict = "cannot tell: too few seeds"
+    elif not base["mean"]:
+        verdict = "cannot tell: the plain model has none"
     elif len(towards) == len(gains) and 2 * beyond > len(gains):
         verdict = "held"
     elif 2 * len(towards) < len(gains):
         verdict = "did not hold"
-    else:
+    elif beyond:
         verdict = "held in part"
+    else:
+        verdict = "did not show"
     largest = max(gains) / abs(base["mean"]) if base["mean"] else None
     return {
         "claim": claim.said,

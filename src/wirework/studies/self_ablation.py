@@ -28,6 +28,7 @@ from wirework.files import (
 from wirework.measures import default_site, headline, measure, reasons
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
+from wirework.measures.sae import check_installed
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
@@ -100,6 +101,7 @@ def self_ablation(
         settings_of(variant, study, out)
     task = load_task(study.measure.task)
     _check_sites(study)
+    _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
         data = prepare(study.train.data, progress=progress)  # once, not in each process
@@ -185,12 +187,18 @@ def _check_sites(study: SelfAblationConfig) -> None:
     choose_neurons(transformer, study.measure.explain)
 
 
+def _check_packages(study: SelfAblationConfig) -> None:
+    """Refuse instruments whose packages are missing, before models are trained for them."""
+    if "sae" in study.measure.which:
+        check_installed()
+
+
 def _check_out(out: Path, study: SelfAblationConfig) -> None:
     """Refuse a folder of something else, or of a study that this one does not go on with."""
     check_place(out / "results.json")
     held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
     known = _results(out)
-    if held and known.get("study") != _KIND and not held & {"cells", "runs"}:
+    if held and not known:
         raise InputError(f"{out} holds files but is no study of {_KIND}: choose another --out")
     if not known.get("cells"):
         return
@@ -206,7 +214,10 @@ def _check_out(out: Path, study: SelfAblationConfig) -> None:
 
 def _results(out: Path) -> dict[str, Any]:
     """Return what a study has written so far; nothing if it is not there, or another's."""
-    known = read_json(out / "results.json") if (out / "results.json").is_file() else None
+    try:
+        known = read_json(out / "results.json")
+    except InputError:  # none, or a file of the same name that is no JSON
+        return {}
     return known if isinstance(known, dict) and known.get("study") == _KIND else {}
 
 

@@ -5,10 +5,12 @@ from wirework.tasks.evaluate import (
     TaskReport,
     all_reports,
     differences,
+    doubt,
     evaluate,
     kl_divergence,
     logit_difference,
     pair_losses,
+    skill,
     tasks_for,
 )
 from wirework.tasks.examples import examples, readable
@@ -27,6 +29,7 @@ __all__ = [
     "all_reports",
     "check_names",
     "differences",
+    "doubt",
     "evaluate",
     "examples",
     "ioi_practice_texts",
@@ -37,6 +40,7 @@ __all__ = [
     "practice_texts",
     "readable",
     "rephrased",
+    "skill",
     "tasks_for",
     "tokenizer_of",
 ]

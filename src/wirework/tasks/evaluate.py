@@ -19,6 +19,10 @@ from wirework.tasks.task import Encoded, Task, tokenizer_of
 if TYPE_CHECKING:
     from wirework.model import Model
 
+_SKILLED = 0.75
+"""Accuracy, half way from chance to always, below which a model hardly does a task."""
+_ENOUGH = 256
+"""Pairs that tell an accuracy to within two percent."""
 _PAIRS = 64  # at once: 128 prompts of 60 tokens are far below a training batch
 
 
@@ -123,6 +127,24 @@ def evaluate(model: "Model", task: Task) -> TaskReport:
         logit_difference=float(gap.mean()),
         kl=float(kl.mean()),
     )
+
+
+def skill(model: "Model", task: Task) -> TaskReport:
+    """Return `evaluate` on some hundred pairs, both prompts of each."""
+    return evaluate(model, task.take(task.pairs[:_ENOUGH]))
+
+
+def doubt(task: str, accuracy: float | None) -> str | None:
+    """Say why path edges or a circuit tell little, if a model hardly does the task; else None.
+
+    Args:
+        task: its name.
+        accuracy: over all its prompts: one whose answer never depends on the prompt has 0.5.
+    """
+    if accuracy is None or accuracy >= _SKILLED:
+        return None
+    right = f"the model gets {task} right {accuracy:.0%} of the time (chance: 50%)"
+    return f"{right}: its edges say little"
 
 
 @torch.no_grad()

@@ -43,8 +43,25 @@ def prepared(model: "Model", corpus: str) -> "Prepared":
 @contextmanager
 def going_on(kept: Path) -> Iterator[None]:
     """Say where what was done is kept if a signal ends the block."""
+    with _ending(f"stopped; the same command goes on from what was saved in {kept}"):
+        yield
+
+
+@contextmanager
+def losing() -> Iterator[None]:
+    """Say that what was under way is lost if a signal ends the block."""
+    with _ending("stopped; what was under way is lost, what was finished is kept"):
+        yield
+
+
+@contextmanager
+def _ending(said: str) -> Iterator[None]:
     from wirework.training.signals import stopping
 
-    said = f"stopped; the same command goes on from what was saved in {kept}"
-    with stopping() as stop, stop.at_once(said):
-        yield
+    with stopping() as stop:
+        try:
+            with stop.at_once(said):
+                yield
+        except Exception:  # a C module that is stopped as it loads has an error of its own
+            stop.leave_if_requested(said)
+            raise

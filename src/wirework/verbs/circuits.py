@@ -8,7 +8,7 @@ from cyclopts import Parameter, validators
 
 from wirework.config import AcdcConfig, PruneConfig
 from wirework.errors import InputError
-from wirework.verbs.arguments import Json, Settings, going_on, task_of, tokens_of
+from wirework.verbs.arguments import Json, Settings, going_on, losing, task_of, tokens_of
 from wirework.verbs.circuit_tables import print_report, show_circuits
 from wirework.verbs.printing import show, show_rows
 
@@ -92,19 +92,26 @@ def acdc(
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-        out: Folder to write the circuit to; with several --tau, of a folder `tau-X` for each.
+        out: Folder to write the circuit to, one that is there is replaced; with several --tau, of a
+            folder `tau-X` for each.
     """
     from wirework.circuits import acdc_sweep, check_place, sweep_row
     from wirework.model import load
+    from wirework.tasks import doubt, skill
 
     places = [] if out is None else [out]
     if out is not None and len(settings.tau) > 1:
         places = [out / f"tau-{tau:g}" for tau in settings.tau]
     for place in places:
         check_place(place)
-    circuits = acdc_sweep(load(model), task_of(task), settings)
-    for circuit, place in zip(circuits, places, strict=False):
-        circuit.save(place)
+    loaded, pairs = load(model), task_of(task)
+    with losing():
+        circuits = acdc_sweep(loaded, pairs, settings)
+        accuracy = skill(loaded, pairs).accuracy
+        for circuit, place in zip(circuits, places, strict=False):
+            circuit.save(place)
+    if (said := doubt(pairs.name, accuracy)) is not None:
+        print(f"warning: {said}", file=sys.stderr)
     show_rows("acdc", [sweep_row(circuit) for circuit in circuits], json)
 
 

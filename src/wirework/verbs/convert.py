@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from wirework.errors import InputError
+from wirework.verbs.arguments import losing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,8 @@ def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> 
     check_place(out)
     if out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what is to be converted: choose another OUT")
-    model = read(source)
-    print(model.save(out))
+    with losing():
+        model = read(source)
+        print(model.save(out))
     if model.tokenizer is None:
         print(f"warning: {source} has no tokeniser: the model takes no text", file=sys.stderr)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from wirework.config import ExplainConfig, MeasureConfig, SaeConfig
 from wirework.errors import InputError
-from wirework.verbs.arguments import Json, Settings, going_on, prepared
+from wirework.verbs.arguments import Json, Settings, going_on, losing, prepared
 from wirework.verbs.printing import cell, print_table, show, show_rows
 
 
@@ -35,9 +35,10 @@ def sae(
 
     check_out(out)
     loaded = load(model)
-    data = None if corpus is None else prepared(loaded, corpus)
-    trained, quality = measure_sae(loaded, settings, data)
-    save_sae(trained, out, quality, settings)
+    with losing():
+        data = None if corpus is None else prepared(loaded, corpus)
+        trained, quality = measure_sae(loaded, settings, data)
+        save_sae(trained, out, quality, settings)
     if (quality.explained_variance or 0.0) < 0:
         worse = "the site's mean alone comes closer to it than the autoencoder"
         print(f"warning: explained variance is below 0: {worse}", file=sys.stderr)
@@ -98,13 +99,15 @@ def measure(
 
     Args:
         models: Model or run folders.
-        out: Folder for measures.json, measures.csv and measures.png.
+        out: Folder for measures.json, measures.csv and measures.png; those of an earlier call are
+            replaced.
         corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
     """
     from wirework.measures import COLUMNS, reasons
     from wirework.measures import measure as measure_one
     from wirework.measures.files import check_report_place, write_reports
     from wirework.model import load
+    from wirework.tasks import doubt
     from wirework.view import write_measures_figure
 
     if not models:
@@ -113,19 +116,23 @@ def measure(
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
     reports, measured = {}, False
-    for name, model in loaded.items():
-        data = None if corpus is None else prepared(model, corpus)
-        reports[name] = measure_one(model, config=settings, data=data)
-        missing = reasons(reports[name])
-        for instrument, reason in missing.items():
-            print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
-        measured = measured or len(missing) < len(settings.which)
-        read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
-        if read + model.config.n_ctx < settings.n_tokens:
-            short = f"{read:,} held-out tokens are all there are"
-            print(f"warning: {name}: language: {short}", file=sys.stderr)
-        if out is not None and measured:  # after each, so that a stop loses none
-            write_reports(reports, out)
+    with losing():
+        for name, model in loaded.items():
+            data = None if corpus is None else prepared(model, corpus)
+            reports[name] = measure_one(model, config=settings, data=data)
+            missing = reasons(reports[name])
+            for instrument, reason in missing.items():
+                print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
+            measured = measured or len(missing) < len(settings.which)
+            on = reports[name].get("acdc", {})
+            if (said := doubt(settings.task, on.get("task_accuracy"))) is not None:
+                print(f"warning: {name}: acdc: {said}", file=sys.stderr)
+            read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
+            if read + model.config.n_ctx < settings.n_tokens:
+                short = f"{read:,} held-out tokens are all there are"
+                print(f"warning: {name}: language: {short}", file=sys.stderr)
+            if out is not None and measured:  # after each, so that a stop loses none
+                write_reports(reports, out)
     if not measured:
         raise InputError(f"nothing was measured: {reason}")
     if out is not None:
@@ -139,5 +146,6 @@ def measure(
                 *(cell(one["headline"][number]) for one in reports.values()),
             ]
             for number in COLUMNS
+            if any(one["headline"][number] is not None for one in reports.values())
         ]
         print_table("measures", ["", *reports], rows)

@@ -40,11 +40,12 @@ def export(
     from wirework.files import check_place
     from wirework.view import load_page_data, write_figure, write_neuron_page, write_page
 
-    if not (circuit / "circuit.json").is_file() and not (circuit / "neurons").is_dir():
+    explained = (circuit / "neurons").is_dir() or (circuit / "explain.json").is_file()
+    if not explained and not (circuit / "circuit.json").is_file():
         raise InputError(
-            f"neither circuit nor explained neurons at {circuit}: expected circuit.json or neurons/"
+            f"neither circuit nor explained neurons at {circuit}: no circuit.json, no explain.json"
         )
-    if (circuit / "neurons").is_dir():
+    if explained:
         if png is not None:
             raise InputError(f"--png draws circuits: {circuit} holds explained neurons")
         print(write_neuron_page(circuit, out))

@@ -96,5 +96,12 @@ def self_ablation(
             | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
             for row in result["rows"]
         ]
+        result["claims"] = [
+            {
+                name: f"{value:.1%}" if name == "largest_change" and value is not None else value
+                for name, value in row.items()
+            }
+            for row in result["claims"]
+        ]
     means = "mean ± standard error over seeds (the paper's)"
     show_all("self-ablation", result, json, rows=means, claims="claims")

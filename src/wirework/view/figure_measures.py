@@ -68,10 +68,13 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     Error bars and the band's width are standard errors; dashed lines are the published figures,
     brought to our plain model's level by theirs.
     """
-    figure, each = panels(len(_STUDIED))
+    names = [
+        name for name in _STUDIED if any(row[name]["mean"] is not None for row in rows)
+    ] or _STUDIED[:1]
+    figure, each = panels(len(names))
     plain = next((row for row in rows if row["level"] is None), None)
     levels = list(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
-    for axes, name in zip(each, _STUDIED, strict=True):
+    for axes, name in zip(each, names, strict=False):
         scale = _draw_plain(axes, plain, name)
         for level in levels:
             found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])
@@ -82,9 +85,9 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_xlabel("winners per token and layer (k)", fontsize=8, color=pen.SOFT)
     fullest = max(each, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    lines, names = fullest.get_legend_handles_labels()  # of the first, if all of it was measured
+    lines, labels = fullest.get_legend_handles_labels()  # of the first, if all of it was measured
     figure.legend(
-        lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8,
+        lines, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8,
         title=_CAPTION, title_fontsize=8,
     )  # fmt: skip
     return figure
@@ -157,7 +160,7 @@ def _draw_level(
         axes.plot(
             [row["k"] for row in published],
             [scale * row[name]["paper"] for row in published],
-            color=hue, linestyle="--", linewidth=0.8, label=f"{level}, published",
+            color=hue, linestyle="--", linewidth=0.8, marker="_", label=f"{level}, published",
         )  # fmt: skip
 
 

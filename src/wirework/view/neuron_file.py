@@ -105,10 +105,10 @@ def read_neurons(folder: Path) -> list[NeuronFile]:
     """Read all neurons of a folder, the best explained first.
 
     Raises:
-        InputError: there is none, or a file is damaged or of another version.
+        InputError: there is none and no run has ended, or a file is damaged or of another version.
     """
     paths = sorted((folder / "neurons").glob("*.json"))
-    if not paths:
+    if not paths and not (folder / "explain.json").is_file():
         raise InputError(f"no neurons at {folder}: expected a folder that `wirework explain` wrote")
     found = [_read(path, NeuronFile) for path in paths]
     return sorted(found, key=lambda one: 2.0 if one.score is None else -one.score)

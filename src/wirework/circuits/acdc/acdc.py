@@ -104,6 +104,7 @@ def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
     assert part is not None
     return {
         "tau": part.tau,
+        "n_pairs": circuit.document.task.n_pairs,
         "n_path_edges": circuit.n_path_edges,
         "of": part.n_all,
         "kl": part.kl,

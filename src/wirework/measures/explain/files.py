@@ -10,7 +10,7 @@ from typing import Any
 
 from wirework.config import changes
 from wirework.errors import InputError
-from wirework.files import read_json, read_record, write_record
+from wirework.files import check_place, read_json, read_record, write_record
 from wirework.measures.explain.explainers import Detected, Explanation
 from wirework.measures.explain.patterns import to_json
 from wirework.measures.explain.record import Excerpt, Neuron, Record
@@ -26,6 +26,18 @@ def neuron_path(out: Path, neuron: Neuron) -> Path:
     return out / "neurons" / f"{neuron.name}.json"
 
 
+def check(out: Path) -> None:
+    """Make sure that a folder is one of ours or can become one.
+
+    Raises:
+        InputError: it holds something else, or it cannot be written to.
+    """
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if held - {"lock", "cache"} and SETTINGS not in held:
+        raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
+    check_place(out)
+
+
 def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
     """Say in a folder what it is made with.
 
@@ -35,13 +47,10 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
         harmless: settings that may be others than before.
 
     Raises:
-        InputError: it holds neurons that were made with something else, or what is not ours, or it
-            cannot be written to.
+        InputError: it holds neurons that were made with something else, or cannot be written to.
     """
     path = out / SETTINGS
     if not path.is_file():
-        if out.is_dir() and {path.name for path in out.iterdir()} - {"lock", "cache"}:
-            raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
         write_record(path, about)
         return
     held = read_record(path)

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from wirework.config import ExplainConfig
 from wirework.errors import InputError
-from wirework.files import check_place, locked, write_json
+from wirework.files import locked, write_json
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
@@ -30,6 +30,10 @@ from wirework.measures.explain.server import NeuronError, ServerError
 if TYPE_CHECKING:
     from wirework.data import Prepared
     from wirework.model import Model
+
+
+_NOBODY = "http://localhost"
+"""Instead of OpenAI's server, which needs a key, where none is asked."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def explain_neurons(
     """
     config, out = config or ExplainConfig(), None if out is None else Path(out)
     if out is not None:
-        check_place(out)
+        files.check(out)
     job = Job.of(model, config, text, out)
     with closing(job.explainer()) as explainer:
         if out is None:
@@ -112,7 +116,8 @@ def estimate_cost(
     """
     if config.explainer != "language_model":
         raise InputError("patterns ask no server: an estimate is for explainer language_model")
-    job = Job.of(model, config, text, Path())
+    server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
+    job = Job.of(model, config.model_copy(update={"server": server}), text, Path())
     with closing(job.explainer()) as explainer, _bar(progress) as bar:
         assert isinstance(explainer, LanguageModelExplainer)
         records = _records(job, bar)
@@ -156,7 +161,11 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
             about | found.summary() | {"stopped": stopped, "left": left, "failures": failed},
         )
     if stopped is not None:
-        kept_in = "" if job.out is None else f", kept in {job.out}; the same command goes on"
+        kept_in = (
+            ""
+            if job.out is None
+            else f", kept in {job.out}; the same command goes on with the rest"
+        )
         explained, dead = (found.summary()[name] for name in ("explained", "dead"))
         told = f"{explained} neurons are explained, {dead} dead, {len(failed)} failed, {left} left"
         raise ServerError(f"{stopped}: {told}{kept_in}")
