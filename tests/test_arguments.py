@@ -1,0 +1,34 @@
+"""What verbs say when a signal ends them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from wirework.training.signals import Interrupted
+from wirework.verbs.arguments import going_on, losing
+
+
+def hidden_in_an_error_of_its_own() -> None:
+    """As a C module does that is interrupted while it loads."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt as stop:
+        raise ImportError("initialization failed") from stop
+
+
+def test_a_signal_is_told_of_whatever_it_came_in() -> None:
+    with pytest.raises(Interrupted, match="what was under way is lost") as caught, losing():
+        hidden_in_an_error_of_its_own()
+    assert caught.value.exit_code == 143
+    with (
+        pytest.raises(Interrupted, match="goes on from what was saved in here"),
+        going_on(Path("here")),
+    ):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(ImportError, match="no such module"), losing():
+        raise ImportError("no such module")
