@@ -19,7 +19,7 @@ def hidden_in_an_error_of_its_own() -> None:
 
 
 def test_a_signal_is_told_of_whatever_it_came_in() -> None:
-    with pytest.raises(Interrupted, match="what was under way is lost") as caught, losing():
+    with pytest.raises(Interrupted, match="stopped; nothing was saved") as caught, losing():
         hidden_in_an_error_of_its_own()
     assert caught.value.exit_code == 143
     with (

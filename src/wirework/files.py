@@ -207,6 +207,12 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
             raise InputError(f"{path} is damaged: {name} does not match its checksum")
 
 
+def names_in(folder: Path) -> set[str]:
+    """Return what a folder holds, if it is one, but for what a kill left of a write."""
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in found if not (name.startswith(".") and name.endswith(".partial"))}
+
+
 def check_place(path: Path) -> None:
     """Make sure that a file or folder can be made at `path`, before the work that fills it.
 

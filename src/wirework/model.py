@@ -191,10 +191,10 @@ def load(path: str | Path | Model) -> Model:
         folder = folder / "model"
     if not (folder / "config.json").is_file():
         raise InputError(f"no model at {path}: expected a folder with config.json")
-    files.verify_dir(folder)
     values = files.read_json(folder / "config.json")
     if isinstance(values, dict) and "model_type" in values:
         raise InputError(f"{path} is of transformers: `wirework convert huggingface` reads it")
+    files.verify_dir(folder)
     config = ModelConfig.of(values, str(folder / "config.json"))
     transformer = Transformer(config)
     weights = folder / "model.safetensors"

@@ -97,6 +97,7 @@ def test_reports_side_by_side(tmp_path: Path) -> None:
     check_report_place(folder)
     write_reports(reports, folder)
     assert write_measures_figure(folder).read_bytes().startswith(b"\x89PNG")
+    (folder / ".measures.csv.123.partial").touch()  # a kill left it
     check_report_place(folder)
     rows = list(csv.DictReader((folder / "measures.csv").read_text().splitlines()))
     assert [row["perplexity"] for row in rows] == ["5.5", "6.5"]
@@ -107,7 +108,7 @@ def test_reports_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["measures.json", "measures.csv", "measures.png"])
-@pytest.mark.parametrize("text", ["mine", "[]", '{"mine": {}}'])
+@pytest.mark.parametrize("text", ["mine", "[]", "{}", '{"mine": {}}'])
 def test_files_of_the_same_names_are_not_taken_for_reports(tmp_path: Path, name, text) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=f"holds {name}, which measure has not made"):

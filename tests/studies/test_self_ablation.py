@@ -166,9 +166,15 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     assert self_ablation(other, again, progress=False)["rows"] == result["rows"]
     held = json.loads((again / "results.json").read_text())
     assert held["config"]["measure"]["explain"]["excerpt_tokens"] == 64
-    (again / "results.json").write_text(json.dumps({**held, "cells": []}))
-    with pytest.raises(InputError, match="cannot be resumed under changes: steps: 6 -> 7"):
-        self_ablation(tiny(cache, train={**train, "steps": 7}), again, progress=False)
+    (again / "results.json").write_text(json.dumps({**held, "data": "other"}))
+    with pytest.raises(InputError, match="made with other text or tokeniser"):
+        self_ablation(tiny(cache), again, progress=False)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / ".table.md.12.partial").touch()  # a kill left it
+    (empty / "results.json").write_text(json.dumps({**held, "cells": []}))
+    small = tiny(cache, train={**train, "steps": 2}, measure={**measure, "which": ["language"]})
+    assert self_ablation(small, empty, progress=False)["rows"][0]["perplexity"]["n"] == 1
     frontier = tmp_path / "frontier"
     frontier.mkdir()
     for text in ('{"cells": [1]}', "[]", "mine"):

@@ -4,9 +4,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from wirework.training import signals
 from wirework.training.signals import Interrupted, stopping
 
 
@@ -99,6 +101,25 @@ def test_the_way_out_may_take_its_time():
     with pytest.raises(Interrupted, match="nothing lost"):
         clean_up_long(reached)
     assert reached == ["cleaned up"]
+
+
+def swallow(reached: list[str]) -> None:
+    with stopping() as stop, stop.at_once("nothing lost"):
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            with suppress(BaseException):  # as some libraries do
+                send(number)
+                reached.append("not heard")
+                continue
+            reached.append("swallowed")
+            time.sleep(0.2)
+
+
+def test_a_later_signal_is_heard_where_a_library_swallowed_the_first(monkeypatch):
+    monkeypatch.setattr(signals, "_PATIENCE", 0.1)
+    reached: list[str] = []
+    with pytest.raises(Interrupted, match="nothing lost"):
+        swallow(reached)
+    assert reached == ["swallowed"] * 3
 
 
 def begin_after_a_signal() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wirework.errors import InputError
-from wirework.files import check_place, read_json, write_bytes, write_json
+from wirework.files import check_place, names_in, read_json, write_bytes, write_json
 from wirework.measures.report import COLUMNS, Report
 
 _NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
@@ -20,7 +20,7 @@ def check_report_place(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: it should be a folder")
-    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    held = names_in(folder)
     if others := held - set(_NAMES):
         raise InputError(f"{folder} holds {min(others)}, which measure has not made: another --out")
     if held and not _are_reports(folder / _NAMES[0]):
@@ -34,7 +34,7 @@ def _are_reports(path: Path) -> bool:
         known = read_json(path)
     except InputError:
         return False
-    reports = known.values() if isinstance(known, dict) else [None]
+    reports = known.values() if isinstance(known, dict) and known else [None]
     return all(isinstance(one, dict) and "headline" in one for one in reports)
 
 

@@ -31,7 +31,7 @@ Report = dict[str, Any]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "perplexity": ("language", "perplexity"),
     "path_edges": ("acdc", "n_path_edges"),
-    "task_accuracy": ("acdc", "task_accuracy"),
+    "task_accuracy": ("acdc", "skill", "accuracy"),
     "sae_l0": ("sae", "sae_l0"),
     "ce_score": ("sae", "ce_score"),
     "explanation_score": ("explain", "scores", "top_and_random", "mean"),
@@ -140,9 +140,7 @@ def _acdc(subject: _Subject) -> Report:
     known = skill(subject.model, task)
     return {
         "task": subject.config.task,
-        "task_accuracy": known.accuracy,
-        "task_loss": known.loss,
-        "task_logit_difference": known.logit_difference,
+        "skill": {name: getattr(known, name) for name in ("accuracy", "loss", "logit_difference")},
         **sweep_row(circuit),
     }
 

@@ -19,16 +19,18 @@ from wirework.errors import InputError
 from wirework.files import (
     check_place,
     locked,
+    names_in,
     read_json,
     read_record,
     write_bytes,
     write_json,
     write_record,
 )
-from wirework.measures import default_site, headline, measure, reasons
+from wirework.measures import default_site, headline, measure, reasons, sae
+from wirework.measures.explain import server
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
-from wirework.measures.sae import check_installed
+from wirework.measures.explain.job import PRIVATE
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
@@ -43,7 +45,7 @@ from wirework.view import write_self_ablation_figure
 
 _KIND = "self-ablation"
 _HARMLESS = {
-    *(f"train.{name}" for name in HARMLESS_TO_TRAIN),
+    *(f"train.{name}" for name in HARMLESS_TO_TRAIN if name != "data.tokenizer"),
     *(f"measure.explain.{name}" for name in HARMLESS_TO_EXPLAIN),
 }
 """Settings that a study's folder may be gone on with under others."""
@@ -101,18 +103,21 @@ def self_ablation(
         settings_of(variant, study, out)
     task = load_task(study.measure.task)
     _check_sites(study)
-    _check_packages(study)
+    if not all(_cell(out, variant).is_file() for variant in every):
+        _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
         data = prepare(study.train.data, progress=progress)  # once, not in each process
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
+        if _results(out).get("data", data.fingerprint) != data.fingerprint:
+            raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not _results(out).get("cells"):  # what it is of is known from the start
-            _write(out, study, cells)
+            _write(out, study, data.fingerprint, cells)
         for cell in side_by_side(partial(run_variant, study, out), every, jobs):
             cells.append(cell)
-            results = _write(out, study, cells)
+            results = _write(out, study, data.fingerprint, cells)
             if progress:
                 say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
         figure = write_self_ablation_figure(out)
@@ -128,9 +133,9 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     Raises:
         InputError: it cannot be trained, or what lies there is damaged.
     """
-    path = out / "cells" / f"{variant.name}.json"
+    path = _cell(out, variant)
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
-    wanted = {"train": portable(config), "measure": instruments.model_dump(mode="json")}
+    wanted = {"train": portable(config), "measure": _stated(instruments)}
     known = read_record(path) if path.is_file() else {}
     before = known["report"] if known and not _other(known["settings"], wanted) else {}
     left = tuple(reasons(before)) or None
@@ -143,6 +148,10 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     cell = {**about, "run": run.metrics, "report": report, "machine": machine()}
     write_record(path, {**cell, "settings": wanted})
     return read_record(path)
+
+
+def _cell(out: Path, variant: Variant) -> Path:
+    return out / "cells" / f"{variant.name}.json"
 
 
 def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> TrainConfig:
@@ -190,17 +199,21 @@ def _check_sites(study: SelfAblationConfig) -> None:
 def _check_packages(study: SelfAblationConfig) -> None:
     """Refuse instruments whose packages are missing, before models are trained for them."""
     if "sae" in study.measure.which:
-        check_installed()
+        sae.check_installed()
+    if "explain" in study.measure.which and study.measure.explain.explainer == "language_model":
+        server.check_installed()
 
 
 def _check_out(out: Path, study: SelfAblationConfig) -> None:
     """Refuse a folder of something else, or of a study that this one does not go on with."""
     check_place(out / "results.json")
-    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
-    known = _results(out)
+    held, known = names_in(out) - {"lock"}, _results(out)
     if held and not known:
-        raise InputError(f"{out} holds files but is no study of {_KIND}: choose another --out")
-    if not known.get("cells"):
+        raise InputError(
+            f"{out} holds files but is no study of {_KIND}, or its results.json is damaged: choose "
+            "another --out"
+        )
+    if not known.get("cells") and not names_in(out / "cells") and not names_in(out / "runs"):
         return
     if other := _other(known["config"], _described(study)):
         raise InputError(f"{out} was made with other settings, {other}: choose another --out")
@@ -223,7 +236,12 @@ def _results(out: Path) -> dict[str, Any]:
 
 def _described(study: SelfAblationConfig) -> dict[str, Any]:
     """Return the settings that say what is found."""
-    return {**study.model_dump(mode="json"), "train": portable(study.train)}
+    stated = {"train": portable(study.train), "measure": _stated(study.measure)}
+    return {**study.model_dump(mode="json"), **stated}
+
+
+def _stated(instruments: MeasureConfig) -> dict[str, Any]:
+    return instruments.model_dump(mode="json", exclude={"explain": PRIVATE})
 
 
 def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -232,12 +250,15 @@ def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
     return "; ".join(str(one) for one in changes(one, other) if one.name not in _HARMLESS)
 
 
-def _write(out: Path, study: SelfAblationConfig, cells: list[dict[str, Any]]) -> dict[str, Any]:
+def _write(
+    out: Path, study: SelfAblationConfig, data: str, cells: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Write the table so far."""
     rows = rows_of(cells)
     results = {
         "study": _KIND,
         "config": _described(study),
+        "data": data,
         "rows": rows,
         "claims": claims(rows),
         "cells": [_shown(cell) for cell in cells],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SKILLED = 0.75
 """Accuracy, half way from chance to always, below which a model hardly does a task."""
 _ENOUGH = 256
-"""Pairs that tell an accuracy to within two percent."""
+"""Pairs that tell an accuracy to within some percent."""
 _PAIRS = 64  # at once: 128 prompts of 60 tokens are far below a training batch
 
 

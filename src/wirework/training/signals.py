@@ -2,8 +2,8 @@
 
 A signal only leaves a mark, which the loop looks at between steps, evaluation batches and files.
 Where nothing is lost by leaving at once (data preparation), it raises. Further signals change
-nothing: the way out is already being taken. Only an exception that Python drops, as it does in a
-destructor or a callback of the garbage collector, is raised again.
+nothing for some seconds: the way out is being taken. An exception that Python drops, as it does in
+a destructor or a callback of the garbage collector, is raised again at once.
 """
 
 import _thread
@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SOON = 0.05
-"""Seconds until a signal comes again."""
+"""Seconds until a signal whose exception was dropped comes again."""
+_PATIENCE = 5.0
+"""Seconds in which no further signal is heard: a later one finds either nothing or an exception
+that some library has swallowed."""
 
 _Hook = Callable[["sys.UnraisableHookArgs"], object]
 
@@ -47,7 +50,7 @@ class Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._at_once: str | None = None
-        self._dropped = False
+        self._deaf_until = 0.0
 
     @property
     def requested(self) -> bool:
@@ -72,10 +75,9 @@ class Stop:
 
     def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take a signal; the handler that `stopping` installs."""
-        if self.number is not None and not self._dropped:
-            return
-        self.number, self._dropped = self.number or number, False
-        if self._at_once is not None:
+        self.number = self.number or number
+        if self._at_once is not None and time.monotonic() > self._deaf_until:
+            self._deaf_until = time.monotonic() + _PATIENCE
             raise Interrupted(self.number, self._at_once)
 
     def again(self, what: "sys.UnraisableHookArgs", otherwise: _Hook) -> None:
@@ -85,8 +87,8 @@ class Stop:
             what: an exception that nobody can catch.
             otherwise: what takes others.
         """
-        if isinstance(what.exc_value, Interrupted):
-            self._dropped = True
+        if _from_signal(what.exc_value):
+            self._deaf_until = 0.0
             # Raised from here it would be dropped again; a `threading.Thread` would take locks that
             # whoever was interrupted may hold.
             _thread.start_new_thread(self._remind, ())
@@ -97,6 +99,13 @@ class Stop:
         time.sleep(_SOON)
         if self._at_once is not None and self.number is not None:
             _thread.interrupt_main(signal.Signals(self.number))
+
+
+def _from_signal(error: BaseException | None) -> bool:
+    """Whether an exception is an `Interrupted` or came up while one was on its way."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
 
 
 @contextmanager

@@ -48,9 +48,14 @@ def going_on(kept: Path) -> Iterator[None]:
 
 
 @contextmanager
-def losing() -> Iterator[None]:
-    """Say that what was under way is lost if a signal ends the block."""
-    with _ending("stopped; what was under way is lost, what was finished is kept"):
+def losing(kept: Path | None = None) -> Iterator[None]:
+    """Say that what was under way is lost if a signal ends the block.
+
+    Args:
+        kept: where what was finished lies; None: nothing was.
+    """
+    said = "nothing was saved" if kept is None else f"what is not in {kept} yet is lost"
+    with _ending(f"stopped; {said}"):
         yield
 
 

@@ -107,10 +107,9 @@ def acdc(
     loaded, pairs = load(model), task_of(task)
     with losing():
         circuits = acdc_sweep(loaded, pairs, settings)
-        accuracy = skill(loaded, pairs).accuracy
         for circuit, place in zip(circuits, places, strict=False):
             circuit.save(place)
-    if (said := doubt(pairs.name, accuracy)) is not None:
+    if (said := doubt(pairs.name, skill(loaded, pairs).accuracy)) is not None:
         print(f"warning: {said}", file=sys.stderr)
     show_rows("acdc", [sweep_row(circuit) for circuit in circuits], json)
 

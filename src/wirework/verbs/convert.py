@@ -61,7 +61,8 @@ def to_huggingface(model: Path, out: Path, /) -> None:
     from wirework.interop import save_huggingface
     from wirework.model import load
 
-    print(save_huggingface(load(model), out))
+    with losing():
+        print(save_huggingface(load(model), out))
 
 
 def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:

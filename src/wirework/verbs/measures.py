@@ -116,7 +116,7 @@ def measure(
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
     reports, measured = {}, False
-    with losing():
+    with losing(out):
         for name, model in loaded.items():
             data = None if corpus is None else prepared(model, corpus)
             reports[name] = measure_one(model, config=settings, data=data)
@@ -124,8 +124,8 @@ def measure(
             for instrument, reason in missing.items():
                 print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
             measured = measured or len(missing) < len(settings.which)
-            on = reports[name].get("acdc", {})
-            if (said := doubt(settings.task, on.get("task_accuracy"))) is not None:
+            on = reports[name].get("acdc", {}).get("skill", {})
+            if (said := doubt(settings.task, on.get("accuracy"))) is not None:
                 print(f"warning: {name}: acdc: {said}", file=sys.stderr)
             read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
             if read + model.config.n_ctx < settings.n_tokens:

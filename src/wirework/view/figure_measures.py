@@ -74,7 +74,7 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     figure, each = panels(len(names))
     plain = next((row for row in rows if row["level"] is None), None)
     levels = list(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
-    for axes, name in zip(each, names, strict=False):
+    for axes, name in zip(each, names, strict=True):
         scale = _draw_plain(axes, plain, name)
         for level in levels:
             found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])

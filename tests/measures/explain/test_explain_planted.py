@@ -136,6 +136,11 @@ def test_a_folder_of_something_else_is_refused(
         model.transformer.embed.weight[0, 0] += 1
     with pytest.raises(InputError, match="made with another model"):
         explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
+    (tmp_path / "editor").mkdir()
+    (tmp_path / "editor" / "settings.json").write_text("{}")
+    with pytest.raises(InputError, match="damaged or not ours: give another folder"):
+        explain_neurons(model, config, text=text, out=tmp_path / "editor", progress=False)
+    assert [path.name for path in (tmp_path / "editor").iterdir()] == ["settings.json"]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").touch()
     with pytest.raises(InputError, match=r"b holds something but no settings.json"):

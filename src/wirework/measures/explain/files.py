@@ -10,7 +10,7 @@ from typing import Any
 
 from wirework.config import changes
 from wirework.errors import InputError
-from wirework.files import check_place, read_json, read_record, write_record
+from wirework.files import check_place, names_in, read_json, read_record, write_record
 from wirework.measures.explain.explainers import Detected, Explanation
 from wirework.measures.explain.patterns import to_json
 from wirework.measures.explain.record import Excerpt, Neuron, Record
@@ -32,10 +32,19 @@ def check(out: Path) -> None:
     Raises:
         InputError: it holds something else, or it cannot be written to.
     """
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    held = names_in(out)
     if held - {"lock", "cache"} and SETTINGS not in held:
         raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
+    if SETTINGS in held:
+        _settings(out)
     check_place(out)
+
+
+def _settings(out: Path) -> dict[str, Any]:
+    try:
+        return read_record(out / SETTINGS)
+    except InputError:
+        raise InputError(f"{out / SETTINGS} is damaged or not ours: give another folder") from None
 
 
 def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
@@ -53,7 +62,7 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
     if not path.is_file():
         write_record(path, about)
         return
-    held = read_record(path)
+    held = _settings(out)
     if any((out / "neurons").glob("*.json")) and (other := _other(held, about, harmless)):
         raise InputError(f"{out} was made with {other}: give another --out")
     write_record(path, about)

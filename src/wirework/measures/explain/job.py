@@ -30,6 +30,9 @@ HARMLESS = tuple(
 )  # fmt: skip
 """Settings that do not change what is found: a model is known by its name, wherever it is asked."""
 
+PRIVATE: dict[str, Any] = {"server": {"base_url", "cache", "api_key_env"}}
+"""Settings that no file of results has: these are shared, and an address may hold a password."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -67,7 +70,7 @@ class Job:
         return {
             "model": self.model.fingerprint,
             "text": [self.text.train.fingerprint, self.text.val.fingerprint],
-            "settings": self.config.model_dump(mode="json"),
+            "settings": self.config.model_dump(mode="json", exclude=PRIVATE),
         }
 
 

@@ -98,7 +98,6 @@ def explain_neurons(
             return _explained(job, explainer, progress)
         with locked(out / "lock", str(out)):
             files.claim(out, job.about(), HARMLESS)
-            files.forget(out)
             return _explained(job, explainer, progress)
 
 
@@ -142,6 +141,8 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
     stopped: str | None = None
     missing = [neuron for neuron in job.neurons if neuron not in kept]
     if missing:
+        if job.out is not None:
+            files.forget(job.out)
         with _bar(progress) as bar:
             records = [one for one in _records(job, bar) if one.neuron in missing]
             for record in records:

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -173,13 +174,22 @@ class Server:
         return ServerError(self._stop(f"server {self._client.base_url} {why}"))
 
 
-def _client(config: ServerConfig) -> "openai.OpenAI":
-    try:
-        import openai
-    except ImportError:
+def check_installed() -> None:
+    """Make sure that openai can be imported.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if find_spec("openai") is None:
         raise InputError(
             "explaining with a language model needs openai: pip install wirework[explain]"
-        ) from None
+        )
+
+
+def _client(config: ServerConfig) -> "openai.OpenAI":
+    check_installed()
+    import openai
+
     key = os.environ.get(config.api_key_env)
     base_url = config.base_url or os.environ.get("OPENAI_BASE_URL") or None
     if key is None and base_url is None:
