@@ -2,8 +2,9 @@
 
 A signal only leaves a mark, which the loop looks at between steps, evaluation batches and files.
 Where nothing is lost by leaving at once (data preparation), it raises. Further signals change
-nothing for some seconds: the way out is being taken. An exception that Python drops, as it does in
-a destructor or a callback of the garbage collector, is raised again at once.
+nothing: the way out is already being taken. But an exception can be lost: Python drops those of
+destructors, and C code clears errors that it takes for a missing attribute (one signal in some tens
+was lost so in a search for a circuit). One that is gone before the block was left is raised again.
 """
 
 import _thread
@@ -11,15 +12,14 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 _SOON = 0.05
-"""Seconds until a signal whose exception was dropped comes again."""
-_PATIENCE = 5.0
-"""Seconds in which no further signal is heard: a later one finds either nothing or an exception
-that some library has swallowed."""
+"""Seconds between looks at whether a signal's exception is lost."""
 
 _Hook = Callable[["sys.UnraisableHookArgs"], object]
 
@@ -50,7 +50,7 @@ class Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._at_once: str | None = None
-        self._deaf_until = 0.0
+        self._raised: Callable[[], Interrupted | None] = _nothing
 
     @property
     def requested(self) -> bool:
@@ -76,36 +76,27 @@ class Stop:
     def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take a signal; the handler that `stopping` installs."""
         self.number = self.number or number
-        if self._at_once is not None and time.monotonic() > self._deaf_until:
-            self._deaf_until = time.monotonic() + _PATIENCE
-            raise Interrupted(self.number, self._at_once)
+        if self._at_once is None or self._raised() is not None:
+            return
+        error = Interrupted(self.number, self._at_once)
+        self._raised = weakref.ref(error)
+        # No `threading.Thread`: it takes locks that whoever was interrupted may hold.
+        _thread.start_new_thread(self._look_after, (self.number,))
+        try:
+            raise error
+        finally:
+            del error  # or this frame would keep it alive
 
-    def again(self, what: "sys.UnraisableHookArgs", otherwise: _Hook) -> None:
-        """Let the signal come again if it is its exception that Python drops.
-
-        Args:
-            what: an exception that nobody can catch.
-            otherwise: what takes others.
-        """
-        if _from_signal(what.exc_value):
-            self._deaf_until = 0.0
-            # Raised from here it would be dropped again; a `threading.Thread` would take locks that
-            # whoever was interrupted may hold.
-            _thread.start_new_thread(self._remind, ())
-        else:
-            otherwise(what)
-
-    def _remind(self) -> None:
-        time.sleep(_SOON)
-        if self._at_once is not None and self.number is not None:
-            _thread.interrupt_main(signal.Signals(self.number))
+    def _look_after(self, number: int) -> None:
+        """Let a signal come again if its exception is gone and the block has not been left."""
+        while self._at_once is not None and self._raised() is not None:
+            time.sleep(_SOON)
+        if self._at_once is not None:
+            _thread.interrupt_main(signal.Signals(number))
 
 
-def _from_signal(error: BaseException | None) -> bool:
-    """Whether an exception is an `Interrupted` or came up while one was on its way."""
-    while error is not None and not isinstance(error, Interrupted):
-        error = error.__context__
-    return error is not None
+def _nothing() -> None:
+    """Stand for a reference to an exception that was not raised yet."""
 
 
 @contextmanager
@@ -116,7 +107,7 @@ def stopping() -> Iterator[Stop]:
         yield stop
         return
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda what: stop.again(what, hook)
+    sys.unraisablehook = partial(_unless_ours, hook)
     before = {number: signal.signal(number, stop.receive) for number in _SIGNALS}
     try:
         yield stop
@@ -124,6 +115,12 @@ def stopping() -> Iterator[Stop]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _unless_ours(otherwise: _Hook, what: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of a signal's exception that Python drops: it will come again."""
+    if not isinstance(what.exc_value, Interrupted):
+        otherwise(what)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
