@@ -84,9 +84,9 @@ def claims(rows: Sequence[Row]) -> list[Row]:
         `claim`, `verdict` (`held`: in every setting, and in most of them beyond two standard
         errors; `did not hold`: in less than half of the settings; `did not show`: in none beyond
         two standard errors; else `held in part`; `cannot tell`, with the reason; `not measured`),
-        in how many
-        settings of how many the difference has the claimed sign, in how many of these it is beyond
-        two standard errors, and the largest change in that direction as a share of the plain value.
+        in how many settings of how many the difference has the claimed sign, in how many of these
+        it is beyond two standard errors, and the largest change in that direction as a share of the
+        plain value.
     """
     plain = next((row for row in rows if row["level"] is None), None)
     gated = [row for row in rows if row["level"] is not None]

@@ -111,9 +111,10 @@ def self_ablation(
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
-        if _results(out).get("data", data.fingerprint) != data.fingerprint:
+        known = _results(out)
+        if known.get("data", data.fingerprint) != data.fingerprint:
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
-        if not _results(out).get("cells"):  # what it is of is known from the start
+        if not known.get("cells"):  # what it is of is known from the start
             _write(out, study, data.fingerprint, cells)
         for cell in side_by_side(partial(run_variant, study, out), every, jobs):
             cells.append(cell)
