@@ -2,10 +2,15 @@
 
 The library raises `InputError` where what came in cannot be used; the command prints it as one
 line and exits with code 2. Anything else that escapes is a defect of ours and keeps its traceback.
+Errors of other libraries become `InputError` where the library is called (`translated_errors`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+_REASON_LENGTH = 200
+_QUOTE_LENGTH = 80
 
 
 class InputError(ValueError):
@@ -19,5 +24,53 @@ def nearest(name: str, known: Iterable[str]) -> str:
         name: what the user wrote.
         known: the names that would have been understood.
     """
-    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    match = get_close_matches(name[:_QUOTE_LENGTH], list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def quoted(value: object) -> str:
+    """Return `repr(value)` for a message, cut to 80 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
+        return "an integer too long to print"
+    return text if len(text) <= _QUOTE_LENGTH else f"{text[: _QUOTE_LENGTH - 3]}..."
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of an error on one line, cut to 200 characters; its type if it has none.
+
+    The type is named too where the message alone says little, as for a `KeyError`.
+    """
+    system = getattr(error, "strerror", None)
+    text = " ".join(str(system or error).split())
+    kind = type(error).__name__
+    if not text:
+        return kind
+    if isinstance(error, LookupError | AttributeError | TypeError | AssertionError):
+        text = f"{kind}: {text}"
+    return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
+
+
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Turn any error that another library raises in the block into an `InputError`.
+
+    For the boundary where a library reads a foreign file, model or server: such libraries raise
+    classes that no list holds. The block must hold the library's call alone, so that no defect of
+    ours is taken for a bad input. The library's error stays as the cause (`--debug` shows it).
+
+    Args:
+        what: the beginning of the message, such as `cannot read weights.pt`.
+
+    Raises:
+        InputError: `what`, a colon, and the reason that the library gave.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{what}: not enough memory") from error
+    except Exception as error:
+        raise InputError(f"{what}: {reason(error)}") from error

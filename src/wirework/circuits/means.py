@@ -130,7 +130,7 @@ def _measured(model: "Model", tokens: "Tokens", n_batches: int) -> dict[str, Ten
 
 def _keep(path: Path, means: dict[str, Tensor], model: "Model", n_batches: int) -> None:
     """Write means for the next time; where that cannot be done, say so and go on."""
-    from wirework.training.report import warn
+    from wirework.console import warn
 
     try:
         save_means(path, means, model, n_batches)

@@ -20,7 +20,7 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
 from wirework.tasks import Task
 from wirework.training import train
-from wirework.training.report import warn
+from wirework.console import warn
 
 Cell = dict[str, Any]
 

@@ -17,7 +17,7 @@ from wirework.errors import InputError
 from wirework.files import check_place, locked, read_json, write_json
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.tasks import Task
-from wirework.training.report import say
+from wirework.console import say
 from wirework.view import write_finders_figure
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from wirework.studies.points import CELLS, Point, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
-from wirework.training.report import say
+from wirework.console import say
 from wirework.training.signals import Stop, stopping
 from wirework.view import write_study_figures
 

@@ -39,7 +39,7 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import portable
 from wirework.tasks import load_task
 from wirework.training import train
-from wirework.training.report import say
+from wirework.console import say
 from wirework.training.run import HARMLESS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wirework import files
 from wirework.errors import InputError
-from wirework.training.report import warn
+from wirework.console import warn
 
 FORMAT = "wirework-checkpoint"
 VERSION = 1

@@ -26,7 +26,7 @@ from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
-from wirework.training.report import say, warn
+from wirework.console import say, warn
 from wirework.training.run import as_begun, refuse_differences
 from wirework.training.track import open_trackers
 

@@ -23,7 +23,8 @@ from wirework.training.memory import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
-from wirework.training.report import Bar, say
+from wirework.console import say
+from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
 from wirework.training.self_ablation import SelfAblation

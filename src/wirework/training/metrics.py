@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wirework.errors import InputError
-from wirework.training.report import warn
+from wirework.console import warn
 
 
 class Tracker(Protocol):

@@ -1,6 +1,5 @@
 """What a person sees while training runs: lines and a live bar, all on standard error."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -15,17 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from wirework.console import say
+
 _SECONDS_BETWEEN_LINES = 30.0
-
-
-def say(line: str) -> None:
-    """Write one line to standard error."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def warn(line: str) -> None:
-    """Write one line of warning to standard error."""
-    say(f"warning: {line}")
 
 
 class Bar:

@@ -10,7 +10,7 @@ from wirework.config import WeightSparsityConfig
 from wirework.nn import Transformer
 from wirework.nn.projection import Projection
 from wirework.training.prior import Prior
-from wirework.training.report import warn
+from wirework.console import warn
 from wirework.training.schedule import nonzero_fraction
 
 
