@@ -20,6 +20,7 @@ from wirework.config import TrainConfig
 from wirework.errors import InputError
 from wirework.files import read_json, tensors_checksum, write_bytes
 from wirework.nn import Transformer
+from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -160,7 +161,8 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         purpose: what needs it, in the plural, for the message.
 
     Raises:
-        InputError: it lies in no run, or the corpus has changed since.
+        InputError: it lies in no run, the corpus has changed since, or it is a function, which is
+            run only where the user names it.
     """
     from wirework.data import prepare
 
@@ -170,7 +172,10 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
-    data = prepare(TrainConfig.load(settings).data)
+    saved = TrainConfig.load(settings).data
+    for corpus in (saved.corpus, saved.mix):
+        refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
+    data = prepare(saved)
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
