@@ -98,4 +98,3 @@ def test_a_function_that_gives_other_pairs_now_is_told_of(found, mine) -> None:
     path.write_text(MINE.replace("n=1000", "n=900, seed=7"))
     with pytest.raises(InputError, match="gives other pairs now"):
         validate(circuit, model, load_task(mine, n=64), short=True)
-

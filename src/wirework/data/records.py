@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wirework.errors import InputError, nearest
+from wirework.redaction import redact
 
 PARQUET_ROWS = 256
 """Rows decoded at a time."""
@@ -120,4 +121,4 @@ def _extra(module: str, extra: str, what: str) -> ModuleType:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return redact(" ".join(str(error).split()))[:300]
