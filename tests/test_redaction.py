@@ -103,7 +103,8 @@ def test_the_file_of_a_failed_cell_holds_no_secret(monkeypatch, tmp_path) -> Non
     try:
         raise RuntimeError(f"no {SECRET}")
     except RuntimeError as error:
-        assert failed_cell(point, tmp_path, error)["error"] == "no ***"
+        cell = failed_cell(point, tmp_path, error)
+    assert cell["error"] == "no ***"
     (written,) = tmp_path.rglob("failed.json")
     assert SECRET not in written.read_text()
     assert "Traceback" in written.read_text()

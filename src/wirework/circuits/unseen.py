@@ -73,7 +73,7 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     flag = "--task" if task is None else "--own-task"
     refuse_saved_function(about.path, f"{why}: they come from", flag)
     try:
-        found = load_task(about.path or about.name, seed=about.seed, n=about.n_all)
+        found = load_task(origin, seed=about.seed, n=about.n_all)
     except InputError as error:
         raise InputError(f"{why}: {error}") from None
     if fingerprint(found) != about.fingerprint:

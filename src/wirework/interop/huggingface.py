@@ -16,6 +16,7 @@ from wirework.config import ModelConfig
 from wirework.data import Tokenizer
 from wirework.errors import InputError
 from wirework.files import atomic_dir
+from wirework.foreign import no_prompts
 from wirework.interop.gpt_neo import (
     LEFT_ASIDE,
     gpt_neo_config,
@@ -71,7 +72,10 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     if isinstance(source, str | Path):
         with _no_bars(transformers) if Path(source).is_dir() else nullcontext():
             theirs = _read(
-                lambda: transformers.AutoModelForCausalLM.from_pretrained(source), source
+                lambda: transformers.AutoModelForCausalLM.from_pretrained(
+                    source, trust_remote_code=False
+                ),
+                source,
             )
         tokenizer = _read_tokenizer(transformers, source)
     else:
@@ -146,15 +150,17 @@ def _no_bars(transformers: Any) -> Iterator[None]:
 
 def _read(read: Any, source: str | Path) -> Any:
     try:
-        return read()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with no_prompts():
+            return read()
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"no Hugging Face model at {source}: {reason}") from error
 
 
 def _read_tokenizer(transformers: Any, source: str | Path) -> Tokenizer | None:
     try:
-        theirs = transformers.AutoTokenizer.from_pretrained(source)
+        with no_prompts():
+            theirs = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # a model may come without one
         return None
     inner = getattr(theirs, "backend_tokenizer", None)

@@ -18,6 +18,7 @@ from torch import Tensor
 from wirework import files
 from wirework.config import SaeConfig
 from wirework.errors import InputError
+from wirework.foreign import no_prompts
 from wirework.measures.activations import from_position
 from wirework.measures.text import held_out
 from wirework.nn.sites import look_up
@@ -241,8 +242,17 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     from safetensors import SafetensorError
 
     try:
-        return sae_lens().SAE.load_from_disk(folder, device=str(device))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        with no_prompts():
+            return sae_lens().SAE.load_from_disk(folder, device=str(device))
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        EOFError,
+    ) as error:
         what = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} is no autoencoder that sae-lens reads: {what}") from None
 
