@@ -10,17 +10,21 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from wirework.errors import InputError
+from wirework.errors import InputError, reason, translated_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _SUMS = "checksums.json"
+
+JSON_BYTES = 1 << 28
+"""Largest JSON file that is read, 256 MiB."""
 
 
 def sha256(path: Path) -> str:
@@ -85,18 +89,49 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def read_whole(path: Path, most: int) -> str:
+    """Read a UTF-8 file at once, if it is an ordinary one of at most `most` bytes.
+
+    A byte-order mark before the text is left out. Nothing waits for a pipe or reads on and on from
+    a device.
 
     Raises:
-        InputError: the file is missing, unreadable or not JSON.
+        InputError: missing, unreadable, a folder, pipe or device, too large, or not UTF-8.
     """
+    with translated_errors(f"cannot read {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no wait for a pipe's other end
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"cannot read {path}: it is no ordinary file")
+            content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{path} is too large: more than {most:,} bytes are not read")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: byte {error.start}") from None
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        most: bytes of the largest one that is read.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large or not JSON, which has neither NaN
+            nor infinity.
+    """
+    text = read_whole(path, most)
+    try:
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {reason(error)}") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:

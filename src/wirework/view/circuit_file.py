@@ -16,6 +16,8 @@ from wirework.circuit_format import Document
 from wirework.errors import InputError
 from wirework.files import read_json, verify_dir
 
+_FILES = ("circuit.json", "circuit.safetensors")
+
 
 @dataclass(frozen=True)
 class CircuitFile:
@@ -36,8 +38,7 @@ def read_circuit(circuit_dir: Path) -> CircuitFile:
     if not path.is_file():
         raise InputError(f"no circuit at {circuit_dir}: expected a folder with circuit.json")
     document = Document.of_json(read_json(path), str(path))
-    if (circuit_dir / "checksums.json").exists():
-        verify_dir(circuit_dir)
+    verify_dir(circuit_dir, _FILES)
     tensors = _read_tensors(circuit_dir / "circuit.safetensors")
     _check_tensors(circuit_dir / "circuit.safetensors", document, tensors)
     return CircuitFile(document, tensors["examples/activations"])
