@@ -60,9 +60,8 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
         InputError: the pairs cannot be had, or are not the same any more.
     """
     why = "which pairs were used to find the circuit cannot be told"
-    changed = (
-        f"{why}: {about.path or about.name} gives other pairs now; give the task it was found for"
-    )
+    origin = about.path or about.name
+    changed = f"{why}: {origin} gives other pairs now; give the task it was found for"
     for given in (own_task, task):
         if given is not None and (found := _drawn_again(about, given)) is not None:
             return found
