@@ -18,10 +18,16 @@ from wirework import files
 from wirework.config import Config, GatingConfig, ModelConfig
 from wirework.data import Tokenizer
 from wirework.errors import InputError
-from wirework.model_tensors import as_float32, refuse_layers, refuse_missing, refuse_shapes
+from wirework.model_tensors import (
+    as_float32,
+    load_untied_,
+    refuse_layers,
+    refuse_missing,
+    refuse_shapes,
+)
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
-from wirework.nn.shapes import Shapes, check_memory, gate_shapes, tensor_shapes
+from wirework.nn.shapes import Shapes, check_memory, gate_shapes, untied_shapes
 from wirework.nn.sparse_storage import pack, unpack
 from wirework.nn.streams import combined, two_streams
 from wirework.tensor_files import read_tensors
@@ -203,7 +209,7 @@ def load(path: str | Path | Model) -> Model:
     state = _read_state(folder / "model.safetensors", config, None)
     heads = {} if gating is None else _read_state(folder / "gates.safetensors", config, gating)
     transformer = Transformer(config)
-    transformer.load_state_dict(state)
+    load_untied_(transformer, state)
     gates = None
     if gating is not None:
         gates = Gates(config, gating)
@@ -223,19 +229,13 @@ def _read_state(path: Path, config: ModelConfig, gating: GatingConfig | None) ->
     """
     packed = read_tensors(path)
     refuse_layers(config.n_layer, packed, str(path))
-    expected = tensor_shapes(config) if gating is None else gate_shapes(config, gating)
-    tied = gating is None and config.tied_embedding
-    if tied and "unembed.weight" not in packed:  # stored once
-        del expected["unembed.weight"]
+    expected = untied_shapes(config) if gating is None else gate_shapes(config, gating)
     try:
         state = unpack(packed, expected)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     _refuse_differences(state, expected, str(path))
-    state = as_float32(state, str(path))
-    if tied:
-        state["unembed.weight"] = state["embed.weight"]
-    return state
+    return as_float32(state, str(path))
 
 
 def _refuse_differences(state: dict[str, Tensor], expected: Shapes, source: str) -> None:

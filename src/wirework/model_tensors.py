@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wirework.console import warn
 from wirework.errors import InputError
+from wirework.nn import Transformer
 
 Shape = Sequence[int]
 
@@ -98,6 +99,18 @@ def as_float32(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         plural = "" if count == 1 else "s"
         warn(f"{source}: {count} tensor{plural} of {_name(dtype)} converted to float32")
     return weights
+
+
+def load_untied_(transformer: Transformer, state: dict[str, Tensor]) -> None:
+    """Copy a whole state into a transformer; a tied embedding may be in it once, as `embed.weight`.
+
+    Args:
+        transformer: to be changed.
+        state: each of its tensors, of its shape.
+    """
+    if transformer.config.tied_embedding:
+        state = state | {"unembed.weight": state["embed.weight"]}
+    transformer.load_state_dict(state)
 
 
 def listed(names: Sequence[str]) -> str:

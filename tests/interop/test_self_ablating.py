@@ -160,7 +160,10 @@ def test_ways_to_be_wrong_are_one_line_each(tmp_path: Path) -> None:
         ({"has_layer_by_layer_ablation_mask": False}, "has no ablation mask"),
         ({"ablation_mask_level": "deep"}, "ablation_mask_level is 'deep'"),
         ({"ablation_mask_level": "overall"}, "disagree"),
-        ({"has_overall_ablation_mask": True}, r"lacks the tensor attention_ablations_head\.weight and 3 others \("),
+        (
+            {"has_overall_ablation_mask": True},
+            r"lacks the tensor attention_ablations_head\.weight and 3 others \(",
+        ),
         ({"num_layers": 3, "attention_layers": None}, r"lacks the tensor transformer\.h\.2"),
         ({"num_layers": 1, "attention_layers": None}, "which the config gives no place"),
         ({"vocab_size": 65}, r"wte.weight is \(64, 32\), the config says \(65, 32\)"),

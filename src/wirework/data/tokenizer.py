@@ -88,7 +88,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, as hex, of the tokeniser's JSON with sorted keys; of an unusual end token too."""
+        """SHA-256, as hex, of the tokeniser's JSON, keys sorted, and of an unusual end token."""
         ending = "" if self._end_name == END_OF_TEXT else f"\n{self._end_name}"
         return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 

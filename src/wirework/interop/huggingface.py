@@ -23,9 +23,9 @@ from wirework.interop.openai import is_openai, load_openai
 from wirework.interop.weight_files import find_weights, read_weights
 from wirework.interop.weights import our_state, unwrapped, with_tied
 from wirework.model import Model
-from wirework.model_tensors import refuse_layers
+from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
-from wirework.nn.shapes import check_memory, tensor_shapes
+from wirework.nn.shapes import check_memory, untied_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -122,10 +122,10 @@ def _transformer(
         name: tensor.t() if made.is_transposed(name) and tensor.dim() == 2 else tensor
         for name, tensor in state.items()
     }
-    expected = tensor_shapes(config)
+    expected = untied_shapes(config)
     found = our_state(state, expected, made.names, source, made.left_aside, made.parts)
     transformer = Transformer(config)
-    transformer.load_state_dict(found)
+    load_untied_(transformer, found)
     return transformer
 
 

@@ -18,9 +18,9 @@ from wirework.interop.beside import read_tokenizer
 from wirework.interop.weight_files import find_weights, read_weights
 from wirework.interop.weights import block_prefix, our_state, unwrapped, with_tied
 from wirework.model import Model
-from wirework.model_tensors import refuse_layers
+from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
-from wirework.nn.shapes import check_memory, tensor_shapes
+from wirework.nn.shapes import check_memory, untied_shapes
 
 _SITES: dict[str, SiteKind] = {
     "attn_in": "attn.act_in",
@@ -157,14 +157,14 @@ def load_openai(path: str | Path, split: Split | None = None) -> Model:
         state = with_tied(state, "transformer.wte.weight", "lm_head.weight", str(weights), said)
     found = our_state(
         state,
-        tensor_shapes(config),
+        untied_shapes(config),
         lambda name: [_their_name(name)],
         str(weights),
         _CAUSAL_MASK,
         frozenset(_TENSORS.values()),
     )
     transformer = Transformer(config)
-    transformer.load_state_dict(found)
+    load_untied_(transformer, found)
     return Model(transformer, read_tokenizer(folder, split), folder)
 
 

@@ -24,10 +24,10 @@ from wirework.interop.gpt_neo import (
 from wirework.interop.weight_files import read_weights
 from wirework.interop.weights import our_state, unwrapped, with_tied
 from wirework.model import Model
-from wirework.model_tensors import refuse_layers
+from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
-from wirework.nn.shapes import check_memory, gate_shapes, tensor_shapes
+from wirework.nn.shapes import check_memory, gate_shapes, untied_shapes
 
 _LEVELS = {"layer-by-layer": "local", "overall": "global", "both": "both"}
 _MASKS = {"hard-top-K-with-soft-gradient": "hard", "soft-top-K-version-1": "soft"}
@@ -103,11 +103,11 @@ def load_self_ablating(path: str | Path) -> Model:
     embed, unembed = "transformer.wte.weight", "lm_head.weight"
     state = with_tied(state, embed, unembed, str(weights), "they are tied")
     gated = {f"gates.{name}": shape for name, shape in gate_shapes(config, gating).items()}
-    expected = tensor_shapes(config) | gated
+    expected = untied_shapes(config) | gated
     found = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE, _PARTS)
     transformer, gates = Transformer(config), Gates(config, gating)
     gates.load_state_dict({name.removeprefix("gates."): found.pop(name) for name in gated})
-    transformer.load_state_dict(found)
+    load_untied_(transformer, found)
     return Model(transformer, read_tokenizer(folder), folder, gates)
 
 

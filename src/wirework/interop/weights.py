@@ -89,7 +89,7 @@ def block_prefix(name: str) -> tuple[str, str]:
 def with_tied(
     state: dict[str, Tensor], embed: str, unembed: str, source: str, said: str
 ) -> dict[str, Tensor]:
-    """Return a state that names a tied embedding under both its names, whichever it had.
+    """Return a state with a tied embedding under its first name alone, whichever it had.
 
     Raises:
         InputError: both are there and differ.
@@ -97,7 +97,8 @@ def with_tied(
     known = {name: state[name] for name in (embed, unembed) if name in state}
     if len(known) == 2 and not torch.equal(known[embed], known[unembed]):
         raise InputError(f"{source}: {said}, but {embed} and {unembed} differ")
-    return state | {name: one for one in known.values() for name in (embed, unembed)}
+    rest = {name: tensor for name, tensor in state.items() if name not in known}
+    return rest | ({embed: next(iter(known.values()))} if known else {})
 
 
 def _common_prefix(names: Collection[str], prefixes: Sequence[str]) -> str | None:

@@ -28,6 +28,14 @@ def tensor_shapes(config: ModelConfig) -> Shapes:
     return _outer_shapes(config) | blocks
 
 
+def untied_shapes(config: ModelConfig) -> Shapes:
+    """Return `tensor_shapes` with a tied embedding once, as `embed.weight`."""
+    shapes = tensor_shapes(config)
+    if config.tied_embedding:
+        del shapes["unembed.weight"]
+    return shapes
+
+
 def gate_shapes(config: ModelConfig, gating: GatingConfig) -> Shapes:
     """Return name and shape of each tensor of a self-ablating model's gates."""
     shapes: Shapes = {}
