@@ -4,6 +4,7 @@ Nothing that a pickle holds is run.
 """
 
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,7 +68,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     check_kind(path)
     try:
         _check_archive(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # advice to those who write such files
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except MemoryError as error:
@@ -97,6 +99,9 @@ def _check_archive(path: Path) -> None:
 
 
 def _why(error: Exception) -> str:
-    """Return the library's reason; of an object in the pickle its name, not advice to run it."""
-    found = _OBJECT.search(str(error))
-    return f"it holds the Python object {found[1]}, which is not loaded" if found else reason(error)
+    """Return the library's reason, without its advice to load the file in a way that runs it."""
+    text = str(error)
+    if found := _OBJECT.search(text):
+        return f"it holds the Python object {found[1]}, which is not loaded"
+    _, _, told = text.partition("WeightsUnpickler error:")
+    return " ".join(told.split("Check the documentation")[0].split()) or reason(error)
