@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from wirework.config import TrainConfig
 from wirework.errors import InputError
 from wirework.files import read_json, tensors_checksum, write_bytes
 from wirework.nn import Transformer
+from wirework.tensor_files import read_header, read_tensors
 from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:
@@ -231,12 +231,8 @@ def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
 
 def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
     """Return means and the number of batches that they took, None if they were given."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            means = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read node means {path}: {error}") from None
+    header = read_header(path, "delete it").metadata
+    means = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:

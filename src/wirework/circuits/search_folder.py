@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import check_place, tensors_checksum, write_bytes, write_json
 from wirework.tasks import Task
+from wirework.tensor_files import read_header, read_tensors
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -79,13 +79,9 @@ def read_ranked(folder: Path) -> list[Ranked]:
     path = folder / _BEST
     if not path.is_file():
         return []
-    try:
-        with safe_open(path, "pt") as file:
-            sizes: dict[str, str] = file.metadata() or {}
-            expected = sizes.pop("sha256", None)
-            taus = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is damaged: {error}: delete {folder}") from None
+    sizes = read_header(path, f"delete {folder}").metadata
+    expected = sizes.pop("sha256", None)
+    taus = read_tensors(path, f"delete {folder}")
     if expected != tensors_checksum(taus, sizes):
         raise InputError(f"{path} is damaged: it does not match its checksum: delete {folder}")
     return [_ranked(sizes[name], taus[name]) for name in sorted(sizes, key=int)]

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wirework import files
-from wirework.errors import InputError
 from wirework.console import warn
+from wirework.errors import InputError
+from wirework.tensor_files import read_tensors
 
 FORMAT = "wirework-checkpoint"
 VERSION = 1
@@ -175,10 +174,7 @@ def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
             f"{about.get('format')} {about.get('version')}, not {FORMAT} {VERSION}"
         )
     known = State.__dataclass_fields__
-    try:
-        tensors = load_file(path / "tensors.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    tensors = read_tensors(path / "tensors.safetensors")
     return State(**{name: value for name, value in about.items() if name in known}), tensors
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wirework.circuit_format import Document
 from wirework.errors import InputError
 from wirework.files import read_json, verify_dir
+from wirework.tensor_files import read_arrays
 
 _FILES = ("circuit.json", "circuit.safetensors")
 
@@ -39,22 +40,9 @@ def read_circuit(circuit_dir: Path) -> CircuitFile:
         raise InputError(f"no circuit at {circuit_dir}: expected a folder with circuit.json")
     document = Document.of_json(read_json(path), str(path))
     verify_dir(circuit_dir, _FILES)
-    tensors = _read_tensors(circuit_dir / "circuit.safetensors")
+    tensors = read_arrays(circuit_dir / "circuit.safetensors")
     _check_tensors(circuit_dir / "circuit.safetensors", document, tensors)
     return CircuitFile(document, tensors["examples/activations"])
-
-
-def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors: dict[str, NDArray[Any]] = load_file(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from error
-    return tensors
 
 
 def _check_tensors(path: Path, document: Document, tensors: dict[str, NDArray[Any]]) -> None:
