@@ -9,8 +9,8 @@ from typing import Any
 from wirework import files
 from wirework.config import TrainConfig, changes
 from wirework.errors import InputError
+from wirework.leftovers import clear_held
 from wirework.model import Model, load
-from wirework.training.checkpoint import remove_leftovers
 from wirework.training.metrics import read_metrics
 
 HARMLESS = (
@@ -59,10 +59,10 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
     folder = config.runs / config.name
     if not resume and _entries(folder):
         raise InputError(f"{folder} exists: --resume to continue it, or choose another name")
-    if _entries(folder) and not (folder / "config.yaml").is_file():
+    if _entries(folder) and not files.is_file(folder / "config.yaml"):
         raise InputError(f"{folder} is not a run: it holds files but no config.yaml")
     with files.locked(folder / "lock", f"run {folder}"):
-        remove_leftovers([folder, folder / "checkpoints"])
+        clear_held([folder, folder / "checkpoints"])
         yield folder
 
 
@@ -73,7 +73,7 @@ def settle(config: TrainConfig, folder: Path) -> TrainConfig:
         InputError: lists the settings (name: old -> new) that differ and matter.
     """
     stored = folder / "config.yaml"
-    if not stored.is_file():
+    if not files.is_file(stored):
         return config
     return as_begun(config, TrainConfig.load(stored), folder)
 
@@ -110,7 +110,7 @@ def refuse_differences(folder: Path, found: list[str]) -> None:
 def finished(folder: Path) -> Run | None:
     """Return the run if it has been trained to its end, else None."""
     log = folder / "metrics.jsonl"
-    if not log.is_file() or not (folder / "model").is_dir():
+    if not files.is_file(log) or "model" not in files.entries(folder):
         return None
     lines = read_metrics(log)
     if not lines or lines[-1]["kind"] != "final":
@@ -126,6 +126,4 @@ def final_metrics(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[str]:
     """Return what is in a folder besides the lock and leftovers."""
-    if not folder.is_dir():
-        return []
-    return sorted(p.name for p in folder.iterdir() if p.name != "lock" and p.name[0] != ".")
+    return [name for name in files.entries(folder) if name != "lock" and name[0] != "."]
