@@ -261,16 +261,27 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
         _verify(path, name, expected)
 
 
-def verify_listed(path: Path) -> None:
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write `checksums.json` over some files of a folder that was not written as a whole."""
+    write_json(folder / _SUMS, {name: sha256(folder / name) for name in names})
+
+
+def verify_listed(path: Path, *, needed: bool = False) -> None:
     """Check a file against the `checksums.json` beside it, if there is one that lists the file.
 
+    Args:
+        path: the file.
+        needed: refuse a file that is not listed.
+
     Raises:
-        DamagedError: the file differs.
+        DamagedError: the file is missing, differs, or is not listed though it should be.
         UnreadableError: it cannot be read.
     """
     expected = _sums(path.parent).get(path.name)
-    if expected is not None:
+    if isinstance(expected, str) and len(expected) == 64:  # another program's may be other sums
         _verify(path.parent, path.name, expected)
+    elif needed:
+        raise DamagedError(f"{path.parent} is damaged: no checksum of {path.name}")
 
 
 def _verify(folder: Path, name: str, expected: str) -> None:

@@ -184,7 +184,7 @@ def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_taken_for_an_empty_o
 ):
     with monkeypatch.context() as patch:
         failing(patch, "iterdir", "checkpoints", code)
-        with pytest.raises(UnreadableError, match="cannot read .*checkpoints: "):
+        with pytest.raises(UnreadableError, match=r"cannot read .*checkpoints: "):
             train(stopped, resume=True, progress=False)
     assert train(stopped, resume=True, progress=False).model.fingerprint == whole.model.fingerprint
 

@@ -31,7 +31,7 @@ from wirework.data.bpe import (
 )
 from wirework.data.tokenizer_files import read_gpt2, read_tokenizer_json
 from wirework.errors import InputError
-from wirework.files import write_text
+from wirework.files import verify_listed, write_text
 
 
 class Tokenizer:
@@ -116,14 +116,15 @@ class Tokenizer:
         """Read a `tokenizer.json`, a folder with one, or a folder of `encoder.json`, `vocab.bpe`.
 
         Raises:
-            InputError: missing or unreadable, or no tokeniser with `<|endoftext|>`.
+            InputError: missing or unreadable, no tokeniser with `<|endoftext|>`, or another file
+                than the `checksums.json` beside it says.
         """
         path = Path(path)
         if (path / "encoder.json").is_file() and not (path / "tokenizer.json").is_file():
             return cls(read_gpt2(path), str(path))
-        return cls(
-            read_tokenizer_json(path / "tokenizer.json" if path.is_dir() else path), str(path)
-        )
+        file = path / "tokenizer.json" if path.is_dir() else path
+        verify_listed(file)
+        return cls(read_tokenizer_json(file), str(path))
 
     def _json(self) -> str:
         return json.dumps(json.loads(self._inner.to_str()), sort_keys=True, ensure_ascii=False)

@@ -8,6 +8,7 @@ and writes them.
 import errno
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import count
@@ -98,6 +99,20 @@ def newest_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor]] | None:
             ) from error
     if found:
         raise DamagedError(f"none of the {len(found)} checkpoints in {folder} is whole")
+    return None
+
+
+def newest_state(folder: Path) -> State | None:
+    """Read what the newest whole checkpoint says of its run, without its tensors.
+
+    Raises:
+        UnreadableError: the system failed to read one.
+    """
+    for step in reversed(checkpoint_steps(folder)):
+        path = folder / f"step-{step}" / "state.json"
+        with suppress(DamagedError):
+            files.verify_listed(path, needed=True)
+            return _state(files.read_json(path))
     return None
 
 
@@ -196,9 +211,12 @@ def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
             f"{path} is not a checkpoint that this version reads: "
             f"{about.get('format')} {about.get('version')}, not {FORMAT} {VERSION}"
         )
+    return _state(about), _tensors(path / "tensors.safetensors")
+
+
+def _state(about: dict[str, Any]) -> State:
     known = State.__dataclass_fields__
-    tensors = _tensors(path / "tensors.safetensors")
-    return State(**{name: value for name, value in about.items() if name in known}), tensors
+    return State(**{name: value for name, value in about.items() if name in known})
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
