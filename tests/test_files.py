@@ -1,4 +1,4 @@
-"""Files that are whole or absent: after errors, kills, damage; and locks between processes."""
+"""Files that are whole or absent: after errors, kills and damage."""
 
 import json
 import os
@@ -217,36 +217,6 @@ def test_kill_at_any_moment_leaves_whole_files(tmp_path):
         assert len(set(content)) == 1
         if (tmp_path / "folder").exists():
             files.verify_dir(tmp_path / "folder")
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-from wirework import files
-with files.locked(Path(sys.argv[1]), "the run"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_lock_held_by_another_process_is_refused_until_it_dies(tmp_path):
-    lock = tmp_path / "runs" / ".lock"
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    with (
-        pytest.raises(InputError, match=r"^the run is in use by another process$"),
-        files.locked(lock, "the run"),
-    ):
-        pass
-    process.kill()
-    process.communicate()
-    with files.locked(lock, "the run"):
-        pass
-    with files.locked(lock, "the run"):  # let go at the end of the block
-        pass
 
 
 def test_tensors_are_a_file_like_its_neighbours(tmp_path):
