@@ -24,14 +24,14 @@ class Sealer:
         self._sum = b""
         self._sealed = False
 
-    def seal(self, record: Mapping[str, Any]) -> bytes:
+    def seal(self, record: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
         """Return a record as the next line, with its sum, without the line's end.
 
         Args:
-            record: at least one entry, none called `sum`; JSON values, none of them infinite or
-                NaN.
+            record: at least one entry, none called `sum`.
+            allow_nan: write NaN and infinity, which JSON lacks, as Python reads them.
         """
-        text = json.dumps(record, allow_nan=False).encode()
+        text = json.dumps(record, allow_nan=allow_nan).encode()
         self._sealed = True
         self._add(text)
         return text[:-1] + b', "sum": "' + self._sum + b'"}'
