@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -293,6 +294,28 @@ def test_links_in_a_folder_and_what_is_no_folder_are_kept(tmp_path):
     with pytest.raises(InputError, match="cannot write /proc/nowhere/folder"):
         files.check_folder(tmp_path / "away", "a poem", ("poem",))
     assert names(tmp_path) == ["away", "folder", "one", "pipe", "two"]
+
+
+def test_a_link_into_a_folder_without_permission_is_no_circle(tmp_path):
+    """As another user where this one is root, who may go anywhere."""
+    with tempfile.TemporaryDirectory() as shared:
+        link, closed = Path(shared) / "link", tmp_path / "closed"
+        closed.mkdir(mode=0o700)
+        link.symlink_to(closed / "folder")
+        Path(shared).chmod(0o777)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        else:
+            closed.chmod(0)
+        try:
+            with pytest.raises(InputError, match=r"cannot write .*: Permission denied$"):
+                files.check_folder(link, "a poem", ("poem",))
+            with pytest.raises(InputError, match=r"cannot write .*: Permission denied$"):
+                files.check_folder(closed / "sub" / "folder", "a poem", ("poem",))
+        finally:
+            os.seteuid(user)
+            closed.chmod(0o700)
 
 
 def test_a_link_to_a_folder_stays_one(tmp_path):

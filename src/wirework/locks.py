@@ -37,8 +37,8 @@ def locked(path: Path, what: str, waiting: Callable[[], None] | None = None) -> 
         return
     for last in (False, False, False, True):
         with _writing_lock(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 file = path.open("a")
             except FileNotFoundError:  # an earlier holder has deleted the folder just now
                 if last:

@@ -65,22 +65,24 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
         raise InputError(f"{folder} exists: --resume to continue it, or choose another name")
     if _entries(folder) and not files.is_file(folder / "config.yaml"):
         raise InputError(f"{folder} is not a run: it holds files but no config.yaml")
-    ours = not os.path.lexists(folder) or files.entries(folder) == ["lock"]
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    if files.entries(folder) == ["lock"]:  # a run that was killed before it began
+        made = [folder]
     with files.locked(folder / "lock", f"run {folder}"):
         clear_held([folder, folder / "checkpoints"])
         try:
             yield folder
         finally:
-            if ours:
-                _remove_if_empty(folder)
+            _remove_if_empty(made)
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """Remove the folder of a run that was refused before it began; only for the lock's holder."""
+def _remove_if_empty(made: list[Path]) -> None:
+    """Remove the folders, innermost first, of a run that ends before it began; holding its lock."""
     with suppress(OSError, InputError):
-        if set(files.entries(folder)) <= {"lock"}:
-            (folder / "lock").unlink(missing_ok=True)
-            folder.rmdir()
+        if made and set(files.entries(made[0])) <= {"lock"}:
+            (made[0] / "lock").unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
 
 
 def write_settings(folder: Path, config: TrainConfig) -> None:
