@@ -15,7 +15,8 @@ from cyclopts import App, Parameter
 
 from wirework import __version__
 from wirework.console import say
-from wirework.errors import InputError
+from wirework.errors import InputError, has_no_folder
+from wirework.locks import NO_LOCK
 from wirework.redaction import print_traceback
 
 if TYPE_CHECKING:
@@ -158,12 +159,18 @@ for words, (what, example) in MENU.items():
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Path | None = None,
+    no_lock: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> None:
     """Run a verb.
 
     Args:
         config: YAML file of settings; flags win over it.
+        no_lock: Lock no files (file systems without locks); no other run may use the same folders.
     """
+    if has_no_folder():
+        raise InputError("the working folder is gone: change to one that exists")
+    if no_lock:
+        os.environ[NO_LOCK] = "1"  # for the processes that a verb starts too
     words = tokens[: 2 if tokens and tokens[0] in GROUPS else 1]
     config = config or SHIPPED.get(" ".join(words))
     if config is not None:

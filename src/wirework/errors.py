@@ -8,6 +8,7 @@ Errors of other libraries become `InputError` where the library is called (`tran
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 from wirework.redaction import redact
 
@@ -24,6 +25,14 @@ class InputError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))
+
+
+class UnreadableError(InputError):
+    """The system failed to read a file; it may be whole, so nothing may be deleted for it."""
+
+
+class DamagedError(InputError):
+    """A file was read, and it is missing a part or does not hold what was written to it."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -62,6 +71,27 @@ def reason(error: BaseException) -> str:
     if isinstance(error, LookupError | AttributeError | TypeError | AssertionError):
         text = f"{kind}: {text}"
     return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Return the error for a place that could not be written to.
+
+    Args:
+        path: the place.
+        error: what the system said.
+    """
+    if isinstance(error, FileNotFoundError) and not path.is_absolute() and has_no_folder():
+        return InputError(f"cannot write {path}: the working folder is gone; change to another")
+    return InputError(f"cannot write {path}: {reason(error)}")
+
+
+def has_no_folder() -> bool:
+    """Return whether the folder that this process works in has been deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Files of tensors, ours and other people's: read whole, or refused with what is wrong with them.
 
-The one place that reads safetensors files. A failure of the disk ("cannot read X: ...", with the
-`OSError` as cause) is told apart from a file that is damaged ("X is damaged: ..."), because only
-the latter is a reason to look for another copy. No torch until tensors of torch are asked for.
+The one place that reads safetensors files. A failure of the disk (`UnreadableError`) is told apart
+from a file that is damaged (`DamagedError`), because only the latter is a reason to look for
+another copy. No torch until tensors of torch are asked for.
 """
 
 import errno
@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from wirework.errors import InputError, reason
+from wirework.errors import DamagedError, reason
+from wirework.files import cannot_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,8 @@ def read_header(path: Path, advice: str = "") -> Header:
         advice: the way on, for the message of a file that is damaged.
 
     Raises:
-        InputError: the file cannot be read (the `OSError` is the cause), or it is damaged.
+        InputError: the file is missing, cannot be read (`UnreadableError`) or is damaged
+            (`DamagedError`).
     """
     check_kind(path, advice)
     try:
@@ -58,7 +60,7 @@ def read_header(path: Path, advice: str = "") -> Header:
                 raise damaged(path, "it is cut off, or no safetensors file", advice)
             text = file.read(length)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise cannot_read(path, error) from error
     header, end = _parsed(path, text, advice)
     data = size - 8 - length
     if data != end:
@@ -77,7 +79,8 @@ def read_tensors(path: Path, advice: str = "") -> dict[str, "Tensor"]:
         advice: the way on, for the message of a file that is damaged.
 
     Raises:
-        InputError: the file cannot be read (the `OSError` is the cause), or it is damaged.
+        InputError: the file is missing, cannot be read (`UnreadableError`) or is damaged
+            (`DamagedError`).
     """
     from safetensors.torch import load, load_file
 
@@ -92,7 +95,8 @@ def read_arrays(path: Path, advice: str = "") -> dict[str, "NDArray[np.generic]"
         advice: the way on, for the message of a file that is damaged.
 
     Raises:
-        InputError: the file cannot be read (the `OSError` is the cause), or it is damaged.
+        InputError: the file is missing, cannot be read (`UnreadableError`) or is damaged
+            (`DamagedError`).
     """
     from safetensors.numpy import load, load_file
 
@@ -109,7 +113,7 @@ def check_kind(path: Path, advice: str = "") -> None:
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise cannot_read(path, error) from error
     if not start:
         raise damaged(path, "it is empty", advice)
     if start.startswith(_LFS_POINTER):
@@ -118,14 +122,9 @@ def check_kind(path: Path, advice: str = "") -> None:
         raise damaged(path, "it is an HTML page, not the file: download it again")
 
 
-def damaged(path: Path, how: str, advice: str = "") -> InputError:
+def damaged(path: Path, how: str, advice: str = "") -> DamagedError:
     """Return the error of a file that is not what it should be, with the way on if one is known."""
-    return InputError(f"{path} is damaged: {how}{f': {advice}' if advice else ''}")
-
-
-def unreadable(path: Path, error: OSError) -> InputError:
-    """Return the error of a file that is missing or that the system fails to read."""
-    return InputError(f"cannot read {path}: {reason(error)}")
+    return DamagedError(f"{path} is damaged: {how}{f': {advice}' if advice else ''}")
 
 
 def _read(
@@ -135,7 +134,7 @@ def _read(
     try:
         return by_map(path)
     except MemoryError:
-        raise unreadable(path, _NO_MEMORY) from _NO_MEMORY
+        raise cannot_read(path, _NO_MEMORY) from _NO_MEMORY
     except Exception:  # a file system without memory maps, or tensors at odds with the header
         return _read_whole(path, advice, by_bytes)
 
@@ -145,9 +144,9 @@ def _read_whole(path: Path, advice: str, by_bytes: Callable[[bytes], _T]) -> _T:
         content = path.read_bytes()
         return by_bytes(content)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise cannot_read(path, error) from error
     except MemoryError:
-        raise unreadable(path, _NO_MEMORY) from _NO_MEMORY
+        raise cannot_read(path, _NO_MEMORY) from _NO_MEMORY
     except Exception as error:  # whatever the library raises for a header that contradicts itself
         raise damaged(path, reason(error), advice) from error
 

@@ -38,7 +38,7 @@ from wirework.data.tokenizer_files import (
     tokenizer_file,
 )
 from wirework.errors import InputError
-from wirework.files import write_json, write_text
+from wirework.files import verify_listed, write_json, write_text
 
 
 class NoEndOfTextError(InputError):
@@ -149,11 +149,14 @@ class Tokenizer:
 
         Raises:
             NoEndOfTextError: no token is known to end a text.
-            InputError: missing, damaged, or the vocabulary does not show the split.
+            InputError: missing, damaged, another file than the `checksums.json` beside it says, or
+                the vocabulary does not show the split.
         """
         path = Path(path)
         file = (tokenizer_file(path) or path / "tokenizer.json") if path.is_dir() else path
         plain = path.is_dir() and file.name != "tokenizer.json"
+        if not plain:
+            verify_listed(file)
         inner = read_gpt2(path, split) if plain else read_tokenizer_json(file)
         return cls(inner, str(path), end_of_text(inner, file.parent))
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from wirework.errors import InputError, reason
-from wirework.files import read_json
+from wirework.files import cannot_read, read_json
 from wirework.memory import require_memory
-from wirework.tensor_files import check_kind, damaged, read_tensors, unreadable
+from wirework.tensor_files import check_kind, damaged, read_tensors
 
 _INDEX = ".index.json"
 _ZIP = b"PK\x03\x04"
@@ -76,7 +76,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise InputError(f"cannot read {path}: not enough memory") from error
     except Exception as error:  # damage meets the unpickler wherever it is, in many classes
         if isinstance(error, OSError) and error.errno is not None:
-            raise unreadable(path, error) from error
+            raise cannot_read(path, error) from error
         raise InputError(f"{path} is damaged or not a PyTorch state dict: {_why(error)}") from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from wirework import files
 from wirework.config import AcdcConfig, PruneConfig
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, Settings, going_on, losing, task_of, tokens_of
@@ -49,8 +50,12 @@ def prune(
     from wirework.model import load
     from wirework.tasks import tasks_for
 
-    if task is not None:
+    search = out.with_name(f"{out.name}.search")
+    if task is None:
+        files.check_place(out)
+    else:
         check_place(out)
+        files.check_place(search)
     loaded = load(model)
     data = None if corpus is None else tokens_of(loaded, corpus)
     if task is None:
@@ -59,7 +64,6 @@ def prune(
             rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
         show_circuits(rows, json)
         return
-    search = out.with_name(f"{out.name}.search")
     pairs = task_of(task)
     with going_on(search):
         circuit = find(loaded, pairs, settings, data=data, search=search)
@@ -185,12 +189,13 @@ def attack(
         pairs: Most pairs to try attacks on, of those that the circuit's search never saw.
     """
     from wirework.circuits import Circuit, find_distractors
-    from wirework.files import check_place, write_json
+    from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
 
     result, curves = out / "attack.json", out / "attack.png"
-    check_place(result)
+    check_file(result)
+    check_file(curves)
     given = None if model is None else load(model)
     own = None if task is None else task_of(task)
     found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)

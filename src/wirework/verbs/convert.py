@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from wirework.console import warn
 from wirework.errors import InputError
+from wirework.files import check_place
 from wirework.verbs.arguments import losing
 
 if TYPE_CHECKING:
@@ -64,14 +65,15 @@ def to_huggingface(model: Path, out: Path, /) -> None:
     from wirework.interop import save_huggingface
     from wirework.model import load
 
+    check_place(out)
     with losing():
         print(save_huggingface(load(model), out))
 
 
 def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:
-    from wirework.model import check_place
+    from wirework.model import check_place as check_model_place
 
-    check_place(out)
+    check_model_place(out)
     if out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what is to be converted: choose another OUT")
     with losing():
