@@ -132,7 +132,10 @@ def test_impossible_model_is_refused(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"data": {"vocab_size": 512}}, "vocab_size 512 and model.vocab_size 2048 differ"),
+        (
+            {"data": {"vocab_size": 512}, "model": {"vocab_size": 600}},
+            "data.vocab_size 512 and model.vocab_size 600 differ: give one of them",
+        ),
         ({"name": "a/b"}, "name must be a plain folder name, got 'a/b'"),
         ({"name": ""}, "name must be a plain folder name"),
         ({"name": ".hidden"}, "name must be a plain folder name"),

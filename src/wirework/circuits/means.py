@@ -160,9 +160,10 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         purpose: what needs it, in the plural, for the message.
 
     Raises:
-        InputError: it lies in no run, or the corpus has changed since.
+        InputError: it lies in no run, or the run's text is gone, damaged or another.
     """
-    from wirework.data import prepare
+    from wirework.data import prepare, text_of_run
+    from wirework.data.answers import answers_before_records
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
@@ -170,7 +171,9 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
-    data = prepare(TrainConfig.load(settings).data)
+    data = text_of_run(settings.parent)
+    if data is None:  # of a wirework that kept no record
+        data = prepare(answers_before_records(TrainConfig.load(settings).data))
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
