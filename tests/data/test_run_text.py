@@ -58,6 +58,7 @@ def moved_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path / "elsewhere"
 
 
+@pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")  # of sae-lens
 def test_every_reader_finds_the_text_of_a_moved_run(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +193,8 @@ def test_another_tokeniser_than_the_recorded_one_is_refused(home: Path) -> None:
 def test_code_that_a_record_names_is_not_run(home: Path) -> None:
     """`--corpus` takes the run's settings for the run's own corpus, without a user's function."""
     Path("mine.py").write_text(
-        "def more():\n    __import__('pathlib').Path('ran').touch()\n    return ['a', 'b']\n"
+        "from pathlib import Path\n"
+        "def more():\n    Path('ran').touch()\n    return ['a', 'b']\n"
     )
     data = {**SETTINGS["data"], "mix": "mine.py:more"}
     run = train(settings(data=data), progress=False)

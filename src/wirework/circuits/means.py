@@ -75,11 +75,9 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
 def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[Tensor]:
     """Yield batches (16, n_ctx) int64 of windows spread evenly over a corpus.
 
-    Raises:
-        InputError: the corpus is shorter than one window.
+    Of a corpus with fewer than `n_ctx` tokens, each window is all of it.
     """
-    if tokens.n_tokens < n_ctx:
-        raise InputError(f"a context of {n_ctx} tokens needs more than the {tokens.n_tokens} given")
+    n_ctx = min(n_ctx, tokens.n_tokens)
     count = n_batches * _BATCH
     starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long()
     for part in starts.view(n_batches, _BATCH).tolist():

@@ -147,7 +147,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     files.write_text(folder / "config.yaml", config.to_yaml())
     record_text(folder, data, config.data)
     data.tokenizer.save(folder / "tokenizer.json")
-    trackers = open_trackers(config.track, folder, state.step)
+    trackers = open_trackers(config, folder, state.step)
     return Job(
         config=config,
         folder=folder,
