@@ -25,7 +25,7 @@ from wirework.data.text_files import (
     stat_of,
     text_pieces,
 )
-from wirework.errors import InputError, reason
+from wirework.errors import InputError, quoted, reason
 from wirework.user_code import guarded, is_function, load_function, source_files
 
 PYTHON = "python"
@@ -74,7 +74,7 @@ def corpus_files(corpus: str) -> list[Path] | None:
         InputError: there is nothing at that path, it is no file and no folder, a folder has no
             files or may not be read, or no such function.
     """
-    with reading(f"corpus {corpus}"):
+    with reading(f"corpus {quoted(corpus)}"):
         return _files(corpus)
 
 
@@ -134,7 +134,7 @@ def _read(corpus: str, config: DataConfig) -> Iterator[str]:
         return python_source.documents(config.min_quotes)
     if corpus == STORIES:
         return stories.bounded(config.stories_seed, config.max_bytes or stories.DEFAULT_BYTES)
-    with reading(f"corpus {corpus}"):
+    with reading(f"corpus {quoted(corpus)}"):
         if is_function(corpus):
             return _from_function(corpus)
     files, path = corpus_files(corpus) or [], Path(corpus)
