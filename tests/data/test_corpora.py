@@ -471,3 +471,10 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
     assert all(path.suffix == ".lock" for path in (tmp_path / "cache").iterdir())
     monkeypatch.undo()
     assert prepare(settings, tmp_path / "cache", progress=False).train.n_tokens > 0
+
+
+def test_a_prepared_corpus_is_no_text(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("".join(f"line {i} of the file\n" for i in range(500)))
+    made = prepare(DataConfig(corpus=str(tmp_path / "a.txt")), tmp_path / "cache", progress=False)
+    with pytest.raises(InputError, match="is a prepared corpus, not text: name the text that"):
+        prepare(DataConfig(corpus=str(made.path)), tmp_path / "cache", progress=False)

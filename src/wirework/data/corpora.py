@@ -88,6 +88,10 @@ def _files(corpus: str) -> list[Path] | None:
     if corpus == STORIES:
         return stories.source_files()
     path = Path(corpus)
+    if is_prepared(path):
+        raise InputError(
+            f"corpus {corpus} is a prepared corpus, not text: name the text that it was made from"
+        )
     if path.is_dir():
         return _folder_files(path)
     if not path.exists():
@@ -100,6 +104,12 @@ def _files(corpus: str) -> list[Path] | None:
             f"corpus {corpus} is a device or a pipe: give a file, which can be read several times"
         )
     return [path]
+
+
+def is_prepared(folder: str | Path) -> bool:
+    """Tell whether a folder holds the tokens of a corpus, as `prepare` writes them."""
+    names = ("tokenizer.json", "checksums.json", "train/index.json", "val/index.json")
+    return all((Path(folder) / name).is_file() for name in names)
 
 
 def is_marked(corpus: str) -> bool:

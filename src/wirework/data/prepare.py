@@ -21,7 +21,7 @@ from wirework.console import say
 from wirework.data.answers import answers_for
 from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
 from wirework.data.report import Advance, report, say_waiting
-from wirework.data.shards import INDEX, Tokens
+from wirework.data.shards import Tokens
 from wirework.data.split import split_hash, split_limit
 from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.text_files import stat_of
@@ -76,12 +76,6 @@ def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True
     data = open_prepared(path)
     _check_vocabulary(config, data)
     return data
-
-
-def is_prepared(path: str | Path) -> bool:
-    """Tell whether a folder is a prepared corpus."""
-    names = (CHECKSUMS, TOKENIZER, *(f"{split}/{INDEX}" for split in SPLITS))
-    return all((Path(path) / name).is_file() for name in names)
 
 
 def open_prepared(path: str | Path) -> Prepared:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wirework.config import TrainConfig
+from wirework.console import say
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
@@ -23,7 +24,6 @@ from wirework.training.memory import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
-from wirework.console import say
 from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
