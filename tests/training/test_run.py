@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from wirework.config import TrainConfig
-from wirework.data import Tokenizer
+from wirework.data import Tokenizer, text_of_run
 from wirework.errors import InputError
 from wirework.files import locked
 from wirework.training import train
@@ -86,6 +86,9 @@ def test_other_data_are_refused_on_resume(settings, driver, tmp_path, corpus):
     step = "wirework.training.loop:scale_gradients_"
     assert driver.run(config, tmp_path / "err", call=step, nth=6, signals=[15]) == 143
     (other / "more.py").write_text("value = 1\n" * 500)
+    text = text_of_run(config.runs / config.name)
+    assert text is not None
+    shutil.rmtree(text.path)
     with pytest.raises(
         InputError, match=r"cannot be resumed under changes: data: \w{12} -> \w{12}"
     ):

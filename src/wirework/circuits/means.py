@@ -76,11 +76,9 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
 def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[Tensor]:
     """Yield batches (16, n_ctx) int64 of windows spread evenly over a corpus.
 
-    Raises:
-        InputError: the corpus is shorter than one window.
+    Of a corpus with fewer than `n_ctx` tokens, each window is all of it.
     """
-    if tokens.n_tokens < n_ctx:
-        raise InputError(f"a context of {n_ctx} tokens needs more than the {tokens.n_tokens} given")
+    n_ctx = min(n_ctx, tokens.n_tokens)
     count = n_batches * _BATCH
     starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long()
     for part in starts.view(n_batches, _BATCH).tolist():
@@ -161,10 +159,10 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         purpose: what needs it, in the plural, for the message.
 
     Raises:
-        InputError: it lies in no run, the corpus has changed since, or it is a function, which is
-            run only where the user names it.
+        InputError: it lies in no run, or the run's text is gone, damaged or another.
     """
-    from wirework.data import prepare
+    from wirework.data import prepare, text_of_run
+    from wirework.data.answers import answers_before_records
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
@@ -172,10 +170,12 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
-    saved = TrainConfig.load(settings).data
-    for corpus in (saved.corpus, saved.mix):
-        refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
-    data = prepare(saved)
+    data = text_of_run(settings.parent)
+    if data is None:  # of a wirework that kept no record
+        saved = TrainConfig.load(settings).data
+        for corpus in (saved.corpus, saved.mix):
+            refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
+        data = prepare(answers_before_records(saved))
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(

@@ -173,7 +173,10 @@ class Tokenizer:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, answers: Sequence[Answer] = ANSWERS
+    texts: Iterable[str],
+    vocab_size: int,
+    answers: Sequence[Answer] = ANSWERS,
+    fewer: bool = False,
 ) -> Tokenizer:
     """Train a byte-level BPE on `texts` that holds each answer as one token in its context.
 
@@ -183,10 +186,11 @@ def train_tokenizer(
         texts: read once, never held.
         vocab_size: number of ids, the 256 bytes and end-of-text included.
         answers: what must be one token; empty for a plain BPE.
+        fewer: take fewer tokens where the texts are too few to fill `vocab_size`.
 
     Raises:
         InputError: `vocab_size` has no room for bytes, answers and end-of-text; the texts are
-            too few to fill it; or an answer cannot be one token after its prompt.
+            too few to fill it, without `fewer`; or an answer cannot be one token after its prompt.
     """
     trainer = trainers.BpeTrainer(
         vocab_size=max(vocab_size - 1, N_BYTES),
@@ -199,14 +203,19 @@ def train_tokenizer(
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     inner = assemble(with_answers(merges, vocab_size - 1, answers), pattern=pattern)
     tokenizer = Tokenizer(inner)
-    if tokenizer.vocab_size != vocab_size:
-        raise InputError(
-            f"the text gives a vocabulary of at most {tokenizer.vocab_size} tokens, "
-            f"vocab_size is {vocab_size}: lower it or give more text"
-        )
+    if tokenizer.vocab_size != vocab_size and not fewer:
+        raise too_few_tokens(tokenizer.vocab_size, vocab_size)
     for answer in answers:
         single_token(tokenizer, answer.prompt, answer.text)
     return tokenizer
+
+
+def too_few_tokens(size: int, wanted: int) -> InputError:
+    """Return the error of a text that gives a vocabulary of `size` tokens instead of `wanted`."""
+    return InputError(
+        f"the text gives a vocabulary of at most {size} tokens, vocab_size is {wanted}: "
+        f"give --data.vocab_size {size} or auto, or more text"
+    )
 
 
 def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:

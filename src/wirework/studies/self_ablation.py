@@ -15,7 +15,7 @@ from typing import Any
 
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
 from wirework.console import say
-from wirework.data import prepare
+from wirework.data import record_text, text_for_runs
 from wirework.errors import InputError
 from wirework.files import (
     check_place,
@@ -108,7 +108,10 @@ def self_ablation(
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
-        data = prepare(study.train.data, progress=progress)  # once, not in each process
+        folders = [out / "runs" / variant.name for variant in every]
+        data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
+        for folder in folders:
+            record_text(folder, data, study.train.data, replace=False)
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
@@ -143,7 +146,8 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     left = tuple(reasons(before)) or None
     if before and left is None:
         return {**known, "report": {**before, "headline": headline(before)}}
-    run = train(config, resume=(config.runs / config.name).is_dir(), progress=False)
+    begun = (config.runs / config.name / "config.yaml").is_file()
+    run = train(config, resume=begun, progress=False)
     report = {**before, **measure(run.model, left, instruments, progress=False)}
     report["headline"] = headline(report)
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
