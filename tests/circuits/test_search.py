@@ -200,7 +200,7 @@ def test_a_search_that_cannot_be_read_is_not_called_damaged(
 ) -> None:
     tried(PruneConfig(trials=2), tmp_path)
     write_ranked(tmp_path, [Ranked(3, 2, torch.ones(4))])
-    for function in ("read_bytes", "read_text"):
+    for function in ("read_bytes", "read_text", "open"):
         real = getattr(Path, function)
 
         def fail(self: Path, *rest: Any, real: Any = real, **more: Any) -> Any:

@@ -194,7 +194,7 @@ def test_a_checkpoint_that_cannot_be_mapped_is_read(stopped, whole, monkeypatch,
     def refuse(path):
         raise error
 
-    monkeypatch.setattr("wirework.training.checkpoint.load_file", refuse)
+    monkeypatch.setattr("safetensors.torch.load_file", refuse)
     run = train(stopped, resume=True, progress=False)
     assert run.model.fingerprint == whole.model.fingerprint
     assert capsys.readouterr().err.splitlines()[0].endswith("at step 10 of 12")
