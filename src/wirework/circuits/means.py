@@ -7,7 +7,6 @@ Shapes: B sequences, T tokens, N nodes at one site.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from wirework.config import TrainConfig
 from wirework.errors import InputError
-from wirework.files import read_json, tensors_checksum, write_bytes
+from wirework.files import tensors_checksum, write_bytes
 from wirework.nn import Transformer
 
 if TYPE_CHECKING:
@@ -163,6 +161,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         InputError: it lies in no run, or the corpus has changed since.
     """
     from wirework.data import prepare
+    from wirework.training.run import read_settings
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
@@ -170,7 +169,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
-    data = prepare(TrainConfig.load(settings).data)
+    data = prepare(read_settings(settings.parent).data)
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
@@ -182,14 +181,12 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
 def _trained_on(run: Path) -> str | None:
     """Return the fingerprint of a run's data, from its newest readable checkpoint if there is one.
 
-    A checkpoint that cannot be read is passed over, as training does.
+    A damaged checkpoint is passed over, as training does.
     """
-    from wirework.training.checkpoint import checkpoint_steps
+    from wirework.training.checkpoint import newest_state
 
-    for step in reversed(checkpoint_steps(run / "checkpoints")):
-        with suppress(InputError):
-            return str(read_json(run / "checkpoints" / f"step-{step}" / "state.json")["data"])
-    return None
+    state = newest_state(run / "checkpoints")
+    return None if state is None else state.data
 
 
 def save_means(

@@ -13,14 +13,14 @@ from typing import Any
 from wirework.circuits import prune_all
 from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
-from wirework.errors import InputError
-from wirework.files import read_record, write_json, write_record
+from wirework.console import warn
+from wirework.errors import InputError, UnreadableError
+from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
 from wirework.tasks import Task
 from wirework.training import train
-from wirework.console import warn
 
 Cell = dict[str, Any]
 
@@ -49,7 +49,7 @@ def finished_cell(
     """
     wanted = _wanted(point, study, tasks, out)
     path = cell_folder(out, point.name) / "cell.json"
-    if not path.is_file():
+    if not is_file(path):
         return None
     cell = read_cell(out, point.name)
     return cell if cell["settings"] == wanted else None
@@ -81,12 +81,15 @@ def run_cell(
         `machine`, `settings`; after a failure where it stands in the grid and `error`.
 
     Raises:
+        UnreadableError: the system failed to read a file.
         Interrupted: a signal came while it was trained.
     """
     folder = cell_folder(out, point.name)
     try:
         cell = _made(point, study, tasks, out, progress) | {"data": data}
         write_record(folder / "cell.json", cell)
+    except UnreadableError:
+        raise
     except (InputError, RuntimeError, MemoryError) as error:  # out of memory is one of the others
         return failed_cell(point, out, error)
     (folder / "failed.json").unlink(missing_ok=True)
@@ -109,7 +112,7 @@ def circuits_at(
     config = config.model_copy(update={"target_loss": target})
     model = load(folder / "run")
     wanted = {**_search(config, tasks), "model": model.fingerprint}
-    if path.is_file():
+    if is_file(path):
         known = read_record(path)
         if known["settings"] == wanted:
             rows: list[dict[str, Any]] = known["tasks"]

@@ -7,7 +7,7 @@ from pydantic import ValidationError, model_validator
 
 from wirework.circuit_format import Part
 from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.files import read_record
 
 _Kind = TypeVar("_Kind", bound=Part)
 
@@ -116,7 +116,7 @@ def read_neurons(folder: Path) -> list[NeuronFile]:
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(read_record(path, unsigned=True))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from wirework.config import ServerConfig
 from wirework.errors import InputError
-from wirework.files import read_json, write_json
+from wirework.files import is_file, read_record, write_record
 from wirework.measures.explain.prompts import Answer, Messages
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ class Server:
             "logprobs": logprobs and self._config.logprobs,
         }
         place = self._place(asked)
-        if place.is_file():
-            return read(_answer(read_json(place)))
+        if is_file(place):
+            return read(_answer(read_record(place, unsigned=True)))
         self._count()
         body = self._post(asked)
         found = read(_answer(body))
         with self._writing:
-            write_json(place, body)
+            write_record(place, body)
         return found
 
     def close(self) -> None:
