@@ -14,8 +14,10 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from wirework import __version__
+from wirework.console import say
 from wirework.errors import InputError, has_no_folder
 from wirework.locks import NO_LOCK
+from wirework.redaction import print_traceback
 
 if TYPE_CHECKING:
     from wirework.config import Config
@@ -247,6 +249,7 @@ def main() -> None:
     # After each parallel pass torch's threads spin for milliseconds, on cores that the threads of
     # the next AbsTopK need. Their library reads this when torch is loaded (benchmarks/README.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    sys.excepthook = print_traceback
     try:
         app.meta(exit_on_error=False, print_error=False)
     except (InputError, cyclopts.CycloptsError) as error:
@@ -254,7 +257,7 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except KeyboardInterrupt as stop:  # training's own says which signal and what was saved
-        print(f"wirework: {str(stop) or 'stopped'}", file=sys.stderr)
+        say(f"wirework: {str(stop) or 'stopped'}")
         sys.exit(getattr(stop, "exit_code", 130))
 
 
@@ -273,5 +276,5 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"wirework: {message}", file=sys.stderr)
+    say(f"wirework: {message}")
     sys.exit(2)

@@ -13,9 +13,16 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write, reason
+from wirework.errors import (
+    DamagedError,
+    InputError,
+    UnreadableError,
+    cannot_write,
+    quoted,
+    reason,
+)
 from wirework.file_system import set_mode, sync_dir, sync_file
 from wirework.leftovers import beside, clear_leftovers, is_leftover
 from wirework.locks import locked as locked
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
 
 _SUMS = "checksums.json"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+JSON_BYTES = 1 << 28
+"""Largest JSON file that is read, 256 MiB."""
 
 
 def sha256(path: Path) -> str:
@@ -50,6 +60,14 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def exists(path: str | Path) -> bool:
+    """Tell whether there is something at a path; no name is too long or too odd to ask about."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def is_file(path: Path) -> bool:
@@ -125,18 +143,54 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def read_whole(path: Path, most: int) -> str:
+    """Read a UTF-8 file at once, if it is an ordinary one of at most `most` bytes.
+
+    A byte-order mark before the text is left out. Nothing waits for a pipe or reads on and on from
+    a device.
 
     Raises:
-        InputError: the file is missing, unreadable or not JSON.
+        InputError: missing, unreadable, a folder, pipe or device, too large, or not UTF-8.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no wait for a pipe's other end
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+            is_plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = file.read(most + 1) if is_plain else b""
     except OSError as error:
         raise cannot_read(path, error) from error
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"cannot read {quoted(str(path))}: {reason(error)}") from error
+    if not is_plain:
+        raise InputError(f"cannot read {path}: it is no ordinary file")
+    if len(content) > most:
+        raise InputError(f"{path} is too large: more than {most:,} bytes are not read")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} is not UTF-8 text: byte {error.start}") from None
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        most: bytes of the largest one that is read.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large or not JSON, which has neither NaN
+            nor infinity.
+    """
+    text = read_whole(path, most)
+    try:
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{path} is not valid JSON: {error}") from error
+        raise DamagedError(f"{path} is not valid JSON: {reason(error)}") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
@@ -145,18 +199,19 @@ def write_record(path: Path, values: Mapping[str, Any]) -> None:
     write_json(path, {**plain, "sha256": _digest(plain)})
 
 
-def read_record(path: Path, *, unsigned: bool = False) -> dict[str, Any]:
+def read_record(path: Path, *, unsigned: bool = False, most: int = JSON_BYTES) -> dict[str, Any]:
     """Read what `write_record` wrote, without the checksum.
 
     Args:
         path: the file.
         unsigned: also accept a file without a checksum, as older versions wrote it.
+        most: bytes of the largest one that is read.
 
     Raises:
         InputError: the file is missing, unreadable (`UnreadableError`), or not JSON or at odds with
             its checksum (`DamagedError`).
     """
-    record = read_json(path)
+    record = read_json(path, most)
     if not isinstance(record, dict):
         raise DamagedError(f"{path} is damaged: it does not map names to values; delete it")
     expected = record.pop("sha256", None)

@@ -1,6 +1,5 @@
 """The whole study on a tiny grid: real training, real pruning, real figures."""
 
-import errno
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +150,14 @@ def test_a_damaged_cell_fails_alone(copy: Path, config: FrontierConfig):
 
 
 def test_a_cell_that_cannot_be_read_stops_the_study(
-    copy: Path, config: FrontierConfig, monkeypatch: pytest.MonkeyPatch
+    copy: Path, config: FrontierConfig, unreadable: Callable[..., AbstractContextManager[None]]
 ):
-    before, real = stamps(copy), Path.read_text
-
-    def fail(self: Path, *rest: Any, **more: Any) -> str:
-        if self == copy / "cells" / SPARSE / "cell.json":
-            raise OSError(errno.EIO, "Input/output error", str(self))
-        return real(self, *rest, **more)
-
-    monkeypatch.setattr(Path, "read_text", fail)
-    with pytest.raises(UnreadableError, match=r"^cannot read .*cell\.json: Input/output error$"):
+    before = stamps(copy)
+    said = r"^cannot read .*cell\.json: Input/output error$"
+    with (
+        unreadable(copy / "cells" / SPARSE / "cell.json"),
+        pytest.raises(UnreadableError, match=said),
+    ):
         frontier(config, copy, progress=False)
     assert stamps(copy) == before
     assert not (copy / "cells" / SPARSE / "failed.json").exists()

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.files import tensors_checksum, write_bytes
 from wirework.nn import Transformer
+from wirework.tensor_files import read_header, read_tensors
+from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -158,7 +159,8 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         purpose: what needs it, in the plural, for the message.
 
     Raises:
-        InputError: it lies in no run, or the corpus has changed since.
+        InputError: it lies in no run, the corpus has changed since, or it is a function, which is
+            run only where the user names it.
     """
     from wirework.data import prepare
     from wirework.training.run import read_settings
@@ -169,7 +171,10 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
-    data = prepare(read_settings(settings.parent).data)
+    saved = read_settings(settings.parent).data
+    for corpus in (saved.corpus, saved.mix):
+        refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
+    data = prepare(saved)
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
@@ -223,12 +228,8 @@ def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
 
 def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
     """Return means and the number of batches that they took, None if they were given."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            means = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read node means {path}: {error}") from None
+    header = read_header(path, "delete it").metadata
+    means = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:

@@ -11,24 +11,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from wirework.circuits.search import n_finished
 from wirework.circuits.split import fingerprint
 from wirework.config import PruneConfig
-from wirework.errors import DamagedError, InputError, reason
+from wirework.errors import DamagedError, InputError
 from wirework.files import (
     check_place,
     is_file,
-    read_bytes,
     tensors_checksum,
     write_bytes,
     write_json,
 )
 from wirework.leftovers import clear_leftovers
 from wirework.tasks import Task
+from wirework.tensor_files import read_header, read_tensors
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -100,20 +99,12 @@ def read_ranked(folder: Path) -> list[Ranked]:
     path = folder / _BEST
     if not is_file(path):
         return []
-    sizes, taus = _tensors(path, read_bytes(path))
+    sizes = read_header(path, f"delete {folder}").metadata
     expected = sizes.pop("sha256", None)
+    taus = read_tensors(path, f"delete {folder}")
     if expected != tensors_checksum(taus, sizes):
         raise DamagedError(f"{path} is damaged: it does not match its checksum: delete {folder}")
     return [_ranked(sizes[name], taus[name]) for name in sorted(sizes, key=int)]
-
-
-def _tensors(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return header and tensors of a file's bytes."""
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return dict(header.get("__metadata__", {})), load(content)
-    except (ValueError, AttributeError, SafetensorError) as error:
-        raise DamagedError(f"{path} is damaged: {reason(error)}: delete {path.parent}") from None
 
 
 def kept_best(folder: Path, finalists: int) -> list[Ranked]:

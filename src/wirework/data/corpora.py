@@ -16,6 +16,7 @@ from wirework.config import DataConfig
 from wirework.data import python_source, records, stories
 from wirework.data.text_files import is_separated, read_text, separated, text_pieces
 from wirework.errors import InputError
+from wirework.files import exists
 from wirework.user_code import guarded, is_function, load_function, source_files
 
 PYTHON = "python"
@@ -75,7 +76,7 @@ def corpus_files(corpus: str) -> list[Path] | None:
     path = Path(corpus)
     if path.is_dir():
         return _folder_files(path)
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
             "`hub:NAME` or `file.py:function`"

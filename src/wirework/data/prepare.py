@@ -24,6 +24,7 @@ from wirework.data.split import split_hash, split_limit
 from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, tokenise
 from wirework.data.tokenizer import Tokenizer, train_tokenizer
+from wirework.data.tokenizer_files import TOKENIZER_CONFIG
 from wirework.errors import InputError, UnreadableError, cannot_write
 from wirework.files import locked, sha256, sync_dir, verify_dir, write_json
 from wirework.leftovers import clear_held
@@ -178,6 +179,7 @@ def _training_texts(config: DataConfig, limit: int, advance: Advance) -> Iterato
 def _finish(partial: Path, path: Path) -> None:
     """Write the checksums and put the folder in its place."""
     names = [TOKENIZER, *(f"{split}/index.json" for split in SPLITS)]
+    names += [name for name in [TOKENIZER_CONFIG] if (partial / name).exists()]
     write_json(partial / CHECKSUMS, {name: sha256(partial / name) for name in names})
     (partial / RECORD).unlink()
     try:

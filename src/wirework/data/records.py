@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from wirework.errors import InputError, nearest
+from wirework.foreign import no_prompts
+from wirework.redaction import redact
 
 PARQUET_ROWS = 256
 """Rows decoded at a time."""
@@ -61,9 +63,10 @@ def hub(name: str, field: str) -> Iterator[str]:
     """
     datasets = _extra("datasets", "hub", "hub:NAME")
     try:
-        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(
-            name, split="train", streaming=True
-        )
+        with no_prompts():
+            rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(
+                name, split="train", streaming=True, trust_remote_code=False
+            )
         for number, record in enumerate(rows, 1):
             yield _text(record, field, f"hub:{name}", number, "row")
     except (OSError, ValueError) as error:
@@ -120,4 +123,4 @@ def _extra(module: str, extra: str, what: str) -> ModuleType:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return redact(" ".join(str(error).split()))[:300]

@@ -17,6 +17,7 @@ from wirework.console import warn
 from wirework.errors import InputError, UnreadableError
 from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
+from wirework.redaction import redact
 from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
 from wirework.tasks import Task
@@ -165,9 +166,10 @@ def _search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
 
 def failed_cell(point: Point, out: Path, error: Exception) -> Cell:
     """Write `failed.json`, with a traceback where the error is none of the user's; warn of it."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = redact(" ".join(str(error).split())) or type(error).__name__
     known = isinstance(error, InputError)
-    trace = {} if known else {"traceback": traceback.format_exception(error)}
+    lines = [] if known else [redact(line) for line in traceback.format_exception(error)]
+    trace = {"traceback": lines} if lines else {}
     cell = {**about(point), "error": message}
     write_json(cell_folder(out, point.name) / "failed.json", {**cell, **trace})
     warn(f"{point.name} failed, the study goes on: {message}")

@@ -33,6 +33,7 @@ from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
 from wirework.measures.explain.job import PRIVATE
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
@@ -193,6 +194,7 @@ def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
 
 def _check_sites(study: SelfAblationConfig) -> None:
     """Refuse sites and neurons that no model of the study has: all are of one shape."""
+    check_memory(study.train.model, None, "the settings")
     transformer = Transformer(study.train.model)
     look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
     choose_neurons(transformer, study.measure.explain)

@@ -5,7 +5,6 @@
 and writes them.
 """
 
-import errno
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from wirework import files
 from wirework.console import warn
-from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write, reason
+from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write
+from wirework.tensor_files import read_tensors
 
 FORMAT = "wirework-checkpoint"
 VERSION = 1
@@ -211,33 +209,12 @@ def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
             f"{path} is not a checkpoint that this version reads: "
             f"{about.get('format')} {about.get('version')}, not {FORMAT} {VERSION}"
         )
-    return _state(about), _tensors(path / "tensors.safetensors")
+    return _state(about), read_tensors(path / "tensors.safetensors")
 
 
 def _state(about: dict[str, Any]) -> State:
     known = State.__dataclass_fields__
     return State(**{name: value for name, value in about.items() if name in known})
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors: mapped, or where the file system cannot map, as a whole."""
-    try:
-        return load_file(path)
-    except OSError as error:
-        if error.errno in _FAILURES:
-            raise files.cannot_read(path, error) from error
-    except (SafetensorError, RuntimeError, MemoryError):
-        pass  # safetensors and torch word a refused mapping in several ways
-    try:
-        return load(files.read_bytes(path))
-    except SafetensorError as error:
-        raise DamagedError(f"{path} is damaged: {reason(error)}") from error
-    except MemoryError as error:
-        raise UnreadableError(f"cannot read {path}: not enough memory") from error
-
-
-_FAILURES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""What a failing disk or network answers; other errors may come from mapping the file alone."""
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wirework.errors import InputError
 from wirework.files import write_text
+from wirework.foreign import no_prompts
 from wirework.training.metrics import Tracker
 
 
@@ -57,10 +58,11 @@ class _WandB:
         import wandb
 
         # The same id on a resume goes on with the same chart; points before `step` stay.
-        self._run = wandb.init(
-            project="wirework", name=run.name, id=_wandb_id(run), dir=str(run),
-            resume="allow", config={"resumed_at": step},
-        )  # fmt: skip
+        with no_prompts():
+            self._run = wandb.init(
+                project="wirework", name=run.name, id=_wandb_id(run), dir=str(run),
+                resume="allow", config={"resumed_at": step},
+            )  # fmt: skip
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

@@ -124,6 +124,7 @@ def validate(
     *,
     model: Path | None = None,
     task: str | None = None,
+    own_task: str | None = None,
     corpus: str | None = None,
     short: Annotated[bool, Parameter(negative="")] = False,
     runs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -135,7 +136,9 @@ def validate(
     Args:
         circuit: Circuit folder.
         model: Model or run folder, if it is no longer where the circuit was found.
-        task: Other pairs to check it on: name, JSONL file or function; its own if left out.
+        task: Other pairs to check it on: name, JSONL file or function; its own if left out, which
+            must be named where it is a function, as code that only a file names is not run.
+        own_task: The function that the circuit's own pairs come from, where --task gives others.
         corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
         short: Only what takes seconds: no binarisation, minimality, hypothesis tests or searches.
         runs: Repeat the search so many times and say how often each edge comes back; not with
@@ -155,7 +158,8 @@ def validate(
     loaded = model_of(found) if model is None else load(model)
     data = None if corpus is None else tokens_of(loaded, corpus)
     pairs = None if task is None else task_of(task)
-    report = check(found, loaded, pairs, data=data, short=short, runs=runs)
+    own = None if own_task is None else task_of(own_task)
+    report = check(found, loaded, pairs, own_task=own, data=data, short=short, runs=runs)
     if out is not None:
         found.with_shares(report["stability"]).save(out)
     if json:
@@ -170,6 +174,7 @@ def attack(
     *,
     out: Path,
     model: Path | None = None,
+    task: str | None = None,
     pairs: int = 64,
     json: Json = False,
 ) -> None:
@@ -179,6 +184,8 @@ def attack(
         circuit: Circuit folder.
         out: Folder for both files.
         model: Model or run folder, if it is no longer where the circuit was found.
+        task: The behaviour that the circuit was found for; must be named where it is a function, as
+            code that only a file names is not run.
         pairs: Most pairs to try attacks on, of those that the circuit's search never saw.
     """
     from wirework.circuits import Circuit, find_distractors
@@ -190,7 +197,8 @@ def attack(
     check_file(result)
     check_file(curves)
     given = None if model is None else load(model)
-    found = find_distractors(Circuit.load(circuit), given, pairs=pairs)
+    own = None if task is None else task_of(task)
+    found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
     write_json(result, found.to_json())
     write_curves(found.to_json(), curves)
     show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)

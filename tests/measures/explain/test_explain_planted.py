@@ -1,10 +1,8 @@
 """Neurons that are known: what the embedded explainer says of them, end to end."""
 
 import dataclasses
-import errno
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -180,19 +178,12 @@ def test_a_neuron_that_was_altered_is_named_and_one_of_an_older_version_is_read(
 
 
 def test_a_folder_that_cannot_be_read_is_not_called_damaged(
-    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path, monkeypatch
+    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path, unreadable
 ) -> None:
     explain_neurons(model, config, text=text, out=tmp_path, progress=False)
-    real = Path.read_text
-    for name in ("settings.json", f"{SITE}.0.json"):
-
-        def fail(self: Path, *rest: Any, name: str = name, **more: Any) -> str:
-            if self.name == name:
-                raise OSError(errno.EIO, "Input/output error", str(self))
-            return real(self, *rest, **more)
-
-        monkeypatch.setattr(Path, "read_text", fail)
-        with pytest.raises(UnreadableError, match=rf"^cannot read .*{name}: Input/output error$"):
+    for name in ("settings.json", f"neurons/{SITE}.0.json"):
+        said = rf"^cannot read .*{name}: Input/output error$"
+        with unreadable(tmp_path / name), pytest.raises(UnreadableError, match=said):
             explain_neurons(model, config, text=text, out=tmp_path, progress=False)
 
 
