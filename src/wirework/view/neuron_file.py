@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from wirework.circuit_format import Index, Part, Text, checked
 from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.files import read_record
 
 _Kind = TypeVar("_Kind", bound=Part)
 _BYTES = 1 << 26
@@ -117,4 +117,4 @@ def read_neurons(folder: Path) -> list[NeuronFile]:
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
-    return checked(kind, read_json(path, _BYTES), str(path))
+    return checked(kind, read_record(path, unsigned=True, most=_BYTES), str(path))
