@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from wirework.errors import InputError, reason
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -84,7 +83,7 @@ def read_tensors(path: Path, advice: str = "") -> dict[str, "Tensor"]:
     return _read(path, advice, load_file, load)
 
 
-def read_arrays(path: Path, advice: str = "") -> dict[str, "NDArray[np.generic]"]:
+def read_arrays(path: Path, advice: str = "") -> dict[str, "NDArray[Any]"]:
     """Read all tensors of a safetensors file as arrays of numpy, without torch.
 
     Args:
