@@ -46,7 +46,8 @@ MENU = {
         "roneneldan/TinyStories-1M models/stories1m",
     ),
     "convert openai": (
-        "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`).",
+        "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`; or as on "
+        "the hub).",
         "csp_yolo1 models/yolo1",
     ),
     "convert self-ablating": (

@@ -91,6 +91,7 @@ def prune(
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     check_chance(config)
+    tokenizer_of(model)
     hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task(task.name, total=1.0)

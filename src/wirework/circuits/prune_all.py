@@ -24,7 +24,7 @@ from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import is_file, read_record, write_bytes, write_record
 from wirework.side_by_side import side_by_side
-from wirework.tasks import Task
+from wirework.tasks import Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -76,6 +76,7 @@ def prune_all(
     """
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
+    tokenizer_of(model)
     names = [task.name for task in tasks]
     check_distinct(names)
     for name in names:
