@@ -78,7 +78,7 @@ def prune(
         progress: show a bar on standard error.
 
     Raises:
-        InputError: the task does not fit the model or has fewer pairs than a batch, there are no
+        InputError: the task does not fit the model or has fewer than four pairs, there are no
             means, the whole model does not reach the target or the target is above chance
             (`config.anyway` goes on all the same), or `search` cannot be written to.
 
@@ -131,7 +131,6 @@ class Hunt:
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
-        _check_batch(parts.train, config.batch_pairs)
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         ablation = resting.ablation(model, config)
         if not config.anyway:
@@ -211,14 +210,6 @@ class Hunt:
 def _held(folder: Path | None) -> AbstractContextManager[None]:
     """Keep other processes out of a search's folder for a `with` block."""
     return nullcontext() if folder is None else locked(folder / "lock", f"the search in {folder}")
-
-
-def _check_batch(train: Task, batch_pairs: int) -> None:
-    if len(train.pairs) < batch_pairs:
-        raise InputError(
-            f"task {train.name} has {len(train.pairs)} pairs to train masks on, fewer than the "
-            f"batch of {batch_pairs}: give more pairs or a smaller batch_pairs"
-        )
 
 
 def unrefused(config: PruneConfig, task: Task) -> PruneConfig:
