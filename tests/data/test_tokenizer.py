@@ -397,3 +397,24 @@ def test_vocabulary_and_merges_may_have_their_other_names(library: list[str], tm
     loaded = Tokenizer.load(folder)
     assert loaded.eot == len(vocab) == loaded.vocab_size - 1
     assert loaded.encode(library[30]) == ids
+
+
+def test_text_of_any_length_is_tokenised_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    tokenizer = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    texts = ["name = 'abc'\n" * 3, "", "b" * 25, "name"]
+    whole = [tokenizer.encode(text) for text in texts]
+    monkeypatch.setattr("wirework.data.tokenizer._PIECE", 13)
+    assert tokenizer.encode_batch(texts) == whole  # the cuts fall between tokens
+    assert [tokenizer.encode(text) for text in texts] == whole
+    again = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    assert again.fingerprint == tokenizer.fingerprint
+    monkeypatch.undo()
+    blanks = " " * 12_000_000  # whole, the library gives up with a panic
+    assert tokenizer.decode(tokenizer.encode(blanks)[:3]) == "   "
+
+
+def test_half_a_character_is_no_text():
+    tokenizer = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["a", text])):
+        with pytest.raises(InputError, match="half a character"):
+            encode("a\ud800")

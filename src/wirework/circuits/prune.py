@@ -79,7 +79,7 @@ def prune(
         progress: show a bar on standard error.
 
     Raises:
-        InputError: the task does not fit the model or has fewer pairs than a batch, there are no
+        InputError: the task does not fit the model or has fewer than four pairs, there are no
             means, the whole model does not reach the target or the target is above chance
             (`config.anyway` goes on all the same), or `search` cannot be written to.
 
@@ -133,7 +133,6 @@ class Hunt:
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
-        _check_batch(parts.train, config.batch_pairs)
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         ablation = resting.ablation(model, config)
         if not config.anyway:
@@ -219,14 +218,6 @@ def _held(folder: Path | None) -> Iterator[None]:
     with locked(folder / "lock", f"the search in {folder}"):
         clear_held([folder])
         yield
-
-
-def _check_batch(train: Task, batch_pairs: int) -> None:
-    if len(train.pairs) < batch_pairs:
-        raise InputError(
-            f"task {train.name} has {len(train.pairs)} pairs to train masks on, fewer than the "
-            f"batch of {batch_pairs}: give more pairs or a smaller batch_pairs"
-        )
 
 
 def unrefused(config: PruneConfig, task: Task) -> PruneConfig:

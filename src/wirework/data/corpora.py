@@ -161,6 +161,8 @@ def _from_function(name: str) -> Iterator[str]:
         if not isinstance(text, str):
             kind = type(text).__name__
             raise InputError(f"corpus {name} must yield texts, got a value of type {kind}")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise InputError(f"corpus {name} yields half a character (a lone surrogate)")
         yield text
 
 
