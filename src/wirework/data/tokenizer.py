@@ -98,7 +98,7 @@ class Tokenizer:
         return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without the one that ends it; a very long text is cut before."""
+        """Return the ids of a text, without an end token; a very long text is cut before."""
         if len(text) > _PIECE:
             return self.encode_batch([text])[0]
         try:
