@@ -41,7 +41,7 @@ from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
 from wirework.console import say
-from wirework.training.signals import Stop, stopping
+from wirework.signals import Stop, stopping
 from wirework.view import write_study_figures
 
 

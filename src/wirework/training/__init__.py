@@ -4,6 +4,6 @@ from wirework.training.baseline import bigram_loss
 from wirework.training.loop import train
 from wirework.training.prior import Prior
 from wirework.training.run import Run
-from wirework.training.signals import Interrupted
+from wirework.signals import Interrupted
 
 __all__ = ["Interrupted", "Prior", "Run", "bigram_loss", "train"]

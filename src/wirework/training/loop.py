@@ -28,7 +28,7 @@ from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
 from wirework.training.self_ablation import SelfAblation
-from wirework.training.signals import Interrupted, Stop, stopping
+from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.track import check_trackers
 
 
@@ -47,7 +47,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
     Raises:
         InputError: settings, data or folder cannot be used, the run exists (or differs, with
             `resume`), or a value became NaN or infinite.
-        Interrupted: SIGINT or SIGTERM came; what was done is in a checkpoint.
+        Interrupted: a signal came (see `signals.py`); what was done is in a checkpoint.
     """
     check_trackers(config.track)
     with stopping() as stop, claimed(config, resume) as folder, freed_memory_kept():

@@ -147,13 +147,14 @@ def validate(
         if not runs:
             raise InputError("--out saves how often each edge comes back: give --runs too")
         check_place(out)
-    found = Circuit.load(circuit)
-    loaded = model_of(found) if model is None else load(model)
-    data = None if corpus is None else tokens_of(loaded, corpus)
-    pairs = None if task is None else task_of(task)
-    report = check(found, loaded, pairs, data=data, short=short, runs=runs)
-    if out is not None:
-        found.with_shares(report["stability"]).save(out)
+    with losing():
+        found = Circuit.load(circuit)
+        loaded = model_of(found) if model is None else load(model)
+        data = None if corpus is None else tokens_of(loaded, corpus)
+        pairs = None if task is None else task_of(task)
+        report = check(found, loaded, pairs, data=data, short=short, runs=runs)
+        if out is not None:
+            found.with_shares(report["stability"]).save(out)
     if json:
         show("validation", report, json)
     else:
@@ -184,8 +185,9 @@ def attack(
 
     result, curves = out / "attack.json", out / "attack.png"
     check_place(result)
-    given = None if model is None else load(model)
-    found = find_distractors(Circuit.load(circuit), given, pairs=pairs)
-    write_json(result, found.to_json())
-    write_curves(found.to_json(), curves)
+    with losing():
+        given = None if model is None else load(model)
+        found = find_distractors(Circuit.load(circuit), given, pairs=pairs)
+        write_json(result, found.to_json())
+        write_curves(found.to_json(), curves)
     show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)
