@@ -6,11 +6,9 @@ Loading this module loads next to nothing, so that signals are heard from the fi
 
 import os
 import sys
-import traceback
 from contextlib import suppress
 from functools import partial
 
-from wirework.errors import InputError
 from wirework.signals import Stop, end, stopping
 
 _PIPE = 128 + 13
@@ -42,6 +40,8 @@ def _show_anything() -> None:
 
 def _run(stop: Stop) -> int:
     """Run the command line and return the exit code; a signal ends the process."""
+    from wirework.errors import InputError
+
     try:
         with stop.at_once("stopped"):
             from wirework.menu import launch
@@ -62,6 +62,8 @@ def _run(stop: Stop) -> int:
     except Exception:
         if stop.number is not None:  # what loaded or ran made an error of its own of the signal
             end(stop.number, "stopped")
+        import traceback
+
         traceback.print_exc()
         _say(_DEFECT)
         return 1
@@ -75,6 +77,8 @@ def _flush() -> None:
         BrokenPipeError: nobody reads it.
         InputError: it cannot be written, as on a full disk.
     """
+    from wirework.errors import InputError
+
     if sys.stdout is None:
         return
     try:
@@ -97,6 +101,8 @@ def _discard_output() -> None:
 def _refused(message: str, error: BaseException) -> int:
     """Say in one line what cannot be used; with `--debug` show before it where that was found."""
     if "--debug" in sys.argv:
+        import traceback
+
         traceback.print_exception(error)
     _say(message)
     return 2

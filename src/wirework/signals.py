@@ -19,8 +19,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False  # `typing` takes longer to import than all else here; see `cli.py`
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 
@@ -86,7 +89,7 @@ class Stop:
         if self.number is not None:
             raise Interrupted(self.number, message)
 
-    def receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: "FrameType | None") -> None:
         """Take a signal; the handler that `stopping` installs."""
         self.number = self.number or number
         if self._at_once is None or self._raised() is not None:
@@ -119,7 +122,7 @@ def _nothing() -> None:
     """Stand for a reference to an exception that was not raised yet."""
 
 
-def _loading(frame: FrameType | None) -> bool:
+def _loading(frame: "FrameType | None") -> bool:
     """Say whether a frame, or one that called it, loads a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -191,7 +194,7 @@ def kept_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end(number: int, message: str) -> NoReturn:
+def end(number: int, message: str) -> "NoReturn":
     """End the process as by a signal, with one line on standard error, whatever is at work in it.
 
     Not by an exception: threads that are at work could not be waited for, and further signals

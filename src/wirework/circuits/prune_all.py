@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.prune import Hunt, check_chance, unheard
 from wirework.circuits.resting import Resting
@@ -21,6 +18,7 @@ from wirework.circuits.task_table import judged, markdown
 from wirework.circuits.validate import validate
 from wirework.circuits.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
+from wirework.console import Progress, counted, say
 from wirework.errors import InputError
 from wirework.files import read_json, read_record, write_bytes, write_json, write_record
 from wirework.side_by_side import side_by_side
@@ -82,20 +80,15 @@ def prune_all(
         check_place(out / name)
     resting = Resting.of(model, data, config)
     rows: list[_Row] = []
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task("tasks", total=float(len(tasks)))
-
-        def tell(done: float) -> None:
-            shown.update(bar, completed=done, description=names[min(int(done), len(names) - 1)])
-
+    with Progress("tasks", len(tasks), shown=progress, count=counted) as bar:
         one = partial(_one, model, out, config, resting, data, whole)
-        found = _in_turn(one, tasks, tell) if jobs == 1 else side_by_side(one, tasks, jobs)
+        found = _in_turn(one, tasks, bar) if jobs == 1 else side_by_side(one, tasks, jobs)
         for row in found:
             rows.append(row)
             _write(out, model, config, rows, last=len(rows) == len(tasks))
-            tell(len(rows))
+            bar.update(len(rows))
             if progress:
-                shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+                say(_line(row))
     return rows
 
 
@@ -110,18 +103,19 @@ def check_distinct(names: Sequence[str]) -> None:
 
 
 def _in_turn(
-    one: Callable[[Task, Callable[[float], None]], _Row],
-    tasks: Sequence[Task],
-    tell: Callable[[float], None],
+    one: Callable[[Task, Callable[[float], None]], _Row], tasks: Sequence[Task], bar: Progress
 ) -> Iterator[_Row]:
     """Yield the row of each task, telling how many are done and how much of the next."""
     for number, task in enumerate(tasks):
 
         def on_progress(share: float, before: int = number) -> None:
-            tell(before + share)
+            bar.update(before + share)
 
-        on_progress(0)
-        yield one(task, on_progress)
+        bar.update(number, note=task.name)
+        row = one(task, on_progress)
+        if bar.done == number:  # not searched for: it was there, or cannot be found
+            bar.skip()
+        yield row
 
 
 def _summary(circuit: Circuit) -> dict[str, Any]:
@@ -181,7 +175,7 @@ def _report(
         if report["circuit"] == _identity(found) and report["whole"] >= whole:
             return report
     about = {"circuit": _identity(found), "whole": whole}
-    report = about | validate(found, model, task, data=data, short=not whole)
+    report = about | validate(found, model, task, data=data, short=not whole, progress=None)
     write_record(path, report)
     return report
 

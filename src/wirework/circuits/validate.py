@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.checkup import checkup, losses_on, or_reason
 from wirework.circuits.circuit import Circuit, rows_of
-from wirework.circuits.controls import random_control, searched_controls
+from wirework.circuits.controls import N_SEARCHED, random_control, searched_controls
 from wirework.circuits.means import text_of
 from wirework.circuits.stability import stability
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict
 from wirework.config import PruneConfig
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.tasks import Task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
+
+_CHECKS = 0.3  # of the time of a search; what all checks of a circuit itself take together
 
 
 def validate(
@@ -33,6 +36,7 @@ def validate(
     data: "Tokens | None" = None,
     short: bool = False,
     runs: int = 0,
+    progress: bool | None = True,
 ) -> dict[str, Any]:
     """Check a circuit by more than the loss that it was found by.
 
@@ -45,6 +49,7 @@ def validate(
             model lies in. Where there is none, what needs it is left out and says so.
         short: only what takes seconds: no binarisation, hypothesis tests, minimality or searches.
         runs: how often to repeat the search for the stability of each edge; not with `short`.
+        progress: show progress on standard error; None: if what calls this does.
 
     Returns:
         `task`, `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
@@ -72,12 +77,17 @@ def validate(
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
     }
-    report = about | checkup(circuit, model, pairs, data, short=short)
-    if runs:
-        report["stability"] = or_reason(lambda: _stability(circuit, model, pairs.whole, data, runs))
-    controls = {"random circuits": random_control(circuit, model, pairs)}
-    if not short:
-        controls |= searched_controls(circuit, model, pairs.whole, data)
+    searches = runs + (0 if short else N_SEARCHED)
+    with Progress(f"validate {about['task']}", _CHECKS + searches, shown=progress) as bar:
+        report = about | checkup(circuit, model, pairs, data, short=short)
+        controls = {"random circuits": random_control(circuit, model, pairs)}
+        bar.advance(_CHECKS)
+        if runs:
+            report["stability"] = or_reason(
+                lambda: _stability(circuit, model, pairs.whole, data, runs)
+            )
+        if not short:
+            controls |= searched_controls(circuit, model, pairs.whole, data)
     return {
         **report,
         "controls": controls,

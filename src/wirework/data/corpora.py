@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wirework.config import DataConfig
+from wirework.console import say
 from wirework.data import python_source, records, stories
 from wirework.data.text_files import is_separated, read_text, separated, text_pieces
 from wirework.errors import InputError
@@ -165,9 +166,7 @@ def _folder(folder: Path, field: str) -> Iterator[str]:
             continue
         yield from kept
     if skipped:
-        from rich.console import Console
-
-        Console(stderr=True).print(f"{folder}: {skipped} files left out, not UTF-8 text")
+        say(f"{folder}: {skipped} files left out, not UTF-8 text")
 
 
 def _folder_files(folder: Path) -> list[Path]:

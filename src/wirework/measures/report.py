@@ -146,7 +146,8 @@ def _acdc(subject: _Subject) -> Report:
 
 
 def _sae(subject: _Subject) -> Report:
-    return asdict(measure_sae(subject.model, subject.config.sae, subject.data)[1])
+    found = measure_sae(subject.model, subject.config.sae, subject.data, subject.progress)
+    return asdict(found[1])
 
 
 def _explain(subject: _Subject) -> Report:

@@ -17,7 +17,7 @@ from wirework.errors import InputError
 from wirework.files import check_place, locked, read_json, write_json
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.tasks import Task
-from wirework.console import say
+from wirework.console import Progress, counted, say
 from wirework.view import write_finders_figure
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ def finders(
     _check_out(out)
     names = [task.name for task in tasks]
     check_distinct(names)
-    with locked(out / "lock", f"study {out}"):
+    with (
+        locked(out / "lock", f"study {out}"),
+        Progress("study", len(planned), shown=progress, count=counted) as bar,
+    ):
         settled: dict[str, Any] = {"study": "finders", "model": model.fingerprint, "tasks": names}
         settled |= {"finders": which, "targets": targets, "config": config.model_dump(mode="json")}
         write_json(out / _MANIFEST, settled)
@@ -101,6 +104,7 @@ def finders(
             found[name, target] = prune_all(
                 model, tasks, folder, settings, data=data, progress=progress
             )
+            bar.advance()
         rows = [_row(name, target, found, which) for name in which for target in targets]
         result = {"model": model.fingerprint, "tasks": names, "rows": rows}
         write_json(out / "finders.json", result)

@@ -39,7 +39,7 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import portable
 from wirework.tasks import load_task
 from wirework.training import train
-from wirework.console import say
+from wirework.console import Progress, counted, say
 from wirework.training.run import HARMLESS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
 
@@ -116,11 +116,15 @@ def self_ablation(
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not known.get("cells"):  # what it is of is known from the start
             _write(out, study, data.fingerprint, cells)
-        for cell in side_by_side(partial(run_variant, study, out), every, jobs):
-            cells.append(cell)
-            results = _write(out, study, data.fingerprint, cells)
-            if progress:
-                say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
+        n_known = sum(_cell(out, variant).is_file() for variant in every)
+        with Progress("models", len(every), shown=progress, count=counted) as bar:
+            for cell in side_by_side(partial(run_variant, study, out), every, jobs):
+                cells.append(cell)
+                results = _write(out, study, data.fingerprint, cells)
+                tell = bar.skip if len(cells) <= n_known else bar.advance
+                tell()
+                if progress:
+                    say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
         figure = write_self_ablation_figure(out)
     paths = {"figure": str(figure), "results": str(out / "results.json")}
     return {"rows": results["rows"], "claims": results["claims"], **paths}

@@ -5,15 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.circuit_format import PathEdge
 from wirework.circuits.acdc.assemble import Setting, assemble_paths
 from wirework.circuits.acdc.search import search
 from wirework.circuits.acdc.state import Edge, State
 from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.tasks import Task, load_task
 
@@ -93,9 +91,9 @@ def acdc_sweep(
     setting = Setting.of(load(model), task, config)
     graph = setting.patched.graph
     edges = graph.edges if order is None else graph.ordered(order)
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task(task.name, total=len(edges) * len(config.tau))
-        return _sweep(setting, edges, lambda done: shown.update(bar, completed=done))
+    total = len(edges) * len(config.tau)
+    with Progress(f"acdc {task.name}", total, shown=progress, count=counted) as bar:
+        return _sweep(setting, edges, bar.update)
 
 
 def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:

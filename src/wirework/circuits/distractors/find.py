@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.distractors.attacks import GENERIC, NEUTRAL, Attack
@@ -28,6 +26,7 @@ from wirework.circuits.distractors.reading import CircuitOn, TokenReading, read_
 from wirework.circuits.distractors.sweep import Point, all_points, hardest
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.validate import model_of
+from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.tasks import Pair, tokenizer_of
 
@@ -103,12 +102,11 @@ def find_distractors(
     tokens = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
-    console = Console(stderr=True)
-    points = [
-        point
-        for attack, side in track(attacks, "attacks", console=console, disable=not progress)
-        for point in all_points(parts_on, attack, side, read, held_out, padding)
-    ]
+    points: list[Point] = []
+    with Progress(f"attacks {whole.name}", len(attacks), shown=progress, count=counted) as bar:
+        for attack, side in attacks:
+            points += all_points(parts_on, attack, side, read, held_out, padding)
+            bar.advance()
     if not points:
         most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in held_out)
         raise InputError(

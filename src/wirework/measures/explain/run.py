@@ -13,10 +13,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.config import ExplainConfig
+from wirework.console import Progress, counted, say
 from wirework.errors import InputError
 from wirework.files import locked, write_json
 from wirework.measures.explain import files
@@ -117,22 +115,16 @@ def estimate_cost(
         raise InputError("patterns ask no server: an estimate is for explainer language_model")
     server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
     job = Job.of(model, config.model_copy(update={"server": server}), text, Path())
-    with closing(job.explainer()) as explainer, _bar(progress) as bar:
+    with closing(job.explainer()) as explainer:
         assert isinstance(explainer, LanguageModelExplainer)
-        records = _records(job, bar)
+        records = _records(job, progress)
         return estimate([one for one in records if not one.dead], explainer, config)
 
 
-def _bar(shown: bool) -> Progress:
-    return Progress(console=Console(stderr=True), disable=not shown, transient=True)
-
-
-def _records(job: Job, bar: Progress) -> list[Record]:
+def _records(job: Job, progress: bool) -> list[Record]:
     total = job.config.explain_excerpts + job.config.score_excerpts
-    task = bar.add_task("excerpts", total=total)
-    records = collect(job, partial(bar.advance, task))
-    bar.update(task, completed=total)  # short or repeating text has fewer
-    return records
+    with Progress("excerpts", total, shown=progress, count=counted) as bar:
+        return collect(job, bar.advance)
 
 
 def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
@@ -143,16 +135,15 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
     if missing:
         if job.out is not None:
             files.forget(job.out)
-        with _bar(progress) as bar:
-            records = [one for one in _records(job, bar) if one.neuron in missing]
-            for record in records:
-                if record.dead:
-                    kept[record.neuron] = _written(job, record.neuron, files.dead_document(record))
-            live = [one for one in records if not one.dead]
-            if isinstance(explainer, LanguageModelExplainer) and progress:
-                bar.console.print(_cost(estimate(live, explainer, job.config)), markup=False)
-            task = bar.add_task("neurons", total=len(live))
-            stopped = _each(job, explainer, live, kept, failed, partial(bar.advance, task))
+        records = [one for one in _records(job, progress) if one.neuron in missing]
+        for record in records:
+            if record.dead:
+                kept[record.neuron] = _written(job, record.neuron, files.dead_document(record))
+        live = [one for one in records if not one.dead]
+        if isinstance(explainer, LanguageModelExplainer) and progress:
+            say(_cost(estimate(live, explainer, job.config)))
+        with Progress("neurons", len(live), shown=progress, count=counted) as bar:
+            stopped = _each(job, explainer, live, kept, failed, bar.advance)
     found = Explanations(tuple(kept[n] for n in job.neurons if n in kept), tuple(failed))
     left = len(job.neurons) - len(found.neurons) - len(failed)
     if job.out is not None:
