@@ -62,9 +62,7 @@ def _run(stop: Stop) -> int:
     except Exception:
         if stop.number is not None:  # what loaded or ran made an error of its own of the signal
             end(stop.number, "stopped")
-        import traceback
-
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         _say(_DEFECT)
         return 1
     return 0
@@ -101,13 +99,13 @@ def _discard_output() -> None:
 def _refused(message: str, error: BaseException) -> int:
     """Say in one line what cannot be used; with `--debug` show before it where that was found."""
     if "--debug" in sys.argv:
-        import traceback
-
-        traceback.print_exception(error)
+        sys.excepthook(type(error), error, error.__traceback__)
     _say(message)
     return 2
 
 
 def _say(message: str) -> None:
-    with suppress(OSError):  # a terminal that is gone
-        print(f"wirework: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    from wirework.console import say
+
+    with suppress(OSError):  # nobody reads it
+        say(f"wirework: {' '.join(message.split())}")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EVERY = 20.0
 """Seconds between lines about work that is under way, where there is no bar."""
 
+_MEMORY = 60.0  # seconds over which the time left is smoothed
+
 _said_once: set[str] = set()
 
 
@@ -50,8 +52,8 @@ def _write(stream: TextIO, line: str) -> None:
 class TimeLeft:
     """Estimate of the time that is left, from the share of the work that is done.
 
-    The mean rate since the beginning, smoothed over a sixth of the time that has passed, so that
-    the estimate follows what it learns but does not jump.
+    By the mean rate since the beginning, smoothed over a minute, so that the estimate does not jump
+    where the share does.
 
     Args:
         share: of the work that was done before.
@@ -80,7 +82,7 @@ class TimeLeft:
             self._left = mean
         elif since > 0:
             expected = max(self._left - since, 0.0)
-            weight = 1 - math.exp(-since / (elapsed / 6))
+            weight = 1 - math.exp(-since / _MEMORY)
             self._left = expected + weight * (mean - expected)
         return self._left
 
@@ -124,7 +126,7 @@ class Progress:
         done: how much was done before.
         part: how much this is of the work that it lies within, in that one's unit.
         count: says how far it is.
-        every: seconds between lines.
+        every: seconds between lines; None: `EVERY`.
         clock: seconds.
     """
 
@@ -137,7 +139,7 @@ class Progress:
         done: float = 0.0,
         part: float = 0.0,
         count: Count = percent,
-        every: float = EVERY,
+        every: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.what = what
@@ -149,7 +151,7 @@ class Progress:
         self._inner: Progress | None = None
         self._shown = shown
         self._count = count
-        self._every = every
+        self._every = EVERY if every is None else every
         self._clock = clock
         self._updated = False
         self._began = clock()

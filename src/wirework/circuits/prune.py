@@ -89,8 +89,8 @@ def prune(
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     check_chance(config)
-    hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
     with Progress(f"prune {task.name}", shown=progress) as bar:
+        hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
         return hunt.run(bar.update)
 
 

@@ -78,9 +78,9 @@ def prune_all(
     check_distinct(names)
     for name in names:
         check_place(out / name)
-    resting = Resting.of(model, data, config)
     rows: list[_Row] = []
     with Progress("tasks", len(tasks), shown=progress, count=counted) as bar:
+        resting = Resting.of(model, data, config)
         one = partial(_one, model, out, config, resting, data, whole)
         found = _in_turn(one, tasks, bar) if jobs == 1 else side_by_side(one, tasks, jobs)
         for row in found:

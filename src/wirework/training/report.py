@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from wirework.console import EVERY, Progress, counted, say
+from wirework.console import Progress, counted, say
 
 
 class Bar:
@@ -13,15 +13,12 @@ class Bar:
         steps: length of the training.
         start: step it starts from.
         shown: False for silence.
-        every: seconds between lines where there is no terminal.
     """
 
-    def __init__(self, steps: int, start: int, shown: bool = True, every: float = EVERY) -> None:
+    def __init__(self, steps: int, start: int, shown: bool = True) -> None:
         self.steps = steps
         self._shown = shown
-        self._progress = Progress(
-            "training", steps, done=start, shown=shown, count=counted, every=every
-        )
+        self._progress = Progress("training", steps, done=start, shown=shown, count=counted)
 
     def __enter__(self) -> Self:
         """Begin to show it."""

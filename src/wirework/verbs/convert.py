@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.verbs.arguments import losing
 
@@ -71,8 +72,9 @@ def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> 
     check_place(out)
     if out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what is to be converted: choose another OUT")
-    with losing():
+    with losing(), Progress(f"convert {source}", None):
         model = read(source)
-        print(model.save(out))
+        saved = model.save(out)
+    print(saved)
     if model.tokenizer is None:
         print(f"warning: {source} has no tokeniser: the model takes no text", file=sys.stderr)

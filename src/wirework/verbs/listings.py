@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, task_of
 from wirework.verbs.printing import show, show_rows
@@ -40,7 +41,8 @@ def tasks(
     else:
         from wirework.model import load
 
-        rows = all_reports(load(model), task or None)
+        with Progress("tasks", None):
+            rows = all_reports(load(model), task or None)
     show_rows("tasks", rows, json)
 
 

@@ -88,11 +88,11 @@ def acdc_sweep(
     config, task = config or AcdcConfig(), load_task(task)
     if order is None and config.order is not None:
         order = read_order(config.order)
-    setting = Setting.of(load(model), task, config)
-    graph = setting.patched.graph
-    edges = graph.edges if order is None else graph.ordered(order)
-    total = len(edges) * len(config.tau)
-    with Progress(f"acdc {task.name}", total, shown=progress, count=counted) as bar:
+    with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:
+        setting = Setting.of(load(model), task, config)
+        graph = setting.patched.graph
+        edges = graph.edges if order is None else graph.ordered(order)
+        bar.total = len(edges) * len(config.tau)
         return _sweep(setting, edges, bar.update)
 
 

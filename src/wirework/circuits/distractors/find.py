@@ -99,7 +99,8 @@ def find_distractors(
     padding = Padding(tokenizer_of(model), seed)
     held_out = unseen.pairs[:pairs]
     read = sorted((judge or unseen).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
-    tokens = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
+    with Progress("tokens that turn the circuit", None, shown=progress):
+        tokens = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
     points: list[Point] = []
