@@ -22,7 +22,7 @@ from wirework.console import Progress, counted, say
 from wirework.errors import InputError
 from wirework.files import read_json, read_record, write_bytes, write_json, write_record
 from wirework.side_by_side import side_by_side
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -32,8 +32,8 @@ _Row = dict[str, Any]
 
 
 def prune_all(
-    model: "Model",
-    tasks: Sequence[Task],
+    model: "Model | str | Path",
+    tasks: Sequence[Task | str | Path],
     out: str | Path,
     config: PruneConfig | None = None,
     *,
@@ -48,8 +48,8 @@ def prune_all(
     again. A task that the model cannot do, or that does not fit it, is passed over.
 
     Args:
-        model: with a tokeniser.
-        tasks: of different names.
+        model: with a tokeniser; a path is loaded.
+        tasks: of different names; each itself, or what `ww.task` takes.
         out: folder of the circuits and their searches.
         config: None for the defaults.
         data: as for `prune`.
@@ -72,8 +72,11 @@ def prune_all(
             no text to measure means or take values from, the target is above chance, or a search is
             damaged or in use.
     """
+    from wirework.model import load
+
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
+    model, tasks = load(model), [load_task(task) for task in tasks]
     names = [task.name for task in tasks]
     check_distinct(names)
     for name in names:

@@ -19,7 +19,7 @@ from wirework.circuits.verdict import verdict
 from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.errors import InputError
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -29,9 +29,9 @@ _CHECKS = 0.3  # of the time of a search; what all checks of a circuit itself ta
 
 
 def validate(
-    circuit: Circuit,
-    model: "Model | None" = None,
-    task: Task | None = None,
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None" = None,
+    task: Task | str | Path | None = None,
     *,
     data: "Tokens | None" = None,
     short: bool = False,
@@ -41,10 +41,11 @@ def validate(
     """Check a circuit by more than the loss that it was found by.
 
     Args:
-        circuit: what to check.
-        model: the one it was found in; None to load it from where it was.
-        task: None for the one that it was found for. Of a task with other pairs, those that
-            have a prompt that trained or judged the circuit are left out, the rest is held out.
+        circuit: what to check; a path is loaded.
+        model: the one it was found in, or its path; None to load it from where it was.
+        task: itself, or what `ww.task` takes; None for the one that it was found for. Of a task
+            with other pairs, those that have a prompt that trained or judged the circuit are left
+            out, the rest is held out.
         data: training text, for resampled values and controls; None for that of the run which the
             model lies in. Where there is none, what needs it is left out and says so.
         short: only what takes seconds: no binarisation, hypothesis tests, minimality or searches.
@@ -67,8 +68,12 @@ def validate(
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
+    from wirework.model import load
+
     _check_runs(short, runs)
-    model = model_of(circuit) if model is None else model
+    circuit = Circuit.load(circuit)
+    model = model_of(circuit) if model is None else load(model)
+    task = None if task is None else load_task(task)
     data = text_of(model, data) if runs else data  # told before all the rest is done
     pairs = pairs_of(circuit.document, model, task)
     about = {
@@ -96,22 +101,28 @@ def validate(
 
 
 def held_out_losses(
-    circuit: Circuit, model: "Model", task: Task | None = None
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path",
+    task: Task | str | Path | None = None,
 ) -> dict[str, float | int]:
     """Return the losses (nats) of a circuit on pairs that it never saw, as `validate` does."""
+    from wirework.model import load
+
+    circuit, model = Circuit.load(circuit), load(model)
+    task = None if task is None else load_task(task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.wiring(model), rows_of(pairs.unseen, model), circuit)
 
 
-def model_of(circuit: Circuit) -> "Model":
-    """Load the model of a circuit from where the circuit was found.
+def model_of(circuit: Circuit | str | Path) -> "Model":
+    """Load the model of a circuit, or of that at a path, from where the circuit was found.
 
     Raises:
         InputError: the circuit does not say where that is, or there is no model.
     """
     from wirework.model import load
 
-    path = circuit.document.model.path
+    path = Circuit.load(circuit).document.model.path
     if path is None:
         raise InputError("the circuit does not say where its model lies: give the model (--model)")
     if not Path(path).is_dir():

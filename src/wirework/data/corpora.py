@@ -56,7 +56,7 @@ def documents(config: DataConfig) -> Iterator[str]:
         raise InputError(f"corpus {config.corpus} is empty: it holds no text")
 
 
-def corpus_files(corpus: str) -> list[Path] | None:
+def corpus_files(corpus: str | Path) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
     Those of a function are where it is written (`user_code.source_files`), those of `stories` its
@@ -65,6 +65,7 @@ def corpus_files(corpus: str) -> list[Path] | None:
     Raises:
         InputError: there is nothing at that path, a folder has no files, or no such function.
     """
+    corpus = str(corpus)
     if corpus.startswith(HUB):
         return None
     if is_function(corpus):

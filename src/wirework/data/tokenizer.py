@@ -107,9 +107,9 @@ class Tokenizer:
             return name
         return bytes(BYTE_OF[char] for char in name).decode(errors="backslashreplace")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, atomically."""
-        write_text(path, self._json())
+        write_text(Path(path), self._json())
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":

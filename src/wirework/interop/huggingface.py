@@ -24,7 +24,7 @@ from wirework.interop.gpt_neo import (
     windows_of,
 )
 from wirework.interop.weights import block_prefix, our_state, with_tied
-from wirework.model import Model
+from wirework.model import Model, load
 from wirework.nn import Transformer
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     return Model(transformer, tokenizer, Path(source) if isinstance(source, str | Path) else None)
 
 
-def save_huggingface(model: Model, folder: str | Path) -> Path:
+def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
     """Write a model as a Hugging Face GPT-Neo, with its tokeniser, whole or not at all.
 
     Args:
-        model: of GPT-Neo's parts (`recipes/stories.yaml` has them); gates stay behind.
+        model: of GPT-Neo's parts (`recipes/stories.yaml` has them), or its path; gates stay behind.
         folder: for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
     Raises:
@@ -107,6 +107,7 @@ def save_huggingface(model: Model, folder: str | Path) -> Path:
             place holds something else.
     """
     transformers = _transformers()
+    model = load(model)
     refuse_other_kinds(model.config)
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):

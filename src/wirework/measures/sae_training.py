@@ -7,6 +7,7 @@ Shapes: D width of the site, F features.
 import io
 from collections.abc import Iterator
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +37,7 @@ _LENS_NAMES = {
 
 
 def measure_sae(
-    model: "Model",
+    model: "Model | str | Path",
     settings: SaeConfig = SaeConfig(),
     data: "Prepared | None" = None,
     progress: bool = True,
@@ -44,7 +45,7 @@ def measure_sae(
     """Train an autoencoder and measure it on held-out text.
 
     Args:
-        model: the model.
+        model: the model; a path is loaded.
         settings: which site, which architecture, how long.
         data: text; None: that of the run which the model lies in.
         progress: show progress on standard error.
@@ -55,6 +56,9 @@ def measure_sae(
     Raises:
         InputError: as `train_sae` says, or the held-out text is too short.
     """
+    from wirework.model import load
+
+    model = load(model)
     _place(model, settings)  # refused before any text is made ready
     text = text_of(model, data)
     held_out(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
@@ -67,7 +71,7 @@ def measure_sae(
 
 
 def train_sae(
-    model: "Model",
+    model: "Model | str | Path",
     settings: SaeConfig = SaeConfig(),
     data: "Prepared | None" = None,
     progress: bool = True,
@@ -75,7 +79,7 @@ def train_sae(
     """Train an autoencoder on a site's values over training text.
 
     Args:
-        model: the model.
+        model: the model; a path is loaded.
         settings: which site, which architecture, how long.
         data: its `train` is read; None: the text of the run that the model lies in.
         progress: show progress on standard error.
@@ -90,6 +94,9 @@ def train_sae(
 
     Source: Ferrao et al. 2025 (sparse autoencoders).
     """
+    from wirework.model import load
+
+    model = load(model)
     site, width = _place(model, settings)
     text = text_of(model, data).train
     _check_enough(text, settings, model.config.n_ctx)

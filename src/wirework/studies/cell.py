@@ -13,6 +13,7 @@ from typing import Any
 from wirework.circuits import prune_all
 from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
+from wirework.console import warn
 from wirework.errors import InputError
 from wirework.files import read_record, write_json, write_record
 from wirework.model import Model, load
@@ -20,7 +21,6 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
 from wirework.tasks import Task
 from wirework.training import train
-from wirework.console import warn
 
 Cell = dict[str, Any]
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import FrontierConfig
+from wirework.console import Progress, counted, say
 from wirework.data import Prepared, eval_batches, prepare
 from wirework.errors import InputError
 from wirework.files import check_place, locked, read_json, write_json
 from wirework.model import load
+from wirework.signals import Stop, stopping
 from wirework.studies.cell import (
     Cell,
     cell_folder,
@@ -40,8 +42,6 @@ from wirework.studies.points import CELLS, Point, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
-from wirework.console import Progress, counted, say
-from wirework.signals import Stop, stopping
 from wirework.view import write_study_figures
 
 

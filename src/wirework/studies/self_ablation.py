@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
+from wirework.console import Progress, counted, say
 from wirework.data import prepare
 from wirework.errors import InputError
 from wirework.files import (
@@ -39,7 +40,6 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import portable
 from wirework.tasks import load_task
 from wirework.training import train
-from wirework.console import Progress, counted, say
 from wirework.training.run import HARMLESS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
 
@@ -159,12 +159,13 @@ def _cell(out: Path, variant: Variant) -> Path:
     return out / "cells" / f"{variant.name}.json"
 
 
-def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> TrainConfig:
+def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a model's run.
 
     Raises:
         InputError: k is not below the number of units.
     """
+    out = Path(out)
     gating = None
     if variant.level is not None:
         common = study.train.gating or GatingConfig()

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wirework import files
-from wirework.errors import InputError
 from wirework.console import warn
+from wirework.errors import InputError
 
 FORMAT = "wirework-checkpoint"
 VERSION = 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wirework import files
 from wirework.config import TrainConfig
+from wirework.console import say, warn
 from wirework.data import Batch, Batches, Prepared, Tokenizer, eval_batches, prepare
 from wirework.errors import InputError
 from wirework.nn import Transformer
@@ -26,7 +27,6 @@ from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
-from wirework.console import say, warn
 from wirework.training.run import as_begun, refuse_differences
 from wirework.training.track import open_trackers
 

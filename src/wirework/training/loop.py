@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from wirework.config import TrainConfig
+from wirework.console import say
 from wirework.errors import InputError
 from wirework.model import Model
+from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
@@ -23,12 +25,10 @@ from wirework.training.memory import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
-from wirework.console import say
 from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
 from wirework.training.self_ablation import SelfAblation
-from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.track import check_trackers
 
 

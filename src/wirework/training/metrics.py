@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from wirework.errors import InputError
 from wirework.console import warn
+from wirework.errors import InputError
 
 
 class Tracker(Protocol):

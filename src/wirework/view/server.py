@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 
 
-def serve(circuit_dir: Path, port: int = 0, open_browser: bool = False) -> None:
+def serve(circuit_dir: str | Path, port: int = 0, open_browser: bool = False) -> None:
     """Serve the page of a circuit folder on 127.0.0.1 until Ctrl-C.
 
     Prints the address on standard output. `/` is the page, `/data.json` the page data.

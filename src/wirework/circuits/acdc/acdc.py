@@ -96,8 +96,9 @@ def acdc_sweep(
         return _sweep(setting, edges, bar.update)
 
 
-def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
+def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
     """Return a head-level circuit's line in a table: its size, and the patched run's measures."""
+    circuit = Circuit.load(circuit)
     part = circuit.document.patching
     assert part is not None
     return {
@@ -141,14 +142,14 @@ def _report(on_progress: Callable[[int], None], before: int, decided: int) -> No
     on_progress(before + decided)
 
 
-def read_order(path: Path) -> list[tuple[str, str]]:
+def read_order(path: str | Path) -> list[tuple[str, str]]:
     """Read an order of edges, `SOURCE -> TARGET` a line.
 
     Raises:
         InputError: missing, or a line of another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     order = []

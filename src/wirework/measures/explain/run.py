@@ -63,7 +63,7 @@ class Explanations:
 
 
 def explain_neurons(
-    model: "Model",
+    model: "Model | str | Path",
     config: ExplainConfig | None = None,
     *,
     text: "Prepared | None" = None,
@@ -73,7 +73,7 @@ def explain_neurons(
     """Explain neurons and score the explanations.
 
     Args:
-        model: any of ours.
+        model: any of ours; a path is loaded.
         config: None for the defaults: patterns, 200 neurons.
         text: prepared with the model's tokeniser; None: what its run was trained on.
         out: folder that gets a file per neuron and `explain.json`; the same call goes on with what
@@ -87,7 +87,10 @@ def explain_neurons(
             quota or refuses, `max_requests` is reached, or no neuron could be explained. What was
             done before is kept in `out`.
     """
-    config, out = config or ExplainConfig(), None if out is None else Path(out)
+    from wirework.model import load
+
+    model, config = load(model), config or ExplainConfig()
+    out = None if out is None else Path(out)
     if out is not None:
         files.check(out)
     job = Job.of(model, config, text, out)
@@ -100,7 +103,7 @@ def explain_neurons(
 
 
 def estimate_cost(
-    model: "Model",
+    model: "Model | str | Path",
     config: ExplainConfig,
     *,
     text: "Prepared | None" = None,
@@ -111,6 +114,9 @@ def estimate_cost(
     Raises:
         InputError: as `explain_neurons`, but no server is asked; patterns cost nothing.
     """
+    from wirework.model import load
+
+    model = load(model)
     if config.explainer != "language_model":
         raise InputError("patterns ask no server: an estimate is for explainer language_model")
     server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
