@@ -135,7 +135,7 @@ def test_convert_overwrites_nothing_but_a_model(model_folder: Path, tmp_path: Pa
 
 def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Path, tmp_path: Path):
     words = ["acdc", model_folder, "single_double_quote", "--pairs", "4", "--out", tmp_path / "c"]
-    result = run(*words, "--tau", "1e-7", "--tau", "0.1", "--json")
+    result = run(*words, "--tau", "1e-7", "0.1", "--json")
     assert result.returncode == 0, result.stderr
     first, second = json.loads(result.stdout)["acdc"]
     assert (first["tau"], second["tau"], second["n_path_edges"]) == (1e-7, 0.1, 0)
@@ -498,7 +498,9 @@ def test_a_signal_ends_a_search_with_one_line_and_its_code(
     )
     while child.poll() is None and not list(tmp_path.glob("quote.search/*/study.log")):
         time.sleep(0.05)
-    child.send_signal(number)
+    for _ in range(3):  # an impatient person's
+        child.send_signal(number)
+        time.sleep(0.05)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number
     assert said.splitlines()[-1] == (

@@ -193,14 +193,14 @@ def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) ->
     is made in a thread of its own, which nobody waits for after an interrupt: what it makes then
     is dropped, and a process that ends does not wait for it either.
     """
-    stop, outcome = threading.Event(), SimpleQueue[Exception | None]()
+    stop, outcome = threading.Event(), SimpleQueue[BaseException | None]()
     fed = itertools.takewhile(lambda _: not stop.is_set(), texts)
 
     def learn() -> None:
         try:
             learner.train_from_iterator(fed, trainer)
             outcome.put(None)
-        except Exception as error:
+        except BaseException as error:  # a panic of the library is no `Exception`
             outcome.put(error)
 
     threading.Thread(target=learn, name="tokeniser", daemon=True).start()

@@ -83,7 +83,7 @@ def acdc(
     task: str,
     /,
     *,
-    settings: Annotated[AcdcConfig, Settings] = AcdcConfig(),
+    settings: Annotated[AcdcConfig, Parameter(name="*", consume_multiple=True)] = AcdcConfig(),
     out: Path | None = None,
     json: Json = False,
 ) -> None:
