@@ -44,7 +44,7 @@ DENSE_RATE = 0.25
 swept for the shipped recipe, a quarter gave the dense model its lowest loss."""
 
 
-def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
+def demo(out: str | Path, recipe: str | Path | None = None) -> dict[str, Any]:
     """Train a sparse model and its dense twin, find and check the quote circuit, draw it.
 
     Args:
@@ -60,7 +60,7 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
         InputError: no text, or the trained model cannot do the task.
     """
     began = time.monotonic()
-    path = recipe or RECIPE
+    out, path = Path(out), Path(recipe or RECIPE)
     places = {"runs": str(out), "data.cache": str(out / "data")}
     config = TrainConfig.load(path, places)
     twin = _dense_twin(config, path, places)

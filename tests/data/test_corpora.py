@@ -124,6 +124,18 @@ def test_a_folder_is_read_to_its_leaves(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 files left out, not UTF-8 text" in " ".join(captured.err.split())
 
 
+@pytest.mark.parametrize("name", ["data[old]", "data[/v1]"])
+def test_the_name_of_a_folder_is_no_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "a.txt").write_text("a")
+    (tmp_path / name / "b.bin").write_bytes(b"\0\1")
+    assert read(tmp_path / name) == ["a"]
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / name}: 1 files left out, not UTF-8 text\n"
+
+
 def test_a_folder_of_nothing_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="is empty: the folder has no files"):
         read(tmp_path)

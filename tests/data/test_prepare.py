@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from wirework import console
 from wirework.config import DataConfig
 from wirework.data import Prepared, Tokenizer, open_prepared, prepare, train_tokenizer
 from wirework.data import tokenise as tokenise_module
@@ -165,8 +166,12 @@ def test_the_tokeniser_never_sees_what_is_held_out(prepared: Prepared):
 
 
 def test_progress_goes_to_standard_error(
-    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    corpus: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(console, "EVERY", 0.001)
     prepare(config(corpus, workers=2), tmp_path)
     out, err = capfd.readouterr()
     assert out == ""

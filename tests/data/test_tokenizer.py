@@ -1,6 +1,10 @@
 import hashlib
 import json
+import os
+import signal
 import sysconfig
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -195,6 +199,21 @@ def test_a_text_too_small_for_the_vocabulary_is_refused():
 def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer: Tokenizer):
     with pytest.raises(InputError, match=r"answer ':' is not one token after 'x = \{\"a\"'"):
         single_token(tokenizer, 'x = {"a"', ":")
+
+
+def test_an_interrupt_does_not_wait_for_the_library():
+    released = threading.Event()
+
+    def texts() -> Iterator[str]:
+        yield "a text"
+        os.kill(os.getpid(), signal.SIGINT)
+        released.wait(60)  # as the library's own work, which nothing ends
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(texts(), 2048)
+    assert not released.is_set()
+    assert any(thread.name == "tokeniser" for thread in threading.enumerate())
+    released.set()
 
 
 def test_an_error_in_the_texts_comes_through():

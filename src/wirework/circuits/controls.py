@@ -22,12 +22,16 @@ from wirework.circuits.resting import Resting
 from wirework.circuits.unseen import Pairs, pairs_of
 from wirework.circuits.verdict import reaches, verdict
 from wirework.config import PruneConfig
+from wirework.console import Progress
 from wirework.nn import Transformer
 from wirework.tasks import Encoded, Task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
+
+N_SEARCHED = 2
+"""How many searches the searched controls are."""
 
 _RANDOM = 20  # random circuits
 
@@ -68,7 +72,9 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
     """
     # A nonsense task has at most half of the pairs, which may be fewer than a batch.
     config = unrefused(config, task)
-    found = Hunt.of(model, task, config, Resting.of(model, text, config)).run()
+    hunt = Hunt.of(model, task, config, Resting.of(model, text, config))
+    with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
+        found = hunt.run(bar.update)
     report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
     about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
     target = found.document.target_loss

@@ -195,7 +195,10 @@ def _trained_on(run: Path) -> str | None:
 
 
 def save_means(
-    path: Path, means: dict[str, Tensor], model: "Model", n_batches: int | None = None
+    path: str | Path,
+    means: dict[str, Tensor],
+    model: "Model | str | Path",
+    n_batches: int | None = None,
 ) -> None:
     """Write means, with the fingerprint of the model they belong to.
 
@@ -209,6 +212,9 @@ def save_means(
     Raises:
         InputError: the place cannot be written to.
     """
+    from wirework.model import load
+
+    path, model = Path(path), load(model)
     path = path / MEANS_FILE if path.is_dir() else path
     tensors = {name: mean.float().cpu().contiguous() for name, mean in means.items()}
     header = {"format": "wirework-means", "fingerprint": model.fingerprint}
@@ -217,13 +223,15 @@ def save_means(
     write_bytes(path, save(tensors, {**header, "sha256": tensors_checksum(tensors, header)}))
 
 
-def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
+def load_means(path: str | Path, model: "Model | str | Path") -> dict[str, Tensor]:
     """Read means that `save_means` wrote.
 
     Raises:
         InputError: missing, damaged or foreign, or of another model.
     """
-    return _read(path, model)[0]
+    from wirework.model import load
+
+    return _read(Path(path), load(model))[0]
 
 
 def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
@@ -34,6 +32,7 @@ from wirework.circuits.search_folder import (
 from wirework.circuits.split import parts_of
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.leftovers import clear_held
 from wirework.locks import locked
@@ -92,10 +91,9 @@ def prune(
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     check_chance(config)
     tokenizer_of(model)
-    hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task(task.name, total=1.0)
-        return hunt.run(lambda share: shown.update(bar, completed=share))
+    with Progress(f"prune {task.name}", shown=progress) as bar:
+        hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
+        return hunt.run(bar.update)
 
 
 def unheard(_: float) -> None:
@@ -150,10 +148,9 @@ class Hunt:
         config = self.config
         if config.finder != "learned":
             return [self.contest.by_score(config.finder)]
-        steps = config.trials * config.steps
         folder = self._folder()
         with _held(folder):
-            best = self.contest.best(folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
+            best = self.contest.best(folder, lambda share: on_progress(_SEARCH_SHARE * share))
         return best + [self.contest.by_score(method) for method in config.also]
 
     def _folder(self) -> Path | None:
@@ -326,8 +323,8 @@ class _Contest:
         score = score_gates(self.ablation, self.train, method, self.config.seed)
         return Ranked(*self._size(score), score)
 
-    def best(self, folder: Path | None, on_progress: Callable[[int], None]) -> list[Ranked]:
-        """Return the `finalists` smallest; `on_progress` gets the steps of single trials done."""
+    def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Ranked]:
+        """Return the `finalists` smallest; `on_progress` gets the share of the search done."""
         count = self.config.finalists
         best = [] if folder is None else kept_best(folder, count)
         for current in rounds(self.config, folder):
@@ -339,14 +336,15 @@ class _Contest:
             current.tell([float(found[i].edges) if i in found else None for i in tried])
         return best[:count]
 
-    def _run(self, current: Round, on_progress: Callable[[int], None]) -> dict[int, Ranked]:
+    def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Ranked]:
         """Train a round; return, by its place in it, each trial that was not stopped."""
         config, count = self.config, len(current.settings)
-        rungs = {max(1, round(share * config.steps)) for share in config.stop_at}
+        rungs = _rungs(config)
         left = list(range(count))
+        on_progress(share_of_search(config, current.first, count, 0))
 
         def after_step(step: int, which: list[int], tau: Tensor) -> list[bool]:
-            on_progress(current.first * config.steps + step * count)
+            on_progress(share_of_search(config, current.first, count, step))
             if step not in rungs:
                 return [True] * len(which)
             go_on = current.promising(step, which, [self._size(one).edges for one in tau])
@@ -368,6 +366,32 @@ class _Contest:
     def _size(self, tau: Tensor) -> Size:
         """Return the size of the circuit that a trial's masks give."""
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
+
+
+def share_of_search(config: PruneConfig, first: int, count: int, step: int) -> float:
+    """Return what part of a search's work is done, where about half of the trials stop at a rung.
+
+    Args:
+        config: how many trials and steps, and where trials stop.
+        first: how many trials came before the round at hand.
+        count: trials of this round.
+        step: how far they are trained.
+    """
+    rungs = sorted(_rungs(config))
+
+    def cost(steps: int) -> float:
+        total, start = 0.0, 0
+        for halvings, end in enumerate([*rungs, config.steps]):
+            total += max(0, min(steps, end) - start) / 2**halvings
+            start = end
+        return total
+
+    return (first + count * cost(step) / cost(config.steps)) / config.trials
+
+
+def _rungs(config: PruneConfig) -> set[int]:
+    """Return the steps at which the worse half of the trials stops."""
+    return {max(1, round(share * config.steps)) for share in config.stop_at}
 
 
 def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:

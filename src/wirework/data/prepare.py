@@ -55,7 +55,7 @@ class Prepared:
     """SHA-256 over tokeniser and tokens, as hex: equal content has it equal, wherever it lies."""
 
 
-def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True) -> Prepared:
+def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool = True) -> Prepared:
     """Return the tokens of a corpus, made now, by another process meanwhile, or before.
 
     Args:
@@ -68,7 +68,7 @@ def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True
             fill a vocabulary whose size was given, changed while it was read, the disk is full, or
             what the cache holds is damaged.
     """
-    cache = config.cache if cache is None else cache
+    cache = config.cache if cache is None else Path(cache)
     given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
     path = cache / _folder_name(config, given)
     if not path.is_dir():

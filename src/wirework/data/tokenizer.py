@@ -11,9 +11,9 @@ import itertools
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import tokenizers
@@ -150,12 +150,13 @@ class Tokenizer:
             return name
         return bytes(BYTE_OF[char] for char in name).decode(errors="backslashreplace")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, atomically.
 
         Where text ends with another token than `<|endoftext|>`, a `tokenizer_config.json` beside it
         says so, as transformers has it.
         """
+        path = Path(path)
         if self._end_name != END_OF_TEXT:
             write_json(path.with_name(TOKENIZER_CONFIG), {"eos_token": self._end_name})
         write_text(path, self._json())
@@ -280,16 +281,27 @@ def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:
 
 
 def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
-    """Train `learner`, so that an interrupt ends it within a second or two.
+    """Train `learner`, so that an interrupt is heard at once.
 
-    The library's call keeps the thread it is made in from handling signals until it returns.
+    The library's call keeps the thread it is made in from handling signals until it returns. So it
+    is made in a thread of its own, which nobody waits for after an interrupt: what it makes then
+    is dropped, and a process that ends does not wait for it either.
     """
-    stop = threading.Event()
+    stop, outcome = threading.Event(), SimpleQueue[BaseException | None]()
     pieces = (text[start:end] for text in texts for ((_, start, end),) in _parts([text]))
     fed = itertools.takewhile(lambda _: not stop.is_set(), pieces)
-    with ThreadPoolExecutor(1, thread_name_prefix="tokeniser") as thread:
-        job = thread.submit(learner.train_from_iterator, fed, trainer)
+
+    def learn() -> None:
         try:
-            job.result()
-        finally:
-            stop.set()
+            learner.train_from_iterator(fed, trainer)
+            outcome.put(None)
+        except BaseException as error:  # a panic of the library is no `Exception`
+            outcome.put(error)
+
+    threading.Thread(target=learn, name="tokeniser", daemon=True).start()
+    try:
+        error = outcome.get()
+    finally:
+        stop.set()
+    if error is not None:
+        raise error

@@ -78,7 +78,7 @@ class SaeQuality:
 
 @torch.no_grad()
 def evaluate_sae(
-    model: "Model",
+    model: "Model | str | Path",
     sae: Sae,
     text: "Tokens",
     *,
@@ -89,7 +89,7 @@ def evaluate_sae(
     """Measure an autoencoder on text.
 
     Args:
-        model: the model whose site it reads.
+        model: the model whose site it reads; a path is loaded.
         sae: the autoencoder, on the model's device.
         text: tokens, of the held-out split as a rule.
         site: where it stands; None: where it says it was trained.
@@ -101,6 +101,9 @@ def evaluate_sae(
         InputError: it is of another model or width, its site is unknown, or the text is shorter
             than a window.
     """
+    from wirework.model import load
+
+    model = load(model)
     site = check_fit(sae, model, site)
     transformer = model.transformer
     batches = held_out(text, model.config.n_ctx, n_tokens)
@@ -191,13 +194,13 @@ def check_fit(sae: Sae, model: "Model", site: str | None = None) -> str:
     return site
 
 
-def check_out(folder: Path) -> None:
+def check_out(folder: str | Path) -> None:
     """Make sure that an autoencoder can be written to a folder, before the work that makes it.
 
     Raises:
         InputError: something else is there, or the place cannot be written to.
     """
-    files.check_folder(folder, "an autoencoder", _FILES)
+    files.check_folder(Path(folder), "an autoencoder", _FILES)
 
 
 def save_sae(

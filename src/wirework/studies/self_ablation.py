@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
-from wirework.console import say
+from wirework.console import Progress, counted, say
 from wirework.data import record_text, text_for_runs
 from wirework.errors import DamagedError, InputError
 from wirework.files import (
@@ -121,11 +121,15 @@ def self_ablation(
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not known.get("cells"):  # what it is of is known from the start
             _write(out, study, data.fingerprint, cells)
-        for cell in side_by_side(partial(run_variant, study, out), every, jobs):
-            cells.append(cell)
-            results = _write(out, study, data.fingerprint, cells)
-            if progress:
-                say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
+        n_known = sum(_cell(out, variant).is_file() for variant in every)
+        with Progress("models", len(every), shown=progress, count=counted) as bar:
+            for cell in side_by_side(partial(run_variant, study, out), every, jobs):
+                cells.append(cell)
+                results = _write(out, study, data.fingerprint, cells)
+                tell = bar.skip if len(cells) <= n_known else bar.advance
+                tell()
+                if progress:
+                    say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
         figure = write_self_ablation_figure(out)
     paths = {"figure": str(figure), "results": str(out / "results.json")}
     return {"rows": results["rows"], "claims": results["claims"], **paths}
@@ -161,12 +165,13 @@ def _cell(out: Path, variant: Variant) -> Path:
     return out / "cells" / f"{variant.name}.json"
 
 
-def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> TrainConfig:
+def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a model's run.
 
     Raises:
         InputError: k is not below the number of units.
     """
+    out = Path(out)
     gating = None
     if variant.level is not None:
         common = study.train.gating or GatingConfig()

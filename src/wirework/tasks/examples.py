@@ -1,23 +1,27 @@
 """A few pairs of a task, to look at."""
 
+from pathlib import Path
 from typing import Any
 
+from wirework.tasks.load import load_task
 from wirework.tasks.task import Task
 
 
-def examples(task: Task, n: int = 3) -> dict[str, Any]:
+def examples(task: Task | str | Path, n: int = 3) -> dict[str, Any]:
     """Return the first `n` pairs of a task, ready for JSON: `name`, `n_pairs` and `pairs`.
 
     Each of `pairs` has `prompts` and `answers`, as a line of a JSONL file.
     """
+    task = load_task(task)
     pairs = [
         {"prompts": list(pair.prompts), "answers": list(pair.answers)} for pair in task.pairs[:n]
     ]
     return {"name": task.name, "n_pairs": len(task.pairs), "pairs": pairs}
 
 
-def readable(task: Task, n: int = 3) -> str:
+def readable(task: Task | str | Path, n: int = 3) -> str:
     """Return the first `n` pairs as text: each prompt as it is, under it the two answers."""
+    task = load_task(task)
     parts = [f"{task.name}: {len(task.pairs)} pairs"]
     for number, pair in enumerate(task.pairs[:n], 1):
         for prompt, right, wrong in zip(

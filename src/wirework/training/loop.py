@@ -18,6 +18,7 @@ from wirework.console import say
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn.shapes import LOADING, TRAINING, check_memory
+from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
@@ -29,7 +30,6 @@ from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
 from wirework.training.self_ablation import SelfAblation
-from wirework.training.signals import Interrupted, Stop, stopping
 from wirework.training.track import check_trackers
 
 
@@ -48,7 +48,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
     Raises:
         InputError: settings, data or folder cannot be used, the run exists (or differs, with
             `resume`), or a value became NaN or infinite.
-        Interrupted: SIGINT or SIGTERM came; what was done is in a checkpoint.
+        Interrupted: a signal came (see `signals.py`); what was done is in a checkpoint.
     """
     check_trackers(config.track)
     each = LOADING if torch.cuda.is_available() else TRAINING  # on a GPU the rest lies there

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, task_of
 from wirework.verbs.printing import show, show_rows
@@ -40,9 +41,10 @@ def tasks(
     else:
         from wirework.model import load
 
-        loaded = load(model)
-        tokenizer_of(loaded)
-        rows = all_reports(loaded, task or None)
+        with Progress("tasks", None):
+            loaded = load(model)
+            tokenizer_of(loaded)
+            rows = all_reports(loaded, task or None)
     show_rows("tasks", rows, json)
 
 

@@ -43,22 +43,24 @@ _LONGEST = 24  # characters of a model's name beside its bar
 Row = Mapping[str, Any]
 
 
-def write_self_ablation_figure(folder: Path) -> Path:
+def write_self_ablation_figure(folder: str | Path) -> Path:
     """Draw `results.json` of a study's folder as `self_ablation.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     rows = read_record(folder / "results.json", unsigned=True)["rows"]
     return write_png(draw_self_ablation(rows), folder / "self_ablation.png")
 
 
-def write_measures_figure(folder: Path) -> Path:
+def write_measures_figure(folder: str | Path) -> Path:
     """Draw `measures.json` of a folder as `measures.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     return write_png(draw_measures(read_json(folder / "measures.json")), folder / "measures.png")
 
 

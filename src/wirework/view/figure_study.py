@@ -26,7 +26,7 @@ _SIZE = (6.4, 4.8)  # inches of a panel
 Row = Mapping[str, Any]
 
 
-def write_study_figures(folder: Path) -> list[Path]:
+def write_study_figures(folder: str | Path) -> list[Path]:
     """Draw what a study's folder has the numbers for, and return the pictures' paths.
 
     Args:
@@ -37,6 +37,7 @@ def write_study_figures(folder: Path) -> list[Path]:
     Raises:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     results = read_record(folder / "results.json", unsigned=True)
     matched = results["pair"] is not None
     tokens: dict[str, Any] = {"joints": []}
@@ -58,12 +59,13 @@ def write_study_figures(folder: Path) -> list[Path]:
     return written
 
 
-def write_finders_figure(folder: Path) -> Path:
+def write_finders_figure(folder: str | Path) -> Path:
     """Draw `finders.json` of a study's folder as `finders.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     found = read_record(folder / "finders.json", unsigned=True)
     return write_png(draw_finders(found), folder / "finders.png")
 

@@ -19,7 +19,7 @@ _SHOWN = 5
 _BLUE, _ORANGE = (104, 172, 220), (217, 95, 2)
 
 
-def write_neuron_page(explained_dir: Path, out: Path) -> Path:
+def write_neuron_page(explained_dir: str | Path, out: str | Path) -> Path:
     """Write the page of a folder of explained neurons to `out`, whole or not at all.
 
     Args:
@@ -29,6 +29,7 @@ def write_neuron_page(explained_dir: Path, out: Path) -> Path:
     Raises:
         InputError: the folder has no neurons that we can read, or `out` cannot be written.
     """
+    explained_dir, out = Path(explained_dir), Path(out)
     write_text(out, render_neurons(read_neurons(explained_dir), read_rest(explained_dir)))
     return out
 

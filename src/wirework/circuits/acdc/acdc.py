@@ -5,15 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.circuit_format import PathEdge
 from wirework.circuits.acdc.assemble import Setting, assemble_paths
 from wirework.circuits.acdc.search import search
 from wirework.circuits.acdc.state import Edge, State
 from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.tasks import Task, load_task
 
@@ -90,16 +88,17 @@ def acdc_sweep(
     config, task = config or AcdcConfig(), load_task(task)
     if order is None and config.order is not None:
         order = read_order(config.order)
-    setting = Setting.of(load(model), task, config)
-    graph = setting.patched.graph
-    edges = graph.edges if order is None else graph.ordered(order)
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task(task.name, total=len(edges) * len(config.tau))
-        return _sweep(setting, edges, lambda done: shown.update(bar, completed=done))
+    with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:
+        setting = Setting.of(load(model), task, config)
+        graph = setting.patched.graph
+        edges = graph.edges if order is None else graph.ordered(order)
+        bar.total = len(edges) * len(config.tau)
+        return _sweep(setting, edges, bar.update)
 
 
-def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
+def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
     """Return a head-level circuit's line in a table: its size, and the patched run's measures."""
+    circuit = Circuit.load(circuit)
     part = circuit.document.patching
     assert part is not None
     return {
@@ -143,14 +142,14 @@ def _report(on_progress: Callable[[int], None], before: int, decided: int) -> No
     on_progress(before + decided)
 
 
-def read_order(path: Path) -> list[tuple[str, str]]:
+def read_order(path: str | Path) -> list[tuple[str, str]]:
     """Read an order of edges, `SOURCE -> TARGET` a line.
 
     Raises:
         InputError: missing, or a line of another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     order = []

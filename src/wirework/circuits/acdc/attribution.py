@@ -10,6 +10,7 @@ Source: Syed et al. 2023 (arXiv 2310.10348); with integrated gradients Hanna et 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ from wirework.circuits.acdc.patched import Patched
 from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
 from wirework.errors import InputError
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -60,8 +61,8 @@ class PathScores:
 
 
 def edge_attribution(
-    model: "Model",
-    task: Task,
+    model: "Model | str | Path",
+    task: Task | str | Path,
     *,
     steps: int = 1,
     metric: PathMetric = "logit_difference",
@@ -88,7 +89,9 @@ def edge_attribution(
     if steps < 1 or (steps == 1 and metric == "kl"):
         least = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
         raise InputError(f"edge attribution takes 1 step or more, {least}: got {steps}")
-    setting = Setting.of(model, task, config)
+    from wirework.model import load
+
+    setting = Setting.of(load(model), load_task(task), config)
     reference = setting.patched.run().logits
     scores = path_scores(
         setting.patched, setting.patched.contrast.metric(config.metric, reference), steps
