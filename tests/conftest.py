@@ -4,7 +4,9 @@ import ast
 import difflib
 import json.decoder
 import json.encoder
+import os
 import shutil
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ import torch
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
 from wirework.tasks import load_task
+
+_CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 
