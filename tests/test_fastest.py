@@ -113,7 +113,8 @@ from wirework import fastest
 torch.set_num_threads(1)
 one, other = random.sample(["a", "b"], 2)
 spin = lambda: [None for _ in range(30_000)]
-print(fastest.choose("q", "c", lambda: {"c": lambda: (spin(), spin(), spin(), spin()), one: spin, other: lambda: None}))
+ways = {"c": lambda: [spin() for _ in range(4)], one: spin, other: lambda: None}
+print(fastest.choose("q", "c", lambda: ways))
 """
 
 

@@ -170,9 +170,9 @@ def _measure(default: str, ways: Mapping[str, Callable[[], Any]]) -> dict[str, A
 
 def _cache_file() -> Path | None:
     """Return the place of the remembered choices, or None where the user has no home."""
-    folder = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        root = Path(folder) if os.path.isabs(folder) else Path.home() / ".cache"
+        root = folder if folder.is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return None
     return root / "wirework" / "fastest.json"

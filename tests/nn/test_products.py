@@ -121,7 +121,7 @@ class TestLibrary:
         monkeypatch.setenv("WIREWORK_PRODUCTS", "torch")
         assert library_for("nn", 512, 512, 512) == "torch"
         monkeypatch.setenv("WIREWORK_PRODUCTS", "blas")
-        with pytest.raises(InputError, match="WIREWORK_PRODUCTS must be auto, torch, .*'blas'"):
+        with pytest.raises(InputError, match=r"WIREWORK_PRODUCTS must be auto, torch, .*'blas'"):
             library_for("nn", 512, 512, 512)
         assert taken == {}
 
