@@ -10,7 +10,11 @@ The public face loads on first use, so that `import wirework` costs nothing:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wirework.threads import settle_threads
+
 __version__ = "0.1.0"
+
+settle_threads()  # here, since it must come before torch
 
 if TYPE_CHECKING:
     from wirework import interop as interop

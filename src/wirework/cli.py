@@ -5,7 +5,6 @@ progress to standard error; an input that cannot be used is one line and exit co
 module is imported when the verb is asked for, so that `wirework --help` answers at once.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -237,9 +236,6 @@ def _owners() -> "dict[str, type[Config]]":
 
 def main() -> None:
     """Run the command line; exit 2 with one line where what was given cannot be used."""
-    # After each parallel pass torch's threads spin for milliseconds, on cores that the threads of
-    # the next AbsTopK need. Their library reads this when torch is loaded (benchmarks/README.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         app.meta(exit_on_error=False, print_error=False)
     except (InputError, cyclopts.CycloptsError) as error:
