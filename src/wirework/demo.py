@@ -22,7 +22,7 @@ import torch
 from wirework.circuits import Circuit, held_out_losses, prune
 from wirework.config import PruneConfig, TrainConfig
 from wirework.console import say
-from wirework.data import Prepared, eval_batches, prepare
+from wirework.data import Prepared, eval_batches, record_text, text_for_runs
 from wirework.demo_plan import Plan, make_plan
 from wirework.errors import InputError
 from wirework.model import Model
@@ -77,7 +77,10 @@ def demo(out: Path, recipe: Path | None = None, minutes: float = MINUTES) -> dic
     places = {"runs": str(out), "data.cache": str(out / "data")}
     config = TrainConfig.load(path, places)
     twin = _dense_twin(config, path, places)
-    data = prepare(config.data)
+    runs = [config.runs / config.name, twin.runs / twin.name]
+    data = text_for_runs(runs, config.data)
+    for run in runs:
+        record_text(run, data, config.data, replace=False)
     plan = make_plan(config, twin, out, minutes, began)
     config, twin = (one.model_copy(update={"steps": plan.steps}) for one in (config, twin))
     half = max(1, torch.get_num_threads() // 2)  # small products gain next to nothing from more
@@ -98,7 +101,7 @@ def demo(out: Path, recipe: Path | None = None, minutes: float = MINUTES) -> dic
     return {
         "val_loss": sparse.metrics["val_loss"],
         "dense_val_loss": dense.metrics["val_loss"],
-        "bigram_val_loss": _bigram_loss(config, data),
+        "bigram_val_loss": _bigram_loss(config, data, sparse.model.config.vocab_size),
         "nonzero_fraction": sparse.metrics["nonzero_fraction"],
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
@@ -205,7 +208,7 @@ def train_while_watched() -> None:
     train(TrainConfig.of(json.loads(settings)), resume=True, progress=False)
 
 
-def _bigram_loss(config: TrainConfig, data: Prepared) -> float:
+def _bigram_loss(config: TrainConfig, data: Prepared, vocab_size: int) -> float:
     """Return the loss of the bigram table alone on the batches that the models are judged on."""
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
-    return bigram_loss(data.train, held_out, config.model.vocab_size)
+    return bigram_loss(data.train, held_out, vocab_size)
