@@ -24,7 +24,7 @@ browser-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser
 
 # As the command sets it: see docs/training.md.
-bench: export GOMP_SPINCOUNT = 30000
+bench: export GOMP_SPINCOUNT = 1000
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/selection.py

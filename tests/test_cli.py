@@ -71,16 +71,6 @@ def test_each_help_has_an_example(words: list[str]):
     assert f"wirework {' '.join(command)}" in result.stdout.split("Example:")[1]
 
 
-def test_torchs_threads_spin_less_unless_the_user_says_otherwise():
-    code = "import os, sys; sys.argv = ['wirework', '--version']; from wirework.cli import main\n"
-    code += "try: main()\nexcept SystemExit: pass\nprint(os.environ['GOMP_SPINCOUNT'])"
-    others = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    for given, found in (({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
-        words = [sys.executable, "-c", code]
-        result = subprocess.run(words, capture_output=True, text=True, env=others | given)
-        assert result.stdout.split()[-1] == found
-
-
 def test_import_wirework_is_light():
     heavy = "{'torch', 'numpy', 'pydantic', 'cyclopts', 'rich'}"
     code = f"import sys, wirework; assert not {heavy} & set(sys.modules)"

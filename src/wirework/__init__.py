@@ -9,7 +9,11 @@ The public face loads on first use, so that `import wirework` costs nothing:
 
 TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
 
+from wirework.threads import settle_threads
+
 __version__ = "0.1.0"
+
+settle_threads()  # here, since it must come before torch
 
 if TYPE_CHECKING:
     from wirework import interop as interop

@@ -20,9 +20,6 @@ _DEFECT = (
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    # After each parallel pass torch's threads spin for milliseconds, on cores that the threads of
-    # the next AbsTopK need. Their library reads this when torch is loaded (benchmarks/README.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     _show_anything()
     with stopping(while_loading=partial(end, message="stopped")) as stop:
         code = _run(stop)

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 import torch
 from torch import Tensor
 
+from wirework import fastest
 from wirework.config import TrainConfig
 from wirework.console import say
 from wirework.errors import InputError
@@ -61,9 +62,11 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
             stop.leave_if_requested(said)
             say(said)
             return done
-        with _generators_restored():
+        with _generators_restored(), fastest.recorded() as choices:
             with stop.at_once(f"stopped before training of {folder} began; nothing is lost"):
                 job = begin(config, folder, resume, progress)
+            choices.update(job.state.choices)
+            job.state.choices = choices
             with closing(job.log), Bar(config.steps, job.state.step, progress) as bar:
                 _train(job, stop, bar)
                 return _finish(job, stop)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, task_of
-from wirework.verbs.printing import show, show_rows
+from wirework.verbs.printing import show_all, show_rows
 
 
 def tasks(
@@ -59,4 +59,4 @@ def doctor(*, json: Json = False) -> None:
     """Print what this machine has and what of it wirework will use."""
     from wirework.doctor import examine
 
-    show("doctor", examine(), json)
+    show_all("doctor", examine(), json, products="products")
