@@ -250,8 +250,9 @@ def outlier_warning(quality: Mapping[str, Any]) -> str | None:
         "with)"
         for name in ("explained_variance", "ce_score", "sae_l0")
     )
+    share = f"{100 * quality['outlier_share']:.2g}%"
     return (
-        f"{100 * quality['outlier_share']:.2g}% of the tokens have norms over {OUTLIER_NORM:g} times "
+        f"{share} of the tokens have norms over {OUTLIER_NORM:g} times "
         f"the median and decide the averages: {numbers}; --max-norm-multiple {OUTLIER_NORM:g} "
         "leaves them out"
     )
