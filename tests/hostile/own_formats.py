@@ -112,7 +112,7 @@ def _train_config(folder: Path) -> Any:
     return TrainConfig.of(
         {
             "name": "run", "runs": str(folder), "steps": 4, "batch_size": 2,
-            "model": {**_SHAPE, "act_fraction": 0.5}, "precision": "float32", "device": "cpu",
+            "model": _SHAPE, "weight_sparsity": None, "precision": "float32", "device": "cpu",
             "data": {"corpus": str(_shared() / "corpus.txt"), "cache": str(_shared() / "cache"),
                      "vocab_size": 300, "answers": "none", "workers": 1},
             "eval_batches": 1, "eval_every": 2, "checkpoint_every": 2,
@@ -378,12 +378,10 @@ def _read_settings(folder: Path) -> Any:
 
 
 _CORPORA = ("plain.txt", "marked.txt", "records.jsonl", "table.parquet", "folder/a.py",
-            "folder/b.jsonl", "packed.jsonl.gz", "packed.txt.gz")  # fmt: skip
+            "folder/b.jsonl")  # fmt: skip
 
 
 def _build_corpora(folder: Path) -> None:
-    import gzip
-
     import pyarrow
     import pyarrow.parquet
 
@@ -397,8 +395,6 @@ def _build_corpora(folder: Path) -> None:
     (folder / "folder" / "a.py").write_text(TEXT)
     (folder / "folder" / "b.jsonl").write_text(records)
     pyarrow.parquet.write_table(pyarrow.table({"text": documents}), folder / "table.parquet")
-    (folder / "packed.jsonl.gz").write_bytes(gzip.compress(records.encode(), mtime=0))
-    (folder / "packed.txt.gz").write_bytes(gzip.compress(plain.encode(), mtime=0))
 
 
 def _read_corpus(name: str, folder: Path) -> Any:

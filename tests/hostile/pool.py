@@ -20,9 +20,9 @@ from cases import Case
 from worker import HANG, KILLED, Outcome, limit_memory, run, silence
 
 CPU_SECONDS = 5.0
-"""Of one case."""
-SECONDS = 20.0
-"""Of one case that waits, for a pipe that nobody writes to for instance."""
+"""Of one case; by the clock a loaded machine would decide."""
+IDLE_SECONDS = 5.0
+"""Of one case that waits for something, such as a pipe that nobody writes to."""
 _TICK = 0.25
 
 
@@ -56,8 +56,11 @@ class _Worker:
     out: BinaryIO
     back: BinaryIO
     case: Case | None = None
-    since: float = 0.0
     cpu: float = 0.0
+    """CPU seconds before the case began."""
+    last: float = 0.0
+    """CPU seconds when it was last seen at work, and when that was."""
+    seen: float = 0.0
 
 
 class Pool:
@@ -133,8 +136,8 @@ class Pool:
     @staticmethod
     def _give(worker: _Worker, case: Case) -> None:
         text = str(case).encode()
-        worker.case, worker.since = case, time.monotonic()
-        worker.cpu = _cpu_seconds(worker.process)
+        worker.case, worker.seen = case, time.monotonic()
+        worker.cpu = worker.last = _usage(worker.process)[0]
         worker.out.write(struct.pack("<I", len(text)) + text)
         worker.out.flush()
 
@@ -148,14 +151,17 @@ class Pool:
                 _, status = os.waitpid(worker.process, 0)
                 return Outcome(KILLED, f"exit status {status}", _death(status))
             return outcome
-        used = _cpu_seconds(worker.process) - worker.cpu
-        waited = time.monotonic() - worker.since
-        if used <= CPU_SECONDS and waited <= SECONDS + 4 * used:
+        cpu, asleep = _usage(worker.process)
+        if cpu > worker.last or not asleep:
+            worker.last, worker.seen = cpu, time.monotonic()
+        idle = time.monotonic() - worker.seen
+        if cpu - worker.cpu <= CPU_SECONDS and idle <= IDLE_SECONDS:
             return None
         os.kill(worker.process, signal.SIGKILL)
         os.waitpid(worker.process, 0)
-        kind = "computes" if used > CPU_SECONDS else "waits"
-        return Outcome(HANG, f"{used:.1f} CPU seconds, {waited:.1f} seconds", kind)
+        if idle > IDLE_SECONDS:
+            return Outcome(HANG, f"does nothing for {idle:.0f} seconds", "waits")
+        return Outcome(HANG, f"{cpu - worker.cpu:.1f} CPU seconds", "computes")
 
 
 def _end(worker: _Worker) -> None:
@@ -170,9 +176,10 @@ def _death(status: int) -> str:
     return f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
-def _cpu_seconds(process: int) -> float:
+def _usage(process: int) -> tuple[float, bool]:
+    """Return the CPU seconds of a process, and whether it waits for something."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0, False
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "S"

@@ -47,9 +47,10 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def good_digest(loader: Loader, folder: Path) -> str:
-    """Return the digest of a good input; it must be read without a warning."""
-    value, said = _loaded(loader, folder)
+def good_digest(loader: Loader, good: Path, room: Path) -> str:
+    """Return the digest of a good input, of which a copy is read; without a warning."""
+    _copy(good, room)
+    value, said = _loaded(loader, room)
     if said:
         raise AssertionError(f"the good input of {loader.name} is warned of: {said}")
     return digest(value)
@@ -65,9 +66,7 @@ def run(case: Case, good: Path, expected: str, room: Path) -> Outcome:
         room: folder for the copy; emptied.
     """
     loader, mutation = LOADERS[case.loader], MUTATIONS[case.mutation]
-    shutil.rmtree(room, ignore_errors=True)
-    shutil.copytree(good / case.loader, room, symlinks=True)
-    os.chdir(room)
+    _copy(good / case.loader, room)
     try:
         mutation.change(room / case.file, case.dice)
     except DoesNotApply:
@@ -80,6 +79,13 @@ def run(case: Case, good: Path, expected: str, room: Path) -> Outcome:
     if (room / "canary").exists():
         return Outcome(CODE, "a file's code was executed")
     return outcome
+
+
+def _copy(good: Path, room: Path) -> None:
+    """Make a copy of a folder, in place of what was there, and go there."""
+    shutil.rmtree(room, ignore_errors=True)
+    shutil.copytree(good, room, symlinks=True)
+    os.chdir(room)
 
 
 def _is_readable(path: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from wirework.files import write_text
 from wirework.view.neuron_file import Excerpt, NeuronFile, Rest, read_neurons, read_rest
 from wirework.view.page import asset, hash_of
-from wirework.view.text import number, plain, shown
+from wirework.view.text import label, number, plain, shown
 
 _STEPS = 10
 _SHOWN = 5
@@ -95,7 +95,7 @@ def _neuron(neuron: NeuronFile) -> str:
     explanation = html.escape(plain(neuron.explanation))
     name = html.escape(plain(f"{neuron.site}.{neuron.index}"))
     return f"""<details>
-<summary><b class="score">{number(neuron.score)}</b> <code>{name}</code> {explanation}</summary>
+<summary><b class="score">{number(neuron.score)}</b> <code>{name}</code> <span class="said">{explanation}</span></summary>
 <p class="soft">{_facts(neuron)}</p>
 {excerpts}
 </details>"""
@@ -145,7 +145,8 @@ def _token(text: str, activation: float, simulated: float | None, peak: float) -
     if simulated is not None:
         said += f", predicted {number(simulated * peak / _STEPS)}"
     seen = html.escape(shown(text)).replace("⏎", "⏎\n")
-    return f'<span class="{drawn}" title="{said}">{seen}</span>'
+    title = html.escape(f"{label(text)}: {said}")
+    return f'<span class="{drawn}" title="{title}">{seen}</span>'
 
 
 def _step(value: float, most: float) -> int:
