@@ -155,5 +155,5 @@ LOADERS = (
     Loader("foreign autoencoder", _build_foreign_sae, _load_sae,
            ("sae/cfg.json", "sae/sae_weights.safetensors")),
     Loader("gpt2 tokeniser", _write_gpt2_tokenizer, _load_gpt2_tokenizer,
-           ("encoder.json", "vocab.bpe"), unseen=("cut", "bit", "line")),
+           ("encoder.json", "vocab.bpe"), unseen=("cut", "one_line_end", "removed")),
 )  # fmt: skip

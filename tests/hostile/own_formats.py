@@ -26,7 +26,9 @@ def make_tokenizer() -> Any:
 
 
 def _words() -> str:
-    return " ".join(f"{a}{b}" for a in ("load", "save", "open", "close") for b in ("er", "ing", "ed"))
+    return " ".join(
+        f"{a}{b}" for a in ("load", "save", "open", "close") for b in ("er", "ing", "ed")
+    )
 
 
 def make_model(**changes: Any) -> Any:
@@ -155,7 +157,10 @@ def _resume(folder: Path) -> Any:
     from wirework.training import train
 
     run = train(_train_config(folder), resume=True, progress=False)
-    history = [{k: v for k, v in line.items() if k != "timing"} for line in run.history()]
+    lines = run.history()
+    if not all(isinstance(line, dict) for line in lines):
+        raise Nonsense("a line of metrics.jsonl that is no object")
+    history = [{k: v for k, v in line.items() if k != "timing"} for line in lines]
     metrics = {name: value for name, value in run.metrics.items() if name != "seconds"}
     return [of_model(run.model), history, {k: metrics[k] for k in ("step", "val_loss")}]
 
@@ -174,6 +179,9 @@ def _open_prepared(folder: Path) -> Any:
     from wirework.data import open_prepared
 
     found = open_prepared(folder / "data")
+    for split in (found.train, found.val):
+        if len(split) and split.slice(0, len(split)).max() >= found.tokenizer.vocab_size:
+            raise Nonsense("ids that the tokeniser does not have")
     return [
         found.tokenizer.fingerprint,
         *([split.n_documents, split.slice(0, len(split))] for split in (found.train, found.val)),
@@ -385,7 +393,7 @@ def _build_corpora(folder: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    documents = [f"Document {i}\nwith two lines, é and \"quotes\".\n" for i in range(20)]
+    documents = [f'Document {i}\nwith two lines, é and "quotes".\n' for i in range(20)]
     plain = "".join(documents)
     records = "".join(json.dumps({"text": text}) + "\n" for text in documents)
     (folder / "folder").mkdir()
@@ -455,7 +463,8 @@ LOADERS = (
     Loader("path circuit page", _build_paths, _view_circuit, ("circuit/circuit.json",),
            protected=True, seal=_seal_circuit),
     Loader("neurons' page", _build_neurons, _view_neurons,
-           ("explained/explain.json", "explained/neurons/0.mlp.post_act.7.json")),
+           ("explained/explain.json", "explained/neurons/0.mlp.post_act.7.json"),
+           unseen=("removed",)),
     Loader("measures figure", _build_measures, _draw_measures, ("measures/measures.json",)),
     Loader("self-ablation figure", _build_self_ablation, _draw_self_ablation, ("results.json",)),
     Loader("frontier figures", _build_frontier, _draw_frontier, ("*.json",)),
@@ -463,7 +472,7 @@ LOADERS = (
     Loader("study cell", _build_cell, _read_cell, ("cells/one/cell.json",), protected=True,
            seal=_seal_cell),
     Loader("search", _build_search, _read_search, ("best.safetensors", "study.log"),
-           protected=True),
+           protected=True, unseen=("removed", "cut", "empty", "one_line_end")),
     Loader("pairs", _build_pairs, _read_pairs, ("pairs.jsonl",),
            unseen=("cut", "bit", "line_dropped", "swapped", "byte_order_mark")),
     Loader("settings", _build_settings, _read_settings, ("*.yaml",),

@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"\r{len(found)} of {len(cases)}", end="", file=sys.stderr, flush=True)
             if chosen.all or replayed:
                 print(f"{case}: {outcome.kind}: {outcome.detail}", flush=True)
-        print(report(found, time.monotonic() - started))
+        print(report(found, time.monotonic() - started, _cpu_seconds()))
     return int(any(outcome.kind not in FINE for _, outcome in found))
 
 
@@ -100,7 +101,13 @@ def _cases(good: Path, names: Sequence[str]) -> list[Case]:
     return cases
 
 
-def report(found: Found, seconds: float) -> str:
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def report(found: Found, seconds: float, cpu: float) -> str:
     """Return counts, and each kind of failure of each loader with one example."""
     kinds = Counter(outcome.kind for _, outcome in found)
     groups: dict[tuple[str, str, str], Found] = defaultdict(list)
@@ -118,7 +125,7 @@ def report(found: Found, seconds: float) -> str:
         ]
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     failed = sum(len(some) for some in groups.values())
-    lines.append(f"{len(found)} cases in {seconds:.0f} s: {counts}")
+    lines.append(f"{len(found)} cases in {seconds:.0f} s ({cpu:.0f} of CPU): {counts}")
     lines.append(f"{failed} failures of {len(groups)} kinds" if failed else "no failures")
     return "\n".join(lines)
 

@@ -74,7 +74,8 @@ def run(case: Case, good: Path, expected: str, room: Path) -> Outcome:
     if case.sealed and loader.seal is not None:
         if not _is_readable(room / case.file):
             return Outcome(SKIPPED)
-        loader.seal(room)
+        with contextlib.suppress(Exception):  # of many a wreck no checksum can be made
+            loader.seal(room)
     outcome = _read(loader, room, expected, must_notice=_must_notice(case, loader))
     if (room / "canary").exists():
         return Outcome(CODE, "a file's code was executed")
@@ -169,4 +170,4 @@ def silence() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115

@@ -70,7 +70,7 @@ def test_quoted_texts_show_where_each_ends(one: list[str], other: list[str]) -> 
 def test_quotes_of_the_text_are_escaped() -> None:
     assert quoted('"') == '"\\""'
     assert quoted('\\"') == '"\\\\\\""'
-    assert quoted("'<&") == "\"'<&\""
+    assert quoted("'<&") == '"\'<&"'
 
 
 def test_number() -> None:

@@ -13,9 +13,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from wirework.files import read_json
 from wirework.view import figure_pen as pen
+from wirework.view.checked_file import read_checked
 from wirework.view.figure_canvas import panels, write_png
+from wirework.view.study_file import FinderResults, FrontierResults, TokenLosses
 from wirework.view.text import number
 
 SPARSE, DENSE = "#1f6fb4", "#c2571a"
@@ -37,9 +38,10 @@ def write_study_figures(folder: Path) -> list[Path]:
     Raises:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
-    results = read_json(folder / "results.json")
-    matched = results["pair"] is not None
-    tokens = read_json(folder / "token_losses.json") if matched else {"joints": []}
+    results = read_checked(folder / "results.json", FrontierResults).model_dump()
+    tokens = {"joints": []}
+    if results["pair"] is not None:
+        tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
         "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
         "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
@@ -62,7 +64,8 @@ def write_finders_figure(folder: Path) -> Path:
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    return write_png(draw_finders(read_json(folder / "finders.json")), folder / "finders.png")
+    results = read_checked(folder / "finders.json", FinderResults).model_dump()
+    return write_png(draw_finders(results), folder / "finders.png")
 
 
 def draw_finders(results: Mapping[str, Any]) -> Figure:

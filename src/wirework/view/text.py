@@ -9,6 +9,7 @@ import unicodedata
 
 _MARKS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "\\r", "\\": "\\\\"}
 _NOTHING = "∅"
+_TIMES = "\u00d7"
 _TAKEN = {*_MARKS.values(), _NOTHING}
 _BLANK = {*"\u115f\u1160\u2800\u3164\uffa0"}
 """Characters that Python calls printable and that draw nothing."""
@@ -28,19 +29,24 @@ def shown(text: str) -> str:
     return "".join(_visible(c, first=not i) for i, c in enumerate(text)) or _NOTHING
 
 
+def shown_lines(text: str) -> str:
+    """Return a text as `shown`, with a line end behind each ⏎."""
+    return shown(text).replace("⏎", "⏎\n")
+
+
 def label(text: str) -> str:
     """Return a token for a place of its own, such as a box or a list: as `shown`, but counted.
 
     Four or more of one kind of white space become one mark and their number: ·×15. What would be
     read as a part of that (× behind white space, a digit behind a number) becomes its escape.
     """
-    marked = re.sub("(?<=[·⏎⇥])×", lambda found: _escape(found[0]), shown(text))
+    marked = re.sub(f"(?<=[·⏎⇥]){_TIMES}", _escape(_TIMES).replace("\\", r"\\"), shown(text))
     return _COUNTED.sub(_count, marked)
 
 
 def _count(run: re.Match[str]) -> str:
     _, mark, digit = run.groups()
-    return f"{mark}×{len(run[1])}{_escape(digit) if digit else ''}"
+    return f"{mark}{_TIMES}{len(run[1])}{_escape(digit) if digit else ''}"
 
 
 def quoted(text: str) -> str:
