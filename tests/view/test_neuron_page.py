@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wirework.errors import InputError
+from wirework.files import write_record
 from wirework.view import write_neuron_page
 from wirework.view.text import plain
 
@@ -135,6 +136,28 @@ def test_a_neuron_at_odds_is_refused(tmp_path: Path, changes: dict[str, Any], me
         write_neuron_page(made, tmp_path / "n.html")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "n.html").exists()
+
+
+def test_the_page_names_the_model(tmp_path: Path) -> None:
+    made = make_neurons(tmp_path / "n")
+    assert "<p>Model" not in write_neuron_page(made, tmp_path / "n.html").read_text()
+    write_record(made / "settings.json", {"model": "ab" * 32, "path": "runs/<demo>"})
+    html = write_neuron_page(made, tmp_path / "n.html").read_text()
+    assert "<p>Model <code>runs/&lt;demo&gt;</code></p>" in html
+    (made / "settings.json").write_text("{}")
+    with pytest.raises(InputError, match=r"settings.json is damaged"):
+        write_neuron_page(made, tmp_path / "n.html")
+
+
+def test_a_summary_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    made = make_neurons(tmp_path / "n")
+    (made / "explain.json").mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*explain.json: Is a directory"):
+        write_neuron_page(made, tmp_path / "n.html")
+    (made / "explain.json").rmdir()
+    (made / "explain.json").write_text("{}")
+    with pytest.raises(InputError, match=r"explain.json: failures: Field required"):
+        write_neuron_page(made, tmp_path / "n.html")
 
 
 def test_a_run_without_neurons_says_why(tmp_path: Path) -> None:

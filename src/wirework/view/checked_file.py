@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from wirework.circuit_format import Part
 from wirework.errors import InputError
 from wirework.files import read_json
+from wirework.view.text import plain
 
 _Kind = TypeVar("_Kind", bound=Part)
 _LONGEST = 80
@@ -25,4 +26,5 @@ def read_checked(path: Path, kind: type[_Kind]) -> _Kind:
         problem = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part)[:_LONGEST] for part in problem["loc"])
         what = problem["msg"].removeprefix("Value error, ")
-        raise InputError(": ".join(part for part in (str(path), place, what) if part)) from None
+        said = plain(": ".join(part for part in (place, what) if part))
+        raise InputError(f"{path}: {said}") from None
