@@ -20,7 +20,7 @@ import torch
 
 from wirework.circuits import held_out_losses, prune
 from wirework.config import PruneConfig, TrainConfig
-from wirework.data import Prepared, eval_batches, prepare
+from wirework.data import Prepared, eval_batches, record_text, text_for_runs
 from wirework.errors import InputError
 from wirework.tasks import load_task, tokenizer_of
 from wirework.training import bigram_loss, train
@@ -64,7 +64,10 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
     places = {"runs": str(out), "data.cache": str(out / "data")}
     config = TrainConfig.load(path, places)
     twin = _dense_twin(config, path, places)
-    data = prepare(config.data)
+    runs = [config.runs / config.name, twin.runs / twin.name]
+    data = text_for_runs(runs, config.data)
+    for run in runs:
+        record_text(run, data, config.data, replace=False)
     with _half_the_threads(), _trained_beside(twin):
         sparse = train(config, resume=True)
     dense = train(twin, resume=True)
@@ -86,7 +89,7 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
     return {
         "val_loss": sparse.metrics["val_loss"],
         "dense_val_loss": dense.metrics["val_loss"],
-        "bigram_val_loss": _bigram_loss(config, data),
+        "bigram_val_loss": _bigram_loss(config, data, sparse.model.config.vocab_size),
         "nonzero_fraction": sparse.metrics["nonzero_fraction"],
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
@@ -161,7 +164,7 @@ def train_while_watched() -> None:
     train(TrainConfig.of(json.loads(settings)), resume=True, progress=False)
 
 
-def _bigram_loss(config: TrainConfig, data: Prepared) -> float:
+def _bigram_loss(config: TrainConfig, data: Prepared, vocab_size: int) -> float:
     """Return the loss of the bigram table alone on the batches that the models are judged on."""
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
-    return bigram_loss(data.train, held_out, config.model.vocab_size)
+    return bigram_loss(data.train, held_out, vocab_size)

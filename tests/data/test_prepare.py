@@ -141,7 +141,7 @@ def test_a_given_tokeniser_is_used(corpus: Path, tmp_path: Path):
 
 
 def test_the_tokeniser_never_sees_what_is_held_out(prepared: Prepared):
-    again = train_tokenizer(split_documents(prepared, "train"), 400)
+    again = train_tokenizer(split_documents(prepared, "train"), 400, answers=())
     assert again.fingerprint == prepared.tokenizer.fingerprint
 
 

@@ -263,6 +263,10 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         (folder / "cfg.json").write_text(config)
         with pytest.raises(InputError, match="is no autoencoder that sae-lens reads"):
             load_sae(folder)
+    endless = standard(4, 8)
+    endless.W_dec.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="W_dec holds values that are not finite"):
+        load_sae(save_sae(endless, tmp_path / "nan"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     with pytest.raises(InputError, match="is not an autoencoder: not overwritten"):

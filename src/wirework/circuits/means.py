@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,6 +19,8 @@ from wirework.config import TrainConfig
 from wirework.errors import InputError
 from wirework.files import read_json, tensors_checksum, write_bytes
 from wirework.nn import Transformer
+from wirework.tensor_files import read_header, read_tensors
+from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -75,11 +76,9 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
 def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[Tensor]:
     """Yield batches (16, n_ctx) int64 of windows spread evenly over a corpus.
 
-    Raises:
-        InputError: the corpus is shorter than one window.
+    Of a corpus with fewer than `n_ctx` tokens, each window is all of it.
     """
-    if tokens.n_tokens < n_ctx:
-        raise InputError(f"a context of {n_ctx} tokens needs more than the {tokens.n_tokens} given")
+    n_ctx = min(n_ctx, tokens.n_tokens)
     count = n_batches * _BATCH
     starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long()
     for part in starts.view(n_batches, _BATCH).tolist():
@@ -160,9 +159,10 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         purpose: what needs it, in the plural, for the message.
 
     Raises:
-        InputError: it lies in no run, or the corpus has changed since.
+        InputError: it lies in no run, or the run's text is gone, damaged or another.
     """
-    from wirework.data import prepare
+    from wirework.data import prepare, text_of_run
+    from wirework.data.answers import answers_before_records
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
@@ -170,7 +170,12 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
-    data = prepare(TrainConfig.load(settings).data)
+    data = text_of_run(settings.parent)
+    if data is None:  # of a wirework that kept no record
+        saved = TrainConfig.load(settings).data
+        for corpus in (saved.corpus, saved.mix):
+            refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
+        data = prepare(answers_before_records(saved))
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
@@ -226,12 +231,8 @@ def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
 
 def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
     """Return means and the number of batches that they took, None if they were given."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            means = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read node means {path}: {error}") from None
+    header = read_header(path, "delete it").metadata
+    means = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:

@@ -4,8 +4,8 @@ Masks are trained on one part of the task's pairs (`masks.py`), made discrete an
 another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,8 @@ from wirework.circuits.split import parts_of
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import locked
+from wirework.leftovers import clear_held
+from wirework.locks import locked
 from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -208,9 +209,15 @@ class Hunt:
         return nodes, chosen[which][0]
 
 
-def _held(folder: Path | None) -> AbstractContextManager[None]:
+@contextmanager
+def _held(folder: Path | None) -> Iterator[None]:
     """Keep other processes out of a search's folder for a `with` block."""
-    return nullcontext() if folder is None else locked(folder / "lock", f"the search in {folder}")
+    if folder is None:
+        yield
+        return
+    with locked(folder / "lock", f"the search in {folder}"):
+        clear_held([folder])
+        yield
 
 
 def _check_batch(train: Task, batch_pairs: int) -> None:

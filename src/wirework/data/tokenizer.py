@@ -29,9 +29,20 @@ from wirework.data.bpe import (
     assemble,
     with_answers,
 )
-from wirework.data.tokenizer_files import read_gpt2, read_tokenizer_json
+from wirework.data.tokenizer_files import (
+    TOKENIZER_CONFIG,
+    Split,
+    end_of_text,
+    read_gpt2,
+    read_tokenizer_json,
+    tokenizer_file,
+)
 from wirework.errors import InputError
-from wirework.files import write_text
+from wirework.files import verify_listed, write_json, write_text
+
+
+class NoEndOfTextError(InputError):
+    """A tokeniser works but has no token that ends a text."""
 
 
 class Tokenizer:
@@ -40,19 +51,25 @@ class Tokenizer:
     Wraps a `tokenizers.Tokenizer`; nothing is added around a text and nothing is cut from it.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, source: str = "tokeniser"):
+    def __init__(
+        self, inner: tokenizers.Tokenizer, source: str = "tokeniser", eot: int | None = None
+    ):
         """Wrap `inner`.
 
         Args:
-            inner: must know `<|endoftext|>`.
+            inner: the library's tokeniser.
             source: where it came from, for messages.
+            eot: id of the token that ends a text; None: `<|endoftext|>`.
 
         Raises:
-            InputError: `inner` has no `<|endoftext|>`.
+            NoEndOfTextError: `eot` is None and `inner` has no `<|endoftext|>`.
         """
-        eot = inner.token_to_id(END_OF_TEXT)
+        eot = inner.token_to_id(END_OF_TEXT) if eot is None else eot
         if eot is None:
-            raise InputError(f"{source} has no {END_OF_TEXT} token to put between documents")
+            raise NoEndOfTextError(
+                f"{source} has no {END_OF_TEXT} token to put between documents, and no "
+                f"{TOKENIZER_CONFIG} beside it names another as eos_token"
+            )
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True
@@ -61,7 +78,7 @@ class Tokenizer:
 
     @property
     def eot(self) -> int:
-        """Id of end-of-text; the last id in tokenisers of ours."""
+        """Id of the token that ends a text; the last id in tokenisers of ours."""
         return self._eot
 
     @cached_property
@@ -71,11 +88,12 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, as hex, of the tokeniser's JSON with sorted keys."""
-        return hashlib.sha256(self._json().encode()).hexdigest()
+        """SHA-256, as hex, of the tokeniser's JSON, keys sorted, and of an unusual end token."""
+        ending = "" if self._end_name == END_OF_TEXT else f"\n{self._end_name}"
+        return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without end-of-text."""
+        """Return the ids of a text, without the token that ends it."""
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -108,22 +126,43 @@ class Tokenizer:
         return bytes(BYTE_OF[char] for char in name).decode(errors="backslashreplace")
 
     def save(self, path: Path) -> None:
-        """Write a `tokenizer.json`, atomically."""
+        """Write a `tokenizer.json`, atomically.
+
+        Where text ends with another token than `<|endoftext|>`, a `tokenizer_config.json` beside it
+        says so, as transformers has it.
+        """
+        if self._end_name != END_OF_TEXT:
+            write_json(path.with_name(TOKENIZER_CONFIG), {"eos_token": self._end_name})
         write_text(path, self._json())
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a `tokenizer.json`, a folder with one, or a folder of `encoder.json`, `vocab.bpe`.
+    def load(cls, path: str | Path, split: Split | None = None) -> "Tokenizer":
+        """Read a tokeniser.
+
+        Args:
+            path: a `tokenizer.json`, or a folder with one or with a vocabulary and merges
+                (`encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`). Which token ends
+                a text is `<|endoftext|>` or what the files beside it say (`tokenizer_config.json`,
+                `special_tokens_map.json`, `generation_config.json`, `config.json`).
+            split: how vocabulary and merges cut text, `gpt2` or `tinypython`; None: as the
+                vocabulary shows.
 
         Raises:
-            InputError: missing or unreadable, or no tokeniser with `<|endoftext|>`.
+            NoEndOfTextError: no token is known to end a text.
+            InputError: missing, damaged, another file than the `checksums.json` beside it says, or
+                the vocabulary does not show the split.
         """
         path = Path(path)
-        if (path / "encoder.json").is_file() and not (path / "tokenizer.json").is_file():
-            return cls(read_gpt2(path), str(path))
-        return cls(
-            read_tokenizer_json(path / "tokenizer.json" if path.is_dir() else path), str(path)
-        )
+        file = (tokenizer_file(path) or path / "tokenizer.json") if path.is_dir() else path
+        plain = path.is_dir() and file.name != "tokenizer.json"
+        if not plain:
+            verify_listed(file)
+        inner = read_gpt2(path, split) if plain else read_tokenizer_json(file)
+        return cls(inner, str(path), end_of_text(inner, file.parent))
+
+    @property
+    def _end_name(self) -> str:
+        return str(self._inner.id_to_token(self._eot))
 
     def _json(self) -> str:
         return json.dumps(json.loads(self._inner.to_str()), sort_keys=True, ensure_ascii=False)
@@ -134,7 +173,10 @@ class Tokenizer:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, answers: Sequence[Answer] = ANSWERS
+    texts: Iterable[str],
+    vocab_size: int,
+    answers: Sequence[Answer] = ANSWERS,
+    fewer: bool = False,
 ) -> Tokenizer:
     """Train a byte-level BPE on `texts` that holds each answer as one token in its context.
 
@@ -144,10 +186,11 @@ def train_tokenizer(
         texts: read once, never held.
         vocab_size: number of ids, the 256 bytes and end-of-text included.
         answers: what must be one token; empty for a plain BPE.
+        fewer: take fewer tokens where the texts are too few to fill `vocab_size`.
 
     Raises:
         InputError: `vocab_size` has no room for bytes, answers and end-of-text; the texts are
-            too few to fill it; or an answer cannot be one token after its prompt.
+            too few to fill it, without `fewer`; or an answer cannot be one token after its prompt.
     """
     trainer = trainers.BpeTrainer(
         vocab_size=max(vocab_size - 1, N_BYTES),
@@ -160,14 +203,19 @@ def train_tokenizer(
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     inner = assemble(with_answers(merges, vocab_size - 1, answers), pattern=pattern)
     tokenizer = Tokenizer(inner)
-    if tokenizer.vocab_size != vocab_size:
-        raise InputError(
-            f"the text gives a vocabulary of at most {tokenizer.vocab_size} tokens, "
-            f"vocab_size is {vocab_size}: lower it or give more text"
-        )
+    if tokenizer.vocab_size != vocab_size and not fewer:
+        raise too_few_tokens(tokenizer.vocab_size, vocab_size)
     for answer in answers:
         single_token(tokenizer, answer.prompt, answer.text)
     return tokenizer
+
+
+def too_few_tokens(size: int, wanted: int) -> InputError:
+    """Return the error of a text that gives a vocabulary of `size` tokens instead of `wanted`."""
+    return InputError(
+        f"the text gives a vocabulary of at most {size} tokens, vocab_size is {wanted}: "
+        f"give --data.vocab_size {size} or auto, or more text"
+    )
 
 
 def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:

@@ -13,14 +13,16 @@ from typing import Any
 from wirework.circuits import prune_all
 from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
+from wirework.console import warn
+from wirework.data import Prepared, record_text
 from wirework.errors import InputError
 from wirework.files import read_record, write_json, write_record
 from wirework.model import Model, load
+from wirework.redaction import redact
 from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
 from wirework.tasks import Task
 from wirework.training import train
-from wirework.console import warn
 
 Cell = dict[str, Any]
 
@@ -60,7 +62,7 @@ def run_cell(
     study: FrontierConfig,
     tasks: Sequence[Task],
     out: Path,
-    data: str,
+    data: Prepared,
     progress: bool = True,
 ) -> Cell:
     """Train a model, prune it for each task, and write `cell.json`; go on where it was stopped.
@@ -72,7 +74,7 @@ def run_cell(
         study: settings.
         tasks: what to prune for.
         out: the study's folder.
-        data: fingerprint of the tokens, to be noted.
+        data: the text that every model is trained on.
         progress: show progress on standard error.
 
     Returns:
@@ -85,7 +87,9 @@ def run_cell(
     """
     folder = cell_folder(out, point.name)
     try:
-        cell = _made(point, study, tasks, out, progress) | {"data": data}
+        record_text(folder / "run", data, settings_of(point, study, out).data, replace=False)
+        made = _made(point, study, tasks, out, progress)
+        cell = made | {"data": data.fingerprint}
         write_record(folder / "cell.json", cell)
     except (InputError, RuntimeError, MemoryError) as error:  # out of memory is one of the others
         return failed_cell(point, out, error)
@@ -123,7 +127,7 @@ def _made(
     point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
 ) -> Cell:
     folder = cell_folder(out, point.name)
-    begun = (folder / "run").is_dir()
+    begun = (folder / "run" / "config.yaml").is_file()
     run = train(settings_of(point, study, out), resume=begun, progress=progress)
     config = study.prune
     rows = circuits_at(config.target_loss, config, tasks, folder, progress) if tasks else []
@@ -162,9 +166,10 @@ def _search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
 
 def failed_cell(point: Point, out: Path, error: Exception) -> Cell:
     """Write `failed.json`, with a traceback where the error is none of the user's; warn of it."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = redact(" ".join(str(error).split())) or type(error).__name__
     known = isinstance(error, InputError)
-    trace = {} if known else {"traceback": traceback.format_exception(error)}
+    lines = [] if known else [redact(line) for line in traceback.format_exception(error)]
+    trace = {"traceback": lines} if lines else {}
     cell = {**about(point), "error": message}
     write_json(cell_folder(out, point.name) / "failed.json", {**cell, **trace})
     warn(f"{point.name} failed, the study goes on: {message}")

@@ -13,11 +13,11 @@ from wirework.circuits import METHODS, prune_all
 from wirework.circuits.prune import check_chance
 from wirework.circuits.prune_all import check_distinct
 from wirework.config import PruneConfig
+from wirework.console import say
 from wirework.errors import InputError
 from wirework.files import check_place, locked, read_json, write_json
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.tasks import Task
-from wirework.console import say
 from wirework.view import write_finders_figure
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import FrontierConfig
-from wirework.data import Prepared, eval_batches, prepare
+from wirework.console import say
+from wirework.data import Prepared, eval_batches, text_for_runs
 from wirework.errors import InputError
 from wirework.files import check_place, locked, read_json, write_json
 from wirework.model import load
@@ -40,7 +41,6 @@ from wirework.studies.points import CELLS, Point, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
-from wirework.console import say
 from wirework.training.signals import Stop, stopping
 from wirework.view import write_study_figures
 
@@ -146,7 +146,7 @@ class _Study:
             return known
         if self.progress:
             say(point.name)
-        data = self.data.fingerprint
+        data = self.data
         with self._stoppable(point.name):
             return run_cell(point, self.config, tasks, self.out, data, self.progress)
 
@@ -191,7 +191,9 @@ class _Study:
     def data(self) -> Prepared:
         """The tokens that all models are trained and judged on; looked at when first needed."""
         with self._stoppable("the preparation of the text"):
-            data = prepare(self.config.train.data, self.out / "data", self.progress)
+            config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
+            runs = sorted((self.out / CELLS).glob("*/run"))
+            data = text_for_runs(runs, config, self.progress)
         changed = []
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from wirework.config import FrontierConfig, ModelConfig, TrainConfig, WeightSparsityConfig
+from wirework.config.data import VOCAB_SIZE
 from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory
 
 CELLS = "cells"
 """Folder of the models, below the study's."""
@@ -96,6 +98,7 @@ def l0_share(count: int, config: ModelConfig) -> float:
     Raises:
         InputError: it has not so many.
     """
+    check_memory(config, None, f"width {config.d_model}")
     with torch.device("meta"):
         size = sum(entry.parameter.numel() for entry in Transformer(config).prunable())
     if count > size:
@@ -106,5 +109,11 @@ def l0_share(count: int, config: ModelConfig) -> float:
 
 
 def portable(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that say what is trained, without those that say where."""
-    return config.model_dump(mode="json", exclude=_ELSEWHERE)
+    """Return the settings that say what is trained, without those that say where.
+
+    A vocabulary that is left to the text is given as what it aims at, as it was before it could be.
+    """
+    values = config.model_dump(mode="json", exclude=_ELSEWHERE)
+    if values["data"]["vocab_size"] == "auto" and values["data"]["tokenizer"] is None:
+        values["data"]["vocab_size"] = values["model"]["vocab_size"] = VOCAB_SIZE
+    return values

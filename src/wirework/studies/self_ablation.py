@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
-from wirework.data import prepare
+from wirework.console import say
+from wirework.data import record_text, text_for_runs
 from wirework.errors import InputError
 from wirework.files import (
     check_place,
@@ -32,6 +33,7 @@ from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
 from wirework.measures.explain.job import PRIVATE
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
@@ -39,7 +41,6 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import portable
 from wirework.tasks import load_task
 from wirework.training import train
-from wirework.console import say
 from wirework.training.run import HARMLESS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
 
@@ -107,7 +108,10 @@ def self_ablation(
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
-        data = prepare(study.train.data, progress=progress)  # once, not in each process
+        folders = [out / "runs" / variant.name for variant in every]
+        data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
+        for folder in folders:
+            record_text(folder, data, study.train.data, replace=False)
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
@@ -142,7 +146,8 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     left = tuple(reasons(before)) or None
     if before and left is None:
         return {**known, "report": {**before, "headline": headline(before)}}
-    run = train(config, resume=(config.runs / config.name).is_dir(), progress=False)
+    begun = (config.runs / config.name / "config.yaml").is_file()
+    run = train(config, resume=begun, progress=False)
     report = {**before, **measure(run.model, left, instruments, progress=False)}
     report["headline"] = headline(report)
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
@@ -192,6 +197,7 @@ def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
 
 def _check_sites(study: SelfAblationConfig) -> None:
     """Refuse sites and neurons that no model of the study has: all are of one shape."""
+    check_memory(study.train.model, None, "the settings")
     transformer = Transformer(study.train.model)
     look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
     choose_neurons(transformer, study.measure.explain)

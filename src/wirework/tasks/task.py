@@ -184,7 +184,11 @@ def tokenizer_of(model: "Model") -> "Tokenizer":
         InputError: it has none.
     """
     if model.tokenizer is None:
-        raise InputError("a task needs a model with a tokeniser, this one has none")
+        where = f"{model.path}: " if model.path else ""
+        raise InputError(
+            f"{where}a task needs a model with a tokeniser, this one has none: "
+            "convert it again with its tokeniser beside the weights"
+        )
     return model.tokenizer
 
 

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from wirework import files
 from wirework.config import TrainConfig
-from wirework.data import Batch, Batches, Prepared, Tokenizer, eval_batches, prepare
+from wirework.console import say, warn
+from wirework.data import (
+    Batch,
+    Batches,
+    Prepared,
+    Tokenizer,
+    eval_batches,
+    record_text,
+    text_for_runs,
+)
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.training.baseline import bigram_table
@@ -26,8 +35,7 @@ from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
-from wirework.console import say, warn
-from wirework.training.run import as_begun, refuse_differences
+from wirework.training.run import as_begun, refuse_differences, write_settings
 from wirework.training.track import open_trackers
 
 
@@ -109,10 +117,9 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     if found is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
-    config = resolve(config)
+    data = text_for_runs([folder], config.data, progress)
+    config = with_vocabulary(resolve(config), data.tokenizer)
     state.settings = config.model_dump(mode="json")
-    data = prepare(config.data, progress=progress)
-    _check_vocabulary(config, data)
     _check_same_data(folder, state, data, resumed=found is not None)
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
@@ -137,9 +144,11 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         start_bigram_(transformer, config, data)
         if resume:
             say(f"{folder} has no checkpoint yet: starting at step 0")
-    files.write_text(folder / "config.yaml", config.to_yaml())
+    write_settings(folder, config)
+    record_text(folder, data, config.data)
     data.tokenizer.save(folder / "tokenizer.json")
-    trackers = open_trackers(config.track, folder, state.step)
+    files.write_sums(folder, ["tokenizer.json"])
+    trackers = open_trackers(config, folder, state.step)
     return Job(
         config=config,
         folder=folder,
@@ -167,12 +176,24 @@ def start_bigram_(transformer: Transformer, config: TrainConfig, data: Prepared)
         transformer.bigram.copy_(torch.from_numpy(table))
 
 
-def _check_vocabulary(config: TrainConfig, data: Prepared) -> None:
-    if data.tokenizer.vocab_size > config.model.vocab_size:
+def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
+    """Return the settings with the size of the vocabulary that `auto` comes to.
+
+    Raises:
+        InputError: the tokeniser has more tokens than the model is to have.
+    """
+    size = tokenizer.vocab_size
+    if config.model.vocab_size == 0:
+        model = config.model.model_copy(update={"vocab_size": size})
+        data = config.data
+        if data.tokenizer is None:
+            data = data.model_copy(update={"vocab_size": size})
+        return config.model_copy(update={"model": model, "data": data})
+    if size > config.model.vocab_size:
         raise InputError(
-            f"the tokeniser has {data.tokenizer.vocab_size} tokens, "
-            f"model.vocab_size is only {config.model.vocab_size}"
+            f"the tokeniser has {size} tokens, model.vocab_size is only {config.model.vocab_size}"
         )
+    return config
 
 
 def _check_same_data(folder: Path, state: State, data: Prepared, resumed: bool) -> None:

@@ -7,10 +7,10 @@ dense, so that a zeroed weight can come back. Gao et al. 2025, sec. 2.1, App. A.
 import re
 
 from wirework.config import WeightSparsityConfig
+from wirework.console import warn
 from wirework.nn import Transformer
 from wirework.nn.projection import Projection
 from wirework.training.prior import Prior
-from wirework.console import warn
 from wirework.training.schedule import nonzero_fraction
 
 

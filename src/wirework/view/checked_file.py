@@ -1,30 +1,18 @@
-"""Read a JSON file into a type that says what must be in it."""
+"""Read a JSON file of ours into a type that says what must be in it."""
 
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
-from wirework.circuit_format import Part
-from wirework.errors import InputError
-from wirework.files import read_json
-from wirework.view.text import plain
+from wirework.circuit_format import Part, checked
+from wirework.files import read_record
 
 _Kind = TypeVar("_Kind", bound=Part)
-_LONGEST = 80
 
 
 def read_checked(path: Path, kind: type[_Kind]) -> _Kind:
-    """Read a JSON file that holds such a part.
+    """Read a JSON file that holds such a part, with or without a checksum in it.
 
     Raises:
         InputError: missing, damaged, or without what the part needs; the message names the place.
     """
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part)[:_LONGEST] for part in problem["loc"])
-        what = problem["msg"].removeprefix("Value error, ")
-        said = plain(": ".join(part for part in (place, what) if part))
-        raise InputError(f"{path}: {said}") from None
+    return checked(kind, read_record(path, unsigned=True), str(path))

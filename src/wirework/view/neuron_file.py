@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from wirework.circuit_format import Part
+from wirework.circuit_format import Index, Part, Text
 from wirework.errors import InputError
 from wirework.files import read_record
 from wirework.view.checked_file import read_checked
@@ -56,8 +56,8 @@ class NeuronFile(Part):
 
     format: Literal["wirework-neuron"]
     version: Literal[1]
-    site: str
-    index: int
+    site: Text
+    index: Index
     peak: float
     live_fraction: float
     dead: bool
@@ -85,7 +85,7 @@ class Rest(Part):
 
     stopped: str | None = None
     """Why it ended early."""
-    left: int | None = None
+    left: Index | None = None
     """Neurons that it did not come to; None: an older file does not say."""
     failures: tuple[Failure, ...]
 
