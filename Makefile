@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types browser-test bench clean
+.PHONY: install demo test lint types browser-test hostile-test bench clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,10 @@ types: $(VENV)/.installed-dev
 
 browser-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser
+
+# Thousands of spoiled files through every loader: tests/hostile/README.md.
+hostile-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/hostile -m slow
 
 # As the command sets it: see docs/training.md.
 bench: export GOMP_SPINCOUNT = 1000

@@ -16,7 +16,7 @@ from torch import Tensor
 from wirework.config import SaeConfig
 from wirework.console import Progress
 from wirework.errors import InputError
-from wirework.measures.activations import default_site, site_values
+from wirework.measures.activations import default_site, median_norm, norms_of, site_values
 from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
 from wirework.measures.text import held_out, shuffled_windows, text_of
 from wirework.nn.sites import look_up
@@ -65,7 +65,12 @@ def measure_sae(
     sae = train_sae(model, settings, text, progress)
     with Progress("measuring the autoencoder", None, shown=progress):
         quality = evaluate_sae(
-            model, sae, text.val, n_tokens=settings.eval_tokens, skip_first=settings.skip_first
+            model,
+            sae,
+            text.val,
+            n_tokens=settings.eval_tokens,
+            skip_first=settings.skip_first,
+            max_norm_multiple=settings.max_norm_multiple,
         )
     return sae, quality
 
@@ -148,7 +153,16 @@ def _rows(model: "Model", site: str, text: "Tokens", settings: SaeConfig) -> Ite
     """Yield a site's values (n, D), window by window, without end."""
     windows = shuffled_windows(text, model.config.n_ctx, settings.seed)
     for _, values in site_values(model.transformer, [site], windows):
-        yield values[site][:, settings.skip_first :].flatten(0, 1).float()
+        rows = values[site][:, settings.skip_first :].flatten(0, 1).float()
+        yield _typical(rows, settings.max_norm_multiple)
+
+
+def _typical(rows: Tensor, multiple: float | None) -> Tensor:
+    """Return those of the rows (n, D) whose norm is at most so many times their median norm."""
+    if multiple is None:
+        return rows
+    norms = norms_of(rows)
+    return rows[norms <= multiple * median_norm(norms)]
 
 
 def _mixed(rows: Iterator[Tensor], settings: SaeConfig, bar: Progress) -> Iterator[Tensor]:

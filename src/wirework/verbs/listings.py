@@ -50,9 +50,11 @@ def tasks(
 
 def _show_pairs(name: str, as_json: bool) -> None:
     from wirework.tasks import examples, readable
+    from wirework.view.text import quoted, shown_lines
 
     task = task_of(name)
-    print(json.dumps(examples(task)) if as_json else readable(task))
+    text = readable(task, prompt_text=shown_lines, answer_text=quoted)
+    print(json.dumps(examples(task)) if as_json else text)
 
 
 def doctor(*, json: Json = False) -> None:

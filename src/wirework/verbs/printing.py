@@ -4,6 +4,8 @@ import json
 import sys
 from typing import Any
 
+from wirework.view.text import plain
+
 _WIDTH = 120
 """Of tables that go to a file or another program."""
 
@@ -124,4 +126,4 @@ def cell(value: Any) -> str:
         return ", ".join(f"{name} {cell(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
         return "  ".join(cell(inner) for inner in value)
-    return str(value)
+    return plain(str(value))

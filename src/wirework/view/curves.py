@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import blank, write_png
+from wirework.view.text import quoted
 
 _COLOURS = ("#2171b5", "#d95f02", "#1b9e77", "#7b3294", "#a6761d", "#e7298a", "#444444", "#66a61e")
 _MOST = len(_COLOURS)
@@ -96,4 +97,4 @@ def _legend(figure: Figure, lines: Sequence[Line], answers: Sequence[str]) -> No
 
 
 def _label(point: dict[str, Any], answers: Sequence[str]) -> str:
-    return pen.legible(f"{point['attack']} (turns `{answers[point['side']]}`)", pen.SANS)
+    return pen.legible(f"{point['attack']} (turns {quoted(answers[point['side']])})", pen.SANS)

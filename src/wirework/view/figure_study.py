@@ -13,9 +13,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from wirework.files import read_record
 from wirework.view import figure_pen as pen
+from wirework.view.checked_file import read_checked
 from wirework.view.figure_canvas import panels, write_png
+from wirework.view.study_file import FinderResults, FrontierResults, TokenLosses
 from wirework.view.text import number
 
 SPARSE, DENSE = "#1f6fb4", "#c2571a"
@@ -38,11 +39,10 @@ def write_study_figures(folder: str | Path) -> list[Path]:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
     folder = Path(folder)
-    results = read_record(folder / "results.json", unsigned=True)
-    matched = results["pair"] is not None
-    tokens: dict[str, Any] = {"joints": []}
-    if matched:
-        tokens = read_record(folder / "token_losses.json", unsigned=True)
+    results = read_checked(folder / "results.json", FrontierResults).model_dump()
+    tokens = {"joints": []}
+    if results["pair"] is not None:
+        tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
         "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
         "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
@@ -66,8 +66,8 @@ def write_finders_figure(folder: str | Path) -> Path:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
     folder = Path(folder)
-    found = read_record(folder / "finders.json", unsigned=True)
-    return write_png(draw_finders(found), folder / "finders.png")
+    results = read_checked(folder / "finders.json", FinderResults).model_dump()
+    return write_png(draw_finders(results), folder / "finders.png")
 
 
 def draw_finders(results: Mapping[str, Any]) -> Figure:

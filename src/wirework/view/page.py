@@ -15,6 +15,7 @@ from typing import Any
 
 from wirework.files import write_text
 from wirework.view.page_data import load_page_data
+from wirework.view.text import plain
 
 _SCRIPTS = (
     "page_dom.js",
@@ -36,7 +37,7 @@ def render_page(data: dict[str, Any]) -> str:
     """
     parts = {
         "POLICY": content_policy(),
-        "TITLE": html.escape(f"{data['task']['name']} · wirework"),
+        "TITLE": html.escape(plain(f"{data['task']['name']} · wirework")),
         "STYLE": _style(),
         "DATA": _json_block(data),
         "SCRIPT": _script(),
