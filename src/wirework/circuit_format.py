@@ -57,16 +57,35 @@ class TaskPart(Part):
     seed: int = 0
     n_all: Index = 0
     fingerprint: str = ""
+    n_held_out: Index = 0
+    """How many pairs no search, clean-up or calibration has seen; 0 where a file does not say."""
+
+
+Pairs = Literal["judged", "held out"]
+"""Which pairs a loss is of: those that judged the circuit, or those that nothing was fitted to."""
 
 
 class Losses(Part):
-    """Task losses in nats on the pairs that judged the circuit."""
+    """Task losses in nats; `Document.loss_pairs` says on which pairs.
+
+    What is removed rests at means over a second sample of text, which the search has not seen,
+    unless said.
+    """
 
     model: float
     circuit: float
     circuit_calibrated: float
+    """With the scale and shift that were fitted on the pairs that judged the circuit."""
     without_circuit: float
     chance: float
+    circuit_searched: float | None = None
+    """With the means that the search was fitted to. None where there is no second sample."""
+    circuit_held_out: float | None = None
+    """What `circuit_calibrated` is to be compared with: the same pairs, no scale and shift."""
+    circuit_error: float | None = None
+    """Standard error of `circuit` over pairs; None of a single pair."""
+    circuit_means_error: float | None = None
+    """Standard error of `circuit` over samples of the means; None where only one is known."""
 
 
 class CalibrationPart(Part):
@@ -153,6 +172,10 @@ class Examples(Part):
     logit_diff: tuple[float, ...]
 
 
+MeanSource = Literal["", "given text", "text of the model's run", "given means", "task prompts"]
+"""Where means are from; empty where there are none, or in files of earlier versions."""
+
+
 class Provenance(Part):
     """How the circuit was found."""
 
@@ -162,7 +185,11 @@ class Provenance(Part):
     wirework: str
     means: str = ""
     """SHA-256 over the training text that was given for the means of the nodes or, where none was,
-    over the means that the model came with."""
+    over the means themselves: those that a search was fitted to, or those of the sources of path
+    edges. Empty where nothing rests at a mean."""
+    mean_tokens: Index | None = None
+    """Tokens that each sample of the means is over; None where that is not known."""
+    mean_source: MeanSource = ""
 
 
 class Document(Part):
@@ -172,9 +199,11 @@ class Document(Part):
     task: TaskPart
     target_loss: float
     reached: bool = True
-    """Whether the search met the target, in all the ways in which it froze what it removed; false
-    only of one that was to go on `anyway`."""
+    """Whether the target is met, in all the ways in which the search froze what it removed, with
+    means (and values) of text that the search has not seen, where there is such text."""
     losses: Losses
+    loss_pairs: dict[str, Pairs] = Field(default_factory=dict)
+    """Name of a loss to its pairs; empty in files of earlier versions: all judged."""
     calibration: CalibrationPart
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]

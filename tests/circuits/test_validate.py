@@ -9,7 +9,8 @@ from hand_wired.quote_closer import NODES
 from hand_wired.wiring import Corpus
 
 from wirework.circuits import Circuit, prune, prune_all, validate
-from wirework.circuits.checkup import checkup, standard_error
+from wirework.circuits.assemble import standard_error
+from wirework.circuits.checkup import checkup
 from wirework.circuits.means import means_for, save_means
 from wirework.circuits.nonsense import nonsense
 from wirework.circuits.search_folder import open_search
@@ -164,7 +165,7 @@ def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path)
     assert second > first
     assert Circuit.load(tmp_path / task.name).document.provenance.means == other.fingerprint
     assert len(list((tmp_path / f"{task.name}.search").iterdir())) == 2
-    save_means(tmp_path, means_for(wired, corpus, 1), wired)
+    save_means(tmp_path, means_for(wired, corpus, 1).first, wired)
     placed = Model(wired.transformer, wired.tokenizer, tmp_path)
     times = []
     for _ in range(2):  # with the means beside the model

@@ -48,7 +48,7 @@ def searched_controls(
         was found, whether it `reached` the target on unseen pairs, and the checks and the verdict
         that the circuit gets too; or a `reason` where there can be no search.
     """
-    config = PruneConfig.of(circuit.document.provenance.settings)
+    config = circuit.search_config
     seed = config.seed
     return {
         "nonsense task": or_reason(
@@ -67,7 +67,7 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
         InputError: there can be no search: too few pairs, or a loss that is no number.
     """
     # A nonsense task has at most half of the pairs, which may be fewer than a batch.
-    config = unrefused(config, task)
+    config = unrefused(config)
     found = Hunt.of(model, task, config, Resting.of(model, text, config)).run()
     report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
     about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}

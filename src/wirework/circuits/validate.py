@@ -16,7 +16,6 @@ from wirework.circuits.means import text_of
 from wirework.circuits.stability import stability
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict
-from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.tasks import Task
 
@@ -119,5 +118,5 @@ def _check_runs(short: bool, runs: int) -> None:
 def _stability(
     circuit: Circuit, model: "Model", task: Task, data: "Tokens | None", runs: int
 ) -> dict[str, Any]:
-    config = PruneConfig.of(circuit.document.provenance.settings)
+    config = circuit.search_config
     return asdict(stability(circuit, model, task, config, text_of(model, data), runs))

@@ -98,6 +98,13 @@ class Wiring(Masks):
         edges = [open_[ends] for ends in left._ends()]
         return left, torch.cat([torch.ones(left.n_nodes), torch.tensor(edges)])
 
+    def without_closed(self, other: "Wiring", gates: Tensor) -> Tensor:
+        """Return gates (G,), closed for the edges that `gates` of another circuit close."""
+        pairs = zip(other._ends(), gates[other.n_nodes :].tolist(), strict=True)
+        closed = {ends for ends, gate in pairs if not gate}
+        edges = [float(ends not in closed) for ends in self._ends()]
+        return torch.cat([torch.ones(self.n_nodes), torch.tensor(edges)])
+
     def _ends(self) -> list[tuple[int, int]]:
         """Return the places among all N nodes of each edge's source and target."""
         places = self.places.tolist()
