@@ -131,11 +131,11 @@ def _losses(found: Finding, rows: Encoded, held_out: Encoded) -> tuple[Losses, C
         for group in range(means.n_groups)
     ]
     losses = Losses(
-        **measure(wiring, found.gates, rows),
+        **measure(wiring, found.gates, rows, gaps),
         circuit_calibrated=calibrated_loss(fresh, calibration),
         circuit_held_out=calibrated_loss(fresh, IDENTITY),
         circuit_searched=None if means.groups is None else with_means(means.first),
-        circuit_error=standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1)) or None,
+        circuit_error=pair_error(gaps) or None,
         circuit_means_error=standard_error(torch.tensor(others)) or None,
     )
     return losses, calibration, gaps
@@ -148,18 +148,26 @@ def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
     return {name: "held out" if name in fresh else "judged" for name in known}
 
 
+def pair_error(gaps: Tensor) -> float:
+    """Return the standard error of a task loss over pairs, of right minus wrong logit (2P,)."""
+    return standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1))
+
+
 def standard_error(values: Tensor) -> float:
     """Return the standard error of the mean of independent values (n,); 0 for a single one."""
     return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def measure(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
+def measure(
+    wiring: Wiring, gates: Tensor, rows: Encoded, gaps: Tensor | None = None
+) -> dict[str, float]:
     """Return the losses of a circuit in nats, each beside what it is to be compared with.
 
     Args:
         wiring: its nodes and all edges between them.
         gates: (G,), 0 for the edges that it does without.
         rows: a task.
+        gaps: right minus wrong logit of the circuit on them, (2P,), where they are known.
 
     Returns:
         `model`: nothing ablated; `circuit`: everything outside it (sufficiency);
@@ -170,7 +178,8 @@ def measure(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
     nodes = wiring.mask(torch.ones_like(gates))
     both = torch.stack([torch.ones_like(nodes), 1 - nodes])
     model, without = wiring.ablation.losses(both, rows).tolist()
-    circuit = float(wiring.losses(gates[None], rows)[0])
+    gaps = wiring.all_differences(gates[None], rows)[0] if gaps is None else gaps
+    circuit = calibrated_loss(gaps, IDENTITY)
     return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
 
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from wirework.circuits import checks
-from wirework.circuits.assemble import measure, standard_error
+from wirework.circuits.assemble import measure, pair_error
 from wirework.circuits.bank import bank_of, bank_of_search
-from wirework.circuits.calibrate import Calibration, calibrated_loss
+from wirework.circuits.calibrate import IDENTITY, Calibration, calibrated_loss
 from wirework.circuits.checks import Subject
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.means import text_of
 from wirework.circuits.unseen import Pairs
 from wirework.circuits.wiring import Wiring
 from wirework.errors import InputError
-from wirework.tasks import Encoded, Task, pair_losses, rephrased, tokenizer_of
+from wirework.tasks import Encoded, Task, rephrased, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -89,10 +89,16 @@ def losses_on(
     gaps = wiring.all_differences(gates[None], rows)[0]
     return {
         "n_pairs": rows.n_pairs,
-        **measure(wiring, gates, rows),
-        "circuit_error": standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1)),
+        **measure(wiring, gates, rows, gaps),
+        "circuit_error": pair_error(gaps),
         "circuit_calibrated": calibrated_loss(gaps, Calibration(scale, shift)),
     }
+
+
+def circuit_loss(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
+    """Return the loss of a circuit alone, `circuit`, and its standard error, `circuit_error`."""
+    gaps = wiring.all_differences(gates[None], rows)[0]
+    return {"circuit": calibrated_loss(gaps, IDENTITY), "circuit_error": pair_error(gaps)}
 
 
 def or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:

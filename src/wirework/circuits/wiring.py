@@ -86,7 +86,7 @@ class Wiring(Masks):
         """Return gates (..., G) with the edges of frozen nodes closed, which changes nothing."""
         parts = [
             part * self._ends_kept(bundle, gates)
-            for bundle, part in zip(self.bundles, self._by_bundle(gates), strict=True)
+            for bundle, part in zip(self.bundles, self.by_bundle(gates), strict=True)
         ]
         return torch.cat([gates[..., : self.n_nodes], *parts], -1)
 
@@ -115,7 +115,7 @@ class Wiring(Masks):
         """Put masks (R, G) on the transformer for a `with` block."""
         gates = gates.to(self.device)
         cuts: dict[str, list[_Cut]] = {}
-        for bundle, part in zip(self.bundles, self._by_bundle(gates), strict=True):
+        for bundle, part in zip(self.bundles, self.by_bundle(gates), strict=True):
             if part.requires_grad or not bool((part == 1).all()):
                 closed = (1 - part) * self._ends_kept(bundle, gates)
                 cuts.setdefault(bundle.matrix.module, []).append(self._cut(bundle, closed))
@@ -123,7 +123,7 @@ class Wiring(Masks):
         with self.ablation.applied(self.mask(gates)), rewired(self.transformer, rewirings):
             yield
 
-    def _by_bundle(self, gates: Tensor) -> Sequence[Tensor]:
+    def by_bundle(self, gates: Tensor) -> Sequence[Tensor]:
         """Return the edges' parts of (..., G), each (..., E)."""
         sizes = [self.n_nodes, *(len(bundle.at) for bundle in self.bundles)]
         return gates.split_with_sizes(sizes, -1)[1:]
