@@ -136,7 +136,9 @@ class IoEdge(Part):
 class PathEdge(Part):
     """A link of the head-level graph: what `source` writes, as `target` reads it (ACDC).
 
-    `effect` is by how much the metric grew when it was tried without.
+    `effect` is by how much the metric grows without it, in the metric's units (lower metrics are
+    better, so what helps is above zero): measured when it was tried (ACDC) or estimated to first
+    order (edge attribution).
     """
 
     source: str
@@ -162,6 +164,15 @@ class PatchingPart(Part):
     accuracy: Share
     model_logit_difference: float
     model_accuracy: Share
+    n_unreachable: Index | None = None
+    """Edges found that change nothing: no kept edge reaches their source, or nothing that the
+    output depends on reads their target. They are not among `path_edges`, unless the settings say
+    `keep_unreachable`. None in files of earlier versions, which kept them."""
+    n_constant: Index | None = None
+    """Edges among `path_edges` whose source no kept edge reaches but which bring a constant other
+    than the ablated value, as under mean and zero ablation."""
+    completeness: float | None = None
+    """Of edge attribution: sum of the scores over the difference that they add up to."""
 
 
 class Examples(Part):

@@ -117,6 +117,9 @@ class AcdcConfig(Config):
     the first is clean."""
     pairs: Count = 16
     """Pairs of the task to run on."""
+    keep_unreachable: bool = False
+    """Keep edges that change nothing: whose source no kept edge reaches, or whose target leads
+    nowhere. By default they are left out and counted (`n_unreachable`)."""
     order: Path | None = None
     """A file with all path edges in the order in which to test them, `SOURCE -> TARGET` a line;
     None: from the last to the first (docs/acdc.md)."""
