@@ -22,7 +22,7 @@ from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
-from wirework.tasks import Encoded, Task, tokenizer_of
+from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -163,8 +163,12 @@ class Circuit:
         open_ = [float((edge.source, edge.target) in kept) for edge in there]
         return wiring, torch.cat([torch.ones(wiring.n_nodes), torch.tensor(open_)])
 
-    def evaluate(self, model: "Model", task: Task) -> float:
+    def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
         """Return how the circuit alone does on a task's pairs; lower is better.
+
+        Args:
+            model: the one it was found in; a path is loaded.
+            task: itself, or what `ww.task` takes.
 
         Returns:
             The task loss in nats, uncalibrated; of a head-level circuit the metric that it was
@@ -173,6 +177,9 @@ class Circuit:
         Raises:
             InputError: the circuit is of another model, or the task does not fit it.
         """
+        from wirework.model import load
+
+        model, task = load(model), load_task(task)
         if self.document.level == "head":
             from wirework.circuits.acdc.assemble import evaluate_paths
 

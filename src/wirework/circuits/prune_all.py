@@ -24,7 +24,7 @@ from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import read_json, read_record, write_bytes, write_json, write_record
 from wirework.side_by_side import side_by_side
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -34,8 +34,8 @@ _Row = dict[str, Any]
 
 
 def prune_all(
-    model: "Model",
-    tasks: Sequence[Task],
+    model: "Model | str | Path",
+    tasks: Sequence[Task | str | Path],
     out: str | Path,
     config: PruneConfig | None = None,
     *,
@@ -50,8 +50,8 @@ def prune_all(
     again. A task that the model cannot do, or that does not fit it, is passed over.
 
     Args:
-        model: with a tokeniser.
-        tasks: of different names.
+        model: with a tokeniser; a path is loaded.
+        tasks: of different names; each itself, or what `ww.task` takes.
         out: folder of the circuits and their searches.
         config: None for the defaults.
         data: as for `prune`.
@@ -74,25 +74,28 @@ def prune_all(
             no text to measure means or take values from, the target is above chance, or a search is
             damaged or in use.
     """
+    from wirework.model import load
+
+    model, loaded = load(model), [load_task(task) for task in tasks]
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
-    names = [task.name for task in tasks]
+    names = [task.name for task in loaded]
     check_distinct(names)
     for name in names:
         check_place(out / name)
     resting = Resting.of(model, data, config)
     rows: list[_Row] = []
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task("tasks", total=float(len(tasks)))
+        bar = shown.add_task("tasks", total=float(len(loaded)))
 
         def tell(done: float) -> None:
             shown.update(bar, completed=done, description=names[min(int(done), len(names) - 1)])
 
         one = partial(_one, model, out, config, resting, data, whole)
-        found = _in_turn(one, tasks, tell) if jobs == 1 else side_by_side(one, tasks, jobs)
+        found = _in_turn(one, loaded, tell) if jobs == 1 else side_by_side(one, loaded, jobs)
         for row in found:
             rows.append(row)
-            _write(out, model, config, rows, last=len(rows) == len(tasks))
+            _write(out, model, config, rows, last=len(rows) == len(loaded))
             tell(len(rows))
             if progress:
                 shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)

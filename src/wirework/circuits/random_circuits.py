@@ -66,8 +66,8 @@ class Layout:
         space, width = NodeSpace.of(transformer), transformer.config.d_model
         none = {site: torch.zeros(size, dtype=torch.bool) for site, size in space.widths.items()}
         fed, read = dict(none), dict(none)
-        embedded = (transformer.embed.weight[rows.tokens.unique()] != 0).any(0).cpu()
-        answered = (transformer.unembed.weight[rows.answers.unique()] != 0).any(0).cpu()
+        embedded = (transformer.embed.weight[torch.unique(rows.tokens)] != 0).any(0).cpu()
+        answered = (transformer.unembed.weight[torch.unique(rows.answers)] != 0).any(0).cpu()
         for site, size in space.widths.items():
             if site.endswith("act_in"):
                 fed[site] = torch.cat([embedded, torch.ones(size - width, dtype=torch.bool)])

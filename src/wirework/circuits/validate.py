@@ -17,7 +17,7 @@ from wirework.circuits.stability import stability
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict
 from wirework.errors import InputError
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def validate(
-    circuit: Circuit,
-    model: "Model | None" = None,
-    task: Task | None = None,
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None" = None,
+    task: Task | str | Path | None = None,
     *,
     data: "Tokens | None" = None,
     short: bool = False,
@@ -36,10 +36,11 @@ def validate(
     """Check a circuit by more than the loss that it was found by.
 
     Args:
-        circuit: what to check.
-        model: the one it was found in; None to load it from where it was.
-        task: None for the one that it was found for. Of a task with other pairs, those that
-            have a prompt that trained or judged the circuit are left out, the rest is held out.
+        circuit: what to check; a path is loaded.
+        model: the one it was found in; a path is loaded; None to load it from where it was.
+        task: itself, or what `ww.task` takes; None for the one that the circuit was found for. Of
+            a task with other pairs, those that have a prompt that trained or judged the circuit are
+            left out, the rest is held out.
         data: training text, for resampled values and controls; None for that of the run which the
             model lies in. Where there is none, what needs it is left out and says so.
         short: only what takes seconds: no binarisation, hypothesis tests, minimality or searches.
@@ -62,7 +63,7 @@ def validate(
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
     _check_runs(short, runs)
-    model = model_of(circuit) if model is None else model
+    circuit, model, task = given(circuit, model, task)
     data = text_of(model, data) if runs else data  # told before all the rest is done
     pairs = pairs_of(circuit.document, model, task)
     about = {
@@ -85,11 +86,27 @@ def validate(
 
 
 def held_out_losses(
-    circuit: Circuit, model: "Model", task: Task | None = None
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path",
+    task: Task | str | Path | None = None,
 ) -> dict[str, float | int]:
     """Return the losses (nats) of a circuit on pairs that it never saw, as `validate` does."""
+    circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.wiring(model), rows_of(pairs.unseen, model), circuit)
+
+
+def given(
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None",
+    task: Task | str | Path | None,
+) -> tuple[Circuit, "Model", Task | None]:
+    """Load what was given as a path, and the model from where the circuit was found if none was."""
+    from wirework.model import load
+
+    circuit = circuit if isinstance(circuit, Circuit) else Circuit.load(circuit)
+    task = None if task is None else load_task(task)
+    return circuit, model_of(circuit) if model is None else load(model), task
 
 
 def model_of(circuit: Circuit) -> "Model":

@@ -107,9 +107,9 @@ def edge_attribution(
 
     setting = Setting.of(load(model), load_task(task), config)
     reference = setting.patched.run().logits
-    metric = setting.patched.contrast.metric(config.metric, reference)
-    scores = path_scores(setting.patched, metric, steps)
-    whole = completeness(setting.patched, metric, scores)
+    measure = setting.patched.contrast.metric(config.metric, reference)
+    scores = path_scores(setting.patched, measure, steps)
+    whole = completeness(setting.patched, measure, scores)
     return PathScores(setting, scores, {**values, "steps": steps}, whole)
 
 

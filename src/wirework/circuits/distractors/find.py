@@ -8,6 +8,7 @@ Source: Gao et al. 2025, Fig. 8 and the bracket circuit.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, TokenReading, read_tokens
 from wirework.circuits.distractors.sweep import Point, all_points, hardest
 from wirework.circuits.unseen import pairs_of
-from wirework.circuits.validate import model_of
+from wirework.circuits.validate import given
 from wirework.errors import InputError
 from wirework.tasks import Pair, tokenizer_of
 
@@ -72,8 +73,8 @@ class Distraction:
 
 @torch.no_grad()
 def find_distractors(
-    circuit: Circuit,
-    model: "Model | None" = None,
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None" = None,
     *,
     pairs: int = 64,
     seed: int = 0,
@@ -82,8 +83,8 @@ def find_distractors(
     """Search for inputs that break the whole model, by reading one of its circuits.
 
     Args:
-        circuit: of a task that `load_task` still gives.
-        model: the one it was found in; None to load it from where it was.
+        circuit: of a task that `load_task` still gives; a path is loaded.
+        model: the one it was found in; a path is loaded; None to load it from where it was.
         pairs: held-out pairs to try attacks on, at most.
         seed: of the neutral code.
         progress: show a bar on standard error.
@@ -94,7 +95,7 @@ def find_distractors(
     """
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, {pairs} were asked for")
-    model = model_of(circuit) if model is None else model
+    circuit, model, _ = given(circuit, model, None)
     parts_on = CircuitOn(model, *circuit.wiring(model))
     whole, judge, unseen = pairs_of(circuit.document, model, None)
     padding = Padding(tokenizer_of(model), seed)
