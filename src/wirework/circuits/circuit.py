@@ -17,6 +17,7 @@ from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEd
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.means import check_means
 from wirework.circuits.wiring import Wiring
+from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
 from wirework.tasks import Encoded, Task, load_task, tokenizer_of
@@ -92,8 +93,19 @@ class Circuit:
 
     @property
     def reached(self) -> bool:
-        """Whether the search met its target loss; false only of one that went on `anyway`."""
+        """Whether the search met its target loss, on text that it has not seen too."""
         return self.document.reached
+
+    @property
+    def search_config(self) -> PruneConfig:
+        """The settings that found it; what its file does not name, or not so any more, at defaults.
+
+        Raises:
+            InputError: a setting that a search cannot have.
+        """
+        settings = dict(self.document.provenance.settings)
+        settings.pop("mean_batches", None)  # of earlier versions, too small a number to keep
+        return PruneConfig.of(settings)
 
     def check_model(self, model: "Model | str | Path") -> None:
         """Make sure that a model, or the one at a path, is that which the circuit was found in.

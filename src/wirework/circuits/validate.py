@@ -16,7 +16,6 @@ from wirework.circuits.means import text_of
 from wirework.circuits.stability import stability
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict
-from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.tasks import Task, load_task
@@ -43,11 +42,11 @@ def validate(
 
     Args:
         circuit: what to check; a path is loaded.
-        model: the one it was found in, or its path; None to load it from where it was.
-        task: itself, or what `ww.task` takes; None for the one that it was found for. Of a task
-            with other pairs, those that have a prompt that trained or judged the circuit are left
-            out, the rest is held out. A circuit of a user's function needs it: code that only a
-            file names is not run.
+        model: the one it was found in; a path is loaded; None to load it from where it was.
+        task: itself, or what `ww.task` takes; None for the one that the circuit was found for. Of
+            a task with other pairs, those that have a prompt that trained or judged the circuit are
+            left out, the rest is held out. A circuit of a user's function needs it: code that only
+            a file names is not run.
         own_task: the task that the circuit was found for, where a function makes it and `task` has
             other pairs.
         data: training text, for resampled values and controls; None for that of the run which the
@@ -72,15 +71,12 @@ def validate(
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
-    from wirework.model import load
 
     _check_runs(short, runs)
-    circuit = Circuit.load(circuit)
-    model = model_of(circuit) if model is None else load(model)
-    task = None if task is None else load_task(task)
-    own_task = None if own_task is None else load_task(own_task)
+    circuit, model, task = given(circuit, model, task)
+    own = None if own_task is None else load_task(own_task)
     data = text_of(model, data) if runs else data  # told before all the rest is done
-    pairs = pairs_of(circuit.document, model, task, own_task)
+    pairs = pairs_of(circuit.document, model, task, own)
     about = {
         "task": (task or pairs.whole).name,
         "target_loss": circuit.document.target_loss,
@@ -111,12 +107,22 @@ def held_out_losses(
     task: Task | str | Path | None = None,
 ) -> dict[str, float | int]:
     """Return the losses (nats) of a circuit on pairs that it never saw, as `validate` does."""
-    from wirework.model import load
-
-    circuit, model = Circuit.load(circuit), load(model)
-    task = None if task is None else load_task(task)
+    circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.wiring(model), rows_of(pairs.unseen, model), circuit)
+
+
+def given(
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None",
+    task: Task | str | Path | None,
+) -> tuple[Circuit, "Model", Task | None]:
+    """Load what was given as a path, and the model from where the circuit was found if none was."""
+    from wirework.model import load
+
+    circuit = Circuit.load(circuit)
+    task = None if task is None else load_task(task)
+    return circuit, model_of(circuit) if model is None else load(model), task
 
 
 def model_of(circuit: Circuit | str | Path) -> "Model":
@@ -145,5 +151,5 @@ def _check_runs(short: bool, runs: int) -> None:
 def _stability(
     circuit: Circuit, model: "Model", task: Task, data: "Tokens | None", runs: int
 ) -> dict[str, Any]:
-    config = PruneConfig.of(circuit.document.provenance.settings)
+    config = circuit.search_config
     return asdict(stability(circuit, model, task, config, text_of(model, data), runs))

@@ -40,7 +40,7 @@ def write_study_figures(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     results = read_checked(folder / "results.json", FrontierResults).model_dump()
-    tokens = {"joints": []}
+    tokens: dict[str, Any] = {"joints": []}
     if results["pair"] is not None:
         tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {

@@ -31,13 +31,15 @@ def acdc(
     ablation: PathAblation = "corrupted",
     both: bool = False,
     pairs: int = 16,
+    keep_unreachable: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Circuit:
     """Find the links between heads and MLPs that a task needs.
 
     Exactly the edges that are left when each is tried by itself, in order, and removed if the
-    metric grows by less than tau. The same model, task and order give the same circuit.
+    metric grows by less than tau, but for those that change nothing any more. The same model, task
+    and order give the same circuit.
 
     Args:
         model: with a tokeniser; a path is loaded.
@@ -46,7 +48,7 @@ def acdc(
         tau: least growth of the metric for which an edge is kept.
         order: all path edges, as (source, target) names, in the order in which to test them; None
             for the default, from the last to the first (docs/acdc.md). The result depends on it.
-        metric, ablation, both, pairs, seed: as in `AcdcConfig`.
+        metric, ablation, both, pairs, keep_unreachable, seed: as in `AcdcConfig`.
         progress: show a bar on standard error.
 
     Returns:
@@ -60,7 +62,7 @@ def acdc(
     """
     config = AcdcConfig.of({
         "tau": (tau,), "metric": metric, "ablation": ablation, "both": both, "pairs": pairs,
-        "seed": seed,
+        "keep_unreachable": keep_unreachable, "seed": seed,
     })  # fmt: skip
     return acdc_sweep(model, task, config, order, progress=progress)[0]
 
@@ -106,6 +108,7 @@ def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
         "n_pairs": circuit.document.task.n_pairs,
         "n_path_edges": circuit.n_path_edges,
         "of": part.n_all,
+        "n_unreachable": part.n_unreachable,
         "kl": part.kl,
         "logit_difference": part.logit_difference,
         "accuracy": part.accuracy,

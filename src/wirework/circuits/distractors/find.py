@@ -26,10 +26,10 @@ from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, TokenReading, read_tokens
 from wirework.circuits.distractors.sweep import Point, all_points, hardest
 from wirework.circuits.unseen import pairs_of
-from wirework.circuits.validate import model_of
+from wirework.circuits.validate import given
 from wirework.console import Progress, counted
 from wirework.errors import InputError
-from wirework.tasks import Pair, Task, load_task, tokenizer_of
+from wirework.tasks import Pair, Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -95,13 +95,9 @@ def find_distractors(
         InputError: the circuit is of another model, its task's pairs cannot be told, fewer than
             two pairs were asked for, or no attack fits the model's context.
     """
-    from wirework.model import load
-
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, {pairs} were asked for")
-    circuit = Circuit.load(circuit)
-    model = model_of(circuit) if model is None else load(model)
-    task = None if task is None else load_task(task)
+    circuit, model, task = given(circuit, model, task)
     parts_on = CircuitOn(model, *circuit.wiring(model))
     whole, judge, unseen = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
