@@ -125,8 +125,8 @@ def tokens_per_second(config: TrainConfig) -> float:
         }
         run = train(config.model_copy(update=changes), progress=False)
         lines = [line["timing"] for line in run.history() if line["kind"] == "train"]
-    speeds = [line["tokens_per_s"] for line in lines[-2:]]
-    return len(speeds) / sum(1 / speed for speed in speeds)
+    speeds = [float(line["tokens_per_s"]) for line in lines[-2:]]
+    return len(speeds) / math.fsum(1 / speed for speed in speeds)
 
 
 def _begun(config: TrainConfig) -> int:

@@ -99,9 +99,8 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.machine()
-    fields = dict(
-        (part.strip() for part in line.split(":", 1)) for line in reversed(lines) if ":" in line
-    )
+    pairs = (line.partition(":") for line in reversed(lines))  # the first processor's come last
+    fields = {key.strip(): value.strip() for key, _, value in pairs}
     name = fields.get("model name", platform.machine())
     numbers = [fields[key] for key in ("cpu family", "model", "stepping") if key in fields]
     return f"{name} ({'/'.join(numbers)})" if numbers else name

@@ -42,7 +42,10 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, M); it may be the transposed view of a contiguous matrix.
     """
-    library = library_for(layout(a) + layout(b), *a.shape, b.shape[1]) if fit(a, b) else "torch"
+    (rows, between), columns = a.shape, b.shape[1]
+    library: Library = "torch"
+    if fit(a, b):
+        library = library_for(layout(a) + layout(b), rows, between, columns)
     return _BY[library](a, b, bias)
 
 
