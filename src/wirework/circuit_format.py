@@ -37,8 +37,8 @@ _DEPTH = 20
 """Deepest nesting of the settings in a provenance."""
 
 Text = Annotated[str, Field(max_length=100_000)]
-"""A name: pydantic looks at the characters of bounded text, and refuses half a character. Tokens may
-have one: what shows them writes it as an escape."""
+"""A name: pydantic looks at the characters of bounded text, and refuses half a character. Tokens
+may have one: what shows them writes it as an escape."""
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 Size = Annotated[int, Field(ge=1, lt=2**31)]
 Large = Annotated[int, Field(ge=0, lt=2**53)]

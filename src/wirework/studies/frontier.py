@@ -171,7 +171,8 @@ class _Study:
         path = self.out / "token_losses.json"
         cells = [read_cell(self.out, name) for name in names]
         of = {cell["name"]: cell["fingerprint"] for cell in cells}
-        if path.is_file() and read_json(path).get("of") == of:
+        held = read_json(path) if path.is_file() else None
+        if isinstance(held, dict) and held.get("of") == of:
             return
         common = self.config.train
         batches = eval_batches(

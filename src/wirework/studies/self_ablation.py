@@ -232,7 +232,10 @@ def _results(out: Path) -> dict[str, Any]:
         known = read_json(out / "results.json")
     except InputError:  # none, or a file of the same name that is no JSON
         return {}
-    return known if isinstance(known, dict) and known.get("study") == _KIND else {}
+    if not isinstance(known, dict) or known.get("study") != _KIND:
+        return {}
+    config, needed = known.get("config"), {"train", "measure", "levels", "ks", "seeds"}
+    return known if isinstance(config, dict) and needed <= config.keys() else {}
 
 
 def _described(study: SelfAblationConfig) -> dict[str, Any]:
