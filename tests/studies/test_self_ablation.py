@@ -177,7 +177,8 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     assert self_ablation(small, empty, progress=False)["rows"][0]["perplexity"]["n"] == 1
     frontier = tmp_path / "frontier"
     frontier.mkdir()
-    for text in ('{"cells": [1]}', "[]", "mine"):
+    unsettled = json.dumps({**held, "config": {"train": {}}})
+    for text in ('{"cells": [1]}', "[]", "mine", unsettled):
         (frontier / "results.json").write_text(text)
         with pytest.raises(InputError, match="is no study of self-ablation"):
             self_ablation(tiny(cache), frontier, progress=False)

@@ -74,14 +74,12 @@ def corpus_files(corpus: str) -> list[Path] | None:
     if corpus == STORIES:
         return stories.source_files()
     path = Path(corpus)
-    if path.is_dir():
-        return _folder_files(path)
     if not exists(path):
         raise InputError(
-            f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
+            f"corpus {corpus[:200]} does not exist: give `python`, `stories`, a file, a folder, "
             "`hub:NAME` or `file.py:function`"
         )
-    return [path]
+    return _folder_files(path) if path.is_dir() else [path]
 
 
 def is_marked(corpus: str) -> bool:
