@@ -85,7 +85,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     settings.write_text("modle: {}\n")
     refuses("train", "--config", settings, says="unknown setting 'modle'; did you mean 'model'")
     settings.write_bytes(b"\xff\xfe\x00")
-    refuses("prune", "--config", settings, says="settings.yaml is not YAML")
+    refuses("prune", "--config", settings, says="settings.yaml is not UTF-8 text: byte 0")
     refuses("train", "--config", tmp_path / "none.yaml", says="none.yaml: No such file")
     refuses("train", "--model.d-modle", "64", says="--model.d-model")
     refuses("train", "--model.d-model", "100", says="d_model 100 is not divisible by d_head 16")

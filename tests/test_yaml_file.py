@@ -1,7 +1,7 @@
 """Settings files that would fill the memory, never end or break a message."""
 
-import itertools
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ LEVELS = "abcdefghij"
 def bomb(first: str, level: str) -> str:
     """Ten levels, each of ten times the one before."""
     lines = [f"a: &a {first}"]
-    for before, name in itertools.pairwise(LEVELS):
+    for before, name in pairwise(LEVELS):
         lines.append(f"{name}: &{name} {level.format(','.join([f'*{before}'] * 10))}")
     return "\n".join(lines)
 

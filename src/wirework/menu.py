@@ -6,6 +6,7 @@ progress to standard error. A verb's module is imported when the verb is asked f
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -283,4 +284,7 @@ def _one_line(error: Exception) -> str:
             named = [one for one in owners.values() if one.__name__ in title]
             owner = named[0] if named else owners["train"]
             return first_problem(owner, error.__cause__)
-    return " ".join(str(error).split())
+    words = " ".join(str(error).split())
+    if isinstance(error, cyclopts.CycloptsError):  # which repeats what was given, however long
+        words = re.sub(r"\S{81,}", lambda long: f"{long[0][:77]}...", words)
+    return words

@@ -178,7 +178,8 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     frontier = tmp_path / "frontier"
     frontier.mkdir()
     altered = (out / "results.json").read_text().replace('"data": "', '"data": "0')
-    for text in ('{"cells": [1]}', "[]", "mine", altered):
+    unsettled = json.dumps({**held, "config": {"train": {}}})
+    for text in ('{"cells": [1]}', "[]", "mine", altered, unsettled):
         (frontier / "results.json").write_text(text)
         with pytest.raises(InputError, match="is no study of self-ablation"):
             self_ablation(tiny(cache), frontier, progress=False)

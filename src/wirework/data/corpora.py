@@ -98,7 +98,7 @@ def _files(corpus: str) -> list[Path] | None:
         return _folder_files(path)
     if not exists(path):
         raise InputError(
-            f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
+            f"corpus {corpus[:200]} does not exist: give `python`, `stories`, a file, a folder, "
             "`hub:NAME` or `file.py:function`"
         )
     if not path.is_file():

@@ -247,7 +247,10 @@ def _results(out: Path) -> dict[str, Any]:
         known = read_record(path, unsigned=True)
     except DamagedError:  # or a file of the same name that is no JSON
         return {}
-    return known if known.get("study") == _KIND else {}
+    if known.get("study") != _KIND:
+        return {}
+    config, needed = known.get("config"), {"train", "measure", "levels", "ks", "seeds"}
+    return known if isinstance(config, dict) and needed <= config.keys() else {}
 
 
 def _described(study: SelfAblationConfig) -> dict[str, Any]:

@@ -150,9 +150,19 @@ def test_a_folder_of_something_else_is_refused(
     path = tmp_path / "a" / "neurons" / f"{SITE}.0.json"
     with torch.no_grad():
         model.transformer.embed.weight[0, 0] -= 1
-    path.write_text("{}")
-    with pytest.raises(InputError, match="is no neuron of ours"):
-        explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
+    whole = read_record(path)
+    for content, says in (
+        ([], "is damaged: it does not map names to values"),
+        ({}, "is no neuron of ours"),
+        ({**whole, "version": 10**4000}, "has version 1000.*this wirework reads 1"),
+        ({**whole, "scores": None}, "is damaged: it lacks scores; delete it"),
+        ({**whole, "scores": {**whole["scores"], "correlation": 7}}, "it lacks scores"),
+        ({**whole, "dead": "no"}, "it lacks scores"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=says) as caught:
+            explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
+        assert len(str(caught.value)) < 400
 
 
 def test_a_neuron_that_was_altered_is_named_and_one_of_an_older_version_is_read(

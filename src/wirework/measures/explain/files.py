@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import changes
-from wirework.errors import DamagedError, InputError
+from wirework.errors import DamagedError, InputError, quoted
 from wirework.files import check_place, is_file, names_in, read_record, write_record
 from wirework.leftovers import clear_held
 from wirework.measures.explain.explainers import Detected, Explanation
@@ -151,5 +151,20 @@ def read_neuron(path: Path) -> dict[str, Any]:
     if held.get("format") != FORMAT:
         raise InputError(f"{path} is no neuron of ours: delete it")
     if held.get("version") != VERSION:
-        raise InputError(f"{path} has version {held.get('version')}, this wirework reads {VERSION}")
+        found = quoted(held.get("version"))
+        raise InputError(f"{path} has version {found}, this wirework reads {VERSION}")
+    if not (held.get("dead") is True or _has_scores(held)):
+        raise InputError(f"{path} is damaged: it lacks scores; delete it")
     return held
+
+
+def _has_scores(held: dict[str, Any]) -> bool:
+    """Tell whether the file of a neuron has the scores that the summary needs."""
+    scores = held.get("scores")
+    if held.get("dead") is not False or not isinstance(scores, dict):
+        return False
+    correlation = scores.get("correlation")
+    known = isinstance(correlation, dict) and {"top_and_random", "top", "random"} <= set(
+        correlation
+    )
+    return known and {"constant", "detection"} <= scores.keys()

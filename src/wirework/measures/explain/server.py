@@ -265,7 +265,8 @@ def _plain(text: str) -> dict[str, Any]:
         choice = json.loads(text)["choices"][0]
         content = choice["message"]["content"]
         listed = (choice.get("logprobs") or {}).get("content") or []
-        logprobs = [{"token": str(one["token"]), "top": _top(one)} for one in listed]
+        tokens = [str(one["token"]) for one in listed]
+        tops = [_top(one) for one in listed]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         begin = redact(text)[:80]
         raise NeuronError(f"the server answered no chat completion: {begin!r}") from None
@@ -274,8 +275,9 @@ def _plain(text: str) -> dict[str, Any]:
     if len(content) > _LONGEST:
         raise NeuronError(f"the server answered {len(content)} characters, far more than asked for")
     # A key that is spread over tokens is found in none of them, but in all together.
-    told = "".join(one["token"] for one in logprobs) + json.dumps(logprobs)
-    kept = logprobs if redact(content + told) == content + told else []
+    told = content + "".join(tokens) + json.dumps([tokens, tops])
+    listed = zip(tokens, tops, strict=True) if redact(told) == told else ()
+    kept = [{"token": token, "top": top} for token, top in listed]
     return {"text": redact(content.encode(errors="replace").decode()), "logprobs": kept}
 
 
