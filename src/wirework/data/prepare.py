@@ -26,7 +26,8 @@ from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, token
 from wirework.data.tokenizer import Tokenizer, train_tokenizer
 from wirework.data.tokenizer_files import TOKENIZER_CONFIG
 from wirework.errors import InputError, UnreadableError, cannot_write
-from wirework.files import locked, sha256, sync_dir, verify_dir, write_json
+from wirework.file_system import sync_dir
+from wirework.files import locked, sha256, verify_dir, write_json
 from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
