@@ -8,6 +8,7 @@ import json.decoder
 import json.encoder
 import os
 import shutil
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,9 @@ import torch
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
 from wirework.tasks import load_task
+
+_CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 

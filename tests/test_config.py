@@ -95,6 +95,9 @@ def test_empty_file_gives_the_defaults(tmp_path):
         ({"optimizer": {"beta2": 1.0}}, r"optimizer\.beta2: .*less than 1, got 1\.0"),
         ({"model": {"activation": "swish"}}, r"model\.activation: .*'gelu'.*, got 'swish'"),
         ({"model": 3}, "model: .*, got 3"),
+        ({"data": {"vocab_size": "many"}}, r"data\.vocab_size: .*integer.*, got 'many'"),
+        ({"data": {"vocab_size": 0}}, r"data\.vocab_size: .*equal to 1, got 0"),
+        ({"model": {"n-layer": 3}}, r"unknown setting 'model\.n-layer'; did you mean 'n_layer'"),
     ],
 )
 def test_setting_that_is_unknown_or_out_of_range_is_named(values, message):
@@ -132,7 +135,10 @@ def test_impossible_model_is_refused(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"data": {"vocab_size": 512}}, "vocab_size 512 and model.vocab_size 2048 differ"),
+        (
+            {"data": {"vocab_size": 512}, "model": {"vocab_size": 600}},
+            "data.vocab_size 512 and model.vocab_size 600 differ: give one of them",
+        ),
         ({"name": "a/b"}, "name must be a plain folder name, got 'a/b'"),
         ({"name": ""}, "name must be a plain folder name"),
         ({"name": ".hidden"}, "name must be a plain folder name"),
@@ -192,6 +198,25 @@ def test_widths_and_k_of_the_sites():
     assert config.site_k("resid_mid") is None
     assert ModelConfig(act_fraction=None).site_k("attn.q") is None
     assert ModelConfig(act_fraction=1.0).site_k("attn.q") == 256
+
+
+@pytest.mark.parametrize(
+    ("values", "data", "model"),
+    [
+        ({}, "auto", 0),
+        ({"data": {"vocab_size": 512}}, 512, 512),
+        ({"model": {"vocab_size": 512}}, 512, 512),
+        ({"data": {"vocab_size": 512}, "model": {"vocab_size": 512}}, 512, 512),
+        ({"data": {"tokenizer": "t.json"}}, "auto", 0),
+        ({"data": {"tokenizer": "t.json"}, "model": {"vocab_size": 512}}, "auto", 512),
+    ],
+)
+def test_one_size_of_the_vocabulary_is_enough(values, data, model):
+    config = TrainConfig.of(values)
+    again = TrainConfig.of(yaml.safe_load(config.to_yaml()))
+    for one in (config, again):
+        assert (one.data.vocab_size, one.model.vocab_size) == (data, model)
+    assert again == config
 
 
 def test_heads_and_neurons_follow_the_width_unless_given():

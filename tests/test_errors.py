@@ -54,3 +54,8 @@ def test_quoted_is_cut_and_takes_any_integer():
 
 def test_nearest_of_a_very_long_name_is_quick():
     assert nearest("x" * 10_000_000, ["steps"]) == ""
+
+
+def test_a_message_is_one_line_without_what_turns_text():
+    said = str(InputError("no task 'a\n\x1b[31m\u202e\ud800b\u00e9'"))
+    assert said == "no task 'a\\n\\x1b[31m\\u202e\\ud800b\u00e9'"

@@ -20,11 +20,12 @@ class InputError(ValueError):
     """What was given cannot be used. The message is one line: what was wanted, what came, where.
 
     Known secrets in the message are replaced by `***`: it is printed, and kept in files as the
-    reason why something was not done.
+    reason why something was not done. Characters that print nothing or turn others become escapes:
+    names and values in it may be a stranger's.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redact(message))
+        super().__init__(_printable(redact(message)))
 
 
 class UnreadableError(InputError):
@@ -33,6 +34,12 @@ class UnreadableError(InputError):
 
 class DamagedError(InputError):
     """A file was read, and it is missing a part or does not hold what was written to it."""
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

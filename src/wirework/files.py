@@ -153,10 +153,11 @@ def read_whole(path: Path, most: int) -> str:
         InputError: missing, unreadable, a folder, pipe or device, too large, or not UTF-8.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no wait for a pipe's other end
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-            is_plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            content = file.read(most + 1) if is_plain else b""
+        is_plain = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for its other end
+        content = b""
+        if is_plain:
+            with path.open("rb") as file:
+                content = file.read(most + 1)
     except OSError as error:
         raise cannot_read(path, error) from error
     except ValueError as error:  # a NUL in the name

@@ -122,15 +122,24 @@ def test_eval_batches_of_a_short_split(counting):
     assert [len(inputs) for inputs, _ in eval_batches(counting(31), 10, 4, 5)] == [3]
 
 
-def test_a_context_longer_than_the_split_is_refused(counting):
-    message = "context of 256 tokens needs more than the 100 tokens of val"
-    with pytest.raises(InputError, match=message):
-        Batches(counting(100), 256, 1, seed=0)
-    with pytest.raises(InputError, match=message):
-        eval_batches(counting(100), 256, 1, 1)
-    with pytest.raises(InputError, match="context of 100 tokens"):
-        Batches(counting(100), 100, 1, seed=0)
-    assert Batches(counting(100), 99, 1, seed=0).at(5)[0].tolist() == [list(range(99))]
+def test_a_context_is_no_longer_than_the_split(counting, capsys):
+    for n_ctx in (99, 100, 256):
+        inputs, targets = Batches(counting(100), n_ctx, 2, seed=0).at(5)
+        assert inputs.tolist() == [list(range(99))] * 2
+        assert np.array_equal(targets, inputs + 1)
+        ((inputs, targets),) = eval_batches(counting(100), n_ctx, 2, 3)
+        assert inputs.tolist() == [list(range(99))]
+        assert np.array_equal(targets, inputs + 1)
+    said = "val has 100 tokens, too few for a context of 256: contexts of 99 tokens are read\n"
+    assert capsys.readouterr().err.count(said) == 1
+
+
+def test_one_token_is_no_context(counting):
+    with pytest.raises(InputError, match="val has 1 tokens: a context takes two or more"):
+        Batches(counting(1), 8, 1, seed=0)
+    with pytest.raises(InputError, match="val has 1 tokens"):
+        eval_batches(counting(1), 8, 1, 1)
+    assert Batches(counting(2), 8, 1, seed=0).at(3)[0].tolist() == [[0]]
 
 
 def test_reading_across_shards(tmp_path: Path):

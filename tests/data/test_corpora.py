@@ -1,3 +1,6 @@
+import errno
+import gzip
+import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -10,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wirework.config import DataConfig
-from wirework.data import corpus_files, documents, python_source
+from wirework.data import corpus_files, documents, prepare, python_source
+from wirework.data import tokenise as tokenise_module
 from wirework.data.text_files import text_pieces
 from wirework.errors import InputError
 
@@ -118,6 +122,18 @@ def test_a_folder_is_read_to_its_leaves(tmp_path: Path, capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "2 files left out, not UTF-8 text" in " ".join(captured.err.split())
+
+
+@pytest.mark.parametrize("name", ["data[old]", "data[/v1]"])
+def test_the_name_of_a_folder_is_no_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "a.txt").write_text("a")
+    (tmp_path / name / "b.bin").write_bytes(b"\0\1")
+    assert read(tmp_path / name) == ["a"]
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / name}: 1 files left out, not UTF-8 text\n"
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path: Path):
@@ -296,6 +312,7 @@ def function_file(tmp_path: Path) -> Path:
         "def three():\n    return ['one', '', 'three']\n"
         "def endless():\n    while True:\n        yield 'again'\n"
         "def numbers():\n    yield 7\n"
+        "def half():\n    yield 'a\\ud800'\n"
         "def broken():\n    yield 'one'\n    raise RuntimeError('no more')\n"
     )
     return path
@@ -311,6 +328,7 @@ def test_a_function_yields_documents(function_file: Path):
     ("name", "problem"),
     [
         ("numbers", "must yield texts, got a value of type int"),
+        ("half", "yields half a character"),
         ("broken", "raised RuntimeError: no more"),
         ("thre", "has no function 'thre'; did you mean 'three'"),
     ],
@@ -365,3 +383,112 @@ def test_a_mark_inside_a_line_cuts_nothing(tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("END = 1\nMARK = '<|endoftext|>'\n")
     assert read(path) == ["END = 1\nMARK = '<|endoftext|>'\n"]
+
+
+# What the file system does.
+
+
+@pytest.mark.parametrize("corpus", ["/dev/zero", "/dev/null", "fifo"])
+def test_devices_and_pipes_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(InputError, match=f"corpus {corpus} is a device or a pipe: give a file"):
+        read(corpus)
+    with pytest.raises(InputError, match="is a device or a pipe"):
+        prepare(DataConfig(corpus=corpus), tmp_path / "cache", progress=False)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_pipes_in_a_folder_are_left_out(tmp_path: Path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "a.txt").write_text("a text")
+    assert read(tmp_path) == ["a text"]
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    texts = documents(DataConfig(corpus=str(tmp_path)))
+    gone = ({"a", "b", "c"} - {next(texts)}).pop()
+    (tmp_path / f"{gone}.txt").unlink()
+    with pytest.raises(InputError, match=rf"cannot read .*{gone}\.txt: No such file"):
+        list(texts)
+
+
+def test_files_and_folders_that_may_not_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("a text")
+    denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "closed"))
+    real_scan, real_open = os.scandir, Path.open
+
+    def scan(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise denied
+        return real_scan(path)
+
+    def refuse(path: Path, *mode: str) -> object:
+        if path.suffix == ".txt":
+            raise denied
+        return real_open(path, *mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scan)
+        with pytest.raises(InputError, match=r"cannot read .*closed: Permission denied"):
+            read(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        for corpus in (tmp_path, tmp_path / "a.txt"):
+            with pytest.raises(InputError, match=r"cannot read .*a\.txt: Permission denied"):
+                read(corpus)
+
+
+def test_a_name_that_is_too_long_is_one_line():
+    with pytest.raises(InputError, match=r"cannot read corpus .aaa.*: File name too long"):
+        read("a" * 300)
+    with pytest.raises(InputError, match="File name too long"):
+        corpus_files("a" * 300)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"text"), r"a\.txt is compressed \(gzip\): unpack it first"),
+        ("text".encode("utf-16"), r"a\.txt is not UTF-8 text but UTF-16: save it as UTF-8"),
+    ],
+)
+def test_what_kind_of_file_it_is_is_said(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.txt")
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"line {i} of the file\n" for i in range(500)))
+    real = tokenise_module.tokenise
+
+    def tokenise(*arguments: object) -> object:
+        with path.open("a") as file:
+            file.write("one more\n")
+        return real(*arguments)
+
+    monkeypatch.setattr(sys.modules["wirework.data.prepare"], "tokenise", tokenise)
+    settings = DataConfig(corpus=str(path), workers=1)
+    with pytest.raises(InputError, match=r"a\.txt changed while it was read: run it again"):
+        prepare(settings, tmp_path / "cache", progress=False)
+    assert all(path.suffix == ".lock" for path in (tmp_path / "cache").iterdir())
+    monkeypatch.undo()
+    assert prepare(settings, tmp_path / "cache", progress=False).train.n_tokens > 0
+
+
+def test_a_prepared_corpus_is_no_text(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("".join(f"line {i} of the file\n" for i in range(500)))
+    made = prepare(DataConfig(corpus=str(tmp_path / "a.txt")), tmp_path / "cache", progress=False)
+    with pytest.raises(InputError, match="is a prepared corpus, not text: name the text that"):
+        prepare(DataConfig(corpus=str(made.path)), tmp_path / "cache", progress=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from wirework import console
 from wirework.config import DataConfig
 from wirework.data import Prepared, Tokenizer, open_prepared, prepare, train_tokenizer
 from wirework.data import tokenise as tokenise_module
@@ -141,14 +142,36 @@ def test_a_given_tokeniser_is_used(corpus: Path, tmp_path: Path):
     assert made.tokenizer.vocab_size == 260
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_documents_end_with_the_end_token_of_the_tokeniser_given(
+    corpus: Path, tmp_path: Path, workers: int
+):
+    train_tokenizer(["alpha beta value"], 260, answers=()).save(tmp_path / "tokenizer.json")
+    text = (tmp_path / "tokenizer.json").read_text().replace("<|endoftext|>", "[EOS]")
+    (tmp_path / "tokenizer.json").write_text(text)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "[EOS]"}')
+    settings = config(corpus, tokenizer=str(tmp_path / "tokenizer.json"), workers=workers)
+    made = prepare(settings, tmp_path / "cache", progress=False)
+    ids = made.val.slice(0, len(made.val)).tolist()
+    assert made.tokenizer.decode(ids[-1:]) == "[EOS]"
+    assert ids.count(ids[-1]) == made.tokenizer.decode(ids).count("[EOS]") > 1
+    (made.path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    with pytest.raises(InputError, match=r"tokenizer_config\.json does not match its checksum"):
+        open_prepared(made.path)
+
+
 def test_the_tokeniser_never_sees_what_is_held_out(prepared: Prepared):
-    again = train_tokenizer(split_documents(prepared, "train"), 400)
+    again = train_tokenizer(split_documents(prepared, "train"), 400, answers=())
     assert again.fingerprint == prepared.tokenizer.fingerprint
 
 
 def test_progress_goes_to_standard_error(
-    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    corpus: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(console, "EVERY", 0.001)
     prepare(config(corpus, workers=2), tmp_path)
     out, err = capfd.readouterr()
     assert out == ""

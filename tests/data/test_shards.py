@@ -172,6 +172,8 @@ def test_a_folder_without_index_is_no_split(tmp_path: Path):
         ({"shard_tokens": 3}, "counts do not fit"),
         ({"dtype": "float32"}, "counts do not fit"),
         ({"shards": None}, "counts do not fit"),
+        ({"shards": [{"name": "../a.bin", "n_tokens": 10}], "shard_tokens": 10}, "counts do not"),
+        ({"n_tokens": 10.0}, "counts do not fit"),
     ],
 )
 def test_a_wrong_index_is_refused(tmp_path: Path, change: dict, message: str):

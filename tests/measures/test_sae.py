@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from wirework.data import Prepared, Tokenizer
 from wirework.data.tokenizer import train_tokenizer
 from wirework.errors import InputError
-from wirework.measures import evaluate_sae, held_out, load_sae, save_sae, text_of
+from wirework.measures import (
+    evaluate_sae,
+    held_out,
+    load_sae,
+    outlier_warning,
+    save_sae,
+    text_of,
+)
 from wirework.measures.sae import sae_lens
 from wirework.model import Model
 from wirework.nn import Transformer
@@ -134,6 +141,90 @@ def test_what_is_not_a_number_is_none(model: Model, text: Prepared, tokenizer: T
     assert harmful.ce_score is None
 
 
+@pytest.fixture(scope="module")
+def with_giants(learned: Model, text: Prepared) -> tuple[Model, int]:
+    """A model in which one common token's embedding is a hundred times as long; and that token."""
+    tokens = torch.cat([inputs.flatten() for inputs, _ in held_out(text.val, 32, 640)])
+    token = int(torch.bincount(tokens).argsort(descending=True)[8])
+    transformer = copy.deepcopy(learned.transformer)
+    transformer.embed.weight.data[token] *= 100
+    return Model(transformer, learned.tokenizer), token
+
+
+def explained(x: torch.Tensor, made: torch.Tensor) -> float:
+    x, made = x.double(), made.double()
+    return float(1 - (x - made).square().sum() / (x - x.mean(0)).square().sum())
+
+
+class FirstChannel:
+    """Keeps what one direction of the values holds: the direction of the giant token."""
+
+    def __init__(self, direction: torch.Tensor) -> None:
+        self.direction = direction / direction.norm()
+        self.cfg = copy.deepcopy(standard(len(direction), 1).cfg)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.direction)[..., None]
+
+    def decode(self, features: torch.Tensor) -> torch.Tensor:
+        return features * self.direction
+
+
+def test_tokens_of_giant_norm_are_reported_apart(
+    with_giants: tuple[Model, int], text: Prepared
+) -> None:
+    giant, token = with_giants
+    sae = FirstChannel(giant.transformer.embed.weight.data[token])
+    found = evaluate_sae(giant, sae, text.val, site="0.resid_in", n_tokens=640)
+    tokens = torch.cat([inputs for inputs, _ in held_out(text.val, 32, 640)])
+    x = giant.record(tokens, ["0.resid_in"])[1]["0.resid_in"].flatten(0, 1).detach()
+    made = sae.decode(sae.encode(x))
+    others = tokens.flatten() != token
+    assert found.explained_variance == pytest.approx(explained(x, made), abs=1e-4)
+    assert found.explained_variance is not None
+    assert found.explained_variance > 0.95
+    rest = found.without_outliers
+    assert rest is not None
+    assert rest.explained_variance == pytest.approx(explained(x[others], made[others]), abs=1e-4)
+    assert rest.explained_variance is not None
+    assert rest.explained_variance < 0.5
+    assert rest.mse == pytest.approx(float((x - made)[others].square().mean()), rel=1e-4)
+    assert rest.n_tokens == int(others.sum())
+    assert found.outlier_share == pytest.approx(1 - float(others.double().mean()))
+    said = outlier_warning(asdict(found))
+    assert said is not None
+    assert "--max-norm-multiple 10 leaves them out" in said
+    assert f"explained variance {rest.explained_variance:.3g} without them" in said
+
+
+def test_tokens_left_out_by_norm_stay_as_they_are(
+    with_giants: tuple[Model, int], text: Prepared
+) -> None:
+    giant, token = with_giants
+    sae = FirstChannel(giant.transformer.embed.weight.data[token])
+    where = {"site": "0.resid_in", "n_tokens": 640}
+    found = evaluate_sae(giant, sae, text.val, **where)
+    left_out = evaluate_sae(giant, sae, text.val, **where, max_norm_multiple=10)
+    assert found.without_outliers is not None
+    assert left_out.without_outliers is None
+    assert outlier_warning(asdict(left_out)) is None
+    for name in ("explained_variance", "mse", "sae_l0", "ce_score", "n_tokens"):
+        assert getattr(left_out, name) == getattr(found.without_outliers, name)
+    assert left_out.outlier_share == found.outlier_share
+    tokens, targets = held_out(text.val, 32, 640)[0]
+    clean = giant.record(tokens, ["0.resid_in"])[1]["0.resid_in"]
+    zeroed = torch.where((tokens == token)[..., None], clean, torch.zeros(()))
+    with giant.transformer.edited({"0.resid_in": lambda _: zeroed}):
+        by_hand = float(giant.transformer.loss(tokens, targets))
+    assert left_out.ce_zeroed == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_without_tokens_of_giant_norm_nothing_is_said(learned: Model, text: Prepared) -> None:
+    found = evaluate_sae(learned, random(16, 10), text.val, site=SITE, n_tokens=640)
+    assert (found.outlier_share, found.without_outliers) == (0.0, None)
+    assert outlier_warning(asdict(found)) is None
+
+
 def test_text_of_another_tokeniser_is_refused(model: Model, text: Prepared) -> None:
     other = replace(text, tokenizer=train_tokenizer(["a b"], 257, ()))
     with pytest.raises(InputError, match="another tokeniser than the model's"):
@@ -166,12 +257,18 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not match its checksum"):
         load_sae(folder)
     (folder / "checksums.json").unlink()
-    with pytest.raises(InputError, match="is no autoencoder that sae-lens reads"):
+    with pytest.raises(InputError, match=r"sae_weights.safetensors is damaged"):
         load_sae(folder)
+    save_sae(standard(4, 8), folder)
+    (folder / "checksums.json").unlink()
     for config in ("{}", '{"architecture": "none", "d_in": 1, "d_sae": 1}', "[", "[]"):
         (folder / "cfg.json").write_text(config)
         with pytest.raises(InputError, match="is no autoencoder that sae-lens reads"):
             load_sae(folder)
+    endless = standard(4, 8)
+    endless.W_dec.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="W_dec holds values that are not finite"):
+        load_sae(save_sae(endless, tmp_path / "nan"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     with pytest.raises(InputError, match="is not an autoencoder: not overwritten"):

@@ -1,5 +1,6 @@
 """Autoencoders trained with sae-lens on activations of a model of ours."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -76,6 +77,28 @@ def test_what_flows_in_is_the_site_over_training_windows(model: Model, text: Pre
     tokens = torch.from_numpy(Batches(text.train, 32, len(rows), seed=6).at(0)[0])
     expected = model.record(tokens, ["1.attn.y"])[1]["1.attn.y"]
     assert torch.equal(rows, expected[:, 3:])
+
+
+def test_tokens_of_giant_norm_are_left_out_of_training(
+    model: Model, text: Prepared, tokenizer: Tokenizer
+) -> None:
+    transformer = copy.deepcopy(model.transformer)
+    tokens = torch.from_numpy(Batches(text.train, 32, 128, seed=0).at(0)[0])
+    common = int(torch.bincount(tokens.flatten()).argmax())
+    transformer.embed.weight.data[common] *= 100
+    giant = Model(transformer, tokenizer)
+    site = "0.resid_in"
+    every = next(_rows(giant, site, text.train, settings(site=site)))
+    kept = next(_rows(giant, site, text.train, settings(site=site, max_norm_multiple=10)))
+    assert torch.equal(kept, every[tokens.flatten() != common])
+    quality = measure_sae(giant, settings(site=site, max_norm_multiple=10), text)[1]
+    plain = measure_sae(giant, settings(site=site), text)[1]
+    assert plain.without_outliers is not None
+    assert quality.without_outliers is None
+    assert quality.explained_variance is not None
+    assert plain.without_outliers.explained_variance is not None
+    # Outliers in training spoil the normalisation, and with it everything else.
+    assert quality.explained_variance > plain.without_outliers.explained_variance + 0.05
 
 
 def test_any_site_will_do(model: Model, text: Prepared) -> None:

@@ -244,3 +244,8 @@ def test_bfloat16_autocast_stays_close(name):
     got.backward()
     assert all(p.grad.dtype == torch.float32 for p in transformer.parameters())
     torch.testing.assert_close(got, expected, atol=0.2, rtol=0)
+
+
+def test_a_model_of_no_tokens_is_refused():
+    with pytest.raises(InputError, match="vocab_size is 0: a model needs the number of its tokens"):
+        Transformer(ModelConfig.of({**SMALL, "vocab_size": 0}))

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from wirework.config import TrainConfig
-from wirework.data import Tokenizer
+from wirework.data import Tokenizer, text_of_run
 from wirework.errors import InputError
 from wirework.files import locked
 from wirework.training import train
@@ -43,6 +43,19 @@ def test_a_place_that_cannot_be_written_to_is_named(settings, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/tiny/lock"):
         train(settings(runs=tmp_path / "file"), progress=False)
+
+
+@pytest.mark.parametrize(
+    "model", [{"d_model": 2**40}, {"n_layer": 10**12}, {"d_mlp": 10**15}, {"n_ctx": 10**16,
+              "positions": "added"}]
+)  # fmt: skip
+def test_settings_that_cannot_fit_are_refused_before_anything_is_made(model, settings):
+    config = settings(model=model)
+    with pytest.raises(
+        InputError, match=r"^the settings: a model of \S+ parameters needs \S+ GB of memory, \S+ GB"
+    ):
+        train(config, progress=False)
+    assert not config.runs.exists()
 
 
 def test_resume_of_a_run_that_never_began_begins_it(settings, capsys):
@@ -86,6 +99,9 @@ def test_other_data_are_refused_on_resume(settings, driver, tmp_path, corpus):
     step = "wirework.training.loop:scale_gradients_"
     assert driver.run(config, tmp_path / "err", call=step, nth=6, signals=[15]) == 143
     (other / "more.py").write_text("value = 1\n" * 500)
+    text = text_of_run(config.runs / config.name)
+    assert text is not None
+    shutil.rmtree(text.path)
     with pytest.raises(
         InputError, match=r"cannot be resumed under changes: data: \w{12} -> \w{12}"
     ):

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from circuit_maker import edit_document, make_circuit, with_shares
+from safetensors.numpy import load_file, save_file
 
 from wirework.view import load_page_data, write_page
 
@@ -113,6 +115,35 @@ def test_what_searches_rarely_found_is_pale(browser: Any, tmp_path: Path, visit:
     assert shared.page.locator("#legend-shares").is_visible()
     assert shared.complaints == []
     shared.page.close()
+
+
+def test_deciding_tokens_are_drawn_and_white_space_is_counted(browser: Any, tmp_path: Path) -> None:
+    made = make_circuit(tmp_path / "pairs", n_nodes=12, n_io=4, n_prompts=2)
+    document = json.loads((made / "circuit.json").read_text())
+    reads = [i for i, node in enumerate(document["nodes"]) if node["site"].endswith("act_in")]
+    middle = document["examples"]["prompts"][0]
+    prompts = [[*middle, " " * 15, last] for last in ("('", '("')]
+    tokens = ['("', "('", " " * 15, *(f"unused{i}" for i in range(40))]
+    io_edges = [
+        {"token": token, "token_id": 100 + i, "target": reads[0], "weight": 0.1 if i < 3 else 9.0}
+        for i, token in enumerate(tokens)
+    ]
+    examples = document["examples"] | {"prompts": prompts}
+    edit_document(made, io_edges=io_edges, n_io_edges=len(io_edges), examples=examples)
+    held = load_file(made / "circuit.safetensors")
+    shape = (2, len(prompts[0]), 12)
+    held["examples/activations"] = np.zeros(shape, np.float32)
+    held["examples/lengths"] = np.full(2, len(prompts[0]), np.int32)
+    save_file(held, made / "circuit.safetensors")
+    visited = Visit(browser, tmp_path, made)
+    drawn = visited.page.locator(".item.input text").all_text_contents()
+    assert sorted(drawn) == sorted(['("', "('", "·×15"])
+    assert visited.page.locator(".item.deciding text").all_text_contents() == ['("', "('"]
+    assert visited.page.locator(".item.more text").all_text_contents() == ["+40"]
+    assert visited.page.locator("#legend-deciding").is_visible()
+    assert "·" * 15 in visited.page.locator("#prompts .tokens").first.inner_text()
+    assert visited.complaints == []
+    visited.page.close()
 
 
 def test_many_tokens_are_folded_and_listed(browser: Any, tmp_path: Path) -> None:

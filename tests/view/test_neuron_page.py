@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wirework.errors import InputError
+from wirework.files import write_record
 from wirework.view import write_neuron_page
 from wirework.view.text import plain
 
@@ -43,7 +44,7 @@ def make_neurons(folder: Path, **changes: Any) -> Path:
 
 def test_the_best_explained_come_first_and_the_dead_are_counted(tmp_path: Path) -> None:
     html = write_neuron_page(make_neurons(tmp_path / "n"), tmp_path / "n.html").read_text()
-    assert re.findall(r"<code>(.*?)</code>", html) == ["0.mlp.post_act.8", "0.mlp.post_act.7"]
+    assert re.findall(r"<code>([^<]*)</code>", html) == ["0.mlp.post_act.8", "0.mlp.post_act.7"]
     assert re.findall(r'class="score">(.*?)<', html) == ["0.875", "0.25"]
     assert "<h1>Explained neurons: 2</h1>" in html
     assert "Mean score <b>0.5625</b>" in html
@@ -55,9 +56,9 @@ def test_the_best_explained_come_first_and_the_dead_are_counted(tmp_path: Path) 
 
 def test_tokens_are_shaded_by_activation_and_underlined_by_prediction(tmp_path: Path) -> None:
     html = write_neuron_page(make_neurons(tmp_path / "n"), tmp_path / "n.html").read_text()
-    assert '<span class="token a10" title="2, predicted 0">·a</span>' in html
-    assert '<span class="token s5" title="-1, predicted 1">b⏎\n</span>' in html  # 5 of 10 of 2
-    assert '<span class="token a1" title="0.01">t0</span>' in html  # little, but not nothing
+    assert '<span class="token a10" title="·a: 2, predicted 0">·a</span>' in html
+    assert '<span class="token s5" title="b⏎: -1, predicted 1">b⏎\n</span>' in html  # 5 of 10 of 2
+    assert '<span class="token a1" title="t0: 0.01">t0</span>' in html  # little, but not nothing
     assert "t4<" in html
     assert "t5<" not in html
 
@@ -67,11 +68,31 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert "<script" not in html
     assert "<img" not in html
-    assert html.count("&lt;/style&gt;&lt;script&gt;") == 2
+    assert html.count("&lt;/style&gt;&lt;script&gt;") == 3  # explanation, token and its title
     assert "\\u202e\\ud800" in html
     assert html.count("</style>") == 1
     again = write_neuron_page(tmp_path / "n", tmp_path / "m.html")
     assert again.read_bytes() == page.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("token", "running", "title"),
+    [
+        (" " * 15, "·" * 15, "·×15"),
+        (" " * 11, "·" * 11, "·×11"),
+        (" " * 3, "···", "···"),
+        ('"', "&quot;", "&quot;"),
+        ("'<&>", "&#x27;&lt;&amp;&gt;", "&#x27;&lt;&amp;&gt;"),
+        ("\\", "\\\\", "\\\\"),
+        ("\x00\u202e\ud800", "\\x00\\u202e\\ud800", "\\x00\\u202e\\ud800"),
+    ],
+)
+def test_every_token_can_be_told_from_others(
+    token: str, running: str, title: str, tmp_path: Path
+) -> None:
+    made = make_neurons(tmp_path / "n", top=[excerpt([token], [1.0])])
+    html = write_neuron_page(made, tmp_path / "n.html").read_text(encoding="utf-8")
+    assert f'title="{title}: 1">{running}</span>' in html
 
 
 def test_plain_keeps_what_can_be_read() -> None:
@@ -117,6 +138,28 @@ def test_a_neuron_at_odds_is_refused(tmp_path: Path, changes: dict[str, Any], me
     assert not (tmp_path / "n.html").exists()
 
 
+def test_the_page_names_the_model(tmp_path: Path) -> None:
+    made = make_neurons(tmp_path / "n")
+    assert "<p>Model" not in write_neuron_page(made, tmp_path / "n.html").read_text()
+    write_record(made / "settings.json", {"model": "ab" * 32, "path": "runs/<demo>"})
+    html = write_neuron_page(made, tmp_path / "n.html").read_text()
+    assert "<p>Model <code>runs/&lt;demo&gt;</code></p>" in html
+    (made / "settings.json").write_text("{}")
+    with pytest.raises(InputError, match=r"settings.json is damaged"):
+        write_neuron_page(made, tmp_path / "n.html")
+
+
+def test_a_summary_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    made = make_neurons(tmp_path / "n")
+    (made / "explain.json").mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*explain.json"):
+        write_neuron_page(made, tmp_path / "n.html")
+    (made / "explain.json").rmdir()
+    (made / "explain.json").write_text("{}")
+    with pytest.raises(InputError, match=r"explain.json: failures: Field required"):
+        write_neuron_page(made, tmp_path / "n.html")
+
+
 def test_a_run_without_neurons_says_why(tmp_path: Path) -> None:
     failure = {"neuron": "0.mlp.post_act.3", "reason": "nonsense"}
     (tmp_path / "explain.json").write_text(json.dumps({"failures": [failure]}))
@@ -139,6 +182,8 @@ def test_the_page_opens_in_silence_and_offline(browser: Any, tmp_path: Path) -> 
     page.on("dialog", lambda dialog: heard.append(dialog.message))
     page.on("request", lambda request: heard.append(request.url))
     page.goto(address)
+    said = page.locator(".said").last
+    assert said.evaluate("s => getComputedStyle(s).whiteSpace") in ("pre-wrap", "break-spaces")
     token = page.locator(".token.a10").last
     assert not token.is_visible()
     page.locator("summary").last.click()

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirework.view.text import number, shown
+from wirework.view.text import label, number, quoted, shown
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,13 @@ from wirework.view.text import number, shown
     [
         (" x", "·x"),
         ("\n    ", "⏎····"),
-        ("\t", "→"),
+        ("\t", "⇥"),
+        ("\\n", "\\\\n"),
+        ("a·⏎⇥∅", "a\\xb7\\u23ce\\u21e5\\u2205"),
+        ("\u0301e\u0301", "\\u0301e\u0301"),  # an accent without a letter
+        ("\u3164", "\\u3164"),  # a filler, drawn as nothing
+        ("\ud800", "\\ud800"),
+        ("\U000e0001", "\\U000e0001"),
         ("\r", "\\r"),
         ("", "∅"),
         ("</script>", "</script>"),
@@ -28,6 +34,43 @@ def test_shown_makes_every_character_visible(text: str, expected: str) -> None:
 def test_shown_is_always_printable(text: str) -> None:
     assert shown(text).isprintable()
     assert shown(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" " * 3, "···"),
+        (" " * 11, "·×11"),
+        (" " * 15, "·×15"),
+        ("\n" + " " * 8 + "return", "⏎·×8return"),
+        ("\t" * 5 + "\n" * 4, "⇥×5⏎×4"),
+        (" ×4", "·\\xd74"),
+        ("2×4", "2×4"),
+        (" " * 15 + "3", "·×15\\x33"),
+    ],
+)
+def test_label_counts_long_white_space(text: str, expected: str) -> None:
+    assert label(text) == expected
+
+
+_AWKWARD = st.text(st.sampled_from([*" \n\t\r\\·⏎⇥∅×0123xud", "\x00", "\u202e", "\ud800"]))
+
+
+@given(_AWKWARD, _AWKWARD)
+def test_texts_that_differ_never_look_the_same(one: str, other: str) -> None:
+    for display in (shown, label, quoted):
+        assert (display(one) == display(other)) == (one == other)
+
+
+@given(st.lists(_AWKWARD, max_size=3), st.lists(_AWKWARD, max_size=3))
+def test_quoted_texts_show_where_each_ends(one: list[str], other: list[str]) -> None:
+    assert ("".join(map(quoted, one)) == "".join(map(quoted, other))) == (one == other)
+
+
+def test_quotes_of_the_text_are_escaped() -> None:
+    assert quoted('"') == '"\\""'
+    assert quoted('\\"') == '"\\\\\\""'
+    assert quoted("'<&") == '"\'<&"'
 
 
 def test_number() -> None:

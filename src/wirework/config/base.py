@@ -120,6 +120,8 @@ def problem(cls: type[Config], details: ErrorDetails) -> str:
     if details["type"] == "extra_forbidden":
         known = _fields_at(cls, path[:-1])
         return f"unknown setting {quoted(name)}{nearest(path[-1], known)}"
+    # Without the names of types, as in vocab_size.constrained-int, where a setting takes several.
+    name = ".".join(part for part in path if part.isidentifier() or part.isdigit())
     message = details["msg"].removeprefix("Value error, ")[:_MESSAGE]
     if details["type"] == "value_error":
         return f"{name}: {message}" if name else message

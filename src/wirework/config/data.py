@@ -8,6 +8,24 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wirework.config.base import Config, Count, Fraction
+from wirework.errors import InputError
+
+HUB = "hub:"
+"""How the name of a data set of Hugging Face begins."""
+VOCAB_SIZE = 2048
+"""Size of a vocabulary that `auto` stands for, where the text is enough for it."""
+
+
+def hub_name(corpus: str) -> tuple[str, str | None]:
+    """Return name and revision of `hub:NAME` or `hub:NAME@REVISION`; no revision is None.
+
+    Raises:
+        InputError: the name or the revision is empty, or there is more than one @.
+    """
+    name, at, revision = corpus.removeprefix(HUB).partition("@")
+    if not name or "@" in revision or (at and not revision):
+        raise InputError(f"corpus {corpus}: wanted hub:NAME or hub:NAME@REVISION")
+    return name, revision or None
 
 
 class DataConfig(Config):
@@ -16,8 +34,10 @@ class DataConfig(Config):
     corpus: Annotated[str, Field(min_length=1)] = "python"
     """`python` (source on this machine), `stories` (simple children's stories, generated, 60 MB
     unless `max_bytes` says otherwise), a file or folder of text, JSONL or Parquet,
-    `hub:NAME` (Hugging Face; extra `hub`), or a Python function that yields documents,
-    `module:function` or `file.py:function`."""
+    `hub:NAME` or `hub:NAME@REVISION` (Hugging Face; a branch, tag or commit; extra `hub`), or a
+    Python function that yields documents, `module:function` or `file.py:function`."""
+    subset: Annotated[str, Field(min_length=1)] | None = None
+    """Corpus `hub:NAME`: the configuration of the data set, where it has several."""
     field: str = "text"
     """Field that holds the text, for JSONL, Parquet and hub corpora."""
     max_bytes: Count | None = None
@@ -32,12 +52,13 @@ class DataConfig(Config):
     with their answers, other ones than those the tasks measure."""
     mix_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the bytes that come from `mix`."""
-    vocab_size: Count = 2048
-    """Vocabulary of the tokeniser to train; ignored with `tokenizer`."""
+    vocab_size: Count | Literal["auto"] = "auto"
+    """Vocabulary of the tokeniser to train; `auto`: 2048, or as many tokens as a small text has, or
+    model.vocab_size if that is set. Ignored with `tokenizer`."""
     answers: Literal["auto", "python", "stories", "none"] = "auto"
     """Tasks whose answers the tokeniser to train holds as single tokens: the twenty on Python, the
     names of `ioi` and what stories give, or none; `auto`: those of `stories` for that corpus,
-    of `python` for any other."""
+    of `python` for that corpus and for .py files, by `mix` for others; else none."""
     tokenizer: Path | None = None
     """A tokenizer.json to use instead of training one."""
     tokenizer_bytes: Count = 20_000_000
@@ -55,4 +76,9 @@ class DataConfig(Config):
     def _used(self) -> Self:
         if self.min_quotes is not None and "python" not in (self.corpus, self.mix):
             raise ValueError(f"min_quotes is for the corpus python, not for {self.corpus}")
+        for corpus in (self.corpus, self.mix):
+            if corpus is not None and corpus.startswith(HUB):
+                hub_name(corpus)
+        if self.subset is not None and not self.corpus.startswith(HUB):
+            raise ValueError(f"subset is for a corpus hub:NAME, not for {self.corpus}")
         return self

@@ -47,6 +47,9 @@ class SaeConfig(Config):
     skip_first: Annotated[int, Field(ge=0)] = 0
     """Tokens at the start of each window that are neither trained on nor replaced in measuring.
     Windows of ours begin anywhere in the text, with no token that marks a beginning."""
+    max_norm_multiple: Annotated[float, Field(gt=1)] | None = None
+    """Leave tokens out whose value is longer than so many times the median: of training and its
+    normalisation, and in measuring they stay as they are. None: no token; 10 is usual."""
     eval_tokens: Count = 32_768
     """Held-out tokens to measure it on."""
     seed: Annotated[int, Field(ge=0)] = 0

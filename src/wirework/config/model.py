@@ -44,8 +44,9 @@ NODE_KINDS: tuple[SiteKind, ...] = (
 class ModelConfig(Config):
     """The transformer's shape and parts (sec. 2.1, App. A.1; Ferrao et al. 2025, sec. 2)."""
 
-    vocab_size: Size = 2048
-    """Number of tokens the tokeniser knows."""
+    vocab_size: Annotated[int, Field(ge=0, le=_LARGEST)] = 2048
+    """Number of tokens the tokeniser knows. In training it follows the tokeniser unless it is set;
+    0: the same."""
     n_ctx: Size = 256
     """Longest context in tokens."""
     n_layer: Size = 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -106,6 +106,16 @@ class OptimizerConfig(Config):
     """How it falls to 0 after: in a line, or as half a cosine (Ferrao et al. 2025)."""
 
 
+_C = TypeVar("_C", bound=Config)
+
+
+def _derived(config: _C, vocab_size: int) -> _C:
+    """Return a copy with this vocabulary, which does not count as set by the user."""
+    copy = config.model_copy()
+    copy.__dict__["vocab_size"] = vocab_size
+    return copy
+
+
 class TrainConfig(Config):
     """One training run, whole."""
 
@@ -151,12 +161,24 @@ class TrainConfig(Config):
     """Also log to these (extra `track`)."""
 
     @model_validator(mode="after")
+    def _one_vocabulary(self) -> Self:
+        """Let the size of the vocabulary that is not set follow the one that is."""
+        size = self.model.vocab_size if "vocab_size" in self.model.model_fields_set else 0
+        if self.data.tokenizer is None:
+            asked = self.data.vocab_size
+            if asked != "auto" and size not in (0, asked):
+                raise ValueError(
+                    f"data.vocab_size {asked} and model.vocab_size {size} differ: give one of them"
+                )
+            if asked == "auto" and size:
+                self.__dict__["data"] = _derived(self.data, size)
+            elif asked != "auto":
+                size = asked
+        self.__dict__["model"] = _derived(self.model, size)
+        return self
+
+    @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.data.tokenizer is None and self.data.vocab_size != self.model.vocab_size:
-            raise ValueError(
-                f"data.vocab_size {self.data.vocab_size} and model.vocab_size "
-                f"{self.model.vocab_size} differ: the tokeniser to train must fit the model"
-            )
         if self.gating is not None:
             self.gating.check_fits(self.model)
         if not self.name or "/" in self.name or self.name.startswith("."):

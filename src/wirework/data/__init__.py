@@ -6,8 +6,9 @@ No torch here. `prepare` does all of it; the other names are its parts.
 from wirework.data.answers import ANSWERS, Answer
 from wirework.data.batches import Batch, Batches, eval_batches
 from wirework.data.bpe import END_OF_TEXT
-from wirework.data.corpora import corpus_files, documents
+from wirework.data.corpora import corpus_files, documents, is_prepared
 from wirework.data.prepare import Prepared, open_prepared, prepare
+from wirework.data.run_text import record_text, settings_of_run, text_for_runs, text_of_run
 from wirework.data.shards import ShardWriter, Tokens
 from wirework.data.tokenizer import Tokenizer, single_token, train_tokenizer
 
@@ -24,8 +25,13 @@ __all__ = [
     "corpus_files",
     "documents",
     "eval_batches",
+    "is_prepared",
     "open_prepared",
     "prepare",
+    "record_text",
+    "settings_of_run",
     "single_token",
+    "text_for_runs",
+    "text_of_run",
     "train_tokenizer",
 ]

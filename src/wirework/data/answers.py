@@ -7,10 +7,21 @@ pieces, `x = {"a"` and `:` are one (`":`).
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from wirework.config import DataConfig
+from wirework.config.data import HUB
 from wirework.data import stories
+from wirework.data.corpora import corpus_files
+from wirework.user_code import is_function
+
+TASKS_OF_CORPUS: dict[str, Literal["python", "stories"]] = {
+    "python": "python",
+    "wirework.tasks:practice_texts": "python",
+    "stories": "stories",
+    "wirework.tasks:ioi_practice_texts": "stories",
+}
+"""Corpora of ours, by the tasks that their text is for."""
 
 
 class Answer(NamedTuple):
@@ -99,7 +110,32 @@ def story_answers() -> tuple[Answer, ...]:
 
 def answers_for(config: DataConfig) -> tuple[Answer, ...]:
     """Return what the tokeniser of a corpus must hold as single tokens."""
-    which = config.answers
-    if which == "auto":
-        which = "stories" if config.corpus == "stories" else "python"
+    which = _tasks_of(config) if config.answers == "auto" else config.answers
     return {"python": ANSWERS, "stories": story_answers(), "none": ()}[which]
+
+
+def answers_before_records(config: DataConfig) -> DataConfig:
+    """Return the settings with the `answers` that `auto` meant to runs without a text record."""
+    if config.answers != "auto":
+        return config
+    return config.model_copy(
+        update={"answers": "stories" if config.corpus == "stories" else "python"}
+    )
+
+
+def _tasks_of(config: DataConfig) -> Literal["python", "stories", "none"]:
+    """Return the tasks that a corpus, or else its mix, is text for."""
+    for corpus in (config.corpus, config.mix):
+        if corpus in TASKS_OF_CORPUS:
+            return TASKS_OF_CORPUS[corpus]
+        if corpus is not None and _is_python(corpus):
+            return "python"
+    return "none"
+
+
+def _is_python(corpus: str) -> bool:
+    """Tell whether at least half of the files of a corpus are Python source."""
+    if corpus.startswith(HUB) or is_function(corpus):
+        return False
+    files = corpus_files(corpus) or []
+    return 2 * sum(path.suffix == ".py" for path in files) >= max(len(files), 1)

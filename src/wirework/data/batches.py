@@ -9,6 +9,7 @@ corpus. Shapes: B sequences, T = n_ctx tokens.
 import numpy as np
 from numpy.typing import NDArray
 
+from wirework.console import warn_once
 from wirework.data.shards import Tokens
 from wirework.errors import InputError
 
@@ -31,18 +32,20 @@ class Batches:
 
         Args:
             tokens: the split to read.
-            n_ctx: tokens per sequence.
-            batch_size: sequences per batch of one rank.
+            n_ctx: tokens per sequence; fewer where the split has no more.
+            batch_size: sequences per batch of one rank; windows come again where the split has
+                fewer than that.
             seed: of the order and the offsets; 0 or more.
 
         Raises:
-            InputError: the split is too short for one context and its last target.
+            InputError: the split has not two tokens.
         """
+        n_ctx = _fitting(tokens, n_ctx)
         self._tokens = tokens
         self._n_ctx = n_ctx
         self._batch_size = batch_size
         self._seed = seed
-        most = _n_windows(tokens, n_ctx)
+        most = (tokens.n_tokens - 1) // n_ctx
         # One window fewer than fit leaves room for any offset below n_ctx.
         self.n_windows = max(most - 1, 1)
         self._n_offsets = min(n_ctx, tokens.n_tokens - self.n_windows * n_ctx)
@@ -81,13 +84,14 @@ class Batches:
 def eval_batches(tokens: Tokens, n_ctx: int, batch_size: int, n: int) -> list[Batch]:
     """Return at most `n` fixed batches, inputs and targets (B, T) int64 each, spread over a split.
 
-    No window comes twice. A split of fewer windows gives fewer batches, and one smaller batch if
-    it has fewer windows than `batch_size`.
+    No window comes twice. A split of fewer windows gives fewer batches, one smaller batch if it has
+    fewer windows than `batch_size`, and one shorter window if it has no context of `n_ctx` tokens.
 
     Raises:
-        InputError: the split is too short for one context and its last target.
+        InputError: the split has not two tokens.
     """
-    windows = _n_windows(tokens, n_ctx)
+    n_ctx = _fitting(tokens, n_ctx)
+    windows = (tokens.n_tokens - 1) // n_ctx
     rows = min(batch_size, windows)
     count = min(n, windows // rows)
     starts = [i * windows // (count * rows) * n_ctx for i in range(count * rows)]
@@ -128,14 +132,17 @@ def _mix(x: UInt64) -> UInt64:
     return x ^ (x >> np.uint64(31))
 
 
-def _n_windows(tokens: Tokens, n_ctx: int) -> int:
-    """Return how many windows with non-overlapping inputs fit."""
-    if tokens.n_tokens <= n_ctx:
-        raise InputError(
-            f"context of {n_ctx} tokens needs more than the {tokens.n_tokens} tokens "
-            f"of {tokens.name}"
-        )
-    return (tokens.n_tokens - 1) // n_ctx
+def _fitting(tokens: Tokens, n_ctx: int) -> int:
+    """Return the longest context up to `n_ctx` that, with its last target, a split has."""
+    if tokens.n_tokens > n_ctx:
+        return n_ctx
+    if tokens.n_tokens < 2:
+        raise InputError(f"{tokens.name} has {tokens.n_tokens} tokens: a context takes two or more")
+    warn_once(
+        f"{tokens.name} has {tokens.n_tokens} tokens, too few for a context of {n_ctx}: "
+        f"contexts of {tokens.n_tokens - 1} tokens are read"
+    )
+    return tokens.n_tokens - 1
 
 
 def _gather(tokens: Tokens, starts: list[int], n_ctx: int) -> Batch:

@@ -11,17 +11,26 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from wirework.config import DataConfig
+from wirework.config.data import HUB, hub_name
+from wirework.console import say
 from wirework.data import python_source, records, stories
-from wirework.data.text_files import is_separated, read_text, separated, text_pieces
-from wirework.errors import InputError
+from wirework.data.text_files import (
+    is_separated,
+    read_text,
+    reading,
+    separated,
+    stat_of,
+    text_pieces,
+)
+from wirework.errors import InputError, quoted, reason
 from wirework.files import exists
 from wirework.user_code import guarded, is_function, load_function, source_files
 
 PYTHON = "python"
 STORIES = "stories"
-HUB = "hub:"
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
 FOLDER_PIECE_BYTES = 1 << 20
@@ -56,15 +65,22 @@ def documents(config: DataConfig) -> Iterator[str]:
         raise InputError(f"corpus {config.corpus} is empty: it holds no text")
 
 
-def corpus_files(corpus: str) -> list[Path] | None:
+def corpus_files(corpus: str | Path) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
     Those of a function are where it is written (`user_code.source_files`), those of `stories` its
     generator.
 
     Raises:
-        InputError: there is nothing at that path, a folder has no files, or no such function.
+        InputError: there is nothing at that path, it is no file and no folder, a folder has no
+            files or may not be read, or no such function.
     """
+    corpus = str(corpus)
+    with reading(f"corpus {quoted(corpus)}"):
+        return _files(corpus)
+
+
+def _files(corpus: str) -> list[Path] | None:
     if corpus.startswith(HUB):
         return None
     if is_function(corpus):
@@ -74,6 +90,10 @@ def corpus_files(corpus: str) -> list[Path] | None:
     if corpus == STORIES:
         return stories.source_files()
     path = Path(corpus)
+    if is_prepared(path):
+        raise InputError(
+            f"corpus {corpus} is a prepared corpus, not text: name the text that it was made from"
+        )
     if path.is_dir():
         return _folder_files(path)
     if not exists(path):
@@ -81,7 +101,17 @@ def corpus_files(corpus: str) -> list[Path] | None:
             f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
             "`hub:NAME` or `file.py:function`"
         )
+    if not path.is_file():
+        raise InputError(
+            f"corpus {corpus} is a device or a pipe: give a file, which can be read several times"
+        )
     return [path]
+
+
+def is_prepared(folder: str | Path) -> bool:
+    """Tell whether a folder holds the tokens of a corpus, as `prepare` writes them."""
+    names = ("tokenizer.json", "checksums.json", "train/index.json", "val/index.json")
+    return all((Path(folder) / name).is_file() for name in names)
 
 
 def is_marked(corpus: str) -> bool:
@@ -109,17 +139,19 @@ def _mixed(config: DataConfig) -> Iterator[str]:
 
 def _read(corpus: str, config: DataConfig) -> Iterator[str]:
     if corpus.startswith(HUB):
-        return records.hub(corpus.removeprefix(HUB), config.field)
+        name, revision = hub_name(corpus)
+        subset = config.subset if corpus == config.corpus else None
+        return records.hub(name, config.field, revision, subset)
     if corpus == PYTHON:
         return python_source.documents(config.min_quotes)
     if corpus == STORIES:
         return stories.bounded(config.stories_seed, config.max_bytes or stories.DEFAULT_BYTES)
-    if is_function(corpus):
-        return _from_function(corpus)
-    path = Path(corpus)
+    with reading(f"corpus {quoted(corpus)}"):
+        if is_function(corpus):
+            return _from_function(corpus)
+    files, path = corpus_files(corpus) or [], Path(corpus)
     if path.is_dir():
-        return _folder(path, config.field)
-    corpus_files(corpus)
+        return _folder(path, files, config.field)
     return _records(path, config.field) or _lone_file(path)
 
 
@@ -130,6 +162,8 @@ def _from_function(name: str) -> Iterator[str]:
         if not isinstance(text, str):
             kind = type(text).__name__
             raise InputError(f"corpus {name} must yield texts, got a value of type {kind}")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise InputError(f"corpus {name} yields half a character (a lone surrogate)")
         yield text
 
 
@@ -147,17 +181,13 @@ def _lone_file(path: Path) -> Iterator[str]:
     """
     if is_separated(path):
         return separated(path)
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return text_pieces(path, min(max(size // 64, 1 << 10), 1 << 16))
+    return text_pieces(path, min(max(stat_of(path).st_size // 64, 1 << 10), 1 << 16))
 
 
-def _folder(folder: Path, field: str) -> Iterator[str]:
-    """Yield the text of every file below a folder; binary and undecodable files are left out."""
+def _folder(folder: Path, files: list[Path], field: str) -> Iterator[str]:
+    """Yield the text of every file below a folder; what is not UTF-8 text is left out."""
     skipped = 0
-    for path in sorted(_folder_files(folder), key=lambda path: _scatter(path, folder)):
+    for path in sorted(files, key=lambda path: _scatter(path, folder)):
         kept = _records(path, field)
         if kept is None:
             kept = read_text(path, FOLDER_PIECE_BYTES)
@@ -166,21 +196,26 @@ def _folder(folder: Path, field: str) -> Iterator[str]:
             continue
         yield from kept
     if skipped:
-        from rich.console import Console
-
-        Console(stderr=True).print(f"{folder}: {skipped} files left out, not UTF-8 text")
+        say(f"{folder}: {skipped} files left out, not UTF-8 text")
 
 
 def _folder_files(folder: Path) -> list[Path]:
-    """Return all files below a folder whose path has no hidden part, sorted."""
+    """Return all files below a folder whose path has no hidden part, sorted.
+
+    A folder in it that may not be read is an error: its files would be missing without a word.
+    """
     found: list[Path] = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place) / name for name in names if not name.startswith(".")]
     files = sorted(path for path in found if path.is_file())
     if not files:
         raise InputError(f"corpus {folder} is empty: the folder has no files")
     return files
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise InputError(f"cannot read {error.filename}: {reason(error)}") from error
 
 
 def _scatter(path: Path, folder: Path) -> bytes:

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import DataConfig
+from wirework.config.data import HUB, VOCAB_SIZE, hub_name
+from wirework.console import say
 from wirework.data.answers import answers_for
 from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
 from wirework.data.report import Advance, report, say_waiting
 from wirework.data.shards import Tokens
 from wirework.data.split import split_hash, split_limit
 from wirework.data.stories import DEFAULT_BYTES
+from wirework.data.text_files import stat_of
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, tokenise
-from wirework.data.tokenizer import Tokenizer, train_tokenizer
+from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
 from wirework.data.tokenizer_files import TOKENIZER_CONFIG
 from wirework.errors import InputError, UnreadableError, cannot_write
 from wirework.file_system import sync_dir
@@ -52,7 +55,7 @@ class Prepared:
     """SHA-256 over tokeniser and tokens, as hex: equal content has it equal, wherever it lies."""
 
 
-def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True) -> Prepared:
+def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool = True) -> Prepared:
     """Return the tokens of a corpus, made now, by another process meanwhile, or before.
 
     Args:
@@ -62,9 +65,10 @@ def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True
 
     Raises:
         InputError: the corpus cannot be used (see `documents`), is too small to be split or to
-            fill the vocabulary, the disk is full, or what the cache holds is damaged.
+            fill a vocabulary whose size was given, changed while it was read, the disk is full, or
+            what the cache holds is damaged.
     """
-    cache = config.cache if cache is None else cache
+    cache = config.cache if cache is None else Path(cache)
     given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
     path = cache / _folder_name(config, given)
     if not path.is_dir():
@@ -72,7 +76,9 @@ def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True
         with locked(cache / f".{path.name}.lock", f"corpus {path}", waiting):
             if not path.is_dir():
                 _make(config, given, path, progress)
-    return open_prepared(path)
+    data = open_prepared(path)
+    _check_vocabulary(config, data)
+    return data
 
 
 def open_prepared(path: str | Path) -> Prepared:
@@ -99,19 +105,35 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
         unused.add("stories_seed")
     if config.mix is None:
         unused |= {"mix", "mix_share"}
+    if config.subset is None:
+        unused.add("subset")
     if given:
         unused |= {"vocab_size", "tokenizer_bytes"}
+    # `auto` is hashed as what it aims at, which a number that was given comes to as well.
+    sized = config.model_copy(update={"vocab_size": _most_tokens(config)})
     plan: dict[str, Any] = {
         "version": VERSION,
-        "settings": config.model_dump(mode="json", exclude=unused),
+        "settings": sized.model_dump(mode="json", exclude=unused),
         "files": _identity(config),
         "tokenizer": given.fingerprint if given else answers_for(config),
     }
     if is_marked(config.corpus):
         plan["documents"] = "marked"  # such a file was cut at line ends once
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-    words = re.findall(r"\w+", Path(config.corpus.removeprefix("hub:")).stem, re.ASCII)
+    name = hub_name(config.corpus)[0] if config.corpus.startswith(HUB) else config.corpus
+    words = re.findall(r"\w+", Path(name).stem, re.ASCII)
     return f"{'-'.join(words) or 'corpus'}-{digest[:12]}"
+
+
+def _most_tokens(config: DataConfig) -> int:
+    return VOCAB_SIZE if config.vocab_size == "auto" else config.vocab_size
+
+
+def _check_vocabulary(config: DataConfig, data: Prepared) -> None:
+    """Refuse a vocabulary that another call, with `auto`, made smaller than the number given."""
+    size = data.tokenizer.vocab_size
+    if config.tokenizer is None and config.vocab_size not in ("auto", size):
+        raise too_few_tokens(size, _most_tokens(config))
 
 
 def _identity(config: DataConfig) -> list[tuple[str, int, int]] | None:
@@ -120,8 +142,7 @@ def _identity(config: DataConfig) -> list[tuple[str, int, int]] | None:
     parts = [corpus_files(corpus) for corpus in corpora]
     if parts == [None]:
         return None
-    files = [path for part in parts for path in part or ()]
-    stats = [(path.absolute(), path.stat()) for path in files]
+    stats = [(path.absolute(), stat_of(path)) for part in parts for path in part or ()]
     return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
 
@@ -130,7 +151,7 @@ def _total_bytes(config: DataConfig) -> int | None:
     files = corpus_files(config.corpus)
     if files is None or is_function(config.corpus):
         return config.max_bytes
-    total = sum(path.stat().st_size for path in files)
+    total = sum(stat_of(path).st_size for path in files)
     if config.corpus == STORIES:
         total = DEFAULT_BYTES
     if config.mix is not None:
@@ -148,6 +169,9 @@ def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: boo
             tokenizer = given or _train(config, limit, progress)
             tokenizer.save(partial / TOKENIZER)
         tokenise(config, partial, limit, _total_bytes(config), progress)
+        if _folder_name(config, given) != path.name:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise InputError(f"corpus {config.corpus} changed while it was read: run it again")
         _finish(partial, path)
     except UnreadableError:
         raise
@@ -160,9 +184,16 @@ def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: boo
 def _train(config: DataConfig, limit: int, progress: bool) -> Tokenizer:
     """Train the tokeniser on the first documents that are not held out."""
     total = min(config.tokenizer_bytes, _total_bytes(config) or config.tokenizer_bytes)
+    most, auto = _most_tokens(config), config.vocab_size == "auto"
     with report("tokeniser", total, progress) as advance:
         texts = _training_texts(config, limit, advance)
-        return train_tokenizer(texts, config.vocab_size, answers_for(config))
+        tokenizer = train_tokenizer(texts, most, answers_for(config), fewer=auto)
+    if tokenizer.vocab_size < most:
+        say(
+            f"{config.corpus} has text for {tokenizer.vocab_size} tokens, not for {most}: "
+            f"the vocabulary is {tokenizer.vocab_size}"
+        )
+    return tokenizer
 
 
 def _training_texts(config: DataConfig, limit: int, advance: Advance) -> Iterator[str]:

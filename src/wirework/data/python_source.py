@@ -7,6 +7,7 @@ teach a model little about code: tests, generated and minified files, tables, co
 import hashlib
 import os
 import re
+import stat
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,8 +86,17 @@ def _walk(root: Path) -> Iterator[Path]:
         for name in names:
             if name.endswith(".py") and not NAMES_LEFT_OUT.fullmatch(name):
                 path = Path(place) / name
-                if path.is_file() and MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
+                if MIN_BYTES <= _size(path) <= MAX_BYTES:
                     yield path
+
+
+def _size(path: Path) -> int:
+    """Return the size of a regular file; 0 of anything else, or where it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _read(path: Path) -> str | None:

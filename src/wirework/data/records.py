@@ -1,33 +1,42 @@
 """Corpora of records with a named text field: JSONL, Parquet, Hugging Face datasets."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wirework.errors import InputError, nearest
+from wirework.data.text_files import reading
+from wirework.errors import InputError, nearest, reason, translated_errors
 from wirework.foreign import no_prompts
-from wirework.redaction import redact
 
 PARQUET_ROWS = 256
 """Rows decoded at a time."""
+MAX_LINE_BYTES = 1 << 28
+"""Longest line of a JSONL file: what is longer is no file of records and may not fit in memory."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def jsonl(path: Path, field: str) -> Iterator[str]:
     """Yield `field` of each line of a JSONL file; blank lines are passed over.
 
     Raises:
-        InputError: the file is unreadable, or a line is no JSON object with text in that field;
-            the message names the line.
+        InputError: the file is unreadable, a line is too long, or it is no JSON object with text in
+            that field; the message names the line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _text(_parse(line, f"{path} line {number}"), field, path, number)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    number = 0
+    with reading(path), path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(
+                    f"{path} line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: "
+                    "JSONL has one record a line"
+                )
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.strip():
+                yield _text(_parse(line, f"{path} line {number}"), field, path, number)
 
 
 def parquet(path: Path, field: str) -> Iterator[str]:
@@ -37,42 +46,60 @@ def parquet(path: Path, field: str) -> Iterator[str]:
         InputError: pyarrow is not installed, the file is no Parquet, or a row has no text in that
             column.
     """
-    _extra("pyarrow", "parquet", "Parquet")
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if field not in names:
-                raise InputError(f"{path} has no column {field!r}{_hint(field, names)}")
-            number = 0
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[field]):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield _text(record, field, path, number, "row")
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"cannot read {path} as Parquet: {_one_line(error)}") from error
+    for number, record in enumerate(_parquet_rows(path, field), 1):
+        yield _text(record, field, path, number, "row")
 
 
-def hub(name: str, field: str) -> Iterator[str]:
+def hub(
+    name: str, field: str, revision: str | None = None, subset: str | None = None
+) -> Iterator[str]:
     """Yield `field` of the train split of a Hugging Face dataset, streamed (extra `hub`).
+
+    Args:
+        name: of the dataset, `OWNER/NAME`.
+        field: the column that holds the text.
+        revision: a branch, tag or commit; None: the newest.
+        subset: the dataset's configuration, where it has several.
 
     Raises:
         InputError: datasets is not installed, the dataset cannot be had, or it has no such field.
     """
+    source = f"hub:{name}" if revision is None else f"hub:{name}@{revision}"
+    for number, record in enumerate(_hub_rows(name, revision, subset, source), 1):
+        yield _text(record, field, source, number, "row")
+
+
+# The two libraries raise nearly anything, at the start and in the middle of a stream. These
+# generators hold nothing but their calls: what a reader of the rows raises does not pass through.
+
+
+def _parquet_rows(path: Path, field: str) -> Iterator[Any]:
+    _extra("pyarrow", "parquet", "Parquet")
+    parquet = _extra("pyarrow.parquet", "parquet", "Parquet")
+    with (
+        translated_errors(f"cannot read {path} as Parquet"),
+        parquet.ParquetFile(path) as file,
+    ):
+        names = file.schema_arrow.names
+        if field not in names:
+            raise InputError(f"{path} has no column {field!r}{_hint(field, names)}")
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[field]):
+            yield from batch.to_pylist()
+
+
+def _hub_rows(name: str, revision: str | None, subset: str | None, source: str) -> Iterator[Any]:
     datasets = _extra("datasets", "hub", "hub:NAME")
-    try:
+    with translated_errors(f"cannot read {source}"):
         with no_prompts():
-            rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(
-                name, split="train", streaming=True, trust_remote_code=False
+            rows = datasets.load_dataset(
+                name,
+                subset,
+                split="train",
+                streaming=True,
+                revision=revision,
+                trust_remote_code=False,
             )
-        for number, record in enumerate(rows, 1):
-            yield _text(record, field, f"hub:{name}", number, "row")
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read hub:{name}: {_one_line(error)}") from error
+        yield from rows
 
 
 def _parse(line: bytes, where: str) -> Any:
@@ -114,13 +141,14 @@ def _extra(module: str, extra: str, what: str) -> ModuleType:
     """Import an optional package, or say how to get it."""
     import importlib
 
+    package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is there, and lacks something itself
+            raise InputError(f"{what}: cannot load {package}: {reason(error)}") from error
         raise InputError(
-            f"{what} needs the package {module}: pip install 'wirework[{extra}]'"
+            f"{what} needs the package {package}: pip install 'wirework[{extra}]'"
         ) from None
-
-
-def _one_line(error: Exception) -> str:
-    return redact(" ".join(str(error).split()))[:300]
+    except Exception as error:  # a broken or half-removed package raises anything
+        raise InputError(f"{what}: cannot load {package}: {reason(error)}") from error

@@ -267,12 +267,12 @@ def _consistent(index: dict[str, Any]) -> bool:
     """Whether the counts of an index agree, so that offsets computed from them are right."""
     try:
         counts = [int(shard["n_tokens"]) for shard in index["shards"]]
-        named = all(isinstance(shard["name"], str) for shard in index["shards"])
+        named = all(Path(shard["name"]).name == shard["name"] for shard in index["shards"])
         full, total, per_shard = counts[:-1], index["n_tokens"], index["shard_tokens"]
         return (
             named
             and index["dtype"] in ("uint16", "uint32")
-            and isinstance(index["n_documents"], int)
+            and all(isinstance(index[name], int) for name in ("n_documents", "n_tokens"))
             and sum(counts) == total
             and all(count == per_shard for count in full)
             and all(0 < count <= per_shard for count in counts[-1:])

@@ -4,17 +4,46 @@ A file whose first lines include one that is `<|endoftext|>` alone, as the relea
 them, is a file of many documents with that line between them.
 """
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from wirework.errors import InputError
+from wirework.errors import InputError, reason
 
 SNIFF_BYTES = 8192
+COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"\xfd7zXZ": "xz",
+    b"PK": "zip",
+}
+"""First bytes of files that must be unpacked before they are text."""
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 MARK = re.compile(r"^<\|endoftext\|>[ \t]*\r?\n?", re.MULTILINE)
 """The line between two documents of one file."""
 MARK_BYTES = 1 << 16
 """How far into a file its first mark must come, and the text that is read at a time."""
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turn what the file system says of a file in the block into an `InputError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
+
+
+def stat_of(path: Path) -> os.stat_result:
+    """Return size and times of a file.
+
+    Raises:
+        InputError: it is gone, or may not be looked at.
+    """
+    with reading(path):
+        return path.stat()
 
 
 def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
@@ -27,18 +56,15 @@ def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
             message names the byte offset.
     """
     start, rest = 0, b""
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(piece_bytes - len(rest)):
-                block = rest + chunk
-                if start == 0:
-                    _refuse_binary(path, block)
-                cut = _cut(block) if len(block) >= piece_bytes else len(block)
-                rest = block[cut:]
-                yield _decode(path, block[:cut], start)
-                start += cut
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        while chunk := file.read(piece_bytes - len(rest)):
+            block = rest + chunk
+            if start == 0:
+                _refuse_binary(path, block)
+            cut = _cut(block) if len(block) >= piece_bytes else len(block)
+            rest = block[cut:]
+            yield _decode(path, block[:cut], start)
+            start += cut
     if rest:
         yield _decode(path, rest, start)
 
@@ -49,11 +75,8 @@ def is_separated(path: Path) -> bool:
     Raises:
         InputError: the file is unreadable.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(MARK_BYTES)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        head = file.read(MARK_BYTES)
     return MARK.search(head.decode(errors="replace")) is not None
 
 
@@ -82,15 +105,20 @@ def _whole(parts: list[str]) -> Iterator[str]:
 
 
 def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:
-    """Return the pieces of a file, or None where it is unreadable, binary or not UTF-8.
+    """Return the pieces of a file, or None where it is binary or not UTF-8.
 
     Reads the file twice where it is larger than a piece, so that a file that turns out binary in
     the middle is left out whole.
+
+    Raises:
+        InputError: the file is unreadable.
     """
     try:
         for _ in text_pieces(path, piece_bytes):
             pass
-    except InputError:
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):  # no property of the text: another time it is read
+            raise
         return None
     return text_pieces(path, piece_bytes)
 
@@ -119,6 +147,11 @@ def _decode(path: Path, block: bytes, start: int) -> str:
 
 
 def _refuse_binary(path: Path, block: bytes) -> None:
+    if block.startswith(UTF16):
+        raise InputError(f"{path} is not UTF-8 text but UTF-16: save it as UTF-8")
+    for first, method in COMPRESSED.items():
+        if block.startswith(first) and b"\0" in block[:SNIFF_BYTES]:
+            raise InputError(f"{path} is compressed ({method}): unpack it first")
     nul = block.find(b"\0", 0, SNIFF_BYTES)
     if nul >= 0:
         raise InputError(f"{path} is binary, not text: it has a NUL byte at offset {nul}")

@@ -4,7 +4,16 @@ from wirework.measures.activations import default_site, site_values
 from wirework.measures.explain import Explanations, explain_neurons
 from wirework.measures.language import Language, language
 from wirework.measures.report import COLUMNS, headline, measure, reasons
-from wirework.measures.sae import Sae, SaeQuality, check_out, evaluate_sae, load_sae, save_sae
+from wirework.measures.sae import (
+    Sae,
+    SaeQuality,
+    SaeScores,
+    check_out,
+    evaluate_sae,
+    load_sae,
+    outlier_warning,
+    save_sae,
+)
 from wirework.measures.sae_training import measure_sae, train_sae
 from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, sparsity
 from wirework.measures.text import held_out, text_of
@@ -16,6 +25,7 @@ __all__ = [
     "Language",
     "Sae",
     "SaeQuality",
+    "SaeScores",
     "Sparsity",
     "check_out",
     "default_site",
@@ -29,6 +39,7 @@ __all__ = [
     "load_sae",
     "measure",
     "measure_sae",
+    "outlier_warning",
     "reasons",
     "save_sae",
     "site_values",

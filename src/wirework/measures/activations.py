@@ -66,6 +66,30 @@ def from_position(first: int, edit: Edit) -> Edit:
     return lambda x: torch.cat([x[:, :first], edit(x[:, first:])], 1)
 
 
+def median_norm(norms: Tensor) -> Tensor:
+    """Return the median (a scalar) of norms (n,), those that are 0 left out; 0 if all are.
+
+    Where AbsTopK leaves most tokens nothing, a median over all would be 0.
+    """
+    positive = norms[norms > 0]
+    return positive.median() if len(positive) else norms.new_zeros(())
+
+
+def up_to_norm(bound: Tensor | float, edit: Edit) -> Edit:
+    """Return an edit that leaves tokens whose values have a larger norm as they are.
+
+    Args:
+        bound: the largest norm of a token that is edited.
+        edit: what these tokens get.
+    """
+    return lambda x: torch.where(norms_of(x)[..., None] <= bound, edit(x), x)
+
+
+def norms_of(x: Tensor) -> Tensor:
+    """Return the Euclidean norm (..., ) of values (..., D), in float32."""
+    return x.float().norm(dim=-1)
+
+
 def default_site(config: ModelConfig) -> str:
     """Return the MLP output three quarters down the model, `6.mlp.resid_delta` of 8 layers.
 

@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens, D width of the site, F features.
 Source: Ferrao et al. 2025 (sparse autoencoders, CE score).
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,14 +20,21 @@ from wirework import files
 from wirework.config import SaeConfig
 from wirework.errors import InputError, translated_errors
 from wirework.foreign import no_prompts
-from wirework.measures.activations import from_position
+from wirework.measures.activations import from_position, median_norm, norms_of, up_to_norm
 from wirework.measures.text import held_out
+from wirework.nn import Edit
 from wirework.nn.sites import look_up
 from wirework.tensor_files import read_header
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
+
+OUTLIER_NORM = 10.0
+"""A token is an outlier if its value is longer than so many times the median."""
+
+_WORTH_SAYING = 0.05
+"""By how much of 1 a number changes without the outliers if there is a warning of it."""
 
 _FILES = ("cfg.json", "sae_weights.safetensors")  # of sae-lens
 
@@ -42,6 +50,17 @@ class Sae(Protocol):
 
     def decode(self, features: Tensor) -> Tensor:
         """Return values (..., D) of features (..., F)."""
+
+
+@dataclass(frozen=True)
+class SaeScores:
+    """What an autoencoder is worth on some of the tokens; fields as in `SaeQuality`."""
+
+    sae_l0: float
+    ce_score: float | None
+    explained_variance: float | None
+    mse: float
+    n_tokens: int
 
 
 @dataclass(frozen=True)
@@ -73,97 +92,185 @@ class SaeQuality:
     dead_features: int
     """Features that are on at none of the `n_tokens`."""
     n_tokens: int
-    """Held-out tokens read."""
+    """Held-out tokens read, without those that `max_norm_multiple` leaves out."""
+    outlier_share: float = 0.0
+    """Share of all tokens whose value is longer than 10 times the median: few, yet they can decide
+    every number above."""
+    without_outliers: SaeScores | None = None
+    """The numbers of all other tokens, the outliers left as they are; None if there are none."""
 
 
 @torch.no_grad()
 def evaluate_sae(
-    model: "Model",
+    model: "Model | str | Path",
     sae: Sae,
     text: "Tokens",
     *,
     site: str | None = None,
     n_tokens: int = 32_768,
     skip_first: int = 0,
+    max_norm_multiple: float | None = None,
 ) -> SaeQuality:
     """Measure an autoencoder on text.
 
     Args:
-        model: the model whose site it reads.
+        model: the model whose site it reads; a path is loaded.
         sae: the autoencoder, on the model's device.
         text: tokens, of the held-out split as a rule.
         site: where it stands; None: where it says it was trained.
         n_tokens: how many to read, in windows of n_ctx.
         skip_first: tokens at the start of each window that are left as they are, neither zeroed nor
             spliced nor counted, though their losses are.
+        max_norm_multiple: tokens whose value is longer than so many times the median are left as
+            they are in the same way; None: none.
 
     Raises:
         InputError: it is of another model or width, its site is unknown, or the text is shorter
             than a window.
     """
+    from wirework.model import load
+
+    model = load(model)
     site = check_fit(sae, model, site)
-    transformer = model.transformer
     batches = held_out(text, model.config.n_ctx, n_tokens)
     if skip_first >= model.config.n_ctx:
         raise InputError(f"skip_first {skip_first} leaves nothing of {model.config.n_ctx} tokens")
-    device = transformer.embed.weight.device
-    tally = _Tally(sae)
-    edits = {"clean": None, "zeroed": torch.zeros_like, "spliced": tally.spliced}
-    losses: dict[str, list[Tensor]] = {name: [] for name in edits}
-    for inputs, targets in batches:
-        for name, edit in edits.items():
-            put = {} if edit is None else {site: from_position(skip_first, edit)}
-            with transformer.edited(put):
-                losses[name].append(transformer.loss(inputs.to(device), targets.to(device)))
-    clean, zeroed, spliced = (float(torch.stack(ce).double().mean()) for ce in losses.values())
-    lost = zeroed - clean
+    device = model.transformer.embed.weight.device
+
+    def loss_with(edit: Edit) -> float:
+        with model.transformer.edited({site: from_position(skip_first, edit)}):
+            losses = [model.transformer.loss(x.to(device), y.to(device)) for x, y in batches]
+        return float(torch.stack(losses).double().mean())
+
+    seen: list[Tensor] = []
+    clean = loss_with(_noting_norms(seen))
+    norms = torch.cat(seen)
+    median = float(median_norm(norms))
+    bound = float("inf") if max_norm_multiple is None else max_norm_multiple * median
+    limit = min(bound, OUTLIER_NORM * median)
+    every, typical = _Tally(sae, bound), _Tally(sae, limit)
+
+    def ce_scores(tally: _Tally) -> tuple[float, float, float | None]:
+        zeroed = loss_with(up_to_norm(tally.bound, torch.zeros_like))
+        spliced = loss_with(up_to_norm(tally.bound, tally.spliced))
+        lost = zeroed - clean
+        return zeroed, spliced, (zeroed - spliced) / lost if lost > 0 else None
+
+    zeroed, spliced, ce_score = ce_scores(every)
+    without = None
+    if bool(((norms > limit) & (norms <= bound)).any()):
+        without = SaeScores(ce_score=ce_scores(typical)[2], **typical.scores())
     return SaeQuality(
         site=site,
         architecture=sae.cfg.architecture(),
         d_sae=sae.cfg.d_sae,
-        ce_score=(zeroed - spliced) / lost if lost > 0 else None,
+        ce_score=ce_score,
         ce_clean=clean,
         ce_zeroed=zeroed,
         ce_spliced=spliced,
-        **tally.totals(),
-        n_tokens=tally.n_tokens,
+        **every.scores(),
+        dead_features=every.dead_features,
+        outlier_share=float((norms > OUTLIER_NORM * median).double().mean()),
+        without_outliers=without,
     )
 
 
-class _Tally:
-    """Splices an autoencoder in and counts what it does, in float64."""
+def _noting_norms(seen: list[Tensor]) -> Edit:
+    """Return an edit that changes nothing and appends each batch's norms (n,) to `seen`."""
 
-    def __init__(self, sae: Sae) -> None:
-        self.sae = sae
-        self.n_tokens = 0
-        self._on = torch.zeros((), dtype=torch.int64)
+    def note(x: Tensor) -> Tensor:
+        seen.append(norms_of(x).flatten())
+        return x
+
+    return note
+
+
+class _Tally:
+    """Splices an autoencoder in and counts what it does to tokens up to a norm, in float64."""
+
+    def __init__(self, sae: Sae, bound: float) -> None:
+        self.sae, self.bound = sae, bound
+        self._on = self._counted = torch.zeros((), dtype=torch.int64)
         self._error = self._squares = self._sum = torch.zeros((), dtype=torch.float64)
+        self._width = 0
 
     def spliced(self, x: Tensor) -> Tensor:
         """Return what the autoencoder makes of values (B, T, D)."""
         features = self.sae.encode(x)
         made = self.sae.decode(features).to(x.dtype)
-        rows = x.double().flatten(0, 1)
-        self._on = self._on.to(x.device) + features.flatten(0, 1).count_nonzero(0)
+        counted = norms_of(x).flatten() <= self.bound
+        rows = x.double().flatten(0, 1) * counted[:, None]
+        errors = (x - made).double().flatten(0, 1) * counted[:, None]
+        on = (features.flatten(0, 1) != 0) & counted[:, None]
+        self._on = self._on.to(x.device) + on.sum(0)
         self._sum = self._sum.to(x.device) + rows.sum(0)
         self._squares = self._squares.to(x.device) + rows.square().sum()
-        self._error = self._error.to(x.device) + (x - made).double().square().sum()
-        self.n_tokens += len(rows)
+        self._error = self._error.to(x.device) + errors.square().sum()
+        self._counted = self._counted.to(x.device) + counted.sum()
+        self._width = x.shape[-1]
         return made
 
-    def totals(self) -> dict[str, Any]:
-        """Return the counts over all that was spliced."""
-        mean = self._sum / self.n_tokens
-        spread = float(self._squares - self.n_tokens * mean.square().sum())
+    @property
+    def dead_features(self) -> int:
+        """Features that were on at none of the tokens counted."""
+        return int((self._on == 0).sum())
+
+    def scores(self) -> dict[str, Any]:
+        """Return L0, explained variance and squared error of the tokens counted."""
+        n_tokens = int(self._counted)
+        mean = self._sum / n_tokens
+        spread = float(self._squares - n_tokens * mean.square().sum())
         error = float(self._error)
         # Rounding leaves a little where nothing varies.
         varies = spread > 1e-12 * float(self._squares)
         return {
-            "sae_l0": float(self._on.sum()) / self.n_tokens,
+            "sae_l0": float(self._on.sum()) / n_tokens,
             "explained_variance": 1 - error / spread if varies else None,
-            "mse": error / (self.n_tokens * mean.numel()),
-            "dead_features": int((self._on == 0).sum()),
+            "mse": error / (n_tokens * self._width),
+            "n_tokens": n_tokens,
         }
+
+
+def outlier_warning(quality: Mapping[str, Any]) -> str | None:
+    """Return a line if a few tokens of giant norm decide what an autoencoder seems worth.
+
+    Args:
+        quality: a `SaeQuality` as JSON (`dataclasses.asdict`).
+
+    Returns:
+        None where the numbers are about the same without them.
+    """
+    without = quality.get("without_outliers")
+    if without is None or not any(
+        _differ(quality[name], without[name], scale)
+        for name, scale in (
+            ("explained_variance", 1.0),
+            ("ce_score", 1.0),
+            ("sae_l0", max(quality["sae_l0"], without["sae_l0"])),
+        )
+    ):
+        return None
+    numbers = ", ".join(
+        f"{name.replace('_', ' ')} {_brief(without[name])} without them ({_brief(quality[name])} "
+        "with)"
+        for name in ("explained_variance", "ce_score", "sae_l0")
+    )
+    share = f"{100 * quality['outlier_share']:.2g}%"
+    return (
+        f"{share} of the tokens have norms over {OUTLIER_NORM:g} times "
+        f"the median and decide the averages: {numbers}; --max-norm-multiple {OUTLIER_NORM:g} "
+        "leaves them out"
+    )
+
+
+def _differ(one: float | None, other: float | None, scale: float) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return abs(one - other) > _WORTH_SAYING * scale
+
+
+def _brief(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3g}"
 
 
 def check_fit(sae: Sae, model: "Model", site: str | None = None) -> str:
@@ -191,13 +298,13 @@ def check_fit(sae: Sae, model: "Model", site: str | None = None) -> str:
     return site
 
 
-def check_out(folder: Path) -> None:
+def check_out(folder: str | Path) -> None:
     """Make sure that an autoencoder can be written to a folder, before the work that makes it.
 
     Raises:
         InputError: something else is there, or the place cannot be written to.
     """
-    files.check_folder(folder, "an autoencoder", _FILES)
+    files.check_folder(Path(folder), "an autoencoder", _FILES)
 
 
 def save_sae(
@@ -233,7 +340,8 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     """Read an autoencoder in sae-lens' format, ours or another's.
 
     Raises:
-        InputError: none there, damaged, or sae-lens is not installed.
+        InputError: none there, damaged, with weights that are not finite, or sae-lens is not
+            installed.
     """
     folder = Path(folder)
     for name in _FILES:
@@ -244,7 +352,11 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     read_header(folder / "sae_weights.safetensors")
     library = sae_lens()
     with translated_errors(f"{folder} is no autoencoder that sae-lens reads"), no_prompts():
-        return library.SAE.load_from_disk(folder, device=str(device))
+        sae = library.SAE.load_from_disk(folder, device=str(device))
+    for name, weight in sae.state_dict().items():
+        if not bool(weight.isfinite().all()):
+            raise InputError(f"{folder} is damaged: {name} holds values that are not finite")
+    return sae
 
 
 def check_installed() -> None:

@@ -61,12 +61,17 @@ class Transformer(nn.Module):
     Args:
         config: shape and parts.
         seed: of the initial weights (normal, std 0.02; output matrices / sqrt(2 n_layer) as GPT-2).
+
+    Raises:
+        InputError: the vocabulary is of no tokens.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         vocab, width = config.vocab_size, config.d_model
+        if not vocab:
+            raise InputError("vocab_size is 0: a model needs the number of its tokens")
         self.embed = nn.Embedding(vocab, width)
         self.positions = _Positions(config) if config.positions != "none" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))

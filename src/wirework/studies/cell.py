@@ -14,6 +14,7 @@ from wirework.circuits import prune_all
 from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.console import warn
+from wirework.data import Prepared, record_text
 from wirework.errors import InputError, UnreadableError
 from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
@@ -61,7 +62,7 @@ def run_cell(
     study: FrontierConfig,
     tasks: Sequence[Task],
     out: Path,
-    data: str,
+    data: Prepared,
     progress: bool = True,
 ) -> Cell:
     """Train a model, prune it for each task, and write `cell.json`; go on where it was stopped.
@@ -73,7 +74,7 @@ def run_cell(
         study: settings.
         tasks: what to prune for.
         out: the study's folder.
-        data: fingerprint of the tokens, to be noted.
+        data: the text that every model is trained on.
         progress: show progress on standard error.
 
     Returns:
@@ -87,7 +88,9 @@ def run_cell(
     """
     folder = cell_folder(out, point.name)
     try:
-        cell = _made(point, study, tasks, out, progress) | {"data": data}
+        record_text(folder / "run", data, settings_of(point, study, out).data, replace=False)
+        made = _made(point, study, tasks, out, progress)
+        cell = made | {"data": data.fingerprint}
         write_record(folder / "cell.json", cell)
     except UnreadableError:
         raise
@@ -127,7 +130,7 @@ def _made(
     point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
 ) -> Cell:
     folder = cell_folder(out, point.name)
-    begun = (folder / "run").is_dir()
+    begun = (folder / "run" / "config.yaml").is_file()
     run = train(settings_of(point, study, out), resume=begun, progress=progress)
     config = study.prune
     rows = circuits_at(config.target_loss, config, tasks, folder, progress) if tasks else []

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import FrontierConfig
-from wirework.console import say
-from wirework.data import Prepared, eval_batches, prepare
+from wirework.console import Progress, counted, say
+from wirework.data import Prepared, eval_batches, text_for_runs
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import check_place, is_file, names_in, read_record, write_record
 from wirework.leftovers import clear_held
 from wirework.locks import locked
 from wirework.model import load
+from wirework.signals import Stop, stopping
 from wirework.studies.cell import (
     Cell,
     cell_folder,
@@ -43,7 +44,6 @@ from wirework.studies.points import CELLS, Point, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
-from wirework.training.signals import Stop, stopping
 from wirework.view import write_study_figures
 
 
@@ -108,7 +108,8 @@ class _Study:
     def results(self) -> dict[str, Any]:
         """Make what is missing, and return what the figures are drawn from."""
         self._write_manifest(self.points)
-        made = [self._made(point, self.tasks) for point in self.points]
+        with Progress("study", len(self.points), shown=self.progress, count=counted) as bar:
+            made = [self._made(point, self.tasks, bar) for point in self.points]
         cells = [cell for cell in made if "error" not in cell]
         failed = [cell for cell in made if "error" in cell]
         if not cells:
@@ -133,13 +134,14 @@ class _Study:
         twin = dense.twin(self.config.twin_seed)
         if twin == dense:
             twin = dense.twin(dense.seed + 1)
-        cell = self._made(twin, [])
+        with Progress("dense twin", shown=self.progress) as bar:
+            cell = self._made(twin, [], bar)
         self._write_manifest([*self.points, twin])
         names = [pair["dense"], pair["sparse"], *([] if "error" in cell else [twin.name])]
         self._compare_tokens(names)
         return {"targets": rows, "twin": _shown(cell)}
 
-    def _made(self, point: Point, tasks: list[Task]) -> Cell:
+    def _made(self, point: Point, tasks: list[Task], bar: Progress) -> Cell:
         """Return a cell, from its file or made now."""
         try:
             known = finished_cell(point, self.config, tasks, self.out)
@@ -148,12 +150,15 @@ class _Study:
         except InputError as error:
             return failed_cell(point, self.out, error)
         if known is not None:
+            bar.skip()
             return known
         if self.progress:
             say(point.name)
-        data = self.data.fingerprint
+        data = self.data
         with self._stoppable(point.name):
-            return run_cell(point, self.config, tasks, self.out, data, self.progress)
+            cell = run_cell(point, self.config, tasks, self.out, data, self.progress)
+        bar.advance()
+        return cell
 
     def _at_target(self, pair: Row, target: float) -> dict[str, Any]:
         """Compare a pair's circuits at a target loss."""
@@ -182,7 +187,10 @@ class _Study:
         batches = eval_batches(
             self.data.val, common.model.n_ctx, common.batch_size, common.eval_batches
         )
-        with self._stoppable("the comparison of token losses"):
+        with (
+            self._stoppable("the comparison of token losses"),
+            Progress("token losses", None, shown=self.progress),
+        ):
             models = [load(cell_folder(self.out, name) / "run") for name in names]
             first, *others = [token_losses(model, batches) for model in models]
         joints = [
@@ -196,7 +204,9 @@ class _Study:
     def data(self) -> Prepared:
         """The tokens that all models are trained and judged on; looked at when first needed."""
         with self._stoppable("the preparation of the text"):
-            data = prepare(self.config.train.data, self.out / "data", self.progress)
+            config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
+            runs = sorted((self.out / CELLS).glob("*/run"))
+            data = text_for_runs(runs, config, self.progress)
         changed = []
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name

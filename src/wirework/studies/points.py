@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from wirework.config import FrontierConfig, ModelConfig, TrainConfig, WeightSparsityConfig
+from wirework.config.data import VOCAB_SIZE
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
@@ -66,13 +67,14 @@ def grid(study: FrontierConfig) -> list[Point]:
     return list(dict.fromkeys([*sparse, *dense]))
 
 
-def settings_of(point: Point, study: FrontierConfig, out: Path) -> TrainConfig:
+def settings_of(point: Point, study: FrontierConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a point's run, whose place is `cells/NAME/run` below `out`.
 
     Raises:
         InputError: there is no such model (more nonzeros than weights, a width that heads do not
             divide).
     """
+    out = Path(out)
     # Without what is derived from the width or left to its default.
     values = study.train.model_dump(mode="json", exclude_unset=True)
     values |= {"name": "run", "runs": str(out / CELLS / point.name)}
@@ -108,5 +110,11 @@ def l0_share(count: int, config: ModelConfig) -> float:
 
 
 def portable(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that say what is trained, without those that say where."""
-    return config.model_dump(mode="json", exclude=_ELSEWHERE)
+    """Return the settings that say what is trained, without those that say where.
+
+    A vocabulary that is left to the text is given as what it aims at, as it was before it could be.
+    """
+    values = config.model_dump(mode="json", exclude=_ELSEWHERE)
+    if values["data"]["vocab_size"] == "auto" and values["data"]["tokenizer"] is None:
+        values["data"]["vocab_size"] = values["model"]["vocab_size"] = VOCAB_SIZE
+    return values

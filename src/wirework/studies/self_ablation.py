@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
-from wirework.console import say
-from wirework.data import prepare
+from wirework.console import Progress, counted, say
+from wirework.data import record_text, text_for_runs
 from wirework.errors import DamagedError, InputError
 from wirework.files import (
     check_place,
@@ -109,7 +109,10 @@ def self_ablation(
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
         clear_held([out, out / "cells"])
-        data = prepare(study.train.data, progress=progress)  # once, not in each process
+        folders = [out / "runs" / variant.name for variant in every]
+        data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
+        for folder in folders:
+            record_text(folder, data, study.train.data, replace=False)
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
@@ -118,11 +121,15 @@ def self_ablation(
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not known.get("cells"):  # what it is of is known from the start
             _write(out, study, data.fingerprint, cells)
-        for cell in side_by_side(partial(run_variant, study, out), every, jobs):
-            cells.append(cell)
-            results = _write(out, study, data.fingerprint, cells)
-            if progress:
-                say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
+        n_known = sum(_cell(out, variant).is_file() for variant in every)
+        with Progress("models", len(every), shown=progress, count=counted) as bar:
+            for cell in side_by_side(partial(run_variant, study, out), every, jobs):
+                cells.append(cell)
+                results = _write(out, study, data.fingerprint, cells)
+                tell = bar.skip if len(cells) <= n_known else bar.advance
+                tell()
+                if progress:
+                    say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
         figure = write_self_ablation_figure(out)
     paths = {"figure": str(figure), "results": str(out / "results.json")}
     return {"rows": results["rows"], "claims": results["claims"], **paths}
@@ -144,7 +151,8 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     left = tuple(reasons(before)) or None
     if before and left is None:
         return {**known, "report": {**before, "headline": headline(before)}}
-    run = train(config, resume=(config.runs / config.name).is_dir(), progress=False)
+    begun = (config.runs / config.name / "config.yaml").is_file()
+    run = train(config, resume=begun, progress=False)
     report = {**before, **measure(run.model, left, instruments, progress=False)}
     report["headline"] = headline(report)
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
@@ -157,12 +165,13 @@ def _cell(out: Path, variant: Variant) -> Path:
     return out / "cells" / f"{variant.name}.json"
 
 
-def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> TrainConfig:
+def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a model's run.
 
     Raises:
         InputError: k is not below the number of units.
     """
+    out = Path(out)
     gating = None
     if variant.level is not None:
         common = study.train.gating or GatingConfig()

@@ -8,10 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wirework import files
+from wirework import fastest, files
 from wirework.config import TrainConfig
 from wirework.console import say, warn
-from wirework.data import Batch, Batches, Prepared, Tokenizer, eval_batches, prepare
+from wirework.data import (
+    Batch,
+    Batches,
+    Prepared,
+    Tokenizer,
+    eval_batches,
+    record_text,
+    text_for_runs,
+)
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.training.baseline import bigram_table
@@ -24,7 +32,7 @@ from wirework.training.checkpoint import (
 )
 from wirework.training.metrics import MetricsLog
 from wirework.training.optimizer import make_optimizer
-from wirework.training.precision import resolve
+from wirework.training.precision import resolve, resolve_device
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
 from wirework.training.run import as_begun, refuse_differences, write_settings
@@ -109,11 +117,12 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     if found is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
-    config = resolve(config)
-    state.settings = config.model_dump(mode="json")
-    data = prepare(config.data, progress=progress)
-    _check_vocabulary(config, data)
+    resolve_device(config.device)
+    data = text_for_runs([folder], config.data, progress)
+    config = with_vocabulary(config, data.tokenizer)
     _check_same_data(folder, state, data, resumed=found is not None)
+    config = resolve(config)  # times products: after all that may be refused
+    state.settings = config.model_dump(mode="json")
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
     device = torch.device(config.device)
@@ -138,9 +147,10 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         if resume:
             say(f"{folder} has no checkpoint yet: starting at step 0")
     write_settings(folder, config)
+    record_text(folder, data, config.data)
     data.tokenizer.save(folder / "tokenizer.json")
     files.write_sums(folder, ["tokenizer.json"])
-    trackers = open_trackers(config.track, folder, state.step)
+    trackers = open_trackers(config, folder, state.step)
     return Job(
         config=config,
         folder=folder,
@@ -168,12 +178,24 @@ def start_bigram_(transformer: Transformer, config: TrainConfig, data: Prepared)
         transformer.bigram.copy_(torch.from_numpy(table))
 
 
-def _check_vocabulary(config: TrainConfig, data: Prepared) -> None:
-    if data.tokenizer.vocab_size > config.model.vocab_size:
+def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
+    """Return the settings with the size of the vocabulary that `auto` comes to.
+
+    Raises:
+        InputError: the tokeniser has more tokens than the model is to have.
+    """
+    size = tokenizer.vocab_size
+    if config.model.vocab_size == 0:
+        model = config.model.model_copy(update={"vocab_size": size})
+        data = config.data
+        if data.tokenizer is None:
+            data = data.model_copy(update={"vocab_size": size})
+        return config.model_copy(update={"model": model, "data": data})
+    if size > config.model.vocab_size:
         raise InputError(
-            f"the tokeniser has {data.tokenizer.vocab_size} tokens, "
-            f"model.vocab_size is only {config.model.vocab_size}"
+            f"the tokeniser has {size} tokens, model.vocab_size is only {config.model.vocab_size}"
         )
+    return config
 
 
 def _check_same_data(folder: Path, state: State, data: Prepared, resumed: bool) -> None:
@@ -190,5 +212,11 @@ def _check_same_data(folder: Path, state: State, data: Prepared, resumed: bool) 
                 f"resuming with {torch.get_num_threads()} threads what {state.threads} began: "
                 "the last bits of the weights may differ"
             )
+        elif state.machine and not fastest.adopt(state.machine, state.choices):
+            warn(
+                f"resuming on {fastest.machine(state.threads)} what {state.machine} began: "
+                "the last bits of the weights may differ"
+            )
+    state.machine = fastest.machine(torch.get_num_threads())
     state.data, state.tokenizer = now["data"], now["tokenizer"]
     state.threads = torch.get_num_threads()

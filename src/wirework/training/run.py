@@ -11,6 +11,7 @@ from typing import Any
 from wirework import files
 from wirework.config import TrainConfig, changes
 from wirework.console import warn
+from wirework.data.run_text import TEXT_RECORD
 from wirework.errors import DamagedError, InputError
 from wirework.leftovers import clear_held
 from wirework.model import Model, load
@@ -31,8 +32,13 @@ HARMLESS = (
 """Settings that a resume may change: none reaches a weight. The tokeniser's path is one, since its
 content is compared by fingerprint."""
 
-RESOLVED = ("device", "precision")
-"""Settings whose `auto` is settled when the run starts and holds for the rest of it."""
+RESOLVED = {
+    "device": "auto",
+    "precision": "auto",
+    "data.vocab_size": "auto",
+    "model.vocab_size": 0,
+}
+"""Settings that are settled when the run starts, for the rest of it, where they have this value."""
 
 
 @dataclass
@@ -152,7 +158,12 @@ def as_begun(config: TrainConfig, old: TrainConfig, folder: Path) -> TrainConfig
         InputError: lists the settings (name: old -> new) that differ and matter.
     """
     refuse_differences(folder, differences(old, config))
-    return config.model_copy(update={name: getattr(old, name) for name in RESOLVED})
+    data, model = (
+        getattr(config, part).model_copy(update={"vocab_size": getattr(old, part).vocab_size})
+        for part in ("data", "model")
+    )
+    settled = {"device": old.device, "precision": old.precision, "data": data, "model": model}
+    return config.model_copy(update=settled)
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
@@ -161,7 +172,8 @@ def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     return [
         str(change)
         for change in changes(before, after)
-        if change.name not in HARMLESS and not (change.name in RESOLVED and change.after == "auto")
+        if change.name not in HARMLESS
+        and not (change.name in RESOLVED and change.after == RESOLVED[change.name])
     ]
 
 
@@ -197,4 +209,5 @@ def final_metrics(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[str]:
     """Return what is in a folder besides the lock and leftovers."""
-    return [name for name in files.entries(folder) if name != "lock" and name[0] != "."]
+    no_content = ("lock", TEXT_RECORD)  # the record may come before the run
+    return [name for name in files.entries(folder) if name not in no_content and name[0] != "."]

@@ -1,11 +1,14 @@
 """TensorBoard and Weights & Biases, when the settings ask for them (extra `track`)."""
 
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from wirework.errors import InputError
+from wirework.config import TrainConfig
+from wirework.console import warn
+from wirework.errors import InputError, translated_errors
 from wirework.files import write_text
 from wirework.foreign import no_prompts
 from wirework.training.metrics import Tracker
@@ -24,19 +27,48 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def open_trackers(names: Sequence[str], run: Path, step: int) -> list[Tracker]:
-    """Open the named trackers for a run folder.
+def open_trackers(config: TrainConfig, run: Path, step: int) -> list[Tracker]:
+    """Open the trackers that the settings name for a run folder.
 
     Args:
-        names: `tensorboard`, `wandb`.
+        config: the run's settings; Weights & Biases gets them all.
         run: the run folder; what they write to disk goes below it.
         step: where training goes on; later points of an earlier try are dropped.
+
+    Raises:
+        InputError: one of them cannot be opened.
     """
-    makers: dict[str, Callable[[Path, int], Tracker]] = {
-        "tensorboard": _TensorBoard,
-        "wandb": _WandB,
-    }
-    return [makers[name](run, step) for name in names]
+    return [_Tolerated(name, _open(name, config, run, step)) for name in config.track]
+
+
+def _open(name: str, config: TrainConfig, run: Path, step: int) -> Tracker:
+    with translated_errors(f"track: {name} cannot be started"):
+        return _WandB(config, run) if name == "wandb" else _TensorBoard(run, step)
+
+
+class _Tolerated:
+    """A tracker whose failure ends the tracking, not the training."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name = name
+        self._tracker: Tracker | None = tracker
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        if self._tracker is not None:
+            self._call(lambda tracker: tracker.log(step, values))
+
+    def close(self) -> None:
+        if self._tracker is not None:
+            self._call(lambda tracker: tracker.close())
+
+    def _call(self, action: Callable[[Tracker], None]) -> None:
+        assert self._tracker is not None
+        try:
+            with translated_errors(f"track: {self._name} failed"):
+                action(self._tracker)
+        except InputError as error:
+            warn(f"{error}; it gets no more numbers, metrics.jsonl has them all")
+            self._tracker = None
 
 
 class _TensorBoard:
@@ -54,15 +86,21 @@ class _TensorBoard:
 
 
 class _WandB:
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, config: TrainConfig, run: Path) -> None:
         import wandb
 
-        # The same id on a resume goes on with the same chart; points before `step` stay.
+        # The same id goes on with the same curve: what was logged beyond the checkpoint that a
+        # resume starts from comes again with the same values, and W&B drops it.
         with no_prompts():
             self._run = wandb.init(
-                project="wirework", name=run.name, id=_wandb_id(run), dir=str(run),
-                resume="allow", config={"resumed_at": step},
-            )  # fmt: skip
+                project=os.environ.get("WANDB_PROJECT") or "wirework",
+                entity=os.environ.get("WANDB_ENTITY") or None,
+                name=run.name,
+                id=_wandb_id(run),
+                dir=str(run),
+                resume="allow",
+                config=config.model_dump(mode="json"),
+            )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wirework.config import DataConfig
+from wirework.errors import InputError
+from wirework.signals import stopping
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -31,13 +32,18 @@ def tokens_of(model: "Model", corpus: str) -> "Tokens":
 
 
 def prepared(model: "Model", corpus: str) -> "Prepared":
-    """Return a corpus as tokens, by a model's tokeniser."""
-    from wirework.data import prepare
+    """Return a corpus as tokens, by a model's tokeniser; one that is prepared is taken as it is."""
+    from wirework.data import is_prepared, open_prepared, prepare, settings_of_run
     from wirework.tasks import tokenizer_of
 
-    tokenizer_of(model)
-    tokenizer = Path(str(model.path)) / "tokenizer.json"
-    return prepare(DataConfig.of({"corpus": corpus, "tokenizer": tokenizer}))
+    known, folder = tokenizer_of(model), Path(str(model.path))
+    if not is_prepared(corpus):
+        settings = settings_of_run(folder.parent, corpus)
+        return prepare(settings.model_copy(update={"tokenizer": folder / "tokenizer.json"}))
+    data = open_prepared(corpus)
+    if data.tokenizer.fingerprint != known.fingerprint:
+        raise InputError(f"{corpus} was prepared with another tokeniser than that of {folder}")
+    return data
 
 
 @contextmanager
@@ -61,8 +67,6 @@ def losing(kept: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def _ending(said: str) -> Iterator[None]:
-    from wirework.training.signals import stopping
-
     with stopping() as stop:
         try:
             with stop.at_once(said):

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.config import ExplainConfig, MeasureConfig, SaeConfig
+from wirework.console import warn
 from wirework.errors import InputError
 from wirework.files import check_place
 from wirework.verbs.arguments import Json, Settings, going_on, losing, prepared
@@ -31,7 +32,7 @@ def sae(
     """
     from dataclasses import asdict
 
-    from wirework.measures import check_out, measure_sae, save_sae
+    from wirework.measures import check_out, measure_sae, outlier_warning, save_sae
     from wirework.model import load
 
     check_out(out)
@@ -43,6 +44,8 @@ def sae(
     if (quality.explained_variance or 0.0) < 0:
         worse = "the site's mean alone comes closer to it than the autoencoder"
         print(f"warning: explained variance is below 0: {worse}", file=sys.stderr)
+    if (said := outlier_warning(asdict(quality))) is not None:
+        warn(said)
     show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
 
 
@@ -106,7 +109,7 @@ def measure(
             replaced.
         corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
     """
-    from wirework.measures import COLUMNS, reasons
+    from wirework.measures import COLUMNS, outlier_warning, reasons
     from wirework.measures import measure as measure_one
     from wirework.measures.files import check_report_place, write_reports
     from wirework.model import load
@@ -131,6 +134,9 @@ def measure(
             if (said := doubt(settings.task, on.get("accuracy"))) is not None:
                 print(f"warning: {name}: acdc: {said}", file=sys.stderr)
             read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
+            if (said := outlier_warning(reports[name].get("sae", {}))) is not None:
+                option = "--max-norm-multiple"
+                warn(f"{name}: sae: {said.replace(option, '--sae.max-norm-multiple')}")
             if read + model.config.n_ctx < settings.n_tokens:
                 short = f"{read:,} held-out tokens are all there are"
                 print(f"warning: {name}: language: {short}", file=sys.stderr)

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import blank, write_png
+from wirework.view.text import quoted
 
 _COLOURS = ("#2171b5", "#d95f02", "#1b9e77", "#7b3294", "#a6761d", "#e7298a", "#444444", "#66a61e")
 _MOST = len(_COLOURS)
@@ -21,7 +22,7 @@ _DPI = 200
 _DASHES = (0, (4, 3))
 
 
-def write_curves(found: dict[str, Any], out_png: Path) -> Path:
+def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
     """Draw the curves of a model's attacks, and of its circuit alone, as a PNG; return its path.
 
     A solid line is an attack, on the prompts whose answer it turns, with standard errors; the
@@ -42,7 +43,7 @@ def write_curves(found: dict[str, Any], out_png: Path) -> Path:
     _draw(right, lines, "circuit", "circuit alone")
     left.set_ylabel("P(correct), mean and standard error", parse_math=False)
     _legend(figure, lines, found["answers"])
-    return write_png(figure, out_png, dpi=_DPI)
+    return write_png(figure, Path(out_png), dpi=_DPI)
 
 
 Line = Sequence[dict[str, Any]]
@@ -96,4 +97,4 @@ def _legend(figure: Figure, lines: Sequence[Line], answers: Sequence[str]) -> No
 
 
 def _label(point: dict[str, Any], answers: Sequence[str]) -> str:
-    return pen.legible(f"{point['attack']} (turns `{answers[point['side']]}`)", pen.SANS)
+    return pen.legible(f"{point['attack']} (turns {quoted(answers[point['side']])})", pen.SANS)

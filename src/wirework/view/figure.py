@@ -4,6 +4,8 @@ Drawn on a figure and canvas of its own: pyplot's global state is never touched.
 Units: the layout's pixels, y downward.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,22 @@ from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import blank, write_png
 from wirework.view.figure_graph import NEGATIVE, PAIR, POSITIVE, RESIDUAL, draw_graph
 from wirework.view.figure_paths import draw_paths
-from wirework.view.text import number, shown
+from wirework.view.text import label, number, plain
 
 _HEADER, _FOOTER, _MARGIN, _MIN_WIDTH = 104.0, 34.0, 16.0, 820.0
+_DECIDING = {"color": "#4c545d", "marker": "s", "markersize": 6, "markerfacecolor": "#e6e9ed",
+             "markeredgewidth": 1.4, "linewidth": 0}  # fmt: skip
 _DPI, _MAX_PIXELS = 200.0, 4000.0
+
+_GROUP_GAP = 14.0
+_LONGEST = 20
+"""Characters of a model's path."""
 
 Kind = tuple[str, dict[str, Any]]
 """A kind of line: what it stands for and how it looks."""
 
 
-def write_figure(data: dict[str, Any], out_png: Path) -> Path:
+def write_figure(data: dict[str, Any], out_png: str | Path) -> Path:
     """Draw the circuit as a PNG, and return its path.
 
     Args:
@@ -37,14 +45,18 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     """
     figure = draw_figure(data)
     longest = max(figure.get_size_inches()) * pen.PIXELS_PER_INCH
-    return write_png(figure, out_png, dpi=min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / longest))
+    dpi = min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / longest)
+    return write_png(figure, Path(out_png), dpi=dpi)
 
 
 def draw_figure(data: dict[str, Any]) -> Figure:
     """Draw the circuit of `load_page_data` with its numbers and a legend."""
     layout = data["layout"]
-    width = max(layout["width"] + 2 * _MARGIN, _MIN_WIDTH)
-    height = layout["height"] + _HEADER + _FOOTER
+    width = max(layout["width"] + 2 * _MARGIN, _MIN_WIDTH, _header_width(data))
+    kinds = _path_kinds() if data["level"] == "head" else _kinds(data)
+    n_lines = math.ceil(sum(_kind_width(label) for label, _ in kinds) / width)
+    footer = _FOOTER * n_lines
+    height = layout["height"] + _HEADER + footer
     figure = blank(width / pen.PIXELS_PER_INCH, height / pen.PIXELS_PER_INCH)
     _header(_axes(figure, (0, 0, width, _HEADER), height), data)
     left = (width - layout["width"]) / 2
@@ -53,7 +65,7 @@ def draw_figure(data: dict[str, Any]) -> Figure:
         draw_paths(graph, data)
     else:
         draw_graph(graph, data)
-    _legend(_axes(figure, (0, height - _FOOTER, width, _FOOTER), height), data)
+    _legend(_axes(figure, (0, height - footer, width, footer), height), kinds, n_lines)
     return figure
 
 
@@ -69,9 +81,9 @@ def _axes(figure: Figure, box: tuple[float, float, float, float], height: float)
 
 def _header(axes: Axes, data: dict[str, Any]) -> None:
     """Write the task, and under it the numbers of the model, the circuit and the losses."""
-    pen.write(axes, _MARGIN, 20, data["task"]["name"], 17, weight="bold")
+    pen.write(axes, _MARGIN, 20, plain(data["task"]["name"]), 17, weight="bold")
     every = data["task"]["answers"]
-    answers = "answers  " + "   or   ".join(shown(text) for text in every[:2])
+    answers = "answers  " + "   or   ".join(label(text) for text in every[:2])
     if len(every) > 2:
         answers += f"   and {len(every) - 2:,} more"
     pen.write(axes, axes.get_xlim()[1] - _MARGIN, 20, answers, 13, ha="right", family=pen.MONO)
@@ -82,21 +94,33 @@ def _header(axes: Axes, data: dict[str, Any]) -> None:
         for name, value in cells:
             pen.write(axes, x, 64, name, 10.5, color=pen.SOFT)
             pen.write(axes, x, 81, value, 12.5, weight="bold")
-            x += max(6.0 * len(name), 8.2 * len(value)) + 18
+            x += _cell_width(name, value)
         axes.plot([start, x - 18], [54, 54], color="#d9dde2", linewidth=pen.points(1))
-        x += 14
+        x += _GROUP_GAP
+
+
+def _cell_width(name: str, value: str) -> float:
+    return max(6.0 * len(name), 8.2 * len(value)) + 18
+
+
+def _header_width(data: dict[str, Any]) -> float:
+    groups = _numbers(data)
+    cells = sum(_cell_width(*cell) for _, cells in groups for cell in cells)
+    return 2 * _MARGIN + cells + _GROUP_GAP * (len(groups) - 1)
 
 
 def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the groups of the header: their titles, then names and values."""
     model, losses = data["model"], data["losses"]
     of_model = [
+        ("run", _short(model["path"])),
         ("layers", str(model["n_layer"])),
         ("width", str(model["d_model"])),
         ("nonzero", f"{100 * model['n_nonzero'] / model['n_weights']:.3g}%"),
     ]
     if data["level"] == "head":
-        return [("Model", of_model), *_patched(data)]
+        of_losses = [("model", number(losses["model"])), ("circuit", number(losses["circuit"]))]
+        return [("Model", of_model), *_patched(data), ("Task loss, nats", of_losses)]
     of_circuit = [
         ("nodes", f"{len(data['nodes']):,}"),
         ("edges", f"{len(data['edges']):,}"),
@@ -111,6 +135,12 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("target", number(data["target_loss"])),
     ]
     return [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
+
+
+def _short(path: str | None) -> str:
+    """Return the end of a path, of a length that a header has room for."""
+    text = plain(path or "n/a")
+    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
 
 
 def _patched(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -136,13 +166,16 @@ def _n_io(data: dict[str, Any]) -> int:
     return len(data["in_edges"]) + len(data["out_edges"]) + folded
 
 
-def _legend(axes: Axes, data: dict[str, Any]) -> None:
-    kinds = _path_kinds() if data["level"] == "head" else _kinds(data)
+def _kind_width(label: str) -> float:
+    return 6.4 * len(label) + 64
+
+
+def _legend(axes: Axes, kinds: Sequence[Kind], n_lines: int) -> None:
     lines = [Line2D([], [], label=label, **style) for label, style in kinds]
     axes.legend(
         handles=lines,
         loc="center",
-        ncols=len(lines),
+        ncols=math.ceil(len(lines) / n_lines),
         frameon=False,
         prop=FontProperties(family=pen.SANS, size=pen.points(11)),
         labelcolor=pen.SOFT,
@@ -164,6 +197,8 @@ def _kinds(data: dict[str, Any]) -> list[Kind]:
         ("same residual channel", {"color": RESIDUAL, "linewidth": 1, "linestyle": (0, (3, 3))}),
         ("q meets k", {"color": PAIR, "linewidth": 0.8}),
     ]
+    if any(entry["deciding"] for entry in data["inputs"]):
+        kinds.append(("prompts of a pair differ in it", _DECIDING))
     if data["folded"]:
         kinds.append(("+N: N more tokens", {"color": RESIDUAL, "linewidth": 0.8}))
     if data["share_runs"]:

@@ -108,13 +108,17 @@ def _draw_pairs(axes: Axes, data: dict[str, Any]) -> None:
 
 def _draw_items(axes: Axes, data: dict[str, Any]) -> None:
     points, widths = data["layout"]["points"], data["layout"]["widths"]
+    first_in = len(data["nodes"])
+    deciding = {first_in + i for i, entry in enumerate(data["inputs"]) if entry["deciding"]}
     for i, (x, y) in enumerate(points):
         node = data["nodes"][i] if i < len(data["nodes"]) else None
         radius = 9.0 if node and node["kind"] in ("act_in", "resid_delta") else 3.5
         left, top = x - widths[i] / 2, y - NODE_HEIGHT / 2
         fill = "white" if node else "#e6e9ed"
         edge = ("#4c545d", _strength(node and node["share"]))
-        pen.box(axes, left, top, widths[i], NODE_HEIGHT, radius, facecolor=fill, edgecolor=edge)
+        style = {"facecolor": fill, "edgecolor": edge}
+        style["linewidth"] = pen.points(2.2 if i in deciding else 1.0)
+        pen.box(axes, left, top, widths[i], NODE_HEIGHT, radius, **style)
     shares = [node["share"] for node in data["nodes"]]
     shares += [None] * (len(points) - len(shares))
     for (x, y), label, share in zip(points, _labels(data), shares, strict=True):
@@ -128,7 +132,7 @@ def _labels(data: dict[str, Any]) -> list[str]:
         for node in data["nodes"]
     ]
     others = [*data["inputs"], *data["outputs"]]
-    tokens = [data["texts"][entry["text"]]["shown"] for entry in others]
+    tokens = [data["texts"][entry["text"]]["label"] for entry in others]
     return nodes + tokens + [f"+{len(entry['entries'])}" for entry in data["folded"]]
 
 

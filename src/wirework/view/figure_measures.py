@@ -10,9 +10,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wirework.files import read_json, read_record
 from wirework.view import figure_pen as pen
+from wirework.view.checked_file import read_checked
 from wirework.view.figure_canvas import panels, write_png
+from wirework.view.study_file import Reports, SelfAblationResults
 
 _HUES = {"local": "#1f6fb4", "global": "#c2571a", "both": "#2a9d6f"}
 TITLES = {
@@ -43,23 +44,26 @@ _LONGEST = 24  # characters of a model's name beside its bar
 Row = Mapping[str, Any]
 
 
-def write_self_ablation_figure(folder: Path) -> Path:
+def write_self_ablation_figure(folder: str | Path) -> Path:
     """Draw `results.json` of a study's folder as `self_ablation.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    rows = read_record(folder / "results.json", unsigned=True)["rows"]
-    return write_png(draw_self_ablation(rows), folder / "self_ablation.png")
+    folder = Path(folder)
+    results = read_checked(folder / "results.json", SelfAblationResults).model_dump()
+    return write_png(draw_self_ablation(results["rows"]), folder / "self_ablation.png")
 
 
-def write_measures_figure(folder: Path) -> Path:
+def write_measures_figure(folder: str | Path) -> Path:
     """Draw `measures.json` of a folder as `measures.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    return write_png(draw_measures(read_json(folder / "measures.json")), folder / "measures.png")
+    folder = Path(folder)
+    reports = read_checked(folder / "measures.json", Reports).model_dump()["reports"]
+    return write_png(draw_measures(reports), folder / "measures.png")
 
 
 def draw_self_ablation(rows: Sequence[Row]) -> Figure:

@@ -30,7 +30,7 @@ def write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) 
 def legible(text: str, family: str) -> str:
     """Return text with escapes in place of characters that the font cannot draw."""
     known = _characters(family)
-    return "".join(c if ord(c) in known else f"\\u{ord(c):04x}" for c in text)
+    return "".join(c if ord(c) in known and c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 @cache
@@ -43,8 +43,8 @@ def box(
 ) -> None:
     """Draw a box with round corners."""
     shape = f"round,pad=0,rounding_size={radius}"
-    line = points(1.0)
-    axes.add_patch(FancyBboxPatch((left, top), width, height, shape, linewidth=line, **style))
+    style = {"linewidth": points(1.0), **style}
+    axes.add_patch(FancyBboxPatch((left, top), width, height, shape, **style))
 
 
 def stroke(

@@ -13,9 +13,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from wirework.files import read_record
 from wirework.view import figure_pen as pen
+from wirework.view.checked_file import read_checked
 from wirework.view.figure_canvas import panels, write_png
+from wirework.view.study_file import FinderResults, FrontierResults, TokenLosses
 from wirework.view.text import number
 
 SPARSE, DENSE = "#1f6fb4", "#c2571a"
@@ -26,7 +27,7 @@ _SIZE = (6.4, 4.8)  # inches of a panel
 Row = Mapping[str, Any]
 
 
-def write_study_figures(folder: Path) -> list[Path]:
+def write_study_figures(folder: str | Path) -> list[Path]:
     """Draw what a study's folder has the numbers for, and return the pictures' paths.
 
     Args:
@@ -37,11 +38,11 @@ def write_study_figures(folder: Path) -> list[Path]:
     Raises:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
-    results = read_record(folder / "results.json", unsigned=True)
-    matched = results["pair"] is not None
+    folder = Path(folder)
+    results = read_checked(folder / "results.json", FrontierResults).model_dump()
     tokens: dict[str, Any] = {"joints": []}
-    if matched:
-        tokens = read_record(folder / "token_losses.json", unsigned=True)
+    if results["pair"] is not None:
+        tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
         "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
         "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
@@ -58,14 +59,15 @@ def write_study_figures(folder: Path) -> list[Path]:
     return written
 
 
-def write_finders_figure(folder: Path) -> Path:
+def write_finders_figure(folder: str | Path) -> Path:
     """Draw `finders.json` of a study's folder as `finders.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    found = read_record(folder / "finders.json", unsigned=True)
-    return write_png(draw_finders(found), folder / "finders.png")
+    folder = Path(folder)
+    results = read_checked(folder / "finders.json", FinderResults).model_dump()
+    return write_png(draw_finders(results), folder / "finders.png")
 
 
 def draw_finders(results: Mapping[str, Any]) -> Figure:

@@ -1,17 +1,14 @@
 """Read what `wirework explain` wrote, and check it (docs/explain.md, Files)."""
 
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 from pydantic import model_validator
 
-from wirework.circuit_format import Index, Part, Text, checked
+from wirework.circuit_format import Index, Part, Text
 from wirework.errors import InputError
 from wirework.files import read_record
-
-_Kind = TypeVar("_Kind", bound=Part)
-_BYTES = 1 << 26
-"""Largest file of a neuron, or of the failures of a run."""
+from wirework.view.checked_file import read_checked
 
 
 class Excerpt(Part):
@@ -90,7 +87,7 @@ class Rest(Part):
     """Why it ended early."""
     left: Index | None = None
     """Neurons that it did not come to; None: an older file does not say."""
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[Failure, ...]
 
 
 def read_rest(folder: Path) -> Rest | None:
@@ -100,7 +97,7 @@ def read_rest(folder: Path) -> Rest | None:
         InputError: the file is damaged.
     """
     path = folder / "explain.json"
-    return _read(path, Rest) if path.is_file() else None
+    return read_checked(path, Rest) if _is_there(path) else None
 
 
 def read_neurons(folder: Path) -> list[NeuronFile]:
@@ -110,11 +107,23 @@ def read_neurons(folder: Path) -> list[NeuronFile]:
         InputError: there is none and no run has ended, or a file is damaged or of another version.
     """
     paths = sorted((folder / "neurons").glob("*.json"))
-    if not paths and not (folder / "explain.json").is_file():
+    if not paths and not _is_there(folder / "explain.json"):
         raise InputError(f"no neurons at {folder}: expected a folder that `wirework explain` wrote")
-    found = [_read(path, NeuronFile) for path in paths]
+    found = [read_checked(path, NeuronFile) for path in paths]
     return sorted(found, key=lambda one: 2.0 if one.score is None else -one.score)
 
 
-def _read(path: Path, kind: type[_Kind]) -> _Kind:
-    return checked(kind, read_record(path, unsigned=True, most=_BYTES), str(path))
+def read_model_name(folder: Path) -> str | None:
+    """Return the path of the model whose neurons were explained; None where no file says it.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / "settings.json"
+    name = read_record(path).get("path") if _is_there(path) else None
+    return name if isinstance(name, str) else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything at all, so that what is no file is told of when it is read."""
+    return path.exists() or path.is_symlink()

@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wirework.files import write_text
-from wirework.view.neuron_file import Excerpt, NeuronFile, Rest, read_neurons, read_rest
+from wirework.view.neuron_file import (
+    Excerpt,
+    NeuronFile,
+    Rest,
+    read_model_name,
+    read_neurons,
+    read_rest,
+)
 from wirework.view.page import asset, hash_of
-from wirework.view.text import number, plain, shown
+from wirework.view.text import label, number, plain, shown_lines
 
 _STEPS = 10
 _SHOWN = 5
@@ -19,7 +26,7 @@ _SHOWN = 5
 _BLUE, _ORANGE = (104, 172, 220), (217, 95, 2)
 
 
-def write_neuron_page(explained_dir: Path, out: Path) -> Path:
+def write_neuron_page(explained_dir: str | Path, out: str | Path) -> Path:
     """Write the page of a folder of explained neurons to `out`, whole or not at all.
 
     Args:
@@ -29,16 +36,21 @@ def write_neuron_page(explained_dir: Path, out: Path) -> Path:
     Raises:
         InputError: the folder has no neurons that we can read, or `out` cannot be written.
     """
-    write_text(out, render_neurons(read_neurons(explained_dir), read_rest(explained_dir)))
+    explained_dir, out = Path(explained_dir), Path(out)
+    neurons, rest = read_neurons(explained_dir), read_rest(explained_dir)
+    write_text(out, render_neurons(neurons, rest, read_model_name(explained_dir)))
     return out
 
 
-def render_neurons(neurons: Sequence[NeuronFile], rest: Rest | None) -> str:
+def render_neurons(
+    neurons: Sequence[NeuronFile], rest: Rest | None, model: str | None = None
+) -> str:
     """Return the page as HTML, the neurons in the order in which they come.
 
     Args:
         neurons: those that have a file.
         rest: what became of the others; None if that is not known.
+        model: path of the model, if it is known.
     """
     live = [neuron for neuron in neurons if not neuron.dead]
     scores = [neuron.score for neuron in live if neuron.score is not None]
@@ -58,14 +70,18 @@ def render_neurons(neurons: Sequence[NeuronFile], rest: Rest | None) -> str:
 </head>
 <body>
 <h1>Explained neurons: {len(live):,}</h1>
-<p>Mean score <b>{number(mean)}</b>: correlation of what each explanation predicts with what the
-neuron does in held-out text. {len(neurons) - len(live):,} more are dead. Best first; click one for
-its excerpts. <span class="token a7">Blue</span>: the neuron's activation;
+{_of_model(model)}<p>Mean score <b>{number(mean)}</b>: correlation of what each explanation
+predicts with what the neuron does in held-out text. {len(neurons) - len(live):,} more are dead.
+Best first; click one for its excerpts. <span class="token a7">Blue</span>: the neuron's activation;
 <span class="token s9">orange line</span>: the prediction. Hover for values.</p>
 {_others(rest)}{rows}
 </body>
 </html>
 """
+
+
+def _of_model(model: str | None) -> str:
+    return "" if model is None else f"<p>Model <code>{html.escape(plain(model))}</code></p>\n"
 
 
 def _shades() -> str:
@@ -94,8 +110,10 @@ def _neuron(neuron: NeuronFile) -> str:
     )
     explanation = html.escape(plain(neuron.explanation))
     name = html.escape(plain(f"{neuron.site}.{neuron.index}"))
+    score = f'<b class="score">{number(neuron.score)}</b>'
+    said = f'<span class="said">{explanation}</span>'
     return f"""<details>
-<summary><b class="score">{number(neuron.score)}</b> <code>{name}</code> {explanation}</summary>
+<summary>{score} <code>{name}</code> {said}</summary>
 <p class="soft">{_facts(neuron)}</p>
 {excerpts}
 </details>"""
@@ -144,8 +162,9 @@ def _token(text: str, activation: float, simulated: float | None, peak: float) -
     said = number(activation)
     if simulated is not None:
         said += f", predicted {number(simulated * peak / _STEPS)}"
-    seen = html.escape(shown(text)).replace("⏎", "⏎\n")
-    return f'<span class="{drawn}" title="{said}">{seen}</span>'
+    seen = html.escape(shown_lines(text))
+    title = html.escape(f"{label(text)}: {said}")
+    return f'<span class="{drawn}" title="{title}">{seen}</span>'
 
 
 def _step(value: float, most: float) -> int:

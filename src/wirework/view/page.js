@@ -29,7 +29,7 @@ function main() {
     choose: (p) => choose(p, null),
     hover(event, p, t) {
       const text = data.prompts[p].tokens[t];
-      const lines = [make("b", { textContent: circuit.shown(text) })];
+      const lines = [make("b", { textContent: circuit.label(text) })];
       const node = pinnedNode();
       if (node !== null) {
         lines.push(`${data.nodes[node].name}: ${exact(data.activations[node][p][t])}`);
@@ -104,6 +104,7 @@ function main() {
   drawHeader(data, circuit);
   if (data.patching) byId("patching").append(...drawPatching(data));
   byId("legend-more").hidden = !circuit.folded;
+  byId("legend-deciding").hidden = !circuit.items.some((item) => item.deciding);
   byId("legend-shares").hidden = !circuit.runs;
   byId("pane").append(graph.svg);
   byId("threshold").addEventListener("input", filter);

@@ -7,6 +7,7 @@ const KINDS = {
 
 function readCircuit(data) {
   const shown = (text) => data.texts[text].shown;
+  const label = (text) => data.texts[text].label;
   const firstIn = data.nodes.length;
   const firstOut = firstIn + data.inputs.length;
   const firstMore = firstOut + data.outputs.length;
@@ -17,18 +18,20 @@ function readCircuit(data) {
       what: describe(node),
     })),
     ...data.inputs.map((entry) => ({
-      type: "input", text: entry.text, name: shown(entry.text), label: shown(entry.text),
-      what: `embedding of token ${entry.token_id}`,
+      type: "input", text: entry.text, name: label(entry.text), label: label(entry.text),
+      deciding: entry.deciding,
+      what: `embedding of token ${entry.token_id}${entry.deciding
+        ? "; the two prompts of a pair differ in it" : ""}`,
     })),
     ...data.outputs.map((entry) => ({
-      type: "output", text: entry.text, name: shown(entry.text), label: shown(entry.text),
+      type: "output", text: entry.text, name: label(entry.text), label: label(entry.text),
       what: entry.token_id === null ? "answer" : `answer, unembedding of token ${entry.token_id}`,
     })),
     ...data.folded.map((fold) => ({
       type: "more", label: `+${fold.entries.length}`,
       name: `${fold.entries.length} more tokens`, what: `read by ${data.nodes[fold.node].name}`,
       entries: fold.entries.map(([text, id, weight]) => (
-        { text, weight, name: shown(text), what: `embedding of token ${id}` })),
+        { text, weight, name: label(text), what: `embedding of token ${id}` })),
     })),
     ...readComponents(data),
   ];
@@ -59,7 +62,7 @@ function readCircuit(data) {
   });
   const folded = data.folded.reduce((sum, fold) => sum + fold.entries.length, 0);
   const ioEdges = data.in_edges.length + data.out_edges.length + folded;
-  return { items, wires, shown, folded, ioEdges, runs: data.share_runs };
+  return { items, wires, shown, label, folded, ioEdges, runs: data.share_runs };
 }
 
 function describe(node) {

@@ -17,7 +17,7 @@ from wirework.view.circuit_file import CircuitFile, read_circuit
 from wirework.view.page_inputs import inputs_of
 from wirework.view.page_layout import SUBLAYERS, lay_out
 from wirework.view.page_paths import components_of, lay_out_paths
-from wirework.view.text import shown
+from wirework.view.text import label, shown
 
 FORMAT = "wirework-page"
 VERSION = 1
@@ -25,7 +25,7 @@ VERSION = 1
 PageData = dict[str, Any]
 
 
-def load_page_data(circuit_dir: Path) -> PageData:
+def load_page_data(circuit_dir: str | Path) -> PageData:
     """Read a circuit folder and return what the page shows, ready for `json.dumps`.
 
     Args:
@@ -37,7 +37,7 @@ def load_page_data(circuit_dir: Path) -> PageData:
     Raises:
         InputError: the folder is missing, damaged, of a newer version or at odds with itself.
     """
-    return page_data(read_circuit(circuit_dir))
+    return page_data(read_circuit(Path(circuit_dir)))
 
 
 def page_data(circuit: CircuitFile) -> PageData:
@@ -53,7 +53,10 @@ def page_data(circuit: CircuitFile) -> PageData:
         texts.at(answer)
     drawn: PageData = {
         "nodes": nodes,
-        "inputs": [{"text": texts.at(text), "token_id": number} for text, number in inputs.tokens],
+        "inputs": [
+            {"text": texts.at(text), "token_id": number, "deciding": number in inputs.deciding}
+            for text, number in inputs.tokens
+        ],
         "outputs": [{"text": texts.at(text), "token_id": number} for text, number in outputs],
         "components": components,
         "path_edges": paths,
@@ -161,7 +164,7 @@ def _node(document: Document, position: int) -> dict[str, Any]:
 
 
 class _Texts:
-    """Each token's text once, as it is and as it is shown."""
+    """Each token's text once: as it is, as it is shown in running text, and by itself."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
@@ -171,7 +174,7 @@ class _Texts:
         """Return the position of a text among the entries, adding it if it is new."""
         if text not in self._places:
             self._places[text] = len(self.entries)
-            self.entries.append({"text": text, "shown": shown(text)})
+            self.entries.append({"text": text, "shown": shown(text), "label": label(text)})
         return self._places[text]
 
 

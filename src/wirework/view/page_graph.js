@@ -86,7 +86,7 @@ class Graph {
     const text = draw("text", { x: item.x, y: item.y + 0.5 });
     text.textContent = item.label;
     const group = draw("g", {
-      class: `item ${item.type}`, "data-item": item.id, tabindex: -1, role: "button",
+      class: `item ${item.type}${item.deciding ? " deciding" : ""}`, "data-item": item.id, tabindex: -1, role: "button",
       "aria-label": `${item.name}, ${item.what}`,
     });
     pale(group, item.node?.share);

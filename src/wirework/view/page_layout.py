@@ -24,7 +24,7 @@ def lay_out(n_layer: int, drawn: dict[str, Any]) -> dict[str, Any]:
             page data.
     """
     nodes, inputs, outputs = drawn["nodes"], drawn["inputs"], drawn["outputs"]
-    labels = [drawn["texts"][entry["text"]]["shown"] for entry in [*inputs, *outputs]]
+    labels = [drawn["texts"][entry["text"]]["label"] for entry in [*inputs, *outputs]]
     labels += [f"+{len(entry['entries'])}" for entry in drawn["folded"]]
     widths = [NODE_WIDTH] * len(nodes) + [text_width(label) for label in labels]
     first_in, first_out = len(nodes), len(nodes) + len(inputs)

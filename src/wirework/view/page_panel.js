@@ -42,7 +42,7 @@ function nodeGroups(data, circuit) {
 
 // A task's answer as the page shows it: the answers are always among the texts.
 function visible(data, text) {
-  return data.texts.find((entry) => entry.text === text).shown;
+  return data.texts.find((entry) => entry.text === text).label;
 }
 
 function signed(weight) {
@@ -110,7 +110,7 @@ class Prompts {
     });
     this.scale = make("div");
     byId("prompts").append(this.scale, ...[...groups].flatMap(([right, rows]) => [
-      make("h3", {}, "Right answer ", make("code", { textContent: circuit.shown(right) }),
+      make("h3", {}, "Right answer ", make("code", { textContent: circuit.label(right) }),
         make("span", { className: "soft", textContent: ` · ${counted(rows.length, "prompt")} · right − wrong logit` })),
       ...rows]));
     hoverTokens(byId("prompts"), on);
@@ -166,7 +166,7 @@ class Prompts {
     const bar = make("div", { className: "bar" }, ...this.arrows(p),
       make("b", { textContent: `Prompt ${p + 1} of ${this.data.prompts.length}` }),
       make("span", { className: "soft" }, "right answer ",
-        make("code", { textContent: this.circuit.shown(prompt.answers[0]) })),
+        make("code", { textContent: this.circuit.label(prompt.answers[0]) })),
       make("span", { className: "soft", textContent: position === null
         ? "Click a token to colour the nodes by their activation there."
         : "Nodes are coloured by their activation at the marked token, each on its own scale." }));

@@ -64,7 +64,7 @@ def test_patterns_are_said_together() -> None:
         Pattern((5, ANY, ANY), 1.0, 0),
     ]
     said = readable(patterns, WORDS.__getitem__)
-    assert said == '[" she"|" he"] after [" said"|" asked"]; any token after "\\n" …'
+    assert said == '["·she"|"·he"] after ["·said"|"·asked"]; any token after "⏎" …'
     assert readable([], WORDS.__getitem__) == "nothing found"
     many = [Pattern((ANY, *[ANY] * i, 1), 1.0) for i in range(11)]
     assert readable(many, WORDS.__getitem__).endswith("; and 3 more")

@@ -26,6 +26,7 @@ from wirework.files import read_json, read_record
 from wirework.measures import Explanations, explain_neurons
 from wirework.model import Model
 from wirework.view import write_neuron_page
+from wirework.view.text import quoted
 
 
 def with_noise(model: Model, text: Prepared, config: ExplainConfig, **more) -> Explanations:
@@ -50,9 +51,9 @@ def test_a_token_and_a_pair_are_found_and_predicted(found, tokenizer: Tokenizer)
     token, pair = found[TOKEN_NEURON], found[PAIR_NEURON]
     first, second = (tokenizer.token(i) for i in (FIRST, SECOND))
     assert [one["ids"] for one in token["patterns"]] == [[TOKEN]]
-    assert token["explanation"] == f'"{tokenizer.token(TOKEN)}"'
+    assert token["explanation"] == quoted(tokenizer.token(TOKEN))
     assert [one["ids"] for one in pair["patterns"]] == [[FIRST, SECOND]]
-    assert pair["explanation"] == f'"{second}" after "{first}"'
+    assert pair["explanation"] == f"{quoted(second)} after {quoted(first)}"
     # Not quite 1: at the first place of an excerpt the token neuron does a little less.
     assert token["scores"]["correlation"]["top_and_random"] > 0.98
     assert pair["scores"]["correlation"]["top_and_random"] > 0.9999

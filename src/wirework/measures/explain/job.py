@@ -69,6 +69,7 @@ class Job:
         """Return what the results depend on, model, text, settings, and how the server is asked."""
         return {
             "model": self.model.fingerprint,
+            "path": None if self.model.path is None else str(self.model.path),
             "text": [self.text.train.fingerprint, self.text.val.fingerprint],
             "settings": self.config.model_dump(mode="json", exclude=PRIVATE),
         }

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wirework.view.text import quoted
+
 ANY = -1
 """Stands in a pattern for a token that does not matter."""
 
@@ -93,7 +95,7 @@ def to_json(patterns: Iterable[Pattern], token: Callable[[int], str]) -> list[di
 
 
 def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
-    r"""Say patterns in words, the strongest first: `" she" after [" said"|" asked"]`.
+    r"""Say patterns in words, the strongest first: `"·she" after ["·said"|"·asked"]`.
 
     Patterns with the same context are put together, then those that differ in one token of it.
     `…` is one token that does not matter.
@@ -148,13 +150,8 @@ def _slot(tokens: dict[int, float], token: Callable[[int], str]) -> str:
     if ANY in tokens:
         return "…"
     ids = sorted(tokens, key=lambda i: (-tokens[i], i))
-    words = [f'"{shown(token(i))}"' for i in ids]
+    words = [quoted(token(i)) for i in ids]
     if len(words) == 1:
         return words[0]
     more = len(words) - _SHOWN_TOKENS
     return f"[{'|'.join(words[:_SHOWN_TOKENS])}{f'|{more} more' if more > 0 else ''}]"
-
-
-def shown(text: str) -> str:
-    """Return a token's text on one line, without tabs."""
-    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
-from wirework.measures.explain.patterns import shown
 from wirework.measures.explain.record import LEVELS
 
 Messages = list[dict[str, str]]
@@ -130,7 +129,7 @@ def _unseen(number: int, explanation: str, tokens: Sequence[str]) -> str:
 
 
 def _block(tokens: Sequence[str], said: Sequence[int | str]) -> str:
-    lines = [f"{shown(token)}\t{value}" for token, value in zip(tokens, said, strict=True)]
+    lines = [f"{_on_a_line(token)}\t{value}" for token, value in zip(tokens, said, strict=True)]
     return "\n".join(["<start>", *lines, "<end>"])
 
 
@@ -141,6 +140,11 @@ class Answer:
     text: str
     logprobs: tuple[dict[str, Any], ...] = ()
     """Of each token of the text: `token`, and `top`, tokens to log-probabilities. May be none."""
+
+
+def _on_a_line(token: str) -> str:
+    """Return a token without what would break the form of a line."""
+    return token.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
 def read_explanation(answer: Answer) -> str | None:
@@ -174,7 +178,7 @@ def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | Non
     stands. Lines are matched to tokens in order; None if too few match (`ENOUGH`).
     """
     said = _lines(answer.text)[: _LINES_PER_TOKEN * len(tokens)]
-    lines, wanted = [one.token for one in said], [shown(t).strip() for t in tokens]
+    lines, wanted = [one.token for one in said], [_on_a_line(t).strip() for t in tokens]
     matcher = SequenceMatcher(None, lines, wanted, autojunk=False)
     expected = _expected_levels(answer)
     found = [0.0] * len(tokens)

@@ -1,0 +1,197 @@
+"""The text of a run: which prepared corpus it is trained on, and where that lies now.
+
+`data.json` in the run's folder names the prepared corpus by its place (relative to the run and
+absolute) and its fingerprint. Whatever needs a run's text opens that folder; it is not prepared
+again, so that a file more on the machine or a copied run changes nothing.
+"""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
+
+from wirework.config import DataConfig
+from wirework.config.base import Config
+from wirework.data.answers import TASKS_OF_CORPUS, answers_before_records
+from wirework.data.prepare import CHECKSUMS, Prepared, open_prepared, prepare
+from wirework.data.tokenizer import Tokenizer
+from wirework.errors import InputError
+from wirework.files import read_record, sha256, write_record
+from wirework.user_code import is_function
+
+TEXT_RECORD = "data.json"
+"""Its place is the run's folder."""
+
+_HARMLESS = ("cache", "workers", "tokenizer")
+"""Settings that change nothing of a prepared corpus; the tokeniser is compared by fingerprint."""
+
+
+class _Record(Config):
+    """What `data.json` says; keys of later versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    relative: str
+    """The prepared corpus, from the run's folder."""
+    absolute: str
+    """The same, from the root."""
+    fingerprint: str
+    """Of tokeniser and tokens."""
+    corpus: str
+    """Where the text came from, as `--corpus` takes it in any working directory."""
+    settings: dict[str, Any]
+    """The run's `DataConfig`."""
+
+
+def record_text(run: Path, data: Prepared, config: DataConfig, replace: bool = True) -> None:
+    """Note in a run's folder which prepared corpus it is trained on.
+
+    Args:
+        run: the run's folder; it need not be begun.
+        data: the corpus.
+        config: the settings that it was made with.
+        replace: False leaves a record that is there.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    if not replace and (run / TEXT_RECORD).exists():
+        return
+    place = data.path.resolve()
+    record = _Record(
+        relative=os.path.relpath(place, run.resolve()),
+        absolute=str(place),
+        fingerprint=data.fingerprint,
+        corpus=_anywhere(config.corpus),
+        settings=config.model_dump(mode="json"),
+    )
+    write_record(run / TEXT_RECORD, record.model_dump())
+
+
+def text_of_run(run: Path) -> Prepared | None:
+    """Return the text that a run is trained on; None where the run has no record of it.
+
+    Looked for at the recorded places, and in the recorded cache relative to the working directory
+    and to the folders above the run.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        InputError: the record or the prepared corpus is damaged, or the corpus is gone or another;
+            the message says what to give instead.
+    """
+    record = _read(run)
+    if record is None:
+        return None
+    if (place := _found(run, record)) is not None:
+        return open_prepared(place)
+    other = next((place for place in _places(run, record) if (place / CHECKSUMS).is_file()), None)
+    where = (
+        f"the tokens that {run} was trained on are not in {record.absolute} any more"
+        if other is None
+        else f"{other} holds other tokens than those that {run} was trained on"
+    )
+    raise InputError(
+        f"{where}: put that folder back, or give --corpus {shlex.quote(record.corpus)}"
+    )
+
+
+def text_for_runs(runs: Sequence[Path], config: DataConfig, progress: bool = True) -> Prepared:
+    """Return the text to train runs on: the recorded one, or a corpus prepared by the settings.
+
+    Args:
+        runs: folders of runs on one text, which may not be there yet; the first that has a record
+            of text with these settings decides.
+        config: the runs' settings.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        InputError: the corpus cannot be prepared, the recorded one is damaged, or the tokeniser
+            that the settings name is not the recorded one's.
+    """
+    old = False
+    for run in runs:
+        record = _read(run)
+        if record is None:
+            old = old or (run / "config.yaml").is_file()
+        elif _same(record.settings, config) and (place := _found(run, record)) is not None:
+            return _checked(open_prepared(place), config)
+    return prepare(answers_before_records(config) if old else config, progress=progress)
+
+
+def settings_of_run(run: Path, corpus: str) -> DataConfig:
+    """Return the settings to prepare a corpus with, for a model that lies in a run.
+
+    Where it is the run's own corpus they are the run's, but for the cache; else the defaults.
+    A second corpus that is a user's function is left out: only the user may name code to run.
+
+    Args:
+        run: the run's folder; it may be none.
+        corpus: as `--corpus` takes it.
+
+    Raises:
+        InputError: the record is damaged, or its settings are none.
+    """
+    record = _read(run)
+    if record is None or record.corpus != _anywhere(corpus):
+        return DataConfig.of({"corpus": corpus})
+    values = {name: value for name, value in record.settings.items() if name not in _HARMLESS}
+    mix = values.get("mix")
+    if isinstance(mix, str) and is_function(mix) and mix not in TASKS_OF_CORPUS:
+        del values["mix"]
+    return DataConfig.of({**values, "corpus": corpus}, str(run / TEXT_RECORD))
+
+
+def _read(run: Path) -> _Record | None:
+    path = run / TEXT_RECORD
+    return _Record.of(read_record(path), str(path)) if path.is_file() else None
+
+
+def _places(run: Path, record: _Record) -> Iterator[Path]:
+    """Yield where the prepared corpus may lie, the likeliest first."""
+    run, absolute = run.absolute(), Path(record.absolute)
+    yield run / record.relative
+    yield absolute
+    cache = record.settings.get("cache")
+    if isinstance(cache, str):
+        for base in (Path(), *run.parents[:2]):
+            yield base / cache / absolute.name
+
+
+def _found(run: Path, record: _Record) -> Path | None:
+    """Return where the recorded corpus lies; None: nowhere that is looked at."""
+    for place in _places(run, record):
+        sums = place / CHECKSUMS
+        if sums.is_file() and sha256(sums) == record.fingerprint:
+            return place
+    return None
+
+
+def _same(before: Mapping[str, Any], config: DataConfig) -> bool:
+    """Tell whether a record's settings give the same corpus as these."""
+    now = config.model_dump(mode="json")
+    ignored = {*_HARMLESS, *(name for name in ("vocab_size",) if now[name] == "auto")}
+    return all(before.get(name) == value for name, value in now.items() if name not in ignored)
+
+
+def _checked(data: Prepared, config: DataConfig) -> Prepared:
+    """Return `data` if the tokeniser that the settings name, where it is there, made it."""
+    given = config.tokenizer
+    if (
+        given is not None
+        and given.exists()
+        and Tokenizer.load(given).fingerprint != data.tokenizer.fingerprint
+    ):
+        raise InputError(f"{data.path} was prepared with another tokeniser than {given}")
+    return data
+
+
+def _anywhere(corpus: str) -> str:
+    """Return the name of a corpus such that it means the same in any working directory."""
+    place, colon, function = corpus.rpartition(":") if is_function(corpus) else (corpus, "", "")
+    path = Path(place)
+    return f"{path.absolute()}{colon}{function}" if path.exists() else corpus

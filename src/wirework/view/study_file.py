@@ -1,0 +1,160 @@
+"""What the figures of studies and measures read, checked: `results.json` and the like.
+
+Each part has the fields that are drawn, of the many that a file has; docs/measures.md and the
+studies' own READMEs say what they mean.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from wirework.circuit_format import Index, Part
+from wirework.view.text import plain
+
+_LARGEST = 1e15  # what a count or a loss can be; beyond it drawing fails
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Size = Annotated[float, Field(ge=0, le=_LARGEST)]
+Positive = Annotated[float, Field(gt=0, le=_LARGEST)]
+Name = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(plain)]
+_Rows = Field(max_length=10_000)
+
+
+class Cell(Part):
+    """A model of the frontier."""
+
+    kind: Literal["sparse", "dense"]
+    width: Annotated[int, Field(gt=0, le=_LARGEST)]
+    l0_count: Annotated[int, Field(gt=0, le=_LARGEST)] | None = None
+    act_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    val_loss: Size
+    kurtosis: Number
+    n_nonzero: Size
+    n_circuits: Index
+    edges: Size | None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.kind == "sparse" and (self.l0_count is None or self.act_fraction is None):
+            raise ValueError("a sparse model has l0_count and act_fraction")
+        return self
+
+
+class Matched(Part):
+    """A sparse and a dense model of equal loss."""
+
+    sparse: Name
+    dense: Name
+    sparse_loss: Size
+    dense_loss: Size
+
+
+class Target(Part):
+    """What both models' circuits come to at a target loss."""
+
+    target_loss: Positive
+    tasks: Annotated[tuple[str, ...], _Rows]
+    sparse_edges: Size | None
+    dense_edges: Size | None
+    ratio: Size | None
+
+
+class FrontierResults(Part):
+    """`results.json` of the frontier."""
+
+    cells: Annotated[tuple[Cell, ...], _Rows]
+    target_loss: Positive
+    pair: Matched | None
+    verdict: Annotated[str, Field(max_length=2000), AfterValidator(plain)] = ""
+    targets: Annotated[tuple[Target, ...], _Rows] = ()
+
+
+class Joint(Part):
+    """Losses of held-out tokens under two models, counted in a square of bins."""
+
+    first: Name
+    second: Name
+    kind: str
+    correlation: Number | None
+    n_tokens: Index
+    top: Positive
+    counts: Annotated[
+        tuple[Annotated[tuple[Size, ...], Field(max_length=1000)], ...],
+        Field(min_length=1, max_length=1000),
+    ]
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        if any(len(row) != len(self.counts) for row in self.counts):
+            raise ValueError(f"counts must be a square of {len(self.counts)} rows")
+        return self
+
+
+class TokenLosses(Part):
+    """`token_losses.json`."""
+
+    joints: Annotated[tuple[Joint, ...], Field(max_length=16)]
+
+
+class FinderRow(Part):
+    """What a finder comes to at a target loss."""
+
+    finder: Name
+    target_loss: Positive
+    n_tasks: Index
+    edges: Size | None
+
+
+class FinderResults(Part):
+    """`finders.json`."""
+
+    rows: Annotated[tuple[FinderRow, ...], _Rows]
+
+
+class Measured(Part):
+    """A mean over seeds and the published figure."""
+
+    mean: Number | None
+    standard_error: Size | None
+    paper: Number | None
+
+
+class SelfAblationRow(Part):
+    """A level and k, or the plain model."""
+
+    level: Literal["local", "global", "both"] | None
+    k: Annotated[int, Field(gt=0, le=_LARGEST)] | None
+    path_edges: Measured
+    sae_l0: Measured
+    explanation_score: Measured
+    perplexity: Measured
+    ce_score: Measured
+    mean_abs_weight_embedded: Measured
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.level is None) != (self.k is None):
+            raise ValueError("level and k come together")
+        return self
+
+
+class SelfAblationResults(Part):
+    """`results.json` of self-ablation."""
+
+    rows: Annotated[tuple[SelfAblationRow, ...], _Rows]
+
+
+class Report(Part):
+    """What `measure` says of a model, as far as it is drawn."""
+
+    headline: Annotated[dict[Name, Number | None], Field(max_length=100)]
+
+
+class Reports(Part):
+    """`measures.json`, an object of reports by the names of their models."""
+
+    reports: Annotated[dict[Name, Report], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> dict[str, Any]:
+        return {"reports": values}

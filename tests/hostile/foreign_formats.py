@@ -1,0 +1,159 @@
+"""Loaders of other people's formats."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from loader import Loader, check_finite, of_model
+from own_formats import make_tokenizer
+
+_DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def _write_gpt2_tokenizer(folder: Path) -> None:
+    """Write `encoder.json` and `vocab.bpe`: all bytes, a few merges, end of text last."""
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ġ", "a"), ("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("1", "2")]
+    names = [*letters, *("".join(pair) for pair in merges), "<|endoftext|>"]
+    encoder = {name: i for i, name in enumerate(names)}
+    (folder / "encoder.json").write_text(json.dumps(encoder))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "vocab.bpe").write_text("\n".join(lines) + "\n")
+
+
+def _build_openai(folder: Path) -> None:
+    for name in ("beeg_config.json", "final_model.pt"):
+        shutil.copy(_DATA / "openai_gpt_example" / name, folder)
+
+
+def _load_openai(folder: Path) -> Any:
+    from wirework.interop import load_openai
+
+    return of_model(load_openai(folder))
+
+
+def _build_self_ablating(folder: Path) -> None:
+    for name in ("config.json", "model.pt"):
+        shutil.copy(_DATA / "self_ablating_example" / name, folder)
+
+
+def _build_self_ablating_yaml(folder: Path) -> None:
+    import yaml
+
+    _build_self_ablating(folder)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    wrapped = {name: {"value": value} for name, value in values.items()}
+    (folder / "config.yaml").write_text(yaml.safe_dump(wrapped))
+
+
+def _load_self_ablating(folder: Path) -> Any:
+    from wirework.interop import load_self_ablating
+
+    return of_model(load_self_ablating(folder))
+
+
+def _build_huggingface(kind: str, folder: Path) -> None:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=2,
+            bos_token_id=299, eos_token_id=299,
+        )  # fmt: skip
+        theirs = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.GPTNeoConfig(
+            vocab_size=300, max_position_embeddings=16, hidden_size=8, num_layers=2, num_heads=2,
+            attention_types=[[["global", "local"], 1]], intermediate_size=16, window_size=8,
+            bos_token_id=299, eos_token_id=299,
+        )  # fmt: skip
+        theirs = transformers.GPTNeoForCausalLM(config)
+    theirs.save_pretrained(folder)
+    make_tokenizer().save(folder / "tokenizer.json")
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>"
+    )
+    fast.save_pretrained(folder)
+
+
+def _build_bin(folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    _build_huggingface("gpt2", folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def _load_huggingface(folder: Path) -> Any:
+    from wirework.interop import load_huggingface
+
+    return of_model(load_huggingface(folder))
+
+
+def _build_sae(folder: Path) -> None:
+    import torch
+
+    from wirework.measures import save_sae
+    from wirework.measures.sae import sae_lens
+
+    lens = sae_lens()
+    about = lens.saes.sae.SAEMetadata(site="0.mlp.resid_delta")
+    sae = lens.StandardSAE(
+        lens.StandardSAEConfig(d_in=4, d_sae=8, apply_b_dec_to_input=False, metadata=about)
+    )
+    dice = torch.Generator().manual_seed(1)
+    for weight in sae.parameters():
+        weight.data.normal_(0, 1, generator=dice)
+    save_sae(sae, folder / "sae")
+
+
+def _build_foreign_sae(folder: Path) -> None:
+    _build_sae(folder)
+    (folder / "sae" / "checksums.json").unlink()
+
+
+def _load_sae(folder: Path) -> Any:
+    import torch
+
+    from wirework.measures import load_sae
+
+    sae = load_sae(folder / "sae")
+    check_finite(sae.state_dict())
+    sae.decode(sae.encode(torch.ones(2, sae.cfg.d_in)))
+    return [sae.state_dict(), sae.cfg.metadata.site, sae.cfg.architecture()]
+
+
+def _load_gpt2_tokenizer(folder: Path) -> Any:
+    from wirework.data import Tokenizer
+
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.decode(tokenizer.encode("the 12345 cat's"))
+    return tokenizer.fingerprint
+
+
+LOADERS = (
+    Loader("openai", _build_openai, _load_openai,
+           ("beeg_config.json", "final_model.pt")),
+    Loader("self-ablating", _build_self_ablating, _load_self_ablating,
+           ("config.json", "model.pt")),
+    Loader("self-ablating yaml", _build_self_ablating_yaml, _load_self_ablating, ("config.yaml",)),
+    Loader("huggingface gpt2", lambda folder: _build_huggingface("gpt2", folder),
+           _load_huggingface, ("config.json", "model.safetensors", "tokenizer.json",
+                               "tokenizer_config.json", "generation_config.json")),
+    Loader("huggingface neo", lambda folder: _build_huggingface("neo", folder),
+           _load_huggingface, ("config.json", "model.safetensors")),
+    Loader("huggingface bin", _build_bin, _load_huggingface, ("pytorch_model.bin",)),
+    Loader("autoencoder", _build_sae, _load_sae,
+           ("sae/cfg.json", "sae/sae_weights.safetensors", "sae/checksums.json"), protected=True),
+    Loader("foreign autoencoder", _build_foreign_sae, _load_sae,
+           ("sae/cfg.json", "sae/sae_weights.safetensors")),
+    Loader("gpt2 tokeniser", _write_gpt2_tokenizer, _load_gpt2_tokenizer,
+           ("encoder.json", "vocab.bpe"), unseen=("cut", "one_line_end", "removed")),
+)  # fmt: skip
