@@ -327,7 +327,8 @@ def save_sae(
     folder = Path(folder)
     check_out(folder)
     with files.atomic_dir(folder) as partial:
-        sae.save_model(partial)
+        with translated_errors(f"cannot write {folder}"):
+            sae.save_model(partial)
         if quality is not None:
             files.write_json(partial / "quality.json", asdict(quality))
         if settings is not None:

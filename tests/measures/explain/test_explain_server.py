@@ -133,7 +133,7 @@ def test_answers_are_kept_and_not_asked_for_again(
     explain(shared, "a")  # not even the cache is needed
     assert server.n_requests == PER_NEURON
     answer = next((tmp_path / "answers").rglob("*.json"))
-    answer.write_text(answer.read_text().replace('"content": "', '"content": "x'))
+    answer.write_text(answer.read_text().replace('"text": "', '"text": "x'))
     with pytest.raises(DamagedError, match=rf"{answer.name} is damaged: .*; delete it"):
         explain(shared, "c")
 
