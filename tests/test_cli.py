@@ -313,7 +313,7 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_one_line():
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [str(WIREWORK), "tasks"], stdout=full, stderr=subprocess.PIPE, text=True
         )

@@ -194,7 +194,8 @@ WRITERS: dict[str, Callable[[str | Path, Path, As], object]] = {
     ),
     "explain_neurons and its page": lambda out, home, at: (
         measures.explain_neurons(
-            at(str(home / "model")), ExplainConfig(neurons=2, excerpt_tokens=8, explain_excerpts=64, score_excerpts=64),
+            at(str(home / "model")),
+            ExplainConfig(neurons=2, excerpt_tokens=8, explain_excerpts=64, score_excerpts=64),
             text=text_of(home), out=out, progress=False,
         ),
         view.write_neuron_page(out, f"{out}.html"),

@@ -62,7 +62,7 @@ def _run(stop: Stop) -> int:
     except Exception:
         if stop.number is not None:  # what loaded or ran made an error of its own of the signal
             end(stop.number, "stopped")
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         _say(_DEFECT)
         return 1
     return 0

@@ -76,8 +76,8 @@ def prune_all(
 
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
-    model, tasks = load(model), [load_task(task) for task in tasks]
-    names = [task.name for task in tasks]
+    model, loaded = load(model), [load_task(task) for task in tasks]
+    names = [task.name for task in loaded]
     check_distinct(names)
     for name in names:
         check_place(out / name)
@@ -85,7 +85,7 @@ def prune_all(
     with Progress("tasks", len(tasks), shown=progress, count=counted) as bar:
         resting = Resting.of(model, data, config)
         one = partial(_one, model, out, config, resting, data, whole)
-        found = _in_turn(one, tasks, bar) if jobs == 1 else side_by_side(one, tasks, jobs)
+        found = _in_turn(one, loaded, bar) if jobs == 1 else side_by_side(one, loaded, jobs)
         for row in found:
             rows.append(row)
             _write(out, model, config, rows, last=len(rows) == len(tasks))
