@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_world import make_world
 
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
@@ -47,3 +48,11 @@ def tokenizer() -> Tokenizer:
     texts = [prompt for task in tasks for pair in task.pairs for prompt in pair.prompts]
     answers = [answer for answer in ANSWERS if answer.task in TASKS]
     return train_tokenizer(texts, 512, answers)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, one_thread: None) -> Path:
+    """A folder with `model`, `pairs.jsonl`, `circuit`, `paths` and text; see `small_world.py`."""
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder, tokenizer)
+    return folder
