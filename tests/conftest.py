@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_world import make_world
 
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
@@ -81,3 +82,11 @@ def unreadable() -> Callable[..., AbstractContextManager[None]]:
             yield
 
     return failing
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, one_thread: None) -> Path:
+    """A folder with `model`, `pairs.jsonl`, `circuit`, `paths` and text; see `small_world.py`."""
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder, tokenizer)
+    return folder

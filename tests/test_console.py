@@ -1,6 +1,5 @@
 import errno
 import io
-import itertools
 import os
 import pty
 import sys
@@ -8,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -72,7 +72,7 @@ def test_the_time_left_of_steady_work_is_right():
 @pytest.mark.parametrize("factor", [0.4, 2.5])
 def test_the_time_left_does_not_jump_where_work_turns_slower_or_faster(factor):
     found = estimates(lambda share: (1 if share < 0.6 else factor) / 900)
-    for (before, _), (after, true) in itertools.pairwise(found):
+    for (before, _), (after, true) in pairwise(found):
         if before > 120:
             assert 3 / 4 < after / (before - 20) < 4 / 3
         if true > 90:

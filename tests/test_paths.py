@@ -2,22 +2,20 @@
 
 import importlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_world import QUICK, text_of, text_settings
 
 import wirework as ww
 from wirework import circuits, data, measures, studies, tasks, view
 from wirework.circuits.acdc.acdc import read_order
 from wirework.config import (
-    DataConfig,
     ExplainConfig,
     FrontierConfig,
-    ModelConfig,
     PruneConfig,
     TrainConfig,
 )
@@ -25,16 +23,11 @@ from wirework.data import Tokenizer
 from wirework.demo import demo
 from wirework.errors import InputError
 from wirework.measures.explain import estimate_cost
-from wirework.nn import Transformer
 
 PACKAGES = ("circuits", "data", "interop", "measures", "model", "studies", "tasks", "training",
             "view")  # fmt: skip
 PARTS = {"assemble", "check_fit", "tokenizer_of"}
 """Exported for those who build finders of their own: they take models and tasks as values."""
-QUICK = PruneConfig(
-    finder="attribution", anyway=True, target_loss=0.7, clean_up=False, prune_edges=False,
-    batch_pairs=4, eval_pairs=8,
-)  # fmt: skip
 
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -64,42 +57,6 @@ def test_what_takes_a_path_or_what_it_stands_for_says_that_it_takes_text():
         name: kind for name, kind in found.items() if name.split(".")[-1].split("(")[0] not in PARTS
     }
     assert not left
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, one_thread: None) -> Path:
-    """A model, its means, a task, circuits of both levels and prepared text, in one folder."""
-    folder = tmp_path_factory.mktemp("world")
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, d_model=16, d_head=8, n_layer=1)
-    model = ww.Model(Transformer(config), tokenizer)
-    model.save(folder / "model")
-    model = ww.load(folder / "model")
-    (folder / "pairs.jsonl").write_text(
-        "".join(
-            json.dumps({"prompts": pair.prompts, "answers": pair.answers}) + "\n"
-            for pair in ww.task("single_double_quote", n=60).pairs
-            if len({len(tokenizer.encode(prompt)) for prompt in pair.prompts}) == 1
-        )
-    )
-    (folder / "text").mkdir()
-    for i in range(8):
-        (folder / "text" / f"{i}.py").write_text(f"# {i}\n" + "a = (1, [2])\n" * 200)
-    text = data.prepare(text_settings(folder), folder / "data", progress=False)
-    task = ww.task(folder / "pairs.jsonl")
-    circuits.prune(model, task, QUICK, data=text.train, progress=False).save(folder / "circuit")
-    ww.acdc(model, task, progress=False).save(folder / "paths")
-    return folder
-
-
-def text_settings(folder: Path) -> DataConfig:
-    return DataConfig(
-        corpus=str(folder / "text"), tokenizer=folder / "model" / "tokenizer.json",
-        val_fraction=0.3, workers=1,
-    )  # fmt: skip
-
-
-def text_of(folder: Path) -> data.Prepared:
-    return data.prepare(text_settings(folder), folder / "data", progress=False)
 
 
 As = Callable[[str], str | Path]

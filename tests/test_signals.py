@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -8,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from wirework.signals import Interrupted, stopping
+from wirework.signals import Interrupted, kept_from_children, stopping
 
 
 def send(number: int) -> None:
@@ -118,6 +119,47 @@ def test_a_signal_whose_exception_was_swallowed_comes_again():
     with pytest.raises(Interrupted, match="nothing lost"):
         swallow(reached)
     assert reached == ["swallowed"]
+
+
+def leave_an_inner_block(reached: list[str]) -> None:
+    with stopping() as outer, outer.at_once("outer"):
+        try:
+            with stopping() as inner, inner.at_once("inner"):
+                send(signal.SIGTERM)
+        finally:
+            send(signal.SIGINT)  # must not disturb the way out here either
+            reached.append("cleaned up")
+
+
+def test_the_way_out_of_an_inner_block_is_that_of_outer_ones_too():
+    reached: list[str] = []
+    with pytest.raises(Interrupted, match="inner") as caught:
+        leave_an_inner_block(reached)
+    assert reached == ["cleaned up"]
+    assert caught.value.exit_code == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
+def test_signals_of_terminals_and_schedulers_are_heard_unless_ignored(number: signal.Signals):
+    with stopping() as stop:
+        send(number)
+        assert stop.number == number
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stopping() as stop:
+            send(number)
+            assert not stop.requested
+    finally:
+        signal.signal(number, before)
+
+
+def test_children_hear_nothing_but_sigterm():
+    code = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
+    with kept_from_children():
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    kept = [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGXCPU]
+    assert child.stdout.strip() == str(sorted(kept))
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def begin_after_a_signal() -> None:

@@ -107,7 +107,7 @@ def percent(done: float, total: float) -> str:
 
 def counted(done: float, total: float) -> str:
     """Say how far work is as a count: `3/20`."""
-    return f"{done:.0f}/{total:.0f}"
+    return f"{int(done)}/{int(total)}"
 
 
 def megabytes(done: float, total: float) -> str:

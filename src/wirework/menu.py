@@ -32,7 +32,7 @@ SHIPPED = {
 MENU = {
     "acdc": (
         "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"
-        "Several --tau make a sweep. KL and losses are in nats.",
+        "Several values of --tau make a sweep. KL and losses are in nats.",
         "runs/demo single_double_quote --tau 0.01 --out circuits/quote-paths",
     ),
     "attack": (

@@ -21,14 +21,16 @@ def test_merging_never_loses_to_the_smallest(ablation: Ablation, rows: Encoded) 
             mask[place] = 0
             if float(ablation.losses(mask[None], rows)) > target:
                 mask[place] = 1
-    shares: list[float] = []
-    found, which = cleaned_and_merged(ablation, masks, rows, target, shares.append)
+    told: list[tuple[int, int]] = []
+    found, which = cleaned_and_merged(
+        ablation, masks, rows, target, lambda *done: told.append(done)
+    )
     alone = [size_of(ablation, clean_up(ablation, mask, rows, target)) for mask in masks]
     assert len(set(alone)) > 1
     assert alone[which] == min(alone)
     assert size_of(ablation, found) <= min(alone)
     assert float(ablation.losses(found[None], rows)) <= target
-    assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert told == [(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)]
 
 
 def test_sizes_compare_by_edges_then_nodes(wired: Model) -> None:

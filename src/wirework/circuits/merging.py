@@ -37,7 +37,7 @@ def cleaned_and_merged(
     masks: Sequence[Tensor],
     rows: Encoded,
     target: float,
-    on_done: Callable[[float], None],
+    on_done: Callable[[int, int], None],
 ) -> tuple[Tensor, int]:
     """Clean up circuits, and merge the smallest with each of the others as long as that helps.
 
@@ -46,16 +46,15 @@ def cleaned_and_merged(
         masks: (G,) each, of circuits that reach the target; one or more.
         rows: the task's pairs to judge by.
         target: task loss in nats.
-        on_done: gets the share of the work that is done.
+        on_done: gets how many are cleaned up and how many merged.
 
     Returns:
         (G,) of the smallest circuit, and which of the masks it began with.
     """
-    steps = 2 * len(masks) - 1
     found = []
     for mask in masks:
         found.append(clean_up(ablation, mask, rows, target))
-        on_done(len(found) / steps)
+        on_done(len(found), 0)
     sizes = [size_of(ablation, gates) for gates in found]
     first, *others = sorted(range(len(found)), key=sizes.__getitem__)
     best, least = found[first], sizes[first]
@@ -63,5 +62,5 @@ def cleaned_and_merged(
         both = clean_up(ablation, torch.maximum(best, found[other]), rows, target)
         if (size := size_of(ablation, both)) < least:
             best, least = both, size
-        on_done((len(masks) + place) / steps)
+        on_done(len(masks), place)
     return best, first

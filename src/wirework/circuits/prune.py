@@ -19,6 +19,7 @@ from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.masks import learn_masks
 from wirework.circuits.merging import Size, cleaned_and_merged, size_of
+from wirework.circuits.pace import Pace, rungs
 from wirework.circuits.resting import Resting
 from wirework.circuits.scores import score_nodes
 from wirework.circuits.search import Round, rounds
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 _SCORE_PAIRS = 128  # pairs that a score is taken on
 _QUICK_PAIRS = 32  # trials are compared on so many pairs; finalists are judged on all
-_SEARCH_SHARE = 0.7  # of the bar; the rest is for making whole circuits of the finalists
 _CHEAP = 256  # gates after bisection that are cleaned up in any case
 _MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
 _ROUNDING = 1e-5  # nats: a search ends right at its target, and passes of other sizes round
@@ -152,7 +152,7 @@ class Hunt:
             return [self.contest.by_score(config.finder)]
         folder = self._folder()
         with _held(folder):
-            best = self.contest.best(folder, lambda share: on_progress(_SEARCH_SHARE * share))
+            best = self.contest.best(folder, on_progress)
         return best + [self.contest.by_score(method) for method in config.also]
 
     def _folder(self) -> Path | None:
@@ -242,8 +242,10 @@ class Hunt:
         chosen = worth_it(best, found)
         masks = [mask for _, mask in chosen]
 
-        def on_done(share: float) -> None:
-            on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * share)
+        pace = Pace.of(self.config)
+
+        def on_done(cleaned: int, merged: int) -> None:
+            on_progress(pace.in_clean_ups(cleaned, merged, len(masks)))
 
         if self.config.clean_up:
             nodes, which = cleaned_and_merged(self.ablation, masks, judge, target, on_done)
@@ -378,7 +380,7 @@ class _Contest:
         return Ranked(*self._size(score), score)
 
     def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Ranked]:
-        """Return the `finalists` smallest; `on_progress` gets the share of the search done."""
+        """Return the `finalists` smallest; `on_progress` gets the share of all work done."""
         count = self.config.finalists
         best = [] if folder is None else kept_best(folder, count)
         for current in rounds(self.config, folder):
@@ -393,13 +395,13 @@ class _Contest:
     def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Ranked]:
         """Train a round; return, by its place in it, each trial that was not stopped."""
         config, count = self.config, len(current.settings)
-        rungs = _rungs(config)
-        left = list(range(count))
-        on_progress(share_of_search(config, current.first, count, 0))
+        stops = rungs(config)
+        left, pace = list(range(count)), Pace.of(config)
+        on_progress(pace.in_trials(current.first, count, 0))
 
         def after_step(step: int, which: list[int], tau: Tensor) -> list[bool]:
-            on_progress(share_of_search(config, current.first, count, step))
-            if step not in rungs:
+            on_progress(pace.in_trials(current.first, count, step))
+            if step not in stops:
                 return [True] * len(which)
             go_on = current.promising(step, which, [self._size(one).edges for one in tau])
             left[:] = [place for place, on in zip(which, go_on, strict=True) if on]
@@ -420,32 +422,6 @@ class _Contest:
     def _size(self, tau: Tensor) -> Size:
         """Return the size of the circuit that a trial's masks give."""
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
-
-
-def share_of_search(config: PruneConfig, first: int, count: int, step: int) -> float:
-    """Return what part of a search's work is done, where about half of the trials stop at a rung.
-
-    Args:
-        config: how many trials and steps, and where trials stop.
-        first: how many trials came before the round at hand.
-        count: trials of this round.
-        step: how far they are trained.
-    """
-    rungs = sorted(_rungs(config))
-
-    def cost(steps: int) -> float:
-        total, start = 0.0, 0
-        for halvings, end in enumerate([*rungs, config.steps]):
-            total += max(0, min(steps, end) - start) / 2**halvings
-            start = end
-        return total
-
-    return (first + count * cost(step) / cost(config.steps)) / config.trials
-
-
-def _rungs(config: PruneConfig) -> set[int]:
-    """Return the steps at which the worse half of the trials stops."""
-    return {max(1, round(share * config.steps)) for share in config.stop_at}
 
 
 def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:

@@ -76,20 +76,20 @@ def prune_all(
 
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
-    model, every = load(model), [load_task(task) for task in tasks]
+    model, loaded = load(model), [load_task(task) for task in tasks]
     tokenizer_of(model)
-    names = [task.name for task in every]
+    names = [task.name for task in loaded]
     check_distinct(names)
     for name in names:
         check_place(out / name)
     rows: list[_Row] = []
-    with Progress("tasks", len(every), shown=progress, count=counted) as bar:
+    with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
         resting = Resting.of(model, data, config)
         one = partial(_one, model, out, config, resting, data, whole)
-        found = _in_turn(one, every, bar) if jobs == 1 else side_by_side(one, every, jobs)
+        found = _in_turn(one, loaded, bar) if jobs == 1 else side_by_side(one, loaded, jobs)
         for row in found:
             rows.append(row)
-            _write(out, model, config, rows, last=len(rows) == len(every))
+            _write(out, model, config, rows, last=len(rows) == len(loaded))
             bar.update(len(rows))
             if progress:
                 say(_line(row))

@@ -90,8 +90,8 @@ def finders(
     for settings in planned.values():
         check_chance(settings)
     _check_out(out)
-    model, every = load(model), [load_task(task) for task in tasks]
-    names = [task.name for task in every]
+    model, loaded = load(model), [load_task(task) for task in tasks]
+    names = [task.name for task in loaded]
     check_distinct(names)
     with (
         locked(out / "lock", f"study {out}"),
@@ -107,7 +107,7 @@ def finders(
                 say(f"{name}, target {target:g}")
             folder = out / "circuits" / name.replace(" ", "_") / str(target)
             found[name, target] = prune_all(
-                model, every, folder, settings, data=data, progress=progress
+                model, loaded, folder, settings, data=data, progress=progress
             )
             bar.advance()
         rows = [_row(name, target, found, which) for name in which for target in targets]

@@ -96,7 +96,7 @@ def acdc(
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-        out: Folder to write the circuit to, one that is there is replaced; with several --tau, of a
+        out: Folder to write the circuit to, one that is there is replaced; with several taus, of a
             folder `tau-X` for each.
     """
     from wirework.circuits import acdc_sweep, check_place, sweep_row

@@ -1,0 +1,109 @@
+"""Long work says how far it is where standard error is no terminal; nobody needs to ask twice."""
+
+import re
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from small_world import QUICK, text_of, text_settings
+
+import wirework as ww
+from wirework import circuits, console, data, measures, studies
+from wirework.config import ExplainConfig, MeasureConfig, PruneConfig, SaeConfig
+
+_EXPLAIN = ExplainConfig(neurons=2, excerpt_tokens=8, explain_excerpts=64, score_excerpts=64)
+_SAE = SaeConfig(tokens=2048, batch_size=64, buffer=256, eval_tokens=256)
+
+WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
+    "prune": (
+        lambda home, _, progress: ww.prune(
+            home / "model", home / "pairs.jsonl",
+            PruneConfig(anyway=True, target_loss=0.69, trials=2, parallel=1, steps=20, finalists=1,
+                        also=(), eval_pairs=8, batch_pairs=4),
+            data=text_of(home).train, progress=progress,
+        ),
+        [r"prune pairs: \d+%, .*(so far|left)"],
+    ),
+    "prune_all": (
+        lambda home, out, progress: circuits.prune_all(
+            home / "model", [home / "pairs.jsonl"], out, QUICK, data=text_of(home).train,
+            progress=progress,
+        ),
+        [r"tasks: 0/1, pairs, ", r"; validate pairs: "],
+    ),
+    "validate": (
+        lambda home, _, progress: ww.validate(
+            home / "circuit", data=text_of(home).train, runs=1, progress=progress
+        ),
+        [r"validate pairs: \d+%, ", r"; search number 1: ", r"; control: search on "],
+    ),
+    "acdc": (
+        lambda home, _, progress: ww.acdc(home / "model", home / "pairs.jsonl", progress=progress),
+        [r"acdc pairs: "],
+    ),
+    "attack": (
+        lambda home, _, progress: circuits.find_distractors(
+            home / "circuit", pairs=2, progress=progress
+        ),
+        [r"attacks pairs: \d+/\d+, "],
+    ),
+    "explain": (
+        lambda home, _, progress: measures.explain_neurons(
+            home / "model", _EXPLAIN, text=text_of(home), progress=progress
+        ),
+        [r"excerpts: ", r"neurons: "],
+    ),
+    "sae": (
+        lambda home, _, progress: measures.measure_sae(
+            home / "model", _SAE, text_of(home), progress
+        ),
+        [r"autoencoder: \d+%, ", r"measuring the autoencoder: "],
+    ),
+    "measure": (
+        lambda home, _, progress: ww.measure(
+            home / "model", ["language", "sparsity"], MeasureConfig(), data=text_of(home),
+            progress=progress,
+        ),
+        [r"instruments: 1/2, sparsity, "],
+    ),
+    "study finders": (
+        lambda home, out, progress: studies.finders(
+            home / "model", [home / "pairs.jsonl"], out,
+            PruneConfig(anyway=True, batch_pairs=4, eval_pairs=8),
+            which=["attribution"], targets=[0.69], data=text_of(home).train, progress=progress,
+        ),
+        [r"study: 0/1, .*; tasks: 0/1, "],
+    ),
+    "data": (
+        lambda home, out, progress: data.prepare(text_settings(home), out, progress),
+        [r"tokens: "],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_it_writes_lines_and_leaves_no_thread(
+    world: Path, tmp_path: Path, capsys, monkeypatch, name: str
+):
+    if name == "sae" and find_spec("sae_lens") is None:
+        pytest.skip("no sae-lens")
+    work, patterns = WORK[name]
+    monkeypatch.setattr(console, "EVERY", 1e-4)
+    work(world, tmp_path / "out", True)
+    said = capsys.readouterr().err
+    for pattern in patterns:
+        assert re.search(pattern, said), (pattern, said[:2000])
+    assert not [one for one in threading.enumerate() if one.name == "progress"]
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_it_is_silent_where_nobody_wants_to_know(
+    world: Path, tmp_path: Path, capsys, monkeypatch, name: str
+):
+    if name == "sae" and find_spec("sae_lens") is None:
+        pytest.skip("no sae-lens")
+    monkeypatch.setattr(console, "EVERY", 1e-4)
+    WORK[name][0](world, tmp_path / "out", False)
+    assert capsys.readouterr().err == ""
