@@ -113,3 +113,13 @@ def test_settings_edited_in_the_runs_folder_are_compared_with_the_checkpoint(
     stored.write_text(stored.read_text().replace("batch_size: 2", "batch_size: 4"))
     with pytest.raises(InputError, match=r"cannot be resumed under changes: batch_size: 2 -> 4"):
         train(settings(batch_size=4), resume=True, progress=False)
+
+
+def test_a_missing_corpus_is_refused_before_anything_is_timed(settings, monkeypatch, tmp_path):
+    def timed(*_):
+        raise AssertionError("precisions were timed")
+
+    monkeypatch.setattr("wirework.training.precision.faster_precision", timed)
+    config = settings(precision="auto", data={"corpus": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        train(config, progress=False)
