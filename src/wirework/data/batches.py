@@ -20,8 +20,8 @@ Batch = tuple[Int64, Int64]
 ROUNDS = 8
 """Fewer leave a bias that shows where there are but a few windows."""
 SMALL_SPLIT = 8192
-"""Tokens up to which a split that is shorter than a context is one shorter context. Beyond, the
-context is no one's that a small text was given for, and attention over it would not end."""
+"""Largest split, in tokens, to which a context that is longer than the split is shortened.
+Attention over more would take too long for anyone to have meant it."""
 
 
 class Batches:
