@@ -200,6 +200,16 @@ def test_tasks_reports_a_model_as_json(model_folder: Path):
     assert row["loss"] > 0
 
 
+def test_a_model_without_tokeniser_is_refused_in_a_line(tmp_path: Path):
+    config = ModelConfig(vocab_size=60, d_model=32, n_layer=1, n_ctx=64)
+    folder = Model(Transformer(config)).save(tmp_path / "model")
+    says = f"{folder}: a task needs a model with a tokeniser, this one has none: convert it again"
+    refuses("tasks", folder, says=says)
+    refuses("prune", folder, "for_while", "--out", tmp_path / "circuit", says=says)
+    refuses("acdc", folder, "for_while", "--out", tmp_path / "circuit", says=says)
+    assert not (tmp_path / "circuit").exists()
+
+
 def test_tasks_without_a_model_names_what_there_is(tmp_path: Path):
     rows = json.loads(run("tasks", "--json").stdout)["tasks"]
     assert {"single_double_quote", "bracket_counting", "for_while"} <= {row["name"] for row in rows}

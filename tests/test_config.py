@@ -158,7 +158,7 @@ def test_impossible_run_is_refused(values, message):
     [
         (b"- 1\n- 2\n", "expected settings .name: value., got list"),
         (b"a: [", "is not YAML"),
-        (b"\xff\xfe\x00", "is not YAML"),
+        (b"\xff\xfe\x00", "is not UTF-8 text: byte 0"),
         (b"steps: !!python/object:os.system {}", "is not YAML"),
     ],
 )

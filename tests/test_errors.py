@@ -5,17 +5,16 @@ from wirework.errors import InputError, nearest, quoted, reason, translated_erro
 
 def test_an_error_of_another_library_becomes_one_line_and_keeps_its_cause():
     cause = RuntimeError("first line\nsecond line")
-    with pytest.raises(InputError, match=r"^cannot read x: first line second line$") as caught:
-        with translated_errors("cannot read x"):
-            raise cause
+    said = r"^cannot read x: first line second line$"
+    with pytest.raises(InputError, match=said) as caught, translated_errors("cannot read x"):
+        raise cause
     assert caught.value.__cause__ is cause
 
 
 def test_our_own_error_passes_as_it_is():
     own = InputError("mine")
-    with pytest.raises(InputError) as caught:
-        with translated_errors("cannot read x"):
-            raise own
+    with pytest.raises(InputError) as caught, translated_errors("cannot read x"):
+        raise own
     assert caught.value is own
 
 
@@ -25,9 +24,9 @@ def test_ctrl_c_is_not_translated():
 
 
 def test_memory_errors_say_so():
-    with pytest.raises(InputError, match="cannot read x: not enough memory"):
-        with translated_errors("cannot read x"):
-            raise MemoryError
+    said = "cannot read x: not enough memory"
+    with pytest.raises(InputError, match=said), translated_errors("cannot read x"):
+        raise MemoryError
 
 
 @pytest.mark.parametrize(

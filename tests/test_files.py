@@ -1,4 +1,4 @@
-"""Files that are whole or absent: after errors, kills, damage; and locks between processes."""
+"""Files that are whole or absent: after errors, kills and damage."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_nan_is_no_json(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 6000])
 def test_file_that_is_no_json_is_refused(content, tmp_path):
     (tmp_path / "value.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"value\.json is not valid JSON"):
+    with pytest.raises(InputError, match=r"value\.json is not (valid JSON|UTF-8 text)"):
         files.read_json(tmp_path / "value.json")
     with pytest.raises(InputError, match=r"cannot read .*absent\.json: No such file"):
         files.read_json(tmp_path / "absent.json")
@@ -219,36 +220,6 @@ def test_kill_at_any_moment_leaves_whole_files(tmp_path):
             files.verify_dir(tmp_path / "folder")
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from wirework import files
-with files.locked(Path(sys.argv[1]), "the run"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_lock_held_by_another_process_is_refused_until_it_dies(tmp_path):
-    lock = tmp_path / "runs" / ".lock"
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    with (
-        pytest.raises(InputError, match=r"^the run is in use by another process$"),
-        files.locked(lock, "the run"),
-    ):
-        pass
-    process.kill()
-    process.communicate()
-    with files.locked(lock, "the run"):
-        pass
-    with files.locked(lock, "the run"):  # let go at the end of the block
-        pass
-
-
 def test_tensors_are_a_file_like_its_neighbours(tmp_path):
     with files.atomic_dir(tmp_path / "folder") as partial:
         files.write_text(partial / "text", "")
@@ -323,6 +294,28 @@ def test_links_in_a_folder_and_what_is_no_folder_are_kept(tmp_path):
     with pytest.raises(InputError, match="cannot write /proc/nowhere/folder"):
         files.check_folder(tmp_path / "away", "a poem", ("poem",))
     assert names(tmp_path) == ["away", "folder", "one", "pipe", "two"]
+
+
+def test_a_link_into_a_folder_without_permission_is_no_circle(tmp_path):
+    """As another user where this one is root, who may go anywhere."""
+    with tempfile.TemporaryDirectory() as shared:
+        link, closed = Path(shared) / "link", tmp_path / "closed"
+        closed.mkdir(mode=0o700)
+        link.symlink_to(closed / "folder")
+        Path(shared).chmod(0o777)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        else:
+            closed.chmod(0)
+        try:
+            with pytest.raises(InputError, match=r"cannot write .*: Permission denied$"):
+                files.check_folder(link, "a poem", ("poem",))
+            with pytest.raises(InputError, match=r"cannot write .*: Permission denied$"):
+                files.check_folder(closed / "sub" / "folder", "a poem", ("poem",))
+        finally:
+            os.seteuid(user)
+            closed.chmod(0o700)
 
 
 def test_a_link_to_a_folder_stays_one(tmp_path):

@@ -180,3 +180,19 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_modules_in_the_working_folder_are_not_taken_for_pythons_own(tmp_path: Path) -> None:
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    for name in ("multiprocessing", "torch", "signal", "wirework"):
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\nfrom wirework.side_by_side import side_by_side\n"
+        "if __name__ == '__main__':\n    print(list(side_by_side(math.sqrt, [4.0, 9.0], 2)))\n"
+    )
+    words = [sys.executable, str(script)]
+    result = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert result.stdout == "[2.0, 3.0]\n", result.stderr
+    assert not (tmp_path / "ran").exists()

@@ -4,22 +4,76 @@ Written by `circuits`, read by it and by the page. Keys that this version does n
 so that the format can grow.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from wirework.config import NODE_KINDS, PathAblation, PathMetric
-from wirework.errors import InputError
+from wirework.errors import InputError, quoted
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 FORMAT = "wirework-circuit"
 VERSION = 1
 
-Index = Annotated[int, Field(ge=0)]
+MOST = {"nodes": 500_000, "edges": 2_000_000, "io_edges": 2_000_000, "path_edges": 500_000}
+"""Longest lists that are read; the largest models have some hundred thousand nodes."""
+MOST_PAIRS = 100_000
+"""Most pairs of a task that a circuit is found for."""
+_QUOTED = 200
+_DEPTH = 20
+"""Deepest nesting of the settings in a provenance."""
+
+Text = Annotated[str, Field(max_length=100_000)]
+"""A name: pydantic looks at the characters of bounded text, and refuses half a character. Tokens may
+have one: what shows them writes it as an escape."""
+Index = Annotated[int, Field(ge=0, lt=2**31)]
+Size = Annotated[int, Field(ge=1, lt=2**31)]
+Large = Annotated[int, Field(ge=0, lt=2**53)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """In what share of repeated searches a part of a circuit was found again."""
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of any kind if they can be written as JSON again.
+
+    Raises:
+        ValueError: a number that is not finite, half a character, or values nested too deeply.
+    """
+    left: list[tuple[Any, int]] = [(values, 0)]
+    while left:
+        value, depth = left.pop()
+        if depth > _DEPTH:
+            raise ValueError(f"values are nested more than {_DEPTH} deep")
+        if isinstance(value, dict):
+            left += [(one, depth + 1) for pair in value.items() for one in pair]
+        elif isinstance(value, list | tuple):
+            left += [(one, depth + 1) for one in value]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is not finite")
+        elif isinstance(value, str) and not value.isascii():
+            _check_unicode(value)
+    return values
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{quoted(text)} holds half a character") from None
 
 
 class Part(BaseModel):
@@ -31,16 +85,16 @@ class Part(BaseModel):
 class ModelPart(Part):
     """The model that a circuit was found in; `n_weights` counts matrices and biases (App. A.2)."""
 
-    fingerprint: str
-    path: str | None
-    n_layer: Index
-    d_model: Index
-    n_head: Index
-    d_head: Index
-    d_mlp: Index
-    vocab_size: Index
-    n_weights: Index
-    n_nonzero: Index
+    fingerprint: Text
+    path: Text | None
+    n_layer: Annotated[int, Field(ge=1, le=10_000)]
+    d_model: Size
+    n_head: Size
+    d_head: Size
+    d_mlp: Size
+    vocab_size: Size
+    n_weights: Large
+    n_nonzero: Large
 
 
 class TaskPart(Part):
@@ -50,13 +104,13 @@ class TaskPart(Part):
     `fingerprint` tells whether it did.
     """
 
-    name: str
+    name: Text
     answers: tuple[str, ...]
     n_pairs: Index
-    path: str | None = None
-    seed: int = 0
-    n_all: Index = 0
-    fingerprint: str = ""
+    path: Text | None = None
+    seed: Seed = 0
+    n_all: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = 0
+    fingerprint: Text = ""
 
 
 class Losses(Part):
@@ -120,8 +174,8 @@ class PathEdge(Part):
     `effect` is by how much the metric grew when it was tried without.
     """
 
-    source: str
-    target: str
+    source: Text
+    target: Text
     effect: float | None = None
 
 
@@ -148,19 +202,19 @@ class PatchingPart(Part):
 class Examples(Part):
     """Prompts as tokens; of each, the right and the wrong answer and the circuit's difference."""
 
-    prompts: tuple[tuple[str, ...], ...]
-    answers: tuple[tuple[str, str], ...]
-    logit_diff: tuple[float, ...]
+    prompts: Annotated[tuple[Annotated[tuple[str, ...], FailFast()], ...], FailFast()]
+    answers: Annotated[tuple[tuple[str, str], ...], FailFast()]
+    logit_diff: Annotated[tuple[float, ...], FailFast()]
 
 
 class Provenance(Part):
     """How the circuit was found."""
 
-    finder: str
-    settings: dict[str, Any]
-    seed: int
-    wirework: str
-    means: str = ""
+    finder: Text
+    settings: Annotated[dict[str, Any], AfterValidator(_plain)]
+    seed: Seed
+    wirework: Text
+    means: Text = ""
     """SHA-256 over the training text that was given for the means of the nodes or, where none was,
     over the means that the model came with."""
 
@@ -176,16 +230,16 @@ class Document(Part):
     only of one that was to go on `anyway`."""
     losses: Losses
     calibration: CalibrationPart
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
-    io_edges: tuple[IoEdge, ...]
+    nodes: Annotated[tuple[Node, ...], FailFast()]
+    edges: Annotated[tuple[Edge, ...], FailFast()]
+    io_edges: Annotated[tuple[IoEdge, ...], FailFast()]
     examples: Examples
     provenance: Provenance
     share_runs: Annotated[int, Field(ge=1)] | None = None
     """How many searches the shares of nodes and edges are of; None where none was repeated."""
     level: Literal["node", "head"] = "node"
     """What it is made of: nodes and edges, or path edges between heads and MLPs (ACDC)."""
-    path_edges: tuple[PathEdge, ...] = ()
+    path_edges: Annotated[tuple[PathEdge, ...], FailFast()] = ()
     """In the order in which they were tested."""
     patching: PatchingPart | None = None
     """Of a head-level circuit, whose `target_loss` is its own loss: it was asked for none."""
@@ -269,26 +323,50 @@ class Document(Part):
         """
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT:
-            raise InputError(f"{where} is not a circuit: expected format {FORMAT!r}, got {found!r}")
+            raise InputError(
+                f"{where} is not a circuit: expected format {FORMAT!r}, got {quoted(found)}"
+            )
         version = values.get("version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise InputError(f"{where}: expected version {VERSION}, got {version!r}")
+            raise InputError(f"{where}: expected version {VERSION}, got {quoted(version)}")
         if version > VERSION:
             raise InputError(
-                f"{where} has version {version}, this wirework reads up to {VERSION}: update it"
+                f"{where} has version {quoted(version)}, this wirework reads up to {VERSION}: "
+                "update it"
             )
-        try:
-            document = cls.model_validate(values)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(map(str, problem["loc"]))
-            what = problem["msg"].removeprefix("Value error, ")
-            raise InputError(": ".join(part for part in (where, place, what) if part)) from None
+        for name, most in MOST.items():
+            listed = values.get(name)
+            if isinstance(listed, list) and len(listed) > most:
+                raise InputError(f"{where} lists {len(listed):,} {name}: at most {most:,} are read")
+        document = checked(cls, values, where)
         for name in document._counted():
             listed, said = len(getattr(document, name)), values.get(f"n_{name}")
             if listed != said:
-                raise InputError(f"{where}: n_{name} is {said}, but {listed} {name} are listed")
+                raise InputError(
+                    f"{where}: n_{name} is {quoted(said)}, but {listed} {name} are listed"
+                )
         return document
+
+
+def checked(kind: type[_Kind], values: Any, where: str) -> _Kind:
+    """Return what was read from a file as a typed part of ours.
+
+    Args:
+        kind: what it should be.
+        values: as JSON has them.
+        where: the file, for the message.
+
+    Raises:
+        InputError: something is missing, wrong or out of bounds: the first of it, in one line.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, problem["loc"]))[:_QUOTED]
+        what = problem["msg"].removeprefix("Value error, ")
+        said = ": ".join(part for part in (where, place, what) if part)
+        raise InputError(" ".join(said.split())) from None
 
 
 def split_site(site: str) -> tuple[int, str]:
@@ -298,8 +376,8 @@ def split_site(site: str) -> tuple[int, str]:
         ValueError: not the name of a site that holds nodes.
     """
     layer, _, kind = site.partition(".")
-    if not (layer.isascii() and layer.isdigit()) or kind not in NODE_KINDS:
-        raise ValueError(f"{site!r} is not a site that holds nodes")
+    if not (layer.isascii() and layer.isdigit() and len(layer) < 10) or kind not in NODE_KINDS:
+        raise ValueError(f"{quoted(site)} is not a site that holds nodes")
     return int(layer), kind
 
 
@@ -330,10 +408,10 @@ def split_component(name: str) -> Component:
         return Component("embed")
     if name == "final_resid":
         return Component("final_resid")
-    number = "(0|[1-9][0-9]*)"
+    number = "(0|[1-9][0-9]{0,8})"
     found = re.fullmatch(rf"{number}\.(?:mlp|attn\.{number}(?:\.([qkv]))?)", name)
     if found is None:
-        raise ValueError(f"{name!r} is no end of a path edge")
+        raise ValueError(f"{quoted(name)} is no end of a path edge")
     layer, head, read = found.groups()
     if head is None:
         return Component("mlp", int(layer))

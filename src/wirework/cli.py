@@ -14,7 +14,10 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from wirework import __version__
-from wirework.errors import InputError
+from wirework.console import say
+from wirework.errors import InputError, has_no_folder
+from wirework.locks import NO_LOCK
+from wirework.redaction import print_traceback
 
 if TYPE_CHECKING:
     from wirework.config import Config
@@ -43,7 +46,8 @@ MENU = {
         "roneneldan/TinyStories-1M models/stories1m",
     ),
     "convert openai": (
-        "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`).",
+        "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`; or as on "
+        "the hub).",
         "csp_yolo1 models/yolo1",
     ),
     "convert self-ablating": (
@@ -156,12 +160,18 @@ for words, (what, example) in MENU.items():
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Path | None = None,
+    no_lock: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> None:
     """Run a verb.
 
     Args:
         config: YAML file of settings; flags win over it.
+        no_lock: Lock no files (file systems without locks); no other run may use the same folders.
     """
+    if has_no_folder():
+        raise InputError("the working folder is gone: change to one that exists")
+    if no_lock:
+        os.environ[NO_LOCK] = "1"  # for the processes that a verb starts too
     words = tokens[: 2 if tokens and tokens[0] in GROUPS else 1]
     config = config or SHIPPED.get(" ".join(words))
     if config is not None:
@@ -240,6 +250,7 @@ def main() -> None:
     # After each parallel pass torch's threads spin for milliseconds, on cores that the threads of
     # the next AbsTopK need. Their library reads this when torch is loaded (benchmarks/README.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    sys.excepthook = print_traceback
     try:
         app.meta(exit_on_error=False, print_error=False)
     except (InputError, cyclopts.CycloptsError) as error:
@@ -247,7 +258,7 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except KeyboardInterrupt as stop:  # training's own says which signal and what was saved
-        print(f"wirework: {str(stop) or 'stopped'}", file=sys.stderr)
+        say(f"wirework: {str(stop) or 'stopped'}")
         sys.exit(getattr(stop, "exit_code", 130))
 
 
@@ -266,5 +277,5 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"wirework: {message}", file=sys.stderr)
+    say(f"wirework: {message}")
     sys.exit(2)

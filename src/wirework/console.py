@@ -2,13 +2,15 @@
 
 import sys
 
+from wirework.redaction import redact
+
 _said_once: set[str] = set()
 
 
 def say(line: str) -> None:
-    """Write one line to standard error; characters that it cannot show are escaped."""
+    """Write one line to standard error, without secrets; what it cannot show is escaped."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    shown = line.encode(encoding, "backslashreplace").decode(encoding)
+    shown = redact(line).encode(encoding, "backslashreplace").decode(encoding)
     print(shown, file=sys.stderr, flush=True)
 
 

@@ -8,13 +8,31 @@ Errors of other libraries become `InputError` where the library is called (`tran
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
+
+from wirework.redaction import redact
 
 _REASON_LENGTH = 200
 _QUOTE_LENGTH = 80
 
 
 class InputError(ValueError):
-    """What was given cannot be used. The message is one line: what was wanted, what came, where."""
+    """What was given cannot be used. The message is one line: what was wanted, what came, where.
+
+    Known secrets in the message are replaced by `***`: it is printed, and kept in files as the
+    reason why something was not done.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
+
+
+class UnreadableError(InputError):
+    """The system failed to read a file; it may be whole, so nothing may be deleted for it."""
+
+
+class DamagedError(InputError):
+    """A file was read, and it is missing a part or does not hold what was written to it."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -29,27 +47,51 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return `repr(value)` for a message, cut to 80 characters."""
+    """Return `repr(value)` for a message, cut to 80 characters, without known secrets."""
     try:
-        text = repr(value)
+        text = redact(repr(value))
     except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "an integer too long to print"
+    except RecursionError:
+        return "a value nested too deeply to print"
     return text if len(text) <= _QUOTE_LENGTH else f"{text[: _QUOTE_LENGTH - 3]}..."
 
 
 def reason(error: BaseException) -> str:
     """Return the message of an error on one line, cut to 200 characters; its type if it has none.
 
+    Known secrets in it are replaced by `***`.
     The type is named too where the message alone says little, as for a `KeyError`.
     """
     system = getattr(error, "strerror", None)
-    text = " ".join(str(system or error).split())
+    text = redact(" ".join(str(system or error).split()))
     kind = type(error).__name__
     if not text:
         return kind
     if isinstance(error, LookupError | AttributeError | TypeError | AssertionError):
         text = f"{kind}: {text}"
     return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Return the error for a place that could not be written to.
+
+    Args:
+        path: the place.
+        error: what the system said.
+    """
+    if isinstance(error, FileNotFoundError) and not path.is_absolute() and has_no_folder():
+        return InputError(f"cannot write {path}: the working folder is gone; change to another")
+    return InputError(f"cannot write {path}: {reason(error)}")
+
+
+def has_no_folder() -> bool:
+    """Return whether the folder that this process works in has been deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

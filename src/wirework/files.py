@@ -1,41 +1,107 @@
-"""Files that are whole or absent: atomic writes, checksums, locks.
+"""Files that are whole or absent: atomic writes and checksums; places that are written to.
 
 Every file of ours is written beside its place, flushed to the disk and renamed, so that a kill at
 any moment leaves either the old file or the new one. Nothing here loads torch but `save_tensors`.
 """
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from wirework.errors import InputError
+from wirework.errors import (
+    DamagedError,
+    InputError,
+    UnreadableError,
+    cannot_write,
+    quoted,
+    reason,
+)
+from wirework.file_system import set_mode, sync_dir, sync_file
+from wirework.leftovers import beside, clear_leftovers, is_leftover
+from wirework.locks import locked as locked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _SUMS = "checksums.json"
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+JSON_BYTES = 1 << 28
+"""Largest JSON file that is read, 256 MiB."""
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hex, read in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes as hex, read in bounded memory.
 
-
-def sync_dir(path: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    Raises:
+        InputError: the file is not there, or cannot be read (`UnreadableError`).
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        InputError: the file is not there, or cannot be read (`UnreadableError`).
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def exists(path: str | Path) -> bool:
+    """Tell whether there is something at a path; no name is too long or too odd to ask about."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file is there.
+
+    Raises:
+        UnreadableError: the system cannot tell, so that the file must not be taken for absent.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise cannot_read(path, error) from error
+
+
+def entries(folder: Path) -> list[str]:
+    """Return the names of what a folder holds, sorted; none where there is no folder.
+
+    Raises:
+        UnreadableError: the system cannot tell.
+    """
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return []
+        raise cannot_read(folder, error) from error
+
+
+def cannot_read(path: Path, error: OSError) -> InputError:
+    """Return the error for a file that could not be read; `UnreadableError` unless it is absent."""
+    absent = error.errno in (*_ABSENT, errno.EISDIR)
+    return (InputError if absent else UnreadableError)(f"cannot read {path}: {reason(error)}")
 
 
 @contextlib.contextmanager
@@ -45,19 +111,19 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     Raises:
         InputError: the place cannot be written to (permissions, full disk, a folder in the way).
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file, path)
         partial.replace(path)
         sync_dir(path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     finally:
-        with contextlib.suppress(NotADirectoryError):  # a file stands where a folder should
+        with contextlib.suppress(OSError):  # such as one that says why nothing was written
             partial.unlink(missing_ok=True)
 
 
@@ -77,18 +143,55 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+def read_whole(path: Path, most: int) -> str:
+    """Read a UTF-8 file at once, if it is an ordinary one of at most `most` bytes.
+
+    A byte-order mark before the text is left out. Nothing waits for a pipe or reads on and on from
+    a device.
 
     Raises:
-        InputError: the file is missing, unreadable or not JSON.
+        InputError: missing, unreadable, a folder, pipe or device, too large, or not UTF-8.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        is_plain = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for its other end
+        content = b""
+        if is_plain:
+            with path.open("rb") as file:
+                content = file.read(most + 1)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise cannot_read(path, error) from error
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"cannot read {quoted(str(path))}: {reason(error)}") from error
+    if not is_plain:
+        raise InputError(f"cannot read {path}: it is no ordinary file")
+    if len(content) > most:
+        raise InputError(f"{path} is too large: more than {most:,} bytes are not read")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} is not UTF-8 text: byte {error.start}") from None
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        most: bytes of the largest one that is read.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large or not JSON, which has neither NaN
+            nor infinity.
+    """
+    text = read_whole(path, most)
+    try:
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise DamagedError(f"{path} is not valid JSON: {reason(error)}") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
@@ -97,15 +200,24 @@ def write_record(path: Path, values: Mapping[str, Any]) -> None:
     write_json(path, {**plain, "sha256": _digest(plain)})
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path, *, unsigned: bool = False, most: int = JSON_BYTES) -> dict[str, Any]:
     """Read what `write_record` wrote, without the checksum.
 
+    Args:
+        path: the file.
+        unsigned: also accept a file without a checksum, as older versions wrote it.
+        most: bytes of the largest one that is read.
+
     Raises:
-        InputError: the file is missing, unreadable, not JSON, or does not match its checksum.
+        InputError: the file is missing, unreadable (`UnreadableError`), or not JSON or at odds with
+            its checksum (`DamagedError`).
     """
-    record = read_json(path)
-    if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
-        raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
+    record = read_json(path, most)
+    if not isinstance(record, dict):
+        raise DamagedError(f"{path} is damaged: it does not map names to values; delete it")
+    expected = record.pop("sha256", None)
+    if expected != _digest(record) and not (unsigned and expected is None):
+        raise DamagedError(f"{path} is damaged: it does not match its checksum; delete it")
     return record
 
 
@@ -124,8 +236,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         InputError: the place cannot be written to.
     """
     path = _target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    stale = path.with_name(f".{path.name}.{os.getpid()}.stale")
+    partial, stale = beside(path), beside(path, "stale")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -136,18 +247,18 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         write_json(partial / _SUMS, sums)
         mode = (partial / _SUMS).stat().st_mode
         for file in files:
-            file.chmod(mode)  # safetensors makes a private file
+            set_mode(file, mode)  # safetensors makes a private file
             with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+                sync_file(handle, file)
         sync_dir(partial)
         if path.exists():
             path.rename(stale)
         partial.rename(path)
         sync_dir(path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     finally:
-        if stale.exists() and not path.exists():  # stopped between the two renames
+        if os.path.lexists(stale) and not os.path.lexists(path):  # between the two renames
             stale.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(stale, ignore_errors=True)
@@ -192,38 +303,89 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
         needed: files that must be among those with a checksum.
 
     Raises:
-        InputError: names the first file that is missing or differs.
+        DamagedError: names the first file that is missing or differs.
+        UnreadableError: a file cannot be read.
     """
+    if not is_file(path / _SUMS):
+        raise DamagedError(f"cannot read {path / _SUMS}: No such file or directory")
     sums = read_json(path / _SUMS)
     if not isinstance(sums, dict) or not sums:
-        raise InputError(f"{path / _SUMS} does not map names to checksums")
+        raise DamagedError(f"{path / _SUMS} does not map names to checksums")
     if missing := set(needed) - sums.keys():
-        raise InputError(f"{path / _SUMS} is damaged: it lacks {min(missing)}")
+        raise DamagedError(f"{path / _SUMS} is damaged: it lacks {min(missing)}")
     for name, expected in sums.items():
-        file = path / name
-        if not file.is_file():
-            raise InputError(f"{path} is damaged: {name} is missing")
-        if sha256(file) != expected:
-            raise InputError(f"{path} is damaged: {name} does not match its checksum")
+        _verify(path, name, expected)
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write `checksums.json` over some files of a folder that was not written as a whole."""
+    write_json(folder / _SUMS, {name: sha256(folder / name) for name in names})
+
+
+def verify_listed(path: Path, *, needed: bool = False) -> None:
+    """Check a file against the `checksums.json` beside it, if there is one that lists the file.
+
+    Args:
+        path: the file.
+        needed: refuse a file that is not listed.
+
+    Raises:
+        DamagedError: the file is missing, differs, or is not listed though it should be.
+        UnreadableError: it cannot be read.
+    """
+    expected = _sums(path.parent).get(path.name)
+    if isinstance(expected, str) and len(expected) == 64:  # another program's may be other sums
+        _verify(path.parent, path.name, expected)
+    elif needed:
+        raise DamagedError(f"{path.parent} is damaged: no checksum of {path.name}")
+
+
+def _verify(folder: Path, name: str, expected: str) -> None:
+    file = folder / name
+    if not is_file(file):
+        raise DamagedError(f"{folder} is damaged: {name} is missing")
+    if sha256(file) != expected:
+        raise DamagedError(f"{folder} is damaged: {name} does not match its checksum")
 
 
 def names_in(folder: Path) -> set[str]:
-    """Return what a folder holds, if it is one, but for what a kill left of a write."""
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in found if not (name.startswith(".") and name.endswith(".partial"))}
+    """Return what a folder holds, if it is one, but for what a kill left of a write.
+
+    Raises:
+        UnreadableError: the system cannot tell.
+    """
+    return {name for name in entries(folder) if not is_leftover(name)}
 
 
 def check_place(path: Path) -> None:
     """Make sure that a file or folder can be made at `path`, before the work that fills it.
 
+    What a killed process left of writing it is removed.
+
     Raises:
         InputError: it cannot.
     """
-    above = next(parent for parent in path.absolute().parents if parent.exists())
     try:  # by doing it: permissions do not tell for root and for special file systems
-        Path(tempfile.mkdtemp(prefix=".", dir=above)).rmdir()
+        absolute = path.absolute()
+        above = next(parent for parent in absolute.parents if os.path.lexists(parent))
+        trial = beside(above / (absolute.name or "file"))
+        with contextlib.suppress(FileExistsError):
+            trial.mkdir()
+            trial.rmdir()
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
+    clear_leftovers(path)
+
+
+def check_file(path: Path) -> None:
+    """Make sure that a file can be written at `path`, before the work that makes its content.
+
+    Raises:
+        InputError: it cannot, or a folder is there.
+    """
+    check_place(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
 
 
 def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
@@ -238,62 +400,38 @@ def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
         InputError: something else is there, or it cannot be written to.
     """
     path = _target(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        sums = _sums(path)
-        if not set(needed) <= sums.keys():
-            raise InputError(f"{path} exists and is not {what}: not overwritten")
-        held = {
-            entry.relative_to(path).as_posix()
-            for entry in path.rglob("*")
-            if entry.is_symlink() or not entry.is_dir()
-        }
-        if others := held - sums.keys() - {_SUMS}:
-            raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
     check_place(path)
+    if not os.path.lexists(path) or (path.is_dir() and not entries(path)):
+        return
+    sums = _sums(path)
+    if not set(needed) <= sums.keys():
+        raise InputError(f"{path} exists and is not {what}: not overwritten")
+    held = {
+        entry.relative_to(path).as_posix()
+        for entry in path.rglob("*")
+        if entry.is_symlink() or not entry.is_dir()
+    }
+    if others := held - sums.keys() - {_SUMS}:
+        raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
 
 
 def _target(path: Path) -> Path:
     """Return what a link points to, be it there or not, and any other path as it is."""
     try:
         return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError):
+    except RuntimeError:  # of pathlib before Python 3.13
         raise InputError(f"cannot write {path}: its links lead in a circle") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"cannot write {path}: its links lead in a circle") from None
+        raise cannot_write(path, error) from error
 
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return the checksums of a folder that `atomic_dir` wrote; none of another."""
-    with contextlib.suppress(InputError):
-        found = read_json(folder / _SUMS)
-        if isinstance(found, dict):
-            return found
+    if is_file(folder / _SUMS):
+        with contextlib.suppress(DamagedError):
+            found = read_json(folder / _SUMS)
+            if isinstance(found, dict):
+                return found
     return {}
-
-
-@contextlib.contextmanager
-def locked(path: Path, what: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made if absent); the kernel frees it on any death.
-
-    Args:
-        path: the lock file.
-        what: what the lock guards, for the message.
-        waiting: called before waiting for another process that holds it; None: do not wait.
-
-    Raises:
-        InputError: another process holds it, and it is not to be waited for.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        if path.parent.is_file():
-            raise InputError(f"{path.parent} is a file: it should be a folder") from None
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is None:
-                raise InputError(f"{what} is in use by another process") from None
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

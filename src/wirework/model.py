@@ -12,18 +12,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from wirework import files
 from wirework.config import Config, GatingConfig, ModelConfig
 from wirework.data import Tokenizer
 from wirework.errors import InputError
+from wirework.model_tensors import (
+    as_float32,
+    load_untied_,
+    refuse_layers,
+    refuse_missing,
+    refuse_shapes,
+)
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.nn.shapes import Shapes, check_memory, gate_shapes, untied_shapes
 from wirework.nn.sparse_storage import pack, unpack
 from wirework.nn.streams import combined, two_streams
+from wirework.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,8 @@ class Model:
     ) -> None:
         if tokenizer is not None and tokenizer.vocab_size > transformer.config.vocab_size:
             raise InputError(
-                f"the tokeniser has {tokenizer.vocab_size} tokens, "
-                f"the model only {transformer.config.vocab_size}"
+                f"{f'{path}: ' if path else ''}the tokeniser has {tokenizer.vocab_size} tokens, "
+                f"the model only {transformer.config.vocab_size}: it is of another model"
             )
         self.transformer = transformer
         self.tokenizer = tokenizer
@@ -189,6 +196,8 @@ def load(path: str | Path | Model) -> Model:
     folder = Path(path)
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
+    if (folder / "beeg_config.json").is_file():
+        raise InputError(f"{path} is a released model: `wirework convert openai` reads it")
     if not (folder / "config.json").is_file():
         raise InputError(f"no model at {path}: expected a folder with config.json")
     values = files.read_json(folder / "config.json")
@@ -196,57 +205,47 @@ def load(path: str | Path | Model) -> Model:
         raise InputError(f"{path} is of transformers: `wirework convert huggingface` reads it")
     files.verify_dir(folder)
     config = ModelConfig.of(values, str(folder / "config.json"))
+    about = folder / "gates.json"
+    gating = GatingConfig.of(files.read_json(about), str(about)) if about.is_file() else None
+    check_memory(config, gating, str(folder / "config.json"))
+    state = _read_state(folder / "model.safetensors", config, None)
+    heads = {} if gating is None else _read_state(folder / "gates.safetensors", config, gating)
     transformer = Transformer(config)
-    weights = folder / "model.safetensors"
-    state = _read_tensors(weights)
-    if config.tied_embedding and "embed.weight" in state:
-        state["unembed.weight"] = state["embed.weight"]
-    load_state_(transformer, state, str(weights))
+    load_untied_(transformer, state)
+    gates = None
+    if gating is not None:
+        gates = Gates(config, gating)
+        gates.load_state_dict(heads)
     tokenizer = folder / "tokenizer.json"
     return Model(
-        transformer,
-        Tokenizer.load(tokenizer) if tokenizer.exists() else None,
-        folder,
-        _load_gates(folder, config),
+        transformer, Tokenizer.load(tokenizer) if tokenizer.exists() else None, folder, gates
     )
 
 
-def _load_gates(folder: Path, config: ModelConfig) -> Gates | None:
-    about, weights = folder / "gates.json", folder / "gates.safetensors"
-    if not about.is_file():
-        return None
-    gates = Gates(config, GatingConfig.of(files.read_json(about), str(about)))
-    load_state_(gates, _read_tensors(weights), str(weights))
-    return gates
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return unpack(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or foreign: {error}") from error
-
-
-def load_state_(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state into a module, name by name and shape by shape.
+def _read_state(path: Path, config: ModelConfig, gating: GatingConfig | None) -> dict[str, Tensor]:
+    """Read the tensors of a transformer, or with `gating` those of its gates.
 
     Raises:
-        InputError: a tensor is missing, unknown or of another shape.
+        InputError: the file cannot be read or is damaged, or a tensor is missing, unknown, of
+            another shape, of no floating-point type or not finite.
     """
-    expected = module.state_dict()
-    for problem, names in (
-        ("lacks", expected.keys() - state.keys()),
-        ("has an unknown", state.keys() - expected.keys()),
-    ):
-        if names:
-            raise InputError(f"{source} {problem} tensor {min(names)}")
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise InputError(
-                f"{source}: tensor {name} is {tuple(state[name].shape)}, "
-                f"the config says {tuple(tensor.shape)}"
-            )
-    module.load_state_dict(state)
+    packed = read_tensors(path)
+    refuse_layers(config.n_layer, packed, str(path))
+    expected = untied_shapes(config) if gating is None else gate_shapes(config, gating)
+    try:
+        state = unpack(packed, expected)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    _refuse_differences(state, expected, str(path))
+    return as_float32(state, str(path))
+
+
+def _refuse_differences(state: dict[str, Tensor], expected: Shapes, source: str) -> None:
+    unknown = state.keys() - expected.keys()
+    refuse_missing([name for name in expected if name not in state], unknown, source)
+    if unknown:
+        raise InputError(f"{source} has an unknown tensor {min(unknown)}")
+    refuse_shapes({name: tensor.shape for name, tensor in state.items()}, expected, source)
 
 
 def _canonical(config: Config) -> str:

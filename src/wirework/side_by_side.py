@@ -80,13 +80,30 @@ def _worker() -> Iterator[_Worker]:
     process = context.Process(target=_serve, args=(other,))
     with line:
         try:
-            with other, _interrupts_blocked():
+            with other, _own_modules_only(), _interrupts_blocked():
                 process.start()
             yield _Worker(process, line)
         finally:
             if process.pid is not None:
                 process.kill()
                 process.join()
+
+
+@contextmanager
+def _own_modules_only() -> Iterator[None]:
+    """Keep a process that starts from importing what lies in the working folder.
+
+    It then gets the path of this process, and with it the modules that this one would find.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """A user's function in the place of something of ours: `module:function` or `file.py:function`.
 
-Its code runs here with all that it may do, as an imported module's does.
+Its code runs here with all that it may do, as an imported module's does. So only functions that the
+user names, on the command line, in a `--config` file or in Python, are loaded. A function that is
+named in a file of results (a circuit, a run) is refused: the folder may be a stranger's.
 """
 
 import importlib
@@ -13,14 +15,39 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wirework.errors import InputError, nearest
+from wirework.errors import InputError, nearest, quoted
+from wirework.files import exists
+
+OURS = frozenset({"wirework.tasks:practice_texts", "wirework.tasks:ioi_practice_texts"})
+"""Functions of wirework that recipes name as a corpus; a run's settings may name them again."""
 
 _FUNCTION = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
 def is_function(name: str) -> bool:
     """Tell whether `name` has the form `module:function` or `file.py:function` and is no file."""
-    return _FUNCTION.fullmatch(name) is not None and not Path(name).exists()
+    return _FUNCTION.fullmatch(name) is not None and not exists(name)
+
+
+def refuse_saved_function(name: str | None, where: str, flag: str) -> None:
+    """Refuse to run a function that a file of results names and the user does not.
+
+    Every reader of such a file calls this before it uses a task or corpus that the file names.
+
+    Args:
+        name: the task or corpus; None, or anything but a function, passes.
+        where: the file, and what it wants to run the function as, for the message.
+        flag: the option by which the user can name the function.
+
+    Raises:
+        InputError: it is a function, and none of wirework's own.
+    """
+    if name is not None and name not in OURS and is_function(name):
+        shown = quoted(name)
+        raise InputError(
+            f"{where} the function {shown}, and code that a file names is not run. "
+            f"If you trust it, name it yourself: {flag} {shown}"
+        )
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:

@@ -54,10 +54,10 @@ def test_damaged_and_foreign_files_are_refused(random_model: Model, tmp_path) ->
     from safetensors.torch import save_file
 
     path = tmp_path / "means.safetensors"
-    with pytest.raises(InputError, match="cannot read node means"):
+    with pytest.raises(InputError, match=r"(cannot read .*|means\.safetensors is damaged)"):
         load_means(path, random_model)
     path.write_bytes(b"not tensors at all")
-    with pytest.raises(InputError, match="cannot read node means"):
+    with pytest.raises(InputError, match=r"(cannot read .*|means\.safetensors is damaged)"):
         load_means(path, random_model)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="does not hold node means"):

@@ -352,10 +352,23 @@ def test_a_search_is_held_by_one_process(wired, task, corpus, tmp_path) -> None:
         prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
 
 
-def test_a_batch_needs_as_many_pairs(wired, task, corpus) -> None:
-    few, large = task.take(task.pairs[:20]), QUICK.model_copy(update={"batch_pairs": 11})
-    with pytest.raises(InputError, match="has 10 pairs to train masks on, fewer than the batch of"):
-        prune(wired, few, large, data=corpus, progress=False)
+@pytest.mark.parametrize("count", [4, 20])
+def test_a_batch_has_no_more_pairs_than_there_are(wired, task, corpus, tmp_path, count) -> None:
+    path = tmp_path / "mine.jsonl"
+    pairs = [{"prompts": pair.prompts, "answers": pair.answers} for pair in task.pairs[:count]]
+    path.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    large = QUICK.model_copy(update={"batch_pairs": 32})
+    found = prune(wired, path, large, data=corpus, progress=False)
+    assert found.n_edges == 3
+    assert found.document.task.n_all == count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_fewer_than_four_pairs_are_refused(wired, task, corpus, count) -> None:
+    few = task.take(task.pairs[:count])
+    few = replace(few, generated=False)
+    with pytest.raises(InputError, match=f"has {count} pairs, at least 4 are needed"):
+        prune(wired, few, QUICK, data=corpus, progress=False)
 
 
 def test_a_finder_by_score_ends_in_the_same_circuit(circuit, wired, task, corpus) -> None:

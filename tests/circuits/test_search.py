@@ -1,3 +1,7 @@
+import re
+import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from wirework.circuits.search_folder import (
     write_ranked,
 )
 from wirework.config import PruneConfig
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.model import Model
 from wirework.tasks import Task
 
@@ -129,6 +133,89 @@ def test_a_damaged_study_is_told_so(tmp_path: Path, line: bytes) -> None:
     path.write_bytes(b"".join([*lines[:3], line, *lines[4:]]))
     with pytest.raises(InputError, match=f"damaged .*: delete {tmp_path} to search anew"):
         tried(PruneConfig(trials=3), tmp_path)
+
+
+def without_sums(path: Path) -> list[bytes]:
+    """Make a study look as older versions wrote it; return its lines."""
+    lines = path.read_bytes().splitlines()
+    bare = [re.sub(rb', "sum": "[0-9a-f]{16}"}$', b"}", line) for line in lines]
+    assert bare != lines
+    path.write_bytes(b"".join(line + b"\n" for line in bare))
+    return bare
+
+
+def test_a_study_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:
+    config = PruneConfig(trials=6, parallel=2)
+    whole = tried(config)
+    tried(config, tmp_path, 1)
+    old = without_sums(tmp_path / "study.log")
+    assert tried(config, tmp_path) == whole[2:]
+    lines = (tmp_path / "study.log").read_bytes().splitlines()
+    assert lines[: len(old)] == old
+    assert all(b'"sum"' in line for line in lines[len(old) :])
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_study_of_an_older_version_is_told_so(tmp_path: Path, line: bytes) -> None:
+    tried(PruneConfig(trials=2), tmp_path)
+    path = tmp_path / "study.log"
+    lines = without_sums(path)
+    path.write_bytes(b"\n".join([*lines[:3], line.rstrip(), *lines[4:], b""]))
+    with pytest.raises(InputError, match=f"damaged .*: delete {tmp_path} to search anew"):
+        tried(PruneConfig(trials=3), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "what", [b'"param_value_internal": ', b'"intermediate_value": ', b'"values": [']
+)
+def test_a_number_of_a_study_that_changed_is_told_of(tmp_path: Path, what: bytes) -> None:
+    for current in rounds(PruneConfig(trials=2), tmp_path):
+        current.promising(1, [0, 1], [3.0, 4.0])
+        current.tell([3.0, 4.0])
+    path = tmp_path / "study.log"
+    content = path.read_bytes()
+    assert what in content
+    path.write_bytes(content.replace(what, what + b"1", 1))
+    with pytest.raises(DamagedError, match=r"study\.log is damaged in line \d+: it does not match"):
+        tried(PruneConfig(trials=3), tmp_path)
+
+
+def test_a_full_disk_names_the_study_and_the_search_goes_on(tmp_path: Path) -> None:
+    config = PruneConfig(trials=4, parallel=2)
+    whole = tried(config)
+    tried(config, tmp_path, 1)
+    path = tmp_path / "study.log"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*study\.log: File too large"):
+            tried(config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert tried(config, tmp_path) == whole[2:]
+
+
+@pytest.mark.parametrize("name", ["study.log", "told.json", "best.safetensors"])
+def test_a_search_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, unreadable: Callable[..., AbstractContextManager[None]], name: str
+) -> None:
+    tried(PruneConfig(trials=2), tmp_path)
+    write_ranked(tmp_path, [Ranked(3, 2, torch.ones(4))])
+    said = f"cannot read {tmp_path}/{name}: Input/output error"
+    with unreadable(tmp_path / name), pytest.raises(UnreadableError, match=said):
+        kept_best(tmp_path, 1)
+
+
+def test_folders_that_killed_searches_left_empty_are_removed(
+    wired: Model, task: Task, tmp_path: Path
+) -> None:
+    (tmp_path / "0123456789ab").mkdir()
+    (tmp_path / "0123456789ac").mkdir()
+    (tmp_path / "0123456789ac" / "study.log").touch()
+    (tmp_path / "mine").mkdir()
+    folder = open_search(tmp_path, wired, task, PruneConfig(), "text")
+    names = {"0123456789ac", "mine", folder.name}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_a_lock_that_a_kill_left_is_no_obstacle(

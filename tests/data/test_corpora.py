@@ -300,6 +300,7 @@ def function_file(tmp_path: Path) -> Path:
         "def three():\n    return ['one', '', 'three']\n"
         "def endless():\n    while True:\n        yield 'again'\n"
         "def numbers():\n    yield 7\n"
+        "def half():\n    yield 'a\\ud800'\n"
         "def broken():\n    yield 'one'\n    raise RuntimeError('no more')\n"
     )
     return path
@@ -315,6 +316,7 @@ def test_a_function_yields_documents(function_file: Path):
     ("name", "problem"),
     [
         ("numbers", "must yield texts, got a value of type int"),
+        ("half", "yields half a character"),
         ("broken", "raised RuntimeError: no more"),
         ("thre", "has no function 'thre'; did you mean 'three'"),
     ],

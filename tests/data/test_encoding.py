@@ -121,3 +121,17 @@ def test_no_process_outlives_a_killed_parent(tokenizer_file: Path):
             return
         time.sleep(0.05)
     pytest.fail("the child is still there 10 seconds after its parent was killed")
+
+
+def test_modules_in_the_working_folder_are_not_imported(
+    tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("wirework", "json", "queue", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    process = EncodingProcess(tokenizer_file)
+    try:
+        assert process.encode(TEXTS).size > 0
+    finally:
+        process.close()
+    assert not (tmp_path / "ran").exists()

@@ -193,8 +193,7 @@ def test_another_tokeniser_than_the_recorded_one_is_refused(home: Path) -> None:
 def test_code_that_a_record_names_is_not_run(home: Path) -> None:
     """`--corpus` takes the run's settings for the run's own corpus, without a user's function."""
     Path("mine.py").write_text(
-        "from pathlib import Path\n"
-        "def more():\n    Path('ran').touch()\n    return ['a', 'b']\n"
+        "from pathlib import Path\ndef more():\n    Path('ran').touch()\n    return ['a', 'b']\n"
     )
     data = {**SETTINGS["data"], "mix": "mine.py:more"}
     run = train(settings(data=data), progress=False)

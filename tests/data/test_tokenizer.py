@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wirework.data import ANSWERS, END_OF_TEXT, Answer, Tokenizer, single_token, train_tokenizer
-from wirework.data.bpe import PATTERN
+from wirework.data.bpe import GPT2_PATTERN, PATTERN, assemble
+from wirework.data.tokenizer import NoEndOfTextError
 from wirework.errors import InputError
 
 VOCAB = 2048
@@ -255,3 +256,165 @@ def test_a_gpt2_folder_without_merges_is_refused(tmp_path: Path):
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(InputError, match=r"cannot read .*vocab\.bpe"):
         Tokenizer.load(tmp_path)
+
+
+def bpe_with(*specials: str) -> tokenizers.Tokenizer:
+    """A byte-level BPE without merges whose special tokens come last."""
+    inner = assemble([], end_of_text=False)
+    inner.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in specials])
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("tokenizer_config.json", {"eos_token": "[EOS]"}),
+        ("tokenizer_config.json", {"eos_token": {"content": "[EOS]", "special": True}}),
+        ("special_tokens_map.json", {"eos_token": "[EOS]"}),
+        ("generation_config.json", {"eos_token_id": 257}),
+        ("generation_config.json", {"eos_token_id": [257, 1]}),
+        ("config.json", {"eos_token_id": 257}),
+    ],
+)
+def test_text_ends_with_the_token_that_the_files_name(file: str, values, tmp_path: Path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    bpe_with("[PAD]", "[EOS]").save(str(folder / "tokenizer.json"))
+    (folder / file).write_text(json.dumps(values))
+    loaded = Tokenizer.load(folder)
+    assert loaded.eot == 257
+    assert loaded.decode(loaded.encode("a[EOS]")) == "a[EOS]"
+    assert loaded.eot not in loaded.encode("a[EOS]")
+    loaded.save(tmp_path / "tokenizer.json")  # which is then all that there is
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (again.eot, again.fingerprint) == (257, loaded.fingerprint)
+
+
+def test_an_id_of_zero_ends_text_like_any_other(tmp_path: Path):
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"</s>": 0, "a": 1}, unk_token="</s>"))
+    inner.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    assert Tokenizer.load(tmp_path).eot == 0
+
+
+def test_the_usual_token_ends_text_whatever_else_is_named(tmp_path: Path):
+    bpe_with("[EOS]", END_OF_TEXT).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "[EOS]"}')
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.token(loaded.eot) == END_OF_TEXT
+
+
+@pytest.mark.parametrize(
+    "values", [{}, [], {"eos_token": None}, {"eos_token": "<gone>"}, {"eos_token_id": 999}]
+)
+def test_a_named_token_that_the_tokeniser_lacks_ends_nothing(values, tmp_path: Path):
+    bpe_with("[EOS]").save(str(tmp_path / "tokenizer.json"))
+    for file in ("tokenizer_config.json", "config.json"):
+        (tmp_path / file).write_text(json.dumps(values))
+    with pytest.raises(NoEndOfTextError, match=r"names another as eos_token"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_broken_file_that_would_name_the_token_is_called_so(tmp_path: Path):
+    bpe_with(END_OF_TEXT).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"tokenizer_config\.json is not valid JSON"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_tokeniser_that_fails_on_text_is_refused(tmp_path: Path):
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"b": 0}, unk_token="<unk>"))
+    words.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokeniser: .*UNK"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_byte_order_mark_is_read_over(tokenizer: Tokenizer, tmp_path: Path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    content = (tmp_path / "tokenizer.json").read_bytes()
+    (tmp_path / "tokenizer.json").write_bytes(b"\xef\xbb\xbf" + content)
+    assert Tokenizer.load(tmp_path).fingerprint == tokenizer.fingerprint
+
+
+def learnt(texts: list[str], pattern: str, folder: Path, size: int = 1200) -> Path:
+    """Write `encoder.json` and `vocab.bpe` of a BPE that was learned with a split pattern."""
+    learner = assemble([], pattern=pattern, end_of_text=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    model = json.loads(learner.to_str())["model"]
+    folder.mkdir(exist_ok=True)
+    (folder / "encoder.json").write_text(json.dumps(model["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "vocab.bpe").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    return folder
+
+
+SPLIT_TEXTS = [" 12345", "\t\tx", "can't", "x = 10\n\n\nfoo(')", "I've 2023!\n", ".foo", "(self)"]
+
+
+def test_the_vocabulary_shows_that_text_is_cut_as_gpt2_cuts_it(library: list[str], tmp_path: Path):
+    folder = learnt(library[:40], GPT2_PATTERN, tmp_path / "t")
+    loaded = Tokenizer.load(folder)
+    reference = tokenizers.Tokenizer(
+        tokenizers.models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
+    )
+    reference.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for text in (*SPLIT_TEXTS, library[50]):
+        assert loaded.encode(text) == reference.encode(text).ids
+    assert loaded.encode(" 12345") == Tokenizer.load(folder, "gpt2").encode(" 12345")
+    assert loaded.encode(" 12345") != Tokenizer.load(folder, "tinypython").encode(" 12345")
+
+
+def test_the_vocabulary_shows_that_text_is_cut_as_tinypython_is(library: list[str], tmp_path: Path):
+    folder = learnt(library[:40], PATTERN, tmp_path / "t")
+    loaded, said = Tokenizer.load(folder), Tokenizer.load(folder, "tinypython")
+    assert loaded.fingerprint == said.fingerprint
+    assert loaded.fingerprint != Tokenizer.load(folder, "gpt2").fingerprint
+
+
+def test_a_vocabulary_that_shows_no_split_asks_for_it(tmp_path: Path):
+    folder = learnt(["word " * 50], GPT2_PATTERN, tmp_path / "both", size=259)  # merges: wo, wor
+    with pytest.raises(InputError, match=r"fit more than one way .* --split gpt2\|tinypython"):
+        Tokenizer.load(folder)
+    assert Tokenizer.load(folder, "gpt2").encode(" 1") != []
+    folder = learnt(["ab cd " * 50], r"\S+ \S+", tmp_path / "neither", size=290)
+    with pytest.raises(InputError, match=r"fit no way that is known"):
+        Tokenizer.load(folder)
+
+
+def test_vocabulary_and_merges_may_have_their_other_names(library: list[str], tmp_path: Path):
+    folder = learnt(library[:20], GPT2_PATTERN, tmp_path / "t")
+    ids = Tokenizer.load(folder).encode(library[30])
+    vocab = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps({**vocab, "</s>": len(vocab)}))
+    (folder / "vocab.bpe").rename(folder / "merges.txt")
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
+    loaded = Tokenizer.load(folder)
+    assert loaded.eot == len(vocab) == loaded.vocab_size - 1
+    assert loaded.encode(library[30]) == ids
+
+
+def test_text_of_any_length_is_tokenised_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    tokenizer = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    texts = ["name = 'abc'\n" * 3, "", "b" * 25, "name"]
+    whole = [tokenizer.encode(text) for text in texts]
+    monkeypatch.setattr("wirework.data.tokenizer._PIECE", 13)
+    assert tokenizer.encode_batch(texts) == whole  # the cuts fall between tokens
+    assert [tokenizer.encode(text) for text in texts] == whole
+    again = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    assert again.fingerprint == tokenizer.fingerprint
+    monkeypatch.undo()
+    blanks = " " * 12_000_000  # whole, the library gives up with a panic
+    assert tokenizer.decode(tokenizer.encode(blanks)[:3]) == "   "
+
+
+def test_half_a_character_is_no_text():
+    tokenizer = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["a", text])):
+        with pytest.raises(InputError, match="half a character"):
+            encode("a\ud800")

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -203,20 +202,17 @@ def test_file_of_the_format_before_pytorch_1_6_is_read(tmp_path):
     assert load_openai(tmp_path).fingerprint == expected
 
 
-def test_unknown_fields_are_named_in_a_warning_and_known_idle_ones_are_not(tmp_path):
+def test_unknown_fields_are_named_in_a_warning_and_known_idle_ones_are_not(tmp_path, capsys):
     config = BASE | {"zeta": 1, "alpha": None}
     write(tmp_path, config, random_state(BASE))
-    with pytest.warns(
-        UserWarning, match=r"beeg_config\.json: unknown fields left aside: alpha, zeta"
-    ):
-        load_openai(tmp_path)
+    load_openai(tmp_path)
+    assert "beeg_config.json: unknown fields left aside: alpha, zeta" in capsys.readouterr().err
     idle = {"dropout": 0.1, "dropout_cat_pos_emb": True, "tokenizer_name": "tinypython_2k"}
     idle |= {"flash": True, "grad_checkpointing": True, "debug_nans": False}
     idle |= {"enable_sparse_kernels": False, "use_tied_aux_matrix": False}
     write(tmp_path, BASE | idle, random_state(BASE))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_openai(tmp_path)
+    load_openai(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -298,7 +294,7 @@ def test_damaged_weights_are_one_clear_line(tmp_path):
     damaged += [b"hello", json.dumps({"a": 1}).encode(), bytes(flipped)]
     for content in damaged:
         file.write_bytes(content)
-        with pytest.raises(InputError, match=r"final_model\.pt is damaged or not") as caught:
+        with pytest.raises(InputError, match=r"final_model\.pt is damaged") as caught:
             load_openai(tmp_path / "model")
         assert "\n" not in str(caught.value)
 

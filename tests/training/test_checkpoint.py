@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -6,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from wirework.config import ModelConfig, OptimizerConfig
-from wirework.errors import InputError
+from wirework.errors import InputError, UnreadableError
 from wirework.nn import Transformer
 from wirework.training import train
 from wirework.training.checkpoint import (
@@ -76,13 +78,13 @@ def test_tensors_of_another_model_are_refused():
         restore_(transformer, optimizer, tensors)
 
 
-def test_a_checkpoint_of_a_later_version_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, State(step=2), gather(*trained()))
     monkeypatch.setattr("wirework.training.checkpoint.VERSION", 2)
     save_checkpoint(tmp_path, State(step=3), gather(*trained()))
     monkeypatch.undo()
-    with pytest.raises(InputError, match="none of the 1 checkpoints"):
+    with pytest.raises(InputError, match="step-3 is not a checkpoint that this version reads"):
         newest_checkpoint(tmp_path)
-    assert "not a checkpoint that this version reads" in capsys.readouterr().err
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):
@@ -90,10 +92,18 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
         (tmp_path / f"step-{step}").mkdir()
     prune_checkpoints(tmp_path, keep=2, best=2)
     assert checkpoint_steps(tmp_path) == [2, 8, 10]
-    drop_checkpoints_after(tmp_path, 8)
-    assert checkpoint_steps(tmp_path) == [2, 8]
     prune_checkpoints(tmp_path, keep=1, best=None)
-    assert checkpoint_steps(tmp_path) == [8]
+    assert checkpoint_steps(tmp_path) == [10]
+
+
+def test_checkpoints_that_were_passed_over_are_kept_under_another_name(tmp_path):
+    for _ in range(2):
+        for step in (2, 8, 10):
+            (tmp_path / f"step-{step}").mkdir(exist_ok=True)
+        drop_checkpoints_after(tmp_path, 8)
+        assert checkpoint_steps(tmp_path) == [2, 8]
+    names = sorted(path.name for path in tmp_path.glob("*damaged*"))
+    assert names == ["step-10.damaged", "step-10.damaged-2"]
 
 
 @pytest.fixture
@@ -124,9 +134,58 @@ def test_a_damaged_checkpoint_is_passed_over(stopped, whole, capsys, damage):
     said = capsys.readouterr().err.splitlines()
     assert "step-10" in said[0]
     assert "trying the checkpoint before it" in said[0]
-    assert said[1].endswith("at step 8 of 12")
+    assert "step-10 is kept as step-10.damaged" in said[1]
+    assert said[2].endswith("at step 8 of 12")
     assert run.model.fingerprint == whole.model.fingerprint
     assert checkpoint_steps(run.path / "checkpoints") == [8, 12]
+    assert (run.path / "checkpoints" / "step-10.damaged").is_dir()
+
+
+FAILURES = ["EIO", "ENODEV", "ENOMEM", "EACCES", "ESTALE", "ETIMEDOUT"]
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [("tensors.safetensors", code) for code in FAILURES]
+    + [("state.json", "EIO"), ("checksums.json", "EIO")],
+)
+def test_a_checkpoint_that_cannot_be_read_stops_resume_and_stays(
+    stopped, whole, unreadable, file, code
+):
+    folder = stopped.runs / stopped.name / "checkpoints"
+    before = (folder / "step-10").stat().st_ino
+    said = f"cannot read {folder}/step-10/{file}: {os.strerror(getattr(errno, code))}"
+    with (
+        unreadable(folder / "step-10" / file, code),
+        pytest.raises(UnreadableError, match=f"{said}. Nothing was deleted: try again"),
+    ):
+        train(stopped, resume=True, progress=False)
+    assert checkpoint_steps(folder) == [8, 10]
+    assert (folder / "step-10").stat().st_ino == before
+    assert train(stopped, resume=True, progress=False).model.fingerprint == whole.model.fingerprint
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES"])
+def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    stopped, whole, unreadable, code
+):
+    with (
+        unreadable(stopped.runs / stopped.name / "checkpoints", code),
+        pytest.raises(UnreadableError, match=r"cannot read .*checkpoints: "),
+    ):
+        train(stopped, resume=True, progress=False)
+    assert train(stopped, resume=True, progress=False).model.fingerprint == whole.model.fingerprint
+
+
+@pytest.mark.parametrize("error", [OSError("No such device (os error 19)"), RuntimeError("mmap")])
+def test_a_checkpoint_that_cannot_be_mapped_is_read(stopped, whole, monkeypatch, error, capsys):
+    def refuse(path):
+        raise error
+
+    monkeypatch.setattr("safetensors.torch.load_file", refuse)
+    run = train(stopped, resume=True, progress=False)
+    assert run.model.fingerprint == whole.model.fingerprint
+    assert capsys.readouterr().err.splitlines()[0].endswith("at step 10 of 12")
 
 
 def test_without_a_whole_checkpoint_resume_is_refused(stopped):

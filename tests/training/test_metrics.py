@@ -1,8 +1,9 @@
+import hashlib
 import json
 
 import pytest
 
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
 from wirework.training.metrics import MetricsLog, read_metrics
 
 
@@ -11,7 +12,8 @@ def test_lines_are_json_with_timing_apart(tmp_path):
     log.write(3, "train", {"loss": 1.5}, {"seconds": 2.0})
     log.close()
     line = {"step": 3, "kind": "train", "loss": 1.5, "timing": {"seconds": 2.0}}
-    assert (tmp_path / "metrics.jsonl").read_text() == json.dumps(line) + "\n"
+    seal = hashlib.sha256(json.dumps(line).encode()).hexdigest()[:16]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {**line, "sum": seal}
     assert read_metrics(tmp_path / "metrics.jsonl") == [line]
 
 
@@ -43,8 +45,67 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         read_metrics(tmp_path / "absent")
     (tmp_path / "foreign").write_text("hello\n")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="foreign is damaged in line 1: "):
         read_metrics(tmp_path / "foreign")
+
+
+def logged(path, position=0, steps=(1, 2, 3)):
+    log = MetricsLog(path, position)
+    for step in steps:
+        log.write(step, "train", {"loss": 1.5}, {"seconds": 2.0})
+    position = log.settle()
+    log.close()
+    return position
+
+
+def edits():
+    """Return ways to alter the second of three lines, or to add one."""
+    return {
+        "a number": lambda lines: [lines[0], lines[1].replace(b"1.5", b"1.4"), lines[2]],
+        "a time": lambda lines: [lines[0], lines[1].replace(b"2.0", b"3.0"), lines[2]],
+        "a line left out": lambda lines: [lines[0], lines[2]],
+        "a line twice": lambda lines: [lines[0], lines[1], lines[1], lines[2]],
+        "lines in another order": lambda lines: [lines[0], lines[2], lines[1]],
+        "a line added": lambda lines: [*lines, b'{"step": 4, "kind": "final", "timing": {}}\n'],
+        "no JSON": lambda lines: [lines[0], b"{\n", lines[2]],
+        "no object": lambda lines: [lines[0], b"[]\n", lines[2]],
+    }
+
+
+@pytest.mark.parametrize("edit", edits())
+def test_an_altered_line_is_named(tmp_path, edit):
+    path = tmp_path / "metrics.jsonl"
+    logged(path)
+    path.write_bytes(b"".join(edits()[edit](path.read_bytes().splitlines(keepends=True))))
+    said = r"metrics\.jsonl is damaged in line [234]: "
+    with pytest.raises(DamagedError, match=said):
+        read_metrics(path)
+    with pytest.raises(DamagedError, match=f"{said}.*move the file away, and --resume goes on"):
+        MetricsLog(path, path.stat().st_size)
+
+
+def test_a_log_without_checksums_goes_on_with_them(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    old = (
+        b'{"step": 1, "kind": "train", "timing": {}}\n{"step": 2, "kind": "train", "timing": {}}\n'
+    )
+    path.write_bytes(old)
+    logged(path, len(old), steps=(3,))
+    position = path.stat().st_size
+    logged(path, position, steps=(4,))
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4]
+    path.write_bytes(path.read_bytes().replace(b'"step": 1', b'"step": 7'))
+    with pytest.raises(DamagedError, match="line 3: it does not match its checksum"):
+        read_metrics(path)
+
+
+def test_a_log_that_lost_a_part_of_a_line_goes_on_at_a_line(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    position = logged(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    logged(path, position, steps=(4,))
+    assert "lost its last 9 bytes" in capsys.readouterr().err
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 4]
 
 
 def test_trackers_get_the_numbers_under_their_kind(tmp_path):

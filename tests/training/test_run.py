@@ -3,11 +3,11 @@ import shutil
 import pytest
 
 from wirework.config import TrainConfig
-from wirework.data import text_of_run
+from wirework.data import Tokenizer, text_of_run
 from wirework.errors import InputError
 from wirework.files import locked
 from wirework.training import train
-from wirework.training.run import differences
+from wirework.training.run import differences, edits, read_settings
 
 
 def test_an_existing_run_is_not_overwritten(settings):
@@ -43,6 +43,19 @@ def test_a_place_that_cannot_be_written_to_is_named(settings, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/tiny/lock"):
         train(settings(runs=tmp_path / "file"), progress=False)
+
+
+@pytest.mark.parametrize(
+    "model", [{"d_model": 2**40}, {"n_layer": 10**12}, {"d_mlp": 10**15}, {"n_ctx": 10**16,
+              "positions": "added"}]
+)  # fmt: skip
+def test_settings_that_cannot_fit_are_refused_before_anything_is_made(model, settings):
+    config = settings(model=model)
+    with pytest.raises(
+        InputError, match=r"^the settings: a model of \S+ parameters needs \S+ GB of memory, \S+ GB"
+    ):
+        train(config, progress=False)
+    assert not config.runs.exists()
 
 
 def test_resume_of_a_run_that_never_began_begins_it(settings, capsys):
@@ -113,6 +126,77 @@ def test_settings_edited_in_the_runs_folder_are_compared_with_the_checkpoint(
     stored.write_text(stored.read_text().replace("batch_size: 2", "batch_size: 4"))
     with pytest.raises(InputError, match=r"cannot be resumed under changes: batch_size: 2 -> 4"):
         train(settings(batch_size=4), resume=True, progress=False)
+    with pytest.raises(InputError, match=r"config\.yaml was changed after .*, batch_size: 2 -> 4"):
+        read_settings(stored.parent)
+    stored.write_text(stored.read_text().replace("batch_size: 4", "batch_size: 2") + "# a note\n")
+    assert read_settings(stored.parent).batch_size == 2
+    shutil.rmtree(stored.parent / "checkpoints")
+    with pytest.raises(InputError, match="was changed after the run began, and there is no"):
+        train(config, resume=True, progress=False)
+
+
+def test_a_harmless_edit_of_the_settings_is_none(settings):
+    run = train(settings(), progress=False)
+    stored = run.path / "config.yaml"
+    assert edits(run.path) == []
+    stored.write_text(stored.read_text().replace("log_every: 1", "log_every: 7"))
+    assert edits(run.path) == []
+    assert read_settings(run.path).log_every == 7
+
+
+def test_settings_of_an_older_version_have_no_checksum(settings):
+    run = train(settings(), progress=False)
+    (run.path / "config.yaml").write_text(settings().to_yaml())
+    assert read_settings(run.path) == settings()
+    assert train(settings(), resume=True, progress=False).metrics == run.metrics
+
+
+def test_an_altered_tokeniser_of_a_run_is_refused(settings):
+    run = train(settings(), progress=False)
+    path = run.path / "tokenizer.json"
+    assert Tokenizer.load(path).fingerprint == run.model.tokenizer.fingerprint
+    path.write_text(path.read_text().replace('"Ġself"', '"Ġsels"'))
+    with pytest.raises(InputError, match=r"tiny is damaged: tokenizer\.json does not match its"):
+        Tokenizer.load(path)
+    with pytest.raises(InputError, match=r"tiny is damaged: tokenizer\.json does not match its"):
+        train(settings("other", data={"tokenizer": path}), progress=False)
+
+
+@pytest.mark.parametrize("change", [{"data": {"corpus": "absent"}}, {"device": "tpu"}])
+def test_a_refused_run_leaves_no_folder(settings, change):
+    config = settings(**change)
+    with pytest.raises(InputError):
+        train(config, progress=False)
+    assert not (config.runs / config.name).exists()
+
+
+def test_a_folder_that_was_there_stays(settings):
+    config = settings(data={"corpus": "absent"})
+    folder = config.runs / config.name
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError):
+        train(config, progress=False)
+    assert folder.is_dir()
+
+
+def test_an_altered_log_is_named_and_is_no_longer_a_sign_of_the_end(settings, capsys):
+    config = settings(steps=4)
+    run = train(config, progress=False)
+    log = run.path / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert b'"kind": "final"' in lines[-1]
+    before = b'"kind": "final", "val_loss": '
+    log.write_bytes(log.read_bytes().replace(before, before + b"1"))
+    again = train(config, resume=True, progress=False)
+    said = capsys.readouterr().err
+    assert f"metrics.jsonl is damaged in line {len(lines)}: it does not match its checksum" in said
+    assert again.metrics["val_loss"] == run.metrics["val_loss"]
+    assert len(again.history()) == len(lines)
+    log.write_bytes(log.read_bytes().replace(b'"step": 2', b'"step": 3'))
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2: .*move the file"):
+        train(config, resume=True, progress=False)
+    log.rename(log.with_name("old"))
+    assert train(config, resume=True, progress=False).metrics["val_loss"] == run.metrics["val_loss"]
 
 
 def test_a_missing_corpus_is_refused_before_anything_is_timed(settings, monkeypatch, tmp_path):

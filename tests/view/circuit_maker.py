@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from wirework.files import atomic_dir, write_json
+from wirework.files import atomic_dir, sha256, write_json
 
 KINDS = ("attn.act_in", "attn.q", "attn.k", "attn.v", "attn.resid_delta")
 KINDS += ("mlp.act_in", "mlp.post_act", "mlp.resid_delta")
@@ -116,6 +116,7 @@ def make_paths(
     tensors = load_file(path / "circuit.safetensors")
     tensors["examples/activations"] = tensors["examples/activations"][:, :, :0]
     save_file(tensors, path / "circuit.safetensors")
+    sum_again(path)
     head = {"level": "head", "patching": patching, "path_edges": edges, "n_path_edges": len(edges)}
     provenance = {"finder": "acdc", "settings": {}, "seed": 0, "wirework": "0.1.0"}
     return edit_document(path, **nothing, **head, provenance=provenance)
@@ -140,10 +141,16 @@ def with_shares(path: Path, runs: int) -> Path:
 
 
 def edit_document(path: Path, **changes: object) -> Path:
-    """Change keys of circuit.json by hand, checksums away."""
-    (path / "checksums.json").unlink(missing_ok=True)
+    """Change keys of circuit.json, and its checksum with it."""
     document = json.loads((path / "circuit.json").read_text())
     (path / "circuit.json").write_text(json.dumps(document | changes))
+    return sum_again(path)
+
+
+def sum_again(path: Path) -> Path:
+    """Make the checksums of a circuit folder those of its files as they are."""
+    names = ("circuit.json", "circuit.safetensors")
+    write_json(path / "checksums.json", {name: sha256(path / name) for name in names})
     return path
 
 

@@ -4,24 +4,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from circuit_maker import edit_document, make_circuit, make_paths
+from circuit_maker import edit_document, make_circuit, make_paths, sum_again
 from safetensors.numpy import load_file, save_file
 
 from wirework.circuit_format import split_site
+from wirework.circuits import Circuit
 from wirework.errors import InputError
+from wirework.view import serve, write_page
 from wirework.view.circuit_file import read_circuit
 
 
 def edit_tensors(path: Path, **changes: np.ndarray | None) -> Path:
     """Change (or with None remove) tensors by hand; `__` in a name stands for `/`."""
-    (path / "checksums.json").unlink()
     tensors = load_file(path / "circuit.safetensors")
     for name, value in changes.items():
         tensors.pop(name.replace("__", "/"), None)
         if value is not None:
             tensors[name.replace("__", "/")] = value
     save_file(tensors, path / "circuit.safetensors")
-    return path
+    return sum_again(path)
 
 
 def test_read_gives_back_what_was_written(circuit: Path) -> None:
@@ -52,7 +53,7 @@ def test_unknown_keys_are_ignored(circuit: Path) -> None:
         ),
         (
             {"edges": [{"source": 0, "target": 1, "weight": float("nan")}], "n_edges": 1},
-            r"edges.0.weight: Input should be a finite number",
+            r"circuit.json is not valid JSON: NaN is no number in JSON",
         ),
         (
             {"io_edges": [{"token": "x", "token_id": 1, "weight": 1.0}], "n_io_edges": 1},
@@ -149,13 +150,31 @@ def test_a_flipped_bit_is_refused(circuit: Path) -> None:
 def test_a_foreign_or_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no circuit at .*nowhere: expected a folder with"):
         read_circuit(tmp_path / "nowhere")
-    path = edit_document(make_circuit(tmp_path / "c"))
+    path = make_circuit(tmp_path / "c")
     (path / "circuit.safetensors").write_bytes(b"not safetensors at all")
-    with pytest.raises(InputError, match="is not a safetensors file"):
-        read_circuit(path)
+    with pytest.raises(InputError, match=r"circuit\.safetensors is damaged"):
+        read_circuit(sum_again(path))
     (path / "circuit.safetensors").unlink()
-    with pytest.raises(InputError, match=r"cannot read .*circuit.safetensors"):
+    with pytest.raises(InputError, match=r"c is damaged: circuit.safetensors is missing"):
         read_circuit(path)
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"circuit.json": "0"}'])
+def test_checksums_that_are_gone_are_refused(circuit: Path, content: str | None) -> None:
+    """As `validate` does: a folder without them may have been changed."""
+    path = circuit / "checksums.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"checksums\.json") as caught:
+        read_circuit(circuit)
+    with pytest.raises(InputError) as other:
+        Circuit.load(circuit)
+    assert str(caught.value) == str(other.value)
+    with pytest.raises(InputError, match=r"checksums\.json"):
+        write_page(circuit, circuit.parent / "page.html")
+    with pytest.raises(InputError, match=r"checksums\.json"):
+        serve(circuit)
 
 
 def test_split_site() -> None:

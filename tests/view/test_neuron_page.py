@@ -106,7 +106,7 @@ def test_neurons_without_a_file_are_told_of(tmp_path: Path) -> None:
         ({"version": 2}, r"0.mlp.post_act.7.json: version: Input should be 1"),
         ({"format": "other"}, r"format: Input should be 'wirework-neuron'"),
         ({"top": [excerpt(["a"], [1.0, 2.0])]}, r"top.0: 1 tokens, but 2 values"),
-        ({"peak": float("nan")}, r"peak: Input should be a finite number"),
+        ({"peak": float("nan")}, r"7.json is not valid JSON: NaN is no number"),
     ],
 )
 def test_a_neuron_at_odds_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

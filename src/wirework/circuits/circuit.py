@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from wirework import files
@@ -22,6 +20,7 @@ from wirework.circuits.wiring import Wiring
 from wirework.errors import InputError
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
 from wirework.tasks import Encoded, Task, tokenizer_of
+from wirework.tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -224,10 +223,7 @@ class Circuit:
         document = Document.of_json(read_json(folder / "circuit.json"), f"{folder}/circuit.json")
         verify_dir(folder, _FILES)
         path = folder / "circuit.safetensors"
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} is damaged or foreign: {error}") from None
+        tensors = read_tensors(path)
         means = {
             name.removeprefix("means/"): tensor
             for name, tensor in tensors.items()

@@ -7,19 +7,18 @@ Shapes: B sequences, T tokens, N nodes at one site.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from wirework.config import TrainConfig
 from wirework.errors import InputError
-from wirework.files import read_json, tensors_checksum, write_bytes
+from wirework.files import tensors_checksum, write_bytes
 from wirework.nn import Transformer
+from wirework.tensor_files import read_header, read_tensors
+from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -162,6 +161,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     """
     from wirework.data import prepare, text_of_run
     from wirework.data.answers import answers_before_records
+    from wirework.training.run import read_settings
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
@@ -171,7 +171,10 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         )
     data = text_of_run(settings.parent)
     if data is None:  # of a wirework that kept no record
-        data = prepare(answers_before_records(TrainConfig.load(settings).data))
+        saved = read_settings(settings.parent).data
+        for corpus in (saved.corpus, saved.mix):
+            refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
+        data = prepare(answers_before_records(saved))
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
     if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
         raise InputError(
@@ -183,14 +186,12 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
 def _trained_on(run: Path) -> str | None:
     """Return the fingerprint of a run's data, from its newest readable checkpoint if there is one.
 
-    A checkpoint that cannot be read is passed over, as training does.
+    A damaged checkpoint is passed over, as training does.
     """
-    from wirework.training.checkpoint import checkpoint_steps
+    from wirework.training.checkpoint import newest_state
 
-    for step in reversed(checkpoint_steps(run / "checkpoints")):
-        with suppress(InputError):
-            return str(read_json(run / "checkpoints" / f"step-{step}" / "state.json")["data"])
-    return None
+    state = newest_state(run / "checkpoints")
+    return None if state is None else state.data
 
 
 def save_means(
@@ -227,12 +228,8 @@ def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
 
 def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
     """Return means and the number of batches that they took, None if they were given."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            means = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read node means {path}: {error}") from None
+    header = read_header(path, "delete it").metadata
+    means = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:

@@ -4,8 +4,8 @@ Masks are trained on one part of the task's pairs (`masks.py`), made discrete an
 another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,8 @@ from wirework.circuits.split import parts_of
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import locked
+from wirework.leftovers import clear_held
+from wirework.locks import locked
 from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def prune(
         progress: show a bar on standard error.
 
     Raises:
-        InputError: the task does not fit the model or has fewer pairs than a batch, there are no
+        InputError: the task does not fit the model or has fewer than four pairs, there are no
             means, the whole model does not reach the target or the target is above chance
             (`config.anyway` goes on all the same), or `search` cannot be written to.
 
@@ -90,6 +91,7 @@ def prune(
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     check_chance(config)
+    tokenizer_of(model)
     hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
     with Progress(console=Console(stderr=True), disable=not progress) as shown:
         bar = shown.add_task(task.name, total=1.0)
@@ -131,7 +133,6 @@ class Hunt:
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
-        _check_batch(parts.train, config.batch_pairs)
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         ablation = resting.ablation(model, config)
         if not config.anyway:
@@ -208,17 +209,15 @@ class Hunt:
         return nodes, chosen[which][0]
 
 
-def _held(folder: Path | None) -> AbstractContextManager[None]:
+@contextmanager
+def _held(folder: Path | None) -> Iterator[None]:
     """Keep other processes out of a search's folder for a `with` block."""
-    return nullcontext() if folder is None else locked(folder / "lock", f"the search in {folder}")
-
-
-def _check_batch(train: Task, batch_pairs: int) -> None:
-    if len(train.pairs) < batch_pairs:
-        raise InputError(
-            f"task {train.name} has {len(train.pairs)} pairs to train masks on, fewer than the "
-            f"batch of {batch_pairs}: give more pairs or a smaller batch_pairs"
-        )
+    if folder is None:
+        yield
+        return
+    with locked(folder / "lock", f"the search in {folder}"):
+        clear_held([folder])
+        yield
 
 
 def unrefused(config: PruneConfig, task: Task) -> PruneConfig:

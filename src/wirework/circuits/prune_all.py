@@ -22,9 +22,9 @@ from wirework.circuits.validate import validate
 from wirework.circuits.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import read_json, read_record, write_bytes, write_json, write_record
+from wirework.files import is_file, read_record, write_bytes, write_record
 from wirework.side_by_side import side_by_side
-from wirework.tasks import Task
+from wirework.tasks import Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -76,6 +76,7 @@ def prune_all(
     """
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
+    tokenizer_of(model)
     names = [task.name for task in tasks]
     check_distinct(names)
     for name in names:
@@ -164,11 +165,11 @@ def _write(
     """Write the table so far, unless what lies there says the same or, before the end, more."""
     about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
     path = out / "results.json"
-    held = read_json(path) if path.is_file() else {"rows": []}
-    if not isinstance(held, dict) or not isinstance(held.get("rows"), list):
+    held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
+    if not isinstance(held.get("rows"), list):
         raise InputError(f"{path} is damaged or no table of circuits: delete it")
     if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
-        write_json(path, about | {"rows": rows})
+        write_record(path, about | {"rows": rows})
         write_bytes(out / "results.md", markdown(rows).encode())
 
 
@@ -176,7 +177,7 @@ def _report(
     found: Circuit, model: "Model", task: Task, data: "Tokens | None", whole: bool, path: Path
 ) -> dict[str, Any]:
     """Return the report on a circuit, from beside it or made and put there."""
-    if path.is_file():
+    if is_file(path):
         report = read_record(path)
         if report["circuit"] == _identity(found) and report["whole"] >= whole:
             return report
@@ -195,7 +196,7 @@ def _finished(
     folder: Path, model: "Model", task: Task, config: PruneConfig, resting: Resting
 ) -> Circuit | None:
     """Return the circuit that lies in a folder if it is what would be found again."""
-    if not (folder / "circuit.json").is_file():
+    if not is_file(folder / "circuit.json"):
         return None
     circuit = Circuit.load(folder)
     about = circuit.document

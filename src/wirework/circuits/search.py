@@ -10,16 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from wirework.circuits.masks import MaskSettings
 from wirework.config import PruneConfig
-from wirework.errors import InputError
-from wirework.files import read_record, write_bytes, write_record
+from wirework.errors import DamagedError, InputError
+from wirework.files import is_file, read_record, write_record
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages.journal._file import BaseJournalFileLock
 
 _RANGES = {
     "k_coef": 10.0,
@@ -103,7 +102,7 @@ def n_finished(folder: Path) -> int:
     """
     from optuna.trial import TrialState
 
-    if not (folder / STUDY_FILE).is_file():
+    if not is_file(folder / STUDY_FILE):
         return 0
     study = _study(folder)
     _end_last_round(study, folder)
@@ -153,41 +152,25 @@ def _study(folder: Path | None) -> "optuna.Study":
     """Return the study that a folder holds, or a new one; None keeps it in memory."""
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from wirework.circuits.journal import Journal
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if folder is None:
         return optuna.create_study(study_name="prune")
     path = folder / STUDY_FILE
-    _drop_torn_line(path)
+    journal = Journal(path)
     try:
-        storage = JournalStorage(
-            JournalFileBackend(str(path), cast("BaseJournalFileLock", _NoLock()))
+        study = optuna.create_study(
+            storage=JournalStorage(journal), study_name="prune", load_if_exists=True
         )
-        study = optuna.create_study(storage=storage, study_name="prune", load_if_exists=True)
         study.get_trials(deepcopy=False)
         return study
-    # What optuna makes of a damaged line.
+    except InputError:
+        raise
+    # What optuna makes of a damaged line of an older version, which wrote no checksums.
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete {folder} to search anew") from None
-
-
-class _NoLock:
-    """A search's folder is held by one process; optuna's own lock would outlive a kill."""
-
-    def acquire(self) -> bool:
-        """Hold nothing."""
-        return True
-
-    def release(self) -> None:
-        """Let go of nothing."""
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a power cut or a full disk left without its end."""
-    content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        write_bytes(path, content[: content.rfind(b"\n") + 1])
+        raise DamagedError(f"{path} is damaged ({error}): delete {folder} to search anew") from None
 
 
 def _n_done(study: "optuna.Study") -> int:
@@ -201,7 +184,7 @@ def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
     from optuna.trial import TrialState
 
     path = None if folder is None else folder / _TOLD
-    known = read_record(path)["sizes"] if path is not None and path.is_file() else {}
+    known = read_record(path)["sizes"] if path is not None and is_file(path) else {}
     for trial in study.get_trials(False, (TrialState.RUNNING,)):
         if str(trial.number) in known:
             _tell(study, trial.number, known[str(trial.number)])

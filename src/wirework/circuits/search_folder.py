@@ -5,26 +5,37 @@ Shapes: G gates.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from wirework.circuits.search import n_finished
 from wirework.circuits.split import fingerprint
 from wirework.config import PruneConfig
-from wirework.errors import InputError
-from wirework.files import check_place, tensors_checksum, write_bytes, write_json
+from wirework.errors import DamagedError, InputError
+from wirework.files import (
+    check_place,
+    is_file,
+    tensors_checksum,
+    write_bytes,
+    write_json,
+)
+from wirework.leftovers import clear_leftovers
 from wirework.tasks import Task
+from wirework.tensor_files import read_header, read_tensors
 
 if TYPE_CHECKING:
     from wirework.model import Model
 
 _BEST = "best.safetensors"
 _ABOUT = "search.json"
+_NAME = re.compile(r"[0-9a-f]{12}")
+"""Names of searches' folders."""
 
 
 class Ranked(NamedTuple):
@@ -57,9 +68,18 @@ def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, o
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = parent / name
     check_place(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    _remove_empty(parent)
     write_json(folder / _ABOUT, about)
     return folder
+
+
+def _remove_empty(parent: Path) -> None:
+    """Remove what searches that were killed as they began left below `parent`."""
+    for path in parent.glob("*"):
+        if _NAME.fullmatch(path.name):
+            clear_leftovers(path / _ABOUT)
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def write_ranked(folder: Path, best: list[Ranked]) -> None:
@@ -77,17 +97,13 @@ def read_ranked(folder: Path) -> list[Ranked]:
         InputError: the file is damaged.
     """
     path = folder / _BEST
-    if not path.is_file():
+    if not is_file(path):
         return []
-    try:
-        with safe_open(path, "pt") as file:
-            sizes: dict[str, str] = file.metadata() or {}
-            expected = sizes.pop("sha256", None)
-            taus = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is damaged: {error}: delete {folder}") from None
+    sizes = read_header(path, f"delete {folder}").metadata
+    expected = sizes.pop("sha256", None)
+    taus = read_tensors(path, f"delete {folder}")
     if expected != tensors_checksum(taus, sizes):
-        raise InputError(f"{path} is damaged: it does not match its checksum: delete {folder}")
+        raise DamagedError(f"{path} is damaged: it does not match its checksum: delete {folder}")
     return [_ranked(sizes[name], taus[name]) for name in sorted(sizes, key=int)]
 
 

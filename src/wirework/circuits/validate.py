@@ -30,6 +30,7 @@ def validate(
     model: "Model | None" = None,
     task: Task | None = None,
     *,
+    own_task: Task | None = None,
     data: "Tokens | None" = None,
     short: bool = False,
     runs: int = 0,
@@ -41,6 +42,9 @@ def validate(
         model: the one it was found in; None to load it from where it was.
         task: None for the one that it was found for. Of a task with other pairs, those that
             have a prompt that trained or judged the circuit are left out, the rest is held out.
+            A circuit of a user's function needs it: code that only a file names is not run.
+        own_task: the task that the circuit was found for, where a function makes it and `task` has
+            other pairs.
         data: training text, for resampled values and controls; None for that of the run which the
             model lies in. Where there is none, what needs it is left out and says so.
         short: only what takes seconds: no binarisation, hypothesis tests, minimality or searches.
@@ -65,7 +69,7 @@ def validate(
     _check_runs(short, runs)
     model = model_of(circuit) if model is None else model
     data = text_of(model, data) if runs else data  # told before all the rest is done
-    pairs = pairs_of(circuit.document, model, task)
+    pairs = pairs_of(circuit.document, model, task, own_task)
     about = {
         "task": (task or pairs.whole).name,
         "target_loss": circuit.document.target_loss,

@@ -4,7 +4,7 @@ A setting from a paper names its section (Gao et al. 2025, arXiv 2511.13653, unl
 named). A checkpoint stores its whole config and is rebuilt from that, never from today's defaults.
 """
 
-from wirework.config.base import Config, Count, Fraction, first_problem, problem, read_yaml
+from wirework.config.base import Config, Count, Fraction, first_problem, problem
 from wirework.config.changes import Change, changes
 from wirework.config.circuits import AcdcConfig, PathAblation, PathMetric, PruneConfig, Score
 from wirework.config.data import DataConfig
@@ -18,6 +18,7 @@ from wirework.config.training import (
     TrainConfig,
     WeightSparsityConfig,
 )
+from wirework.config.yaml_file import read_yaml
 
 __all__ = [
     "NODE_KINDS",

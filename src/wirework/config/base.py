@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from wirework.errors import InputError, nearest
+from wirework.config.yaml_file import read_yaml
+from wirework.errors import InputError, nearest, quoted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+_LARGEST = 2**63 - 1
+_MESSAGE = 300
+"""Longest message of a validation that is shown; some list every value that would fit."""
 
 
 class Config(BaseModel):
@@ -33,10 +37,18 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _none_in_words(cls, values: Any) -> Any:
-        """Read `none` and `null`, which is all a command line can say, as None where None fits."""
+    def _readable(cls, values: Any) -> Any:
+        """Read `none` and `null`, which is all a command line can say, as None where None fits.
+
+        An integer that has no place in 64 bits is refused: no setting is meant to be that large,
+        and what computes with it would fail much later.
+        """
         if not isinstance(values, dict):
             return values
+        for name, value in values.items():
+            for one in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(one, int) and not -_LARGEST <= one <= _LARGEST:
+                    raise ValueError(f"{name}: an integer below 2**63 is wanted, got {quoted(one)}")
         optional = {
             name
             for name, field in cls.model_fields.items()
@@ -107,32 +119,13 @@ def problem(cls: type[Config], details: ErrorDetails) -> str:
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         known = _fields_at(cls, path[:-1])
-        return f"unknown setting {name!r}{nearest(path[-1], known)}"
+        return f"unknown setting {quoted(name)}{nearest(path[-1], known)}"
     # Without the names of types, as in vocab_size.constrained-int, where a setting takes several.
     name = ".".join(part for part in path if part.isidentifier() or part.isdigit())
-    message = details["msg"].removeprefix("Value error, ")
+    message = details["msg"].removeprefix("Value error, ")[:_MESSAGE]
     if details["type"] == "value_error":
         return f"{name}: {message}" if name else message
-    return f"{name}: {message[0].lower()}{message[1:]}, got {details['input']!r}"
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of settings.
-
-    Raises:
-        InputError: missing, not YAML, or not a mapping of names to values.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected settings (name: value), got {type(values).__name__}")
-    return {str(name): value for name, value in values.items()}
+    return f"{name}: {message[0].lower()}{message[1:]}, got {quoted(details['input'])}"
 
 
 def _fields_at(cls: type[Config], path: list[str]) -> list[str]:

@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from wirework.config.base import Config, Count, Fraction
 
+_LARGEST = 2**63 - 1  # what torch can count
+
+Size = Annotated[int, Field(ge=1, le=_LARGEST)]
+"""A number of layers, or the size of a tensor in one dimension."""
+
 SiteKind = Literal[
     "attn.act_in",
     "attn.q",
@@ -39,20 +44,20 @@ NODE_KINDS: tuple[SiteKind, ...] = (
 class ModelConfig(Config):
     """The transformer's shape and parts (sec. 2.1, App. A.1; Ferrao et al. 2025, sec. 2)."""
 
-    vocab_size: Annotated[int, Field(ge=0)] = 2048
+    vocab_size: Annotated[int, Field(ge=0, le=_LARGEST)] = 2048
     """Number of tokens the tokeniser knows. In training it follows the tokeniser unless it is set;
     0: the same."""
-    n_ctx: Count = 256
+    n_ctx: Size = 256
     """Longest context in tokens."""
-    n_layer: Count = 4
+    n_layer: Size = 4
     """Number of blocks, each attention then MLP."""
-    d_model: Count = 256
+    d_model: Size = 256
     """Width of the residual stream."""
-    d_head: Count = 16
+    d_head: Size = 16
     """Width of one attention head. Small heads are easier to read (App. A.1)."""
-    n_head: Annotated[int, Field(ge=0)] = 0
+    n_head: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
     """Number of heads; 0: d_model / d_head."""
-    d_mlp: Annotated[int, Field(ge=0)] = 0
+    d_mlp: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
     """Number of neurons per block; 0: 4 d_model."""
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
     """MLP non-linearity; `gelu` is the exact (erf) form."""
@@ -65,7 +70,7 @@ class ModelConfig(Config):
     positions: Literal["none", "added", "concat", "sinusoidal_concat"] = "none"
     """`added`: learned vectors on the token embedding. `concat`: learned (or fixed sinusoidal)
     vectors beside what attention and MLP read, never in the residual stream (App. A.1)."""
-    d_pos: Count | None = None
+    d_pos: Size | None = None
     """Width of concatenated position vectors; only with `concat` and `sinusoidal_concat`."""
     attention_scale: Literal["rsqrt", "none"] = "rsqrt"
     """Scores times 1/sqrt(d_head), or unscaled as in GPT-Neo."""

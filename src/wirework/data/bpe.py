@@ -15,6 +15,9 @@ ANSWER_PATTERN = r"['\"]\)|" + PATTERN
 """Ours: what closes a string and a call is cut off from a line break or comma behind it. Else `')`
 is a token of its own only where neither follows, too rarely for a small model to learn it."""
 
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""How GPT-2 cuts text; the library's `ByteLevel` has the same pattern built in."""
+
 END_OF_TEXT = "<|endoftext|>"
 """The one special token. Its characters inside a document are encoded as ordinary text."""
 
@@ -76,12 +79,15 @@ def assemble(
     """Build a byte-level BPE from its merges; end-of-text goes behind the last id."""
     vocab = vocab or vocabulary(merges)
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    if pattern == GPT2_PATTERN:
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     inner.decoder = decoders.ByteLevel()
     if end_of_text:
         special = tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)

@@ -26,6 +26,7 @@ from wirework.data.text_files import (
     text_pieces,
 )
 from wirework.errors import InputError, quoted, reason
+from wirework.files import exists
 from wirework.user_code import guarded, is_function, load_function, source_files
 
 PYTHON = "python"
@@ -94,7 +95,7 @@ def _files(corpus: str) -> list[Path] | None:
         )
     if path.is_dir():
         return _folder_files(path)
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"corpus {corpus} does not exist: give `python`, `stories`, a file, a folder, "
             "`hub:NAME` or `file.py:function`"
@@ -160,6 +161,8 @@ def _from_function(name: str) -> Iterator[str]:
         if not isinstance(text, str):
             kind = type(text).__name__
             raise InputError(f"corpus {name} must yield texts, got a value of type {kind}")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise InputError(f"corpus {name} yields half a character (a lone surrogate)")
         yield text
 
 

@@ -121,7 +121,8 @@ class EncodingProcess:
         }
         # Detached from the terminal: Ctrl-C there reaches the parent only.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, str(tokenizer_file)],
+            # -P: a module in the working folder must not take the place of one of these.
+            [sys.executable, "-P", "-c", _CHILD, str(tokenizer_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

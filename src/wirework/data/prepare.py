@@ -27,8 +27,11 @@ from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.text_files import stat_of
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, tokenise
 from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
-from wirework.errors import InputError
-from wirework.files import locked, sha256, sync_dir, verify_dir, write_json
+from wirework.data.tokenizer_files import TOKENIZER_CONFIG
+from wirework.errors import InputError, UnreadableError, cannot_write
+from wirework.file_system import sync_dir
+from wirework.files import locked, sha256, verify_dir, write_json
+from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
 VERSION = 1
@@ -159,8 +162,7 @@ def _total_bytes(config: DataConfig) -> int | None:
 def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: bool) -> None:
     """Make the folder, going on from what an earlier call left."""
     partial = path.with_name(f".{path.name}.partial")
-    for torn in partial.rglob(".*.partial"):  # a file that a kill kept from its place
-        torn.unlink()
+    clear_held([partial, *(partial / split for split in SPLITS)])
     try:
         limit = split_limit(documents(config), config.val_fraction)
         if not (partial / TOKENIZER).exists():
@@ -171,6 +173,8 @@ def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: boo
             shutil.rmtree(partial, ignore_errors=True)
             raise InputError(f"corpus {config.corpus} changed while it was read: run it again")
         _finish(partial, path)
+    except UnreadableError:
+        raise
     except InputError:
         if not read_record(partial).n_bytes:
             shutil.rmtree(partial, ignore_errors=True)
@@ -207,10 +211,11 @@ def _training_texts(config: DataConfig, limit: int, advance: Advance) -> Iterato
 def _finish(partial: Path, path: Path) -> None:
     """Write the checksums and put the folder in its place."""
     names = [TOKENIZER, *(f"{split}/index.json" for split in SPLITS)]
+    names += [name for name in [TOKENIZER_CONFIG] if (partial / name).exists()]
     write_json(partial / CHECKSUMS, {name: sha256(partial / name) for name in names})
     (partial / RECORD).unlink()
     try:
         partial.rename(path)
         sync_dir(path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from wirework.data.text_files import reading
 from wirework.errors import InputError, nearest, reason, translated_errors
+from wirework.foreign import no_prompts
 
 PARQUET_ROWS = 256
 """Rows decoded at a time."""
@@ -89,9 +90,16 @@ def _parquet_rows(path: Path, field: str) -> Iterator[Any]:
 def _hub_rows(name: str, revision: str | None, subset: str | None, source: str) -> Iterator[Any]:
     datasets = _extra("datasets", "hub", "hub:NAME")
     with translated_errors(f"cannot read {source}"):
-        yield from datasets.load_dataset(
-            name, subset, split="train", streaming=True, revision=revision
-        )
+        with no_prompts():
+            rows = datasets.load_dataset(
+                name,
+                subset,
+                split="train",
+                streaming=True,
+                revision=revision,
+                trust_remote_code=False,
+            )
+        yield from rows
 
 
 def _parse(line: bytes, where: str) -> Any:

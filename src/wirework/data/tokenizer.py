@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +29,25 @@ from wirework.data.bpe import (
     assemble,
     with_answers,
 )
-from wirework.data.tokenizer_files import read_gpt2, read_tokenizer_json
+from wirework.data.tokenizer_files import (
+    TOKENIZER_CONFIG,
+    Split,
+    end_of_text,
+    read_gpt2,
+    read_tokenizer_json,
+    tokenizer_file,
+)
 from wirework.errors import InputError
-from wirework.files import write_text
+from wirework.files import verify_listed, write_json, write_text
+
+
+class NoEndOfTextError(InputError):
+    """A tokeniser works but has no token that ends a text."""
+
+
+_PIECE = 4_000_000
+"""Characters that are tokenised at once."""
+_HALF = "text to be tokenised holds half a character (a lone surrogate)"
 
 
 class Tokenizer:
@@ -40,19 +56,25 @@ class Tokenizer:
     Wraps a `tokenizers.Tokenizer`; nothing is added around a text and nothing is cut from it.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, source: str = "tokeniser"):
+    def __init__(
+        self, inner: tokenizers.Tokenizer, source: str = "tokeniser", eot: int | None = None
+    ):
         """Wrap `inner`.
 
         Args:
-            inner: must know `<|endoftext|>`.
+            inner: the library's tokeniser.
             source: where it came from, for messages.
+            eot: id of the token that ends a text; None: `<|endoftext|>`.
 
         Raises:
-            InputError: `inner` has no `<|endoftext|>`.
+            NoEndOfTextError: `eot` is None and `inner` has no `<|endoftext|>`.
         """
-        eot = inner.token_to_id(END_OF_TEXT)
+        eot = inner.token_to_id(END_OF_TEXT) if eot is None else eot
         if eot is None:
-            raise InputError(f"{source} has no {END_OF_TEXT} token to put between documents")
+            raise NoEndOfTextError(
+                f"{source} has no {END_OF_TEXT} token to put between documents, and no "
+                f"{TOKENIZER_CONFIG} beside it names another as eos_token"
+            )
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True
@@ -61,7 +83,7 @@ class Tokenizer:
 
     @property
     def eot(self) -> int:
-        """Id of end-of-text; the last id in tokenisers of ours."""
+        """Id of the token that ends a text; the last id in tokenisers of ours."""
         return self._eot
 
     @cached_property
@@ -71,17 +93,38 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, as hex, of the tokeniser's JSON with sorted keys."""
-        return hashlib.sha256(self._json().encode()).hexdigest()
+        """SHA-256, as hex, of the tokeniser's JSON, keys sorted, and of an unusual end token."""
+        ending = "" if self._end_name == END_OF_TEXT else f"\n{self._end_name}"
+        return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without end-of-text."""
-        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        """Return the ids of a text, without an end token; a very long text is cut before."""
+        if len(text) > _PIECE:
+            return self.encode_batch([text])[0]
+        try:
+            ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            raise InputError(_HALF) from None
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text; the same as `encode` on each, in several threads."""
-        batch = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Return the ids of each text; the same as `encode` on each, in several threads.
+
+        Raises:
+            InputError: a text holds half a character (a lone surrogate).
+        """
+        found: list[list[int]] = [[] for _ in texts]
+        for part in _parts(texts):
+            pieces = [texts[i][start:end] for i, start, end in part]
+            for (i, _, _), ids in zip(part, self._encoded(pieces), strict=True):
+                found[i] += ids
+        return found
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        try:
+            batch = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+        except TypeError:  # what the library makes of text that UTF-8 cannot hold
+            raise InputError(_HALF) from None
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -108,22 +151,43 @@ class Tokenizer:
         return bytes(BYTE_OF[char] for char in name).decode(errors="backslashreplace")
 
     def save(self, path: Path) -> None:
-        """Write a `tokenizer.json`, atomically."""
+        """Write a `tokenizer.json`, atomically.
+
+        Where text ends with another token than `<|endoftext|>`, a `tokenizer_config.json` beside it
+        says so, as transformers has it.
+        """
+        if self._end_name != END_OF_TEXT:
+            write_json(path.with_name(TOKENIZER_CONFIG), {"eos_token": self._end_name})
         write_text(path, self._json())
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a `tokenizer.json`, a folder with one, or a folder of `encoder.json`, `vocab.bpe`.
+    def load(cls, path: str | Path, split: Split | None = None) -> "Tokenizer":
+        """Read a tokeniser.
+
+        Args:
+            path: a `tokenizer.json`, or a folder with one or with a vocabulary and merges
+                (`encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`). Which token ends
+                a text is `<|endoftext|>` or what the files beside it say (`tokenizer_config.json`,
+                `special_tokens_map.json`, `generation_config.json`, `config.json`).
+            split: how vocabulary and merges cut text, `gpt2` or `tinypython`; None: as the
+                vocabulary shows.
 
         Raises:
-            InputError: missing or unreadable, or no tokeniser with `<|endoftext|>`.
+            NoEndOfTextError: no token is known to end a text.
+            InputError: missing, damaged, another file than the `checksums.json` beside it says, or
+                the vocabulary does not show the split.
         """
         path = Path(path)
-        if (path / "encoder.json").is_file() and not (path / "tokenizer.json").is_file():
-            return cls(read_gpt2(path), str(path))
-        return cls(
-            read_tokenizer_json(path / "tokenizer.json" if path.is_dir() else path), str(path)
-        )
+        file = (tokenizer_file(path) or path / "tokenizer.json") if path.is_dir() else path
+        plain = path.is_dir() and file.name != "tokenizer.json"
+        if not plain:
+            verify_listed(file)
+        inner = read_gpt2(path, split) if plain else read_tokenizer_json(file)
+        return cls(inner, str(path), end_of_text(inner, file.parent))
+
+    @property
+    def _end_name(self) -> str:
+        return str(self._inner.id_to_token(self._eot))
 
     def _json(self) -> str:
         return json.dumps(json.loads(self._inner.to_str()), sort_keys=True, ensure_ascii=False)
@@ -131,6 +195,26 @@ class Tokenizer:
     def _check(self, token_id: int) -> None:
         if not 0 <= token_id < self.vocab_size:
             raise InputError(f"token id {token_id} is outside 0 .. {self.vocab_size - 1}")
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield texts in parts of bounded length: of each piece, its text's index, start and end.
+
+    A text of ten million blanks makes the library end the process, and a character takes it some
+    200 bytes. Texts up to `_PIECE` characters stay whole, so that their tokens are what they were.
+    """
+    part: list[tuple[int, int, int]] = []
+    size = 0
+    for i, text in enumerate(texts):
+        for start in range(0, max(len(text), 1), _PIECE):
+            end = min(start + _PIECE, len(text))
+            if part and size + end - start > _PIECE:
+                yield part
+                part, size = [], 0
+            part.append((i, start, end))
+            size += end - start
+    if part:
+        yield part
 
 
 def train_tokenizer(
@@ -201,7 +285,8 @@ def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) ->
     The library's call keeps the thread it is made in from handling signals until it returns.
     """
     stop = threading.Event()
-    fed = itertools.takewhile(lambda _: not stop.is_set(), texts)
+    pieces = (text[start:end] for text in texts for ((_, start, end),) in _parts([text]))
+    fed = itertools.takewhile(lambda _: not stop.is_set(), pieces)
     with ThreadPoolExecutor(1, thread_name_prefix="tokeniser") as thread:
         job = thread.submit(learner.train_from_iterator, fed, trainer)
         try:

@@ -1,59 +1,181 @@
-"""Tokenisers read from files: a `tokenizer.json`, or GPT-2's `encoder.json` and `vocab.bpe`."""
+"""Tokenisers read from files: a `tokenizer.json`, or a vocabulary and merges as GPT-2 has them.
+
+Which token ends a text, and how text is cut before the merges, is found out from the files or
+asked for, never guessed.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import pre_tokenizers
 
-from wirework.data.bpe import Merge, assemble
-from wirework.errors import InputError
+from wirework.data.bpe import BYTE_OF, END_OF_TEXT, GPT2_PATTERN, PATTERN, Merge, assemble
+from wirework.errors import InputError, reason
 from wirework.files import read_json
+
+Split = Literal["gpt2", "tinypython"]
+"""How text is cut before the merges: as GPT-2 does, or as the released `tinypython_2k` does."""
+
+PATTERNS: dict[Split, str] = {"gpt2": GPT2_PATTERN, "tinypython": PATTERN}
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+"""Beside a `tokenizer.json`: its `eos_token` names the token that ends a text."""
+
+_JSON = "tokenizer.json"
+_GPT2_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+_TOKENS_PER_CUT = 500
+_OTHER_FILES = ("tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """Return the file of a folder that a tokeniser is read from; None where there is none."""
+    names = [_JSON, *(vocab for vocab, _ in _GPT2_FILES)]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def other_tokenizer_file(folder: Path) -> Path | None:
+    """Return a file of a folder that holds a tokeniser of a kind that is not read here."""
+    return next((folder / name for name in _OTHER_FILES if (folder / name).is_file()), None)
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json`."""
+    """Read a `tokenizer.json` and try it on a letter.
+
+    Raises:
+        InputError: it cannot be read, or is no tokeniser that works.
+    """
     text = json.dumps(read_json(path))
     try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:
-        # The library raises bare `Exception`, so that nothing narrower can be named.
-        raise InputError(f"{path} is not a tokeniser: {_one_line(error)}") from None
+        inner = tokenizers.Tokenizer.from_str(text)
+        inner.encode("a", add_special_tokens=False)
+    except BaseException as error:
+        # The library raises bare `Exception`, and where it panics a class that is no `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{path} is not a tokeniser: {reason(error)}") from error
+    return inner
 
 
-def read_gpt2(folder: Path) -> tokenizers.Tokenizer:
-    """Read `encoder.json` (token to id) and `vocab.bpe` (merges after a version line)."""
-    vocab = read_json(folder / "encoder.json")
+def read_gpt2(folder: Path, split: Split | None = None) -> tokenizers.Tokenizer:
+    """Read `encoder.json` (token to id) and `vocab.bpe` (merges after a version line).
+
+    The same files are also called `vocab.json` and `merges.txt`.
+
+    Args:
+        folder: holds both.
+        split: how text is cut; None: what the vocabulary shows.
+
+    Raises:
+        InputError: a file is missing or damaged, or the vocabulary does not show the split.
+    """
+    names = next(pair for pair in _GPT2_FILES if (folder / pair[0]).is_file())
+    encoder, vocab_bpe = (folder / name for name in names)
+    vocab = read_json(encoder)
     try:
-        lines = (folder / "vocab.bpe").read_text(encoding="utf-8").splitlines()
+        lines = vocab_bpe.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {folder / 'vocab.bpe'}: {error}") from None
-    merges = [_merge(line, folder) for line in lines if line and not line.startswith("#version")]
-    _check_gpt2(vocab, merges, folder)
-    return assemble(merges, vocab)
+        raise InputError(f"cannot read {vocab_bpe}: {reason(error)}") from error
+    kept = [line for line in lines if line and not line.startswith("#version")]
+    merges = [_merge(line, vocab_bpe) for line in kept]
+    _check_gpt2(vocab, merges, encoder)
+    pattern = PATTERNS[split or _split_of(vocab, merges, encoder)]
+    ours = names == _GPT2_FILES[0]
+    return assemble(merges, vocab, pattern=pattern, end_of_text=ours or END_OF_TEXT in vocab)
 
 
-def _merge(line: str, folder: Path) -> Merge:
+def end_of_text(inner: tokenizers.Tokenizer, folder: Path) -> int | None:
+    """Return the id of the token that ends a text, or None where the files name none.
+
+    That is `<|endoftext|>` where the tokeniser has it, else what the files beside it say.
+
+    Args:
+        inner: the tokeniser.
+        folder: where its files lie.
+
+    Raises:
+        InputError: a file that says it is damaged.
+    """
+    declared = list(_declared(folder))
+    for name in (END_OF_TEXT, *declared):
+        token = inner.token_to_id(name) if isinstance(name, str) else name
+        if token is not None and inner.id_to_token(token) is not None:
+            return token
+    return None
+
+
+def _declared(folder: Path) -> Iterator[str | int]:
+    """Yield names and ids that the files of a folder give for the end of a text."""
+    for file in (TOKENIZER_CONFIG, "special_tokens_map.json"):
+        token = _object(folder / file).get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            yield token
+    for file in ("generation_config.json", "config.json"):
+        ids = _object(folder / file).get("eos_token_id")
+        first = ids[0] if isinstance(ids, list) and ids else ids
+        if type(first) is int and 0 <= first < 2**32:  # True is an int too
+            yield first
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    values = read_json(path) if path.is_file() else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> Split:
+    """Return the split that a vocabulary was learned with: the one that cuts none of its tokens.
+
+    A merge never crosses a cut. A few tokens may be cut all the same: parts of longer ones.
+
+    Raises:
+        InputError: none of those known, or more than one.
+    """
+    if not merges:  # single bytes come out alike, however text is cut
+        return "gpt2"
+    texts = list(_texts(vocab))
+    most = len(texts) // _TOKENS_PER_CUT
+    fitting = [name for name, pattern in PATTERNS.items() if _n_cut(pattern, texts) <= most]
+    if len(fitting) != 1:
+        found = "more than one way" if fitting else "no way that is known"
+        raise InputError(
+            f"{path}: its {len(vocab):,} tokens fit {found} of cutting text before the merges: "
+            f"say which, `wirework convert openai --split {'|'.join(PATTERNS)}`"
+        )
+    return fitting[0]
+
+
+def _texts(vocab: Mapping[str, int]) -> Iterator[str]:
+    """Yield the text of each token that is whole characters."""
+    for name in vocab:
+        if name != END_OF_TEXT and all(char in BYTE_OF for char in name):
+            try:
+                yield bytes(BYTE_OF[char] for char in name).decode()
+            except UnicodeDecodeError:
+                continue
+
+
+def _n_cut(pattern: str, texts: Sequence[str]) -> int:
+    cut = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
+    return sum(len(cut.pre_tokenize_str(text)) > 1 for text in texts)
+
+
+def _merge(line: str, path: Path) -> Merge:
     left, _, right = line.partition(" ")
     if not left or not right or " " in right:
-        raise InputError(f"{folder / 'vocab.bpe'}: a merge is two tokens, got {line!r}")
+        raise InputError(f"{path}: a merge is two tokens, got {line!r}")
     return left, right
 
 
-def _check_gpt2(vocab: Any, merges: Sequence[Merge], folder: Path) -> None:
+def _check_gpt2(vocab: Any, merges: Sequence[Merge], path: Path) -> None:
     """Refuse a vocabulary that is not ids 0, 1, ... or that lacks a part of a merge."""
-    where = folder / "encoder.json"
     if not isinstance(vocab, dict) or set(map(repr, vocab.values())) != set(
         map(repr, range(len(vocab)))
     ):
-        raise InputError(f"{where} must map tokens to the ids 0, 1, 2, ... without gaps")
+        raise InputError(f"{path} must map tokens to the ids 0, 1, 2, ... without gaps")
     needed = (token for left, right in merges for token in (left, right, left + right))
     for token in (*pre_tokenizers.ByteLevel.alphabet(), *needed):
         if token not in vocab:
-            raise InputError(f"{where} lacks the token {token!r}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+            raise InputError(f"{path} lacks the token {token!r}")

@@ -6,7 +6,7 @@ Used for the released self-ablating models and for Hugging Face alike.
 import re
 
 from wirework.config import ModelConfig
-from wirework.errors import InputError
+from wirework.errors import InputError, quoted
 from wirework.interop.weights import block_prefix
 
 _TENSORS = {
@@ -20,6 +20,9 @@ _TENSORS = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
+
+GPT_NEO_PARTS = frozenset([*_TENSORS.values(), *(f"attn.attention.{one}_proj" for one in "qkv")])
+"""Names, without layer and kind, of all tensors that such a model may have."""
 
 LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)")
 """Constants that older versions saved: masks."""
@@ -73,11 +76,13 @@ def windows_of(
     Raises:
         InputError: another kind, or another number of layers.
     """
-    kinds = ["global"] * n_layer if kinds is None else kinds
+    if kinds is None:
+        return None
     strange = [kind for kind in kinds if kind not in ("global", "local")]
     if strange or len(kinds) != n_layer:
         raise InputError(
-            f"{source}: attention_layers must be {n_layer} of 'global' and 'local', got {kinds}"
+            f"{source}: attention_layers must be {n_layer} of 'global' and 'local', "
+            f"got {len(kinds)}: {quoted(kinds)}"
         )
     return (
         tuple(window if kind == "local" else None for kind in kinds) if "local" in kinds else None

@@ -1,56 +1,40 @@
 """Hugging Face: GPT-2 and GPT-Neo models become ours, and ours that are a GPT-Neo become theirs.
 
-Needs the extra `hub`.
+Models are read from their files alone, without transformers: no tensor is made up, no code of
+theirs runs. Names on the hub need `huggingface_hub`, writing needs transformers (extra `hub`).
 """
 
-import re
+import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from wirework.config import ModelConfig
 from wirework.data import Tokenizer
-from wirework.errors import InputError
-from wirework.files import atomic_dir
-from wirework.interop.gpt_neo import (
-    LEFT_ASIDE,
-    gpt_neo_config,
-    gpt_neo_names,
-    refuse_other_kinds,
-    windows_of,
-)
-from wirework.interop.weights import block_prefix, our_state, with_tied
+from wirework.errors import InputError, translated_errors
+from wirework.files import atomic_dir, read_json
+from wirework.foreign import no_prompts
+from wirework.interop.beside import read_tokenizer
+from wirework.interop.gpt_neo import gpt_neo_names, refuse_other_kinds
+from wirework.interop.huggingface_configs import Architecture, architecture
+from wirework.interop.openai import is_openai, load_openai
+from wirework.interop.weight_files import find_weights, read_weights
+from wirework.interop.weights import our_state, unwrapped, with_tied
 from wirework.model import Model
+from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory, untied_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from wirework.config import ModelConfig
+
 _EMBED, _UNEMBED = "transformer.wte.weight", "lm_head.weight"
-_GPT2_TENSORS = {
-    "embed": "transformer.wte",
-    "positions": "transformer.wpe",
-    "norm": "transformer.ln_f",
-    "unembed": "lm_head",
-    "norm1": "ln_1",
-    "norm2": "ln_2",
-    "attn.qkv": "attn.c_attn",
-    "attn.out": "attn.c_proj",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-}
-_GPT2_LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
@@ -58,41 +42,32 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
 
     Args:
         source: a folder that `save_pretrained` wrote, the name of a model on the hub, or the model
-            itself. A tokeniser beside it is read too.
+            itself. A tokeniser beside it is read too. The released weight-sparse model on the hub
+            (`openai/circuit-sparsity`) is read as `load_openai` reads it.
 
     Returns:
         The model on the CPU in float32. Its logits are theirs up to rounding.
 
     Raises:
-        InputError: transformers is not installed, there is no such model, it is of another kind, or
-            it has a part that ours lack.
+        InputError: there is no such model, a file of it is damaged, it is of another kind, it has a
+            part that ours lack, or a tensor is missing, of the wrong shape, or not finite.
     """
-    transformers = _transformers()
-    if isinstance(source, str | Path):
-        with _no_bars(transformers) if Path(source).is_dir() else nullcontext():
-            theirs = _read(
-                lambda: transformers.AutoModelForCausalLM.from_pretrained(source), source
-            )
-        tokenizer = _read_tokenizer(transformers, source)
-    else:
-        theirs, tokenizer = source, None
-    said = str(source) if isinstance(source, str | Path) else type(source).__name__
-    kind = theirs.config.model_type
-    if kind not in ("gpt2", "gpt_neo"):
-        raise InputError(f"{said} is a {kind}: only gpt2 and gpt_neo can be loaded")
-    state = {name: t.detach().cpu().float() for name, t in theirs.state_dict().items()}
-    config = (_gpt2_config if kind == "gpt2" else _gpt_neo_config)(theirs.config, said)
-    transformer = Transformer(config)
-    if config.tied_embedding:
-        state = with_tied(state, _EMBED, _UNEMBED, said, "they are tied")
-    expected = transformer.state_dict()
-    if kind == "gpt2":
-        state = {name: t.t() if _is_conv1d(name) else t for name, t in state.items()}
-        found = our_state(state, expected, _gpt2_names, said, _GPT2_LEFT_ASIDE)
-    else:
-        found = our_state(state, expected, gpt_neo_names, said, LEFT_ASIDE)
-    transformer.load_state_dict(found)
-    return Model(transformer, tokenizer, Path(source) if isinstance(source, str | Path) else None)
+    if not isinstance(source, str | Path):
+        said = type(source).__name__
+        made = architecture(source.config.to_dict(), said)
+        return Model(_transformer(made, dict(source.state_dict()), said, said))
+    folder = Path(source) if Path(source).exists() else _download(str(source))
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"no Hugging Face model at {source}: expected a folder with config.json")
+    values = read_json(path)
+    if is_openai(values):
+        return load_openai(folder)
+    made = architecture(values, str(path))
+    check_memory(made.config, None, str(path))
+    weights = find_weights(folder, _WEIGHTS)
+    transformer = _transformer(made, read_weights(weights), str(weights), str(path))
+    return Model(transformer, read_tokenizer(folder), Path(source))
 
 
 def save_huggingface(model: Model, folder: str | Path) -> Path:
@@ -106,7 +81,7 @@ def save_huggingface(model: Model, folder: str | Path) -> Path:
         InputError: transformers is not installed, the model has parts that a GPT-Neo lacks, or the
             place holds something else.
     """
-    transformers = _transformers()
+    transformers = _library("transformers", "Hugging Face models")
     refuse_other_kinds(model.config)
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -119,16 +94,6 @@ def save_huggingface(model: Model, folder: str | Path) -> Path:
         if model.tokenizer is not None:
             _save_tokenizer(transformers, model.tokenizer, partial, model.config.n_ctx)
     return folder
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(
-            "Hugging Face models need transformers: pip install wirework[hub]"
-        ) from None
-    return transformers
 
 
 @contextmanager
@@ -144,79 +109,76 @@ def _no_bars(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _read(read: Any, source: str | Path) -> Any:
+def _transformer(
+    made: Architecture, state: dict[str, Tensor], source: str, config_source: str
+) -> Transformer:
+    """Return a transformer with the tensors of a state dict of theirs."""
+    state = _with_base(unwrapped(state, source))
+    config = made.config
+    refuse_layers(config.n_layer, state, source)
+    config = made.with_windows(config_source)
+    if config.tied_embedding:
+        state = with_tied(state, _EMBED, _UNEMBED, source, "they are tied")
+    state = {
+        name: tensor.t() if made.is_transposed(name) and tensor.dim() == 2 else tensor
+        for name, tensor in state.items()
+    }
+    expected = untied_shapes(config)
+    found = our_state(state, expected, made.names, source, made.left_aside, made.parts)
+    transformer = Transformer(config)
+    load_untied_(transformer, found)
+    return transformer
+
+
+def _with_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state under the names of a language model, where it has those of its base model."""
+    if _EMBED.removeprefix("transformer.") not in state:
+        return state
+    return {
+        name if name.startswith("lm_head.") else f"transformer.{name}": tensor
+        for name, tensor in state.items()
+    }
+
+
+def _download(name: str) -> Path:
+    """Return the folder of a model of the hub, downloaded unless it was before.
+
+    Raises:
+        InputError: huggingface_hub is not installed, or there is no such model to be had.
+    """
+    parts = name.split("/")
+    if len(parts) > 2 or not all(parts) or parts[0] in (".", "..", "~"):
+        raise InputError(f"no Hugging Face model at {name}: there is no such folder")
+    hub = _library("huggingface_hub", "models of the Hugging Face hub")
+    about = ["*.json", "*.txt", "*.model"]
+    said = f"no Hugging Face model at {name}: no such folder, and on the hub"
+    with translated_errors(said), no_prompts():
+        for weights in ("model*.safetensors", "pytorch_model*.bin"):
+            found = hub.snapshot_download(
+                name, allow_patterns=[*about, weights], ignore_patterns=["*/*"]
+            )
+            if any(Path(found).glob(weights)):
+                break
+    return Path(found)
+
+
+def _library(name: str, what: str) -> Any:
+    """Return a package of the extra `hub`.
+
+    Raises:
+        InputError: it is not installed, or cannot be imported.
+    """
     try:
-        return read()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"no Hugging Face model at {source}: {reason}") from error
+        with translated_errors(f"{name} is installed but cannot be imported"):
+            return importlib.import_module(name)
+    except InputError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and missing.name == name:
+            raise InputError(f"{what} need {name}: pip install 'wirework[hub]'") from missing
+        raise
 
 
-def _read_tokenizer(transformers: Any, source: str | Path) -> Tokenizer | None:
-    try:
-        theirs = transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError):  # a model may come without one
-        return None
-    inner = getattr(theirs, "backend_tokenizer", None)
-    return None if inner is None else Tokenizer(inner, str(source))
-
-
-def _gpt_neo_config(theirs: Any, source: str) -> ModelConfig:
-    windows = windows_of(theirs.attention_layers, theirs.window_size, theirs.num_layers, source)
-    return _our_config(theirs, theirs.intermediate_size, windows, source)
-
-
-def _gpt2_config(theirs: Any, source: str) -> ModelConfig:
-    if theirs.scale_attn_by_inverse_layer_idx:
-        raise InputError(f"{source} scales attention by layer, which our models do not")
-    if theirs.add_cross_attention:
-        raise InputError(f"{source} has cross-attention, which our models have not")
-    scale = "rsqrt" if theirs.scale_attn_weights else "none"
-    config = _our_config(theirs, theirs.n_inner, None, source)
-    return config.model_copy(update={"attention_scale": scale, "qkv_bias": True})
-
-
-def _our_config(
-    theirs: Any, d_mlp: int | None, windows: tuple[int | None, ...] | None, source: str
-) -> ModelConfig:
-    """Return what both kinds have; transformers knows GPT-2's sizes by these names too."""
-    config = gpt_neo_config(
-        vocab_size=theirs.vocab_size,
-        n_ctx=theirs.max_position_embeddings,
-        n_layer=theirs.num_hidden_layers,
-        d_model=theirs.hidden_size,
-        n_head=theirs.num_attention_heads,
-        d_mlp=d_mlp or 4 * theirs.hidden_size,
-        windows=windows,
-        source=source,
-    )
-    return config.model_copy(
-        update={
-            "activation": _activation(theirs.activation_function, source),
-            "norm_eps": theirs.layer_norm_epsilon,
-            "tied_embedding": bool(theirs.tie_word_embeddings),
-        }
-    )
-
-
-def _activation(name: str, source: str) -> str:
-    if name not in _ACTIVATIONS:
-        raise InputError(f"{source}: activation {name!r}, ours are {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
-
-
-def _gpt2_names(name: str) -> list[str]:
-    prefix, name = block_prefix(name)
-    part, _, kind = name.rpartition(".")
-    return [f"{prefix}{_GPT2_TENSORS[part]}.{kind}"]
-
-
-def _is_conv1d(name: str) -> bool:
-    """Whether GPT-2 keeps this matrix with its inputs first."""
-    return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
-
-
-def _their_config(transformers: Any, config: ModelConfig, eot: int | None) -> Any:
+def _their_config(transformers: Any, config: "ModelConfig", eot: int | None) -> Any:
     windows = config.attention_windows or (None,) * config.n_layer
     kinds = ["global" if window is None else "local" for window in windows]
     return transformers.GPTNeoConfig(

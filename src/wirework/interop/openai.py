@@ -1,21 +1,26 @@
 """The released models of Gao et al. 2025: a folder with `beeg_config.json` and `final_model.pt`.
 
-Reads every variant that their code writes (openai/circuit_sparsity, `inference/gpt.py`). Left aside
-is only what matters in training alone, such as dropout and gradient checkpointing.
+On the hub the same model is `config.json` and safetensors, with more fields and longer names. Every
+variant that their code writes is read (openai/circuit_sparsity, `inference/gpt.py`); left aside is
+only what matters in training alone, such as dropout and gradient checkpointing.
 """
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 from wirework.config import Config, Count, Fraction, ModelConfig, SiteKind
-from wirework.data import Tokenizer
+from wirework.console import warn
+from wirework.data.tokenizer_files import Split
 from wirework.errors import InputError, nearest
 from wirework.files import read_json
-from wirework.interop.weights import block_prefix, our_state, read_state, with_tied
+from wirework.interop.beside import read_tokenizer
+from wirework.interop.weight_files import find_weights, read_weights
+from wirework.interop.weights import block_prefix, our_state, unwrapped, with_tied
 from wirework.model import Model
+from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory, untied_shapes
 
 _SITES: dict[str, SiteKind] = {
     "attn_in": "attn.act_in",
@@ -61,6 +66,28 @@ _NO_EFFECT = {
     "tokenizer_name",
 }
 
+_HUB_PREFIX = "circuit_model."
+_OF_THE_HUB = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "hidden_size",
+    "is_decoder",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "pad_token_id",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+"""Fields that transformers adds and that say nothing of the model, or again what others say."""
+
 
 class _Released(Config):
     """The fields of `beeg_config.json` that say what the model computes, with their defaults."""
@@ -87,22 +114,28 @@ class _Released(Config):
     sink: bool = False
 
 
-def load_openai(path: str | Path) -> Model:
+def is_openai(values: Any) -> bool:
+    """Tell from the fields of a `config.json` whether it is of a model of Gao et al. 2025."""
+    return isinstance(values, dict) and "afrac_loctypes" in values and "block_size" in values
+
+
+def load_openai(path: str | Path, split: Split | None = None) -> Model:
     """Load a released model of Gao et al. 2025, or one saved in their format.
 
     Args:
-        path: a folder with `beeg_config.json` and `final_model.pt`; nothing is downloaded. A
+        path: a folder with `beeg_config.json` and `final_model.pt`, or as it is on the hub, with
+            `config.json` and `model.safetensors`; nothing is downloaded, and no code in it runs. A
             tokeniser beside them (`encoder.json` and `vocab.bpe`, or `tokenizer.json`) is read too.
+        split: how `encoder.json` and `vocab.bpe` cut text, `gpt2` or `tinypython`; None: as the
+            vocabulary shows.
 
     Returns:
-        The model on the CPU in float32, with our sites.
+        The model on the CPU in float32, with our sites. A line on standard error names fields of
+        the config that are not known and tensors that have no use.
 
     Raises:
         InputError: a file is missing, damaged or foreign, a field cannot be used, or a tensor is
-            missing, unknown or of the wrong shape.
-
-    Warns:
-        UserWarning: names fields of the config that are not known and were left aside.
+            missing, of the wrong shape or no place, or not finite.
 
     Source: Gao et al. 2025, App. A.1, and their released code.
     """
@@ -112,18 +145,40 @@ def load_openai(path: str | Path) -> Model:
             "fetch beeg_config.json and final_model.pt into a folder and give that"
         )
     folder = Path(path)
-    released = _read_config(folder / "beeg_config.json")
-    weights = folder / "final_model.pt"
-    state = read_state(weights)
-    config = _our_config(released, "final_logits_bias" in state, folder / "beeg_config.json")
-    transformer = Transformer(config)
+    about, weights = _find_files(folder)
+    released = _read_config(about)
+    config = _our_config(released, about)
+    check_memory(config, None, str(about))
+    state = unwrapped(read_weights(weights), str(weights), _HUB_PREFIX)
+    refuse_layers(config.n_layer, state, str(weights))
+    config = config.model_copy(update={"logit_bias": "final_logits_bias" in state})
     if config.tied_embedding:
         said = "tied_unembed is true"
         state = with_tied(state, "transformer.wte.weight", "lm_head.weight", str(weights), said)
-    expected = transformer.state_dict()
-    found = our_state(state, expected, lambda name: [_their_name(name)], str(weights), _CAUSAL_MASK)
-    transformer.load_state_dict(found)
-    return Model(transformer, _read_tokenizer(folder), folder)
+    found = our_state(
+        state,
+        untied_shapes(config),
+        lambda name: [_their_name(name)],
+        str(weights),
+        _CAUSAL_MASK,
+        frozenset(_TENSORS.values()),
+    )
+    transformer = Transformer(config)
+    load_untied_(transformer, found)
+    return Model(transformer, read_tokenizer(folder, split), folder)
+
+
+def _find_files(folder: Path) -> tuple[Path, Path]:
+    """Return the config and the weights of a folder, in the layout of the release or the hub's."""
+    about, hub = folder / "beeg_config.json", folder / "config.json"
+    if about.is_file() or not hub.is_file():
+        weights = folder / "final_model.pt"
+        if weights.is_file() or not (folder / "model.safetensors").is_file():
+            return about, weights
+        return about, folder / "model.safetensors"
+    if not is_openai(read_json(hub)):
+        raise InputError(f"{hub} is not of a released weight-sparse model: it lacks their fields")
+    return hub, find_weights(folder, ("model.safetensors", "pytorch_model.bin", "final_model.pt"))
 
 
 def _read_config(path: Path) -> _Released:
@@ -134,14 +189,15 @@ def _read_config(path: Path) -> _Released:
         raise InputError(f"{path}: models with use_tied_aux_matrix are not supported")
     if "n_mlp" in values:  # older files
         values["d_mlp"] = values.pop("n_mlp")
-    unknown = sorted(values.keys() - _Released.model_fields.keys() - _NO_EFFECT)
+    idle = _NO_EFFECT | (_OF_THE_HUB if "model_type" in values else set())
+    unknown = sorted(values.keys() - _Released.model_fields.keys() - idle)
     if unknown:
-        warnings.warn(f"{path}: unknown fields left aside: {', '.join(unknown)}", stacklevel=3)
+        warn(f"{path}: unknown fields left aside: {', '.join(unknown)}")
     known = {name: value for name, value in values.items() if name in _Released.model_fields}
     return _Released.of(known, str(path))
 
 
-def _our_config(released: _Released, logit_bias: bool, path: Path) -> ModelConfig:
+def _our_config(released: _Released, path: Path) -> ModelConfig:
     if released.d_head is None and released.d_model % released.n_head:
         raise InputError(
             f"{path}: d_model {released.d_model} is not divisible by n_head {released.n_head} "
@@ -166,7 +222,6 @@ def _our_config(released: _Released, logit_bias: bool, path: Path) -> ModelConfi
         "sinks": released.sink,
         "bigram": released.enable_bigram_table,
         "learn_bigram": released.learnable_bigram_table,
-        "logit_bias": logit_bias,
         "residual_activation": released.residual_activation_type,
         "act_fraction": released.afrac,
         "act_sites": _act_sites(released, path),
@@ -188,11 +243,6 @@ def _act_sites(released: _Released, path: Path) -> tuple[SiteKind, ...]:
         if name not in _SITES:
             raise InputError(f"{path}: unknown afrac_loctypes {name!r}{nearest(name, _SITES)}")
     return tuple(site for name, site in _SITES.items() if name in names)
-
-
-def _read_tokenizer(folder: Path) -> Tokenizer | None:
-    beside = (folder / "encoder.json").is_file() or (folder / "tokenizer.json").is_file()
-    return Tokenizer.load(folder) if beside else None
 
 
 def _their_name(name: str) -> str:

@@ -6,22 +6,38 @@ loader did so in silence, and turned k = 2 into 32.
 """
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 from wirework.config import Config, Count, GatingConfig, ModelConfig, read_yaml
-from wirework.data import Tokenizer
+from wirework.console import warn
 from wirework.errors import InputError
 from wirework.files import read_json
-from wirework.interop.gpt_neo import LEFT_ASIDE, gpt_neo_config, gpt_neo_names, windows_of
-from wirework.interop.weights import our_state, read_state, with_tied
+from wirework.interop.beside import read_tokenizer
+from wirework.interop.gpt_neo import (
+    GPT_NEO_PARTS,
+    LEFT_ASIDE,
+    gpt_neo_config,
+    gpt_neo_names,
+    windows_of,
+)
+from wirework.interop.weight_files import read_weights
+from wirework.interop.weights import our_state, unwrapped, with_tied
 from wirework.model import Model
+from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.nn.shapes import check_memory, gate_shapes, untied_shapes
 
 _LEVELS = {"layer-by-layer": "local", "overall": "global", "both": "both"}
 _MASKS = {"hard-top-K-with-soft-gradient": "hard", "soft-top-K-version-1": "soft"}
+_PARTS = GPT_NEO_PARTS | {
+    "neuron_ablations_head",
+    "attention_ablations_head",
+    "neuron_ablation_head",
+    "attention_ablation_head",
+}
+"""Names, without layer and kind, of all tensors that such a model may have."""
 _NO_EFFECT = re.compile(
     r"_wandb|wandb_version|device|dtype|tokenizer_name|dataset_name|top_k_level|train_file|val_file"
     r"|per_layer_ablation_position|block_size|num_batches|batch_size|learning_rate|weight_decay"
@@ -64,15 +80,13 @@ def load_self_ablating(path: str | Path) -> Model:
             nothing is downloaded. A tokeniser beside it is read too.
 
     Returns:
-        The plain model on the CPU in float32, with its gates as `.gates`, for `streams`.
+        The plain model on the CPU in float32, with its gates as `.gates`, for `streams`. A line on
+        standard error names fields that the configuration leaves out, for which the defaults of
+        their code are taken, fields that are not known, and tensors that have no use.
 
     Raises:
         InputError: a file is missing, damaged or foreign, a field cannot be used, or a tensor is
-            missing, unknown or of the wrong shape.
-
-    Warns:
-        UserWarning: names fields that the configuration leaves out, for which the defaults of their
-            code are taken, and fields that are not known.
+            missing, of the wrong shape or no place, or not finite.
 
     Source: Ferrao et al. 2025, and their released code.
     """
@@ -81,16 +95,20 @@ def load_self_ablating(path: str | Path) -> Model:
     weights, folder = _find_weights(Path(path))
     released, source = _read_config(folder)
     config, gating = _our_config(released, source), _our_gating(released, source)
-    transformer, gates = Transformer(config), Gates(config, gating)
+    gating.check_fits(config)
+    check_memory(config, gating, source)
+    state = unwrapped(read_weights(weights), str(weights))
+    refuse_layers(config.n_layer, state, str(weights))
+    config = _with_windows(config, released, source)
     embed, unembed = "transformer.wte.weight", "lm_head.weight"
-    state = with_tied(read_state(weights), embed, unembed, str(weights), "they are tied")
-    expected = transformer.state_dict() | {f"gates.{k}": v for k, v in gates.state_dict().items()}
-    found = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE)
-    ours = {k.removeprefix("gates."): found.pop(k) for k in expected if k.startswith("gates.")}
-    transformer.load_state_dict(found)
-    gates.load_state_dict(ours)
-    beside = any((folder / name).is_file() for name in ("encoder.json", "tokenizer.json"))
-    return Model(transformer, Tokenizer.load(folder) if beside else None, folder, gates)
+    state = with_tied(state, embed, unembed, str(weights), "they are tied")
+    gated = {f"gates.{name}": shape for name, shape in gate_shapes(config, gating).items()}
+    expected = untied_shapes(config) | gated
+    found = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE, _PARTS)
+    transformer, gates = Transformer(config), Gates(config, gating)
+    gates.load_state_dict({name.removeprefix("gates."): found.pop(name) for name in gated})
+    load_untied_(transformer, found)
+    return Model(transformer, read_tokenizer(folder), folder, gates)
 
 
 def _find_weights(path: Path) -> tuple[Path, Path]:
@@ -117,12 +135,12 @@ def _read_config(folder: Path) -> tuple[_Released, str]:
     released = _Released.of(known, str(path))
     if missing := sorted(_Released.model_fields.keys() - known.keys()):
         taken = ", ".join(f"{name} = {getattr(released, name)}" for name in missing)
-        warnings.warn(f"{path} leaves out, so that defaults are taken: {taken}", stacklevel=3)
+        warn(f"{path} leaves out, so that defaults are taken: {taken}")
     unknown = [
         name for name in sorted(values.keys() - known.keys()) if not _NO_EFFECT.fullmatch(name)
     ]
     if unknown:
-        warnings.warn(f"{path}: unknown fields left aside: {', '.join(unknown)}", stacklevel=3)
+        warn(f"{path}: unknown fields left aside: {', '.join(unknown)}")
     return released, str(path)
 
 
@@ -162,11 +180,14 @@ def _our_config(released: _Released, source: str) -> ModelConfig:
         d_model=released.hidden_size,
         n_head=released.num_heads,
         d_mlp=released.mlp_hidden_size or 4 * released.hidden_size,
-        windows=windows_of(
-            released.attention_layers, released.window_size, released.num_layers, source
-        ),
+        windows=None,
         source=source,
     )
+
+
+def _with_windows(config: ModelConfig, released: _Released, source: str) -> ModelConfig:
+    windows = windows_of(released.attention_layers, released.window_size, config.n_layer, source)
+    return config.model_copy(update={"attention_windows": windows})
 
 
 def _our_gating(released: _Released, source: str) -> GatingConfig:

@@ -1,87 +1,78 @@
-"""Other people's weights: reading a state dict and giving its tensors our names."""
+"""Other people's tensors under our names: each one that the config needs, and no other, is used."""
 
-import pickle
 import re
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from wirework.console import say, warn
 from wirework.errors import InputError
+from wirework.model_tensors import as_float32, listed, refuse_missing, refuse_shapes
 
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running what a pickle may hold.
-
-    Raises:
-        InputError: the file is missing, damaged, or holds something else.
-    """
-    try:
-        _check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    # A damaged file fails wherever the damage meets the unpickler, in many ways.
-    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError,
-            pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path} is damaged or not a PyTorch state dict: {reason}") from error
-    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} is not a state dict: expected names to tensors")
-    return dict(state)
-
-
-def _check_archive(path: Path) -> None:
-    """Compare the checksums inside a `.pt` file, which `torch.load` does not."""
-    if not zipfile.is_zipfile(path):  # the format before PyTorch 1.6 has none
-        return
-    with zipfile.ZipFile(path) as archive:
-        spoiled = archive.testzip()
-    if spoiled is not None:
-        raise zipfile.BadZipFile(f"{spoiled} does not match its checksum")
+_BLOCK = re.compile(r"transformer\.h\.\d+\.")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel, torch.compile and training frameworks put before all names."""
 
 
 def our_state(
     state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
+    expected: Mapping[str, Sequence[int]],
     their_names: Callable[[str], Sequence[str]],
     source: str,
     left_aside: re.Pattern[str],
+    parts: Collection[str],
 ) -> dict[str, Tensor]:
-    """Return their tensors under our names, all of them used and each of the right shape.
+    """Return their tensors under our names, in float32, each of them there and of its shape.
 
     Args:
         state: theirs, name to tensor.
-        expected: what the tensors are for, by our names.
+        expected: shapes of the tensors that are wanted, by our names.
         their_names: their names of one of ours; several stand below each other in it.
         source: where they came from, for messages.
         left_aside: their tensors that need no place.
+        parts: names, without layer and `.weight` or `.bias`, of all that such a model may have. A
+            tensor of such a name that the config gives no place is of another model than the
+            config; other tensors that have no place are named in a warning.
 
     Raises:
-        InputError: a tensor is missing, has no place or the wrong shape.
+        InputError: a tensor is missing, of the wrong shape or no place, of no floating-point type
+            or not finite.
     """
     theirs = {name: tuple(their_names(name)) for name in expected}
-    for name, tensor in expected.items():
-        shape = (tensor.shape[0] // len(theirs[name]), *tensor.shape[1:])
-        for part in theirs[name]:
-            found = state.get(part)
-            if found is None:
-                raise InputError(f"{source} lacks the tensor {part}")
-            if found.shape != shape:
-                raise InputError(
-                    f"{source}: {part} is {tuple(found.shape)}, the config says {tuple(shape)}"
-                )
-    placed = {part for parts in theirs.values() for part in parts}
-    for name in sorted(state.keys() - placed):
-        if not left_aside.fullmatch(name):
-            raise InputError(f"{source} has the tensor {name}, which the config gives no place")
-    return {
-        name: torch.cat([state[part].to_dense() for part in parts])
-        for name, parts in theirs.items()
+    shapes = {
+        part: (expected[name][0] // len(names), *expected[name][1:])
+        for name, names in theirs.items()
+        for part in names
     }
+    unused = sorted(name for name in state.keys() - shapes.keys() if not left_aside.fullmatch(name))
+    refuse_missing([name for name in shapes if name not in state], unused, source)
+    refuse_shapes({name: state[name].shape for name in shapes}, shapes, source)
+    _refuse_contradiction(unused, parts, source)
+    if unused:
+        warn(f"{source} has tensors that the model has no use for, left aside: {_all(unused)}")
+    used = as_float32({name: _dense(state[name], name, source) for name in shapes}, source)
+    return {
+        name: used[names[0]] if len(names) == 1 else torch.cat([used[part] for part in names])
+        for name, names in theirs.items()
+    }
+
+
+def unwrapped(state: dict[str, Tensor], source: str, *known: str) -> dict[str, Tensor]:
+    """Return a state without the prefixes that wrappers of a model put before all its names.
+
+    Args:
+        state: name to tensor.
+        source: where it came from; a line says what was taken off.
+        known: prefixes of the format itself, taken off without a word.
+    """
+    taken = ""
+    while prefix := _common_prefix(state, (*known, *_WRAPPERS)):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        taken += prefix if prefix not in known else ""
+    if taken:
+        say(f"{source}: the prefix {taken!r} was taken off the names of all tensors")
+    return state
 
 
 def block_prefix(name: str) -> tuple[str, str]:
@@ -98,7 +89,7 @@ def block_prefix(name: str) -> tuple[str, str]:
 def with_tied(
     state: dict[str, Tensor], embed: str, unembed: str, source: str, said: str
 ) -> dict[str, Tensor]:
-    """Return a state that names a tied embedding under both its names, whichever it had.
+    """Return a state with a tied embedding under its first name alone, whichever it had.
 
     Raises:
         InputError: both are there and differ.
@@ -106,4 +97,29 @@ def with_tied(
     known = {name: state[name] for name in (embed, unembed) if name in state}
     if len(known) == 2 and not torch.equal(known[embed], known[unembed]):
         raise InputError(f"{source}: {said}, but {embed} and {unembed} differ")
-    return state | {name: one for one in known.values() for name in (embed, unembed)}
+    rest = {name: tensor for name, tensor in state.items() if name not in known}
+    return rest | ({embed: next(iter(known.values()))} if known else {})
+
+
+def _common_prefix(names: Collection[str], prefixes: Sequence[str]) -> str | None:
+    found = (one for one in prefixes if all(name.startswith(one) for name in names))
+    return next(found, None) if names else None
+
+
+def _refuse_contradiction(unused: Sequence[str], parts: Collection[str], source: str) -> None:
+    """Raise if a tensor without a place is a part that the config says the model has not."""
+    for name in unused:
+        part = _BLOCK.sub("", name)
+        if part in parts or part.removesuffix(".weight").removesuffix(".bias") in parts:
+            raise InputError(f"{source} has the tensor {name}, which the config gives no place")
+
+
+def _dense(tensor: Tensor, name: str, source: str) -> Tensor:
+    if tensor.is_quantized or tensor.is_meta:
+        kind = "quantised" if tensor.is_quantized else "without values"
+        raise InputError(f"{source}: {name} is {kind}; weights must be plain numbers")
+    return tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach().cpu()
+
+
+def _all(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 10 else listed(names)

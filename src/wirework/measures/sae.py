@@ -17,10 +17,12 @@ from torch import Tensor
 
 from wirework import files
 from wirework.config import SaeConfig
-from wirework.errors import InputError
+from wirework.errors import InputError, translated_errors
+from wirework.foreign import no_prompts
 from wirework.measures.activations import from_position
 from wirework.measures.text import held_out
 from wirework.nn.sites import look_up
+from wirework.tensor_files import read_header
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -238,13 +240,10 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
             raise InputError(f"no autoencoder at {folder}: expected {name} in it")
     if (folder / "checksums.json").exists():
         files.verify_dir(folder, _FILES)
-    from safetensors import SafetensorError
-
-    try:
-        return sae_lens().SAE.load_from_disk(folder, device=str(device))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} is no autoencoder that sae-lens reads: {what}") from None
+    read_header(folder / "sae_weights.safetensors")
+    library = sae_lens()
+    with translated_errors(f"{folder} is no autoencoder that sae-lens reads"), no_prompts():
+        return library.SAE.load_from_disk(folder, device=str(device))
 
 
 def check_installed() -> None:

@@ -4,12 +4,17 @@ A tensor `w` becomes `w.indices` (int32 or int64 flat places, ascending), `w.val
 Exact: every bit of every entry comes back, negative zeros too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-_PARTS = (".indices", ".values", ".shape")
+_KINDS = {
+    ".indices": (torch.int32, torch.int64),
+    ".values": (torch.float32,),
+    ".shape": (torch.int64,),
+}
+_PARTS = tuple(_KINDS)
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -28,17 +33,25 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unpack(
+    packed: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]
+) -> dict[str, Tensor]:
     """Return the dense state that `pack` was given.
 
+    Args:
+        packed: what `pack` returned.
+        expected: the shape of each tensor of the state. What is stored sparsely is compared with
+            it before the dense tensor is made, so that a wrong shape takes no memory.
+
     Raises:
-        ValueError: a sparse tensor lacks a part, or its indices are out of order or out of range.
+        ValueError: a sparse tensor lacks a part, or has parts of the wrong kind, another shape than
+            expected, or indices out of order or out of range.
     """
     state: dict[str, Tensor] = {}
     for name, tensor in packed.items():
         base = name.removesuffix(".indices")
         if base != name:
-            state[base] = _unpack_one(base, packed)
+            state[base] = _unpack_one(base, packed, expected.get(base))
         elif not name.endswith(_PARTS):
             state[name] = tensor
         elif name[: name.rindex(".")] + ".indices" not in packed:
@@ -50,12 +63,26 @@ def _may_pack(flat: Tensor) -> bool:
     return flat.dtype == torch.float32 and flat.numel() > 0
 
 
-def _unpack_one(name: str, packed: Mapping[str, Tensor]) -> Tensor:
+def _unpack_one(name: str, packed: Mapping[str, Tensor], expected: Sequence[int] | None) -> Tensor:
     missing = [part for part in _PARTS if name + part not in packed]
     if missing:
         raise ValueError(f"tensor {name} has no {missing[0][1:]}")
+    for part, kinds in _KINDS.items():
+        tensor = packed[name + part]
+        if tensor.dtype not in kinds or tensor.dim() != 1:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{name}{part} is {kind} {tuple(tensor.shape)}, "
+                f"expected a row of {' or '.join(str(k).removeprefix('torch.') for k in kinds)}"
+            )
     places, values, shape = (packed[name + part] for part in _PARTS)
-    dense = torch.zeros(shape.tolist(), dtype=values.dtype)
+    if expected is None:
+        raise ValueError(f"tensor {name} is unknown")
+    if shape.tolist() != list(expected):
+        raise ValueError(
+            f"tensor {name} is {tuple(shape.tolist())}, the config says {tuple(expected)}"
+        )
+    dense = torch.zeros(tuple(expected), dtype=values.dtype)
     places = places.long()
     if places.shape != values.shape or (len(places) and not _ascending(places, dense.numel())):
         raise ValueError(f"tensor {name} has indices that do not fit its shape {shape.tolist()}")

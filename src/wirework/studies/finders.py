@@ -13,11 +13,12 @@ from wirework.circuits import METHODS, prune_all
 from wirework.circuits.prune import check_chance
 from wirework.circuits.prune_all import check_distinct
 from wirework.config import PruneConfig
+from wirework.console import say
 from wirework.errors import InputError
-from wirework.files import check_place, locked, read_json, write_json
+from wirework.files import check_place, locked, names_in, read_record, write_record
+from wirework.leftovers import clear_held
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.tasks import Task
-from wirework.console import say
 from wirework.view import write_finders_figure
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def finders(
     with locked(out / "lock", f"study {out}"):
         settled: dict[str, Any] = {"study": "finders", "model": model.fingerprint, "tasks": names}
         settled |= {"finders": which, "targets": targets, "config": config.model_dump(mode="json")}
-        write_json(out / _MANIFEST, settled)
+        clear_held([out, *out.glob("circuits/*/*")])
+        write_record(out / _MANIFEST, settled)
         found: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for (name, target), settings in planned.items():
             if progress:
@@ -103,7 +105,7 @@ def finders(
             )
         rows = [_row(name, target, found, which) for name in which for target in targets]
         result = {"model": model.fingerprint, "tasks": names, "rows": rows}
-        write_json(out / "finders.json", result)
+        write_record(out / "finders.json", result)
         drawn = any(row["edges"] is not None for row in rows)
         figure = str(write_finders_figure(out)) if drawn else None
     return {"rows": rows, "results": str(out / "finders.json"), "figure": figure}
@@ -111,9 +113,9 @@ def finders(
 
 def _check_out(out: Path) -> None:
     check_place(out / _MANIFEST)
-    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
-    known = read_json(out / _MANIFEST) if _MANIFEST in held else {}
-    if held and (not isinstance(known, dict) or known.get("study") != "finders"):
+    held = names_in(out) - {"lock"}
+    known = read_record(out / _MANIFEST, unsigned=True) if _MANIFEST in held else {}
+    if held and known.get("study") != "finders":
         raise InputError(f"{out} holds files but is no study of finders: choose another --out")
 
 

@@ -15,8 +15,10 @@ from typing import Any
 from wirework.config import FrontierConfig
 from wirework.console import say
 from wirework.data import Prepared, eval_batches, text_for_runs
-from wirework.errors import InputError
-from wirework.files import check_place, locked, read_json, write_json
+from wirework.errors import DamagedError, InputError, UnreadableError
+from wirework.files import check_place, is_file, names_in, read_record, write_record
+from wirework.leftovers import clear_held
+from wirework.locks import locked
 from wirework.model import load
 from wirework.studies.cell import (
     Cell,
@@ -70,8 +72,9 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
     _check_out(out)
     tasks = [load_task(name) for name in names]
     with locked(out / "lock", f"study {out}"), stopping() as stop:
+        clear_held([out, *out.glob(f"{CELLS}/*"), *out.glob(f"{CELLS}/*/circuits")])
         results = _Study(study, out, tasks, points, stop, progress).results()
-        write_json(out / "results.json", results)
+        write_record(out / "results.json", results)
         figures = write_study_figures(out)
         stop.leave_if_requested(f"stopped after the end: {out} is finished")
     pair = results["pair"]
@@ -86,7 +89,7 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
 
 def _check_out(out: Path) -> None:
     check_place(out / "manifest.json")
-    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
+    held = names_in(out) - {"lock"}
     if held and "manifest.json" not in held:
         raise InputError(f"{out} holds files but is no study: choose another --out")
 
@@ -140,6 +143,8 @@ class _Study:
         """Return a cell, from its file or made now."""
         try:
             known = finished_cell(point, self.config, tasks, self.out)
+        except UnreadableError:
+            raise
         except InputError as error:
             return failed_cell(point, self.out, error)
         if known is not None:
@@ -171,7 +176,7 @@ class _Study:
         path = self.out / "token_losses.json"
         cells = [read_cell(self.out, name) for name in names]
         of = {cell["name"]: cell["fingerprint"] for cell in cells}
-        if path.is_file() and read_json(path).get("of") == of:
+        if is_file(path) and read_record(path, unsigned=True).get("of") == of:
             return
         common = self.config.train
         batches = eval_batches(
@@ -185,7 +190,7 @@ class _Study:
             | joint(first, losses)
             for cell, losses in zip(cells[1:], others, strict=True)
         ]
-        write_json(path, {"of": of, "joints": joints})
+        write_record(path, {"of": of, "joints": joints})
 
     @cached_property
     def data(self) -> Prepared:
@@ -197,7 +202,7 @@ class _Study:
         changed = []
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name
-            with suppress(InputError):  # a damaged one is told of when its turn comes
+            with suppress(DamagedError):  # it is told of when its turn comes
                 if read_cell(self.out, name)["data"] != data.fingerprint:
                     changed.append(name)
         if changed:
@@ -207,7 +212,7 @@ class _Study:
         return data
 
     def _write_manifest(self, points: Sequence[Point]) -> None:
-        write_json(self.out / "manifest.json", manifest(self.config, points, self.out))
+        write_record(self.out / "manifest.json", manifest(self.config, points, self.out))
 
     @contextmanager
     def _stoppable(self, what: str) -> Iterator[None]:

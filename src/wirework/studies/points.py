@@ -11,6 +11,7 @@ from wirework.config import FrontierConfig, ModelConfig, TrainConfig, WeightSpar
 from wirework.config.data import VOCAB_SIZE
 from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory
 
 CELLS = "cells"
 """Folder of the models, below the study's."""
@@ -97,6 +98,7 @@ def l0_share(count: int, config: ModelConfig) -> float:
     Raises:
         InputError: it has not so many.
     """
+    check_memory(config, None, f"width {config.d_model}")
     with torch.device("meta"):
         size = sum(entry.parameter.numel() for entry in Transformer(config).prunable())
     if count > size:

@@ -16,23 +16,24 @@ from typing import Any
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
 from wirework.console import say
 from wirework.data import record_text, text_for_runs
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
 from wirework.files import (
     check_place,
+    is_file,
     locked,
     names_in,
-    read_json,
     read_record,
     write_bytes,
-    write_json,
     write_record,
 )
+from wirework.leftovers import clear_held
 from wirework.measures import default_site, headline, measure, reasons, sae
 from wirework.measures.explain import server
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
 from wirework.measures.explain.job import PRIVATE
 from wirework.nn import Transformer
+from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
 from wirework.side_by_side import side_by_side
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
@@ -107,6 +108,7 @@ def self_ablation(
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
+        clear_held([out, out / "cells"])
         folders = [out / "runs" / variant.name for variant in every]
         data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
         if "acdc" in study.measure.which:
@@ -140,7 +142,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     path = _cell(out, variant)
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
     wanted = {"train": portable(config), "measure": _stated(instruments)}
-    known = read_record(path) if path.is_file() else {}
+    known = read_record(path) if is_file(path) else {}
     before = known["report"] if known and not _other(known["settings"], wanted) else {}
     left = tuple(reasons(before)) or None
     if before and left is None:
@@ -196,6 +198,7 @@ def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
 
 def _check_sites(study: SelfAblationConfig) -> None:
     """Refuse sites and neurons that no model of the study has: all are of one shape."""
+    check_memory(study.train.model, None, "the settings")
     transformer = Transformer(study.train.model)
     look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
     choose_neurons(transformer, study.measure.explain)
@@ -232,11 +235,14 @@ def _check_out(out: Path, study: SelfAblationConfig) -> None:
 
 def _results(out: Path) -> dict[str, Any]:
     """Return what a study has written so far; nothing if it is not there, or another's."""
-    try:
-        known = read_json(out / "results.json")
-    except InputError:  # none, or a file of the same name that is no JSON
+    path = out / "results.json"
+    if not is_file(path):
         return {}
-    return known if isinstance(known, dict) and known.get("study") == _KIND else {}
+    try:
+        known = read_record(path, unsigned=True)
+    except DamagedError:  # or a file of the same name that is no JSON
+        return {}
+    return known if known.get("study") == _KIND else {}
 
 
 def _described(study: SelfAblationConfig) -> dict[str, Any]:
@@ -268,7 +274,7 @@ def _write(
         "claims": claims(rows),
         "cells": [_shown(cell) for cell in cells],
     }
-    write_json(out / "results.json", results)
+    write_record(out / "results.json", results)
     write_bytes(out / "table.md", markdown_table(rows).encode())
     write_bytes(out / "table.csv", csv_table(rows).encode())
     return results

@@ -5,7 +5,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from wirework.errors import InputError, nearest
+from wirework.errors import InputError, nearest, quoted
+from wirework.files import exists
 from wirework.tasks.built_in import KNOWN, SINGLE_TOKENS, Generator
 from wirework.tasks.pairs_file import read_pairs
 from wirework.tasks.task import Pair, Task, tokenizer_of
@@ -73,7 +74,7 @@ def _load(name_or_path: str | Path, seed: int, n: int | None) -> Task:
         return Task(title, pairs, generated=True, seed=seed, path=name)
     if path.suffix == ".py":
         raise InputError(f"task {name}: say which function makes the pairs, {name}:function")
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if exists(path) or path.suffix or len(path.parts) > 1:
         return read_pairs(path, n)
     raise _unknown(name)
 
@@ -87,13 +88,13 @@ def check_names(names: Iterable[str | Path]) -> None:
     for name in names:
         path = Path(name)
         known = str(name) in KNOWN or is_function(str(name))
-        if not known and (path.is_dir() or not path.exists()):
+        if not known and (not exists(path) or path.is_dir()):
             raise _unknown(str(name))
 
 
 def _unknown(name: str) -> InputError:
     known = ", ".join(KNOWN)
-    return InputError(f"no task or file {name!r}; tasks are {known}{nearest(name, KNOWN)}")
+    return InputError(f"no task or file {quoted(name)}; tasks are {known}{nearest(name, KNOWN)}")
 
 
 def draw_pairs(make: Generator, seed: str, n: int) -> tuple[Pair, ...]:

@@ -6,20 +6,21 @@ and writes them.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wirework import files
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write
+from wirework.tensor_files import read_tensors
 
 FORMAT = "wirework-checkpoint"
 VERSION = 1
@@ -79,23 +80,49 @@ def newest_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor]] | None:
         State and tensors (on the CPU), or None where there has never been a checkpoint.
 
     Raises:
-        InputError: there are checkpoints and none is whole.
+        InputError: there are checkpoints and none is whole, the newest cannot be read, which says
+            nothing about its content, or a later version wrote it.
     """
     found = checkpoint_steps(folder)
     for step in reversed(found):
+        path = folder / f"step-{step}"
         try:
-            return _read(folder / f"step-{step}")
-        except InputError as error:
+            return _read(path)
+        except DamagedError as error:
             warn(f"{error}; trying the checkpoint before it")
+        except UnreadableError as error:
+            raise UnreadableError(
+                f"{error}. Nothing was deleted: try again, or move {path} away to go on from the "
+                "checkpoint before it"
+            ) from error
     if found:
-        raise InputError(f"none of the {len(found)} checkpoints in {folder} is whole")
+        raise DamagedError(f"none of the {len(found)} checkpoints in {folder} is whole")
+    return None
+
+
+def newest_state(folder: Path) -> State | None:
+    """Read what the newest whole checkpoint says of its run, without its tensors.
+
+    Raises:
+        UnreadableError: the system failed to read one.
+    """
+    for step in reversed(checkpoint_steps(folder)):
+        path = folder / f"step-{step}" / "state.json"
+        with suppress(DamagedError):
+            files.verify_listed(path, needed=True)
+            return _state(files.read_json(path))
     return None
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint folder, damaged or not, ascending."""
-    names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    """Return the steps that have a checkpoint folder, damaged or not, ascending.
+
+    Raises:
+        UnreadableError: the system cannot tell.
+    """
+    names = files.entries(folder)
+    numbers = (name.removeprefix("step-") for name in names if name.startswith("step-"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def prune_checkpoints(folder: Path, keep: int, best: int | None) -> None:
@@ -107,10 +134,28 @@ def prune_checkpoints(folder: Path, keep: int, best: int | None) -> None:
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Delete the checkpoints that a resume passed over, so that none counts as a newest one."""
-    for damaged in checkpoint_steps(folder):
-        if damaged > step:
-            shutil.rmtree(folder / f"step-{damaged}", ignore_errors=True)
+    """Rename the checkpoints that a resume passed over to `step-N.damaged`.
+
+    They stay for whoever wants to look into them, and none counts as the newest.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    for number in checkpoint_steps(folder):
+        if number > step:
+            damaged = folder / f"step-{number}"
+            aside = _free_name(folder, f"step-{number}.damaged")
+            try:
+                damaged.rename(aside)
+            except OSError as error:
+                raise cannot_write(aside, error) from error
+            warn(f"{damaged} is kept as {aside.name}: delete it when you no longer need it")
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    taken = files.entries(folder)
+    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    return folder / next(one for one in names if one not in taken)
 
 
 def gather(
@@ -156,16 +201,6 @@ def restore_(
         torch.cuda.set_rng_state(tensors["rng/cuda"])
 
 
-def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Delete what a killed process left half-written; only for the holder of the run's lock."""
-    for folder in folders:
-        for stray in (*folder.glob(".*.partial"), *folder.glob(".*.stale")):
-            if stray.is_dir():
-                shutil.rmtree(stray, ignore_errors=True)
-            else:
-                stray.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
     files.verify_dir(path)
     about = files.read_json(path / "state.json")
@@ -174,12 +209,12 @@ def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
             f"{path} is not a checkpoint that this version reads: "
             f"{about.get('format')} {about.get('version')}, not {FORMAT} {VERSION}"
         )
+    return _state(about), read_tensors(path / "tensors.safetensors")
+
+
+def _state(about: dict[str, Any]) -> State:
     known = State.__dataclass_fields__
-    try:
-        tensors = load_file(path / "tensors.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    return State(**{name: value for name, value in about.items() if name in known}), tensors
+    return State(**{name: value for name, value in about.items() if name in known})
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:

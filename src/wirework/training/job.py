@@ -35,7 +35,7 @@ from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
-from wirework.training.run import as_begun, refuse_differences
+from wirework.training.run import as_begun, refuse_differences, write_settings
 from wirework.training.track import open_trackers
 
 
@@ -144,9 +144,10 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         start_bigram_(transformer, config, data)
         if resume:
             say(f"{folder} has no checkpoint yet: starting at step 0")
-    files.write_text(folder / "config.yaml", config.to_yaml())
+    write_settings(folder, config)
     record_text(folder, data, config.data)
     data.tokenizer.save(folder / "tokenizer.json")
+    files.write_sums(folder, ["tokenizer.json"])
     trackers = open_trackers(config, folder, state.step)
     return Job(
         config=config,

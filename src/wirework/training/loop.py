@@ -17,6 +17,7 @@ from wirework.config import TrainConfig
 from wirework.console import say
 from wirework.errors import InputError
 from wirework.model import Model
+from wirework.nn.shapes import LOADING, TRAINING, check_memory
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
@@ -50,6 +51,8 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
         Interrupted: SIGINT or SIGTERM came; what was done is in a checkpoint.
     """
     check_trackers(config.track)
+    each = LOADING if torch.cuda.is_available() else TRAINING  # on a GPU the rest lies there
+    check_memory(config.model, config.gating, "the settings", each)
     with stopping() as stop, claimed(config, resume) as folder, freed_memory_kept():
         config = settle(config, folder)
         done = finished(folder)

@@ -1,19 +1,21 @@
 """The log of a run, `metrics.jsonl`: one JSON object a line.
 
-`kind` is `train`, `eval` or `final`. All but the inner object `timing` depends on settings and data
-alone, so that two runs can be compared by it. After a resume the log is cut back to where the
-checkpoint was made and holds every line once.
+`kind` is `train`, `eval` or `final`. All but the inner object `timing` and the checksum `sum`
+depend on settings and data alone, so that two runs can be compared by it. After a resume the log is
+cut back to where the checkpoint was made and holds every line once.
 """
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import DamagedError, cannot_write
+from wirework.file_system import sync_file
+from wirework.files import is_file, read_bytes
+from wirework.json_lines import Sealer, open_lines
 
 
 class Tracker(Protocol):
@@ -37,32 +39,40 @@ class MetricsLog:
         trackers: who else gets the numbers.
 
     Raises:
-        InputError: the file cannot be written to.
+        InputError: the file cannot be read or written to, or is damaged.
     """
 
     def __init__(self, path: Path, position: int, trackers: Iterable[Tracker] = ()) -> None:
         self.path = path
         self.trackers = tuple(trackers)
+        kept = read_bytes(path)[:position] if is_file(path) else b""
+        if len(kept) < position:
+            warn(f"{path} has lost its last {position - len(kept)} bytes; going on at its end")
+            kept = kept[: kept.rfind(b"\n") + 1]
+        self._sealer = Sealer()
+        try:
+            open_lines(kept, path, self._sealer)
+        except DamagedError as error:
+            raise DamagedError(
+                f"{error}: move the file away, and --resume goes on without its lines"
+            ) from error
         try:
             self._file = path.open("ab", buffering=0)
-            size = path.stat().st_size
-            if size < position:
-                warn(f"{path} has lost its last {position - size} bytes; going on at its end")
-            self._file.truncate(min(position, size))
+            self._file.truncate(len(kept))
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
     def write(
         self, step: int, kind: str, values: Mapping[str, Any], timing: Mapping[str, float]
     ) -> None:
         """Append a line at once, so that only the death of the machine can lose it."""
         record = {"step": step, "kind": kind, **values, "timing": dict(timing)}
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        line = self._sealer.seal(record) + b"\n"
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         numbers = {f"{kind}/{k}": v for k, v in {**values, **timing}.items() if _is_number(v)}
         for tracker in self.trackers:
             tracker.log(step, numbers)
@@ -70,9 +80,9 @@ class MetricsLog:
     def settle(self) -> int:
         """Flush all to the disk; return the position in bytes."""
         try:
-            os.fsync(self._file.fileno())
+            sync_file(self._file, self.path)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
@@ -86,22 +96,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a `metrics.jsonl`; of a run that is being written, the whole ones.
 
     Raises:
-        InputError: the file is missing, or a line in it is not JSON.
+        InputError: the file is missing or cannot be read, or a line in it is damaged.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    lines = content.split(b"\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise InputError(f"{path} holds a line that is not JSON: {error}") from error
+    return open_lines(read_bytes(path), path)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or error}")

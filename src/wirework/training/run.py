@@ -1,17 +1,21 @@
 """A run folder: who may use it, what it was made with, what came of it."""
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wirework import files
 from wirework.config import TrainConfig, changes
+from wirework.console import warn
 from wirework.data.run_text import TEXT_RECORD
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
+from wirework.leftovers import clear_held
 from wirework.model import Model, load
-from wirework.training.checkpoint import remove_leftovers
+from wirework.training.checkpoint import newest_state
 from wirework.training.metrics import read_metrics
 
 HARMLESS = (
@@ -65,11 +69,73 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
     folder = config.runs / config.name
     if not resume and _entries(folder):
         raise InputError(f"{folder} exists: --resume to continue it, or choose another name")
-    if _entries(folder) and not (folder / "config.yaml").is_file():
+    if _entries(folder) and not files.is_file(folder / "config.yaml"):
         raise InputError(f"{folder} is not a run: it holds files but no config.yaml")
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    if files.entries(folder) == ["lock"]:  # a run that was killed before it began
+        made = [folder]
     with files.locked(folder / "lock", f"run {folder}"):
-        remove_leftovers([folder, folder / "checkpoints"])
-        yield folder
+        clear_held([folder, folder / "checkpoints"])
+        try:
+            yield folder
+        finally:
+            _remove_if_empty(made)
+
+
+def _remove_if_empty(made: list[Path]) -> None:
+    """Remove the folders, innermost first, of a run that ends before it began; holding its lock."""
+    with suppress(OSError, InputError):
+        if made and set(files.entries(made[0])) <= {"lock"}:
+            (made[0] / "lock").unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
+
+
+def write_settings(folder: Path, config: TrainConfig) -> None:
+    """Write `config.yaml`, with a checksum as a comment in its last line."""
+    text = config.to_yaml()
+    files.write_text(folder / "config.yaml", f"{text}{_SEAL}{_digest(text)}\n")
+
+
+def read_settings(folder: Path) -> TrainConfig:
+    """Return the settings that a run began with.
+
+    Raises:
+        InputError: there is no `config.yaml`, or it says something else than what the run began
+            with.
+    """
+    if found := edits(folder):
+        raise InputError(
+            f"{folder / 'config.yaml'} was changed after the run began, {'; '.join(found)}: "
+            "undo that"
+        )
+    return TrainConfig.load(folder / "config.yaml")
+
+
+def edits(folder: Path) -> list[str]:
+    """Return `name: old -> new` for each setting of `config.yaml` that was edited and matters.
+
+    Raises:
+        InputError: the file was edited and there is no checkpoint to compare it with.
+    """
+    path = folder / "config.yaml"
+    text, seal, digest = files.read_bytes(path).decode(errors="replace").rpartition(_SEAL)
+    if not seal or digest.strip() == _digest(text):
+        return []  # an older version sealed nothing
+    state = newest_state(folder / "checkpoints")
+    if state is None:
+        raise DamagedError(
+            f"{path} was changed after the run began, and there is no checkpoint to compare it "
+            "with: undo the change, or choose another name"
+        )
+    return differences(TrainConfig.of(state.settings, "the checkpoint"), TrainConfig.load(path))
+
+
+_SEAL = "# sha256 of the lines above: "
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def settle(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -79,8 +145,9 @@ def settle(config: TrainConfig, folder: Path) -> TrainConfig:
         InputError: lists the settings (name: old -> new) that differ and matter.
     """
     stored = folder / "config.yaml"
-    if not stored.is_file():
+    if not files.is_file(stored):
         return config
+    refuse_differences(folder, edits(folder))
     return as_begun(config, TrainConfig.load(stored), folder)
 
 
@@ -122,9 +189,13 @@ def refuse_differences(folder: Path, found: list[str]) -> None:
 def finished(folder: Path) -> Run | None:
     """Return the run if it has been trained to its end, else None."""
     log = folder / "metrics.jsonl"
-    if not log.is_file() or not (folder / "model").is_dir():
+    if not files.is_file(log) or "model" not in files.entries(folder):
         return None
-    lines = read_metrics(log)
+    try:
+        lines = read_metrics(log)
+    except DamagedError as error:  # resuming drops the lines after the newest checkpoint
+        warn(f"{error}; looking for a checkpoint to go on from")
+        return None
     if not lines or lines[-1]["kind"] != "final":
         return None
     return Run(folder, load(folder / "model"), final_metrics(lines[-1]))
@@ -138,7 +209,5 @@ def final_metrics(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[str]:
     """Return what is in a folder besides the lock and leftovers."""
-    if not folder.is_dir():
-        return []
     no_content = ("lock", TEXT_RECORD)  # the record may come before the run
-    return sorted(p.name for p in folder.iterdir() if p.name not in no_content and p.name[0] != ".")
+    return [name for name in files.entries(folder) if name not in no_content and name[0] != "."]

@@ -2,9 +2,7 @@
 
 import os
 import secrets
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from wirework.config import TrainConfig
 from wirework.console import warn
 from wirework.errors import InputError, translated_errors
 from wirework.files import write_text
+from wirework.foreign import no_prompts
 from wirework.training.metrics import Tracker
 
 
@@ -92,7 +91,7 @@ class _WandB:
 
         # The same id goes on with the same curve: what was logged beyond the checkpoint that a
         # resume starts from comes again with the same values, and W&B drops it.
-        with _no_questions():
+        with no_prompts():
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or "wirework",
                 entity=os.environ.get("WANDB_ENTITY") or None,
@@ -108,18 +107,6 @@ class _WandB:
 
     def close(self) -> None:
         self._run.finish()
-
-
-@contextmanager
-def _no_questions() -> Iterator[None]:
-    """Let a library that would ask on the terminal find no one there, so that it gives an error."""
-    before = sys.stdin
-    with Path(os.devnull).open(encoding="utf-8") as nothing:
-        sys.stdin = nothing
-        try:
-            yield
-        finally:
-            sys.stdin = before
 
 
 def _wandb_id(run: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from wirework import files
 from wirework.config import AcdcConfig, PruneConfig
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, Settings, going_on, losing, task_of, tokens_of
@@ -49,8 +50,12 @@ def prune(
     from wirework.model import load
     from wirework.tasks import tasks_for
 
-    if task is not None:
+    search = out.with_name(f"{out.name}.search")
+    if task is None:
+        files.check_place(out)
+    else:
         check_place(out)
+        files.check_place(search)
     loaded = load(model)
     data = None if corpus is None else tokens_of(loaded, corpus)
     if task is None:
@@ -59,7 +64,6 @@ def prune(
             rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
         show_circuits(rows, json)
         return
-    search = out.with_name(f"{out.name}.search")
     pairs = task_of(task)
     with going_on(search):
         circuit = find(loaded, pairs, settings, data=data, search=search)
@@ -120,6 +124,7 @@ def validate(
     *,
     model: Path | None = None,
     task: str | None = None,
+    own_task: str | None = None,
     corpus: str | None = None,
     short: Annotated[bool, Parameter(negative="")] = False,
     runs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -131,7 +136,9 @@ def validate(
     Args:
         circuit: Circuit folder.
         model: Model or run folder, if it is no longer where the circuit was found.
-        task: Other pairs to check it on: name, JSONL file or function; its own if left out.
+        task: Other pairs to check it on: name, JSONL file or function; its own if left out, which
+            must be named where it is a function, as code that only a file names is not run.
+        own_task: The function that the circuit's own pairs come from, where --task gives others.
         corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
         short: Only what takes seconds: no binarisation, minimality, hypothesis tests or searches.
         runs: Repeat the search so many times and say how often each edge comes back; not with
@@ -151,7 +158,8 @@ def validate(
     loaded = model_of(found) if model is None else load(model)
     data = None if corpus is None else tokens_of(loaded, corpus)
     pairs = None if task is None else task_of(task)
-    report = check(found, loaded, pairs, data=data, short=short, runs=runs)
+    own = None if own_task is None else task_of(own_task)
+    report = check(found, loaded, pairs, own_task=own, data=data, short=short, runs=runs)
     if out is not None:
         found.with_shares(report["stability"]).save(out)
     if json:
@@ -166,6 +174,7 @@ def attack(
     *,
     out: Path,
     model: Path | None = None,
+    task: str | None = None,
     pairs: int = 64,
     json: Json = False,
 ) -> None:
@@ -175,17 +184,21 @@ def attack(
         circuit: Circuit folder.
         out: Folder for both files.
         model: Model or run folder, if it is no longer where the circuit was found.
+        task: The behaviour that the circuit was found for; must be named where it is a function, as
+            code that only a file names is not run.
         pairs: Most pairs to try attacks on, of those that the circuit's search never saw.
     """
     from wirework.circuits import Circuit, find_distractors
-    from wirework.files import check_place, write_json
+    from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
 
     result, curves = out / "attack.json", out / "attack.png"
-    check_place(result)
+    check_file(result)
+    check_file(curves)
     given = None if model is None else load(model)
-    found = find_distractors(Circuit.load(circuit), given, pairs=pairs)
+    own = None if task is None else task_of(task)
+    found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
     write_json(result, found.to_json())
     write_curves(found.to_json(), curves)
     show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)

@@ -1,10 +1,11 @@
 """`convert`: other people's formats into ours, and back."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+from wirework.console import warn
 from wirework.errors import InputError
+from wirework.files import check_place
 from wirework.verbs.arguments import losing
 
 if TYPE_CHECKING:
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
 _Source = TypeVar("_Source", str, Path)
 
 
-def openai(source: Path, out: Path, /) -> None:
+def openai(
+    source: Path, out: Path, /, *, split: Literal["gpt2", "tinypython"] | None = None
+) -> None:
     """Save a released weight-sparse model in our format and print its path.
 
     Args:
-        source: Folder with both files.
+        source: Folder with both files, or with config.json and safetensors as on the hub.
         out: Model folder to write.
+        split: How encoder.json and vocab.bpe cut text; by default, as the vocabulary shows.
     """
     from wirework.interop import load_openai
 
-    _convert(load_openai, source, out)
+    _convert(lambda path: load_openai(path, split), source, out)
 
 
 def self_ablating(source: Path, out: Path, /) -> None:
@@ -61,18 +65,26 @@ def to_huggingface(model: Path, out: Path, /) -> None:
     from wirework.interop import save_huggingface
     from wirework.model import load
 
+    check_place(out)
     with losing():
         print(save_huggingface(load(model), out))
 
 
 def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:
-    from wirework.model import check_place
+    from wirework.model import check_place as check_model_place
 
-    check_place(out)
+    check_model_place(out)
     if out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what is to be converted: choose another OUT")
     with losing():
         model = read(source)
         print(model.save(out))
-    if model.tokenizer is None:
-        print(f"warning: {source} has no tokeniser: the model takes no text", file=sys.stderr)
+    if model.tokenizer is None and not _has_tokenizer(Path(source)):
+        warn(f"{source} has no tokeniser: the model takes no text")
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Tell whether a folder has one that was not taken, of which the reason was said."""
+    from wirework.data.tokenizer_files import other_tokenizer_file, tokenizer_file
+
+    return bool(tokenizer_file(folder) or other_tokenizer_file(folder))

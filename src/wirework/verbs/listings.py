@@ -32,7 +32,7 @@ def tasks(
             raise InputError("--show prints pairs as they are: give no MODEL and no --task")
         _show_pairs(show, json)
         return
-    from wirework.tasks import KNOWN, all_reports, check_names
+    from wirework.tasks import KNOWN, all_reports, check_names, tokenizer_of
 
     check_names(task)
     if model is None:
@@ -40,7 +40,9 @@ def tasks(
     else:
         from wirework.model import load
 
-        rows = all_reports(load(model), task or None)
+        loaded = load(model)
+        tokenizer_of(loaded)
+        rows = all_reports(loaded, task or None)
     show_rows("tasks", rows, json)
 
 

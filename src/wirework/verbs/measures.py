@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from wirework.config import ExplainConfig, MeasureConfig, SaeConfig
 from wirework.errors import InputError
+from wirework.files import check_place
 from wirework.verbs.arguments import Json, Settings, going_on, losing, prepared
 from wirework.verbs.printing import cell, print_table, show, show_rows
 
@@ -70,6 +71,8 @@ def explain(
 
     if (out is None) != estimate_only:
         raise InputError("explain takes either --out or --estimate-only")
+    if out is not None:
+        check_place(out)
     loaded = load(model)
     text = None if corpus is None else prepared(loaded, corpus)
     if out is None:

@@ -37,9 +37,10 @@ def export(
         out: The page.
         png: Also draw a picture of the circuit, a `.png` file.
     """
-    from wirework.files import check_place
+    from wirework.files import check_file
     from wirework.view import load_page_data, write_figure, write_neuron_page, write_page
 
+    check_file(out)
     explained = (circuit / "neurons").is_dir() or (circuit / "explain.json").is_file()
     if not explained and not (circuit / "circuit.json").is_file():
         raise InputError(
@@ -55,7 +56,7 @@ def export(
             raise InputError(f"--png {png}: the picture's name must end in .png")
         if png.resolve() == out.resolve():
             raise InputError(f"--out and --png are the same file, {png}")
-        check_place(png)
+        check_file(png)
     print(write_page(circuit, out))
     if png is not None:
         print(write_figure(load_page_data(circuit), png))

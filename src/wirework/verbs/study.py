@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
+from wirework.files import check_place
 from wirework.verbs.arguments import Json, Settings, going_on, task_of, tokens_of
 from wirework.verbs.printing import show_all
 
@@ -37,6 +38,7 @@ def finders(
     from wirework.studies.finders import FINDERS, TARGETS
     from wirework.tasks import BUILT_IN
 
+    check_place(out)
     loaded = load(model)
     with going_on(out):
         result = run_study(

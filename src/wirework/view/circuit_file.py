@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from wirework.circuit_format import Document
 from wirework.errors import InputError
 from wirework.files import read_json, verify_dir
+from wirework.tensor_files import read_arrays
+
+_FILES = ("circuit.json", "circuit.safetensors")
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,10 @@ def read_circuit(circuit_dir: Path) -> CircuitFile:
     if not path.is_file():
         raise InputError(f"no circuit at {circuit_dir}: expected a folder with circuit.json")
     document = Document.of_json(read_json(path), str(path))
-    if (circuit_dir / "checksums.json").exists():
-        verify_dir(circuit_dir)
-    tensors = _read_tensors(circuit_dir / "circuit.safetensors")
+    verify_dir(circuit_dir, _FILES)
+    tensors = read_arrays(circuit_dir / "circuit.safetensors")
     _check_tensors(circuit_dir / "circuit.safetensors", document, tensors)
     return CircuitFile(document, tensors["examples/activations"])
-
-
-def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors: dict[str, NDArray[Any]] = load_file(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from error
-    return tensors
 
 
 def _check_tensors(path: Path, document: Document, tensors: dict[str, NDArray[Any]]) -> None:

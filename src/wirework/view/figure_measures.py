@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wirework.files import read_json
+from wirework.files import read_json, read_record
 from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import panels, write_png
 
@@ -49,7 +49,7 @@ def write_self_ablation_figure(folder: Path) -> Path:
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    rows = read_json(folder / "results.json")["rows"]
+    rows = read_record(folder / "results.json", unsigned=True)["rows"]
     return write_png(draw_self_ablation(rows), folder / "self_ablation.png")
 
 

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from wirework.files import read_json
+from wirework.files import read_record
 from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import panels, write_png
 from wirework.view.text import number
@@ -37,9 +37,11 @@ def write_study_figures(folder: Path) -> list[Path]:
     Raises:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
-    results = read_json(folder / "results.json")
+    results = read_record(folder / "results.json", unsigned=True)
     matched = results["pair"] is not None
-    tokens = read_json(folder / "token_losses.json") if matched else {"joints": []}
+    tokens: dict[str, Any] = {"joints": []}
+    if matched:
+        tokens = read_record(folder / "token_losses.json", unsigned=True)
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
         "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
         "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
@@ -62,7 +64,8 @@ def write_finders_figure(folder: Path) -> Path:
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
-    return write_png(draw_finders(read_json(folder / "finders.json")), folder / "finders.png")
+    found = read_record(folder / "finders.json", unsigned=True)
+    return write_png(draw_finders(found), folder / "finders.png")
 
 
 def draw_finders(results: Mapping[str, Any]) -> Figure:

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from wirework.circuit_format import Part
+from wirework.circuit_format import Index, Part, Text, checked
 from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.files import read_record
 
 _Kind = TypeVar("_Kind", bound=Part)
+_BYTES = 1 << 26
+"""Largest file of a neuron, or of the failures of a run."""
 
 
 class Excerpt(Part):
@@ -57,8 +59,8 @@ class NeuronFile(Part):
 
     format: Literal["wirework-neuron"]
     version: Literal[1]
-    site: str
-    index: int
+    site: Text
+    index: Index
     peak: float
     live_fraction: float
     dead: bool
@@ -86,7 +88,7 @@ class Rest(Part):
 
     stopped: str | None = None
     """Why it ended early."""
-    left: int | None = None
+    left: Index | None = None
     """Neurons that it did not come to; None: an older file does not say."""
     failures: tuple[Failure, ...] = ()
 
@@ -115,10 +117,4 @@ def read_neurons(folder: Path) -> list[NeuronFile]:
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        what = problem["msg"].removeprefix("Value error, ")
-        raise InputError(": ".join(part for part in (str(path), place, what) if part)) from None
+    return checked(kind, read_record(path, unsigned=True, most=_BYTES), str(path))

@@ -101,3 +101,17 @@ def test_detections_are_read() -> None:
     assert read_detection(Answer("yes")) is None
     sure = Answer("1", logprobs(("1", {"1": 0.6, "0": 0.2, "x": 0.2})))
     assert read_detection(sure) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 100_000, "\t1\n" * 30_000, "1 " * 50_000, "a\t" + "9" * 9000]
+)
+def test_odd_answers_are_read_in_time_that_grows_with_their_length(text: str) -> None:
+    levels = read_activations(Answer(text), TOKENS)
+    assert levels is None or max(levels) <= 10
+
+
+def test_a_token_of_thousands_of_digits_is_no_level() -> None:
+    digits = "1" * 5000
+    top = {"token": digits, "top": {digits: 0.0, "3": math.log(0.5)}}
+    assert read_detection(Answer("1", (top,))) == 1

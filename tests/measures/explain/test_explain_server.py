@@ -4,18 +4,19 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 from language_server import LanguageServer, plain, refusal
 from planted_neurons import SITE, TOKEN
+from starlette.responses import PlainTextResponse, Response
 
 from wirework.config import ExplainConfig
 from wirework.data import Prepared, Tokenizer
-from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.errors import DamagedError, InputError
+from wirework.files import read_json, read_record
 from wirework.measures import explain_neurons
 from wirework.measures.explain import estimate_cost
 from wirework.measures.explain.server import Server
@@ -48,7 +49,7 @@ def test_a_round_trip_finds_the_token_and_predicts_it(
     assert neuron["scores"]["detection"]["balanced_accuracy"] > 0.7  # it looks at letters
     assert server.n_requests == PER_NEURON
     assert {body["temperature"] for body in server.bodies} == {0}
-    assert neuron == read_json(tmp_path / "out" / "neurons" / f"{SITE}.0.json")
+    assert neuron == read_record(tmp_path / "out" / "neurons" / f"{SITE}.0.json")
 
 
 def test_the_explanation_of_another_neuron_predicts_nothing(
@@ -131,6 +132,10 @@ def test_answers_are_kept_and_not_asked_for_again(
     assert second.neurons == first.neurons
     explain(shared, "a")  # not even the cache is needed
     assert server.n_requests == PER_NEURON
+    answer = next((tmp_path / "answers").rglob("*.json"))
+    answer.write_text(answer.read_text().replace('"content": "', '"content": "x'))
+    with pytest.raises(DamagedError, match=rf"{answer.name} is damaged: .*; delete it"):
+        explain(shared, "c")
 
 
 def test_a_busy_server_is_asked_again(
@@ -348,3 +353,132 @@ def test_a_missing_client_names_the_extra(explain, asking: ExplainConfig, monkey
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(InputError, match=r"needs openai: pip install wirework\[explain\]"):
         explain(asking)
+
+
+KEY = "sk-proj-'quoted\"-1234567890"
+
+
+def everything_in(folder: Path) -> str:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return "".join(path.read_text() for path in files)
+
+
+def completion(text: str, **more) -> Response:
+    return plain(json.dumps({"choices": [{"message": {"content": text}, **more}]}))
+
+
+@pytest.mark.parametrize("key", ["sk-proj-abcdefgh-1234567890", KEY])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda key: refusal(401, f"Incorrect API key provided: {key}. Give another"),
+        lambda key: refusal(400, f"bad request, Authorization: Bearer {key}"),
+        lambda key: refusal(429, f"slow down {key}"),
+        lambda key: refusal(500, "x" * 290 + key),  # the cut falls into the key
+        lambda key: plain(f"<html>{'x' * 60}{key}</html>", "text/html"),
+        lambda key: plain(json.dumps({"error": {"message": key}})),
+        lambda key: completion(f"words like {key}"),
+        lambda key: completion(
+            "words",
+            logprobs={
+                "content": [
+                    {"token": part, "top_logprobs": [{"token": part, "logprob": -0.5}]}
+                    for part in (key[:9], key[9:])
+                ]
+            },
+        ),
+    ],
+    ids=["401", "400", "429", "500", "html", "json", "answer", "log-probabilities"],
+)
+def test_a_key_that_a_server_sends_back_is_written_nowhere(
+    explain, asking, server: LanguageServer, tmp_path, monkeypatch, capfd, key, answer
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    server.behaviour = lambda *_: answer(key)
+    with suppress(InputError):
+        explain(changed(asking, (0, 1), concurrency=1, api_key_env="MY_KEY", retries=0))
+    assert server.keys[0] == f"Bearer {key}"
+    told = everything_in(tmp_path / "out") + "".join(capfd.readouterr())
+    for part in (key, json.dumps(key)[1:-1], key[:16], key[9:]):
+        assert part not in told
+
+
+def test_a_password_in_the_address_is_not_told(explain, asking: ExplainConfig, tmp_path) -> None:
+    address = "http://me:pass-word-123@127.0.0.1:9/v1"
+    with pytest.raises(InputError, match=r"server http://127\.0\.0\.1:9/v1/ cannot be") as caught:
+        explain(changed(asking, base_url=address, retries=0))
+    told = f"{caught.value}{everything_in(tmp_path / 'out')}"
+    assert "pass-word-123" not in told
+    assert "me:" not in told
+
+
+def test_a_key_in_place_of_its_variables_name_is_not_told(
+    explain, asking: ExplainConfig, monkeypatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(InputError, match=r"that server\.api_key_env names is not set") as caught:
+        explain(changed(asking, base_url=None, api_key_env="sk-proj-abcdefgh"))
+    assert "sk-proj" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        '{"choices": ' + "[" * 100_000,
+        '{"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{"token": "a", '
+        '"top_logprobs": [{"token": "a", "logprob": NaN}]}]}}]}',
+        '{"choices": [{"message": {"content": "a"}, "logprobs": {"content": 7}}]}',
+        '{"choices": {"0": 1}}',
+        json.dumps({"choices": [{"message": {"content": "a" * 200_000}}]}),
+        "",
+        "NaN",
+        "9" * 5000,
+    ],
+    ids=["deep", "cut", "nan", "number", "mapping", "long", "empty", "bare nan", "digits"],
+)
+@pytest.mark.parametrize("status", [200, 400, 401])
+def test_answers_of_any_form_are_one_line(
+    explain, asking: ExplainConfig, server: LanguageServer, body: str, status: int
+) -> None:
+    server.behaviour = lambda *_: PlainTextResponse(body, status, media_type="application/json")
+    with pytest.raises(InputError) as caught:
+        explain(changed(asking, retries=0))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_an_answer_that_is_no_text_in_any_encoding_is_one_line(
+    explain, asking: ExplainConfig, server: LanguageServer
+) -> None:
+    server.behaviour = lambda *_: Response(
+        b"\x1f\x8b broken", 200, {"content-encoding": "gzip"}, "application/json"
+    )
+    with pytest.raises(InputError, match="server"):
+        explain(changed(asking, retries=0))
+
+
+def test_infinite_log_probabilities_and_half_characters_are_kept_as_json_can(
+    explain, asking: ExplainConfig, server: LanguageServer, tmp_path: Path
+) -> None:
+    odd = (
+        '{"choices": [{"message": {"content": "word \\ud800"}, "logprobs": {"content": [{"token": '
+        '"a", "top_logprobs": [{"token": "a", "logprob": -Infinity}, {"token": "1", "logprob": '
+        "1e308}]}]}}]}"
+    )
+    server.behaviour = lambda number, _: plain(odd) if number == 1 else None
+    (neuron,) = explain(asking).neurons
+    assert neuron["explanation"] == "word ?"
+    assert "Infinity" not in everything_in(tmp_path / "out" / "cache")
+
+
+def test_a_damaged_answer_in_the_cache_is_named(
+    explain, asking: ExplainConfig, server: LanguageServer, tmp_path: Path
+) -> None:
+    shared = changed(asking, cache=tmp_path / "answers")
+    explain(shared, "a")
+    for path in (tmp_path / "answers").rglob("*.json"):
+        path.write_text('{"text": 7}')
+    with pytest.raises(InputError, match=r"\.json is no answer of a server: delete it"):
+        explain(shared, "b")

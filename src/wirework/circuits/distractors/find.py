@@ -29,7 +29,7 @@ from wirework.circuits.distractors.sweep import Point, all_points, hardest
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.validate import model_of
 from wirework.errors import InputError
-from wirework.tasks import Pair, tokenizer_of
+from wirework.tasks import Pair, Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -74,6 +74,7 @@ class Distraction:
 def find_distractors(
     circuit: Circuit,
     model: "Model | None" = None,
+    task: Task | None = None,
     *,
     pairs: int = 64,
     seed: int = 0,
@@ -84,6 +85,8 @@ def find_distractors(
     Args:
         circuit: of a task that `load_task` still gives.
         model: the one it was found in; None to load it from where it was.
+        task: the one that the circuit was found for; needed where a function makes it, as a
+            function that only the circuit's file names is not run.
         pairs: held-out pairs to try attacks on, at most.
         seed: of the neutral code.
         progress: show a bar on standard error.
@@ -96,7 +99,7 @@ def find_distractors(
         raise InputError(f"attacks are tried on two pairs or more, {pairs} were asked for")
     model = model_of(circuit) if model is None else model
     parts_on = CircuitOn(model, *circuit.wiring(model))
-    whole, judge, unseen = pairs_of(circuit.document, model, None)
+    whole, judge, unseen = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
     held_out = unseen.pairs[:pairs]
     read = sorted((judge or unseen).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]

@@ -151,7 +151,20 @@ def read_explanation(answer: Answer) -> str | None:
     return words or None
 
 
-_LINE = re.compile(r"(?m)^(?P<token>.*?)[\t ]+(?P<level>\d+(?:\.\d+)?)[\t ]*\r?$")
+_LEVEL = re.compile(r"[\t ](\d+(?:\.\d+)?)[\t ]*\r?$", re.ASCII)
+_LINES_PER_TOKEN = 8
+"""Lines of an answer that are looked at; one a token was asked for."""
+_DIGITS = 20
+"""Digits that are read of a number, of which only 0 to 10 are any use."""
+
+
+class _Line(NamedTuple):
+    """A line of an answer that ends in a number."""
+
+    token: str
+    level: float
+    at: int
+    """Where in the answer the number begins."""
 
 
 def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | None:
@@ -160,8 +173,8 @@ def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | Non
     A number is the expected value over the likely ones where their probabilities came, else as it
     stands. Lines are matched to tokens in order; None if too few match (`ENOUGH`).
     """
-    said = list(_LINE.finditer(answer.text))
-    lines, wanted = [one["token"].strip() for one in said], [shown(t).strip() for t in tokens]
+    said = _lines(answer.text)[: _LINES_PER_TOKEN * len(tokens)]
+    lines, wanted = [one.token for one in said], [shown(t).strip() for t in tokens]
     matcher = SequenceMatcher(None, lines, wanted, autojunk=False)
     expected = _expected_levels(answer)
     found = [0.0] * len(tokens)
@@ -170,9 +183,21 @@ def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | Non
         n_matched += block.size
         for i in range(block.size):
             one = said[block.a + i]
-            level = expected.get(one.start("level"), float(one["level"]))
+            level = expected.get(one.at, one.level)
             found[block.b + i] = min(level, float(LEVELS))
     return found if n_matched >= ENOUGH * len(tokens) else None
+
+
+def _lines(text: str) -> list[_Line]:
+    """Return the lines that end in a number, in time that grows with the text's length alone."""
+    found, at = [], 0
+    for line in text.split("\n"):
+        level = _LEVEL.search(line)
+        if level is not None:
+            token = line[: level.start()].strip()
+            found.append(_Line(token, float(level[1][:_DIGITS]), at + level.start(1)))
+        at += len(line) + 1
+    return found
 
 
 def read_detection(answer: Answer) -> float | None:
@@ -210,6 +235,6 @@ def _odds(top: dict[str, float]) -> dict[int, float]:
     odds: dict[int, float] = {}
     for token, logprob in top.items():
         word = token.strip()
-        if word.isdecimal() and int(word) <= LEVELS:
+        if word.isdecimal() and len(word) < _DIGITS and int(word) <= LEVELS:
             odds[int(word)] = odds.get(int(word), 0.0) + math.exp(logprob)
     return odds

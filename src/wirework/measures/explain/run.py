@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from wirework.config import ExplainConfig
 from wirework.errors import InputError
-from wirework.files import locked, write_json
+from wirework.files import is_file, locked, write_record
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
@@ -157,7 +157,7 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
     left = len(job.neurons) - len(found.neurons) - len(failed)
     if job.out is not None:
         about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
-        write_json(
+        write_record(
             job.out / files.SUMMARY,
             about | found.summary() | {"stopped": stopped, "left": left, "failures": failed},
         )
@@ -180,12 +180,12 @@ def _kept(job: Job) -> dict[Neuron, dict[str, Any]]:
     if job.out is None:
         return {}
     paths = {neuron: files.neuron_path(job.out, neuron) for neuron in job.neurons}
-    return {n: files.read_neuron(path) for n, path in paths.items() if path.is_file()}
+    return {n: files.read_neuron(path) for n, path in paths.items() if is_file(path)}
 
 
 def _written(job: Job, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
     if job.out is not None:
-        write_json(files.neuron_path(job.out, neuron), document)
+        write_record(files.neuron_path(job.out, neuron), document)
     return document
 
 

@@ -6,18 +6,22 @@ Retries with growing pauses are those of the openai client. What one neuron cann
 
 import hashlib
 import json
+import math
 import os
+import re
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from wirework import redaction
 from wirework.config import ServerConfig
-from wirework.errors import InputError
-from wirework.files import read_json, write_json
+from wirework.errors import InputError, quoted, reason, translated_errors
+from wirework.files import is_file, read_record, write_record
 from wirework.measures.explain.prompts import Answer, Messages
+from wirework.redaction import redact
 
 if TYPE_CHECKING:
     import openai
@@ -25,11 +29,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TOP_LOGPROBS = 15
+_LEAST_LOGPROB = -1e4
+"""Servers that answer minus infinity get this instead, which JSON can hold."""
+_LONGEST = 100_000
+"""Characters of an answer; what is asked for has some ten thousand at most."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class NeuronError(Exception):
-    """One neuron has no explanation or no score; the message says why in one line."""
+    """One neuron has no explanation or no score; the message says why in one line, no secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class ServerError(InputError):
@@ -85,13 +96,13 @@ class Server:
             "logprobs": logprobs and self._config.logprobs,
         }
         place = self._place(asked)
-        if place.is_file():
-            return read(_answer(read_json(place)))
+        if is_file(place):
+            return read(_kept_answer(place))
         self._count()
         body = self._post(asked)
         found = read(_answer(body))
         with self._writing:
-            write_json(place, body)
+            write_record(place, body)
         return found
 
     def close(self) -> None:
@@ -125,6 +136,7 @@ class Server:
         settings = self._settings(asked)
         try:
             raw = self._client.chat.completions.with_raw_response.create(**settings)
+            text = raw.text
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if self._adapted(settings, _said(error).lower()):
                 return self._post(asked)
@@ -132,8 +144,7 @@ class Server:
         except openai.APITimeoutError:
             raise NeuronError(f"no answer in {self._config.timeout:g} seconds") from None
         except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise self._no_more(f"cannot be reached: {' '.join(str(cause).split())}") from None
+            raise self._no_more(f"cannot be reached: {reason(error.__cause__ or error)}") from None
         except openai.RateLimitError as error:
             quota = getattr(error, "code", None) == "insufficient_quota"
             why = "over quota" if quota else f"still busy after {self._config.retries} retries"
@@ -146,7 +157,9 @@ class Server:
             raise self._no_more(f"refused ({error.status_code}): {_said(error)}") from None
         except openai.APIStatusError as error:
             raise NeuronError(f"server error {error.status_code}: {_said(error)}") from None
-        return _plain(raw.text)
+        except Exception as error:  # of the client, httpx and what reads the bytes: no list has all
+            raise NeuronError(f"the server's answer cannot be read: {reason(error)}") from error
+        return _plain(text)
 
     def _settings(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Return a request as this server takes it."""
@@ -171,7 +184,7 @@ class Server:
         return False
 
     def _no_more(self, why: str) -> ServerError:
-        return ServerError(self._stop(f"server {self._client.base_url} {why}"))
+        return ServerError(self._stop(f"server {_shown(str(self._client.base_url))} {why}"))
 
 
 def check_installed() -> None:
@@ -191,33 +204,59 @@ def _client(config: ServerConfig) -> "openai.OpenAI":
     import openai
 
     key = os.environ.get(config.api_key_env)
+    redaction.register(key)
     base_url = config.base_url or os.environ.get("OPENAI_BASE_URL") or None
     if key is None and base_url is None:
-        raise InputError(f"{config.api_key_env} is not set, and OpenAI's server needs a key")
-    if base_url is not None and urlsplit(base_url).scheme not in ("http", "https"):
-        raise InputError(f"server.base_url must begin with http:// or https://, got {base_url!r}")
-    http = None
-    if base_url is not None and urlsplit(base_url).hostname in _LOOPBACK:
-        # The client takes proxies from the environment, and none leads to this machine.
-        http = openai.DefaultHttpxClient(trust_env=False)
-    return openai.OpenAI(
-        api_key=key or "none",
-        base_url=base_url,
-        timeout=config.timeout,
-        max_retries=config.retries,
-        http_client=http,
-    )
+        raise InputError(f"{_variable(config)} is not set, and OpenAI's server needs a key")
+    local = base_url is not None and _checked(base_url).hostname in _LOOPBACK
+    # The client takes proxies from the environment, and none leads to this machine.
+    http = openai.DefaultHttpxClient(trust_env=False) if local else None
+    with translated_errors("the language model's server cannot be asked"):
+        return openai.OpenAI(
+            api_key=key or "none",
+            base_url=base_url,
+            timeout=config.timeout,
+            max_retries=config.retries,
+            http_client=http,
+        )
+
+
+def _variable(config: ServerConfig) -> str:
+    """Return the name of the key's variable, unless it looks like the key itself."""
+    named = re.fullmatch("[A-Z_][A-Z0-9_]*", config.api_key_env) is not None
+    return config.api_key_env if named else "the variable that server.api_key_env names"
+
+
+def _checked(base_url: str) -> SplitResult:
+    """Return the parts of a server's address; a password in it counts as a secret from now on."""
+    with translated_errors("server.base_url is no address"):
+        parts = urlsplit(base_url)
+        password = parts.password
+    if password is not None:
+        redaction.register(password)
+        redaction.register(unquote(password))
+    if parts.scheme not in ("http", "https"):
+        raise InputError(
+            f"server.base_url must begin with http:// or https://, got {quoted(base_url)}"
+        )
+    return parts
+
+
+def _shown(base_url: str) -> str:
+    """Return an address without the name and password that it may hold."""
+    parts = urlsplit(base_url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _said(error: Any) -> str:
-    """Return a server's own words, on one line."""
+    """Return a server's own words, on one line, without secrets."""
     body = getattr(error, "body", None)
     words = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(words or error).split())[:300]
+    return redact(" ".join(str(words or error).split()))[:300]
 
 
 def _plain(text: str) -> dict[str, Any]:
-    """Return what of an answer is kept.
+    """Return what of an answer is kept: its text and log-probabilities, without secrets.
 
     Raises:
         NeuronError: it is no chat completion.
@@ -226,18 +265,43 @@ def _plain(text: str) -> dict[str, Any]:
         choice = json.loads(text)["choices"][0]
         content = choice["message"]["content"]
         listed = (choice.get("logprobs") or {}).get("content") or []
-        logprobs = [
-            {
-                "token": one["token"],
-                "top": {each["token"]: float(each["logprob"]) for each in one["top_logprobs"]},
-            }
-            for one in listed
-        ]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise NeuronError(f"the server answered no chat completion: {text[:80]!r}") from None
+        logprobs = [{"token": str(one["token"]), "top": _top(one)} for one in listed]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        begin = redact(text)[:80]
+        raise NeuronError(f"the server answered no chat completion: {begin!r}") from None
     if not isinstance(content, str):
         raise NeuronError("the server answered a chat completion without text")
-    return {"text": content, "logprobs": logprobs}
+    if len(content) > _LONGEST:
+        raise NeuronError(f"the server answered {len(content)} characters, far more than asked for")
+    # A key that is spread over tokens is found in none of them, but in all together.
+    told = "".join(one["token"] for one in logprobs) + json.dumps(logprobs)
+    kept = logprobs if redact(content + told) == content + told else []
+    return {"text": redact(content.encode(errors="replace").decode()), "logprobs": kept}
+
+
+def _top(one: dict[str, Any]) -> dict[str, float]:
+    """Return the log-probabilities of the likely tokens at one place of an answer.
+
+    Raises:
+        ValueError: one is no number.
+    """
+    found = {str(each["token"]): float(each["logprob"]) for each in one["top_logprobs"]}
+    if any(math.isnan(value) for value in found.values()):
+        raise ValueError("a log-probability is no number")
+    return {token: min(max(value, _LEAST_LOGPROB), 0.0) for token, value in found.items()}
+
+
+def _kept_answer(place: Path) -> Answer:
+    """Read an answer from the cache.
+
+    Raises:
+        InputError: the file is damaged or another's.
+    """
+    body = read_record(place, unsigned=True)
+    try:
+        return _answer({"text": body["text"][:_LONGEST], "logprobs": body["logprobs"]})
+    except (LookupError, TypeError):
+        raise InputError(f"{place} is no answer of a server: delete it") from None
 
 
 def _answer(body: dict[str, Any]) -> Answer:

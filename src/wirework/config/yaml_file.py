@@ -1,0 +1,86 @@
+"""YAML files of settings, read in bounded time and memory.
+
+An alias stands for all that its anchor holds, so that a few lines can stand for more values than
+memory has, or for themselves. The nodes are counted as if each alias were written out, before any
+value is made of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wirework.errors import InputError, quoted, translated_errors
+from wirework.files import read_whole
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node, ScalarNode
+
+_BYTES = 1 << 19
+"""Longest file: some hundred times as long as a file of all settings."""
+_NODES = 50_000
+"""Most names and values, those behind aliases counted each time."""
+_DEPTH = 40
+_DIGITS = 400
+"""Longest number, in characters; the longest float needs some 310 digits."""
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        InputError: missing, too large, not YAML, or not a mapping of names to values.
+    """
+    import yaml
+
+    text = read_whole(Path(path), _BYTES)
+    with translated_errors(f"{path} is not YAML"):
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is None:
+        return {}
+    _size(node, str(path), {}, 0)
+    with translated_errors(f"{path} is not YAML"):
+        values = yaml.SafeLoader("").construct_document(node)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected settings (name: value), got {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}
+
+
+def _size(node: Node, where: str, known: dict[int, int], depth: int) -> int:
+    """Return how many nodes there are below one, aliases written out.
+
+    Args:
+        node: the one.
+        where: the file, for messages.
+        known: sizes by `id` of the nodes seen so far; 0 for one that is being counted.
+        depth: of the node.
+
+    Raises:
+        InputError: too many or too deep, a node within itself, or a number of too many digits.
+    """
+    import yaml
+
+    if id(node) in known:
+        if not known[id(node)]:
+            raise InputError(f"{where}: a value holds itself (line {node.start_mark.line + 1})")
+        return known[id(node)]
+    if depth > _DEPTH:
+        raise InputError(f"{where}: values are nested more than {_DEPTH} deep")
+    known[id(node)] = 0
+    size = 1
+    if isinstance(node, yaml.ScalarNode):
+        _check_number(node, where)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_size(one, where, known, depth + 1) for one in node.value)
+    else:
+        size += sum(_size(one, where, known, depth + 1) for pair in node.value for one in pair)
+    if size > _NODES:
+        raise InputError(f"{where}: more than {_NODES:,} values, those behind aliases counted too")
+    known[id(node)] = size
+    return size
+
+
+def _check_number(node: ScalarNode, where: str) -> None:
+    if node.tag.endswith((":int", ":float")) and len(node.value) > _DIGITS:
+        line = node.start_mark.line + 1
+        raise InputError(f"{where}, line {line}: too long for a number: {quoted(node.value)}")

@@ -1,0 +1,222 @@
+"""GPT-2 and GPT-Neo: what their `config.json` says, and what their tensors are called.
+
+Fields that a file leaves out have the defaults of transformers, whose files leave them out.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from wirework.config import Config, Count, ModelConfig
+from wirework.errors import InputError, quoted
+from wirework.interop.gpt_neo import (
+    GPT_NEO_PARTS,
+    LEFT_ASIDE,
+    gpt_neo_config,
+    gpt_neo_names,
+    windows_of,
+)
+from wirework.interop.weights import block_prefix
+
+_GPT2_TENSORS = {
+    "embed": "transformer.wte",
+    "positions": "transformer.wpe",
+    "norm": "transformer.ln_f",
+    "unembed": "lm_head",
+    "norm1": "ln_1",
+    "norm2": "ln_2",
+    "attn.qkv": "attn.c_attn",
+    "attn.out": "attn.c_proj",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+_GPT2_LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+_Epsilon = Annotated[float, Field(gt=0)]
+
+
+class _Gpt2(Config):
+    vocab_size: Count = 50257
+    n_positions: Count = 1024
+    n_embd: Count = 768
+    n_layer: Count = 12
+    n_head: Count = 12
+    n_inner: Count | None = None
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: _Epsilon = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = True
+
+
+class _GptNeo(Config):
+    vocab_size: Count = 50257
+    max_position_embeddings: Count = 2048
+    hidden_size: Count = 2048
+    num_layers: Count = 24
+    num_heads: Count = 16
+    intermediate_size: Count | None = None
+    attention_types: tuple[tuple[tuple[str, ...], Count], ...] = ((("global", "local"), 12),)
+    window_size: Count = 256
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: _Epsilon = 1e-5
+    tie_word_embeddings: bool = True
+
+
+_OTHER_NAMES = {
+    "gpt2": {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
+    "gpt_neo": {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to read one of their models."""
+
+    config: ModelConfig
+    """Ours, without the windows of attention."""
+    names: Callable[[str], Sequence[str]]
+    """Their names of one of our tensors."""
+    parts: frozenset[str]
+    """Names, without layer and kind, of all that such a model may have."""
+    left_aside: re.Pattern[str]
+    """Their tensors that need no place."""
+    is_transposed: Callable[[str], bool]
+    """Whether a matrix of theirs has its inputs first."""
+    kinds: Sequence[tuple[tuple[str, ...], int]] | None = None
+    """Of attention, `global` or `local`, and how often each list of them comes; None: global."""
+    window: int = 1
+    """Positions that a token sees where attention is local."""
+
+    def with_windows(self, source: str) -> ModelConfig:
+        """Return `config` with the windows of attention.
+
+        Raises:
+            InputError: they are of another number of layers, or unknown.
+        """
+        if self.kinds is None:
+            return self.config
+        n_layer = self.config.n_layer
+        count = sum(len(kinds) * times for kinds, times in self.kinds)
+        if count != n_layer:
+            raise InputError(f"{source}: attention_types are of {count} layers, not {n_layer}")
+        spread = [kind for kinds, times in self.kinds for kind in kinds * times]
+        windows = windows_of(spread, self.window, n_layer, source)
+        return self.config.model_copy(update={"attention_windows": windows})
+
+
+def architecture(values: Any, source: str) -> Architecture:
+    """Return how to read a model from the fields of its `config.json`.
+
+    Args:
+        values: the fields.
+        source: where they come from, for messages.
+
+    Raises:
+        InputError: it is no GPT-2 or GPT-Neo, or a field cannot be used.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected an object of fields, got {type(values).__name__}")
+    kind = values.get("model_type")
+    if kind == "gpt2":
+        return _gpt2(_Gpt2.of(_known(values, kind, _Gpt2), source), source)
+    if kind == "gpt_neo":
+        return _gpt_neo(_GptNeo.of(_known(values, kind, _GptNeo), source), source)
+    said = kind if isinstance(kind, str) and len(kind) < 40 else quoted(kind)
+    raise InputError(f"{source} is a {said}: only gpt2 and gpt_neo can be loaded")
+
+
+def _known(values: Mapping[str, Any], kind: str, fields: type[Config]) -> dict[str, Any]:
+    others = _OTHER_NAMES[kind]
+    named = {others.get(name, name): value for name, value in values.items()}
+    named |= {name: values[name] for name in fields.model_fields.keys() & values.keys()}
+    return {name: named[name] for name in fields.model_fields if name in named}
+
+
+def _gpt2(theirs: _Gpt2, source: str) -> Architecture:
+    if theirs.scale_attn_by_inverse_layer_idx:
+        raise InputError(f"{source} scales attention by layer, which our models do not")
+    if theirs.add_cross_attention:
+        raise InputError(f"{source} has cross-attention, which our models have not")
+    config = gpt_neo_config(
+        vocab_size=theirs.vocab_size,
+        n_ctx=theirs.n_positions,
+        n_layer=theirs.n_layer,
+        d_model=theirs.n_embd,
+        n_head=theirs.n_head,
+        d_mlp=theirs.n_inner or 4 * theirs.n_embd,
+        windows=None,
+        source=source,
+    )
+    scale = "rsqrt" if theirs.scale_attn_weights else "none"
+    config = config.model_copy(update={"attention_scale": scale, "qkv_bias": True})
+    return Architecture(
+        config=_with_common(config, theirs, source),
+        names=_gpt2_names,
+        parts=frozenset(_GPT2_TENSORS.values()),
+        left_aside=_GPT2_LEFT_ASIDE,
+        is_transposed=_is_conv1d,
+    )
+
+
+def _gpt_neo(theirs: _GptNeo, source: str) -> Architecture:
+    config = gpt_neo_config(
+        vocab_size=theirs.vocab_size,
+        n_ctx=theirs.max_position_embeddings,
+        n_layer=theirs.num_layers,
+        d_model=theirs.hidden_size,
+        n_head=theirs.num_heads,
+        d_mlp=theirs.intermediate_size or 4 * theirs.hidden_size,
+        windows=None,
+        source=source,
+    )
+    return Architecture(
+        config=_with_common(config, theirs, source),
+        names=gpt_neo_names,
+        parts=GPT_NEO_PARTS,
+        left_aside=LEFT_ASIDE,
+        is_transposed=lambda _: False,
+        kinds=theirs.attention_types,
+        window=theirs.window_size,
+    )
+
+
+def _with_common(config: ModelConfig, theirs: _Gpt2 | _GptNeo, source: str) -> ModelConfig:
+    if theirs.activation_function not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise InputError(
+            f"{source}: activation {quoted(theirs.activation_function)}, ours are {known}"
+        )
+    return config.model_copy(
+        update={
+            "activation": _ACTIVATIONS[theirs.activation_function],
+            "norm_eps": theirs.layer_norm_epsilon,
+            "tied_embedding": theirs.tie_word_embeddings,
+        }
+    )
+
+
+def _gpt2_names(name: str) -> list[str]:
+    prefix, name = block_prefix(name)
+    part, _, kind = name.rpartition(".")
+    return [f"{prefix}{_GPT2_TENSORS[part]}.{kind}"]
+
+
+def _is_conv1d(name: str) -> bool:
+    """Whether GPT-2 keeps this matrix with its inputs first."""
+    return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))

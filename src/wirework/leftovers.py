@@ -1,0 +1,97 @@
+"""Names of what is being written, and the removal of what a kill left under such names.
+
+A file is written as `.NAME.HOST-PID.partial` beside its place; a folder that is replaced waits as
+`.NAME.HOST-PID.stale`. HOST identifies the machine or container, so that the process can be looked
+up; older versions left it out.
+"""
+
+import os
+import re
+import shutil
+import socket
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from wirework.locks import no_lock
+
+_NAME = re.compile(
+    r"\.(?P<name>.+)\.(?:(?P<host>[0-9a-f]{8})-)?(?P<pid>\d{1,10})\.(?P<kind>partial|stale)"
+)
+
+
+def beside(path: Path, kind: str = "partial") -> Path:
+    """Return where this process keeps a file or folder while `path` is not to be touched.
+
+    Args:
+        path: the final place.
+        kind: `partial` for what is being written, `stale` for what it replaces.
+    """
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.{kind}")
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file's name is of those that `beside` gives."""
+    return _NAME.fullmatch(name) is not None
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what killed processes of this machine left of writing `path`.
+
+    If one was killed while it replaced a folder, the old folder is put back.
+    """
+    _clear(path.parent, path.name, alone=False)
+
+
+def clear_held(folders: Iterable[Path]) -> None:
+    """Remove what killed processes left in folders whose lock the caller holds.
+
+    With locks switched off only what is surely no longer being written is removed.
+    """
+    for folder in folders:
+        _clear(folder, None, alone=not no_lock())
+
+
+def _clear(folder: Path, name: str | None, alone: bool) -> None:
+    try:
+        found = [path.name for path in folder.iterdir() if path.name[0] == "."]
+    except OSError:  # none, or not to be read: whoever needs the folder says so
+        return
+    for entry in sorted(found, reverse=True):  # `stale` before `partial`
+        match = _NAME.fullmatch(entry)
+        if match is None or name not in (None, match["name"]):
+            continue
+        if alone or (match["host"] == _host() and not _is_running(int(match["pid"]))):
+            _remove(folder / entry, folder / match["name"], match["kind"])
+
+
+def _remove(leftover: Path, place: Path, kind: str) -> None:
+    if kind == "stale" and not os.path.lexists(place):
+        with suppress(OSError):
+            leftover.rename(place)
+    elif leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+@cache
+def _host() -> str:
+    """Return eight hex digits for this machine and its space of process numbers."""
+    space = ""
+    with suppress(OSError):
+        space = str(Path("/proc/self/ns/pid").readlink())
+    return f"{zlib.crc32(f'{socket.gethostname()} {space}'.encode()):08x}"

@@ -1,0 +1,99 @@
+"""Free memory of this machine and this process, so that what cannot fit is refused beforehand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wirework.errors import InputError
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def require_memory(needed: int, what: str, why: str = "") -> None:
+    """Make sure that memory is free for something that is about to be built.
+
+    Args:
+        needed: bytes.
+        what: what needs them, the beginning of the message.
+        why: what makes it so large, the end of the message.
+
+    Raises:
+        InputError: less is available; the message has both numbers.
+    """
+    available = available_bytes()
+    if needed > available:
+        raise InputError(
+            f"{what} needs {gigabytes(needed)} of memory, {gigabytes(available)} are available"
+            f"{f': {why}' if why else ''}"
+        )
+
+
+def available_bytes() -> int:
+    """Return how much memory this process can still take.
+
+    The least of what the machine has free, what the cgroups of the process leave it and what its
+    limit of address space (`ulimit -v`) does. Where the system tells none of it (macOS), all
+    memory of the machine.
+    """
+    limits = [*_free_on_machine(), *_free_in_cgroups(), *_free_addresses()]
+    return min(limits, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def gigabytes(n_bytes: int) -> str:
+    """Return a number of bytes in GB, in powers of ten where it is beyond any machine."""
+    size = n_bytes / 1e9
+    return f"{size:,.1f} GB" if size < 1e6 else f"{size:.1e} GB"
+
+
+def _free_on_machine() -> Iterator[int]:
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            yield 1024 * int(line.split()[1])
+
+
+def _free_in_cgroups() -> Iterator[int]:
+    """Yield what each cgroup above this process leaves; the page cache in it counts as free."""
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        new = not controllers
+        root = _CGROUPS if new else _CGROUPS / "memory"
+        limit, used = (
+            ("memory.max", "memory.current")
+            if new
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if not group.is_relative_to(root):
+                break
+            numbers = [_number(group / name) for name in (limit, used)]
+            if numbers[0] is not None and numbers[1] is not None:
+                yield max(numbers[0] - numbers[1] + _page_cache(group), 0)
+
+
+def _page_cache(group: Path) -> int:
+    found = (line.split() for line in _lines(group / "memory.stat"))
+    return sum(int(words[1]) for words in found if words[0] in ("file", "total_cache"))
+
+
+def _free_addresses() -> Iterator[int]:
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = next(iter(_lines(Path("/proc/self/statm"))), None)
+    if limit != resource.RLIM_INFINITY and taken is not None:
+        yield max(limit - int(taken.split()[0]) * os.sysconf("SC_PAGE_SIZE"), 0)
+
+
+def _number(path: Path) -> int | None:
+    text = next(iter(_lines(path)), "")
+    return int(text) if text.isdecimal() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

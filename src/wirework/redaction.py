@@ -1,0 +1,83 @@
+"""Secrets are replaced by `***` in what people and files are told.
+
+Known secrets are the values of environment variables whose names say so (`OPENAI_API_KEY`,
+`HF_TOKEN`, `DB_PASSWORD`), the stored token of the Hugging Face hub, the key that wandb keeps in
+`.netrc`, and what was registered at run time. Text that comes from elsewhere (an error, a server's
+answer) is redacted where it comes in, and before it is cut: half of a key is still a leak.
+"""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+MASK = "***"
+_LEAST = 8
+"""Characters of the shortest value that counts as a secret: shorter ones are parts of words."""
+
+_NAME = re.compile(
+    r"(?:API_?KEY|ACCESS_KEY|PRIVATE_KEY|TOKEN|SECRET)$|PASSWORD|PASSWD", re.IGNORECASE
+)
+_registered: set[str] = set()
+
+
+def register(secret: str | None) -> None:
+    """Count a value as a secret from now on; one of fewer than 8 characters is left as it is."""
+    if secret is not None and len(secret.strip()) >= _LEAST:
+        _registered.add(secret)
+
+
+def redact(text: str) -> str:
+    """Return `text` with every known secret replaced by `***`, in the forms that messages have."""
+    for form in sorted(_forms(), key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
+
+
+def print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an uncaught error to standard error without secrets; for `sys.excepthook`."""
+    text = redact("".join(traceback.format_exception(kind, error, trace)))
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _forms() -> set[str]:
+    """Return each secret as it stands, without blanks around it, and as messages quote it."""
+    found = set()
+    for secret in {*_registered, *_from_environment(), *_stored()}:
+        for value in (secret, secret.strip()):
+            found |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")}
+    return {form for form in found if len(form) >= _LEAST}
+
+
+def _from_environment() -> Iterator[str]:
+    return (value for name, value in os.environ.items() if _NAME.search(name))
+
+
+def _stored() -> Iterator[str]:
+    """Yield secrets that libraries in use keep in files: no other can be in anything they say."""
+    if "huggingface_hub" in sys.modules:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            yield _hub_token_file().read_text(encoding="utf-8")
+    if "wandb" in sys.modules:
+        import netrc
+
+        with contextlib.suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
+            for _, _, password in netrc.netrc(os.environ.get("NETRC")).hosts.values():
+                yield password or ""
+
+
+def _hub_token_file() -> Path:
+    if path := os.environ.get("HF_TOKEN_PATH"):
+        return Path(path).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    return Path(home).expanduser() / "token"

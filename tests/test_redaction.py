@@ -1,0 +1,110 @@
+import io
+import json
+import sys
+
+import pytest
+
+from wirework import console, redaction
+from wirework.errors import InputError, quoted, reason, translated_errors
+from wirework.redaction import print_traceback, redact
+from wirework.studies.cell import failed_cell
+from wirework.studies.points import Point
+
+SECRET = "sk-abcdefgh-12345678"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY", "WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN",
+        "MY_SECRET", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "DB_PASSWORD_RO", "some_api_key",
+    ],
+)  # fmt: skip
+def test_values_of_variables_with_telling_names_are_secret(monkeypatch, name: str) -> None:
+    monkeypatch.setenv(name, SECRET)
+    assert redact(f"a {SECRET}, b{SECRET}c") == "a ***, b***c"
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "KEYBOARD", "PATH"])
+def test_values_of_other_variables_are_not(monkeypatch, name: str) -> None:
+    monkeypatch.setenv(name, SECRET)
+    assert redact(SECRET) == SECRET
+
+
+def test_short_values_are_words(monkeypatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hidden")
+    assert redact("a hidden unit") == "a hidden unit"
+
+
+def test_quoted_and_escaped_forms_are_found(monkeypatch) -> None:
+    secret = "pass \"word'\\ ü/1\n"
+    monkeypatch.setenv("MY_PASSWORD", secret)
+    for form in (secret, secret.strip(), repr(secret), json.dumps(secret)):
+        assert "word" not in redact(form)
+    assert redact("pass%20%22word%27%5C%20%C3%BC%2F1") == "***"
+
+
+def test_the_longer_of_two_secrets_is_replaced_whole(monkeypatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "12345678")
+    monkeypatch.setenv("B_TOKEN", "12345678-and-more")
+    assert redact("x 12345678-and-more 12345678") == "x *** ***"
+
+
+def test_a_registered_value_is_secret(monkeypatch) -> None:
+    monkeypatch.setattr(redaction, "_registered", set())
+    redaction.register(SECRET)
+    redaction.register(None)
+    assert redact(f"({SECRET})") == "(***)"
+
+
+def test_the_stored_hub_token_is_secret_where_the_hub_is_in_use(monkeypatch, tmp_path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", sys)
+    assert redact(SECRET) == "***"
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "absent"))
+    assert redact(SECRET) == SECRET
+
+
+def test_the_key_that_wandb_stores_is_secret_where_it_is_in_use(monkeypatch, tmp_path) -> None:
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setitem(sys.modules, "wandb", sys)
+    assert redact(SECRET) == "***"
+
+
+def test_messages_hold_no_secret(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    assert str(InputError(f"bad {SECRET}")) == "bad ***"
+    assert reason(ValueError("x" * 190 + SECRET)).endswith("x***")
+    assert quoted({"key": SECRET}) == "{'key': '***'}"
+    with pytest.raises(InputError, match=r"cannot: no \*\*\*"), translated_errors("cannot"):
+        raise RuntimeError(f"no {SECRET}")
+    console.say(f"using {SECRET}")
+    assert capsys.readouterr().err == "using ***\n"
+
+
+def test_tracebacks_hold_no_secret(monkeypatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    try:
+        raise RuntimeError(f"no {SECRET}")
+    except RuntimeError as error:
+        print_traceback(type(error), error, error.__traceback__)
+    assert SECRET not in shown.getvalue()
+    assert shown.getvalue().splitlines()[-1] == "RuntimeError: no ***"
+
+
+def test_the_file_of_a_failed_cell_holds_no_secret(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    point = Point(16, 10, 0)
+    try:
+        raise RuntimeError(f"no {SECRET}")
+    except RuntimeError as error:
+        cell = failed_cell(point, tmp_path, error)
+    assert cell["error"] == "no ***"
+    (written,) = tmp_path.rglob("failed.json")
+    assert SECRET not in written.read_text()
+    assert "Traceback" in written.read_text()
