@@ -134,6 +134,14 @@ def test_a_context_is_no_longer_than_the_split(counting, capsys):
     assert capsys.readouterr().err.count(said) == 1
 
 
+def test_a_context_beyond_a_split_of_thousands_is_refused(counting):
+    message = r"context of 10000 tokens needs more than the 9000 tokens of val: lower model\.n_ctx"
+    with pytest.raises(InputError, match=message):
+        Batches(counting(9000), 10_000, 1, seed=0)
+    with pytest.raises(InputError, match=message):
+        eval_batches(counting(9000), 10_000, 1, 1)
+
+
 def test_one_token_is_no_context(counting):
     with pytest.raises(InputError, match="val has 1 tokens: a context takes two or more"):
         Batches(counting(1), 8, 1, seed=0)

@@ -21,8 +21,8 @@ VOCABULARY = 400
 def test_a_run_leaves_what_the_architecture_says(whole):
     names = {path.name for path in whole.path.iterdir()}
     assert names == {
-        "config.yaml", "metrics.jsonl", "tokenizer.json", "checksums.json", "checkpoints", "model",
-        "lock",
+        "config.yaml", "data.json", "metrics.jsonl", "tokenizer.json", "checksums.json",
+        "checkpoints", "model", "lock",
     }  # fmt: skip
 
 
@@ -153,9 +153,21 @@ def test_a_tokeniser_that_does_not_fit_is_refused(settings, whole):
         train(config, progress=False)
 
 
-def test_a_context_longer_than_the_data_is_refused(settings):
-    with pytest.raises(InputError, match="context of 1000000 tokens"):
+def test_a_context_far_longer_than_the_data_is_refused(settings):
+    with pytest.raises(InputError, match=r"context of 1000000 tokens .*lower model\.n_ctx"):
         train(settings(model={"n_ctx": 1_000_000}), progress=False)
+
+
+def test_a_context_longer_than_the_data_is_what_there_is(settings, tmp_path, capsys):
+    (tmp_path / "small").mkdir()
+    for name in ("a.py", "b.py", "c.py"):
+        (tmp_path / "small" / name).write_text(f"{name[0]} = 1\n" * 40)
+    data = {"corpus": str(tmp_path / "small"), "vocab_size": "auto"}
+    run = train(
+        settings(steps=1, model={"n_ctx": 5000, "vocab_size": 0}, data=data), progress=False
+    )
+    assert run.metrics["val_loss"] > 0
+    assert "too few for a context of 5000" in capsys.readouterr().err
 
 
 def test_progress_without_a_terminal_is_a_few_plain_lines(settings, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from wirework.training.checkpoint import checkpoint_steps
 from wirework.training.job import make_priors
 from wirework.training.metrics import read_metrics
 
-PREPARED = "wirework.training.job:prepare"
+PREPARED = "wirework.training.job:text_for_runs"
 EVALUATE = "wirework.training.loop:evaluate"
 STEP = "wirework.training.loop:scale_gradients_"
 SAVE = "wirework.training.loop:save_checkpoint"

@@ -197,3 +197,13 @@ def test_an_altered_log_is_named_and_is_no_longer_a_sign_of_the_end(settings, ca
         train(config, resume=True, progress=False)
     log.rename(log.with_name("old"))
     assert train(config, resume=True, progress=False).metrics["val_loss"] == run.metrics["val_loss"]
+
+
+def test_a_missing_corpus_is_refused_before_anything_is_timed(settings, monkeypatch, tmp_path):
+    def timed(*_):
+        raise AssertionError("precisions were timed")
+
+    monkeypatch.setattr("wirework.training.precision.faster_precision", timed)
+    config = settings(precision="auto", data={"corpus": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        train(config, progress=False)

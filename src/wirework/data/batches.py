@@ -19,6 +19,9 @@ Batch = tuple[Int64, Int64]
 
 ROUNDS = 8
 """Fewer leave a bias that shows where there are but a few windows."""
+SMALL_SPLIT = 8192
+"""Largest split, in tokens, to which a context that is longer than the split is shortened.
+Attention over more would take too long for anyone to have meant it."""
 
 
 class Batches:
@@ -32,13 +35,13 @@ class Batches:
 
         Args:
             tokens: the split to read.
-            n_ctx: tokens per sequence; fewer where the split has no more.
+            n_ctx: tokens per sequence; fewer where a small split has no more.
             batch_size: sequences per batch of one rank; windows come again where the split has
                 fewer than that.
             seed: of the order and the offsets; 0 or more.
 
         Raises:
-            InputError: the split has not two tokens.
+            InputError: the split has not two tokens, or thousands and yet fewer than `n_ctx`.
         """
         n_ctx = _fitting(tokens, n_ctx)
         self._tokens = tokens
@@ -85,10 +88,11 @@ def eval_batches(tokens: Tokens, n_ctx: int, batch_size: int, n: int) -> list[Ba
     """Return at most `n` fixed batches, inputs and targets (B, T) int64 each, spread over a split.
 
     No window comes twice. A split of fewer windows gives fewer batches, one smaller batch if it has
-    fewer windows than `batch_size`, and one shorter window if it has no context of `n_ctx` tokens.
+    fewer windows than `batch_size`, and one shorter window if it is small and has no context of
+    `n_ctx` tokens.
 
     Raises:
-        InputError: the split has not two tokens.
+        InputError: the split has not two tokens, or thousands and yet fewer than `n_ctx`.
     """
     n_ctx = _fitting(tokens, n_ctx)
     windows = (tokens.n_tokens - 1) // n_ctx
@@ -138,6 +142,11 @@ def _fitting(tokens: Tokens, n_ctx: int) -> int:
         return n_ctx
     if tokens.n_tokens < 2:
         raise InputError(f"{tokens.name} has {tokens.n_tokens} tokens: a context takes two or more")
+    if tokens.n_tokens > SMALL_SPLIT:
+        raise InputError(
+            f"context of {n_ctx} tokens needs more than the {tokens.n_tokens} tokens "
+            f"of {tokens.name}: lower model.n_ctx"
+        )
     warn_once(
         f"{tokens.name} has {tokens.n_tokens} tokens, too few for a context of {n_ctx}: "
         f"contexts of {tokens.n_tokens - 1} tokens are read"

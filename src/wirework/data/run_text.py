@@ -15,10 +15,11 @@ from pydantic import ConfigDict
 
 from wirework.config import DataConfig
 from wirework.config.base import Config
+from wirework.console import warn
 from wirework.data.answers import TASKS_OF_CORPUS, answers_before_records
 from wirework.data.prepare import CHECKSUMS, Prepared, open_prepared, prepare
 from wirework.data.tokenizer import Tokenizer
-from wirework.errors import InputError
+from wirework.errors import InputError, quoted
 from wirework.files import read_record, sha256, write_record
 from wirework.user_code import is_function
 
@@ -142,6 +143,7 @@ def settings_of_run(run: Path, corpus: str) -> DataConfig:
     values = {name: value for name, value in record.settings.items() if name not in _HARMLESS}
     mix = values.get("mix")
     if isinstance(mix, str) and is_function(mix) and mix not in TASKS_OF_CORPUS:
+        warn(f"{run} was trained with {quoted(mix)} mixed in: code that a file names is left out")
         del values["mix"]
     return DataConfig.of({**values, "corpus": corpus}, str(run / TEXT_RECORD))
 
@@ -173,9 +175,9 @@ def _found(run: Path, record: _Record) -> Path | None:
 
 def _same(before: Mapping[str, Any], config: DataConfig) -> bool:
     """Tell whether a record's settings give the same corpus as these."""
-    now = config.model_dump(mode="json")
-    ignored = {*_HARMLESS, *(name for name in ("vocab_size",) if now[name] == "auto")}
-    return all(before.get(name) == value for name, value in now.items() if name not in ignored)
+    ignored = {*_HARMLESS, "vocab_size"} if config.vocab_size == "auto" else {*_HARMLESS}
+    now = config.model_dump(mode="json", exclude=ignored)
+    return all(before.get(name) == value for name, value in now.items())
 
 
 def _checked(data: Prepared, config: DataConfig) -> Prepared:

@@ -111,8 +111,6 @@ def self_ablation(
         clear_held([out, out / "cells"])
         folders = [out / "runs" / variant.name for variant in every]
         data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
-        for folder in folders:
-            record_text(folder, data, study.train.data, replace=False)
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
@@ -121,6 +119,8 @@ def self_ablation(
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not known.get("cells"):  # what it is of is known from the start
             _write(out, study, data.fingerprint, cells)
+        for folder in folders:
+            record_text(folder, data, study.train.data, replace=False)
         n_known = sum(_cell(out, variant).is_file() for variant in every)
         with Progress("models", len(every), shown=progress, count=counted) as bar:
             for cell in side_by_side(partial(run_variant, study, out), every, jobs):
