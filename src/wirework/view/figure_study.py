@@ -39,7 +39,7 @@ def write_study_figures(folder: Path) -> list[Path]:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
     results = read_checked(folder / "results.json", FrontierResults).model_dump()
-    tokens = {"joints": []}
+    tokens: dict[str, Any] = {"joints": []}
     if results["pair"] is not None:
         tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
