@@ -28,7 +28,7 @@ hostile-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/hostile -m slow
 
 # As the command sets it: see docs/training.md.
-bench: export GOMP_SPINCOUNT = 30000
+bench: export GOMP_SPINCOUNT = 1000
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/selection.py
@@ -37,16 +37,22 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/self_ablation.py --ours
 	$(BIN)/python benchmarks/acdc.py --threads 2
 
+# pip writes nothing while it loads a large file or unpacks it, so a line every 20 seconds does.
+PIP := start=$$(date +%s); \
+	while sleep 20 >/dev/null 2>&1; do echo "installing, $$(( $$(date +%s) - start )) s so far"; done & \
+	trap "kill $$!" EXIT; \
+	$(BIN)/python -m pip install -c constraints.txt
+
 # torch first and by itself: its version decides which build (CPU or CUDA) the rest is resolved for.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wirework needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@$(PIP) torch
+	@$(PIP) -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[dev]
+	@$(PIP) -e .[dev]
 	touch $@
 
 clean:

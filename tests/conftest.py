@@ -2,12 +2,18 @@
 
 import ast
 import difflib
+import errno
+import io
 import json.decoder
 import json.encoder
+import os
 import shutil
+import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +21,9 @@ import torch
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
 from wirework.tasks import load_task
+
+_CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 
@@ -47,3 +56,28 @@ def tokenizer() -> Tokenizer:
     texts = [prompt for task in tasks for pair in task.pairs for prompt in pair.prompts]
     answers = [answer for answer in ANSWERS if answer.task in TASKS]
     return train_tokenizer(texts, 512, answers)
+
+
+@pytest.fixture
+def unreadable() -> Callable[..., AbstractContextManager[None]]:
+    """Return `unreadable(path, code)`: in its block the system fails to read that file or folder.
+
+    Opening and listing fail, by any of the standard library's ways.
+    """
+
+    @contextmanager
+    def failing(path: Path, code: str = "EIO") -> Iterator[None]:
+        number = getattr(errno, code)
+        with pytest.MonkeyPatch.context() as patch:
+            for module, name in ((io, "open"), (os, "open"), (os, "listdir"), (os, "scandir")):
+                real = getattr(module, name)
+
+                def fail(place: Any, *rest: Any, real: Any = real, **more: Any) -> Any:
+                    if isinstance(place, str | os.PathLike) and Path(place) == path:
+                        raise OSError(number, os.strerror(number), str(place))
+                    return real(place, *rest, **more)
+
+                patch.setattr(module, name, fail)
+            yield
+
+    return failing

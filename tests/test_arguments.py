@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wirework.training.signals import Interrupted
+from wirework.signals import Interrupted
 from wirework.verbs.arguments import going_on, losing
 
 

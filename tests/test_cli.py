@@ -1,12 +1,16 @@
 """The command as a user runs it: a process, its output, its exit code."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,16 +71,6 @@ def test_each_help_has_an_example(words: list[str]):
     assert f"wirework {' '.join(command)}" in result.stdout.split("Example:")[1]
 
 
-def test_torchs_threads_spin_less_unless_the_user_says_otherwise():
-    code = "import os, sys; sys.argv = ['wirework', '--version']; from wirework.cli import main\n"
-    code += "try: main()\nexcept SystemExit: pass\nprint(os.environ['GOMP_SPINCOUNT'])"
-    others = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    for given, found in (({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
-        words = [sys.executable, "-c", code]
-        result = subprocess.run(words, capture_output=True, text=True, env=others | given)
-        assert result.stdout.split()[-1] == found
-
-
 def test_import_wirework_is_light():
     heavy = "{'torch', 'numpy', 'pydantic', 'cyclopts', 'rich'}"
     code = f"import sys, wirework; assert not {heavy} & set(sys.modules)"
@@ -131,7 +125,7 @@ def test_convert_overwrites_nothing_but_a_model(model_folder: Path, tmp_path: Pa
 
 def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Path, tmp_path: Path):
     words = ["acdc", model_folder, "single_double_quote", "--pairs", "4", "--out", tmp_path / "c"]
-    result = run(*words, "--tau", "1e-7", "--tau", "0.1", "--json")
+    result = run(*words, "--tau", "1e-7", "0.1", "--json")
     assert result.returncode == 0, result.stderr
     first, second = json.loads(result.stdout)["acdc"]
     assert (first["tau"], second["tau"], second["n_path_edges"]) == (1e-7, 0.1, 0)
@@ -157,25 +151,32 @@ def test_acdc_refuses_what_it_cannot_use_in_one_line(model_folder: Path, tmp_pat
     refuses("acdc", model_folder, pairs, says="need prompts of equal length")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, number: signal.Signals):
-    (tmp_path / "corpus").mkdir()
+TRAIN = [
+    "train", "--name", "run", "--steps", "1000000", "--batch-size", "1", "--log-every", "1",
+    "--data.corpus", "corpus", "--data.vocab-size", "400", "--data.val-fraction", "0.2",
+    "--model.vocab-size", "400", "--model.n-ctx", "8", "--model.n-layer", "1",
+    "--model.d-model", "16", "--weight-sparsity", "none", "--device", "cpu",
+    "--precision", "float32",
+]  # fmt: skip
+
+
+def started_training(folder: Path, **options: Any) -> subprocess.Popen[str]:
+    """A training run in a folder, in its first steps."""
+    (folder / "corpus").mkdir()
     for i in range(30):
-        (tmp_path / "corpus" / f"{i}.py").write_text(
-            "".join(f"v{i}_{j} = {j}\n" for j in range(99))
-        )
-    words = [
-        "train", "--name", "run", "--steps", "1000000", "--batch-size", "1", "--log-every", "1",
-        "--data.corpus", "corpus", "--data.vocab-size", "400", "--data.val-fraction", "0.2",
-        "--model.vocab-size", "400", "--model.n-ctx", "8", "--model.n-layer", "1",
-        "--model.d-model", "16", "--weight-sparsity", "none",
-    ]  # fmt: skip
-    child = subprocess.Popen(
-        [str(WIREWORK), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    log = tmp_path / "runs" / "run" / "metrics.jsonl"
+        (folder / "corpus" / f"{i}.py").write_text("".join(f"v{i}_{j} = {j}\n" for j in range(99)))
+    child = subprocess.Popen([str(WIREWORK), *TRAIN], cwd=folder, text=True, **options)
+    log = folder / "runs" / "run" / "metrics.jsonl"
     while child.poll() is None and not (log.is_file() and log.stat().st_size):
         time.sleep(0.05)
+    return child
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
+)
+def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, number: signal.Signals):
+    child = started_training(tmp_path, stderr=subprocess.PIPE)
     child.send_signal(number)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number
@@ -183,6 +184,185 @@ def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, numbe
     assert last.startswith("wirework: stopped at step")
     assert "saved" in last
     assert "Traceback" not in said
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path):
+    child = started_training(
+        tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    child.send_signal(signal.SIGHUP)
+    log = tmp_path / "runs" / "run" / "metrics.jsonl"
+    size = log.stat().st_size
+    while child.poll() is None and log.stat().st_size < size + 10_000:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode == 143
+
+
+def test_training_saves_when_its_terminal_is_gone(tmp_path: Path):
+    leader, follower = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
+
+    streams = {"stdin": follower, "stdout": follower, "stderr": follower}
+    child = started_training(tmp_path, preexec_fn=take_terminal, **streams)
+    os.close(follower)
+    os.close(leader)
+    assert child.wait(timeout=60) == 128 + signal.SIGHUP
+    (saved,) = (tmp_path / "runs" / "run" / "checkpoints").glob("step-*")
+    assert (saved / "checksums.json").is_file()
+
+
+AT_IMPORT = """
+import os, sys
+class Sends:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), {number})
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, Sends())
+sys.argv = ["wirework", "doctor"]
+from wirework.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["cyclopts", "wirework.verbs", "torch", "wirework.doctor"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_modules_load_is_one_line(name: str, number: signal.Signals):
+    code = AT_IMPORT.format(name=name, number=int(number))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        128 + number, "", "wirework: stopped\n",
+    )  # fmt: skip
+
+
+SLOW = """
+import pathlib, time
+def wait(*_):
+    pathlib.Path("begun").touch()
+    time.sleep(600)
+def pair(rng):
+    wait()
+def documents():
+    yield "a = 1\\n"
+    wait()
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tasks model --task slow.py:pair",
+        "prune model slow.py:pair --out c",
+        "acdc model slow.py:pair --out c",
+        "validate circuit --task slow.py:pair",
+        "sae model --corpus slow.py:documents --out c",
+        "explain model --corpus slow.py:documents --out c",
+        "measure model --corpus slow.py:documents --out c",
+        "study finders model --task slow.py:pair --out c",
+        "study frontier --train.data.corpus slow.py:documents --out c --dense-widths 16",
+        "study self-ablation --train.data.corpus slow.py:documents --out c",
+        "train --data.corpus slow.py:documents --device cpu --precision float32",
+    ],
+)
+def test_sigterm_ends_each_verb_with_one_line_and_its_code(
+    model_folder: Path, tmp_path: Path, words: str
+):
+    if words.startswith("validate"):
+        made = run("acdc", "model", "single_double_quote", "--out", "circuit", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+    (tmp_path / "slow.py").write_text(SLOW)
+    child = subprocess.Popen(
+        [str(WIREWORK), *words.split()], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while child.poll() is None and not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 143, said
+    assert said.splitlines()[-1].startswith("wirework: stopped")
+    assert said.count("wirework: ") == 1
+    assert "Traceback" not in said
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    for words in (["tasks"], ["tasks", "--json"]):
+        ended = subprocess.run([str(WIREWORK), *words], stdout=writer, stderr=subprocess.PIPE)
+        assert (ended.returncode, ended.stderr) == (141, b"")
+    os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_cannot_be_written_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [str(WIREWORK), "tasks"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0].startswith("wirework: ")
+    assert "No space left on device" in ended.stderr
+
+
+def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
+    pair = {"prompts": ["caf\u00e9 (\u65e5", "caf\u00e9 [\u65e5"], "answers": [")", "]"]}
+    (tmp_path / "u.jsonl").write_text(json.dumps(pair, ensure_ascii=False), encoding="utf-8")
+    for encoding, shown in (("ascii", "caf\\xe9 (\\u65e5"), ("latin-1", "caf\xe9 (\\u65e5")):
+        ended = subprocess.run(
+            [str(WIREWORK), "tasks", "--show", "u.jsonl"],
+            cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert shown in ended.stdout.decode(encoding)
+        told = subprocess.run(
+            [str(WIREWORK), "tasks", "--show", "u.jsonl", "--json"],
+            cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert json.loads(told.stdout)["pairs"] == [pair]
+
+
+def test_python_runs_the_package_too():
+    words = [sys.executable, "-m", "wirework", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "0.1.0\n"
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--version"], ["tain"], ["study", "frontiers"]])
+def test_what_needs_no_work_imports_nothing_heavy(words: list[str]):
+    code = f"import sys; sys.argv = ['wirework', *{words!r}]; from wirework.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'pydantic', 'wirework.config'} & set(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_debug_shows_where_a_mistake_was_found_out(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{")
+    for words in (["--debug", "tasks", "model"], ["tasks", "model", "--debug"]):
+        result = run(*words, cwd=tmp_path)
+        assert result.returncode == 2
+        assert result.stderr.startswith("Traceback")
+        assert result.stderr.splitlines()[-1].startswith("wirework: ")
+        assert "JSONDecodeError" in result.stderr
+    refuses("tasks", "model", says="config.json", cwd=tmp_path)
+
+
+def test_a_defect_keeps_its_traceback_and_says_what_it_is():
+    code = "import sys, wirework.menu; sys.argv = ['wirework']\n"
+    code += "wirework.menu.launch = lambda: 1 / 0\nfrom wirework.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback")
+    assert "ZeroDivisionError" in result.stderr
+    assert "a defect of wirework" in result.stderr.splitlines()[-1]
 
 
 def test_settings_come_from_flags_over_file(tmp_path: Path):
@@ -198,6 +378,16 @@ def test_tasks_reports_a_model_as_json(model_folder: Path):
     (row,) = json.loads(result.stdout.splitlines()[-1])["tasks"]
     assert row["name"] == "for_while"
     assert row["loss"] > 0
+
+
+def test_a_model_without_tokeniser_is_refused_in_a_line(tmp_path: Path):
+    config = ModelConfig(vocab_size=60, d_model=32, n_layer=1, n_ctx=64)
+    folder = Model(Transformer(config)).save(tmp_path / "model")
+    says = f"{folder}: a task needs a model with a tokeniser, this one has none: convert it again"
+    refuses("tasks", folder, says=says)
+    refuses("prune", folder, "for_while", "--out", tmp_path / "circuit", says=says)
+    refuses("acdc", folder, "for_while", "--out", tmp_path / "circuit", says=says)
+    assert not (tmp_path / "circuit").exists()
 
 
 def test_tasks_without_a_model_names_what_there_is(tmp_path: Path):
@@ -309,7 +499,9 @@ def test_a_signal_ends_a_search_with_one_line_and_its_code(
     )
     while child.poll() is None and not list(tmp_path.glob("quote.search/*/study.log")):
         time.sleep(0.05)
-    child.send_signal(number)
+    for _ in range(3):  # an impatient person's
+        child.send_signal(number)
+        time.sleep(0.05)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number
     assert said.splitlines()[-1] == (

@@ -1,7 +1,20 @@
+import errno
 import io
+import itertools
+import os
+import pty
 import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from rich.console import Console
 
 from wirework import console
+from wirework.console import Progress, TimeLeft, counted, duration, megabytes
+from wirework.live_bars import LiveBars
 
 
 def test_warn_once_says_a_line_once(capsys, monkeypatch):
@@ -16,3 +29,153 @@ def test_say_escapes_what_standard_error_cannot_show(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
     console.say("café")
     assert raw.getvalue() == b"caf\\xe9\n"
+
+
+def test_say_does_without_a_terminal_that_is_gone(monkeypatch):
+    leader, follower = pty.openpty()
+    stream = os.fdopen(follower, "w")
+    monkeypatch.setattr(sys, "stderr", stream)
+    os.close(leader)
+    with pytest.raises(OSError) as error:
+        print("x", file=stream, flush=True)
+    assert error.value.errno == errno.EIO
+    console.say("x")
+    with suppress(OSError):
+        stream.close()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def estimates(rate: Callable[[float], float], every: float = 20.0) -> list[tuple[float, float]]:
+    """Times left as estimated, each with the true one, of work done at a rate per second."""
+    clock = Clock()
+    left, share, found = TimeLeft(clock=clock), 0.0, []
+    while share < 1:
+        clock.now += 1
+        share += rate(share)
+        if clock.now % every == 0 and share < 1:
+            found.append((clock.now, left.at(share)))
+    return [(guess, clock.now - when) for when, guess in found]
+
+
+def test_the_time_left_of_steady_work_is_right():
+    for guess, true in estimates(lambda _: 1 / 600):
+        assert guess == pytest.approx(true, abs=2)
+
+
+@pytest.mark.parametrize("factor", [0.4, 2.5])
+def test_the_time_left_does_not_jump_where_work_turns_slower_or_faster(factor):
+    found = estimates(lambda share: (1 if share < 0.6 else factor) / 900)
+    for (before, _), (after, true) in itertools.pairwise(found):
+        if before > 120:
+            assert 3 / 4 < after / (before - 20) < 4 / 3
+        if true > 90:
+            assert 1 / 3 < after / true < 3
+
+
+def test_no_time_left_is_guessed_before_there_is_something_to_go_by():
+    clock = Clock()
+    left = TimeLeft(0.5, clock)
+    assert left.at(0.5) is None
+    clock.now += 1
+    assert left.at(0.501) is None
+    clock.now += 99
+    assert left.at(0.75) == pytest.approx(100)
+
+
+def test_what_was_done_before_says_nothing_of_the_rate():
+    clock = Clock()
+    work = Progress("work", 10, shown=False, count=counted, clock=clock)
+    work.update(4)
+    clock.now += 60
+    work.update(5)
+    work.skip(2)
+    assert work.line() == "work: 7/10, about 3 min left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "5 s"), (62, "60 s"), (130, "2 min"), (5000, "83 min"), (9000, "2.5 h")],
+)
+def test_durations_are_said_as_people_do(seconds, words):
+    assert duration(seconds) == words
+
+
+def lines(capsys: pytest.CaptureFixture[str], least: int) -> list[str]:
+    """What is on standard error once so many lines have come."""
+    text = ""
+    for _ in range(1000):
+        text += capsys.readouterr().err
+        if text.count("\n") >= least:
+            return text.splitlines()
+        time.sleep(0.01)
+    raise AssertionError(text)
+
+
+def test_long_work_without_a_terminal_writes_lines_though_nothing_moves(capsys):
+    before = threading.active_count()
+    with Progress("search [/x]", 4, count=counted, every=0.01) as work:
+        work.update(1, "of [nothing]")
+        assert "search [/x]: 1/4, of [nothing], 5 s so far" in lines(capsys, 2)
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+
+
+def test_work_within_work_is_a_part_of_its_line_and_of_what_is_done(capsys):
+    with Progress("study", 4, count=counted, every=0.01) as study:
+        study.update(1)
+        with Progress("search", shown=None, part=2.0) as search:
+            search.update(0.5)
+            assert study.done == 2
+            found = lines(capsys, 3)
+            assert "study: 2/4, 5 s so far; search: 50%, 5 s so far" in found
+            assert sum(line.startswith("search") for line in found) == 0
+        assert study.done == 3
+        assert "study: 3/4, 5 s so far" in lines(capsys, 3)
+
+
+def test_silence_where_nothing_is_to_be_shown(capsys):
+    before = threading.active_count()
+    with (
+        Progress("work", shown=False, every=0.001),
+        Progress("part of no work that is shown", shown=None, every=0.001),
+    ):
+        assert threading.active_count() == before
+        time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_library_that_is_silenced_does_not_silence_the_work(capsys, monkeypatch):
+    with Progress("work", None, every=0.01):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", io.StringIO())
+            time.sleep(0.1)
+        assert lines(capsys, 1)[0].startswith("work: ")
+
+
+@pytest.mark.parametrize("width", [120, 80, 60])
+def test_live_bars_cut_neither_counts_nor_times_and_read_no_markup(width):
+    drawn = io.StringIO()
+    shown = Console(file=drawn, width=width, force_terminal=True, color_system=None)
+    work = Progress("train[/x]ing", 1_000_000, count=counted)
+    work.update(123_456, "loss 3.123  nonzero 1.23%  12,345 tokens/s")
+    text = Progress("data[old]", 30e6, count=megabytes)
+    bars = LiveBars(shown)
+    bars.add(work)
+    bars.add(text)
+    bars.close()
+    for word in ("train[/x]ing", "123456/1000000", "5 s so far", "data[old]", "0.0/30.0 MB"):
+        assert word in drawn.getvalue()
+
+
+def test_a_stream_that_is_no_terminal_gets_no_bars():
+    assert LiveBars.on(io.StringIO()) is None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wirework.config import DataConfig
+from wirework.config import DataConfig, TrainConfig
 from wirework.data import documents
 from wirework.errors import InputError
 from wirework.foreign import no_prompts
@@ -89,7 +89,7 @@ def test_scripts_of_data_sets_are_refused_and_nothing_is_asked(
 ) -> None:
     given: dict[str, Any] = {}
 
-    def load_dataset(name: str, **options: Any) -> list[dict[str, str]]:
+    def load_dataset(name: str, subset: str | None, **options: Any) -> list[dict[str, str]]:
         given.update(options, name=name, terminal=sys.stdin.isatty(), input=sys.stdin.read())
         return [{"text": "a story"}]
 
@@ -109,5 +109,5 @@ def test_a_tracker_asks_for_no_key(
     module = ModuleType("wandb")
     module.init = lambda **_: given.append(sys.stdin.read())  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", module)
-    open_trackers(["wandb"], tmp_path, 0)
+    open_trackers(TrainConfig(track=("wandb",)), tmp_path, 0)
     assert given == [""]

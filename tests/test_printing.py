@@ -44,3 +44,13 @@ def test_a_word_longer_than_a_line_is_broken_and_whole(capsys):
     found = lines(capsys)
     assert "".join(line[0] for line in found[1:]) == path
     assert "1.5" in [line[1] for line in found]
+
+
+def test_no_text_is_read_as_markup(capsys):
+    names = {"data[old]": "data[/v1]", "[bold]x[/bold]": "[red]"}
+    show_rows("title [/of] a [table]", [names], as_json=False)
+    printed = capsys.readouterr().out
+    assert "title [/of] a [table]" in printed
+    assert all(text in printed for pair in names.items() for text in pair)
+    show_rows("[/nothing]", [], as_json=False)
+    assert capsys.readouterr().out == "[/nothing]\n"

@@ -94,7 +94,7 @@ SAVER = """
 import sys, time
 from pathlib import Path
 from wirework.side_by_side import side_by_side
-from wirework.training.signals import Interrupted, stopping
+from wirework.signals import Interrupted, stopping
 def work(path):
     with stopping() as stop:
         path.write_text("begun")

@@ -1,5 +1,6 @@
 """Settings files that would fill the memory, never end or break a message."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ LEVELS = "abcdefghij"
 def bomb(first: str, level: str) -> str:
     """Ten levels, each of ten times the one before."""
     lines = [f"a: &a {first}"]
-    for before, name in zip(LEVELS, LEVELS[1:], strict=False):
+    for before, name in itertools.pairwise(LEVELS):
         lines.append(f"{name}: &{name} {level.format(','.join([f'*{before}'] * 10))}")
     return "\n".join(lines)
 

@@ -7,10 +7,13 @@ The public face loads on first use, so that `import wirework` costs nothing:
     circuit = ww.prune(run.model, ww.task("single_double_quote"), target_loss=0.15)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
+
+from wirework.threads import settle_threads
 
 __version__ = "0.1.0"
+
+settle_threads()  # here, since it must come before torch
 
 if TYPE_CHECKING:
     from wirework import interop as interop
@@ -80,8 +83,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name, or the `interop` module, when it is first asked for."""
+    from importlib import import_module
+
     if name == "interop":
         return import_module("wirework.interop")
     if name not in _HOMES:

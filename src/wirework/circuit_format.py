@@ -37,8 +37,10 @@ _DEPTH = 20
 """Deepest nesting of the settings in a provenance."""
 
 Text = Annotated[str, Field(max_length=100_000)]
-"""A name: pydantic looks at the characters of bounded text, and refuses half a character. Tokens may
-have one: what shows them writes it as an escape."""
+"""A name: pydantic looks at the characters of bounded text, and refuses half a character.
+
+Tokens may have one: what shows them writes it as an escape.
+"""
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 Size = Annotated[int, Field(ge=1, lt=2**31)]
 Large = Annotated[int, Field(ge=0, lt=2**53)]
@@ -111,16 +113,35 @@ class TaskPart(Part):
     seed: Seed = 0
     n_all: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = 0
     fingerprint: Text = ""
+    n_held_out: Index = 0
+    """How many pairs no search, clean-up or calibration has seen; 0 where a file does not say."""
+
+
+Pairs = Literal["judged", "held out"]
+"""Which pairs a loss is of: those that judged the circuit, or those that nothing was fitted to."""
 
 
 class Losses(Part):
-    """Task losses in nats on the pairs that judged the circuit."""
+    """Task losses in nats; `Document.loss_pairs` says on which pairs.
+
+    What is removed rests at means over a second sample of text, which the search has not seen,
+    unless said.
+    """
 
     model: float
     circuit: float
     circuit_calibrated: float
+    """With the scale and shift that were fitted on the pairs that judged the circuit."""
     without_circuit: float
     chance: float
+    circuit_searched: float | None = None
+    """With the means that the search was fitted to. None where there is no second sample."""
+    circuit_held_out: float | None = None
+    """What `circuit_calibrated` is to be compared with: the same pairs, no scale and shift."""
+    circuit_error: float | None = None
+    """Standard error of `circuit` over pairs; None of a single pair."""
+    circuit_means_error: float | None = None
+    """Standard error of `circuit` over samples of the means; None where only one is known."""
 
 
 class CalibrationPart(Part):
@@ -171,7 +192,9 @@ class IoEdge(Part):
 class PathEdge(Part):
     """A link of the head-level graph: what `source` writes, as `target` reads it (ACDC).
 
-    `effect` is by how much the metric grew when it was tried without.
+    `effect` is by how much the metric grows without it, in the metric's units (lower metrics are
+    better, so what helps is above zero): measured when it was tried (ACDC) or estimated to first
+    order (edge attribution).
     """
 
     source: Text
@@ -197,6 +220,15 @@ class PatchingPart(Part):
     accuracy: Share
     model_logit_difference: float
     model_accuracy: Share
+    n_unreachable: Index | None = None
+    """Edges found that change nothing: no kept edge reaches their source, or nothing that the
+    output depends on reads their target. They are not among `path_edges`, unless the settings say
+    `keep_unreachable`. None in files of earlier versions, which kept them."""
+    n_constant: Index | None = None
+    """Edges among `path_edges` whose source no kept edge reaches but which bring a constant other
+    than the ablated value, as under mean and zero ablation."""
+    completeness: float | None = None
+    """Of edge attribution: sum of the scores over the difference that they add up to."""
 
 
 class Examples(Part):
@@ -205,6 +237,10 @@ class Examples(Part):
     prompts: Annotated[tuple[Annotated[tuple[str, ...], FailFast()], ...], FailFast()]
     answers: Annotated[tuple[tuple[str, str], ...], FailFast()]
     logit_diff: Annotated[tuple[float, ...], FailFast()]
+
+
+MeanSource = Literal["", "given text", "text of the model's run", "given means", "task prompts"]
+"""Where means are from; empty where there are none, or in files of earlier versions."""
 
 
 class Provenance(Part):
@@ -216,7 +252,11 @@ class Provenance(Part):
     wirework: Text
     means: Text = ""
     """SHA-256 over the training text that was given for the means of the nodes or, where none was,
-    over the means that the model came with."""
+    over the means themselves: those that a search was fitted to, or those of the sources of path
+    edges. Empty where nothing rests at a mean."""
+    mean_tokens: Index | None = None
+    """Tokens that each sample of the means is over; None where that is not known."""
+    mean_source: MeanSource = ""
 
 
 class Document(Part):
@@ -226,9 +266,11 @@ class Document(Part):
     task: TaskPart
     target_loss: float
     reached: bool = True
-    """Whether the search met the target, in all the ways in which it froze what it removed; false
-    only of one that was to go on `anyway`."""
+    """Whether the target is met, in all the ways in which the search froze what it removed, with
+    means (and values) of text that the search has not seen, where there is such text."""
     losses: Losses
+    loss_pairs: dict[str, Pairs] = Field(default_factory=dict)
+    """Name of a loss to its pairs; empty in files of earlier versions: all judged."""
     calibration: CalibrationPart
     nodes: Annotated[tuple[Node, ...], FailFast()]
     edges: Annotated[tuple[Edge, ...], FailFast()]

@@ -1,280 +1,110 @@
-"""The `wirework` command: its menu of verbs, its settings file, its one-line errors.
+"""The `wirework` command: its exit codes and the one line that it ends with.
 
-Settings come from flags over a YAML file (`--config`) over defaults. Results go to standard output,
-progress to standard error; an input that cannot be used is one line and exit code 2. A verb's
-module is imported when the verb is asked for, so that `wirework --help` answers at once.
+0: done. 1: a defect of wirework. 2: what was given cannot be used. 128 + N: ended by signal N.
+Loading this module loads next to nothing, so that signals are heard from the first moment on.
 """
 
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import suppress
+from functools import partial
 
-import cyclopts
-from cyclopts import App, Parameter
+from wirework.signals import Stop, end, stopping
 
-from wirework import __version__
-from wirework.console import say
-from wirework.errors import InputError, has_no_folder
-from wirework.locks import NO_LOCK
-from wirework.redaction import print_traceback
-
-if TYPE_CHECKING:
-    from wirework.config import Config
-
-_RECIPES = Path(__file__).parent / "recipes"
-SHIPPED = {
-    "study frontier": _RECIPES / "frontier.yaml",
-    "study self-ablation": _RECIPES / "self_ablation.yaml",
-}
-"""Settings of verbs whose defaults are a recipe, used where no --config is given."""
-
-# What each verb does and an example of it; its arguments are those of its function in `verbs/`.
-MENU = {
-    "acdc": (
-        "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"
-        "Several --tau make a sweep. KL and losses are in nats.",
-        "runs/demo single_double_quote --tau 0.01 --out circuits/quote-paths",
-    ),
-    "attack": (
-        "Find inputs that break a circuit's whole model, by reading the circuit (Gao et al. 2025, "
-        "Fig. 8).",
-        "circuits/quote --out attacks/quote",
-    ),
-    "convert huggingface": (
-        "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
-        "roneneldan/TinyStories-1M models/stories1m",
-    ),
-    "convert openai": (
-        "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`).",
-        "csp_yolo1 models/yolo1",
-    ),
-    "convert self-ablating": (
-        "Convert a released self-ablating model, with its gates (`*.pt`, `config.json` or "
-        "`config.yaml`).",
-        "local_k4 models/local_k4",
-    ),
-    "convert to-huggingface": (
-        "Convert a model of GPT-Neo's parts for transformers (extra `hub`).",
-        "runs/stories stories-neo",
-    ),
-    "demo": (
-        "Go from the Python source on this machine to a circuit and its page, in under 10 minutes."
-        "\n\nRun it again after a kill: it goes on where it stopped.",
-        "--out runs --json",
-    ),
-    "doctor": ("Say what this machine has and what of it wirework will use.", ""),
-    "explain": (
-        "Explain neurons of MODEL and score the explanations on held-out text (Bills et al. 2023; "
-        "by patterns, with no language model: Foote et al. 2023)."
-        "\n\nRun it again after a stop: it goes on.",
-        "runs/demo --out explained/demo",
-    ),
-    "export": (
-        "Write a circuit, or explained neurons, as one HTML page that opens from disk, offline.",
-        "circuits/quote -o quote.html",
-    ),
-    "measure": (
-        "Set models side by side: perplexity, path edges, autoencoders, explanations, weights, "
-        "gates (Ferrao et al. 2025).",
-        "runs/plain runs/local4 --out measures",
-    ),
-    "prune": (
-        "Find the smallest circuit of MODEL for TASK (Gao et al. 2025, App. A.5).",
-        "runs/demo single_double_quote --out circuits/quote",
-    ),
-    "sae": (
-        "Train a sparse autoencoder on a site of MODEL with sae-lens and measure it (Ferrao et al. "
-        "2025).\n\nLosses are in nats per token.",
-        "runs/demo --site 1.mlp.resid_delta --out saes/demo",
-    ),
-    "study finders": (
-        "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
-        "against the target loss (Gao et al. 2025, Fig. 31).\n\n"
-        "Run it again after a stop: it goes on.",
-        "runs/demo --task single_double_quote --out studies/finders",
-    ),
-    "study frontier": (
-        "Train a grid of sparse and dense models, prune them for all tasks and draw circuit size "
-        "against capability (Gao et al. 2025, Figs. 2, 3, 10, 33)."
-        "\n\nSettings are those of `recipes/frontier.yaml`, which win over the defaults below, "
-        "unless --config is given. Run it again after a stop: it goes on; once all is done, it "
-        "only draws.",
-        "--out studies/frontier",
-    ),
-    "study self-ablation": (
-        "Train a plain model and self-ablating ones, measure all and print the table of Ferrao et "
-        "al. 2025."
-        "\n\nSettings are those of `recipes/self_ablation.yaml`, which win over the defaults "
-        "below, unless --config is given. Run it again after a stop: it goes on; once all is done, "
-        "it only draws.",
-        "--out studies/self_ablation --jobs 2",
-    ),
-    "tasks": (
-        "List behaviours; with a MODEL, whether each is valid for it, its answers, loss, accuracy."
-        "\n\nSome pairs of one: `wirework tasks --show for_while`.",
-        "runs/demo",
-    ),
-    "train": (
-        "Train a transformer (Gao et al. 2025, sec. 2.1, App. A.2).",
-        "--config recipes/demo.yaml --name mine --steps 500",
-    ),
-    "validate": (
-        "Check that a circuit is sufficient and necessary (Gao et al. 2025, Fig. 32).\n\n"
-        "Losses are in nats; chance is ln 2 = 0.693.",
-        "circuits/quote",
-    ),
-    "view": (
-        "Serve a circuit's page on this machine (127.0.0.1 only) until Ctrl-C.",
-        "circuits/quote --port 8000",
-    ),
-}
-
-app = App(
-    name="wirework",
-    help="Train language models whose wiring people can read, and read it.",
-    version=__version__,
-    help_format="plaintext",
-    suppress_keyboard_interrupt=False,  # `main` says what was saved, and which signal it was
+_PIPE = 128 + 13
+"""What a shell says of a program whose reader has gone (SIGPIPE)."""
+_DEFECT = (
+    "this is a defect of wirework, not of what you gave it: please report it with the lines above"
 )
-app.meta.suppress_keyboard_interrupt = False
-GROUPS = {
-    "convert": App(
-        name="convert", help="Read and write other people's model formats.", help_format="plaintext"
-    ),
-    "study": App(name="study", help="Run a whole experiment.", help_format="plaintext"),
-}
-for group in GROUPS.values():
-    app.command(group)
-for words, (what, example) in MENU.items():
-    *outer, verb = words.split()
-    (GROUPS[outer[0]] if outer else app).command(
-        f"wirework.verbs:{verb.replace('-', '_')}",
-        name=verb,
-        help=f"{what}\n\nExample: `{' '.join(['wirework', words, example]).rstrip()}`",
-    )
-
-
-@app.meta.default
-def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Path | None = None,
-    no_lock: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-) -> None:
-    """Run a verb.
-
-    Args:
-        config: YAML file of settings; flags win over it.
-        no_lock: Lock no files (file systems without locks); no other run may use the same folders.
-    """
-    if has_no_folder():
-        raise InputError("the working folder is gone: change to one that exists")
-    if no_lock:
-        os.environ[NO_LOCK] = "1"  # for the processes that a verb starts too
-    words = tokens[: 2 if tokens and tokens[0] in GROUPS else 1]
-    config = config or SHIPPED.get(" ".join(words))
-    if config is not None:
-        from cyclopts.config import Dict
-
-        from wirework.config import read_yaml
-
-        values = read_yaml(config)
-        _check_settings(values, config, " ".join(words))
-        for word in reversed(words):  # under its verb a setting may be called as a verb is
-            values = {word: values}
-        app.config = (Dict(values, source=str(config)),)
-    app(tokens, exit_on_error=False, print_error=False)
-
-
-def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
-    """Refuse the values of a file that names a setting which the verb does not have."""
-    from pydantic import ValidationError
-
-    from wirework.config import problem
-
-    owners = _owners()
-    if verb not in owners:
-        return
-    owner = owners[verb]
-    options = _options(verb) - set(owner.model_fields)
-    settings = {name: value for name, value in values.items() if name not in options}
-    try:
-        owner.model_validate(settings)
-    except ValidationError as error:
-        unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
-        if unknown:  # flags may mend the rest
-            raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
-
-
-def _options(verb: str) -> set[str]:
-    """Return what a verb takes by name beside its class of settings."""
-    import inspect
-
-    from wirework import verbs
-
-    taken = inspect.signature(
-        getattr(verbs, verb.split()[-1].replace("-", "_"))
-    ).parameters.values()
-    return {one.name for one in taken if one.kind is one.KEYWORD_ONLY} - {"settings"}
-
-
-def _owners() -> "dict[str, type[Config]]":
-    """Return each verb's class of settings, for the verbs that have one."""
-    from wirework.config import (
-        AcdcConfig,
-        ExplainConfig,
-        FrontierConfig,
-        MeasureConfig,
-        PruneConfig,
-        SaeConfig,
-        SelfAblationConfig,
-        TrainConfig,
-    )
-
-    return {
-        "acdc": AcdcConfig,
-        "train": TrainConfig,
-        "explain": ExplainConfig,
-        "measure": MeasureConfig,
-        "prune": PruneConfig,
-        "sae": SaeConfig,
-        "study frontier": FrontierConfig,
-        "study finders": PruneConfig,
-        "study self-ablation": SelfAblationConfig,
-    }
 
 
 def main() -> None:
-    """Run the command line; exit 2 with one line where what was given cannot be used."""
-    # After each parallel pass torch's threads spin for milliseconds, on cores that the threads of
-    # the next AbsTopK need. Their library reads this when torch is loaded (benchmarks/README.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    """Run the command line and end the process with its exit code."""
+    _show_anything()
+    with stopping(while_loading=partial(end, message="stopped")) as stop:
+        code = _run(stop)
+    sys.exit(code)
+
+
+def _show_anything() -> None:
+    """Let output show what its encoding has no characters for, escaped, and do without a stream."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run(stop: Stop) -> int:
+    """Run the command line and return the exit code; a signal ends the process."""
+    from wirework.errors import InputError
+    from wirework.redaction import print_traceback
+
     sys.excepthook = print_traceback
     try:
-        app.meta(exit_on_error=False, print_error=False)
-    except (InputError, cyclopts.CycloptsError) as error:
-        _fail(_one_line(error))
+        with stop.at_once("stopped"):
+            from wirework.menu import launch
+
+            launch()
+            _flush()
+    except InputError as error:
+        return _refused(str(error), error)
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does
+        _discard_output()
+        return _PIPE
     except OSError as error:
-        _fail(f"{error.filename or 'system'}: {error.strerror or error}")
-    except KeyboardInterrupt as stop:  # training's own says which signal and what was saved
-        say(f"wirework: {str(stop) or 'stopped'}")
-        sys.exit(getattr(stop, "exit_code", 130))
+        return _refused(f"{error.filename or 'system'}: {error.strerror or error}", error)
+    except MemoryError as error:
+        return _refused("not enough memory", error)
+    except KeyboardInterrupt as error:
+        end(getattr(error, "number", 2), str(error) or "stopped")
+    except Exception:
+        if stop.number is not None:  # what loaded or ran made an error of its own of the signal
+            end(stop.number, "stopped")
+        sys.excepthook(*sys.exc_info())
+        _say(_DEFECT)
+        return 1
+    return 0
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error.__cause__, ValueError):  # may be pydantic's, which is slow to import
-        from pydantic import ValidationError
+def _flush() -> None:
+    """Write out what was printed, here, where a failure can still be told.
 
-        from wirework.config import first_problem
+    Raises:
+        BrokenPipeError: nobody reads it.
+        InputError: it cannot be written, as on a full disk.
+    """
+    from wirework.errors import InputError
 
-        if isinstance(error.__cause__, ValidationError):
-            title, owners = error.__cause__.title, _owners()
-            named = [one for one in owners.values() if one.__name__ in title]
-            owner = named[0] if named else owners["train"]
-            return first_problem(owner, error.__cause__)
-    return " ".join(str(error).split())
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_output()
+        raise InputError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
-def _fail(message: str) -> None:
-    say(f"wirework: {message}")
-    sys.exit(2)
+def _discard_output() -> None:
+    """Let what was printed go nowhere, or Python would try once more to write it, and complain."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _refused(message: str, error: BaseException) -> int:
+    """Say in one line what cannot be used; with `--debug` show before it where that was found."""
+    if "--debug" in sys.argv:
+        sys.excepthook(type(error), error, error.__traceback__)
+    _say(message)
+    return 2
+
+
+def _say(message: str) -> None:
+    from wirework.console import say
+
+    with suppress(OSError):  # nobody reads it
+        say(f"wirework: {' '.join(message.split())}")

@@ -1,17 +1,33 @@
-"""Lines for the person at the terminal, on standard error; results go to standard output."""
+"""What the person at the terminal sees, on standard error: lines, and how far long work is.
 
+Results go to standard output.
+"""
+
+import errno
+import math
 import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from wirework.redaction import redact
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+EVERY = 20.0
+"""Seconds between lines about work that is under way, where there is no bar."""
+
+_MEMORY = 60.0  # seconds over which the time left is smoothed
 
 _said_once: set[str] = set()
 
 
 def say(line: str) -> None:
     """Write one line to standard error, without secrets; what it cannot show is escaped."""
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    shown = redact(line).encode(encoding, "backslashreplace").decode(encoding)
-    print(shown, file=sys.stderr, flush=True)
+    _write(sys.stderr, redact(line))
 
 
 def warn(line: str) -> None:
@@ -24,3 +40,279 @@ def warn_once(line: str) -> None:
     if line not in _said_once:
         _said_once.add(line)
         warn(line)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:
+        if error.errno != errno.EIO:  # a terminal that is gone must not end the work
+            raise
+
+
+class TimeLeft:
+    """Estimate of the time that is left, from the share of the work that is done.
+
+    By the mean rate since the beginning, smoothed over a minute, so that the estimate does not jump
+    where the share does.
+
+    Args:
+        share: of the work that was done before.
+        clock: seconds.
+    """
+
+    def __init__(self, share: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._share = share
+        self._began = self._looked = clock()
+        self._left: float | None = None
+
+    def skip(self, share: float) -> None:
+        """Take a share of the work as done before: it took no time."""
+        self._share += share
+
+    def at(self, share: float) -> float | None:
+        """Return the seconds left when this share is done; None: it is too early to say."""
+        now = self._clock()
+        elapsed, gained = now - self._began, share - self._share
+        if gained <= 0 or elapsed < (5 if gained > 0.01 else 30):
+            return None
+        mean = elapsed * (1 - share) / gained
+        since, self._looked = now - self._looked, now
+        if self._left is None:
+            self._left = mean
+        elif since > 0:
+            expected = max(self._left - since, 0.0)
+            weight = 1 - math.exp(-since / _MEMORY)
+            self._left = expected + weight * (mean - expected)
+        return self._left
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: `40 s`, `12 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{max(5 * round(seconds / 5), 5)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+Count = Callable[[float, float], str]
+"""From what is done and the total to how far the work is, in words."""
+
+
+def percent(done: float, total: float) -> str:
+    """Say how far work is as a share."""
+    return f"{done / total:.0%}"
+
+
+def counted(done: float, total: float) -> str:
+    """Say how far work is as a count: `3/20`."""
+    return f"{done:.0f}/{total:.0f}"
+
+
+def megabytes(done: float, total: float) -> str:
+    """Say how far work on bytes is."""
+    return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
+
+
+class Progress:
+    """How far a long piece of work is, on standard error, while the block runs.
+
+    A live bar on a terminal. Elsewhere a line now and then, even if nothing has moved meanwhile.
+    Work within other work is shown beside it.
+
+    Args:
+        what: the work, in a word or two.
+        total: how much there is to do, in any unit; None: not known.
+        shown: False for silence; None: as the work is that this lies within, if any.
+        done: how much was done before.
+        part: how much this is of the work that it lies within, in that one's unit.
+        count: says how far it is.
+        every: seconds between lines; None: `EVERY`.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: float | None = 1.0,
+        *,
+        shown: bool | None = True,
+        done: float = 0.0,
+        part: float = 0.0,
+        count: Count = percent,
+        every: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.what = what
+        self.total = total
+        self.note = ""
+        self._done = done
+        self._part = part
+        self._within: Progress | None = None
+        self._inner: Progress | None = None
+        self._shown = shown
+        self._count = count
+        self._every = EVERY if every is None else every
+        self._clock = clock
+        self._updated = False
+        self._began = clock()
+        self._time_left = TimeLeft(self.share, clock)
+
+    @property
+    def done(self) -> float:
+        """How much is done, what is under way within included."""
+        inner = self._inner
+        return self._done + (0.0 if inner is None else inner._part * inner.share)
+
+    @property
+    def share(self) -> float:
+        """What part of the work is done; 0 where there is no telling."""
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+    def update(self, done: float, note: str | None = None) -> None:
+        """Say how much is done by now, and what is being done where that is new.
+
+        The first call may say how much was done before: the time left is counted from there.
+        """
+        self._done = done
+        self.note = self.note if note is None else note
+        if not self._updated:
+            self._updated = True
+            self._time_left = TimeLeft(self.share, self._clock)
+
+    def advance(self, amount: float = 1.0) -> None:
+        """Say how much more is done."""
+        self._done += amount
+
+    def skip(self, amount: float = 1.0) -> None:
+        """Say how much more is done that was done before, so that it says nothing of the rate."""
+        self._done += amount
+        if self.total:
+            self._time_left.skip(amount / self.total)
+
+    def count(self) -> str:
+        """Return how far it is, in words; nothing where there is no telling."""
+        return self._count(self.done, self.total) if self.total else ""
+
+    def time(self) -> str:
+        """Return the time that is left, in words, or the time taken where there is no telling."""
+        left = self._time_left.at(self.share)
+        if left is None:
+            return f"{duration(self._clock() - self._began)} so far"
+        return f"about {duration(left)} left"
+
+    def line(self) -> str:
+        """Return all of it as one line."""
+        about = ", ".join(part for part in (self.count(), self.note, self.time()) if part)
+        return f"{self.what}: {about}"
+
+    def __enter__(self) -> Self:
+        """Begin to show it."""
+        self._within = _display.innermost()
+        if self._shown is None:
+            self._shown = self._within is not None
+        if self._shown:
+            _display.add(self, self._every)
+            if self._within is not None:
+                self._within._inner = self
+        return self
+
+    def __exit__(
+        self,
+        kind: "type[BaseException] | None",
+        error: BaseException | None,
+        at: "TracebackType | None",
+    ) -> None:
+        """Leave standard error as it was."""
+        if self._shown:
+            if self._within is not None:
+                self._within._inner = None
+                self._within.advance(self._part)
+            _display.remove(self)
+
+
+class _View(Protocol):
+    """Shows the work at hand, outermost first."""
+
+    def add(self, work: Progress) -> None: ...
+
+    def remove(self, work: Progress) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Display:
+    """All the work at hand, and its view while there is any."""
+
+    def __init__(self) -> None:
+        self._at_hand: list[Progress] = []
+        self._view: _View | None = None
+
+    def innermost(self) -> Progress | None:
+        return self._at_hand[-1] if self._at_hand else None
+
+    def add(self, work: Progress, every: float) -> None:
+        self._at_hand.append(work)
+        try:
+            if self._view is None:
+                self._view = _view(self._at_hand, every)
+            self._view.add(work)
+        except BaseException:
+            self.remove(work)
+            raise
+
+    def remove(self, work: Progress) -> None:
+        view = self._view
+        if work in self._at_hand:
+            self._at_hand.remove(work)
+        if view is None:
+            return
+        try:
+            view.remove(work)
+        finally:
+            if not self._at_hand:
+                self._view = None
+                view.close()
+
+
+_display = _Display()
+
+
+def _view(at_hand: list[Progress], every: float) -> _View:
+    """Return a live bar if there is a terminal, or a notebook, to show it, else lines."""
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        from wirework.live_bars import LiveBars
+
+        bars = LiveBars.on(sys.stderr)
+        if bars is not None:
+            return bars
+    return _Lines(at_hand, every, sys.stderr)
+
+
+class _Lines:
+    """A line about the work at hand every so often, written by a thread of its own."""
+
+    def __init__(self, at_hand: list[Progress], every: float, stream: TextIO) -> None:
+        self._at_hand = at_hand
+        self._every = every
+        self._stream = stream  # libraries that are to be silent have it replaced
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def add(self, work: Progress) -> None:
+        """Nothing: the list of the work at hand says it."""
+
+    def remove(self, work: Progress) -> None:
+        """Nothing: the list of the work at hand says it."""
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        # A stream that nobody reads is the work's to find out.
+        with suppress(OSError, ValueError):
+            while not self._ended.wait(self._every):
+                _write(self._stream, "; ".join(work.line() for work in [*self._at_hand]))

@@ -13,17 +13,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wirework.circuits import held_out_losses, prune
+from wirework.circuits import Circuit, held_out_losses, prune
 from wirework.config import PruneConfig, TrainConfig
+from wirework.console import say
 from wirework.data import Prepared, eval_batches, record_text, text_for_runs
+from wirework.demo_plan import Plan, make_plan
 from wirework.errors import InputError
+from wirework.model import Model
 from wirework.tasks import load_task, tokenizer_of
 from wirework.training import bigram_loss, train
+from wirework.training.metrics import last_step
 from wirework.view import load_page_data, write_figure, write_page
 
 RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
@@ -36,6 +41,12 @@ PRUNING = PruneConfig(
 )
 """A quick search, which aims below the target so that unseen pairs reach it too."""
 
+MINUTES = 10.0
+"""What all of it may take, on two cores of any x86 processor of the last ten years."""
+
+_SAY_EVERY = 20.0
+"""Seconds between lines while the twin is waited for."""
+
 DENSE_TWIN = {"weight_sparsity": None, "model.act_fraction": None}
 """What makes the dense twin of a sparse recipe: the same text, steps and shape."""
 
@@ -44,23 +55,27 @@ DENSE_RATE = 0.25
 swept for the shipped recipe, a quarter gave the dense model its lowest loss."""
 
 
-def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
+def demo(
+    out: str | Path, recipe: str | Path | None = None, minutes: float = MINUTES
+) -> dict[str, Any]:
     """Train a sparse model and its dense twin, find and check the quote circuit, draw it.
 
     Args:
         out: folder for the runs (`demo`, `demo-dense`), the circuit, the page and the picture.
         recipe: settings of the sparse run; None for the shipped ones.
+        minutes: for all of it. Where the recipe's steps would take longer, there are fewer.
 
     Returns:
         `val_loss, dense_val_loss, bigram_val_loss` (nats per token), `nonzero_fraction`,
         `n_nodes, n_edges`, `task_loss_model, task_loss_circuit, task_loss_without_circuit` (nats,
-        on held-out pairs), `circuit, page, png` (paths), `seconds`.
+        on held-out pairs), `circuit, page, png` (paths), `steps, steps_of_recipe, tokens_per_s`
+        (0: not measured), `minutes`, `seconds`.
 
     Raises:
         InputError: no text, or the trained model cannot do the task.
     """
     began = time.monotonic()
-    path = recipe or RECIPE
+    out, path = Path(out), Path(recipe or RECIPE)
     places = {"runs": str(out), "data.cache": str(out / "data")}
     config = TrainConfig.load(path, places)
     twin = _dense_twin(config, path, places)
@@ -68,21 +83,20 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
     data = text_for_runs(runs, config.data)
     for run in runs:
         record_text(run, data, config.data, replace=False)
-    with _half_the_threads(), _trained_beside(twin):
-        sparse = train(config, resume=True)
+    plan = make_plan(config, twin, out, minutes, began)
+    config, twin = (one.model_copy(update={"steps": plan.steps}) for one in (config, twin))
+    half = max(1, torch.get_num_threads() // 2)  # small products gain next to nothing from more
+    with _trained_beside(twin, half):
+        with _threads(half):
+            sparse = train(config, resume=True)
+        if data.tokenizer.fingerprint != tokenizer_of(sparse.model).fingerprint:
+            raise InputError(
+                f"the text on this machine has changed since {sparse.path} was trained: "
+                "give another --out"
+            )
+        with _more_time_named(plan):
+            circuit, losses = _circuit_of(sparse.model)
     dense = train(twin, resume=True)
-    if data.tokenizer.fingerprint != tokenizer_of(sparse.model).fingerprint:
-        raise InputError(
-            f"the text on this machine has changed since {sparse.path} was trained: "
-            "give another --out"
-        )
-    circuit = prune(sparse.model, load_task(TASK), PRUNING)  # leaves its means beside the model
-    losses = held_out_losses(circuit, sparse.model)
-    if losses["circuit"] > TARGET_LOSS:
-        raise InputError(
-            f"the circuit's task loss on unseen pairs is {losses['circuit']:.3f}, "
-            f"above {TARGET_LOSS}: the recipe trains too weak a model"
-        )
     folder = circuit.save(out / "circuits" / TASK)
     page = write_page(folder, out / f"{TASK}.html")
     png = write_figure(load_page_data(folder), out / f"{TASK}.png")
@@ -99,8 +113,35 @@ def demo(out: Path, recipe: Path | None = None) -> dict[str, Any]:
         "circuit": str(folder),
         "page": str(page),
         "png": str(png),
+        **asdict(plan),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _circuit_of(model: Model) -> tuple[Circuit, dict[str, float]]:
+    """Return the circuit and its losses on pairs that the search never saw."""
+    circuit = prune(model, load_task(TASK), PRUNING)  # leaves its means beside the model
+    losses = held_out_losses(circuit, model)
+    if losses["circuit"] > TARGET_LOSS:
+        raise InputError(
+            f"the circuit's task loss on unseen pairs is {losses['circuit']:.3f}, "
+            f"above {TARGET_LOSS}: the recipe trains too weak a model"
+        )
+    return circuit, losses
+
+
+@contextmanager
+def _more_time_named(plan: Plan) -> Iterator[None]:
+    """Where the model had fewer steps than the recipe has, say in an error how it gets more."""
+    try:
+        yield
+    except InputError as error:
+        if not plan.shortened:
+            raise
+        raise InputError(
+            f"{error}. It had {plan.steps:,} of the recipe's {plan.steps_of_recipe:,} steps in "
+            f"{plan.minutes:g} minutes: try --minutes {2 * plan.minutes:g} with another --out"
+        ) from error
 
 
 def _dense_twin(config: TrainConfig, recipe: Path, places: dict[str, str]) -> TrainConfig:
@@ -110,10 +151,10 @@ def _dense_twin(config: TrainConfig, recipe: Path, places: dict[str, str]) -> Tr
 
 
 @contextmanager
-def _half_the_threads() -> Iterator[None]:
-    """Leave half of the cores to another process: small products gain next to nothing from more."""
+def _threads(count: int) -> Iterator[None]:
+    """Use so many threads in the block, and leave the other cores to another process."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // 2))
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -121,31 +162,36 @@ def _half_the_threads() -> Iterator[None]:
 
 
 @contextmanager
-def _trained_beside(config: TrainConfig) -> Iterator[None]:
-    """Train in a process of its own during the block, as many threads as here; wait at its end.
+def _trained_beside(config: TrainConfig, threads: int) -> Iterator[None]:
+    """Train in a process of its own during the block, and wait for it at its end.
 
     An exception ends it too, with a checkpoint, and so does the end of this process, whatever the
     way: it watches its standard input. Nothing comes back but the run: `train(config, resume=True)`
     then returns it, goes on with it, or meets the error that it met.
     """
     child = subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-c",
-            _CHILD,
-            config.model_dump_json(),
-            str(torch.get_num_threads()),
-        ],
+        [sys.executable, "-P", "-c", _CHILD, config.model_dump_json(), str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         yield
-        child.wait()
+        _wait_for(child, config)
     finally:
         child.communicate()  # closes its standard input
+
+
+def _wait_for(child: "subprocess.Popen[bytes]", config: TrainConfig) -> None:
+    """Wait until a training process ends; say now and then how far it is."""
+    while True:
+        try:
+            child.wait(_SAY_EVERY)
+        except subprocess.TimeoutExpired:
+            step = last_step(config.runs / config.name)
+            say(f"{config.name} still trains: step {step:,} of {config.steps:,}")
+        else:
+            return
 
 
 _CHILD = "from wirework.demo import train_while_watched; train_while_watched()"

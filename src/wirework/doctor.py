@@ -5,12 +5,13 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from wirework import __version__
+from wirework import __version__, fastest
+from wirework.console import say
+from wirework.fastest import processor
 
 _EXTRAS = {
     "explain": ("openai",),
@@ -22,9 +23,15 @@ _EXTRAS = {
 
 
 def examine() -> dict[str, Any]:
-    """Return names to facts: versions, device, threads, the faster precision, extras, free disk."""
+    """Return names to facts: versions, device, threads, the faster precision, extras, free disk.
+
+    `products` has a row for each shape class of float32 products that was measured here with this
+    number of threads, now or earlier: the library that is used and the milliseconds of each.
+    """
     from wirework.config import TrainConfig
     from wirework.training.precision import faster_precision
+
+    say("timing a layer in bfloat16 and float32, and its products by each library")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
@@ -32,23 +39,23 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "free_disk_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "precision": faster_precision(TrainConfig(), device),
+        "products": _products(),
         **{f"extra_{name}": _missing(modules) for name, modules in _EXTRAS.items()},
     }
 
 
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            names = (line for line in file if line.startswith("model name"))
-            return next(names).partition(":")[2].strip()
-    except (OSError, StopIteration):
-        return platform.machine()
+def _products() -> list[dict[str, Any]]:
+    """Return a row for each measured class of products: the library taken, milliseconds of each."""
+    return [
+        {"product": question, "library": way, **{f"{name}_ms": took for name, took in ms.items()}}
+        for question, (way, ms) in fastest.remembered().items()
+    ]
 
 
 def _missing(modules: tuple[str, ...]) -> str:

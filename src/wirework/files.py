@@ -200,18 +200,19 @@ def write_record(path: Path, values: Mapping[str, Any]) -> None:
     write_json(path, {**plain, "sha256": _digest(plain)})
 
 
-def read_record(path: Path, *, unsigned: bool = False) -> dict[str, Any]:
+def read_record(path: Path, *, unsigned: bool = False, most: int = JSON_BYTES) -> dict[str, Any]:
     """Read what `write_record` wrote, without the checksum.
 
     Args:
         path: the file.
         unsigned: also accept a file without a checksum, as older versions wrote it.
+        most: bytes of the largest one that is read.
 
     Raises:
         InputError: the file is missing, unreadable (`UnreadableError`), or not JSON or at odds with
             its checksum (`DamagedError`).
     """
-    record = read_json(path)
+    record = read_json(path, most)
     if not isinstance(record, dict):
         raise DamagedError(f"{path} is damaged: it does not map names to values; delete it")
     expected = record.pop("sha256", None)

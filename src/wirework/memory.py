@@ -9,12 +9,13 @@ from wirework.errors import InputError
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def require_memory(needed: int, what: str) -> None:
+def require_memory(needed: int, what: str, why: str = "") -> None:
     """Make sure that memory is free for something that is about to be built.
 
     Args:
         needed: bytes.
         what: what needs them, the beginning of the message.
+        why: what makes it so large, the end of the message.
 
     Raises:
         InputError: less is available; the message has both numbers.
@@ -23,6 +24,7 @@ def require_memory(needed: int, what: str) -> None:
     if needed > available:
         raise InputError(
             f"{what} needs {gigabytes(needed)} of memory, {gigabytes(available)} are available"
+            f"{f': {why}' if why else ''}"
         )
 
 

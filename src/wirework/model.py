@@ -196,6 +196,8 @@ def load(path: str | Path | Model) -> Model:
     folder = Path(path)
     if (folder / "model" / "config.json").is_file():
         folder = folder / "model"
+    if (folder / "beeg_config.json").is_file():
+        raise InputError(f"{path} is a released model: `wirework convert openai` reads it")
     if not (folder / "config.json").is_file():
         raise InputError(f"no model at {path}: expected a folder with config.json")
     values = files.read_json(folder / "config.json")

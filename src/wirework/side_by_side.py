@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from wirework.errors import InputError
+from wirework.signals import kept_from_children
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -80,7 +81,7 @@ def _worker() -> Iterator[_Worker]:
     process = context.Process(target=_serve, args=(other,))
     with line:
         try:
-            with other, _own_modules_only(), _interrupts_blocked():
+            with other, _own_modules_only(), _kept_from_it():
                 process.start()
             yield _Worker(process, line)
         finally:
@@ -107,14 +108,11 @@ def _own_modules_only() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: it is for the one that starts them."""
+def _kept_from_it() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, as `kept_from_children` does."""
     resource_tracker.ensure_running()  # on its first start it unblocks what is blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with kept_from_children():
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_order(workers: list[_Worker], items: Iterable[Any]) -> Iterator[Any]:

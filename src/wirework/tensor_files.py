@@ -15,7 +15,6 @@ from wirework.errors import DamagedError, reason
 from wirework.files import cannot_read
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -87,7 +86,7 @@ def read_tensors(path: Path, advice: str = "") -> dict[str, "Tensor"]:
     return _read(path, advice, load_file, load)
 
 
-def read_arrays(path: Path, advice: str = "") -> dict[str, "NDArray[np.generic]"]:
+def read_arrays(path: Path, advice: str = "") -> dict[str, "NDArray[Any]"]:
     """Read all tensors of a safetensors file as arrays of numpy, without torch.
 
     Args:

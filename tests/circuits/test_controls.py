@@ -1,19 +1,24 @@
 """Where there is nothing to find: what is searched there, and that it is found out."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hand_wired import Corpus
 from hand_wired.quote_closer import quote_closer
 from hand_wired.wiring import link_, weight
+from torch import Tensor
 
-from wirework.circuits import Circuit, prune
-from wirework.circuits.controls import random_masks, searched, shuffled
+from wirework.circuits import Ablation, Circuit, Wiring, prune, validate
+from wirework.circuits.controls import random_control, searched, shuffled
 from wirework.circuits.nonsense import nonsense
+from wirework.circuits.random_circuits import random_circuits
+from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict
 from wirework.config import PruneConfig
 from wirework.data import Tokenizer
 from wirework.model import Model
-from wirework.tasks import Task, evaluate
+from wirework.tasks import Encoded, Task, evaluate
 
 QUICK = PruneConfig(
     trials=2, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
@@ -53,12 +58,124 @@ def test_shuffled_weights_keep_their_values_and_lose_the_task(wired: Model, task
     assert evaluate(wired, task).loss < 0.05
 
 
-def test_random_circuits_have_the_same_make_up(circuit: Circuit, wired: Model) -> None:
-    ablation, nodes = circuit.ablation(wired)
-    masks = random_masks(ablation, nodes, 9, 0)
-    for name, part in ablation.space.split(masks).items():
-        assert (part.sum(1) == ablation.space.split(nodes)[name].sum()).all()
-    assert len({tuple(mask.tolist()) for mask in masks}) == 9
+@pytest.fixture(scope="module")
+def large(ablation: Ablation, rows: Encoded) -> tuple[Wiring, Tensor]:
+    """A circuit in both layers of random weights, with nothing that leads nowhere."""
+    parts = ablation.space.split(torch.zeros(ablation.space.size))
+    nodes = {site: list(range(9)) for site in parts}
+    wiring = Wiring.of(ablation, ablation.space.gates(nodes))
+    gates = (torch.rand(wiring.size, generator=torch.Generator().manual_seed(0)) < 0.8).float()
+    while True:
+        gates[: wiring.n_nodes] = 0
+        gates[list(between(wiring, gates, rows))] = 1
+        if gates[: wiring.n_nodes].all():
+            return wiring, gates
+        wiring, gates = wiring.reduced(gates)
+
+
+def between(wiring: Wiring, gates: Tensor, rows: Encoded) -> set[int]:
+    """Return the nodes that walks from the prompts' tokens to the answers go through.
+
+    A plain search from both ends, over edges, the residual stream and heads.
+    """
+    model, names = wiring.transformer, wiring.kept
+    kept = gates[wiring.n_nodes :].bool().tolist()
+    steps = [
+        (edge.source, edge.target)
+        for edge, there in zip(wiring.edges(), kept, strict=True)
+        if there
+    ]
+    weighs = []
+    for a, (site, channel) in enumerate(names):
+        for b, (other, there) in enumerate(names):
+            later = a < b and site.endswith("resid_delta") and other.endswith("act_in")
+            if later and channel == there:
+                steps.append((a, b))
+            head = model.config.d_head
+            if site[:-1] == other[:-1] and site[-1] in "qk" and other.endswith(".v"):
+                weighs += [(a, b)] * (channel // head == there // head)
+    fed = {
+        a
+        for a, (site, channel) in enumerate(names)
+        if site.endswith("act_in")
+        and (channel >= 16 or model.embed.weight[rows.tokens.unique(), channel].any())
+    }
+    read = {
+        a
+        for a, (site, channel) in enumerate(names)
+        if site.endswith("resid_delta")
+        and model.unembed.weight[rows.answers.unique(), channel].any()
+    }
+    for _ in names:
+        fed |= {b for a, b in steps if a in fed}
+        read |= {a for a, b in [*steps, *weighs] if b in read}
+    return fed & read
+
+
+def sizes(wiring: Wiring, gates: Tensor) -> Counter[tuple[str, ...]]:
+    """Count the nodes at each site and the edges in each matrix."""
+    names = wiring.kept
+    found = Counter((site,) for site, _ in names)
+    for edge, gate in zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True):
+        found[names[edge.source][0], names[edge.target][0]] += int(gate)
+    return found
+
+
+def test_random_circuits_are_connected_and_of_the_same_make_up(
+    large: tuple[Wiring, Tensor], rows: Encoded
+) -> None:
+    wiring, gates = large
+    assert wiring.n_nodes > 50
+    first, *others = random_circuits(wiring, gates, rows, 9, 0)
+    assert sizes(*first) == sizes(wiring, gates)
+    for one in (first, *others):
+        assert len(between(*one, rows)) == one[0].n_nodes
+        assert not sizes(*one) - sizes(wiring, gates)
+        assert sizes(*one).total() > 0.9 * sizes(wiring, gates).total()
+        assert one[0].places.tolist() != wiring.places.tolist()
+    assert len({tuple(one.places.tolist()) for one, _ in (first, *others)}) == 9
+    again = random_circuits(wiring, gates, rows, 9, 0)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip([first, *others], again, strict=True))
+
+
+@torch.no_grad()
+def everywhere(tokenizer: Tokenizer, task: Task) -> Model:
+    """Return the quote closer in which any path through any value does the task.
+
+    Each channel of the stream tells which quote opened the string, the key of each head finds it,
+    each value carries it and each channel that is written votes.
+    """
+    model = quote_closer(tokenizer, task)
+    embed, unembed = weight(model, "embed.weight"), weight(model, "unembed.weight")
+    quote, opens = embed[:, 0].clone(), embed[:, 3].clone()
+    embed[:] = quote[:, None]
+    embed[:, 3] = opens
+    unembed[:] = unembed[:, 2:3].clone()
+    for head in (0, 1):
+        link_(model, ("0.attn.act_in", 3), ("0.attn.k", 4 * head), 6.0)
+        link_(model, ("0.attn.act_in", 1), ("0.attn.q", 4 * head), 0.0)
+        for channel in range(4 * head, 4 * head + 4):
+            for read in (0, 1, 2, 4, 5, 6, 7):
+                link_(model, ("0.attn.act_in", read), ("0.attn.v", channel), 0.5)
+            for written in range(8):
+                link_(model, ("0.attn.v", channel), ("0.attn.resid_delta", written), 1.0)
+    weight(model, "blocks.0.attn.qkv.bias")[[0, 4]] = 4.0
+    return model
+
+
+def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_does_the_task(
+    circuit, wired, tokenizer, task, corpus
+) -> None:
+    easy = everywhere(tokenizer, task)
+    found = prune(easy, task, QUICK, data=corpus, progress=False)
+    control = random_control(found, easy, pairs_of(found.document, easy, task))
+    assert control["n_sufficient"] > 0.5 * control["n"] > 3
+    assert control["edges"]["least"] == control["edges"]["circuit"] == found.n_edges
+    failed = verdict(validate(found, easy, task, short=True), {"random circuits": control})
+    assert failed["faithful"] is False
+    assert "are sufficient too" in failed["reasons"][0]
+    real = random_control(circuit, wired, pairs_of(circuit.document, wired, task))
+    assert real.get("n_sufficient", 0) == 0
 
 
 def test_nonsense_that_masks_can_fit_is_flagged(tokenizer, task, corpus) -> None:

@@ -12,7 +12,8 @@ from hand_wired.quote_closer import EDGES, NODES
 from wirework.circuit_format import Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
-from wirework.circuits.prune import quick_target
+from wirework.circuits.prune import Hunt, quick_target
+from wirework.circuits.resting import Resting
 from wirework.circuits.search import Round, n_finished
 from wirework.circuits.search_folder import open_search, read_ranked
 from wirework.circuits.split import parts_of
@@ -51,7 +52,7 @@ def test_its_losses_stand_beside_chance_and_model(circuit: Circuit) -> None:
     losses = circuit.losses
     assert losses.model < 0.05
     assert circuit.task_loss == losses.circuit <= 0.15
-    assert losses.circuit_calibrated <= losses.circuit
+    assert losses.circuit_calibrated <= losses.circuit_held_out
     assert losses.without_circuit > 0.6
     assert losses.chance == pytest.approx(math.log(2))
 
@@ -352,10 +353,75 @@ def test_a_search_is_held_by_one_process(wired, task, corpus, tmp_path) -> None:
         prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
 
 
-def test_a_batch_needs_as_many_pairs(wired, task, corpus) -> None:
+@pytest.mark.parametrize("count", [4, 20])
+def test_a_batch_has_no_more_pairs_than_there_are(wired, task, corpus, tmp_path, count) -> None:
+    path = tmp_path / "mine.jsonl"
+    pairs = [{"prompts": pair.prompts, "answers": pair.answers} for pair in task.pairs[:count]]
+    path.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    large = QUICK.model_copy(update={"batch_pairs": 32})
+    found = prune(wired, path, large, data=corpus, progress=False)
+    assert found.n_edges == 3
+    assert found.document.task.n_all == count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_fewer_than_four_pairs_are_refused(wired, task, corpus, count) -> None:
+    few = task.take(task.pairs[:count])
+    few = replace(few, generated=False)
+    with pytest.raises(InputError, match=f"has {count} pairs, at least 4 are needed"):
+        prune(wired, few, QUICK, data=corpus, progress=False)
+
+
+def test_a_batch_has_no_more_pairs_than_there_are_to_train_on(wired, task, corpus) -> None:
     few, large = task.take(task.pairs[:20]), QUICK.model_copy(update={"batch_pairs": 11})
-    with pytest.raises(InputError, match="has 10 pairs to train masks on, fewer than the batch of"):
-        prune(wired, few, large, data=corpus, progress=False)
+    found = prune(wired, few, large, data=corpus, progress=False)
+    exact = large.model_copy(update={"batch_pairs": 10})
+    assert found.edges == prune(wired, few, exact, data=corpus, progress=False).edges
+
+
+def test_what_misses_the_target_on_a_second_sample_is_not_reached(wired, task, corpus) -> None:
+    """The second sample's means of one channel speak for one answer; the first's do not."""
+    resting = Resting.of(wired, corpus, QUICK)
+    assert resting.means.groups is not None
+    biased = dict(resting.means.groups)
+    biased["1.mlp.resid_delta"] = biased["1.mlp.resid_delta"] + 2 * (torch.arange(8) == 2)
+    means = replace(resting.means, groups=biased)
+    found = Hunt.of(wired, task, QUICK, replace(resting, means=means)).run()
+    assert found.losses.circuit_searched <= 0.15 < found.losses.circuit
+    assert found.reached is False
+    assert found.means["1.mlp.resid_delta"][2] == pytest.approx(2, abs=0.1)
+
+
+def test_a_circuit_fitted_to_a_small_sample_is_made_again_until_others_accept_it(
+    random_model, task, corpus, monkeypatch
+) -> None:
+    noisy = QUICK.model_copy(
+        update={"mean_tokens": 80, "anyway": True, "trials": 1, "target_loss": 0.9}
+    )
+    found = prune(random_model, task, noisy, data=corpus, progress=False)
+    assert found.reached
+    assert max(found.losses.circuit, found.losses.circuit_searched) <= 0.9
+    module = sys.modules["wirework.circuits.prune"]
+    monkeypatch.setattr(module, "_TRIES", 0)
+    first = prune(random_model, task, noisy, data=corpus, progress=False)
+    assert first.losses.circuit_searched <= 0.9 < first.losses.circuit
+    assert not first.reached
+
+
+def test_losses_say_how_sure_they_are_and_on_which_pairs_they_are(circuit, wired, task) -> None:
+    losses, document = circuit.losses, circuit.document
+    assert document.provenance.mean_source == "given text"
+    assert document.provenance.mean_tokens > 1000
+    assert document.task.n_held_out == 24
+    assert document.loss_pairs == {
+        "model": "judged", "circuit": "judged", "circuit_searched": "judged",
+        "without_circuit": "judged", "circuit_error": "judged", "circuit_means_error": "judged",
+        "circuit_calibrated": "held out", "circuit_held_out": "held out",
+    }  # fmt: skip
+    assert 0 < losses.circuit_means_error < 1e-4
+    fresh = held_out_losses(circuit, wired)
+    assert losses.circuit_held_out == pytest.approx(fresh["circuit"], abs=1e-6)
+    assert losses.circuit_calibrated == pytest.approx(fresh["circuit_calibrated"], abs=1e-6)
 
 
 def test_a_finder_by_score_ends_in_the_same_circuit(circuit, wired, task, corpus) -> None:

@@ -1,6 +1,7 @@
-import errno
 import re
 import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -196,20 +197,12 @@ def test_a_full_disk_names_the_study_and_the_search_goes_on(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["study.log", "told.json", "best.safetensors"])
 def test_a_search_that_cannot_be_read_is_not_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, unreadable: Callable[..., AbstractContextManager[None]], name: str
 ) -> None:
     tried(PruneConfig(trials=2), tmp_path)
     write_ranked(tmp_path, [Ranked(3, 2, torch.ones(4))])
-    for function in ("read_bytes", "read_text"):
-        real = getattr(Path, function)
-
-        def fail(self: Path, *rest: Any, real: Any = real, **more: Any) -> Any:
-            if self.name == name:
-                raise OSError(errno.EIO, "Input/output error", str(self))
-            return real(self, *rest, **more)
-
-        monkeypatch.setattr(Path, function, fail)
-    with pytest.raises(UnreadableError, match=f"cannot read {tmp_path}/{name}: Input/output error"):
+    said = f"cannot read {tmp_path}/{name}: Input/output error"
+    with unreadable(tmp_path / name), pytest.raises(UnreadableError, match=said):
         kept_best(tmp_path, 1)
 
 

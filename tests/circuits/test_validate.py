@@ -1,15 +1,16 @@
 """The report as a whole, on a planted circuit; each check has tests of its own in `checks/`."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from hand_wired.quote_closer import NODES
 from hand_wired.wiring import Corpus
 
-from wirework.circuits import Circuit, prune, prune_all, validate
-from wirework.circuits.checkup import checkup, standard_error
+from wirework.circuits import Circuit, held_out_losses, prune, prune_all, validate
+from wirework.circuits.assemble import standard_error
+from wirework.circuits.checkup import checkup
 from wirework.circuits.means import means_for, save_means
 from wirework.circuits.nonsense import nonsense
 from wirework.circuits.search_folder import open_search
@@ -95,6 +96,27 @@ def test_without_its_controls_nothing_is_called_faithful(circuit, wired, task, c
     assert "binarised" not in report
 
 
+def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_path) -> None:
+    folder, model = circuit.save(tmp_path / "quote"), wired.save(tmp_path / "model")
+    pairs = tmp_path / "mine.jsonl"
+    more = load_task("single_double_quote", n=40, seed=1)
+    pairs.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in more.pairs))
+    expected = validate(circuit, wired, load_task(pairs), short=True)
+    assert validate(str(folder), str(model), str(pairs), short=True) == expected
+    assert validate(folder, model, pairs, short=True) == expected
+    assert held_out_losses(folder, model, pairs) == expected["held_out"]
+    assert circuit.evaluate(model, pairs) == circuit.evaluate(wired, load_task(pairs))
+
+
+def test_what_is_calibrated_is_not_reported_where_it_was_fitted(circuit, wired, task) -> None:
+    report = validate(circuit, wired, task, short=True)
+    assert "circuit_calibrated" not in report["judged"]
+    losses = circuit.losses
+    fresh = report["held_out"]
+    assert fresh["circuit_calibrated"] == pytest.approx(losses.circuit_calibrated, abs=1e-6)
+    assert fresh["circuit"] == pytest.approx(losses.circuit_held_out, abs=1e-6)
+
+
 def test_overlap_is_of_edges_by_their_ends(circuit, wired, task, corpus) -> None:
     document = circuit.document.model_copy(update={"edges": circuit.edges[:2]})
     fewer = replace(circuit, document=document)
@@ -164,7 +186,7 @@ def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path)
     assert second > first
     assert Circuit.load(tmp_path / task.name).document.provenance.means == other.fingerprint
     assert len(list((tmp_path / f"{task.name}.search").iterdir())) == 2
-    save_means(tmp_path, means_for(wired, corpus, 1), wired)
+    save_means(tmp_path, means_for(wired, corpus, 1).first, wired)
     placed = Model(wired.transformer, wired.tokenizer, tmp_path)
     times = []
     for _ in range(2):  # with the means beside the model
@@ -177,7 +199,7 @@ def test_damaged_files_beside_the_circuits_are_told_of(wired, task, corpus, tmp_
     prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
     for name in ("results.json", f"{task.name}.report.json"):
         whole = (tmp_path / name).read_text()
-        for content in ("[]", "{}", "{"):
+        for content in ("[]", "{}", "{", whole.replace('"held_out": ', '"held_out": 1', 1)):
             (tmp_path / name).write_text(content)
             with pytest.raises(InputError, match=rf"{name} is (damaged.*delete it|not valid JSON)"):
                 prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)

@@ -124,6 +124,18 @@ def test_a_folder_is_read_to_its_leaves(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 files left out, not UTF-8 text" in " ".join(captured.err.split())
 
 
+@pytest.mark.parametrize("name", ["data[old]", "data[/v1]"])
+def test_the_name_of_a_folder_is_no_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "a.txt").write_text("a")
+    (tmp_path / name / "b.bin").write_bytes(b"\0\1")
+    assert read(tmp_path / name) == ["a"]
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / name}: 1 files left out, not UTF-8 text\n"
+
+
 def test_a_folder_of_nothing_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="is empty: the folder has no files"):
         read(tmp_path)
@@ -300,6 +312,7 @@ def function_file(tmp_path: Path) -> Path:
         "def three():\n    return ['one', '', 'three']\n"
         "def endless():\n    while True:\n        yield 'again'\n"
         "def numbers():\n    yield 7\n"
+        "def half():\n    yield 'a\\ud800'\n"
         "def broken():\n    yield 'one'\n    raise RuntimeError('no more')\n"
     )
     return path
@@ -315,6 +328,7 @@ def test_a_function_yields_documents(function_file: Path):
     ("name", "problem"),
     [
         ("numbers", "must yield texts, got a value of type int"),
+        ("half", "yields half a character"),
         ("broken", "raised RuntimeError: no more"),
         ("thre", "has no function 'thre'; did you mean 'three'"),
     ],

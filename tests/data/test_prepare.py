@@ -8,14 +8,16 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from wirework import console
 from wirework.config import DataConfig
 from wirework.data import Prepared, Tokenizer, open_prepared, prepare, train_tokenizer
 from wirework.data import tokenise as tokenise_module
-from wirework.errors import InputError
-from wirework.files import locked
+from wirework.errors import InputError, UnreadableError
+from wirework.files import locked, read_record, write_record
 
 SETTINGS = {"vocab_size": 400, "shard_tokens": 3000, "val_fraction": 0.1, "workers": 1}
 
@@ -140,14 +142,36 @@ def test_a_given_tokeniser_is_used(corpus: Path, tmp_path: Path):
     assert made.tokenizer.vocab_size == 260
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_documents_end_with_the_end_token_of_the_tokeniser_given(
+    corpus: Path, tmp_path: Path, workers: int
+):
+    train_tokenizer(["alpha beta value"], 260, answers=()).save(tmp_path / "tokenizer.json")
+    text = (tmp_path / "tokenizer.json").read_text().replace("<|endoftext|>", "[EOS]")
+    (tmp_path / "tokenizer.json").write_text(text)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "[EOS]"}')
+    settings = config(corpus, tokenizer=str(tmp_path / "tokenizer.json"), workers=workers)
+    made = prepare(settings, tmp_path / "cache", progress=False)
+    ids = made.val.slice(0, len(made.val)).tolist()
+    assert made.tokenizer.decode(ids[-1:]) == "[EOS]"
+    assert ids.count(ids[-1]) == made.tokenizer.decode(ids).count("[EOS]") > 1
+    (made.path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    with pytest.raises(InputError, match=r"tokenizer_config\.json does not match its checksum"):
+        open_prepared(made.path)
+
+
 def test_the_tokeniser_never_sees_what_is_held_out(prepared: Prepared):
     again = train_tokenizer(split_documents(prepared, "train"), 400, answers=())
     assert again.fingerprint == prepared.tokenizer.fingerprint
 
 
 def test_progress_goes_to_standard_error(
-    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    corpus: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(console, "EVERY", 0.001)
     prepare(config(corpus, workers=2), tmp_path)
     out, err = capfd.readouterr()
     assert out == ""
@@ -292,12 +316,43 @@ def test_a_corpus_that_changed_under_the_record_is_begun_again(
 ):
     interrupted(corpus, tmp_path, 20, monkeypatch)
     record = next(tmp_path.glob(".*.partial/progress.json"))
-    values = json.loads(record.read_text())
-    record.write_text(json.dumps(values | {"chain": "00" * 32}))
+    write_record(record, read_record(record) | {"chain": "00" * 32})
     shard = record.parent / "train" / "shard-00000.bin"
     shard.write_bytes(bytes(shard.stat().st_size))  # the other corpus's tokens
     final = prepare(config(corpus), tmp_path, progress=False)
     assert contents(final.path) == contents(prepared.path)
+
+
+@pytest.mark.parametrize("content", ["{}", "{", "[]", '{"n_bytes": 1, "more": 2}', "altered"])
+def test_a_record_that_was_altered_is_named_and_not_gone_on_from(
+    corpus: Path,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+):
+    interrupted(corpus, tmp_path, 20, monkeypatch)
+    record = next(tmp_path.glob(".*.partial/progress.json"))
+    tokens = read_record(record)["n_tokens"]["train"]
+    altered = record.read_text().replace(f'"train": {tokens}', f'"train": {tokens - 5}')
+    record.write_text(altered if content == "altered" else content)
+    final = prepare(config(corpus), tmp_path, progress=False)
+    assert contents(final.path) == contents(prepared.path)
+    assert capsys.readouterr().err.count("progress.json is damaged, or of an older version") == 1
+
+
+def test_a_corpus_that_cannot_be_read_does_not_lose_the_tokeniser(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> Any:
+        raise UnreadableError("cannot read it: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenise_module, "documents", fail)
+        with pytest.raises(UnreadableError):
+            prepare(config(corpus), tmp_path, progress=False)
+    assert len(list(tmp_path.glob(".*.partial/tokenizer.json"))) == 1
 
 
 def test_a_second_writer_waits_for_the_first(

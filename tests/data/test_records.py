@@ -64,7 +64,7 @@ def test_name_revision_and_subset_reach_the_library(hub: Hub, corpus: str, subse
     ((arguments, named),) = hub.asked
     named = {"split": named.pop("split"), "streaming": named.pop("streaming"), **named}
     assert (*arguments, named.pop("revision")) == asked
-    assert named == {"split": "train", "streaming": True}
+    assert named == {"split": "train", "streaming": True, "trust_remote_code": False}
 
 
 def test_the_subset_is_of_the_corpus_and_not_of_its_mix(hub: Hub):

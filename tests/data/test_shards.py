@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert tokens.slice(0, 40).tolist() == list(range(40))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+
+
+def test_shards_that_cannot_be_mapped_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tokens = Tokens(write(tmp_path / "train", list(range(11)), shard_tokens=4))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    assert tokens.slice(2, 8).tolist() == list(range(2, 10))
+    assert tokens.slice(10, 1).tolist() == [10]
+    tokens.path.rename(tmp_path / "away")
+    with pytest.raises(InputError, match=r"cannot read .*shard-00000\.bin: No such file"):
+        tokens.slice(0, 1)
 
 
 def test_a_slice_outside_the_split_is_refused(tmp_path: Path):

@@ -1,6 +1,10 @@
 import hashlib
 import json
+import os
+import signal
 import sysconfig
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -195,6 +199,21 @@ def test_a_text_too_small_for_the_vocabulary_is_refused():
 def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer: Tokenizer):
     with pytest.raises(InputError, match=r"answer ':' is not one token after 'x = \{\"a\"'"):
         single_token(tokenizer, 'x = {"a"', ":")
+
+
+def test_an_interrupt_does_not_wait_for_the_library():
+    released = threading.Event()
+
+    def texts() -> Iterator[str]:
+        yield "a text"
+        os.kill(os.getpid(), signal.SIGINT)
+        released.wait(60)  # as the library's own work, which nothing ends
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(texts(), 2048)
+    assert not released.is_set()
+    assert any(thread.name == "tokeniser" for thread in threading.enumerate())
+    released.set()
 
 
 def test_an_error_in_the_texts_comes_through():
@@ -397,3 +416,24 @@ def test_vocabulary_and_merges_may_have_their_other_names(library: list[str], tm
     loaded = Tokenizer.load(folder)
     assert loaded.eot == len(vocab) == loaded.vocab_size - 1
     assert loaded.encode(library[30]) == ids
+
+
+def test_text_of_any_length_is_tokenised_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    tokenizer = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    texts = ["name = 'abc'\n" * 3, "", "b" * 25, "name"]
+    whole = [tokenizer.encode(text) for text in texts]
+    monkeypatch.setattr("wirework.data.tokenizer._PIECE", 13)
+    assert tokenizer.encode_batch(texts) == whole  # the cuts fall between tokens
+    assert [tokenizer.encode(text) for text in texts] == whole
+    again = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    assert again.fingerprint == tokenizer.fingerprint
+    monkeypatch.undo()
+    blanks = " " * 12_000_000  # whole, the library gives up with a panic
+    assert tokenizer.decode(tokenizer.encode(blanks)[:3]) == "   "
+
+
+def test_half_a_character_is_no_text():
+    tokenizer = train_tokenizer(["name = 'abc'\n" * 50], 262, answers=())
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["a", text])):
+        with pytest.raises(InputError, match="half a character"):
+            encode("a\ud800")

@@ -1,9 +1,11 @@
 """Hugging Face models in and out, against transformers' own forward pass."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 
 import wirework as ww
@@ -90,6 +92,37 @@ def test_a_model_of_ours_opens_as_a_gpt_neo_with_the_same_logits(
     back = load_huggingface(folder)
     assert torch.equal(back(tokens), model(tokens))
     assert back.tokenizer.encode("a = 1") == tokenizer.encode("a = 1")
+
+
+def test_an_unusual_end_token_goes_there_and_back(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "[EOS]": 2},
+                                                             unk_token="[UNK]"))  # fmt: skip
+    tokenizer = ww.Tokenizer(inner, eot=2)
+    model = Model(Transformer(OURS), tokenizer)
+    folder = save_huggingface(model, tmp_path / "neo")
+    assert transformers.AutoTokenizer.from_pretrained(folder).eos_token_id == 2
+    back = load_huggingface(folder).tokenizer
+    assert back is not None
+    assert back.eot == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ModuleNotFoundError("no", name="transformers"), r"need transformers: pip install 'wirew"),
+        (ImportError("libfoo.so"), "transformers is installed but cannot be imported: libfoo.so"),
+        (RuntimeError("Failed to import"), "cannot be imported: Failed to import"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_one_line(
+    error: Exception, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", fails)
+    with pytest.raises(InputError, match=says):
+        save_huggingface(Model(Transformer(OURS)), tmp_path / "neo")
 
 
 def test_what_is_no_gpt_neo_is_refused_in_a_line(tmp_path: Path) -> None:

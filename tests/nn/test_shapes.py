@@ -66,6 +66,18 @@ def test_what_cannot_fit_is_refused_with_both_numbers(change: dict[str, Any]) ->
         check_memory(config, None, "a.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"vocab_size": 10**9}, r"its largest tensor is bigram \(1000000000, 1000000000\)$"),
+        ({"n_layer": 10**12}, r"is mlp\.up\.weight \(64, 16\), in each of 1000000000000 layers$"),
+    ],
+)
+def test_the_part_that_is_too_large_is_named(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_memory(ModelConfig(**(SMALL | change)), None, "a.json")
+
+
 def test_a_small_model_fits() -> None:
     check_memory(ModelConfig(**SMALL), None, "a.json")
 

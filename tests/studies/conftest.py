@@ -44,7 +44,7 @@ def settings(corpus: Path) -> Callable[..., dict[str, Any]]:
                 "steps": 3,
                 "batch_pairs": 4,
                 "eval_pairs": 8,
-                "mean_batches": 1,
+                "mean_tokens": 1000,
             },
             **changes,
         }

@@ -9,10 +9,10 @@ from hand_wired import Corpus, Planted
 from hand_wired.quote_closer import plant
 
 from wirework.config import PruneConfig
-from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.errors import DamagedError, InputError
+from wirework.files import read_json, read_record
 from wirework.studies import finders
-from wirework.view.figure_study import draw_finders
+from wirework.view.figure_study import draw_finders, write_finders_figure
 
 QUICK = PruneConfig(
     trials=2, parallel=2, steps=30, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3
@@ -38,14 +38,25 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
     assert sizes["attribution + clean-up", 0.15] == pytest.approx(3)
     assert sizes["attribution", 0.15] > 3
     assert (tmp_path / "finders.png").stat().st_size > 1000
-    (axes,) = draw_finders(read_json(tmp_path / "finders.json")).axes
+    (axes,) = draw_finders(read_record(tmp_path / "finders.json")).axes
     assert [line.get_label() for line in axes.get_lines()] == list(WHICH)
     assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "-"]
     assert [len(line.get_xdata()) for line in axes.get_lines()] == [2, 2, 2]
     saved = tmp_path / "circuits" / "learned" / "0.15" / planted.task.name / "circuit.json"
     before = saved.stat().st_mtime_ns
+    left = tmp_path / ".finders.json.12.partial"
+    left.touch()
     assert study(planted, tmp_path) == result
     assert saved.stat().st_mtime_ns == before
+    assert not left.exists()
+    for name, read in (
+        ("manifest.json", lambda: study(planted, tmp_path)),
+        ("finders.json", lambda: write_finders_figure(tmp_path)),
+    ):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace("0.15", "0.16"))
+        with pytest.raises(DamagedError, match=rf"{name} is damaged: it does not match its"):
+            read()
 
 
 def test_a_target_that_a_model_misses_has_no_point(planted, tmp_path) -> None:

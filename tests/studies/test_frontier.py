@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import yaml
 
 from wirework.cli import main
 from wirework.config import FrontierConfig, TrainConfig
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import read_json
 from wirework.studies import frontier, grid, settings_of
 from wirework.studies.points import portable
 from wirework.training import train
+from wirework.view import write_study_figures
 
 SPARSE, DENSE, TWIN = "sparse-w32-l9000-a0.25", "dense-w16-s6-seed0", "dense-w16-s6-seed1"
 IMPOSSIBLE = "sparse-w32-l999999-a0.25"
@@ -147,6 +149,27 @@ def test_a_damaged_cell_fails_alone(copy: Path, config: FrontierConfig):
     assert errors[DENSE] is None
 
 
+def test_a_cell_that_cannot_be_read_stops_the_study(
+    copy: Path, config: FrontierConfig, unreadable: Callable[..., AbstractContextManager[None]]
+):
+    before = stamps(copy)
+    said = r"^cannot read .*cell\.json: Input/output error$"
+    with (
+        unreadable(copy / "cells" / SPARSE / "cell.json"),
+        pytest.raises(UnreadableError, match=said),
+    ):
+        frontier(config, copy, progress=False)
+    assert stamps(copy) == before
+    assert not (copy / "cells" / SPARSE / "failed.json").exists()
+
+
+def test_results_that_were_altered_are_not_drawn(copy: Path):
+    path = copy / "results.json"
+    path.write_text(path.read_text().replace('"val_loss": ', '"val_loss": 1', 1))
+    with pytest.raises(DamagedError, match=r"results\.json is damaged: it does not match its"):
+        write_study_figures(copy)
+
+
 def test_other_settings_of_the_search_prune_again_but_train_nothing(
     copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
 ):
@@ -260,7 +283,9 @@ def test_a_signal_ends_a_study_with_one_line_and_its_code(
             assert child.poll() is None, child.communicate()
             time.sleep(0.05)
         time.sleep(0.5)
-        child.send_signal(number)
+        for _ in range(3):  # an impatient person's
+            child.send_signal(number)
+            time.sleep(0.05)
         _, errors = child.communicate(timeout=60)
     finally:
         child.kill()

@@ -164,7 +164,7 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     measure["explain"]["excerpt_tokens"] = 64  # what is taken by default
     other = tiny(cache, train={**train, "log_every": 7, "keep_checkpoints": 1}, measure=measure)
     assert self_ablation(other, again, progress=False)["rows"] == result["rows"]
-    held = json.loads((again / "results.json").read_text())
+    held = read_record(again / "results.json")
     assert held["config"]["measure"]["explain"]["excerpt_tokens"] == 64
     (again / "results.json").write_text(json.dumps({**held, "data": "other"}))
     with pytest.raises(InputError, match="made with other text or tokeniser"):
@@ -177,7 +177,8 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     assert self_ablation(small, empty, progress=False)["rows"][0]["perplexity"]["n"] == 1
     frontier = tmp_path / "frontier"
     frontier.mkdir()
-    for text in ('{"cells": [1]}', "[]", "mine"):
+    altered = (out / "results.json").read_text().replace('"data": "', '"data": "0')
+    for text in ('{"cells": [1]}', "[]", "mine", altered):
         (frontier / "results.json").write_text(text)
         with pytest.raises(InputError, match="is no study of self-ablation"):
             self_ablation(tiny(cache), frontier, progress=False)

@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 
 import pytest
 import torch
@@ -166,3 +168,90 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
 def test_a_generator_that_runs_dry_says_so() -> None:
     with pytest.raises(InputError, match="5 distinct pairs were asked for, there are about 1"):
         draw_pairs(lambda rng: QUOTE, "seed", 5)
+
+
+LONG = "x" * 20_000_000
+
+
+@pytest.mark.parametrize("text", [LONG, " " * 20_000_000])
+def test_a_prompt_of_millions_of_characters_is_refused_unread(tmp_path, tokenizer, text) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"prompts": [text, "b"], "answers": [" c", " d"]}) + "\n")
+    with pytest.raises(InputError, match="line 1: too long for a file of pairs") as caught:
+        load_task(path)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(InputError, match="prompts have at most 1,000,000 characters, got 20,0"):
+        Pair((text, "b"), (" c", " d"))
+
+
+def test_a_prompt_far_over_the_context_is_not_tokenised(tokenizer, monkeypatch) -> None:
+    asked: list[int] = []
+    whole = type(tokenizer).encode_batch
+
+    def counted(self, texts):
+        asked.extend(map(len, texts))
+        return whole(self, texts)
+
+    monkeypatch.setattr(type(tokenizer), "encode_batch", counted)
+    long = Pair(("x" * 100_000, "b"), (" c", " d"))
+    with pytest.raises(InputError, match=r"pair 2: prompt or answer .*'x*' has 100,000 characters"):
+        Task("mine", (QUOTE, long, LOOP)).encode(tokenizer, 64)
+    assert max(asked) < 100
+    generated = Task("mine", (long, *load_task("for_while", n=40).pairs), generated=True)
+    assert long not in generated.fitted(tokenizer, 64).pairs
+
+
+def test_of_many_pairs_only_those_asked_for_are_read(tmp_path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f"{GOOD}\n{GOOD.replace('a b', 'e b')}\n" + "this is no pair\n" * 10)
+    assert len(load_task(path, n=2).pairs) == 2
+    with pytest.raises(InputError, match="line 3: not JSON"):
+        load_task(path)
+
+
+def test_more_pairs_than_any_task_has_are_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("wirework.tasks.pairs_file.MOST_PAIRS", 3)
+    lines = [GOOD.replace("a b", f"{i} b") for i in range(4)]
+    with pytest.raises(InputError, match="has more than 3 pairs: give fewer"):
+        load_task(write(tmp_path / "mine.jsonl", *lines))
+    assert len(load_task(write(tmp_path / "mine.jsonl", *lines[:3])).pairs) == 3
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, kind: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    with pytest.raises(InputError, match=r"cannot read task .*mine\.jsonl"):
+        load_task(path)
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode() + b"\r\n")
+    assert load_task(path).pairs[0].prompts == ("a b", "b b")
+    path.write_bytes(b"\xef\xbb\xbfabc\xff")
+    with pytest.raises(InputError, match="not UTF-8 text: byte 6"):
+        load_task(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({"prompts": ["x" * 900_000] * 2, "answers": ["x", "y"]}),
+        json.dumps({"prompts": ["a", "b"], "answers": ["x", ["y"] * 100_000]}),
+        json.dumps({"prompts": ["a", "b"], "k" * 100_000: 1}),
+        '{"prompts": ["a", "b"], "answers": ' + "[" * 900 + "]" * 900 + "}",
+    ],
+)
+def test_a_bad_line_is_quoted_in_part(tmp_path, line: str) -> None:
+    with pytest.raises(InputError, match="line 1: ") as caught:
+        load_task(write(tmp_path / "mine.jsonl", line))
+    assert len(str(caught.value)) < 400

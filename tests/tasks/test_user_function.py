@@ -123,3 +123,15 @@ def test_names_of_functions_are_known_unrun() -> None:
     check_names(["for_while", "my_tasks.py:make_pair", "a.b:c"])
     with pytest.raises(InputError, match="no task or file 'for_while:'"):
         check_names(["for_while:"])
+
+
+def test_prompts_that_no_model_reads_are_refused(tmp_path) -> None:
+    (tmp_path / "long.py").write_text(
+        "def make(rng): return (' ' * 20_000_000, 'b'), (' c', ' d')\n"
+        "def half(rng): return ('\\ud800', 'b'), (' c', ' d')\n"
+    )
+    with pytest.raises(InputError, match=r"returned no pair: prompts have at most") as caught:
+        load_task(f"{tmp_path}/long.py:make")
+    assert len(str(caught.value)) < 300
+    with pytest.raises(InputError, match="half a character"):
+        load_task(f"{tmp_path}/long.py:half")

@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -145,34 +144,22 @@ def test_a_damaged_checkpoint_is_passed_over(stopped, whole, capsys, damage):
 FAILURES = ["EIO", "ENODEV", "ENOMEM", "EACCES", "ESTALE", "ETIMEDOUT"]
 
 
-def failing(monkeypatch, function, name, code):
-    """Make a method of `Path` fail for files of a name."""
-    real = getattr(Path, function)
-
-    def fail(self, *args, **kwargs):
-        if self.name == name:
-            number = getattr(errno, code)
-            raise OSError(number, os.strerror(number), str(self))
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr(Path, function, fail)
-
-
 @pytest.mark.parametrize(
     ("file", "code"),
     [("tensors.safetensors", code) for code in FAILURES]
     + [("state.json", "EIO"), ("checksums.json", "EIO")],
 )
 def test_a_checkpoint_that_cannot_be_read_stops_resume_and_stays(
-    stopped, whole, monkeypatch, file, code
+    stopped, whole, unreadable, file, code
 ):
     folder = stopped.runs / stopped.name / "checkpoints"
     before = (folder / "step-10").stat().st_ino
-    with monkeypatch.context() as patch:
-        failing(patch, "open", file, code)
-        said = f"cannot read {folder}/step-10/{file}: {os.strerror(getattr(errno, code))}"
-        with pytest.raises(UnreadableError, match=f"{said}. Nothing was deleted: try again"):
-            train(stopped, resume=True, progress=False)
+    said = f"cannot read {folder}/step-10/{file}: {os.strerror(getattr(errno, code))}"
+    with (
+        unreadable(folder / "step-10" / file, code),
+        pytest.raises(UnreadableError, match=f"{said}. Nothing was deleted: try again"),
+    ):
+        train(stopped, resume=True, progress=False)
     assert checkpoint_steps(folder) == [8, 10]
     assert (folder / "step-10").stat().st_ino == before
     assert train(stopped, resume=True, progress=False).model.fingerprint == whole.model.fingerprint
@@ -180,12 +167,13 @@ def test_a_checkpoint_that_cannot_be_read_stops_resume_and_stays(
 
 @pytest.mark.parametrize("code", ["EIO", "EACCES"])
 def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_taken_for_an_empty_one(
-    stopped, whole, monkeypatch, code
+    stopped, whole, unreadable, code
 ):
-    with monkeypatch.context() as patch:
-        failing(patch, "iterdir", "checkpoints", code)
-        with pytest.raises(UnreadableError, match=r"cannot read .*checkpoints: "):
-            train(stopped, resume=True, progress=False)
+    with (
+        unreadable(stopped.runs / stopped.name / "checkpoints", code),
+        pytest.raises(UnreadableError, match=r"cannot read .*checkpoints: "),
+    ):
+        train(stopped, resume=True, progress=False)
     assert train(stopped, resume=True, progress=False).model.fingerprint == whole.model.fingerprint
 
 
@@ -194,7 +182,7 @@ def test_a_checkpoint_that_cannot_be_mapped_is_read(stopped, whole, monkeypatch,
     def refuse(path):
         raise error
 
-    monkeypatch.setattr("wirework.training.checkpoint.load_file", refuse)
+    monkeypatch.setattr("safetensors.torch.load_file", refuse)
     run = train(stopped, resume=True, progress=False)
     assert run.model.fingerprint == whole.model.fingerprint
     assert capsys.readouterr().err.splitlines()[0].endswith("at step 10 of 12")

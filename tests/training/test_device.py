@@ -1,7 +1,10 @@
+import time
+
 import pytest
 import torch
 
 from wirework.errors import InputError
+from wirework.training import precision, train
 from wirework.training.precision import autocast, faster_precision, resolve, resolve_device
 
 
@@ -15,6 +18,40 @@ def test_auto_becomes_a_choice_and_a_choice_stays(settings):
 
 def test_the_faster_precision_is_one_of_the_two(settings):
     assert faster_precision(settings(), torch.device("cpu")) in ("float32", "bfloat16")
+
+
+def test_few_tokens_are_enough_where_a_precision_is_many_times_slower(settings, monkeypatch):
+    seen = []
+
+    class SlowInBfloat16(torch.nn.Linear):
+        def forward(self, x):
+            seen.append((x.dtype, len(x)))
+            if x.dtype == torch.bfloat16:
+                time.sleep(0.02)
+            return super().forward(x)
+
+    monkeypatch.setattr(precision, "Linear", SlowInBfloat16)
+    config = settings(batch_size=512)
+    assert faster_precision(config, torch.device("cpu")) == "float32"
+    assert max(tokens for _, tokens in seen) < config.batch_size * config.model.n_ctx / 10
+    assert {dtype for dtype, _ in seen} == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"corpus": "not/here"}}, "not/here"),
+        ({"data": {"tokenizer": "not/here.json"}}, r"not/here\.json"),
+        ({"device": "tpu"}, "tpu"),
+    ],
+)
+def test_nothing_is_timed_before_what_may_be_refused(settings, monkeypatch, changes, message):
+    def never(*_):
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(precision, "faster_precision", never)
+    with pytest.raises(InputError, match=message):
+        train(settings(precision="auto", **changes), progress=False)
 
 
 def test_a_device_that_is_not_here_is_refused():

@@ -1,9 +1,11 @@
 import math
+import re
 
 import pytest
 import torch
 import yaml
 
+from wirework import console
 from wirework.config import TrainConfig
 from wirework.data import Batches, eval_batches, prepare
 from wirework.errors import InputError
@@ -156,8 +158,10 @@ def test_a_context_longer_than_the_data_is_refused(settings):
         train(settings(model={"n_ctx": 1_000_000}), progress=False)
 
 
-def test_progress_without_a_terminal_is_a_few_plain_lines(settings, capsys):
+def test_progress_without_a_terminal_is_a_few_plain_lines(settings, capsys, monkeypatch):
+    monkeypatch.setattr(console, "EVERY", 0.001)
     train(settings(steps=3, checkpoint_every=2), progress=True)
     err = capsys.readouterr().err
     assert "step 2/3  held-out loss " in err
+    assert re.search(r"^training: \d/3, .*loss \d.*tokens/s, .* so far$", err, re.MULTILINE)
     assert "\x1b" not in err

@@ -45,6 +45,19 @@ def test_a_place_that_cannot_be_written_to_is_named(settings, tmp_path):
         train(settings(runs=tmp_path / "file"), progress=False)
 
 
+@pytest.mark.parametrize(
+    "model", [{"d_model": 2**40}, {"n_layer": 10**12}, {"d_mlp": 10**15}, {"n_ctx": 10**16,
+              "positions": "added"}]
+)  # fmt: skip
+def test_settings_that_cannot_fit_are_refused_before_anything_is_made(model, settings):
+    config = settings(model=model)
+    with pytest.raises(
+        InputError, match=r"^the settings: a model of \S+ parameters needs \S+ GB of memory, \S+ GB"
+    ):
+        train(config, progress=False)
+    assert not config.runs.exists()
+
+
 def test_resume_of_a_run_that_never_began_begins_it(settings, capsys):
     run = train(settings(steps=1), resume=True, progress=False)
     assert run.metrics["step"] == 1

@@ -168,10 +168,9 @@ class Ablation(Masks):
             tie_qk: give query channel c and key channel c of a head one gate, as their product is
                 all that a score sees (Gao et al. 2025, App. A.5 names untied masks as a regret).
         """
-        weight = transformer.embed.weight
-        moved = {name: mean.to(weight.device, weight.dtype) for name, mean in means.items()}
         space = NodeSpace.of(transformer)
-        return cls(transformer, space, moved, space.tie_qk().to(weight.device) if tie_qk else None)
+        tie = space.tie_qk().to(transformer.embed.weight.device) if tie_qk else None
+        return cls(transformer, space, moved(means, transformer), tie)
 
     @property
     def size(self) -> int:
@@ -227,6 +226,12 @@ class Ablation(Masks):
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
         """Put masks (R, G) on the transformer for a `with` block."""
         return self.transformer.edited(self.edits(gates))
+
+
+def moved(means: Mapping[str, Tensor], transformer: Transformer) -> dict[str, Tensor]:
+    """Return means on the device and in the dtype of a transformer."""
+    weight = transformer.embed.weight
+    return {name: mean.to(weight.device, weight.dtype) for name, mean in means.items()}
 
 
 def _closed(parts: Iterable[Tensor]) -> list[bool]:

@@ -1,12 +1,14 @@
 """From a mask to a `Circuit`: nodes, edges, losses and examples, measured on the judging pairs.
 
+Scale and shift are fitted on these too, and what they come to is measured on held-out pairs.
+
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes, G gates of them and of the
 edges between them.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,16 +23,19 @@ from wirework.circuit_format import (
     Losses,
     ModelPart,
     Node,
+    Pairs,
     Provenance,
     TaskPart,
 )
-from wirework.circuits.calibrate import calibrate, calibrated_loss
+from wirework.circuits.ablation import moved
+from wirework.circuits.calibrate import IDENTITY, Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.edges import find_io_edges
-from wirework.circuits.split import fingerprint
+from wirework.circuits.resting import Resting
+from wirework.circuits.split import Parts, fingerprint
 from wirework.circuits.wiring import Wiring
 from wirework.nn import Edit
-from wirework.tasks import Encoded, Task, tokenizer_of
+from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokenizer
@@ -47,7 +52,8 @@ class Finding:
     """What a finder hands over to be made a circuit."""
 
     wiring: Wiring
-    """The kept nodes, and all edges between them."""
+    """The kept nodes, and all edges between them; what is removed rests at the means that judge
+    it: those of the second sample, or the only ones that there are."""
     gates: Tensor
     """(G,), 1 where an edge is kept, and for every node."""
     score: Tensor | None
@@ -58,37 +64,38 @@ class Finding:
     """Whether it is met, in all the ways in which what is removed was frozen."""
     finder: str
     settings: Mapping[str, Any]
-    origin: str
-    """Where the means are from, see `Resting`."""
+    resting: Resting
+    """What removed nodes were put at."""
     seed: int
     """The one that `parts_of` parted the task by, which `validate` repeats."""
 
 
-def assemble(model: "Model", whole: Task, judge: Task, found: Finding) -> Circuit:
+def assemble(model: "Model", whole: Task, parts: Parts, found: Finding) -> Circuit:
     """Measure a mask and put everything about it into one value.
 
     Args:
         model: with a tokeniser.
         whole: the task as it was loaded, all pairs.
-        judge: the pairs on which losses are measured and of which examples are shown.
+        parts: of it: on those that judge, losses are measured, scale and shift fitted, and examples
+            shown; on those held out, the calibrated loss is measured.
         found: the mask and where it comes from.
     """
     wiring, means = found.wiring, found.wiring.ablation.means
     tokenizer = tokenizer_of(model)
-    rows = rows_of(judge, model)
-    gaps = wiring.all_differences(found.gates[None], rows)[0]
-    calibration = calibrate(gaps)
-    plain = measure(wiring, found.gates, rows)
+    rows, held_out = rows_of(parts.judge, model), rows_of(parts.held_out, model)
+    losses, calibration, gaps = _losses(found, rows, held_out)
     kept = wiring.kept
     tokens = {t: tokenizer.token(t) for t in _prompt_tokens(rows)}
     answers = {t: tokenizer.token(t) for t in sorted(set(rows.answers.flatten().tolist()))}
     shown = rows.select(torch.arange(min(rows.n_pairs, _EXAMPLE_PAIRS)))
+    task = task_part(whole, rows.n_pairs).model_copy(update={"n_held_out": held_out.n_pairs})
     document = Document(
         model=model_part(model),
-        task=task_part(whole, rows.n_pairs),
+        task=task,
         target_loss=found.target,
         reached=found.reached,
-        losses=Losses(**plain, circuit_calibrated=calibrated_loss(gaps, calibration)),
+        losses=losses,
+        loss_pairs=pairs_of_losses(losses),
         calibration=CalibrationPart(**calibration._asdict()),
         nodes=_nodes(wiring, found.score),
         edges=_edges(wiring, found.gates),
@@ -99,20 +106,68 @@ def assemble(model: "Model", whole: Task, judge: Task, found: Finding) -> Circui
             settings=dict(found.settings),
             seed=found.seed,
             wirework=__version__,
-            means=found.origin,
+            means=found.resting.origin,
+            mean_tokens=found.resting.means.n_tokens,
+            mean_source=found.resting.source,
         ),
     )
     resting = {site: mean.detach().float().cpu() for site, mean in means.items()}
     return Circuit(document, resting, _activations(wiring, found.gates, shown))
 
 
-def measure(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
+def _losses(found: Finding, rows: Encoded, held_out: Encoded) -> tuple[Losses, Calibration, Tensor]:
+    """Return a circuit's losses, scale and shift, and right minus wrong logit on `rows`."""
+    wiring, gates = found.wiring, found.gates[None]
+    gaps, fresh = (wiring.all_differences(gates, some)[0] for some in (rows, held_out))
+    calibration = calibrate(gaps)
+
+    def with_means(means: Mapping[str, Tensor]) -> float:
+        ablation = replace(wiring.ablation, means=moved(means, wiring.transformer))
+        return float(replace(wiring, ablation=ablation).losses(gates, rows)[0])
+
+    means = found.resting.means
+    others = [
+        with_means({site: part[group] for site, part in (means.groups or {}).items()})
+        for group in range(means.n_groups)
+    ]
+    losses = Losses(
+        **measure(wiring, found.gates, rows, gaps),
+        circuit_calibrated=calibrated_loss(fresh, calibration),
+        circuit_held_out=calibrated_loss(fresh, IDENTITY),
+        circuit_searched=None if means.groups is None else with_means(means.first),
+        circuit_error=pair_error(gaps) or None,
+        circuit_means_error=standard_error(torch.tensor(others)) or None,
+    )
+    return losses, calibration, gaps
+
+
+def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
+    """Return on which pairs each loss is, by name: what is calibrated is never what was fitted."""
+    fresh = {"circuit_calibrated", "circuit_held_out"}
+    known = losses.model_dump(exclude_none=True, exclude={"chance"})
+    return {name: "held out" if name in fresh else "judged" for name in known}
+
+
+def pair_error(gaps: Tensor) -> float:
+    """Return the standard error of a task loss over pairs, of right minus wrong logit (2P,)."""
+    return standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1))
+
+
+def standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values (n,); 0 for a single one."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def measure(
+    wiring: Wiring, gates: Tensor, rows: Encoded, gaps: Tensor | None = None
+) -> dict[str, float]:
     """Return the losses of a circuit in nats, each beside what it is to be compared with.
 
     Args:
         wiring: its nodes and all edges between them.
         gates: (G,), 0 for the edges that it does without.
         rows: a task.
+        gaps: right minus wrong logit of the circuit on them, (2P,), where they are known.
 
     Returns:
         `model`: nothing ablated; `circuit`: everything outside it (sufficiency);
@@ -123,7 +178,8 @@ def measure(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
     nodes = wiring.mask(torch.ones_like(gates))
     both = torch.stack([torch.ones_like(nodes), 1 - nodes])
     model, without = wiring.ablation.losses(both, rows).tolist()
-    circuit = float(wiring.losses(gates[None], rows)[0])
+    gaps = wiring.all_differences(gates[None], rows)[0] if gaps is None else gaps
+    circuit = calibrated_loss(gaps, IDENTITY)
     return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.circuits.means import text_of, training_windows
+from wirework.circuits.means import disjoint_windows, text_of, windows_at
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
@@ -20,36 +20,48 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _TOKENS = 1024  # tokens of training text from which removed nodes take values
-_BATCHES = 4  # batches of text that they are drawn from
+_WINDOWS = 64  # windows of text that they are drawn from
 
 Bank = Mapping[str, Tensor]
 """Site to (S, N): the values of all its nodes at the same S tokens of training text."""
 
 
-def bank_of(model: "Model", text: "Tokens", seed: int = 0) -> Bank:
+def bank_of(model: "Model", text: "Tokens", seed: int = 0, *, unseen: bool = True) -> Bank:
     """Return the values of a model's nodes at 1,024 tokens of its training text.
+
+    Args:
+        model: the model.
+        text: its training text.
+        seed: of which tokens.
+        unseen: take them from windows that no search takes any from, where the text has more than
+            one window.
 
     Raises:
         InputError: the text is shorter than a context.
     """
-    windows = training_windows(text, model.config.n_ctx, _BATCHES)
-    return bank(model.transformer, windows, _TOKENS, seed)
+    n_ctx = model.config.n_ctx
+    first, second = disjoint_windows(text, n_ctx, _WINDOWS)
+    starts = second if unseen and second else first
+    return bank(model.transformer, windows_at(text, starts, n_ctx), _TOKENS, seed)
 
 
-def bank_of_search(model: "Model", data: "Tokens | None", config: PruneConfig) -> Bank | None:
+def bank_of_search(
+    model: "Model", data: "Tokens | None", config: PruneConfig, *, unseen: bool = False
+) -> Bank | None:
     """Return the values that a search puts removed nodes at; None where they rest at their means.
 
     Args:
         model: the model.
         data: training text; None for that of its run.
         config: of the search.
+        unseen: others, on which its circuit is judged.
 
     Raises:
         InputError: there is no text, or it is shorter than a context.
     """
     if config.ablation == "mean":
         return None
-    return bank_of(model, text_of(model, data), seed=1 + config.seed)
+    return bank_of(model, text_of(model, data), seed=1 + config.seed, unseen=unseen)
 
 
 @torch.no_grad()

@@ -20,6 +20,10 @@ class Calibration(NamedTuple):
     shift: float
 
 
+IDENTITY = Calibration(1.0, 0.0)
+"""What changes nothing."""
+
+
 def calibrated_loss(differences: Tensor, calibration: Calibration) -> float:
     """Return the task loss in nats after scale and shift.
 
@@ -52,9 +56,8 @@ def calibrate(differences: Tensor) -> Calibration:
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     found = Calibration(*knobs.tolist())
-    identity = Calibration(1.0, 0.0)
-    better = calibrated_loss(gaps, found) < calibrated_loss(gaps, identity)
-    return found if better else identity
+    better = calibrated_loss(gaps, found) < calibrated_loss(gaps, IDENTITY)
+    return found if better else IDENTITY
 
 
 def _loss(gaps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from wirework.circuits import checks
-from wirework.circuits.assemble import measure
+from wirework.circuits.assemble import measure, pair_error
 from wirework.circuits.bank import bank_of, bank_of_search
-from wirework.circuits.calibrate import Calibration, calibrated_loss
+from wirework.circuits.calibrate import IDENTITY, Calibration, calibrated_loss
 from wirework.circuits.checks import Subject
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.means import text_of
 from wirework.circuits.unseen import Pairs
 from wirework.circuits.wiring import Wiring
-from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.tasks import Encoded, Task, pair_losses, rephrased, tokenizer_of
+from wirework.tasks import Encoded, Task, rephrased, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -50,7 +49,9 @@ def checkup(
     few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
     report: dict[str, Any] = {}
     if pairs.judge is not None:
-        report["judged"] = losses_on(wiring, gates, rows_of(pairs.judge, model), circuit)
+        judged = losses_on(wiring, gates, rows_of(pairs.judge, model), circuit)
+        del judged["circuit_calibrated"]  # fitted on these very pairs
+        report["judged"] = judged
     report["held_out"] = losses_on(wiring, gates, rows, circuit)
     report["rephrased"] = or_reason(
         lambda: losses_on(wiring, gates, rows_of(_rephrased(pairs.unseen, model), model), circuit)
@@ -60,10 +61,10 @@ def checkup(
     report["agreement"] = asdict(checks.agreement(subject, few))
     report["coverage"] = asdict(checks.coverage(wiring.transformer, subject.gates, circuit.n_edges))
     if not short:
-        judged = rows if pairs.judge is None else rows_of(pairs.judge, model)
+        known = rows if pairs.judge is None else rows_of(pairs.judge, model)
         report |= {
             "binarised": or_reason(lambda: _binarised(subject, rows)),
-            "minimality": or_reason(lambda: _minimality(circuit, model, judged, text)),
+            "minimality": or_reason(lambda: _minimality(circuit, model, known, text)),
             "hypothesis_tests": or_reason(lambda: _hypothesis_tests(wiring, gates, rows)),
         }
     return report
@@ -88,15 +89,16 @@ def losses_on(
     gaps = wiring.all_differences(gates[None], rows)[0]
     return {
         "n_pairs": rows.n_pairs,
-        **measure(wiring, gates, rows),
-        "circuit_error": standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1)),
+        **measure(wiring, gates, rows, gaps),
+        "circuit_error": pair_error(gaps),
         "circuit_calibrated": calibrated_loss(gaps, Calibration(scale, shift)),
     }
 
 
-def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of independent values (n,); 0 for a single one."""
-    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+def circuit_loss(wiring: Wiring, gates: Tensor, rows: Encoded) -> dict[str, float]:
+    """Return the loss of a circuit alone, `circuit`, and its standard error, `circuit_error`."""
+    gaps = wiring.all_differences(gates[None], rows)[0]
+    return {"circuit": calibrated_loss(gaps, IDENTITY), "circuit_error": pair_error(gaps)}
 
 
 def or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _minimality(
     circuit: Circuit, model: "Model", rows: Encoded, text: "Tokens | None"
 ) -> dict[str, Any]:
     """Close each unit alone, what is removed frozen in all the ways that the search froze it."""
-    config = PruneConfig.of(circuit.document.provenance.settings)
+    config = circuit.search_config
     (wiring, gates), bank = circuit.wiring(model), bank_of_search(model, text, config)
     ablation = replace(wiring.ablation, bank=bank, draws=config.draws)
     views = replace(wiring, ablation=ablation).views()

@@ -17,9 +17,10 @@ from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEd
 from wirework.circuits.ablation import Ablation
 from wirework.circuits.means import check_means
 from wirework.circuits.wiring import Wiring
+from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
-from wirework.tasks import Encoded, Task, tokenizer_of
+from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 from wirework.tensor_files import read_tensors
 
 if TYPE_CHECKING:
@@ -92,15 +93,29 @@ class Circuit:
 
     @property
     def reached(self) -> bool:
-        """Whether the search met its target loss; false only of one that went on `anyway`."""
+        """Whether the search met its target loss, on text that it has not seen too."""
         return self.document.reached
 
-    def check_model(self, model: "Model") -> None:
-        """Make sure that a model is the one that the circuit was found in.
+    @property
+    def search_config(self) -> PruneConfig:
+        """The settings that found it; what its file does not name, or not so any more, at defaults.
+
+        Raises:
+            InputError: a setting that a search cannot have.
+        """
+        settings = dict(self.document.provenance.settings)
+        settings.pop("mean_batches", None)  # of earlier versions, too small a number to keep
+        return PruneConfig.of(settings)
+
+    def check_model(self, model: "Model | str | Path") -> None:
+        """Make sure that a model, or the one at a path, is that which the circuit was found in.
 
         Raises:
             InputError: it is not.
         """
+        from wirework.model import load
+
+        model = load(model)
         expected = self.document.model.fingerprint
         if model.fingerprint != expected:
             raise InputError(
@@ -108,13 +123,16 @@ class Circuit:
                 f"this one has {model.fingerprint[:12]}..."
             )
 
-    def ablation(self, model: "Model") -> tuple[Ablation, Tensor]:
-        """Return the model ready for ablation and the circuit's mask, (N,) float32.
+    def ablation(self, model: "Model | str | Path") -> tuple[Ablation, Tensor]:
+        """Return the model (a path is loaded) ready for ablation and the circuit's mask, (N,).
 
         Raises:
             InputError: `model` is not the one that the circuit was found in, or has no such node,
                 or it is a head-level circuit.
         """
+        from wirework.model import load
+
+        model = load(model)
         self.check_model(model)
         if self.document.level == "head":
             raise InputError(
@@ -132,8 +150,9 @@ class Circuit:
             kept.setdefault(node.site, []).append(node.index)
         return ablation, ablation.space.gates(kept)
 
-    def wiring(self, model: "Model") -> tuple[Wiring, Tensor]:
-        """Return the model ready for masks over nodes and edges, and the circuit's own, (G,).
+    def wiring(self, model: "Model | str | Path") -> tuple[Wiring, Tensor]:
+        """Return the model (a path is loaded) ready for masks over nodes and edges, and the
+        circuit's own, (G,).
 
         Raises:
             InputError: `model` is not the one that the circuit was found in, or has no such node or
@@ -150,8 +169,12 @@ class Circuit:
         open_ = [float((edge.source, edge.target) in kept) for edge in there]
         return wiring, torch.cat([torch.ones(wiring.n_nodes), torch.tensor(open_)])
 
-    def evaluate(self, model: "Model", task: Task) -> float:
+    def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
         """Return how the circuit alone does on a task's pairs; lower is better.
+
+        Args:
+            model: the one that the circuit was found in; a path is loaded.
+            task: itself, or what `ww.task` takes.
 
         Returns:
             The task loss in nats, uncalibrated; of a head-level circuit the metric that it was
@@ -160,6 +183,9 @@ class Circuit:
         Raises:
             InputError: the circuit is of another model, or the task does not fit it.
         """
+        from wirework.model import load
+
+        model, task = load(model), load_task(task)
         if self.document.level == "head":
             from wirework.circuits.acdc.assemble import evaluate_paths
 
@@ -211,12 +237,14 @@ class Circuit:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Circuit":
-        """Read a circuit that `save` wrote.
+    def load(cls, folder: "str | Path | Circuit") -> "Circuit":
+        """Read a circuit that `save` wrote; a circuit is returned as it is.
 
         Raises:
             InputError: missing, damaged, of another format, or of a newer version.
         """
+        if isinstance(folder, Circuit):
+            return folder
         folder = Path(folder)
         if not (folder / "circuit.json").is_file():
             raise InputError(f"no circuit at {folder}: expected a folder with circuit.json")
@@ -232,13 +260,13 @@ class Circuit:
         return cls(document, means, _activations(tensors, document, path))
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: str | Path) -> None:
     """Make sure that a circuit can be saved to a folder, before one is searched for.
 
     Raises:
         InputError: something else is there, or it cannot be written to.
     """
-    files.check_folder(folder, "a circuit", _FILES)
+    files.check_folder(Path(folder), "a circuit", _FILES)
 
 
 def rows_of(task: Task, model: "Model") -> Encoded:

@@ -1,33 +1,36 @@
 """What a finder does where there is nothing to find: the yardsticks of a faithful circuit.
 
 The same search on a nonsense task (`nonsense.py`) and on a model whose weights are shuffled, and
-circuits of the same make-up drawn at random. A search that also "explains" these with as few nodes
-proves nothing by its target loss: the method solved the task, not the model.
-Shapes: N nodes of all sites, n of them in the circuit.
+connected circuits of the same make-up drawn at random (`random_circuits.py`). A search that also
+"explains" these with as few nodes proves nothing by its target loss: the method solved the task,
+not the model.
 """
 
 import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from wirework.circuits.ablation import Ablation
-from wirework.circuits.checkup import FEW, checkup, or_reason
+from wirework.circuits.checkup import FEW, checkup, circuit_loss, or_reason
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.means import text_of
 from wirework.circuits.nonsense import nonsense
 from wirework.circuits.prune import Hunt, unrefused
+from wirework.circuits.random_circuits import random_circuits
 from wirework.circuits.resting import Resting
 from wirework.circuits.unseen import Pairs, pairs_of
 from wirework.circuits.verdict import reaches, verdict
 from wirework.config import PruneConfig
+from wirework.console import Progress
 from wirework.nn import Transformer
-from wirework.tasks import Encoded, Task
+from wirework.tasks import Task
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
+
+N_SEARCHED = 2
+"""How many searches the searched controls are."""
 
 _RANDOM = 20  # random circuits
 
@@ -48,7 +51,7 @@ def searched_controls(
         was found, whether it `reached` the target on unseen pairs, and the checks and the verdict
         that the circuit gets too; or a `reason` where there can be no search.
     """
-    config = PruneConfig.of(circuit.document.provenance.settings)
+    config = circuit.search_config
     seed = config.seed
     return {
         "nonsense task": or_reason(
@@ -67,8 +70,10 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
         InputError: there can be no search: too few pairs, or a loss that is no number.
     """
     # A nonsense task has at most half of the pairs, which may be fewer than a batch.
-    config = unrefused(config, task)
-    found = Hunt.of(model, task, config, Resting.of(model, text, config)).run()
+    config = unrefused(config)
+    hunt = Hunt.of(model, task, config, Resting.of(model, text, config))
+    with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
+        found = hunt.run(bar.update)
     report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
     about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
     target = found.document.target_loss
@@ -98,32 +103,29 @@ def shuffled(model: "Model", seed: int) -> "Model":
 
 
 def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, Any]:
-    """Return how random circuits of the same make-up do: losses in nats on a few unseen pairs."""
-    ablation, nodes = circuit.ablation(model)
+    """Return how random connected circuits of the same make-up do on a few unseen pairs.
+
+    Returns:
+        `n` of them; `nodes` and `edges`, each of the `circuit` and the `least` and `most` of the
+        random ones; `lowest` and `median` of their losses in nats; `n_sufficient`, how many are as
+        sufficient as the circuit must be. A `reason` where the model has no other such circuit.
+    """
+    wiring, gates = circuit.wiring(model)
     rows = rows_of(pairs.unseen, model)
     few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
-    losses = random_losses(ablation, nodes, few, _RANDOM, circuit.document.provenance.seed)
+    seed = circuit.document.provenance.seed
+    drawn = random_circuits(wiring, gates, few, _RANDOM, seed)
+    if not drawn:
+        return {"reason": "the model has no other connected circuit of this make-up"}
+    losses = [circuit_loss(*one, few) for one in drawn]
+    found = torch.tensor([one["circuit"] for one in losses])
+    sizes = [one.n_nodes for one, _ in drawn]
+    edges = [int(part[one.n_nodes :].sum()) for one, part in drawn]
     return {
-        "n": _RANDOM,
-        "lowest": float(losses.min()),
-        "median": float(losses.median()),
-        "n_sufficient": int((losses <= circuit.document.target_loss).sum()),
+        "n": len(drawn),
+        "nodes": {"circuit": circuit.n_nodes, "least": min(sizes), "most": max(sizes)},
+        "edges": {"circuit": circuit.n_edges, "least": min(edges), "most": max(edges)},
+        "lowest": float(found.min()),
+        "median": float(found.median()),
+        "n_sufficient": sum(reaches(one, circuit.document.target_loss) for one in losses),
     }
-
-
-def random_losses(
-    ablation: Ablation, nodes: Tensor, rows: Encoded, count: int, seed: int
-) -> Tensor:
-    """Return the task losses (count,) in nats of random circuits of the same make-up."""
-    return ablation.losses(random_masks(ablation, nodes, count, seed), rows)
-
-
-def random_masks(ablation: Ablation, nodes: Tensor, count: int, seed: int) -> Tensor:
-    """Return masks (count, N) float32 with as many nodes at each site as the circuit (N,) has."""
-    dice = torch.Generator().manual_seed(seed)
-
-    def draw(kept: Tensor) -> Tensor:
-        order = torch.rand(count, len(kept), generator=dice).argsort(1)
-        return (order < int(kept.sum())).float()
-
-    return ablation.space.join({name: draw(k) for name, k in ablation.space.split(nodes).items()})

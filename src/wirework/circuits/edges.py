@@ -61,7 +61,7 @@ def bundles(transformer: Transformer, nodes: Kept) -> list[Bundle]:
     """
     places = _places(nodes)
     found = []
-    for matrix in _matrices(transformer):
+    for matrix in matrices(transformer):
         columns, sources = _channels(places.get(matrix.source, {}), matrix.weight.device)
         rows, targets = _channels(places.get(matrix.target, {}), matrix.weight.device)
         part = matrix.weight[rows][:, columns]
@@ -131,7 +131,8 @@ def find_io_edges(
     return ins + sorted(outs, key=lambda edge: (edge.source or 0, edge.token_id))
 
 
-def _matrices(transformer: Transformer) -> Iterator[Matrix]:
+def matrices(transformer: Transformer) -> Iterator[Matrix]:
+    """Yield the weight matrices that edges are entries of, in execution order."""
     weights = dict(transformer.named_parameters())
     for layer in range(transformer.config.n_layer):
         qkv = f"blocks.{layer}.attn.qkv"

@@ -1,13 +1,14 @@
 """Means of the nodes over the pretraining distribution: what a removed node is frozen at.
 
 They come from tokens of the corpus the model was trained on: those given, or those that the run
-which the model lies in was trained on. What was measured is kept in `means.safetensors` beside the
-model, with how many batches it took and a checksum.
-Shapes: B sequences, T tokens, N nodes at one site.
+which the model lies in was trained on. Two samples are measured, of windows that do not overlap:
+a search is fitted to the first and judged on the second. Both are kept in `means.safetensors`
+beside the model, with how many tokens they took and a checksum.
+Shapes: B sequences, T tokens, N nodes at one site, S groups of windows.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from wirework.config import TrainConfig
 from wirework.errors import InputError
-from wirework.files import read_json, tensors_checksum, write_bytes
+from wirework.files import tensors_checksum, write_bytes
 from wirework.nn import Transformer
 from wirework.tensor_files import read_header, read_tensors
 from wirework.user_code import refuse_saved_function
@@ -29,7 +29,35 @@ if TYPE_CHECKING:
 MEANS_FILE = "means.safetensors"
 """Its place is the model's folder."""
 
-_BATCH = 16  # sequences per forward pass
+_BATCH = 16  # sequences per batch of `training_windows`
+_PASS = 4096  # tokens per forward pass
+_GROUPS = 8  # equal parts of the second sample, whose spread gives its standard error
+_SECOND = "second/"  # before the names of the second sample's tensors
+
+
+@dataclass(frozen=True)
+class Means:
+    """Node means over two samples of the training text that share no token."""
+
+    first: Mapping[str, Tensor]
+    """Site to (N,) float32: what a search freezes removed nodes at."""
+    groups: Mapping[str, Tensor] | None = None
+    """Site to (S, N) float32: the means of S equal parts of the second sample. None where means
+    were given (`save_means`) or the text is a single window: then there is no second sample."""
+    n_tokens: int | None = None
+    """Tokens of each sample; None where means were given."""
+
+    @property
+    def n_groups(self) -> int:
+        """S."""
+        return 0 if self.groups is None else len(next(iter(self.groups.values())))
+
+    @property
+    def second(self) -> dict[str, Tensor] | None:
+        """Return site to (N,) float32, the means of the second sample."""
+        if self.groups is None:
+            return None
+        return {site: part.double().mean(0).float() for site, part in self.groups.items()}
 
 
 def resting_sites(transformer: Transformer) -> list[str]:
@@ -51,7 +79,7 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
         batches: each (B, T) int64.
 
     Returns:
-        Site to (N,) float32, summed in float64.
+        Site to (N,) float32; sequences are summed in float64, the tokens of one in its own dtype.
 
     Raises:
         InputError: no batch at all.
@@ -65,7 +93,7 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
         with transformer.recorded(resting_sites(transformer)) as values:
             transformer.state(tokens.to(device))
         for name, value in values.items():
-            total = value.sum((0, 1), dtype=torch.float64)
+            total = value.sum(1).sum(0, dtype=torch.float64)  # five times as fast as both in one
             sums[name] = sums[name] + total if name in sums else total
         count += tokens.numel()
     if not count:
@@ -86,53 +114,99 @@ def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[T
         yield torch.stack(windows)
 
 
-def means_for(model: "Model", data: "Tokens | None", n_batches: int) -> dict[str, Tensor]:
+def disjoint_windows(tokens: "Tokens", n_ctx: int, count: int) -> tuple[list[int], list[int]]:
+    """Return where the windows of two samples begin, evenly spread and none overlapping another.
+
+    Args:
+        tokens: the text.
+        n_ctx: tokens of a window, no more than the text has.
+        count: windows of each sample; where the text is too short, each takes half of it, and a
+            text of a single window is all of the first.
+    """
+    count = min(2 * count, tokens.n_tokens // n_ctx)
+    starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long().tolist()
+    return starts[0::2], starts[1::2]
+
+
+def windows_at(tokens: "Tokens", starts: Sequence[int], n_ctx: int) -> Iterator[Tensor]:
+    """Yield the windows of n_ctx tokens that begin at `starts`, (B, n_ctx) int64 a pass."""
+    size = max(1, _PASS // n_ctx)
+    for first in range(0, len(starts), size):
+        part = starts[first : first + size]
+        yield torch.stack(
+            [torch.from_numpy(tokens.slice(start, n_ctx).astype("int64")) for start in part]
+        )
+
+
+def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
+    """Measure the means of both samples.
+
+    Args:
+        model: the model.
+        tokens: training text.
+        mean_tokens: of each sample, at least; half of the text where it has not twice as many.
+    """
+    n_ctx = min(model.config.n_ctx, tokens.n_tokens)
+    wanted = -(-mean_tokens // n_ctx)
+    first, second = disjoint_windows(tokens, n_ctx, -(-wanted // _GROUPS) * _GROUPS)
+    n_groups = min(_GROUPS, len(second))
+    even = len(second) - len(second) % n_groups if n_groups else 0
+
+    def means(starts: Sequence[int]) -> dict[str, Tensor]:
+        return node_means(model.transformer, windows_at(tokens, starts, n_ctx))
+
+    parts = [means(second[:even][group::n_groups]) for group in range(n_groups)]
+    return Means(
+        first=means(first),
+        groups={site: torch.stack([part[site] for part in parts]) for site in parts[0]}
+        if parts
+        else None,
+        n_tokens=len(first) * n_ctx,
+    )
+
+
+def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
     """Return the means of a model's nodes: from `data`, the file beside it, or its run's corpus.
 
     Args:
         model: its `path` says where the file may be.
         data: tokens of the corpus it was trained on.
-        n_batches: how many batches of 16 windows of n_ctx tokens to read. A file that was measured
-            on another number is measured anew; means that were given (`save_means`) stay.
+        mean_tokens: how many tokens each sample takes, at least. A file that was measured for
+            another number is measured anew; means that were given (`save_means`) stay.
 
     Raises:
         InputError: no data, no file and no run, a file or corpus that does not fit the model, or
-            a file of another number of batches and no corpus.
+            a file of another number of tokens and no corpus.
     """
     if data is not None:
-        return _measured(model, data, n_batches)
+        return measured_means(model, data, mean_tokens)
     path = None if model.path is None else Path(model.path) / MEANS_FILE
-    taken = None
-    if path is not None and path.is_file():
-        means, taken = _read(path, model)
-        if taken in (None, n_batches):
-            return means
+    held = None if path is None or not path.is_file() else _read(path, model)
+    if held is not None and held.asked in (None, str(mean_tokens)):
+        return held.means
     try:
         tokens = run_tokens(model)
     except InputError as error:
-        if taken is None:
+        if held is None:
             raise
         raise InputError(
-            f"{path} was measured on {taken} batches, mean_batches is {n_batches}, and the corpus "
-            f"cannot be read: {error}"
+            f"{path} was measured on {held.asked} tokens, mean_tokens is {mean_tokens}, and the "
+            f"corpus cannot be read: {error}"
         ) from None
-    means = _measured(model, tokens, n_batches)
+    means = measured_means(model, tokens, mean_tokens)
     if path is not None:
-        _keep(path, means, model, n_batches)
+        _keep(path, means, model, mean_tokens)
     return means
 
 
-def _measured(model: "Model", tokens: "Tokens", n_batches: int) -> dict[str, Tensor]:
-    windows = training_windows(tokens, model.config.n_ctx, n_batches)
-    return node_means(model.transformer, windows)
-
-
-def _keep(path: Path, means: dict[str, Tensor], model: "Model", n_batches: int) -> None:
+def _keep(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
     """Write means for the next time; where that cannot be done, say so and go on."""
     from wirework.console import warn
 
+    groups = {f"{_SECOND}{site}": part for site, part in (means.groups or {}).items()}
+    about = {"mean_tokens": str(mean_tokens), "n_tokens": str(means.n_tokens)}
     try:
-        save_means(path, means, model, n_batches)
+        _write(path, {**means.first, **groups}, model, about)
     except InputError as error:
         warn(f"{error}: the means will be measured again next time")
 
@@ -163,6 +237,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     """
     from wirework.data import prepare, text_of_run
     from wirework.data.answers import answers_before_records
+    from wirework.training.run import read_settings
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not settings.is_file():
@@ -172,7 +247,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         )
     data = text_of_run(settings.parent)
     if data is None:  # of a wirework that kept no record
-        saved = TrainConfig.load(settings).data
+        saved = read_settings(settings.parent).data
         for corpus in (saved.corpus, saved.mix):
             refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
         data = prepare(answers_before_records(saved))
@@ -187,61 +262,85 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
 def _trained_on(run: Path) -> str | None:
     """Return the fingerprint of a run's data, from its newest readable checkpoint if there is one.
 
-    A checkpoint that cannot be read is passed over, as training does.
+    A damaged checkpoint is passed over, as training does.
     """
-    from wirework.training.checkpoint import checkpoint_steps
+    from wirework.training.checkpoint import newest_state
 
-    for step in reversed(checkpoint_steps(run / "checkpoints")):
-        with suppress(InputError):
-            return str(read_json(run / "checkpoints" / f"step-{step}" / "state.json")["data"])
-    return None
+    state = newest_state(run / "checkpoints")
+    return None if state is None else state.data
 
 
-def save_means(
-    path: Path, means: dict[str, Tensor], model: "Model", n_batches: int | None = None
-) -> None:
-    """Write means, with the fingerprint of the model they belong to.
+def save_means(path: str | Path, means: Mapping[str, Tensor], model: "Model | str | Path") -> None:
+    """Write means that are given, which `prune` then uses whatever its settings say.
 
     Args:
         path: the file, or the model's folder.
         means: site to (N,).
-        model: the one they were measured on.
-        n_batches: how many batches of its corpus they took; None for means that are given, which
-            `prune` then uses whatever its settings say.
+        model: the one they belong to; its fingerprint is written too.
 
     Raises:
         InputError: the place cannot be written to.
     """
-    path = path / MEANS_FILE if path.is_dir() else path
+    from wirework.model import load
+
+    path = Path(path)
+    _write(path / MEANS_FILE if path.is_dir() else path, means, load(model), {})
+
+
+def _write(
+    path: Path, means: Mapping[str, Tensor], model: "Model", about: Mapping[str, str]
+) -> None:
     tensors = {name: mean.float().cpu().contiguous() for name, mean in means.items()}
-    header = {"format": "wirework-means", "fingerprint": model.fingerprint}
-    if n_batches is not None:
-        header["n_batches"] = str(n_batches)
+    header = {"format": "wirework-means", "fingerprint": model.fingerprint, **about}
     write_bytes(path, save(tensors, {**header, "sha256": tensors_checksum(tensors, header)}))
 
 
-def load_means(path: Path, model: "Model") -> dict[str, Tensor]:
-    """Read means that `save_means` wrote.
+def load_means(path: str | Path, model: "Model | str | Path") -> dict[str, Tensor]:
+    """Read the means of a file: those given, or those of the first sample.
 
     Raises:
         InputError: missing, damaged or foreign, or of another model.
     """
-    return _read(path, model)[0]
+    from wirework.model import load
+
+    return dict(_read(Path(path), load(model)).means.first)
 
 
-def _read(path: Path, model: "Model") -> tuple[dict[str, Tensor], int | None]:
-    """Return means and the number of batches that they took, None if they were given."""
+@dataclass(frozen=True)
+class _Held:
+    """What a file holds."""
+
+    means: Means
+    asked: str | None
+    """For how many tokens it was measured; None where the means were given."""
+
+
+def _read(path: Path, model: "Model") -> _Held:
     header = read_header(path, "delete it").metadata
-    means = read_tensors(path, "delete it")
+    tensors = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:
         raise InputError(f"{path} belongs to another model: measure the means anew")
-    if header.pop("sha256", None) != tensors_checksum(means, header):
+    if header.pop("sha256", None) != tensors_checksum(tensors, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
-    taken = header.get("n_batches")
-    means = check_means(means, model.transformer, str(path))
-    return means, None if taken is None else int(taken)
+    first = {name: mean for name, mean in tensors.items() if not name.startswith(_SECOND)}
+    first = check_means(first, model.transformer, str(path))
+    if "n_batches" in header:  # of an earlier version: one sample, of so many batches of 16 windows
+        batch = f"{_BATCH} x {model.config.n_ctx}"
+        return _Held(Means(first), f"one sample of {header['n_batches']} x {batch}")
+    if "mean_tokens" not in header:
+        return _Held(Means(first), None)
+    groups = {name.removeprefix(_SECOND): tensors[name] for name in tensors.keys() - first.keys()}
+    if (
+        any(part.dim() != 2 or not len(part) for part in groups.values())
+        or not (taken := header.get("n_tokens", "")).isdecimal()
+    ):
+        raise InputError(f"{path} does not hold node means: delete it")
+    if groups:
+        alike = {site: part[0] for site, part in groups.items()}
+        check_means(alike, model.transformer, f"{path}, second sample")
+    return _Held(Means(first, groups or None, int(taken)), header["mean_tokens"])
 
 
 def check_means(

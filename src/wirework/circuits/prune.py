@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from wirework.circuits.ablation import Ablation
@@ -31,9 +29,10 @@ from wirework.circuits.search_folder import (
     open_search,
     write_ranked,
 )
-from wirework.circuits.split import parts_of
+from wirework.circuits.split import Parts, parts_of
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.leftovers import clear_held
 from wirework.locks import locked
@@ -49,6 +48,8 @@ _SEARCH_SHARE = 0.7  # of the bar; the rest is for making whole circuits of the 
 _CHEAP = 256  # gates after bisection that are cleaned up in any case
 _MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
 _ROUNDING = 1e-5  # nats: a search ends right at its target, and passes of other sizes round
+_TRIES = 6  # times that a circuit is made anew because it misses the target on unseen text
+_OVERSHOOT = 1.5  # times by how much it missed that the next one's target is lower
 _SLACK = 0.01  # nats above the whole model's own loss on them that a trial may always have
 
 
@@ -79,7 +80,7 @@ def prune(
         progress: show a bar on standard error.
 
     Raises:
-        InputError: the task does not fit the model or has fewer pairs than a batch, there are no
+        InputError: the task does not fit the model or has fewer than four pairs, there are no
             means, the whole model does not reach the target or the target is above chance
             (`config.anyway` goes on all the same), or `search` cannot be written to.
 
@@ -91,10 +92,10 @@ def prune(
     changes = {} if target_loss is None else {"target_loss": target_loss}
     config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
     check_chance(config)
-    hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task(task.name, total=1.0)
-        return hunt.run(lambda share: shown.update(bar, completed=share))
+    tokenizer_of(model)
+    with Progress(f"prune {task.name}", shown=progress) as bar:
+        hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
+        return hunt.run(bar.update)
 
 
 def unheard(_: float) -> None:
@@ -108,7 +109,7 @@ class Hunt:
     model: "Model"
     task: Task
     config: PruneConfig
-    judge: Task
+    parts: Parts
     resting: Resting
     ablation: Ablation
     contest: "_Contest"
@@ -132,14 +133,13 @@ class Hunt:
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
-        _check_batch(parts.train, config.batch_pairs)
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
         ablation = resting.ablation(model, config)
         if not config.anyway:
             check_target(ablation, judge, config.target_loss)
         contest = _contest(ablation, train, judge, config)
         kept = None if search is None else Path(search)
-        return cls(model, task, config, parts.judge, resting, ablation, contest, kept)
+        return cls(model, task, config, parts, resting, ablation, contest, kept)
 
     def ranked(self, on_progress: Callable[[float], None] = unheard) -> list[Ranked]:
         """Return what orders the nodes, before any clean-up: the best trials and scores.
@@ -150,10 +150,9 @@ class Hunt:
         config = self.config
         if config.finder != "learned":
             return [self.contest.by_score(config.finder)]
-        steps = config.trials * config.steps
         folder = self._folder()
         with _held(folder):
-            best = self.contest.best(folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
+            best = self.contest.best(folder, lambda share: on_progress(_SEARCH_SHARE * share))
         return best + [self.contest.by_score(method) for method in config.also]
 
     def _folder(self) -> Path | None:
@@ -169,21 +168,67 @@ class Hunt:
         self, best: list[Ranked], on_progress: Callable[[float], None] = unheard
     ) -> Circuit:
         """Return the smallest circuit that these orders of the nodes come to."""
-        config, judge = self.config, rows_of(self.judge, self.model)
+        config, judge = self.config, rows_of(self.parts.judge, self.model)
         nodes, trial = self._smallest(best, judge, on_progress)
-        wiring, gates = _wired(self.ablation, nodes, judge, config)
+        wiring, gates = self._accepted(nodes, trial, judge)
+        unseen = self._unseen(wiring)
         found = Finding(
-            wiring=replace(wiring, ablation=wiring.ablation.at_means()),
+            wiring=replace(unseen, ablation=unseen.ablation.at_means()),
             gates=gates,
             score=self.ablation.nodes(trial.tau),
             target=config.target_loss,
             finder="learned_pruning" if config.finder == "learned" else config.finder,
             settings=config.model_dump(mode="json"),
-            origin=self.resting.origin,
-            reached=wiring.within(gates, judge, config.target_loss + _ROUNDING),
+            resting=self.resting,
+            reached=unseen.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
         )
-        return assemble(self.model, self.task, self.judge, found)
+        return assemble(self.model, self.task, self.parts, found)
+
+    def _unseen(self, wiring: Wiring) -> Wiring:
+        """Return the same gates with means (and values) of text that the search has not seen."""
+        ablation = self.resting.unseen(self.model, self.config)
+        return wiring if ablation is None else replace(wiring, ablation=ablation)
+
+    def _accepted(self, nodes: Tensor, trial: Ranked, judge: Encoded) -> tuple[Wiring, Tensor]:
+        """Return nodes (G,) with their edges, cleaned up, that meet the target on unseen text too.
+
+        A clean-up goes right up to its target and so fits the noise of the means that it sees.
+        Where the circuit then misses the target with other means, it is made again with a target
+        lower by half as much again as it missed, from its nodes and the next best of their order.
+        """
+        goal = self.config.target_loss
+        own = _own_loss(self.ablation, judge)
+        target, least = goal, own if own < goal else 0.0
+        wiring, gates = _wired(self.ablation, nodes, judge, target, self.config)
+        if not self.ablation.within(nodes, judge, goal):
+            return wiring, gates  # nothing reaches it: this is what comes closest
+        for _ in range(_TRIES):
+            missed = self._worst_unseen(wiring, gates, judge) - goal
+            if missed <= _ROUNDING:
+                break
+            target = max(least, target - _OVERSHOOT * missed)
+            nodes = self._grown(nodes, trial, judge, target)
+            if not self.ablation.within(nodes, judge, target):
+                break
+            wiring, gates = _wired(
+                self.ablation, nodes, judge, target, self.config, (wiring, gates)
+            )
+        return wiring, gates
+
+    def _worst_unseen(self, wiring: Wiring, gates: Tensor, judge: Encoded) -> float:
+        """Return the task loss on unseen text, the highest of all ways to freeze."""
+        views = self._unseen(wiring).views()
+        return max(float(view.losses(gates[None], judge)[0]) for view in views)
+
+    def _grown(self, nodes: Tensor, trial: Ranked, judge: Encoded, target: float) -> Tensor:
+        """Add the fewest nodes, the best of an order first, that reach a lower target."""
+        rank = ranking(trial.tau)
+        kept_first = len(rank) * nodes.to(rank.device) - rank
+        more = discretise(self.ablation, kept_first, judge, target)
+        if self.config.prune_edges or not self.config.clean_up:
+            return more  # nodes are cleaned up with the edges
+        return clean_up(self.ablation, more, judge, target)
 
     def _smallest(
         self, best: list[Ranked], judge: Encoded, on_progress: Callable[[float], None]
@@ -220,22 +265,9 @@ def _held(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def _check_batch(train: Task, batch_pairs: int) -> None:
-    if len(train.pairs) < batch_pairs:
-        raise InputError(
-            f"task {train.name} has {len(train.pairs)} pairs to train masks on, fewer than the "
-            f"batch of {batch_pairs}: give more pairs or a smaller batch_pairs"
-        )
-
-
-def unrefused(config: PruneConfig, task: Task) -> PruneConfig:
-    """Return the settings with which a search on a task is made whatever comes of it.
-
-    It goes on above the target, and a batch has no more pairs than there are to train on.
-    """
-    most = len(parts_of(task, config.eval_pairs, config.seed).train.pairs)
-    changes = {"anyway": True, "batch_pairs": min(config.batch_pairs, most)}
-    return config.model_copy(update=changes)
+def unrefused(config: PruneConfig) -> PruneConfig:
+    """Return the settings with which a search on a task is made whatever comes of it."""
+    return config.model_copy(update={"anyway": True})
 
 
 def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tensor]]:
@@ -255,13 +287,24 @@ def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tens
 
 
 def _wired(
-    ablation: Ablation, nodes: Tensor, judge: Encoded, config: PruneConfig
+    ablation: Ablation,
+    nodes: Tensor,
+    judge: Encoded,
+    target: float,
+    config: PruneConfig,
+    before: tuple[Wiring, Tensor] | None = None,
 ) -> tuple[Wiring, Tensor]:
-    """Return a circuit (G,) as nodes and edges with their gates, idle edges and nodes left out."""
+    """Return a circuit (G,) as nodes and edges with their gates, idle edges and nodes left out.
+
+    `before` is a circuit of some of these nodes: the clean-up begins without the edges that it does
+    without, if the target is met so.
+    """
     wiring = Wiring.of(ablation, ablation.nodes(nodes))
     gates = torch.ones(wiring.size)
     if config.prune_edges:
-        gates = clean_up(wiring, gates, judge, config.target_loss)
+        fewer = gates if before is None else wiring.without_closed(*before)
+        start = fewer if wiring.within(fewer, judge, target) else gates
+        gates = clean_up(wiring, start, judge, target)
     return wiring.reduced(gates)
 
 
@@ -334,8 +377,8 @@ class _Contest:
         score = score_gates(self.ablation, self.train, method, self.config.seed)
         return Ranked(*self._size(score), score)
 
-    def best(self, folder: Path | None, on_progress: Callable[[int], None]) -> list[Ranked]:
-        """Return the `finalists` smallest; `on_progress` gets the steps of single trials done."""
+    def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Ranked]:
+        """Return the `finalists` smallest; `on_progress` gets the share of the search done."""
         count = self.config.finalists
         best = [] if folder is None else kept_best(folder, count)
         for current in rounds(self.config, folder):
@@ -347,14 +390,15 @@ class _Contest:
             current.tell([float(found[i].edges) if i in found else None for i in tried])
         return best[:count]
 
-    def _run(self, current: Round, on_progress: Callable[[int], None]) -> dict[int, Ranked]:
+    def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Ranked]:
         """Train a round; return, by its place in it, each trial that was not stopped."""
         config, count = self.config, len(current.settings)
-        rungs = {max(1, round(share * config.steps)) for share in config.stop_at}
+        rungs = _rungs(config)
         left = list(range(count))
+        on_progress(share_of_search(config, current.first, count, 0))
 
         def after_step(step: int, which: list[int], tau: Tensor) -> list[bool]:
-            on_progress(current.first * config.steps + step * count)
+            on_progress(share_of_search(config, current.first, count, step))
             if step not in rungs:
                 return [True] * len(which)
             go_on = current.promising(step, which, [self._size(one).edges for one in tau])
@@ -376,6 +420,32 @@ class _Contest:
     def _size(self, tau: Tensor) -> Size:
         """Return the size of the circuit that a trial's masks give."""
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
+
+
+def share_of_search(config: PruneConfig, first: int, count: int, step: int) -> float:
+    """Return what part of a search's work is done, where about half of the trials stop at a rung.
+
+    Args:
+        config: how many trials and steps, and where trials stop.
+        first: how many trials came before the round at hand.
+        count: trials of this round.
+        step: how far they are trained.
+    """
+    rungs = sorted(_rungs(config))
+
+    def cost(steps: int) -> float:
+        total, start = 0.0, 0
+        for halvings, end in enumerate([*rungs, config.steps]):
+            total += max(0, min(steps, end) - start) / 2**halvings
+            start = end
+        return total
+
+    return (first + count * cost(step) / cost(config.steps)) / config.trials
+
+
+def _rungs(config: PruneConfig) -> set[int]:
+    """Return the steps at which the worse half of the trials stops."""
+    return {max(1, round(share * config.steps)) for share in config.stop_at}
 
 
 def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:

@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.prune import Hunt, check_chance, unheard
 from wirework.circuits.resting import Resting
@@ -21,10 +18,11 @@ from wirework.circuits.task_table import judged, markdown
 from wirework.circuits.validate import validate
 from wirework.circuits.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
+from wirework.console import Progress, counted, say
 from wirework.errors import InputError
-from wirework.files import read_json, read_record, write_bytes, write_json, write_record
+from wirework.files import is_file, read_record, write_bytes, write_record
 from wirework.side_by_side import side_by_side
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -34,8 +32,8 @@ _Row = dict[str, Any]
 
 
 def prune_all(
-    model: "Model",
-    tasks: Sequence[Task],
+    model: "Model | str | Path",
+    tasks: Sequence[Task | str | Path],
     out: str | Path,
     config: PruneConfig | None = None,
     *,
@@ -50,8 +48,8 @@ def prune_all(
     again. A task that the model cannot do, or that does not fit it, is passed over.
 
     Args:
-        model: with a tokeniser.
-        tasks: of different names.
+        model: with a tokeniser; a path is loaded.
+        tasks: of different names; each itself, or what `ww.task` takes.
         out: folder of the circuits and their searches.
         config: None for the defaults.
         data: as for `prune`.
@@ -74,28 +72,27 @@ def prune_all(
             no text to measure means or take values from, the target is above chance, or a search is
             damaged or in use.
     """
+    from wirework.model import load
+
     config, out = config or PruneConfig(), Path(out)
     check_chance(config)
-    names = [task.name for task in tasks]
+    model, every = load(model), [load_task(task) for task in tasks]
+    tokenizer_of(model)
+    names = [task.name for task in every]
     check_distinct(names)
     for name in names:
         check_place(out / name)
-    resting = Resting.of(model, data, config)
     rows: list[_Row] = []
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task("tasks", total=float(len(tasks)))
-
-        def tell(done: float) -> None:
-            shown.update(bar, completed=done, description=names[min(int(done), len(names) - 1)])
-
+    with Progress("tasks", len(every), shown=progress, count=counted) as bar:
+        resting = Resting.of(model, data, config)
         one = partial(_one, model, out, config, resting, data, whole)
-        found = _in_turn(one, tasks, tell) if jobs == 1 else side_by_side(one, tasks, jobs)
+        found = _in_turn(one, every, bar) if jobs == 1 else side_by_side(one, every, jobs)
         for row in found:
             rows.append(row)
-            _write(out, model, config, rows, last=len(rows) == len(tasks))
-            tell(len(rows))
+            _write(out, model, config, rows, last=len(rows) == len(every))
+            bar.update(len(rows))
             if progress:
-                shown.console.print(_line(row), markup=False, highlight=False, soft_wrap=True)
+                say(_line(row))
     return rows
 
 
@@ -110,18 +107,19 @@ def check_distinct(names: Sequence[str]) -> None:
 
 
 def _in_turn(
-    one: Callable[[Task, Callable[[float], None]], _Row],
-    tasks: Sequence[Task],
-    tell: Callable[[float], None],
+    one: Callable[[Task, Callable[[float], None]], _Row], tasks: Sequence[Task], bar: Progress
 ) -> Iterator[_Row]:
     """Yield the row of each task, telling how many are done and how much of the next."""
     for number, task in enumerate(tasks):
 
         def on_progress(share: float, before: int = number) -> None:
-            tell(before + share)
+            bar.update(before + share)
 
-        on_progress(0)
-        yield one(task, on_progress)
+        bar.update(number, note=task.name)
+        row = one(task, on_progress)
+        if bar.done == number:  # not searched for: it was there, or cannot be found
+            bar.skip()
+        yield row
 
 
 def _summary(circuit: Circuit) -> dict[str, Any]:
@@ -164,11 +162,11 @@ def _write(
     """Write the table so far, unless what lies there says the same or, before the end, more."""
     about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
     path = out / "results.json"
-    held = read_json(path) if path.is_file() else {"rows": []}
-    if not isinstance(held, dict) or not isinstance(held.get("rows"), list):
+    held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
+    if not isinstance(held.get("rows"), list):
         raise InputError(f"{path} is damaged or no table of circuits: delete it")
     if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
-        write_json(path, about | {"rows": rows})
+        write_record(path, about | {"rows": rows})
         write_bytes(out / "results.md", markdown(rows).encode())
 
 
@@ -176,12 +174,12 @@ def _report(
     found: Circuit, model: "Model", task: Task, data: "Tokens | None", whole: bool, path: Path
 ) -> dict[str, Any]:
     """Return the report on a circuit, from beside it or made and put there."""
-    if path.is_file():
+    if is_file(path):
         report = read_record(path)
         if report["circuit"] == _identity(found) and report["whole"] >= whole:
             return report
     about = {"circuit": _identity(found), "whole": whole}
-    report = about | validate(found, model, task, data=data, short=not whole)
+    report = about | validate(found, model, task, data=data, short=not whole, progress=None)
     write_record(path, report)
     return report
 
@@ -195,7 +193,7 @@ def _finished(
     folder: Path, model: "Model", task: Task, config: PruneConfig, resting: Resting
 ) -> Circuit | None:
     """Return the circuit that lies in a folder if it is what would be found again."""
-    if not (folder / "circuit.json").is_file():
+    if not is_file(folder / "circuit.json"):
         return None
     circuit = Circuit.load(folder)
     about = circuit.document

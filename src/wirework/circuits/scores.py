@@ -65,7 +65,7 @@ def attribute(
     method: str = "attribution",
     *,
     data: "Tokens | None" = None,
-    mean_batches: int | None = None,
+    mean_tokens: int | None = None,
     seed: int = 0,
 ) -> Scores:
     """Score every node of a model for a task, without looking for a circuit.
@@ -77,7 +77,7 @@ def attribute(
         method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
             `atp_star` or `random`.
         data: tokens of the corpus the model was trained on, for the means; None as in `prune`.
-        mean_batches: batches of it for the means; None for the default of `PruneConfig`.
+        mean_tokens: tokens of it for the means; None for the default of `PruneConfig`.
         seed: of `random`.
 
     Raises:
@@ -90,8 +90,8 @@ def attribute(
     check_method(method)
     model, task = load(model), load_task(task)
     rows = rows_of(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
-    batches = PruneConfig().mean_batches if mean_batches is None else mean_batches
-    ablation = Ablation.of(model.transformer, means_for(model, data, batches))
+    wanted = PruneConfig().mean_tokens if mean_tokens is None else mean_tokens
+    ablation = Ablation.of(model.transformer, means_for(model, data, wanted).first)
     parts = ablation.space.split(score_nodes(ablation, rows, method, seed))
     return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
 

@@ -13,6 +13,7 @@ from wirework.circuits.circuit import Circuit
 from wirework.circuits.prune import Hunt, unrefused
 from wirework.circuits.resting import Resting
 from wirework.config import PruneConfig
+from wirework.console import Progress
 from wirework.tasks import Task, rephrased, tokenizer_of
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run:
     some = dice.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
     pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)
     pairs = pairs.fitted(tokenizer_of(model), model.config.n_ctx)
-    other = unrefused(config.model_copy(update={"seed": config.seed + 1000 * run}), pairs)
-    return Hunt.of(model, pairs, other, Resting.of(model, data, other)).run()
+    other = unrefused(config.model_copy(update={"seed": config.seed + 1000 * run}))
+    hunt = Hunt.of(model, pairs, other, Resting.of(model, data, other))
+    with Progress(f"search number {run}", shown=None, part=1.0) as bar:
+        return hunt.run(bar.update)
 
 
 def _overlap(a: set[tuple[End, End]], b: set[tuple[End, End]]) -> float:

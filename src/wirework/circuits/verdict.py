@@ -134,6 +134,8 @@ def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
     if "n_sufficient" in control:
         found, lowest = control["n_sufficient"], control["lowest"]
         words = f"{found} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
+        if "edges" in control:
+            words += f", with {_sizes(control['nodes'])} nodes and {_sizes(control['edges'])} edges"
         return Criterion(not found, f"{name}: {words}")
     reached, larger = control["reached"], control["n_nodes"] >= SIZE_MARGIN * n_nodes
     words = "reaches the target too" if reached else "does not reach the target"
@@ -142,6 +144,12 @@ def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
     return Criterion(
         not reached or larger, f"{name}: the same search {words}: loss {loss:.3f} with {size}"
     )
+
+
+def _sizes(part: Mapping[str, int]) -> str:
+    """Return the sizes of random circuits beside the circuit's."""
+    least, most = part["least"], part["most"]
+    return f"{least if least == most else f'{least} to {most}'} (circuit {part['circuit']})"
 
 
 def _middle(target: float) -> float:

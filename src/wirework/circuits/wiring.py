@@ -86,7 +86,7 @@ class Wiring(Masks):
         """Return gates (..., G) with the edges of frozen nodes closed, which changes nothing."""
         parts = [
             part * self._ends_kept(bundle, gates)
-            for bundle, part in zip(self.bundles, self._by_bundle(gates), strict=True)
+            for bundle, part in zip(self.bundles, self.by_bundle(gates), strict=True)
         ]
         return torch.cat([gates[..., : self.n_nodes], *parts], -1)
 
@@ -98,6 +98,13 @@ class Wiring(Masks):
         edges = [open_[ends] for ends in left._ends()]
         return left, torch.cat([torch.ones(left.n_nodes), torch.tensor(edges)])
 
+    def without_closed(self, other: "Wiring", gates: Tensor) -> Tensor:
+        """Return gates (G,), closed for the edges that `gates` of another circuit close."""
+        pairs = zip(other._ends(), gates[other.n_nodes :].tolist(), strict=True)
+        closed = {ends for ends, gate in pairs if not gate}
+        edges = [float(ends not in closed) for ends in self._ends()]
+        return torch.cat([torch.ones(self.n_nodes), torch.tensor(edges)])
+
     def _ends(self) -> list[tuple[int, int]]:
         """Return the places among all N nodes of each edge's source and target."""
         places = self.places.tolist()
@@ -108,7 +115,7 @@ class Wiring(Masks):
         """Put masks (R, G) on the transformer for a `with` block."""
         gates = gates.to(self.device)
         cuts: dict[str, list[_Cut]] = {}
-        for bundle, part in zip(self.bundles, self._by_bundle(gates), strict=True):
+        for bundle, part in zip(self.bundles, self.by_bundle(gates), strict=True):
             if part.requires_grad or not bool((part == 1).all()):
                 closed = (1 - part) * self._ends_kept(bundle, gates)
                 cuts.setdefault(bundle.matrix.module, []).append(self._cut(bundle, closed))
@@ -116,7 +123,7 @@ class Wiring(Masks):
         with self.ablation.applied(self.mask(gates)), rewired(self.transformer, rewirings):
             yield
 
-    def _by_bundle(self, gates: Tensor) -> Sequence[Tensor]:
+    def by_bundle(self, gates: Tensor) -> Sequence[Tensor]:
         """Return the edges' parts of (..., G), each (..., E)."""
         sizes = [self.n_nodes, *(len(bundle.at) for bundle in self.bundles)]
         return gates.split_with_sizes(sizes, -1)[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -76,10 +76,20 @@ class PruneConfig(Config):
     anyway: bool = False
     """Go on where the whole model's own task loss is above the target, or the target above chance.
     What does not reach the target counts as no circuit where sizes are compared."""
-    mean_batches: Count = 8
-    """Batches of training text over which the means are taken."""
+    mean_tokens: Count = 200_000
+    """Tokens of training text over which the means are taken, at least; at most half of the text.
+    As many others, that the search has not seen, decide whether its circuit is accepted."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of mask noise, of the search and of which pairs train, judge and are held out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "mean_batches" in values:
+            raise ValueError(
+                "mean_batches is now mean_tokens, in tokens (a batch was 16 times n_ctx tokens)"
+            )
+        return values
 
 
 PathMetric = Literal["kl", "logit_difference", "task_loss"]
@@ -107,6 +117,9 @@ class AcdcConfig(Config):
     the first is clean."""
     pairs: Count = 16
     """Pairs of the task to run on."""
+    keep_unreachable: bool = False
+    """Keep edges that change nothing: whose source no kept edge reaches, or whose target leads
+    nowhere. By default they are left out and counted (`n_unreachable`)."""
     order: Path | None = None
     """A file with all path edges in the order in which to test them, `SOURCE -> TARGET` a line;
     None: from the last to the first (docs/acdc.md)."""

@@ -65,7 +65,7 @@ def documents(config: DataConfig) -> Iterator[str]:
         raise InputError(f"corpus {config.corpus} is empty: it holds no text")
 
 
-def corpus_files(corpus: str) -> list[Path] | None:
+def corpus_files(corpus: str | Path) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
     Those of a function are where it is written (`user_code.source_files`), those of `stories` its
@@ -75,6 +75,7 @@ def corpus_files(corpus: str) -> list[Path] | None:
         InputError: there is nothing at that path, it is no file and no folder, a folder has no
             files or may not be read, or no such function.
     """
+    corpus = str(corpus)
     with reading(f"corpus {quoted(corpus)}"):
         return _files(corpus)
 
@@ -161,6 +162,8 @@ def _from_function(name: str) -> Iterator[str]:
         if not isinstance(text, str):
             kind = type(text).__name__
             raise InputError(f"corpus {name} must yield texts, got a value of type {kind}")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise InputError(f"corpus {name} yields half a character (a lone surrogate)")
         yield text
 
 

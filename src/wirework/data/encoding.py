@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from wirework.data.tokenizer import Tokenizer
 from wirework.errors import InputError
+from wirework.signals import kept_from_children
 
 UInt32 = NDArray[np.uint32]
 Encode = Callable[[Sequence[str]], UInt32]
@@ -119,15 +119,15 @@ class EncodingProcess:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "TOKENIZERS_PARALLELISM": "false",
         }
-        # Detached from the terminal: Ctrl-C there reaches the parent only.
-        self._process = subprocess.Popen(
-            # -P: a module in the working folder must not take the place of one of these.
-            [sys.executable, "-P", "-c", _CHILD, str(tokenizer_file)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
+        with kept_from_children():
+            self._process = subprocess.Popen(
+                # -P: a module in the working folder must not take the place of one of these.
+                [sys.executable, "-P", "-c", _CHILD, str(tokenizer_file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
@@ -185,7 +185,6 @@ def receive(pipe: IO[bytes]) -> bytes | None:
 
 def serve(tokenizer_file: str) -> None:
     """Encode what comes on standard input until it closes: the whole life of a child process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tokenizer = Tokenizer.load(tokenizer_file)
     with contextlib.suppress(BrokenPipeError):  # the parent was killed
         while (request := receive(sys.stdin.buffer)) is not None:

@@ -28,9 +28,10 @@ from wirework.data.text_files import stat_of
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, tokenise
 from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
 from wirework.data.tokenizer_files import TOKENIZER_CONFIG
-from wirework.errors import InputError
+from wirework.errors import InputError, UnreadableError, cannot_write
 from wirework.file_system import sync_dir
 from wirework.files import locked, sha256, verify_dir, write_json
+from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
 VERSION = 1
@@ -54,7 +55,7 @@ class Prepared:
     """SHA-256 over tokeniser and tokens, as hex: equal content has it equal, wherever it lies."""
 
 
-def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True) -> Prepared:
+def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool = True) -> Prepared:
     """Return the tokens of a corpus, made now, by another process meanwhile, or before.
 
     Args:
@@ -67,7 +68,7 @@ def prepare(config: DataConfig, cache: Path | None = None, progress: bool = True
             fill a vocabulary whose size was given, changed while it was read, the disk is full, or
             what the cache holds is damaged.
     """
-    cache = config.cache if cache is None else cache
+    cache = config.cache if cache is None else Path(cache)
     given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
     path = cache / _folder_name(config, given)
     if not path.is_dir():
@@ -161,8 +162,7 @@ def _total_bytes(config: DataConfig) -> int | None:
 def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: bool) -> None:
     """Make the folder, going on from what an earlier call left."""
     partial = path.with_name(f".{path.name}.partial")
-    for torn in partial.rglob(".*.partial"):  # a file that a kill kept from its place
-        torn.unlink()
+    clear_held([partial, *(partial / split for split in SPLITS)])
     try:
         limit = split_limit(documents(config), config.val_fraction)
         if not (partial / TOKENIZER).exists():
@@ -173,6 +173,8 @@ def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: boo
             shutil.rmtree(partial, ignore_errors=True)
             raise InputError(f"corpus {config.corpus} changed while it was read: run it again")
         _finish(partial, path)
+    except UnreadableError:
+        raise
     except InputError:
         if not read_record(partial).n_bytes:
             shutil.rmtree(partial, ignore_errors=True)
@@ -216,4 +218,4 @@ def _finish(partial: Path, path: Path) -> None:
         partial.rename(path)
         sync_dir(path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.errors import InputError
-from wirework.file_system import sync_dir
-from wirework.files import read_json, sha256, write_json
+from wirework.errors import InputError, cannot_write
+from wirework.file_system import sync_dir, sync_file
+from wirework.files import cannot_read, is_file, read_json, sha256, write_json
 
 DType = Literal["uint16", "uint32"]
 Ids = NDArray[np.unsignedinteger[Any]]
@@ -69,7 +69,7 @@ class ShardWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._keep(n_tokens)
         except OSError as error:
-            raise _cannot_write(self._folder, error) from error
+            raise cannot_write(self._folder, error) from error
 
     def append(self, ids: Ids) -> None:
         """Add ids, shape (n,), at the end.
@@ -86,17 +86,17 @@ class ShardWriter:
                 part, ids = ids[:room], ids[room:]
                 self._write(self._folder / _shard_name(number), part)
         except OSError as error:
-            raise _cannot_write(self._folder, error) from error
+            raise cannot_write(self._folder, error) from error
 
     def flush(self) -> int:
         """Put everything appended so far on the disk and return how many tokens that is."""
         try:
             for path in sorted(self._dirty):
                 with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                    sync_file(file, path)
             sync_dir(self._folder)
         except OSError as error:
-            raise _cannot_write(self._folder, error) from error
+            raise cannot_write(self._folder, error) from error
         self._dirty.clear()
         return self.n_tokens
 
@@ -210,19 +210,31 @@ class Tokens:
         done = 0
         while done < length:
             number, inside = divmod(start + done, self._shard_tokens)
-            part = self._map(number)[inside : inside + length - done]
+            part = self._part(number, inside, length - done)
             ids[done : done + part.size] = part
             done += part.size
         return ids
 
-    def _map_shard(self, number: int) -> Ids:
+    def _part(self, number: int, start: int, length: int) -> Ids:
+        """Return at most `length` ids of a shard: mapped, or read where that is not possible."""
         path = self.path / self._shards[number]["name"]
+        try:
+            return self._map(path)[start : start + length]
+        except OSError:
+            pass  # not every file system can map files
+        offset = start * self._storage.itemsize
+        try:
+            return np.fromfile(path, self._storage, length, offset=offset)
+        except OSError as error:
+            raise cannot_read(path, error) from error
+
+    def _map_shard(self, path: Path) -> Ids:
         return np.memmap(path, dtype=self._storage, mode="r")
 
     def _check(self, shard: dict[str, Any], checksum: bool) -> None:
         path = self.path / shard["name"]
         expected = shard["n_tokens"] * self._storage.itemsize
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(f"{path} is missing: delete {self.path.parent} and prepare again")
         if path.stat().st_size != expected:
             raise InputError(
@@ -267,7 +279,3 @@ def _consistent(index: dict[str, Any]) -> bool:
         )
     except (KeyError, TypeError, ValueError):
         return False
-
-
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or error}")

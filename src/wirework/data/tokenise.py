@@ -13,14 +13,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from wirework import files
 from wirework.config import DataConfig
+from wirework.console import warn_once
 from wirework.data.corpora import documents
 from wirework.data.encoding import Encode, UInt32, encoders, map_in_order
 from wirework.data.report import Advance, report
 from wirework.data.shards import ShardWriter, dtype_for
 from wirework.data.split import digest, split_hash
 from wirework.data.tokenizer import Tokenizer
-from wirework.files import read_json, write_json
+from wirework.errors import DamagedError
+from wirework.files import is_file
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -102,9 +105,19 @@ def tokenise(
 
 
 def read_record(folder: Path) -> Record:
-    """Return the record in a folder, or an empty one where there is none."""
+    """Return the record in a folder, or an empty one where there is none or it is damaged.
+
+    Raises:
+        UnreadableError: the system failed to read it.
+    """
     path = folder / RECORD
-    return Record(**read_json(path)) if path.exists() else Record()
+    if not is_file(path):
+        return Record()
+    try:
+        return Record(**files.read_record(path))
+    except DamagedError:
+        warn_once(f"{path} is damaged, or of an older version: the corpus is prepared anew")
+        return Record()
 
 
 def _resume(config: DataConfig, folder: Path, limit: int) -> tuple[Record, Iterator[str]]:
@@ -184,4 +197,4 @@ def _save(record: Record, writers: dict[Split, ShardWriter], folder: Path) -> No
     # First the tokens, then what counts them: a record must never promise more than is there.
     for writer in writers.values():
         writer.flush()
-    write_json(folder / RECORD, asdict(record))
+    files.write_record(folder / RECORD, asdict(record))

@@ -10,10 +10,10 @@ import hashlib
 import itertools
 import json
 import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import tokenizers
@@ -43,6 +43,11 @@ from wirework.files import verify_listed, write_json, write_text
 
 class NoEndOfTextError(InputError):
     """A tokeniser works but has no token that ends a text."""
+
+
+_PIECE = 4_000_000
+"""Characters that are tokenised at once."""
+_HALF = "text to be tokenised holds half a character (a lone surrogate)"
 
 
 class Tokenizer:
@@ -93,13 +98,33 @@ class Tokenizer:
         return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without the token that ends it."""
-        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        """Return the ids of a text, without an end token; a very long text is cut before."""
+        if len(text) > _PIECE:
+            return self.encode_batch([text])[0]
+        try:
+            ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            raise InputError(_HALF) from None
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text; the same as `encode` on each, in several threads."""
-        batch = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Return the ids of each text; the same as `encode` on each, in several threads.
+
+        Raises:
+            InputError: a text holds half a character (a lone surrogate).
+        """
+        found: list[list[int]] = [[] for _ in texts]
+        for part in _parts(texts):
+            pieces = [texts[i][start:end] for i, start, end in part]
+            for (i, _, _), ids in zip(part, self._encoded(pieces), strict=True):
+                found[i] += ids
+        return found
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        try:
+            batch = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+        except TypeError:  # what the library makes of text that UTF-8 cannot hold
+            raise InputError(_HALF) from None
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -125,12 +150,13 @@ class Tokenizer:
             return name
         return bytes(BYTE_OF[char] for char in name).decode(errors="backslashreplace")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, atomically.
 
         Where text ends with another token than `<|endoftext|>`, a `tokenizer_config.json` beside it
         says so, as transformers has it.
         """
+        path = Path(path)
         if self._end_name != END_OF_TEXT:
             write_json(path.with_name(TOKENIZER_CONFIG), {"eos_token": self._end_name})
         write_text(path, self._json())
@@ -170,6 +196,26 @@ class Tokenizer:
     def _check(self, token_id: int) -> None:
         if not 0 <= token_id < self.vocab_size:
             raise InputError(f"token id {token_id} is outside 0 .. {self.vocab_size - 1}")
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield texts in parts of bounded length: of each piece, its text's index, start and end.
+
+    A text of ten million blanks makes the library end the process, and a character takes it some
+    200 bytes. Texts up to `_PIECE` characters stay whole, so that their tokens are what they were.
+    """
+    part: list[tuple[int, int, int]] = []
+    size = 0
+    for i, text in enumerate(texts):
+        for start in range(0, max(len(text), 1), _PIECE):
+            end = min(start + _PIECE, len(text))
+            if part and size + end - start > _PIECE:
+                yield part
+                part, size = [], 0
+            part.append((i, start, end))
+            size += end - start
+    if part:
+        yield part
 
 
 def train_tokenizer(
@@ -235,15 +281,27 @@ def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:
 
 
 def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
-    """Train `learner`, so that an interrupt ends it within a second or two.
+    """Train `learner`, so that an interrupt is heard at once.
 
-    The library's call keeps the thread it is made in from handling signals until it returns.
+    The library's call keeps the thread it is made in from handling signals until it returns. So it
+    is made in a thread of its own, which nobody waits for after an interrupt: what it makes then
+    is dropped, and a process that ends does not wait for it either.
     """
-    stop = threading.Event()
-    fed = itertools.takewhile(lambda _: not stop.is_set(), texts)
-    with ThreadPoolExecutor(1, thread_name_prefix="tokeniser") as thread:
-        job = thread.submit(learner.train_from_iterator, fed, trainer)
+    stop, outcome = threading.Event(), SimpleQueue[BaseException | None]()
+    pieces = (text[start:end] for text in texts for ((_, start, end),) in _parts([text]))
+    fed = itertools.takewhile(lambda _: not stop.is_set(), pieces)
+
+    def learn() -> None:
         try:
-            job.result()
-        finally:
-            stop.set()
+            learner.train_from_iterator(fed, trainer)
+            outcome.put(None)
+        except BaseException as error:  # a panic of the library is no `Exception`
+            outcome.put(error)
+
+    threading.Thread(target=learn, name="tokeniser", daemon=True).start()
+    try:
+        error = outcome.get()
+    finally:
+        stop.set()
+    if error is not None:
+        raise error

@@ -23,7 +23,7 @@ from wirework.interop.huggingface_configs import Architecture, architecture
 from wirework.interop.openai import is_openai, load_openai
 from wirework.interop.weight_files import find_weights, read_weights
 from wirework.interop.weights import our_state, unwrapped, with_tied
-from wirework.model import Model
+from wirework.model import Model, load
 from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory, untied_shapes
@@ -70,11 +70,11 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     return Model(transformer, read_tokenizer(folder), Path(source))
 
 
-def save_huggingface(model: Model, folder: str | Path) -> Path:
+def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
     """Write a model as a Hugging Face GPT-Neo, with its tokeniser, whole or not at all.
 
     Args:
-        model: of GPT-Neo's parts (`recipes/stories.yaml` has them); gates stay behind.
+        model: of GPT-Neo's parts (`recipes/stories.yaml` has them), or its path; gates stay behind.
         folder: for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
     Raises:
@@ -82,6 +82,7 @@ def save_huggingface(model: Model, folder: str | Path) -> Path:
             place holds something else.
     """
     transformers = _library("transformers", "Hugging Face models")
+    model = load(model)
     refuse_other_kinds(model.config)
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):

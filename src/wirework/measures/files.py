@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from wirework.errors import InputError
-from wirework.files import check_place, names_in, read_json, write_bytes, write_json
+from wirework.errors import DamagedError, InputError
+from wirework.files import check_place, is_file, names_in, read_json, write_bytes, write_json
 from wirework.measures.report import COLUMNS, Report
 
 _NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
@@ -30,9 +30,11 @@ def check_report_place(folder: Path) -> None:
 
 
 def _are_reports(path: Path) -> bool:
+    if not is_file(path):
+        return False
     try:
         known = read_json(path)
-    except InputError:
+    except DamagedError:
         return False
     reports = known.values() if isinstance(known, dict) and known else [None]
     return all(isinstance(one, dict) and "headline" in one for one in reports)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wirework.measures.one_pass import Seen, one_pass
@@ -28,11 +29,11 @@ class Language:
         return cls(seen.loss, math.exp(seen.loss), seen.n_tokens)
 
 
-def language(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Language:
+def language(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536) -> Language:
     """Measure a model's loss, of the clean stream where it has gates.
 
     Args:
-        model: the model.
+        model: the model; a path is loaded.
         text: tokens, of the held-out split as a rule.
         n_tokens: how many to read, in windows of n_ctx.
 
@@ -41,4 +42,6 @@ def language(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Language
 
     Source: Ferrao et al. 2025 (perplexity).
     """
-    return Language.of(one_pass(model, text, n_tokens))
+    from wirework.model import load
+
+    return Language.of(one_pass(load(model), text, n_tokens))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.acdc import acdc_sweep, sweep_row
 from wirework.config import Instrument, MeasureConfig
+from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.measures.explain import explain_neurons
 from wirework.measures.language import Language
@@ -79,11 +80,13 @@ def measure(
         load_task(config.task)  # one that does not exist is a mistake, one that does not fit is not
     subject = _Subject(load(model), config, data, progress)
     report: Report = {}
-    for name in config.which:
-        try:
-            report[name] = _INSTRUMENTS[name](subject)
-        except InputError as error:
-            report[name] = {"reason": str(error)}
+    with Progress("instruments", len(config.which), shown=progress, count=counted) as bar:
+        for done, name in enumerate(config.which):
+            bar.update(done, name)
+            try:
+                report[name] = _INSTRUMENTS[name](subject)
+            except InputError as error:
+                report[name] = {"reason": str(error)}
     return {"headline": headline(report), **report}
 
 
@@ -146,7 +149,8 @@ def _acdc(subject: _Subject) -> Report:
 
 
 def _sae(subject: _Subject) -> Report:
-    return asdict(measure_sae(subject.model, subject.config.sae, subject.data)[1])
+    found = measure_sae(subject.model, subject.config.sae, subject.data, subject.progress)
+    return asdict(found[1])
 
 
 def _explain(subject: _Subject) -> Report:

@@ -102,7 +102,7 @@ class SaeQuality:
 
 @torch.no_grad()
 def evaluate_sae(
-    model: "Model",
+    model: "Model | str | Path",
     sae: Sae,
     text: "Tokens",
     *,
@@ -114,7 +114,7 @@ def evaluate_sae(
     """Measure an autoencoder on text.
 
     Args:
-        model: the model whose site it reads.
+        model: the model whose site it reads; a path is loaded.
         sae: the autoencoder, on the model's device.
         text: tokens, of the held-out split as a rule.
         site: where it stands; None: where it says it was trained.
@@ -128,6 +128,9 @@ def evaluate_sae(
         InputError: it is of another model or width, its site is unknown, or the text is shorter
             than a window.
     """
+    from wirework.model import load
+
+    model = load(model)
     site = check_fit(sae, model, site)
     batches = held_out(text, model.config.n_ctx, n_tokens)
     if skip_first >= model.config.n_ctx:
@@ -295,13 +298,13 @@ def check_fit(sae: Sae, model: "Model", site: str | None = None) -> str:
     return site
 
 
-def check_out(folder: Path) -> None:
+def check_out(folder: str | Path) -> None:
     """Make sure that an autoencoder can be written to a folder, before the work that makes it.
 
     Raises:
         InputError: something else is there, or the place cannot be written to.
     """
-    files.check_folder(folder, "an autoencoder", _FILES)
+    files.check_folder(Path(folder), "an autoencoder", _FILES)
 
 
 def save_sae(

@@ -5,15 +5,16 @@ Shapes: D width of the site, F features.
 """
 
 import io
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from contextlib import redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from wirework.config import SaeConfig
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.measures.activations import default_site, median_norm, norms_of, site_values
 from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
@@ -36,14 +37,18 @@ _LENS_NAMES = {
 
 
 def measure_sae(
-    model: "Model", settings: SaeConfig = SaeConfig(), data: "Prepared | None" = None
+    model: "Model | str | Path",
+    settings: SaeConfig = SaeConfig(),
+    data: "Prepared | None" = None,
+    progress: bool = True,
 ) -> tuple[Any, SaeQuality]:
     """Train an autoencoder and measure it on held-out text.
 
     Args:
-        model: the model.
+        model: the model; a path is loaded.
         settings: which site, which architecture, how long.
         data: text; None: that of the run which the model lies in.
+        progress: show progress on standard error.
 
     Returns:
         The autoencoder (`sae_lens.SAE`) and what it is worth.
@@ -51,30 +56,38 @@ def measure_sae(
     Raises:
         InputError: as `train_sae` says, or the held-out text is too short.
     """
+    from wirework.model import load
+
+    model = load(model)
     _place(model, settings)  # refused before any text is made ready
     text = text_of(model, data)
     held_out(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
-    sae = train_sae(model, settings, text)
-    quality = evaluate_sae(
-        model,
-        sae,
-        text.val,
-        n_tokens=settings.eval_tokens,
-        skip_first=settings.skip_first,
-        max_norm_multiple=settings.max_norm_multiple,
-    )
+    sae = train_sae(model, settings, text, progress)
+    with Progress("measuring the autoencoder", None, shown=progress):
+        quality = evaluate_sae(
+            model,
+            sae,
+            text.val,
+            n_tokens=settings.eval_tokens,
+            skip_first=settings.skip_first,
+            max_norm_multiple=settings.max_norm_multiple,
+        )
     return sae, quality
 
 
 def train_sae(
-    model: "Model", settings: SaeConfig = SaeConfig(), data: "Prepared | None" = None
+    model: "Model | str | Path",
+    settings: SaeConfig = SaeConfig(),
+    data: "Prepared | None" = None,
+    progress: bool = True,
 ) -> Any:
     """Train an autoencoder on a site's values over training text.
 
     Args:
-        model: the model.
+        model: the model; a path is loaded.
         settings: which site, which architecture, how long.
         data: its `train` is read; None: the text of the run that the model lies in.
+        progress: show progress on standard error.
 
     Returns:
         An autoencoder of sae-lens (`sae_lens.SAE`) on the model's device, for inference. The same
@@ -86,15 +99,22 @@ def train_sae(
 
     Source: Ferrao et al. 2025 (sparse autoencoders).
     """
+    from wirework.model import load
+
+    model = load(model)
     site, width = _place(model, settings)
     text = text_of(model, data).train
     _check_enough(text, settings, model.config.n_ctx)
     lens = sae_lens()
     device = model.transformer.embed.weight.device
-    with torch.random.fork_rng([] if device.type == "cpu" else [device]), _quiet():
+    with (
+        Progress("autoencoder", settings.tokens, shown=progress) as bar,
+        torch.random.fork_rng([] if device.type == "cpu" else [device]),
+        redirect_stderr(io.StringIO()),  # the trainer has bars of its own
+    ):
         torch.manual_seed(settings.seed)
         sae = _untrained(lens, model, site, width, settings)
-        flow = _mixed(_rows(model, site, text, settings), settings)
+        flow = _mixed(_rows(model, site, text, settings), settings, bar)
         trainer = lens.SAETrainer(_trainer_config(lens, settings, str(device)), sae, flow)
         try:
             trainer.fit()
@@ -145,12 +165,13 @@ def _typical(rows: Tensor, multiple: float | None) -> Tensor:
     return rows[norms <= multiple * median_norm(norms)]
 
 
-def _mixed(rows: Iterator[Tensor], settings: SaeConfig) -> Iterator[Tensor]:
+def _mixed(rows: Iterator[Tensor], settings: SaeConfig, bar: Progress) -> Iterator[Tensor]:
     """Yield shuffled batches of rows."""
     from sae_lens.training.mixing_buffer import mixing_buffer
 
-    batches: Iterator[Tensor] = mixing_buffer(settings.buffer, settings.batch_size, rows)
-    return batches
+    for batch in mixing_buffer(settings.buffer, settings.batch_size, rows):
+        yield batch
+        bar.advance(len(batch))
 
 
 def _untrained(lens: Any, model: "Model", site: str, width: int, settings: SaeConfig) -> Any:
@@ -210,8 +231,3 @@ def _for_inference(lens: Any, trained: Any) -> Any:
     sae = lens.SAE.from_dict(trained.cfg.get_inference_sae_cfg_dict())
     sae.load_state_dict(state)
     return sae.eval()
-
-
-def _quiet() -> AbstractContextManager[Any]:
-    """Keep the trainer's bars off standard error where that is no terminal."""
-    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())

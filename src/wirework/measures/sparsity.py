@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens, L layers, A attention units, M neurons.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,11 +79,11 @@ class GateUse:
     """Tokens looked at."""
 
 
-def sparsity(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Sparsity:
+def sparsity(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536) -> Sparsity:
     """Measure a model's weights, and its neurons on text.
 
     Args:
-        model: the model.
+        model: the model; a path is loaded.
         text: tokens, of the held-out split as a rule.
         n_tokens: how many to read, in windows of n_ctx.
 
@@ -91,6 +92,9 @@ def sparsity(model: "Model", text: "Tokens", n_tokens: int = 65_536) -> Sparsity
 
     Source: Ferrao et al. 2025 (mean magnitude).
     """
+    from wirework.model import load
+
+    model = load(model)
     return Sparsity.of(model.transformer, one_pass(model, text, n_tokens))
 
 

@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens.
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,12 +23,15 @@ _TOKENS = 4096
 """About how many go through a model at once."""
 
 
-def text_of(model: "Model", data: "Prepared | None") -> "Prepared":
-    """Return the text given, or that of the run which the model lies in.
+def text_of(model: "Model | str | Path", data: "Prepared | None") -> "Prepared":
+    """Return the text given, or that of the run which the model, or that at a path, lies in.
 
     Raises:
         InputError: there is none, or another tokeniser than the model's prepared it.
     """
+    from wirework.model import load
+
+    model = load(model)
     if data is None:
         return run_data(model, "measures of what it does with text")
     known = model.tokenizer

@@ -1,22 +1,24 @@
-"""Linear layers whose float32 products take the full width of a processor that is not Intel's.
+"""Linear layers whose float32 products are made by the library that is fastest for their shape.
 
-On x86 torch's float32 products are MKL's, which on other makers' processors runs its AVX2 code.
-oneDNN, which torch brings along, runs AVX-512 on any that has it: 200 GFLOP/s a core of Zen 5 where
-MKL reaches 85, with rounding errors up to twice as large. Elsewhere these are torch's own products.
+The output, the gradient to the input and that of the weight are products of different shapes: each
+is decided for itself (`nn/products.py`). Where all three are torch's own, so is the layer.
 """
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_weight
 
-_IMAGES, _LONG = 16, 16  # sequences, and their tokens
-_LEAST = 1 << 20  # multiplications from which on oneDNN's longer start is made up for
+from wirework.nn.products import (
+    fit,
+    gradient_library,
+    layout,
+    library_for,
+    product,
+    weight_gradient,
+)
 
 
 class Linear(nn.Linear):
@@ -39,24 +41,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., M). Second derivatives and functorch's transforms may not be had.
     """
     fits = x.dim() > 1 and x.shape[-1] == weight.shape[1] and _fits(bias, weight)
-    pays = fits and _pays(x, weight, x.numel() * len(weight))
-    if not pays or torch.is_autocast_enabled("cpu"):
+    ours = fits and fit(x, weight) and not torch.is_autocast_enabled("cpu")
+    if not ours or _all_by_torch(x, weight):
         return F.linear(x, weight, bias)
     out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return out
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return (N, M), the product of (N, K) and (K, M), where neither autograd nor autocast is on.
-
-    The result may be the transposed view of a contiguous matrix.
-    """
-    (rows, between), columns = a.shape, b.shape[1]
-    if not _pays(a, b, rows * between * columns):
-        return a @ b
-    if between > rows > columns:  # long sums: oneDNN likes the shorter side as rows
-        return _by_onednn(b.t(), a).t()
-    return _by_onednn(a, b.t())
 
 
 class _Linear(torch.autograd.Function):
@@ -64,7 +53,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         to_x, to_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
-        return _by_onednn(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], -1)
+        return product(x.flatten(0, -2), weight.t(), bias).reshape(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -75,62 +64,26 @@ class _Linear(torch.autograd.Function):
         to_x, to_weight, to_bias = ctx.needs_input_grad
         return (
             product(rows, weight).reshape(*grad.shape[:-1], -1) if to_x else None,
-            _of_weight(grad, x) if to_weight else None,
+            weight_gradient(grad, x) if to_weight else None,
             rows.sum(0) if to_bias else None,
         )
 
 
-def _of_weight(grad: Tensor, x: Tensor) -> Tensor:
-    """Return (M, D), the sum over tokens of (..., M) times (..., D).
-
-    As a convolution's gradient, of sequences as images one pixel high: for its product oneDNN would
-    transpose both first, which can take most of the time. Only where torch gives such a convolution
-    to oneDNN: on several threads, or for many images.
-    """
-    enough = x.shape[:-2].numel() >= _IMAGES or torch.get_num_threads() > 1
-    if x.dim() == 2 or x.shape[-2] < _LONG or not enough:
-        return product(grad.flatten(0, -2).t(), x.flatten(0, -2))
-    shape = (grad.shape[-1], x.shape[-1], 1, 1)
-    found: Tensor = conv2d_weight(_image(x), shape, _image(grad))  # type: ignore[no-untyped-call]
-    return found.view(shape[:2])
-
-
-def _image(x: Tensor) -> Tensor:
-    """Return (..., T, D) as (B, D, 1, T), a view."""
-    return x.reshape(-1, *x.shape[-2:]).unsqueeze(1).permute(0, 3, 1, 2)
-
-
-def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # With gaps between rows it would use its reference code, a hundred times slower.
-    x, weight = (
-        t if t.is_contiguous() or t.t().is_contiguous() else t.contiguous() for t in (x, weight)
+def _all_by_torch(x: Tensor, weight: Tensor) -> bool:
+    """Say whether torch is to make every product that this layer needs."""
+    out, width = weight.shape
+    rows = x.shape[:-1].numel()
+    graded = torch.is_grad_enabled()
+    return (
+        library_for("n" + layout(weight.t()), rows, width, out) == "torch"
+        and not (
+            graded
+            and x.requires_grad
+            and library_for("n" + layout(weight), rows, out, width) != "torch"
+        )
+        and not (graded and weight.requires_grad and gradient_library(x.shape, out) != "torch")
     )
-    bias = None if bias is None else bias.contiguous()
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return out
 
 
 def _fits(bias: Tensor | None, weight: Tensor) -> bool:
     return bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype)
-
-
-def _pays(one: Tensor, other: Tensor, multiplications: int) -> bool:
-    return (
-        multiplications >= _LEAST
-        and one.dtype == other.dtype == torch.float32
-        and one.device.type == other.device.type == "cpu"
-        and _onednn_is_faster()
-    )
-
-
-@cache
-def _onednn_is_faster() -> bool:
-    """Whether this is a processor with AVX-512 of a maker for whom MKL does not use it."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    try:
-        return "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False

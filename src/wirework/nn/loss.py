@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.linear import product
+from wirework.nn.products import product
 
 _PIECES = (128, 512)  # at least, at most so many tokens at once: 1 to 4 MB at a vocabulary of 2048
 

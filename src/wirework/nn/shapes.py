@@ -75,7 +75,8 @@ def check_memory(
     """
     count = n_parameters(config, gating)
     said = f"{count:,}" if count < 1e15 else f"{count:.1e}"
-    require_memory(bytes_each * count, f"{source}: a model of {said} parameters")
+    why = f"its largest tensor is {_largest(config)}"
+    require_memory(bytes_each * count, f"{source}: a model of {said} parameters", why)
 
 
 def _outer_shapes(config: ModelConfig) -> Shapes:
@@ -124,6 +125,18 @@ def _norm(name: str, config: ModelConfig, width: int) -> Shapes:
     shapes: Shapes = {f"{name}.weight": (width,)}
     biased = config.norm == "layer" and config.norm_bias
     return shapes | {f"{name}.bias": (width,)} if biased else shapes
+
+
+def _largest(config: ModelConfig) -> str:
+    """Return name and shape of the tensor that takes most memory, those of all layers as one."""
+    block = _block_shapes(config)
+    outer, layers = _outer_shapes(config), config.n_layer
+    counts = {name: math.prod(shape) for name, shape in outer.items()}
+    counts |= {name: layers * math.prod(shape) for name, shape in block.items()}
+    name = max(counts, key=lambda name: counts[name])
+    if name in outer:
+        return f"{name} {outer[name]}"
+    return f"{name} {block[name]}, in each of {layers} layers"
 
 
 def _size(shapes: Shapes) -> int:

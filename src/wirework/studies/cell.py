@@ -15,8 +15,8 @@ from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.console import warn
 from wirework.data import Prepared, record_text
-from wirework.errors import InputError
-from wirework.files import read_record, write_json, write_record
+from wirework.errors import InputError, UnreadableError
+from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.redaction import redact
 from wirework.studies.manifest import machine
@@ -51,7 +51,7 @@ def finished_cell(
     """
     wanted = _wanted(point, study, tasks, out)
     path = cell_folder(out, point.name) / "cell.json"
-    if not path.is_file():
+    if not is_file(path):
         return None
     cell = read_cell(out, point.name)
     return cell if cell["settings"] == wanted else None
@@ -83,6 +83,7 @@ def run_cell(
         `machine`, `settings`; after a failure where it stands in the grid and `error`.
 
     Raises:
+        UnreadableError: the system failed to read a file.
         Interrupted: a signal came while it was trained.
     """
     folder = cell_folder(out, point.name)
@@ -91,6 +92,8 @@ def run_cell(
         made = _made(point, study, tasks, out, progress)
         cell = made | {"data": data.fingerprint}
         write_record(folder / "cell.json", cell)
+    except UnreadableError:
+        raise
     except (InputError, RuntimeError, MemoryError) as error:  # out of memory is one of the others
         return failed_cell(point, out, error)
     (folder / "failed.json").unlink(missing_ok=True)
@@ -113,7 +116,7 @@ def circuits_at(
     config = config.model_copy(update={"target_loss": target})
     model = load(folder / "run")
     wanted = {**_search(config, tasks), "model": model.fingerprint}
-    if path.is_file():
+    if is_file(path):
         known = read_record(path)
         if known["settings"] == wanted:
             rows: list[dict[str, Any]] = known["tasks"]

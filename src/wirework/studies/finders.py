@@ -13,11 +13,13 @@ from wirework.circuits import METHODS, prune_all
 from wirework.circuits.prune import check_chance
 from wirework.circuits.prune_all import check_distinct
 from wirework.config import PruneConfig
-from wirework.console import say
+from wirework.console import Progress, counted, say
 from wirework.errors import InputError
-from wirework.files import check_place, locked, read_json, write_json
+from wirework.files import check_place, locked, names_in, read_record, write_record
+from wirework.leftovers import clear_held
+from wirework.model import load
 from wirework.studies.compare import geometric_mean, sizes_of
-from wirework.tasks import Task
+from wirework.tasks import Task, load_task
 from wirework.view import write_finders_figure
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ TARGETS = (0.5, 0.3, 0.15, 0.05)
 
 
 def finders(
-    model: "Model",
-    tasks: Sequence[Task],
+    model: "Model | str | Path",
+    tasks: Sequence[Task | str | Path],
     out: str | Path,
     config: PruneConfig | None = None,
     *,
@@ -55,8 +57,9 @@ def finders(
     """Find circuits of the same tasks in every way and draw their sizes.
 
     Args:
-        model: with a tokeniser.
-        tasks: behaviours; those that the model cannot do at a target are left out there.
+        model: with a tokeniser; a path is loaded.
+        tasks: behaviours, each itself or what `ww.task` takes; those that the model cannot do at a
+            target are left out there.
         out: the study's folder.
         config: settings of the search; finder, target and clean-up are the study's.
         which: names of `FINDERS`.
@@ -87,23 +90,29 @@ def finders(
     for settings in planned.values():
         check_chance(settings)
     _check_out(out)
-    names = [task.name for task in tasks]
+    model, every = load(model), [load_task(task) for task in tasks]
+    names = [task.name for task in every]
     check_distinct(names)
-    with locked(out / "lock", f"study {out}"):
+    with (
+        locked(out / "lock", f"study {out}"),
+        Progress("study", len(planned), shown=progress, count=counted) as bar,
+    ):
         settled: dict[str, Any] = {"study": "finders", "model": model.fingerprint, "tasks": names}
         settled |= {"finders": which, "targets": targets, "config": config.model_dump(mode="json")}
-        write_json(out / _MANIFEST, settled)
+        clear_held([out, *out.glob("circuits/*/*")])
+        write_record(out / _MANIFEST, settled)
         found: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for (name, target), settings in planned.items():
             if progress:
                 say(f"{name}, target {target:g}")
             folder = out / "circuits" / name.replace(" ", "_") / str(target)
             found[name, target] = prune_all(
-                model, tasks, folder, settings, data=data, progress=progress
+                model, every, folder, settings, data=data, progress=progress
             )
+            bar.advance()
         rows = [_row(name, target, found, which) for name in which for target in targets]
         result = {"model": model.fingerprint, "tasks": names, "rows": rows}
-        write_json(out / "finders.json", result)
+        write_record(out / "finders.json", result)
         drawn = any(row["edges"] is not None for row in rows)
         figure = str(write_finders_figure(out)) if drawn else None
     return {"rows": rows, "results": str(out / "finders.json"), "figure": figure}
@@ -111,9 +120,9 @@ def finders(
 
 def _check_out(out: Path) -> None:
     check_place(out / _MANIFEST)
-    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
-    known = read_json(out / _MANIFEST) if _MANIFEST in held else {}
-    if held and (not isinstance(known, dict) or known.get("study") != "finders"):
+    held = names_in(out) - {"lock"}
+    known = read_record(out / _MANIFEST, unsigned=True) if _MANIFEST in held else {}
+    if held and known.get("study") != "finders":
         raise InputError(f"{out} holds files but is no study of finders: choose another --out")
 
 

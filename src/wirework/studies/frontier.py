@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import FrontierConfig
-from wirework.console import say
+from wirework.console import Progress, counted, say
 from wirework.data import Prepared, eval_batches, text_for_runs
-from wirework.errors import InputError
-from wirework.files import check_place, locked, read_json, write_json
+from wirework.errors import DamagedError, InputError, UnreadableError
+from wirework.files import check_place, is_file, names_in, read_record, write_record
+from wirework.leftovers import clear_held
+from wirework.locks import locked
 from wirework.model import load
+from wirework.signals import Stop, stopping
 from wirework.studies.cell import (
     Cell,
     cell_folder,
@@ -41,7 +44,6 @@ from wirework.studies.points import CELLS, Point, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
-from wirework.training.signals import Stop, stopping
 from wirework.view import write_study_figures
 
 
@@ -70,8 +72,9 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
     _check_out(out)
     tasks = [load_task(name) for name in names]
     with locked(out / "lock", f"study {out}"), stopping() as stop:
+        clear_held([out, *out.glob(f"{CELLS}/*"), *out.glob(f"{CELLS}/*/circuits")])
         results = _Study(study, out, tasks, points, stop, progress).results()
-        write_json(out / "results.json", results)
+        write_record(out / "results.json", results)
         figures = write_study_figures(out)
         stop.leave_if_requested(f"stopped after the end: {out} is finished")
     pair = results["pair"]
@@ -86,7 +89,7 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
 
 def _check_out(out: Path) -> None:
     check_place(out / "manifest.json")
-    held = {path.name for path in out.iterdir()} - {"lock"} if out.is_dir() else set()
+    held = names_in(out) - {"lock"}
     if held and "manifest.json" not in held:
         raise InputError(f"{out} holds files but is no study: choose another --out")
 
@@ -105,7 +108,8 @@ class _Study:
     def results(self) -> dict[str, Any]:
         """Make what is missing, and return what the figures are drawn from."""
         self._write_manifest(self.points)
-        made = [self._made(point, self.tasks) for point in self.points]
+        with Progress("study", len(self.points), shown=self.progress, count=counted) as bar:
+            made = [self._made(point, self.tasks, bar) for point in self.points]
         cells = [cell for cell in made if "error" not in cell]
         failed = [cell for cell in made if "error" in cell]
         if not cells:
@@ -130,25 +134,31 @@ class _Study:
         twin = dense.twin(self.config.twin_seed)
         if twin == dense:
             twin = dense.twin(dense.seed + 1)
-        cell = self._made(twin, [])
+        with Progress("dense twin", shown=self.progress) as bar:
+            cell = self._made(twin, [], bar)
         self._write_manifest([*self.points, twin])
         names = [pair["dense"], pair["sparse"], *([] if "error" in cell else [twin.name])]
         self._compare_tokens(names)
         return {"targets": rows, "twin": _shown(cell)}
 
-    def _made(self, point: Point, tasks: list[Task]) -> Cell:
+    def _made(self, point: Point, tasks: list[Task], bar: Progress) -> Cell:
         """Return a cell, from its file or made now."""
         try:
             known = finished_cell(point, self.config, tasks, self.out)
+        except UnreadableError:
+            raise
         except InputError as error:
             return failed_cell(point, self.out, error)
         if known is not None:
+            bar.skip()
             return known
         if self.progress:
             say(point.name)
         data = self.data
         with self._stoppable(point.name):
-            return run_cell(point, self.config, tasks, self.out, data, self.progress)
+            cell = run_cell(point, self.config, tasks, self.out, data, self.progress)
+        bar.advance()
+        return cell
 
     def _at_target(self, pair: Row, target: float) -> dict[str, Any]:
         """Compare a pair's circuits at a target loss."""
@@ -171,13 +181,16 @@ class _Study:
         path = self.out / "token_losses.json"
         cells = [read_cell(self.out, name) for name in names]
         of = {cell["name"]: cell["fingerprint"] for cell in cells}
-        if path.is_file() and read_json(path).get("of") == of:
+        if is_file(path) and read_record(path, unsigned=True).get("of") == of:
             return
         common = self.config.train
         batches = eval_batches(
             self.data.val, common.model.n_ctx, common.batch_size, common.eval_batches
         )
-        with self._stoppable("the comparison of token losses"):
+        with (
+            self._stoppable("the comparison of token losses"),
+            Progress("token losses", None, shown=self.progress),
+        ):
             models = [load(cell_folder(self.out, name) / "run") for name in names]
             first, *others = [token_losses(model, batches) for model in models]
         joints = [
@@ -185,7 +198,7 @@ class _Study:
             | joint(first, losses)
             for cell, losses in zip(cells[1:], others, strict=True)
         ]
-        write_json(path, {"of": of, "joints": joints})
+        write_record(path, {"of": of, "joints": joints})
 
     @cached_property
     def data(self) -> Prepared:
@@ -197,7 +210,7 @@ class _Study:
         changed = []
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name
-            with suppress(InputError):  # a damaged one is told of when its turn comes
+            with suppress(DamagedError):  # it is told of when its turn comes
                 if read_cell(self.out, name)["data"] != data.fingerprint:
                     changed.append(name)
         if changed:
@@ -207,7 +220,7 @@ class _Study:
         return data
 
     def _write_manifest(self, points: Sequence[Point]) -> None:
-        write_json(self.out / "manifest.json", manifest(self.config, points, self.out))
+        write_record(self.out / "manifest.json", manifest(self.config, points, self.out))
 
     @contextmanager
     def _stoppable(self, what: str) -> Iterator[None]:

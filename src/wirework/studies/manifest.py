@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import FrontierConfig, TrainConfig
-from wirework.errors import InputError
-from wirework.files import read_record
+from wirework.errors import DamagedError, InputError, UnreadableError
+from wirework.files import is_file, read_record
 from wirework.studies.points import CELLS, Point, portable, settings_of
+from wirework.training.run import read_settings
 
 _FACTS = ("wirework", "python", "torch", "numpy", "device", "instructions", "threads")
 
@@ -58,12 +59,14 @@ def _entry(point: Point, study: FrontierConfig, out: Path) -> dict[str, Any]:
     stored, cell = out / place / "run" / "config.yaml", out / place / "cell.json"
     try:
         config = settings_of(point, study, out)
-        if stored.is_file():
-            config = TrainConfig.load(stored)
+        if is_file(stored):
+            config = read_settings(stored.parent)
+    except UnreadableError:
+        raise
     except InputError as error:
         return {**entry, "error": str(error)}
     made = {}
-    with suppress(InputError):  # none yet, or a damaged one, which its model's turn tells of
-        made = read_record(cell)
+    with suppress(DamagedError):  # its model's turn tells of it
+        made = read_record(cell) if is_file(cell) else {}
     known: dict[str, Any] = {name: made[name] for name in ("machine", "data") if name in made}
     return {**entry, "train": portable(config), **known}

@@ -67,13 +67,14 @@ def grid(study: FrontierConfig) -> list[Point]:
     return list(dict.fromkeys([*sparse, *dense]))
 
 
-def settings_of(point: Point, study: FrontierConfig, out: Path) -> TrainConfig:
+def settings_of(point: Point, study: FrontierConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a point's run, whose place is `cells/NAME/run` below `out`.
 
     Raises:
         InputError: there is no such model (more nonzeros than weights, a width that heads do not
             divide).
     """
+    out = Path(out)
     # Without what is derived from the width or left to its default.
     values = study.train.model_dump(mode="json", exclude_unset=True)
     values |= {"name": "run", "runs": str(out / CELLS / point.name)}

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
-from wirework.console import say
+from wirework.console import Progress, counted, say
 from wirework.data import record_text, text_for_runs
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
 from wirework.files import (
     check_place,
+    is_file,
     locked,
     names_in,
-    read_json,
     read_record,
     write_bytes,
-    write_json,
     write_record,
 )
+from wirework.leftovers import clear_held
 from wirework.measures import default_site, headline, measure, reasons, sae
 from wirework.measures.explain import server
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
@@ -108,6 +108,7 @@ def self_ablation(
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
+        clear_held([out, out / "cells"])
         folders = [out / "runs" / variant.name for variant in every]
         data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
         for folder in folders:
@@ -120,11 +121,15 @@ def self_ablation(
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not known.get("cells"):  # what it is of is known from the start
             _write(out, study, data.fingerprint, cells)
-        for cell in side_by_side(partial(run_variant, study, out), every, jobs):
-            cells.append(cell)
-            results = _write(out, study, data.fingerprint, cells)
-            if progress:
-                say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
+        n_known = sum(_cell(out, variant).is_file() for variant in every)
+        with Progress("models", len(every), shown=progress, count=counted) as bar:
+            for cell in side_by_side(partial(run_variant, study, out), every, jobs):
+                cells.append(cell)
+                results = _write(out, study, data.fingerprint, cells)
+                tell = bar.skip if len(cells) <= n_known else bar.advance
+                tell()
+                if progress:
+                    say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
         figure = write_self_ablation_figure(out)
     paths = {"figure": str(figure), "results": str(out / "results.json")}
     return {"rows": results["rows"], "claims": results["claims"], **paths}
@@ -141,7 +146,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     path = _cell(out, variant)
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
     wanted = {"train": portable(config), "measure": _stated(instruments)}
-    known = read_record(path) if path.is_file() else {}
+    known = read_record(path) if is_file(path) else {}
     before = known["report"] if known and not _other(known["settings"], wanted) else {}
     left = tuple(reasons(before)) or None
     if before and left is None:
@@ -160,12 +165,13 @@ def _cell(out: Path, variant: Variant) -> Path:
     return out / "cells" / f"{variant.name}.json"
 
 
-def settings_of(variant: Variant, study: SelfAblationConfig, out: Path) -> TrainConfig:
+def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a model's run.
 
     Raises:
         InputError: k is not below the number of units.
     """
+    out = Path(out)
     gating = None
     if variant.level is not None:
         common = study.train.gating or GatingConfig()
@@ -234,11 +240,14 @@ def _check_out(out: Path, study: SelfAblationConfig) -> None:
 
 def _results(out: Path) -> dict[str, Any]:
     """Return what a study has written so far; nothing if it is not there, or another's."""
-    try:
-        known = read_json(out / "results.json")
-    except InputError:  # none, or a file of the same name that is no JSON
+    path = out / "results.json"
+    if not is_file(path):
         return {}
-    return known if isinstance(known, dict) and known.get("study") == _KIND else {}
+    try:
+        known = read_record(path, unsigned=True)
+    except DamagedError:  # or a file of the same name that is no JSON
+        return {}
+    return known if known.get("study") == _KIND else {}
 
 
 def _described(study: SelfAblationConfig) -> dict[str, Any]:
@@ -270,7 +279,7 @@ def _write(
         "claims": claims(rows),
         "cells": [_shown(cell) for cell in cells],
     }
-    write_json(out / "results.json", results)
+    write_record(out / "results.json", results)
     write_bytes(out / "table.md", markdown_table(rows).encode())
     write_bytes(out / "table.csv", csv_table(rows).encode())
     return results

@@ -15,7 +15,7 @@ from wirework.tasks.evaluate import (
 )
 from wirework.tasks.examples import examples, readable
 from wirework.tasks.load import check_names, load_task
-from wirework.tasks.practice import ioi_practice_texts, practice_texts
+from wirework.tasks.practice import ioi_practice_texts, practice_texts, quote_practice_texts
 from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Encoded, Pair, Task, tokenizer_of
 
@@ -38,6 +38,7 @@ __all__ = [
     "logit_difference",
     "pair_losses",
     "practice_texts",
+    "quote_practice_texts",
     "readable",
     "rephrased",
     "skill",

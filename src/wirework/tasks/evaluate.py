@@ -5,6 +5,7 @@ Shapes: N rows (two a pair), V vocabulary.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,11 +104,18 @@ class TaskReport:
     comes next after the second: how much the model makes of the difference between them."""
 
 
-def evaluate(model: "Model", task: Task) -> TaskReport:
+def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
     """Return what a model makes of the pairs of a task that its tokeniser can carry.
 
     A task that does not fit the model gives an invalid report with the reason.
+
+    Args:
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `load_task` takes.
     """
+    from wirework.model import load
+
+    model, task = load(model), load_task(task)
     try:
         tokenizer = tokenizer_of(model)
         fitted = task.fitted(tokenizer, model.config.n_ctx)
@@ -129,8 +137,9 @@ def evaluate(model: "Model", task: Task) -> TaskReport:
     )
 
 
-def skill(model: "Model", task: Task) -> TaskReport:
+def skill(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
     """Return `evaluate` on some hundred pairs, both prompts of each."""
+    task = load_task(task)
     return evaluate(model, task.take(task.pairs[:_ENOUGH]))
 
 
@@ -158,8 +167,11 @@ def _gaps_and_kl(transformer: Transformer, rows: Encoded) -> tuple[Tensor, Tenso
     return torch.cat(gaps), torch.cat(divergences)
 
 
-def tasks_for(model: "Model") -> tuple[str, ...]:
+def tasks_for(model: "Model | str | Path") -> tuple[str, ...]:
     """Return the names of the twenty tasks on Python, and of the others that fit the model."""
+    from wirework.model import load
+
+    model = load(model)
     others = [name for name in KNOWN if name not in BUILT_IN]
     return (*BUILT_IN, *(name for name in others if _fits(model, load_task(name))))
 
@@ -173,15 +185,18 @@ def _fits(model: "Model", task: Task) -> bool:
 
 
 def all_reports(
-    model: "Model", names: Iterable[str | Any] | None = None, *, n: int = 256
+    model: "Model | str | Path", names: Iterable[str | Any] | None = None, *, n: int = 256
 ) -> list[dict[str, Any]]:
     """Return a row per task for `wirework tasks`: the fields of `TaskReport`.
 
     Args:
-        model: with a tokeniser.
+        model: with a tokeniser; a path is loaded.
         names: built-in names or paths; None: those of `tasks_for`.
         n: pairs per built-in task; a file is taken whole.
     """
+    from wirework.model import load
+
+    model = load(model)
     names = tasks_for(model) if names is None else names
     tasks = (load_task(name, n=n if name in KNOWN else None) for name in names)
     return [asdict(evaluate(model, task)) for task in tasks]

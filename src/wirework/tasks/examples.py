@@ -1,16 +1,19 @@
 """A few pairs of a task, to look at."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from wirework.tasks.load import load_task
 from wirework.tasks.task import Task
 
 
-def examples(task: Task, n: int = 3) -> dict[str, Any]:
+def examples(task: Task | str | Path, n: int = 3) -> dict[str, Any]:
     """Return the first `n` pairs of a task, ready for JSON: `name`, `n_pairs` and `pairs`.
 
     Each of `pairs` has `prompts` and `answers`, as a line of a JSONL file.
     """
+    task = load_task(task)
     pairs = [
         {"prompts": list(pair.prompts), "answers": list(pair.answers)} for pair in task.pairs[:n]
     ]
@@ -18,7 +21,7 @@ def examples(task: Task, n: int = 3) -> dict[str, Any]:
 
 
 def readable(
-    task: Task,
+    task: Task | str | Path,
     n: int = 3,
     *,
     prompt_text: Callable[[str], str] = str,
@@ -27,11 +30,12 @@ def readable(
     """Return the first `n` pairs as text: each prompt, under it the two answers.
 
     Args:
-        task: whose pairs.
+        task: whose pairs; itself or what `ww.task` takes.
         n: how many.
         prompt_text: how a prompt is shown.
         answer_text: how an answer is shown.
     """
+    task = load_task(task)
     parts = [f"{task.name}: {len(task.pairs)} pairs"]
     for number, pair in enumerate(task.pairs[:n], 1):
         for prompt, right, wrong in zip(

@@ -24,7 +24,7 @@ _MOST_STALE = 1000
 
 def load_task(
     name_or_path: str | Path | Task,
-    model: "Model | None" = None,
+    model: "Model | str | Path | None" = None,
     *,
     seed: int = 0,
     n: int | None = None,
@@ -35,7 +35,8 @@ def load_task(
         name_or_path: a name of `KNOWN`; a function `(random.Random) -> Pair` of a module or file
             (`mymodule:make_pair`, `my_tasks.py:make_pair`), which runs; or a file with a pair a
             line, `{"prompts": [text, text], "answers": [text, text]}`. A task stays as it is.
-        model: given, the task is checked to fit it; the pairs are the same with or without.
+        model: given, itself or its path, the task is checked to fit it; the pairs are the same
+            with or without.
         seed: of the pairs that a function makes; a file is taken as it is.
         n: how many pairs; None for 1024 of a built-in task, as many as there are up to that of a
             user's function and all of a file.
@@ -54,6 +55,9 @@ def load_task(
     else:
         raise InputError("a task keeps its pairs: n and seed are for names; take(pairs) for some")
     if model is not None:
+        from wirework.model import load
+
+        model = load(model)
         task.fitted(tokenizer_of(model), model.config.n_ctx)
     return task
 

@@ -1,48 +1,90 @@
-"""A user's pairs: a JSONL file, one pair a line."""
+"""A user's pairs: a JSONL file, one pair a line, read line by line."""
 
 import json
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wirework.errors import InputError
+from wirework.circuit_format import MOST_PAIRS
+from wirework.errors import InputError, quoted, reason, translated_errors
 from wirework.tasks.task import Pair, Task
+
+_LINE_BYTES = 1 << 24
+"""Longest line: room for the longest pair with every character escaped."""
+_MOST_LINES = 10 * MOST_PAIRS
+_MARK = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8 text."""
 
 
 def read_pairs(path: Path, n: int | None) -> Task:
-    """Return the task of a file, or of its first `n` pairs.
+    """Return the task of a file, or of its first `n` pairs; what follows them is not read.
 
     Raises:
-        InputError: an unreadable file, a line that is no pair or a copy of another, or fewer
-            pairs than `n`.
+        InputError: an unreadable file, a line that is no pair or a copy of another, fewer pairs
+            than `n`, or more than any task has.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise InputError(f"cannot read task {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"task {path} is not UTF-8 text: byte {error.start}") from None
+    most = MOST_PAIRS if n is None else min(n, MOST_PAIRS)
     found: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            pair = _parse(line, f"{path}, line {number}")
-            first, _ = found.setdefault(pair.content, (number, pair))
-            if first != number:  # a copy could train a circuit and be held out too
-                raise InputError(f"{path}, line {number}: the same pair as in line {first}")
+    for number, line in _lines(path):
+        if len(found) == most:
+            if n is None:
+                raise InputError(f"task {path} has more than {most:,} pairs: give fewer")
+            break
+        pair = _parse(line, f"{path}, line {number}")
+        first, _ = found.setdefault(pair.content, (number, pair))
+        if first != number:  # a copy could train a circuit and be held out too
+            raise InputError(f"{path}, line {number}: the same pair as in line {first}")
     pairs = [pair for _, pair in found.values()]
     if not pairs:
         raise InputError(f"task {path} has no pairs")
     if n is not None and len(pairs) < n:
         raise InputError(f"task {path} has {len(pairs)} pairs, {n} were asked for")
-    return Task(path.stem, tuple(pairs[:n]), path=str(path))
+    return Task(path.stem, tuple(pairs), path=str(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file that are not blank, with their numbers from 1.
+
+    Raises:
+        InputError: it is no ordinary file (a folder, a pipe, a device), is not UTF-8 text, or has
+            too many lines or one that is too long.
+    """
+    with translated_errors(f"cannot read task {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no wait for a pipe's other end
+        file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor; closed below
+    with file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f"cannot read task {path}: it is no ordinary file")
+        at = 0
+        for number in range(1, _MOST_LINES + 2):
+            with translated_errors(f"cannot read task {path}"):
+                content = file.readline(_LINE_BYTES + 1)
+            if not content:
+                return
+            if number > _MOST_LINES or len(content) > _LINE_BYTES:
+                raise InputError(f"{path}, line {number}: too long for a file of pairs")
+            text = content.removeprefix(_MARK) if number == 1 else content
+            if text.strip():
+                yield number, _decoded(text, path, at + len(content) - len(text))
+            at += len(content)
+
+
+def _decoded(content: bytes, path: Path, at: int) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"task {path} is not UTF-8 text: byte {at + error.start}") from None
 
 
 def _parse(line: str, where: str) -> Pair:
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from None
+        raise InputError(f"{where}: not JSON: {reason(error)}") from None
     if not isinstance(value, dict) or sorted(value) != ["answers", "prompts"]:
-        got = sorted(value) if isinstance(value, dict) else type(value).__name__
+        got = quoted(sorted(value)) if isinstance(value, dict) else type(value).__name__
         raise InputError(f"{where}: a pair has the keys 'prompts' and 'answers', got {got}")
     try:
         return Pair(_texts(value["prompts"], "prompts"), _texts(value["answers"], "answers"))
@@ -52,5 +94,5 @@ def _parse(line: str, where: str) -> Pair:
 
 def _texts(value: Any, what: str) -> tuple[str, str]:
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(t, str) for t in value):
-        raise InputError(f"{what} must be a list of two texts, got {json.dumps(value)[:60]}")
+        raise InputError(f"{what} must be a list of two texts, got {quoted(value)}")
     return value[0], value[1]

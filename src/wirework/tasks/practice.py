@@ -20,6 +20,11 @@ def practice_texts() -> Iterator[str]:
     return _answered(BUILT_IN)
 
 
+def quote_practice_texts() -> Iterator[str]:
+    """Yield what `practice_texts` does for `single_double_quote` alone."""
+    return _answered({"single_double_quote": BUILT_IN["single_double_quote"]})
+
+
 def ioi_practice_texts() -> Iterator[str]:
     """Yield what `practice_texts` does for `ioi` alone, as whole sentences."""
     return (f"{text}." for text in _answered({"ioi": ioi}))

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from random import Random
 
+from wirework.tasks.load import load_task
 from wirework.tasks.snippets import ANSWER_NAMES, FILE_NAMES, NAMES, top_line
 from wirework.tasks.task import Pair, Task
 
@@ -18,7 +20,7 @@ _KEYWORD = re.compile(r"\b(\w+)=(?!=)")
 _MOST_DIGITS = 9
 
 
-def rephrased(task: Task, seed: int) -> Task:
+def rephrased(task: Task | str | Path, seed: int) -> Task:
     """Return a task of pairs that mean the same; for prompts in Python that begin at top level.
 
     In both prompts of a pair and in its answers, each name of `snippets.NAMES` becomes another one
@@ -27,13 +29,14 @@ def rephrased(task: Task, seed: int) -> Task:
     alone.
 
     Args:
-        task: of Python prompts.
+        task: of Python prompts; itself, or what `load_task` takes.
         seed: of the names, numbers and lines.
 
     Returns:
         The pairs in the same order; those that do not fit a tokeniser are left out by `fitted`.
         `load_task` does not know them: `path` is None.
     """
+    task = load_task(task)
     pairs = {(new := _rephrased(pair, seed)).content: new for pair in task.pairs}
     name = f"{task.name}, rephrased"
     return replace(task, name=name, pairs=tuple(pairs.values()), generated=True, path=None)

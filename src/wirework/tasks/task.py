@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.errors import InputError
+from wirework.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from wirework.data.tokenizer import Tokenizer
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"\w+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_LONGEST = 1_000_000
+"""Characters of a prompt or answer."""
+_PER_TOKEN = 1000
+"""More characters than tokens have on average: a prompt of more of them is not tokenised at all."""
 
 LEAST_PAIRS = 16
 """Pairs of a generated task that must fit a tokeniser for the task to be worth measuring."""
@@ -45,11 +50,17 @@ class Pair:
             if len(texts) != 2:
                 raise InputError(f"a pair needs two {what}, got {len(texts)}")
             if not all(texts):
-                raise InputError(f"{what} must not be empty, got {list(texts)!r}")
+                raise InputError(f"{what} must not be empty, got {quoted(list(texts))}")
+            if (longest := max(map(len, texts))) > _LONGEST:
+                raise InputError(f"{what} have at most {_LONGEST:,} characters, got {longest:,}")
             if any(_SURROGATE.search(text) for text in texts):
-                raise InputError(f"{what} must be Unicode text, got half a character: {texts!r}")
+                raise InputError(
+                    f"{what} must be Unicode text, got half a character: {quoted(texts)}"
+                )
             if texts[0] == texts[1]:
-                raise InputError(f"the two {what} of a pair must differ, both are {texts[0]!r}")
+                raise InputError(
+                    f"the two {what} of a pair must differ, both are {quoted(texts[0])}"
+                )
 
     @property
     def content(self) -> frozenset[tuple[str, str]]:
@@ -203,15 +214,27 @@ def _rows_of(
     pairs: Sequence[Pair], tokenizer: "Tokenizer", n_ctx: int
 ) -> list[tuple[_Row, _Row] | str]:
     """Return each pair's two rows, or why it has none."""
-    prompts = [prompt for pair in pairs for prompt in pair.prompts]
+    most = _PER_TOKEN * n_ctx
+    short = [pair for pair in pairs if max(map(len, (*pair.prompts, *pair.answers))) <= most]
+    prompts = [prompt for pair in short for prompt in pair.prompts]
     wholes = [
-        prompt + answer for pair in pairs for prompt in pair.prompts for answer in pair.answers
+        prompt + answer for pair in short for prompt in pair.prompts for answer in pair.answers
     ]
     before, after = tokenizer.encode_batch(prompts), tokenizer.encode_batch(wholes)
-    return [
+    rows = iter(
         _pair_rows(pair, before[2 * i : 2 * i + 2], after[4 * i : 4 * i + 4], tokenizer, n_ctx)
-        for i, pair in enumerate(pairs)
-    ]
+        for i, pair in enumerate(short)
+    )
+    kept = set(map(id, short))
+    return [next(rows) if id(pair) in kept else _too_long(pair, n_ctx) for pair in pairs]
+
+
+def _too_long(pair: Pair, n_ctx: int) -> str:
+    longest = max((*pair.prompts, *pair.answers), key=len)
+    return (
+        f"prompt or answer ...{longest[-30:]!r} has {len(longest):,} characters, "
+        f"the model takes {n_ctx} tokens"
+    )
 
 
 def _pair_rows(

@@ -46,6 +46,10 @@ class State:
     """Time spent so far, over all resumes."""
     threads: int = 0
     """CPU threads of torch; another number may round sums differently."""
+    machine: str = ""
+    """Processor, libraries and threads; others may round sums differently."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """What was chosen for this machine by measuring (`fastest.py`), which a resume keeps to."""
     data: str = ""
     """Fingerprint of the tokens."""
     tokenizer: str = ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wirework import files
+from wirework import fastest, files
 from wirework.config import TrainConfig
 from wirework.console import say, warn
 from wirework.data import (
@@ -32,7 +32,7 @@ from wirework.training.checkpoint import (
 )
 from wirework.training.metrics import MetricsLog
 from wirework.training.optimizer import make_optimizer
-from wirework.training.precision import resolve
+from wirework.training.precision import resolve, resolve_device
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
 from wirework.training.run import as_begun, refuse_differences, write_settings
@@ -117,10 +117,12 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     if found is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
+    resolve_device(config.device)
     data = text_for_runs([folder], config.data, progress)
-    config = with_vocabulary(resolve(config), data.tokenizer)
-    state.settings = config.model_dump(mode="json")
+    config = with_vocabulary(config, data.tokenizer)
     _check_same_data(folder, state, data, resumed=found is not None)
+    config = resolve(config)  # times products: after all that may be refused
+    state.settings = config.model_dump(mode="json")
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
     device = torch.device(config.device)
@@ -210,5 +212,11 @@ def _check_same_data(folder: Path, state: State, data: Prepared, resumed: bool) 
                 f"resuming with {torch.get_num_threads()} threads what {state.threads} began: "
                 "the last bits of the weights may differ"
             )
+        elif state.machine and not fastest.adopt(state.machine, state.choices):
+            warn(
+                f"resuming on {fastest.machine(state.threads)} what {state.machine} began: "
+                "the last bits of the weights may differ"
+            )
+    state.machine = fastest.machine(torch.get_num_threads())
     state.data, state.tokenizer = now["data"], now["tokenizer"]
     state.threads = torch.get_num_threads()

@@ -13,11 +13,13 @@ from contextlib import closing, contextmanager
 import torch
 from torch import Tensor
 
+from wirework import fastest
 from wirework.config import TrainConfig
 from wirework.console import say
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn.shapes import LOADING, TRAINING, check_memory
+from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
@@ -29,7 +31,6 @@ from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
 from wirework.training.schedule import learning_rate, nonzero_fraction
 from wirework.training.self_ablation import SelfAblation
-from wirework.training.signals import Interrupted, Stop, stopping
 from wirework.training.track import check_trackers
 
 
@@ -48,7 +49,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
     Raises:
         InputError: settings, data or folder cannot be used, the run exists (or differs, with
             `resume`), or a value became NaN or infinite.
-        Interrupted: SIGINT or SIGTERM came; what was done is in a checkpoint.
+        Interrupted: a signal came (see `signals.py`); what was done is in a checkpoint.
     """
     check_trackers(config.track)
     each = LOADING if torch.cuda.is_available() else TRAINING  # on a GPU the rest lies there
@@ -61,9 +62,11 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
             stop.leave_if_requested(said)
             say(said)
             return done
-        with _generators_restored():
+        with _generators_restored(), fastest.recorded() as choices:
             with stop.at_once(f"stopped before training of {folder} began; nothing is lost"):
                 job = begin(config, folder, resume, progress)
+            choices.update(job.state.choices)
+            job.state.choices = choices
             with closing(job.log), Bar(config.steps, job.state.step, progress) as bar:
                 _train(job, stop, bar)
                 return _finish(job, stop)

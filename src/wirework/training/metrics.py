@@ -101,5 +101,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return open_lines(read_bytes(path), path)
 
 
+def last_step(run: Path) -> int:
+    """Return the step of the last line of a run's log; 0 where there is none yet."""
+    path = run / "metrics.jsonl"
+    lines = read_metrics(path) if path.is_file() else []
+    return int(lines[-1]["step"]) if lines else 0
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wirework.errors import InputError
+from wirework.signals import stopping
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -66,8 +67,6 @@ def losing(kept: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def _ending(said: str) -> Iterator[None]:
-    from wirework.training.signals import stopping
-
     with stopping() as stop:
         try:
             with stop.at_once(said):

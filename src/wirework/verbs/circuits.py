@@ -87,7 +87,7 @@ def acdc(
     task: str,
     /,
     *,
-    settings: Annotated[AcdcConfig, Settings] = AcdcConfig(),
+    settings: Annotated[AcdcConfig, Parameter(name="*", consume_multiple=True)] = AcdcConfig(),
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -154,14 +154,15 @@ def validate(
         if not runs:
             raise InputError("--out saves how often each edge comes back: give --runs too")
         check_place(out)
-    found = Circuit.load(circuit)
-    loaded = model_of(found) if model is None else load(model)
-    data = None if corpus is None else tokens_of(loaded, corpus)
-    pairs = None if task is None else task_of(task)
-    own = None if own_task is None else task_of(own_task)
-    report = check(found, loaded, pairs, own_task=own, data=data, short=short, runs=runs)
-    if out is not None:
-        found.with_shares(report["stability"]).save(out)
+    with losing():
+        found = Circuit.load(circuit)
+        loaded = model_of(found) if model is None else load(model)
+        data = None if corpus is None else tokens_of(loaded, corpus)
+        pairs = None if task is None else task_of(task)
+        own = None if own_task is None else task_of(own_task)
+        report = check(found, loaded, pairs, own_task=own, data=data, short=short, runs=runs)
+        if out is not None:
+            found.with_shares(report["stability"]).save(out)
     if json:
         show("validation", report, json)
     else:
@@ -196,9 +197,10 @@ def attack(
     result, curves = out / "attack.json", out / "attack.png"
     check_file(result)
     check_file(curves)
-    given = None if model is None else load(model)
-    own = None if task is None else task_of(task)
-    found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
-    write_json(result, found.to_json())
-    write_curves(found.to_json(), curves)
+    with losing():
+        given = None if model is None else load(model)
+        own = None if task is None else task_of(task)
+        found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
+        write_json(result, found.to_json())
+        write_curves(found.to_json(), curves)
     show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from wirework.console import warn
+from wirework.console import Progress, warn
 from wirework.errors import InputError
 from wirework.files import check_place
 from wirework.verbs.arguments import losing
@@ -76,9 +76,10 @@ def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> 
     check_model_place(out)
     if out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what is to be converted: choose another OUT")
-    with losing():
+    with losing(), Progress(f"convert {source}", None):
         model = read(source)
-        print(model.save(out))
+        saved = model.save(out)
+    print(saved)
     if model.tokenizer is None and not _has_tokenizer(Path(source)):
         warn(f"{source} has no tokeniser: the model takes no text")
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.verbs.arguments import Json, task_of
-from wirework.verbs.printing import show, show_rows
+from wirework.verbs.printing import show_all, show_rows
 
 
 def tasks(
@@ -40,9 +41,10 @@ def tasks(
     else:
         from wirework.model import load
 
-        loaded = load(model)
-        tokenizer_of(loaded)
-        rows = all_reports(loaded, task or None)
+        with Progress("tasks", None):
+            loaded = load(model)
+            tokenizer_of(loaded)
+            rows = all_reports(loaded, task or None)
     show_rows("tasks", rows, json)
 
 
@@ -59,4 +61,4 @@ def doctor(*, json: Json = False) -> None:
     """Print what this machine has and what of it wirework will use."""
     from wirework.doctor import examine
 
-    show("doctor", examine(), json)
+    show_all("doctor", examine(), json, products="products")

@@ -54,9 +54,11 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    # No text of the caller is markup: all of it goes to rich as `Text`. rich draws and `print`
+    # writes, since rich ends the process by itself where nobody reads what it writes.
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     if not columns:
-        console.print(title)
+        print(title)
         return
     shown = [[column.replace("_", " ") for column in columns], *rows]
     every = [*zip(*shown, strict=True)]
@@ -67,14 +69,18 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     ]
     for number, part in enumerate(_parts(words, console.width)):
         table = Table(
-            title=None if number else title, title_justify="left", show_header=any(columns)
+            title=None if number else Text(title, "table.title"),
+            title_justify="left",
+            show_header=any(columns),
         )
         room = _widths([whole[i] for i in part], [words[i] for i in part], console.width)
         for i, width in zip(part, room, strict=True):
-            table.add_column(shown[0][i], overflow="fold", width=width)
+            table.add_column(Text(shown[0][i]), overflow="fold", width=width)
         for row in rows:
-            table.add_row(*(Text(row[i]) for i in part))  # Text: a token may look like markup
-        console.print(table)
+            table.add_row(*(Text(row[i]) for i in part))
+        with console.capture() as drawn:
+            console.print(table)
+        print(drawn.get(), end="")
 
 
 def _parts(words: list[int], room: int) -> list[list[int]]:

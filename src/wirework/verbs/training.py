@@ -31,6 +31,7 @@ def demo(
     *,
     out: Path = Path("runs"),
     recipe: Path | None = None,
+    minutes: float = 10.0,
     json: Json = False,
 ) -> None:
     """Run the demo and print its table.
@@ -38,7 +39,9 @@ def demo(
     Args:
         out: Folder for the runs, the circuit, the page and the picture.
         recipe: Settings of the sparse model's training; the shipped recipe if left out.
+        minutes: What all of it may take; on a slow machine the models get fewer steps. A demo that
+            goes on keeps the number of steps that it began with.
     """
     from wirework.demo import demo as run_demo
 
-    show("demo", run_demo(out, recipe), json)
+    show("demo", run_demo(out, recipe, minutes), json)

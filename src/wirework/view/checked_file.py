@@ -7,6 +7,8 @@ from wirework.circuit_format import Part, checked
 from wirework.files import read_record
 
 _Kind = TypeVar("_Kind", bound=Part)
+_BYTES = 1 << 26
+"""Largest file that is read."""
 
 
 def read_checked(path: Path, kind: type[_Kind]) -> _Kind:
@@ -15,4 +17,4 @@ def read_checked(path: Path, kind: type[_Kind]) -> _Kind:
     Raises:
         InputError: missing, damaged, or without what the part needs; the message names the place.
     """
-    return checked(kind, read_record(path, unsigned=True), str(path))
+    return checked(kind, read_record(path, unsigned=True, most=_BYTES), str(path))

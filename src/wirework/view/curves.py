@@ -22,7 +22,7 @@ _DPI = 200
 _DASHES = (0, (4, 3))
 
 
-def write_curves(found: dict[str, Any], out_png: Path) -> Path:
+def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
     """Draw the curves of a model's attacks, and of its circuit alone, as a PNG; return its path.
 
     A solid line is an attack, on the prompts whose answer it turns, with standard errors; the
@@ -43,7 +43,7 @@ def write_curves(found: dict[str, Any], out_png: Path) -> Path:
     _draw(right, lines, "circuit", "circuit alone")
     left.set_ylabel("P(correct), mean and standard error", parse_math=False)
     _legend(figure, lines, found["answers"])
-    return write_png(figure, out_png, dpi=_DPI)
+    return write_png(figure, Path(out_png), dpi=_DPI)
 
 
 Line = Sequence[dict[str, Any]]

@@ -33,7 +33,7 @@ Kind = tuple[str, dict[str, Any]]
 """A kind of line: what it stands for and how it looks."""
 
 
-def write_figure(data: dict[str, Any], out_png: Path) -> Path:
+def write_figure(data: dict[str, Any], out_png: str | Path) -> Path:
     """Draw the circuit as a PNG, and return its path.
 
     Args:
@@ -45,7 +45,8 @@ def write_figure(data: dict[str, Any], out_png: Path) -> Path:
     """
     figure = draw_figure(data)
     longest = max(figure.get_size_inches()) * pen.PIXELS_PER_INCH
-    return write_png(figure, out_png, dpi=min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / longest))
+    dpi = min(_DPI, _MAX_PIXELS * pen.PIXELS_PER_INCH / longest)
+    return write_png(figure, Path(out_png), dpi=dpi)
 
 
 def draw_figure(data: dict[str, Any]) -> Figure:

@@ -44,22 +44,24 @@ _LONGEST = 24  # characters of a model's name beside its bar
 Row = Mapping[str, Any]
 
 
-def write_self_ablation_figure(folder: Path) -> Path:
+def write_self_ablation_figure(folder: str | Path) -> Path:
     """Draw `results.json` of a study's folder as `self_ablation.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     results = read_checked(folder / "results.json", SelfAblationResults).model_dump()
     return write_png(draw_self_ablation(results["rows"]), folder / "self_ablation.png")
 
 
-def write_measures_figure(folder: Path) -> Path:
+def write_measures_figure(folder: str | Path) -> Path:
     """Draw `measures.json` of a folder as `measures.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     reports = read_checked(folder / "measures.json", Reports).model_dump()["reports"]
     return write_png(draw_measures(reports), folder / "measures.png")
 

@@ -27,7 +27,7 @@ _SIZE = (6.4, 4.8)  # inches of a panel
 Row = Mapping[str, Any]
 
 
-def write_study_figures(folder: Path) -> list[Path]:
+def write_study_figures(folder: str | Path) -> list[Path]:
     """Draw what a study's folder has the numbers for, and return the pictures' paths.
 
     Args:
@@ -38,6 +38,7 @@ def write_study_figures(folder: Path) -> list[Path]:
     Raises:
         InputError: a file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     results = read_checked(folder / "results.json", FrontierResults).model_dump()
     tokens: dict[str, Any] = {"joints": []}
     if results["pair"] is not None:
@@ -58,12 +59,13 @@ def write_study_figures(folder: Path) -> list[Path]:
     return written
 
 
-def write_finders_figure(folder: Path) -> Path:
+def write_finders_figure(folder: str | Path) -> Path:
     """Draw `finders.json` of a study's folder as `finders.png` beside it.
 
     Raises:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
+    folder = Path(folder)
     results = read_checked(folder / "finders.json", FinderResults).model_dump()
     return write_png(draw_finders(results), folder / "finders.png")
 

@@ -26,7 +26,7 @@ _SHOWN = 5
 _BLUE, _ORANGE = (104, 172, 220), (217, 95, 2)
 
 
-def write_neuron_page(explained_dir: Path, out: Path) -> Path:
+def write_neuron_page(explained_dir: str | Path, out: str | Path) -> Path:
     """Write the page of a folder of explained neurons to `out`, whole or not at all.
 
     Args:
@@ -36,6 +36,7 @@ def write_neuron_page(explained_dir: Path, out: Path) -> Path:
     Raises:
         InputError: the folder has no neurons that we can read, or `out` cannot be written.
     """
+    explained_dir, out = Path(explained_dir), Path(out)
     neurons, rest = read_neurons(explained_dir), read_rest(explained_dir)
     write_text(out, render_neurons(neurons, rest, read_model_name(explained_dir)))
     return out

@@ -46,12 +46,13 @@ def render_page(data: dict[str, Any]) -> str:
     return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], asset("page.html"))
 
 
-def write_page(circuit_dir: Path, out: Path) -> Path:
+def write_page(circuit_dir: str | Path, out: str | Path) -> Path:
     """Write the page of a circuit folder to `out`, whole or not at all, and return `out`.
 
     Raises:
         InputError: the folder is not a circuit we can read, or `out` cannot be written.
     """
+    out = Path(out)
     write_text(out, render_page(load_page_data(circuit_dir)))
     return out
 

@@ -25,7 +25,7 @@ VERSION = 1
 PageData = dict[str, Any]
 
 
-def load_page_data(circuit_dir: Path) -> PageData:
+def load_page_data(circuit_dir: str | Path) -> PageData:
     """Read a circuit folder and return what the page shows, ready for `json.dumps`.
 
     Args:
@@ -37,7 +37,7 @@ def load_page_data(circuit_dir: Path) -> PageData:
     Raises:
         InputError: the folder is missing, damaged, of a newer version or at odds with itself.
     """
-    return page_data(read_circuit(circuit_dir))
+    return page_data(read_circuit(Path(circuit_dir)))
 
 
 def page_data(circuit: CircuitFile) -> PageData:

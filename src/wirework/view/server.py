@@ -4,8 +4,8 @@ A page on the web can point a name of its own at 127.0.0.1 (DNS rebinding); such
 that name in its Host header and is refused.
 """
 
-import contextlib
 import json
+import signal
 import socket
 import webbrowser
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 
 
-def serve(circuit_dir: Path, port: int = 0, open_browser: bool = False) -> None:
+def serve(circuit_dir: str | Path, port: int = 0, open_browser: bool = False) -> None:
     """Serve the page of a circuit folder on 127.0.0.1 until Ctrl-C.
 
     Prints the address on standard output. `/` is the page, `/data.json` the page data.
@@ -33,10 +33,11 @@ def serve(circuit_dir: Path, port: int = 0, open_browser: bool = False) -> None:
 
     Raises:
         InputError: the folder is not a circuit we can read, or the port cannot be had.
+        Interrupted: another signal than Ctrl-C's came, and the command was asked for this.
     """
     import uvicorn
 
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         app = make_app(load_page_data(circuit_dir))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
         with _listen(port) as listener:
@@ -45,6 +46,9 @@ def serve(circuit_dir: Path, port: int = 0, open_browser: bool = False) -> None:
             if open_browser:
                 webbrowser.open(address)
             server.run(sockets=[listener])
+    except KeyboardInterrupt as stop:
+        if getattr(stop, "number", signal.SIGINT) != signal.SIGINT:
+            raise
 
 
 def make_app(data: dict[str, Any]) -> "Starlette":

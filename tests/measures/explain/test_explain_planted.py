@@ -21,10 +21,11 @@ from planted_neurons import (
 
 from wirework.config import ExplainConfig
 from wirework.data import Prepared, Tokenizer
-from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.errors import DamagedError, InputError, UnreadableError
+from wirework.files import read_json, read_record
 from wirework.measures import Explanations, explain_neurons
 from wirework.model import Model
+from wirework.view import write_neuron_page
 from wirework.view.text import quoted
 
 
@@ -109,8 +110,8 @@ def test_files_are_the_result_and_a_second_call_reads_them(
     result = explain_neurons(model, config, text=text, out=out, progress=False)
     names = sorted(path.name for path in (out / "neurons").iterdir())
     assert names == [f"{SITE}.{i}.json" for i in range(6)]
-    assert [read_json(out / "neurons" / name) for name in names] == list(result.neurons)
-    summary = read_json(out / "explain.json")
+    assert [read_record(out / "neurons" / name) for name in names] == list(result.neurons)
+    summary = read_record(out / "explain.json")
     assert summary["scores"] == result.summary()["scores"]
     assert (summary["stopped"], summary["failures"]) == (None, [])
     (out / "neurons" / names[0]).unlink()
@@ -149,9 +150,56 @@ def test_a_folder_of_something_else_is_refused(
     path = tmp_path / "a" / "neurons" / f"{SITE}.0.json"
     with torch.no_grad():
         model.transformer.embed.weight[0, 0] -= 1
-    path.write_text("[]")
+    path.write_text("{}")
     with pytest.raises(InputError, match="is no neuron of ours"):
         explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
+
+
+def test_a_neuron_that_was_altered_is_named_and_one_of_an_older_version_is_read(
+    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path
+) -> None:
+    result = explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+    path = tmp_path / "neurons" / f"{SITE}.0.json"
+    held = read_json(path)
+    peak = held["peak"]
+    for content in ({**held, "peak": peak + 1}, []):
+        path.write_text(json.dumps(content))
+        with pytest.raises(DamagedError, match=rf"{SITE}\.0\.json is damaged: .*; delete it$"):
+            explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+        with pytest.raises(DamagedError, match=rf"{SITE}\.0\.json is damaged: .*; delete it$"):
+            write_neuron_page(tmp_path, tmp_path / "n.html")
+    del held["sha256"]
+    path.write_text(json.dumps(held))
+    again = explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+    assert again.neurons == result.neurons
+    summary = tmp_path / "explain.json"
+    summary.write_text(summary.read_text().replace('"explained": ', '"explained": 1'))
+    with pytest.raises(DamagedError, match=r"explain\.json is damaged: .*; delete it$"):
+        write_neuron_page(tmp_path, tmp_path / "n.html")
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_damaged(
+    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path, unreadable
+) -> None:
+    explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+    for name in ("settings.json", f"neurons/{SITE}.0.json"):
+        said = rf"^cannot read .*{name}: Input/output error$"
+        with unreadable(tmp_path / name), pytest.raises(UnreadableError, match=said):
+            explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(
+    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path
+) -> None:
+    explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+    left = [
+        tmp_path / ".explain.json.12.partial",
+        tmp_path / "neurons" / f".{SITE}.0.json.3.partial",
+    ]
+    for path in left:
+        path.touch()
+    explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+    assert not any(path.exists() for path in left)
 
 
 def test_excerpts_are_no_longer_than_the_context(

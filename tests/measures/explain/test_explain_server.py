@@ -15,8 +15,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from wirework.config import ExplainConfig
 from wirework.data import Prepared, Tokenizer
-from wirework.errors import InputError
-from wirework.files import read_json
+from wirework.errors import DamagedError, InputError
+from wirework.files import read_json, read_record
 from wirework.measures import explain_neurons
 from wirework.measures.explain import estimate_cost
 from wirework.measures.explain.server import Server
@@ -49,7 +49,7 @@ def test_a_round_trip_finds_the_token_and_predicts_it(
     assert neuron["scores"]["detection"]["balanced_accuracy"] > 0.7  # it looks at letters
     assert server.n_requests == PER_NEURON
     assert {body["temperature"] for body in server.bodies} == {0}
-    assert neuron == read_json(tmp_path / "out" / "neurons" / f"{SITE}.0.json")
+    assert neuron == read_record(tmp_path / "out" / "neurons" / f"{SITE}.0.json")
 
 
 def test_the_explanation_of_another_neuron_predicts_nothing(
@@ -132,6 +132,10 @@ def test_answers_are_kept_and_not_asked_for_again(
     assert second.neurons == first.neurons
     explain(shared, "a")  # not even the cache is needed
     assert server.n_requests == PER_NEURON
+    answer = next((tmp_path / "answers").rglob("*.json"))
+    answer.write_text(answer.read_text().replace('"content": "', '"content": "x'))
+    with pytest.raises(DamagedError, match=rf"{answer.name} is damaged: .*; delete it"):
+        explain(shared, "c")
 
 
 def test_a_busy_server_is_asked_again(

@@ -5,15 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.circuit_format import PathEdge
 from wirework.circuits.acdc.assemble import Setting, assemble_paths
 from wirework.circuits.acdc.search import search
 from wirework.circuits.acdc.state import Edge, State
 from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.tasks import Task, load_task
 
@@ -33,13 +31,15 @@ def acdc(
     ablation: PathAblation = "corrupted",
     both: bool = False,
     pairs: int = 16,
+    keep_unreachable: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Circuit:
     """Find the links between heads and MLPs that a task needs.
 
     Exactly the edges that are left when each is tried by itself, in order, and removed if the
-    metric grows by less than tau. The same model, task and order give the same circuit.
+    metric grows by less than tau, but for those that change nothing any more. The same model, task
+    and order give the same circuit.
 
     Args:
         model: with a tokeniser; a path is loaded.
@@ -48,7 +48,7 @@ def acdc(
         tau: least growth of the metric for which an edge is kept.
         order: all path edges, as (source, target) names, in the order in which to test them; None
             for the default, from the last to the first (docs/acdc.md). The result depends on it.
-        metric, ablation, both, pairs, seed: as in `AcdcConfig`.
+        metric, ablation, both, pairs, keep_unreachable, seed: as in `AcdcConfig`.
         progress: show a bar on standard error.
 
     Returns:
@@ -62,7 +62,7 @@ def acdc(
     """
     config = AcdcConfig.of({
         "tau": (tau,), "metric": metric, "ablation": ablation, "both": both, "pairs": pairs,
-        "seed": seed,
+        "keep_unreachable": keep_unreachable, "seed": seed,
     })  # fmt: skip
     return acdc_sweep(model, task, config, order, progress=progress)[0]
 
@@ -90,16 +90,17 @@ def acdc_sweep(
     config, task = config or AcdcConfig(), load_task(task)
     if order is None and config.order is not None:
         order = read_order(config.order)
-    setting = Setting.of(load(model), task, config)
-    graph = setting.patched.graph
-    edges = graph.edges if order is None else graph.ordered(order)
-    with Progress(console=Console(stderr=True), disable=not progress) as shown:
-        bar = shown.add_task(task.name, total=len(edges) * len(config.tau))
-        return _sweep(setting, edges, lambda done: shown.update(bar, completed=done))
+    with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:
+        setting = Setting.of(load(model), task, config)
+        graph = setting.patched.graph
+        edges = graph.edges if order is None else graph.ordered(order)
+        bar.total = len(edges) * len(config.tau)
+        return _sweep(setting, edges, bar.update)
 
 
-def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
+def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
     """Return a head-level circuit's line in a table: its size, and the patched run's measures."""
+    circuit = Circuit.load(circuit)
     part = circuit.document.patching
     assert part is not None
     return {
@@ -107,6 +108,7 @@ def sweep_row(circuit: Circuit) -> dict[str, float | int | None]:
         "n_pairs": circuit.document.task.n_pairs,
         "n_path_edges": circuit.n_path_edges,
         "of": part.n_all,
+        "n_unreachable": part.n_unreachable,
         "kl": part.kl,
         "logit_difference": part.logit_difference,
         "accuracy": part.accuracy,
@@ -143,14 +145,14 @@ def _report(on_progress: Callable[[int], None], before: int, decided: int) -> No
     on_progress(before + decided)
 
 
-def read_order(path: Path) -> list[tuple[str, str]]:
+def read_order(path: str | Path) -> list[tuple[str, str]]:
     """Read an order of edges, `SOURCE -> TARGET` a line.
 
     Raises:
         InputError: missing, or a line of another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     order = []

@@ -23,10 +23,12 @@ from wirework.circuit_format import (
 from wirework.circuits.acdc.contrast import Contrast
 from wirework.circuits.acdc.graph import Graph
 from wirework.circuits.acdc.patched import Patched, refuse_curved_stream
+from wirework.circuits.acdc.reach import carrying
 from wirework.circuits.assemble import CHANCE, model_part, shown_examples, task_part
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.config import AcdcConfig
 from wirework.errors import InputError
+from wirework.files import tensors_checksum
 from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
 
 if TYPE_CHECKING:
@@ -118,19 +120,27 @@ def assemble_paths(
     finder: str,
     settings: Mapping[str, Any],
     tau: float | None = None,
+    completeness: float | None = None,
 ) -> Circuit:
     """Measure path edges and put everything about them into one value.
 
+    Edges that carry nothing (`carrying`) are left out, unless they are to be kept.
+
     Args:
         setting: where they were found.
-        edges: those kept.
+        edges: those found.
         finder: its name.
         settings: how it was set.
         tau: of ACDC.
+        completeness: of edge attribution.
     """
     patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
     device = contrast.at.device
     gates = gates_of(patched.graph, edges).to(device)
+    idle, constant = carrying(patched, gates)
+    if not config.keep_unreachable:
+        gates = gates * ~idle
+        edges = [edge for edge in edges if not idle[patched.graph.numbered(edge)[::-1]]]
     every = gates_of(patched.graph, [patched.graph.named(e) for e in patched.graph.edges])
     clean, alone = patched.run().logits, patched.run(gates).logits
     without = patched.run(every.to(device) - gates).logits
@@ -156,7 +166,11 @@ def assemble_paths(
         io_edges=(),
         examples=examples,
         provenance=Provenance(
-            finder=finder, settings=dict(settings), seed=config.seed, wirework=__version__
+            finder=finder,
+            settings=dict(settings),
+            seed=config.seed,
+            wirework=__version__,
+            **_means_of(patched),
         ),
         level="head",
         path_edges=tuple(edges),
@@ -172,10 +186,26 @@ def assemble_paths(
             accuracy=float((gaps > 0).double().mean()),
             model_logit_difference=float(before.mean()),
             model_accuracy=float((before > 0).double().mean()),
+            n_unreachable=int(idle.sum()),
+            n_constant=int(constant.sum()),
+            completeness=completeness,
         ),
     )
     longest = max(len(prompt) for prompt in examples.prompts)
     return Circuit(document, {}, torch.zeros(len(examples.prompts), longest, 0))
+
+
+def _means_of(patched: Patched) -> dict[str, Any]:
+    """Return what `Provenance` says of the means that removed edges bring; nothing without any."""
+    if patched.ablation != "mean":
+        return {}
+    names = zip(patched.graph.sources, patched.ablated, strict=True)
+    means = {name: value[0, 0].cpu().contiguous() for name, value in names}
+    return {
+        "means": tensors_checksum(means, {}),
+        "mean_tokens": 2 * int((patched.contrast.at + 1).sum()),
+        "mean_source": "task prompts",
+    }
 
 
 @torch.no_grad()

@@ -8,11 +8,10 @@ Source: Gao et al. 2025, Fig. 8 and the bracket circuit.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.distractors.attacks import GENERIC, NEUTRAL, Attack
@@ -27,7 +26,8 @@ from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, TokenReading, read_tokens
 from wirework.circuits.distractors.sweep import Point, all_points, hardest
 from wirework.circuits.unseen import pairs_of
-from wirework.circuits.validate import model_of
+from wirework.circuits.validate import given
+from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.tasks import Pair, Task, tokenizer_of
 
@@ -72,9 +72,9 @@ class Distraction:
 
 @torch.no_grad()
 def find_distractors(
-    circuit: Circuit,
-    model: "Model | None" = None,
-    task: Task | None = None,
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None" = None,
+    task: Task | str | Path | None = None,
     *,
     pairs: int = 64,
     seed: int = 0,
@@ -83,10 +83,10 @@ def find_distractors(
     """Search for inputs that break the whole model, by reading one of its circuits.
 
     Args:
-        circuit: of a task that `load_task` still gives.
-        model: the one it was found in; None to load it from where it was.
-        task: the one that the circuit was found for; needed where a function makes it, as a
-            function that only the circuit's file names is not run.
+        circuit: of a task that `load_task` still gives; a path is loaded.
+        model: the one it was found in, or its path; None to load it from where it was.
+        task: the one that the circuit was found for, itself or what `ww.task` takes; needed where a
+            function makes it, as a function that only the circuit's file names is not run.
         pairs: held-out pairs to try attacks on, at most.
         seed: of the neutral code.
         progress: show a bar on standard error.
@@ -97,21 +97,21 @@ def find_distractors(
     """
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, {pairs} were asked for")
-    model = model_of(circuit) if model is None else model
+    circuit, model, task = given(circuit, model, task)
     parts_on = CircuitOn(model, *circuit.wiring(model))
     whole, judge, unseen = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
     held_out = unseen.pairs[:pairs]
     read = sorted((judge or unseen).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
-    tokens = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
+    with Progress("tokens that turn the circuit", None, shown=progress):
+        tokens = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
-    console = Console(stderr=True)
-    points = [
-        point
-        for attack, side in track(attacks, "attacks", console=console, disable=not progress)
-        for point in all_points(parts_on, attack, side, read, held_out, padding)
-    ]
+    points: list[Point] = []
+    with Progress(f"attacks {whole.name}", len(attacks), shown=progress, count=counted) as bar:
+        for attack, side in attacks:
+            points += all_points(parts_on, attack, side, read, held_out, padding)
+            bar.advance()
     if not points:
         most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in held_out)
         raise InputError(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import changes
-from wirework.errors import InputError
-from wirework.files import check_place, names_in, read_json, read_record, write_record
+from wirework.errors import DamagedError, InputError
+from wirework.files import check_place, is_file, names_in, read_record, write_record
+from wirework.leftovers import clear_held
 from wirework.measures.explain.explainers import Detected, Explanation
 from wirework.measures.explain.patterns import to_json
 from wirework.measures.explain.record import Excerpt, Neuron, Record
@@ -43,12 +44,12 @@ def check(out: Path) -> None:
 def _settings(out: Path) -> dict[str, Any]:
     try:
         return read_record(out / SETTINGS)
-    except InputError:
+    except DamagedError:
         raise InputError(f"{out / SETTINGS} is damaged or not ours: give another folder") from None
 
 
 def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
-    """Say in a folder what it is made with.
+    """Say in a folder what it is made with; what a killed process left half-written is removed.
 
     Args:
         out: the folder.
@@ -59,7 +60,8 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
         InputError: it holds neurons that were made with something else, or cannot be written to.
     """
     path = out / SETTINGS
-    if not path.is_file():
+    clear_held([out, out / "neurons", out / "cache"])
+    if not is_file(path):
         write_record(path, about)
         return
     held = _settings(out)
@@ -143,10 +145,10 @@ def read_neuron(path: Path) -> dict[str, Any]:
         InputError: missing, damaged, or of a newer version.
     """
     try:
-        held = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}: delete it") from None
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        held = read_record(path, unsigned=True)
+    except DamagedError as error:
+        raise DamagedError(f"{str(error).removesuffix('; delete it')}; delete it") from None
+    if held.get("format") != FORMAT:
         raise InputError(f"{path} is no neuron of ours: delete it")
     if held.get("version") != VERSION:
         raise InputError(f"{path} has version {held.get('version')}, this wirework reads {VERSION}")

@@ -13,12 +13,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from wirework.config import ExplainConfig
+from wirework.console import Progress, counted, say
 from wirework.errors import InputError
-from wirework.files import locked, write_json
+from wirework.files import is_file, locked, write_record
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
@@ -65,7 +63,7 @@ class Explanations:
 
 
 def explain_neurons(
-    model: "Model",
+    model: "Model | str | Path",
     config: ExplainConfig | None = None,
     *,
     text: "Prepared | None" = None,
@@ -75,7 +73,7 @@ def explain_neurons(
     """Explain neurons and score the explanations.
 
     Args:
-        model: any of ours.
+        model: any of ours; a path is loaded.
         config: None for the defaults: patterns, 200 neurons.
         text: prepared with the model's tokeniser; None: what its run was trained on.
         out: folder that gets a file per neuron and `explain.json`; the same call goes on with what
@@ -89,7 +87,10 @@ def explain_neurons(
             quota or refuses, `max_requests` is reached, or no neuron could be explained. What was
             done before is kept in `out`.
     """
-    config, out = config or ExplainConfig(), None if out is None else Path(out)
+    from wirework.model import load
+
+    model, config = load(model), config or ExplainConfig()
+    out = None if out is None else Path(out)
     if out is not None:
         files.check(out)
     job = Job.of(model, config, text, out)
@@ -102,7 +103,7 @@ def explain_neurons(
 
 
 def estimate_cost(
-    model: "Model",
+    model: "Model | str | Path",
     config: ExplainConfig,
     *,
     text: "Prepared | None" = None,
@@ -113,26 +114,23 @@ def estimate_cost(
     Raises:
         InputError: as `explain_neurons`, but no server is asked; patterns cost nothing.
     """
+    from wirework.model import load
+
+    model = load(model)
     if config.explainer != "language_model":
         raise InputError("patterns ask no server: an estimate is for explainer language_model")
     server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
     job = Job.of(model, config.model_copy(update={"server": server}), text, Path())
-    with closing(job.explainer()) as explainer, _bar(progress) as bar:
+    with closing(job.explainer()) as explainer:
         assert isinstance(explainer, LanguageModelExplainer)
-        records = _records(job, bar)
+        records = _records(job, progress)
         return estimate([one for one in records if not one.dead], explainer, config)
 
 
-def _bar(shown: bool) -> Progress:
-    return Progress(console=Console(stderr=True), disable=not shown, transient=True)
-
-
-def _records(job: Job, bar: Progress) -> list[Record]:
+def _records(job: Job, progress: bool) -> list[Record]:
     total = job.config.explain_excerpts + job.config.score_excerpts
-    task = bar.add_task("excerpts", total=total)
-    records = collect(job, partial(bar.advance, task))
-    bar.update(task, completed=total)  # short or repeating text has fewer
-    return records
+    with Progress("excerpts", total, shown=progress, count=counted) as bar:
+        return collect(job, bar.advance)
 
 
 def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
@@ -143,21 +141,20 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
     if missing:
         if job.out is not None:
             files.forget(job.out)
-        with _bar(progress) as bar:
-            records = [one for one in _records(job, bar) if one.neuron in missing]
-            for record in records:
-                if record.dead:
-                    kept[record.neuron] = _written(job, record.neuron, files.dead_document(record))
-            live = [one for one in records if not one.dead]
-            if isinstance(explainer, LanguageModelExplainer) and progress:
-                bar.console.print(_cost(estimate(live, explainer, job.config)), markup=False)
-            task = bar.add_task("neurons", total=len(live))
-            stopped = _each(job, explainer, live, kept, failed, partial(bar.advance, task))
+        records = [one for one in _records(job, progress) if one.neuron in missing]
+        for record in records:
+            if record.dead:
+                kept[record.neuron] = _written(job, record.neuron, files.dead_document(record))
+        live = [one for one in records if not one.dead]
+        if isinstance(explainer, LanguageModelExplainer) and progress:
+            say(_cost(estimate(live, explainer, job.config)))
+        with Progress("neurons", len(live), shown=progress, count=counted) as bar:
+            stopped = _each(job, explainer, live, kept, failed, bar.advance)
     found = Explanations(tuple(kept[n] for n in job.neurons if n in kept), tuple(failed))
     left = len(job.neurons) - len(found.neurons) - len(failed)
     if job.out is not None:
         about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
-        write_json(
+        write_record(
             job.out / files.SUMMARY,
             about | found.summary() | {"stopped": stopped, "left": left, "failures": failed},
         )
@@ -180,12 +177,12 @@ def _kept(job: Job) -> dict[Neuron, dict[str, Any]]:
     if job.out is None:
         return {}
     paths = {neuron: files.neuron_path(job.out, neuron) for neuron in job.neurons}
-    return {n: files.read_neuron(path) for n, path in paths.items() if path.is_file()}
+    return {n: files.read_neuron(path) for n, path in paths.items() if is_file(path)}
 
 
 def _written(job: Job, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
     if job.out is not None:
-        write_json(files.neuron_path(job.out, neuron), document)
+        write_record(files.neuron_path(job.out, neuron), document)
     return document
 
 

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from wirework import redaction
 from wirework.config import ServerConfig
 from wirework.errors import InputError, quoted, reason, translated_errors
-from wirework.files import read_json, write_json
+from wirework.files import is_file, read_record, write_record
 from wirework.measures.explain.prompts import Answer, Messages
 from wirework.redaction import redact
 
@@ -96,13 +96,13 @@ class Server:
             "logprobs": logprobs and self._config.logprobs,
         }
         place = self._place(asked)
-        if place.is_file():
+        if is_file(place):
             return read(_kept_answer(place))
         self._count()
         body = self._post(asked)
         found = read(_answer(body))
         with self._writing:
-            write_json(place, body)
+            write_record(place, body)
         return found
 
     def close(self) -> None:
@@ -297,7 +297,7 @@ def _kept_answer(place: Path) -> Answer:
     Raises:
         InputError: the file is damaged or another's.
     """
-    body = read_json(place)
+    body = read_record(place, unsigned=True)
     try:
         return _answer({"text": body["text"][:_LONGEST], "logprobs": body["logprobs"]})
     except (LookupError, TypeError):

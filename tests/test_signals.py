@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from wirework.training.signals import Interrupted, stopping
+from wirework.signals import Interrupted, stopping
 
 
 def send(number: int) -> None:

@@ -1,0 +1,233 @@
+"""Which of several ways to do the same is fastest on this machine: measured once and remembered.
+
+A choice is made once per machine and question and kept in the user's cache folder, so that every
+later process makes the same one: other code would round the last bits of a sum differently.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from wirework import files
+from wirework.errors import InputError
+
+CLEARLY = 1.1
+"""How many times as fast as the default another way must be to be taken instead."""
+
+_ROUNDS = 5
+_LEAST_SECONDS = 5e-4  # of one timing; shorter calls are repeated
+_PATIENCE = 5.0  # seconds to wait for a process that measures
+_VERSION = 1
+_ENVIRONMENT = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "WIREWORK_PRODUCTS",
+)
+"""Variables that limit the instructions that libraries use, or force one."""
+
+_chosen: dict[tuple[str, str], str] = {}
+_record: dict[str, str] = {}
+
+
+def choose(question: str, default: str, ways: Callable[[], Mapping[str, Callable[[], Any]]]) -> str:
+    """Return the name of the fastest way, as first measured on this machine.
+
+    Args:
+        question: what is to be done, with its shape class; the key under which it is remembered.
+        default: the way to take unless another is clearly faster.
+        ways: makes the candidates by name, each ready to be called; asked for only to measure.
+    """
+    key = (machine(torch.get_num_threads()), question)
+    if key not in _chosen:
+        _chosen[key] = _remembered_or_measured(key, default, ways)
+    _record[question] = _chosen[key]
+    return _chosen[key]
+
+
+@contextmanager
+def recorded() -> Iterator[dict[str, str]]:
+    """Collect in the returned dict what is chosen in the block, by question."""
+    global _record
+    before, _record = _record, {}
+    try:
+        yield _record
+    finally:
+        _record = before
+
+
+def adopt(machine_then: str, choices: Mapping[str, str]) -> bool:
+    """Make the choices that were recorded on a machine, if it is this one; say whether it is."""
+    now = machine(torch.get_num_threads())
+    if machine_then != now:
+        return False
+    _chosen.update({(now, question): way for question, way in choices.items()})
+    return True
+
+
+@cache
+def machine(threads: int) -> str:
+    """Return what a choice depends on: processor, instructions, libraries and threads."""
+    limits = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
+    parts = [
+        processor(),
+        torch.backends.cpu.get_cpu_capability(),
+        *limits,
+        f"torch {torch.__version__}",
+        f"numpy {np.__version__}",
+        f"{threads} threads",
+    ]
+    return ", ".join(parts)
+
+
+def processor() -> str:
+    """Return the processor's name and model numbers, or the machine's kind where none is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    fields = dict(
+        (part.strip() for part in line.split(":", 1)) for line in reversed(lines) if ":" in line
+    )
+    name = fields.get("model name", platform.machine())
+    numbers = [fields[key] for key in ("cpu family", "model", "stepping") if key in fields]
+    return f"{name} ({'/'.join(numbers)})" if numbers else name
+
+
+def remembered() -> dict[str, tuple[str, dict[str, float]]]:
+    """Return what was chosen on this machine with this number of threads, by question.
+
+    Returns:
+        The way taken, and the milliseconds of each.
+    """
+    found = _read(_cache_file()).get(machine(torch.get_num_threads()), {})
+    return {name: (a["way"], a["milliseconds"]) for name, a in sorted(found.items())}
+
+
+def milliseconds(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return the time of a call of each way: the least of a few rounds, in turn.
+
+    On one thread it is the thread's own time, which other processes disturb less. A way that is
+    twice as slow as another is dropped after the first round.
+    """
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    best: dict[str, float] = {}
+    repeats: dict[str, int] = {}
+    for name, way in ways.items():
+        way()
+        took = _time(way, 1, clock)
+        repeats[name] = max(1, int(_LEAST_SECONDS / max(took, 1e-7)))
+        best[name] = took
+    for _ in range(_ROUNDS):
+        least = min(best.values())
+        for name, way in ways.items():
+            if best[name] < 2 * least:
+                best[name] = min(best[name], _time(way, repeats[name], clock))
+    return {name: round(1e3 * seconds, 4) for name, seconds in best.items()}
+
+
+def _time(way: Callable[[], Any], repeats: int, clock: Callable[[], float]) -> float:
+    start = clock()
+    for _ in range(repeats):
+        way()
+    return (clock() - start) / repeats
+
+
+def _remembered_or_measured(
+    key: tuple[str, str], default: str, ways: Callable[[], Mapping[str, Callable[[], Any]]]
+) -> str:
+    path = _cache_file()
+    answer = _look_up(path, key)
+    if answer is None:
+        # One process at a time, so that no two choose differently or disturb each other.
+        with _alone(path):
+            answer = _look_up(path, key)
+            if answer is None:
+                answer = _measure(default, ways())
+                _remember(path, key, answer)
+    return str(answer["way"])
+
+
+def _measure(default: str, ways: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    times = milliseconds(ways) if len(ways) > 1 else dict.fromkeys(ways, 0.0)
+    fastest = min(times, key=lambda name: times[name])
+    clear = default not in times or times[default] > CLEARLY * times[fastest]
+    return {"way": fastest if clear else default, "milliseconds": times}
+
+
+def _cache_file() -> Path | None:
+    """Return the place of the remembered choices, or None where the user has no home."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        root = folder if folder.is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return root / "wirework" / "fastest.json"
+
+
+def _look_up(path: Path | None, key: tuple[str, str]) -> dict[str, Any] | None:
+    return _read(path).get(key[0], {}).get(key[1])
+
+
+def _read(path: Path | None) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return machine to question to answer; nothing of a file that is not as we write it."""
+    try:
+        content = json.loads(path.read_bytes()) if path else {}
+        known = content["machines"] if content.get("version") == _VERSION else {}
+        return {
+            machine: {question: a for question, a in answers.items() if _is_answer(a)}
+            for machine, answers in known.items()
+        }
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_answer(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("way") in answer.get("milliseconds", ())
+
+
+def _remember(path: Path | None, key: tuple[str, str], answer: dict[str, Any]) -> None:
+    """Add an answer to the file; a file that cannot be written is done without."""
+    if path is None:
+        return
+    machines = _read(path)
+    machines.setdefault(key[0], {})[key[1]] = answer
+    with suppress(OSError, InputError):
+        files.write_json(path, {"version": _VERSION, "machines": machines})
+
+
+@contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """Hold a lock beside the cache file, or go on without where it cannot be had in time."""
+    with ExitStack() as stack:
+        if path is not None:
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _wait_for_lock(stack.enter_context(path.with_suffix(".lock").open("a")))
+        yield
+
+
+def _wait_for_lock(file: IO[str]) -> None:
+    """Lock the file; give up after a few seconds. The lock ends when the file is closed."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.01)

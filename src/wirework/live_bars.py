@@ -1,0 +1,85 @@
+"""Live bars on a terminal or in a notebook, drawn by rich."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID
+from rich.progress import Progress as RichProgress
+from rich.table import Column
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from wirework.console import Progress
+
+
+class LiveBars:
+    """A bar for each piece of work at hand.
+
+    Args:
+        console: to draw them on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._tasks: dict[Progress, TaskID] = {}
+        self._bars = _Bars(
+            _Words(lambda work: work.what),
+            BarColumn(bar_width=30),
+            _Words(lambda work: work.count()),
+            _Words(lambda work: work.note, shrinks=True),
+            _Words(lambda work: work.time()),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,  # results
+        )
+        self._bars.start()
+
+    @classmethod
+    def on(cls, stream: TextIO) -> Self | None:
+        """Return bars on a stream; None: it can show none."""
+        console = Console(file=stream)
+        shows = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+        return cls(console) if shows else None
+
+    def add(self, work: "Progress") -> None:
+        """Show a bar."""
+        self._tasks[work] = self._bars.add_task("", total=work.total, work=work)
+
+    def remove(self, work: "Progress") -> None:
+        """Show it no longer."""
+        if work in self._tasks:
+            self._bars.remove_task(self._tasks.pop(work))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        with suppress(OSError):  # it is gone
+            self._bars.stop()
+
+
+class _Bars(RichProgress):
+    """rich's bars, which learn how far the work is when they are drawn."""
+
+    def get_renderables(self):  # type: ignore[no-untyped-def]
+        for task in self.tasks:
+            work = task.fields["work"]
+            task.completed, task.total = work.done, work.total
+        yield from super().get_renderables()
+
+
+class _Words(ProgressColumn):
+    """A column of words, none of which is markup.
+
+    Args:
+        words: from the work at hand.
+        shrinks: it gives way where a line has too little room; others are shown whole.
+    """
+
+    def __init__(self, words: "Callable[[Progress], str]", *, shrinks: bool = False) -> None:
+        super().__init__(Column(no_wrap=not shrinks))
+        self._words = words
+
+    def render(self, task: Task) -> Text:
+        """Return the words of a piece of work."""
+        return Text(self._words(task.fields["work"]), no_wrap=True, overflow="ellipsis")

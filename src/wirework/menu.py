@@ -1,0 +1,286 @@
+"""The verbs of the `wirework` command and its settings file.
+
+Settings come from flags over a YAML file (`--config`) over defaults. Results go to standard output,
+progress to standard error. A verb's module is imported when the verb is asked for, so that
+`wirework --help` answers at once.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from wirework import __version__
+from wirework.errors import InputError, has_no_folder, nearest, quoted
+from wirework.locks import NO_LOCK
+
+if TYPE_CHECKING:
+    from wirework.config import Config
+
+_RECIPES = Path(__file__).parent / "recipes"
+SHIPPED = {
+    "study frontier": _RECIPES / "frontier.yaml",
+    "study self-ablation": _RECIPES / "self_ablation.yaml",
+}
+"""Settings of verbs whose defaults are a recipe, used where no --config is given."""
+
+# What each verb does and an example of it; its arguments are those of its function in `verbs/`.
+MENU = {
+    "acdc": (
+        "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"
+        "Several --tau make a sweep. KL and losses are in nats.",
+        "runs/demo single_double_quote --tau 0.01 --out circuits/quote-paths",
+    ),
+    "attack": (
+        "Find inputs that break a circuit's whole model, by reading the circuit (Gao et al. 2025, "
+        "Fig. 8).",
+        "circuits/quote --out attacks/quote",
+    ),
+    "convert huggingface": (
+        "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
+        "roneneldan/TinyStories-1M models/stories1m",
+    ),
+    "convert openai": (
+        "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`; or as on "
+        "the hub).",
+        "csp_yolo1 models/yolo1",
+    ),
+    "convert self-ablating": (
+        "Convert a released self-ablating model, with its gates (`*.pt`, `config.json` or "
+        "`config.yaml`).",
+        "local_k4 models/local_k4",
+    ),
+    "convert to-huggingface": (
+        "Convert a model of GPT-Neo's parts for transformers (extra `hub`).",
+        "runs/stories stories-neo",
+    ),
+    "demo": (
+        "Go from the Python source on this machine to a circuit and its page, in under 10 minutes."
+        "\n\nRun it again after a kill: it goes on where it stopped.",
+        "--out runs --json",
+    ),
+    "doctor": ("Say what this machine has and what of it wirework will use.", ""),
+    "explain": (
+        "Explain neurons of MODEL and score the explanations on held-out text (Bills et al. 2023; "
+        "by patterns, with no language model: Foote et al. 2023)."
+        "\n\nRun it again after a stop: it goes on.",
+        "runs/demo --out explained/demo",
+    ),
+    "export": (
+        "Write a circuit, or explained neurons, as one HTML page that opens from disk, offline.",
+        "circuits/quote -o quote.html",
+    ),
+    "measure": (
+        "Set models side by side: perplexity, path edges, autoencoders, explanations, weights, "
+        "gates (Ferrao et al. 2025).",
+        "runs/plain runs/local4 --out measures",
+    ),
+    "prune": (
+        "Find the smallest circuit of MODEL for TASK (Gao et al. 2025, App. A.5).",
+        "runs/demo single_double_quote --out circuits/quote",
+    ),
+    "sae": (
+        "Train a sparse autoencoder on a site of MODEL with sae-lens and measure it (Ferrao et al. "
+        "2025).\n\nLosses are in nats per token.",
+        "runs/demo --site 1.mlp.resid_delta --out saes/demo",
+    ),
+    "study finders": (
+        "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
+        "against the target loss (Gao et al. 2025, Fig. 31).\n\n"
+        "Run it again after a stop: it goes on.",
+        "runs/demo --task single_double_quote --out studies/finders",
+    ),
+    "study frontier": (
+        "Train a grid of sparse and dense models, prune them for all tasks and draw circuit size "
+        "against capability (Gao et al. 2025, Figs. 2, 3, 10, 33)."
+        "\n\nSettings are those of `recipes/frontier.yaml`, which win over the defaults below, "
+        "unless --config is given. Run it again after a stop: it goes on; once all is done, it "
+        "only draws.",
+        "--out studies/frontier",
+    ),
+    "study self-ablation": (
+        "Train a plain model and self-ablating ones, measure all and print the table of Ferrao et "
+        "al. 2025."
+        "\n\nSettings are those of `recipes/self_ablation.yaml`, which win over the defaults "
+        "below, unless --config is given. Run it again after a stop: it goes on; once all is done, "
+        "it only draws.",
+        "--out studies/self_ablation --jobs 2",
+    ),
+    "tasks": (
+        "List behaviours; with a MODEL, whether each is valid for it, its answers, loss, accuracy."
+        "\n\nSome pairs of one: `wirework tasks --show for_while`.",
+        "runs/demo",
+    ),
+    "train": (
+        "Train a transformer (Gao et al. 2025, sec. 2.1, App. A.2).",
+        "--config recipes/demo.yaml --name mine --steps 500",
+    ),
+    "validate": (
+        "Check that a circuit is sufficient and necessary (Gao et al. 2025, Fig. 32).\n\n"
+        "Losses are in nats; chance is ln 2 = 0.693.",
+        "circuits/quote",
+    ),
+    "view": (
+        "Serve a circuit's page on this machine (127.0.0.1 only) until Ctrl-C.",
+        "circuits/quote --port 8000",
+    ),
+}
+
+app = App(
+    name="wirework",
+    help="Train language models whose wiring people can read, and read it.",
+    version=__version__,
+    help_format="plaintext",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `cli.main` says what was saved, and which signal it was
+)
+app.meta.suppress_keyboard_interrupt = False
+app.meta.result_action = "return_value"
+GROUPS = {
+    "convert": App(
+        name="convert", help="Read and write other people's model formats.", help_format="plaintext"
+    ),
+    "study": App(name="study", help="Run a whole experiment.", help_format="plaintext"),
+}
+VERBS: dict[str, list[str]] = {"": [*GROUPS], **{name: [] for name in GROUPS}}
+"""Names of the verbs of each group, and of those in none."""
+for group in GROUPS.values():
+    app.command(group)
+for words, (what, example) in MENU.items():
+    *outer, verb = words.split()
+    VERBS[" ".join(outer)].append(verb)
+    (GROUPS[outer[0]] if outer else app).command(
+        f"wirework.verbs:{verb.replace('-', '_')}",
+        name=verb,
+        help=f"{what}\n\nExample: `{' '.join(['wirework', words, example]).rstrip()}`",
+    )
+
+
+def launch() -> None:
+    """Run the verb that the command line names.
+
+    Raises:
+        InputError: what was given cannot be used; the message is one line.
+    """
+    try:
+        app.meta(exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise InputError(_one_line(error)) from error
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+    debug: Annotated[bool, Parameter(negative="")] = False,  # noqa: ARG001 (see `cli`)
+    no_lock: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> None:
+    """Run a verb.
+
+    Args:
+        config: YAML file of settings; flags win over it.
+        debug: Before the line that says what cannot be used, show where that was found out.
+        no_lock: Lock no files (file systems without locks); no other run may use the same folders.
+    """
+    if has_no_folder():
+        raise InputError("the working folder is gone: change to one that exists")
+    if no_lock:
+        os.environ[NO_LOCK] = "1"  # for the processes that a verb starts too
+    words = tokens[: 2 if tokens and tokens[0] in GROUPS else 1]
+    _check_verb(words)
+    config = config or SHIPPED.get(" ".join(words))
+    if config is not None:
+        from cyclopts.config import Dict
+
+        from wirework.config import read_yaml
+
+        values = read_yaml(config)
+        _check_settings(values, config, " ".join(words))
+        for word in reversed(words):  # under its verb a setting may be called as a verb is
+            values = {word: values}
+        app.config = (Dict(values, source=str(config)),)
+    app(tokens, exit_on_error=False, print_error=False)
+
+
+def _check_verb(words: Sequence[str]) -> None:
+    """Refuse an unknown verb here: cyclopts would load all of them to say so."""
+    for group, word in zip(("", *words), words, strict=False):
+        known = sorted(VERBS[group])
+        if word not in (*known, "--help", "-h", "--version"):
+            name = quoted(f"{group} {word}".strip())
+            raise InputError(f"no command {name}: give {', '.join(known)}{nearest(word, known)}")
+
+
+def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
+    """Refuse the values of a file that names a setting which the verb does not have."""
+    from pydantic import ValidationError
+
+    from wirework.config import problem
+
+    owners = _owners()
+    if verb not in owners:
+        return
+    owner = owners[verb]
+    options = _options(verb) - set(owner.model_fields)
+    settings = {name: value for name, value in values.items() if name not in options}
+    try:
+        owner.model_validate(settings)
+    except ValidationError as error:
+        unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
+        if unknown:  # flags may mend the rest
+            raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
+
+
+def _options(verb: str) -> set[str]:
+    """Return what a verb takes by name beside its class of settings."""
+    import inspect
+
+    from wirework import verbs
+
+    taken = inspect.signature(
+        getattr(verbs, verb.split()[-1].replace("-", "_"))
+    ).parameters.values()
+    return {one.name for one in taken if one.kind is one.KEYWORD_ONLY} - {"settings"}
+
+
+def _owners() -> "dict[str, type[Config]]":
+    """Return each verb's class of settings, for the verbs that have one."""
+    from wirework.config import (
+        AcdcConfig,
+        ExplainConfig,
+        FrontierConfig,
+        MeasureConfig,
+        PruneConfig,
+        SaeConfig,
+        SelfAblationConfig,
+        TrainConfig,
+    )
+
+    return {
+        "acdc": AcdcConfig,
+        "train": TrainConfig,
+        "explain": ExplainConfig,
+        "measure": MeasureConfig,
+        "prune": PruneConfig,
+        "sae": SaeConfig,
+        "study frontier": FrontierConfig,
+        "study finders": PruneConfig,
+        "study self-ablation": SelfAblationConfig,
+    }
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error.__cause__, ValueError):  # may be pydantic's, which is slow to import
+        from pydantic import ValidationError
+
+        from wirework.config import first_problem
+
+        if isinstance(error.__cause__, ValidationError):
+            title, owners = error.__cause__.title, _owners()
+            named = [one for one in owners.values() if one.__name__ in title]
+            owner = named[0] if named else owners["train"]
+            return first_problem(owner, error.__cause__)
+    return " ".join(str(error).split())

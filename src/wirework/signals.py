@@ -1,0 +1,208 @@
+"""Ending on signals at moments where nothing is half-done.
+
+Five signals ask a process to end: SIGINT (Ctrl-C), SIGTERM, SIGHUP (a terminal that is gone),
+SIGUSR1 and SIGXCPU (job schedulers, shortly before they kill). A signal only leaves a mark, which
+the loop looks at between steps, evaluation batches and files. Where nothing is lost by leaving at
+once (data preparation), it raises. Further signals change nothing: the way out is already being
+taken. But an exception can be lost: Python drops those of destructors, and C code clears errors
+that it takes for a missing attribute (one signal in some tens was lost so in a search for a
+circuit). One that is gone before the block was left is raised again.
+"""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+TYPE_CHECKING = False  # `typing` takes longer to import than all else here; see `cli.py`
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+
+_SOON = 0.05
+"""Seconds between looks at whether a signal's exception is lost."""
+
+_Hook = Callable[["sys.UnraisableHookArgs"], object]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work was asked to stop, and has; what it had is saved. The message is one line.
+
+    A `KeyboardInterrupt`, so that notebooks and plain scripts treat it as one.
+
+    Args:
+        number: of the signal.
+        message: what was saved and how to go on.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that a signal ended: 128 + its number."""
+        return 128 + self.number
+
+
+class Stop:
+    """Whether a signal has come, and which was first.
+
+    Args:
+        while_loading: called with the signal's number, in place of an exception, where a module is
+            being loaded. C modules do not survive exceptions there: they end in other errors, or
+            stay half-loaded.
+    """
+
+    def __init__(self, while_loading: Callable[[int], object] | None = None) -> None:
+        self.number: int | None = None
+        self._while_loading = while_loading
+        self._at_once: str | None = None
+        self._raised: Callable[[], Interrupted | None] = _nothing
+
+    @property
+    def requested(self) -> bool:
+        """True once a signal has come."""
+        return self.number is not None
+
+    @contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Within the block, a signal raises `Interrupted` with this message right away."""
+        self._at_once = message
+        try:
+            self.leave_if_requested(message)
+            yield
+            self.leave_if_requested(message)
+        finally:
+            self._at_once = None
+
+    def leave_if_requested(self, message: str) -> None:
+        """Raise `Interrupted` with this message if a signal has come."""
+        if self.number is not None:
+            raise Interrupted(self.number, message)
+
+    def receive(self, number: int, frame: "FrameType | None") -> None:
+        """Take a signal; the handler that `stopping` installs."""
+        self.number = self.number or number
+        if self._at_once is None or self._raised() is not None:
+            return
+        if self._while_loading is not None and _loading(frame):
+            self._while_loading(self.number)
+        error = Interrupted(self.number, self._at_once)
+        self._raised = weakref.ref(error)
+        # No `threading.Thread`: it takes locks that whoever was interrupted may hold.
+        _thread.start_new_thread(self._look_after, (self.number,))
+        try:
+            raise error
+        finally:
+            del error  # or this frame would keep it alive
+
+    def take_over(self, error: Interrupted) -> None:
+        """Note a signal whose exception leaves a block inside this one's: the way out is taken."""
+        self.number = self.number or error.number
+        self._raised = weakref.ref(error)
+
+    def _look_after(self, number: int) -> None:
+        """Let a signal come again if its exception is gone and the block has not been left."""
+        while self._at_once is not None and self._raised() is not None:
+            time.sleep(_SOON)
+        if self._at_once is not None:
+            _thread.interrupt_main(signal.Signals(number))
+
+
+def _nothing() -> None:
+    """Stand for a reference to an exception that was not raised yet."""
+
+
+def _loading(frame: "FrameType | None") -> bool:
+    """Say whether a frame, or one that called it, loads a module."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def stopping(while_loading: Callable[[int], object] | None = None) -> Iterator[Stop]:
+    """Catch the signals for the block; outside the main thread there is nothing to catch.
+
+    Blocks may lie within one another: the innermost one catches.
+
+    Args:
+        while_loading: as `Stop` takes it.
+    """
+    stop = Stop(while_loading)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_unless_ours, hook)
+    before = {number: signal.signal(number, stop.receive) for number in _to_catch()}
+    try:
+        yield stop
+    except Interrupted as error:
+        outer = getattr(before.get(signal.SIGINT), "__self__", None)
+        if isinstance(outer, Stop):
+            outer.take_over(error)
+        raise
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _to_catch() -> list[signal.Signals]:
+    """Return the signals that are not ignored on purpose, as `nohup` does with SIGHUP.
+
+    SIGINT is caught all the same: shells have their background jobs ignore it, and whoever sends
+    it to one by `kill` means it.
+    """
+    deaf = (signal.SIG_IGN, None)  # None: a handler that is not Python's
+    return [
+        number
+        for number in _SIGNALS
+        if number == signal.SIGINT or signal.getsignal(number) not in deaf
+    ]
+
+
+def _unless_ours(otherwise: _Hook, what: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of a signal's exception that Python drops: it will come again."""
+    if not isinstance(what.exc_value, Interrupted):
+        otherwise(what)
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Start processes that no signal but SIGTERM reaches: the others are for the one that starts.
+
+    A terminal and a job scheduler send to all processes of a job at once.
+    """
+    kept = set(_SIGNALS) - {signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, kept)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end(number: int, message: str) -> "NoReturn":
+    """End the process as by a signal, with one line on standard error, whatever is at work in it.
+
+    Not by an exception: threads that are at work could not be waited for, and further signals
+    would end in a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, RuntimeError, AttributeError):
+            stream.flush()
+    with suppress(OSError):
+        os.write(2, f"wirework: {message}\n".encode("ascii", "backslashreplace"))
+    os._exit(128 + number)

@@ -1,0 +1,103 @@
+"""How long the demo trains: what fits the time, settled once, never less than the task needs."""
+
+import math
+import time
+
+import pytest
+
+from wirework import demo_plan
+from wirework.config import TrainConfig
+from wirework.demo_plan import FEWEST_STEPS, fitting_steps, make_plan, tokens_per_second
+from wirework.errors import InputError
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """Return a list of the speeds that will be measured of both models."""
+    found = [6000.0, 9000.0]
+    monkeypatch.setattr(demo_plan, "side_by_side", lambda *_, **__: iter(found))
+    return found
+
+
+def settings(out, name="demo", steps=5000):
+    values = {"runs": str(out), "name": name, "steps": steps, "batch_size": 16}
+    return TrainConfig.of({**values, "model": {"n_ctx": 64}})
+
+
+def plan(out, minutes=10.0, steps=5000):
+    both = (settings(out, name, steps) for name in ("demo", "demo-dense"))
+    return make_plan(*both, out, minutes, time.monotonic())
+
+
+class TestFittingSteps:
+    def test_are_the_recipe_s_on_a_quick_machine(self):
+        assert fitting_steps(5000, 1024, 20_000, 560)[0] == 5000
+
+    def test_fit_the_time_on_a_slow_one(self):
+        steps, needed = fitting_steps(5000, 1024, 5400, 560)
+        assert FEWEST_STEPS < steps < 5000
+        assert needed < 560
+
+    def test_are_never_fewer_than_the_task_needs(self):
+        steps, needed = fitting_steps(5000, 1024, 1000, 560)
+        assert steps == FEWEST_STEPS
+        assert needed > 560
+        assert fitting_steps(30, 1024, 1000, 560)[0] == 30
+
+
+class TestPlan:
+    def test_goes_by_the_slower_model(self, tmp_path, speeds):
+        assert plan(tmp_path).tokens_per_s == 6000
+        assert plan(tmp_path).shortened
+
+    def test_is_kept_by_a_demo_that_goes_on(self, tmp_path, speeds, capsys):
+        first = plan(tmp_path)
+        speeds[:] = [60_000.0, 60_000.0]
+        assert plan(tmp_path) == first
+        capsys.readouterr()
+        assert plan(tmp_path, minutes=20) == first
+        assert "other minutes are for another --out" in capsys.readouterr().err
+
+    def test_of_another_recipe_is_made_anew(self, tmp_path, speeds):
+        assert plan(tmp_path).steps_of_recipe == 5000
+        assert plan(tmp_path, steps=6000).steps_of_recipe == 6000
+
+    def test_keeps_the_steps_of_a_run_that_has_begun_without_one(self, tmp_path, speeds):
+        run = tmp_path / "demo-dense"
+        run.mkdir()
+        (run / "config.yaml").write_text(settings(tmp_path, steps=4321).to_yaml())
+        assert plan(tmp_path).steps == 4321
+
+    def test_takes_few_steps_as_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(demo_plan, "side_by_side", None)
+        assert plan(tmp_path, steps=3).steps == 3
+
+    def test_more_minutes_are_more_steps(self, tmp_path, speeds):
+        assert plan(tmp_path / "a", minutes=5).steps < plan(tmp_path / "b", minutes=8).steps
+
+    def test_says_in_one_line_that_the_time_is_too_short(self, tmp_path, speeds, capsys):
+        speeds[:] = [1000.0, 1000.0]
+        assert plan(tmp_path).steps == FEWEST_STEPS
+        warnings = [one for one in capsys.readouterr().err.splitlines() if "warning" in one]
+        assert len(warnings) == 1
+        assert "take about" in warnings[0]
+
+    @pytest.mark.parametrize("minutes", [0, -1, math.nan, math.inf])
+    def test_refuses_minutes_that_are_none(self, tmp_path, minutes):
+        with pytest.raises(InputError, match="minutes must be a positive number"):
+            plan(tmp_path, minutes=minutes)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_speed_is_that_of_real_training_which_leaves_nothing(corpus, tmp_path):
+    config = TrainConfig.of(
+        {
+            "runs": str(tmp_path / "runs"),
+            "batch_size": 2,
+            "model": {"vocab_size": 400, "n_ctx": 16, "n_layer": 1, "d_model": 32, "d_head": 8},
+            "data": {"corpus": str(corpus), "vocab_size": 400, "cache": str(tmp_path / "data")},
+            "weight_sparsity": {"l0_fraction": 0.15, "floor": 2},
+        }
+    )
+    assert tokens_per_second(config) > 0
+    assert not (tmp_path / "runs").exists()
