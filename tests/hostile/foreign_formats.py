@@ -133,7 +133,7 @@ def _load_sae(folder: Path) -> Any:
 def _load_gpt2_tokenizer(folder: Path) -> Any:
     from wirework.data import Tokenizer
 
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder, split="gpt2")
     tokenizer.decode(tokenizer.encode("the 12345 cat's"))
     return tokenizer.fingerprint
 

@@ -73,7 +73,7 @@ def _build_means(folder: Path) -> None:
     model = make_model()
     model.save(folder / "model")
     tokens = torch.arange(64).view(4, 16) % 300
-    save_means(folder / "model", node_means(model.transformer, [tokens]), model, 1)
+    save_means(folder / "model", node_means(model.transformer, [tokens]), model)
 
 
 def _load_means(folder: Path) -> Any:

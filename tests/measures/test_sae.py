@@ -259,7 +259,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     (folder / "checksums.json").unlink()
     with pytest.raises(InputError, match=r"sae_weights.safetensors is damaged"):
         load_sae(folder)
-    save_sae(standard(4, 8), folder)
+    folder = save_sae(standard(4, 8), tmp_path / "other")
     (folder / "checksums.json").unlink()
     for config in ("{}", '{"architecture": "none", "d_in": 1, "d_sae": 1}', "[", "[]"):
         (folder / "cfg.json").write_text(config)

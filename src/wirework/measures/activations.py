@@ -87,7 +87,8 @@ def up_to_norm(bound: Tensor | float, edit: Edit) -> Edit:
 
 def norms_of(x: Tensor) -> Tensor:
     """Return the Euclidean norm (..., ) of values (..., D), in float32."""
-    return x.float().norm(dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(x.float(), dim=-1)
+    return norms
 
 
 def default_site(config: ModelConfig) -> str:

@@ -116,8 +116,8 @@ def _draw_items(axes: Axes, data: dict[str, Any]) -> None:
         left, top = x - widths[i] / 2, y - NODE_HEIGHT / 2
         fill = "white" if node else "#e6e9ed"
         edge = ("#4c545d", _strength(node and node["share"]))
-        style = {"facecolor": fill, "edgecolor": edge}
-        style["linewidth"] = pen.points(2.2 if i in deciding else 1.0)
+        line = pen.points(2.2 if i in deciding else 1.0)
+        style = {"facecolor": fill, "edgecolor": edge, "linewidth": line}
         pen.box(axes, left, top, widths[i], NODE_HEIGHT, radius, **style)
     shares = [node["share"] for node in data["nodes"]]
     shares += [None] * (len(points) - len(shares))
