@@ -12,7 +12,7 @@ from hand_wired.quote_closer import EDGES, NODES
 from wirework.circuit_format import Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
-from wirework.circuits.prune import Hunt, quick_target
+from wirework.circuits.prune import Hunt, quick_target, shares_of_work, work_of_steps
 from wirework.circuits.resting import Resting
 from wirework.circuits.search import Round, n_finished
 from wirework.circuits.search_folder import open_search, read_ranked
@@ -351,6 +351,20 @@ def test_a_search_is_held_by_one_process(wired, task, corpus, tmp_path) -> None:
     folder = open_search(tmp_path, wired, task, QUICK, corpus.fingerprint)
     with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
         prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
+
+
+def test_progress_goes_with_the_work(wired, task, corpus) -> None:
+    """A step of half as many trials is half as far; the clean-ups have a share of their own."""
+    config = PruneConfig(steps=100, stop_at=(0.25, 0.5))
+    assert [work_of_steps(config, step) for step in (0, 25, 50, 100)] == [0, 25, 37.5, 50]
+    search, nodes = shares_of_work(QUICK, 48, 24)
+    assert 0 < search < nodes < 1
+    assert shares_of_work(QUICK.model_copy(update={"finder": "random"}), 48, 24)[0] == 0
+    told: list[float] = []
+    Hunt.of(wired, task, QUICK, Resting.of(wired, corpus, QUICK)).run(told.append)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(nodes)
+    assert any(share == pytest.approx(search) for share in told)
 
 
 def test_a_batch_has_no_more_pairs_than_there_are_to_train_on(wired, task, corpus) -> None:

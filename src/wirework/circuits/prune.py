@@ -7,6 +7,7 @@ another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 _SCORE_PAIRS = 128  # pairs that a score is taken on
 _QUICK_PAIRS = 32  # trials are compared on so many pairs; finalists are judged on all
-_SEARCH_SHARE = 0.7  # of the bar; the rest is for making whole circuits of the finalists
+_NODE_PASSES, _EDGE_PASSES = 25, 50  # over the judging pairs, of a clean-up of nodes and of edges
 _CHEAP = 256  # gates after bisection that are cleaned up in any case
 _MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
 _ROUNDING = 1e-5  # nats: a search ends right at its target, and passes of other sizes round
@@ -150,11 +151,17 @@ class Hunt:
         config = self.config
         if config.finder != "learned":
             return [self.contest.by_score(config.finder)]
-        steps = config.trials * config.steps
+        share, _ = self._shares
         folder = self._folder()
         with _held(folder):
-            best = self.contest.best(folder, lambda n: on_progress(_SEARCH_SHARE * n / steps))
+            best = self.contest.best(folder, lambda done: on_progress(share * done))
         return best + [self.contest.by_score(method) for method in config.also]
+
+    @property
+    def _shares(self) -> tuple[float, float]:
+        """Return the shares of all work after which the search and the nodes' clean-up end."""
+        sizes = len(self.parts.train.pairs), len(self.parts.judge.pairs)
+        return shares_of_work(self.config, *sizes)
 
     def _folder(self) -> Path | None:
         if self.search is None:
@@ -244,7 +251,8 @@ class Hunt:
         masks = [mask for _, mask in chosen]
 
         def on_done(share: float) -> None:
-            on_progress(_SEARCH_SHARE + (1 - _SEARCH_SHARE) * share)
+            begun, ended = self._shares
+            on_progress(begun + (ended - begun) * share)
 
         if self.config.clean_up:
             nodes, which = cleaned_and_merged(self.ablation, masks, judge, target, on_done)
@@ -253,6 +261,30 @@ class Hunt:
             which = sizes.index(min(sizes))
             nodes = masks[which]
         return nodes, chosen[which][0]
+
+
+def work_of_steps(config: PruneConfig, steps: int) -> float:
+    """Return how many steps so many of one trial come to, on average: half stop at each rung."""
+    ends = [0.0, *sorted(share * config.steps for share in config.stop_at), float(config.steps)]
+    done = [max(0.0, min(end, steps) - start) for start, end in pairwise(ends)]
+    return sum(part * 0.5**rung for rung, part in enumerate(done))
+
+
+def shares_of_work(config: PruneConfig, train_pairs: int, judge_pairs: int) -> tuple[float, float]:
+    """Return after which shares of all work a search and the clean-up of its nodes end, about.
+
+    In forward passes of a pair; a step of training takes three. Passes over the judging pairs that
+    a clean-up takes are counts of our own on a model of the demo's shape.
+    """
+    search, count = 0.0, 1
+    if config.finder == "learned":
+        batch = min(config.batch_pairs, train_pairs)
+        search = 3 * batch * config.trials * work_of_steps(config, config.steps)
+        count = config.finalists + len(config.also)
+    nodes = judge_pairs * _NODE_PASSES * (2 * count - 1) * config.clean_up
+    edges = judge_pairs * _EDGE_PASSES
+    whole = search + nodes + edges
+    return search / whole, (search + nodes) / whole
 
 
 def _held(folder: Path | None) -> AbstractContextManager[None]:
@@ -372,8 +404,8 @@ class _Contest:
         score = score_gates(self.ablation, self.train, method, self.config.seed)
         return Ranked(*self._size(score), score)
 
-    def best(self, folder: Path | None, on_progress: Callable[[int], None]) -> list[Ranked]:
-        """Return the `finalists` smallest; `on_progress` gets the steps of single trials done."""
+    def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Ranked]:
+        """Return the `finalists` smallest; `on_progress` gets the share of the search's work."""
         count = self.config.finalists
         best = [] if folder is None else kept_best(folder, count)
         for current in rounds(self.config, folder):
@@ -382,17 +414,19 @@ class _Contest:
             if folder is not None:
                 write_ranked(folder, best)  # before the study: what it knows must lie there
             tried = range(len(current.settings))
+            on_progress((current.first + len(tried)) / self.config.trials)
             current.tell([float(found[i].edges) if i in found else None for i in tried])
         return best[:count]
 
-    def _run(self, current: Round, on_progress: Callable[[int], None]) -> dict[int, Ranked]:
+    def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Ranked]:
         """Train a round; return, by its place in it, each trial that was not stopped."""
         config, count = self.config, len(current.settings)
         rungs = {max(1, round(share * config.steps)) for share in config.stop_at}
         left = list(range(count))
 
         def after_step(step: int, which: list[int], tau: Tensor) -> list[bool]:
-            on_progress(current.first * config.steps + step * count)
+            done = count * work_of_steps(config, step) / work_of_steps(config, config.steps)
+            on_progress((current.first + done) / config.trials)
             if step not in rungs:
                 return [True] * len(which)
             go_on = current.promising(step, which, [self._size(one).edges for one in tau])
