@@ -389,6 +389,7 @@ class _Contest:
             if folder is not None:
                 write_ranked(folder, best)  # before the study: what it knows must lie there
             tried = range(len(current.settings))
+            on_progress((current.first + len(tried)) / self.config.trials)
             current.tell([float(found[i].edges) if i in found else None for i in tried])
         return best[:count]
 

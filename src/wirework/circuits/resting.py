@@ -21,15 +21,15 @@ class Resting:
 
     means: Means
     """Of the sample that a search is fitted to, and of the one that its circuit is judged on."""
-    bank: Bank | None
+    bank: Bank | None = None
     """Values that removed nodes take; None where they rest at their means."""
-    unseen_bank: Bank | None
+    unseen_bank: Bank | None = None
     """Other values, which a circuit is judged on."""
-    origin: str
+    origin: str = ""
     """Tells searches apart that removed nodes rest elsewhere in: SHA-256 over the text that was
     given or, where the model's own was taken, over the means. The text is steadier, as means
     measured anew with another number of threads round otherwise."""
-    source: MeanSource
+    source: MeanSource = "given means"
     """Where the means are from."""
 
     @classmethod

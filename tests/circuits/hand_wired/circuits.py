@@ -4,7 +4,8 @@ import torch
 
 from hand_wired.wiring import Corpus, Planted
 from wirework.circuits import Ablation, Circuit, Finding, Wiring, assemble, node_means
-from wirework.circuits.means import training_windows
+from wirework.circuits.means import Means, training_windows
+from wirework.circuits.resting import Resting
 from wirework.circuits.split import parts_of
 
 
@@ -14,11 +15,13 @@ def circuit_of(planted: Planted) -> Circuit:
     assert model.tokenizer is not None
     corpus = Corpus(model.tokenizer, task)
     windows = training_windows(corpus, model.config.n_ctx, 2)  # type: ignore[arg-type]
-    ablation = Ablation.of(model.transformer, node_means(model.transformer, windows))
+    means = node_means(model.transformer, windows)
+    ablation = Ablation.of(model.transformer, means)
     kept: dict[str, list[int]] = {}
     for site, channel in planted.nodes:
         kept.setdefault(site, []).append(channel)
     wiring = Wiring.of(ablation, ablation.space.gates(kept))
-    judge = parts_of(task.fitted(model.tokenizer, model.config.n_ctx), 16, seed=0).judge
-    found = Finding(wiring, torch.ones(wiring.size), None, 0.15, True, "hand", {}, "", seed=0)
-    return assemble(model, task, judge, found)
+    parts = parts_of(task.fitted(model.tokenizer, model.config.n_ctx), 16, seed=0)
+    rest, gates = Resting(Means(means)), torch.ones(wiring.size)
+    found = Finding(wiring, gates, None, 0.15, True, "hand", {}, rest, seed=0)
+    return assemble(model, task, parts, found)
