@@ -29,7 +29,7 @@ from wirework.config import GatingConfig, ModelConfig, OptimizerConfig
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
-from wirework.training.memory import freed_memory_kept
+from wirework.training.malloc import freed_memory_kept
 from wirework.training.optimizer import make_optimizer, scale_gradients_
 from wirework.training.prior import losses_of
 from wirework.training.self_ablation import SelfAblation

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from wirework.cli import app, main
+from wirework.cli import main
 from wirework.config import TrainConfig
 from wirework.errors import InputError
+from wirework.menu import app
 from wirework.training import train
 from wirework.user_code import OURS, load_function, refuse_saved_function
 

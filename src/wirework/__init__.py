@@ -7,9 +7,9 @@ The public face loads on first use, so that `import wirework` costs nothing:
     circuit = ww.prune(run.model, ww.task("single_double_quote"), target_loss=0.15)
 """
 
-TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
-
 from wirework.threads import settle_threads
+
+TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
 
 __version__ = "0.1.0"
 

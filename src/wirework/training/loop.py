@@ -23,7 +23,7 @@ from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
-from wirework.training.memory import freed_memory_kept
+from wirework.training.malloc import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from wirework.training.memory import _glibc, freed_memory_kept
+from wirework.training.malloc import _glibc, freed_memory_kept
 
 FAULTS = """
 import resource
 import torch
-from wirework.training.memory import freed_memory_kept
+from wirework.training.malloc import freed_memory_kept
 
 def faults():  # of 96 MB in blocks of 24
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
