@@ -353,7 +353,6 @@ def test_a_search_is_held_by_one_process(wired, task, corpus, tmp_path) -> None:
         prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("count", [4, 20])
 def test_a_batch_has_no_more_pairs_than_there_are(wired, task, corpus, tmp_path, count) -> None:
     path = tmp_path / "mine.jsonl"
@@ -371,7 +370,8 @@ def test_fewer_than_four_pairs_are_refused(wired, task, corpus, count) -> None:
     few = replace(few, generated=False)
     with pytest.raises(InputError, match=f"has {count} pairs, at least 4 are needed"):
         prune(wired, few, QUICK, data=corpus, progress=False)
-=======
+
+
 def test_means_are_asked_for_in_tokens_and_files_that_name_batches_still_open(circuit) -> None:
     with pytest.raises(InputError, match="mean_batches is now mean_tokens, in tokens"):
         PruneConfig.of({"mean_batches": 8})
@@ -390,21 +390,6 @@ def test_means_are_asked_for_in_tokens_and_files_that_name_batches_still_open(ci
     old = Document.of_json(values, "circuit.json")
     assert old.losses.circuit_searched is None
     assert (old.provenance.mean_source, old.loss_pairs) == ("", {})
-
-
-def test_progress_goes_with_the_work(wired, task, corpus) -> None:
-    """A step of half as many trials is half as far; the clean-ups have a share of their own."""
-    config = PruneConfig(steps=100, stop_at=(0.25, 0.5))
-    assert [work_of_steps(config, step) for step in (0, 25, 50, 100)] == [0, 25, 37.5, 50]
-    search, nodes = shares_of_work(QUICK, 48, 24)
-    assert 0 < search < nodes < 1
-    assert shares_of_work(QUICK.model_copy(update={"finder": "random"}), 48, 24)[0] == 0
-    told: list[float] = []
-    Hunt.of(wired, task, QUICK, Resting.of(wired, corpus, QUICK)).run(told.append)
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(nodes)
-    assert any(share == pytest.approx(search) for share in told)
->>>>>>> circuits
 
 
 def test_a_batch_has_no_more_pairs_than_there_are_to_train_on(wired, task, corpus) -> None:
