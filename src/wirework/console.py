@@ -27,7 +27,7 @@ _said_once: set[str] = set()
 
 def say(line: str) -> None:
     """Write one line to standard error, without secrets; what it cannot show is escaped."""
-    _write(sys.stderr, redact(line))
+    _write(sys.stderr, line)
 
 
 def warn(line: str) -> None:
@@ -43,6 +43,7 @@ def warn_once(line: str) -> None:
 
 
 def _write(stream: TextIO, line: str) -> None:
+    line = redact(line)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
