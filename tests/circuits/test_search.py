@@ -146,9 +146,10 @@ def test_a_write_that_failed_leaves_no_trace_in_the_sums(
 
     journal = Journal(tmp_path / "study.log")
     journal.append_logs([{"a": 1}])
-    with monkeypatch.context() as patched, pytest.raises(InputError, match="No space left"):
+    with monkeypatch.context() as patched:
         patched.setattr("wirework.circuits.journal.sync_file", full)
-        journal.append_logs([{"b": 2}])
+        with pytest.raises(InputError, match="No space left"):
+            journal.append_logs([{"b": 2}])
     journal.append_logs([{"c": 3}])
     assert Journal(tmp_path / "study.log").read_logs(0) == [{"a": 1}, {"c": 3}]
 

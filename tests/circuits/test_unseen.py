@@ -76,7 +76,7 @@ def test_a_function_in_the_place_of_a_name_is_not_run(found, mine: str, path: st
     circuit, model = found
     about = circuit.document.task.model_copy(update={"path": path, "name": mine})
     strange = replace(circuit, document=circuit.document.model_copy(update={"task": about}))
-    with pytest.raises(InputError, match="not run.*name it yourself: --task"):
+    with pytest.raises(InputError, match=r"not run.*name it yourself: --task"):
         validate(strange, model, short=True)
     assert not has_run(mine)
 
