@@ -292,6 +292,35 @@ def test_sigterm_ends_each_verb_with_one_line_and_its_code(
     assert "Traceback" not in said
 
 
+SWALLOWS = """
+import pathlib, time
+def pair(rng):
+    pathlib.Path("begun").touch()
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        raise ValueError("an error of its own") from None
+"""
+
+
+@pytest.mark.parametrize("verb", ["tasks model --task", "acdc model --out c"])
+def test_a_signal_that_became_an_error_of_other_code_keeps_its_exit_code(
+    model_folder: Path, tmp_path: Path, verb: str
+):
+    (tmp_path / "swallows.py").write_text(SWALLOWS)
+    words = [*verb.split(), "swallows.py:pair"]
+    child = subprocess.Popen(
+        [str(WIREWORK), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while child.poll() is None and not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 143, said
+    assert said.splitlines()[-1].startswith("wirework: stopped")
+    assert said.count("wirework: ") == 1
+
+
 def test_a_reader_that_has_gone_ends_a_command_without_a_word():
     reader, writer = os.pipe()
     os.close(reader)

@@ -24,6 +24,13 @@ def test_warn_once_says_a_line_once(capsys, monkeypatch):
     assert capsys.readouterr().err == "warning: a\nwarning: b\n"
 
 
+def test_names_cannot_steer_the_terminal(capsys):
+    console.warn("weights has tensors left aside: a\x1b[2Jb\u202ec\nsecond line")
+    assert capsys.readouterr().err == (
+        "warning: weights has tensors left aside: a\\x1b[2Jb\\u202ec\nsecond line\n"
+    )
+
+
 def test_say_escapes_what_standard_error_cannot_show(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))

@@ -89,6 +89,15 @@ def test_with_the_lock_all_leftovers_go_and_only_they(tmp_path, monkeypatch):
     assert names(tmp_path) == sorted([*NOT_OURS, "file", "sub"])
 
 
+def test_with_the_lock_too_what_another_living_process_writes_stays(tmp_path):
+    own = beside(tmp_path / "circuit")
+    other = own.with_name(own.name.replace(f"-{os.getpid()}.", f"-{os.getppid()}."))
+    own.touch()  # of an earlier process with this one's number
+    other.mkdir()
+    clear_held([tmp_path])
+    assert names(tmp_path) == [other.name]
+
+
 def test_a_number_that_no_process_has_is_no_hindrance(tmp_path):
     own = beside(tmp_path / "file")
     other = own.with_name(own.name.replace(f"-{os.getpid()}.", "-9999999999."))

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ DAMAGE = {
     "a list": (header_of([1]), "header is not one of safetensors"),
     "nested deeply": (header_of(0)[:0] + len(b"[" * 99999).to_bytes(8, "little") + b"[" * 99999,
                       "header is not one of safetensors"),
+    "metadata of a list": (header_of({"__metadata__": [1]}), "header is not one of safetensors"),
+    "endless offsets": (header_of({"a": ENTRY | {"data_offsets": [0, float("inf")]}}),
+                        "header is not one of safetensors"),
     "entry of text": (header_of({"a": "x"}), "header is not one of safetensors"),
     "negative size": (header_of({"a": ENTRY | {"shape": [-2]}}), "header is not one of"),
     "no offsets": (header_of({"a": {"dtype": "F32", "shape": [2]}}), "header is not one of"),
@@ -79,6 +83,13 @@ def test_damage_is_said_in_a_line(name: str, read: Callable[..., Any], tmp_path:
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("read", [read_header, read_tensors, read_arrays])
+def test_a_pipe_is_refused_at_once(read: Callable[..., Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"w\.safetensors: it is no ordinary file"):
+        read(tmp_path / "w.safetensors")
 
 
 def test_a_cut_file_and_one_that_is_too_long_say_by_how_much(file: Path) -> None:

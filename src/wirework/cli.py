@@ -48,6 +48,8 @@ def _run(stop: Stop) -> int:
             launch()
             _flush()
     except InputError as error:
+        if stop.number is not None:  # what was called made an error of its own of the signal
+            end(stop.number, f"stopped: {error}")
         return _refused(str(error), error)
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
         _discard_output()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
+from wirework.errors import printable
 from wirework.redaction import redact
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def warn_once(line: str) -> None:
 def _write(stream: TextIO, line: str) -> None:
     line = redact(line)
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    line = "\n".join(printable(part) for part in line.split("\n"))  # names may be a stranger's
     try:
         print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError as error:

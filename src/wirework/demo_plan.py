@@ -17,9 +17,9 @@ FEWEST_STEPS = 1000
 """What the model needs to learn the demo's task, of 1,024 tokens each (benchmarks/README.md)."""
 
 _TRIAL_STEPS = 30
-_REST_SECONDS = 60.0
+_OTHER_SECONDS = 60.0
 """Time for what does not depend on the speed of training much: loading, means, page."""
-_REST_TOKENS = 700_000
+_PRUNING_TOKENS = 700_000
 """Pruning takes as long as training on so many tokens."""
 _MARGIN = 0.85
 """Share of the time left that training is given: speed drifts."""
@@ -89,10 +89,10 @@ def fitting_steps(
     Returns:
         At least `FEWEST_STEPS`, if the recipe has them, whether they fit or not.
     """
-    rest = _REST_SECONDS + _REST_TOKENS / tokens_per_s
-    steps = int(_MARGIN * (seconds - rest) * tokens_per_s / tokens_per_step)
+    other = _OTHER_SECONDS + _PRUNING_TOKENS / tokens_per_s
+    steps = int(_MARGIN * (seconds - other) * tokens_per_s / tokens_per_step)
     steps = min(most, max(FEWEST_STEPS, steps // 50 * 50))
-    return steps, rest + steps * tokens_per_step / tokens_per_s
+    return steps, other + steps * tokens_per_step / tokens_per_s
 
 
 def _new_plan(config: TrainConfig, twin: TrainConfig, minutes: float, began: float) -> Plan:

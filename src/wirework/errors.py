@@ -25,7 +25,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_printable(redact(message)))
+        super().__init__(printable(redact(message)))
 
 
 class UnreadableError(InputError):
@@ -36,7 +36,8 @@ class DamagedError(InputError):
     """A file was read, and it is missing a part or does not hold what was written to it."""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text with escapes for characters that print nothing or turn others."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

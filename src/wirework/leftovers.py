@@ -48,7 +48,9 @@ def clear_leftovers(path: Path) -> None:
 def clear_held(folders: Iterable[Path]) -> None:
     """Remove what killed processes left in folders whose lock the caller holds.
 
-    With locks switched off only what is surely no longer being written is removed.
+    What another living process of this machine is writing stays: it may put something of its own
+    there, which the lock does not guard. With locks switched off only what is surely no longer
+    being written is removed.
     """
     for folder in folders:
         _clear(folder, None, alone=not no_lock())
@@ -63,7 +65,9 @@ def _clear(folder: Path, name: str | None, alone: bool) -> None:
         match = _NAME.fullmatch(entry)
         if match is None or name not in (None, match["name"]):
             continue
-        if alone or (match["host"] == _host() and not _is_running(int(match["pid"]))):
+        here, number = match["host"] == _host(), int(match["pid"])
+        ended = here and not _is_running(number)
+        if ended or (alone and (not here or number == os.getpid())):
             _remove(folder / entry, folder / match["name"], match["kind"])
 
 

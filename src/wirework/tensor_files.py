@@ -7,11 +7,12 @@ another copy. No torch until tensors of torch are asked for.
 
 import errno
 import json
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from wirework.errors import DamagedError, reason
+from wirework.errors import DamagedError, InputError, reason
 from wirework.files import cannot_read
 
 if TYPE_CHECKING:
@@ -106,9 +107,13 @@ def check_kind(path: Path, advice: str = "") -> None:
     """Refuse what commonly lies in the place of a file of weights.
 
     Raises:
-        InputError: the file cannot be read, is empty, a git-LFS pointer or an HTML page.
+        InputError: the file cannot be read, is empty, a git-LFS pointer, an HTML page, a pipe or a
+            device.
     """
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait
+            raise InputError(f"cannot read {path}: it is no ordinary file")
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
@@ -157,9 +162,12 @@ def _parsed(path: Path, text: bytes, advice: str) -> tuple[Header, int]:
         metadata = values.pop("__metadata__", None) or {}
         tensors = {name: _info(entry) for name, entry in values.items()}
         end = max((int(entry["data_offsets"][1]) for entry in values.values()), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        about = {str(name): str(value) for name, value in metadata.items()}
+    except (
+        ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise damaged(path, "its header is not one of safetensors", advice) from error
-    return Header(tensors, {str(name): str(value) for name, value in metadata.items()}), end
+    return Header(tensors, about), end
 
 
 def _info(entry: Mapping[str, Any]) -> TensorInfo:

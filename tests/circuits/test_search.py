@@ -1,3 +1,5 @@
+import errno
+import os
 import re
 import resource
 from collections.abc import Callable
@@ -9,6 +11,7 @@ import optuna
 import pytest
 import torch
 
+from wirework.circuits.journal import Journal
 from wirework.circuits.masks import MaskSettings
 from wirework.circuits.search import centre, n_finished, rounds
 from wirework.circuits.search_folder import (
@@ -133,6 +136,22 @@ def test_a_damaged_study_is_told_so(tmp_path: Path, line: bytes) -> None:
     path.write_bytes(b"".join([*lines[:3], line, *lines[4:]]))
     with pytest.raises(InputError, match=f"damaged .*: delete {tmp_path} to search anew"):
         tried(PruneConfig(trials=3), tmp_path)
+
+
+def test_a_write_that_failed_leaves_no_trace_in_the_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(tmp_path / "study.log")
+    journal.append_logs([{"a": 1}])
+    with monkeypatch.context() as patched:
+        patched.setattr("wirework.circuits.journal.sync_file", full)
+        with pytest.raises(InputError, match="No space left"):
+            journal.append_logs([{"b": 2}])
+    journal.append_logs([{"c": 3}])
+    assert Journal(tmp_path / "study.log").read_logs(0) == [{"a": 1}, {"c": 3}]
 
 
 def without_sums(path: Path) -> list[bytes]:

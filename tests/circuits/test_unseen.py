@@ -71,6 +71,16 @@ def test_a_module_in_circuit_json_is_not_imported(found, tmp_path, monkeypatch) 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("path", [None, ""])
+def test_a_function_in_the_place_of_a_name_is_not_run(found, mine: str, path: str | None) -> None:
+    circuit, model = found
+    about = circuit.document.task.model_copy(update={"path": path, "name": mine})
+    strange = replace(circuit, document=circuit.document.model_copy(update={"task": about}))
+    with pytest.raises(InputError, match=r"not run.*name it yourself: --task"):
+        validate(strange, model, short=True)
+    assert not has_run(mine)
+
+
 def test_the_function_that_the_user_names_gives_the_same_report_as_before(found, mine) -> None:
     circuit, model = found
     own = load_task(mine, seed=3, n=64)

@@ -190,6 +190,14 @@ def test_another_tokeniser_than_the_recorded_one_is_refused(home: Path) -> None:
         text_for_runs([run.path], data, progress=False)
 
 
+def test_a_function_that_a_record_names_is_only_for_those_who_trust_it(home: Path) -> None:
+    Path("mine.py").write_text("def texts():\n    return [f'{n} words' * 9 for n in range(400)]\n")
+    run = train(settings(data={**SETTINGS["data"], "corpus": "mine.py:texts"}), progress=False)
+    shutil.rmtree(Path("runs/data"))
+    with pytest.raises(InputError, match=r"or, if you trust that code, give --corpus .*:texts$"):
+        text_of_run(run.path)
+
+
 def test_code_that_a_record_names_is_not_run(home: Path) -> None:
     """`--corpus` takes the run's settings for the run's own corpus, without a user's function."""
     Path("mine.py").write_text(

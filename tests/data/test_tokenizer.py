@@ -275,6 +275,9 @@ def test_a_gpt2_folder_without_merges_is_refused(tmp_path: Path):
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(InputError, match=r"cannot read .*vocab\.bpe"):
         Tokenizer.load(tmp_path)
+    os.mkfifo(tmp_path / "vocab.bpe")
+    with pytest.raises(InputError, match=r"vocab\.bpe: it is no ordinary file"):
+        Tokenizer.load(tmp_path)
 
 
 def bpe_with(*specials: str) -> tokenizers.Tokenizer:

@@ -159,6 +159,7 @@ def test_ways_to_be_wrong_are_one_line_each(tmp_path: Path) -> None:
         ({"reconstruction_loss_type": "L1"}, "reconstruction_loss_type"),
         ({"has_layer_by_layer_ablation_mask": False}, "has no ablation mask"),
         ({"ablation_mask_level": "deep"}, "ablation_mask_level is 'deep'"),
+        ({"ablation_mask_level": ["deep"]}, r"ablation_mask_level is \['deep'\]"),
         ({"ablation_mask_level": "overall"}, "disagree"),
         (
             {"has_overall_ablation_mask": True},

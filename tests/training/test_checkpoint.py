@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from wirework.config import ModelConfig, OptimizerConfig
 from wirework.errors import InputError, UnreadableError
+from wirework.files import write_sums
 from wirework.nn import Transformer
 from wirework.training import train
 from wirework.training.checkpoint import (
@@ -84,6 +85,22 @@ def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(tmp_path
     save_checkpoint(tmp_path, State(step=3), gather(*trained()))
     monkeypatch.undo()
     with pytest.raises(InputError, match="step-3 is not a checkpoint that this version reads"):
+        newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[]", "none of the 1 checkpoints"),
+        ('{"format": "wirework-checkpoint", "version": "1"}', "step-3 is not a checkpoint that"),
+        ('{"format": ["wirework-checkpoint"]}', "step-3 is not a checkpoint that"),
+    ],
+)
+def test_a_checkpoint_of_another_make_is_refused_in_a_line(tmp_path, content, says):
+    path = save_checkpoint(tmp_path, State(step=3), gather(*trained()))
+    (path / "state.json").write_text(content)
+    write_sums(path, ["state.json", "tensors.safetensors"])
+    with pytest.raises(InputError, match=says):
         newest_checkpoint(tmp_path)
 
 

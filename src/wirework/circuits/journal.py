@@ -46,7 +46,8 @@ class Journal(BaseJournalBackend):
         Raises:
             InputError: the file cannot be written to.
         """
-        lines = [self._sealer.seal(log, allow_nan=True) + b"\n" for log in logs]
+        sealer = copy.copy(self._sealer)  # sums count only what the file gets
+        lines = [sealer.seal(log, allow_nan=True) + b"\n" for log in logs]
         try:
             with self._path.open("ab") as file:
                 file.truncate(self._size)
@@ -55,5 +56,6 @@ class Journal(BaseJournalBackend):
                 sync_file(file, self._path)
         except OSError as error:
             raise cannot_write(self._path, error) from error
+        self._sealer = sealer
         self._size += sum(map(len, lines))
         self._records += logs

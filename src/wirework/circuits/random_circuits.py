@@ -113,7 +113,7 @@ def random_circuits(
         with its gates. Those with fewest nodes and edges too few, where draws with as many as the
         circuit are rare in this model; none has more.
     """
-    space, dice = circuit.ablation.space, torch.Generator().manual_seed(seed)
+    space, generator = circuit.ablation.space, torch.Generator().manual_seed(seed)
     layout = Layout.of(circuit.transformer, rows)
     sizes = {site: int(part.sum()) for site, part in _by_site(circuit, space).items()}
     quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, layout)
@@ -123,7 +123,7 @@ def random_circuits(
     for _ in range(_ATTEMPTS * count):
         if sum(not lacks for lacks, _, _ in found) >= count:
             break
-        draw = _Draw(layout, quotas, allowed, dice)
+        draw = _Draw(layout, quotas, allowed, generator)
         wiring, part = draw.wired(circuit, draw.nodes(sizes, space))
         places = frozenset(wiring.places.tolist())
         if places not in seen:
@@ -158,19 +158,19 @@ class _Draw:
     """Edges in each matrix, by source and target site."""
     allowed: Mapping[str, int]
     """Nodes of each site that nothing need feed or read."""
-    dice: torch.Generator
+    generator: torch.Generator
 
     def nodes(self, sizes: Mapping[str, int], space: NodeSpace) -> Places:
         """Return nodes at random, moved until each is fed and read and there are edges enough."""
         kept = {
-            site: torch.randperm(width, generator=self.dice)[: sizes[site]]
+            site: torch.randperm(width, generator=self.generator)[: sizes[site]]
             for site, width in space.widths.items()
         }
         for _ in range(_SWEEPS):
             bad = [site for site in kept if len(kept[site]) and not self._settled(site, kept)]
             if not bad:
                 break
-            for place in torch.randperm(len(bad), generator=self.dice).tolist():
+            for place in torch.randperm(len(bad), generator=self.generator).tolist():
                 for number in range(len(kept[bad[place]])):
                     self._move_(kept, bad[place], number)
         return kept
@@ -210,7 +210,7 @@ class _Draw:
             if link.feeds:
                 unfed = others[self.layout.feeding(link.target, kept)[others] == 0]
                 worth += _SUPPORT * link.backward(unfed)
-        worth += torch.rand(len(worth), generator=self.dice)  # which of equal ones
+        worth += torch.rand(len(worth), generator=self.generator)  # which of equal ones
         worth[kept[site]] = -1
         kept[site] = torch.cat([kept[site], worth.argmax()[None]])
 
@@ -227,7 +227,7 @@ class _Draw:
         for bundle in wiring.bundles:
             to, out = bundle.at.unbind(1)
             ends = list(zip(bundle.sources[out].tolist(), bundle.targets[to].tolist(), strict=True))
-            order = torch.randperm(len(ends), generator=self.dice).tolist()
+            order = torch.randperm(len(ends), generator=self.generator).tolist()
             picked: list[int] = []
             for needs in (2, 1, 0):
                 for place in order:

@@ -70,7 +70,7 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     if own_task is not None:
         raise InputError(f"task {own_task.name} is not the one that the circuit was found for")
     flag = "--task" if task is None else "--own-task"
-    refuse_saved_function(about.path, f"{why}: they come from", flag)
+    refuse_saved_function(origin, f"{why}: they come from", flag)
     try:
         found = load_task(origin, seed=about.seed, n=about.n_all)
     except InputError as error:

@@ -71,7 +71,6 @@ def validate(
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
-
     _check_runs(short, runs)
     circuit, model, task = given(circuit, model, task)
     own = None if own_task is None else load_task(own_task)

@@ -16,12 +16,12 @@ from pydantic import ConfigDict
 from wirework.config import DataConfig
 from wirework.config.base import Config
 from wirework.console import warn
-from wirework.data.answers import TASKS_OF_CORPUS, answers_before_records
+from wirework.data.answers import answers_before_records
 from wirework.data.prepare import CHECKSUMS, Prepared, open_prepared, prepare
 from wirework.data.tokenizer import Tokenizer
 from wirework.errors import InputError, quoted
 from wirework.files import read_record, sha256, write_record
-from wirework.user_code import is_function
+from wirework.user_code import OURS, is_function
 
 TEXT_RECORD = "data.json"
 """Its place is the run's folder."""
@@ -96,8 +96,9 @@ def text_of_run(run: Path) -> Prepared | None:
         if other is None
         else f"{other} holds other tokens than those that {run} was trained on"
     )
+    trusted = ", if you trust that code," if _is_foreign(record.corpus) else ""
     raise InputError(
-        f"{where}: put that folder back, or give --corpus {shlex.quote(record.corpus)}"
+        f"{where}: put that folder back, or{trusted} give --corpus {shlex.quote(record.corpus)}"
     )
 
 
@@ -142,7 +143,7 @@ def settings_of_run(run: Path, corpus: str) -> DataConfig:
         return DataConfig.of({"corpus": corpus})
     values = {name: value for name, value in record.settings.items() if name not in _HARMLESS}
     mix = values.get("mix")
-    if isinstance(mix, str) and is_function(mix) and mix not in TASKS_OF_CORPUS:
+    if isinstance(mix, str) and _is_foreign(mix):
         warn(f"{run} was trained with {quoted(mix)} mixed in: code that a file names is left out")
         del values["mix"]
     return DataConfig.of({**values, "corpus": corpus}, str(run / TEXT_RECORD))
@@ -190,6 +191,11 @@ def _checked(data: Prepared, config: DataConfig) -> Prepared:
     ):
         raise InputError(f"{data.path} was prepared with another tokeniser than {given}")
     return data
+
+
+def _is_foreign(corpus: str) -> bool:
+    """Tell whether a corpus is a function that is none of wirework's own."""
+    return corpus not in OURS and is_function(corpus)
 
 
 def _anywhere(corpus: str) -> str:

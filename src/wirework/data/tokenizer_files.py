@@ -13,8 +13,8 @@ import tokenizers
 from tokenizers import pre_tokenizers
 
 from wirework.data.bpe import BYTE_OF, END_OF_TEXT, GPT2_PATTERN, PATTERN, Merge, assemble
-from wirework.errors import InputError, reason
-from wirework.files import read_json
+from wirework.errors import InputError, quoted, reason
+from wirework.files import JSON_BYTES, read_json, read_whole
 
 Split = Literal["gpt2", "tinypython"]
 """How text is cut before the merges: as GPT-2 does, or as the released `tinypython_2k` does."""
@@ -74,10 +74,7 @@ def read_gpt2(folder: Path, split: Split | None = None) -> tokenizers.Tokenizer:
     names = next(pair for pair in _GPT2_FILES if (folder / pair[0]).is_file())
     encoder, vocab_bpe = (folder / name for name in names)
     vocab = read_json(encoder)
-    try:
-        lines = vocab_bpe.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {vocab_bpe}: {reason(error)}") from error
+    lines = read_whole(vocab_bpe, JSON_BYTES).splitlines()
     kept = [line for line in lines if line and not line.startswith("#version")]
     merges = [_merge(line, vocab_bpe) for line in kept]
     _check_gpt2(vocab, merges, encoder)
@@ -165,7 +162,7 @@ def _n_cut(pattern: str, texts: Sequence[str]) -> int:
 def _merge(line: str, path: Path) -> Merge:
     left, _, right = line.partition(" ")
     if not left or not right or " " in right:
-        raise InputError(f"{path}: a merge is two tokens, got {line!r}")
+        raise InputError(f"{path}: a merge is two tokens, got {quoted(line)}")
     return left, right
 
 
@@ -178,4 +175,4 @@ def _check_gpt2(vocab: Any, merges: Sequence[Merge], path: Path) -> None:
     needed = (token for left, right in merges for token in (left, right, left + right))
     for token in (*pre_tokenizers.ByteLevel.alphabet(), *needed):
         if token not in vocab:
-            raise InputError(f"{path} lacks the token {token!r}")
+            raise InputError(f"{path} lacks the token {quoted(token)}")

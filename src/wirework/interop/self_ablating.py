@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from wirework.config import Config, Count, GatingConfig, ModelConfig, read_yaml
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import InputError, quoted
 from wirework.files import read_json
 from wirework.interop.beside import read_tokenizer
 from wirework.interop.gpt_neo import (
@@ -158,9 +158,9 @@ def _modern(values: dict[str, Any], source: str) -> dict[str, Any]:
         values.setdefault("reconstruction_loss_type", values.pop("reconstuction_loss"))
     level = values.pop("ablation_mask_level", None)
     if level is not None:
-        if level not in _LEVELS:
+        if not isinstance(level, str) or level not in _LEVELS:
             raise InputError(
-                f"{source}: ablation_mask_level is {level!r}, not {', '.join(_LEVELS)}"
+                f"{source}: ablation_mask_level is {quoted(level)}, not {', '.join(_LEVELS)}"
             )
         said = {
             "has_layer_by_layer_ablation_mask": level != "overall",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wirework import files
 from wirework.console import warn
-from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write
+from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write, quoted
 from wirework.tensor_files import read_tensors
 
 FORMAT = "wirework-checkpoint"
@@ -114,7 +114,7 @@ def newest_state(folder: Path) -> State | None:
         path = folder / f"step-{step}" / "state.json"
         with suppress(DamagedError):
             files.verify_listed(path, needed=True)
-            return _state(files.read_json(path))
+            return _state(_about(path))
     return None
 
 
@@ -207,13 +207,21 @@ def restore_(
 
 def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
     files.verify_dir(path)
-    about = files.read_json(path / "state.json")
-    if about.get("format") != FORMAT or about.get("version", VERSION + 1) > VERSION:
+    about = _about(path / "state.json")
+    version = about.get("version")
+    if about.get("format") != FORMAT or not isinstance(version, int) or version > VERSION:
         raise InputError(
             f"{path} is not a checkpoint that this version reads: "
-            f"{about.get('format')} {about.get('version')}, not {FORMAT} {VERSION}"
+            f"{quoted(about.get('format'))} {quoted(version)}, not {FORMAT} {VERSION}"
         )
     return _state(about), read_tensors(path / "tensors.safetensors")
+
+
+def _about(path: Path) -> dict[str, Any]:
+    about = files.read_json(path)
+    if not isinstance(about, dict):
+        raise DamagedError(f"{path} is damaged: it does not map names to values")
+    return about
 
 
 def _state(about: dict[str, Any]) -> State:

@@ -196,7 +196,7 @@ def finished(folder: Path) -> Run | None:
     except DamagedError as error:  # resuming drops the lines after the newest checkpoint
         warn(f"{error}; looking for a checkpoint to go on from")
         return None
-    if not lines or lines[-1]["kind"] != "final":
+    if not lines or lines[-1].get("kind") != "final":
         return None
     return Run(folder, load(folder / "model"), final_metrics(lines[-1]))
 

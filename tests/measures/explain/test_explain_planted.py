@@ -205,7 +205,9 @@ def test_what_a_killed_run_left_half_written_is_removed(
     left = [
         tmp_path / ".explain.json.12.partial",
         tmp_path / "neurons" / f".{SITE}.0.json.3.partial",
+        tmp_path / "cache" / "0a" / ".0a12.json.4.partial",
     ]
+    left[-1].parent.mkdir(parents=True)
     for path in left:
         path.touch()
     explain_neurons(model, config, text=text, out=tmp_path, progress=False)

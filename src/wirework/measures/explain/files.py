@@ -60,7 +60,7 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
         InputError: it holds neurons that were made with something else, or cannot be written to.
     """
     path = out / SETTINGS
-    clear_held([out, out / "neurons", out / "cache"])
+    clear_held([out, out / "neurons", *(out / "cache").glob("*")])  # answers lie in cache/XX
     if not is_file(path):
         write_record(path, about)
         return
