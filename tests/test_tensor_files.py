@@ -58,6 +58,7 @@ DAMAGE = {
     "a list": (header_of([1]), "header is not one of safetensors"),
     "nested deeply": (header_of(0)[:0] + len(b"[" * 99999).to_bytes(8, "little") + b"[" * 99999,
                       "header is not one of safetensors"),
+    "metadata of text": (header_of({"__metadata__": "x"}, b""), "header is not one of"),
     "entry of text": (header_of({"a": "x"}), "header is not one of safetensors"),
     "negative size": (header_of({"a": ENTRY | {"shape": [-2]}}), "header is not one of"),
     "no offsets": (header_of({"a": {"dtype": "F32", "shape": [2]}}), "header is not one of"),

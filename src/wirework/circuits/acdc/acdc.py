@@ -13,6 +13,7 @@ from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
 from wirework.console import Progress, counted
 from wirework.errors import InputError
+from wirework.files import JSON_BYTES, read_whole
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -151,12 +152,8 @@ def read_order(path: str | Path) -> list[tuple[str, str]]:
     Raises:
         InputError: missing, or a line of another form.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
     order = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_whole(Path(path), JSON_BYTES).splitlines(), 1):
         source, arrow, target = (part.strip() for part in line.partition("->"))
         if line.strip() and not (source and arrow and target):
             raise InputError(f"{path}, line {number}: expected `SOURCE -> TARGET`, got {line!r}")
