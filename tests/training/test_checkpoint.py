@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from wirework.config import ModelConfig, OptimizerConfig
 from wirework.errors import InputError, UnreadableError
+from wirework.files import write_sums
 from wirework.nn import Transformer
 from wirework.training import train
 from wirework.training.checkpoint import (
@@ -17,6 +18,7 @@ from wirework.training.checkpoint import (
     drop_checkpoints_after,
     gather,
     newest_checkpoint,
+    newest_state,
     prune_checkpoints,
     restore_,
     save_checkpoint,
@@ -73,6 +75,15 @@ def test_tensors_of_another_model_are_refused():
         InputError, match=r"does not fit the model: model/blocks\.0\.mlp\.up\.weight"
     ):
         restore_(dict(wider.named_parameters()), make_optimizer(wider, OptimizerConfig()), tensors)
+    half = {**tensors, "optimizer/exp_avg/embed.weight": tensors["model/embed.weight"].half()}
+    with pytest.raises(InputError, match=r"exp_avg/embed\.weight is .* float16, not .* float32"):
+        restore_(transformer, optimizer, half)
+    step = "optimizer/step/embed.weight"
+    with pytest.raises(InputError, match=r"optimizer/step/embed\.weight is nothing"):
+        restore_(transformer, optimizer, {n: t for n, t in tensors.items() if n != step})
+    zeros = {**tensors, "rng/cpu": torch.zeros_like(tensors["rng/cpu"])}
+    with pytest.raises(InputError, match="does not hold a random state"):
+        restore_(transformer, optimizer, zeros)
     del tensors["model/embed.weight"]
     with pytest.raises(InputError, match=r"model/embed\.weight is nothing"):
         restore_(transformer, optimizer, tensors)
@@ -85,6 +96,30 @@ def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(tmp_path
     monkeypatch.undo()
     with pytest.raises(InputError, match="step-3 is not a checkpoint that this version reads"):
         newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: [1, 2],
+        lambda _: None,
+        lambda about: about | {"seconds": "long"},
+        lambda about: about | {"metrics_bytes": -1},
+        lambda about: about | {"settings": []},
+        lambda about: {name: value for name, value in about.items() if name != "step"},
+    ],
+)
+def test_a_state_that_cannot_be_one_is_passed_over(tmp_path, capsys, change):
+    tensors = gather(*trained())
+    save_checkpoint(tmp_path, State(step=2), tensors)
+    path = save_checkpoint(tmp_path, State(step=3), tensors) / "state.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    write_sums(path.parent, ["state.json", "tensors.safetensors"])
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0].step == 2
+    assert "state.json is damaged: " in capsys.readouterr().err
+    assert newest_state(tmp_path) == found[0]
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):
