@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from wirework import files
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
 
 
 def names(folder: Path) -> list[str]:
@@ -98,6 +98,47 @@ def test_nan_is_no_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "value.json", float("nan"))
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        files.is_file,
+        files.sha256,
+        files.read_bytes,
+        files.read_json,
+        lambda path: files.read_whole(path, 10),
+        lambda path: files.verify_listed(path),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "circle"])
+def test_what_is_no_ordinary_file_is_neither_read_nor_absent(kind, read, tmp_path):
+    path = tmp_path / "value.json"
+    (tmp_path / "checksums.json").write_text(json.dumps({"value.json": "0" * 64}))
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path.name)
+    with pytest.raises(DamagedError, match=r"cannot read .*value\.json: (Is a|it is no|its links)"):
+        read(path)
+
+
+def test_a_name_given_twice_is_no_json(tmp_path):
+    (tmp_path / "value.json").write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
+    with pytest.raises(DamagedError, match="is not valid JSON: 'b' is given twice"):
+        files.read_json(tmp_path / "value.json")
+
+
+def test_a_record_without_what_is_needed_is_damaged(tmp_path):
+    path = tmp_path / "cell.json"
+    for record in ({}, {"name": 3}):
+        files.write_record(path, record)
+        with pytest.raises(DamagedError, match=r"cell\.json is damaged: expected 'name' \(str\)"):
+            files.read_record(path, {"name": str})
+    files.write_record(path, {"name": "one"})
+    assert files.read_record(path, {"name": str}) == {"name": "one"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 6000])

@@ -62,6 +62,7 @@ DAMAGE = {
     "metadata of a list": (header_of({"__metadata__": [1]}), "header is not one of safetensors"),
     "endless offsets": (header_of({"a": ENTRY | {"data_offsets": [0, float("inf")]}}),
                         "header is not one of safetensors"),
+    "metadata of text": (header_of({"__metadata__": "x"}, b""), "header is not one of"),
     "entry of text": (header_of({"a": "x"}), "header is not one of safetensors"),
     "negative size": (header_of({"a": ENTRY | {"shape": [-2]}}), "header is not one of"),
     "no offsets": (header_of({"a": {"dtype": "F32", "shape": [2]}}), "header is not one of"),

@@ -42,6 +42,8 @@ def bomb(first: str, level: str) -> str:
         ("a: " + "x" * (1 << 19), "too large: more than 524,288 bytes"),
         ("? [a, b]\n: 1", "is not YAML|unhashable"),
         ("a: 1\n---\nb: 2", "is not YAML: expected a single document"),
+        ("a: 1\nb: 2\na: 3", "line 3: 'a' is given twice"),
+        ("model: {n_layer: 1, n_layer: 2}", "line 1: 'n_layer' is given twice"),
         ("just text", r"expected settings \(name: value\), got str"),
     ],
 )

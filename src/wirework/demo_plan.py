@@ -62,7 +62,7 @@ def make_plan(
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"minutes must be a positive number, got {minutes}")
     path = out / "demo.json"
-    kept = Plan(**files.read_record(path)) if path.is_file() else None
+    kept = Plan(**files.read_record(path)) if files.is_file(path) else None
     if kept is not None and kept.steps_of_recipe == config.steps:
         if kept.minutes != minutes:
             say(
@@ -132,4 +132,4 @@ def tokens_per_second(config: TrainConfig) -> float:
 def _begun(config: TrainConfig) -> int:
     """Return the steps of the run, if it has begun without a plan; else 0."""
     stored = config.runs / config.name / "config.yaml"
-    return TrainConfig.load(stored).steps if stored.is_file() else 0
+    return TrainConfig.load(stored).steps if files.is_file(stored) else 0

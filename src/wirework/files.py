@@ -11,8 +11,10 @@ import json
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from wirework.errors import (
@@ -43,9 +45,27 @@ def sha256(path: Path) -> str:
     Raises:
         InputError: the file is not there, or cannot be read (`UnreadableError`).
     """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open an ordinary file for reading: the one way in which files of any origin are opened.
+
+    Nothing waits for a pipe or reads on and on from a device. What the system says in the block
+    becomes the error of this file.
+
+    Raises:
+        InputError: missing, unreadable (`UnreadableError`), or a folder, pipe or device
+            (`DamagedError`).
+    """
+    if "\0" in str(path):
+        raise InputError(f"cannot read {path}: there is a NUL in its name")
+    is_file(path)  # opening a pipe would wait for its other end
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            yield file
     except OSError as error:
         raise cannot_read(path, error) from error
 
@@ -56,10 +76,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         InputError: the file is not there, or cannot be read (`UnreadableError`).
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    with opened(path) as file:
+        return file.read()
 
 
 def exists(path: str | Path) -> bool:
@@ -71,17 +89,27 @@ def exists(path: str | Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there.
+    """Return whether a file is there, so that what is no ordinary file never counts as absent.
 
     Raises:
-        UnreadableError: the system cannot tell, so that the file must not be taken for absent.
+        DamagedError: a folder, a pipe, a device, or links that lead in a circle are there.
+        UnreadableError: the system cannot tell.
     """
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
+    except ValueError:  # a NUL in the name
+        return False
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedError(f"cannot read {path}: its links lead in a circle") from error
         if error.errno in _ABSENT:
             return False
         raise cannot_read(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise DamagedError(f"cannot read {path}: {os.strerror(errno.EISDIR)}")
+    if not stat.S_ISREG(mode):
+        raise DamagedError(f"cannot read {path}: it is no ordinary file")
+    return True
 
 
 def entries(folder: Path) -> list[str]:
@@ -146,24 +174,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_whole(path: Path, most: int) -> str:
     """Read a UTF-8 file at once, if it is an ordinary one of at most `most` bytes.
 
-    A byte-order mark before the text is left out. Nothing waits for a pipe or reads on and on from
-    a device.
+    A byte-order mark before the text is left out.
 
     Raises:
         InputError: missing, unreadable, a folder, pipe or device, too large, or not UTF-8.
     """
-    try:
-        is_plain = stat.S_ISREG(path.stat().st_mode)  # opening a pipe would wait for its other end
-        content = b""
-        if is_plain:
-            with path.open("rb") as file:
-                content = file.read(most + 1)
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:  # a NUL in the name
-        raise InputError(f"cannot read {quoted(str(path))}: {reason(error)}") from error
-    if not is_plain:
-        raise InputError(f"cannot read {path}: it is no ordinary file")
+    with opened(path) as file:
+        content = file.read(most + 1)
     if len(content) > most:
         raise InputError(f"{path} is too large: more than {most:,} bytes are not read")
     try:
@@ -181,13 +198,21 @@ def read_json(path: Path, most: int = JSON_BYTES) -> Any:
 
     Raises:
         InputError: the file is missing, unreadable, too large or not JSON, which has neither NaN
-            nor infinity.
+            nor infinity, or it gives a name twice.
     """
     text = read_whole(path, most)
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is not valid JSON: {reason(error)}") from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{quoted(twice)} is given twice")
+    return values
 
 
 def _no_number(name: str) -> NoReturn:
@@ -200,17 +225,24 @@ def write_record(path: Path, values: Mapping[str, Any]) -> None:
     write_json(path, {**plain, "sha256": _digest(plain)})
 
 
-def read_record(path: Path, *, unsigned: bool = False, most: int = JSON_BYTES) -> dict[str, Any]:
+def read_record(
+    path: Path,
+    needed: Mapping[str, type] = MappingProxyType({}),
+    *,
+    unsigned: bool = False,
+    most: int = JSON_BYTES,
+) -> dict[str, Any]:
     """Read what `write_record` wrote, without the checksum.
 
     Args:
         path: the file.
+        needed: names that it must have, with the types of their values.
         unsigned: also accept a file without a checksum, as older versions wrote it.
         most: bytes of the largest one that is read.
 
     Raises:
-        InputError: the file is missing, unreadable (`UnreadableError`), or not JSON or at odds with
-            its checksum (`DamagedError`).
+        InputError: the file is missing, unreadable (`UnreadableError`), or not JSON, at odds with
+            its checksum or without what is needed (`DamagedError`).
     """
     record = read_json(path, most)
     if not isinstance(record, dict):
@@ -218,6 +250,9 @@ def read_record(path: Path, *, unsigned: bool = False, most: int = JSON_BYTES) -
     expected = record.pop("sha256", None)
     if expected != _digest(record) and not (unsigned and expected is None):
         raise DamagedError(f"{path} is damaged: it does not match its checksum; delete it")
+    for name, kind in needed.items():
+        if not isinstance(record.get(name), kind):
+            raise DamagedError(f"{path} is damaged: expected {name!r} ({kind.__name__}); delete it")
     return record
 
 

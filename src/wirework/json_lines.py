@@ -48,6 +48,8 @@ class Sealer:
         if not isinstance(record, dict):
             raise ValueError("not an object")
         self._add(text)
+        if match is None and "sum" in record:
+            raise ValueError("its checksum is not at its end; were the line ends changed?")
         if match is None and self._sealed:
             raise ValueError("it has no checksum")
         if match is not None and match[2] != self._sum:

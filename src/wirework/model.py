@@ -194,11 +194,11 @@ def load(path: str | Path | Model) -> Model:
     if isinstance(path, Model):
         return path
     folder = Path(path)
-    if (folder / "model" / "config.json").is_file():
+    if files.is_file(folder / "model" / "config.json"):
         folder = folder / "model"
-    if (folder / "beeg_config.json").is_file():
+    if files.is_file(folder / "beeg_config.json"):
         raise InputError(f"{path} is a released model: `wirework convert openai` reads it")
-    if not (folder / "config.json").is_file():
+    if not files.is_file(folder / "config.json"):
         raise InputError(f"no model at {path}: expected a folder with config.json")
     values = files.read_json(folder / "config.json")
     if isinstance(values, dict) and "model_type" in values:
@@ -206,7 +206,7 @@ def load(path: str | Path | Model) -> Model:
     files.verify_dir(folder)
     config = ModelConfig.of(values, str(folder / "config.json"))
     about = folder / "gates.json"
-    gating = GatingConfig.of(files.read_json(about), str(about)) if about.is_file() else None
+    gating = GatingConfig.of(files.read_json(about), str(about)) if files.is_file(about) else None
     check_memory(config, gating, str(folder / "config.json"))
     state = _read_state(folder / "model.safetensors", config, None)
     heads = {} if gating is None else _read_state(folder / "gates.safetensors", config, gating)
@@ -218,7 +218,7 @@ def load(path: str | Path | Model) -> Model:
         gates.load_state_dict(heads)
     tokenizer = folder / "tokenizer.json"
     return Model(
-        transformer, Tokenizer.load(tokenizer) if tokenizer.exists() else None, folder, gates
+        transformer, Tokenizer.load(tokenizer) if files.is_file(tokenizer) else None, folder, gates
     )
 
 

@@ -7,13 +7,13 @@ another copy. No torch until tensors of torch are asked for.
 
 import errno
 import json
-import stat
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from wirework.errors import DamagedError, InputError, reason
-from wirework.files import cannot_read
+from wirework.files import cannot_read, opened, read_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,15 +52,12 @@ def read_header(path: Path, advice: str = "") -> Header:
             (`DamagedError`).
     """
     check_kind(path, advice)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-                raise damaged(path, "it is cut off, or no safetensors file", advice)
-            text = file.read(length)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+            raise damaged(path, "it is cut off, or no safetensors file", advice)
+        text = file.read(length)
     header, end = _parsed(path, text, advice)
     data = size - 8 - length
     if data != end:
@@ -110,14 +107,8 @@ def check_kind(path: Path, advice: str = "") -> None:
         InputError: the file cannot be read, is empty, a git-LFS pointer, an HTML page, a pipe or a
             device.
     """
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait
-            raise InputError(f"cannot read {path}: it is no ordinary file")
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    with opened(path) as file:
+        start = file.read(512)
     if not start:
         raise damaged(path, "it is empty", advice)
     if start.startswith(_LFS_POINTER):
@@ -145,10 +136,9 @@ def _read(
 
 def _read_whole(path: Path, advice: str, by_bytes: Callable[[bytes], _T]) -> _T:
     try:
-        content = path.read_bytes()
-        return by_bytes(content)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+        return by_bytes(read_bytes(path))
+    except InputError:
+        raise
     except MemoryError:
         raise cannot_read(path, _NO_MEMORY) from _NO_MEMORY
     except Exception as error:  # whatever the library raises for a header that contradicts itself
@@ -159,7 +149,7 @@ def _parsed(path: Path, text: bytes, advice: str) -> tuple[Header, int]:
     """Return the header and the number of bytes of tensors that it promises."""
     try:
         values: Any = json.loads(text)
-        metadata = values.pop("__metadata__", None) or {}
+        metadata = dict(values.pop("__metadata__", None) or {})
         tensors = {name: _info(entry) for name, entry in values.items()}
         end = max((int(entry["data_offsets"][1]) for entry in values.values()), default=0)
         about = {str(name): str(value) for name, value in metadata.items()}

@@ -5,7 +5,13 @@ import torch
 from safetensors.torch import save_file
 
 from wirework.circuits import load_means, node_means, save_means, training_windows
-from wirework.circuits.means import disjoint_windows, means_for, measured_means, windows_at
+from wirework.circuits.means import (
+    disjoint_windows,
+    means_for,
+    measured_means,
+    resting_sites,
+    windows_at,
+)
 from wirework.config import PruneConfig, TrainConfig
 from wirework.errors import InputError
 from wirework.files import tensors_checksum
@@ -103,6 +109,16 @@ def test_damaged_and_foreign_files_are_refused(random_model: Model, tmp_path) ->
         load_means(path, random_model)
     save_means(path, {"0.attn.act_in": torch.zeros(3)}, random_model)
     with pytest.raises(InputError, match=r"expected 20 means of 0.attn.act_in, got \(3,\)"):
+        load_means(path, random_model)
+    sites = random_model.transformer.sites
+    means = {
+        site: torch.zeros(sites[site].width) for site in resting_sites(random_model.transformer)
+    }
+    save_means(path, means | {"other": torch.ones(1)}, random_model)
+    assert load_means(path, random_model).keys() == means.keys()
+    means["0.attn.y"][0] = torch.nan
+    save_means(path, means, random_model)
+    with pytest.raises(InputError, match=r"the means of 0\.attn\.y are not all finite"):
         load_means(path, random_model)
 
 

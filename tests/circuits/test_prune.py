@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hand_wired.quote_closer import EDGES, NODES
+from safetensors.torch import load_file, save_file
 
 from wirework.circuit_format import Document, Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
@@ -19,7 +20,7 @@ from wirework.circuits.search_folder import open_search, read_ranked
 from wirework.circuits.split import parts_of
 from wirework.config import PruneConfig
 from wirework.errors import InputError
-from wirework.files import locked, verify_dir, write_json
+from wirework.files import locked, verify_dir, write_json, write_sums
 from wirework.model import Model
 from wirework.tasks import Encoded, Pair, Task, load_task
 
@@ -254,6 +255,32 @@ def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:
     folder = circuit.save(tmp_path / "quote")
     (folder / "circuit.safetensors").write_bytes(b"\0" * 40)
     with pytest.raises(InputError, match=r"circuit\.safetensors does not match its checksum"):
+        Circuit.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: found.pop("means/0.attn.y"), r"expected means/0\.attn\.y .*, got None"),
+        (lambda found: found.update({"means/9.attn.y": found["means/0.attn.y"]}), "of no site"),
+        (lambda found: found.update({"means/0.attn.q": torch.zeros(1)}), r"means/0\.attn\.q"),
+        (lambda found: found["means/0.attn.act_in"].fill_(torch.nan), "not finite"),
+        (lambda found: found["examples/activations"].fill_(torch.inf), "not finite"),
+        (
+            lambda found: found.update({"means/0.attn.act_in": found["means/0.attn.act_in"][:-1]}),
+            r"means/0\.attn\.act_in",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_the_document_are_refused(
+    circuit: Circuit, tmp_path, change, says: str
+) -> None:
+    folder = circuit.save(tmp_path / "quote")
+    tensors = load_file(folder / "circuit.safetensors")
+    change(tensors)
+    save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "circuit.safetensors")
+    write_sums(folder, ["circuit.json", "circuit.safetensors"])
+    with pytest.raises(InputError, match=rf"circuit\.safetensors: .*{says}"):
         Circuit.load(folder)
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from wirework.config import DataConfig
 from wirework.data import Prepared, Tokenizer, open_prepared, prepare, train_tokenizer
 from wirework.data import tokenise as tokenise_module
 from wirework.errors import InputError, UnreadableError
-from wirework.files import locked, read_record, write_record
+from wirework.files import locked, read_record, write_record, write_sums
 
 SETTINGS = {"vocab_size": 400, "shard_tokens": 3000, "val_fraction": 0.1, "workers": 1}
 
@@ -439,6 +440,14 @@ def test_damage_in_the_cache_is_found(corpus: Path, tmp_path: Path, name: str):
     file.unlink()
     with pytest.raises(InputError, match="is missing"):
         open_prepared(made.path)
+
+
+def test_text_of_another_tokeniser_is_refused(corpus: Path, prepared: Prepared, tmp_path: Path):
+    copy = shutil.copytree(prepared.path, tmp_path / "copy")
+    train_tokenizer(["abc"], 257, ()).save(copy / "tokenizer.json")
+    write_sums(copy, json.loads((copy / "checksums.json").read_text()))
+    with pytest.raises(InputError, match=r"bin is damaged: it holds token id .* 257 tokens"):
+        open_prepared(copy)
 
 
 def test_opening_nothing_is_refused(tmp_path: Path):

@@ -144,6 +144,13 @@ def test_a_flipped_bit_is_found(tmp_path: Path):
     assert len(Tokens(folder, verify=False)) == 10
 
 
+def test_an_id_that_the_vocabulary_lacks_is_found(tmp_path: Path):
+    folder = write(tmp_path / "train", [0, 1, 2, 3, 9, 5])
+    assert len(Tokens(folder, vocab_size=10)) == 6
+    with pytest.raises(InputError, match=r"shard-00001\.bin is damaged: it holds token id 9"):
+        Tokens(folder, vocab_size=9)
+
+
 def test_a_truncated_or_missing_shard_is_found_even_unverified(tmp_path: Path):
     folder = write(tmp_path / "train", list(range(10)))
     shard = folder / "shard-00001.bin"

@@ -412,6 +412,15 @@ def test_a_broken_tokeniser_is_called_broken(
     refused(source, says)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "model.safetensors"])
+def test_a_folder_in_the_place_of_a_file_does_not_count_as_absent(name: str, folder: Any) -> None:
+    out = folder()
+    (out / name).unlink(missing_ok=True)
+    (out / name).mkdir()
+    with pytest.raises(InputError, match=f"cannot read .*{name}: Is a directory"):
+        load_huggingface(out)
+
+
 def test_a_tokeniser_larger_than_the_model_is_refused(folder: Any) -> None:
     source = folder()
     put_tokenizer(source, "<|endoftext|>", *(f"<{i}>" for i in range(50)))

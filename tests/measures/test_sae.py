@@ -257,6 +257,10 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not match its checksum"):
         load_sae(folder)
     (folder / "checksums.json").unlink()
+    (folder / "settings.yaml").write_text("")
+    with pytest.raises(InputError, match=r"cannot read .*checksums\.json"):
+        load_sae(folder)
+    (folder / "settings.yaml").unlink()
     with pytest.raises(InputError, match=r"sae_weights.safetensors is damaged"):
         load_sae(folder)
     folder = save_sae(standard(4, 8), tmp_path / "other")

@@ -18,6 +18,7 @@ from wirework.training.checkpoint import (
     drop_checkpoints_after,
     gather,
     newest_checkpoint,
+    newest_state,
     prune_checkpoints,
     restore_,
     save_checkpoint,
@@ -74,6 +75,15 @@ def test_tensors_of_another_model_are_refused():
         InputError, match=r"does not fit the model: model/blocks\.0\.mlp\.up\.weight"
     ):
         restore_(dict(wider.named_parameters()), make_optimizer(wider, OptimizerConfig()), tensors)
+    half = {**tensors, "optimizer/exp_avg/embed.weight": tensors["model/embed.weight"].half()}
+    with pytest.raises(InputError, match=r"exp_avg/embed\.weight is .* float16, not .* float32"):
+        restore_(transformer, optimizer, half)
+    step = "optimizer/step/embed.weight"
+    with pytest.raises(InputError, match=r"optimizer/step/embed\.weight is nothing"):
+        restore_(transformer, optimizer, {n: t for n, t in tensors.items() if n != step})
+    zeros = {**tensors, "rng/cpu": torch.zeros_like(tensors["rng/cpu"])}
+    with pytest.raises(InputError, match="does not hold a random state"):
+        restore_(transformer, optimizer, zeros)
     del tensors["model/embed.weight"]
     with pytest.raises(InputError, match=r"model/embed\.weight is nothing"):
         restore_(transformer, optimizer, tensors)
@@ -89,19 +99,27 @@ def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    "change",
     [
-        ("[]", "none of the 1 checkpoints"),
-        ('{"format": "wirework-checkpoint", "version": "1"}', "step-3 is not a checkpoint that"),
-        ('{"format": ["wirework-checkpoint"]}', "step-3 is not a checkpoint that"),
+        lambda _: [1, 2],
+        lambda _: None,
+        lambda about: about | {"seconds": "long"},
+        lambda about: about | {"metrics_bytes": -1},
+        lambda about: about | {"settings": []},
+        lambda about: {name: value for name, value in about.items() if name != "step"},
     ],
 )
-def test_a_checkpoint_of_another_make_is_refused_in_a_line(tmp_path, content, says):
-    path = save_checkpoint(tmp_path, State(step=3), gather(*trained()))
-    (path / "state.json").write_text(content)
-    write_sums(path, ["state.json", "tensors.safetensors"])
-    with pytest.raises(InputError, match=says):
-        newest_checkpoint(tmp_path)
+def test_a_state_that_cannot_be_one_is_passed_over(tmp_path, capsys, change):
+    tensors = gather(*trained())
+    save_checkpoint(tmp_path, State(step=2), tensors)
+    path = save_checkpoint(tmp_path, State(step=3), tensors) / "state.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    write_sums(path.parent, ["state.json", "tensors.safetensors"])
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0].step == 2
+    assert "state.json is damaged: " in capsys.readouterr().err
+    assert newest_state(tmp_path) == found[0]
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):

@@ -67,6 +67,7 @@ def edits():
         "a line twice": lambda lines: [lines[0], lines[1], lines[1], lines[2]],
         "lines in another order": lambda lines: [lines[0], lines[2], lines[1]],
         "a line added": lambda lines: [*lines, b'{"step": 4, "kind": "final", "timing": {}}\n'],
+        "other line ends": lambda lines: [line.replace(b"\n", b"\r\n") for line in lines],
         "no JSON": lambda lines: [lines[0], b"{\n", lines[2]],
         "no object": lambda lines: [lines[0], b"[]\n", lines[2]],
     }
@@ -77,7 +78,7 @@ def test_an_altered_line_is_named(tmp_path, edit):
     path = tmp_path / "metrics.jsonl"
     logged(path)
     path.write_bytes(b"".join(edits()[edit](path.read_bytes().splitlines(keepends=True))))
-    said = r"metrics\.jsonl is damaged in line [234]: "
+    said = r"metrics\.jsonl is damaged in line [1234]: "
     with pytest.raises(DamagedError, match=said):
         read_metrics(path)
     with pytest.raises(DamagedError, match=f"{said}.*move the file away, and --resume goes on"):

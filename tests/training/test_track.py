@@ -77,6 +77,13 @@ def test_wandb_gets_all_settings_and_goes_on_with_the_same_curve(settings, wandb
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_wandb_id_that_cannot_be_read_is_one_line(settings, wandb_runs, tmp_path):
+    (tmp_path / "wandb_id").mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*wandb_id: Is a directory"):
+        open_trackers(settings(track=("wandb",)), tmp_path, 1)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_wandb_takes_project_and_entity_from_its_variables(settings, wandb_runs, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.setenv("WANDB_ENTITY", "us")

@@ -124,7 +124,9 @@ def make_paths(
 
 def write_circuit(path: Path, document: dict, activations: np.ndarray, lengths: np.ndarray) -> None:
     """Write the three files of a circuit folder."""
-    tensors = {f"means/{site}": np.zeros(width, np.float32) for site, width in site_widths()}
+    outputs = [(f"{layer}.attn.y", 256) for layer in range(4)]
+    sites = [*site_widths(), *outputs]
+    tensors = {f"means/{site}": np.zeros(width, np.float32) for site, width in sites}
     tensors |= {"examples/activations": activations, "examples/lengths": lengths}
     with atomic_dir(path) as folder:
         write_json(folder / "circuit.json", document)

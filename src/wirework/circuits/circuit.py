@@ -15,6 +15,7 @@ from torch import Tensor
 from wirework import files
 from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.ablation import Ablation
+from wirework.circuits.circuit_tensors import activations_of, means_of
 from wirework.circuits.means import check_means
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
@@ -246,18 +247,14 @@ class Circuit:
         if isinstance(folder, Circuit):
             return folder
         folder = Path(folder)
-        if not (folder / "circuit.json").is_file():
+        if not files.is_file(folder / "circuit.json"):
             raise InputError(f"no circuit at {folder}: expected a folder with circuit.json")
         document = Document.of_json(read_json(folder / "circuit.json"), f"{folder}/circuit.json")
         verify_dir(folder, _FILES)
         path = folder / "circuit.safetensors"
         tensors = read_tensors(path)
-        means = {
-            name.removeprefix("means/"): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("means/")
-        }
-        return cls(document, means, _activations(tensors, document, path))
+        means = means_of(tensors, document, path)
+        return cls(document, means, activations_of(tensors, document, path))
 
 
 def check_place(folder: str | Path) -> None:
@@ -282,13 +279,3 @@ def rows_of(task: Task, model: "Model") -> Encoded:
 def _shared(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:
     pairs = zip(parts, shares, strict=True)
     return tuple(part.model_copy(update={"share": share}) for part, share in pairs)
-
-
-def _activations(tensors: Mapping[str, Tensor], document: Document, path: Path) -> Tensor:
-    lengths = [len(prompt) for prompt in document.examples.prompts]
-    expected = (len(lengths), max(lengths, default=0), len(document.nodes))
-    found = tensors.get("examples/activations")
-    shape = None if found is None else tuple(found.shape)
-    if found is None or shape != expected:
-        raise InputError(f"{path}: expected examples/activations {expected}, got {shape}")
-    return found

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wirework.errors import InputError
-from wirework.files import tensors_checksum, write_bytes
+from wirework.files import is_file, tensors_checksum, write_bytes
 from wirework.nn import Transformer
 from wirework.tensor_files import read_header, read_tensors
 from wirework.user_code import refuse_saved_function
@@ -181,7 +181,7 @@ def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
     if data is not None:
         return measured_means(model, data, mean_tokens)
     path = None if model.path is None else Path(model.path) / MEANS_FILE
-    held = None if path is None or not path.is_file() else _read(path, model)
+    held = None if path is None or not is_file(path) else _read(path, model)
     if held is not None and held.asked in (None, str(mean_tokens)):
         return held.means
     try:
@@ -240,7 +240,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     from wirework.training.run import read_settings
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
-    if settings is None or not settings.is_file():
+    if settings is None or not is_file(settings):
         raise InputError(
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
@@ -324,22 +324,25 @@ def _read(path: Path, model: "Model") -> _Held:
         raise InputError(f"{path} belongs to another model: measure the means anew")
     if header.pop("sha256", None) != tensors_checksum(tensors, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
-    first = {name: mean for name, mean in tensors.items() if not name.startswith(_SECOND)}
+    known = resting_sites(model.transformer)  # others, which were once written, have no use
+    first = {site: tensors[site] for site in known if site in tensors}
     first = check_means(first, model.transformer, str(path))
     if "n_batches" in header:  # of an earlier version: one sample, of so many batches of 16 windows
         batch = f"{_BATCH} x {model.config.n_ctx}"
         return _Held(Means(first), f"one sample of {header['n_batches']} x {batch}")
     if "mean_tokens" not in header:
         return _Held(Means(first), None)
-    groups = {name.removeprefix(_SECOND): tensors[name] for name in tensors.keys() - first.keys()}
+    groups = {site: tensors[_SECOND + site] for site in known if _SECOND + site in tensors}
     if (
         any(part.dim() != 2 or not len(part) for part in groups.values())
+        or len({len(part) for part in groups.values()}) > 1
         or not (taken := header.get("n_tokens", "")).isdecimal()
     ):
         raise InputError(f"{path} does not hold node means: delete it")
     if groups:
-        alike = {site: part[0] for site, part in groups.items()}
-        check_means(alike, model.transformer, f"{path}, second sample")
+        for group in range(min(map(len, groups.values()))):
+            alike = {site: part[group] for site, part in groups.items()}
+            check_means(alike, model.transformer, f"{path}, second sample")
     return _Held(Means(first, groups or None, int(taken)), header["mean_tokens"])
 
 
@@ -349,11 +352,13 @@ def check_means(
     """Return `means` if it has every resting site of the transformer in its width.
 
     Raises:
-        InputError: a site is missing or has another width.
+        InputError: a site is missing, has another width or a value that is not finite.
     """
     sites = transformer.sites
     for name in resting_sites(transformer):
         shape = tuple(means[name].shape) if name in means else None
         if shape != (sites[name].width,):
             raise InputError(f"{where}: expected {sites[name].width} means of {name}, got {shape}")
+        if not bool(means[name].isfinite().all()):
+            raise InputError(f"{where}: the means of {name} are not all finite")
     return means

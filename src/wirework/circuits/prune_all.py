@@ -175,7 +175,7 @@ def _report(
 ) -> dict[str, Any]:
     """Return the report on a circuit, from beside it or made and put there."""
     if is_file(path):
-        report = read_record(path)
+        report = read_record(path, {"circuit": str, "whole": bool})
         if report["circuit"] == _identity(found) and report["whole"] >= whole:
             return report
     about = {"circuit": _identity(found), "whole": whole}

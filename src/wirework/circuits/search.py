@@ -184,7 +184,9 @@ def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
     from optuna.trial import TrialState
 
     path = None if folder is None else folder / _TOLD
-    known = read_record(path)["sizes"] if path is not None and is_file(path) else {}
+    known = (
+        read_record(path, {"sizes": dict})["sizes"] if path is not None and is_file(path) else {}
+    )
     for trial in study.get_trials(False, (TrialState.RUNNING,)):
         if str(trial.number) in known:
             _tell(study, trial.number, known[str(trial.number)])

@@ -14,7 +14,7 @@ from wirework.errors import InputError, quoted, translated_errors
 from wirework.files import read_whole
 
 if TYPE_CHECKING:
-    from yaml.nodes import Node, ScalarNode
+    from yaml.nodes import MappingNode, Node, ScalarNode
 
 _BYTES = 1 << 19
 """Longest file: some hundred times as long as a file of all settings."""
@@ -29,7 +29,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Raises:
-        InputError: missing, too large, not YAML, or not a mapping of names to values.
+        InputError: missing, too large, not YAML, a name given twice, or not a mapping of names to
+            values.
     """
     import yaml
 
@@ -56,7 +57,8 @@ def _size(node: Node, where: str, known: dict[int, int], depth: int) -> int:
         depth: of the node.
 
     Raises:
-        InputError: too many or too deep, a node within itself, or a number of too many digits.
+        InputError: too many or too deep, a node within itself, a name given twice, or a number of
+            too many digits.
     """
     import yaml
 
@@ -73,11 +75,24 @@ def _size(node: Node, where: str, known: dict[int, int], depth: int) -> int:
     elif isinstance(node, yaml.SequenceNode):
         size += sum(_size(one, where, known, depth + 1) for one in node.value)
     else:
+        _check_names(node, where)
         size += sum(_size(one, where, known, depth + 1) for pair in node.value for one in pair)
     if size > _NODES:
         raise InputError(f"{where}: more than {_NODES:,} values, those behind aliases counted too")
     known[id(node)] = size
     return size
+
+
+def _check_names(node: MappingNode, where: str) -> None:
+    """Refuse a name that is given twice: YAML takes the last one without a word."""
+    named: set[str] = set()
+    for name, _ in node.value:
+        if not isinstance(name.value, str):
+            continue
+        if name.value in named:
+            line = name.start_mark.line + 1
+            raise InputError(f"{where}, line {line}: {quoted(name.value)} is given twice")
+        named.add(name.value)
 
 
 def _check_number(node: ScalarNode, where: str) -> None:

@@ -85,15 +85,17 @@ def open_prepared(path: str | Path) -> Prepared:
     """Open a prepared corpus, comparing every checksum.
 
     Raises:
-        InputError: there is none at `path`, or a file of it is missing, truncated or altered.
+        InputError: there is none at `path`, or a file of it is missing, truncated or altered, or
+            has ids that its tokeniser lacks.
     """
     path = Path(path)
     verify_dir(path)
+    tokenizer = Tokenizer.load(path / TOKENIZER)
     return Prepared(
         path=path,
-        tokenizer=Tokenizer.load(path / TOKENIZER),
-        train=Tokens(path / "train"),
-        val=Tokens(path / "val"),
+        tokenizer=tokenizer,
+        train=Tokens(path / "train", vocab_size=tokenizer.vocab_size),
+        val=Tokens(path / "val", vocab_size=tokenizer.vocab_size),
         fingerprint=sha256(path / CHECKSUMS),
     )
 

@@ -20,7 +20,7 @@ from wirework.data.answers import answers_before_records
 from wirework.data.prepare import CHECKSUMS, Prepared, open_prepared, prepare
 from wirework.data.tokenizer import Tokenizer
 from wirework.errors import InputError, quoted
-from wirework.files import read_record, sha256, write_record
+from wirework.files import is_file, read_record, sha256, write_record
 from wirework.user_code import OURS, is_function
 
 TEXT_RECORD = "data.json"
@@ -90,7 +90,7 @@ def text_of_run(run: Path) -> Prepared | None:
         return None
     if (place := _found(run, record)) is not None:
         return open_prepared(place)
-    other = next((place for place in _places(run, record) if (place / CHECKSUMS).is_file()), None)
+    other = next((place for place in _places(run, record) if is_file(place / CHECKSUMS)), None)
     where = (
         f"the tokens that {run} was trained on are not in {record.absolute} any more"
         if other is None
@@ -119,7 +119,7 @@ def text_for_runs(runs: Sequence[Path], config: DataConfig, progress: bool = Tru
     for run in runs:
         record = _read(run)
         if record is None:
-            old = old or (run / "config.yaml").is_file()
+            old = old or is_file(run / "config.yaml")
         elif _same(record.settings, config) and (place := _found(run, record)) is not None:
             return _checked(open_prepared(place), config)
     return prepare(answers_before_records(config) if old else config, progress=progress)
@@ -151,7 +151,7 @@ def settings_of_run(run: Path, corpus: str) -> DataConfig:
 
 def _read(run: Path) -> _Record | None:
     path = run / TEXT_RECORD
-    return _Record.of(read_record(path), str(path)) if path.is_file() else None
+    return _Record.of(read_record(path), str(path)) if is_file(path) else None
 
 
 def _places(run: Path, record: _Record) -> Iterator[Path]:
@@ -169,7 +169,7 @@ def _found(run: Path, record: _Record) -> Path | None:
     """Return where the recorded corpus lies; None: nowhere that is looked at."""
     for place in _places(run, record):
         sums = place / CHECKSUMS
-        if sums.is_file() and sha256(sums) == record.fingerprint:
+        if is_file(sums) and sha256(sums) == record.fingerprint:
             return place
     return None
 

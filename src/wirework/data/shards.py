@@ -5,6 +5,7 @@ tokens; all but the last hold the same number of tokens) and `index.json` (dtype
 checksums), which is written last: a folder without one is no split.
 """
 
+import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from wirework.errors import InputError, cannot_write
 from wirework.file_system import sync_dir, sync_file
-from wirework.files import cannot_read, is_file, read_json, sha256, write_json
+from wirework.files import cannot_read, is_file, opened, read_json, sha256, write_json
 
 DType = Literal["uint16", "uint32"]
 Ids = NDArray[np.unsignedinteger[Any]]
@@ -23,6 +24,7 @@ Ids = NDArray[np.unsignedinteger[Any]]
 FORMAT = "wirework-tokens"
 VERSION = 1
 INDEX = "index.json"
+_PART = 1 << 20  # bytes of a shard that are checked at once
 OPEN_SHARDS = 64  # a mapped file holds a descriptor; the usual limit is 1024
 
 
@@ -136,7 +138,7 @@ class ShardWriter:
         wanted = [self._shard_tokens * size] * full + ([inside * size] if inside else [])
         for number, length in enumerate(wanted):
             path = self._folder / _shard_name(number)
-            if not path.is_file() or path.stat().st_size < length:
+            if not is_file(path) or path.stat().st_size < length:
                 raise InputError(f"{path} is damaged: it should hold {length} bytes")
             os.truncate(path, length)
         kept = {_shard_name(number) for number in range(len(wanted))}
@@ -151,17 +153,18 @@ class Tokens:
     `len(tokens)` and `tokens.n_tokens` are its length; `tokens.name` names the split (`train`).
     """
 
-    def __init__(self, folder: str | Path, verify: bool = True):
+    def __init__(self, folder: str | Path, verify: bool = True, vocab_size: int | None = None):
         """Open a split.
 
         Args:
             folder: the split's folder.
             verify: compare every shard with its checksum (reads all of it once); sizes are
                 compared in any case.
+            vocab_size: with `verify`, refuse ids that are not below it; None: any id will do.
 
         Raises:
             InputError: no split, one of a newer version, or a shard that is missing, truncated
-                or altered.
+                or altered, or has an id that the vocabulary lacks.
         """
         self.path = Path(folder)
         self.name = self.path.name
@@ -172,7 +175,9 @@ class Tokens:
         self.n_tokens: int = index["n_tokens"]
         self.n_documents: int = index["n_documents"]
         for shard in self._shards:
-            self._check(shard, verify)
+            self._check_size(shard)
+            if verify:
+                self._check_content(shard, vocab_size)
         self._map = lru_cache(maxsize=OPEN_SHARDS)(self._map_shard)
 
     def __len__(self) -> int:
@@ -231,7 +236,7 @@ class Tokens:
     def _map_shard(self, path: Path) -> Ids:
         return np.memmap(path, dtype=self._storage, mode="r")
 
-    def _check(self, shard: dict[str, Any], checksum: bool) -> None:
+    def _check_size(self, shard: dict[str, Any]) -> None:
         path = self.path / shard["name"]
         expected = shard["n_tokens"] * self._storage.itemsize
         if not is_file(path):
@@ -241,11 +246,30 @@ class Tokens:
                 f"{path} is damaged: {path.stat().st_size} bytes, its index says {expected}; "
                 f"delete {self.path.parent} and prepare again"
             )
-        if checksum and sha256(path) != shard["sha256"]:
+
+    def _check_content(self, shard: dict[str, Any], vocab_size: int | None) -> None:
+        path = self.path / shard["name"]
+        digest, largest = _scanned(path, self._storage)
+        if digest != shard["sha256"]:
             raise InputError(
                 f"{path} is damaged: it does not match its checksum; "
                 f"delete {self.path.parent} and prepare again"
             )
+        if vocab_size is not None and largest >= vocab_size:
+            raise InputError(
+                f"{path} is damaged: it holds token id {largest}, and its tokeniser has "
+                f"{vocab_size:,} tokens; delete {self.path.parent} and prepare again"
+            )
+
+
+def _scanned(path: Path, storage: np.dtype[Any]) -> tuple[str, int]:
+    """Return a shard's SHA-256 as hex and its largest id, having read it once."""
+    digest, largest = hashlib.sha256(), -1
+    with opened(path) as file:
+        while part := file.read(_PART):
+            digest.update(part)
+            largest = max(largest, int(np.frombuffer(part, storage).max()))
+    return digest.hexdigest(), largest
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tokenizers import pre_tokenizers
 
 from wirework.data.bpe import BYTE_OF, END_OF_TEXT, GPT2_PATTERN, PATTERN, Merge, assemble
 from wirework.errors import InputError, quoted, reason
-from wirework.files import JSON_BYTES, read_json, read_whole
+from wirework.files import JSON_BYTES, is_file, read_json, read_whole
 
 Split = Literal["gpt2", "tinypython"]
 """How text is cut before the merges: as GPT-2 does, or as the released `tinypython_2k` does."""
@@ -33,12 +33,12 @@ _OTHER_FILES = ("tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.b
 def tokenizer_file(folder: Path) -> Path | None:
     """Return the file of a folder that a tokeniser is read from; None where there is none."""
     names = [_JSON, *(vocab for vocab, _ in _GPT2_FILES)]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if is_file(folder / name)), None)
 
 
 def other_tokenizer_file(folder: Path) -> Path | None:
     """Return a file of a folder that holds a tokeniser of a kind that is not read here."""
-    return next((folder / name for name in _OTHER_FILES if (folder / name).is_file()), None)
+    return next((folder / name for name in _OTHER_FILES if is_file(folder / name)), None)
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
@@ -71,7 +71,7 @@ def read_gpt2(folder: Path, split: Split | None = None) -> tokenizers.Tokenizer:
     Raises:
         InputError: a file is missing or damaged, or the vocabulary does not show the split.
     """
-    names = next(pair for pair in _GPT2_FILES if (folder / pair[0]).is_file())
+    names = next(pair for pair in _GPT2_FILES if is_file(folder / pair[0]))
     encoder, vocab_bpe = (folder / name for name in names)
     vocab = read_json(encoder)
     lines = read_whole(vocab_bpe, JSON_BYTES).splitlines()
@@ -118,7 +118,7 @@ def _declared(folder: Path) -> Iterator[str | int]:
 
 
 def _object(path: Path) -> Mapping[str, Any]:
-    values = read_json(path) if path.is_file() else {}
+    values = read_json(path) if is_file(path) else {}
     return values if isinstance(values, dict) else {}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wirework.data import Tokenizer
 from wirework.errors import InputError, translated_errors
-from wirework.files import atomic_dir, read_json
+from wirework.files import atomic_dir, is_file, read_json
 from wirework.foreign import no_prompts
 from wirework.interop.beside import read_tokenizer
 from wirework.interop.gpt_neo import gpt_neo_names, refuse_other_kinds
@@ -58,7 +58,7 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
         return Model(_transformer(made, dict(source.state_dict()), said, said))
     folder = Path(source) if Path(source).exists() else _download(str(source))
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no Hugging Face model at {source}: expected a folder with config.json")
     values = read_json(path)
     if is_openai(values):

@@ -13,7 +13,7 @@ from wirework.config import Config, Count, Fraction, ModelConfig, SiteKind
 from wirework.console import warn
 from wirework.data.tokenizer_files import Split
 from wirework.errors import InputError, nearest
-from wirework.files import read_json
+from wirework.files import is_file, read_json
 from wirework.interop.beside import read_tokenizer
 from wirework.interop.weight_files import find_weights, read_weights
 from wirework.interop.weights import block_prefix, our_state, unwrapped, with_tied
@@ -171,9 +171,9 @@ def load_openai(path: str | Path, split: Split | None = None) -> Model:
 def _find_files(folder: Path) -> tuple[Path, Path]:
     """Return the config and the weights of a folder, in the layout of the release or the hub's."""
     about, hub = folder / "beeg_config.json", folder / "config.json"
-    if about.is_file() or not hub.is_file():
+    if is_file(about) or not is_file(hub):
         weights = folder / "final_model.pt"
-        if weights.is_file() or not (folder / "model.safetensors").is_file():
+        if is_file(weights) or not is_file(folder / "model.safetensors"):
             return about, weights
         return about, folder / "model.safetensors"
     if not is_openai(read_json(hub)):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from wirework.config import Config, Count, GatingConfig, ModelConfig, read_yaml
 from wirework.console import warn
 from wirework.errors import InputError, quoted
-from wirework.files import read_json
+from wirework.files import is_file, read_json
 from wirework.interop.beside import read_tokenizer
 from wirework.interop.gpt_neo import (
     GPT_NEO_PARTS,
@@ -126,7 +126,7 @@ def _find_weights(path: Path) -> tuple[Path, Path]:
 
 def _read_config(folder: Path) -> tuple[_Released, str]:
     plain, run = folder / "config.json", folder / "config.yaml"
-    path = plain if plain.is_file() or not run.is_file() else run
+    path = plain if is_file(plain) or not is_file(run) else run
     values = read_json(path) if path == plain else _without_wrapping(read_yaml(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")

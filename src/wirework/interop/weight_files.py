@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wirework.errors import InputError, reason
-from wirework.files import cannot_read, read_json
+from wirework.files import cannot_read, is_file, read_json
 from wirework.memory import require_memory
 from wirework.tensor_files import check_kind, damaged, read_tensors
 
@@ -32,7 +32,7 @@ def find_weights(folder: Path, names: Iterable[str]) -> Path:
     names = list(names)
     for name in names:
         for path in (folder / name, folder / f"{name}{_INDEX}"):
-            if path.is_file():
+            if is_file(path):
                 return path
     raise InputError(f"no weights in {folder}: expected {' or '.join(names)}")
 

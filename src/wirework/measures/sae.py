@@ -37,6 +37,7 @@ _WORTH_SAYING = 0.05
 """By how much of 1 a number changes without the outliers if there is a warning of it."""
 
 _FILES = ("cfg.json", "sae_weights.safetensors")  # of sae-lens
+_OURS = ("checksums.json", "settings.yaml", "quality.json")  # beside them where we wrote them
 
 
 class Sae(Protocol):
@@ -345,9 +346,9 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     """
     folder = Path(folder)
     for name in _FILES:
-        if not (folder / name).is_file():
+        if not files.is_file(folder / name):
             raise InputError(f"no autoencoder at {folder}: expected {name} in it")
-    if (folder / "checksums.json").exists():
+    if any(files.is_file(folder / name) for name in _OURS):
         files.verify_dir(folder, _FILES)
     read_header(folder / "sae_weights.safetensors")
     library = sae_lens()

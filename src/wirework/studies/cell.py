@@ -26,6 +26,9 @@ from wirework.training import train
 
 Cell = dict[str, Any]
 
+_NEEDED = {"name": str, "settings": dict, "tasks": list}
+"""What every `cell.json` has, and of which type."""
+
 
 def cell_folder(out: Path, name: str) -> Path:
     """Return the folder of a model below the study's."""
@@ -38,7 +41,7 @@ def read_cell(out: Path, name: str) -> Cell:
     Raises:
         InputError: it is not there, or damaged.
     """
-    return read_record(cell_folder(out, name) / "cell.json")
+    return read_record(cell_folder(out, name) / "cell.json", _NEEDED)
 
 
 def finished_cell(
@@ -117,7 +120,7 @@ def circuits_at(
     model = load(folder / "run")
     wanted = {**_search(config, tasks), "model": model.fingerprint}
     if is_file(path):
-        known = read_record(path)
+        known = read_record(path, {"settings": dict, "tasks": list})
         if known["settings"] == wanted:
             rows: list[dict[str, Any]] = known["tasks"]
             return rows
@@ -130,7 +133,7 @@ def _made(
     point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
 ) -> Cell:
     folder = cell_folder(out, point.name)
-    begun = (folder / "run" / "config.yaml").is_file()
+    begun = is_file(folder / "run" / "config.yaml")
     run = train(settings_of(point, study, out), resume=begun, progress=progress)
     config = study.prune
     rows = circuits_at(config.target_loss, config, tasks, folder, progress) if tasks else []

@@ -104,7 +104,7 @@ def self_ablation(
         settings_of(variant, study, out)
     task = load_task(study.measure.task)
     _check_sites(study)
-    if not all(_cell(out, variant).is_file() for variant in every):
+    if not all(is_file(_cell(out, variant)) for variant in every):
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
@@ -121,7 +121,7 @@ def self_ablation(
             _write(out, study, data.fingerprint, cells)
         for folder in folders:
             record_text(folder, data, study.train.data, replace=False)
-        n_known = sum(_cell(out, variant).is_file() for variant in every)
+        n_known = sum(is_file(_cell(out, variant)) for variant in every)
         with Progress("models", len(every), shown=progress, count=counted) as bar:
             for cell in side_by_side(partial(run_variant, study, out), every, jobs):
                 cells.append(cell)
@@ -151,7 +151,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     left = tuple(reasons(before)) or None
     if before and left is None:
         return {**known, "report": {**before, "headline": headline(before)}}
-    begun = (config.runs / config.name / "config.yaml").is_file()
+    begun = is_file(config.runs / config.name / "config.yaml")
     run = train(config, resume=begun, progress=False)
     report = {**before, **measure(run.model, left, instruments, progress=False)}
     report["headline"] = headline(report)

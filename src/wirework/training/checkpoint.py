@@ -5,6 +5,7 @@
 and writes them.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,39 +13,50 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from wirework import files
 from wirework.console import warn
-from wirework.errors import DamagedError, InputError, UnreadableError, cannot_write, quoted
+from wirework.errors import (
+    DamagedError,
+    InputError,
+    UnreadableError,
+    cannot_write,
+    quoted,
+    translated_errors,
+)
 from wirework.tensor_files import read_tensors
 
 FORMAT = "wirework-checkpoint"
 VERSION = 1
 
 
+_Count = Annotated[int, Field(ge=0)]
+
+
 @dataclass
 class State:
     """What a run knows of itself besides its tensors. The position in the data is the step."""
 
-    step: int = 0
+    step: _Count = 0
     """Optimizer steps done."""
-    evaluated: int = 0
+    evaluated: _Count = 0
     """Step of the last evaluation; 0: none yet."""
     last_eval: dict[str, Any] = field(default_factory=dict)
     """What the last evaluation found."""
-    best_step: int | None = None
+    best_step: _Count | None = None
     """Step of the lowest held-out loss among checkpoints at the final nonzero fraction."""
     best_loss: float | None = None
     """That loss, in nats."""
-    metrics_bytes: int = 0
+    metrics_bytes: _Count = 0
     """How much of metrics.jsonl belongs to this state."""
     seconds: float = 0.0
     """Time spent so far, over all resumes."""
-    threads: int = 0
+    threads: _Count = 0
     """CPU threads of torch; another number may round sums differently."""
     machine: str = ""
     """Processor, libraries and threads; others may round sums differently."""
@@ -108,13 +120,13 @@ def newest_state(folder: Path) -> State | None:
     """Read what the newest whole checkpoint says of its run, without its tensors.
 
     Raises:
-        UnreadableError: the system failed to read one.
+        InputError: the system failed to read one (`UnreadableError`), or a later version wrote it.
     """
     for step in reversed(checkpoint_steps(folder)):
         path = folder / f"step-{step}" / "state.json"
         with suppress(DamagedError):
             files.verify_listed(path, needed=True)
-            return _state(_about(path))
+            return _read_state(path)
     return None
 
 
@@ -185,55 +197,69 @@ def restore_(
     """Put back what `gather` took, random states included.
 
     Raises:
-        InputError: a tensor is missing or of another shape: the checkpoint of another model.
+        InputError: a tensor is missing, or of another shape or type: the checkpoint of another
+            model.
     """
     for name, parameter in trained.items():
-        parameter.copy_(_fitting(tensors, f"model/{name}", parameter.shape))
-        if parameter.requires_grad and f"optimizer/step/{name}" in tensors:
+        parameter.copy_(_fitting(tensors, f"model/{name}", parameter))
+        moments = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        kept = any(f"optimizer/{key}/{name}" in tensors for key in moments)
+        if parameter.requires_grad and kept:
             optimizer.state[parameter] = {
-                key: _fitting(tensors, f"optimizer/{key}/{name}", shape).to(
+                key: _fitting(tensors, f"optimizer/{key}/{name}", like).to(
                     parameter.device, copy=True
                 )
-                for key, shape in (
-                    ("step", torch.Size()),
-                    ("exp_avg", parameter.shape),
-                    ("exp_avg_sq", parameter.shape),
-                )
+                for key, like in moments.items()
             }
-    torch.set_rng_state(tensors["rng/cpu"])
-    if "rng/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    state = _fitting(tensors, "rng/cpu", torch.get_rng_state())
+    with translated_errors("the checkpoint does not hold a random state"):
+        torch.set_rng_state(state)
+        if "rng/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng/cuda"])
 
 
 def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
     files.verify_dir(path)
-    about = _about(path / "state.json")
-    version = about.get("version")
-    if about.get("format") != FORMAT or not isinstance(version, int) or version > VERSION:
-        raise InputError(
-            f"{path} is not a checkpoint that this version reads: "
-            f"{quoted(about.get('format'))} {quoted(version)}, not {FORMAT} {VERSION}"
-        )
-    return _state(about), read_tensors(path / "tensors.safetensors")
+    state = _read_state(path / "state.json")
+    return state, read_tensors(path / "tensors.safetensors")
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> State:
+    """Read a `state.json` whose checksum is right.
+
+    Raises:
+        DamagedError: an entry has another type than `State` says, or the step is missing.
+        InputError: it is of another format, or of a later version.
+    """
     about = files.read_json(path)
     if not isinstance(about, dict):
-        raise DamagedError(f"{path} is damaged: it does not map names to values")
-    return about
-
-
-def _state(about: dict[str, Any]) -> State:
-    known = State.__dataclass_fields__
-    return State(**{name: value for name, value in about.items() if name in known})
-
-
-def _fitting(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
-    tensor = tensors.get(name)
-    if tensor is None or tensor.shape != shape:
-        found = "nothing" if tensor is None else tuple(tensor.shape)
+        raise DamagedError(f"{path} is damaged: expected an object, got {quoted(about)}")
+    found = about.get("version")
+    if about.get("format") != FORMAT or type(found) is not int or found > VERSION:
         raise InputError(
-            f"the checkpoint does not fit the model: {name} is {found}, not {tuple(shape)}"
+            f"{path.parent} is not a checkpoint that this version reads: "
+            f"{quoted(about.get('format'))} {quoted(found)}, not {FORMAT} {VERSION}"
+        )
+    try:
+        state = TypeAdapter(State).validate_json(json.dumps(about), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise DamagedError(f"{path} is damaged: {quoted(name)}: {first['msg']}") from error
+    if f"step-{about.get('step')}" != path.parent.name:
+        raise DamagedError(f"{path} is damaged: it is of step {quoted(about.get('step'))}")
+    return state
+
+
+def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+        found = "nothing" if tensor is None else _described(tensor)
+        raise InputError(
+            f"the checkpoint does not fit the model: {name} is {found}, not {_described(like)}"
         )
     return tensor
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

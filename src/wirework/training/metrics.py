@@ -104,7 +104,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def last_step(run: Path) -> int:
     """Return the step of the last line of a run's log; 0 where there is none yet."""
     path = run / "metrics.jsonl"
-    lines = read_metrics(path) if path.is_file() else []
+    lines = read_metrics(path) if is_file(path) else []
     return int(lines[-1]["step"]) if lines else 0
 
 

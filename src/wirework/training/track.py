@@ -9,9 +9,11 @@ from pathlib import Path
 from wirework.config import TrainConfig
 from wirework.console import warn
 from wirework.errors import InputError, translated_errors
-from wirework.files import write_text
+from wirework.files import is_file, read_whole, write_text
 from wirework.foreign import no_prompts
 from wirework.training.metrics import Tracker
+
+_WANDB_ID_BYTES = 1000
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -112,6 +114,6 @@ class _WandB:
 def _wandb_id(run: Path) -> str:
     """Return what tells this run from others of its name; made once, kept in the run folder."""
     path = run / "wandb_id"
-    if not path.exists():
+    if not is_file(path):
         write_text(path, secrets.token_hex(8))
-    return path.read_text(encoding="utf-8")
+    return read_whole(path, _WANDB_ID_BYTES)

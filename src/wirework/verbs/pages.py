@@ -37,12 +37,12 @@ def export(
         out: The page.
         png: Also draw a picture of the circuit, a `.png` file.
     """
-    from wirework.files import check_file
+    from wirework.files import check_file, is_file
     from wirework.view import load_page_data, write_figure, write_neuron_page, write_page
 
     check_file(out)
-    explained = (circuit / "neurons").is_dir() or (circuit / "explain.json").is_file()
-    if not explained and not (circuit / "circuit.json").is_file():
+    explained = (circuit / "neurons").is_dir() or is_file(circuit / "explain.json")
+    if not explained and not is_file(circuit / "circuit.json"):
         raise InputError(
             f"neither circuit nor explained neurons at {circuit}: no circuit.json, no explain.json"
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wirework.circuit_format import Document
 from wirework.errors import InputError
-from wirework.files import read_json, verify_dir
+from wirework.files import is_file, read_json, verify_dir
 from wirework.tensor_files import read_arrays
 
 _FILES = ("circuit.json", "circuit.safetensors")
@@ -36,7 +36,7 @@ def read_circuit(circuit_dir: Path) -> CircuitFile:
         InputError: missing, damaged, of another format or a newer version, or at odds with itself.
     """
     path = circuit_dir / "circuit.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no circuit at {circuit_dir}: expected a folder with circuit.json")
     document = Document.of_json(read_json(path), str(path))
     verify_dir(circuit_dir, _FILES)

@@ -1,0 +1,78 @@
+"""The tensors of a circuit folder, checked against its document.
+
+Shapes: P example prompts, T tokens, n kept nodes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from wirework.circuit_format import Document, ModelPart
+from wirework.config import NODE_KINDS
+from wirework.errors import InputError
+
+_MEANS = "means/"
+
+
+def means_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> dict[str, Tensor]:
+    """Return site to (width,), the means of every resting site of a circuit's model.
+
+    Args:
+        tensors: what circuit.safetensors holds.
+        document: what circuit.json says; of a head-level circuit, which rests nowhere, no site is
+            asked for.
+        path: for messages.
+
+    Raises:
+        InputError: a site is missing or not the model's, has another width, or holds a value that
+            is not finite.
+    """
+    names = (name for name in tensors if name.startswith(_MEANS))
+    means = {name.removeprefix(_MEANS): tensors[name] for name in names}
+    if document.level == "node":
+        _check_sites(means, document.model, path)
+    for site, mean in means.items():
+        _check_finite(mean, f"{_MEANS}{site}", path)
+    return means
+
+
+def activations_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> Tensor:
+    """Return examples/activations, (P, T, n).
+
+    Raises:
+        InputError: they are missing, of another shape, or hold a value that is not finite.
+    """
+    lengths = [len(prompt) for prompt in document.examples.prompts]
+    expected = (len(lengths), max(lengths, default=0), len(document.nodes))
+    found = tensors.get("examples/activations")
+    shape = None if found is None else tuple(found.shape)
+    if found is None or shape != expected:
+        raise InputError(f"{path}: expected examples/activations {expected}, got {shape}")
+    _check_finite(found, "examples/activations", path)
+    return found
+
+
+def _check_sites(means: Mapping[str, Tensor], model: ModelPart, path: Path) -> None:
+    kinds = (*NODE_KINDS, "attn.y")
+    expected = {f"{layer}.{kind}": kind for layer in range(model.n_layer) for kind in kinds}
+    if foreign := means.keys() - expected.keys():
+        raise InputError(f"{path}: {_MEANS}{min(foreign)} is of no site of the model")
+    # circuit.json does not say by how much positions widen what a layer reads: all by the same.
+    read = next((len(m) for s, m in means.items() if s.endswith("act_in") and m.dim()), 0)
+    for site, kind in expected.items():
+        width = max(read, model.d_model) if kind.endswith("act_in") else _width(kind, model)
+        shape = tuple(means[site].shape) if site in means else None
+        if shape != (width,):
+            raise InputError(f"{path}: expected {_MEANS}{site} {(width,)}, got {shape}")
+
+
+def _width(kind: str, model: ModelPart) -> int:
+    if kind in ("attn.q", "attn.k", "attn.v", "attn.y"):
+        return model.n_head * model.d_head
+    return model.d_mlp if kind == "mlp.post_act" else model.d_model
+
+
+def _check_finite(tensor: Tensor, name: str, path: Path) -> None:
+    if not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+        raise InputError(f"{path}: {name} holds values that are not finite, or no floats")
