@@ -60,9 +60,9 @@ MENU = {
     ),
     "demo": (
         "Go from the Python source on this machine to a circuit and its page, in under 10 minutes."
-        "\n\nOn a slow machine the models train fewer steps, so that it fits; --minutes gives more. "
-        "Run it again after a kill: it goes on where it stopped, with the steps that it began "
-        "with.",
+        "\n\nOn a slow machine the models train fewer steps, so that it fits; --minutes gives "
+        "more time. Run it again after a kill: it goes on where it stopped, with the steps that it "
+        "began with.",
         "--out runs --json",
     ),
     "doctor": (
