@@ -3,7 +3,6 @@
 import re
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,8 @@ from small_world import QUICK, text_of, text_settings
 import wirework as ww
 from wirework import circuits, console, data, measures, studies
 from wirework.config import ExplainConfig, MeasureConfig, PruneConfig, SaeConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
 
 _EXPLAIN = ExplainConfig(neurons=2, excerpt_tokens=8, explain_excerpts=64, score_excerpts=64)
 _SAE = SaeConfig(tokens=2048, batch_size=64, buffer=256, eval_tokens=256)
@@ -87,8 +88,6 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
 def test_it_writes_lines_and_leaves_no_thread(
     world: Path, tmp_path: Path, capsys, monkeypatch, name: str
 ):
-    if name == "sae" and find_spec("sae_lens") is None:
-        pytest.skip("no sae-lens")
     work, patterns = WORK[name]
     monkeypatch.setattr(console, "EVERY", 1e-4)
     work(world, tmp_path / "out", True)
@@ -102,8 +101,6 @@ def test_it_writes_lines_and_leaves_no_thread(
 def test_it_is_silent_where_nobody_wants_to_know(
     world: Path, tmp_path: Path, capsys, monkeypatch, name: str
 ):
-    if name == "sae" and find_spec("sae_lens") is None:
-        pytest.skip("no sae-lens")
     monkeypatch.setattr(console, "EVERY", 1e-4)
     WORK[name][0](world, tmp_path / "out", False)
     assert capsys.readouterr().err == ""

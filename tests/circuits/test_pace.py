@@ -10,8 +10,8 @@ from wirework.console import TimeLeft
 ROUNDS = ((61.0, (4, 2, 1)), (94.7, (4, 3, 2)))
 """Seconds of each round of a search with the default settings, and the trials between rungs."""
 CLEAN_UPS = (38.9, 36.7, 24.0, 19.7)
-MERGES = (10.2, 9.8, 11.5)
-EDGES = 45.0
+MERGES = (10.2, 20.0, 11.6)
+EDGES = 34.2
 
 
 def search(config: PruneConfig) -> Iterator[tuple[float, float]]:

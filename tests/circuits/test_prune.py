@@ -9,7 +9,7 @@ import pytest
 import torch
 from hand_wired.quote_closer import EDGES, NODES
 
-from wirework.circuit_format import Edge
+from wirework.circuit_format import Document, Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
 from wirework.circuits.prune import Hunt, quick_target
@@ -370,6 +370,26 @@ def test_fewer_than_four_pairs_are_refused(wired, task, corpus, count) -> None:
     few = replace(few, generated=False)
     with pytest.raises(InputError, match=f"has {count} pairs, at least 4 are needed"):
         prune(wired, few, QUICK, data=corpus, progress=False)
+
+
+def test_means_are_asked_for_in_tokens_and_files_that_name_batches_still_open(circuit) -> None:
+    with pytest.raises(InputError, match="mean_batches is now mean_tokens, in tokens"):
+        PruneConfig.of({"mean_batches": 8})
+    settings = dict(circuit.document.provenance.settings)
+    del settings["mean_tokens"]
+    provenance = {"settings": {**settings, "mean_batches": 8}}
+    about = circuit.document.provenance.model_copy(update=provenance)
+    document = circuit.document.model_copy(update={"provenance": about})
+    assert replace(circuit, document=document).search_config == QUICK
+    values = document.to_json()
+    new = ("circuit_searched", "circuit_held_out", "circuit_error", "circuit_means_error")
+    for part, names in (("losses", new), ("provenance", ("mean_tokens", "mean_source"))):
+        for name in names:
+            del values[part][name]
+    del values["loss_pairs"], values["task"]["n_held_out"]
+    old = Document.of_json(values, "circuit.json")
+    assert old.losses.circuit_searched is None
+    assert (old.provenance.mean_source, old.loss_pairs) == ("", {})
 
 
 def test_a_batch_has_no_more_pairs_than_there_are_to_train_on(wired, task, corpus) -> None:

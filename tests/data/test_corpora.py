@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -430,10 +431,10 @@ def test_files_and_folders_that_may_not_be_read_are_named(
             raise denied
         return real_scan(path)
 
-    def refuse(path: Path, *mode: str) -> object:
+    def refuse(path: Path, *mode: Any, **named: Any) -> Any:
         if path.suffix == ".txt":
             raise denied
-        return real_open(path, *mode)
+        return real_open(path, *mode, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", scan)

@@ -146,7 +146,8 @@ LOADERS = (
     Loader("self-ablating yaml", _build_self_ablating_yaml, _load_self_ablating, ("config.yaml",)),
     Loader("huggingface gpt2", lambda folder: _build_huggingface("gpt2", folder),
            _load_huggingface, ("config.json", "model.safetensors", "tokenizer.json",
-                               "tokenizer_config.json", "generation_config.json")),
+                               "tokenizer_config.json", "generation_config.json"),
+           unseen=("removed",)),  # the command warns of a model without a tokeniser
     Loader("huggingface neo", lambda folder: _build_huggingface("neo", folder),
            _load_huggingface, ("config.json", "model.safetensors")),
     Loader("huggingface bin", _build_bin, _load_huggingface, ("pytorch_model.bin",)),
@@ -155,5 +156,5 @@ LOADERS = (
     Loader("foreign autoencoder", _build_foreign_sae, _load_sae,
            ("sae/cfg.json", "sae/sae_weights.safetensors")),
     Loader("gpt2 tokeniser", _write_gpt2_tokenizer, _load_gpt2_tokenizer,
-           ("encoder.json", "vocab.bpe"), unseen=("cut", "one_line_end", "removed")),
+           ("encoder.json", "vocab.bpe"), unseen=("cut", "empty", "one_line_end", "removed")),
 )  # fmt: skip

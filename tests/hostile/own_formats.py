@@ -470,7 +470,7 @@ LOADERS = (
     Loader("frontier figures", _build_frontier, _draw_frontier, ("*.json",)),
     Loader("finders figure", _build_finders, _draw_finders, ("finders.json",)),
     Loader("study cell", _build_cell, _read_cell, ("cells/one/cell.json",), protected=True,
-           seal=_seal_cell),
+           seal=_seal_cell, unseen=("json_duplicate_key",)),  # sealing leaves one of the two
     Loader("search", _build_search, _read_search, ("best.safetensors", "study.log"),
            protected=True, unseen=("removed", "cut", "empty", "one_line_end")),
     Loader("pairs", _build_pairs, _read_pairs, ("pairs.jsonl",),

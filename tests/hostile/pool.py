@@ -6,7 +6,6 @@ The parent has imported everything and computed nothing, so that a fork is quick
 import os
 import pickle
 import select
-import shutil
 import signal
 import struct
 import time
@@ -130,8 +129,6 @@ class Pool:
                 outcome = Outcome("broken test", repr(error)[:300], type(error).__name__)
             answers.write(pickle.dumps(outcome))
             answers.flush()
-        os.chdir("/")
-        shutil.rmtree(room, ignore_errors=True)
 
     @staticmethod
     def _give(worker: _Worker, case: Case) -> None:
@@ -165,8 +162,10 @@ class Pool:
 
 
 def _end(worker: _Worker) -> None:
-    worker.out.close()
+    """End an idle worker: it would not see its pipe closed, as later ones have it open too."""
+    os.kill(worker.process, signal.SIGKILL)
     os.waitpid(worker.process, 0)
+    worker.out.close()
     worker.back.close()
 
 

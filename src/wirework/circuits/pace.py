@@ -11,8 +11,8 @@ from wirework.config import PruneConfig
 
 _STEP = 3  # passes of a batch in a step of a trial: forward and backward
 _CLEAN_UP = 170  # passes of all judging pairs in the clean-up of a finalist's nodes
-_MERGE = 55  # in the clean-up of two merged ones
-_EDGES = 250  # in the clean-up of edges
+_MERGE = 80  # in the clean-up of two merged ones
+_EDGES = 180  # in the clean-up of edges
 
 
 @dataclass(frozen=True)
