@@ -13,7 +13,7 @@ from wirework.errors import InputError
 from wirework.side_by_side import side_by_side
 from wirework.training import train
 
-FEWEST_STEPS = 1000
+FEWEST_STEPS = 1200
 """What the model needs to learn the demo's task, of 1,024 tokens each (benchmarks/README.md)."""
 
 _TRIAL_STEPS = 30

@@ -60,10 +60,16 @@ MENU = {
     ),
     "demo": (
         "Go from the Python source on this machine to a circuit and its page, in under 10 minutes."
-        "\n\nRun it again after a kill: it goes on where it stopped.",
+        "\n\nOn a slow machine the models train fewer steps, so that it fits; --minutes gives "
+        "more time. Run it again after a kill: it goes on where it stopped, with the steps that it "
+        "began with.",
         "--out runs --json",
     ),
-    "doctor": ("Say what this machine has and what of it wirework will use.", ""),
+    "doctor": (
+        "Say what this machine has and what of it wirework will use, and time which precision and "
+        "which library is fastest.",
+        "",
+    ),
     "explain": (
         "Explain neurons of MODEL and score the explanations on held-out text (Bills et al. 2023; "
         "by patterns, with no language model: Foote et al. 2023)."

@@ -1,6 +1,12 @@
 from itertools import islice
 
-from wirework.tasks import BUILT_IN, ioi_practice_texts, load_task, practice_texts
+from wirework.tasks import (
+    BUILT_IN,
+    ioi_practice_texts,
+    load_task,
+    practice_texts,
+    quote_practice_texts,
+)
 
 
 def test_texts_are_prompts_with_their_right_answers_of_all_tasks_in_turn() -> None:
@@ -19,6 +25,14 @@ def test_no_text_is_a_prompt_that_a_task_measures() -> None:
             assert not texts & {
                 prompt + answer for prompt, answer in zip(pair.prompts, pair.answers, strict=True)
             }
+
+
+def test_those_of_quotes_are_right_and_none_that_the_task_measures() -> None:
+    texts = list(islice(quote_practice_texts(), 5000))
+    prompts = {prompt for pair in load_task("single_double_quote").pairs for prompt in pair.prompts}
+    assert all(text.endswith(("')", '")')) for text in texts)
+    assert all(text[:-2].count(text[-2]) % 2 for text in texts)
+    assert not prompts & {text[:-2] for text in texts}
 
 
 def test_those_of_ioi_are_sentences_that_it_does_not_measure() -> None:
