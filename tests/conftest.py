@@ -8,6 +8,7 @@ import json.decoder
 import json.encoder
 import os
 import shutil
+import signal
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from wirework.tasks import load_task
 
 _CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by children too
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,25 +162,30 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def started_training(folder: Path, **options: Any) -> subprocess.Popen[str]:
-    """A training run in a folder, in its first steps."""
+@contextmanager
+def started_training(folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A training run in a folder, in its first steps; it ends with the block."""
     (folder / "corpus").mkdir()
     for i in range(30):
         (folder / "corpus" / f"{i}.py").write_text("".join(f"v{i}_{j} = {j}\n" for j in range(99)))
     child = subprocess.Popen([str(WIREWORK), *TRAIN], cwd=folder, text=True, **options)
     log = folder / "runs" / "run" / "metrics.jsonl"
-    while child.poll() is None and not (log.is_file() and log.stat().st_size):
-        time.sleep(0.05)
-    return child
+    try:
+        while child.poll() is None and not (log.is_file() and log.stat().st_size):
+            time.sleep(0.05)
+        yield child
+    finally:
+        child.kill()
+        child.wait()
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
 )
 def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, number: signal.Signals):
-    child = started_training(tmp_path, stderr=subprocess.PIPE)
-    child.send_signal(number)
-    _, said = child.communicate(timeout=60)
+    with started_training(tmp_path, stderr=subprocess.PIPE) as child:
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number
     last = said.splitlines()[-1]
     assert last.startswith("wirework: stopped at step")
@@ -187,18 +194,17 @@ def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, numbe
 
 
 def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path):
-    child = started_training(
-        tmp_path,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )
-    child.send_signal(signal.SIGHUP)
-    log = tmp_path / "runs" / "run" / "metrics.jsonl"
-    size = log.stat().st_size
-    while child.poll() is None and log.stat().st_size < size + 10_000:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=60)
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with started_training(tmp_path, stderr=subprocess.PIPE, preexec_fn=ignore) as child:
+        child.send_signal(signal.SIGHUP)
+        log = tmp_path / "runs" / "run" / "metrics.jsonl"
+        size = log.stat().st_size
+        while child.poll() is None and log.stat().st_size < size + 10_000:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=60)
     assert child.returncode == 143
 
 
@@ -210,10 +216,10 @@ def test_training_saves_when_its_terminal_is_gone(tmp_path: Path):
         fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
 
     streams = {"stdin": follower, "stdout": follower, "stderr": follower}
-    child = started_training(tmp_path, preexec_fn=take_terminal, **streams)
-    os.close(follower)
-    os.close(leader)
-    assert child.wait(timeout=60) == 128 + signal.SIGHUP
+    with started_training(tmp_path, preexec_fn=take_terminal, **streams) as child:
+        os.close(follower)
+        os.close(leader)
+        assert child.wait(timeout=60) == 128 + signal.SIGHUP
     (saved,) = (tmp_path / "runs" / "run" / "checkpoints").glob("step-*")
     assert (saved / "checksums.json").is_file()
 
