@@ -74,7 +74,7 @@ def _size(node: Node, where: str, known: dict[int, int], depth: int) -> int:
         _check_number(node, where)
     elif isinstance(node, yaml.SequenceNode):
         size += sum(_size(one, where, known, depth + 1) for one in node.value)
-    else:
+    elif isinstance(node, yaml.MappingNode):
         _check_names(node, where)
         size += sum(_size(one, where, known, depth + 1) for pair in node.value for one in pair)
     if size > _NODES:
