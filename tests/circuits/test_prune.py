@@ -262,7 +262,7 @@ def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:
     ("change", "says"),
     [
         (lambda found: found.pop("means/0.attn.y"), r"expected means/0\.attn\.y .*, got None"),
-        (lambda found: found.update({"means/9.attn.y": found["means/0.attn.y"]}), "of no site"),
+        (lambda found: found.update({"means/9.attn.y": torch.zeros(4)}), "of no site"),
         (lambda found: found.update({"means/0.attn.q": torch.zeros(1)}), r"means/0\.attn\.q"),
         (lambda found: found["means/0.attn.act_in"].fill_(torch.nan), "not finite"),
         (lambda found: found["examples/activations"].fill_(torch.inf), "not finite"),
