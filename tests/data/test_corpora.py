@@ -457,7 +457,7 @@ def test_a_name_that_is_too_long_is_one_line():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"text"), r"a\.txt is compressed \(gzip\): unpack it first", mtime=0),
+        (gzip.compress(b"text", mtime=0), r"a\.txt is compressed \(gzip\): unpack it first"),
         ("text".encode("utf-16"), r"a\.txt is not UTF-8 text but UTF-16: save it as UTF-8"),
     ],
 )

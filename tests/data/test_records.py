@@ -232,7 +232,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path):
         (b"[" * 100_000, "line 1 is not JSON"),
         (b'{"text": ' * 100_000, "line 1 is not JSON"),
         (b'{"text": ' + b"9" * 5000 + b"}", "line 1 "),
-        (gzip.compress(b'{"text": "a"}\n'), "line 1 is not"),
+        (gzip.compress(b'{"text": "a"}\n', mtime=0), "line 1 is not"),
     ],
 )
 def test_hostile_lines_are_one_line(tmp_path: Path, line: bytes, message: str):
