@@ -21,6 +21,7 @@ from wirework.files import exists
 OURS = frozenset({"wirework.tasks:practice_texts", "wirework.tasks:ioi_practice_texts"})
 """Functions of wirework that recipes name as a corpus; a run's settings may name them again."""
 
+_PATH_LENGTH = 300
 _FUNCTION = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
@@ -44,9 +45,10 @@ def refuse_saved_function(name: str | None, where: str, flag: str) -> None:
     """
     if name is not None and name not in OURS and is_function(name):
         shown = quoted(name)
+        whole = repr(name) if len(name) <= _PATH_LENGTH else shown  # to be copied as it is
         raise InputError(
             f"{where} the function {shown}, and code that a file names is not run. "
-            f"If you trust it, name it yourself: {flag} {shown}"
+            f"If you trust it, name it yourself: {flag} {whole}"
         )
 
 
