@@ -28,7 +28,7 @@ hostile-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/hostile -m slow
 
 # As the command sets it: see docs/training.md.
-bench: export GOMP_SPINCOUNT = 1000
+bench: export GOMP_SPINCOUNT = 300
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/selection.py
