@@ -27,6 +27,7 @@ from wirework.tasks import load_task
 _CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by children too
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a shell
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 

@@ -151,8 +151,8 @@ def test_a_config_far_too_large_is_refused_with_both_numbers(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"d_head": 10**30}, "d_head: input should be less than or equal to 9223372036854775807"),
-        ({"vocab_size": 2**63}, "vocab_size: input should be less than or equal"),
+        ({"d_head": 10**30}, "d_head: an integer below 2"),
+        ({"vocab_size": 2**63}, "vocab_size: an integer below 2"),
         ({"d_model": 1e30}, "d_model: "),
         ({"n_layer": 20_000}, "tensors, too few for the config's 20000 layers"),
         ({"d_mlp": 65}, r"up.bias is \(64,\), the config says \(65,\)"),

@@ -283,7 +283,7 @@ def test_a_config_far_too_large_is_refused_at_once(
     ("kind", "change", "says"),
     [
         ("gpt2", {"vocab_size": 2**63}, "vocab_size: an integer below"),
-        ("gpt2", {"n_embd": 10**30}, "d_model: "),
+        ("gpt2", {"n_embd": 10**30}, "n_embd: an integer below 2"),
         ("gpt2", {"n_head": 0}, "n_head: "),
         ("gpt2", {"n_head": 5}, "a width of 32 does not divide into 5 heads"),
         ("gpt2", {"n_layer": "two"}, "n_layer: .*'two'"),

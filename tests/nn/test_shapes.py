@@ -84,7 +84,7 @@ def test_a_small_model_fits() -> None:
 
 @pytest.mark.parametrize("name", ["vocab_size", "n_ctx", "n_layer", "d_model", "d_head", "n_head"])
 def test_sizes_beyond_what_a_tensor_can_have_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=rf"{name}: input should be less than or equal to 9223372"):
+    with pytest.raises(InputError, match=rf"{name}: an integer below 2"):
         ModelConfig.of({name: 10**30})
     with pytest.raises(InputError, match=rf"{name}: "):
         ModelConfig.of({name: 1e30})
