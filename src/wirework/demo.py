@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 
 from wirework.circuits import Circuit, held_out_losses, prune
 from wirework.config import PruneConfig, TrainConfig
-from wirework.console import say
+from wirework.console import Progress, counted
 from wirework.data import Prepared, eval_batches, record_text, text_for_runs
 from wirework.demo_plan import Plan, make_plan
 from wirework.errors import InputError
@@ -43,9 +43,6 @@ PRUNING = PruneConfig(
 
 MINUTES = 10.0
 """What all of it may take, on two cores of any x86 processor of the last ten years."""
-
-_SAY_EVERY = 20.0
-"""Seconds between lines while the twin is waited for."""
 
 DENSE_TWIN = {"weight_sparsity": None, "model.act_fraction": None}
 """What makes the dense twin of a sparse recipe: the same text, steps and shape."""
@@ -183,15 +180,14 @@ def _trained_beside(config: TrainConfig, threads: int) -> Iterator[None]:
 
 
 def _wait_for(child: "subprocess.Popen[bytes]", config: TrainConfig) -> None:
-    """Wait until a training process ends; say now and then how far it is."""
-    while True:
-        try:
-            child.wait(_SAY_EVERY)
-        except subprocess.TimeoutExpired:
-            step = last_step(config.runs / config.name)
-            say(f"{config.name} still trains: step {step:,} of {config.steps:,}")
-        else:
-            return
+    """Wait until a training process ends, and show how far it is."""
+    if child.poll() is not None:
+        return
+    with Progress(f"training {config.name}", config.steps, count=counted) as bar:
+        while child.poll() is None:
+            bar.update(last_step(config.runs / config.name))
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1.0)
 
 
 _CHILD = "from wirework.demo import train_while_watched; train_while_watched()"
