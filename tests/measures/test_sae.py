@@ -162,12 +162,15 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no autoencoder at"):
         load_sae(tmp_path)
     folder = save_sae(standard(4, 8), tmp_path / "sae")
-    (folder / "sae_weights.safetensors").write_bytes(b"torn")
+    weights = folder / "sae_weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"torn")
     with pytest.raises(InputError, match="does not match its checksum"):
         load_sae(folder)
     (folder / "checksums.json").unlink()
-    with pytest.raises(InputError, match="is no autoencoder that sae-lens reads"):
+    with pytest.raises(InputError, match=r"sae_weights\.safetensors is damaged: it is cut off"):
         load_sae(folder)
+    weights.write_bytes(whole)
     for config in ("{}", '{"architecture": "none", "d_in": 1, "d_sae": 1}', "[", "[]"):
         (folder / "cfg.json").write_text(config)
         with pytest.raises(InputError, match="is no autoencoder that sae-lens reads"):
