@@ -61,6 +61,10 @@ def test_the_layout_of_the_hub_is_the_same_model(
     assert capsys.readouterr().err == ""
 
 
+def test_the_layout_of_the_release_is_read_by_both_commands() -> None:
+    assert load_huggingface(EXAMPLE).fingerprint == load_openai(EXAMPLE).fingerprint
+
+
 def test_a_folder_of_another_kind_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     refused(tmp_path, r"config\.json is not of a released weight-sparse model")

@@ -57,6 +57,8 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
         made = architecture(source.config.to_dict(), said)
         return Model(_transformer(made, dict(source.state_dict()), said, said))
     folder = Path(source) if Path(source).exists() else _download(str(source))
+    if (folder / "beeg_config.json").is_file():
+        return load_openai(folder)
     path = folder / "config.json"
     if not is_file(path):
         raise InputError(f"no Hugging Face model at {source}: expected a folder with config.json")
