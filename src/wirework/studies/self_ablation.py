@@ -204,7 +204,8 @@ def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
 def _check_sites(study: SelfAblationConfig) -> None:
     """Refuse sites and neurons that no model of the study has: all are of one shape."""
     check_memory(study.train.model, None, "the settings")
-    transformer = Transformer(study.train.model)
+    size = study.train.model.vocab_size or 1  # 0 until the text is known; sites do not depend on it
+    transformer = Transformer(study.train.model.model_copy(update={"vocab_size": size}))
     look_up(transformer.sites, [study.measure.sae.site or default_site(study.train.model)])
     choose_neurons(transformer, study.measure.explain)
 
