@@ -67,7 +67,7 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
             home / "model", ["language", "sparsity"], MeasureConfig(), data=text_of(home),
             progress=progress,
         ),
-        [r"instruments: 1/2, sparsity, "],
+        [r"instruments: 0/2, language, "],
     ),
     "study finders": (
         lambda home, out, progress: studies.finders(

@@ -25,6 +25,7 @@ from wirework.console import Progress, counted
 from wirework.data import Prepared, eval_batches, record_text, text_for_runs
 from wirework.demo_plan import Plan, make_plan
 from wirework.errors import InputError
+from wirework.files import check_file
 from wirework.model import Model
 from wirework.tasks import load_task, tokenizer_of
 from wirework.training import bigram_loss, train
@@ -73,6 +74,8 @@ def demo(
     """
     began = time.monotonic()
     out, path = Path(out), Path(recipe or RECIPE)
+    for name in ("demo.json", f"{TASK}.html", f"{TASK}.png"):
+        check_file(out / name)
     places = {"runs": str(out), "data.cache": str(out / "data")}
     config = TrainConfig.load(path, places)
     twin = _dense_twin(config, path, places)

@@ -254,7 +254,6 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         load_sae(tmp_path)
     folder = save_sae(standard(4, 8), tmp_path / "sae")
     weights = folder / "sae_weights.safetensors"
-    whole = weights.read_bytes()
     weights.write_bytes(b"torn")
     with pytest.raises(InputError, match="does not match its checksum"):
         load_sae(folder)

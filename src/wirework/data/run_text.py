@@ -47,7 +47,7 @@ class _Record(Config):
     """The run's `DataConfig`."""
 
 
-def record_text(run: Path, data: Prepared, config: DataConfig, replace: bool = True) -> None:
+def record_text(run: str | Path, data: Prepared, config: DataConfig, replace: bool = True) -> None:
     """Note in a run's folder which prepared corpus it is trained on.
 
     Args:
@@ -59,6 +59,7 @@ def record_text(run: Path, data: Prepared, config: DataConfig, replace: bool = T
     Raises:
         InputError: the place cannot be written to.
     """
+    run = Path(run)
     if not replace and (run / TEXT_RECORD).exists():
         return
     place = data.path.resolve()
@@ -72,7 +73,7 @@ def record_text(run: Path, data: Prepared, config: DataConfig, replace: bool = T
     write_record(run / TEXT_RECORD, record.model_dump())
 
 
-def text_of_run(run: Path) -> Prepared | None:
+def text_of_run(run: str | Path) -> Prepared | None:
     """Return the text that a run is trained on; None where the run has no record of it.
 
     Looked for at the recorded places, and in the recorded cache relative to the working directory
@@ -85,6 +86,7 @@ def text_of_run(run: Path) -> Prepared | None:
         InputError: the record or the prepared corpus is damaged, or the corpus is gone or another;
             the message says what to give instead.
     """
+    run = Path(run)
     record = _read(run)
     if record is None:
         return None
@@ -102,7 +104,9 @@ def text_of_run(run: Path) -> Prepared | None:
     )
 
 
-def text_for_runs(runs: Sequence[Path], config: DataConfig, progress: bool = True) -> Prepared:
+def text_for_runs(
+    runs: Sequence[str | Path], config: DataConfig, progress: bool = True
+) -> Prepared:
     """Return the text to train runs on: the recorded one, or a corpus prepared by the settings.
 
     Args:
@@ -116,7 +120,7 @@ def text_for_runs(runs: Sequence[Path], config: DataConfig, progress: bool = Tru
             that the settings name is not the recorded one's.
     """
     old = False
-    for run in runs:
+    for run in map(Path, runs):
         record = _read(run)
         if record is None:
             old = old or is_file(run / "config.yaml")
@@ -125,7 +129,7 @@ def text_for_runs(runs: Sequence[Path], config: DataConfig, progress: bool = Tru
     return prepare(answers_before_records(config) if old else config, progress=progress)
 
 
-def settings_of_run(run: Path, corpus: str) -> DataConfig:
+def settings_of_run(run: str | Path, corpus: str) -> DataConfig:
     """Return the settings to prepare a corpus with, for a model that lies in a run.
 
     Where it is the run's own corpus they are the run's, but for the cache; else the defaults.
@@ -138,6 +142,7 @@ def settings_of_run(run: Path, corpus: str) -> DataConfig:
     Raises:
         InputError: the record is damaged, or its settings are none.
     """
+    run = Path(run)
     record = _read(run)
     if record is None or record.corpus != _anywhere(corpus):
         return DataConfig.of({"corpus": corpus})

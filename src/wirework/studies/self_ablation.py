@@ -103,6 +103,7 @@ def self_ablation(
     for variant in every:
         settings_of(variant, study, out)
     task = load_task(study.measure.task)
+    check_place(out / "results.json")
     _check_sites(study)
     if not all(is_file(_cell(out, variant)) for variant in every):
         _check_packages(study)

@@ -50,10 +50,10 @@ def tasks(
 
 def _show_pairs(name: str, as_json: bool) -> None:
     from wirework.tasks import examples, readable
-    from wirework.view.text import quoted, shown_lines
+    from wirework.view.text import plain_lines, quoted
 
     task = task_of(name)
-    text = readable(task, prompt_text=shown_lines, answer_text=quoted)
+    text = readable(task, prompt_text=plain_lines, answer_text=quoted)
     print(json.dumps(examples(task)) if as_json else text)
 
 

@@ -59,6 +59,11 @@ def plain(text: str) -> str:
     return "".join(c if _prints(c) else _escape(c) for c in text)
 
 
+def plain_lines(text: str) -> str:
+    """Return text of several lines for reading: as `plain`, but for line ends and tabs."""
+    return "".join(c if c in "\n\t" else plain(c) for c in text)
+
+
 def number(value: float | None) -> str:
     """Return a number for people: four significant digits, n/a where there is none."""
     return "n/a" if value is None else f"{value:.4g}"
