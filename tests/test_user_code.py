@@ -69,7 +69,7 @@ def settings(home: Path, corpus: str) -> TrainConfig:
         "model": {"vocab_size": 400, "n_ctx": 32, "n_layer": 1, "d_model": 16, "d_head": 8},
         "data": {
             "corpus": corpus, "cache": home / "cache", "vocab_size": 400, "val_fraction": 0.3,
-            "workers": 1,
+            "workers": 1, "answers": "python",
         },
         "precision": "float32", "device": "cpu",
     }  # fmt: skip
@@ -86,6 +86,8 @@ def strange(plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def rename_corpus(run: Path, **changes: Any) -> None:
+    """Name another text in a run of a version that kept no record of its tokens."""
+    (run / "data.json").unlink()
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["data"] |= changes
     (run / "config.yaml").write_text(yaml.safe_dump(values))
