@@ -10,8 +10,10 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/wirework demo $(DEMO_ARGS)
 
+# One process a core, each with one thread: more threads than cores are slower.
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
