@@ -5,11 +5,14 @@ Loading this module loads next to nothing, so that signals are heard from the fi
 """
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from functools import partial
 
-from wirework.signals import Stop, end, stopping
+TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
+if TYPE_CHECKING:
+    from wirework.signals import Stop
 
 _PIPE = 128 + 13
 """What a shell says of a program whose reader has gone (SIGPIPE)."""
@@ -20,6 +23,10 @@ _DEFECT = (
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before `stopping` hears it
+    from wirework.signals import end, stopping
+
     _show_anything()
     with stopping(while_loading=partial(end, message="stopped")) as stop:
         code = _run(stop)
@@ -35,10 +42,11 @@ def _show_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _run(stop: Stop) -> int:
+def _run(stop: "Stop") -> int:
     """Run the command line and return the exit code; a signal ends the process."""
     from wirework.errors import InputError
     from wirework.redaction import print_traceback
+    from wirework.signals import end
 
     sys.excepthook = print_traceback
     try:
@@ -52,6 +60,11 @@ def _run(stop: Stop) -> int:
             end(stop.number, f"stopped: {error}")
         return _refused(str(error), error)
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
+        _discard_output()
+        return _PIPE
+    except SystemExit as error:  # as rich ends the process where nobody reads a help text
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
         _discard_output()
         return _PIPE
     except OSError as error:
