@@ -135,8 +135,8 @@ def _losses(found: Finding, rows: Encoded, held_out: Encoded) -> tuple[Losses, C
         circuit_calibrated=calibrated_loss(fresh, calibration),
         circuit_held_out=calibrated_loss(fresh, IDENTITY),
         circuit_searched=None if means.groups is None else with_means(means.first),
-        circuit_error=pair_error(gaps) or None,
-        circuit_means_error=standard_error(torch.tensor(others)) or None,
+        circuit_error=pair_error(gaps) if len(gaps) > 2 else None,
+        circuit_means_error=standard_error(torch.tensor(others)) if len(others) > 1 else None,
     )
     return losses, calibration, gaps
 

@@ -245,9 +245,9 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
             f"no training text for this model, which lies in no run, and {purpose} need it: "
             "give text (--corpus; from Python, data, made by prepare(config.data))"
         )
+    saved = read_settings(settings.parent).data
     data = text_of_run(settings.parent)
     if data is None:  # of a wirework that kept no record
-        saved = read_settings(settings.parent).data
         for corpus in (saved.corpus, saved.mix):
             refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
         data = prepare(answers_before_records(saved))

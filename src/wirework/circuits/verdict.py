@@ -56,6 +56,8 @@ def verdict(
         _interchange(report["interchange"], target),
         *(_control(name, control, n_nodes) for name, control in controls.items()),
     ]
+    if not n_nodes:
+        criteria.append(Criterion(None, "the circuit is empty: the task needs no node"))
     if not whole:
         criteria.append(Criterion(None, "the same search has not been run on its controls"))
     faithful = _all([one.met for one in criteria])
@@ -88,9 +90,12 @@ def _sufficient(losses: Mapping[str, float], target: float) -> Criterion:
     loss, error = losses["circuit"], losses["circuit_error"]
     met = reaches(losses, target)
     words = "sufficient" if met else "not sufficient"
-    return Criterion(
-        met, f"{words}: loss {loss:.3f} +- {error:.3f} on unseen pairs, target {target:g}"
-    )
+    count = losses.get("n_pairs")
+    pairs = "unseen pairs" if count is None else f"{count:g} unseen pairs"
+    found = f"loss {loss:.3f} +- {error:.3f} on {pairs}"
+    if count == 1:
+        found = f"loss {loss:.3f} on a single unseen pair, too few for a standard error"
+    return Criterion(met, f"{words}: {found}, target {target:g}")
 
 
 def _necessary(losses: Mapping[str, float]) -> Criterion:
