@@ -343,7 +343,10 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
         UnreadableError: a file cannot be read.
     """
     if not is_file(path / _SUMS):
-        raise DamagedError(f"cannot read {path / _SUMS}: No such file or directory")
+        raise DamagedError(
+            f"cannot read {path / _SUMS}: No such file or directory. Without it nobody can tell "
+            f"whether {path} is whole: take a copy that has it, or make {path.name} again"
+        )
     sums = read_json(path / _SUMS)
     if not isinstance(sums, dict) or not sums:
         raise DamagedError(f"{path / _SUMS} does not map names to checksums")

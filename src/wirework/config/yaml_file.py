@@ -36,7 +36,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     text = read_whole(Path(path), _BYTES)
     with translated_errors(f"{path} is not YAML"):
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+            words = " ".join(part for part in (error.context, error.problem) if part)
+            raise InputError(f"{path} is not YAML: {words}{where}") from error
     if node is None:
         return {}
     _size(node, str(path), {}, 0)
