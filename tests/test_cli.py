@@ -330,7 +330,7 @@ def test_a_signal_that_became_an_error_of_other_code_keeps_its_exit_code(
 def test_a_reader_that_has_gone_ends_a_command_without_a_word():
     reader, writer = os.pipe()
     os.close(reader)
-    for words in (["tasks"], ["tasks", "--json"]):
+    for words in (["tasks"], ["tasks", "--json"], ["--help"], ["prune", "--help"]):
         ended = subprocess.run([str(WIREWORK), *words], stdout=writer, stderr=subprocess.PIPE)
         assert (ended.returncode, ended.stderr) == (141, b"")
     os.close(writer)

@@ -79,3 +79,16 @@ def test_a_large_error_does_not_make_a_circuit_sufficient() -> None:
     assert not reaches({"circuit": 0.18, "circuit_error": 0.01}, 0.15)
     assert not reaches({"circuit": 1.0, "circuit_error": 0.5}, 0.15)
     assert reaches({"circuit": 0.9, "circuit_error": 0.0}, 1.0)
+
+
+def test_a_single_pair_has_no_standard_error() -> None:
+    held_out = {"circuit": 0.03, "circuit_error": 0.0, "without_circuit": 2.0, "n_pairs": 1}
+    reasons = verdict({**GOOD, "held_out": held_out}, {})["reasons"]
+    assert any("0.030 on a single unseen pair, too few for a standard" in one for one in reasons)
+    assert not any("+- 0.000" in one for one in reasons)
+
+
+def test_an_empty_circuit_is_called_so() -> None:
+    found = verdict({**GOOD, "n_nodes": 0}, {})
+    assert found["faithful"] is None
+    assert found["reasons"][0] == "the circuit is empty: the task needs no node"

@@ -211,3 +211,11 @@ def test_code_that_a_record_names_is_not_run(home: Path) -> None:
         run_data(run.model, "means")
     assert verbs_text(run.model, "notes").train.n_documents > 20
     assert not Path("ran").exists()
+
+
+def test_settings_that_were_edited_are_refused_though_the_tokens_are_recorded(home: Path):
+    run = train(settings(), progress=False).path
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("corpus: notes", "corpus: other"))
+    with pytest.raises(InputError, match=r"config\.yaml was changed after the run began"):
+        run_data(load(run), "means")
