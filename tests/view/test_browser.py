@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from circuit_maker import edit_document, make_circuit, with_shares
+from circuit_maker import edit_document, make_circuit, sum_again, with_shares
 from safetensors.numpy import load_file, save_file
 
 from wirework.view import load_page_data, write_page
@@ -135,6 +135,7 @@ def test_deciding_tokens_are_drawn_and_white_space_is_counted(browser: Any, tmp_
     held["examples/activations"] = np.zeros(shape, np.float32)
     held["examples/lengths"] = np.full(2, len(prompts[0]), np.int32)
     save_file(held, made / "circuit.safetensors")
+    sum_again(made)
     visited = Visit(browser, tmp_path, made)
     drawn = visited.page.locator(".item.input text").all_text_contents()
     assert sorted(drawn) == sorted(['("', "('", "·×15"])
