@@ -186,3 +186,10 @@ def test_live_bars_cut_neither_counts_nor_times_and_read_no_markup(width):
 
 def test_a_stream_that_is_no_terminal_gets_no_bars():
     assert LiveBars.on(io.StringIO()) is None
+
+
+def test_work_that_is_done_once_more_takes_nothing_back():
+    with console.Progress("work", shown=False) as bar:
+        bar.update(0.9)
+        bar.update(0.5)
+        assert bar.share == 0.9

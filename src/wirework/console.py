@@ -177,8 +177,9 @@ class Progress:
         """Say how much is done by now, and what is being done where that is new.
 
         The first call may say how much was done before: the time left is counted from there.
+        Work that is done once more takes nothing back.
         """
-        self._done = done
+        self._done = max(self._done, done)
         self.note = self.note if note is None else note
         if not self._updated:
             self._updated = True
