@@ -9,6 +9,7 @@ from wirework import demo_plan
 from wirework.config import TrainConfig
 from wirework.demo_plan import FEWEST_STEPS, fitting_steps, make_plan, tokens_per_second
 from wirework.errors import InputError
+from wirework.files import write_record
 
 
 @pytest.fixture
@@ -101,3 +102,11 @@ def test_the_speed_is_that_of_real_training_which_leaves_nothing(corpus, tmp_pat
     )
     assert tokens_per_second(config) > 0
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_of_another_make_is_one_line(speeds, tmp_path):
+    plan(tmp_path, minutes=10)
+    assert plan(tmp_path, minutes=10).minutes == 10
+    write_record(tmp_path / "demo.json", {"steps": 5})
+    with pytest.raises(InputError, match=r"demo\.json is damaged: expected 'steps_of_recipe'"):
+        plan(tmp_path)

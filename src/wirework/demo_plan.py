@@ -61,8 +61,8 @@ def make_plan(
     """
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"minutes must be a positive number, got {minutes}")
-    path = out / "demo.json"
-    kept = Plan(**files.read_record(path)) if files.is_file(path) else None
+    minutes, path = float(minutes), out / "demo.json"
+    kept = _kept(path) if files.is_file(path) else None
     if kept is not None and kept.steps_of_recipe == config.steps:
         if kept.minutes != minutes:
             say(
@@ -73,6 +73,17 @@ def make_plan(
     plan = _new_plan(config, twin, minutes, began)
     files.write_record(path, asdict(plan))
     return plan
+
+
+def _kept(path: Path) -> Plan:
+    """Read the plan that a demo began with.
+
+    Raises:
+        InputError: the file is damaged, or lacks what this version needs.
+    """
+    needed = {"steps": int, "steps_of_recipe": int, "minutes": float, "tokens_per_s": float}
+    record = files.read_record(path, needed)
+    return Plan(**{name: record[name] for name in needed})
 
 
 def fitting_steps(
