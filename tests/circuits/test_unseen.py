@@ -1,13 +1,19 @@
 """The pairs of a circuit that a user's function made."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hand_wired.circuits import circuit_of
 from hand_wired.quote_closer import plant
 
+from wirework.circuit_format import Document
 from wirework.circuits import Circuit, find_distractors, validate
+from wirework.circuits.unseen import pairs_of
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.tasks import load_task
@@ -108,3 +114,33 @@ def test_a_function_that_gives_other_pairs_now_is_told_of(found, mine) -> None:
     path.write_text(MINE.replace("n=1000", "n=900, seed=7"))
     with pytest.raises(InputError, match="gives other pairs now"):
         validate(circuit, model, load_task(mine, n=64), short=True)
+
+
+def text_places(
+    value: object, place: tuple[str | int, ...] = ()
+) -> Iterator[tuple[str | int, ...]]:
+    """Yield where a JSON value holds text."""
+    if isinstance(value, str):
+        yield place
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from text_places(inner, (*place, name))
+
+
+def test_no_text_of_circuit_json_makes_a_function_run(found, mine: str) -> None:
+    circuit, model = found
+    plain = circuit.document.to_json()
+    places = [place for place in text_places(plain) if "examples" not in place]
+    assert ("task", "path") in places
+    assert ("task", "name") in places
+    for path in (mine, None):
+        for place in places:
+            values = deepcopy(plain)
+            values["task"]["path"] = path
+            inner = values
+            for name in place[:-1]:
+                inner = inner[name]
+            inner[place[-1]] = mine
+            with suppress(InputError):
+                pairs_of(Document.of_json(values, "circuit.json"), model, None)
+            assert not has_run(mine), place
