@@ -116,9 +116,7 @@ def test_a_function_that_gives_other_pairs_now_is_told_of(found, mine) -> None:
         validate(circuit, model, load_task(mine, n=64), short=True)
 
 
-def text_places(
-    value: object, place: tuple[str | int, ...] = ()
-) -> Iterator[tuple[str | int, ...]]:
+def text_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield where a JSON value holds text."""
     if isinstance(value, str):
         yield place
