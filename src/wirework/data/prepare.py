@@ -192,8 +192,8 @@ def _train(config: DataConfig, limit: int, progress: bool) -> Tokenizer:
         tokenizer = train_tokenizer(texts, most, answers_for(config), fewer=auto)
     if tokenizer.vocab_size < most:
         say(
-            f"{config.corpus} has text for {tokenizer.vocab_size} tokens, not for {most}: "
-            f"the vocabulary is {tokenizer.vocab_size}"
+            f"{config.corpus} fills a vocabulary of {tokenizer.vocab_size} tokens, "
+            f"not of {most}: it is made so small"
         )
     return tokenizer
 

@@ -146,8 +146,8 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         start_bigram_(transformer, config, data)
         if resume:
             say(f"{folder} has no checkpoint yet: starting at step 0")
+    record_text(folder, data, config.data)  # first: settings without it are an older version's
     write_settings(folder, config)
-    record_text(folder, data, config.data)
     data.tokenizer.save(folder / "tokenizer.json")
     files.write_sums(folder, ["tokenizer.json"])
     trackers = open_trackers(config, folder, state.step)
