@@ -5,13 +5,13 @@ the same pairs made as long by neutral code.
 Shapes: P pairs.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from torch import Tensor
 
+from wirework.circuits.assemble import standard_error
 from wirework.circuits.distractors.attacks import Attack
 from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, encode, fits
@@ -92,11 +92,6 @@ class Case:
     before: list[Pair]
     attacked: list[Pair]
     control: list[Pair]
-
-
-def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of (P,), 0 for one value."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def cases(
