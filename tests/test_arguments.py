@@ -29,6 +29,15 @@ def test_a_signal_is_told_of_whatever_it_came_in() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_training_within_another_command_does_not_name_its_own_way_on() -> None:
+    with (
+        pytest.raises(Interrupted, match="^stopped; the same command goes on") as caught,
+        going_on(Path("here")),
+    ):
+        raise Interrupted(signal.SIGHUP, "stopped at step 3 of 9, saved: --resume continues run")
+    assert caught.value.exit_code == 129
+
+
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(ImportError, match="no such module"), losing():
         raise ImportError("no such module")

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from wirework import demo, files
@@ -85,6 +86,33 @@ def test_the_circuit_is_looked_for_while_the_twin_still_trains(
     assert list((tmp_path / "tiny-dense" / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.parametrize(("twin_steps", "threads"), [(10**6, 1), (3, 2)])
+def test_pruning_leaves_the_twin_its_cores_and_takes_all_without_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin_steps: int, threads: int
+):
+    def look(_model):
+        raise InputError(f"pruned with {torch.get_num_threads()} threads")
+
+    class Twin(subprocess.Popen):
+        def poll(self):
+            return super().poll() if twin_steps == 10**6 else self.wait()
+
+    monkeypatch.setattr(demo, "_circuit_of", look)
+    monkeypatch.setattr(subprocess, "Popen", Twin)
+    monkeypatch.setattr(
+        demo,
+        "_dense_twin",
+        lambda config, *_: config.model_copy(update={"name": "tiny-dense", "steps": twin_steps}),
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(InputError, match=f"pruned with {threads} threads"):
+            demo.demo(tmp_path, recipe)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -94,7 +122,7 @@ def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
         demo.demo(tmp_path, recipe)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_second_training_ends_with_the_first(recipe: Path, tmp_path: Path, number: int):
     corpus = recipe.with_name("corpus")
     recipe = write_recipe(recipe, corpus, steps=1_000_000)
@@ -104,7 +132,12 @@ def test_the_second_training_ends_with_the_first(recipe: Path, tmp_path: Path, n
     process = start(recipe, tmp_path / "out")
     wait_until(lambda: (twin / "metrics.jsonl").is_file())
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert said.splitlines()[-1] == (
+            f"wirework: stopped; the same command goes on from what was saved in {tmp_path / 'out'}"
+        )
     wait_until(lambda: is_free(twin))
     assert list((twin / "checkpoints").glob("step-*"))
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -85,8 +85,9 @@ def demo(
         record_text(run, data, config.data, replace=False)
     plan = make_plan(config, twin, out, minutes, began)
     config, twin = (one.model_copy(update={"steps": plan.steps}) for one in (config, twin))
-    half = max(1, torch.get_num_threads() // 2)  # small products gain next to nothing from more
-    with _trained_beside(twin, half):
+    every = torch.get_num_threads()
+    half = max(1, every // 2)  # small products gain next to nothing from more
+    with _trained_beside(twin, half) as training:
         with _threads(half):
             sparse = train(config, resume=True)
         if data.tokenizer.fingerprint != tokenizer_of(sparse.model).fingerprint:
@@ -94,7 +95,7 @@ def demo(
                 f"the text on this machine has changed since {sparse.path} was trained: "
                 "give another --out"
             )
-        with _more_time_named(plan):
+        with _more_time_named(plan), _threads(half if training() else every):
             circuit, losses = _circuit_of(sparse.model)
     dense = train(twin, resume=True)
     folder = circuit.save(out / "circuits" / TASK)
@@ -162,8 +163,11 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _trained_beside(config: TrainConfig, threads: int) -> Iterator[None]:
+def _trained_beside(config: TrainConfig, threads: int) -> Iterator[Callable[[], bool]]:
     """Train in a process of its own during the block, and wait for it at its end.
+
+    Yields whether it still trains: pruning with all threads beside it takes longer than with half
+    of them, and slows it down as well (benchmarks/README.md).
 
     An exception ends it too, with a checkpoint, and so does the end of this process, whatever the
     way: it watches its standard input. Nothing comes back but the run: `train(config, resume=True)`
@@ -176,7 +180,7 @@ def _trained_beside(config: TrainConfig, threads: int) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield
+        yield lambda: child.poll() is None
         _wait_for(child, config)
     finally:
         child.communicate()  # closes its standard input

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wirework.errors import InputError
-from wirework.signals import stopping
+from wirework.signals import Interrupted, stopping
 
 if TYPE_CHECKING:
     from wirework.data import Prepared, Tokens
@@ -71,6 +71,8 @@ def _ending(said: str) -> Iterator[None]:
         try:
             with stop.at_once(said):
                 yield
+        except Interrupted as error:  # training in the block names a way on of its own
+            raise Interrupted(error.number, said) from error
         except Exception:  # a C module that is stopped as it loads has an error of its own
             stop.leave_if_requested(said)
             raise

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.config import TrainConfig
-from wirework.verbs.arguments import Json, Settings
+from wirework.verbs.arguments import Json, Settings, going_on
 from wirework.verbs.printing import show
 
 
@@ -44,4 +44,6 @@ def demo(
     """
     from wirework.demo import demo as run_demo
 
-    show("demo", run_demo(out, recipe, minutes), json)
+    with going_on(out):
+        table = run_demo(out, recipe, minutes)
+    show("demo", table, json)
