@@ -31,7 +31,7 @@ def test_a_signal_is_told_of_whatever_it_came_in() -> None:
 
 def test_training_within_another_command_does_not_name_its_own_way_on() -> None:
     with (
-        pytest.raises(Interrupted, match="^stopped; the same command goes on") as caught,
+        pytest.raises(Interrupted, match=r"^stopped; the same command goes on") as caught,
         going_on(Path("here")),
     ):
         raise Interrupted(signal.SIGHUP, "stopped at step 3 of 9, saved: --resume continues run")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from wirework.circuit_format import Document, Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
+from wirework.circuits.pace import Pace
 from wirework.circuits.prune import Hunt, quick_target
 from wirework.circuits.resting import Resting
 from wirework.circuits.search import Round, n_finished
@@ -486,3 +487,12 @@ def test_ties_and_warm_starts_find_it_too(wired, task, corpus, changes) -> None:
     found = prune(wired, task, QUICK.model_copy(update=changes), data=corpus, progress=False)
     assert [(node.site, node.index) for node in found.nodes] == NODES
     assert found.n_edges == 3
+
+
+def test_a_search_whose_trials_are_done_is_not_done(wired: Model, task: Task, corpus):
+    shares: list[float] = []
+    resting = Resting.of(wired, corpus, QUICK)
+    Hunt.of(wired, task, QUICK, resting).ranked(shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(Pace.of(QUICK).trials)
+    assert shares[-1] < 0.9

@@ -382,14 +382,14 @@ class _Contest:
     def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Ranked]:
         """Return the `finalists` smallest; `on_progress` gets the share of all work done."""
         count = self.config.finalists
-        best = [] if folder is None else kept_best(folder, count)
+        best, pace = [] if folder is None else kept_best(folder, count), Pace.of(self.config)
         for current in rounds(self.config, folder):
             found = self._run(current, on_progress)
             best = merged(best, found.values())[:count]
             if folder is not None:
                 write_ranked(folder, best)  # before the study: what it knows must lie there
             tried = range(len(current.settings))
-            on_progress((current.first + len(tried)) / self.config.trials)
+            on_progress(pace.in_trials(current.first + len(tried), 0, 0))
             current.tell([float(found[i].edges) if i in found else None for i in tried])
         return best[:count]
 
