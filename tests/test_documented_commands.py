@@ -90,7 +90,9 @@ def flags() -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_command_lines_of_a_page_parse(page: str):
     text = read(page)
-    shown = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    shown = [
+        line for block in blocks(text, "sh") for line in block.replace("\\\n", "").splitlines()
+    ]
     for line in filter(is_command, shown):
         try:
             parse(line)
@@ -126,7 +128,7 @@ def test_nothing_is_installed_by_name_before_there_is_a_release(page: str):
     assert not re.findall(r"pip install '?wirework", read(page))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", sorted({*PAGES} - {"CHANGELOG.md"}))
 def test_the_lines_of_a_page_are_short(page: str):
     lines = read(page).splitlines()
     long = [n for n, line in enumerate(lines, 1) if len(line) > 180 and not line.startswith("|")]
