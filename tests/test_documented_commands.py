@@ -27,8 +27,8 @@ def read(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def in_prose(text: str) -> list[str]:
@@ -90,9 +90,7 @@ def flags() -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_command_lines_of_a_page_parse(page: str):
     text = read(page)
-    shown = [
-        line for block in blocks(text, "sh") for line in block.replace("\\\n", "").splitlines()
-    ]
+    shown = [line for block in blocks(text) for line in block.replace("\\\n", "").splitlines()]
     for line in filter(is_command, shown):
         try:
             parse(line)

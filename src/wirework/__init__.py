@@ -3,7 +3,7 @@
 The public face loads on first use, so that `import wirework` costs nothing:
 
     import wirework as ww
-    run = ww.train(ww.TrainConfig.load("recipes/demo.yaml"))
+    run = ww.train(ww.TrainConfig.load("recipes/demo.yaml", {"name": "mine"}))
     circuit = ww.prune(run.model, ww.task("single_double_quote"), target_loss=0.15)
 """
 
