@@ -415,6 +415,12 @@ def test_tasks_reports_a_model_as_json(model_folder: Path):
     assert row["loss"] > 0
 
 
+def test_tasks_shows_the_white_space_of_answers(model_folder: Path):
+    result = run("tasks", model_folder, "--task", "for_while")
+    assert '"·in"' in result.stdout
+    assert '":"' in result.stdout
+
+
 def test_a_model_without_tokeniser_is_refused_in_a_line(tmp_path: Path):
     config = ModelConfig(vocab_size=60, d_model=32, n_layer=1, n_ctx=64)
     folder = Model(Transformer(config)).save(tmp_path / "model")

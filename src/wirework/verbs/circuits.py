@@ -193,6 +193,7 @@ def attack(
     from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
+    from wirework.view.text import shown
 
     result, curves = out / "attack.json", out / "attack.png"
     check_file(result)
@@ -203,4 +204,10 @@ def attack(
         found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
         write_json(result, found.to_json())
         write_curves(found.to_json(), curves)
-    show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)
+    values = {**found.summary(), "result": str(result), "curves": str(curves)}
+    if not json and values["example"] is not None:
+        values["example"] = {
+            name: shown(value) if isinstance(value, str) else value
+            for name, value in values["example"].items()
+        }
+    show("attack", values, json)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -45,7 +45,15 @@ def tasks(
             loaded = load(model)
             tokenizer_of(loaded)
             rows = all_reports(loaded, task or None)
-    show_rows("tasks", rows, json)
+    show_rows("tasks", rows if json else [_shown(row) for row in rows], json)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a task's row with its answers, texts and numbers of tokens, as a person can read."""
+    from wirework.view.text import quoted
+
+    answers = ", ".join(f"{quoted(text)} {token}" for text, token in row.get("answers") or ())
+    return {**row, "answers": answers} if "answers" in row else row
 
 
 def _show_pairs(name: str, as_json: bool) -> None:
