@@ -228,11 +228,12 @@ class Progress:
         error: BaseException | None,
         at: "TracebackType | None",
     ) -> None:
-        """Leave standard error as it was."""
+        """Leave standard error as it was; work that an error ended is no part that is done."""
         if self._shown:
             if self._within is not None:
                 self._within._inner = None
-                self._within.advance(self._part)
+                if error is None:
+                    self._within.advance(self._part)
             _display.remove(self)
 
 
