@@ -407,6 +407,40 @@ def test_settings_come_from_flags_over_file(tmp_path: Path):
     refuses("train", "--config", settings, "--model.d-model", "90", says="d_model 90")
 
 
+@pytest.mark.parametrize(
+    ("written", "flags", "says"),
+    [
+        ("steps: -1", [], "{}: steps: input should be greater"),
+        ("steps: -1", ["--name", "x"], "{}: steps: input should be greater"),
+        ("model: {d_model: abc}", [], "{}: model.d_model: input should be a valid integer"),
+        ("model: {act_sites: [a]}", [], "{}: model.act_sites.0: input should be"),
+        ("model: 5", [], "{}: model: input should be"),
+        ("model: {d_model: 100}", [], "{}: model: d_model 100 is not divisible"),
+        ("model: {d_model: 100}", ["--model.d-head", "7"], "{} and flags: model: d_model 100 is"),
+        ("name: a/b", [], "{}: name must be a plain folder name"),
+        ("steps: 5", ["--seed", "-2"], "wirework: seed: input should be greater"),
+        ("steps: -1", ["--steps", "-2"], "wirework: steps: input should be greater"),
+    ],
+)
+def test_a_value_from_a_file_of_settings_is_refused_with_the_file(
+    tmp_path: Path, written: str, flags: list[str], says: str
+):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(written)
+    refuses("train", "--config", settings, *flags, says=says.format(f"wirework: {settings}"))
+
+
+def test_values_of_other_verbs_name_their_file_too(tmp_path: Path):
+    settings = tmp_path / "settings.yaml"
+    for words, written, says in (
+        (("prune", "a", "b", "--out", tmp_path / "c"), "eval_pairs: x", "eval_pairs: input"),
+        (("acdc", "a", "b"), "tau: [0.1, x]", "tau.1: input"),
+        (("study", "self-ablation", "--out", tmp_path / "c"), "train: {steps: 0}", "train.steps"),
+    ):
+        settings.write_text(written)
+        refuses(*words, "--config", settings, says=f"wirework: {settings}: {says}")
+
+
 def test_tasks_reports_a_model_as_json(model_folder: Path):
     result = run("tasks", model_folder, "--task", "for_while", "--json")
     assert result.returncode == 0, result.stderr

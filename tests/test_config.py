@@ -208,6 +208,8 @@ def test_widths_and_k_of_the_sites():
         ({"model": {"vocab_size": 512}}, 512, 512),
         ({"data": {"vocab_size": 512}, "model": {"vocab_size": 512}}, 512, 512),
         ({"data": {"tokenizer": "t.json"}}, "auto", 0),
+        ({"model": {"vocab_size": "auto"}}, "auto", 0),
+        ({"data": {"vocab_size": 512}, "model": {"vocab_size": "auto"}}, 512, 512),
         ({"data": {"tokenizer": "t.json"}, "model": {"vocab_size": 512}}, "auto", 512),
     ],
 )

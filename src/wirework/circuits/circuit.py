@@ -106,7 +106,7 @@ class Circuit:
         """
         settings = dict(self.document.provenance.settings)
         settings.pop("mean_batches", None)  # of earlier versions, too small a number to keep
-        return PruneConfig.of(settings)
+        return PruneConfig.of(settings, "circuit.json: provenance.settings")
 
     def check_model(self, model: "Model | str | Path") -> None:
         """Make sure that a model, or the one at a path, is that which the circuit was found in.
