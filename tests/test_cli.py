@@ -337,14 +337,15 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_cannot_be_written_is_one_line():
+@pytest.mark.parametrize("words", [["tasks"], ["--help"], ["train", "--help"], ["--version"]])
+def test_output_that_cannot_be_written_is_one_line(words: list[str]):
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [str(WIREWORK), "tasks"], stdout=full, stderr=subprocess.PIPE, text=True
+            [str(WIREWORK), *words], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[0].startswith("wirework: ")
-    assert "No space left on device" in ended.stderr
+    said = "wirework: cannot write to standard output: No space left on device\n"
+    assert ended.stderr == said
 
 
 def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
@@ -362,6 +363,26 @@ def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
             cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
         )  # fmt: skip
         assert json.loads(told.stdout)["pairs"] == [pair]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_that_are_no_text_are_shown_escaped(model_folder: Path, tmp_path: Path, locale: str):
+    """A file name on Linux is bytes; the C locale has no letters but ASCII."""
+    model = model_folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    out = Path(f"{model}-out")
+    words = ["acdc", model, "for_while", "--tau", "0.5", "--pairs", "4", "--out", out]
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(
+        [str(WIREWORK), *map(os.fsencode, words)], capture_output=True, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    known = json.loads((out / "circuit.json").read_text())
+    assert known["model"]["path"] is None  # no file of text can hold it
+    told = subprocess.run(
+        [str(WIREWORK), "validate", os.fsencode(f"{out}/x")], capture_output=True, env=environment
+    )
+    assert told.returncode == 2
+    assert b"caf\\udce9-out/x" in told.stderr
 
 
 def test_python_runs_the_package_too():
