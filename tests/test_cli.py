@@ -508,7 +508,11 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     quick = ["--target-loss", "9", "--trials", "1", "--steps", "1", "--eval-pairs", "8"]
     out = tmp_path / "quote"
     words = ["prune", model_folder, "single_double_quote", "--out", out, *quick, "--json"]
-    refuses(*words, says="a target of 9 nats asks for nothing: chance is 0.693", cwd=tmp_path)
+    refuses(
+        *words,
+        says="(--target-loss) 9 asks for nothing: a circuit without nodes has 0.693",
+        cwd=tmp_path,
+    )
     words += ["--anyway"]
     refuses(*words, says="no training text", cwd=tmp_path)
     result = run(*words, "--corpus", corpus, cwd=tmp_path)

@@ -42,7 +42,7 @@ def _show_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if type(sys.stdout) is io.TextIOWrapper:  # not what a test or notebook put there
         sys.stdout = _Output(
             sys.stdout.buffer,
             encoding=sys.stdout.encoding,

@@ -36,11 +36,16 @@ def warn(line: str) -> None:
     say(f"warning: {line}")
 
 
-def warn_once(line: str) -> None:
-    """Write a line of warning to standard error, unless this process wrote the same one before."""
+def say_once(line: str) -> None:
+    """Write one line to standard error, unless this process wrote the same one before."""
     if line not in _said_once:
         _said_once.add(line)
-        warn(line)
+        say(line)
+
+
+def warn_once(line: str) -> None:
+    """Write a line of warning to standard error, unless this process wrote the same one before."""
+    say_once(f"warning: {line}")
 
 
 def _write(stream: TextIO, line: str) -> None:

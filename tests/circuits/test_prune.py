@@ -294,7 +294,9 @@ def test_a_model_that_cannot_do_the_task_is_told_so(random_model, wired, task, c
 
 
 def test_a_target_above_chance_is_refused(wired, task, corpus) -> None:
-    with pytest.raises(InputError, match=r"a target of 0.7 nats asks for nothing: chance is 0.693"):
+    with pytest.raises(
+        InputError, match=r"\(--target-loss\) 0.7 asks for nothing: a circuit .* 0.693"
+    ):
         prune(wired, task, QUICK, target_loss=0.7, data=corpus, progress=False)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from wirework.data.tokenizer import not_one_token
 from wirework.errors import InputError, quoted
 
 if TYPE_CHECKING:
@@ -246,20 +247,11 @@ def _pair_rows(
         if len(ids) > n_ctx:
             return f"prompt ...{prompt[-30:]!r} has {len(ids)} tokens, the model takes {n_ctx}"
         if whole[:-1] != ids:
-            tail = [tokenizer.token(i) for i in whole[_shared(ids, whole) :]]
-            return (
-                f"answer {answer!r} is not one token after ...{prompt[-30:]!r}: it becomes {tail}"
-            )
+            return not_one_token(tokenizer, prompt, answer, ids, whole)
         ends.append(whole[-1])
     if ends[0] == ends[1] or ends[2] == ends[3]:
         return f"answers {pair.answers[0]!r} and {pair.answers[1]!r} are the same token"
     return _Row(before[0], ends[0], ends[1]), _Row(before[1], ends[3], ends[2])
-
-
-def _shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    same = (a == b for a, b in zip(left, right, strict=False))
-    return next((i for i, equal in enumerate(same) if not equal), min(len(left), len(right)))
 
 
 def _stack(rows: Iterable[_Row], padding: int) -> Encoded:
