@@ -61,7 +61,7 @@ def test_built_in_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer) -> N
     lengths = sorted((task.encode(tokenizer, 256).at.view(-1, 2).amax(1) + 1).tolist())
     fitted = task.fitted(tokenizer, lengths[39])
     assert 40 <= len(fitted.pairs) < 64
-    with pytest.raises(InputError, match=r"64 of 64 pairs were skipped; the first: prompt"):
+    with pytest.raises(InputError, match=r"64 of 64 pairs skipped; the first: prompt"):
         task.fitted(tokenizer, 3)
 
 
@@ -153,7 +153,7 @@ def test_files_that_cannot_be_used(tmp_path) -> None:
         load_task(tmp_path / "absent.jsonl")
     with pytest.raises(InputError, match="has no pairs"):
         load_task(write(tmp_path / "empty.jsonl", ""))
-    with pytest.raises(InputError, match="has 1 pairs, 2 were asked for"):
+    with pytest.raises(InputError, match="has 1 pair, 2 were asked for"):
         load_task(write(tmp_path / "short.jsonl", GOOD), n=2)
     (tmp_path / "binary.jsonl").write_bytes(b"abc\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8 text: byte 3"):

@@ -19,7 +19,7 @@ from wirework.circuits.validate import validate
 from wirework.circuits.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
 from wirework.console import Progress, counted, say
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.files import is_file, read_record, write_record, write_text
 from wirework.side_by_side import side_by_side
 from wirework.tasks import Task, load_task, tokenizer_of
@@ -218,7 +218,8 @@ def _line(row: dict[str, Any]) -> str:
     if row.get("reason"):
         return f"{row['task']}: {row['reason']}"
     return (
-        f"{row['task']}: {row['n_nodes']} nodes, {row['n_edges']} edges, task loss "
+        f"{row['task']}: {number_of(row['n_nodes'], 'node')}, "
+        f"{number_of(row['n_edges'], 'edge')}, task loss "
         f"{row['circuit']:.3f} (model {row['model']:.3f}, without {row['without_circuit']:.3f})"
         f"{'' if row['reached'] else f': {MISSED}'}"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from wirework.config.base import Config, Count, Fraction
+from wirework.errors import number_of
 
 _LARGEST = 2**63 - 1  # what torch can count
 
@@ -125,8 +126,8 @@ class ModelConfig(Config):
             )
         if self.attention_windows is not None and len(self.attention_windows) != self.n_layer:
             raise ValueError(
-                f"attention_windows has {len(self.attention_windows)} entries for "
-                f"{self.n_layer} layers"
+                f"attention_windows has {number_of(len(self.attention_windows), 'entry')} for "
+                f"{number_of(self.n_layer, 'layer')}"
             )
         for kind in self.act_sites:
             if self.site_k(kind) == 0:

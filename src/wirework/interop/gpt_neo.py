@@ -6,7 +6,7 @@ Used for the released self-ablating models and for Hugging Face alike.
 import re
 
 from wirework.config import ModelConfig
-from wirework.errors import InputError, quoted
+from wirework.errors import InputError, number_of, quoted
 from wirework.interop.weights import block_prefix
 
 _TENSORS = {
@@ -54,7 +54,9 @@ def gpt_neo_config(
         InputError: they are impossible, such as heads that do not divide the width.
     """
     if n_head < 1 or d_model % n_head:
-        raise InputError(f"{source}: a width of {d_model} does not divide into {n_head} heads")
+        raise InputError(
+            f"{source}: a width of {d_model} does not divide into {number_of(n_head, 'head')}"
+        )
     shape = {
         "vocab_size": vocab_size,
         "n_ctx": n_ctx,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from wirework.config import Config, Count, ModelConfig
-from wirework.errors import InputError, quoted
+from wirework.errors import InputError, number_of, quoted
 from wirework.interop.gpt_neo import (
     GPT_NEO_PARTS,
     LEFT_ASIDE,
@@ -114,7 +114,9 @@ class Architecture:
         n_layer = self.config.n_layer
         count = sum(len(kinds) * times for kinds, times in self.kinds)
         if count != n_layer:
-            raise InputError(f"{source}: attention_types are of {count} layers, not {n_layer}")
+            raise InputError(
+                f"{source}: attention_types are of {number_of(count, 'layer')}, not {n_layer}"
+            )
         spread = [kind for kinds, times in self.kinds for kind in kinds * times]
         windows = windows_of(spread, self.window, n_layer, source)
         return self.config.model_copy(update={"attention_windows": windows})

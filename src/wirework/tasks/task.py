@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wirework.data.tokenizer import not_one_token
-from wirework.errors import InputError, quoted
+from wirework.errors import InputError, number_of, quoted
 
 if TYPE_CHECKING:
     from wirework.data.tokenizer import Tokenizer
@@ -160,9 +160,10 @@ class Task:
         if len(kept) < LEAST_PAIRS:
             raise InputError(
                 f"task {self.name} does not fit this tokeniser: {len(reasons)} of "
-                f"{len(self.pairs)} pairs were skipped; the first: {reasons[0]}"
+                f"{number_of(len(self.pairs), 'pair')} skipped; the first: {reasons[0]}"
                 if reasons
-                else f"task {self.name} has {len(kept)} pairs, at least {LEAST_PAIRS} are needed"
+                else f"task {self.name} has {number_of(len(kept), 'pair')}, at least "
+                f"{LEAST_PAIRS} are needed"
             )
         return replace(self, pairs=tuple(kept))
 
@@ -181,7 +182,9 @@ class Task:
             InputError: fewer than two pairs.
         """
         if len(self.pairs) < 2:
-            raise InputError(f"task {self.name} has {len(self.pairs)} pairs, a split needs two")
+            raise InputError(
+                f"task {self.name} has {number_of(len(self.pairs), 'pair')}, a split needs two"
+            )
         order = list(range(len(self.pairs)))
         random.Random(f"split {seed}").shuffle(order)
         cut = min(max(round(share * len(order)), 1), len(order) - 1)
@@ -234,7 +237,7 @@ def _too_long(pair: Pair, n_ctx: int) -> str:
     longest = max((*pair.prompts, *pair.answers), key=len)
     return (
         f"prompt or answer ...{longest[-30:]!r} has {len(longest):,} characters, "
-        f"the model takes {n_ctx} tokens"
+        f"the model takes {number_of(n_ctx, 'token')}"
     )
 
 
@@ -245,7 +248,10 @@ def _pair_rows(
     for j, whole in enumerate(after):
         prompt, answer, ids = pair.prompts[j // 2], pair.answers[j % 2], before[j // 2]
         if len(ids) > n_ctx:
-            return f"prompt ...{prompt[-30:]!r} has {len(ids)} tokens, the model takes {n_ctx}"
+            return (
+                f"prompt ...{prompt[-30:]!r} has {number_of(len(ids), 'token')}, the model "
+                f"takes {n_ctx}"
+            )
         if whole[:-1] != ids:
             return not_one_token(tokenizer, prompt, answer, ids, whole)
         ends.append(whole[-1])

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
+from wirework.errors import number_of
 from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import blank, write_png
 from wirework.view.text import quoted
@@ -43,7 +44,10 @@ def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
     _draw(left, lines, "model", f"{found['task']}: whole model")
     _draw(right, lines, "circuit", "circuit alone")
     if "n_choosing" in found:
-        note = f"tokens of the prompt; the {found['n_choosing']} pairs that choose the worst attack"
+        note = (
+            f"tokens of the prompt; the {number_of(found['n_choosing'], 'pair')} that "
+            f"choose the worst attack"
+        )
         for axes in (left, right):
             axes.set_xlabel(note, parse_math=False)
     left.set_ylabel("P(correct), mean and standard error", parse_math=False)

@@ -424,7 +424,7 @@ def test_bad_input_is_one_line(quotes: Planted, averaging: Planted, random_model
     circuit = circuit_of(quotes)
     with pytest.raises(InputError, match="belongs to another model"):
         find_distractors(circuit, random_model)
-    with pytest.raises(InputError, match="two pairs or more, 1 were asked for"):
+    with pytest.raises(InputError, match="two pairs or more, got 1"):
         find_distractors(circuit, quotes.model, pairs=1)
     with pytest.raises(InputError, match="does not say where its model lies"):
         find_distractors(circuit)

@@ -36,7 +36,7 @@ from wirework.circuits.distractors.sweep import Point, all_points, hardest
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.validate import given
 from wirework.console import Progress, counted, warn
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -88,14 +88,15 @@ class Distraction:
         """Say which pairs the numbers come from."""
         if not self.held_out:
             chosen = (
-                f"attacks chosen and measured on the same {self.n_choosing} pairs: NOT held out"
+                "attacks chosen and measured on the same "
+                f"{number_of(self.n_choosing, 'pair')}: NOT held out"
             )
         else:
             chosen = (
-                f"attacks chosen on {self.n_choosing} pairs that the circuit's search never saw, "
-                f"measured on {self.n_reporting} others (held out)"
+                f"attacks chosen on {number_of(self.n_choosing, 'pair')} that the circuit's "
+                f"search never saw, measured on {self.n_reporting} others (held out)"
             )
-        return f"tokens read on {self.n_read} pairs that judged the circuit; {chosen}"
+        return f"tokens read on {number_of(self.n_read, 'pair')} that judged the circuit; {chosen}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON has it; `measured_on` says which pairs each number is of."""
@@ -142,7 +143,7 @@ def find_distractors(
             two pairs were asked for, or no attack fits the model's context.
     """
     if pairs < 2:
-        raise InputError(f"attacks are tried on two pairs or more, {pairs} were asked for")
+        raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
     circuit, model, task = given(circuit, model, task)
     parts_on = CircuitOn(model, *circuit.wiring(model))
     whole, judge, unseen = pairs_of(circuit.document, model, None, task)
@@ -168,7 +169,7 @@ def find_distractors(
     if not points:
         most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in sides.choosing)
         raise InputError(
-            f"no attack fits task {whole.name}: its prompts have up to {most} tokens, "
+            f"no attack fits task {whole.name}: its prompts have up to {number_of(most, 'token')}, "
             f"the model takes {model.config.n_ctx}"
         )
     by_name = {attack.name: attack for attack, _ in attacks}
