@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from wirework.errors import InputError, number_of
+from wirework.errors import InputError
 from wirework.files import is_file, tensors_checksum, write_bytes
 from wirework.nn import Transformer
 from wirework.tensor_files import read_header, read_tensors
@@ -190,8 +190,8 @@ def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
         if held is None:
             raise
         raise InputError(
-            f"{path} was measured on {number_of(held.asked, 'token')}, mean_tokens is "
-            f"{mean_tokens}, and the corpus cannot be read: {error}"
+            f"{path} was measured on {held.asked} tokens, mean_tokens is {mean_tokens}, and the "
+            f"corpus cannot be read: {error}"
         ) from None
     means = measured_means(model, tokens, mean_tokens)
     if path is not None:
