@@ -337,14 +337,15 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_cannot_be_written_is_one_line():
+@pytest.mark.parametrize("words", [["tasks"], ["--help"], ["train", "--help"], ["--version"]])
+def test_output_that_cannot_be_written_is_one_line(words: list[str]):
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [str(WIREWORK), "tasks"], stdout=full, stderr=subprocess.PIPE, text=True
+            [str(WIREWORK), *words], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[0].startswith("wirework: ")
-    assert "No space left on device" in ended.stderr
+    said = "wirework: cannot write to standard output: No space left on device\n"
+    assert ended.stderr == said
 
 
 def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
@@ -362,6 +363,26 @@ def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
             cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
         )  # fmt: skip
         assert json.loads(told.stdout)["pairs"] == [pair]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_that_are_no_text_are_shown_escaped(model_folder: Path, tmp_path: Path, locale: str):
+    """A file name on Linux is bytes; the C locale has no letters but ASCII."""
+    model = model_folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    out = Path(f"{model}-out")
+    words = ["acdc", model, "for_while", "--tau", "0.5", "--pairs", "4", "--out", out]
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(
+        [str(WIREWORK), *map(os.fsencode, words)], capture_output=True, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    known = json.loads((out / "circuit.json").read_text())
+    assert known["model"]["path"] is None  # no file of text can hold it
+    told = subprocess.run(
+        [str(WIREWORK), "validate", os.fsencode(f"{out}/x")], capture_output=True, env=environment
+    )
+    assert told.returncode == 2
+    assert b"caf\\udce9-out/x" in told.stderr
 
 
 def test_python_runs_the_package_too():
@@ -405,6 +426,40 @@ def test_settings_come_from_flags_over_file(tmp_path: Path):
     settings.write_text("model: {d_model: 100}\nweight_sparsity: null\n")
     refuses("train", "--config", settings, says="d_model 100")
     refuses("train", "--config", settings, "--model.d-model", "90", says="d_model 90")
+
+
+@pytest.mark.parametrize(
+    ("written", "flags", "says"),
+    [
+        ("steps: -1", [], "{}: steps: input should be greater"),
+        ("steps: -1", ["--name", "x"], "{}: steps: input should be greater"),
+        ("model: {d_model: abc}", [], "{}: model.d_model: input should be a valid integer"),
+        ("model: {act_sites: [a]}", [], "{}: model.act_sites.0: input should be"),
+        ("model: 5", [], "{}: model: input should be"),
+        ("model: {d_model: 100}", [], "{}: model: d_model 100 is not divisible"),
+        ("model: {d_model: 100}", ["--model.d-head", "7"], "{} and flags: model: d_model 100 is"),
+        ("name: a/b", [], "{}: name must be a plain folder name"),
+        ("steps: 5", ["--seed", "-2"], "wirework: seed: input should be greater"),
+        ("steps: -1", ["--steps", "-2"], "wirework: steps: input should be greater"),
+    ],
+)
+def test_a_value_from_a_file_of_settings_is_refused_with_the_file(
+    tmp_path: Path, written: str, flags: list[str], says: str
+):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(written)
+    refuses("train", "--config", settings, *flags, says=says.format(f"wirework: {settings}"))
+
+
+def test_values_of_other_verbs_name_their_file_too(tmp_path: Path):
+    settings = tmp_path / "settings.yaml"
+    for words, written, says in (
+        (("prune", "a", "b", "--out", tmp_path / "c"), "eval_pairs: x", "eval_pairs: input"),
+        (("acdc", "a", "b"), "tau: [0.1, x]", "tau.1: input"),
+        (("study", "self-ablation", "--out", tmp_path / "c"), "train: {steps: 0}", "train.steps"),
+    ):
+        settings.write_text(written)
+        refuses(*words, "--config", settings, says=f"wirework: {settings}: {says}")
 
 
 def test_tasks_reports_a_model_as_json(model_folder: Path):
@@ -459,7 +514,11 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     quick = ["--target-loss", "9", "--trials", "1", "--steps", "1", "--eval-pairs", "8"]
     out = tmp_path / "quote"
     words = ["prune", model_folder, "single_double_quote", "--out", out, *quick, "--json"]
-    refuses(*words, says="a target of 9 nats asks for nothing: chance is 0.693", cwd=tmp_path)
+    refuses(
+        *words,
+        says="(--target-loss) 9 asks for nothing: a circuit without nodes has 0.693",
+        cwd=tmp_path,
+    )
     words += ["--anyway"]
     refuses(*words, says="no training text", cwd=tmp_path)
     result = run(*words, "--corpus", corpus, cwd=tmp_path)

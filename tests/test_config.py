@@ -115,7 +115,7 @@ def test_setting_that_is_unknown_or_out_of_range_is_named(values, message):
         ({"positions": "sinusoidal_concat"}, "positions: sinusoidal_concat needs d_pos"),
         ({"d_pos": 8}, "d_pos is only used with concatenated positions, not 'none'"),
         ({"positions": "added", "d_pos": 8}, "d_pos is only used .* not 'added'"),
-        ({"attention_windows": [4]}, "attention_windows has 1 entries for 4 layers"),
+        ({"attention_windows": [4]}, "attention_windows has 1 entry for 4 layers"),
         (
             {"act_fraction": 0.001},
             r"act_fraction 0\.001 keeps nothing of attn\.act_in \(256 wide\)",
@@ -208,6 +208,8 @@ def test_widths_and_k_of_the_sites():
         ({"model": {"vocab_size": 512}}, 512, 512),
         ({"data": {"vocab_size": 512}, "model": {"vocab_size": 512}}, 512, 512),
         ({"data": {"tokenizer": "t.json"}}, "auto", 0),
+        ({"model": {"vocab_size": "auto"}}, "auto", 0),
+        ({"data": {"vocab_size": 512}, "model": {"vocab_size": "auto"}}, 512, 512),
         ({"data": {"tokenizer": "t.json"}, "model": {"vocab_size": 512}}, "auto", 512),
     ],
 )

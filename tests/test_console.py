@@ -150,6 +150,19 @@ def test_work_within_work_is_a_part_of_its_line_and_of_what_is_done(capsys):
         assert "study: 3/4, 5 s so far" in lines(capsys, 3)
 
 
+def test_work_that_an_error_ended_is_no_part_that_is_done():
+    with Progress("study", 4, count=counted, every=60) as study:
+        study.update(1)
+        with suppress(ValueError), Progress("search", shown=None, part=2.0) as search:
+            search.update(0.5)
+            raise ValueError
+        assert study.done == 1
+        with Progress("search", shown=None, part=2.0) as search:
+            search.update(0.5)
+            assert study.done == 2
+        assert study.done == 3
+
+
 def test_silence_where_nothing_is_to_be_shown(capsys):
     before = threading.active_count()
     with (

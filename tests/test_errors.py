@@ -1,6 +1,6 @@
 import pytest
 
-from wirework.errors import InputError, nearest, quoted, reason, translated_errors
+from wirework.errors import InputError, nearest, number_of, quoted, reason, translated_errors
 
 
 def test_an_error_of_another_library_becomes_one_line_and_keeps_its_cause():
@@ -59,3 +59,14 @@ def test_nearest_of_a_very_long_name_is_quick():
 def test_a_message_is_one_line_without_what_turns_text():
     said = str(InputError("no task 'a\n\x1b[31m\u202e\ud800b\u00e9'"))
     assert said == "no task 'a\\n\\x1b[31m\\u202e\\ud800b\u00e9'"
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [
+        (1, "pair", "1 pair"), (0, "pair", "0 pairs"), (2048, "token", "2048 tokens"),
+        (1, "process", "1 process"), (2, "process", "2 processes"), (3, "entry", "3 entries"),
+    ],
+)  # fmt: skip
+def test_counts_have_their_noun_in_the_right_number(count, noun, words):
+    assert number_of(count, noun) == words

@@ -366,3 +366,11 @@ def test_a_link_to_a_folder_stays_one(tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "disk" / "folder" / "poem").read_text() == "newer"
     assert names(tmp_path / "disk") == ["folder"]
+
+
+def test_names_that_are_no_text_are_escaped_in_files_and_left_out_where_they_are_read(tmp_path):
+    files.write_text(tmp_path / "a", "é caf\udce9")
+    assert (tmp_path / "a").read_bytes() == "é caf\\udce9".encode()
+    assert files.path_text(tmp_path / "caf\udce9") is None
+    assert files.path_text(tmp_path / "é") == str(tmp_path / "é")
+    assert files.path_text(None) is None

@@ -18,6 +18,8 @@ SECRET = "sk-abcdefgh-12345678"
     [
         "OPENAI_API_KEY", "WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN",
         "MY_SECRET", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "DB_PASSWORD_RO", "some_api_key",
+        "OPENAI_KEY", "OPENAI_API_KEY_2", "KEY", "MY_KEYS", "GITHUB_PAT", "DB_PWD",
+        "SSH_PASSPHRASE",
     ],
 )  # fmt: skip
 def test_values_of_variables_with_telling_names_are_secret(monkeypatch, name: str) -> None:
@@ -25,7 +27,18 @@ def test_values_of_variables_with_telling_names_are_secret(monkeypatch, name: st
     assert redact(f"a {SECRET}, b{SECRET}c") == "a ***, b***c"
 
 
-@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "KEYBOARD", "PATH"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TOKENIZERS_PARALLELISM",
+        "HF_TOKEN_PATH",
+        "KEYBOARD",
+        "PATH",
+        "PWD",
+        "OLDPWD",
+        "MONKEY",
+    ],
+)
 def test_values_of_other_variables_are_not(monkeypatch, name: str) -> None:
     monkeypatch.setenv(name, SECRET)
     assert redact(SECRET) == SECRET
@@ -65,6 +78,19 @@ def test_the_stored_hub_token_is_secret_where_the_hub_is_in_use(monkeypatch, tmp
     assert redact(SECRET) == "***"
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "absent"))
     assert redact(SECRET) == SECRET
+
+
+def test_all_tokens_that_the_hub_stores_are_secret(monkeypatch, tmp_path) -> None:
+    """A user may have several accounts, and OAuth keeps a token to renew the other."""
+    (tmp_path / "stored_tokens").write_bytes(
+        b"[work \xff]\nhf_token = hf_abcdefgh1\nrefresh_token = hf_%refresh\n"
+        b"expires_at = 1790000000\n\n[home]\nhf_token = hf_ijklmnop2\n"
+    )
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", sys)
+    said = "hf_abcdefgh1, hf_%refresh, 1790000000, hf_ijklmnop2"
+    assert redact(said) == "***, ***, 1790000000, ***"
 
 
 def test_the_key_that_wandb_stores_is_secret_where_it_is_in_use(monkeypatch, tmp_path) -> None:

@@ -33,6 +33,23 @@ class TestSpinning:
         assert seen("import wirework", GOMP_SPINCOUNT="7") == "7"
         assert seen("import wirework", OMP_WAIT_POLICY="active") == "None"
 
+    @pytest.mark.usefixtures("before_torch")
+    @pytest.mark.parametrize(("system", "expected"), [("linux", "300"), ("darwin", None)])
+    def test_is_set_where_the_library_is_gnu_s(self, monkeypatch, system, expected):
+        monkeypatch.setattr(sys, "platform", system)
+        environment = {}
+        settle_threads(environment)
+        assert environment.get("GOMP_SPINCOUNT") == expected
+
+    def test_adds_nothing_else_to_the_environment(self):
+        code = "import os; before = dict(os.environ); import wirework, torch; "
+        code += "print(sorted(dict(os.environ).items() - before.items()))"
+        given = {name: value for name, value in os.environ.items() if name not in MINE}
+        given["OMP_NUM_THREADS"] = "1"
+        told = subprocess.check_output([sys.executable, "-c", code], text=True, env=given)
+        assert "'GOMP_SPINCOUNT', '300'" in told
+        assert told.count("(") == 1
+
     def test_is_left_alone_once_torch_is_loaded(self):
         assert seen("import torch, wirework") == "None"
 

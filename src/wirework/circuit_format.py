@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from wirework.config import NODE_KINDS, PathAblation, PathMetric
-from wirework.errors import InputError, quoted
+from wirework.errors import InputError, number_of, quoted
 
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
@@ -290,7 +290,9 @@ class Document(Part):
     def _hangs_together(self) -> Self:
         for node in self.nodes:
             if split_site(node.site)[0] >= self.model.n_layer:
-                raise ValueError(f"{node.site} is beyond the {self.model.n_layer} layers")
+                raise ValueError(
+                    f"{node.site} is beyond the {number_of(self.model.n_layer, 'layer')}"
+                )
         places = [(*_order(node.site), node.index) for node in self.nodes]
         if not _rising(places):
             raise ValueError("nodes must be in execution order, then by index, each once")
@@ -300,7 +302,9 @@ class Document(Part):
         ends += [e for io in self.io_edges for e in (io.source, io.target) if e is not None]
         n_nodes = len(self.nodes)
         if ends and max(ends) >= n_nodes:
-            raise ValueError(f"an edge names node {max(ends)}, but there are {n_nodes} nodes")
+            raise ValueError(
+                f"an edge names node {max(ends)}, but there are {number_of(n_nodes, 'node')}"
+            )
         shares = [node.share for node in self.nodes] + [edge.share for edge in self.edges]
         if shares.count(None) < len(shares) and self.share_runs is None:
             raise ValueError("there are shares of searches, but share_runs is missing")
@@ -332,7 +336,10 @@ class Document(Part):
             raise ValueError(f"there is no path edge {names[0]} -> {names[1]}")
         for part in (source, target):
             if part.layer >= self.model.n_layer or part.head >= self.model.n_head:
-                shape = f"{self.model.n_layer} layers of {self.model.n_head} heads"
+                shape = (
+                    f"{number_of(self.model.n_layer, 'layer')} of "
+                    f"{number_of(self.model.n_head, 'head')}"
+                )
                 raise ValueError(f"{names[0]} -> {names[1]} is beyond the {shape}")
 
     def _counted(self) -> tuple[str, ...]:

@@ -4,10 +4,12 @@
 Loading this module loads next to nothing, so that signals are heard from the first moment on.
 """
 
+import io
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
@@ -40,6 +42,13 @@ def _show_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if type(sys.stdout) is io.TextIOWrapper:  # not what a test or notebook put there
+        sys.stdout = _Output(
+            sys.stdout.buffer,
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering,
+        )
 
 
 def _run(stop: "Stop") -> int:
@@ -54,7 +63,8 @@ def _run(stop: "Stop") -> int:
             from wirework.menu import launch
 
             launch()
-            _flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a failure can still be told
     except InputError as error:
         if stop.number is not None:  # what was called made an error of its own of the signal
             end(stop.number, f"stopped: {error}")
@@ -82,22 +92,32 @@ def _run(stop: "Stop") -> int:
     return 0
 
 
-def _flush() -> None:
-    """Write out what was printed, here, where a failure can still be told.
+class _Output(io.TextIOWrapper):
+    """Standard output that says so where it cannot be written: the system's error names no file."""
+
+    def write(self, text: str) -> int:
+        with _told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _told():
+            super().flush()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the system's error into one line, but for that of a reader that has gone.
 
     Raises:
-        BrokenPipeError: nobody reads it.
-        InputError: it cannot be written, as on a full disk.
+        InputError: standard output cannot be written, as on a full disk.
     """
-    from wirework.errors import InputError
-
-    if sys.stdout is None:
-        return
     try:
-        sys.stdout.flush()
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
+        from wirework.errors import InputError
+
         _discard_output()
         raise InputError(f"cannot write to standard output: {error.strerror or error}") from error
 

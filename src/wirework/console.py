@@ -36,11 +36,16 @@ def warn(line: str) -> None:
     say(f"warning: {line}")
 
 
-def warn_once(line: str) -> None:
-    """Write a line of warning to standard error, unless this process wrote the same one before."""
+def say_once(line: str) -> None:
+    """Write one line to standard error, unless this process wrote the same one before."""
     if line not in _said_once:
         _said_once.add(line)
-        warn(line)
+        say(line)
+
+
+def warn_once(line: str) -> None:
+    """Write a line of warning to standard error, unless this process wrote the same one before."""
+    say_once(f"warning: {line}")
 
 
 def _write(stream: TextIO, line: str) -> None:
@@ -228,11 +233,12 @@ class Progress:
         error: BaseException | None,
         at: "TracebackType | None",
     ) -> None:
-        """Leave standard error as it was."""
+        """Leave standard error as it was; work that an error ended is no part that is done."""
         if self._shown:
             if self._within is not None:
                 self._within._inner = None
-                self._within.advance(self._part)
+                if error is None:
+                    self._within.advance(self._part)
             _display.remove(self)
 
 

@@ -65,6 +65,20 @@ def quoted(value: object) -> str:
     return text if len(text) <= _QUOTE_LENGTH else f"{text[: _QUOTE_LENGTH - 3]}..."
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is one: `1 pair`, `20 pairs`.
+
+    Args:
+        count: how many.
+        noun: in the singular, of those that end in `s` in the plural (`entry` and `process` too).
+    """
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        noun = f"{noun[:-1]}ie"
+    return f"{count} {noun}{'e' if noun.endswith('s') else ''}s"
+
+
 def reason(error: BaseException) -> str:
     """Return the message of an error on one line, cut to 200 characters; its type if it has none.
 

@@ -162,9 +162,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def path_text(path: str | Path | None) -> str | None:
+    """Return a path as files keep it; None for one whose bytes are no UTF-8, which none can."""
+    if path is None or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        return None
+    return str(path)
+
+
 def write_text(path: Path, content: str) -> None:
     """Write a whole UTF-8 file at once, atomically."""
-    write_bytes(path, content.encode())
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,7 +7,7 @@ progress to standard error. A verb's module is imported when the verb is asked f
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -198,6 +198,7 @@ def _launch(
         os.environ[NO_LOCK] = "1"  # for the processes that a verb starts too
     words = tokens[: 2 if tokens and tokens[0] in GROUPS else 1]
     _check_verb(words)
+    values: dict[str, Any] = {}
     config = config or SHIPPED.get(" ".join(words))
     if config is not None:
         from cyclopts.config import Dict
@@ -206,10 +207,14 @@ def _launch(
 
         values = read_yaml(config)
         _check_settings(values, config, " ".join(words))
+        under = values
         for word in reversed(words):  # under its verb a setting may be called as a verb is
-            values = {word: values}
-        app.config = (Dict(values, source=str(config)),)
-    app(tokens, exit_on_error=False, print_error=False)
+            under = {word: under}
+        app.config = (Dict(under, source=str(config)),)
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise InputError(_one_line(error, values, config)) from error
 
 
 def _check_verb(words: Sequence[str]) -> None:
@@ -279,17 +284,29 @@ def _owners() -> "dict[str, type[Config]]":
     }
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(
+    error: Exception, values: Mapping[str, Any] | None = None, config: Path | None = None
+) -> str:
+    """Return what the command line does not take, with the file of settings where that gave it.
+
+    Args:
+        error: of cyclopts.
+        values: the settings in the file.
+        config: the file, if any.
+    """
     if isinstance(error.__cause__, ValueError):  # may be pydantic's, which is slow to import
         from pydantic import ValidationError
 
-        from wirework.config import first_problem
+        from wirework.config import first_problem, named_file
 
         if isinstance(error.__cause__, ValidationError):
             title, owners = error.__cause__.title, _owners()
             named = [one for one in owners.values() if one.__name__ in title]
             owner = named[0] if named else owners["train"]
-            return first_problem(owner, error.__cause__)
+            file = (
+                "" if not values or config is None else named_file(error.__cause__, values, config)
+            )
+            return f"{file}{first_problem(owner, error.__cause__)}"
     words = " ".join(str(error).split())
     if isinstance(error, cyclopts.CycloptsError):  # which repeats what was given, however long
         words = re.sub(r"\S{81,}", lambda long: f"{long[0][:77]}...", words)

@@ -17,7 +17,7 @@ from torch import Tensor
 from wirework import files
 from wirework.config import Config, GatingConfig, ModelConfig
 from wirework.data import Tokenizer
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.model_tensors import (
     as_float32,
     load_untied_,
@@ -76,7 +76,8 @@ class Model:
     ) -> None:
         if tokenizer is not None and tokenizer.vocab_size > transformer.config.vocab_size:
             raise InputError(
-                f"{f'{path}: ' if path else ''}the tokeniser has {tokenizer.vocab_size} tokens, "
+                f"{f'{path}: ' if path else ''}the tokeniser has "
+                f"{number_of(tokenizer.vocab_size, 'token')}, "
                 f"the model only {transformer.config.vocab_size}: it is of another model"
             )
         self.transformer = transformer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.nn import Transformer
 
 Shape = Sequence[int]
@@ -67,7 +67,10 @@ def refuse_layers(n_layer: int, names: Iterable[str], source: str) -> None:
     """
     count = len(list(names))
     if n_layer > count:
-        raise InputError(f"{source} has {count} tensors, too few for the config's {n_layer} layers")
+        raise InputError(
+            f"{source} has {number_of(count, 'tensor')}, too few for the config's "
+            f"{number_of(n_layer, 'layer')}"
+        )
 
 
 def as_float32(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Secrets are replaced by `***` in what people and files are told.
 
-Known secrets are the values of environment variables whose names say so (`OPENAI_API_KEY`,
-`HF_TOKEN`, `DB_PASSWORD`), the stored token of the Hugging Face hub, the key that wandb keeps in
+Known secrets are the values of environment variables whose names say so (`OPENAI_KEY`,
+`HF_TOKEN`, `DB_PASSWORD`), the stored tokens of the Hugging Face hub, the key that wandb keeps in
 `.netrc`, and what was registered at run time. Text that comes from elsewhere (an error, a server's
 answer) is redacted where it comes in, and before it is cut: half of a key is still a leak.
 """
@@ -22,8 +22,11 @@ _LEAST = 8
 """Characters of the shortest value that counts as a secret: shorter ones are parts of words."""
 
 _NAME = re.compile(
-    r"(?:API_?KEY|ACCESS_KEY|PRIVATE_KEY|TOKEN|SECRET)$|PASSWORD|PASSWD", re.IGNORECASE
+    r"(?:(?:API|^|_)KEYS?|TOKEN|SECRETS?|(?:^|_)PAT|_PWD)(?:_?\d+)?$|PASSWORD|PASSWD|PASSPHRASE",
+    re.IGNORECASE,
 )
+_HUB_TOKEN = re.compile(r"^\s*\w*token\s*[=:](.+)$", re.IGNORECASE | re.MULTILINE)
+"""A line of the hub's `stored_tokens`: `hf_token = ...`, `refresh_token = ...`."""
 _registered: set[str] = set()
 
 
@@ -67,6 +70,11 @@ def _stored() -> Iterator[str]:
     if "huggingface_hub" in sys.modules:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             yield _hub_token_file().read_text(encoding="utf-8")
+        with contextlib.suppress(OSError):
+            stored = (
+                (_hub_token_file().parent / "stored_tokens").read_bytes().decode("utf-8", "replace")
+            )
+            yield from (found.strip() for found in _HUB_TOKEN.findall(stored))
     if "wandb" in sys.modules:
         import netrc
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.signals import kept_from_children
 
 _Item = TypeVar("_Item")
@@ -58,8 +58,8 @@ def side_by_side(
             _dismiss(workers)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise InputError(
-                f"one of {jobs} processes died, perhaps for want of memory: try fewer jobs; the "
-                "same call goes on from what was saved"
+                f"one of {number_of(jobs, 'process')} died, perhaps for want of memory: try "
+                "fewer jobs; the same call goes on from what was saved"
             ) from None
         finally:
             _end(workers)

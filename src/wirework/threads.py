@@ -1,6 +1,6 @@
 """How many threads torch uses and how they wait, settled before torch is loaded.
 
-torch's OpenMP library, GNU's, reads both from the environment when it is loaded.
+torch's OpenMP library, GNU's on Linux, reads both from the environment when it is loaded.
 """
 
 import math
@@ -23,10 +23,12 @@ def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set short waits, and no more threads than a container's quota has cores.
 
     What the user has set stays. Nothing is done once torch is loaded: it would come too late.
+    What is set stays for the processes that this one starts, which run torch as often as not, and
+    for numba's own OpenMP library, which is loaded after torch.
     """
     if "torch" in sys.modules:
         return
-    if "OMP_WAIT_POLICY" not in environment:
+    if sys.platform == "linux" and "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", str(SPIN))
     quota = cpu_quota()
     if quota is not None and quota < _cores():

@@ -143,9 +143,9 @@ def test_a_context_beyond_a_split_of_thousands_is_refused(counting):
 
 
 def test_one_token_is_no_context(counting):
-    with pytest.raises(InputError, match="val has 1 tokens: a context takes two or more"):
+    with pytest.raises(InputError, match="val has 1 token: a context takes two or more"):
         Batches(counting(1), 8, 1, seed=0)
-    with pytest.raises(InputError, match="val has 1 tokens"):
+    with pytest.raises(InputError, match="val has 1 token"):
         eval_batches(counting(1), 8, 1, 1)
     assert Batches(counting(2), 8, 1, seed=0).at(3)[0].tolist() == [[0]]
 

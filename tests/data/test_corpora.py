@@ -134,7 +134,7 @@ def test_the_name_of_a_folder_is_no_markup(
     (tmp_path / name / "b.bin").write_bytes(b"\0\1")
     assert read(tmp_path / name) == ["a"]
     said = capsys.readouterr().err
-    assert said == f"{tmp_path / name}: 1 files left out, not UTF-8 text\n"
+    assert said == f"{tmp_path / name}: 1 file left out, not UTF-8 text\n"
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path: Path):

@@ -130,5 +130,5 @@ def test_prose_is_cut_by_the_plain_pattern(tmp_path: Path):
     path.write_text(words(400) + "He said 'no')\n")
     tokenizer = prepare(DataConfig(corpus=str(path)), tmp_path, progress=False).tokenizer
     assert tokenizer.token(tokenizer.eot) == END_OF_TEXT
-    with pytest.raises(InputError, match="is not one token"):
+    with pytest.raises(InputError, match="must be one token after"):
         single_token(tokenizer, "values = [[1, 2], [3, 4", "]]")

@@ -197,7 +197,11 @@ def test_a_text_too_small_for_the_vocabulary_is_refused():
 
 
 def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer: Tokenizer):
-    with pytest.raises(InputError, match=r"answer ':' is not one token after 'x = \{\"a\"'"):
+    with pytest.raises(
+        InputError,
+        match=r"answer ':' must be one token after the prompt \.\.\.'x = \{\"a\"', but the end "
+        r"of the prompt and the answer become '\":' together; let the prompt end elsewhere",
+    ):
         single_token(tokenizer, 'x = {"a"', ":")
 
 

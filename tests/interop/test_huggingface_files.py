@@ -291,7 +291,7 @@ def test_a_config_far_too_large_is_refused_at_once(
         ("gpt2", {"n_embd": 64}, r"is \(300, 32\), the config says \(300, 64\)"),
         ("gpt2", {"layer_norm_epsilon": "nan"}, "layer_norm_epsilon: "),
         ("neo", {"attention_types": [[["global"], 10**12]]}, "are of 1000000000000 layers, not 2"),
-        ("neo", {"attention_types": [[["global"], 1]]}, "attention_types are of 1 layers, not 2"),
+        ("neo", {"attention_types": [[["global"], 1]]}, "attention_types are of 1 layer, not 2"),
         ("neo", {"attention_types": "x"}, "attention_types: "),
         ("gpt2", {"model_type": ["x" * 999]}, "only gpt2 and gpt_neo can be loaded"),
     ],

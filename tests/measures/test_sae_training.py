@@ -125,10 +125,10 @@ def test_what_cannot_be_trained_on_is_refused_before_training(
     model: Model, text: Prepared, tokenizer: Tokenizer
 ) -> None:
     for wrong, says in (
-        ({"tokens": 10**8}, rf"100000000 tokens are asked for, train has {text.train.n_tokens}"),
+        ({"tokens": 10**8}, rf"train has {text.train.n_tokens} tokens, 100000000 are asked for"),
         (
             {"tokens": text.train.n_tokens, "skip_first": 16},
-            rf"train has {text.train.n_tokens // 2} after skip_first 16",
+            rf"train has {text.train.n_tokens // 2} tokens after skip_first 16",
         ),
         ({"site": "9.mlp.resid_delta"}, "no site '9.mlp.resid_delta' in this model; did you mean"),
         ({"architecture": "topk", "k": 64}, "k 64 must be below 64 features"),

@@ -34,13 +34,15 @@ def test_selected_pairs_are_cut_to_their_longest_prompt(tokenizer) -> None:
 
 def test_an_answer_of_several_tokens_names_prompt_answer_and_tokens(tokenizer) -> None:
     task = Task("mine", (QUOTE, Pair(("a = 1", "b = 2"), (" xylophone", ":"))))
-    with pytest.raises(InputError, match=r"task mine, pair 2: answer ' xylophone'.*'a = 1'.*\["):
+    with pytest.raises(
+        InputError, match=r"task mine, pair 2: answer ' xylophone'.*'a = 1', but is \d+: ' "
+    ):
         task.encode(tokenizer, 64)
 
 
 def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer) -> None:
     task = Task("mine", (Pair(("x = retur", "x = whil"), ("n", "e")),))
-    with pytest.raises(InputError, match="not one token after"):
+    with pytest.raises(InputError, match=r"prompt and the answer become .* together"):
         task.encode(tokenizer, 64)
 
 
@@ -59,7 +61,7 @@ def test_built_in_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer) -> N
     lengths = sorted((task.encode(tokenizer, 256).at.view(-1, 2).amax(1) + 1).tolist())
     fitted = task.fitted(tokenizer, lengths[39])
     assert 40 <= len(fitted.pairs) < 64
-    with pytest.raises(InputError, match=r"64 of 64 pairs were skipped; the first: prompt"):
+    with pytest.raises(InputError, match=r"64 of 64 pairs skipped; the first: prompt"):
         task.fitted(tokenizer, 3)
 
 
@@ -151,7 +153,7 @@ def test_files_that_cannot_be_used(tmp_path) -> None:
         load_task(tmp_path / "absent.jsonl")
     with pytest.raises(InputError, match="has no pairs"):
         load_task(write(tmp_path / "empty.jsonl", ""))
-    with pytest.raises(InputError, match="has 1 pairs, 2 were asked for"):
+    with pytest.raises(InputError, match="has 1 pair, 2 were asked for"):
         load_task(write(tmp_path / "short.jsonl", GOOD), n=2)
     (tmp_path / "binary.jsonl").write_bytes(b"abc\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8 text: byte 3"):

@@ -128,7 +128,7 @@ def test_unknown_sites_are_refused(circuit: Path, site: str, message: str) -> No
             {"examples__activations": np.full((16, 99, 40), np.inf, np.float32)},
             "values that are not finite",
         ),
-        ({"means__0.mlp.post_act": np.zeros(1, np.float32)}, r"0.mlp.post_act has 1 nodes"),
+        ({"means__0.mlp.post_act": np.zeros(1, np.float32)}, r"0.mlp.post_act has 1 node"),
     ],
 )
 def test_tensors_at_odds_are_refused(

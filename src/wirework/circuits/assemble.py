@@ -34,6 +34,8 @@ from wirework.circuits.edges import find_io_edges
 from wirework.circuits.resting import Resting
 from wirework.circuits.split import Parts, fingerprint
 from wirework.circuits.wiring import Wiring
+from wirework.errors import printable
+from wirework.files import path_text
 from wirework.nn import Edit
 from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
 
@@ -186,10 +188,10 @@ def measure(
 def task_part(whole: Task, n_pairs: int) -> TaskPart:
     """Describe a task as it was loaded, and how many of its pairs judged a circuit."""
     return TaskPart(
-        name=whole.name,
+        name=printable(whole.name),
         answers=whole.answers,
         n_pairs=n_pairs,
-        path=whole.path,
+        path=path_text(whole.path),
         seed=whole.seed,
         n_all=len(whole.pairs),
         fingerprint=fingerprint(whole),
@@ -202,7 +204,7 @@ def model_part(model: "Model") -> ModelPart:
     n_weights, n_nonzero = model.transformer.weight_counts()
     return ModelPart(
         fingerprint=model.fingerprint,
-        path=None if model.path is None else str(model.path),
+        path=path_text(model.path),
         n_layer=config.n_layer,
         d_model=config.d_model,
         n_head=config.n_head,

@@ -19,7 +19,7 @@ from wirework.circuits.circuit_tensors import activations_of, means_of
 from wirework.circuits.means import check_means
 from wirework.circuits.wiring import Wiring
 from wirework.config import PruneConfig
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
 from wirework.tasks import Encoded, Task, load_task, tokenizer_of
 from wirework.tensor_files import read_tensors
@@ -106,7 +106,7 @@ class Circuit:
         """
         settings = dict(self.document.provenance.settings)
         settings.pop("mean_batches", None)  # of earlier versions, too small a number to keep
-        return PruneConfig.of(settings)
+        return PruneConfig.of(settings, "circuit.json: provenance.settings")
 
     def check_model(self, model: "Model | str | Path") -> None:
         """Make sure that a model, or the one at a path, is that which the circuit was found in.
@@ -210,7 +210,8 @@ class Circuit:
         nodes, edges = stability["node_shares"], stability["edge_shares"]
         if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
             raise InputError(
-                f"shares of {len(nodes)} nodes and {len(edges)} edges, but the circuit has "
+                f"shares of {number_of(len(nodes), 'node')} and "
+                f"{number_of(len(edges), 'edge')}, but the circuit has "
                 f"{self.n_nodes} and {self.n_edges}: they are another circuit's"
             )
         changes = {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wirework.circuits.checks.subject import passes
 from wirework.circuits.circuit import rows_of
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.tasks import Encoded, Pair, Task, tokenizer_of
 from wirework.tasks.task import LEAST_PAIRS
 
@@ -68,7 +68,7 @@ def nonsense(task: Task, model: "Model", seed: int) -> Task:
     if most < LEAST_PAIRS:
         raise InputError(
             f"no nonsense task can be made of {task.name}: labels that mean nothing give at most "
-            f"{most} pairs of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
+            f"{number_of(most, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
         )
     even = {name: pairs for name, pairs in matches.items() if len(pairs) >= _EVEN * most}
     name = max(even, key=lambda name: _read(even[name]))

@@ -318,7 +318,8 @@ def check_chance(config: PruneConfig) -> None:
     """
     if config.target_loss >= CHANCE and not config.anyway:
         raise InputError(
-            f"a target of {config.target_loss:g} nats asks for nothing: chance is {CHANCE:.3f}"
+            f"target_loss (--target-loss) {config.target_loss:g} asks for nothing: a circuit "
+            f"without nodes has {CHANCE:.3f} nats, which is chance; give less"
         )
 
 
@@ -332,7 +333,7 @@ def check_target(ablation: Ablation, rows: Encoded, target: float) -> None:
     if not own <= target:
         raise InputError(
             f"the model's own task loss {own:.3f} does not reach the target {target:g}: no circuit "
-            "of it can be expected to; raise the target or train the model further"
+            "of it can be expected to; raise the target (--target-loss) or train the model further"
         )
 
 

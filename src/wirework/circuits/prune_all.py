@@ -19,8 +19,8 @@ from wirework.circuits.validate import validate
 from wirework.circuits.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
 from wirework.console import Progress, counted, say
-from wirework.errors import InputError
-from wirework.files import is_file, read_record, write_bytes, write_record
+from wirework.errors import InputError, number_of
+from wirework.files import is_file, read_record, write_record, write_text
 from wirework.side_by_side import side_by_side
 from wirework.tasks import Task, load_task, tokenizer_of
 
@@ -167,7 +167,7 @@ def _write(
         raise InputError(f"{path} is damaged or no table of circuits: delete it")
     if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
         write_record(path, about | {"rows": rows})
-        write_bytes(out / "results.md", markdown(rows).encode())
+        write_text(out / "results.md", markdown(rows))
 
 
 def _report(
@@ -218,7 +218,8 @@ def _line(row: dict[str, Any]) -> str:
     if row.get("reason"):
         return f"{row['task']}: {row['reason']}"
     return (
-        f"{row['task']}: {row['n_nodes']} nodes, {row['n_edges']} edges, task loss "
+        f"{row['task']}: {number_of(row['n_nodes'], 'node')}, "
+        f"{number_of(row['n_edges'], 'edge')}, task loss "
         f"{row['circuit']:.3f} (model {row['model']:.3f}, without {row['without_circuit']:.3f})"
         f"{'' if row['reached'] else f': {MISSED}'}"
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from wirework.circuits.search import n_finished
 from wirework.circuits.split import fingerprint
 from wirework.config import PruneConfig
-from wirework.errors import DamagedError, InputError
+from wirework.errors import DamagedError, InputError, number_of
 from wirework.files import (
     check_place,
     is_file,
@@ -119,7 +119,7 @@ def kept_best(folder: Path, finalists: int) -> list[Ranked]:
     """
     best, found = read_ranked(folder), n_finished(folder)
     if len(best) < min(finalists, found):
-        kept = f"{len(best)} of its {found} trials"
+        kept = f"{len(best)} of its {number_of(found, 'trial')}"
         raise InputError(
             f"the search in {folder} kept the masks of {kept}, and finalists={finalists} asks for "
             f"more: {f'ask for {len(best)} or ' if best else ''}delete {folder} to search anew"

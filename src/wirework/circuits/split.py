@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task
 
 _LEAST = 4
@@ -35,7 +35,9 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     """
     count = len(task.pairs)
     if count < _LEAST:
-        raise InputError(f"task {task.name} has {count} pairs, at least {_LEAST} are needed")
+        raise InputError(
+            f"task {task.name} has {number_of(count, 'pair')}, at least {_LEAST} are needed"
+        )
     judged = min(judge_pairs, count // 4)
     groups = _linked(task.pairs)
     if len(groups) == count:

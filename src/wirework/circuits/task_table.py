@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from wirework.errors import number_of
+
 _COLUMNS = {
     "task": "task",
     "n_nodes": "nodes",
@@ -48,7 +50,8 @@ def _came_to(control: Mapping[str, Any]) -> str:
         return "not run"
     if "n_sufficient" in control:
         return f"{control['n_sufficient']} of {control['n']} reach the target"
-    return f"reached with {control['n_nodes']} nodes" if control["reached"] else "not reached"
+    nodes = number_of(control["n_nodes"], "node")
+    return f"reached with {nodes}" if control["reached"] else "not reached"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wirework.circuit_format import Document, TaskPart
 from wirework.circuits.split import Parts, fingerprint, parts_of
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.tasks import Task, load_task, tokenizer_of
 from wirework.user_code import refuse_saved_function
 
@@ -101,8 +101,9 @@ def _parts(about: Document, fitted: Task) -> Parts:
     parts = parts_of(fitted, asked, about.provenance.seed)
     if len(parts.judge.pairs) != about.task.n_pairs:
         raise InputError(
-            f"the circuit was judged on {about.task.n_pairs} pairs, which is no part of its task's "
-            f"{len(fitted.pairs)} that can be repeated: give pairs of another task"
+            f"the circuit was judged on {number_of(about.task.n_pairs, 'pair')}, which is no "
+            f"part of its task's {len(fitted.pairs)} that can be repeated: give pairs of another "
+            "task"
         )
     return parts
 
@@ -118,6 +119,7 @@ def _unseen(task: Task, parts: Parts) -> Task:
     left = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
     if not left:
         raise InputError(
-            f"all {len(task.pairs)} pairs given were used to find the circuit: give others"
+            f"of the {number_of(len(task.pairs), 'pair')} given the circuit's search has seen all: "
+            "give others"
         )
     return task.take(left)

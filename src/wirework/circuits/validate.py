@@ -17,7 +17,7 @@ from wirework.circuits.stability import stability
 from wirework.circuits.unseen import pairs_of
 from wirework.circuits.verdict import verdict
 from wirework.console import Progress
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ def _check_runs(short: bool, runs: int) -> None:
     if runs < 0:
         raise InputError(f"runs must be 0 or more, got {runs}")
     if short and runs:
-        raise InputError(f"the short report makes no searches: leave out short or the {runs} runs")
+        raise InputError(
+            f"the short report makes no searches: leave out short or the {number_of(runs, 'run')}"
+        )
 
 
 def _stability(

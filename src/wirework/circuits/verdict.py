@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from wirework.errors import number_of
+
 SIZE_MARGIN = 3
 """How many times the circuit's nodes a search must need where there is nothing to find.
 
@@ -145,9 +147,11 @@ def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
     reached, larger = control["reached"], control["n_nodes"] >= SIZE_MARGIN * n_nodes
     words = "reaches the target too" if reached else "does not reach the target"
     loss, nodes, edges = control["held_out"]["circuit"], control["n_nodes"], control["n_edges"]
-    size = f"{nodes} nodes and {edges} edges where the circuit has {n_nodes} nodes"
+    size = f"{number_of(nodes, 'node')} and {number_of(edges, 'edge')}"
     return Criterion(
-        not reached or larger, f"{name}: the same search {words}: loss {loss:.3f} with {size}"
+        not reached or larger,
+        f"{name}: the same search {words}: loss {loss:.3f} with {size} where the "
+        f"circuit has {number_of(n_nodes, 'node')}",
     )
 
 

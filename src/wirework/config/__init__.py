@@ -4,7 +4,7 @@ A setting from a paper names its section (Gao et al. 2025, arXiv 2511.13653, unl
 named). A checkpoint stores its whole config and is rebuilt from that, never from today's defaults.
 """
 
-from wirework.config.base import Config, Count, Fraction, first_problem, problem
+from wirework.config.base import Config, Count, Fraction, first_problem, named_file, problem
 from wirework.config.changes import Change, changes
 from wirework.config.circuits import AcdcConfig, PathAblation, PathMetric, PruneConfig, Score
 from wirework.config.data import DataConfig
@@ -48,6 +48,7 @@ __all__ = [
     "WeightSparsityConfig",
     "changes",
     "first_problem",
+    "named_file",
     "problem",
     "read_yaml",
 ]

@@ -108,6 +108,39 @@ def _set_dotted(values: dict[str, Any], name: str, value: Any) -> None:
     values[last] = value
 
 
+def named_file(error: ValidationError, values: Mapping[str, Any], path: Path) -> str:
+    """Return `PATH: ` if the first offending setting has its value from a file of settings.
+
+    Args:
+        error: of the settings that the file and flags gave together.
+        values: what the file holds.
+        path: the file.
+
+    Returns:
+        `PATH and flags: ` where the two together do not fit; nothing where a flag gave the value.
+    """
+    details = error.errors(include_url=False)[0]
+    given, refused = _words(values), _words(details["input"])
+    for part in map(str, details["loc"]):
+        if not isinstance(given, dict):
+            break
+        if part not in given:
+            return ""
+        given = given[part]
+    if given == refused:
+        return f"{path}: "
+    return f"{path} and flags: " if isinstance(given, dict) and isinstance(refused, dict) else ""
+
+
+def _words(value: Any) -> Any:
+    """Return a value as nested names and texts, as a command line gives it; lists by number."""
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        return {str(name): _words(inner) for name, inner in value.items()}
+    return str(value).lower()
+
+
 def first_problem(cls: type[Config], error: ValidationError) -> str:
     """Say in one line what is wrong with the first offending setting."""
     return problem(cls, error.errors(include_url=False)[0])

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from wirework.config.base import Config, Count, Fraction
+from wirework.errors import number_of
 
 _LARGEST = 2**63 - 1  # what torch can count
+
+
+def _zero_if_auto(value: object) -> object:
+    return 0 if value == "auto" else value
+
 
 Size = Annotated[int, Field(ge=1, le=_LARGEST)]
 """A number of layers, or the size of a tensor in one dimension."""
@@ -44,9 +50,9 @@ NODE_KINDS: tuple[SiteKind, ...] = (
 class ModelConfig(Config):
     """The transformer's shape and parts (sec. 2.1, App. A.1; Ferrao et al. 2025, sec. 2)."""
 
-    vocab_size: Annotated[int, Field(ge=0, le=_LARGEST)] = 2048
+    vocab_size: Annotated[int, BeforeValidator(_zero_if_auto), Field(ge=0, le=_LARGEST)] = 2048
     """Number of tokens the tokeniser knows. In training it follows the tokeniser unless it is set;
-    0: the same."""
+    `auto`, which is kept as 0: the same."""
     n_ctx: Size = 256
     """Longest context in tokens."""
     n_layer: Size = 4
@@ -120,8 +126,8 @@ class ModelConfig(Config):
             )
         if self.attention_windows is not None and len(self.attention_windows) != self.n_layer:
             raise ValueError(
-                f"attention_windows has {len(self.attention_windows)} entries for "
-                f"{self.n_layer} layers"
+                f"attention_windows has {number_of(len(self.attention_windows), 'entry')} for "
+                f"{number_of(self.n_layer, 'layer')}"
             )
         for kind in self.act_sites:
             if self.site_k(kind) == 0:

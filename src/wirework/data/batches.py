@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wirework.console import warn_once
 from wirework.data.shards import Tokens
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -141,15 +141,17 @@ def _fitting(tokens: Tokens, n_ctx: int) -> int:
     if tokens.n_tokens > n_ctx:
         return n_ctx
     if tokens.n_tokens < 2:
-        raise InputError(f"{tokens.name} has {tokens.n_tokens} tokens: a context takes two or more")
+        raise InputError(
+            f"{tokens.name} has {number_of(tokens.n_tokens, 'token')}: a context takes two or more"
+        )
     if tokens.n_tokens > SMALL_SPLIT:
         raise InputError(
-            f"context of {n_ctx} tokens needs more than the {tokens.n_tokens} tokens "
-            f"of {tokens.name}: lower model.n_ctx"
+            f"context of {number_of(n_ctx, 'token')} needs more than the "
+            f"{number_of(tokens.n_tokens, 'token')} of {tokens.name}: lower model.n_ctx"
         )
     warn_once(
-        f"{tokens.name} has {tokens.n_tokens} tokens, too few for a context of {n_ctx}: "
-        f"contexts of {tokens.n_tokens - 1} tokens are read"
+        f"{tokens.name} has {number_of(tokens.n_tokens, 'token')}, too few for a context of "
+        f"{n_ctx}: contexts of {number_of(tokens.n_tokens - 1, 'token')} are read"
     )
     return tokens.n_tokens - 1
 

@@ -25,7 +25,7 @@ from wirework.data.text_files import (
     stat_of,
     text_pieces,
 )
-from wirework.errors import InputError, quoted, reason
+from wirework.errors import InputError, number_of, quoted, reason
 from wirework.files import exists
 from wirework.user_code import guarded, is_function, load_function, source_files
 
@@ -196,7 +196,7 @@ def _folder(folder: Path, files: list[Path], field: str) -> Iterator[str]:
             continue
         yield from kept
     if skipped:
-        say(f"{folder}: {skipped} files left out, not UTF-8 text")
+        say(f"{folder}: {number_of(skipped, 'file')} left out, not UTF-8 text")
 
 
 def _folder_files(folder: Path) -> list[Path]:

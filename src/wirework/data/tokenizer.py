@@ -47,6 +47,8 @@ class NoEndOfTextError(InputError):
 
 _PIECE = 4_000_000
 """Characters that are tokenised at once."""
+_MOST_SHOWN = 8
+"""Tokens that a message lists."""
 _HALF = "text to be tokenised holds half a character (a lone surrogate)"
 
 
@@ -272,12 +274,33 @@ def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:
     """
     before, whole = tokenizer.encode(prompt), tokenizer.encode(prompt + answer)
     if len(whole) != len(before) + 1 or whole[:-1] != before:
-        tail = [tokenizer.token(i) for i in whole[max(len(before) - 1, 0) :]]
-        raise InputError(
-            f"answer {answer!r} is not one token after {prompt[-40:]!r}: "
-            f"the text ends in the tokens {tail}"
-        )
+        raise InputError(not_one_token(tokenizer, prompt, answer, before, whole))
     return whole[-1]
+
+
+def not_one_token(
+    tokenizer: Tokenizer, prompt: str, answer: str, before: Sequence[int], whole: Sequence[int]
+) -> str:
+    """Say why an answer is no token of its own after a prompt, and what to change.
+
+    Args:
+        tokenizer: the model's.
+        prompt: its text.
+        answer: its text.
+        before: ids of the prompt.
+        whole: ids of the prompt with the answer behind it.
+    """
+    pairs = enumerate(zip(before, whole, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(whole)))
+    tokens = ", ".join(repr(tokenizer.token(i)) for i in whole[same:][:_MOST_SHOWN])
+    more = ", ..." if len(whole) - same > _MOST_SHOWN else ""
+    wanted = f"answer {answer[:40]!r} must be one token after the prompt ...{prompt[-30:]!r}, but "
+    if same == len(before):
+        return f"{wanted}is {len(whole) - same}: {tokens}{more}; give an answer that is one token"
+    return (
+        f"{wanted}the end of the prompt and the answer become {tokens}{more} together; let the "
+        "prompt end elsewhere (the space before a word belongs to the word's token)"
+    )
 
 
 def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:

@@ -4,9 +4,10 @@ Used for the released self-ablating models and for Hugging Face alike.
 """
 
 import re
+from collections.abc import Mapping
 
-from wirework.config import ModelConfig
-from wirework.errors import InputError, quoted
+from wirework.config import Config, ModelConfig
+from wirework.errors import InputError, number_of, quoted
 from wirework.interop.weights import block_prefix
 
 _TENSORS = {
@@ -24,6 +25,16 @@ _TENSORS = {
 GPT_NEO_PARTS = frozenset([*_TENSORS.values(), *(f"attn.attention.{one}_proj" for one in "qkv")])
 """Names, without layer and kind, of all tensors that such a model may have."""
 
+GPT_NEO_FIELDS = {
+    "vocab_size": "vocab_size",
+    "n_ctx": "max_position_embeddings",
+    "n_layer": "num_layers",
+    "d_model": "hidden_size",
+    "n_head": "num_heads",
+    "d_mlp": "intermediate_size",
+}
+"""Our names of the fields that say how large a model is to its own; no `d_mlp`: 4 d_model."""
+
 LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)")
 """Constants that older versions saved: masks."""
 
@@ -37,34 +48,24 @@ def gpt_neo_names(name: str) -> list[str]:
     return [f"{prefix}{_TENSORS[part]}.{kind}"]
 
 
-def gpt_neo_config(
-    *,
-    vocab_size: int,
-    n_ctx: int,
-    n_layer: int,
-    d_model: int,
-    n_head: int,
-    d_mlp: int,
-    windows: tuple[int | None, ...] | None,
-    source: str,
-) -> ModelConfig:
-    """Return our settings of a GPT-Neo.
+def gpt_neo_config(theirs: Config, fields: Mapping[str, str], source: str) -> ModelConfig:
+    """Return our settings of a GPT-Neo, without the windows of attention.
+
+    Args:
+        theirs: its own settings.
+        fields: our names of its shape to theirs, as `GPT_NEO_FIELDS`.
+        source: where the settings come from, for messages.
 
     Raises:
         InputError: they are impossible, such as heads that do not divide the width.
     """
-    if n_head < 1 or d_model % n_head:
-        raise InputError(f"{source}: a width of {d_model} does not divide into {n_head} heads")
-    shape = {
-        "vocab_size": vocab_size,
-        "n_ctx": n_ctx,
-        "n_layer": n_layer,
-        "d_model": d_model,
-        "n_head": n_head,
-        "d_head": d_model // n_head,
-        "d_mlp": d_mlp,
-        "attention_windows": windows,
-    }
+    shape = {ours: getattr(theirs, name) for ours, name in fields.items()}
+    d_model, n_head = shape["d_model"], shape["n_head"]
+    if d_model % n_head:
+        raise InputError(
+            f"{source}: a width of {d_model} does not divide into {number_of(n_head, 'head')}"
+        )
+    shape |= {"d_head": d_model // n_head, "d_mlp": shape["d_mlp"] or 4 * d_model}
     return ModelConfig.of({**_KIND, **shape}, source)
 
 

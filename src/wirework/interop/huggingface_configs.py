@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from wirework.config import Config, Count, ModelConfig
-from wirework.errors import InputError, quoted
+from wirework.errors import InputError, number_of, quoted
 from wirework.interop.gpt_neo import (
+    GPT_NEO_FIELDS,
     GPT_NEO_PARTS,
     LEFT_ASIDE,
     gpt_neo_config,
@@ -33,6 +34,14 @@ _GPT2_TENSORS = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
+_GPT2_FIELDS = {
+    "vocab_size": "vocab_size",
+    "n_ctx": "n_positions",
+    "n_layer": "n_layer",
+    "d_model": "n_embd",
+    "n_head": "n_head",
+    "d_mlp": "n_inner",
+}
 _GPT2_LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -44,23 +53,25 @@ _ACTIVATIONS = {
 _Epsilon = Annotated[float, Field(gt=0)]
 
 
-class _Gpt2(Config):
+class _Either(Config):
     vocab_size: Count = 50257
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: _Epsilon = 1e-5
+    tie_word_embeddings: bool = True
+
+
+class _Gpt2(_Either):
     n_positions: Count = 1024
     n_embd: Count = 768
     n_layer: Count = 12
     n_head: Count = 12
     n_inner: Count | None = None
-    activation_function: str = "gelu_new"
-    layer_norm_epsilon: _Epsilon = 1e-5
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
     add_cross_attention: bool = False
-    tie_word_embeddings: bool = True
 
 
-class _GptNeo(Config):
-    vocab_size: Count = 50257
+class _GptNeo(_Either):
     max_position_embeddings: Count = 2048
     hidden_size: Count = 2048
     num_layers: Count = 24
@@ -68,9 +79,6 @@ class _GptNeo(Config):
     intermediate_size: Count | None = None
     attention_types: tuple[tuple[tuple[str, ...], Count], ...] = ((("global", "local"), 12),)
     window_size: Count = 256
-    activation_function: str = "gelu_new"
-    layer_norm_epsilon: _Epsilon = 1e-5
-    tie_word_embeddings: bool = True
 
 
 _OTHER_NAMES = {
@@ -114,7 +122,9 @@ class Architecture:
         n_layer = self.config.n_layer
         count = sum(len(kinds) * times for kinds, times in self.kinds)
         if count != n_layer:
-            raise InputError(f"{source}: attention_types are of {count} layers, not {n_layer}")
+            raise InputError(
+                f"{source}: attention_types are of {number_of(count, 'layer')}, not {n_layer}"
+            )
         spread = [kind for kinds, times in self.kinds for kind in kinds * times]
         windows = windows_of(spread, self.window, n_layer, source)
         return self.config.model_copy(update={"attention_windows": windows})
@@ -153,20 +163,10 @@ def _gpt2(theirs: _Gpt2, source: str) -> Architecture:
         raise InputError(f"{source} scales attention by layer, which our models do not")
     if theirs.add_cross_attention:
         raise InputError(f"{source} has cross-attention, which our models have not")
-    config = gpt_neo_config(
-        vocab_size=theirs.vocab_size,
-        n_ctx=theirs.n_positions,
-        n_layer=theirs.n_layer,
-        d_model=theirs.n_embd,
-        n_head=theirs.n_head,
-        d_mlp=theirs.n_inner or 4 * theirs.n_embd,
-        windows=None,
-        source=source,
-    )
     scale = "rsqrt" if theirs.scale_attn_weights else "none"
-    config = config.model_copy(update={"attention_scale": scale, "qkv_bias": True})
+    config = _config(theirs, _GPT2_FIELDS, source)
     return Architecture(
-        config=_with_common(config, theirs, source),
+        config=config.model_copy(update={"attention_scale": scale, "qkv_bias": True}),
         names=_gpt2_names,
         parts=frozenset(_GPT2_TENSORS.values()),
         left_aside=_GPT2_LEFT_ASIDE,
@@ -175,18 +175,8 @@ def _gpt2(theirs: _Gpt2, source: str) -> Architecture:
 
 
 def _gpt_neo(theirs: _GptNeo, source: str) -> Architecture:
-    config = gpt_neo_config(
-        vocab_size=theirs.vocab_size,
-        n_ctx=theirs.max_position_embeddings,
-        n_layer=theirs.num_layers,
-        d_model=theirs.hidden_size,
-        n_head=theirs.num_heads,
-        d_mlp=theirs.intermediate_size or 4 * theirs.hidden_size,
-        windows=None,
-        source=source,
-    )
     return Architecture(
-        config=_with_common(config, theirs, source),
+        config=_config(theirs, GPT_NEO_FIELDS, source),
         names=gpt_neo_names,
         parts=GPT_NEO_PARTS,
         left_aside=LEFT_ASIDE,
@@ -196,13 +186,13 @@ def _gpt_neo(theirs: _GptNeo, source: str) -> Architecture:
     )
 
 
-def _with_common(config: ModelConfig, theirs: _Gpt2 | _GptNeo, source: str) -> ModelConfig:
+def _config(theirs: _Either, fields: Mapping[str, str], source: str) -> ModelConfig:
     if theirs.activation_function not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise InputError(
             f"{source}: activation {quoted(theirs.activation_function)}, ours are {known}"
         )
-    return config.model_copy(
+    return gpt_neo_config(theirs, fields, source).model_copy(
         update={
             "activation": _ACTIVATIONS[theirs.activation_function],
             "norm_eps": theirs.layer_norm_epsilon,

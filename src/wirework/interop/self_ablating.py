@@ -15,6 +15,7 @@ from wirework.errors import InputError, quoted
 from wirework.files import is_file, read_json
 from wirework.interop.beside import read_tokenizer
 from wirework.interop.gpt_neo import (
+    GPT_NEO_FIELDS,
     GPT_NEO_PARTS,
     LEFT_ASIDE,
     gpt_neo_config,
@@ -29,6 +30,7 @@ from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 from wirework.nn.shapes import check_memory, gate_shapes, untied_shapes
 
+_FIELDS = GPT_NEO_FIELDS | {"d_mlp": "mlp_hidden_size"}
 _LEVELS = {"layer-by-layer": "local", "overall": "global", "both": "both"}
 _MASKS = {"hard-top-K-with-soft-gradient": "hard", "soft-top-K-version-1": "soft"}
 _PARTS = GPT_NEO_PARTS | {
@@ -94,7 +96,7 @@ def load_self_ablating(path: str | Path) -> Model:
         raise InputError(f"{path} is an address and nothing is downloaded: fetch it into a folder")
     weights, folder = _find_weights(Path(path))
     released, source = _read_config(folder)
-    config, gating = _our_config(released, source), _our_gating(released, source)
+    config, gating = gpt_neo_config(released, _FIELDS, source), _our_gating(released, source)
     gating.check_fits(config)
     check_memory(config, gating, source)
     state = unwrapped(read_weights(weights), str(weights))
@@ -170,19 +172,6 @@ def _modern(values: dict[str, Any], source: str) -> dict[str, Any]:
             if values.setdefault(name, value) != value:
                 raise InputError(f"{source}: ablation_mask_level {level!r} and {name} disagree")
     return values
-
-
-def _our_config(released: _Released, source: str) -> ModelConfig:
-    return gpt_neo_config(
-        vocab_size=released.vocab_size,
-        n_ctx=released.max_position_embeddings,
-        n_layer=released.num_layers,
-        d_model=released.hidden_size,
-        n_head=released.num_heads,
-        d_mlp=released.mlp_hidden_size or 4 * released.hidden_size,
-        windows=None,
-        source=source,
-    )
 
 
 def _with_windows(config: ModelConfig, released: _Released, source: str) -> ModelConfig:

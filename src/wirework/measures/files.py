@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wirework.errors import DamagedError, InputError
-from wirework.files import check_place, is_file, names_in, read_json, write_bytes, write_json
+from wirework.files import check_place, is_file, names_in, read_json, write_json, write_text
 from wirework.measures.report import COLUMNS, Report
 
 _NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
@@ -52,4 +52,4 @@ def write_reports(reports: Mapping[str, Report], folder: Path) -> None:
     writer.writerow(["model", *COLUMNS])
     for name, report in reports.items():
         writer.writerow([name, *(report["headline"][column] for column in COLUMNS)])
-    write_bytes(folder / "measures.csv", text.getvalue().encode())
+    write_text(folder / "measures.csv", text.getvalue())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wirework import files
 from wirework.config import SaeConfig
-from wirework.errors import InputError, translated_errors
+from wirework.errors import InputError, number_of, translated_errors
 from wirework.foreign import no_prompts
 from wirework.measures.activations import from_position, median_norm, norms_of, up_to_norm
 from wirework.measures.text import held_out
@@ -135,7 +135,9 @@ def evaluate_sae(
     site = check_fit(sae, model, site)
     batches = held_out(text, model.config.n_ctx, n_tokens)
     if skip_first >= model.config.n_ctx:
-        raise InputError(f"skip_first {skip_first} leaves nothing of {model.config.n_ctx} tokens")
+        raise InputError(
+            f"skip_first {skip_first} leaves nothing of {number_of(model.config.n_ctx, 'token')}"
+        )
     device = model.transformer.embed.weight.device
 
     def loss_with(edit: Edit) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wirework.config import SaeConfig
 from wirework.console import Progress
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.measures.activations import default_site, median_norm, norms_of, site_values
 from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
 from wirework.measures.text import held_out, shuffled_windows, text_of
@@ -134,7 +134,9 @@ def _place(model: "Model", settings: SaeConfig) -> tuple[str, int]:
     if settings.architecture == "topk" and settings.k >= features:
         raise InputError(f"k {settings.k} must be below {features} features")
     if settings.skip_first >= n_ctx:
-        raise InputError(f"skip_first {settings.skip_first} leaves nothing of {n_ctx} tokens")
+        raise InputError(
+            f"skip_first {settings.skip_first} leaves nothing of {number_of(n_ctx, 'token')}"
+        )
     return site, width
 
 
@@ -144,8 +146,8 @@ def _check_enough(text: "Tokens", settings: SaeConfig, n_ctx: int) -> None:
     if usable < settings.tokens:
         skipped = f" after skip_first {settings.skip_first}" if settings.skip_first else ""
         raise InputError(
-            f"{settings.tokens} tokens are asked for, {text.name} has {usable}{skipped}: give more "
-            "text (--corpus) or ask for fewer (--tokens)"
+            f"{text.name} has {number_of(usable, 'token')}{skipped}, {settings.tokens} are "
+            "asked for: give more text (--corpus) or ask for fewer (--tokens)"
         )
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from wirework.errors import number_of
+
 Row = Mapping[str, Any]
 
 
@@ -90,5 +92,7 @@ def verdict(pair: Row | None, within: float) -> str:
     if pair["ratio"] is None:
         return f"{held}; no task has a circuit in both"
     count = len(pair["tasks"])
-    tasks = "1 task" if count == 1 else f"{count} tasks"
-    return f"{held}; over {tasks} the dense circuits have {pair['ratio']:.1f} times the edges"
+    return (
+        f"{held}; over {number_of(count, 'task')} the dense circuits have "
+        f"{pair['ratio']:.1f} times the edges"
+    )

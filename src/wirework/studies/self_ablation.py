@@ -23,8 +23,8 @@ from wirework.files import (
     locked,
     names_in,
     read_record,
-    write_bytes,
     write_record,
+    write_text,
 )
 from wirework.leftovers import clear_held
 from wirework.measures import default_site, headline, measure, reasons, sae
@@ -285,8 +285,8 @@ def _write(
         "cells": [_shown(cell) for cell in cells],
     }
     write_record(out / "results.json", results)
-    write_bytes(out / "table.md", markdown_table(rows).encode())
-    write_bytes(out / "table.csv", csv_table(rows).encode())
+    write_text(out / "table.md", markdown_table(rows))
+    write_text(out / "table.csv", csv_table(rows))
     return results
 
 

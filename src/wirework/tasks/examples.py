@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wirework.errors import number_of
 from wirework.tasks.load import load_task
 from wirework.tasks.task import Task
 
@@ -36,7 +37,7 @@ def readable(
         answer_text: how an answer is shown.
     """
     task = load_task(task)
-    parts = [f"{task.name}: {len(task.pairs)} pairs"]
+    parts = [f"{task.name}: {number_of(len(task.pairs), 'pair')}"]
     for number, pair in enumerate(task.pairs[:n], 1):
         for prompt, right, wrong in zip(
             pair.prompts, pair.answers, pair.answers[::-1], strict=True

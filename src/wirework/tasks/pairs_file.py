@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.circuit_format import MOST_PAIRS
-from wirework.errors import InputError, quoted, reason, translated_errors
+from wirework.errors import InputError, number_of, quoted, reason, translated_errors
 from wirework.tasks.task import Pair, Task
 
 _LINE_BYTES = 1 << 24
@@ -40,7 +40,7 @@ def read_pairs(path: Path, n: int | None) -> Task:
     if not pairs:
         raise InputError(f"task {path} has no pairs")
     if n is not None and len(pairs) < n:
-        raise InputError(f"task {path} has {len(pairs)} pairs, {n} were asked for")
+        raise InputError(f"task {path} has {number_of(len(pairs), 'pair')}, {n} were asked for")
     return Task(path.stem, tuple(pairs), path=str(path))
 
 

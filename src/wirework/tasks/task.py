@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.errors import InputError, quoted
+from wirework.data.tokenizer import not_one_token
+from wirework.errors import InputError, number_of, quoted
 
 if TYPE_CHECKING:
     from wirework.data.tokenizer import Tokenizer
@@ -159,9 +160,10 @@ class Task:
         if len(kept) < LEAST_PAIRS:
             raise InputError(
                 f"task {self.name} does not fit this tokeniser: {len(reasons)} of "
-                f"{len(self.pairs)} pairs were skipped; the first: {reasons[0]}"
+                f"{number_of(len(self.pairs), 'pair')} skipped; the first: {reasons[0]}"
                 if reasons
-                else f"task {self.name} has {len(kept)} pairs, at least {LEAST_PAIRS} are needed"
+                else f"task {self.name} has {number_of(len(kept), 'pair')}, at least "
+                f"{LEAST_PAIRS} are needed"
             )
         return replace(self, pairs=tuple(kept))
 
@@ -180,7 +182,9 @@ class Task:
             InputError: fewer than two pairs.
         """
         if len(self.pairs) < 2:
-            raise InputError(f"task {self.name} has {len(self.pairs)} pairs, a split needs two")
+            raise InputError(
+                f"task {self.name} has {number_of(len(self.pairs), 'pair')}, a split needs two"
+            )
         order = list(range(len(self.pairs)))
         random.Random(f"split {seed}").shuffle(order)
         cut = min(max(round(share * len(order)), 1), len(order) - 1)
@@ -233,7 +237,7 @@ def _too_long(pair: Pair, n_ctx: int) -> str:
     longest = max((*pair.prompts, *pair.answers), key=len)
     return (
         f"prompt or answer ...{longest[-30:]!r} has {len(longest):,} characters, "
-        f"the model takes {n_ctx} tokens"
+        f"the model takes {number_of(n_ctx, 'token')}"
     )
 
 
@@ -244,22 +248,16 @@ def _pair_rows(
     for j, whole in enumerate(after):
         prompt, answer, ids = pair.prompts[j // 2], pair.answers[j % 2], before[j // 2]
         if len(ids) > n_ctx:
-            return f"prompt ...{prompt[-30:]!r} has {len(ids)} tokens, the model takes {n_ctx}"
-        if whole[:-1] != ids:
-            tail = [tokenizer.token(i) for i in whole[_shared(ids, whole) :]]
             return (
-                f"answer {answer!r} is not one token after ...{prompt[-30:]!r}: it becomes {tail}"
+                f"prompt ...{prompt[-30:]!r} has {number_of(len(ids), 'token')}, the model "
+                f"takes {n_ctx}"
             )
+        if whole[:-1] != ids:
+            return not_one_token(tokenizer, prompt, answer, ids, whole)
         ends.append(whole[-1])
     if ends[0] == ends[1] or ends[2] == ends[3]:
         return f"answers {pair.answers[0]!r} and {pair.answers[1]!r} are the same token"
     return _Row(before[0], ends[0], ends[1]), _Row(before[1], ends[3], ends[2])
-
-
-def _shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    same = (a == b for a, b in zip(left, right, strict=False))
-    return next((i for i, equal in enumerate(same) if not equal), min(len(left), len(right)))
 
 
 def _stack(rows: Iterable[_Row], padding: int) -> Encoded:

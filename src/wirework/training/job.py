@@ -20,7 +20,7 @@ from wirework.data import (
     record_text,
     text_for_runs,
 )
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.nn import Transformer
 from wirework.training.baseline import bigram_table
 from wirework.training.checkpoint import (
@@ -193,7 +193,8 @@ def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
         return config.model_copy(update={"model": model, "data": data})
     if size > config.model.vocab_size:
         raise InputError(
-            f"the tokeniser has {size} tokens, model.vocab_size is only {config.model.vocab_size}"
+            f"the tokeniser has {number_of(size, 'token')}, model.vocab_size is only "
+            f"{config.model.vocab_size}"
         )
     return config
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from wirework import fastest
 from wirework.config import TrainConfig
 from wirework.console import say
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.model import Model
 from wirework.nn.shapes import LOADING, TRAINING, check_memory
 from wirework.signals import Interrupted, Stop, stopping
@@ -58,7 +58,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
         config = settle(config, folder)
         done = finished(folder)
         if done is not None:
-            said = f"{folder} is finished already ({config.steps} steps)"
+            said = f"{folder} is finished already ({number_of(config.steps, 'step')})"
             stop.leave_if_requested(said)
             say(said)
             return done

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from wirework.console import say_once
 from wirework.errors import InputError
 from wirework.signals import Interrupted, stopping
 
@@ -32,14 +33,19 @@ def tokens_of(model: "Model", corpus: str) -> "Tokens":
 
 
 def prepared(model: "Model", corpus: str) -> "Prepared":
-    """Return a corpus as tokens, by a model's tokeniser; one that is prepared is taken as it is."""
+    """Return a corpus as tokens, by a model's tokeniser; one that is prepared is taken as it is.
+
+    A line on standard error says where they are, as the folder is made in the working directory.
+    """
     from wirework.data import is_prepared, open_prepared, prepare, settings_of_run
     from wirework.tasks import tokenizer_of
 
     known, folder = tokenizer_of(model), Path(str(model.path))
     if not is_prepared(corpus):
         settings = settings_of_run(folder.parent, corpus)
-        return prepare(settings.model_copy(update={"tokenizer": folder / "tokenizer.json"}))
+        data = prepare(settings.model_copy(update={"tokenizer": folder / "tokenizer.json"}))
+        say_once(f"the tokens of {corpus} are in {data.path}")
+        return data
     data = open_prepared(corpus)
     if data.tokenizer.fingerprint != known.fingerprint:
         raise InputError(f"{corpus} was prepared with another tokeniser than that of {folder}")

@@ -187,7 +187,8 @@ def attack(
         model: Model or run folder, if it is no longer where the circuit was found.
         task: The behaviour that the circuit was found for; must be named where it is a function, as
             code that only a file names is not run.
-        pairs: Most pairs to try attacks on, of those that the circuit's search never saw.
+        pairs: Most pairs to choose the worst attack on, of those that the circuit's search never
+            saw; up to as many others tell how bad it is.
     """
     from wirework.circuits import Circuit, find_distractors
     from wirework.files import check_file, write_json

@@ -1,12 +1,13 @@
 """Verbs that measure models."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from wirework.config import ExplainConfig, MeasureConfig, SaeConfig
+from wirework.config import ExplainConfig, Instrument, MeasureConfig, SaeConfig
 from wirework.console import warn
 from wirework.errors import InputError
 from wirework.files import check_place
@@ -122,14 +123,17 @@ def measure(
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
     reports, measured = {}, False
+    unsaid: list[str] = []  # if nothing is measured, the error says it
+    told: dict[str, str] = {}
     with losing(out):
         for name, model in loaded.items():
             data = None if corpus is None else prepared(model, corpus)
             reports[name] = measure_one(model, config=settings, data=data)
             missing = reasons(reports[name])
-            for instrument, reason in missing.items():
-                print(f"warning: {name}: {instrument}: {reason}", file=sys.stderr)
             measured = measured or len(missing) < len(settings.which)
+            unsaid += _in_lines(name, missing, told)
+            while measured and unsaid:
+                warn(unsaid.pop(0))
             on = reports[name].get("acdc", {}).get("skill", {})
             if (said := doubt(settings.task, on.get("accuracy"))) is not None:
                 print(f"warning: {name}: acdc: {said}", file=sys.stderr)
@@ -143,7 +147,7 @@ def measure(
             if out is not None and measured:  # after each, so that a stop loses none
                 write_reports(reports, out)
     if not measured:
-        raise InputError(f"nothing was measured: {reason}")
+        raise InputError(f"nothing was measured: {'; '.join(told)}")
     if out is not None:
         write_measures_figure(out)
     if json:
@@ -158,3 +162,19 @@ def measure(
             if any(one["headline"][number] is not None for one in reports.values())
         ]
         print_table("measures", ["", *reports], rows)
+
+
+def _in_lines(name: str, missing: Mapping[Instrument, str], told: dict[str, str]) -> list[str]:
+    """Return why instruments have no numbers, a line for each reason.
+
+    Args:
+        name: of the model.
+        missing: instrument to reason.
+        told: reason to the model that it was said of first; those that are new are added.
+    """
+    lines = []
+    for reason in dict.fromkeys(missing.values()):
+        instruments = ", ".join(one for one, why in missing.items() if why == reason)
+        first = told.setdefault(reason, name)
+        lines.append(f"{name}: {instruments}: {reason if first == name else f'as {first}'}")
+    return lines

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirework.circuit_format import Document
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.files import is_file, read_json, verify_dir
 from wirework.tensor_files import read_arrays
 
@@ -53,7 +53,8 @@ def _check_tensors(path: Path, document: Document, tensors: dict[str, NDArray[An
         width = _tensor(path, tensors, f"means/{node.site}", 1).shape[0]
         if node.index >= width:
             raise InputError(
-                f"{path}: {node.site} has {width} nodes, the circuit keeps {node.index}"
+                f"{path}: {node.site} has {number_of(width, 'node')}, the circuit keeps "
+                f"{node.index}"
             )
     stored = _tensor(path, tensors, "examples/lengths", 1)
     if not np.array_equal(stored, lengths):

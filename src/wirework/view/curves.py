@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
+from wirework.errors import number_of
 from wirework.view import figure_pen as pen
 from wirework.view.figure_canvas import blank, write_png
 from wirework.view.text import quoted
@@ -27,7 +28,8 @@ def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
 
     A solid line is an attack, on the prompts whose answer it turns, with standard errors; the
     dashed one of its colour is the same prompts made as long by neutral code. At most eight attacks
-    are drawn, those under which the model falls furthest.
+    are drawn, those under which the model falls furthest. All are measured on the pairs that
+    choose the worst attack, and the picture says so.
 
     Args:
         found: what `Distraction.to_json` returned.
@@ -41,6 +43,13 @@ def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     _draw(left, lines, "model", f"{found['task']}: whole model")
     _draw(right, lines, "circuit", "circuit alone")
+    if "n_choosing" in found:
+        note = (
+            f"tokens of the prompt; the {number_of(found['n_choosing'], 'pair')} that "
+            f"choose the worst attack"
+        )
+        for axes in (left, right):
+            axes.set_xlabel(note, parse_math=False)
     left.set_ylabel("P(correct), mean and standard error", parse_math=False)
     _legend(figure, lines, found["answers"])
     return write_png(figure, Path(out_png), dpi=_DPI)

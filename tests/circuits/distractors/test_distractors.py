@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,16 @@ from hand_wired.circuits import circuit_of
 from hand_wired.wiring import Planted
 
 from wirework.circuits import Ablation, Distraction, Wiring, find_distractors
+from wirework.circuits.distractors import sweep
 from wirework.circuits.distractors.attacks import LENGTHEN, NEUTRAL, Attack
-from wirework.circuits.distractors.breaking import describe, says, worst_by_length, worst_by_tokens
+from wirework.circuits.distractors.breaking import (
+    Sides,
+    report_worst,
+    says,
+    sides_of,
+    worst_by_length,
+    worst_by_tokens,
+)
 from wirework.circuits.distractors.heads import between, kept_heads, patterns, read_heads
 from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, comment_units, encode, fits
@@ -210,9 +219,130 @@ def test_the_example_was_right_before():
     assert gaps[0, 1] > 0 > gaps[1, 1]
     measured = replace(point("far", (1.0, 0.0, 0.0)), side=1, attack="far")
     padding = Padding(model.tokenizer)
-    told = describe(circuit, measured, made, [long, short], padding, ("]", "]]")).example
+    sides = Sides([long, short], [long, short], False)
+    worst = report_worst(_last, [measured], {"far": made}, circuit, sides, padding, ("]", "]]"))
+    told = worst.example
     assert told["prompt"].endswith(short.prompts[1])
     assert not told["prompt"].endswith(long.prompts[1])
+
+
+def _last(points: list[Point]) -> Point | None:
+    return points[-1] if points else None
+
+
+def test_an_effect_of_chance_on_the_pairs_that_choose_is_not_reported(
+    quotes: Planted, monkeypatch: pytest.MonkeyPatch
+):
+    """A model that is right by the toss of a coin, whatever is done to a prompt."""
+
+    def toss(_, rows: Encoded) -> torch.Tensor:
+        prompts = [ids[: at + 1] for ids, at in zip(rows.tokens.tolist(), rows.at, strict=True)]
+        heads = [hashlib.sha256(f"21 {ids}".encode()).digest()[0] < 128 for ids in prompts]
+        return torch.tensor([5.0 if head else -5.0 for head in heads])
+
+    monkeypatch.setattr(sweep, "differences", toss)
+    found = find_distractors(circuit_of(quotes), quotes.model, pairs=8, progress=False)
+    worst = found.by_tokens
+    assert worst is not None
+    told = worst.point.model
+    assert told.beyond <= 3 * told.beyond_se
+    chosen = worst.chosen.model
+    assert chosen.beyond > 3 * chosen.beyond_se  # the best of some forty tosses
+    assert worst.held_out
+    assert not worst.confirmed
+    assert "8 held-out pairs, which do not confirm it" in found.summary()["by_tokens"]
+
+
+def test_the_chosen_attack_is_measured_on_the_other_pairs(
+    quotes: Planted, monkeypatch: pytest.MonkeyPatch
+):
+    """An attack that turns all choosing pairs and no other is reported to turn none."""
+    circuit = CircuitOn(quotes.model, *circuit_of(quotes).wiring(quotes.model))
+    sides = sides_of(quotes.task.pairs[:8], 8)
+    assert (sides.choosing, sides.reporting) == (
+        list(quotes.task.pairs[0:8:2]), list(quotes.task.pairs[1:8:2]),
+    )  # fmt: skip
+    monkeypatch.setattr(sweep, "differences", lambda _, rows: torch.full((len(rows.at),), 5.0))
+    measured = replace(point("first", (1.0, 0.0, 1.0)), attack=NEUTRAL.name)
+    padding = Padding(quotes.model.tokenizer)
+    attacks = {NEUTRAL.name: NEUTRAL}
+    told = report_worst(
+        worst_by_tokens, [measured], attacks, circuit, sides, padding, ("')", '")')
+    )  # fmt: skip
+    assert told.chosen == measured
+    assert told.chosen.model.attacked.accuracy == 0
+    assert told.point.model.attacked.accuracy == 1
+    assert told.point.n_pairs == 4
+    assert not told.confirmed
+
+
+def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
+    circuit = CircuitOn(quotes.model, *circuit_of(quotes).wiring(quotes.model))
+    sides = sides_of(quotes.task.pairs[:8], 8)
+    points = [replace(point(NEUTRAL.name, (1.0, 0.5, 1.0)), strength=n) for n in (1, 4096)]
+    padding = Padding(quotes.model.tokenizer)
+    told = report_worst(
+        _last, points, {NEUTRAL.name: NEUTRAL}, circuit, sides, padding, ("a", "b")
+    )  # fmt: skip
+    assert told.chosen.strength == 1
+
+
+def test_choosing_and_reporting_pairs_share_no_prompt():
+    def pair(first: str, second: str) -> Pair:
+        return Pair((first, second), ("a", "b"))
+
+    pairs = [pair("p", "q"), pair("p", "r"), pair("s", "t"), pair("u", "v"), pair("w", "x")]
+    sides = sides_of(pairs, 2)
+    assert sides.choosing == [pairs[0], pairs[2]]
+    assert sides.reporting == [pairs[3], pairs[4]]
+    assert sides.held_out
+    few = sides_of(pairs[:3], 9)
+    assert few == Sides(pairs[:3], pairs[:3], False)
+
+
+def test_which_pairs_each_number_is_of(turned: Distraction):
+    said = turned.to_json()
+    assert (said["n_read"], said["n_choosing"], said["n_reporting"]) == (4, 8, 8)
+    assert said["held_out"] is True
+    assert said["measured_on"]["points"] == "choosing"
+    assert said["measured_on"]["by_tokens"]["point"] == "held out"
+    assert said["by_tokens"]["point"]["n_pairs"] == 8
+    assert said["by_tokens"]["point"] != said["by_tokens"]["chosen"]
+    assert turned.summary()["pairs"] == (
+        "tokens read on 4 pairs that judged the circuit; attacks chosen on 8 pairs that the "
+        "circuit's search never saw, measured on 8 others (held out)"
+    )
+    assert "± 0.00" in turned.summary()["by_tokens"]
+    assert "of 8 held-out pairs" in turned.summary()["by_tokens"]
+    for token in turned.tokens:
+        assert token.held_out_drop == pytest.approx(token.drop, rel=0.5)
+        assert token.held_out_drop_se >= 0
+        assert token.n_held_out > 1
+
+
+def test_too_few_pairs_to_hold_some_out_are_told(
+    quotes: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lines = [
+        json.dumps({"prompts": pair.prompts, "answers": pair.answers})
+        for pair in quotes.task.pairs[:12]
+    ]
+    (tmp_path / "few.jsonl").write_text("\n".join(lines))
+    task = load_task(tmp_path / "few.jsonl")
+    few = replace(quotes, task=task)
+    found = find_distractors(circuit_of(few), few.model, progress=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "task few has too few pairs" in line
+    assert "(3)" in line
+    assert not found.held_out
+    assert found.n_choosing == found.n_reporting == 3
+    worst = found.by_tokens
+    assert worst is not None
+    assert not worst.held_out
+    assert worst.point == worst.chosen
+    assert found.to_json()["measured_on"]["by_tokens"]["point"] == "choosing"
+    assert "not held out" in found.summary()["by_tokens"]
+    assert "NOT held out" in found.summary()["pairs"]
 
 
 def point(
@@ -223,7 +353,7 @@ def point(
     circuit: Beside | None = None,
 ) -> Point:
     """A point with accuracies (and P) before, attacked, of the control; the circuit's the same."""
-    before, attacked, control = (Measure(a, 0.0, a, a, a) for a in accuracy)
+    before, attacked, control = (Measure(a, 0.0, a, a, a, 0.0, 0.0, 0.0) for a in accuracy)
     beside = Beside(
         attacked, before, control,
         before.p - attacked.p, errors, control.p - attacked.p, errors,
@@ -256,8 +386,8 @@ def test_an_attack_that_turns_the_circuit_too_goes_first():
     unsaid = replace(hardly, model=point("p alone", (1.0, 1.0, 1.0)).model)
     assert worst_by_tokens([withstood, unsaid]) == withstood
     answers = ("a", "b")
-    assert "withstands it" in says(withstood, answers)
-    assert "withstands it" not in says(shared, answers)
+    assert "withstands it" in says(withstood, answers, held_out=True)
+    assert "withstands it" not in says(shared, answers, held_out=True)
 
 
 def test_measures_by_hand():
@@ -294,7 +424,7 @@ def test_bad_input_is_one_line(quotes: Planted, averaging: Planted, random_model
     circuit = circuit_of(quotes)
     with pytest.raises(InputError, match="belongs to another model"):
         find_distractors(circuit, random_model)
-    with pytest.raises(InputError, match="two pairs or more, 1 were asked for"):
+    with pytest.raises(InputError, match="two pairs or more, got 1"):
         find_distractors(circuit, quotes.model, pairs=1)
     with pytest.raises(InputError, match="does not say where its model lies"):
         find_distractors(circuit)

@@ -217,7 +217,7 @@ def test_nonsense_instead_of_activations_fails_the_neuron(
 ) -> None:
     nonsense = plain(json.dumps({"choices": [{"message": {"content": said}}]}))
     server.behaviour = lambda number, _: nonsense if number > 1 else None
-    with pytest.raises(InputError, match=r"none of 1 neurons was.*no activation per token"):
+    with pytest.raises(InputError, match=r"no neuron of 1 was.*no activation per token"):
         explain(changed(asking))
 
 
@@ -246,7 +246,7 @@ def test_a_server_that_is_not_there_is_one_line(explain, asking: ExplainConfig) 
         address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(
         InputError,
-        match=r"cannot be reached: .*refused: 0 neurons are explained, 0 dead, 0 failed, 1 left",
+        match=r"cannot be reached: .*refused: 0 neurons explained, 0 dead, 0 failed, 1 left",
     ):
         explain(changed(asking, base_url=address, retries=0))
     assert explain(changed(asking, (0,))).failed == ()  # the folder takes the right address
@@ -257,9 +257,7 @@ def test_a_server_that_dies_keeps_what_is_done(
 ) -> None:
     server.behaviour = lambda number, _: refusal(401, "gone") if number > PER_NEURON + 4 else None
     config = changed(asking, (0, 1), concurrency=1)
-    with pytest.raises(
-        InputError, match=r"gone: 1 neurons are explained, .* 1 left, kept in .*/out"
-    ):
+    with pytest.raises(InputError, match=r"gone: 1 neuron explained, .* 1 left, kept in .*/out"):
         explain(config)
     assert [path.name for path in (tmp_path / "out" / "neurons").iterdir()] == [f"{SITE}.0.json"]
     asked = server.n_requests
@@ -284,7 +282,7 @@ def test_what_was_said_of_an_earlier_run_does_not_outlive_it(
 
 
 def test_requests_are_bounded(explain, asking: ExplainConfig, server: LanguageServer) -> None:
-    with pytest.raises(InputError, match="max_requests: 5 have been made: 0 neurons are explained"):
+    with pytest.raises(InputError, match="max_requests 5 is reached: 0 neurons explained"):
         explain(changed(asking, max_requests=5))
     assert server.n_requests == 5
     explain(changed(asking, max_requests=8))

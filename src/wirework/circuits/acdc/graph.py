@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from wirework.circuit_format import PathEdge
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 
 QKV = ("q", "k", "v")
 
@@ -107,8 +107,9 @@ class Graph:
         found = self._numbers.get((source, target))
         if found is None:
             raise InputError(
-                f"no path edge {source} -> {target} in a graph of {self.n_layer} layers and "
-                f"{self.n_head} heads (edges are written as 'embed' -> '0.attn.0.q')"
+                f"no path edge {source} -> {target} in a graph of "
+                f"{number_of(self.n_layer, 'layer')} and "
+                f"{number_of(self.n_head, 'head')} (edges are written as 'embed' -> '0.attn.0.q')"
             )
         return found
 

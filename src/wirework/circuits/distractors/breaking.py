@@ -3,7 +3,7 @@
 Shapes: P pairs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,35 @@ from wirework.circuits.distractors.attacks import Attack
 from wirework.circuits.distractors.heads import between, kept_heads, patterns
 from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, encode
-from wirework.circuits.distractors.sweep import Beside, Case, Measure, Point, case_of
+from wirework.circuits.distractors.sweep import Beside, Case, Measure, Point, case_of, point
 from wirework.tasks import Pair, differences
 
 _CLEAR = 3.0  # standard errors, as the largest of some fifty falls is taken
+_LEAST_REPORTED = 2  # pairs, or there is no standard error
 _NEARLY = 0.95  # of the furthest fall
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The pairs that attacks are tried on: those that choose the worst, and those it is told of."""
+
+    choosing: list[Pair]
+    reporting: list[Pair]
+    held_out: bool
+    """Whether the two share neither a pair nor a prompt. If not they are the same pairs."""
+
+
+def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
+    """Return every other pair to choose by and the rest to report on, at most `most` of each.
+
+    Where that leaves fewer than two on a side, both sides are the first `most` pairs.
+    """
+    choosing = list(pairs[::2][:most])
+    prompts = {prompt for pair in choosing for prompt in pair.prompts}
+    reporting = [pair for pair in pairs if prompts.isdisjoint(pair.prompts)][:most]
+    if min(len(choosing), len(reporting)) < _LEAST_REPORTED:
+        return Sides(list(pairs[:most]), list(pairs[:most]), False)
+    return Sides(choosing, reporting, True)
 
 
 @dataclass(frozen=True)
@@ -25,39 +49,64 @@ class Breaking:
     """An attack that breaks the whole model."""
 
     point: Point
+    """Measured on the reporting pairs, which did not choose it if `held_out`."""
     example: dict[str, Any]
     """One prompt that it turns, with the right answer, the one that the model prefers now and
-    `p`, the right one's probability among the two."""
+    `p`, the right one's probability among the two. The reporting pair that it turns furthest."""
     inserted: dict[str, float]
-    """Head to the share of its attention, in the circuit, that goes to what was put in."""
+    """Head to the share of its attention, in the circuit, that goes to what was put in; the mean
+    over the reporting pairs."""
     says: str
+    chosen: Point
+    """The same attack at the same strength on the choosing pairs. It is the worst of many there,
+    so chance makes it look worse than it is."""
+    held_out: bool
+    confirmed: bool
+    """Whether the reporting pairs alone would show it too, by three standard errors."""
 
 
-def describe(
+Choice = Callable[[Sequence[Point]], Point | None]
+
+
+def report_worst(
+    choose: Choice,
+    points: Sequence[Point],
+    attacks: Mapping[str, Attack],
     circuit: CircuitOn,
-    point: Point,
-    attack: Attack,
-    pairs: Sequence[Pair],
+    sides: Sides,
     padding: Padding,
     answers: tuple[str, str],
-) -> Breaking:
-    """Return a point with an example and in words.
+) -> Breaking | None:
+    """Return the worst of what was measured on the choosing pairs, as the reporting pairs show it.
 
     Args:
+        choose: `worst_by_tokens` or `worst_by_length`.
+        points: measured on the choosing pairs; one that fewer than two reporting pairs have room
+            for is passed over.
+        attacks: by name.
         circuit: and its model.
-        point: what was measured.
-        attack: the one that it measures.
-        pairs: those that were measured on.
+        sides: the pairs.
         padding: of the controls.
         answers: of the first and the second prompt, for the words.
     """
-    case = case_of(circuit, pairs, attack, point.strength, padding)
-    return Breaking(
-        point=point,
-        example=_example(circuit, case, point.side),
-        inserted=_inserted(circuit, case, point.side),
-        says=says(point, answers),
-    )
+    left = list(points)
+    while (chosen := choose(left)) is not None:
+        attack = attacks[chosen.attack]
+        case = case_of(circuit, sides.reporting, attack, chosen.strength, padding)
+        if len(case.before) >= _LEAST_REPORTED:
+            measured = point(circuit, attack, chosen.strength, chosen.side, case)
+            confirmed = choose([measured]) is not None
+            return Breaking(
+                point=measured,
+                example=_example(circuit, case, chosen.side),
+                inserted=_inserted(circuit, case, chosen.side),
+                says=says(measured, answers, held_out=sides.held_out, confirmed=confirmed),
+                chosen=chosen,
+                held_out=sides.held_out,
+                confirmed=confirmed,
+            )
+        left.remove(chosen)
+    return None
 
 
 def worst_by_tokens(points: Sequence[Point]) -> Point | None:
@@ -120,18 +169,38 @@ def _clear(mean: float, error: float) -> bool:
     return mean > max(_CLEAR * error, 0.01)
 
 
-def says(point: Point, answers: tuple[str, str]) -> str:
-    """Return a point in words; `answers` are those of the first and the second prompt."""
-    model, circuit = point.model, point.circuit
-    times = "once" if point.strength == 1 else f"{point.strength} times"
+_WITHSTANDS = ", which withstands it: what breaks the model lies outside"
+_UNCONFIRMED = ", which do not confirm it: the choice may owe to chance"
+
+
+def says(
+    measured: Point, answers: tuple[str, str], *, held_out: bool, confirmed: bool = True
+) -> str:
+    """Return a point in words.
+
+    Args:
+        measured: on the reporting pairs.
+        answers: of the first and the second prompt.
+        held_out: whether these pairs did not choose it.
+        confirmed: whether they show it clearly.
+    """
+    model, circuit = measured.model, measured.circuit
+    times = "once" if measured.strength == 1 else f"{measured.strength} times"
+    which = "held-out pairs" if held_out else "pairs, which also chose it (not held out)"
     return (
-        f"{point.attack}, {times}: accuracy where `{answers[point.side]}` is right falls from "
-        f"{model.before.accuracy:.2f} to {model.attacked.accuracy:.2f} (P from {model.before.p:.2f}"
-        f" to {model.attacked.p:.2f}) at {point.tokens:.0f} tokens, with as much neutral code to "
-        f"{model.control.accuracy:.2f} ({model.control.p:.2f}); of the circuit alone from "
-        f"{circuit.before.accuracy:.2f} to {circuit.attacked.accuracy:.2f}"
-        f"{'' if follows(point) else ', which withstands it: what breaks the model lies outside'}"
+        f"{measured.attack}, {times}: accuracy where `{answers[measured.side]}` is right falls from"
+        f" {model.before.accuracy:.2f} to {_with_error(model.attacked)} (P from"
+        f" {model.before.p:.2f} to {model.attacked.p:.2f}, a fall of {model.fall:.2f} ±"
+        f" {model.fall_se:.2f}) at {measured.tokens:.0f} tokens, with as much neutral code to"
+        f" {_with_error(model.control)} (P {model.control.p:.2f}); of the circuit alone from"
+        f" {circuit.before.accuracy:.2f} to {_with_error(circuit.attacked)}"
+        f"{'' if follows(measured) else _WITHSTANDS}; mean ± standard error of "
+        f"{measured.n_pairs} {which}{'' if confirmed else _UNCONFIRMED}"
     )
+
+
+def _with_error(measure: Measure) -> str:
+    return f"{measure.accuracy:.2f} ± {measure.accuracy_se:.2f}"
 
 
 def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:

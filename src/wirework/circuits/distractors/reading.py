@@ -4,13 +4,14 @@ Shapes: C candidate tokens, P pairs, H kept heads, N rows (two a pair), T tokens
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from wirework.circuits.assemble import standard_error
 from wirework.circuits.distractors.attacks import FILLER, Attack, comment, insert
 from wirework.circuits.wiring import Wiring
 from wirework.errors import InputError
@@ -50,7 +51,14 @@ class TokenReading:
     side: int
     """Which prompt of a pair it turns, 0 or 1."""
     drop: float
-    """By how much the circuit's logit difference falls, against a comment of filler words."""
+    """By how much the circuit's logit difference falls, against a comment of filler words, on the
+    pairs that it was read on. The largest of many drops, so more than other pairs show."""
+    held_out_drop: float | None = None
+    """The same on pairs that were not read; None where too few fit."""
+    held_out_drop_se: float | None = None
+    """Its standard error over these pairs."""
+    n_held_out: int = 0
+    """How many pairs `held_out_drop` is the mean of."""
 
     @property
     def attack(self) -> Attack:
@@ -113,6 +121,31 @@ def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> lis
     return found
 
 
+@torch.no_grad()
+def with_held_out_drop(
+    circuit: CircuitOn, reading: TokenReading, pairs: Sequence[Pair]
+) -> TokenReading:
+    """Return a reading with its drop on pairs that did not choose it, those of them that fit."""
+    both = [[_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs]
+    fitting = [
+        pair
+        for prompts in both
+        if all(fits(p, circuit.model) for p in prompts)
+        for pair in prompts
+        if pair is not None
+    ]
+    if len(fitting) < 4:  # two pairs, each with and without the token
+        return reading
+    gaps = circuit.gaps(encode(fitting, circuit.model)).view(-1, 2, 2)[..., reading.side]
+    drops = gaps[:, 0] - gaps[:, 1]
+    return replace(
+        reading,
+        held_out_drop=float(drops.mean()),
+        held_out_drop_se=standard_error(drops),
+        n_held_out=len(drops),
+    )
+
+
 def comment_units(tokenizer: "Tokenizer", tokens: Sequence[int]) -> dict[int, str]:
     """Return, for each token that can stand in a comment, a text to repeat there that holds it."""
     found: dict[int, str] = {}
@@ -146,6 +179,9 @@ def _read_most(circuit: CircuitOn) -> list[int]:
 
 def _commented(pairs: Sequence[Pair], unit: str, model: "Model") -> list[Pair] | None:
     """Return the pairs with a unit in a comment before each, None where one does not fit."""
-    attack, rng = insert(unit or FILLER, unit), Random(0)
-    attacked = [attack(pair, _STRENGTH, rng) for pair in pairs]
+    attacked = [_one_commented(pair, unit) for pair in pairs]
     return [p for p in attacked if p is not None] if all(fits(p, model) for p in attacked) else None
+
+
+def _one_commented(pair: Pair, unit: str) -> Pair | None:
+    return insert(unit or FILLER, unit)(pair, _STRENGTH, Random(0))

@@ -34,6 +34,10 @@ class Measure:
     p_both: float
     """Mean probability over both prompts of each pair."""
     accuracy_both: float
+    accuracy_se: float
+    """Standard error of `accuracy` over pairs, as `_se` throughout."""
+    p_both_se: float
+    accuracy_both_se: float
 
     @classmethod
     def of(cls, gaps: Tensor, side: int) -> "Measure":
@@ -45,6 +49,9 @@ class Measure:
             accuracy=float(right[:, side].mean()),
             p_both=float(p.mean()),
             accuracy_both=float(right.mean()),
+            accuracy_se=standard_error(right[:, side]),
+            p_both_se=standard_error(p.mean(1)),
+            accuracy_both_se=standard_error(right.mean(1)),
         )
 
 
@@ -179,7 +186,7 @@ def all_points(
     attack: Attack,
     side: int | None,
     read: Sequence[Pair],
-    held_out: Sequence[Pair],
+    choosing: Sequence[Pair],
     padding: Padding,
 ) -> list[Point]:
     """Measure an attack at all strengths that fit.
@@ -189,7 +196,7 @@ def all_points(
         attack: what is done.
         side: which prompts it turns; None to let the circuit say, on the pairs to read.
         read: pairs to read the circuit on.
-        held_out: pairs to measure on.
+        choosing: pairs to measure on.
         padding: for the controls.
     """
     if side is None:
@@ -197,6 +204,6 @@ def all_points(
         if case is None:
             return []
         side = weak_side(circuit, case)
-    least = min(LEAST_PAIRS, len(held_out))
-    found = cases(circuit, held_out, attack, padding, least)
+    least = min(LEAST_PAIRS, len(choosing))
+    found = cases(circuit, choosing, attack, padding, least)
     return [point(circuit, attack, strength, side, case) for strength, case in found]

@@ -3,7 +3,7 @@
 import random
 
 from wirework.config import ExplainConfig
-from wirework.errors import InputError, nearest
+from wirework.errors import InputError, nearest, number_of
 from wirework.measures.explain.record import Neuron
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
@@ -42,7 +42,7 @@ def excerpt_length(n_ctx: int, config: ExplainConfig) -> int:
     if config.excerpt_tokens > n_ctx:
         raise InputError(
             f"excerpt_tokens {config.excerpt_tokens} is more than the model's context of "
-            f"{n_ctx} tokens: lower it"
+            f"{number_of(n_ctx, 'token')}: lower it"
         )
     return config.excerpt_tokens
 

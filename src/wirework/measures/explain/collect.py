@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.measures.activations import site_values
 from wirework.measures.explain.record import Excerpt, Neuron
 from wirework.nn import Transformer
@@ -169,8 +169,8 @@ def distinct_starts(
     windows = tokens.n_tokens // length
     if windows < 2:
         raise InputError(
-            f"excerpts of {length} tokens need more text than the {tokens.n_tokens} tokens "
-            f"of {tokens.name}"
+            f"excerpts of {number_of(length, 'token')} need more text than the "
+            f"{number_of(tokens.n_tokens, 'token')} of {tokens.name}"
         )
     return list(_new(tokens, length, _spread(windows, count), seen))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.config import ExplainConfig
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
 from wirework.measures.explain.collect import Heard, distinct_starts, stream
 from wirework.measures.explain.explainers import (
@@ -89,8 +89,8 @@ def collect(job: Job, heard: Heard) -> list[Record]:
     starts = [distinct_starts(tokens, length, count, seen) for tokens, count in parts]
     if not all(starts):
         raise InputError(
-            f"{job.text.val.path} has no excerpt of {length} tokens that {job.text.train.path} "
-            "lacks: nothing to score on"
+            f"{job.text.val.path} has no excerpt of {number_of(length, 'token')} that "
+            f"{job.text.train.path} lacks: nothing to score on"
         )
     kept = ((config.explain_top, config.explain_random), (config.score_top, config.score_random))
     explain, score = (

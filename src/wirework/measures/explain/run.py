@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.config import ExplainConfig
 from wirework.console import Progress, counted, say
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.files import is_file, locked, write_record
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
@@ -165,10 +165,13 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
             else f", kept in {job.out}; the same command goes on with the rest"
         )
         explained, dead = (found.summary()[name] for name in ("explained", "dead"))
-        told = f"{explained} neurons are explained, {dead} dead, {len(failed)} failed, {left} left"
+        told = (
+            f"{number_of(explained, 'neuron')} explained, {dead} dead, {len(failed)} "
+            f"failed, {left} left"
+        )
         raise ServerError(f"{stopped}: {told}{kept_in}")
     if failed and found.summary()["explained"] == 0:
-        raise InputError(f"none of {len(failed)} neurons was explained: {failed[0]['reason']}")
+        raise InputError(f"no neuron of {len(failed)} was explained: {failed[0]['reason']}")
     return found
 
 
@@ -205,7 +208,7 @@ def _each(
             failed.append({"neuron": record.neuron.name, "reason": str(outcome)})
             in_a_row += 1
             if in_a_row >= job.config.server.give_up_after:
-                return f"{in_a_row} neurons in a row failed, the last one: {outcome}"
+                return f"{number_of(in_a_row, 'neuron')} in a row failed, the last one: {outcome}"
         else:
             in_a_row = 0
             kept[record.neuron] = _written(job, record.neuron, outcome)
@@ -281,6 +284,7 @@ def _one(job: Job, explainer: Explainer, record: Record) -> dict[str, Any]:
 def _cost(found: dict[str, Any]) -> str:
     price = f", price {found['price']:.2f}" if "price" in found else ""
     return (
-        f"about {found['requests']} requests, {found['tokens_in']} tokens in, "
+        f"about {number_of(found['requests'], 'request')}, "
+        f"{number_of(found['tokens_in'], 'token')} in, "
         f"{found['tokens_out']} out{price}; answers in the cache are not asked for again"
     )

@@ -125,7 +125,7 @@ class Server:
         with self._lock:
             most = self._config.max_requests
             if self._stopped is None and most is not None and self.n_requests >= most:
-                self._stopped = f"max_requests: {most} have been made"
+                self._stopped = f"max_requests {most} is reached"
             if self._stopped is not None:
                 raise ServerError(self._stopped)
             self.n_requests += 1
