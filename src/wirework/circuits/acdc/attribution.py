@@ -24,13 +24,18 @@ from wirework.circuits.acdc.assemble import Setting, assemble_paths
 from wirework.circuits.acdc.contrast import Metric
 from wirework.circuits.acdc.graph import Graph
 from wirework.circuits.acdc.patched import Patched
+from wirework.circuits.acdc.top_k_swaps import Choices, recorded_choices, slopes_between
 from wirework.circuits.circuit import Circuit
 from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.console import warn
 from wirework.errors import InputError
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.model import Model
+
+TOLERANCE = 0.05
+"""How far from 1 completeness may be without a warning."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,8 @@ class PathScores:
     settings: Mapping[str, Any]
     completeness: float | None = None
     """Sum of the scores of the embedding's edges over the metric's difference between corrupted and
-    clean embeddings, which it is with gradients all the way between them. AbsTopK changes its
-    choice in jumps, which no gradient sees: with it the sum falls short, whatever the steps. None
-    under `zero` and `mean` ablation, which are not at the other end of that way."""
+    clean embeddings; 1 if no part of the difference is missed. None under `zero` and `mean`
+    ablation, whose values are not at the other end of that way."""
 
     @property
     def graph(self) -> Graph:
@@ -77,7 +81,7 @@ def edge_attribution(
     model: "Model | str | Path",
     task: Task | str | Path,
     *,
-    steps: int = 5,
+    steps: int = 8,
     metric: PathMetric = "logit_difference",
     ablation: PathAblation = "corrupted",
     both: bool = False,
@@ -89,8 +93,9 @@ def edge_attribution(
     Args:
         model, task: as in `acdc`.
         steps: points between corrupted and clean embeddings that gradients are taken at, those of
-            the Gauss-Legendre rule, whose weighted mean is exact for smooth models with few; with 1
-            it is the clean prompts themselves, plain edge attribution patching.
+            the Gauss-Legendre rule. AbsTopK changes its choice of channels on the way; its slope
+            between neighbouring points counts these jumps (`top_k_swaps`). 1: the gradient at the
+            clean prompts alone, plain edge attribution patching.
         metric: by `kl` more than one step is needed: it is at its least on the clean prompts, where
             its gradient is zero.
         ablation, both, pairs, seed: as in `AcdcConfig`.
@@ -109,8 +114,13 @@ def edge_attribution(
     reference = setting.patched.run().logits
     measure = setting.patched.contrast.metric(config.metric, reference)
     scores = path_scores(setting.patched, measure, steps)
-    whole = completeness(setting.patched, measure, scores)
-    return PathScores(setting, scores, {**values, "steps": steps}, whole)
+    share = completeness(setting.patched, measure, scores)
+    if share is not None and abs(share - 1) > TOLERANCE:
+        warn(
+            f"the edge scores add up to {share:.0%} of the difference between corrupted and clean "
+            f"prompts with steps={steps}: try more steps, and compare with acdc"
+        )
+    return PathScores(setting, scores, {**values, "steps": steps}, share)
 
 
 def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
@@ -118,27 +128,48 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
 
     With several steps it is the weighted mean over runs whose embedding lies between the corrupted
     and the clean one, at the points of the Gauss-Legendre rule; what a closed gate takes away stays
-    the same.
+    the same. Each point stands for a part of the way as long as its weight, and AbsTopK has its
+    slope between the ends of that part.
     """
     graph = patched.graph
     clean = patched.run().values
     away = [value - ablated for value, ablated in zip(clean, patched.ablated, strict=True)]
     corrupted = patched.transformer.entry(patched.contrast.corrupted)[0]
+
+    def entry(place: float) -> Tensor:
+        return corrupted + (clean[0] - corrupted) * place
+
+    @torch.no_grad()
+    def choices(place: float) -> Choices:
+        with recorded_choices(patched.transformer) as recorded:
+            patched.run(entry=entry(place))
+        return recorded
+
+    def gradient(place: float) -> Tensor:
+        gates = torch.ones_like(total, requires_grad=True)
+        metric(patched.run(gates, entry=entry(place), steps=away).logits).backward()  # type: ignore[no-untyped-call]
+        assert gates.grad is not None
+        return gates.grad
+
     total = torch.zeros(len(graph.destinations), len(graph.sources), dtype=clean[0].dtype)
     total = total.to(patched.contrast.at.device)
+    if steps == 1:
+        return -gradient(1.0)
+    start, end = choices(0.0), 0.0
     for place, weight in points(steps):
-        entry = corrupted + (clean[0] - corrupted) * place
-        gates = torch.ones_like(total, requires_grad=True)
-        metric(patched.run(gates, entry=entry, steps=away).logits).backward()  # type: ignore[no-untyped-call]
-        assert gates.grad is not None
-        total -= gates.grad * weight
+        end += weight
+        stop = choices(end)
+        with slopes_between(patched.transformer, start, stop):
+            total -= gradient(place) * weight
+        start = stop
     return total
 
 
 def points(steps: int) -> list[tuple[float, float]]:
-    """Return the points of the Gauss-Legendre rule on (0, 1) with their weights; of 1 step, 1."""
-    if steps == 1:
-        return [(1.0, 1.0)]
+    """Return the points of the Gauss-Legendre rule on (0, 1), in order, with their weights.
+
+    Every point lies in its part of the way: those before it have weights that add up to less.
+    """
     places, weights = np.polynomial.legendre.leggauss(steps)
     return list(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 

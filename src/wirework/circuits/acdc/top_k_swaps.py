@@ -1,0 +1,142 @@
+"""Slopes of AbsTopK that count the channels it swaps between two runs.
+
+The gradient of AbsTopK is that of the channels it keeps. On the way from one input to another it
+swaps channels, its output jumps, and no gradient sees the jump. The slope here is exact between
+inputs a and b: slope times (b - a) is AbsTopK(b) - AbsTopK(a).
+
+- A channel kept at both ends has slope 1, at one end 1/2, at none 0.
+- Channel i takes the place of channel j because |x_i| - |x_j| grows from below zero to above it.
+  The jump is spread over this growth: it adds to the slopes of i and j.
+
+Each AbsTopK keeps k channels, so as many enter as leave. They are paired by rank of the growth of
+their magnitudes, which keeps the growth of the differences away from zero.
+The idea is the rescale rule of DeepLIFT (Shrikumar et al. 2017, arXiv 1704.02685): finite
+differences in place of derivatives.
+Shapes: B sequences, T tokens, N channels, k of them kept, P pairs of channels swapped, M
+destinations.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from wirework.nn.sites import Edit, Site, edited, find_sites
+
+Choices = Mapping[str, list[tuple[Tensor, Tensor]]]
+"""What AbsTopK got and which channels it kept, both (B, T, N), by site, for every call in a run."""
+
+
+@contextmanager
+def recorded_choices(model: nn.Module) -> Iterator[Choices]:
+    """Collect what AbsTopK gets and keeps in the run inside the block.
+
+    The run has no gates: what several destinations read, (M, B, T, N), is the same for all.
+    """
+    choices: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+
+    def keep(name: str, k: int) -> Edit:
+        def top_k(x: Tensor) -> Tensor:
+            same = x.detach()[0] if x.dim() > 3 else x.detach()
+            chosen = kept(same, k)
+            choices[name].append((same, chosen))
+            return (same * chosen).expand_as(x)
+
+        return top_k
+
+    with _replaced(model, {name: keep(name, k) for name, k in _top_k_sites(model).items()}):
+        yield choices
+
+
+@contextmanager
+def slopes_between(model: nn.Module, start: Choices, stop: Choices) -> Iterator[None]:
+    """Give AbsTopK its mean value and its slope between two runs, in the run inside the block.
+
+    Args:
+        model: the model that both runs were of.
+        start, stop: what `recorded_choices` collected in them.
+    """
+
+    def between(name: str) -> Edit:
+        ends = iter(zip(start[name], stop[name], strict=True))
+
+        def top_k(x: Tensor) -> Tensor:
+            (a, kept_a), (b, kept_b) = next(ends)
+            value: Tensor = _Slope.apply(x, a, b, kept_a, kept_b)  # type: ignore[no-untyped-call]
+            return value
+
+        return top_k
+
+    with _replaced(model, {name: between(name) for name in _top_k_sites(model)}):
+        yield
+
+
+def kept(x: Tensor, k: int) -> Tensor:
+    """Return (..., N) bool: the k entries of largest magnitude, ties to the lower index."""
+    order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    return torch.zeros_like(x, dtype=torch.bool).scatter(-1, order, True)
+
+
+class _Slope(torch.autograd.Function):
+    """Takes x (M, B, T, N) or (B, T, N); the ends a and b and what is kept of them (B, T, N)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, kept_a: Tensor, kept_b: Tensor
+    ) -> Tensor:
+        grown = b.abs() - a.abs()
+        entered, growth = _by_growth(grown, kept_b & ~kept_a)
+        left, decline = _by_growth(grown, kept_a & ~kept_b)
+        smallest = torch.finfo(x.dtype).tiny
+        inverse = torch.where(growth > -torch.inf, 1 / (growth - decline).clamp(smallest), 0)
+        moved = b - a
+        of_magnitude = torch.where(moved == 0, a.sign(), grown / moved)
+        share = (kept_a.to(x.dtype) + kept_b.to(x.dtype)) / 2
+        ctx.save_for_backward(share, (a + b) / 2, entered, left, inverse, of_magnitude)
+        return ((a * kept_a + b * kept_b) / 2).expand_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        share, mean, entered, left, inverse, of_magnitude = ctx.saved_tensors
+        (grad,) = grads
+        gain = grad * mean
+        entered, left = (rows.expand(*grad.shape[:-1], -1) for rows in (entered, left))
+        jump = (gain.gather(-1, entered) - gain.gather(-1, left)) * inverse
+        by_magnitude = torch.zeros_like(grad)
+        by_magnitude.scatter_add_(-1, entered, jump).scatter_add_(-1, left, -jump)
+        return grad * share + by_magnitude * of_magnitude, None, None, None, None
+
+
+def _by_growth(grown: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's chosen channels, (..., P), those that grew most first, and their growth.
+
+    P is the largest number chosen in a row; in the other rows the rest grew by minus infinity.
+    """
+    most = int(chosen.sum(-1).max())
+    growth, channels = grown.masked_fill(~chosen, -torch.inf).topk(most, dim=-1)
+    return channels, growth
+
+
+def _top_k_sites(model: nn.Module) -> dict[str, int]:
+    """Return how many channels AbsTopK keeps, by site."""
+    return {name: site.k for name, site in find_sites(model).items() if site.k is not None}
+
+
+@contextmanager
+def _replaced(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
+    """Put edits where AbsTopK is: it keeps all channels meanwhile."""
+    sites: dict[str, Site] = find_sites(model)
+    before = {name: sites[name].k for name in edits}
+    try:
+        for name in edits:
+            sites[name].k = sites[name].width
+        with edited(sites, edits):
+            yield
+    finally:
+        for name, k in before.items():
+            sites[name].k = k
