@@ -141,6 +141,25 @@ def test_a_record_without_what_is_needed_is_damaged(tmp_path):
     assert files.read_record(path, {"name": str}) == {"name": "one"}
 
 
+@pytest.mark.parametrize("values", [{"a": 1}, {"a": 1, "version": 1}])
+def test_a_record_whose_checksum_was_taken_off_is_not_taken_for_an_older_one(tmp_path, values):
+    path = tmp_path / "cell.json"
+    files.write_record(path, values)
+    held = files.read_json(path)
+    del held["sha256"]
+    files.write_json(path, held)
+    for unsigned in (False, True):
+        with pytest.raises(DamagedError, match=r"cell\.json is damaged: it has no checksum"):
+            files.read_record(path, unsigned=unsigned)
+    files.write_json(path, {**values, "version": 2})  # older versions wrote version 1, or none
+    with pytest.raises(DamagedError, match=r"cell\.json is damaged: it has no checksum"):
+        files.read_record(path, unsigned=True)
+    files.write_json(path, values)
+    assert files.read_record(path, unsigned=True) == values
+    with pytest.raises(DamagedError, match=r"cell\.json is damaged: it has no checksum"):
+        files.read_record(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 6000])
 def test_file_that_is_no_json_is_refused(content, tmp_path):
     (tmp_path / "value.json").write_bytes(content)

@@ -33,7 +33,8 @@ from wirework.locks import locked as locked
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
+"""SHA-256 of the files beside it, by name."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 JSON_BYTES = 1 << 28
@@ -221,8 +222,11 @@ def _no_number(name: str) -> NoReturn:
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
-    """Write names with values as JSON, atomically, with a checksum under `sha256`."""
-    plain = json.loads(json.dumps(values))  # as it will be read: names are text, no tuples
+    """Write names with values as JSON, atomically, with a checksum under `sha256`.
+
+    `checksum` says that there is one, so that its loss does not make the file an older version's.
+    """
+    plain = json.loads(json.dumps({**values, "checksum": "sha256"}))  # as it will be read
     write_json(path, {**plain, "sha256": _digest(plain)})
 
 
@@ -233,12 +237,13 @@ def read_record(
     unsigned: bool = False,
     most: int = JSON_BYTES,
 ) -> dict[str, Any]:
-    """Read what `write_record` wrote, without the checksum.
+    """Read what `write_record` wrote, without what it says of the checksum.
 
     Args:
         path: the file.
         needed: names that it must have, with the types of their values.
-        unsigned: also accept a file without a checksum, as older versions wrote it.
+        unsigned: also accept a file without a checksum, as older versions wrote it. Such a file
+            neither says that it has one nor gives a `version` above 1.
         most: bytes of the largest one that is read.
 
     Raises:
@@ -249,12 +254,20 @@ def read_record(
     if not isinstance(record, dict):
         raise DamagedError(f"{path} is damaged: it does not map names to values; delete it")
     expected = record.pop("sha256", None)
-    if expected != _digest(record) and not (unsigned and expected is None):
+    if expected is None and not (unsigned and _is_old(record)):
+        raise DamagedError(f"{path} is damaged: it has no checksum; delete it")
+    if expected is not None and expected != _digest(record):
         raise DamagedError(f"{path} is damaged: it does not match its checksum; delete it")
+    record.pop("checksum", None)
     for name, kind in needed.items():
         if not isinstance(record.get(name), kind):
             raise DamagedError(f"{path} is damaged: expected {name!r} ({kind.__name__}); delete it")
     return record
+
+
+def _is_old(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record is of a version that wrote no checksums."""
+    return "checksum" not in record and record.get("version", 1) == 1
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -280,8 +293,8 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         yield partial
         files = sorted(file for file in partial.rglob("*") if file.is_file())
         sums = {str(file.relative_to(partial)): sha256(file) for file in files}
-        write_json(partial / _SUMS, sums)
-        mode = (partial / _SUMS).stat().st_mode
+        write_json(partial / CHECKSUMS, sums)
+        mode = (partial / CHECKSUMS).stat().st_mode
         for file in files:
             set_mode(file, mode)  # safetensors makes a private file
             with file.open("rb") as handle:
@@ -342,23 +355,23 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
         DamagedError: names the first file that is missing or differs.
         UnreadableError: a file cannot be read.
     """
-    if not is_file(path / _SUMS):
+    if not is_file(path / CHECKSUMS):
         raise DamagedError(
-            f"cannot read {path / _SUMS}: No such file or directory. Without it nobody can tell "
+            f"cannot read {path / CHECKSUMS}: No such file or directory. Without it nobody can tell "
             f"whether {path} is whole: take a copy that has it, or make {path.name} again"
         )
-    sums = read_json(path / _SUMS)
+    sums = read_json(path / CHECKSUMS)
     if not isinstance(sums, dict) or not sums:
-        raise DamagedError(f"{path / _SUMS} does not map names to checksums")
+        raise DamagedError(f"{path / CHECKSUMS} does not map names to checksums")
     if missing := set(needed) - sums.keys():
-        raise DamagedError(f"{path / _SUMS} is damaged: it lacks {min(missing)}")
+        raise DamagedError(f"{path / CHECKSUMS} is damaged: it lacks {min(missing)}")
     for name, expected in sums.items():
         _verify(path, name, expected)
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
     """Write `checksums.json` over some files of a folder that was not written as a whole."""
-    write_json(folder / _SUMS, {name: sha256(folder / name) for name in names})
+    write_json(folder / CHECKSUMS, {name: sha256(folder / name) for name in names})
 
 
 def verify_listed(path: Path, *, needed: bool = False) -> None:
@@ -450,7 +463,7 @@ def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
         for entry in path.rglob("*")
         if entry.is_symlink() or not entry.is_dir()
     }
-    if others := held - sums.keys() - {_SUMS}:
+    if others := held - sums.keys() - {CHECKSUMS}:
         raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
 
 
@@ -468,9 +481,9 @@ def _target(path: Path) -> Path:
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return the checksums of a folder that `atomic_dir` wrote; none of another."""
-    if is_file(folder / _SUMS):
+    if is_file(folder / CHECKSUMS):
         with contextlib.suppress(DamagedError):
-            found = read_json(folder / _SUMS)
+            found = read_json(folder / CHECKSUMS)
             if isinstance(found, dict):
                 return found
     return {}

@@ -1,10 +1,11 @@
 import shutil
 
 import pytest
+import yaml
 
 from wirework.config import TrainConfig
 from wirework.data import Tokenizer, text_of_run
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
 from wirework.files import locked
 from wirework.training import train
 from wirework.training.run import differences, edits, read_settings
@@ -147,8 +148,24 @@ def test_a_harmless_edit_of_the_settings_is_none(settings):
 def test_settings_of_an_older_version_have_no_checksum(settings):
     run = train(settings(), progress=False)
     (run.path / "config.yaml").write_text(settings().to_yaml())
+    (run.path / "checksums.json").unlink()
+    (run.path / "data.json").unlink()
     assert read_settings(run.path) == settings()
     assert train(settings(), resume=True, progress=False).metrics == run.metrics
+
+
+def test_settings_that_lost_their_checksum_are_not_taken_for_an_older_versions(settings):
+    run = train(settings(), progress=False)
+    stored = run.path / "config.yaml"
+    bare = yaml.safe_dump(yaml.safe_load(stored.read_text()))  # comments are lost
+    stored.write_text(bare.replace("batch_size: 2", "batch_size: 4"))
+    with pytest.raises(InputError, match=r"config\.yaml was changed after .*, batch_size: 2 -> 4"):
+        read_settings(run.path)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(DamagedError, match=r"config\.yaml was changed after the run began, and th"):
+        read_settings(run.path)
+    with pytest.raises(DamagedError, match=r"config\.yaml was changed after the run began, and th"):
+        train(settings(), resume=True, progress=False)
 
 
 def test_an_altered_tokeniser_of_a_run_is_refused(settings):

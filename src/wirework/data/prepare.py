@@ -30,13 +30,12 @@ from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
 from wirework.data.tokenizer_files import TOKENIZER_CONFIG
 from wirework.errors import InputError, UnreadableError, cannot_write
 from wirework.file_system import sync_dir
-from wirework.files import locked, sha256, verify_dir, write_json
+from wirework.files import CHECKSUMS, locked, sha256, verify_dir, write_json
 from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
 VERSION = 1
 """Part of what a folder's name hashes; raised when the same settings come to give other bytes."""
-CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from wirework.config import DataConfig
 from wirework.config.base import Config
 from wirework.console import warn
 from wirework.data.answers import answers_before_records
-from wirework.data.prepare import CHECKSUMS, Prepared, open_prepared, prepare
+from wirework.data.prepare import Prepared, open_prepared, prepare
 from wirework.data.tokenizer import Tokenizer
 from wirework.errors import InputError, quoted
-from wirework.files import is_file, read_record, sha256, write_record
+from wirework.files import CHECKSUMS, is_file, read_record, sha256, write_record
 from wirework.user_code import OURS, is_function
 
 TEXT_RECORD = "data.json"

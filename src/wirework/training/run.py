@@ -120,8 +120,9 @@ def edits(folder: Path) -> list[str]:
     """
     path = folder / "config.yaml"
     text, seal, digest = files.read_bytes(path).decode(errors="replace").rpartition(_SEAL)
-    if not seal or digest.strip() == _digest(text):
-        return []  # an older version sealed nothing
+    older = not seal and not files.is_file(folder / files.CHECKSUMS)  # it wrote no checksums at all
+    if older or (seal and digest.strip() == _digest(text)):
+        return []
     state = newest_state(folder / "checkpoints")
     if state is None:
         raise DamagedError(
