@@ -357,8 +357,8 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
     """
     if not is_file(path / CHECKSUMS):
         raise DamagedError(
-            f"cannot read {path / CHECKSUMS}: No such file or directory. Without it nobody can tell "
-            f"whether {path} is whole: take a copy that has it, or make {path.name} again"
+            f"cannot read {path / CHECKSUMS}: No such file or directory. Without it nobody can "
+            f"tell whether {path} is whole: take a copy that has it, or make {path.name} again"
         )
     sums = read_json(path / CHECKSUMS)
     if not isinstance(sums, dict) or not sums:

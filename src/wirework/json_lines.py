@@ -3,8 +3,8 @@
 A line is a JSON object whose last entry, `sum`, is made of the sum before it and of the line's own
 text. An altered, lost or added line in the middle is found; lines lost at the end are not. Older
 files have lines without a sum: these may come first, never after a line with one. The first line
-with a sum also has `"checksum": "sum"`, so that a file whose sums were taken off is not taken for an
-older one.
+with a sum also has `"checksum": "sum"`, so that a file whose sums were taken off is not taken for
+an older one.
 """
 
 import hashlib

@@ -203,20 +203,21 @@ class _Study:
     @cached_property
     def data(self) -> Prepared:
         """The tokens that all models are trained and judged on; looked at when first needed."""
-        with self._stoppable("the preparation of the text"):
-            config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
-            runs = sorted((self.out / CELLS).glob("*/run"))
-            data = text_for_runs(runs, config, self.progress)
-        changed = []
+        trained_on: dict[str, str] = {}
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name
             with suppress(DamagedError):  # it is told of when its turn comes
-                if read_cell(self.out, name)["data"] != data.fingerprint:
-                    changed.append(name)
-        if changed:
-            raise InputError(
-                f"the text is another than when {changed[0]} was trained: give another --out"
-            )
+                trained_on[name] = read_cell(self.out, name)["data"]
+        with self._stoppable("the preparation of the text"):
+            config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
+            runs = sorted((self.out / CELLS).glob("*/run"))
+            before = next(iter(trained_on.values()), "")
+            data = text_for_runs(runs, config, self.progress, before)
+        for name, fingerprint in trained_on.items():
+            if fingerprint != data.fingerprint:
+                raise InputError(
+                    f"the text is another than when {name} was trained: give another --out"
+                )
         return data
 
     def _write_manifest(self, points: Sequence[Point]) -> None:

@@ -118,7 +118,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
     resolve_device(config.device)
-    data = text_for_runs([folder], config.data, progress)
+    data = text_for_runs([folder], config.data, progress, trained_on=state.data)
     config = with_vocabulary(config, data.tokenizer)
     _check_same_data(folder, state, data, resumed=found is not None)
     config = resolve(config)  # times products: after all that may be refused
