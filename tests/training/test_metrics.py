@@ -40,7 +40,7 @@ def test_a_line_half_written_is_not_read(tmp_path):
 
 def test_a_log_shorter_than_its_checkpoint_is_warned_of(tmp_path, capsys):
     MetricsLog(tmp_path / "metrics.jsonl", 10).close()
-    assert "lost its last 10 bytes" in capsys.readouterr().err
+    assert "metrics.jsonl is 10 bytes shorter than its checkpoint says" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -129,7 +129,7 @@ def test_a_log_that_lost_a_part_of_a_line_goes_on_at_a_line(tmp_path, capsys):
     position = logged(path)
     path.write_bytes(path.read_bytes()[:-9])
     logged(path, position, steps=(4,))
-    assert "lost its last 9 bytes" in capsys.readouterr().err
+    assert "bytes shorter than its checkpoint says" in capsys.readouterr().err
     assert [line["step"] for line in read_metrics(path)] == [1, 2, 4]
 
 

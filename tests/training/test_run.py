@@ -216,6 +216,21 @@ def test_an_altered_log_is_named_and_is_no_longer_a_sign_of_the_end(settings, ca
     assert train(config, resume=True, progress=False).metrics["val_loss"] == run.metrics["val_loss"]
 
 
+@pytest.mark.parametrize("change", ["altered", "lost", "no JSON"])
+def test_a_damaged_first_line_of_the_log_is_one_line(settings, capsys, change):
+    config = settings(steps=4)
+    log = train(config, progress=False).path / "metrics.jsonl"
+    first, *rest = log.read_bytes().splitlines(keepends=True)
+    spoilt = {"altered": first.replace(b'"step": 1', b'"step": 7'), "lost": b"", "no JSON": b"{\n"}
+    log.write_bytes(spoilt[change] + b"".join(rest))
+    for part in ("no part", "model"):  # with its model the run would be finished
+        shutil.rmtree(log.with_name(part), ignore_errors=True)
+        capsys.readouterr()
+        with pytest.raises(InputError, match=r"damaged in line 1: .*: move the file away, and"):
+            train(config, resume=True, progress=False)
+        assert capsys.readouterr().err == ""
+
+
 def test_a_missing_corpus_is_refused_before_anything_is_timed(settings, monkeypatch, tmp_path):
     def timed(*_):
         raise AssertionError("precisions were timed")

@@ -30,7 +30,7 @@ from wirework.training.checkpoint import (
     newest_checkpoint,
     restore_,
 )
-from wirework.training.metrics import MetricsLog
+from wirework.training.metrics import MetricsLog, checked_log
 from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve, resolve_device
 from wirework.training.prior import Losses, Prior, losses_of
@@ -114,6 +114,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     """
     found = newest_checkpoint(folder / "checkpoints")
     state, tensors = found or (State(), None)
+    checked_log(folder / "metrics.jsonl", state.metrics_bytes)  # refused before the work
     if found is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)

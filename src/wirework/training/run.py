@@ -16,7 +16,7 @@ from wirework.errors import DamagedError, InputError
 from wirework.leftovers import clear_held
 from wirework.model import Model, load
 from wirework.training.checkpoint import newest_state
-from wirework.training.metrics import read_metrics
+from wirework.training.metrics import checked_log, read_metrics
 
 HARMLESS = (
     "runs",
@@ -188,14 +188,20 @@ def refuse_differences(folder: Path, found: list[str]) -> None:
 
 
 def finished(folder: Path) -> Run | None:
-    """Return the run if it has been trained to its end, else None."""
+    """Return the run if it has been trained to its end, else None.
+
+    Raises:
+        InputError: a file cannot be read, or a line of the log is damaged that a resume would keep.
+    """
     log = folder / "metrics.jsonl"
     if not files.is_file(log) or "model" not in files.entries(folder):
         return None
     try:
         lines = read_metrics(log)
-    except DamagedError as error:  # resuming drops the lines after the newest checkpoint
-        warn(f"{error}; looking for a checkpoint to go on from")
+    except DamagedError as error:
+        state = newest_state(folder / "checkpoints")
+        checked_log(log, 0 if state is None else state.metrics_bytes)
+        warn(f"{error}; going on without the lines that came after the newest checkpoint")
         return None
     if not lines or lines[-1].get("kind") != "final":
         return None
