@@ -483,7 +483,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
     settings = DataConfig(corpus=str(path), workers=1)
     with pytest.raises(InputError, match=r"a\.txt changed while it was read: run it again"):
         prepare(settings, tmp_path / "cache", progress=False)
-    assert all(path.suffix == ".lock" for path in (tmp_path / "cache").iterdir())
+    assert not (tmp_path / "cache").exists()
     monkeypatch.undo()
     assert prepare(settings, tmp_path / "cache", progress=False).train.n_tokens > 0
 

@@ -1,9 +1,8 @@
 """A run folder: who may use it, what it was made with, what came of it."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,24 +70,9 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
         raise InputError(f"{folder} exists: --resume to continue it, or choose another name")
     if _entries(folder) and not files.is_file(folder / "config.yaml"):
         raise InputError(f"{folder} is not a run: it holds files but no config.yaml")
-    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    if files.entries(folder) == ["lock"]:  # a run that was killed before it began
-        made = [folder]
     with files.locked(folder / "lock", f"run {folder}"):
         clear_held([folder, folder / "checkpoints"])
-        try:
-            yield folder
-        finally:
-            _remove_if_empty(made)
-
-
-def _remove_if_empty(made: list[Path]) -> None:
-    """Remove the folders, innermost first, of a run that ends before it began; holding its lock."""
-    with suppress(OSError, InputError):
-        if made and set(files.entries(made[0])) <= {"lock"}:
-            (made[0] / "lock").unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
+        yield folder
 
 
 def write_settings(folder: Path, config: TrainConfig) -> None:
