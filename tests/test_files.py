@@ -125,6 +125,24 @@ def test_what_is_no_ordinary_file_is_neither_read_nor_absent(kind, read, tmp_pat
         read(path)
 
 
+def test_a_pipe_that_takes_the_place_of_a_file_after_the_look_is_not_waited_for(
+    tmp_path, monkeypatch, in_time
+):
+    path = tmp_path / "value.json"
+    path.write_text("{}")
+    real = files.is_file
+
+    def look(place):
+        found = real(place)
+        path.unlink()
+        os.mkfifo(path)
+        return found
+
+    monkeypatch.setattr(files, "is_file", look)
+    with in_time(), pytest.raises(InputError, match=r"cannot read .*json: it is no ordinary file"):
+        files.read_json(path)
+
+
 def test_a_name_given_twice_is_no_json(tmp_path):
     (tmp_path / "value.json").write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
     with pytest.raises(DamagedError, match="is not valid JSON: 'b' is given twice"):

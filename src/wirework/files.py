@@ -26,7 +26,7 @@ from wirework.errors import (
     quoted,
     reason,
 )
-from wirework.file_system import set_mode, sync_dir, sync_file
+from wirework.file_system import NOT_ORDINARY, open_ordinary, set_mode, sync_dir, sync_file
 from wirework.leftovers import beside, clear_leftovers, is_leftover
 from wirework.locks import locked as locked
 
@@ -64,9 +64,9 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """
     if "\0" in str(path):
         raise InputError(f"cannot read {path}: there is a NUL in its name")
-    is_file(path)  # opening a pipe would wait for its other end
+    is_file(path)  # devices are not even opened
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             yield file
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -110,7 +110,7 @@ def is_file(path: Path) -> bool:
     if stat.S_ISDIR(mode):
         raise DamagedError(f"cannot read {path}: {os.strerror(errno.EISDIR)}")
     if not stat.S_ISREG(mode):
-        raise DamagedError(f"cannot read {path}: it is no ordinary file")
+        raise DamagedError(f"cannot read {path}: {NOT_ORDINARY}")
     return True
 
 
