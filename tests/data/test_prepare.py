@@ -69,6 +69,12 @@ def test_every_document_comes_back_once_in_one_split(corpus: Path, prepared: Pre
     assert len(list((prepared.path / "train").glob("shard-*.bin"))) > 5
 
 
+def test_a_corpus_of_the_longest_name_is_prepared(corpus: Path, tmp_path: Path):
+    path = tmp_path / ("x" * 249 + ".jsonl")
+    path.write_bytes(corpus.read_bytes())
+    assert prepare(config(path), tmp_path / "cache", progress=False).train.n_tokens > 0
+
+
 def test_the_folder_is_as_documented(prepared: Prepared):
     assert prepared.path.name.startswith("code-")
     assert len(prepared.path.name) == len("code-") + 12

@@ -34,6 +34,8 @@ from wirework.files import CHECKSUMS, locked, sha256, verify_dir, write_json
 from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
+_LONGEST_WORDS = 180
+"""Most characters of a corpus' name in that of its folder: a folder's name has at most 255 bytes."""
 VERSION = 1
 """Part of what a folder's name hashes; raised when the same settings come to give other bytes."""
 
@@ -123,7 +125,7 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     name = hub_name(config.corpus)[0] if config.corpus.startswith(HUB) else config.corpus
     words = re.findall(r"\w+", Path(name).stem, re.ASCII)
-    return f"{'-'.join(words) or 'corpus'}-{digest[:12]}"
+    return f"{'-'.join(words)[:_LONGEST_WORDS] or 'corpus'}-{digest[:12]}"
 
 
 def _most_tokens(config: DataConfig) -> int:
