@@ -1,7 +1,9 @@
 """Files that are whole or absent: after errors, kills and damage."""
 
+import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from wirework import files
-from wirework.errors import DamagedError, InputError
+from wirework.errors import DamagedError, DiskFullError, InputError
 
 
 def names(folder: Path) -> list[str]:
@@ -50,7 +52,9 @@ def test_full_disk_is_one_clear_line_and_leaves_the_old_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(InputError, match=r"^cannot write .*/file: File too large$"):
+        with pytest.raises(
+            InputError, match=r"^cannot write .*/file: File too large \(100,000 bytes needed\)$"
+        ):
             files.write_bytes(path, bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -308,12 +312,29 @@ def test_tensors_are_a_file_like_its_neighbours(tmp_path):
     assert saved.stat().st_mode == (tmp_path / "folder" / "text").stat().st_mode
 
 
+def test_a_full_disk_is_told_by_the_name_of_the_file_to_be_and_the_room(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "sync_file", full)
+    place = re.escape(str(tmp_path / "folder"))
+    said = r"No space left on device \(5 bytes needed, [\d,]+ free\)$"
+    with (
+        pytest.raises(DiskFullError, match=rf"^cannot write {place}/one/two: {said}"),
+        files.atomic_dir(tmp_path / "folder") as partial,
+    ):
+        files.write_text(partial / "one" / "two", "words")
+    assert names(tmp_path) == []
+
+
 def test_tensors_on_a_full_disk_are_one_clear_line(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with (
-            pytest.raises(InputError, match=r"^cannot write .*folder: .*File too large"),
+            pytest.raises(
+                InputError, match=r"^cannot write .*folder/one\.safetensors: File too large \("
+            ),
             files.atomic_dir(tmp_path / "folder") as partial,
         ):
             files.save_tensors(partial / "one.safetensors", {"a": torch.zeros(10_000)})

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wirework import files
-from wirework.leftovers import beside, clear_held, is_leftover
+from wirework.leftovers import clear_held, is_leftover
+from wirework.partial_names import beside
 
 KILLED = """
 import os, signal, sys

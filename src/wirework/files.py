@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections import Counter
@@ -27,10 +28,12 @@ from wirework.errors import (
     reason,
 )
 from wirework.file_system import NOT_ORDINARY, open_ordinary, set_mode, sync_dir, sync_file
-from wirework.leftovers import beside, clear_leftovers, is_leftover
+from wirework.leftovers import clear_leftovers, is_leftover
 from wirework.locks import locked as locked
+from wirework.partial_names import beside
 
 if TYPE_CHECKING:
+    from safetensors import SafetensorError
     from torch import Tensor
 
 CHECKSUMS = "checksums.json"
@@ -135,31 +138,36 @@ def cannot_read(path: Path, error: OSError) -> InputError:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that appears at `path` whole, when the block ends without error.
+
+    Args:
+        path: the place.
+        size: bytes that will be written, if that is known, for the message of a full disk.
 
     Raises:
         InputError: the place cannot be written to (permissions, full disk, a folder in the way).
     """
     partial = beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            sync_file(file, path)
-        partial.replace(path)
-        sync_dir(path.parent)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                sync_file(file, path)
+            partial.replace(path)
+            sync_dir(path.parent)
+        finally:  # before the free space is told
+            with contextlib.suppress(OSError):  # such as one that says why nothing was written
+                partial.unlink(missing_ok=True)
     except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):  # such as one that says why nothing was written
-            partial.unlink(missing_ok=True)
+        raise cannot_write(path, error, size) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file at once, atomically."""
-    with atomic(path) as file:
+    with atomic(path, len(content)) as file:
         file.write(content)
 
 
@@ -287,30 +295,31 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     path = _target(path)
     partial, stale = beside(path), beside(path, "stale")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        files = sorted(file for file in partial.rglob("*") if file.is_file())
-        sums = {str(file.relative_to(partial)): sha256(file) for file in files}
-        write_json(partial / CHECKSUMS, sums)
-        mode = (partial / CHECKSUMS).stat().st_mode
-        for file in files:
-            set_mode(file, mode)  # safetensors makes a private file
-            with file.open("rb") as handle:
-                sync_file(handle, file)
-        sync_dir(partial)
-        if path.exists():
-            path.rename(stale)
-        partial.rename(path)
-        sync_dir(path.parent)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            files = sorted(file for file in partial.rglob("*") if file.is_file())
+            sums = {str(file.relative_to(partial)): sha256(file) for file in files}
+            write_json(partial / CHECKSUMS, sums)
+            mode = (partial / CHECKSUMS).stat().st_mode
+            for file in files:
+                set_mode(file, mode)  # safetensors makes a private file
+                with file.open("rb") as handle:
+                    sync_file(handle, file)
+            sync_dir(partial)
+            if path.exists():
+                path.rename(stale)
+            partial.rename(path)
+            sync_dir(path.parent)
+        finally:  # before the free space is told
+            if os.path.lexists(stale) and not os.path.lexists(path):  # between the two renames
+                stale.rename(path)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(stale, ignore_errors=True)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        if os.path.lexists(stale) and not os.path.lexists(path):  # between the two renames
-            stale.rename(path)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(stale, ignore_errors=True)
 
 
 def save_tensors(
@@ -324,7 +333,7 @@ def save_tensors(
         metadata: for the file's header.
 
     Raises:
-        OSError: the place cannot be written to; `atomic_dir` makes the message of it.
+        InputError: the place cannot be written to.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -332,7 +341,17 @@ def save_tensors(
     try:
         save_file(dict(tensors), path, None if metadata is None else dict(metadata))
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        path.unlink(missing_ok=True)  # before the free space is told
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        raise cannot_write(path, _system_error(error), size) from error
+
+
+def _system_error(error: "SafetensorError") -> OSError:
+    """Return what the system said to safetensors, which only tells it in words."""
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return (
+        OSError(str(error)) if match is None else OSError(int(match[1]), os.strerror(int(match[1])))
+    )
 
 
 def tensors_checksum(tensors: Mapping[str, "Tensor"], header: Mapping[str, str]) -> str:

@@ -35,7 +35,7 @@ from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
 _LONGEST_WORDS = 180
-"""Most characters of a corpus' name in that of its folder: a folder's name has at most 255 bytes."""
+"""Most characters of a corpus' name in that of its folder, which has at most 255 bytes."""
 VERSION = 1
 """Part of what a folder's name hashes; raised when the same settings come to give other bytes."""
 

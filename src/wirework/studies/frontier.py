@@ -15,7 +15,7 @@ from typing import Any
 from wirework.config import FrontierConfig
 from wirework.console import Progress, counted, say
 from wirework.data import Prepared, eval_batches, text_for_runs
-from wirework.errors import DamagedError, InputError, UnreadableError
+from wirework.errors import DamagedError, DiskFullError, InputError, UnreadableError
 from wirework.files import check_place, is_file, names_in, read_record, write_record
 from wirework.leftovers import clear_held
 from wirework.locks import locked
@@ -145,7 +145,7 @@ class _Study:
         """Return a cell, from its file or made now."""
         try:
             known = finished_cell(point, self.config, tasks, self.out)
-        except UnreadableError:
+        except (DiskFullError, UnreadableError):
             raise
         except InputError as error:
             return failed_cell(point, self.out, error)

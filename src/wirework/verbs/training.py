@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.config import TrainConfig
-from wirework.verbs.arguments import Json, Settings
+from wirework.verbs.arguments import Json, Settings, once_there_is_room
 from wirework.verbs.printing import show
 
 
@@ -23,7 +23,8 @@ def train(
     """
     from wirework.training import train as run_training
 
-    run = run_training(settings, resume=resume)
+    with once_there_is_room("the same command with --resume goes on from what was saved"):
+        run = run_training(settings, resume=resume)
     show("training", {"run": str(run.path), **run.metrics}, json)
 
 
@@ -44,4 +45,6 @@ def demo(
     """
     from wirework.demo import demo as run_demo
 
-    show("demo", run_demo(out, recipe, minutes), json)
+    with once_there_is_room("the same command goes on from what was saved"):
+        found = run_demo(out, recipe, minutes)
+    show("demo", found, json)
