@@ -87,6 +87,14 @@ def unreadable() -> Callable[..., AbstractContextManager[None]]:
     return failing
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_raise() -> Iterator[None]:
+    """Put back what Ctrl-C does, which the command's `main` sets for a process of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def in_time() -> Callable[[], AbstractContextManager[None]]:
     """Return `in_time()`: a block that waits for ever fails after some seconds."""
