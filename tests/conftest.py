@@ -87,6 +87,34 @@ def unreadable() -> Callable[..., AbstractContextManager[None]]:
     return failing
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_raise() -> Iterator[None]:
+    """Put back what Ctrl-C does, which the command's `main` sets for a process of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def in_time() -> Callable[[], AbstractContextManager[None]]:
+    """Return `in_time()`: a block that waits for ever fails after some seconds."""
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        def late(*_: object) -> None:
+            raise AssertionError("it waits")
+
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(20)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+    return limited
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, one_thread: None) -> Path:
     """A folder with `model`, `pairs.jsonl`, `circuit`, `paths` and text; see `small_world.py`."""

@@ -1,7 +1,9 @@
 """Files that are whole or absent: after errors, kills and damage."""
 
+import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from wirework import files
-from wirework.errors import DamagedError, InputError
+from wirework.errors import DamagedError, DiskFullError, InputError
 
 
 def names(folder: Path) -> list[str]:
@@ -50,7 +52,9 @@ def test_full_disk_is_one_clear_line_and_leaves_the_old_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(InputError, match=r"^cannot write .*/file: File too large$"):
+        with pytest.raises(
+            InputError, match=r"^cannot write .*/file: File too large \(100,000 bytes needed\)$"
+        ):
             files.write_bytes(path, bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -125,6 +129,24 @@ def test_what_is_no_ordinary_file_is_neither_read_nor_absent(kind, read, tmp_pat
         read(path)
 
 
+def test_a_pipe_that_takes_the_place_of_a_file_after_the_look_is_not_waited_for(
+    tmp_path, monkeypatch, in_time
+):
+    path = tmp_path / "value.json"
+    path.write_text("{}")
+    real = files.is_file
+
+    def look(place):
+        found = real(place)
+        path.unlink()
+        os.mkfifo(path)
+        return found
+
+    monkeypatch.setattr(files, "is_file", look)
+    with in_time(), pytest.raises(InputError, match=r"cannot read .*json: it is no ordinary file"):
+        files.read_json(path)
+
+
 def test_a_name_given_twice_is_no_json(tmp_path):
     (tmp_path / "value.json").write_text('{"a": [{"b": 1, "c": 2, "b": 3}]}')
     with pytest.raises(DamagedError, match="is not valid JSON: 'b' is given twice"):
@@ -139,6 +161,25 @@ def test_a_record_without_what_is_needed_is_damaged(tmp_path):
             files.read_record(path, {"name": str})
     files.write_record(path, {"name": "one"})
     assert files.read_record(path, {"name": str}) == {"name": "one"}
+
+
+@pytest.mark.parametrize("values", [{"a": 1}, {"a": 1, "version": 1}])
+def test_a_record_whose_checksum_was_taken_off_is_not_taken_for_an_older_one(tmp_path, values):
+    path = tmp_path / "cell.json"
+    files.write_record(path, values)
+    held = files.read_json(path)
+    del held["sha256"]
+    files.write_json(path, held)
+    for unsigned in (False, True):
+        with pytest.raises(DamagedError, match=r"cell\.json is damaged: it has no checksum"):
+            files.read_record(path, unsigned=unsigned)
+    files.write_json(path, {**values, "version": 2})  # older versions wrote version 1, or none
+    with pytest.raises(DamagedError, match=r"cell\.json is damaged: it has no checksum"):
+        files.read_record(path, unsigned=True)
+    files.write_json(path, values)
+    assert files.read_record(path, unsigned=True) == values
+    with pytest.raises(DamagedError, match=r"cell\.json is damaged: it has no checksum"):
+        files.read_record(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"9" * 6000])
@@ -271,12 +312,29 @@ def test_tensors_are_a_file_like_its_neighbours(tmp_path):
     assert saved.stat().st_mode == (tmp_path / "folder" / "text").stat().st_mode
 
 
+def test_a_full_disk_is_told_by_the_name_of_the_file_to_be_and_the_room(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "sync_file", full)
+    place = re.escape(str(tmp_path / "folder"))
+    said = r"No space left on device \(5 bytes needed, [\d,]+ free\)$"
+    with (
+        pytest.raises(DiskFullError, match=rf"^cannot write {place}/one/two: {said}"),
+        files.atomic_dir(tmp_path / "folder") as partial,
+    ):
+        files.write_text(partial / "one" / "two", "words")
+    assert names(tmp_path) == []
+
+
 def test_tensors_on_a_full_disk_are_one_clear_line(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with (
-            pytest.raises(InputError, match=r"^cannot write .*folder: .*File too large"),
+            pytest.raises(
+                InputError, match=r"^cannot write .*folder/one\.safetensors: File too large \("
+            ),
             files.atomic_dir(tmp_path / "folder") as partial,
         ):
             files.save_tensors(partial / "one.safetensors", {"a": torch.zeros(10_000)})

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wirework import files
-from wirework.leftovers import beside, clear_held, is_leftover
+from wirework.leftovers import clear_held, is_leftover
+from wirework.partial_names import beside
 
 KILLED = """
 import os, signal, sys
@@ -55,6 +56,32 @@ def test_a_folder_that_was_being_replaced_comes_back(tmp_path):
     files.verify_dir(tmp_path / "folder")
     assert (tmp_path / "folder" / "one").read_text() == "old"
     assert names(tmp_path) == ["file", "folder"]
+
+
+LONG = ["x" * 255, "\N{GREEK SMALL LETTER OMEGA}" * 127, "y" * 201]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_name_can_be_written_and_its_leftovers_are_cleared(tmp_path, name):
+    files.write_text(tmp_path / name, "text")
+    assert (tmp_path / name).read_text() == "text"
+    (tmp_path / name).unlink()
+    fill(tmp_path / name, "old")
+    killed(tmp_path / name, "replacing")
+    assert not (tmp_path / name).exists()
+    clear_held([tmp_path])  # whose leftover it is cannot be told: the old folder stays
+    files.check_folder(tmp_path / name, "a poem", ("one",))
+    assert (tmp_path / name / "one").read_text() == "old"
+    killed(tmp_path / name, "writing")
+    files.check_folder(tmp_path / name, "a poem", ("one",))
+    files.check_file(tmp_path / "file")
+    assert names(tmp_path) == sorted([name, "file"])
+
+
+def test_long_names_that_begin_alike_do_not_meet(tmp_path):
+    one, other = beside(tmp_path / ("x" * 254 + "1")), beside(tmp_path / ("x" * 254 + "2"))
+    assert one != other
+    assert len(os.fsencode(one.name)) <= 255
 
 
 NOT_OURS = [".folder.partial", "folder.12.partial", ".folder.x.partial", ".folder.12.partially"]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from wirework import fastest
 from wirework.errors import InputError
 from wirework.locks import locked
 
@@ -84,3 +85,85 @@ def test_a_lock_file_that_its_holder_deletes_is_made_anew(tmp_path):
             locked(lock, "the run"),
         ):
             pass
+
+
+COUNTING = """
+import sys
+from pathlib import Path
+from wirework.locks import locked
+folder = Path(sys.argv[1])
+for _ in range(60):
+    with locked(folder / "deep" / "lock", "the count", waiting=lambda: None):
+        count = int((folder / "count").read_text())
+        (folder / "count").write_text(str(count + 1))
+"""
+
+
+def test_one_process_at_a_time_though_the_file_is_removed_each_time(tmp_path):
+    (tmp_path / "count").write_text("0")
+    words = [sys.executable, "-c", COUNTING, str(tmp_path)]
+    processes = [subprocess.Popen(words) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "240"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+@pytest.mark.parametrize("no_lock", ["0", "1"])
+def test_nothing_is_left_of_a_lock_but_what_the_block_made(tmp_path, monkeypatch, no_lock):
+    monkeypatch.setenv("WIREWORK_NO_LOCK", no_lock)
+    lock = tmp_path / "runs" / "x" / "lock"
+    with pytest.raises(InputError, match="refused"), locked(lock, "the run"):
+        raise InputError("refused")
+    assert list(tmp_path.iterdir()) == []
+    with locked(lock, "the run"):
+        lock.with_name("model").touch()
+    assert list(lock.parent.iterdir()) == [lock.with_name("model")]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with locked(mine / "lock", "the run"):
+        pass
+    assert list(mine.iterdir()) == []
+
+
+def test_a_refused_lock_and_a_new_one_in_its_place_stay(tmp_path):
+    lock = tmp_path / "lock"
+    with locked(lock, "the run"):
+        with pytest.raises(InputError, match="in use"), locked(lock, "the run"):
+            pass
+        assert lock.exists()
+        lock.unlink()
+        with locked(lock, "the run"):
+            inner = lock.stat()
+        lock.touch()  # as if by another process
+    assert lock.exists()
+    assert inner.st_nlink == 1
+
+
+def test_patience_ends(tmp_path):
+    lock = tmp_path / "lock"
+    with (
+        locked(lock, "the run"),
+        pytest.raises(InputError, match="in use"),
+        locked(lock, "the run", patience=0.05),
+    ):
+        pass
+
+
+def test_a_pipe_in_the_place_of_a_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(InputError, match="it is no ordinary file"), locked(tmp_path / "lock", "x"):
+        pass
+
+
+def test_switched_off_the_choices_of_this_machine_need_no_lock_either(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise AssertionError("locked")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("WIREWORK_NO_LOCK", "1")
+    assert fastest.choose("locks", "one", lambda: {"one": lambda: None}) == "one"
+    assert [path.name for path in (tmp_path / "wirework").iterdir()] == ["fastest.json"]
+    monkeypatch.setenv("WIREWORK_NO_LOCK", "0")
+    with pytest.raises(AssertionError, match="locked"):
+        fastest.choose("locks again", "one", lambda: {"one": lambda: None})

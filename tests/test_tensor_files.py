@@ -118,7 +118,7 @@ def test_a_failing_disk_is_not_called_damage(
     def fails(*_: object, **__: object) -> Any:
         raise OSError(code, "the disk fails")
 
-    monkeypatch.setattr(Path, "open", fails)
+    monkeypatch.setattr(os, "open", fails)
     with pytest.raises(InputError, match=r"cannot read .*w\.safetensors: the disk fails") as caught:
         read_tensors(file)
     assert isinstance(caught.value.__cause__, OSError)

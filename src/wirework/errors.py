@@ -5,13 +5,17 @@ line and exits with code 2. Anything else that escapes is a defect of ours and k
 Errors of other libraries become `InputError` where the library is called (`translated_errors`).
 """
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from wirework.partial_names import final_place
 from wirework.redaction import redact
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASON_LENGTH = 200
 _QUOTE_LENGTH = 80
 
@@ -34,6 +38,10 @@ class UnreadableError(InputError):
 
 class DamagedError(InputError):
     """A file was read, and it is missing a part or does not hold what was written to it."""
+
+
+class DiskFullError(InputError):
+    """There is no room for a file; what was written before it is whole."""
 
 
 def printable(text: str) -> str:
@@ -95,16 +103,30 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
 
 
-def cannot_write(path: Path, error: OSError) -> InputError:
-    """Return the error for a place that could not be written to.
+def cannot_write(path: Path, error: OSError, size: int | None = None) -> InputError:
+    """Return the error for a place that could not be written to; `DiskFullError` if it is full.
 
     Args:
-        path: the place.
+        path: the place; the name of what is being written stands for that of the file to be.
         error: what the system said.
+        size: bytes that were to be written, if that is known.
     """
+    place = final_place(path)
     if isinstance(error, FileNotFoundError) and not path.is_absolute() and has_no_folder():
-        return InputError(f"cannot write {path}: the working folder is gone; change to another")
-    return InputError(f"cannot write {path}: {reason(error)}")
+        return InputError(f"cannot write {place}: the working folder is gone; change to another")
+    if error.errno not in _FULL:
+        return InputError(f"cannot write {place}: {reason(error)}")
+    needed = [] if size is None else [f"{size:,} bytes needed"]
+    free = [f"{_free_bytes(path):,} free"] if error.errno == errno.ENOSPC else []
+    room = f" ({', '.join(needed + free)})" if needed or free else ""
+    return DiskFullError(f"cannot write {place}: {reason(error)}{room}")
+
+
+def _free_bytes(path: Path) -> int:
+    """Return how much may be written where a path lies or would lie."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    found = os.statvfs(there)
+    return found.f_bavail * found.f_frsize
 
 
 def has_no_folder() -> bool:

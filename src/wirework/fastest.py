@@ -4,7 +4,6 @@ A choice is made once per machine and question and kept in the user's cache fold
 later process makes the same one: other code would round the last bits of a sum differently.
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -13,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from wirework import files
 from wirework.errors import InputError
+from wirework.locks import locked, no_lock
 
 CLEARLY = 1.1
 """How many times as fast as the default another way must be to be taken instead."""
@@ -212,21 +212,8 @@ def _remember(path: Path | None, key: tuple[str, str], answer: dict[str, Any]) -
 def _alone(path: Path | None) -> Iterator[None]:
     """Hold a lock beside the cache file, or go on without where it cannot be had in time."""
     with ExitStack() as stack:
-        if path is not None:
-            with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _wait_for_lock(stack.enter_context(path.with_suffix(".lock").open("a")))
+        if path is not None and not no_lock():
+            with suppress(InputError):
+                lock = locked(path.with_suffix(".lock"), str(path), patience=_PATIENCE)
+                stack.enter_context(lock)
         yield
-
-
-def _wait_for_lock(file: IO[str]) -> None:
-    """Lock the file; give up after a few seconds. The lock ends when the file is closed."""
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return
-            time.sleep(0.01)

@@ -6,13 +6,18 @@ more than safety in a power cut, it is told once and the work goes on.
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
 from wirework.console import warn_once
 from wirework.errors import reason
+
+NOT_ORDINARY = "it is no ordinary file"
+"""What is said of pipes, sockets and devices."""
 
 _REFUSALS = {
     errno.EINVAL,
@@ -24,6 +29,28 @@ _REFUSALS = {
     errno.EPERM,
 }
 """What file systems answer to a call that they do not support; a disk's failure is another."""
+
+
+def open_ordinary(path: Path) -> BufferedReader:
+    """Open an ordinary file for reading, without waiting for a pipe that is put in its place.
+
+    What was opened is looked at, not what lies at the path then or before.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, pipe or device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, NOT_ORDINARY)
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def sync_file(file: IO[bytes], path: Path) -> None:

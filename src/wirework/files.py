@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections import Counter
@@ -26,14 +27,17 @@ from wirework.errors import (
     quoted,
     reason,
 )
-from wirework.file_system import set_mode, sync_dir, sync_file
-from wirework.leftovers import beside, clear_leftovers, is_leftover
+from wirework.file_system import NOT_ORDINARY, open_ordinary, set_mode, sync_dir, sync_file
+from wirework.leftovers import clear_leftovers, is_leftover
 from wirework.locks import locked as locked
+from wirework.partial_names import beside
 
 if TYPE_CHECKING:
+    from safetensors import SafetensorError
     from torch import Tensor
 
-_SUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
+"""SHA-256 of the files beside it, by name."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 JSON_BYTES = 1 << 28
@@ -63,9 +67,9 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """
     if "\0" in str(path):
         raise InputError(f"cannot read {path}: there is a NUL in its name")
-    is_file(path)  # opening a pipe would wait for its other end
+    is_file(path)  # devices are not even opened
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             yield file
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -109,7 +113,7 @@ def is_file(path: Path) -> bool:
     if stat.S_ISDIR(mode):
         raise DamagedError(f"cannot read {path}: {os.strerror(errno.EISDIR)}")
     if not stat.S_ISREG(mode):
-        raise DamagedError(f"cannot read {path}: it is no ordinary file")
+        raise DamagedError(f"cannot read {path}: {NOT_ORDINARY}")
     return True
 
 
@@ -134,31 +138,36 @@ def cannot_read(path: Path, error: OSError) -> InputError:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that appears at `path` whole, when the block ends without error.
+
+    Args:
+        path: the place.
+        size: bytes that will be written, if that is known, for the message of a full disk.
 
     Raises:
         InputError: the place cannot be written to (permissions, full disk, a folder in the way).
     """
     partial = beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            sync_file(file, path)
-        partial.replace(path)
-        sync_dir(path.parent)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                sync_file(file, path)
+            partial.replace(path)
+            sync_dir(path.parent)
+        finally:  # before the free space is told
+            with contextlib.suppress(OSError):  # such as one that says why nothing was written
+                partial.unlink(missing_ok=True)
     except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):  # such as one that says why nothing was written
-            partial.unlink(missing_ok=True)
+        raise cannot_write(path, error, size) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file at once, atomically."""
-    with atomic(path) as file:
+    with atomic(path, len(content)) as file:
         file.write(content)
 
 
@@ -228,8 +237,11 @@ def _no_number(name: str) -> NoReturn:
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
-    """Write names with values as JSON, atomically, with a checksum under `sha256`."""
-    plain = json.loads(json.dumps(values))  # as it will be read: names are text, no tuples
+    """Write names with values as JSON, atomically, with a checksum under `sha256`.
+
+    `checksum` says that there is one, so that its loss does not make the file an older version's.
+    """
+    plain = json.loads(json.dumps({**values, "checksum": "sha256"}))  # as it will be read
     write_json(path, {**plain, "sha256": _digest(plain)})
 
 
@@ -240,12 +252,13 @@ def read_record(
     unsigned: bool = False,
     most: int = JSON_BYTES,
 ) -> dict[str, Any]:
-    """Read what `write_record` wrote, without the checksum.
+    """Read what `write_record` wrote, without what it says of the checksum.
 
     Args:
         path: the file.
         needed: names that it must have, with the types of their values.
-        unsigned: also accept a file without a checksum, as older versions wrote it.
+        unsigned: also accept a file without a checksum, as older versions wrote it. Such a file
+            neither says that it has one nor gives a `version` above 1.
         most: bytes of the largest one that is read.
 
     Raises:
@@ -256,12 +269,20 @@ def read_record(
     if not isinstance(record, dict):
         raise DamagedError(f"{path} is damaged: it does not map names to values; delete it")
     expected = record.pop("sha256", None)
-    if expected != _digest(record) and not (unsigned and expected is None):
+    if expected is None and not (unsigned and _is_old(record)):
+        raise DamagedError(f"{path} is damaged: it has no checksum; delete it")
+    if expected is not None and expected != _digest(record):
         raise DamagedError(f"{path} is damaged: it does not match its checksum; delete it")
+    record.pop("checksum", None)
     for name, kind in needed.items():
         if not isinstance(record.get(name), kind):
             raise DamagedError(f"{path} is damaged: expected {name!r} ({kind.__name__}); delete it")
     return record
+
+
+def _is_old(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record is of a version that wrote no checksums."""
+    return "checksum" not in record and record.get("version", 1) == 1
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -281,30 +302,31 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     path = _target(path)
     partial, stale = beside(path), beside(path, "stale")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        files = sorted(file for file in partial.rglob("*") if file.is_file())
-        sums = {str(file.relative_to(partial)): sha256(file) for file in files}
-        write_json(partial / _SUMS, sums)
-        mode = (partial / _SUMS).stat().st_mode
-        for file in files:
-            set_mode(file, mode)  # safetensors makes a private file
-            with file.open("rb") as handle:
-                sync_file(handle, file)
-        sync_dir(partial)
-        if path.exists():
-            path.rename(stale)
-        partial.rename(path)
-        sync_dir(path.parent)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            files = sorted(file for file in partial.rglob("*") if file.is_file())
+            sums = {str(file.relative_to(partial)): sha256(file) for file in files}
+            write_json(partial / CHECKSUMS, sums)
+            mode = (partial / CHECKSUMS).stat().st_mode
+            for file in files:
+                set_mode(file, mode)  # safetensors makes a private file
+                with file.open("rb") as handle:
+                    sync_file(handle, file)
+            sync_dir(partial)
+            if path.exists():
+                path.rename(stale)
+            partial.rename(path)
+            sync_dir(path.parent)
+        finally:  # before the free space is told
+            if os.path.lexists(stale) and not os.path.lexists(path):  # between the two renames
+                stale.rename(path)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(stale, ignore_errors=True)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        if os.path.lexists(stale) and not os.path.lexists(path):  # between the two renames
-            stale.rename(path)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(stale, ignore_errors=True)
 
 
 def save_tensors(
@@ -318,7 +340,7 @@ def save_tensors(
         metadata: for the file's header.
 
     Raises:
-        OSError: the place cannot be written to; `atomic_dir` makes the message of it.
+        InputError: the place cannot be written to.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -326,7 +348,17 @@ def save_tensors(
     try:
         save_file(dict(tensors), path, None if metadata is None else dict(metadata))
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        path.unlink(missing_ok=True)  # before the free space is told
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        raise cannot_write(path, _system_error(error), size) from error
+
+
+def _system_error(error: "SafetensorError") -> OSError:
+    """Return what the system said to safetensors, which only tells it in words."""
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return (
+        OSError(str(error)) if match is None else OSError(int(match[1]), os.strerror(int(match[1])))
+    )
 
 
 def tensors_checksum(tensors: Mapping[str, "Tensor"], header: Mapping[str, str]) -> str:
@@ -349,23 +381,23 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
         DamagedError: names the first file that is missing or differs.
         UnreadableError: a file cannot be read.
     """
-    if not is_file(path / _SUMS):
+    if not is_file(path / CHECKSUMS):
         raise DamagedError(
-            f"cannot read {path / _SUMS}: No such file or directory. Without it nobody can tell "
-            f"whether {path} is whole: take a copy that has it, or make {path.name} again"
+            f"cannot read {path / CHECKSUMS}: No such file or directory. Without it nobody can "
+            f"tell whether {path} is whole: take a copy that has it, or make {path.name} again"
         )
-    sums = read_json(path / _SUMS)
+    sums = read_json(path / CHECKSUMS)
     if not isinstance(sums, dict) or not sums:
-        raise DamagedError(f"{path / _SUMS} does not map names to checksums")
+        raise DamagedError(f"{path / CHECKSUMS} does not map names to checksums")
     if missing := set(needed) - sums.keys():
-        raise DamagedError(f"{path / _SUMS} is damaged: it lacks {min(missing)}")
+        raise DamagedError(f"{path / CHECKSUMS} is damaged: it lacks {min(missing)}")
     for name, expected in sums.items():
         _verify(path, name, expected)
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
     """Write `checksums.json` over some files of a folder that was not written as a whole."""
-    write_json(folder / _SUMS, {name: sha256(folder / name) for name in names})
+    write_json(folder / CHECKSUMS, {name: sha256(folder / name) for name in names})
 
 
 def verify_listed(path: Path, *, needed: bool = False) -> None:
@@ -457,7 +489,7 @@ def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
         for entry in path.rglob("*")
         if entry.is_symlink() or not entry.is_dir()
     }
-    if others := held - sums.keys() - {_SUMS}:
+    if others := held - sums.keys() - {CHECKSUMS}:
         raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
 
 
@@ -475,9 +507,9 @@ def _target(path: Path) -> Path:
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return the checksums of a folder that `atomic_dir` wrote; none of another."""
-    if is_file(folder / _SUMS):
+    if is_file(folder / CHECKSUMS):
         with contextlib.suppress(DamagedError):
-            found = read_json(folder / _SUMS)
+            found = read_json(folder / CHECKSUMS)
             if isinstance(found, dict):
                 return found
     return {}

@@ -2,7 +2,9 @@
 
 A line is a JSON object whose last entry, `sum`, is made of the sum before it and of the line's own
 text. An altered, lost or added line in the middle is found; lines lost at the end are not. Older
-files have lines without a sum: these may come first, never after a line with one.
+files have lines without a sum: these may come first, never after a line with one. The first line
+with a sum also has `"checksum": "sum"`, so that a file whose sums were taken off is not taken for
+an older one.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ from typing import Any
 from wirework.errors import DamagedError
 
 _SUM = re.compile(rb'^(\{.*), "sum": "([0-9a-f]{16})"\}$')
+_MARK = {"checksum": "sum"}
+"""In the first line with a sum: from here on every line has one, under this name."""
 
 
 class Sealer:
@@ -28,16 +32,17 @@ class Sealer:
         """Return a record as the next line, with its sum, without the line's end.
 
         Args:
-            record: at least one entry, none called `sum`.
+            record: at least one entry, none called `sum` or `checksum`.
             allow_nan: write NaN and infinity, which JSON lacks, as Python reads them.
         """
-        text = json.dumps(record, allow_nan=allow_nan).encode()
+        marked = record if self._sealed else {**record, **_MARK}
+        text = json.dumps(marked, allow_nan=allow_nan).encode()
         self._sealed = True
         self._add(text)
         return text[:-1] + b', "sum": "' + self._sum + b'"}'
 
     def opened(self, line: bytes) -> dict[str, Any]:
-        """Return the record of the next line, without its sum.
+        """Return the record of the next line, without its sum and mark.
 
         Raises:
             ValueError: it is no JSON object, or does not match its sum.
@@ -50,6 +55,8 @@ class Sealer:
         self._add(text)
         if match is None and "sum" in record:
             raise ValueError("its checksum is not at its end; were the line ends changed?")
+        if record.pop("checksum", None) is not None:
+            self._sealed = True
         if match is None and self._sealed:
             raise ValueError("it has no checksum")
         if match is not None and match[2] != self._sum:

@@ -1,40 +1,18 @@
-"""Names of what is being written, and the removal of what a kill left under such names.
-
-A file is written as `.NAME.HOST-PID.partial` beside its place; a folder that is replaced waits as
-`.NAME.HOST-PID.stale`. HOST identifies the machine or container, so that the process can be looked
-up; older versions left it out.
-"""
+"""The removal of what a kill left under the names of `partial_names.py`."""
 
 import os
-import re
 import shutil
-import socket
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from wirework.locks import no_lock
-
-_NAME = re.compile(
-    r"\.(?P<name>.+)\.(?:(?P<host>[0-9a-f]{8})-)?(?P<pid>\d{1,10})\.(?P<kind>partial|stale)"
-)
-
-
-def beside(path: Path, kind: str = "partial") -> Path:
-    """Return where this process keeps a file or folder while `path` is not to be touched.
-
-    Args:
-        path: the final place.
-        kind: `partial` for what is being written, `stale` for what it replaces.
-    """
-    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.{kind}")
+from wirework.partial_names import PATTERN, cut, host, is_cut
 
 
 def is_leftover(name: str) -> bool:
     """Return whether a file's name is of those that `beside` gives."""
-    return _NAME.fullmatch(name) is not None
+    return PATTERN.fullmatch(name) is not None
 
 
 def clear_leftovers(path: Path) -> None:
@@ -42,7 +20,7 @@ def clear_leftovers(path: Path) -> None:
 
     If one was killed while it replaced a folder, the old folder is put back.
     """
-    _clear(path.parent, path.name, alone=False)
+    _clear(path.parent, path, alone=False)
 
 
 def clear_held(folders: Iterable[Path]) -> None:
@@ -56,23 +34,32 @@ def clear_held(folders: Iterable[Path]) -> None:
         _clear(folder, None, alone=not no_lock())
 
 
-def _clear(folder: Path, name: str | None, alone: bool) -> None:
+def _clear(folder: Path, place: Path | None, alone: bool) -> None:
+    """Remove what was left of writing a place; None: of all places in the folder."""
+    name = None if place is None else cut(place.name)
     try:
         found = [path.name for path in folder.iterdir() if path.name[0] == "."]
     except OSError:  # none, or not to be read: whoever needs the folder says so
         return
     for entry in sorted(found, reverse=True):  # `stale` before `partial`
-        match = _NAME.fullmatch(entry)
+        match = PATTERN.fullmatch(entry)
         if match is None or name not in (None, match["name"]):
             continue
-        here, number = match["host"] == _host(), int(match["pid"])
+        here, number = match["host"] == host(), int(match["pid"])
         ended = here and not _is_running(number)
         if ended or (alone and (not here or number == os.getpid())):
-            _remove(folder / entry, folder / match["name"], match["kind"])
+            _remove(folder / entry, place or _place_of(folder, match["name"]), match["kind"])
 
 
-def _remove(leftover: Path, place: Path, kind: str) -> None:
-    if kind == "stale" and not os.path.lexists(place):
+def _place_of(folder: Path, name: str) -> Path | None:
+    """Return what was being written under a name; None where the name was cut."""
+    return None if is_cut(name) else folder / name
+
+
+def _remove(leftover: Path, place: Path | None, kind: str) -> None:
+    if kind == "stale" and place is None:
+        return  # it may be all there is; whoever writes that place puts it back
+    if kind == "stale" and place is not None and not os.path.lexists(place):
         with suppress(OSError):
             leftover.rename(place)
     elif leftover.is_dir() and not leftover.is_symlink():
@@ -90,12 +77,3 @@ def _is_running(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-@cache
-def _host() -> str:
-    """Return eight hex digits for this machine and its space of process numbers."""
-    space = ""
-    with suppress(OSError):
-        space = str(Path("/proc/self/ns/pid").readlink())
-    return f"{zlib.crc32(f'{socket.gethostname()} {space}'.encode()):08x}"

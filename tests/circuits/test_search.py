@@ -157,7 +157,9 @@ def test_a_write_that_failed_leaves_no_trace_in_the_sums(
 def without_sums(path: Path) -> list[bytes]:
     """Make a study look as older versions wrote it; return its lines."""
     lines = path.read_bytes().splitlines()
-    bare = [re.sub(rb', "sum": "[0-9a-f]{16}"}$', b"}", line) for line in lines]
+    bare = [
+        re.sub(rb'(, "checksum": "sum")?, "sum": "[0-9a-f]{16}"}$', b"}", line) for line in lines
+    ]
     assert bare != lines
     path.write_bytes(b"".join(line + b"\n" for line in bare))
     return bare
@@ -172,6 +174,16 @@ def test_a_study_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:
     lines = (tmp_path / "study.log").read_bytes().splitlines()
     assert lines[: len(old)] == old
     assert all(b'"sum"' in line for line in lines[len(old) :])
+
+
+def test_a_study_whose_checksums_were_taken_off_is_not_taken_for_an_older_one(
+    tmp_path: Path,
+) -> None:
+    tried(PruneConfig(trials=2), tmp_path)
+    path = tmp_path / "study.log"
+    path.write_bytes(re.sub(rb', "sum": "[0-9a-f]{16}"', b"", path.read_bytes()))
+    with pytest.raises(DamagedError, match=r"study\.log is damaged in line 1: it has no checksum"):
+        tried(PruneConfig(trials=2), tmp_path)
 
 
 @pytest.mark.parametrize("line", DAMAGED)

@@ -69,6 +69,12 @@ def test_every_document_comes_back_once_in_one_split(corpus: Path, prepared: Pre
     assert len(list((prepared.path / "train").glob("shard-*.bin"))) > 5
 
 
+def test_a_corpus_of_the_longest_name_is_prepared(corpus: Path, tmp_path: Path):
+    path = tmp_path / ("x" * 249 + ".jsonl")
+    path.write_bytes(corpus.read_bytes())
+    assert prepare(config(path), tmp_path / "cache", progress=False).train.n_tokens > 0
+
+
 def test_the_folder_is_as_documented(prepared: Prepared):
     assert prepared.path.name.startswith("code-")
     assert len(prepared.path.name) == len("code-") + 12
@@ -76,7 +82,7 @@ def test_the_folder_is_as_documented(prepared: Prepared):
     assert {"tokenizer.json", "checksums.json", "index.json", "shard-00000.bin"} <= names
     assert not any("progress" in name for name in names)
     left = sorted(path.name for path in prepared.path.parent.iterdir())
-    assert left == [f".{prepared.path.name}.lock", prepared.path.name]
+    assert left == [prepared.path.name]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -249,7 +255,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(
     assert kills >= 3
     assert len(set(progress)) >= 3
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [f".{final.path.name}.lock", final.path.name]
+    assert left == [final.path.name]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -395,7 +401,7 @@ def test_unusable_corpora_leave_nothing(tmp_path: Path, name: str, content: byte
     cache = tmp_path / "cache"
     with pytest.raises(InputError, match=message):
         prepare(config(tmp_path / name, tokenizer=str(mine)), cache, progress=False)
-    assert all(path.suffix == ".lock" for path in cache.iterdir())
+    assert not cache.exists()
 
 
 def test_a_missing_corpus_makes_no_cache(tmp_path: Path):

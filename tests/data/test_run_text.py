@@ -129,8 +129,12 @@ def test_a_run_of_before_reads_what_its_settings_name(home: Path) -> None:
     run = train(settings(), progress=False)
     Path("runs/tiny/data.json").unlink()
     assert text_of_run(run.path) is None
-    assert run_data(run.model, "means").path.name == prepared_names(Path("runs/data"))[0]
+    before = prepared_names(Path("runs/data"))
+    assert run_data(run.model, "means").path.name == before[0]
     (home / "notes" / "more.txt").write_text("a file more")
+    assert run_data(run.model, "means").path.name == before[0]
+    assert prepared_names(Path("runs/data")) == before
+    shutil.rmtree(Path("runs/data") / before[0])
     with pytest.raises(InputError, match="the corpus of runs/tiny has changed since"):
         run_data(run.model, "means")
 
@@ -150,13 +154,16 @@ train(TrainConfig.load("settings.yaml"), progress=False)
 """
 
 
-def test_resume_goes_on_bitwise_with_the_recorded_text(home: Path) -> None:
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "of before"])
+def test_resume_goes_on_bitwise_with_its_text(home: Path, recorded: bool) -> None:
     whole = train(settings(name="whole"), progress=False)
     Path("settings.yaml").write_text(settings().to_yaml())
     process = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
     assert "Interrupted" in process.stderr
     assert [path.name for path in Path("runs/tiny/checkpoints").iterdir()]
     before = prepared_names(Path("runs/data"))
+    if not recorded:
+        Path("runs/tiny/data.json").unlink()
     (home / "notes" / "more.txt").write_text("a file more")
     resumed = train(settings(), resume=True, progress=False)
     assert prepared_names(Path("runs/data")) == before

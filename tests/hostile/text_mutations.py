@@ -1,6 +1,7 @@
 """Mutations of JSON, of lines of JSON, and of YAML."""
 
 import json
+import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -167,8 +168,24 @@ _JSON = {
     "empty_object": (_json_change(_outermost({})), True),
 }  # fmt: skip
 
-JSON = tuple(
-    Mutation(f"json_{name}", rewritten(change), loud) for name, (change, loud) in _JSON.items()
+_CHECKSUM = re.compile(rb', "sum": "[0-9a-f]{16}"|,\s*"sha256": "[0-9a-f]{64}"|# sha256 of.*\n')
+
+
+def _without_checksums(content: bytes, dice: Random) -> bytes:
+    """Take all checksums in the file off, and change a digit."""
+    bare = bytearray(_CHECKSUM.sub(b"", content))
+    if len(bare) == len(content):
+        raise DoesNotApply
+    at = dice.choice([i for i, byte in enumerate(bare) if 48 <= byte < 57])
+    bare[at] += 1
+    return bytes(bare)
+
+
+CHECKSUMS = Mutation("without_checksums", rewritten(_without_checksums), loud=False)
+
+JSON = (
+    *(Mutation(f"json_{name}", rewritten(change), loud) for name, (change, loud) in _JSON.items()),
+    CHECKSUMS,
 )
 
 
@@ -204,6 +221,7 @@ JSON_LINES = (
     ),
     Mutation("line_doubled", rewritten(_line_doubled), loud=False),
     Mutation("line_dropped", rewritten(_line_dropped), loud=False),
+    CHECKSUMS,
 )
 
 
@@ -272,6 +290,7 @@ _YAML = {
     "sexagesimal": (_yaml_value("1:30:00"), False),
 }  # fmt: skip
 
-YAML = tuple(
-    Mutation(f"yaml_{name}", rewritten(change), loud) for name, (change, loud) in _YAML.items()
+YAML = (
+    *(Mutation(f"yaml_{name}", rewritten(change), loud) for name, (change, loud) in _YAML.items()),
+    CHECKSUMS,
 )

@@ -67,7 +67,7 @@ def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
     assert gated["path_edges"]["paper"] == 54
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "results.json", "table.md", "table.csv", "self_ablation.png", "cells", "runs", "lock",
+        "results.json", "table.md", "table.csv", "self_ablation.png", "cells", "runs",
     }  # fmt: skip
     held = json.loads((out / "results.json").read_text())
     assert [cell["name"] for cell in held["cells"]] == ["plain-seed0", "local-k2-seed0"]

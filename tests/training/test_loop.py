@@ -22,7 +22,7 @@ def test_a_run_leaves_what_the_architecture_says(whole):
     names = {path.name for path in whole.path.iterdir()}
     assert names == {
         "config.yaml", "data.json", "metrics.jsonl", "tokenizer.json", "checksums.json",
-        "checkpoints", "model", "lock",
+        "checkpoints", "model",
     }  # fmt: skip
 
 

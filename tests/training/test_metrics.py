@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 
 import pytest
 
@@ -12,8 +13,9 @@ def test_lines_are_json_with_timing_apart(tmp_path):
     log.write(3, "train", {"loss": 1.5}, {"seconds": 2.0})
     log.close()
     line = {"step": 3, "kind": "train", "loss": 1.5, "timing": {"seconds": 2.0}}
-    seal = hashlib.sha256(json.dumps(line).encode()).hexdigest()[:16]
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {**line, "sum": seal}
+    marked = {**line, "checksum": "sum"}  # only in the first line
+    seal = hashlib.sha256(json.dumps(marked).encode()).hexdigest()[:16]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {**marked, "sum": seal}
     assert read_metrics(tmp_path / "metrics.jsonl") == [line]
 
 
@@ -38,7 +40,7 @@ def test_a_line_half_written_is_not_read(tmp_path):
 
 def test_a_log_shorter_than_its_checkpoint_is_warned_of(tmp_path, capsys):
     MetricsLog(tmp_path / "metrics.jsonl", 10).close()
-    assert "lost its last 10 bytes" in capsys.readouterr().err
+    assert "metrics.jsonl is 10 bytes shorter than its checkpoint says" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -100,12 +102,34 @@ def test_a_log_without_checksums_goes_on_with_them(tmp_path):
         read_metrics(path)
 
 
+@pytest.mark.parametrize("old", [b"", b'{"step": 0, "kind": "train", "timing": {}}\n'])
+def test_a_log_whose_checksums_were_all_taken_off_is_not_taken_for_an_older_one(tmp_path, old):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(old)
+    logged(path, len(old))
+    first = len(old.splitlines()) + 1
+    path.write_bytes(re.sub(rb', "sum": "[0-9a-f]{16}"', b"", path.read_bytes()))
+    said = rf"metrics\.jsonl is damaged in line {first}: it has no checksum"
+    with pytest.raises(DamagedError, match=said):
+        read_metrics(path)
+    with pytest.raises(DamagedError, match=said):
+        MetricsLog(path, path.stat().st_size)
+
+
+def test_a_log_that_was_cut_back_to_its_start_is_marked_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    logged(path)
+    logged(path, 0, steps=(4, 5))
+    assert [line["step"] for line in read_metrics(path)] == [4, 5]
+    assert path.read_bytes().count(b'"checksum": "sum"') == 1
+
+
 def test_a_log_that_lost_a_part_of_a_line_goes_on_at_a_line(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     position = logged(path)
     path.write_bytes(path.read_bytes()[:-9])
     logged(path, position, steps=(4,))
-    assert "lost its last 9 bytes" in capsys.readouterr().err
+    assert "bytes shorter than its checkpoint says" in capsys.readouterr().err
     assert [line["step"] for line in read_metrics(path)] == [1, 2, 4]
 
 

@@ -21,6 +21,7 @@ EVALUATE = "wirework.training.loop:evaluate"
 STEP = "wirework.training.loop:scale_gradients_"
 SAVE = "wirework.training.loop:save_checkpoint"
 CLEAN = "wirework.training.loop:prune_checkpoints"
+SETTINGS = "wirework.training.job:write_settings"
 MODEL = "wirework.training.loop:nonzero_share"
 
 
@@ -116,6 +117,24 @@ def test_a_process_killed_in_each_phase_is_resumed(settings, whole, driver, tmp_
     assert killed == -signal.SIGKILL
     assert driver.run(config, tmp_path / "err", resume=True) == 0
     assert_same(config.runs / config.name, whole.path)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_between_its_text_and_its_settings_begins_with_that_text(
+    settings, whole, driver, corpus, tmp_path, resume
+):
+    own = tmp_path / "corpus"
+    shutil.copytree(corpus, own)
+    config = settings("killed", data={"corpus": str(own), "cache": str(tmp_path / "data")})
+    err = tmp_path / "err"
+    assert driver.run(config, err, call=SETTINGS, signals=[signal.SIGKILL]) == -signal.SIGKILL
+    folder = config.runs / config.name
+    assert sorted(path.name for path in folder.iterdir()) == ["data.json", "lock"]
+    prepared = sorted((tmp_path / "data").iterdir())
+    (own / "more.py").write_text("value = 1\n" * 500)  # prepared again, it would be another text
+    assert driver.run(config, err, resume=resume) == 0
+    assert sorted((tmp_path / "data").iterdir()) == prepared
+    assert_same(folder, whole.path)
 
 
 def test_a_run_killed_again_and_again_gets_there(settings, whole, driver, tmp_path):

@@ -1,10 +1,11 @@
 import shutil
 
 import pytest
+import yaml
 
 from wirework.config import TrainConfig
 from wirework.data import Tokenizer, text_of_run
-from wirework.errors import InputError
+from wirework.errors import DamagedError, InputError
 from wirework.files import locked
 from wirework.training import train
 from wirework.training.run import differences, edits, read_settings
@@ -147,8 +148,24 @@ def test_a_harmless_edit_of_the_settings_is_none(settings):
 def test_settings_of_an_older_version_have_no_checksum(settings):
     run = train(settings(), progress=False)
     (run.path / "config.yaml").write_text(settings().to_yaml())
+    (run.path / "checksums.json").unlink()
+    (run.path / "data.json").unlink()
     assert read_settings(run.path) == settings()
     assert train(settings(), resume=True, progress=False).metrics == run.metrics
+
+
+def test_settings_that_lost_their_checksum_are_not_taken_for_an_older_versions(settings):
+    run = train(settings(), progress=False)
+    stored = run.path / "config.yaml"
+    bare = yaml.safe_dump(yaml.safe_load(stored.read_text()))  # comments are lost
+    stored.write_text(bare.replace("batch_size: 2", "batch_size: 4"))
+    with pytest.raises(InputError, match=r"config\.yaml was changed after .*, batch_size: 2 -> 4"):
+        read_settings(run.path)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(DamagedError, match=r"config\.yaml was changed after the run began, and th"):
+        read_settings(run.path)
+    with pytest.raises(DamagedError, match=r"config\.yaml was changed after the run began, and th"):
+        train(settings(), resume=True, progress=False)
 
 
 def test_an_altered_tokeniser_of_a_run_is_refused(settings):
@@ -197,6 +214,21 @@ def test_an_altered_log_is_named_and_is_no_longer_a_sign_of_the_end(settings, ca
         train(config, resume=True, progress=False)
     log.rename(log.with_name("old"))
     assert train(config, resume=True, progress=False).metrics["val_loss"] == run.metrics["val_loss"]
+
+
+@pytest.mark.parametrize("change", ["altered", "lost", "no JSON"])
+def test_a_damaged_first_line_of_the_log_is_one_line(settings, capsys, change):
+    config = settings(steps=4)
+    log = train(config, progress=False).path / "metrics.jsonl"
+    first, *rest = log.read_bytes().splitlines(keepends=True)
+    spoilt = {"altered": first.replace(b'"step": 1', b'"step": 7'), "lost": b"", "no JSON": b"{\n"}
+    log.write_bytes(spoilt[change] + b"".join(rest))
+    for part in ("no part", "model"):  # with its model the run would be finished
+        shutil.rmtree(log.with_name(part), ignore_errors=True)
+        capsys.readouterr()
+        with pytest.raises(InputError, match=r"damaged in line 1: .*: move the file away, and"):
+            train(config, resume=True, progress=False)
+        assert capsys.readouterr().err == ""
 
 
 def test_a_missing_corpus_is_refused_before_anything_is_timed(settings, monkeypatch, tmp_path):

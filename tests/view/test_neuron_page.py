@@ -124,7 +124,7 @@ def test_neurons_without_a_file_are_told_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, r"0.mlp.post_act.7.json: version: Input should be 1"),
+        ({"version": 2}, r"0.mlp.post_act.7.json is damaged: it has no checksum"),
         ({"format": "other"}, r"format: Input should be 'wirework-neuron'"),
         ({"top": [excerpt(["a"], [1.0, 2.0])]}, r"top.0: 1 tokens, but 2 values"),
         ({"peak": float("nan")}, r"7.json is not valid JSON: NaN is no number"),
@@ -136,6 +136,14 @@ def test_a_neuron_at_odds_is_refused(tmp_path: Path, changes: dict[str, Any], me
         write_neuron_page(made, tmp_path / "n.html")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "n.html").exists()
+
+
+def test_a_neuron_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    made = make_neurons(tmp_path / "n")
+    path = made / "neurons" / "0.mlp.post_act.7.json"
+    write_record(path, json.loads(path.read_text()) | {"version": 3})
+    with pytest.raises(InputError, match=r"7.json: version: Input should be 1 or 2"):
+        write_neuron_page(made, tmp_path / "n.html")
 
 
 def test_the_page_names_the_model(tmp_path: Path) -> None:

@@ -237,6 +237,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     """
     from wirework.data import prepare, text_of_run
     from wirework.data.answers import answers_before_records
+    from wirework.data.run_text import prepared_before
     from wirework.training.run import read_settings
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
@@ -247,12 +248,15 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         )
     saved = read_settings(settings.parent).data
     data = text_of_run(settings.parent)
-    if data is None:  # of a wirework that kept no record
+    trained_on = _trained_on(settings.parent)
+    if data is None and trained_on is not None:  # of a wirework that kept no record
+        data = prepared_before(settings.parent, saved, trained_on)
+    if data is None:
         for corpus in (saved.corpus, saved.mix):
             refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
         data = prepare(answers_before_records(saved))
     same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
-    if not same or _trained_on(settings.parent) not in (None, data.fingerprint):
+    if not same or trained_on not in (None, data.fingerprint):
         raise InputError(
             f"the corpus of {settings.parent} has changed since, and {purpose} need it: give text"
         )

@@ -30,13 +30,14 @@ from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
 from wirework.data.tokenizer_files import TOKENIZER_CONFIG
 from wirework.errors import InputError, UnreadableError, cannot_write
 from wirework.file_system import sync_dir
-from wirework.files import locked, sha256, verify_dir, write_json
+from wirework.files import CHECKSUMS, locked, sha256, verify_dir, write_json
 from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
+_LONGEST_WORDS = 180
+"""Most characters of a corpus' name in that of its folder, which has at most 255 bytes."""
 VERSION = 1
 """Part of what a folder's name hashes; raised when the same settings come to give other bytes."""
-CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     name = hub_name(config.corpus)[0] if config.corpus.startswith(HUB) else config.corpus
     words = re.findall(r"\w+", Path(name).stem, re.ASCII)
-    return f"{'-'.join(words) or 'corpus'}-{digest[:12]}"
+    return f"{'-'.join(words)[:_LONGEST_WORDS] or 'corpus'}-{digest[:12]}"
 
 
 def _most_tokens(config: DataConfig) -> int:

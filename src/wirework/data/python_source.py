@@ -12,6 +12,8 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from wirework.file_system import open_ordinary
+
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "idle_test", "_test", "_tests"})
 OTHER_ROOTS = frozenset({"site-packages", "dist-packages", "__pycache__"})
 NAMES_LEFT_OUT = re.compile(r"(test_.*|.*_test|conftest|.*_pb2|.*_pb2_grpc)\.py")
@@ -102,7 +104,8 @@ def _size(path: Path) -> int:
 def _read(path: Path) -> str | None:
     """Return a file's text; None where it cannot be read as UTF-8."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open_ordinary(path) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return None
     return None if "\0" in text else text.replace("\r\n", "\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 from wirework.data.text_files import reading
 from wirework.errors import InputError, nearest, reason, translated_errors
+from wirework.file_system import open_ordinary
 from wirework.foreign import no_prompts
 
 PARQUET_ROWS = 256
@@ -25,7 +26,7 @@ def jsonl(path: Path, field: str) -> Iterator[str]:
             that field; the message names the line.
     """
     number = 0
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_ordinary(path) as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > MAX_LINE_BYTES:

@@ -17,10 +17,10 @@ from wirework.config import DataConfig
 from wirework.config.base import Config
 from wirework.console import warn
 from wirework.data.answers import answers_before_records
-from wirework.data.prepare import CHECKSUMS, Prepared, open_prepared, prepare
+from wirework.data.prepare import Prepared, open_prepared, prepare
 from wirework.data.tokenizer import Tokenizer
 from wirework.errors import InputError, quoted
-from wirework.files import is_file, read_record, sha256, write_record
+from wirework.files import CHECKSUMS, is_file, read_record, sha256, write_record
 from wirework.user_code import OURS, is_function
 
 TEXT_RECORD = "data.json"
@@ -105,7 +105,7 @@ def text_of_run(run: str | Path) -> Prepared | None:
 
 
 def text_for_runs(
-    runs: Sequence[str | Path], config: DataConfig, progress: bool = True
+    runs: Sequence[str | Path], config: DataConfig, progress: bool = True, trained_on: str = ""
 ) -> Prepared:
     """Return the text to train runs on: the recorded one, or a corpus prepared by the settings.
 
@@ -114,6 +114,8 @@ def text_for_runs(
             of text with these settings decides.
         config: the runs' settings.
         progress: show a progress bar on standard error.
+        trained_on: fingerprint of the text of runs that were begun without a record; empty if it is
+            not known.
 
     Raises:
         InputError: the corpus cannot be prepared, the recorded one is damaged, or the tokeniser
@@ -126,7 +128,30 @@ def text_for_runs(
             old = old or is_file(run / "config.yaml")
         elif _same(record.settings, config) and (place := _found(run, record)) is not None:
             return _checked(open_prepared(place), config)
-    return prepare(answers_before_records(config) if old else config, progress=progress)
+    if not old:
+        return prepare(config, progress=progress)
+    kept = prepared_before(runs[0], config, trained_on)
+    if kept is not None:
+        return _checked(kept, config)
+    return prepare(answers_before_records(config), progress=progress)
+
+
+def prepared_before(run: str | Path, config: DataConfig, fingerprint: str) -> Prepared | None:
+    """Return the text of a run without a record, if it still lies in the cache of its settings.
+
+    Args:
+        run: the run's folder.
+        config: its settings.
+        fingerprint: of the text, as the run's checkpoints have it.
+
+    Raises:
+        InputError: the prepared corpus is damaged.
+    """
+    for base in _bases(Path(run)):
+        for sums in sorted((base / config.cache).glob(f"*/{CHECKSUMS}")):
+            if sha256(sums) == fingerprint:
+                return open_prepared(sums.parent)
+    return None
 
 
 def settings_of_run(run: str | Path, corpus: str) -> DataConfig:
@@ -166,8 +191,13 @@ def _places(run: Path, record: _Record) -> Iterator[Path]:
     yield absolute
     cache = record.settings.get("cache")
     if isinstance(cache, str):
-        for base in (Path(), *run.parents[:2]):
+        for base in _bases(run):
             yield base / cache / absolute.name
+
+
+def _bases(run: Path) -> tuple[Path, ...]:
+    """Return what a cache that is given relative to the working directory may be relative to."""
+    return (Path(), *run.absolute().parents[:2])
 
 
 def _found(run: Path, record: _Record) -> Path | None:

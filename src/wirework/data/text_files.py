@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wirework.errors import InputError, reason
+from wirework.file_system import open_ordinary
 
 SNIFF_BYTES = 8192
 COMPRESSED = {
@@ -56,7 +57,7 @@ def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
             message names the byte offset.
     """
     start, rest = 0, b""
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_ordinary(path) as file:
         while chunk := file.read(piece_bytes - len(rest)):
             block = rest + chunk
             if start == 0:
@@ -75,7 +76,7 @@ def is_separated(path: Path) -> bool:
     Raises:
         InputError: the file is unreadable.
     """
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_ordinary(path) as file:
         head = file.read(MARK_BYTES)
     return MARK.search(head.decode(errors="replace")) is not None
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wirework.errors import InputError, reason
-from wirework.files import cannot_read, is_file, read_json
+from wirework.files import cannot_read, is_file, opened, read_json
 from wirework.memory import require_memory
 from wirework.tensor_files import check_kind, damaged, read_tensors
 
@@ -87,7 +87,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def _check_archive(path: Path) -> None:
     """Check that the archive inside a `.pt` is whole, which `torch.load` does not."""
     if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
+        with opened(path) as file:
             if file.read(len(_ZIP)) == _ZIP:
                 raise damaged(path, "it is cut off (a zip archive without its directory)")
         return  # the format before PyTorch 1.6 has no checksums

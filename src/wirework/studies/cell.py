@@ -15,7 +15,7 @@ from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.console import warn
 from wirework.data import Prepared, record_text
-from wirework.errors import InputError, UnreadableError
+from wirework.errors import DiskFullError, InputError, UnreadableError
 from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.redaction import redact
@@ -95,7 +95,7 @@ def run_cell(
         made = _made(point, study, tasks, out, progress)
         cell = made | {"data": data.fingerprint}
         write_record(folder / "cell.json", cell)
-    except UnreadableError:
+    except (DiskFullError, UnreadableError):
         raise
     except (InputError, RuntimeError, MemoryError) as error:  # out of memory is one of the others
         return failed_cell(point, out, error)

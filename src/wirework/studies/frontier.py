@@ -15,7 +15,7 @@ from typing import Any
 from wirework.config import FrontierConfig
 from wirework.console import Progress, counted, say
 from wirework.data import Prepared, eval_batches, text_for_runs
-from wirework.errors import DamagedError, InputError, UnreadableError
+from wirework.errors import DamagedError, DiskFullError, InputError, UnreadableError
 from wirework.files import check_place, is_file, names_in, read_record, write_record
 from wirework.leftovers import clear_held
 from wirework.locks import locked
@@ -145,7 +145,7 @@ class _Study:
         """Return a cell, from its file or made now."""
         try:
             known = finished_cell(point, self.config, tasks, self.out)
-        except UnreadableError:
+        except (DiskFullError, UnreadableError):
             raise
         except InputError as error:
             return failed_cell(point, self.out, error)
@@ -203,20 +203,21 @@ class _Study:
     @cached_property
     def data(self) -> Prepared:
         """The tokens that all models are trained and judged on; looked at when first needed."""
-        with self._stoppable("the preparation of the text"):
-            config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
-            runs = sorted((self.out / CELLS).glob("*/run"))
-            data = text_for_runs(runs, config, self.progress)
-        changed = []
+        trained_on: dict[str, str] = {}
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name
             with suppress(DamagedError):  # it is told of when its turn comes
-                if read_cell(self.out, name)["data"] != data.fingerprint:
-                    changed.append(name)
-        if changed:
-            raise InputError(
-                f"the text is another than when {changed[0]} was trained: give another --out"
-            )
+                trained_on[name] = read_cell(self.out, name)["data"]
+        with self._stoppable("the preparation of the text"):
+            config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
+            runs = sorted((self.out / CELLS).glob("*/run"))
+            before = next(iter(trained_on.values()), "")
+            data = text_for_runs(runs, config, self.progress, before)
+        for name, fingerprint in trained_on.items():
+            if fingerprint != data.fingerprint:
+                raise InputError(
+                    f"the text is another than when {name} was trained: give another --out"
+                )
         return data
 
     def _write_manifest(self, points: Sequence[Point]) -> None:

@@ -111,11 +111,12 @@ def self_ablation(
     with locked(out / "lock", f"study {out}"):
         clear_held([out, out / "cells"])
         folders = [out / "runs" / variant.name for variant in every]
-        data = text_for_runs(folders, study.train.data, progress)  # once, not in each process
+        known = _results(out)
+        before = known.get("data", "")
+        data = text_for_runs(folders, study.train.data, progress, before)  # not in each process
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
-        known = _results(out)
         if known.get("data", data.fingerprint) != data.fingerprint:
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
         if not known.get("cells"):  # what it is of is known from the start

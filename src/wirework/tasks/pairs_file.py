@@ -1,14 +1,13 @@
 """A user's pairs: a JSONL file, one pair a line, read line by line."""
 
 import json
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wirework.circuit_format import MOST_PAIRS
 from wirework.errors import InputError, number_of, quoted, reason, translated_errors
+from wirework.file_system import open_ordinary
 from wirework.tasks.task import Pair, Task
 
 _LINE_BYTES = 1 << 24
@@ -52,11 +51,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             too many lines or one that is too long.
     """
     with translated_errors(f"cannot read task {path}"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no wait for a pipe's other end
-        file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor; closed below
+        file = open_ordinary(path)
     with file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"cannot read task {path}: it is no ordinary file")
         at = 0
         for number in range(1, _MOST_LINES + 2):
             with translated_errors(f"cannot read task {path}"):

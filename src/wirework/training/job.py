@@ -30,7 +30,7 @@ from wirework.training.checkpoint import (
     newest_checkpoint,
     restore_,
 )
-from wirework.training.metrics import MetricsLog
+from wirework.training.metrics import MetricsLog, checked_log
 from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve, resolve_device
 from wirework.training.prior import Losses, Prior, losses_of
@@ -114,11 +114,12 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     """
     found = newest_checkpoint(folder / "checkpoints")
     state, tensors = found or (State(), None)
+    checked_log(folder / "metrics.jsonl", state.metrics_bytes)  # refused before the work
     if found is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
     resolve_device(config.device)
-    data = text_for_runs([folder], config.data, progress)
+    data = text_for_runs([folder], config.data, progress, trained_on=state.data)
     config = with_vocabulary(config, data.tokenizer)
     _check_same_data(folder, state, data, resumed=found is not None)
     config = resolve(config)  # times products: after all that may be refused

@@ -45,20 +45,12 @@ class MetricsLog:
     def __init__(self, path: Path, position: int, trackers: Iterable[Tracker] = ()) -> None:
         self.path = path
         self.trackers = tuple(trackers)
-        kept = read_bytes(path)[:position] if is_file(path) else b""
-        if len(kept) < position:
-            warn(f"{path} has lost its last {position - len(kept)} bytes; going on at its end")
-            kept = kept[: kept.rfind(b"\n") + 1]
-        self._sealer = Sealer()
-        try:
-            open_lines(kept, path, self._sealer)
-        except DamagedError as error:
-            raise DamagedError(
-                f"{error}: move the file away, and --resume goes on without its lines"
-            ) from error
+        size, self._sealer = checked_log(path, position)
+        if size < position:
+            warn(f"{path} is {position - size} bytes shorter than its checkpoint says")
         try:
             self._file = path.open("ab", buffering=0)
-            self._file.truncate(len(kept))
+            self._file.truncate(size)
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -90,6 +82,32 @@ class MetricsLog:
         self._file.close()
         for tracker in self.trackers:
             tracker.close()
+
+
+def checked_log(path: Path, position: int) -> tuple[int, Sealer]:
+    """Check the lines of a log that a resume keeps.
+
+    Args:
+        path: the log; it may be absent.
+        position: size in bytes that the checkpoint gives it.
+
+    Returns:
+        The bytes of the whole lines up to there, and what seals the next one.
+
+    Raises:
+        InputError: the file cannot be read, or one of these lines is damaged.
+    """
+    kept = read_bytes(path)[:position] if is_file(path) else b""
+    if len(kept) < position:
+        kept = kept[: kept.rfind(b"\n") + 1]
+    sealer = Sealer()
+    try:
+        open_lines(kept, path, sealer)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}: move the file away, and --resume goes on without its lines"
+        ) from error
+    return len(kept), sealer
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

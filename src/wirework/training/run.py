@@ -1,9 +1,8 @@
 """A run folder: who may use it, what it was made with, what came of it."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from wirework.errors import DamagedError, InputError
 from wirework.leftovers import clear_held
 from wirework.model import Model, load
 from wirework.training.checkpoint import newest_state
-from wirework.training.metrics import read_metrics
+from wirework.training.metrics import checked_log, read_metrics
 
 HARMLESS = (
     "runs",
@@ -71,24 +70,9 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
         raise InputError(f"{folder} exists: --resume to continue it, or choose another name")
     if _entries(folder) and not files.is_file(folder / "config.yaml"):
         raise InputError(f"{folder} is not a run: it holds files but no config.yaml")
-    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    if files.entries(folder) == ["lock"]:  # a run that was killed before it began
-        made = [folder]
     with files.locked(folder / "lock", f"run {folder}"):
         clear_held([folder, folder / "checkpoints"])
-        try:
-            yield folder
-        finally:
-            _remove_if_empty(made)
-
-
-def _remove_if_empty(made: list[Path]) -> None:
-    """Remove the folders, innermost first, of a run that ends before it began; holding its lock."""
-    with suppress(OSError, InputError):
-        if made and set(files.entries(made[0])) <= {"lock"}:
-            (made[0] / "lock").unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
+        yield folder
 
 
 def write_settings(folder: Path, config: TrainConfig) -> None:
@@ -120,8 +104,9 @@ def edits(folder: Path) -> list[str]:
     """
     path = folder / "config.yaml"
     text, seal, digest = files.read_bytes(path).decode(errors="replace").rpartition(_SEAL)
-    if not seal or digest.strip() == _digest(text):
-        return []  # an older version sealed nothing
+    older = not seal and not files.is_file(folder / files.CHECKSUMS)  # it wrote no checksums at all
+    if older or (seal and digest.strip() == _digest(text)):
+        return []
     state = newest_state(folder / "checkpoints")
     if state is None:
         raise DamagedError(
@@ -187,14 +172,20 @@ def refuse_differences(folder: Path, found: list[str]) -> None:
 
 
 def finished(folder: Path) -> Run | None:
-    """Return the run if it has been trained to its end, else None."""
+    """Return the run if it has been trained to its end, else None.
+
+    Raises:
+        InputError: a file cannot be read, or a line of the log is damaged that a resume would keep.
+    """
     log = folder / "metrics.jsonl"
     if not files.is_file(log) or "model" not in files.entries(folder):
         return None
     try:
         lines = read_metrics(log)
-    except DamagedError as error:  # resuming drops the lines after the newest checkpoint
-        warn(f"{error}; looking for a checkpoint to go on from")
+    except DamagedError as error:
+        state = newest_state(folder / "checkpoints")
+        checked_log(log, 0 if state is None else state.metrics_bytes)
+        warn(f"{error}; going on without the lines that came after the newest checkpoint")
         return None
     if not lines or lines[-1].get("kind") != "final":
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wirework.console import say_once
-from wirework.errors import InputError
+from wirework.errors import DiskFullError, InputError
 from wirework.signals import Interrupted, stopping
 
 if TYPE_CHECKING:
@@ -54,9 +54,19 @@ def prepared(model: "Model", corpus: str) -> "Prepared":
 
 @contextmanager
 def going_on(kept: Path) -> Iterator[None]:
-    """Say where what was done is kept if a signal ends the block."""
-    with _ending(f"stopped; the same command goes on from what was saved in {kept}"):
+    """Say where what was done is kept if a signal or a full disk ends the block."""
+    way_on = f"the same command goes on from what was saved in {kept}"
+    with _ending(f"stopped; {way_on}"), once_there_is_room(way_on):
         yield
+
+
+@contextmanager
+def once_there_is_room(way_on: str) -> Iterator[None]:
+    """Say how to go on if a full disk ends the block."""
+    try:
+        yield
+    except DiskFullError as error:
+        raise DiskFullError(f"{error}. Once there is room, {way_on}") from error
 
 
 @contextmanager

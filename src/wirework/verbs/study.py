@@ -7,7 +7,14 @@ from cyclopts import Parameter, validators
 
 from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
 from wirework.files import check_place
-from wirework.verbs.arguments import Json, Settings, going_on, task_of, tokens_of
+from wirework.verbs.arguments import (
+    Json,
+    Settings,
+    going_on,
+    once_there_is_room,
+    task_of,
+    tokens_of,
+)
 from wirework.verbs.printing import show_all
 
 
@@ -68,7 +75,8 @@ def frontier(
     """
     from wirework.studies import frontier as run_study
 
-    result = run_study(settings, out)
+    with once_there_is_room("the same command goes on from what was saved"):
+        result = run_study(settings, out)
     show_all("frontier", result, json, cells="models")
 
 

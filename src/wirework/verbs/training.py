@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.config import TrainConfig
-from wirework.verbs.arguments import Json, Settings, going_on
+from wirework.verbs.arguments import Json, Settings, going_on, once_there_is_room
 from wirework.verbs.printing import show
 
 
@@ -23,7 +23,8 @@ def train(
     """
     from wirework.training import train as run_training
 
-    run = run_training(settings, resume=resume)
+    with once_there_is_room("the same command with --resume goes on from what was saved"):
+        run = run_training(settings, resume=resume)
     show("training", {"run": str(run.path), **run.metrics}, json)
 
 

@@ -55,7 +55,7 @@ class NeuronFile(Part):
     """One neuron: of a dead one there is no more than its place."""
 
     format: Literal["wirework-neuron"]
-    version: Literal[1]
+    version: Literal[1, 2]
     site: Text
     index: Index
     peak: float

@@ -22,7 +22,7 @@ from planted_neurons import (
 from wirework.config import ExplainConfig
 from wirework.data import Prepared, Tokenizer
 from wirework.errors import DamagedError, InputError, UnreadableError
-from wirework.files import read_json, read_record
+from wirework.files import read_json, read_record, write_record
 from wirework.measures import Explanations, explain_neurons
 from wirework.model import Model
 from wirework.view import write_neuron_page
@@ -68,7 +68,7 @@ def test_noise_is_not_predicted(found) -> None:
 
 def test_dead_and_constant_neurons_are_counted_apart(found) -> None:
     assert found[DEAD] == {
-        "format": "wirework-neuron", "version": 1, "site": SITE, "index": DEAD, "peak": 0.0,
+        "format": "wirework-neuron", "version": 2, "site": SITE, "index": DEAD, "peak": 0.0,
         "mean": 0.0, "live_fraction": 0.0, "dead": True,
     }  # fmt: skip
     assert found[NEVER_HERE]["dead"]
@@ -154,12 +154,15 @@ def test_a_folder_of_something_else_is_refused(
     for content, says in (
         ([], "is damaged: it does not map names to values"),
         ({}, "is no neuron of ours"),
-        ({**whole, "version": 10**4000}, "has version 1000.*this wirework reads 1"),
+        ({**whole, "version": 10**4000}, "has version 1000.*this wirework reads 1 to 2"),
         ({**whole, "scores": None}, "is damaged: it lacks scores; delete it"),
         ({**whole, "scores": {**whole["scores"], "correlation": 7}}, "it lacks scores"),
         ({**whole, "dead": "no"}, "it lacks scores"),
     ):
-        path.write_text(json.dumps(content))
+        if isinstance(content, dict):
+            write_record(path, content)
+        else:
+            path.write_text(json.dumps(content))
         with pytest.raises(InputError, match=says) as caught:
             explain_neurons(model, config, text=text, out=tmp_path / "a", progress=False)
         assert len(str(caught.value)) < 400
@@ -179,9 +182,16 @@ def test_a_neuron_that_was_altered_is_named_and_one_of_an_older_version_is_read(
         with pytest.raises(DamagedError, match=rf"{SITE}\.0\.json is damaged: .*; delete it$"):
             write_neuron_page(tmp_path, tmp_path / "n.html")
     del held["sha256"]
-    path.write_text(json.dumps(held))
+    for left in (held, {name: value for name, value in held.items() if name != "checksum"}):
+        path.write_text(json.dumps(left))
+        with pytest.raises(DamagedError, match=rf"{SITE}\.0\.json is damaged: it has no checksum"):
+            explain_neurons(model, config, text=text, out=tmp_path, progress=False)
+        with pytest.raises(DamagedError, match=rf"{SITE}\.0\.json is damaged: it has no checksum"):
+            write_neuron_page(tmp_path, tmp_path / "n.html")
+    del held["checksum"]
+    path.write_text(json.dumps(held | {"version": 1}))
     again = explain_neurons(model, config, text=text, out=tmp_path, progress=False)
-    assert again.neurons == result.neurons
+    assert again.neurons == ({**result.neurons[0], "version": 1}, *result.neurons[1:])
     summary = tmp_path / "explain.json"
     summary.write_text(summary.read_text().replace('"explained": ', '"explained": 1'))
     with pytest.raises(DamagedError, match=r"explain\.json is damaged: .*; delete it$"):

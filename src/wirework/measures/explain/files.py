@@ -17,7 +17,8 @@ from wirework.measures.explain.patterns import to_json
 from wirework.measures.explain.record import Excerpt, Neuron, Record
 
 FORMAT = "wirework-neuron"
-VERSION = 1
+VERSION = 2
+"""Files of version 1 may lack a checksum."""
 SETTINGS = "settings.json"
 SUMMARY = "explain.json"
 
@@ -150,9 +151,9 @@ def read_neuron(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{str(error).removesuffix('; delete it')}; delete it") from None
     if held.get("format") != FORMAT:
         raise InputError(f"{path} is no neuron of ours: delete it")
-    if held.get("version") != VERSION:
+    if held.get("version") not in (1, VERSION):
         found = quoted(held.get("version"))
-        raise InputError(f"{path} has version {found}, this wirework reads {VERSION}")
+        raise InputError(f"{path} has version {found}, this wirework reads 1 to {VERSION}")
     if not (held.get("dead") is True or _has_scores(held)):
         raise InputError(f"{path} is damaged: it lacks scores; delete it")
     return held
