@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from wirework.circuits.acdc.contrast import Contrast
-from wirework.circuits.acdc.patched import Patched
-from wirework.circuits.acdc.search import Found, search
-from wirework.circuits.acdc.state import State
+from wirework.circuits.path_patching.contrast import Contrast
+from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.search import Found, search
+from wirework.circuits.path_patching.state import State
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "circuits"))
 from hand_wired import PLANT, Corpus, Planted
 
 from wirework.circuits import METHODS, auroc, find_edges
-from wirework.circuits.prune import Hunt
-from wirework.circuits.resting import Resting
+from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.pruning.prune import Hunt
 from wirework.config import PruneConfig
 
 FINDERS = ("learned", *METHODS)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 
 import wirework as ww
-from wirework.circuits.prune import Hunt
-from wirework.circuits.resting import Resting
+from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.pruning.prune import Hunt
 from wirework.config import PruneConfig
 from wirework.model import Model
 from wirework.tasks import Task

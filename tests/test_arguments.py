@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from wirework.commands.arguments import going_on, losing
 from wirework.signals import Interrupted
-from wirework.verbs.arguments import going_on, losing
 
 
 def hidden_in_an_error_of_its_own() -> None:

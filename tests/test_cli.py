@@ -238,7 +238,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", ["cyclopts", "wirework.verbs", "torch", "wirework.doctor"])
+@pytest.mark.parametrize("name", ["cyclopts", "wirework.commands", "torch", "wirework.doctor"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_modules_load_is_one_line(name: str, number: signal.Signals):
     code = AT_IMPORT.format(name=name, number=int(number))

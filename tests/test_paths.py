@@ -12,7 +12,7 @@ from small_world import QUICK, text_of, text_settings
 
 import wirework as ww
 from wirework import circuits, data, measures, studies, tasks, view
-from wirework.circuits.acdc.acdc import read_order
+from wirework.circuits.path_patching.acdc import read_order
 from wirework.config import (
     ExplainConfig,
     FrontierConfig,

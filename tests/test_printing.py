@@ -2,7 +2,7 @@
 
 import pytest
 
-from wirework.verbs.printing import print_table, show_rows
+from wirework.commands.printing import print_table, show_rows
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:

@@ -18,10 +18,10 @@ settle_threads()  # here, since it must come before torch
 if TYPE_CHECKING:
     from wirework import interop as interop
     from wirework.circuits import Circuit as Circuit
-    from wirework.circuits.acdc.acdc import acdc as acdc
-    from wirework.circuits.prune import prune as prune
-    from wirework.circuits.scores import attribute as attribute
-    from wirework.circuits.validate import validate as validate
+    from wirework.circuits.path_patching.acdc import acdc as acdc
+    from wirework.circuits.pruning.prune import prune as prune
+    from wirework.circuits.scoring.scores import attribute as attribute
+    from wirework.circuits.validation.validate import validate as validate
     from wirework.config import DataConfig as DataConfig
     from wirework.config import ExplainConfig as ExplainConfig
     from wirework.config import ModelConfig as ModelConfig

@@ -10,7 +10,7 @@ from wirework import files
 from wirework.config import TrainConfig
 from wirework.console import say, warn
 from wirework.errors import InputError
-from wirework.side_by_side import side_by_side
+from wirework.parallel import side_by_side
 from wirework.training import train
 
 FEWEST_STEPS = 1200

@@ -28,7 +28,7 @@ SHIPPED = {
 }
 """Settings of verbs whose defaults are a recipe, used where no --config is given."""
 
-# What each verb does and an example of it; its arguments are those of its function in `verbs/`.
+# What each verb does and an example of it; its arguments are those of its function in `commands/`.
 MENU = {
     "acdc": (
         "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"
@@ -160,7 +160,7 @@ for words, (what, example) in MENU.items():
     *outer, verb = words.split()
     VERBS[" ".join(outer)].append(verb)
     (GROUPS[outer[0]] if outer else app).command(
-        f"wirework.verbs:{verb.replace('-', '_')}",
+        f"wirework.commands:{verb.replace('-', '_')}",
         name=verb,
         help=f"{what}\n\nExample: `{' '.join(['wirework', words, example]).rstrip()}`",
     )

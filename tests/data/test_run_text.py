@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wirework import load, verbs
-from wirework.circuits.means import means_for, run_data
+from wirework.circuits.masking.means import means_for, run_data
 from wirework.config import DataConfig, MeasureConfig, SaeConfig, TrainConfig
 from wirework.data import Prepared, prepare, record_text, text_for_runs, text_of_run
 from wirework.errors import InputError
@@ -101,7 +101,7 @@ def test_without_its_text_the_command_to_give_is_printed(
 
 
 def verbs_text(model: Any, corpus: str) -> Prepared:
-    from wirework.verbs.arguments import prepared
+    from wirework.commands.arguments import prepared
 
     return prepared(model, corpus)
 

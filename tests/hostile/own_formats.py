@@ -68,7 +68,7 @@ def _load_model(folder: Path) -> Any:
 def _build_means(folder: Path) -> None:
     import torch
 
-    from wirework.circuits.means import node_means, save_means
+    from wirework.circuits.masking.means import node_means, save_means
 
     model = make_model()
     model.save(folder / "model")
@@ -78,7 +78,7 @@ def _build_means(folder: Path) -> None:
 
 def _load_means(folder: Path) -> Any:
     import wirework as ww
-    from wirework.circuits.means import load_means
+    from wirework.circuits.masking.means import load_means
 
     means = load_means(folder / "model" / "means.safetensors", ww.load(folder / "model"))
     check_finite(means)
@@ -329,7 +329,7 @@ def _seal_cell(folder: Path) -> None:
 def _build_search(folder: Path) -> None:
     import torch
 
-    from wirework.circuits.search_folder import Ranked, write_ranked
+    from wirework.circuits.pruning.search_folder import Ranked, write_ranked
 
     write_ranked(folder, [Ranked(5, 3, torch.arange(6.0)), Ranked(7, 4, torch.ones(6))])
     _study_of(folder)
@@ -347,7 +347,7 @@ def _study_of(folder: Path) -> Any:
 
 
 def _read_search(folder: Path) -> Any:
-    from wirework.circuits.search_folder import read_ranked
+    from wirework.circuits.pruning.search_folder import read_ranked
 
     best = read_ranked(folder)
     check_finite({str(i): one.tau for i, one in enumerate(best)})

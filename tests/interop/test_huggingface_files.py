@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import wirework as ww
+from wirework.commands.convert import huggingface as convert
 from wirework.errors import InputError
 from wirework.interop import load_huggingface
-from wirework.verbs.convert import huggingface as convert
 
 transformers = pytest.importorskip("transformers")
 

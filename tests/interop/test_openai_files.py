@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import wirework as ww
+from wirework.commands.convert import openai as convert
 from wirework.data.bpe import GPT2_PATTERN, PATTERN, assemble
 from wirework.errors import InputError
 from wirework.interop import load_huggingface, load_openai, load_self_ablating
-from wirework.verbs.convert import openai as convert
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "openai_gpt_example"
 SELF_ABLATING = Path(__file__).parents[1] / "data" / "self_ablating_example"

@@ -9,7 +9,7 @@ from torch import Tensor
 from wirework.config import ModelConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer, fold_norms
-from wirework.nn.norm import RMSNorm
+from wirework.nn.kernels.norm import RMSNorm
 
 SMALL: dict[str, Any] = {"vocab_size": 17, "n_ctx": 8, "n_layer": 2, "d_model": 16, "d_head": 4}
 

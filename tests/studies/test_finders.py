@@ -12,7 +12,7 @@ from wirework.config import PruneConfig
 from wirework.errors import DamagedError, InputError
 from wirework.files import read_json, read_record
 from wirework.studies import finders
-from wirework.view.figure_study import draw_finders, write_finders_figure
+from wirework.view.figures.figure_study import draw_finders, write_finders_figure
 
 QUICK = PruneConfig(
     trials=2, parallel=2, steps=30, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3

@@ -1,25 +1,31 @@
 """Nodes, edges, `Circuit`; finding and checking them."""
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
-from wirework.circuits.ablation import Ablation
-from wirework.circuits.acdc import PathScores, acdc, acdc_sweep, edge_attribution, sweep_row
-from wirework.circuits.assemble import Finding, assemble, measure
-from wirework.circuits.atp_star import atp_star
-from wirework.circuits.attribution import attribution, integrated_gradients, random_order
-from wirework.circuits.auroc import auroc
-from wirework.circuits.calibrate import Calibration, calibrate, calibrated_loss
+from wirework.circuits.adversarial import Breaking, Distraction, find_distractors
+from wirework.circuits.build import Finding, assemble, measure
+from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_place
-from wirework.circuits.discretise import clean_up, discretise
-from wirework.circuits.distractors import Breaking, Distraction, find_distractors
-from wirework.circuits.edges import find_edges, find_io_edges
-from wirework.circuits.masks import MaskSettings, heaviside, learn_masks
-from wirework.circuits.means import load_means, node_means, save_means, training_windows
-from wirework.circuits.nodes import NodeSpace
-from wirework.circuits.prune import prune
-from wirework.circuits.prune_all import prune_all
-from wirework.circuits.scores import METHODS, Scores, attribute, score_nodes
-from wirework.circuits.validate import held_out_losses, model_of, validate
-from wirework.circuits.wiring import Wiring
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edges import find_edges, find_io_edges
+from wirework.circuits.masking.means import load_means, node_means, save_means, training_windows
+from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.path_patching import (
+    PathScores,
+    acdc,
+    acdc_sweep,
+    edge_attribution,
+    sweep_row,
+)
+from wirework.circuits.pipeline.prune_all import prune_all
+from wirework.circuits.pruning.discretise import clean_up, discretise
+from wirework.circuits.pruning.learned_masks import MaskSettings, heaviside, learn_masks
+from wirework.circuits.pruning.prune import prune
+from wirework.circuits.scoring.atp_star import atp_star
+from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
+from wirework.circuits.scoring.auroc import auroc
+from wirework.circuits.scoring.scores import METHODS, Scores, attribute, score_nodes
+from wirework.circuits.validation.validate import held_out_losses, model_of, validate
 
 __all__ = [
     "METHODS",

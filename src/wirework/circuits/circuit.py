@@ -14,10 +14,10 @@ from torch import Tensor
 
 from wirework import files
 from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEdge
-from wirework.circuits.ablation import Ablation
 from wirework.circuits.circuit_tensors import activations_of, means_of
-from wirework.circuits.means import check_means
-from wirework.circuits.wiring import Wiring
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
 from wirework.errors import InputError, number_of
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
@@ -188,7 +188,7 @@ class Circuit:
 
         model, task = load(model), load_task(task)
         if self.document.level == "head":
-            from wirework.circuits.acdc.assemble import evaluate_paths
+            from wirework.circuits.path_patching.build import evaluate_paths
 
             return evaluate_paths(self, model, task)
         wiring, gates = self.wiring(model)

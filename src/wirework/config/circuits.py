@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from wirework.config.base import Config, Count
 
 Score = Literal["attribution", "signed_attribution", "integrated_gradients", "atp_star", "random"]
-"""Ways to score nodes without a search (`circuits/scores.py`)."""
+"""Ways to score nodes without a search (`circuits/scoring/scores.py`)."""
 
 
 class PruneConfig(Config):

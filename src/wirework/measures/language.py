@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wirework.measures.one_pass import Seen, one_pass
+from wirework.measures.text_evaluation import Seen, one_pass
 
 if TYPE_CHECKING:
     from wirework.data import Tokens

@@ -11,16 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wirework.circuits.acdc import acdc_sweep, sweep_row
+from wirework.circuits.path_patching import acdc_sweep, sweep_row
 from wirework.config import Instrument, MeasureConfig
 from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.measures.explain import explain_neurons
 from wirework.measures.language import Language
-from wirework.measures.one_pass import Seen, one_pass
 from wirework.measures.sae_training import measure_sae
 from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
 from wirework.measures.text import held_out, text_of
+from wirework.measures.text_evaluation import Seen, one_pass
 from wirework.tasks import load_task, skill
 
 if TYPE_CHECKING:

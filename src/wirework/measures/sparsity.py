@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wirework.errors import InputError
-from wirework.measures.one_pass import Seen, one_pass
+from wirework.measures.text_evaluation import Seen, one_pass
 
 if TYPE_CHECKING:
     from wirework.data import Tokens

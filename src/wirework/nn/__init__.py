@@ -1,9 +1,9 @@
 """The transformer, its named sites, top-k selection, sparse storage."""
 
-from wirework.nn.attention import causal_attention
 from wirework.nn.fold import fold_norms
+from wirework.nn.kernels.attention import causal_attention
+from wirework.nn.kernels.top_k import abs_top_k
 from wirework.nn.sites import Edit, ResampleAblation, Site, mean_ablation
-from wirework.nn.top_k import abs_top_k
 from wirework.nn.transformer import Transformer
 
 __all__ = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wirework.errors import InputError
-from wirework.nn.norm import RMSNorm
+from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.sites import Site
 from wirework.nn.transformer import Block, Transformer
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from wirework.config import GatingConfig, ModelConfig
-from wirework.nn.linear import Linear
-from wirework.nn.winners import k_winners
-from wirework.nn.winning_gate import Head, Winning, dense, pays, summed, winning_units
+from wirework.nn.kernels.linear import Linear
+from wirework.nn.kernels.winners import k_winners
+from wirework.nn.kernels.winning_gate import Head, Winning, dense, pays, summed, winning_units
 
 
 class Masks(NamedTuple):

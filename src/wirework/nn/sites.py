@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wirework.errors import InputError, nearest
-from wirework.nn.top_k import abs_top_k
+from wirework.nn.kernels.top_k import abs_top_k
 
 Edit = Callable[[Tensor], Tensor]
 """Takes the (B, T, width) value at a site and returns what should stand there, same shape."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wirework.config import GatingConfig
 from wirework.nn.gates import Gates, Masks
+from wirework.nn.kernels.unit_distance import unit_distance
 from wirework.nn.transformer import Ablated, Transformer
-from wirework.nn.unit_distance import unit_distance
 
 
 class Streams(NamedTuple):

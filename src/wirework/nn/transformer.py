@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from wirework.config import NODE_KINDS, ModelConfig, SiteKind
 from wirework.errors import InputError
 from wirework.nn.activation import activate
-from wirework.nn.attention import attention_at, causal_attention
-from wirework.nn.linear import Linear
-from wirework.nn.loss import next_token_loss
-from wirework.nn.norm import RMSNorm
-from wirework.nn.own_position import own_position_attention
+from wirework.nn.kernels.attention import attention_at, causal_attention
+from wirework.nn.kernels.linear import Linear
+from wirework.nn.kernels.loss import next_token_loss
+from wirework.nn.kernels.norm import RMSNorm
+from wirework.nn.kernels.own_position import own_position_attention
+from wirework.nn.kernels.winning_gate import Winning, dense
+from wirework.nn.kernels.winning_mlp import winning_mlp
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
-from wirework.nn.winning_gate import Winning, dense
-from wirework.nn.winning_mlp import winning_mlp
 
 
 class Prunable(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from wirework.view.figure_measures import TITLES
+from wirework.view.figures.figure_measures import TITLES
 
 Row = dict[str, Any]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from wirework.circuits import prune_all
-from wirework.circuits.split import fingerprint
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.console import warn
 from wirework.data import Prepared, record_text
@@ -22,6 +21,7 @@ from wirework.redaction import redact
 from wirework.studies.manifest import machine
 from wirework.studies.points import CELLS, Point, portable, settings_of
 from wirework.tasks import Task
+from wirework.tasks.split import fingerprint
 from wirework.training import train
 
 Cell = dict[str, Any]

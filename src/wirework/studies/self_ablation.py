@@ -35,7 +35,7 @@ from wirework.measures.explain.job import PRIVATE
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
-from wirework.side_by_side import side_by_side
+from wirework.parallel import side_by_side
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
 from wirework.studies.manifest import machine
 from wirework.studies.points import portable

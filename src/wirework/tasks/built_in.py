@@ -7,7 +7,7 @@ from types import MappingProxyType
 from wirework.tasks.brackets import bracket_brace, bracket_counting
 from wirework.tasks.conditions import else_elif, if_equals, if_ternary, var_if
 from wirework.tasks.definitions import class_init, final_kwarg, lambda_func
-from wirework.tasks.files import with_as, with_open
+from wirework.tasks.file_modes import with_as, with_open
 from wirework.tasks.ioi import ioi, single_tokens
 from wirework.tasks.loops import enumerate_range, for_while, indent_for, while_return_true
 from wirework.tasks.strings import fstring_brace, single_double_quote

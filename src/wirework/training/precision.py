@@ -8,7 +8,7 @@ import torch
 
 from wirework.config import TrainConfig
 from wirework.errors import InputError
-from wirework.nn.linear import Linear
+from wirework.nn.kernels.linear import Linear
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -8,14 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wirework.view.curves import write_curves
-    from wirework.view.figure import write_figure
-    from wirework.view.figure_measures import write_measures_figure, write_self_ablation_figure
-    from wirework.view.figure_study import write_finders_figure, write_study_figures
-    from wirework.view.neuron_page import write_neuron_page
-    from wirework.view.page import render_page, write_page
-    from wirework.view.page_data import load_page_data
-    from wirework.view.server import serve
+    from wirework.view.figures.curves import write_curves
+    from wirework.view.figures.figure import write_figure
+    from wirework.view.figures.figure_measures import (
+        write_measures_figure,
+        write_self_ablation_figure,
+    )
+    from wirework.view.figures.figure_study import write_finders_figure, write_study_figures
+    from wirework.view.neurons.neuron_page import write_neuron_page
+    from wirework.view.page.page import render_page, write_page
+    from wirework.view.page.page_data import load_page_data
+    from wirework.view.page.server import serve
 
 __all__ = [
     "load_page_data",

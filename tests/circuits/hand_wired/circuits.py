@@ -4,9 +4,9 @@ import torch
 
 from hand_wired.wiring import Corpus, Planted
 from wirework.circuits import Ablation, Circuit, Finding, Wiring, assemble, node_means
-from wirework.circuits.means import Means, training_windows
-from wirework.circuits.resting import Resting
-from wirework.circuits.split import parts_of
+from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.masking.means import Means, training_windows
+from wirework.tasks.split import parts_of
 
 
 def circuit_of(planted: Planted) -> Circuit:

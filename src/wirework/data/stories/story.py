@@ -1,6 +1,6 @@
 """Simple children's stories without end: a cast, a plot and what happens on the way.
 
-Each story is drawn from the grammar of `words.txt`, `beats.txt` and `plots.txt`; who takes part, a
+Each story is drawn from the grammar of `words.txt`, `story_segments.txt` and `plots.txt`; who takes part, a
 name, a pronoun, a lost thing and where it lay hold through the whole of it. In the spirit of
 TinyStories (Eldan and Li 2023), and none of its text.
 """
@@ -98,7 +98,7 @@ def ioi_words() -> IoiWords:
 
 def texts() -> list[Path]:
     """Return the files that the grammar is read from."""
-    return [_FOLDER / name for name in ("words.txt", "beats.txt", "plots.txt")]
+    return [_FOLDER / name for name in ("words.txt", "story_segments.txt", "plots.txt")]
 
 
 def source_files() -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wirework.circuits.auroc import auroc
+from wirework.circuits.scoring.auroc import auroc
 
 CORRELATIONS = ("top_and_random", "top", "random")
 DETECTIONS = ("balanced_accuracy", "precision", "recall", "f1", "auroc")

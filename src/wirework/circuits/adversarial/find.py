@@ -1,0 +1,207 @@
+"""From a circuit to inputs that break the whole model.
+
+The circuit is read on pairs that judged it: which tokens, in a comment, turn it most, and whether
+its heads average over the context. What that suggests, and attacks of any task, are then tried on
+the whole model, on pairs that neither trained nor judged the circuit: some of them choose the worst
+attack, and the others say how bad it is, as the worst of many measurements owes a part to chance.
+Source: Gao et al. 2025, Fig. 8 and the bracket circuit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wirework.circuits.adversarial.attacks import GENERIC, NEUTRAL, Attack
+from wirework.circuits.adversarial.heads import HeadReading, read_heads
+from wirework.circuits.adversarial.padding import Padding
+from wirework.circuits.adversarial.reading import (
+    CircuitOn,
+    TokenReading,
+    read_tokens,
+    with_held_out_drop,
+)
+from wirework.circuits.adversarial.strongest import (
+    Breaking,
+    Choice,
+    report_worst,
+    sides_of,
+    worst_by_length,
+    worst_by_tokens,
+)
+from wirework.circuits.adversarial.sweep import Point, all_points, hardest
+from wirework.circuits.circuit import Circuit
+from wirework.circuits.held_out import pairs_of
+from wirework.circuits.validation.validate import given
+from wirework.console import Progress, counted, warn
+from wirework.errors import InputError, number_of
+from wirework.tasks import Pair, Task, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+_READ_PAIRS, _TOKENS_PER_SIDE = 4, 3
+
+
+@dataclass(frozen=True)
+class Distraction:
+    """What was read in a circuit and what came of it on the whole model."""
+
+    task: str
+    answers: tuple[str, str]
+    """What is right after the first and after the second prompt of a pair; `...` where pairs
+    differ."""
+    tokens: list[TokenReading]
+    heads: list[HeadReading]
+    points: list[Point]
+    """All attacks at all strengths, measured on the choosing pairs."""
+    by_tokens: Breaking | None
+    """What breaks the model most by the tokens that it puts in, beyond neutral code as long, and
+    the circuit with it if anything does; None where nothing does by three standard errors."""
+    by_length: Breaking | None
+    """What breaks it most where neutral code as long does half of that or more."""
+    n_read: int
+    """Pairs that judged the circuit, on which tokens were read."""
+    n_choosing: int
+    """Unseen pairs on which the attacks of `points` were measured and the worst chosen."""
+    n_reporting: int
+    """Pairs on which the chosen attacks, the heads and the held-out drops of tokens are measured,
+    those of them that fit."""
+    held_out: bool
+    """Whether the reporting pairs are others than the choosing ones."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the task, what breaks the model with an example, and what its heads do."""
+        nothing = "nothing lowers P(correct) clearly"
+        return {
+            "task": self.task,
+            "by_tokens": nothing if self.by_tokens is None else self.by_tokens.says,
+            "example": None if self.by_tokens is None else self.by_tokens.example,
+            "by_length": nothing if self.by_length is None else self.by_length.says,
+            "heads": [head.words() for head in self.heads],
+            "pairs": self.pairs_in_words(),
+        }
+
+    def pairs_in_words(self) -> str:
+        """Say which pairs the numbers come from."""
+        if not self.held_out:
+            chosen = (
+                "attacks chosen and measured on the same "
+                f"{number_of(self.n_choosing, 'pair')}: NOT held out"
+            )
+        else:
+            chosen = (
+                f"attacks chosen on {number_of(self.n_choosing, 'pair')} that the circuit's "
+                f"search never saw, measured on {self.n_reporting} others (held out)"
+            )
+        return f"tokens read on {number_of(self.n_read, 'pair')} that judged the circuit; {chosen}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON has it; `measured_on` says which pairs each number is of."""
+        reporting = "held out" if self.held_out else "choosing"
+        worst = {"point": reporting, "inserted": reporting, "example": reporting}
+        return {
+            **asdict(self),
+            "heads": [head.to_json() for head in self.heads],
+            "measured_on": {
+                "tokens": {"drop": "read", "held_out_drop": "held out"},
+                "heads": reporting,
+                "points": "choosing",
+                "by_tokens": {**worst, "chosen": "choosing"},
+                "by_length": {**worst, "chosen": "choosing"},
+            },
+        }
+
+
+@torch.no_grad()
+def find_distractors(
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path | None" = None,
+    task: Task | str | Path | None = None,
+    *,
+    pairs: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+) -> Distraction:
+    """Search for inputs that break the whole model, by reading one of its circuits.
+
+    Args:
+        circuit: of a task that `load_task` still gives; a path is loaded.
+        model: the one it was found in, or its path; None to load it from where it was.
+        task: the one that the circuit was found for, itself or what `ww.task` takes; needed where a
+            function makes it, as a function that only the circuit's file names is not run.
+        pairs: pairs that the circuit's search never saw to choose the worst attack on, at most, and
+            as many others to measure it on. Where these are too few to part, one line says so and
+            both are done on the same ones.
+        seed: of the neutral code.
+        progress: show a bar on standard error.
+
+    Raises:
+        InputError: the circuit is of another model, its task's pairs cannot be told, fewer than
+            two pairs were asked for, or no attack fits the model's context.
+    """
+    if pairs < 2:
+        raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
+    circuit, model, task = given(circuit, model, task)
+    parts_on = CircuitOn(model, *circuit.wiring(model))
+    whole, judge, unseen = pairs_of(circuit.document, model, None, task)
+    padding = Padding(tokenizer_of(model), seed)
+    sides = sides_of(unseen.pairs, pairs)
+    if not sides.held_out:
+        warn(
+            f"task {whole.name} has too few pairs that the circuit's search never saw "
+            f"({len(unseen.pairs)}) to hold some out: the worst attack is chosen and measured on "
+            "the same pairs, so its effect may owe to chance; give the task more pairs"
+        )
+    read = sorted((judge or unseen).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
+    with Progress("tokens that turn the circuit", None, shown=progress):
+        found = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
+        tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in found]
+    attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
+    attacks += [(reading.attack, reading.side) for reading in tokens]
+    points: list[Point] = []
+    with Progress(f"attacks {whole.name}", len(attacks), shown=progress, count=counted) as bar:
+        for attack, side in attacks:
+            points += all_points(parts_on, attack, side, read, sides.choosing, padding)
+            bar.advance()
+    if not points:
+        most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in sides.choosing)
+        raise InputError(
+            f"no attack fits task {whole.name}: its prompts have up to {number_of(most, 'token')}, "
+            f"the model takes {model.config.n_ctx}"
+        )
+    by_name = {attack.name: attack for attack, _ in attacks}
+    answers = _answers(whole.pairs)
+
+    def worst(choose: Choice) -> Breaking | None:
+        return report_worst(choose, points, by_name, parts_on, sides, padding, answers)
+
+    return Distraction(
+        task=whole.name,
+        answers=answers,
+        tokens=tokens,
+        heads=_heads(parts_on, sides.reporting, padding),
+        points=points,
+        by_tokens=worst(worst_by_tokens),
+        by_length=worst(worst_by_length),
+        n_read=len(read),
+        n_choosing=len(sides.choosing),
+        n_reporting=len(sides.reporting),
+        held_out=sides.held_out,
+    )
+
+
+def _answers(pairs: Sequence[Pair]) -> tuple[str, str]:
+    def only(side: int) -> str:
+        texts = {pair.answers[side] for pair in pairs}
+        return min(texts) if len(texts) == 1 else "..."
+
+    return only(0), only(1)
+
+
+def _heads(circuit: CircuitOn, pairs: Sequence[Pair], padding: Padding) -> list[HeadReading]:
+    """Read the heads on pairs and on the same ones with the most neutral code that fits."""
+    last = hardest(circuit, pairs, NEUTRAL, padding, min(2, len(pairs)))
+    return [] if last is None else read_heads(circuit, last.before, last.attacked)

@@ -1,0 +1,44 @@
+"""Neutral code of a given number of tokens: the control of every attack that makes prompts longer.
+
+Any longer prompt may hurt a model, so an attack is judged against the same prompts with as many
+tokens of code before them that hold no quotes and no square brackets.
+"""
+
+from random import Random
+
+from wirework.circuits.adversarial.attacks import neutral_lines
+from wirework.data import Tokenizer
+from wirework.tasks import Pair
+from wirework.tasks.snippets import WORDS
+
+_POOL = 64
+
+
+class Padding:
+    """Neutral lines with their lengths by one tokeniser."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int = 0) -> None:
+        """Draw the lines by `seed`."""
+        rng = Random(f"padding {seed}")
+        self._tokenizer = tokenizer
+        lines = [*neutral_lines(rng, _POOL), "#", *(f"# {word}" for word in WORDS)]
+        texts = [f"{line}\n" for line in dict.fromkeys(lines)]
+        self._pool = [(len(tokenizer.encode(text)), text) for text in texts]
+
+    def text(self, n_tokens: int, rng: Random) -> str:
+        """Return lines of about `n_tokens` tokens in all, never more by their own lengths."""
+        found: list[str] = []
+        while fitting := [entry for entry in self._pool if entry[0] <= n_tokens]:
+            # Long ones first: small comments only fill what is left.
+            longest = max(length for length, _ in fitting)
+            length, text = rng.choice([entry for entry in fitting if 2 * entry[0] > longest])
+            found.append(text)
+            n_tokens -= length
+        return "".join(found)
+
+    def control(self, before: Pair, after: Pair, rng: Random) -> Pair:
+        """Return `before` with neutral code before it that makes it as long as `after`."""
+        encoded = self._tokenizer.encode_batch([*before.prompts, *after.prompts])
+        sizes = [len(ids) for ids in encoded]
+        text = self.text(max(0, min(sizes[2] - sizes[0], sizes[3] - sizes[1])), rng)
+        return Pair((text + before.prompts[0], text + before.prompts[1]), before.answers)

@@ -1,0 +1,235 @@
+"""The attacks that break the whole model most, by tokens and by length, with examples.
+
+Shapes: P pairs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from wirework.circuits.adversarial.attacks import Attack
+from wirework.circuits.adversarial.heads import between, kept_heads, patterns
+from wirework.circuits.adversarial.padding import Padding
+from wirework.circuits.adversarial.reading import CircuitOn, encode
+from wirework.circuits.adversarial.sweep import Beside, Case, Measure, Point, case_of, point
+from wirework.tasks import Pair, differences
+
+_CLEAR = 3.0  # standard errors, as the largest of some fifty falls is taken
+_LEAST_REPORTED = 2  # pairs, or there is no standard error
+_NEARLY = 0.95  # of the furthest fall
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The pairs that attacks are tried on: those that choose the worst, and those it is told of."""
+
+    choosing: list[Pair]
+    reporting: list[Pair]
+    held_out: bool
+    """Whether the two share neither a pair nor a prompt. If not they are the same pairs."""
+
+
+def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
+    """Return every other pair to choose by and the rest to report on, at most `most` of each.
+
+    Where that leaves fewer than two on a side, both sides are the first `most` pairs.
+    """
+    choosing = list(pairs[::2][:most])
+    prompts = {prompt for pair in choosing for prompt in pair.prompts}
+    reporting = [pair for pair in pairs if prompts.isdisjoint(pair.prompts)][:most]
+    if min(len(choosing), len(reporting)) < _LEAST_REPORTED:
+        return Sides(list(pairs[:most]), list(pairs[:most]), False)
+    return Sides(choosing, reporting, True)
+
+
+@dataclass(frozen=True)
+class Breaking:
+    """An attack that breaks the whole model."""
+
+    point: Point
+    """Measured on the reporting pairs, which did not choose it if `held_out`."""
+    example: dict[str, Any]
+    """One prompt that it turns, with the right answer, the one that the model prefers now and
+    `p`, the right one's probability among the two. The reporting pair that it turns furthest."""
+    inserted: dict[str, float]
+    """Head to the share of its attention, in the circuit, that goes to what was put in; the mean
+    over the reporting pairs."""
+    says: str
+    chosen: Point
+    """The same attack at the same strength on the choosing pairs. It is the worst of many there,
+    so chance makes it look worse than it is."""
+    held_out: bool
+    confirmed: bool
+    """Whether the reporting pairs alone would show it too, by three standard errors."""
+
+
+Choice = Callable[[Sequence[Point]], Point | None]
+
+
+def report_worst(
+    choose: Choice,
+    points: Sequence[Point],
+    attacks: Mapping[str, Attack],
+    circuit: CircuitOn,
+    sides: Sides,
+    padding: Padding,
+    answers: tuple[str, str],
+) -> Breaking | None:
+    """Return the worst of what was measured on the choosing pairs, as the reporting pairs show it.
+
+    Args:
+        choose: `worst_by_tokens` or `worst_by_length`.
+        points: measured on the choosing pairs; one that fewer than two reporting pairs have room
+            for is passed over.
+        attacks: by name.
+        circuit: and its model.
+        sides: the pairs.
+        padding: of the controls.
+        answers: of the first and the second prompt, for the words.
+    """
+    left = list(points)
+    while (chosen := choose(left)) is not None:
+        attack = attacks[chosen.attack]
+        case = case_of(circuit, sides.reporting, attack, chosen.strength, padding)
+        if len(case.before) >= _LEAST_REPORTED:
+            measured = point(circuit, attack, chosen.strength, chosen.side, case)
+            confirmed = choose([measured]) is not None
+            return Breaking(
+                point=measured,
+                example=_example(circuit, case, chosen.side),
+                inserted=_inserted(circuit, case, chosen.side),
+                says=says(measured, answers, held_out=sides.held_out, confirmed=confirmed),
+                chosen=chosen,
+                held_out=sides.held_out,
+                confirmed=confirmed,
+            )
+        left.remove(chosen)
+    return None
+
+
+def worst_by_tokens(points: Sequence[Point]) -> Point | None:
+    """Return the point where accuracy falls furthest below that of neutral code as long.
+
+    None where none falls, and P(correct) with it by three standard errors. An attack that the
+    circuit follows goes before one that it withstands and that falls up to twice as far. Of points
+    that fall nearly as far as the furthest, the one of the shortest prompts.
+    """
+    beyond = [p for p in points if _clear(p.model.beyond, p.model.beyond_se)]
+    worst = _furthest(beyond, _by_control)
+    if worst is None:
+        return None
+    enough = _fall(worst, _by_control) / 2
+    followed = [p for p in beyond if follows(p) and _fall(p, _by_control) >= enough]
+    return _furthest(followed, _by_control) or worst
+
+
+def follows(point: Point) -> bool:
+    """Whether the circuit alone falls clearly too, and half as far as the model or more."""
+    model, circuit = point.model, point.circuit
+    return _clear(circuit.fall, circuit.fall_se) and circuit.fall >= model.fall / 2
+
+
+def worst_by_length(points: Sequence[Point]) -> Point | None:
+    """Return the point where accuracy falls furthest and neutral code does half of it or more.
+
+    None where there is none, and of several as `worst_by_tokens`.
+    """
+    fallen = [p for p in points if _clear(p.model.fall, p.model.fall_se)]
+    shared = [p for p in fallen if _shared(p.model)]
+    return _furthest(shared, lambda beside: beside.before)
+
+
+def _shared(beside: Beside) -> bool:
+    """Whether the control falls half as far as the attacked prompts, by P and by accuracy."""
+    before, attacked, control = (
+        (m.p, m.accuracy) for m in (beside.before, beside.attacked, beside.control)
+    )
+    falls = zip(before, attacked, control, strict=True)
+    return all(was - as_long >= (was - now) / 2 for was, now, as_long in falls)
+
+
+def _by_control(beside: Beside) -> Measure:
+    return beside.control
+
+
+def _fall(point: Point, base: Callable[[Beside], Measure]) -> float:
+    return base(point.model).accuracy - point.model.attacked.accuracy
+
+
+def _furthest(points: Sequence[Point], base: Callable[[Beside], Measure]) -> Point | None:
+    falls = [_fall(p, base) for p in points]
+    least = max(_NEARLY * max(falls, default=0), 1e-9)
+    near = [p for p, fall in zip(points, falls, strict=True) if fall >= least]
+    return min(near, key=lambda point: point.tokens, default=None)
+
+
+def _clear(mean: float, error: float) -> bool:
+    return mean > max(_CLEAR * error, 0.01)
+
+
+_WITHSTANDS = ", which withstands it: what breaks the model lies outside"
+_UNCONFIRMED = ", which do not confirm it: the choice may owe to chance"
+
+
+def says(
+    measured: Point, answers: tuple[str, str], *, held_out: bool, confirmed: bool = True
+) -> str:
+    """Return a point in words.
+
+    Args:
+        measured: on the reporting pairs.
+        answers: of the first and the second prompt.
+        held_out: whether these pairs did not choose it.
+        confirmed: whether they show it clearly.
+    """
+    model, circuit = measured.model, measured.circuit
+    times = "once" if measured.strength == 1 else f"{measured.strength} times"
+    which = "held-out pairs" if held_out else "pairs, which also chose it (not held out)"
+    return (
+        f"{measured.attack}, {times}: accuracy where `{answers[measured.side]}` is right falls from"
+        f" {model.before.accuracy:.2f} to {_with_error(model.attacked)} (P from"
+        f" {model.before.p:.2f} to {model.attacked.p:.2f}, a fall of {model.fall:.2f} ±"
+        f" {model.fall_se:.2f}) at {measured.tokens:.0f} tokens, with as much neutral code to"
+        f" {_with_error(model.control)} (P {model.control.p:.2f}); of the circuit alone from"
+        f" {circuit.before.accuracy:.2f} to {_with_error(circuit.attacked)}"
+        f"{'' if follows(measured) else _WITHSTANDS}; mean ± standard error of "
+        f"{measured.n_pairs} {which}{'' if confirmed else _UNCONFIRMED}"
+    )
+
+
+def _with_error(measure: Measure) -> str:
+    return f"{measure.accuracy:.2f} ± {measure.accuracy_se:.2f}"
+
+
+def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:
+    """Return the prompt that was right as it was and is furthest from it now."""
+    transformer = circuit.model.transformer
+    before, after = (
+        differences(transformer, encode(pairs, circuit.model)).view(-1, 2)[:, side]
+        for pairs in (case.before, case.attacked)
+    )
+    place = int(torch.where(before > 0, after, after.max() + 1).argmin())
+    pair, p = case.attacked[place], float(after[place].double().sigmoid())
+    right, wrong = pair.answers[side], pair.answers[1 - side]
+    says = right if p > 0.5 else wrong
+    return {"prompt": pair.prompts[side], "right": right, "model_says": says, "p": p}
+
+
+def _inserted(circuit: CircuitOn, case: Case, side: int) -> dict[str, float]:
+    """Return, for each kept head, its mean attention to the tokens that the attack put in."""
+    rows = encode(case.attacked, circuit.model)
+    before = encode(case.before, circuit.model)
+    weights = patterns(circuit, rows)
+    total = torch.zeros(len(weights))
+    chosen = range(side, len(rows.at), 2)
+    for row in chosen:
+        ids = rows.tokens[row, : int(rows.at[row]) + 1].tolist()
+        first, end = between(ids, before.tokens[row, : int(before.at[row]) + 1].tolist())
+        total += weights[:, row, first:end].sum(-1).cpu()
+    shares = (total / len(chosen)).tolist()
+    return {
+        f"{layer}.{head}": share
+        for (layer, head), share in zip(kept_heads(circuit), shares, strict=True)
+    }

@@ -1,0 +1,209 @@
+"""P(correct) against length: attacks at rising strength, on the whole model and on the circuit.
+
+Each point is measured on the pairs that fit the context, beside the same pairs as they were and
+the same pairs made as long by neutral code.
+Shapes: P pairs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from torch import Tensor
+
+from wirework.circuits.adversarial.attacks import Attack
+from wirework.circuits.adversarial.padding import Padding
+from wirework.circuits.adversarial.reading import CircuitOn, encode, fits
+from wirework.circuits.build import standard_error
+from wirework.tasks import Pair, differences
+
+LEAST_PAIRS = 8
+"""Pairs that must fit for a point to be measured."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How well the answers come out, of the prompts that an attack turns and of all."""
+
+    p: float
+    """Mean probability of the right answer among the two, on the side that is attacked."""
+    p_se: float
+    """Its standard error over pairs."""
+    accuracy: float
+    """Share of them whose right answer is the likelier of the two."""
+    p_both: float
+    """Mean probability over both prompts of each pair."""
+    accuracy_both: float
+    accuracy_se: float
+    """Standard error of `accuracy` over pairs, as `_se` throughout."""
+    p_both_se: float
+    accuracy_both_se: float
+
+    @classmethod
+    def of(cls, gaps: Tensor, side: int) -> "Measure":
+        """Measure right minus wrong logits, (P, 2)."""
+        p, right = gaps.double().sigmoid(), (gaps > 0).double()
+        return cls(
+            p=float(p[:, side].mean()),
+            p_se=standard_error(p[:, side]),
+            accuracy=float(right[:, side].mean()),
+            p_both=float(p.mean()),
+            accuracy_both=float(right.mean()),
+            accuracy_se=standard_error(right[:, side]),
+            p_both_se=standard_error(p.mean(1)),
+            accuracy_both_se=standard_error(right.mean(1)),
+        )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The attacked prompts beside what they are to be compared with, the same pairs throughout."""
+
+    attacked: Measure
+    before: Measure
+    """As the prompts were."""
+    control: Measure
+    """As long, by neutral code."""
+    fall: float
+    """P(correct) before minus attacked, on the attacked side."""
+    fall_se: float
+    beyond: float
+    """P(correct) of the control minus attacked: what is not owed to the length."""
+    beyond_se: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One attack at one strength."""
+
+    attack: str
+    strength: int
+    side: int
+    """Which prompt of a pair the circuit says it turns."""
+    n_pairs: int
+    tokens: float
+    """Mean length of the attacked prompts of that side."""
+    before_tokens: float
+    """As they were."""
+    control_tokens: float
+    model: Beside
+    """On the whole model."""
+    circuit: Beside
+    """On the circuit alone."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Pairs, attacked, and their controls, in one order."""
+
+    before: list[Pair]
+    attacked: list[Pair]
+    control: list[Pair]
+
+
+def cases(
+    circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
+) -> Iterator[tuple[int, Case]]:
+    """Yield strengths 1, 2, 4, ... with the pairs that fit, while at least `least` do."""
+    strength = 1
+    while len((case := case_of(circuit, pairs, attack, strength, padding)).before) >= least:
+        yield strength, case
+        strength *= 2
+
+
+def case_of(
+    circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, strength: int, padding: Padding
+) -> Case:
+    """Return the pairs that an attack applies to and that still fit, and so does the control."""
+    case = Case([], [], [])
+    for number, pair in enumerate(pairs):
+        rng = Random(f"{attack.name} {strength} {number}")
+        after = attack(pair, strength, rng)
+        if after is None or not fits(after, circuit.model):
+            continue
+        control = padding.control(pair, after, rng)
+        if fits(control, circuit.model):
+            case.before.append(pair)
+            case.attacked.append(after)
+            case.control.append(control)
+    return case
+
+
+def hardest(
+    circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
+) -> Case | None:
+    """Return the last of `cases`, None where there are none."""
+    last: Case | None = None
+    for _, case in cases(circuit, pairs, attack, padding, least):
+        last = case
+    return last
+
+
+def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Case) -> Point:
+    """Measure one attack at one strength on model and circuit."""
+    rows = [encode(pairs, circuit.model) for pairs in (case.attacked, case.before, case.control)]
+    transformer = circuit.model.transformer
+    by_model = [differences(transformer, part).view(-1, 2) for part in rows]
+    by_circuit = [circuit.gaps(part) for part in rows]
+    lengths = [float((part.at[side::2] + 1).double().mean()) for part in rows]
+    return Point(
+        attack=attack.name,
+        strength=strength,
+        side=side,
+        n_pairs=len(case.before),
+        tokens=lengths[0],
+        before_tokens=lengths[1],
+        control_tokens=lengths[2],
+        model=_beside(by_model, side),
+        circuit=_beside(by_circuit, side),
+    )
+
+
+def _beside(gaps: Sequence[Tensor], side: int) -> Beside:
+    attacked, before, control = gaps
+    p, p_before, p_control = (part[:, side].double().sigmoid() for part in gaps)
+    return Beside(
+        attacked=Measure.of(attacked, side),
+        before=Measure.of(before, side),
+        control=Measure.of(control, side),
+        fall=float((p_before - p).mean()),
+        fall_se=standard_error(p_before - p),
+        beyond=float((p_control - p).mean()),
+        beyond_se=standard_error(p_control - p),
+    )
+
+
+def weak_side(circuit: CircuitOn, case: Case) -> int:
+    """Return which prompt of a pair an attack turns the circuit from most, 0 or 1."""
+    attacked, before = (
+        circuit.gaps(encode(pairs, circuit.model)) for pairs in (case.attacked, case.before)
+    )
+    return int((before - attacked).mean(0).argmax())
+
+
+def all_points(
+    circuit: CircuitOn,
+    attack: Attack,
+    side: int | None,
+    read: Sequence[Pair],
+    choosing: Sequence[Pair],
+    padding: Padding,
+) -> list[Point]:
+    """Measure an attack at all strengths that fit.
+
+    Args:
+        circuit: and its model.
+        attack: what is done.
+        side: which prompts it turns; None to let the circuit say, on the pairs to read.
+        read: pairs to read the circuit on.
+        choosing: pairs to measure on.
+        padding: for the controls.
+    """
+    if side is None:
+        case = hardest(circuit, read, attack, padding, 1)
+        if case is None:
+            return []
+        side = weak_side(circuit, case)
+    least = min(LEAST_PAIRS, len(choosing))
+    found = cases(circuit, choosing, attack, padding, least)
+    return [point(circuit, attack, strength, side, case) for strength, case in found]

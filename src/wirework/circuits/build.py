@@ -1,0 +1,282 @@
+"""From a mask to a `Circuit`: nodes, edges, losses and examples, measured on the judging pairs.
+
+Scale and shift are fitted on these too, and what they come to is measured on held-out pairs.
+
+Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes, G gates of them and of the
+edges between them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wirework import __version__
+from wirework.circuit_format import (
+    CalibrationPart,
+    Document,
+    Edge,
+    Examples,
+    Losses,
+    ModelPart,
+    Node,
+    Pairs,
+    Provenance,
+    TaskPart,
+)
+from wirework.circuits.calibration import IDENTITY, Calibration, calibrate, calibrated_loss
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.masking.ablation import moved
+from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edges import find_io_edges
+from wirework.errors import printable
+from wirework.files import path_text
+from wirework.nn import Edit
+from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
+from wirework.tasks.split import Parts, fingerprint
+
+if TYPE_CHECKING:
+    from wirework.data import Tokenizer
+    from wirework.model import Model
+
+CHANCE = math.log(2)
+"""Task loss of a coin, nats."""
+
+_EXAMPLE_PAIRS = 16
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a finder hands over to be made a circuit."""
+
+    wiring: Wiring
+    """The kept nodes, and all edges between them; what is removed rests at the means that judge
+    it: those of the second sample, or the only ones that there are."""
+    gates: Tensor
+    """(G,), 1 where an edge is kept, and for every node."""
+    score: Tensor | None
+    """(N,), higher is kept longer."""
+    target: float
+    """Task loss in nats that was asked for."""
+    reached: bool
+    """Whether it is met, in all the ways in which what is removed was frozen."""
+    finder: str
+    settings: Mapping[str, Any]
+    resting: Resting
+    """What removed nodes were put at."""
+    seed: int
+    """The one that `parts_of` parted the task by, which `validate` repeats."""
+
+
+def assemble(model: "Model", whole: Task, parts: Parts, found: Finding) -> Circuit:
+    """Measure a mask and put everything about it into one value.
+
+    Args:
+        model: with a tokeniser.
+        whole: the task as it was loaded, all pairs.
+        parts: of it: on those that judge, losses are measured, scale and shift fitted, and examples
+            shown; on those held out, the calibrated loss is measured.
+        found: the mask and where it comes from.
+    """
+    wiring, means = found.wiring, found.wiring.ablation.means
+    tokenizer = tokenizer_of(model)
+    rows, held_out = rows_of(parts.judge, model), rows_of(parts.held_out, model)
+    losses, calibration, gaps = _losses(found, rows, held_out)
+    kept = wiring.kept
+    tokens = {t: tokenizer.token(t) for t in _prompt_tokens(rows)}
+    answers = {t: tokenizer.token(t) for t in sorted(set(rows.answers.flatten().tolist()))}
+    shown = rows.select(torch.arange(min(rows.n_pairs, _EXAMPLE_PAIRS)))
+    task = task_part(whole, rows.n_pairs).model_copy(update={"n_held_out": held_out.n_pairs})
+    document = Document(
+        model=model_part(model),
+        task=task,
+        target_loss=found.target,
+        reached=found.reached,
+        losses=losses,
+        loss_pairs=pairs_of_losses(losses),
+        calibration=CalibrationPart(**calibration._asdict()),
+        nodes=_nodes(wiring, found.score),
+        edges=_edges(wiring, found.gates),
+        io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
+        examples=shown_examples(tokenizer, shown, gaps),
+        provenance=Provenance(
+            finder=found.finder,
+            settings=dict(found.settings),
+            seed=found.seed,
+            wirework=__version__,
+            means=found.resting.origin,
+            mean_tokens=found.resting.means.n_tokens,
+            mean_source=found.resting.source,
+        ),
+    )
+    resting = {site: mean.detach().float().cpu() for site, mean in means.items()}
+    return Circuit(document, resting, _activations(wiring, found.gates, shown))
+
+
+def _losses(found: Finding, rows: Encoded, held_out: Encoded) -> tuple[Losses, Calibration, Tensor]:
+    """Return a circuit's losses, scale and shift, and right minus wrong logit on `rows`."""
+    wiring, gates = found.wiring, found.gates[None]
+    gaps, fresh = (wiring.all_differences(gates, some)[0] for some in (rows, held_out))
+    calibration = calibrate(gaps)
+
+    def with_means(means: Mapping[str, Tensor]) -> float:
+        ablation = replace(wiring.ablation, means=moved(means, wiring.transformer))
+        return float(replace(wiring, ablation=ablation).losses(gates, rows)[0])
+
+    means = found.resting.means
+    others = [
+        with_means({site: part[group] for site, part in (means.groups or {}).items()})
+        for group in range(means.n_groups)
+    ]
+    losses = Losses(
+        **measure(wiring, found.gates, rows, gaps),
+        circuit_calibrated=calibrated_loss(fresh, calibration),
+        circuit_held_out=calibrated_loss(fresh, IDENTITY),
+        circuit_searched=None if means.groups is None else with_means(means.first),
+        circuit_error=pair_error(gaps) if len(gaps) > 2 else None,
+        circuit_means_error=standard_error(torch.tensor(others)) if len(others) > 1 else None,
+    )
+    return losses, calibration, gaps
+
+
+def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
+    """Return on which pairs each loss is, by name: what is calibrated is never what was fitted."""
+    fresh = {"circuit_calibrated", "circuit_held_out"}
+    known = losses.model_dump(exclude_none=True, exclude={"chance"})
+    return {name: "held out" if name in fresh else "judged" for name in known}
+
+
+def pair_error(gaps: Tensor) -> float:
+    """Return the standard error of a task loss over pairs, of right minus wrong logit (2P,)."""
+    return standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1))
+
+
+def standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values (n,); 0 for a single one."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def measure(
+    wiring: Wiring, gates: Tensor, rows: Encoded, gaps: Tensor | None = None
+) -> dict[str, float]:
+    """Return the losses of a circuit in nats, each beside what it is to be compared with.
+
+    Args:
+        wiring: its nodes and all edges between them.
+        gates: (G,), 0 for the edges that it does without.
+        rows: a task.
+        gaps: right minus wrong logit of the circuit on them, (2P,), where they are known.
+
+    Returns:
+        `model`: nothing ablated; `circuit`: everything outside it (sufficiency);
+        `without_circuit`: only its nodes (necessity, Fig. 32); `chance`: ln 2.
+
+    Source: Gao et al. 2025, sec. 2.2.
+    """
+    nodes = wiring.mask(torch.ones_like(gates))
+    both = torch.stack([torch.ones_like(nodes), 1 - nodes])
+    model, without = wiring.ablation.losses(both, rows).tolist()
+    gaps = wiring.all_differences(gates[None], rows)[0] if gaps is None else gaps
+    circuit = calibrated_loss(gaps, IDENTITY)
+    return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
+
+
+def task_part(whole: Task, n_pairs: int) -> TaskPart:
+    """Describe a task as it was loaded, and how many of its pairs judged a circuit."""
+    return TaskPart(
+        name=printable(whole.name),
+        answers=whole.answers,
+        n_pairs=n_pairs,
+        path=path_text(whole.path),
+        seed=whole.seed,
+        n_all=len(whole.pairs),
+        fingerprint=fingerprint(whole),
+    )
+
+
+def model_part(model: "Model") -> ModelPart:
+    """Describe a model."""
+    config = model.config
+    n_weights, n_nonzero = model.transformer.weight_counts()
+    return ModelPart(
+        fingerprint=model.fingerprint,
+        path=path_text(model.path),
+        n_layer=config.n_layer,
+        d_model=config.d_model,
+        n_head=config.n_head,
+        d_head=config.d_head,
+        d_mlp=config.d_mlp,
+        vocab_size=config.vocab_size,
+        n_weights=n_weights,
+        n_nonzero=n_nonzero,
+    )
+
+
+def _nodes(wiring: Wiring, score: Tensor | None) -> tuple[Node, ...]:
+    means = wiring.ablation.means
+    scores = [None] * wiring.n_nodes if score is None else score[wiring.places].tolist()
+    return tuple(
+        Node(site=site, index=channel, mean=float(means[site][channel]), score=worth)
+        for (site, channel), worth in zip(wiring.kept, scores, strict=True)
+    )
+
+
+def _edges(wiring: Wiring, gates: Tensor) -> tuple[Edge, ...]:
+    every = zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True)
+    kept = (edge for edge, gate in every if gate)
+    return tuple(sorted(kept, key=lambda edge: (edge.source, edge.target)))
+
+
+def _prompt_tokens(rows: Encoded) -> list[int]:
+    """The distinct tokens of the prompts, padding left out."""
+    inside = torch.arange(rows.tokens.shape[1], device=rows.at.device) <= rows.at[:, None]
+    return sorted(set(rows.tokens[inside].tolist()))
+
+
+def shown_examples(tokenizer: "Tokenizer", shown: Encoded, gaps: Tensor) -> Examples:
+    """Return prompts as tokens, with the logit differences (N,) of a circuit on them."""
+    ends = (shown.at + 1).tolist()
+    prompts = [row[:end] for row, end in zip(shown.tokens.tolist(), ends, strict=True)]
+    return Examples(
+        prompts=tuple(tuple(tokenizer.token(t) for t in prompt) for prompt in prompts),
+        answers=tuple(
+            (tokenizer.token(right), tokenizer.token(wrong))
+            for right, wrong in shown.answers.tolist()
+        ),
+        logit_diff=tuple(gaps[: len(prompts)].tolist()),
+    )
+
+
+@torch.no_grad()
+def _activations(wiring: Wiring, gates: Tensor, shown: Encoded) -> Tensor:
+    """Return (P, T, n): each kept node inside the circuit, 0 beyond a prompt's end."""
+    transformer, space = wiring.transformer, wiring.ablation.space
+    values: dict[str, Tensor] = {}
+    with (
+        wiring.applied(gates[None]),
+        transformer.edited(_watchers(space.split(wiring.mask(gates)), values)),
+    ):
+        transformer.state(shown.tokens)
+    kept = space.join(values)
+    inside = torch.arange(kept.shape[1], device=kept.device) <= shown.at[:, None]
+    return (kept * inside[..., None]).float().cpu()
+
+
+def _watchers(gates: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Edit]:
+    """Return edits that copy each site's kept channels to `values` and change nothing.
+
+    All channels of all sites at once would take far more memory than the passes themselves.
+    """
+
+    def watch(site: str, channels: Tensor) -> Edit:
+        def see(x: Tensor) -> Tensor:
+            values[site] = x[..., channels]
+            return x
+
+        return see
+
+    return {site: watch(site, part.nonzero().flatten()) for site, part in gates.items()}

@@ -1,0 +1,1 @@
+"""Masks over nodes and edges, ablation baselines and the masked forward pass."""

@@ -1,0 +1,116 @@
+"""Values that nodes take on training text, to put removed nodes at instead of their mean.
+
+Shapes: N nodes of one site, S tokens in a bank, B sequences, T tokens.
+Source: Gao et al. 2025, App. E (resampled values from the pretraining distribution).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.masking.means import disjoint_windows, text_of, windows_at
+from wirework.config import PruneConfig
+from wirework.errors import InputError
+from wirework.nn import Edit, Transformer
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
+
+_TOKENS = 1024  # tokens of training text from which removed nodes take values
+_WINDOWS = 64  # windows of text that they are drawn from
+
+Bank = Mapping[str, Tensor]
+"""Site to (S, N): the values of all its nodes at the same S tokens of training text."""
+
+
+def bank_of(model: "Model", text: "Tokens", seed: int = 0, *, unseen: bool = True) -> Bank:
+    """Return the values of a model's nodes at 1,024 tokens of its training text.
+
+    Args:
+        model: the model.
+        text: its training text.
+        seed: of which tokens.
+        unseen: take them from windows that no search takes any from, where the text has more than
+            one window.
+
+    Raises:
+        InputError: the text is shorter than a context.
+    """
+    n_ctx = model.config.n_ctx
+    first, second = disjoint_windows(text, n_ctx, _WINDOWS)
+    starts = second if unseen and second else first
+    return bank(model.transformer, windows_at(text, starts, n_ctx), _TOKENS, seed)
+
+
+def bank_of_search(
+    model: "Model", data: "Tokens | None", config: PruneConfig, *, unseen: bool = False
+) -> Bank | None:
+    """Return the values that a search puts removed nodes at; None where they rest at their means.
+
+    Args:
+        model: the model.
+        data: training text; None for that of its run.
+        config: of the search.
+        unseen: others, on which its circuit is judged.
+
+    Raises:
+        InputError: there is no text, or it is shorter than a context.
+    """
+    if config.ablation == "mean":
+        return None
+    return bank_of(model, text_of(model, data), seed=1 + config.seed, unseen=unseen)
+
+
+@torch.no_grad()
+def bank(transformer: Transformer, batches: Iterable[Tensor], n: int, seed: int = 0) -> Bank:
+    """Record all nodes at `n` tokens, drawn evenly and without repeats from all tokens given.
+
+    Holds n values a node and one pass; of a pass only the tokens drawn are kept.
+
+    Args:
+        transformer: the model.
+        batches: each (B, T) int64.
+        n: how many tokens to keep; all of them where there are fewer.
+        seed: of the draw.
+
+    Returns:
+        Site to (min(n, tokens), N), in the model's dtype and on its device.
+
+    Raises:
+        InputError: no token at all, or `n` is below 1.
+    """
+    dice, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
+    keys = torch.empty(0, dtype=torch.float64)
+    held: dict[str, Tensor] = {}
+    for tokens in batches:
+        before = len(keys)
+        keys = torch.cat([keys, torch.rand(tokens.numel(), generator=dice, dtype=torch.float64)])
+        chosen = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
+        keys, stay = keys[chosen], chosen[chosen < before].to(device)
+        fresh: dict[str, Tensor] = {}
+        with transformer.edited(_watchers(transformer, chosen[chosen >= before] - before, fresh)):
+            transformer.state(tokens.to(device))
+        held = {
+            name: torch.cat([held[name][stay], new]) if held else new for name, new in fresh.items()
+        }
+    if not len(keys):
+        raise InputError(f"a bank of {n} activations needs at least one token of training text")
+    return held
+
+
+def _watchers(
+    transformer: Transformer, places: Tensor, found: dict[str, Tensor]
+) -> dict[str, Edit]:
+    """Return edits that copy the tokens at `places` of a flattened batch and change nothing."""
+
+    def watch(name: str) -> Edit:
+        def see(x: Tensor) -> Tensor:
+            found[name] = x.flatten(0, 1)[places.to(x.device)]
+            return x
+
+        return see
+
+    return {name: watch(name) for name in transformer.node_sites}

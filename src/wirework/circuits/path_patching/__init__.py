@@ -1,0 +1,15 @@
+"""Circuits of heads and MLPs: which links between them a behaviour needs (ACDC, EAP)."""
+
+from wirework.circuits.path_patching.acdc import acdc, acdc_sweep, read_order, sweep_row
+from wirework.circuits.path_patching.attribution import PathScores, edge_attribution
+from wirework.circuits.path_patching.graph import Graph
+
+__all__ = [
+    "Graph",
+    "PathScores",
+    "acdc",
+    "acdc_sweep",
+    "edge_attribution",
+    "read_order",
+    "sweep_row",
+]

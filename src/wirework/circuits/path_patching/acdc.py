@@ -1,0 +1,164 @@
+"""Find the path edges that a behaviour needs: ACDC, for one tau or several."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wirework.circuit_format import PathEdge
+from wirework.circuits.circuit import Circuit
+from wirework.circuits.path_patching.build import Setting, assemble_paths
+from wirework.circuits.path_patching.search import search
+from wirework.circuits.path_patching.state import Edge, State
+from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.console import Progress, counted
+from wirework.errors import InputError, quoted
+from wirework.files import JSON_BYTES, read_whole
+from wirework.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+Order = Iterable[PathEdge | tuple[str, str]]
+
+
+def acdc(
+    model: "Model | str | Path",
+    task: Task | str | Path,
+    tau: float = 0.01,
+    order: Order | None = None,
+    *,
+    metric: PathMetric = "kl",
+    ablation: PathAblation = "corrupted",
+    both: bool = False,
+    pairs: int = 16,
+    keep_unreachable: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> Circuit:
+    """Find the links between heads and MLPs that a task needs.
+
+    Exactly the edges that are left when each is tried by itself, in order, and removed if the
+    metric grows by less than tau, but for those that change nothing any more. The same model, task
+    and order give the same circuit.
+
+    Args:
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `ww.task` takes. Its pairs have prompts of equal length; those that a
+            function made and that have not are left out.
+        tau: least growth of the metric for which an edge is kept.
+        order: all path edges, as (source, target) names, in the order in which to test them; None
+            for the default, from the last to the first (docs/acdc.md). The result depends on it.
+        metric, ablation, both, pairs, keep_unreachable, seed: as in `AcdcConfig`.
+        progress: show a bar on standard error.
+
+    Returns:
+        A head-level circuit: `path_edges`, each with its `effect`.
+
+    Raises:
+        InputError: tau or a setting out of range, the task does not fit the model, its residual
+            stream is not a sum, or the order is not all its edges.
+
+    Source: Conmy et al. 2023 (arXiv 2304.14997).
+    """
+    config = AcdcConfig.of({
+        "tau": (tau,), "metric": metric, "ablation": ablation, "both": both, "pairs": pairs,
+        "keep_unreachable": keep_unreachable, "seed": seed,
+    })  # fmt: skip
+    return acdc_sweep(model, task, config, order, progress=progress)[0]
+
+
+def acdc_sweep(
+    model: "Model | str | Path",
+    task: Task | str | Path,
+    config: AcdcConfig | None = None,
+    order: Order | None = None,
+    *,
+    progress: bool = True,
+) -> list[Circuit]:
+    """Do what `acdc` does for every tau of the settings, on the same prompts.
+
+    Args:
+        model, task, progress: as in `acdc`.
+        config: None for the defaults.
+        order: as in `acdc`; wins over the file that the settings name.
+
+    Returns:
+        A circuit for each tau, in their order.
+    """
+    from wirework.model import load
+
+    config, task = config or AcdcConfig(), load_task(task)
+    if order is None and config.order is not None:
+        order = read_order(config.order)
+    with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:
+        setting = Setting.of(load(model), task, config)
+        graph = setting.patched.graph
+        edges = graph.edges if order is None else graph.ordered(order)
+        bar.total = len(edges) * len(config.tau)
+        return _sweep(setting, edges, bar.update)
+
+
+def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
+    """Return a head-level circuit's line in a table: its size, and the patched run's measures."""
+    circuit = Circuit.load(circuit)
+    part = circuit.document.patching
+    assert part is not None
+    return {
+        "tau": part.tau,
+        "n_pairs": circuit.document.task.n_pairs,
+        "n_path_edges": circuit.n_path_edges,
+        "of": part.n_all,
+        "n_unreachable": part.n_unreachable,
+        "kl": part.kl,
+        "logit_difference": part.logit_difference,
+        "accuracy": part.accuracy,
+        "task_loss": circuit.task_loss,
+        "model_logit_difference": part.model_logit_difference,
+        "model_accuracy": part.model_accuracy,
+    }
+
+
+def _sweep(
+    setting: Setting, edges: Sequence[Edge], on_progress: Callable[[int], None]
+) -> list[Circuit]:
+    graph, config = setting.patched.graph, setting.config
+    growth: dict[Edge, float] = {}
+    circuits = []
+    for number, tau in enumerate(config.tau):
+        found = search(
+            State(setting.patched, config.metric),
+            edges,
+            tau,
+            guess=growth,
+            on_progress=partial(_report, on_progress, number * len(edges)),
+        )
+        growth = found.growth
+        kept = [
+            graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in found.kept
+        ]
+        settings = {**config.model_dump(mode="json"), "tau": tau}
+        circuits.append(assemble_paths(setting, kept, finder="acdc", settings=settings, tau=tau))
+    return circuits
+
+
+def _report(on_progress: Callable[[int], None], before: int, decided: int) -> None:
+    on_progress(before + decided)
+
+
+def read_order(path: str | Path) -> list[tuple[str, str]]:
+    """Read an order of edges, `SOURCE -> TARGET` a line.
+
+    Raises:
+        InputError: missing, or a line of another form.
+    """
+    order = []
+    for number, line in enumerate(read_whole(Path(path), JSON_BYTES).splitlines(), 1):
+        source, arrow, target = (part.strip() for part in line.partition("->"))
+        if line.strip() and not (source and arrow and target):
+            raise InputError(
+                f"{path}, line {number}: expected `SOURCE -> TARGET`, got {quoted(line)}"
+            )
+        if line.strip():
+            order.append((source, target))
+    return order

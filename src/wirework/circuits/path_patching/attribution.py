@@ -1,0 +1,185 @@
+"""Edge attribution patching: what ACDC tests, to first order, for all path edges at once.
+
+With a gate on every edge, 1 for kept, the run with an edge's gate at g reads its source's value
+times g plus the ablated one times 1 - g. Minus the gradient of the metric by the gates is, for
+every edge, (ablated - clean value of its source) times the gradient by what its destination reads,
+summed over tokens: one forward and one backward pass score all. A score thus has the sign and the
+units of ACDC's `effect`, which it estimates to first order: by how much the metric grows without
+the edge.
+Source: Syed et al. 2023 (arXiv 2310.10348); with integrated gradients Hanna et al. 2024
+(arXiv 2403.17806).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wirework.circuit_format import PathEdge
+from wirework.circuits.circuit import Circuit
+from wirework.circuits.path_patching.build import Setting, assemble_paths
+from wirework.circuits.path_patching.contrast import Metric
+from wirework.circuits.path_patching.graph import Graph
+from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.top_k_swaps import Choices, recorded_choices, slopes_between
+from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.console import warn
+from wirework.errors import InputError
+from wirework.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+TOLERANCE = 0.05
+"""How far from 1 completeness may be without a warning."""
+
+
+@dataclass(frozen=True)
+class PathScores:
+    """What each path edge of a model scores for a task: the growth of the metric without it."""
+
+    setting: Setting
+    scores: Tensor
+    """(destinations, sources) float64, in the metric's units, above zero where the metric grows
+    without the edge; 0 where there is no edge."""
+    settings: Mapping[str, Any]
+    completeness: float | None = None
+    """Sum of the scores of the embedding's edges over the metric's difference between corrupted and
+    clean embeddings; 1 if no part of the difference is missed. None under `zero` and `mean`
+    ablation, whose values are not at the other end of that way."""
+
+    @property
+    def graph(self) -> Graph:
+        """The edges by number."""
+        return self.setting.patched.graph
+
+    def top(self, count: int) -> list[PathEdge]:
+        """Return the edges of largest magnitude, ties in ACDC's default order; `effect`: score."""
+        scored = [(edge, float(self.scores[edge[1], edge[0]])) for edge in self.graph.edges]
+        best = sorted(scored, key=lambda one: -abs(one[1]))[: max(0, count)]
+        return [self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in best]
+
+    def circuit(self, count: int) -> Circuit:
+        """Return the circuit of the edges that `top` returns, measured on the same prompts.
+
+        Without those that carry nothing, as `acdc`.
+        """
+        return assemble_paths(
+            self.setting,
+            self.top(count),
+            finder="edge_attribution",
+            settings={**self.settings, "count": count},
+            completeness=self.completeness,
+        )
+
+
+def edge_attribution(
+    model: "Model | str | Path",
+    task: Task | str | Path,
+    *,
+    steps: int = 8,
+    metric: PathMetric = "logit_difference",
+    ablation: PathAblation = "corrupted",
+    both: bool = False,
+    pairs: int = 16,
+    seed: int = 0,
+) -> PathScores:
+    """Score every path edge by gradient.
+
+    Args:
+        model, task: as in `acdc`.
+        steps: points between corrupted and clean embeddings that gradients are taken at, those of
+            the Gauss-Legendre rule. AbsTopK changes its choice of channels on the way; its slope
+            between neighbouring points counts these jumps (`top_k_swaps`). 1: the gradient at the
+            clean prompts alone, plain edge attribution patching.
+        metric: by `kl` more than one step is needed: it is at its least on the clean prompts, where
+            its gradient is zero.
+        ablation, both, pairs, seed: as in `AcdcConfig`.
+
+    Raises:
+        InputError: as `acdc`, `steps` below 1, or 1 with `kl`.
+    """
+    values = {"metric": metric, "ablation": ablation, "both": both, "pairs": pairs, "seed": seed}
+    config = AcdcConfig.of(values)
+    if steps < 1 or (steps == 1 and metric == "kl"):
+        least = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
+        raise InputError(f"edge attribution takes 1 step or more, {least}: got {steps}")
+    from wirework.model import load
+
+    setting = Setting.of(load(model), load_task(task), config)
+    reference = setting.patched.run().logits
+    measure = setting.patched.contrast.metric(config.metric, reference)
+    scores = path_scores(setting.patched, measure, steps)
+    share = completeness(setting.patched, measure, scores)
+    if share is not None and abs(share - 1) > TOLERANCE:
+        warn(
+            f"the edge scores add up to {share:.0%} of the difference between corrupted and clean "
+            f"prompts with steps={steps}: try more steps, and compare with acdc"
+        )
+    return PathScores(setting, scores, {**values, "steps": steps}, share)
+
+
+def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
+    """Return minus the gradient of a metric by the gates of all edges, (destinations, sources).
+
+    With several steps it is the weighted mean over runs whose embedding lies between the corrupted
+    and the clean one, at the points of the Gauss-Legendre rule; what a closed gate takes away stays
+    the same. Each point stands for a part of the way as long as its weight, and AbsTopK has its
+    slope between the ends of that part.
+    """
+    graph = patched.graph
+    clean = patched.run().values
+    away = [value - ablated for value, ablated in zip(clean, patched.ablated, strict=True)]
+    corrupted = patched.transformer.entry(patched.contrast.corrupted)[0]
+
+    def entry(place: float) -> Tensor:
+        return corrupted + (clean[0] - corrupted) * place
+
+    @torch.no_grad()
+    def choices(place: float) -> Choices:
+        with recorded_choices(patched.transformer) as recorded:
+            patched.run(entry=entry(place))
+        return recorded
+
+    def gradient(place: float) -> Tensor:
+        gates = torch.ones_like(total, requires_grad=True)
+        metric(patched.run(gates, entry=entry(place), steps=away).logits).backward()  # type: ignore[no-untyped-call]
+        assert gates.grad is not None
+        return gates.grad
+
+    total = torch.zeros(len(graph.destinations), len(graph.sources), dtype=clean[0].dtype)
+    total = total.to(patched.contrast.at.device)
+    if steps == 1:
+        return -gradient(1.0)
+    start, end = choices(0.0), 0.0
+    for place, weight in points(steps):
+        end += weight
+        stop = choices(end)
+        with slopes_between(patched.transformer, start, stop):
+            total -= gradient(place) * weight
+        start = stop
+    return total
+
+
+def points(steps: int) -> list[tuple[float, float]]:
+    """Return the points of the Gauss-Legendre rule on (0, 1), in order, with their weights.
+
+    Every point lies in its part of the way: those before it have weights that add up to less.
+    """
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    return list(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
+
+
+@torch.no_grad()
+def completeness(patched: Patched, metric: Metric, scores: Tensor) -> float | None:
+    """Return what `PathScores.completeness` says, of scores (destinations, sources)."""
+    if patched.ablation != "corrupted":
+        return None
+    corrupted = patched.transformer.entry(patched.contrast.corrupted)[0]
+    ends = patched.run(entry=corrupted).logits, patched.run().logits
+    difference = float(metric(ends[0]) - metric(ends[1]))
+    return float(scores[:, 0].sum()) / difference if difference else None

@@ -1,0 +1,226 @@
+"""From kept path edges to a `Circuit`: measured on the prompts that judged them.
+
+Shapes: N clean prompts, M destinations, S sources.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wirework import __version__
+from wirework.circuit_format import (
+    CalibrationPart,
+    Document,
+    Losses,
+    PatchingPart,
+    PathEdge,
+    Provenance,
+)
+from wirework.circuits.build import CHANCE, model_part, shown_examples, task_part
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.path_patching.contrast import Contrast
+from wirework.circuits.path_patching.graph import Graph
+from wirework.circuits.path_patching.patched import Patched, refuse_curved_stream
+from wirework.circuits.path_patching.reach import carrying
+from wirework.config import AcdcConfig
+from wirework.errors import InputError
+from wirework.files import tensors_checksum
+from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+_EXAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model on the prompts of a task, ready for patching."""
+
+    model: "Model"
+    whole: Task
+    n_pairs: int
+    """How many of its pairs are run on."""
+    patched: Patched
+    config: AcdcConfig
+    """How they were drawn and are patched; `tau` and `order` are for those who search."""
+
+    @classmethod
+    def of(
+        cls, model: "Model", task: Task, config: AcdcConfig, *, all_pairs: bool = False
+    ) -> "Setting":
+        """Draw pairs of a task and run the model on them.
+
+        Args:
+            model: with a tokeniser.
+            task: as it was loaded.
+            config: what to run; its `tau` and `order` play no part.
+            all_pairs: take all pairs, not as many as the config says.
+
+        Raises:
+            InputError: the task does not fit the model, no pair has prompts of equal length, or the
+                model's residual stream is not a sum.
+        """
+        refuse_curved_stream(model.transformer)
+        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        rows = rows_of(fitted, model)
+        places = _even(fitted, rows)
+        if not all_pairs and config.pairs < len(places):
+            places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
+        contrast = Contrast.of(rows.select(torch.tensor(places)), both=config.both)
+        patched = Patched.of(model.transformer, contrast, config.ablation)
+        return cls(model, task, len(places), patched, config)
+
+
+def _even(task: Task, rows: Encoded) -> list[int]:
+    """Return the pairs of a task whose prompts are of equal length.
+
+    Raises:
+        InputError: a pair of a user's file is not, or none is.
+    """
+    lengths = (rows.at + 1).view(-1, 2).tolist()
+    even = [place for place, (first, second) in enumerate(lengths) if first == second]
+    if len(even) < len(lengths) and not task.generated:
+        place = min(set(range(len(lengths))) - set(even))
+        first, second = lengths[place]
+        raise InputError(
+            f"task {task.name}, pair {place + 1}: the prompts have {first} and {second} tokens; "
+            "path edges are patched token by token and need prompts of equal length"
+        )
+    if not even:
+        raise InputError(
+            f"task {task.name} has no pair whose prompts are of equal length for this tokeniser: "
+            "path edges are patched token by token"
+        )
+    return even
+
+
+def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
+    """Return (M, S) float64, 1 for these edges.
+
+    Raises:
+        InputError: an edge that this graph does not have.
+    """
+    gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
+    for edge in edges:
+        source, destination = graph.numbered(edge)
+        gates[destination, source] = 1
+    return gates
+
+
+@torch.no_grad()
+def assemble_paths(
+    setting: Setting,
+    edges: Sequence[PathEdge],
+    *,
+    finder: str,
+    settings: Mapping[str, Any],
+    tau: float | None = None,
+    completeness: float | None = None,
+) -> Circuit:
+    """Measure path edges and put everything about them into one value.
+
+    Edges that carry nothing (`carrying`) are left out, unless they are to be kept.
+
+    Args:
+        setting: where they were found.
+        edges: those found.
+        finder: its name.
+        settings: how it was set.
+        tau: of ACDC.
+        completeness: of edge attribution.
+    """
+    patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
+    device = contrast.at.device
+    gates = gates_of(patched.graph, edges).to(device)
+    idle, constant = carrying(patched, gates)
+    if not config.keep_unreachable:
+        gates = gates * ~idle
+        edges = [edge for edge in edges if not idle[patched.graph.numbered(edge)[::-1]]]
+    every = gates_of(patched.graph, [patched.graph.named(e) for e in patched.graph.edges])
+    clean, alone = patched.run().logits, patched.run(gates).logits
+    without = patched.run(every.to(device) - gates).logits
+    before, gaps = contrast.gaps(clean), contrast.gaps(alone)
+    loss = float(pair_losses(gaps).mean())
+    shown = Encoded(contrast.clean, contrast.at, contrast.answers)
+    shown = Encoded(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
+    examples = shown_examples(tokenizer_of(setting.model), shown, gaps)
+    document = Document(
+        model=model_part(setting.model),
+        task=task_part(setting.whole, setting.n_pairs),
+        target_loss=loss,
+        losses=Losses(
+            model=float(pair_losses(before).mean()),
+            circuit=loss,
+            circuit_calibrated=loss,
+            without_circuit=float(pair_losses(contrast.gaps(without)).mean()),
+            chance=CHANCE,
+        ),
+        calibration=CalibrationPart(scale=1.0, shift=0.0),
+        nodes=(),
+        edges=(),
+        io_edges=(),
+        examples=examples,
+        provenance=Provenance(
+            finder=finder,
+            settings=dict(settings),
+            seed=config.seed,
+            wirework=__version__,
+            **_means_of(patched),
+        ),
+        level="head",
+        path_edges=tuple(edges),
+        patching=PatchingPart(
+            metric=config.metric,
+            ablation=config.ablation,
+            both=config.both,
+            tau=tau,
+            n_all=len(patched.graph.edges),
+            value=float(contrast.metric(config.metric, clean)(alone)),
+            kl=float(contrast.metric("kl", clean)(alone)),
+            logit_difference=float(gaps.mean()),
+            accuracy=float((gaps > 0).double().mean()),
+            model_logit_difference=float(before.mean()),
+            model_accuracy=float((before > 0).double().mean()),
+            n_unreachable=int(idle.sum()),
+            n_constant=int(constant.sum()),
+            completeness=completeness,
+        ),
+    )
+    longest = max(len(prompt) for prompt in examples.prompts)
+    return Circuit(document, {}, torch.zeros(len(examples.prompts), longest, 0))
+
+
+def _means_of(patched: Patched) -> dict[str, Any]:
+    """Return what `Provenance` says of the means that removed edges bring; nothing without any."""
+    if patched.ablation != "mean":
+        return {}
+    names = zip(patched.graph.sources, patched.ablated, strict=True)
+    means = {name: value[0, 0].cpu().contiguous() for name, value in names}
+    return {
+        "means": tensors_checksum(means, {}),
+        "mean_tokens": 2 * int((patched.contrast.at + 1).sum()),
+        "mean_source": "task prompts",
+    }
+
+
+@torch.no_grad()
+def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
+    """Return the metric of a head-level circuit on all pairs of a task.
+
+    Raises:
+        InputError: the circuit is of another model or names an edge that it lacks, or the task does
+            not fit the model.
+    """
+    circuit.check_model(model)
+    part = circuit.document.patching
+    assert part is not None
+    config = AcdcConfig(metric=part.metric, ablation=part.ablation, both=part.both)
+    patched = Setting.of(model, task, config, all_pairs=True).patched
+    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.at.device)
+    metric = patched.contrast.metric(part.metric, patched.run().logits)
+    return float(metric(patched.run(gates).logits))

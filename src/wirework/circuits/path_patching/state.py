@@ -1,0 +1,244 @@
+"""The current patched run, kept piece by piece, and what the output depends on in it.
+
+A source that has no path to the output is never computed, and one that only the last tokens'
+outcome depends on is computed at these alone. Tokens before the first that corruption changes are
+what they are in every run and are left out: T counts those from there on.
+Shapes: R trials, U versions of a piece, N prompts, T tokens (1 where only the last counts),
+D d_model, G heads of a group, K channels of a head.
+"""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wirework.circuits.path_patching.graph import QKV
+from wirework.circuits.path_patching.patched import (
+    Patched,
+    head_part,
+    part_sites,
+    side_by_side,
+)
+from wirework.config import PathMetric
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Edge = tuple[int, int]
+
+DEAD, LAST, WHOLE = 0, 1, 2
+"""How much of a source the output depends on: nothing, the last tokens, all tokens."""
+
+
+@dataclass
+class Versions:
+    """A piece of the run as it is in each trial, where it is not as in the current run."""
+
+    each: Tensor
+    """(U, N, T, ...)."""
+    of: Ints
+    """(R,), which version a trial has; -1 for the current one."""
+
+
+@dataclass
+class Trials:
+    """What became of a pass: each trial's metric, and all that it changes."""
+
+    metric: list[float]
+    changes: dict[int, Versions] = field(default_factory=dict)
+    """By source: its value less the current one."""
+    inputs: dict[int, Versions] = field(default_factory=dict)
+    """By destination: what it reads."""
+    parts: dict[int, Versions] = field(default_factory=dict)
+    """By destination of a head: queries, keys or values before AbsTopK."""
+
+
+class State:
+    """The run with the edges removed so far, every piece of it at hand.
+
+    Args:
+        patched: the model and the prompts.
+        metric: the name of what is measured.
+    """
+
+    def __init__(self, patched: Patched, metric: PathMetric) -> None:
+        self.patched = patched
+        self.graph = graph = patched.graph
+        self.name: PathMetric = metric
+        self.kept: Bools = np.zeros((len(graph.destinations), len(graph.sources)), bool)
+        for source, destination in graph.edges:
+            self.kept[destination, source] = True
+        self.start = patched.first_change()
+        beside = patched.transformer.entry(patched.contrast.clean)[1]
+        self.beside = None if beside is None else beside[:, self.start :]
+        self.groups = [self._groups(layer) for layer in range(graph.n_layer)]
+        self.folded = self._folded()
+        self._fill()
+        self._narrow()
+
+    def _fill(self) -> None:
+        """Compute all pieces of the run with nothing removed."""
+        graph = self.graph
+        clean = self.patched.run()
+        self.reference = clean.logits
+        self.measure = self.patched.contrast.metric(self.name, clean.logits)
+        self.metric = float(self.measure(clean.logits))
+        self.ablated = [value[:, self.start :] for value in self.patched.ablated]
+        both = zip(clean.values, self.ablated, strict=True)
+        self.written = [value[:, self.start :] - ablated for value, ablated in both]
+        self.inputs: list[Tensor] = []
+        self.parts: dict[int, Tensor] = {}
+        self.past: dict[tuple[int, int], list[Tensor]] = {}
+        x, beside = clean.values[0], self.patched.transformer.entry(self.patched.contrast.clean)[1]
+        for layer in range(graph.n_layer):
+            block = self.patched.block(layer)
+            self.inputs += [x[:, self.start :]] * (len(QKV) * graph.n_head)
+            read = block.attn.act_in(block.read_by_attention(x, beside))
+            heads = range(graph.n_head)
+            parts = [[head_part(block.attn, read, kind, h) for h in heads] for kind in range(3)]
+            for kind, of_kind in enumerate(parts):
+                for head, part in enumerate(of_kind):
+                    place = graph.head_input(layer, kind, head)
+                    self.parts[place] = part[:, self.start :]
+            for group in self.groups[layer]:
+                self.past[layer, group[0]] = [
+                    side_by_side(site, [part[:, : self.start] for part in of_group])
+                    for site, of_kind in zip(part_sites(block.attn)[1:], parts[1:], strict=True)
+                    for of_group in [[of_kind[head] for head in group]]
+                ]
+            heads_sum = torch.stack(clean.values[graph.head(layer, 0) : graph.mlp(layer)]).sum(0)
+            x = x + self.patched.view(layer, heads_sum)
+            self.inputs.append(x[:, self.start :])
+            x = x + clean.values[graph.mlp(layer)]
+        self.inputs.append(x[:, self.start :])
+
+    def in_float32(self) -> "State":
+        """Return a copy in float32."""
+        quick = copy.copy(self)
+        quick.patched = self.patched.to(torch.float32)
+        quick.measure = self.patched.contrast.metric(self.name, self.reference.float())
+        quick.kept = self.kept.copy()
+        quick.beside = None if self.beside is None else self.beside.float()
+        quick.written = [value.float() for value in self.written]
+        quick.ablated = [value.float() for value in self.ablated]
+        quick.inputs = [value.float() for value in self.inputs]
+        quick.past = {key: [part.float() for part in both] for key, both in self.past.items()}
+        quick.parts = {place: value.float() for place, value in self.parts.items()}
+        return quick
+
+    def _folded(self) -> dict[int, int]:
+        """Return the heads, with their layers, on whose sum AbsTopK acts."""
+        return {
+            self.graph.head(layer, head): layer
+            for layer in range(self.graph.n_layer)
+            if self.patched.block(layer).attn.resid_delta.k is not None
+            for head in range(self.graph.n_head)
+        }
+
+    def _groups(self, layer: int) -> list[list[int]]:
+        """Return the heads of a layer in groups that AbsTopK makes depend on one another."""
+        attn = self.patched.block(layer).attn
+        alone = all(site.k is None for site in part_sites(attn))
+        heads = range(self.graph.n_head)
+        return [[head] for head in heads] if alone else [list(heads)]
+
+    def reach(self, kept: Bools) -> Ints:
+        """Return how much of every source the output depends on, given the edges kept.
+
+        Args:
+            kept: (destinations, sources, ...), of one run or of many.
+
+        Returns:
+            (sources, ...) of DEAD, LAST and WHOLE.
+        """
+        graph, n_head = self.graph, self.graph.n_head
+        found: Ints = kept[graph.final] * np.int8(LAST)
+        for layer in reversed(range(graph.n_layer)):
+            at = found[graph.mlp(layer)]
+            np.maximum(found, kept[graph.mlp_input(layer)] * at, out=found)
+            heads = found[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
+            if len(self.groups[layer]) == 1:
+                heads = np.broadcast_to(heads.max(0), heads.shape)
+            if heads.any():
+                first = graph.head_input(layer, 0, 0)
+                q, kv = kept[first : first + n_head], kept[first + n_head : first + 3 * n_head]
+                np.maximum(found, (q * heads[:, None]).max(0), out=found)
+                whole = np.concatenate([heads, heads]) > DEAD
+                np.maximum(found, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=found)
+        return found
+
+    def reads(self, destination: int, reach: Ints) -> int:
+        """Return at how many tokens a destination is read: DEAD, LAST or WHOLE."""
+        graph = self.graph
+        if destination == graph.final:
+            return LAST
+        layer, place = divmod(destination, len(QKV) * graph.n_head + 1)
+        kind, head = divmod(place, graph.n_head)
+        if kind == len(QKV):
+            return int(reach[graph.mlp(layer)])
+        group = next(group for group in self.groups[layer] if head in group)
+        at = max(int(reach[graph.head(layer, one)]) for one in group)
+        return WHOLE if at and kind else at
+
+    def take_(self, trials: Trials | None, chosen: int, gone: Iterable[Edge]) -> None:
+        """Make a trial the current run.
+
+        Args:
+            trials: of a pass; None if nothing changes but edges that have no say.
+            chosen: which.
+            gone: the edges that are removed with it.
+        """
+        for source, destination in gone:
+            self.kept[destination, source] = False
+        if trials is not None:
+            self.metric = trials.metric[chosen]
+            for source, versions in trials.changes.items():
+                if (version := versions.of[chosen]) >= 0:
+                    self.written[source] = self.written[source] + versions.each[version]
+            for pieces, found in ((self.inputs, trials.inputs), (self.parts, trials.parts)):
+                for destination, versions in found.items():
+                    if (version := versions.of[chosen]) >= 0:
+                        pieces[destination] = versions.each[version]
+        self._narrow()
+
+    def follow_(self, exact: "State", trials: Trials | None) -> None:
+        """Round again what `exact`, which this is the twin of, took from a pass."""
+        self.kept, self.metric = exact.kept.copy(), exact.metric
+        if trials is not None:
+            for source in trials.changes:
+                self.written[source] = exact.written[source].float()
+            for destination in trials.inputs:
+                self.inputs[destination] = exact.inputs[destination].float()
+            for destination in trials.parts:
+                self.parts[destination] = exact.parts[destination].float()
+        self._narrow()
+
+    def _narrow(self) -> None:
+        """Look again what the output depends on; cut what counts at the last tokens to them."""
+        self.reached = self.reach(self.kept)
+        self.read_at = [self.reads(d, self.reached) for d in range(len(self.inputs))]
+        for source, at in enumerate(self.reached):
+            if at == LAST:
+                self.written[source] = self.cut(self.written[source])
+                self.ablated[source] = self.cut(self.ablated[source])
+        for destination, at in enumerate(self.read_at):
+            if at == LAST:
+                self.inputs[destination] = self.cut(self.inputs[destination])
+                if destination in self.parts:
+                    self.parts[destination] = self.cut(self.parts[destination])
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return (..., N, 1, D), the last tokens of (..., N, T, D); what is cut already stays."""
+        if x.shape[-2] == 1:
+            return x
+        at = self.patched.contrast.at - self.start
+        return x[..., torch.arange(len(at), device=at.device), at, :].unsqueeze(-2)
+
+    def beside_at(self, destination: int) -> Tensor | None:
+        """Return the positions (N, T, P) beside what a destination reads."""
+        if self.beside is None or self.read_at[destination] == WHOLE:
+            return self.beside
+        return self.cut(self.beside)

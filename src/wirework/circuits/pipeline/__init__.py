@@ -1,0 +1,1 @@
+"""Circuits of many tasks of one model."""

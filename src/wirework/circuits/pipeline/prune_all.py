@@ -1,0 +1,225 @@
+"""Circuits of many tasks of one model, each saved as it comes; a stopped call goes on.
+
+Below a folder, task NAME has its circuit in `NAME` and its search in `NAME.search`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wirework.circuits.circuit import Circuit, check_place
+from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.pipeline.task_table import judged, markdown
+from wirework.circuits.pruning.prune import Hunt, check_chance, unheard
+from wirework.circuits.validation.validate import validate
+from wirework.circuits.validation.verdict import MISSED, WORDS
+from wirework.config import PruneConfig
+from wirework.console import Progress, counted, say
+from wirework.errors import InputError, number_of
+from wirework.files import is_file, read_record, write_record, write_text
+from wirework.parallel import side_by_side
+from wirework.tasks import Task, load_task, tokenizer_of
+from wirework.tasks.split import fingerprint
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
+
+_Row = dict[str, Any]
+
+
+def prune_all(
+    model: "Model | str | Path",
+    tasks: Sequence[Task | str | Path],
+    out: str | Path,
+    config: PruneConfig | None = None,
+    *,
+    data: "Tokens | None" = None,
+    whole: bool = False,
+    jobs: int = 1,
+    progress: bool = True,
+) -> list[_Row]:
+    """Find and save the smallest circuit of each task.
+
+    A circuit that is there already, of the same model, task, text and settings, is not searched for
+    again. A task that the model cannot do, or that does not fit it, is passed over.
+
+    Args:
+        model: with a tokeniser; a path is loaded.
+        tasks: of different names; each itself, or what `ww.task` takes.
+        out: folder of the circuits and their searches.
+        config: None for the defaults.
+        data: as for `prune`.
+        whole: validate each circuit with searched controls too, which takes longer than to find it.
+        jobs: how many tasks to work on at once, on a CPU, each in a process of its own that holds
+            the model and has its share of the threads. A script that asks for more than one needs
+            `if __name__ == "__main__":`. Sums of other threads may round to another circuit.
+        progress: show one bar over all tasks on standard error, and each result as it comes.
+
+    Returns:
+        A row per task: `task`, `reached` (false only with `config.anyway`), `n_nodes`, `n_edges`,
+        `n_io_edges`, the circuit's losses (nats), and from the report of `validate`, which is
+        written to `NAME.report.json`, the losses on unseen and rephrased pairs and under
+        resampling, the controls in words and the verdict. A task that was passed over
+        has a `reason` instead. All rows so far are in `results.json`, and in `results.md` as a
+        table.
+
+    Raises:
+        InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is
+            no text to measure means or take values from, the target is above chance, or a search is
+            damaged or in use.
+    """
+    from wirework.model import load
+
+    config, out = config or PruneConfig(), Path(out)
+    check_chance(config)
+    model, loaded = load(model), [load_task(task) for task in tasks]
+    tokenizer_of(model)
+    names = [task.name for task in loaded]
+    check_distinct(names)
+    for name in names:
+        check_place(out / name)
+    rows: list[_Row] = []
+    with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
+        resting = Resting.of(model, data, config)
+        one = partial(_one, model, out, config, resting, data, whole)
+        found = _in_turn(one, loaded, bar) if jobs == 1 else side_by_side(one, loaded, jobs)
+        for row in found:
+            rows.append(row)
+            _write(out, model, config, rows, last=len(rows) == len(loaded))
+            bar.update(len(rows))
+            if progress:
+                say(_line(row))
+    return rows
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Make sure that tasks can be told apart by name.
+
+    Raises:
+        InputError: two share one.
+    """
+    if len(set(names)) < len(names):
+        raise InputError(f"tasks must have different names, got {', '.join(names)}")
+
+
+def _in_turn(
+    one: Callable[[Task, Callable[[float], None]], _Row], tasks: Sequence[Task], bar: Progress
+) -> Iterator[_Row]:
+    """Yield the row of each task, telling how many are done and how much of the next."""
+    for number, task in enumerate(tasks):
+
+        def on_progress(share: float, before: int = number) -> None:
+            bar.update(before + share)
+
+        bar.update(number, note=task.name)
+        row = one(task, on_progress)
+        if bar.done == number:  # not searched for: it was there, or cannot be found
+            bar.skip()
+        yield row
+
+
+def _summary(circuit: Circuit) -> dict[str, Any]:
+    """Return a circuit's task, sizes and losses (nats) as one flat row."""
+    losses = circuit.losses.model_dump(exclude={"chance"})
+    sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
+    about = {"task": circuit.document.task.name, "reached": circuit.reached}
+    return {**about, **sizes, **losses}
+
+
+def _one(
+    model: "Model",
+    out: Path,
+    config: PruneConfig,
+    resting: Resting,
+    data: "Tokens | None",
+    whole: bool,
+    task: Task,
+    on_progress: Callable[[float], None] = unheard,
+) -> _Row:
+    folder = out / task.name
+    found = _finished(folder, model, task, config, resting)
+    if found is None:
+        search = out / f"{task.name}.search"
+        try:
+            hunt = Hunt.of(model, task, config, resting, search)
+        except InputError as error:
+            nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
+            return {"task": task.name, **nothing, "reason": str(error)}
+        found = hunt.run(on_progress)
+        found.save(folder)
+    report = _report(found, model, task, data, whole, out / f"{task.name}.report.json")
+    said = WORDS[report["verdict"]["faithful"]] if found.reached else MISSED
+    return _summary(found) | judged(report) | {"verdict": said}
+
+
+def _write(
+    out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]], last: bool
+) -> None:
+    """Write the table so far, unless what lies there says the same or, before the end, more."""
+    about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
+    path = out / "results.json"
+    held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
+    if not isinstance(held.get("rows"), list):
+        raise InputError(f"{path} is damaged or no table of circuits: delete it")
+    if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
+        write_record(path, about | {"rows": rows})
+        write_text(out / "results.md", markdown(rows))
+
+
+def _report(
+    found: Circuit, model: "Model", task: Task, data: "Tokens | None", whole: bool, path: Path
+) -> dict[str, Any]:
+    """Return the report on a circuit, from beside it or made and put there."""
+    if is_file(path):
+        report = read_record(path, {"circuit": str, "whole": bool})
+        if report["circuit"] == _identity(found) and report["whole"] >= whole:
+            return report
+    about = {"circuit": _identity(found), "whole": whole}
+    report = about | validate(found, model, task, data=data, short=not whole, progress=None)
+    write_record(path, report)
+    return report
+
+
+def _identity(found: Circuit) -> str:
+    """Return SHA-256 over what circuit.json holds, as hex."""
+    return hashlib.sha256(json.dumps(found.document.to_json()).encode()).hexdigest()
+
+
+def _finished(
+    folder: Path, model: "Model", task: Task, config: PruneConfig, resting: Resting
+) -> Circuit | None:
+    """Return the circuit that lies in a folder if it is what would be found again."""
+    if not is_file(folder / "circuit.json"):
+        return None
+    circuit = Circuit.load(folder)
+    about = circuit.document
+    same = (
+        about.model.fingerprint == model.fingerprint
+        and about.task.fingerprint == fingerprint(task)
+        and about.provenance.means == resting.origin
+        and _settings(about.provenance.settings) == config
+    )
+    return circuit if same else None
+
+
+def _settings(settings: dict[str, Any]) -> PruneConfig | None:
+    """Return the settings a circuit was found with, what it does not name at its default."""
+    try:
+        return PruneConfig.of(settings)
+    except InputError:
+        return None
+
+
+def _line(row: dict[str, Any]) -> str:
+    if row.get("reason"):
+        return f"{row['task']}: {row['reason']}"
+    return (
+        f"{row['task']}: {number_of(row['n_nodes'], 'node')}, "
+        f"{number_of(row['n_edges'], 'edge')}, task loss "
+        f"{row['circuit']:.3f} (model {row['model']:.3f}, without {row['without_circuit']:.3f})"
+        f"{'' if row['reached'] else f': {MISSED}'}"
+    )

@@ -1,0 +1,1 @@
+"""Learned pruning: masks, hyperparameter search, discretisation, greedy removal, merging."""

@@ -1,0 +1,178 @@
+"""Learned pruning: one real number tau per node, kept where positive, trained by gradient.
+
+Forward is a step, backward the derivative of a sigmoid. Loss is the task's cross-entropy plus a
+price per node kept. R trials with settings of their own share every forward and backward pass.
+Shapes: R trials, G gates. Source: Gao et al. 2025, sec. 2.2, App. A.5.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wirework.circuits.masking.ablation import Ablation, frozen, pieces
+from wirework.tasks import Encoded
+
+_BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
+
+
+AfterStep = Callable[[int, list[int], Tensor], list[bool]]
+"""Called with the step, from 1, the trials still training and their tau; returns which go on."""
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """What one trial of the search may choose; see `PruneConfig` for each."""
+
+    k_coef: float
+    init_noise_scale: float
+    init_noise_bias: float
+    weight_decay: float
+    lr: float
+    inv_beta2: float
+    lr_warmup: float
+    heaviside_temp: float
+
+
+class _Columns(NamedTuple):
+    """`MaskSettings` of R trials, each (R, 1), to broadcast over nodes."""
+
+    k_coef: Tensor
+    init_noise_scale: Tensor
+    init_noise_bias: Tensor
+    weight_decay: Tensor
+    lr: Tensor
+    inv_beta2: Tensor
+    lr_warmup: Tensor
+    heaviside_temp: Tensor
+
+
+def learn_masks(
+    ablation: Ablation,
+    rows: Encoded,
+    settings: Sequence[MaskSettings],
+    *,
+    steps: int,
+    batch_pairs: int,
+    seeds: Sequence[int],
+    warm: Tensor | None = None,
+    after_step: "AfterStep | None" = None,
+) -> Tensor:
+    """Train the masks of several trials side by side.
+
+    Args:
+        ablation: the model and the means of its nodes.
+        rows: the task's training pairs.
+        settings: of each trial.
+        steps: optimizer steps.
+        batch_pairs: pairs per step, the same for all trials; all pairs if there are no more.
+        seeds: of each trial's initial noise; the first one also of the batches.
+        warm: (G,) from -1 to 1, by which the masks begin at 0 to 2 times their usual mean, so that
+            the least of them go first; None to begin alike.
+        after_step: may stop trials, which then keep the tau that they have.
+
+    Returns:
+        tau, (R, G) float32 in [-1, 1]; larger means kept longer.
+    """
+    columns = _columns(settings, rows.tokens.device)
+    tau = _initial(columns, ablation.size, seeds, warm)
+    first, second = torch.zeros_like(tau), torch.zeros_like(tau)
+    found, trials = tau.clone(), torch.arange(len(tau), device=tau.device)
+    dice = torch.Generator().manual_seed(seeds[0])
+    with frozen(ablation.transformer):
+        for step in range(1, steps + 1):
+            pairs = torch.randperm(rows.n_pairs, generator=dice)[:batch_pairs]
+            drawn = replace(ablation, draw=ablation.draws + step)  # none that will judge the masks
+            gradient = _gradient(drawn, rows.select(pairs), tau, columns)
+            rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
+            _adamw_(tau, gradient, first, second, columns, rate, step)
+            tau.clamp_(-1, 1)
+            found[trials] = tau
+            left = [True] if after_step is None else after_step(step, trials.tolist(), tau)
+            if not all(left):
+                trials, tau, first, second = (t[left] for t in (trials, tau, first, second))
+                columns = _Columns(*(column[left] for column in columns))
+                if not len(trials):
+                    break
+    return found
+
+
+def heaviside(tau: Tensor, temp: Tensor | float) -> Tensor:
+    """Return 1 where `tau` > 0, else 0, with the gradient of sigmoid(tau / temp).
+
+    Args:
+        tau: any shape.
+        temp: broadcasts with `tau`.
+
+    Source: Gao et al. 2025, App. A.5 (surrogate gradient).
+    """
+    gates: Tensor = _Heaviside.apply(tau, torch.as_tensor(temp, device=tau.device))  # type: ignore[no-untyped-call]
+    return gates
+
+
+class _Heaviside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tau: Tensor, temp: Tensor) -> Tensor:
+        ctx.save_for_backward(tau, temp)
+        return (tau > 0).to(tau.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        tau, temp = ctx.saved_tensors
+        soft = torch.sigmoid(tau / temp)
+        return grads[0] * soft * (1 - soft) / temp, None
+
+
+def _gradient(ablation: Ablation, rows: Encoded, tau: Tensor, columns: _Columns) -> Tensor:
+    """Return each trial's gradient of task loss + k_coef x nodes on, norm clipped to 1; (R, G)."""
+    leaf = tau.detach().requires_grad_()
+    gradient = torch.zeros_like(tau)
+    for pairs in pieces(rows, len(tau)):
+        gates = heaviside(leaf, columns.heaviside_temp)
+        losses = F.softplus(-ablation.differences(gates, rows.select(pairs))).sum(1)
+        share = len(pairs) / rows.n_pairs
+        total = losses.sum() / len(rows.at) + share * (columns.k_coef * ablation.nodes(gates)).sum()
+        gradient += torch.autograd.grad(total, leaf)[0]
+    norm = gradient.norm(dim=1, keepdim=True)
+    return gradient.mul_(_CLIP / norm.clamp(min=_CLIP))
+
+
+def _adamw_(
+    tau: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    columns: _Columns,
+    rate: Tensor,
+    step: int,
+) -> None:
+    """One AdamW step with each trial's own settings, which torch's optimizer cannot hold."""
+    beta2 = 1 - columns.inv_beta2
+    first.lerp_(gradient, 1 - _BETA1)
+    second.mul_(beta2).addcmul_(gradient * columns.inv_beta2, gradient)
+    tau.mul_(1 - rate * columns.weight_decay)
+    scale = (second / (1 - beta2**step)).sqrt_().add_(_EPS)
+    tau.sub_(rate / (1 - _BETA1**step) * first / scale)
+
+
+def _schedule(step: int, steps: int, warmup: Tensor) -> Tensor:
+    """Return the share of the peak rate at a step counted from 1: up over `warmup`, then to 0."""
+    done = step / (steps + 1)
+    rise = done / warmup.clamp(min=1e-9)
+    return torch.minimum(rise, (1 - done) / (1 - warmup)).clamp(max=1)
+
+
+def _initial(columns: _Columns, size: int, seeds: Sequence[int], warm: Tensor | None) -> Tensor:
+    """Return noise_scale x N(0, 1) + noise_bias x (1 + warm), (R, G), clamped to [-1, 1]."""
+    noise = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    spread = torch.stack(noise).to(columns.lr.device) * columns.init_noise_scale
+    lean = 1 if warm is None else 1 + warm
+    return (spread + columns.init_noise_bias * lean).clamp_(-1, 1)
+
+
+def _columns(settings: Sequence[MaskSettings], device: torch.device) -> _Columns:
+    table = torch.tensor([astuple(trial) for trial in settings], device=device)
+    return _Columns(*table.unsqueeze(-1).unbind(1))

@@ -1,0 +1,144 @@
+"""What a search keeps on disk beside optuna's study: whose search it is, and its best masks.
+
+Shapes: G gates.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from safetensors.torch import save
+from torch import Tensor
+
+from wirework.circuits.pruning.hyperparameter_search import n_finished
+from wirework.config import PruneConfig
+from wirework.errors import DamagedError, InputError, number_of
+from wirework.files import (
+    check_place,
+    is_file,
+    tensors_checksum,
+    write_bytes,
+    write_json,
+)
+from wirework.leftovers import clear_leftovers
+from wirework.tasks import Task
+from wirework.tasks.split import fingerprint
+from wirework.tensor_files import read_header, read_tensors
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+_BEST = "best.safetensors"
+_ABOUT = "search.json"
+_NAME = re.compile(r"[0-9a-f]{12}")
+"""Names of searches' folders."""
+
+
+class Ranked(NamedTuple):
+    """A trial's masks and the size of the circuit that they give."""
+
+    edges: int
+    nodes: int
+    tau: Tensor
+    """(G,)."""
+
+
+def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, origin: str) -> Path:
+    """Return the folder of a search below `parent`, made if it is not there.
+
+    Its name is a hash of model, task, settings and what removed nodes rest at, so that what lies in
+    it is of the same search; only how many trials, finalists and scores are asked for may differ.
+
+    Args:
+        parent: where searches for this circuit lie.
+        model: the model.
+        task: all pairs.
+        config: settings.
+        origin: of `Resting`.
+
+    Raises:
+        InputError: it cannot be written to.
+    """
+    settings = config.model_dump(mode="json", exclude={"trials", "finalists", "also"})
+    about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    folder = parent / name
+    check_place(folder)
+    _remove_empty(parent)
+    write_json(folder / _ABOUT, about)
+    return folder
+
+
+def _remove_empty(parent: Path) -> None:
+    """Remove what searches that were killed as they began left below `parent`."""
+    for path in parent.glob("*"):
+        if _NAME.fullmatch(path.name):
+            clear_leftovers(path / _ABOUT)
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+def write_ranked(folder: Path, best: list[Ranked]) -> None:
+    """Write the best masks so far, whole or not at all."""
+    tensors = {f"{i}": one.tau.cpu().contiguous() for i, one in enumerate(best)}
+    sizes = {f"{i}": f"{one.edges} {one.nodes}" for i, one in enumerate(best)}
+    sums = {"sha256": tensors_checksum(tensors, sizes)}
+    write_bytes(folder / _BEST, save(tensors, {**sizes, **sums}))
+
+
+def read_ranked(folder: Path) -> list[Ranked]:
+    """Read what `write_ranked` wrote; none if nothing was.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / _BEST
+    if not is_file(path):
+        return []
+    sizes = read_header(path, f"delete {folder}").metadata
+    expected = sizes.pop("sha256", None)
+    taus = read_tensors(path, f"delete {folder}")
+    if expected != tensors_checksum(taus, sizes):
+        raise DamagedError(f"{path} is damaged: it does not match its checksum: delete {folder}")
+    return [_ranked(sizes[name], taus[name]) for name in sorted(sizes, key=int)]
+
+
+def kept_best(folder: Path, finalists: int) -> list[Ranked]:
+    """Read the best masks of a search that is to go on, and see that none of them is missing.
+
+    Args:
+        folder: of the search.
+        finalists: how many of its trials are asked for.
+
+    Raises:
+        InputError: the file is damaged, or holds fewer masks than were found and asked for.
+    """
+    best, found = read_ranked(folder), n_finished(folder)
+    if len(best) < min(finalists, found):
+        kept = f"{len(best)} of its {number_of(found, 'trial')}"
+        raise InputError(
+            f"the search in {folder} kept the masks of {kept}, and finalists={finalists} asks for "
+            f"more: {f'ask for {len(best)} or ' if best else ''}delete {folder} to search anew"
+        )
+    return best
+
+
+def merged(best: Iterable[Ranked], more: Iterable[Ranked]) -> list[Ranked]:
+    """Return both lists' trials by size, smallest first, each once.
+
+    A round that was cut off after its masks were written is made again, and they come twice.
+    """
+    found: list[Ranked] = []
+    for one in sorted([*best, *more], key=lambda one: (one.edges, one.nodes)):
+        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in found):
+            found.append(one)
+    return found
+
+
+def _ranked(size: str, tau: Tensor) -> Ranked:
+    edges, nodes = map(int, size.split())
+    return Ranked(edges, nodes, tau)

@@ -1,0 +1,1 @@
+"""Scores of nodes by gradient: attribution, integrated gradients, AtP*."""

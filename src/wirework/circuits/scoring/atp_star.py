@@ -1,0 +1,171 @@
+"""AtP*: attribution with the softmax done exactly (QK fix) and layers dropped in turn (GradDrop).
+
+A saturated softmax has no gradient, though freezing a query or key channel may move it far; and
+what a node does directly can cancel against what it does through a later layer. Both hide nodes
+from plain attribution. Source: Kramar et al. 2024 (arXiv 2403.00745), sec. 3.1.
+Shapes: S runs of GradDrop, B rows, N nodes of all sites, H heads, T tokens, K channels of a head.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.masking.ablation import Ablation, frozen, pieces
+from wirework.nn import Edit, Transformer, causal_attention
+from wirework.nn.transformer import Attention
+from wirework.tasks import Encoded, logit_difference, pair_losses
+
+
+def atp_star(ablation: Ablation, rows: Encoded) -> Tensor:
+    """Return how much each node matters by AtP*.
+
+    Where this differs from the paper, which patches in another prompt's values at one position:
+
+    - A node is one channel frozen at its mean at every token, so a query or key node is a channel
+      of a head and not its whole vector. The paper linearises from the attention probabilities on,
+      we from the head's output: the same, as the output is linear in them.
+    - GradDrop drops attention and MLP of a layer one by one, and one run drops nothing: with two
+      layers dropped as a whole, a node of the first would never be scored by what it does through
+      the second. A node scores zero where its own sublayer is dropped, so the sum of the absolute
+      effects is divided by the number of runs less one, as in the paper.
+    - Absolute values are taken of each run's mean over rows, not of each row: a circuit is judged
+      by its mean loss, and on models of ours it then took fewer nodes to reach a target.
+
+    Args:
+        ablation: the model and the means of its nodes.
+        rows: the task's pairs to score on.
+
+    Returns:
+        (N,) float32, nats, none below zero: magnitude of the change of the task loss when the node
+        is mean-ablated, mean over the runs that leave its sublayer in.
+
+    Source: Kramar et al. 2024, sec. 3.1.1 (QK fix), 3.1.2 (GradDrop).
+    """
+    runs = len(_sublayers(ablation.transformer)) + 1
+    with frozen(ablation.transformer):
+        parts = [run_effects(ablation, rows.select(pairs)) for pairs in pieces(rows, runs)]
+    effects = torch.stack(parts).sum(0) / len(rows.at)
+    return (effects.abs().sum(0) / (runs - 1)).float()
+
+
+def run_effects(ablation: Ablation, rows: Encoded) -> Tensor:
+    """Return the change of the loss by each node's ablation in each run of GradDrop.
+
+    Args:
+        ablation: the model, its weights frozen, and the means of its nodes.
+        rows: as many pairs as fit one pass with S copies of each.
+
+    Returns:
+        (S, N) in the model's dtype, summed over rows; run s drops sublayer s, the last one nothing.
+    """
+    to_gates, heads = _backward(ablation, rows)
+    effects = -to_gates
+    parts = ablation.space.split(effects)
+    for layer, (vectors, slope) in enumerate(heads):
+        attention = ablation.transformer.get_submodule(f"blocks.{layer}.attn")
+        means = {part: ablation.means[f"{layer}.attn.{part}"] for part in "qk"}
+        exact = query_key_effects(cast(Attention, attention), vectors, means, slope)
+        for part, effect in exact.items():
+            parts[f"{layer}.attn.{part}"].copy_(effect)
+    return effects
+
+
+def _backward(
+    ablation: Ablation, rows: Encoded
+) -> tuple[Tensor, list[tuple[dict[str, Tensor], Tensor]]]:
+    """Run S copies of the rows forward and backward, each with its sublayer dropped.
+
+    Returns:
+        Gradients of the summed loss by each run's gates (S, N), and per layer "q", "k" and "v"
+        (B, T, H*K) and the gradients by the heads' output (S, B, T, H*K).
+    """
+    transformer = ablation.transformer
+    drops, layers = _sublayers(transformer), range(transformer.config.n_layer)
+    runs, count, weight = len(drops) + 1, len(rows.at), transformer.embed.weight
+    gates = weight.new_ones(runs, ablation.space.size, requires_grad=True)
+    watched = [f"{layer}.attn.{part}" for layer in layers for part in "qkvy"]
+    with (
+        transformer.edited(ablation.edits(gates)),
+        transformer.edited({name: _dropped(run, runs) for run, name in enumerate(drops)}),
+        transformer.recorded(watched) as values,
+    ):
+        logits = transformer(rows.tokens.repeat(runs, 1), rows.at.repeat(runs))
+    loss = pair_losses(logit_difference(logits, rows.answers.repeat(runs, 1))).sum()
+    ends = [gates, *(values[f"{layer}.attn.y"] for layer in layers)]
+    to_gates, *slopes = torch.autograd.grad(loss, ends)
+    heads = [
+        (
+            {part: values[f"{layer}.attn.{part}"][:count].detach() for part in "qkv"},
+            slope.view(runs, count, *slope.shape[1:]),
+        )
+        for layer, slope in zip(layers, slopes, strict=True)
+    ]
+    return to_gates, heads
+
+
+def query_key_effects(
+    attention: Attention, vectors: Mapping[str, Tensor], means: Mapping[str, Tensor], slope: Tensor
+) -> dict[str, Tensor]:
+    """Return what freezing each query and key channel does through the softmax done anew.
+
+    The same channel of every head is frozen in one pass, as heads do not meet before the output.
+
+    Args:
+        attention: the module; its sinks, scale and window are used.
+        vectors: "q", "k" and "v", each (B, T, H*K).
+        means: "q" and "k", each (H*K,).
+        slope: (S, B, T, H*K), gradients of the loss by the output of the heads.
+
+    Returns:
+        "q" and "k", each (S, H*K): change of the output times its gradient, summed over tokens and
+        rows.
+
+    Source: Kramar et al. 2024, sec. 3.1.1.
+    """
+    size = attention.d_head
+    heads = {
+        part: value.view(*value.shape[:2], -1, size).transpose(1, 2)
+        for part, value in vectors.items()
+    }
+    slopes = slope.view(*slope.shape[:3], -1, size)  # (S, B, T, H, K)
+    before = _attend(attention, heads)
+    found = {}
+    for part in "qk":
+        effects = []
+        for channel, mean in enumerate(means[part].view(-1, size).unbind(1)):
+            changed = heads[part].clone()  # (B, H, T, K)
+            changed[..., channel] = mean[:, None]
+            moved = _attend(attention, {**heads, part: changed}) - before
+            effects.append(torch.einsum("sbthk,bhtk->sh", slopes, moved))
+        found[part] = torch.stack(effects, -1).flatten(-2)
+    return found
+
+
+def _attend(attention: Attention, heads: Mapping[str, Tensor]) -> Tensor:
+    """Return the heads' outputs (B, H, T, K)."""
+    return causal_attention(
+        heads["q"],
+        heads["k"],
+        heads["v"],
+        sink=attention.sink,
+        scale=attention.scale,
+        window=attention.window,
+    )
+
+
+def _sublayers(transformer: Transformer) -> list[str]:
+    """Return the sites where attention and MLP write to the residual stream."""
+    return [name for name in transformer.node_sites if name.endswith("resid_delta")]
+
+
+def _dropped(run: int, runs: int) -> Edit:
+    """Return the edit that passes no gradient to copy `run` of the `runs` copies of a batch."""
+
+    def edit(x: Tensor) -> Tensor:
+        copies = list(x.chunk(runs))
+        copies[run] = copies[run].detach()
+        return torch.cat(copies)
+
+    return edit

@@ -1,0 +1,130 @@
+"""How much each node of a model matters for a task: the ways to score it, by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from wirework.circuits.circuit import rows_of
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.means import means_for
+from wirework.circuits.scoring.atp_star import atp_star
+from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
+from wirework.config import PruneConfig
+from wirework.errors import InputError, nearest
+from wirework.tasks import Encoded, Task, load_task, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
+
+_BY_GRADIENT: Mapping[str, Callable[[Ablation, Encoded], Tensor]] = MappingProxyType(
+    {
+        "attribution": attribution,
+        "signed_attribution": partial(attribution, signed=True),
+        "integrated_gradients": integrated_gradients,
+        "atp_star": atp_star,
+    }
+)
+
+METHODS = (*_BY_GRADIENT, "random")
+"""Names of the ways to score nodes."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What each node of a model scores for a task; higher matters more."""
+
+    method: str
+    task: str
+    sites: Mapping[str, Tensor]
+    """Site to (width,) float32, sites in execution order."""
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes the model has."""
+        return sum(len(part) for part in self.sites.values())
+
+    def top(self, count: int = 20) -> list[tuple[str, int, float]]:
+        """Return site, channel and score of the best-scored nodes, ties in node order."""
+        found = [
+            (site, index, score)
+            for site, part in self.sites.items()
+            for index, score in enumerate(part.tolist())
+        ]
+        return sorted(found, key=lambda node: -node[2])[: max(0, count)]
+
+
+def attribute(
+    model: "Model | str | Path",
+    task: Task | str | Path,
+    method: str = "attribution",
+    *,
+    data: "Tokens | None" = None,
+    mean_tokens: int | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Score every node of a model for a task, without looking for a circuit.
+
+    Args:
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `ww.task` takes. All its pairs are used; `task.take` or
+            `ww.task(name, n=64)` for fewer.
+        method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
+            `atp_star` or `random`.
+        data: tokens of the corpus the model was trained on, for the means; None as in `prune`.
+        mean_tokens: tokens of it for the means; None for the default of `PruneConfig`.
+        seed: of `random`.
+
+    Raises:
+        InputError: unknown method, the task does not fit the model, or there are no means.
+
+    Source: Gao et al. 2025, Fig. 31; Kramar et al. 2024 (AtP*).
+    """
+    from wirework.model import load
+
+    check_method(method)
+    model, task = load(model), load_task(task)
+    rows = rows_of(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
+    wanted = PruneConfig().mean_tokens if mean_tokens is None else mean_tokens
+    ablation = Ablation.of(model.transformer, means_for(model, data, wanted).first)
+    parts = ablation.space.split(score_nodes(ablation, rows, method, seed))
+    return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
+
+
+def score_nodes(ablation: Ablation, rows: Encoded, method: str, seed: int = 0) -> Tensor:
+    """Return the score of each node by a named method.
+
+    Args:
+        ablation: the model and the means of its nodes.
+        rows: the task's pairs to score on.
+        method: a name of `METHODS`.
+        seed: of `random`.
+
+    Returns:
+        (N,) float32, on the device of the model.
+
+    Raises:
+        InputError: unknown method.
+    """
+    check_method(method)
+    if method == "random":
+        return random_order(ablation.space.size, seed).to(rows.tokens.device)
+    return _BY_GRADIENT[method](ablation, rows)
+
+
+def check_method(method: str) -> None:
+    """Check that a method is known.
+
+    Raises:
+        InputError: it is not; with the nearest name.
+    """
+    if method not in METHODS:
+        known = ", ".join(METHODS)
+        raise InputError(
+            f"no method {method!r} to score nodes by; methods are {known}{nearest(method, METHODS)}"
+        )

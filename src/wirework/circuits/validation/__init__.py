@@ -1,0 +1,1 @@
+"""Checks of a circuit, its controls and the verdict."""

@@ -1,0 +1,60 @@
+"""Checks of a circuit, one file a check: functions of a circuit in its model and a task."""
+
+from wirework.circuits.validation.checks.agreement import (
+    Agreement,
+    HeadAgreement,
+    agreement,
+    last_pattern,
+)
+from wirework.circuits.validation.checks.binarise import Binarised, binarise
+from wirework.circuits.validation.checks.coverage import Coverage, coverage
+from wirework.circuits.validation.checks.hypothesis_tests import (
+    Equivalence,
+    Independence,
+    MinimalityTest,
+    equivalence_test,
+    independence_test,
+    minimality_test,
+    pair_scores,
+)
+from wirework.circuits.validation.checks.interchange import Interchange, interchange
+from wirework.circuits.validation.checks.masked_circuit import Gated, Subject
+from wirework.circuits.validation.checks.minimality import Minimality, minimality
+from wirework.circuits.validation.checks.random_inflation import (
+    random_effects,
+    random_paths,
+    random_units,
+    unit_effects,
+)
+from wirework.circuits.validation.checks.resample import Draws, frozen_ablation, resample_ablation
+
+__all__ = [
+    "Agreement",
+    "Binarised",
+    "Coverage",
+    "Draws",
+    "Equivalence",
+    "Gated",
+    "HeadAgreement",
+    "Independence",
+    "Interchange",
+    "Minimality",
+    "MinimalityTest",
+    "Subject",
+    "agreement",
+    "binarise",
+    "coverage",
+    "equivalence_test",
+    "frozen_ablation",
+    "independence_test",
+    "interchange",
+    "last_pattern",
+    "minimality",
+    "minimality_test",
+    "pair_scores",
+    "random_effects",
+    "random_paths",
+    "random_units",
+    "resample_ablation",
+    "unit_effects",
+]

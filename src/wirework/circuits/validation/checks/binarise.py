@@ -1,0 +1,196 @@
+"""Binarisation: does a circuit still work if each of its nodes knows two values only?
+
+Shapes: n kept nodes of all sites, k of one site, P pairs (two rows each), R copies of a batch.
+Source: Gao et al. 2025, App. C.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.masking.ablation import frozen
+from wirework.circuits.validation.checks.binary_thresholds import Levels, best_start
+from wirework.circuits.validation.checks.masked_circuit import Subject, finite, passes
+from wirework.errors import InputError
+from wirework.nn import Edit
+from wirework.tasks import Encoded, logit_difference, pair_losses
+
+_TOKENS = 6144  # of all copies in one pass, as for masks
+
+
+@dataclass(frozen=True)
+class Binarised:
+    """Task losses in nats."""
+
+    circuit: float
+    """Of the circuit as it is."""
+    start: float
+    """All nodes binarised, before training."""
+    loss: float
+    """All nodes binarised, after training."""
+    alone: tuple[float, ...]
+    """Only one node binarised, before training; sites in order, then channels."""
+    n_keep: int
+    """How many of these stay within the slack above `circuit`."""
+
+
+def binarise(
+    subject: Subject,
+    train: Encoded,
+    judge: Encoded,
+    *,
+    steps: int = 150,
+    lr: float = 0.1,
+    batch_pairs: int = 16,
+    slack: float = 0.01,
+    seed: int = 0,
+) -> Binarised:
+    """Replace every node of the circuit by a step between two values and report the task loss.
+
+    The start is, for each node by itself, the threshold at 1/4, 1/2 or 3/4 of its range over the
+    prompts' tokens whose means above and below lie closest to its values. Then the step is blended
+    in, x -> t x + (1 - t) step(x) with t = (1 - progress)^5, while Adam trains both values of all
+    nodes together on the task loss, in units of the distance between them; thresholds stay.
+    Trained values may do better than the circuit: only a circuit of no worth that does not get
+    there by the same training makes the result say something.
+
+    Args:
+        subject: the circuit.
+        train: pairs to train on.
+        judge: other pairs, on which all losses are measured.
+        steps: of Adam; 0 leaves the start.
+        lr: of Adam, as a share of the distance between a node's two values.
+        batch_pairs: pairs a step.
+        slack: nats above the circuit's own loss within which a node binarised alone keeps it.
+        seed: of the batches.
+
+    Raises:
+        InputError: the circuit has no node, or a loss is no number.
+
+    Source: Gao et al. 2025, App. C.
+    """
+    if not subject.kept:
+        raise InputError("there is nothing to binarise in a circuit without nodes")
+    start = best_start(subject, train)
+    trained = _train(subject, train, start, steps, lr, batch_pairs, seed)
+    own = subject.loss(judge)
+    alone = losses_alone(subject, judge, start)
+    return Binarised(
+        circuit=own,
+        start=_loss(subject, judge, start),
+        loss=_loss(subject, judge, trained),
+        alone=tuple(alone),
+        n_keep=sum(loss <= own + slack for loss in alone),
+    )
+
+
+@torch.no_grad()
+def losses_alone(subject: Subject, rows: Encoded, levels: Levels) -> list[float]:
+    """Return the task loss in nats when one kept node alone is binarised, for each of them.
+
+    Raises:
+        InputError: a loss is no number.
+    """
+    nodes = [(name, int(c)) for name, channels in subject.kept.items() for c in channels]
+    sums = torch.zeros(len(nodes), dtype=torch.float64, device=subject.device)
+    for _, part in passes(rows):
+        copies = max(1, _TOKENS // part.tokens.numel())
+        for first in range(0, len(nodes), copies):
+            some = slice(first, min(first + copies, len(nodes)))
+            gaps = _gaps_alone(subject, part, nodes[some], levels, first)
+            sums[some] += pair_losses(gaps.double()).sum(1)
+    return [finite(loss, "a task loss") for loss in (sums / len(rows.at)).tolist()]
+
+
+def _train(
+    subject: Subject,
+    rows: Encoded,
+    start: Levels,
+    steps: int,
+    lr: float,
+    batch_pairs: int,
+    seed: int,
+) -> Levels:
+    dice = torch.Generator().manual_seed(seed)
+    unit = start.high - start.low
+    moves = torch.zeros(2, len(unit), dtype=unit.dtype, device=unit.device, requires_grad=True)
+    adam = torch.optim.Adam([moves], lr)
+
+    def levels() -> Levels:
+        return Levels(start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit)
+
+    with frozen(subject.transformer), torch.enable_grad():
+        for step in range(steps):
+            part = rows.select(torch.randperm(rows.n_pairs, generator=dice)[:batch_pairs])
+            edits = _edits(subject.kept, levels(), (1 - step / steps) ** 5)
+            with subject.on(), subject.transformer.edited(edits):
+                logits = subject.transformer(part.tokens, part.at)
+            loss = pair_losses(logit_difference(logits, part.answers)).mean()
+            finite(loss.item(), f"the loss at step {step} of binarisation")
+            adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+    with torch.no_grad():
+        return levels()
+
+
+def _loss(subject: Subject, rows: Encoded, levels: Levels) -> float:
+    return subject.loss(rows, _edits(subject.kept, levels, 0.0))
+
+
+def _edits(kept: Mapping[str, Tensor], levels: Levels, t: float) -> dict[str, Edit]:
+    """Return edits x -> t x + (1 - t) step(x) of every kept node."""
+
+    def blend(channels: Tensor, threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
+        def edit(x: Tensor) -> Tensor:
+            now = x[..., channels]
+            stepped = torch.where(now > threshold, high, low).to(x.dtype)
+            return x.index_copy(-1, channels, torch.lerp(stepped, now, t))
+
+        return edit
+
+    sizes = [len(channels) for channels in kept.values()]
+    parts = (torch.split(values, sizes) for values in (levels.threshold, levels.low, levels.high))
+    return {
+        name: blend(channels, *three)
+        for (name, channels), *three in zip(kept.items(), *parts, strict=True)
+    }
+
+
+def _gaps_alone(
+    subject: Subject, part: Encoded, nodes: list[tuple[str, int]], levels: Levels, first: int
+) -> Tensor:
+    """Return (R, rows): the differences with only node r binarised, R copies in one pass.
+
+    Args:
+        subject: the circuit.
+        part: rows that fit R times in one pass.
+        nodes: R of the kept nodes.
+        levels: of all kept nodes.
+        first: the place of the first of `nodes` among all.
+    """
+    copies: dict[str, list[int]] = {}
+    for copy, (name, _) in enumerate(nodes):
+        copies.setdefault(name, []).append(copy)
+
+    def stepping(which: list[int]) -> Edit:
+        channels = [nodes[copy][1] for copy in which]
+        threshold, low, high = (
+            values[[first + copy for copy in which], None, None]
+            for values in (levels.threshold, levels.low, levels.high)
+        )
+
+        def edit(x: Tensor) -> Tensor:
+            parted = x.clone().view(len(nodes), -1, *x.shape[1:])  # (R, B, T, N)
+            now = parted[which, :, :, channels]
+            parted[which, :, :, channels] = torch.where(now > threshold, high, low).to(x.dtype)
+            return parted.flatten(0, 1)
+
+        return edit
+
+    edits = {name: stepping(which) for name, which in copies.items()}
+    with subject.on(), subject.transformer.edited(edits):
+        logits = subject.transformer(part.tokens.repeat(len(nodes), 1), part.at.repeat(len(nodes)))
+    return logit_difference(logits, part.answers.repeat(len(nodes), 1)).view(len(nodes), -1)

@@ -1,0 +1,73 @@
+"""Two values for each node of a circuit: where binarisation starts.
+
+Shapes: n kept nodes of all sites, P pairs (two rows each).
+Source: Gao et al. 2025, App. C.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.validation.checks.masked_circuit import Subject, passes
+from wirework.tasks import Encoded
+
+_SHARES = (0.25, 0.5, 0.75)
+_FLAT = 1e-6  # a range below this share of the largest value is rounding
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What each kept node is replaced by; (n,) each, sites in order, then channels."""
+
+    threshold: Tensor
+    low: Tensor
+    """At or below the threshold."""
+    high: Tensor
+    """Above it."""
+
+
+@torch.no_grad()
+def best_start(subject: Subject, rows: Encoded) -> Levels:
+    """Return the best of three thresholds for each node, with the means below and above it.
+
+    Best is what leaves the least squared error over all tokens of the prompts, padding left out. A
+    node that is constant there, or has no value on one side, gets one value for both.
+    """
+    low = torch.full((1,), torch.inf, dtype=torch.float64, device=subject.device)
+    high = -low
+    for values in _prompt_values(subject, rows):
+        low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
+    flat = high - low <= _FLAT * torch.maximum(high.abs(), low.abs())
+    shares = torch.tensor(_SHARES, dtype=low.dtype, device=low.device)[:, None]
+    thresholds = torch.where(flat, torch.inf, low + shares * (high - low))  # (3, n)
+    count, means = _sides(subject, rows, thresholds)
+    # A split's squared error is the same total for all, less what its means explain.
+    best = (count * means.square()).sum(0).argmax(0)  # (n,)
+    below, above = means.gather(1, best.expand(2, 1, -1))[:, 0]
+    dtype = subject.transformer.embed.weight.dtype
+    return Levels(
+        threshold=thresholds.gather(0, best[None])[0].to(dtype),
+        low=below.to(dtype),
+        high=torch.where(flat, below, above).to(dtype),
+    )
+
+
+def _sides(subject: Subject, rows: Encoded, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many tokens lie not above and above each threshold, and their means: (2, 3, n)."""
+    count, total = (thresholds.new_zeros(2, *thresholds.shape) for _ in range(2))
+    for values in _prompt_values(subject, rows):
+        for i, threshold in enumerate(thresholds):
+            above = values > threshold
+            for side, chosen in enumerate((~above, above)):
+                count[side, i] += chosen.sum(0)
+                total[side, i] += (values * chosen).sum(0)
+    return count, total / count.clamp(min=1)
+
+
+def _prompt_values(subject: Subject, rows: Encoded) -> Iterator[Tensor]:
+    """Yield (tokens, n) float64 a pass: the circuit's nodes at the prompts' tokens."""
+    for _, part in passes(rows):
+        inside = torch.arange(part.tokens.shape[1], device=part.at.device) <= part.at[:, None]
+        yield torch.cat(list(subject.values(part).values()), -1)[inside].double()

@@ -1,0 +1,189 @@
+"""The three hypothesis tests of Shi et al. 2024 (arXiv 2410.13032), as functions of scores.
+
+A score is the right minus the wrong logit of a pair, `pair_scores`: its two rows hang together, so
+they are one observation. Each null hypothesis says that the circuit is as an ideal one: a small
+p-value speaks against it, a large one says only that nothing was found with so many pairs.
+Shapes: P pairs, u units of a circuit, R random circuits.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.validation.checks.masked_circuit import finite
+from wirework.errors import InputError
+
+_ROUNDING = 1e-5  # of the largest score; logits are float32
+_MOST = 1000  # pairs in the independence test, whose memory grows with their square
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether circuit and model outdo each other equally often."""
+
+    share: float | None
+    """Of the pairs without a tie, those that the circuit scores higher; None where all tie."""
+    n_pairs: int
+    """Without a tie."""
+    n_ties: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Independence:
+    """Whether what is outside the circuit still knows what the model does."""
+
+    hsic: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class MinimalityTest:
+    """Whether each unit matters more than random ones do."""
+
+    p_values: tuple[float, ...]
+    """(u,) one a unit, not corrected for their number."""
+    p_value: float
+    """Of the whole circuit: the smallest, times their number (Bonferroni)."""
+    n_random: int
+    """R, random circuits that the units were compared with."""
+
+
+def pair_scores(gaps: Tensor) -> Tensor:
+    """Return (P,) float64, the mean of each pair's two differences (2P,)."""
+    return gaps.double().view(-1, 2).mean(1)
+
+
+def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equivalence:
+    """Test H0: |P(circuit scores higher than model) - 1/2| <= eps.
+
+    Ties say nothing about who is better and are left out, as in a sign test; scores that differ by
+    rounding alone are one, or else a circuit of the whole model would win or lose by the order of
+    its sums. With K of n others won by the circuit, p is the highest probability under H0, which
+    lies at 1/2 + eps, that the share is at least as far from 1/2 as K / n is: exact.
+
+    Args:
+        circuit: (P,) scores of the circuit.
+        model: (P,) scores of the whole model.
+        eps: 0 to 1/2.
+
+    Raises:
+        InputError: shapes differ, a score is no number, or eps is out of range.
+
+    Source: Shi et al. 2024, equivalence test. Their code compares with the mean difference of the
+    scores where the share of wins is meant; here it is the share.
+    """
+    _check(circuit, model)
+    if not 0 <= eps <= 0.5:
+        raise InputError(f"eps must lie between 0 and 0.5, got {eps}")
+    apart = circuit.double() - model.double()
+    bar = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
+    wins, losses = int((apart > bar).sum()), int((apart < -bar).sum())
+    n = wins + losses
+    far = abs(2 * wins - n)
+    chances = binomial(n, 0.5 + eps)
+    p = math.fsum(chance for k, chance in enumerate(chances) if abs(2 * k - n) >= far)
+    return Equivalence(wins / n if n else None, n, len(circuit) - n, min(p, 1.0))
+
+
+def independence_test(
+    complement: Tensor, model: Tensor, permutations: int = 999, seed: int = 0
+) -> Independence:
+    """Test H0: the scores of what is outside the circuit are independent of the model's.
+
+    The statistic is the Hilbert-Schmidt independence criterion with Gaussian kernels, as wide as
+    the median distance between two scores of the same kind. p is the share of orders, the given
+    one among them, in which it is at least as high: exact. At most the first 1000 pairs are used.
+
+    Args:
+        complement: (P,) scores of the model without the circuit.
+        model: (P,) scores of the whole model.
+        permutations: random orders beside the given one.
+        seed: of the orders.
+
+    Raises:
+        InputError: shapes differ, a score is no number, or there are no permutations.
+
+    Source: Shi et al. 2024, independence test; Gretton et al. 2007 (HSIC).
+    """
+    _check(complement, model)
+    if permutations < 1:
+        raise InputError(f"a permutation test needs at least one order, got {permutations}")
+    left, right = (centred_kernel(scores[:_MOST].double().cpu()) for scores in (complement, model))
+    dice = torch.Generator().manual_seed(seed)
+    n = len(left)
+    observed = float((left * right).sum())
+    # Orders that differ by rounding alone count as equal, above all where one side is constant.
+    bar = observed - 1e-9 * (float(left.norm()) * float(right.norm()) + 1e-12)
+    orders = (torch.randperm(n, generator=dice) for _ in range(permutations))
+    beaten = sum(float((left[order][:, order] * right).sum()) >= bar for order in orders)
+    p = (1 + beaten) / (1 + permutations)
+    return Independence(observed / max(n - 1, 1) ** 2, p)
+
+
+def minimality_test(
+    effects: Sequence[float], random_effects: Sequence[float], q: float = 0.9
+) -> MinimalityTest:
+    """Test for each unit H0: it matters more than a random one in at least a share q of cases.
+
+    With K of R random effects below the unit's, p = P(Binomial(R, q) <= K): exact, and small for a
+    unit that matters no more than what was put into the circuit at random.
+
+    Args:
+        effects: (u,) of each unit when it goes from the circuit.
+        random_effects: (R,) of a random unit when it goes from a randomly inflated circuit.
+        q: their q*.
+
+    Raises:
+        InputError: an effect is no number, or q is not between 0 and 1.
+
+    Source: Shi et al. 2024, minimality test. The correction for the number of units is ours.
+    """
+    if not 0 <= q <= 1:
+        raise InputError(f"q must lie between 0 and 1, got {q}")
+    for effect in (*effects, *random_effects):
+        finite(effect, "an effect")
+    n = len(random_effects)
+    chances = binomial(n, q)
+    below = (sum(effect > other for other in random_effects) for effect in effects)
+    found = tuple(min(math.fsum(chances[: k + 1]), 1.0) for k in below)
+    return MinimalityTest(found, min([1.0, *(len(found) * p for p in found)]), n)
+
+
+def binomial(n: int, p: float) -> list[float]:
+    """Return the probabilities of 0 to n successes in n trials of chance p."""
+    if p in (0.0, 1.0):
+        return [float(k == n * p) for k in range(n + 1)]
+    whole = math.lgamma(n + 1)
+    return [
+        math.exp(
+            whole - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+            + k * math.log(p) + (n - k) * math.log1p(-p)
+        )
+        for k in range(n + 1)
+    ]  # fmt: skip
+
+
+def centred_kernel(scores: Tensor) -> Tensor:
+    """Return the Gaussian kernel of scores (P,), rows and columns centred, (P, P).
+
+    Scores closer than rounding are equal: logits of one value must not become a signal.
+    """
+    apart = (scores[:, None] - scores).abs()
+    apart = torch.where(apart > _ROUNDING * scores.abs().max(), apart, 0)
+    far = apart[apart > 0]
+    width = far.median() if len(far) else torch.ones(())
+    kernel = torch.exp(-apart.square() / (2 * width.square()))
+    return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+
+
+def _check(left: Tensor, right: Tensor) -> None:
+    if left.shape != right.shape or left.dim() != 1 or not len(left):
+        raise InputError(
+            f"two rows of scores were wanted, got {tuple(left.shape)} and {tuple(right.shape)}"
+        )
+    if not (left.isfinite().all() and right.isfinite().all()):
+        raise InputError("a score is not a finite number")

@@ -1,0 +1,151 @@
+"""Interchange: if all that a circuit's nodes say at the last token is the answer, prompts with the
+same right answer can trade their values.
+
+Shapes: P pairs (two rows each), n kept nodes, k of them at one site.
+Source: Gao et al. 2025, App. E (values claimed equal in meaning are swapped between inputs).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.validation.checks.masked_circuit import EditsOf, Subject, mean_loss, passes
+from wirework.errors import InputError
+from wirework.nn import Edit
+from wirework.tasks import Encoded
+
+
+@dataclass(frozen=True)
+class Interchange:
+    """Task losses in nats, means over the draws.
+
+    None stands where no prompt has another one to take values from.
+    """
+
+    circuit: float | None
+    """Nothing traded, on the rows of `same`."""
+    same: float | None
+    """Every node takes the value of a prompt with the same right answer."""
+    mixed: float | None
+    """Each node does so with probability 1/2, so that nodes upstream reach the answer too."""
+    other: float | None
+    """A control, which must become bad: from prompts whose right answer is this one's wrong."""
+    n_same: int
+    """Rows that have another row with the same right answer."""
+    n_other: int
+    """Rows for which another row's right answer is the wrong one."""
+
+
+@torch.no_grad()
+def interchange(subject: Subject, rows: Encoded, draws: int = 4, seed: int = 0) -> Interchange:
+    """Trade the circuit's values at the last token between prompts of equal meaning.
+
+    Each node draws a donor of its own in each row. That is the stricter claim: values that only
+    mean the answer together do not survive it. Donors' values come from the circuit undisturbed.
+
+    Args:
+        subject: the circuit.
+        rows: a task; answers are the same where their tokens are.
+        draws: how many times donors are drawn.
+        seed: of the draws.
+
+    Raises:
+        InputError: no draw, or a loss that is no number.
+    """
+    if draws < 1:
+        raise InputError(f"interchange needs at least one draw, got {draws}")
+    dice = torch.Generator().manual_seed(seed)
+    kept, values = subject.kept, last_values(subject, rows)
+    same, other = (_donors(rows, column) for column in (0, 1))
+    alike, able = _rows_with(same), _rows_with(other)
+
+    def after(donors: list[Tensor], chosen: Tensor, share: float) -> float | None:
+        if not len(chosen):
+            return None
+        losses = [
+            mean_loss(subject.gaps(rows, _trade(kept, values, donors, share, dice))[chosen])
+            for _ in range(draws)
+        ]
+        return sum(losses) / draws
+
+    return Interchange(
+        circuit=mean_loss(subject.gaps(rows)[alike]) if len(alike) else None,
+        same=after(same, alike, 1.0),
+        mixed=after(same, alike, 0.5),
+        other=after(other, able, 1.0),
+        n_same=len(alike),
+        n_other=len(able),
+    )
+
+
+@torch.no_grad()
+def last_values(subject: Subject, rows: Encoded) -> dict[str, Tensor]:
+    """Return site to (2P, k): each kept node in the circuit at each prompt's last token."""
+    found: dict[str, Tensor] = {}
+    for places, part in passes(rows):
+        ends = torch.arange(len(places), device=part.at.device), part.at
+        for name, value in subject.values(part).items():
+            if name not in found:
+                found[name] = value.new_zeros(len(rows.at), value.shape[-1])
+            found[name][places] = value[ends]
+    return found
+
+
+def _donors(rows: Encoded, column: int) -> list[Tensor]:
+    """Return for each row the other rows whose right answer is its answer in `column`."""
+    right = rows.answers[:, 0].tolist()
+    groups: dict[int, list[int]] = {}
+    for place, answer in enumerate(right):
+        groups.setdefault(answer, []).append(place)
+    members = {answer: torch.tensor(places) for answer, places in groups.items()}
+    nobody = torch.empty(0, dtype=torch.int64)
+    wanted = [members.get(answer, nobody) for answer in rows.answers[:, column].tolist()]
+    return [group[group != place] for place, group in enumerate(wanted)]
+
+
+def _rows_with(donors: list[Tensor]) -> Tensor:
+    return torch.tensor([i for i, some in enumerate(donors) if len(some)], dtype=torch.int64)
+
+
+def _trade(
+    kept: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    donors: list[Tensor],
+    share: float,
+    dice: torch.Generator,
+) -> EditsOf:
+    """Draw a donor for every node of every row; rows without one keep what they have."""
+    has = torch.tensor([len(some) > 0 for some in donors])
+    taken, swapped = {}, {}
+    for name, value in values.items():
+        drawn = [_draw(some, place, value.shape[1], dice) for place, some in enumerate(donors)]
+        taken[name] = value.gather(0, torch.stack(drawn).to(value.device))
+        lot = torch.rand(value.shape, generator=dice) < share
+        swapped[name] = (lot & has[:, None]).to(value.device)
+
+    def edits(part: Encoded, places: Tensor) -> dict[str, Edit]:
+        return {
+            name: _putting(channels, part.at, taken[name][places], swapped[name][places])
+            for name, channels in kept.items()
+        }
+
+    return edits
+
+
+def _draw(donors: Tensor, place: int, count: int, dice: torch.Generator) -> Tensor:
+    if not len(donors):
+        return torch.full((count,), place)
+    return donors[torch.randint(len(donors), (count,), generator=dice)]
+
+
+def _putting(channels: Tensor, at: Tensor, values: Tensor, where: Tensor) -> Edit:
+    """Return the edit that sets channels at each row's token `at` to `values` (B, k) if `where`."""
+    rows = torch.arange(len(at), device=at.device)[:, None]
+
+    def put(x: Tensor) -> Tensor:
+        now = x[rows, at[:, None], channels]
+        return x.index_put((rows, at[:, None], channels), torch.where(where, values, now))
+
+    return put

@@ -1,0 +1,145 @@
+"""What a check looks at: a model, the nodes of a circuit in it, and how to put the circuit on.
+
+The checks see no more than this, so that they run alike for circuits of nodes and of edges.
+Shapes: N nodes of all sites, k kept nodes of one site, P pairs (two rows each), T tokens.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.masking.ablation import Ablation, pieces
+from wirework.circuits.masking.nodes import NodeSpace
+from wirework.errors import InputError
+from wirework.nn import Edit, Transformer
+from wirework.tasks import Encoded, logit_difference, pair_losses
+
+Edits = Mapping[str, Edit]
+"""Site to edit."""
+
+NOTHING: Edits = MappingProxyType({})
+"""No edit at all."""
+
+EditsOf = Callable[[Encoded, Tensor], Edits]
+"""Gets some rows of a task and their places (int64) in the whole; returns what to edit for them."""
+
+
+class Gated(Protocol):
+    """A model under masks over units: nodes, or the edges between some of them."""
+
+    def losses(self, gates: Tensor, rows: Encoded) -> Tensor:
+        """Return the task loss under each mask (R, units), (R,) float64 in nats."""
+
+    def all_differences(self, gates: Tensor, rows: Encoded) -> Tensor:
+        """Return right minus wrong logit under each mask, (R, 2P)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A circuit in its model."""
+
+    transformer: Transformer
+    space: NodeSpace
+    gates: Tensor
+    """(N,), nonzero at the circuit's nodes."""
+    on: Callable[[], AbstractContextManager[None]]
+    """Puts the circuit on the model for a `with` block: what is outside it rests. Edits put on
+    inside the block act on what it leaves, and every row of a batch gets the same circuit."""
+
+    @classmethod
+    def of(cls, ablation: Ablation, gates: Tensor) -> "Subject":
+        """Return the circuit of the nodes in `gates` (N,), all others mean-ablated."""
+        transformer = ablation.transformer
+        return cls(
+            transformer, ablation.space, gates, lambda: transformer.edited(ablation.edits(gates))
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.transformer.embed.weight.device
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """Site to the channels of its kept nodes, int64 ascending; sites that have some."""
+        parts = self.space.split(self.gates.to(self.device))
+        found = {name: part.nonzero().flatten() for name, part in parts.items()}
+        return {name: channels for name, channels in found.items() if len(channels)}
+
+    @torch.no_grad()
+    def gaps(self, rows: Encoded, edits: Edits | EditsOf = NOTHING) -> Tensor:
+        """Return right minus wrong logit with the circuit on, (2P,), in bounded memory.
+
+        Args:
+            rows: a task.
+            edits: what to change on top of the circuit; called, once a pass, if it is a function.
+        """
+        found = torch.zeros(len(rows.at), dtype=self._dtype, device=self.device)
+        for places, part in passes(rows):
+            changed = edits(part, places) if callable(edits) else edits
+            with self.on(), self.transformer.edited(changed):
+                logits = self.transformer(part.tokens, part.at)
+            found[places] = logit_difference(logits, part.answers)
+        return found
+
+    def loss(self, rows: Encoded, edits: Edits | EditsOf = NOTHING) -> float:
+        """Return the task loss in nats with the circuit on.
+
+        Raises:
+            InputError: it is not a finite number.
+        """
+        return mean_loss(self.gaps(rows, edits))
+
+    @torch.no_grad()
+    def values(self, rows: Encoded) -> dict[str, Tensor]:
+        """Return site to (rows, T, k), the circuit's own nodes there, from one pass."""
+        found: dict[str, Tensor] = {}
+
+        def watch(name: str, channels: Tensor) -> Edit:
+            def see(x: Tensor) -> Tensor:
+                found[name] = x[..., channels]
+                return x
+
+            return see
+
+        watchers = {name: watch(name, channels) for name, channels in self.kept.items()}
+        with self.on(), self.transformer.edited(watchers):
+            self.transformer.state(rows.tokens)
+        return found
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        wide = self.transformer.embed.weight.dtype == torch.float64
+        return torch.float64 if wide else torch.float32
+
+
+def passes(rows: Encoded) -> Iterator[tuple[Tensor, Encoded]]:
+    """Part a task into passes of bounded memory: places (int64) of rows, and those rows."""
+    for pairs in pieces(rows, 1):
+        yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), rows.select(pairs)
+
+
+def mean_loss(gaps: Tensor) -> float:
+    """Return the task loss in nats of rows with these differences of right and wrong logit.
+
+    Raises:
+        InputError: it is not a finite number.
+    """
+    return finite(float(pair_losses(gaps.double()).mean()), "a task loss")
+
+
+def finite(value: float, what: str) -> float:
+    """Return `value`.
+
+    Raises:
+        InputError: it is infinite or not a number.
+    """
+    if not math.isfinite(value):
+        raise InputError(f"{what} is {value}: the model or what it rests at has no finite values")
+    return value

@@ -1,0 +1,127 @@
+"""What is outside a circuit takes values from the training text instead of its mean.
+
+Mean ablation puts removed nodes at values that may never occur together; here they take values
+that do occur. Values are those after AbsTopK, as sites hand them on.
+Shapes: N nodes of one site, S tokens in a bank, B sequences, T tokens.
+Source: Gao et al. 2025, App. E (resampled values from the pretraining distribution).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.masking.activation_cache import Bank
+from wirework.circuits.validation.checks.masked_circuit import Subject
+from wirework.errors import InputError
+from wirework.nn import Edit
+from wirework.tasks import Encoded
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Task losses in nats of a circuit, one for each draw of what is outside."""
+
+    losses: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the draws."""
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def worst(self) -> float:
+        """The highest."""
+        return max(self.losses)
+
+
+def resample_ablation(
+    subject: Subject, rows: Encoded, values: Bank, draws: int = 4, seed: int = 0
+) -> Draws:
+    """Return the loss when removed nodes take, at each token, their value at a random token.
+
+    All channels of a site come from one token of the bank; sites, tokens and rows draw apart.
+
+    Args:
+        subject: the circuit; what its own ablation rests at no longer matters where a node is
+            removed.
+        rows: a task.
+        values: from `bank`.
+        draws: how many times.
+        seed: of the draws.
+
+    Raises:
+        InputError: no draw, a bank of another model, or a loss that is no number.
+
+    Source: Gao et al. 2025, App. E.
+    """
+
+    def anew(site: Tensor, dice: torch.Generator) -> Callable[[Tensor], Tensor]:
+        def draw(x: Tensor) -> Tensor:
+            return site[torch.randint(len(site), x.shape[:2], generator=dice).to(site.device)]
+
+        return draw
+
+    return _losses(subject, rows, values, draws, seed, anew)
+
+
+def frozen_ablation(
+    subject: Subject, rows: Encoded, values: Bank, draws: int = 16, seed: int = 0
+) -> Draws:
+    """Return the loss when removed nodes rest at one value of the data for all tokens and rows.
+
+    Each draw takes one token of the bank a site. The mean over draws is the loss under
+    *stochastic* ablation, the worst one that under *adversarial* ablation.
+
+    Args:
+        subject: the circuit.
+        rows: a task.
+        values: from `bank`.
+        draws: how many times; more can only raise the worst.
+        seed: of the draws; the first ones do not depend on how many there are.
+
+    Raises:
+        InputError: no draw, a bank of another model, or a loss that is no number.
+    """
+
+    def once(site: Tensor, dice: torch.Generator) -> Callable[[Tensor], Tensor]:
+        value = site[int(torch.randint(len(site), (), generator=dice))]
+        return lambda _: value
+
+    return _losses(subject, rows, values, draws, seed, once)
+
+
+def _losses(
+    subject: Subject,
+    rows: Encoded,
+    values: Bank,
+    draws: int,
+    seed: int,
+    drawing: Callable[[Tensor, torch.Generator], Callable[[Tensor], Tensor]],
+) -> Draws:
+    if draws < 1:
+        raise InputError(f"resampling needs at least one draw, got {draws}")
+    _check(subject, values)
+    dice = torch.Generator().manual_seed(seed)
+    parts = subject.space.split(subject.gates.to(subject.device) != 0)
+    losses = []
+    for _ in range(draws):
+        edits = {
+            name: _replacing(~kept, drawing(values[name], dice))
+            for name, kept in parts.items()
+            if not kept.all()
+        }
+        losses.append(subject.loss(rows, edits))
+    return Draws(tuple(losses))
+
+
+def _replacing(removed: Tensor, draw: Callable[[Tensor], Tensor]) -> Edit:
+    return lambda x: torch.where(removed, draw(x), x)
+
+
+def _check(subject: Subject, values: Bank) -> None:
+    for name, width in subject.space.widths.items():
+        shape = tuple(values[name].shape) if name in values else None
+        if shape is None or shape[1:] != (width,):
+            raise InputError(f"a bank of {width} channels was wanted at {name}, got {shape}")

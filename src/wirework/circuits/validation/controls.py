@@ -1,0 +1,131 @@
+"""What a finder does where there is nothing to find: the yardsticks of a faithful circuit.
+
+The same search on a nonsense task (`nonsense.py`) and on a model whose weights are shuffled, and
+connected circuits of the same make-up drawn at random (`random_circuits.py`). A search that also
+"explains" these with as few nodes proves nothing by its target loss: the method solved the task,
+not the model.
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.held_out import Pairs, pairs_of
+from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.masking.means import text_of
+from wirework.circuits.pruning.prune import Hunt, unrefused
+from wirework.circuits.validation.random_circuits import random_circuits
+from wirework.circuits.validation.random_labels import nonsense
+from wirework.circuits.validation.report import FEW, checkup, circuit_loss, or_reason
+from wirework.circuits.validation.verdict import reaches, verdict
+from wirework.config import PruneConfig
+from wirework.console import Progress
+from wirework.nn import Transformer
+from wirework.tasks import Task
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
+    from wirework.model import Model
+
+N_SEARCHED = 2
+"""How many searches the searched controls are."""
+
+_RANDOM = 20  # random circuits
+
+
+def searched_controls(
+    circuit: Circuit, model: "Model", task: Task, data: "Tokens | None"
+) -> dict[str, dict[str, Any]]:
+    """Repeat the search that found a circuit where there is nothing to find.
+
+    Args:
+        circuit: the one in question.
+        model: its model.
+        task: its task, all pairs.
+        data: text to measure the shuffled model's means on; None for that of the model's run.
+
+    Returns:
+        `nonsense task` and `shuffled weights`, each with `task`, `n_nodes` and `n_edges` of what
+        was found, whether it `reached` the target on unseen pairs, and the checks and the verdict
+        that the circuit gets too; or a `reason` where there can be no search.
+    """
+    config = circuit.search_config
+    seed = config.seed
+    return {
+        "nonsense task": or_reason(
+            lambda: searched(model, nonsense(task, model, seed), config, text_of(model, data))
+        ),
+        "shuffled weights": or_reason(
+            lambda: searched(shuffled(model, seed), task, config, text_of(model, data))
+        ),
+    }
+
+
+def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") -> dict[str, Any]:
+    """Search for a circuit and check it; `searched_controls` says what comes of it.
+
+    Raises:
+        InputError: there can be no search: too few pairs, or a loss that is no number.
+    """
+    # A nonsense task has at most half of the pairs, which may be fewer than a batch.
+    config = unrefused(config)
+    hunt = Hunt.of(model, task, config, Resting.of(model, text, config))
+    with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
+        found = hunt.run(bar.update)
+    report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
+    about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
+    target = found.document.target_loss
+    return {
+        "task": task.name,
+        **about,
+        "reached": reaches(report["held_out"], target),
+        **report,
+        "verdict": verdict({**about, "target_loss": target, **report}, {}),
+    }
+
+
+@torch.no_grad()
+def shuffled(model: "Model", seed: int) -> "Model":
+    """Return the model with the entries of each weight matrix and bias in random order.
+
+    Counts and sizes of the weights stay as they are; what they compute is gone.
+    """
+    from wirework.model import Model
+
+    transformer: Transformer = copy.deepcopy(model.transformer)
+    dice = torch.Generator().manual_seed(seed)
+    for _, weight, _ in transformer.prunable():
+        order = torch.randperm(weight.numel(), generator=dice).to(weight.device)
+        weight.copy_(weight.flatten()[order].view_as(weight))
+    return Model(transformer, model.tokenizer)
+
+
+def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, Any]:
+    """Return how random connected circuits of the same make-up do on a few unseen pairs.
+
+    Returns:
+        `n` of them; `nodes` and `edges`, each of the `circuit` and the `least` and `most` of the
+        random ones; `lowest` and `median` of their losses in nats; `n_sufficient`, how many are as
+        sufficient as the circuit must be. A `reason` where the model has no other such circuit.
+    """
+    wiring, gates = circuit.wiring(model)
+    rows = rows_of(pairs.unseen, model)
+    few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
+    seed = circuit.document.provenance.seed
+    drawn = random_circuits(wiring, gates, few, _RANDOM, seed)
+    if not drawn:
+        return {"reason": "the model has no other connected circuit of this make-up"}
+    losses = [circuit_loss(*one, few) for one in drawn]
+    found = torch.tensor([one["circuit"] for one in losses])
+    sizes = [one.n_nodes for one, _ in drawn]
+    edges = [int(part[one.n_nodes :].sum()) for one, part in drawn]
+    return {
+        "n": len(drawn),
+        "nodes": {"circuit": circuit.n_nodes, "least": min(sizes), "most": max(sizes)},
+        "edges": {"circuit": circuit.n_edges, "least": min(edges), "most": max(edges)},
+        "lowest": float(found.min()),
+        "median": float(found.median()),
+        "n_sufficient": sum(reaches(one, circuit.document.target_loss) for one in losses),
+    }

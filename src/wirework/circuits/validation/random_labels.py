@@ -1,0 +1,153 @@
+"""A task that means nothing but can be learned: the yardstick of how much a search can make up.
+
+Its prompts are real ones of a task, and which of two answers is "right" after each is fixed by
+something in the prompt that has no say in the behaviour. The model was never trained on that, yet
+masks that may keep any nodes they like can fit it on fresh prompts too: then they, not the model,
+solved the task (a 2026 replication of Gao et al. saw that, with about 3 times the nodes).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.circuit import rows_of
+from wirework.circuits.validation.checks.masked_circuit import passes
+from wirework.errors import InputError, number_of
+from wirework.tasks import Encoded, Pair, Task, tokenizer_of
+from wirework.tasks.task import LEAST_PAIRS
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+Rule = Callable[[Sequence[int]], bool]
+"""Says by a prompt's tokens which of the two answers is right after it."""
+
+_TOKENS = 8  # tokens tried as a rule by whether they occur: those nearest to half of the prompts
+_EVEN = 0.75  # of the most pairs that any rule gives: with fewer a rule is not tried
+_RIDGE = 1e-3  # of the mean square of a channel
+
+
+class _Prompt(NamedTuple):
+    text: str
+    ids: list[int]
+    right: str
+    """The answer in the real task."""
+    state: Tensor
+    """(D,) float64, what the model holds at the last token."""
+
+
+_Match = tuple[_Prompt, _Prompt]
+
+
+def nonsense(task: Task, model: "Model", seed: int) -> Task:
+    """Return a task with labels that are fixed, can be read from the prompts, and mean nothing.
+
+    One prompt of each original pair is drawn, so that no two come from the same. A pair is two of
+    them that have the same right answer in the real task but differ in the rule, which thus says
+    nothing about it: whoever knows only the real answer does no better than chance (0.693 nats) on
+    every single pair. Of the rules that part the prompts evenly the one is taken that can best be
+    read from the model, so that masks get every chance. The answers are the task's two commonest.
+
+    Args:
+        task: the real one.
+        model: what the prompts must fit.
+        seed: of which prompts are drawn and how they are matched.
+
+    Raises:
+        InputError: the task does not fit the model, or no rule gives enough pairs.
+    """
+    dice = Random(f"nonsense {seed}")
+    prompts = _drawn(task, model, dice)
+    found = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
+    matches = {name: _matched(prompts, rule, dice) for name, rule in found.items()}
+    most = max(len(pairs) for pairs in matches.values())
+    if most < LEAST_PAIRS:
+        raise InputError(
+            f"no nonsense task can be made of {task.name}: labels that mean nothing give at most "
+            f"{number_of(most, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
+        )
+    even = {name: pairs for name, pairs in matches.items() if len(pairs) >= _EVEN * most}
+    name = max(even, key=lambda name: _read(even[name]))
+    answers = _commonest(task)
+    pairs = tuple(Pair((one.text, other.text), answers) for one, other in even[name])
+    made = Task(f"{task.name} (nonsense: {name})", pairs, generated=True, seed=seed)
+    return made.fitted(tokenizer_of(model), model.config.n_ctx)
+
+
+def rules(prompts: Sequence[Sequence[int]], spell: Callable[[int], str]) -> Mapping[str, Rule]:
+    """Return what can decide a label, by its name: parities, and tokens that some prompts have.
+
+    Args:
+        prompts: tokens of each.
+        spell: gives a token's text.
+    """
+    counts = Counter(token for ids in prompts for token in set(ids))
+    middling = sorted(counts, key=lambda token: (abs(2 * counts[token] - len(prompts)), token))
+    return {f"{spell(token)!r} occurs": _occurs(token) for token in middling[:_TOKENS]} | {
+        "last token's number odd": lambda ids: ids[-1] % 2 == 1,
+        "first token's number odd": lambda ids: ids[0] % 2 == 1,
+        "second token's number odd": lambda ids: len(ids) > 1 and ids[1] % 2 == 1,
+        "number of tokens odd": lambda ids: len(ids) % 2 == 1,
+    }
+
+
+def _occurs(token: int) -> Rule:
+    return lambda ids: token in ids
+
+
+def _drawn(task: Task, model: "Model", dice: Random) -> list[_Prompt]:
+    """Return one prompt of each pair, first and second ones in turn, in random order."""
+    fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+    rows = rows_of(fitted, model)
+    states = _states(model, rows)
+    order = list(range(rows.n_pairs))
+    dice.shuffle(order)
+    found = []
+    for place, number in enumerate(order):
+        pair, side = fitted.pairs[number], place % 2
+        row = 2 * number + side
+        ids = rows.tokens[row, : int(rows.at[row]) + 1].tolist()
+        found.append(_Prompt(pair.prompts[side], ids, pair.answers[side], states[row]))
+    return found
+
+
+@torch.no_grad()
+def _states(model: "Model", rows: Encoded) -> Tensor:
+    """Return (2P, D) float64, what the model holds at each prompt's last token."""
+    found = torch.zeros(len(rows.at), model.config.d_model, dtype=torch.float64)
+    for places, part in passes(rows):
+        held = model.transformer.state(part.tokens)
+        ends = torch.arange(len(part.at), device=part.at.device), part.at
+        found[places] = held[ends].double().cpu()
+    return found
+
+
+def _matched(prompts: Sequence[_Prompt], rule: Rule, dice: Random) -> list[_Match]:
+    """Return pairs of the same right answer, the first what the rule holds for, each used once."""
+    sides: dict[str, tuple[list[_Prompt], list[_Prompt]]] = {}
+    for prompt in prompts:
+        holds, fails = sides.setdefault(prompt.right, ([], []))
+        (holds if rule(prompt.ids) else fails).append(prompt)
+    found = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
+    dice.shuffle(found)
+    return found
+
+
+def _read(matches: Sequence[_Match]) -> float:
+    """Return in what share of half of the pairs a linear map fitted to the others tells them."""
+    apart = torch.stack([one.state - other.state for one, other in matches])
+    known, fresh = apart[: len(apart) // 2], apart[len(apart) // 2 :]
+    spread = known.T @ known / len(known)
+    ridge = _RIDGE * spread.diagonal().mean().clamp(min=1e-12)
+    wanted = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), known.mean(0))
+    return float((fresh @ wanted > 0).double().mean())
+
+
+def _commonest(task: Task) -> tuple[str, str]:
+    counts = Counter(answer for pair in task.pairs for answer in pair.answers)
+    (first, _), (second, _) = counts.most_common(2)
+    return first, second

@@ -1,0 +1,35 @@
+"""What each verb of the `wirework` command does: read its arguments, call the library, print.
+
+No logic lives here, and nothing heavy is imported before a verb runs. `cli.py` holds the menu.
+"""
+
+from wirework.commands.circuits import acdc, attack, prune, validate
+from wirework.commands.convert import huggingface, openai, self_ablating, to_huggingface
+from wirework.commands.listings import doctor, tasks
+from wirework.commands.measures import explain, measure, sae
+from wirework.commands.pages import export, view
+from wirework.commands.study import finders, frontier, self_ablation
+from wirework.commands.training import demo, train
+
+__all__ = [
+    "acdc",
+    "attack",
+    "demo",
+    "doctor",
+    "explain",
+    "export",
+    "finders",
+    "frontier",
+    "huggingface",
+    "measure",
+    "openai",
+    "prune",
+    "sae",
+    "self_ablating",
+    "self_ablation",
+    "tasks",
+    "to_huggingface",
+    "train",
+    "validate",
+    "view",
+]

@@ -1,0 +1,214 @@
+"""Verbs that find circuits, check them and attack models with them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from wirework import files
+from wirework.commands.arguments import Json, Settings, going_on, losing, task_of, tokens_of
+from wirework.commands.circuit_tables import print_report, show_circuits
+from wirework.commands.printing import show, show_rows
+from wirework.config import AcdcConfig, PruneConfig
+from wirework.errors import InputError
+
+
+def prune(
+    model: Path,
+    task: str | None = None,
+    /,
+    *,
+    out: Path,
+    all: Annotated[bool, Parameter(negative="")] = False,
+    whole: Annotated[bool, Parameter(negative="")] = False,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    settings: Annotated[PruneConfig, Settings] = PruneConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Find circuits, save them and print their sizes and losses.
+
+    Args:
+        model: Model or run folder.
+        task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
+        out: Folder to write the circuit to, with its search in a folder beside it, which the same
+            command goes on with after a stop; with --all, the folder of all of them.
+        all: Find a circuit for every built-in behaviour that the model can do.
+        whole: Validate as `wirework validate` does, with controls, not in the short form.
+        jobs: With --all: how many behaviours to work on at once, each in a process of its own.
+        corpus: Text to measure the means of the nodes on, as `--data.corpus` of train; needed for a
+            model that lies in no run.
+    """
+    if all == (task is not None):
+        raise InputError("prune takes either a TASK or --all")
+    if jobs > 1 and not all:
+        raise InputError("--jobs is for --all: the search for one circuit runs in one process")
+    from wirework.circuits import check_place, prune_all
+    from wirework.circuits import prune as find
+    from wirework.circuits import validate as check
+    from wirework.model import load
+    from wirework.tasks import tasks_for
+
+    search = out.with_name(f"{out.name}.search")
+    if task is None:
+        files.check_place(out)
+    else:
+        check_place(out)
+        files.check_place(search)
+    loaded = load(model)
+    data = None if corpus is None else tokens_of(loaded, corpus)
+    if task is None:
+        tasks = [task_of(name) for name in tasks_for(loaded)]
+        with going_on(out):
+            rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
+        show_circuits(rows, json)
+        return
+    pairs = task_of(task)
+    with going_on(search):
+        circuit = find(loaded, pairs, settings, data=data, search=search)
+        circuit.save(out)
+        report = check(circuit, loaded, pairs, data=data, short=not whole)
+    sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
+    losses = circuit.losses.model_dump()
+    values = {"circuit": str(out), "reached": circuit.reached, **sizes, "losses": losses}
+    if not circuit.reached:
+        goal = f"the target of {settings.target_loss:g} nats"
+        print(f"warning: nothing reaches {goal}: this is the closest", file=sys.stderr)
+    if json:
+        show("circuit", {**values, "validation": report}, json)
+    else:
+        show("circuit", values, json)
+        print_report(report)
+
+
+def acdc(
+    model: Path,
+    task: str,
+    /,
+    *,
+    settings: Annotated[AcdcConfig, Parameter(name="*", consume_multiple=True)] = AcdcConfig(),
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Find path edges for each tau and print how many stay and what they come to.
+
+    Args:
+        model: Model or run folder.
+        task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
+        out: Folder to write the circuit to, one that is there is replaced; with several taus, of a
+            folder `tau-X` for each.
+    """
+    from wirework.circuits import acdc_sweep, check_place, sweep_row
+    from wirework.model import load
+    from wirework.tasks import doubt, skill
+
+    places = [] if out is None else [out]
+    if out is not None and len(settings.tau) > 1:
+        places = [out / f"tau-{tau:g}" for tau in settings.tau]
+    for place in places:
+        check_place(place)
+    loaded, pairs = load(model), task_of(task)
+    with losing():
+        circuits = acdc_sweep(loaded, pairs, settings)
+        for circuit, place in zip(circuits, places, strict=False):
+            circuit.save(place)
+    if (said := doubt(pairs.name, skill(loaded, pairs).accuracy)) is not None:
+        print(f"warning: {said}", file=sys.stderr)
+    show_rows("acdc", [sweep_row(circuit) for circuit in circuits], json)
+
+
+def validate(
+    circuit: Path,
+    /,
+    *,
+    model: Path | None = None,
+    task: str | None = None,
+    own_task: str | None = None,
+    corpus: str | None = None,
+    short: Annotated[bool, Parameter(negative="")] = False,
+    runs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Print the report on a circuit.
+
+    Args:
+        circuit: Circuit folder.
+        model: Model or run folder, if it is no longer where the circuit was found.
+        task: Other pairs to check it on: name, JSONL file or function; its own if left out, which
+            must be named where it is a function, as code that only a file names is not run.
+        own_task: The function that the circuit's own pairs come from, where --task gives others.
+        corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
+        short: Only what takes seconds: no binarisation, minimality, hypothesis tests or searches.
+        runs: Repeat the search so many times and say how often each edge comes back; not with
+            --short.
+        out: Also save the circuit there, each node and edge with the share of --runs that found
+            it, which its page then shows; the circuit's own folder adds them to it.
+    """
+    from wirework.circuits import Circuit, check_place, model_of
+    from wirework.circuits import validate as check
+    from wirework.model import load
+
+    if out is not None:
+        if not runs:
+            raise InputError("--out saves how often each edge comes back: give --runs too")
+        check_place(out)
+    with losing():
+        found = Circuit.load(circuit)
+        loaded = model_of(found) if model is None else load(model)
+        data = None if corpus is None else tokens_of(loaded, corpus)
+        pairs = None if task is None else task_of(task)
+        own = None if own_task is None else task_of(own_task)
+        report = check(found, loaded, pairs, own_task=own, data=data, short=short, runs=runs)
+        if out is not None:
+            found.with_shares(report["stability"]).save(out)
+    if json:
+        show("validation", report, json)
+    else:
+        print_report(report)
+
+
+def attack(
+    circuit: Path,
+    /,
+    *,
+    out: Path,
+    model: Path | None = None,
+    task: str | None = None,
+    pairs: int = 64,
+    json: Json = False,
+) -> None:
+    """Write what was found, `attack.json`, and its curves, `attack.png`; print the worst of it.
+
+    Args:
+        circuit: Circuit folder.
+        out: Folder for both files.
+        model: Model or run folder, if it is no longer where the circuit was found.
+        task: The behaviour that the circuit was found for; must be named where it is a function, as
+            code that only a file names is not run.
+        pairs: Most pairs to choose the worst attack on, of those that the circuit's search never
+            saw; up to as many others tell how bad it is.
+    """
+    from wirework.circuits import Circuit, find_distractors
+    from wirework.files import check_file, write_json
+    from wirework.model import load
+    from wirework.view import write_curves
+    from wirework.view.text import shown
+
+    result, curves = out / "attack.json", out / "attack.png"
+    check_file(result)
+    check_file(curves)
+    with losing():
+        given = None if model is None else load(model)
+        own = None if task is None else task_of(task)
+        found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
+        write_json(result, found.to_json())
+        write_curves(found.to_json(), curves)
+    values = {**found.summary(), "result": str(result), "curves": str(curves)}
+    if not json and values["example"] is not None:
+        values["example"] = {
+            name: shown(value) if isinstance(value, str) else value
+            for name, value in values["example"].items()
+        }
+    show("attack", values, json)

@@ -1,0 +1,91 @@
+"""`convert`: other people's formats into ours, and back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from wirework.commands.arguments import losing
+from wirework.console import Progress, warn
+from wirework.errors import InputError
+from wirework.files import check_place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wirework.model import Model
+
+_Source = TypeVar("_Source", str, Path)
+
+
+def openai(
+    source: Path, out: Path, /, *, split: Literal["gpt2", "tinypython"] | None = None
+) -> None:
+    """Save a released weight-sparse model in our format and print its path.
+
+    Args:
+        source: Folder with both files, or with config.json and safetensors as on the hub.
+        out: Model folder to write.
+        split: How encoder.json and vocab.bpe cut text; by default, as the vocabulary shows.
+    """
+    from wirework.interop import load_openai
+
+    _convert(lambda path: load_openai(path, split), source, out)
+
+
+def self_ablating(source: Path, out: Path, /) -> None:
+    """Save a released self-ablating model, gates included, in our format and print its path.
+
+    Args:
+        source: Folder with one .pt and config.json or config.yaml, or the .pt itself.
+        out: Model folder to write.
+    """
+    from wirework.interop import load_self_ablating
+
+    _convert(load_self_ablating, source, out)
+
+
+def huggingface(source: str, out: Path, /) -> None:
+    """Save a GPT-2 or GPT-Neo of Hugging Face in our format and print its path.
+
+    Args:
+        source: Folder that save_pretrained wrote, or a name on the hub.
+        out: Model folder to write.
+    """
+    from wirework.interop import load_huggingface
+
+    _convert(load_huggingface, source, out)
+
+
+def to_huggingface(model: Path, out: Path, /) -> None:
+    """Save a model of GPT-Neo's parts for transformers and print its path.
+
+    Args:
+        model: Run or model folder.
+        out: Folder to write.
+    """
+    from wirework.interop import save_huggingface
+    from wirework.model import load
+
+    check_place(out)
+    with losing():
+        print(save_huggingface(load(model), out))
+
+
+def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:
+    from wirework.model import check_place as check_model_place
+
+    check_model_place(out)
+    if out.resolve() == Path(source).resolve():
+        raise InputError(f"{out} is what is to be converted: choose another OUT")
+    with losing(), Progress(f"convert {source}", None):
+        model = read(source)
+        saved = model.save(out)
+    print(saved)
+    if model.tokenizer is None and not _has_tokenizer(Path(source)):
+        warn(f"{source} has no tokeniser: the model takes no text")
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Tell whether a folder has one that was not taken, of which the reason was said."""
+    from wirework.data.tokenizer_files import other_tokenizer_file, tokenizer_file
+
+    return bool(tokenizer_file(folder) or other_tokenizer_file(folder))

@@ -1,0 +1,180 @@
+"""Verbs that measure models."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from wirework.commands.arguments import Json, Settings, going_on, losing, prepared
+from wirework.commands.printing import cell, print_table, show, show_rows
+from wirework.config import ExplainConfig, Instrument, MeasureConfig, SaeConfig
+from wirework.console import warn
+from wirework.errors import InputError
+from wirework.files import check_place
+
+
+def sae(
+    model: Path,
+    /,
+    *,
+    out: Path,
+    settings: Annotated[SaeConfig, Settings] = SaeConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Train a sparse autoencoder, save it and print what it is worth on held-out text.
+
+    Args:
+        model: Model or run folder.
+        out: Folder to write it to, in sae-lens' format; one that is there is replaced.
+        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+    """
+    from dataclasses import asdict
+
+    from wirework.measures import check_out, measure_sae, outlier_warning, save_sae
+    from wirework.model import load
+
+    check_out(out)
+    loaded = load(model)
+    with losing():
+        data = None if corpus is None else prepared(loaded, corpus)
+        trained, quality = measure_sae(loaded, settings, data)
+        save_sae(trained, out, quality, settings)
+    if (quality.explained_variance or 0.0) < 0:
+        worse = "the site's mean alone comes closer to it than the autoencoder"
+        print(f"warning: explained variance is below 0: {worse}", file=sys.stderr)
+    if (said := outlier_warning(asdict(quality))) is not None:
+        warn(said)
+    show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
+
+
+def explain(
+    model: Path,
+    /,
+    *,
+    out: Path | None = None,
+    estimate_only: Annotated[bool, Parameter(negative="")] = False,
+    settings: Annotated[ExplainConfig, Settings] = ExplainConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Explain neurons, write a file for each and print the scores.
+
+    Args:
+        model: Model or run folder.
+        out: Folder of the results, which the same command goes on with after a stop.
+        estimate_only: Print what the language model would be asked, and ask nothing.
+        corpus: Text instead of that which the run was trained on, as `--data.corpus` of train;
+            needed for a model that lies in no run.
+    """
+    from wirework.measures import explain_neurons
+    from wirework.measures.explain import estimate_cost
+    from wirework.model import load
+
+    if (out is None) != estimate_only:
+        raise InputError("explain takes either --out or --estimate-only")
+    if out is not None:
+        check_place(out)
+    loaded = load(model)
+    text = None if corpus is None else prepared(loaded, corpus)
+    if out is None:
+        show("estimate", estimate_cost(loaded, settings, text=text), json)
+        return
+    with going_on(out):
+        found = explain_neurons(loaded, settings, text=text, out=out)
+    for one in found.failed:
+        print(f"warning: {one['neuron']}: {one['reason']}", file=sys.stderr)
+    result = {"result": str(out), **found.summary()}
+    if json:
+        show("explain", result, json)
+    else:
+        scores = result.pop("scores")
+        show("explain", result, json)
+        show_rows("scores", [{"score": name, **values} for name, values in scores.items()], json)
+
+
+def measure(
+    *models: Path,
+    settings: Annotated[MeasureConfig, Settings] = MeasureConfig(),
+    out: Path | None = None,
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Measure models and print their numbers, a column for each.
+
+    Args:
+        models: Model or run folders.
+        out: Folder for measures.json, measures.csv and measures.png; those of an earlier call are
+            replaced.
+        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+    """
+    from wirework.measures import COLUMNS, outlier_warning, reasons
+    from wirework.measures import measure as measure_one
+    from wirework.measures.files import check_report_place, write_reports
+    from wirework.model import load
+    from wirework.tasks import doubt
+    from wirework.view import write_measures_figure
+
+    if not models:
+        raise InputError("measure takes at least one MODEL")
+    if out is not None:
+        check_report_place(out)
+    loaded = {str(path): load(path) for path in models}
+    reports, measured = {}, False
+    unsaid: list[str] = []  # if nothing is measured, the error says it
+    told: dict[str, str] = {}
+    with losing(out):
+        for name, model in loaded.items():
+            data = None if corpus is None else prepared(model, corpus)
+            reports[name] = measure_one(model, config=settings, data=data)
+            missing = reasons(reports[name])
+            measured = measured or len(missing) < len(settings.which)
+            unsaid += _in_lines(name, missing, told)
+            while measured and unsaid:
+                warn(unsaid.pop(0))
+            on = reports[name].get("acdc", {}).get("skill", {})
+            if (said := doubt(settings.task, on.get("accuracy"))) is not None:
+                print(f"warning: {name}: acdc: {said}", file=sys.stderr)
+            read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
+            if (said := outlier_warning(reports[name].get("sae", {}))) is not None:
+                option = "--max-norm-multiple"
+                warn(f"{name}: sae: {said.replace(option, '--sae.max-norm-multiple')}")
+            if read + model.config.n_ctx < settings.n_tokens:
+                short = f"{read:,} held-out tokens are all there are"
+                print(f"warning: {name}: language: {short}", file=sys.stderr)
+            if out is not None and measured:  # after each, so that a stop loses none
+                write_reports(reports, out)
+    if not measured:
+        raise InputError(f"nothing was measured: {'; '.join(told)}")
+    if out is not None:
+        write_measures_figure(out)
+    if json:
+        show("measure", reports, json)
+    else:
+        rows = [
+            [
+                number.replace("_", " "),
+                *(cell(one["headline"][number]) for one in reports.values()),
+            ]
+            for number in COLUMNS
+            if any(one["headline"][number] is not None for one in reports.values())
+        ]
+        print_table("measures", ["", *reports], rows)
+
+
+def _in_lines(name: str, missing: Mapping[Instrument, str], told: dict[str, str]) -> list[str]:
+    """Return why instruments have no numbers, a line for each reason.
+
+    Args:
+        name: of the model.
+        missing: instrument to reason.
+        told: reason to the model that it was said of first; those that are new are added.
+    """
+    lines = []
+    for reason in dict.fromkeys(missing.values()):
+        instruments = ", ".join(one for one, why in missing.items() if why == reason)
+        first = told.setdefault(reason, name)
+        lines.append(f"{name}: {instruments}: {reason if first == name else f'as {first}'}")
+    return lines

@@ -1,0 +1,117 @@
+"""`study`: whole experiments."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from wirework.commands.arguments import (
+    Json,
+    Settings,
+    going_on,
+    once_there_is_room,
+    task_of,
+    tokens_of,
+)
+from wirework.commands.printing import show_all
+from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
+from wirework.files import check_place
+
+
+def finders(
+    model: Path,
+    /,
+    *,
+    out: Path,
+    task: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    which: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    target: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    settings: Annotated[PruneConfig, Settings] = PruneConfig(),
+    corpus: str | None = None,
+    json: Json = False,
+) -> None:
+    """Run or go on with the study, draw its figure and print a line per finder and target.
+
+    Args:
+        model: Model or run folder.
+        out: Folder of the study, which the same command goes on with after a stop.
+        task: Names, JSONL files or functions; all built-in ones if none is given.
+        which: Ways to find a circuit; all if none is given.
+        target: Target losses in nats; 0.5, 0.3, 0.15 and 0.05 if none is given.
+        corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
+    """
+    from wirework.model import load
+    from wirework.studies import finders as run_study
+    from wirework.studies.finders import FINDERS, TARGETS
+    from wirework.tasks import BUILT_IN
+
+    check_place(out)
+    loaded = load(model)
+    with going_on(out):
+        result = run_study(
+            loaded,
+            [task_of(name) for name in task or tuple(BUILT_IN)],
+            out,
+            settings,
+            which=which or FINDERS,
+            targets=target or TARGETS,
+            data=None if corpus is None else tokens_of(loaded, corpus),
+        )
+    show_all("finders", result, json, rows="finders")
+
+
+def frontier(
+    *,
+    out: Path,
+    settings: Annotated[
+        FrontierConfig, Parameter(name="*", consume_multiple=True)
+    ] = FrontierConfig(),
+    json: Json = False,
+) -> None:
+    """Run or go on with the study, draw its figures and print a line per model.
+
+    Args:
+        out: Folder of the study, which the same command goes on with after a stop.
+    """
+    from wirework.studies import frontier as run_study
+
+    with once_there_is_room("the same command goes on from what was saved"):
+        result = run_study(settings, out)
+    show_all("frontier", result, json, cells="models")
+
+
+def self_ablation(
+    *,
+    out: Path,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    settings: Annotated[
+        SelfAblationConfig, Parameter(name="*", consume_multiple=True)
+    ] = SelfAblationConfig(),
+    json: Json = False,
+) -> None:
+    """Run or go on with the study, draw its figure and print its table and what it found.
+
+    Args:
+        out: Folder of the study, which the same command goes on with after a stop.
+        jobs: How many models to work on at once, on a CPU, each with its share of the threads.
+    """
+    from wirework.studies import self_ablation as run_study
+    from wirework.studies.ablation_table import MEASURES, shown_cell
+
+    with going_on(out):
+        result = run_study(settings, out, jobs=jobs)
+    if not json:
+        result["rows"] = [
+            {"model": "plain" if row["level"] is None else f"{row['level']}, k {row['k']}"}
+            | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
+            for row in result["rows"]
+        ]
+        result["claims"] = [
+            {
+                name: f"{value:.1%}" if name == "largest_change" and value is not None else value
+                for name, value in row.items()
+            }
+            for row in result["claims"]
+        ]
+    means = "mean ± standard error over seeds (the paper's)"
+    show_all("self-ablation", result, json, rows=means, claims="claims")

@@ -1,0 +1,1 @@
+"""Hand-written kernels and autograd functions, beside their plain references."""

@@ -1,0 +1,114 @@
+"""Next-token loss straight from the final state, without a vocabulary-wide tensor for the batch.
+
+The logits of a few hundred tokens at a time are made, turned into loss and gradient, and dropped;
+so the peak is one piece, and softmax and its gradient work in cache. A piece has as many tokens as
+the state has channels: its logits are then as large as the weight's gradient that it adds to.
+Shapes: N tokens, D width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from wirework.nn.kernels.products import product
+
+_PIECES = (128, 512)  # at least, at most so many tokens at once: 1 to 4 MB at a vocabulary of 2048
+
+
+def next_token_loss(
+    state: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bigram: Tensor | None = None,
+    tokens: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Return the mean cross-entropy of `state @ weight.T + bias + bigram[tokens]`.
+
+    Args:
+        state: (N, D), any float; its dtype is that of the matrix products.
+        weight: (V, D) unembedding.
+        targets: (N,) int64.
+        bigram: (V, V) logits by current token; needs `tokens`.
+        tokens: (N,) int64 current tokens.
+        bias: (V,) on the logits.
+
+    Returns:
+        Scalar float32 (float64 for a float64 state), nats per token. Softmax and sum are in that
+        dtype (Gao et al. 2025, App. A.2).
+    """
+    if (bigram is None) != (tokens is None):
+        raise ValueError("bigram and tokens go together")
+    if not torch.is_grad_enabled():  # autograd would still report that they want gradients
+        state, weight = state.detach(), weight.detach()
+        bigram = None if bigram is None else bigram.detach()
+        bias = None if bias is None else bias.detach()
+    loss: Tensor = _Loss.apply(state, weight, targets, bigram, tokens, bias)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _Loss(torch.autograd.Function):
+    """Gradients are made on the way forward, where the logits are at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        state: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bigram: Tensor | None,
+        tokens: Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        wanted = [t is not None and need for t, need in zip(
+            (state, weight, bigram, bias),
+            (ctx.needs_input_grad[i] for i in (0, 1, 3, 5)), strict=True,
+        )]  # fmt: skip
+        to_state, to_weight, to_bigram, to_bias = (
+            torch.zeros_like(t) if t is not None and want else None
+            for t, want in zip((state, weight, bigram, bias), wanted, strict=True)
+        )
+        lowered = weight.to(state.dtype)
+        compute = torch.promote_types(state.dtype, torch.float32)
+        total = torch.zeros((), device=state.device, dtype=compute)
+        count = len(targets)
+        step = min(max(state.shape[1], _PIECES[0]), _PIECES[1])
+        for start in range(0, count, step):
+            piece = slice(start, start + step)
+            logits = product(state[piece], lowered.t()).to(compute)
+            if bigram is not None and tokens is not None:
+                logits += bigram.index_select(0, tokens[piece])  # several times faster than []
+            if bias is not None:
+                logits += bias
+            aims = targets[piece].unsqueeze(1)
+            logits -= logits.amax(1, keepdim=True)
+            total -= logits.gather(1, aims).sum()
+            odds = logits.exp_()  # the one exponential serves the loss and the gradient
+            sums = odds.sum(1, keepdim=True)
+            total += sums.log().sum()
+            if not any(wanted):
+                continue
+            slope = odds.div_(sums.mul_(count))  # softmax, then minus one at the target, over N
+            slope.scatter_add_(1, aims, slope.new_full(aims.shape, -1 / count))
+            if to_bigram is not None and tokens is not None:
+                to_bigram.index_add_(0, tokens[piece], slope.to(to_bigram.dtype))
+            if to_bias is not None:
+                to_bias += slope.sum(0)
+            slope = slope.to(state.dtype)
+            if to_state is not None:
+                to_state[piece] = product(slope, lowered)
+            if to_weight is not None:
+                to_weight += product(slope.t(), state[piece])
+        ctx.save_for_backward(to_state, to_weight, to_bigram, to_bias)
+        return total / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        to_state, to_weight, to_bigram, to_bias = (
+            None if t is None else t.mul_(grads[0].to(t.dtype)) for t in ctx.saved_tensors
+        )
+        return to_state, to_weight, None, to_bigram, None, to_bias

@@ -1,0 +1,151 @@
+"""Attention of an ablated stream: earlier positions from the clean stream, one's own from itself.
+
+With a fused attention over the strictly earlier positions, whose log-sum-exp is `past`, and the
+score `own` of one's own key, the softmax over all is theirs weighted by exp(past - all) and
+exp(own - all), where all = log(exp(past) + exp(own)), with exp(sink) added if there is a sink.
+Nothing is subtracted, so nothing cancels. Given `all` and the joint output, the kernel's own
+backward is the right one for the earlier positions.
+Shapes: B sequences, H heads, T tokens, K channels of a head.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from wirework.nn.kernels.attention import (
+    attention_with_sink_key,
+    fused,
+    fused_backward,
+    window_bias,
+)
+
+
+def own_position_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    own_k: Tensor,
+    own_v: Tensor,
+    *,
+    sink: Tensor | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Attend to the tokens before one's own in one stream and to one's own in another.
+
+    Args:
+        q: (B, H, T, K), of the ablated stream.
+        k, v: (B, H, T, K), of the clean stream; those at t serve the tokens after t.
+        own_k, own_v: (B, H, T, K), of the ablated stream; those at t serve the token at t.
+        sink, scale, window: as `causal_attention` takes them.
+
+    Returns:
+        (B, H, T, K) in the dtype of `q`.
+
+    Source: Ferrao et al. 2025 (two residual streams).
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if q.device.type != "cpu":
+        return _over_both(q, k, v, own_k, own_v, sink, scale, window)
+    with torch.autocast("cpu", enabled=False):  # it would round the log-sum-exp to bf16
+        out: Tensor = _OwnPosition.apply(q, k, v, own_k, own_v, sink, scale, window)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _OwnPosition(torch.autograd.Function):
+    """Inside, heads stand behind tokens, as a projection leaves them: passes run along memory."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        own_k: Tensor,
+        own_v: Tensor,
+        sink: Tensor | None,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        ctx.dtype, ctx.scale = q.dtype, scale
+        compute = torch.float64 if q.dtype == torch.float64 else torch.float32
+        q, k, v, own_k, own_v = (t.transpose(1, 2).to(compute) for t in (q, k, v, own_k, own_v))
+        own = torch.linalg.vecdot(q, own_k).mul_(scale)  # (B, T, H)
+        every = own.clone() if sink is None else torch.logaddexp(own, sink.to(compute))
+        ctx.sees_past = q.shape[1] > 1 and window != 1
+        ctx.bias = _past_bias(q, window) if ctx.sees_past else None
+        if not ctx.sees_past:
+            y = own_v * (own - every).exp_().unsqueeze(-1)
+        else:
+            queries, keys, values = _swapped(_next(q), k, v)
+            past_y, past = _swapped(*fused(queries, keys, values, ctx.bias, scale))
+            every[:, 1:] = torch.logaddexp(past[:, :-1], every[:, 1:])
+            y = own_v * (own - every).exp_().unsqueeze(-1)
+            share = (past[:, :-1] - every[:, 1:]).exp_().unsqueeze(-1)
+            y[:, 1:].addcmul_(past_y[:, :-1], share)
+        ctx.save_for_backward(q, k, v, own_k, own_v, y, every, own, sink)
+        lowered: Tensor = y.to(ctx.dtype).transpose(1, 2)
+        return lowered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, own_k, own_v, y, every, own, sink = ctx.saved_tensors
+        grad = grads[0].transpose(1, 2).to(q.dtype)
+        share, level = (own - every).exp_(), torch.linalg.vecdot(grad, y)
+        gain = torch.linalg.vecdot(grad, own_v).sub_(level)
+        to_score = gain.mul_(share).mul_(ctx.scale).unsqueeze(-1)
+        to_q, to_own_k, to_own_v = to_score * own_k, to_score * q, share.unsqueeze(-1) * grad
+        to_k, to_v = torch.zeros_like(k), torch.zeros_like(v)
+        if ctx.sees_past:
+            gained, queries, out, past = _swapped(*(_next(t) for t in (grad, q, y, every)))
+            keys, values = _swapped(k, v)
+            from_past, to_k, to_v = _swapped(
+                *fused_backward(gained, queries, keys, values, out, past, ctx.bias, ctx.scale)
+            )
+            to_q[:, 1:] += from_past[:, :-1]
+        to_sink = None
+        if sink is not None:  # a key whose value, zero, gains nothing
+            lost = (sink.to(every.dtype) - every).exp_() * level
+            to_sink = -lost.sum((0, 1)).to(sink.dtype)
+        found = _swapped(to_q, to_k, to_v, to_own_k, to_own_v)
+        lowered = (t.to(ctx.dtype) for t in found)
+        return (*lowered, to_sink, None, None)
+
+
+def _over_both(
+    q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Tensor,
+    sink: Tensor | None, scale: float, window: int | None,
+) -> Tensor:  # fmt: skip
+    """For devices whose fused kernel gives no log-sum-exp: keys of both streams side by side."""
+    length, device = q.shape[-2], q.device
+    past = torch.ones(length, length, dtype=torch.bool, device=device).tril(-1)
+    past = past if window is None else past.triu(1 - window)
+    sees = torch.cat([past, torch.eye(length, dtype=torch.bool, device=device)], -1)
+    keys, values = torch.cat([k, own_k], -2), torch.cat([v, own_v], -2)
+    return attention_with_sink_key(q, keys, values, sink, scale, sees)
+
+
+def _next(t: Tensor) -> Tensor:
+    """Return the next token's values at each place, (B, T, ...), zeros at the last.
+
+    So that queries over the tokens before their own are causal ones, at the full length: the kernel
+    is slower at one less. What the last query finds is not used, and its gradient is zero.
+    """
+    moved = torch.empty_like(t)
+    moved[:, :-1], moved[:, -1] = t[:, 1:], 0
+    return moved
+
+
+def _swapped(*parts: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part.transpose(1, 2) for part in parts)
+
+
+def _past_bias(q: Tensor, window: int | None) -> Tensor | None:
+    """Return the (T, T) bias of a window's earlier positions; None where all are seen."""
+    length = q.shape[1]
+    if window is None or window - 1 >= length:
+        return None
+    return window_bias(length, window - 1, q.device).to(q.dtype)

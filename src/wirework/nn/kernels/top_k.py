@@ -1,0 +1,235 @@
+"""AbsTopK: keep exactly the k entries of largest magnitude of each row, ties to the lower index.
+
+Selection by threshold, never by an argsort. A row's entries become integer keys that order by
+magnitude (the bits of |x| order like |x|); the k-th largest key is the threshold. On the CPU rows
+are taken in pieces that stay in cache and the threshold comes from numpy's partition, several times
+faster than `torch.topk` (benchmarks/README.md). `abs_top_k_reference` is the plain statement of it.
+
+Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
+"""
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from wirework.nn.kernels.pieces import each_piece
+
+Bytes = npt.NDArray[np.uint8]
+Bits = npt.NDArray[np.signedinteger[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+Keys = npt.NDArray[np.unsignedinteger[Any]]
+Mask = npt.NDArray[np.bool_]
+
+_BLOCK = 512  # numpy sorts up to 512 keys in one branch-free network; beyond it is 5x slower
+
+
+def abs_top_k(x: Tensor, k: int) -> Tensor:
+    """Zero all but the k entries of largest magnitude along the last dimension.
+
+    Args:
+        x: (..., N) float64, float32, bfloat16 or float16.
+        k: how many entries stay in each row, 1 <= k <= N. Among equal magnitudes the lower index.
+
+    Returns:
+        (..., N), dtype of `x`. The gradient passes at exactly the k entries kept.
+
+    Raises:
+        ValueError: no floats, no dimension, k out of range, or a NaN in `x`, which has no rank.
+
+    Source: Gao et al. 2025, sec. 2.1.
+    """
+    if not x.is_floating_point() or not x.dim():
+        raise ValueError(f"AbsTopK takes rows of floats, got {x.dtype} {tuple(x.shape)}")
+    width = x.shape[-1]
+    if not 1 <= k <= width:
+        raise ValueError(f"k must be between 1 and the width {width}, got {k}")
+    if k == width or not x.numel():
+        _refuse_nan(bool(x.isnan().any()))
+        return x
+    kept: Tensor = _AbsTopK.apply(x, k)  # type: ignore[no-untyped-call]
+    return kept
+
+
+def abs_top_k_reference(x: Tensor, k: int) -> Tensor:
+    """Do what `abs_top_k` does by a stable sort: slow, plain, on any device."""
+    order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    return torch.zeros_like(x).scatter(-1, order, x.gather(-1, order))
+
+
+def _refuse_nan(found: bool) -> None:
+    if found:
+        raise ValueError("AbsTopK got NaN, which has no rank")
+
+
+class _AbsTopK(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, k: int) -> Tensor:
+        kept, mask = _select(x, k)
+        ctx.save_for_backward(mask)
+        return kept
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return (grads[0] * mask if mask.dtype == torch.bool else _where_kept(grads[0], mask)), None
+
+
+def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the kept values and a mask of what was kept.
+
+    The mask is shaped like `x`, or, on the CPU, has a bit an entry: (R, N / 8 rounded up) uint8.
+    """
+    width = x.shape[-1]
+    if x.device.type != "cpu" or x.dtype not in _BITS:
+        return _select_by_sort(x, k)
+    kept = torch.empty(x.shape, dtype=x.dtype)
+    bits, out = _rows_of_bits(x.detach()), _rows_of_bits(kept)
+    mask = torch.empty(len(bits), -(-width // 8), dtype=torch.uint8)
+    packed = mask.numpy()
+    infinity = int(torch.tensor(torch.inf, dtype=x.dtype).view(_BITS[x.dtype]))
+
+    def select_rows(rows: slice) -> None:
+        chosen, largest = _select_rows(bits[rows], k, out[rows])
+        _refuse_nan(largest > infinity)
+        packed[rows] = _pack(chosen)
+
+    each_piece(len(bits), width, select_rows)
+    return kept, mask
+
+
+def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
+    """Return `x` where the mask has a one, else 0: by its bits, as a float times a bool is slow."""
+    passed = torch.empty(x.shape, dtype=x.dtype)
+    bits, out, packed = _rows_of_bits(x), _rows_of_bits(passed), mask.numpy()
+    width = x.shape[-1]
+
+    def pass_rows(rows: slice) -> None:
+        np.multiply(bits[rows], _unpack(packed[rows], width), out=out[rows])
+
+    each_piece(len(bits), width, pass_rows)
+    return passed
+
+
+def _pack(chosen: Mask) -> Bytes:
+    """Return (R, N) as bits, (R, N / 8 rounded up); whole bytes in one run, which is faster."""
+    if chosen.shape[1] % 8:
+        return np.packbits(chosen, axis=1)
+    return np.packbits(chosen.reshape(-1)).reshape(len(chosen), -1)
+
+
+def _unpack(packed: Bytes, width: int) -> Bytes:
+    """Return what `_pack` was given as zeros and ones, (R, width)."""
+    if width % 8:
+        return np.unpackbits(packed, axis=1, count=width)
+    return np.unpackbits(packed.reshape(-1)).reshape(-1, width)
+
+
+def _rows_of_bits(x: Tensor) -> Bits:
+    """Return floats as (R, N) integers; reshaped, as rows that lie apart need no copy."""
+    bits: Bits = x.view(_BITS[x.dtype]).reshape(-1, x.shape[-1]).numpy()
+    return bits
+
+
+def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    _refuse_nan(bool(x.isnan().any()))
+    order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    mask = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order, True)
+    return torch.where(mask, x, 0), mask
+
+
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+}
+
+_FOUND = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+_KEYS = {2: np.uint16 if "AVX512_ICL" in _FOUND else np.uint32, 4: np.uint32, 8: np.uint64}
+"""Key type by bytes of the float. Without that instruction set numpy's sort of 16-bit keys may be a
+plain one, much slower than that of 32 bits."""
+
+
+def _select_rows(bits: Bits, k: int, out: Bits) -> tuple[Mask, int]:
+    """Fill `out` for some rows of float bits (R, N); return what was kept, largest magnitude.
+
+    The mask (R, N) is memory that the thread's next call overwrites.
+    """
+    keys: Keys = _room("keys", bits.shape, _KEYS[bits.itemsize])
+    np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=keys, casting="unsafe")
+    threshold, n_ties = kth_largest(keys, k)
+    chosen: Mask = _room("mask", bits.shape, np.bool_)
+    places = np.flatnonzero(np.equal(keys, threshold, out=chosen))
+    np.greater_equal(keys, threshold, out=chosen)
+    chosen.reshape(-1)[_beyond(places, n_ties, bits.shape[1])] = False
+    np.multiply(bits, chosen, out=out)
+    return chosen, int(keys.max())
+
+
+def _beyond(places: Ints, counts: Ints, width: int) -> Ints:
+    """Return, of rising flat places in rows of `width`, those after the first `counts` of a row."""
+    rows = places // width
+    first = np.searchsorted(rows, np.arange(len(counts)))
+    beyond: Ints = places[np.arange(len(places)) - first[rows] >= counts[rows]]
+    return beyond
+
+
+def kth_largest(keys: Keys, k: int) -> tuple[Keys, Ints]:
+    """Return the k-th largest key of each row, and how many of the row's k largest equal it.
+
+    Args:
+        keys: (R, N) unsigned.
+        k: 1 <= k <= N.
+
+    Returns:
+        (R, 1) in memory that the thread's next call overwrites, dtype of `keys`; (R,).
+    """
+    if keys.shape[1] > _BLOCK >= k:
+        work = _largest_block(keys)
+    else:
+        work = _room("work", keys.shape, keys.dtype)
+        work[...] = keys
+    last = work.shape[1] - k
+    work.partition(last, axis=1)
+    threshold = work[:, last : last + 1]
+    return threshold, np.equal(work[:, last:], threshold).sum(axis=1)
+
+
+def _largest_block(keys: Keys) -> Keys:
+    """Return the `_BLOCK` largest keys of each row, unordered, by a knock-out between blocks.
+
+    Of two sorted blocks, the larger of each pair (i-th smallest, i-th largest) is in the upper half
+    of their union, so one elementwise maximum halves the number of blocks.
+    """
+    rows, width = keys.shape
+    left = -(-width // _BLOCK)
+    blocks: Keys = _room("work", (rows, left, _BLOCK), keys.dtype)
+    padded = blocks.reshape(rows, -1)
+    padded[:, :width], padded[:, width:] = keys, 0
+    while left > 1:
+        blocks[:, :left].sort(axis=2)
+        half = left // 2
+        losers = blocks[:, left - half : left, ::-1]
+        np.maximum(blocks[:, :half], losers, out=blocks[:, :half])
+        left -= half
+    return blocks[:, 0]
+
+
+_rooms = threading.local()
+
+
+def _room(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return the thread's own memory of that name: fresh memory costs more than the passes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room: Bytes | None = getattr(_rooms, name, None)
+    if room is None or room.size < size:
+        room = np.empty(size, np.uint8)
+        setattr(_rooms, name, room)
+    return room[:size].view(dtype).reshape(shape)

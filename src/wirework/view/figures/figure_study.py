@@ -1,0 +1,270 @@
+"""The figures of the studies, drawn from the small files that they wrote.
+
+Numbers of figures are those of Gao et al. 2025. Each is one function from `results.json`,
+`token_losses.json` or `finders.json` to a figure on a canvas of its own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from wirework.view import figure_pen as pen
+from wirework.view.checked_file import read_checked
+from wirework.view.figures.figure_canvas import panels, write_png
+from wirework.view.figures.study_file import FinderResults, FrontierResults, TokenLosses
+from wirework.view.text import number
+
+SPARSE, DENSE = "#1f6fb4", "#c2571a"
+_HUES = ("#1f6fb4", "#2a9d6f", "#7b4fa3", "#b8902a", "#c23b6a", "#4c5b6b")
+_MARKERS = ("o", "^", "D", "v", "P", "X")
+_SIZE = (6.4, 4.8)  # inches of a panel
+
+Row = Mapping[str, Any]
+
+
+def write_study_figures(folder: str | Path) -> list[Path]:
+    """Draw what a study's folder has the numbers for, and return the pictures' paths.
+
+    Args:
+        folder: holds `results.json`, and `token_losses.json` if models were matched; the pictures
+            `fig02.png`, `fig03.png`, `fig10.png`, `fig33.png` are written beside them. One that
+            there are no numbers for is removed.
+
+    Raises:
+        InputError: a file is missing or damaged, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    results = read_checked(folder / "results.json", FrontierResults).model_dump()
+    tokens: dict[str, Any] = {"joints": []}
+    if results["pair"] is not None:
+        tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
+    drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
+        "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
+        "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
+        "fig10.png": (draw_kurtosis, results, True),
+        "fig33.png": (draw_token_losses, tokens, bool(tokens["joints"])),
+    }
+    written = []
+    for name, (draw, data, possible) in drawn.items():
+        path = folder / name
+        if possible:
+            written.append(write_png(draw(data), path))
+        else:
+            path.unlink(missing_ok=True)
+    return written
+
+
+def write_finders_figure(folder: str | Path) -> Path:
+    """Draw `finders.json` of a study's folder as `finders.png` beside it.
+
+    Raises:
+        InputError: the file is missing or damaged, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    results = read_checked(folder / "finders.json", FinderResults).model_dump()
+    return write_png(draw_finders(results), folder / "finders.png")
+
+
+def draw_finders(results: Mapping[str, Any]) -> Figure:
+    """Draw Fig. 31: edges against target loss, a line for each way to find a circuit.
+
+    Each point is a geometric mean over the tasks that every finder has a circuit for.
+    """
+    figure, (axes,) = panels(1, size=_SIZE)
+    rows = [row for row in results["rows"] if row["edges"] is not None]
+    names = list(dict.fromkeys(row["finder"] for row in rows))
+    kinds = list(dict.fromkeys(name.split(" ")[0] for name in names))
+    for name in names:
+        kind, *cleaned = name.split(" ")
+        style = {"color": _HUES[kinds.index(kind) % len(_HUES)], "marker": "o", "markersize": 5}
+        if not cleaned and kind != "learned":
+            style |= {"linestyle": "--", "markerfacecolor": "white"}
+        some = [row for row in rows if row["finder"] == name]
+        _plot(axes, some, "target_loss", "edges", label=name, **style)
+    _scales(axes, "target task loss, nats", "edges, geometric mean over tasks", x="log", y="log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted({row["target_loss"] for row in rows})))
+    axes.invert_xaxis()
+    n_tasks = sorted({row["n_tasks"] for row in rows})
+    tasks = (
+        f"{n_tasks[0]}"
+        if len(n_tasks) == 1
+        else f"{n_tasks[0]} to {n_tasks[-1]}"
+        if n_tasks
+        else "0"
+    )
+    _title(axes, "Finders", f"dashed, hollow: bisection alone; tasks: {tasks}")
+    axes.legend(frameon=False, fontsize=7, handlelength=5)  # dashes show on both sides of a point
+    return figure
+
+
+def draw_targets(results: Mapping[str, Any]) -> Figure:
+    """Draw Fig. 2: edges against target loss, of a sparse and a dense model of equal loss.
+
+    Each point is a geometric mean over the tasks that both have a circuit for, whose number stands
+    above the dense one.
+    """
+    pair = results["pair"]
+    rows = [row for row in results["targets"] if row["ratio"] is not None]
+    figure, (axes,) = panels(1, size=_SIZE)
+    losses = [row["target_loss"] for row in rows]
+    for kind, colour in (("dense", DENSE), ("sparse", SPARSE)):
+        label = f"{pair[kind]}, held-out loss {number(pair[f'{kind}_loss'])}"
+        edges = [row[f"{kind}_edges"] for row in rows]
+        axes.plot(losses, edges, marker="o", color=colour, label=label)
+    for row in rows:
+        place = (row["target_loss"], row["dense_edges"])
+        _note(axes, place, f"n={len(row['tasks'])}")
+    _scales(axes, "target task loss, nats", "edges, geometric mean over n tasks", x="log", y="log")
+    axes.xaxis.set_major_locator(FixedLocator(losses))
+    axes.invert_xaxis()
+    _title(axes, "Circuit size against target loss", results["verdict"])
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_frontier(results: Mapping[str, Any]) -> Figure:
+    """Draw Fig. 3: held-out loss against circuit size; solid lines hold L0, dashed ones the size.
+
+    A point's number says how many tasks its geometric mean is over.
+    """
+    cells = [cell for cell in results["cells"] if cell["edges"] is not None]
+    sparse = [cell for cell in cells if cell["kind"] == "sparse"]
+    figure, (axes,) = panels(1, size=_SIZE)
+    hues, marks = _styles(sparse)
+    for (count, share), line in _lines(sparse, ("l0_count", "act_fraction"), "width").items():
+        style = {"color": hues[count], "marker": marks[share], "zorder": 3}
+        _plot(axes, line, "edges", "val_loss", label=_l0(count, share), **style)
+    for line in _lines(sparse, ("width", "act_fraction"), "l0_count").values():
+        _plot(axes, line, "edges", "val_loss", color=pen.SOFT, linestyle="--", linewidth=1)
+    dense = [cell for cell in cells if cell["kind"] == "dense"]
+    if dense:
+        _plot(
+            axes, dense, "edges", "val_loss", label="dense", color=DENSE, marker="s", linestyle=""
+        )
+    for cell in cells:
+        text = f"w{cell['width']} n={cell['n_circuits']}"
+        _note(axes, (cell["edges"], cell["val_loss"]), text)
+    target = f"edges at target {results['target_loss']:g} nats, geometric mean over n tasks"
+    _scales(axes, target, "held-out loss, nats per token", x="log")
+    _title(
+        axes,
+        "Capability and circuit size",
+        "solid: equal L0; dashed: equal size; w: width, n: tasks with a circuit",
+    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # over no point
+    return figure
+
+
+def draw_kurtosis(results: Mapping[str, Any]) -> Figure:
+    """Draw Fig. 10: kurtosis of the final residual stream against L0 (left) and width (right)."""
+    figure, (left, right) = panels(2, size=_SIZE)
+    sparse = [cell for cell in results["cells"] if cell["kind"] == "sparse"]
+    dense = [cell for cell in results["cells"] if cell["kind"] == "dense"]
+    hues, marks = _styles(sparse)
+    widths = sorted({cell["width"] for cell in sparse})
+    for (width, share), line in _lines(sparse, ("width", "act_fraction"), "n_nonzero").items():
+        style = {"color": _HUES[widths.index(width) % len(_HUES)], "marker": marks[share]}
+        label = f"width {width}{_kept(share)}"
+        _plot(left, line, "n_nonzero", "kurtosis", label=label, **style)
+    for (count, share), line in _lines(sparse, ("l0_count", "act_fraction"), "width").items():
+        style = {"color": hues[count], "marker": marks[share]}
+        _plot(right, line, "width", "kurtosis", label=_l0(count, share), **style)
+    if dense:
+        style = {"color": DENSE, "marker": "s", "linestyle": "", "label": "dense"}
+        _plot(left, dense, "n_nonzero", "kurtosis", **style)
+        _plot(right, dense, "width", "kurtosis", **style)
+    _scales(left, "nonzero weights (L0)", "kurtosis of the final residual stream", x="log", y="log")
+    _scales(right, "width", "", x="log", y="log")
+    for axes, name in ((left, "l0_count"), (right, "width")):
+        values = sorted({cell[name] for cell in sparse})
+        if values:
+            axes.xaxis.set_major_locator(FixedLocator(values))
+    _title(left, "Kurtosis against L0", "3: normal distribution")
+    _title(right, "Kurtosis against width", "")
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
+    """Draw Fig. 33: losses of held-out tokens, one model's against another's, a panel for each."""
+    joints = tokens["joints"]
+    figure, each = panels(len(joints), columns=len(joints), size=_SIZE)
+    for axes, joint in zip(each, joints, strict=True):
+        top, counts = joint["top"], joint["counts"]
+        step = top / len(counts)
+        edges = [i * step for i in range(len(counts) + 1)]
+        across = [list(row) for row in zip(*counts, strict=True)]  # first model's loss along x
+        most = max(2, max(max(row) for row in across))
+        mesh = axes.pcolormesh(edges, edges, across, norm=LogNorm(1, most), cmap="Blues")
+        axes.plot([0, top], [0, top], color=pen.SOFT, linewidth=0.8, linestyle="--")
+        figure.colorbar(mesh, ax=axes, label="tokens")
+        _scales(axes, f"{joint['first']}, nats", f"{joint['second']}, nats")
+        about = f"correlation {number(joint['correlation'])} over {joint['n_tokens']:,} tokens"
+        kinds = "Dense and sparse" if joint["kind"] == "sparse" else "Two dense seeds"
+        _title(axes, f"Token losses: {kinds.lower()}", about)
+        axes.set_aspect("equal")
+    return figure
+
+
+def _any_edges(rows: Iterable[Row], name: str) -> bool:
+    return any(row[name] is not None for row in rows)
+
+
+def _styles(cells: Sequence[Row]) -> tuple[dict[int, str], dict[float, str]]:
+    """Return a colour for each L0 and a marker for each activation fraction."""
+    counts = sorted({cell["l0_count"] for cell in cells})
+    shares = sorted({cell["act_fraction"] for cell in cells})
+    hues = {count: _HUES[i % len(_HUES)] for i, count in enumerate(counts)}
+    return hues, {share: _MARKERS[i % len(_MARKERS)] for i, share in enumerate(shares)}
+
+
+def _lines(
+    cells: Iterable[Row], held: tuple[str, str], along: str
+) -> dict[tuple[Any, Any], list[Row]]:
+    """Return the cells that agree in what is held, each group in order of `along`."""
+    lines: dict[tuple[Any, Any], list[Row]] = {}
+    for cell in sorted(cells, key=lambda one: one[along]):
+        lines.setdefault((cell[held[0]], cell[held[1]]), []).append(cell)
+    return dict(sorted(lines.items()))
+
+
+def _plot(axes: Axes, cells: Sequence[Row], x: str, y: str, **style: Any) -> None:
+    axes.plot([cell[x] for cell in cells], [cell[y] for cell in cells], **style)
+
+
+def _l0(count: int, share: float) -> str:
+    return f"L0 {count:,}{_kept(share)}"
+
+
+def _kept(share: float) -> str:
+    return f", {share:.0%} of activations"
+
+
+def _note(axes: Axes, place: tuple[float, float], text: str) -> None:
+    axes.annotate(text, place, (4, 5), textcoords="offset points", fontsize=7, color=pen.SOFT)
+
+
+def _scales(axes: Axes, x_label: str, y_label: str, x: str = "linear", y: str = "linear") -> None:
+    axes.set_xlabel(x_label, color=pen.INK)
+    axes.set_ylabel(y_label, color=pen.INK)
+    axes.set_xscale(x)
+    axes.set_yscale(y)
+    for axis, scale in ((axes.xaxis, x), (axes.yaxis, y)):
+        if scale == "log":
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _title(axes: Axes, title: str, under: str) -> None:
+    axes.set_title(f"{title}\n", loc="left", fontsize=11, fontweight="bold", color=pen.INK)
+    axes.text(
+        0, 1.02, under, transform=axes.transAxes, fontsize=8, color=pen.SOFT, parse_math=False
+    )

@@ -1,0 +1,1 @@
+"""Explained neurons as one HTML file."""

@@ -1,0 +1,1 @@
+"""The page of a circuit: one HTML file, or a local server."""

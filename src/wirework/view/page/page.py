@@ -1,0 +1,95 @@
+"""The page as one HTML file: no network, no outside parts, nothing in it runs but our own script.
+
+Tokens are anyone's text. They enter as JSON with `<`, `>` and `&` escaped, reach the screen through
+textContent, and a content policy by hash refuses any other script or style.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from wirework.files import write_text
+from wirework.view.page.page_data import load_page_data
+from wirework.view.text import plain
+
+_SCRIPTS = (
+    "page_dom.js",
+    "page_circuit.js",
+    "page_paths.js",
+    "page_view.js",
+    "page_graph.js",
+    "page_panel.js",
+    "page.js",
+)
+_ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def render_page(data: dict[str, Any]) -> str:
+    """Return the page as HTML: whole in itself, and the same for the same data.
+
+    Args:
+        data: what `load_page_data` returned.
+    """
+    parts = {
+        "POLICY": content_policy(),
+        "TITLE": html.escape(plain(f"{data['task']['name']} · wirework")),
+        "STYLE": _style(),
+        "DATA": _json_block(data),
+        "SCRIPT": _script(),
+    }
+    # One pass, so that a token that looks like a placeholder stays a token.
+    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], asset("page.html"))
+
+
+def write_page(circuit_dir: str | Path, out: str | Path) -> Path:
+    """Write the page of a circuit folder to `out`, whole or not at all, and return `out`.
+
+    Raises:
+        InputError: the folder is not a circuit we can read, or `out` cannot be written.
+    """
+    out = Path(out)
+    write_text(out, render_page(load_page_data(circuit_dir)))
+    return out
+
+
+def content_policy() -> str:
+    """Return the content security policy that lets the page's own script and style run only."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src '{hash_of(_script())}'",
+            f"style-src '{hash_of(_style())}'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _json_block(data: dict[str, Any]) -> str:
+    """Return JSON that no HTML parser takes for anything but text."""
+    plain = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&\u2028\u2029]", lambda match: _ESCAPES[match[0]], plain)
+
+
+def _script() -> str:
+    return "\n".join(asset(name) for name in _SCRIPTS)
+
+
+def _style() -> str:
+    return asset("page.css")
+
+
+def asset(name: str) -> str:
+    """Return the text of a file of this package."""
+    return files("wirework.view").joinpath(name).read_text(encoding="utf-8")
+
+
+def hash_of(text: str) -> str:
+    """Return what a content security policy calls a script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

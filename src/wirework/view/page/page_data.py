@@ -1,0 +1,229 @@
+"""What the page shows, as one JSON value (format `wirework-page`; docs/page.md lists its keys).
+
+Items that are drawn are numbered in one row: nodes first, then the embedded tokens (`inputs`), then
+the answers (`outputs`), then what stands for further tokens (`folded`); `layout.points` follows
+that order. Of a head-level circuit the `components` are all that is drawn.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirework.circuit_format import Document, IoEdge, split_site
+from wirework.view.page.circuit_file import CircuitFile, read_circuit
+from wirework.view.page.page_inputs import inputs_of
+from wirework.view.page.page_layout import SUBLAYERS, lay_out
+from wirework.view.page.page_paths import components_of, lay_out_paths
+from wirework.view.text import label, shown
+
+FORMAT = "wirework-page"
+VERSION = 1
+
+PageData = dict[str, Any]
+
+
+def load_page_data(circuit_dir: str | Path) -> PageData:
+    """Read a circuit folder and return what the page shows, ready for `json.dumps`.
+
+    Args:
+        circuit_dir: a folder that `Circuit.save` wrote.
+
+    Returns:
+        Page data, version 1. The same folder gives the same value.
+
+    Raises:
+        InputError: the folder is missing, damaged, of a newer version or at odds with itself.
+    """
+    return page_data(read_circuit(Path(circuit_dir)))
+
+
+def page_data(circuit: CircuitFile) -> PageData:
+    """Turn a checked circuit into page data (see `load_page_data`)."""
+    document = circuit.document
+    nodes = [_node(document, position) for position in range(len(document.nodes))]
+    inputs = inputs_of(document)
+    places = {number: i for i, (_, number) in enumerate(inputs.tokens)}
+    outputs, out_edges = _outputs(document)
+    components, paths = components_of(document)
+    texts = _Texts()
+    for answer in document.task.answers:
+        texts.at(answer)
+    drawn: PageData = {
+        "nodes": nodes,
+        "inputs": [
+            {"text": texts.at(text), "token_id": number, "deciding": number in inputs.deciding}
+            for text, number in inputs.tokens
+        ],
+        "outputs": [{"text": texts.at(text), "token_id": number} for text, number in outputs],
+        "components": components,
+        "path_edges": paths,
+        "edges": [[edge.source, edge.target, exact(edge.weight)] for edge in document.edges],
+        "edge_shares": [edge.share for edge in document.edges],
+        "in_edges": [[places[e.token_id], e.target, exact(e.weight)] for e in inputs.edges],
+        "out_edges": out_edges,
+        "residual_links": residual_links(nodes),
+        "heads": heads(nodes),
+        "prompts": _prompts(document, texts),
+        "folded": [
+            {"node": node, "entries": [_entry(edge, texts) for edge in entries]}
+            for node, entries in inputs.folded.items()
+        ],
+        "texts": texts.entries,
+    }
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "level": document.level,
+        "model": document.model.model_dump(),
+        "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
+        "target_loss": document.target_loss,
+        "share_runs": document.share_runs,
+        "losses": document.losses.model_dump(),
+        "calibration": document.calibration.model_dump(),
+        "provenance": document.provenance.model_dump(),
+        "patching": document.patching and document.patching.model_dump(),
+        **drawn,
+        "activations": _activations(document, circuit.activations),
+        "layout": _lay_out(document, drawn),
+    }
+
+
+def _lay_out(document: Document, drawn: PageData) -> PageData:
+    n_layer = document.model.n_layer
+    if document.level == "head":
+        return lay_out_paths(n_layer, drawn["components"], drawn["path_edges"])
+    return lay_out(n_layer, drawn)
+
+
+def exact(value: float) -> float:
+    """Return the shortest decimal that is the same float32, where the value is one at all."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return float(str(single)) if float(single) == value else value
+
+
+def residual_links(nodes: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Return [write, read] for each write and each later read of the same residual channel."""
+    writes = [node for node in nodes if node["kind"] == "resid_delta"]
+    reads = [node for node in nodes if node["kind"] == "act_in"]
+    return [
+        [write["id"], read["id"]]
+        for write in writes
+        for read in reads
+        if read["index"] == write["index"] and _sublayer(read) > _sublayer(write)
+    ]
+
+
+def heads(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the heads that have nodes: their q, k and v, and the pairs of q and k that meet.
+
+    A score is a sum over channels of q times k, so that q and k of one channel meet directly.
+    """
+    inside = [node for node in nodes if node["head"] is not None]
+    groups: dict[tuple[int, int], dict[str, list[int]]] = {}
+    for node in inside:
+        head = groups.setdefault((node["layer"], node["head"]), {"q": [], "k": [], "v": []})
+        head[node["kind"]].append(node["id"])
+    return [
+        {"layer": layer, "head": head, **parts, "pairs": _pairs(nodes, parts["q"], parts["k"])}
+        for (layer, head), parts in sorted(groups.items())
+    ]
+
+
+def _pairs(nodes: Sequence[dict[str, Any]], q: list[int], k: list[int]) -> list[list[int]]:
+    return [[a, b] for a in q for b in k if nodes[a]["index"] == nodes[b]["index"]]
+
+
+def _sublayer(node: dict[str, Any]) -> int:
+    return 2 * int(node["layer"]) + SUBLAYERS.index(node["sublayer"])
+
+
+def _node(document: Document, position: int) -> dict[str, Any]:
+    entry = document.nodes[position]
+    layer, place_ = split_site(entry.site)
+    sublayer, _, kind = place_.partition(".")
+    in_head = kind in ("q", "k", "v")
+    d_head = document.model.d_head
+    return {
+        "id": position,
+        "name": f"{entry.site}.{entry.index}",
+        "site": entry.site,
+        "index": entry.index,
+        "layer": layer,
+        "sublayer": sublayer,
+        "kind": kind,
+        "head": entry.index // d_head if in_head else None,
+        "channel": entry.index % d_head if in_head else None,
+        "mean": exact(entry.mean),
+        "score": None if entry.score is None else exact(entry.score),
+        "share": entry.share,
+    }
+
+
+class _Texts:
+    """Each token's text once: as it is, as it is shown in running text, and by itself."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, str]] = []
+        self._places: dict[str, int] = {}
+
+    def at(self, text: str) -> int:
+        """Return the position of a text among the entries, adding it if it is new."""
+        if text not in self._places:
+            self._places[text] = len(self.entries)
+            self.entries.append({"text": text, "shown": shown(text), "label": label(text)})
+        return self._places[text]
+
+
+def _entry(edge: IoEdge, texts: _Texts) -> list[float]:
+    """Return [text, token id, weight] of an embedding entry."""
+    return [texts.at(edge.token or ""), edge.token_id, exact(edge.weight)]
+
+
+def _outputs(
+    document: Document,
+) -> tuple[list[tuple[str, int | None]], list[list[float]]]:
+    """Return the answers, the task's own first, and edges [node, output, weight].
+
+    None of a head-level circuit, whose last component is the final residual.
+    """
+    if document.level == "head":
+        return [], []
+    edges = [edge for edge in document.io_edges if edge.answer is not None]
+    numbers: dict[str, int | None] = dict.fromkeys(document.task.answers)
+    numbers |= {edge.answer or "": edge.token_id for edge in edges}
+    places = {text: i for i, text in enumerate(numbers)}
+    listed = [[e.source or 0, places[e.answer or ""], exact(e.weight)] for e in edges]
+    return list(numbers.items()), listed
+
+
+def _prompts(document: Document, texts: _Texts) -> list[dict[str, Any]]:
+    examples = document.examples
+    return [
+        {
+            "tokens": [texts.at(token) for token in tokens],
+            "answers": [texts.at(answer) for answer in answers],
+            "logit_diff": exact(diff),
+        }
+        for tokens, answers, diff in zip(
+            examples.prompts, examples.answers, examples.logit_diff, strict=True
+        )
+    ]
+
+
+def _activations(document: Document, values: NDArray[np.float32]) -> list[list[list[float]]]:
+    """Return for each node, for each prompt, its values at the prompt's tokens, to 4 digits."""
+    lengths = [len(prompt) for prompt in document.examples.prompts]
+    return [
+        [_rounded(values[p, :length, node].tolist()) for p, length in enumerate(lengths)]
+        for node in range(len(document.nodes))
+    ]
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    """Round to 4 significant digits; whole numbers become ints, which are shorter in JSON."""
+    rounded = (float(f"{value:.4g}") for value in values)
+    return [int(value) if value.is_integer() else value for value in rounded]

@@ -1,0 +1,444 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hand_wired import averager, depth_counter, quote_closer
+from hand_wired.circuits import circuit_of
+from hand_wired.wiring import Planted
+
+from wirework.circuits import Ablation, Distraction, Wiring, find_distractors
+from wirework.circuits.adversarial import sweep
+from wirework.circuits.adversarial.attacks import LENGTHEN, NEUTRAL, Attack
+from wirework.circuits.adversarial.heads import between, kept_heads, patterns, read_heads
+from wirework.circuits.adversarial.padding import Padding
+from wirework.circuits.adversarial.reading import CircuitOn, comment_units, encode, fits
+from wirework.circuits.adversarial.strongest import (
+    Sides,
+    report_worst,
+    says,
+    sides_of,
+    worst_by_length,
+    worst_by_tokens,
+)
+from wirework.circuits.adversarial.sweep import Beside, Measure, Point
+from wirework.data import train_tokenizer
+from wirework.errors import InputError
+from wirework.model import Model
+from wirework.tasks import Encoded, Pair, differences, load_task
+from wirework.view import write_curves
+
+
+def found_in(planted: Planted) -> Distraction:
+    return find_distractors(circuit_of(planted), planted.model, pairs=16, progress=False)
+
+
+def curve(found: Distraction, attack: str) -> list[Point]:
+    return [point for point in found.points if point.attack == attack]
+
+
+@pytest.fixture(scope="module")
+def averaging() -> Planted:
+    return averager.plant()
+
+
+@pytest.fixture(scope="module")
+def diluted(averaging: Planted) -> Distraction:
+    return found_in(averaging)
+
+
+@pytest.fixture(scope="module")
+def quotes() -> Planted:
+    return quote_closer.plant()
+
+
+@pytest.fixture(scope="module")
+def turned(quotes: Planted) -> Distraction:
+    return found_in(quotes)
+
+
+def test_a_head_that_averages_is_diluted_and_the_curve_falls(diluted: Distraction):
+    (head,) = diluted.heads
+    assert head.averages
+    assert head.diluted
+    assert head.spread == pytest.approx(head.tokens, rel=0.1)  # all weights are equal
+    assert "head 0.0 averages over the context" in head.words()
+    for name in (LENGTHEN.name, NEUTRAL.name):
+        points = curve(diluted, name)
+        assert {point.side for point in points} == {1}  # it is `]]` that needs a high average
+        falling = [point.model.attacked.p for point in points]
+        assert falling == sorted(falling, reverse=True)
+        assert points[0].model.before.accuracy >= 0.9
+        assert points[-1].model.attacked.accuracy <= 0.1
+        last = points[-1].model
+        assert last.control.p == pytest.approx(last.attacked.p, abs=0.05)  # length is all there is
+    worst = diluted.by_length
+    assert worst is not None
+    assert worst.point.side == 1
+    assert worst.example["model_says"] == "]"
+    assert "`]]`" in diluted.summary()["by_length"]
+
+
+def test_falls_are_those_of_the_means(diluted: Distraction):
+    for point in diluted.points:
+        for beside in (point.model, point.circuit):
+            assert beside.fall == pytest.approx(beside.before.p - beside.attacked.p)
+            assert beside.beyond == pytest.approx(beside.control.p - beside.attacked.p)
+        assert abs(point.tokens - point.control_tokens) <= 1
+
+
+def test_unmatched_brackets_raise_the_average(diluted: Distraction):
+    first = [token for token in diluted.tokens if token.side == 0]
+    assert first
+    assert all("[" in token.token for token in first)
+
+
+def test_the_planted_token_is_found_by_reading(quotes: Planted, turned: Distraction):
+    single, double = quote_closer.quotes(quotes.model, quotes.task)
+    by_side = [{token.token_id for token in turned.tokens if token.side == s} for s in (0, 1)]
+    assert by_side[0]
+    assert by_side[1]
+    assert by_side[0] <= double  # it turns what a single quote opened
+    assert by_side[1] <= single
+    worst = turned.by_tokens
+    assert worst is not None
+    assert worst.point.attack in {token.attack.name for token in turned.tokens}
+    assert worst.point.model.attacked.accuracy <= 0.1
+    assert worst.point.model.control.accuracy == worst.point.model.before.accuracy == 1
+    assert worst.inserted["0.0"] > 0.5
+    example = worst.example
+    assert example["model_says"] != example["right"]
+    assert example["prompt"].startswith("#")
+    assert example["p"] < 0.5
+    assert "once: accuracy where `" in turned.summary()["by_tokens"]
+    assert turned.by_length is None  # a head that picks does not mind
+
+
+def test_a_head_that_picks_is_said_to(turned: Distraction):
+    head = next(head for head in turned.heads if head.head == 0)
+    assert not head.averages
+    assert head.spread[0] < 3
+    assert head.deciding[0] > 0.5
+    assert "picks tokens" in head.words()
+
+
+def test_a_depth_counter_counts_brackets_in_comments():
+    found = found_in(depth_counter.plant())
+    assert {token.token.strip() for token in found.tokens if token.side == 0} & {"[", "[["}
+    assert found.by_tokens is not None
+    assert found.by_length is None
+
+
+def test_attention_is_that_of_the_model(random_model: Model, ablation: Ablation, rows: Encoded):
+    """The pattern times the values is what the heads give."""
+    wiring = Wiring.of(ablation, torch.ones(ablation.size))
+    circuit = CircuitOn(random_model, wiring, torch.ones(wiring.size))
+    weights = patterns(circuit, rows)
+    assert kept_heads(circuit) == [(layer, head) for layer in (0, 1) for head in (0, 1)]
+    width = random_model.config.d_head
+    sites = [f"{layer}.attn.{kind}" for layer in (0, 1) for kind in "vy"]
+    _, values = random_model.record(rows.tokens, sites)
+    at = torch.arange(len(rows.at)), rows.at
+    for weight, (layer, head) in zip(weights, kept_heads(circuit), strict=True):
+        v, y = (values[f"{layer}.attn.{kind}"][..., head * width :][..., :width] for kind in "vy")
+        assert torch.allclose((weight[:, None] @ v)[:, 0], y[at], atol=1e-5)
+    assert (weights.sum(-1) < 1).all()  # the sink has its share
+
+
+def test_attention_sees_what_its_window_shows(averaging: Planted):
+    circuit = CircuitOn(averaging.model, *circuit_of(averaging).wiring(averaging.model))
+    rows = encode(averaging.task.pairs[:2], averaging.model)
+    attention = averaging.model.transformer.blocks[0].attn
+    attention.window = 3
+    try:
+        (weights,) = patterns(circuit, rows)
+    finally:
+        attention.window = None
+    assert ((weights > 0).sum(-1) == 3).all()
+    assert weights.sum(-1) == pytest.approx(3 / 43)
+
+
+def test_heads_are_read_where_the_prompts_differ(averaging: Planted):
+    """All weights are equal, so the deciding share is counted tokens over 40 + length."""
+    circuit = CircuitOn(averaging.model, *circuit_of(averaging).wiring(averaging.model))
+    pairs = averaging.task.pairs[:1]
+    (head,) = read_heads(circuit, pairs, pairs)
+    ids = [averaging.model.tokenizer.encode(prompt) for prompt in pairs[0].prompts]
+    shares = [
+        max(1, end - first) / (40 + len(own))
+        for own, other in (ids, reversed(ids))
+        for first, end in [between(own, other)]
+    ]
+    assert head.deciding[0] == pytest.approx(sum(shares) / 2)
+    assert head.sink[0] == pytest.approx(sum(40 / (40 + len(own)) for own in ids) / 2)
+    assert not head.diluted
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "place"),
+    [
+        ([1, 2, 3, 4], [1, 5, 3, 4], (1, 2)),
+        ([1, 2, 2, 3], [1, 2, 3], (2, 3)),
+        ([1, 2, 3], [1, 2, 2, 3], (2, 2)),
+        ([9, 8, 1, 2], [1, 2], (0, 2)),
+    ],
+)
+def test_between(one: list[int], other: list[int], place: tuple[int, int]):
+    assert between(one, other) == place
+
+
+def test_comment_units_hold_their_token(quotes: Planted):
+    tokenizer = quotes.model.tokenizer
+    units = comment_units(tokenizer, range(tokenizer.vocab_size))
+    assert tokenizer.eot not in units
+    assert len(units) > 100
+    for token, unit in units.items():
+        assert tokenizer.encode(f"#{unit}{unit} value").count(token) >= 2
+        assert "\n" not in unit
+
+
+def test_a_token_that_melts_into_a_word_stands_behind_a_digit():
+    tokenizer = train_tokenizer(["# value values 1 values value"] * 9, 263, answers=())
+    (melting,) = tokenizer.encode("s")
+    assert len(tokenizer.encode(" values")) == 1
+    assert comment_units(tokenizer, [melting]) == {melting: " 1s"}
+
+
+def test_the_example_was_right_before():
+    """Of two that are wrong now it is the one that was right, though the other is further off."""
+    planted = averager.plant(n_ctx=256)
+    model = planted.model
+    circuit = CircuitOn(model, *circuit_of(planted).wiring(model))
+    row = Pair(("x = [" + "1, " * 9 + "2", "x = [[" + "1, " * 9 + "2"), ("]", "]]"))
+    short, long = row, NEUTRAL(row, 8, Random(0))
+    made = Attack("far", lambda pair, n, rng: NEUTRAL.change(pair, 4 if pair == row else 8, rng))
+    gaps = differences(model.transformer, encode([short, long], model)).view(2, 2)
+    assert gaps[0, 1] > 0 > gaps[1, 1]
+    measured = replace(point("far", (1.0, 0.0, 0.0)), side=1, attack="far")
+    padding = Padding(model.tokenizer)
+    sides = Sides([long, short], [long, short], False)
+    worst = report_worst(_last, [measured], {"far": made}, circuit, sides, padding, ("]", "]]"))
+    told = worst.example
+    assert told["prompt"].endswith(short.prompts[1])
+    assert not told["prompt"].endswith(long.prompts[1])
+
+
+def _last(points: list[Point]) -> Point | None:
+    return points[-1] if points else None
+
+
+def test_an_effect_of_chance_on_the_pairs_that_choose_is_not_reported(
+    quotes: Planted, monkeypatch: pytest.MonkeyPatch
+):
+    """A model that is right by the toss of a coin, whatever is done to a prompt."""
+
+    def toss(_, rows: Encoded) -> torch.Tensor:
+        prompts = [ids[: at + 1] for ids, at in zip(rows.tokens.tolist(), rows.at, strict=True)]
+        heads = [hashlib.sha256(f"21 {ids}".encode()).digest()[0] < 128 for ids in prompts]
+        return torch.tensor([5.0 if head else -5.0 for head in heads])
+
+    monkeypatch.setattr(sweep, "differences", toss)
+    found = find_distractors(circuit_of(quotes), quotes.model, pairs=8, progress=False)
+    worst = found.by_tokens
+    assert worst is not None
+    told = worst.point.model
+    assert told.beyond <= 3 * told.beyond_se
+    chosen = worst.chosen.model
+    assert chosen.beyond > 3 * chosen.beyond_se  # the best of some forty tosses
+    assert worst.held_out
+    assert not worst.confirmed
+    assert "8 held-out pairs, which do not confirm it" in found.summary()["by_tokens"]
+
+
+def test_the_chosen_attack_is_measured_on_the_other_pairs(
+    quotes: Planted, monkeypatch: pytest.MonkeyPatch
+):
+    """An attack that turns all choosing pairs and no other is reported to turn none."""
+    circuit = CircuitOn(quotes.model, *circuit_of(quotes).wiring(quotes.model))
+    sides = sides_of(quotes.task.pairs[:8], 8)
+    assert (sides.choosing, sides.reporting) == (
+        list(quotes.task.pairs[0:8:2]), list(quotes.task.pairs[1:8:2]),
+    )  # fmt: skip
+    monkeypatch.setattr(sweep, "differences", lambda _, rows: torch.full((len(rows.at),), 5.0))
+    measured = replace(point("first", (1.0, 0.0, 1.0)), attack=NEUTRAL.name)
+    padding = Padding(quotes.model.tokenizer)
+    attacks = {NEUTRAL.name: NEUTRAL}
+    told = report_worst(
+        worst_by_tokens, [measured], attacks, circuit, sides, padding, ("')", '")')
+    )  # fmt: skip
+    assert told.chosen == measured
+    assert told.chosen.model.attacked.accuracy == 0
+    assert told.point.model.attacked.accuracy == 1
+    assert told.point.n_pairs == 4
+    assert not told.confirmed
+
+
+def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
+    circuit = CircuitOn(quotes.model, *circuit_of(quotes).wiring(quotes.model))
+    sides = sides_of(quotes.task.pairs[:8], 8)
+    points = [replace(point(NEUTRAL.name, (1.0, 0.5, 1.0)), strength=n) for n in (1, 4096)]
+    padding = Padding(quotes.model.tokenizer)
+    told = report_worst(
+        _last, points, {NEUTRAL.name: NEUTRAL}, circuit, sides, padding, ("a", "b")
+    )  # fmt: skip
+    assert told.chosen.strength == 1
+
+
+def test_choosing_and_reporting_pairs_share_no_prompt():
+    def pair(first: str, second: str) -> Pair:
+        return Pair((first, second), ("a", "b"))
+
+    pairs = [pair("p", "q"), pair("p", "r"), pair("s", "t"), pair("u", "v"), pair("w", "x")]
+    sides = sides_of(pairs, 2)
+    assert sides.choosing == [pairs[0], pairs[2]]
+    assert sides.reporting == [pairs[3], pairs[4]]
+    assert sides.held_out
+    few = sides_of(pairs[:3], 9)
+    assert few == Sides(pairs[:3], pairs[:3], False)
+
+
+def test_which_pairs_each_number_is_of(turned: Distraction):
+    said = turned.to_json()
+    assert (said["n_read"], said["n_choosing"], said["n_reporting"]) == (4, 8, 8)
+    assert said["held_out"] is True
+    assert said["measured_on"]["points"] == "choosing"
+    assert said["measured_on"]["by_tokens"]["point"] == "held out"
+    assert said["by_tokens"]["point"]["n_pairs"] == 8
+    assert said["by_tokens"]["point"] != said["by_tokens"]["chosen"]
+    assert turned.summary()["pairs"] == (
+        "tokens read on 4 pairs that judged the circuit; attacks chosen on 8 pairs that the "
+        "circuit's search never saw, measured on 8 others (held out)"
+    )
+    assert "± 0.00" in turned.summary()["by_tokens"]
+    assert "of 8 held-out pairs" in turned.summary()["by_tokens"]
+    for token in turned.tokens:
+        assert token.held_out_drop == pytest.approx(token.drop, rel=0.5)
+        assert token.held_out_drop_se >= 0
+        assert token.n_held_out > 1
+
+
+def test_too_few_pairs_to_hold_some_out_are_told(
+    quotes: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lines = [
+        json.dumps({"prompts": pair.prompts, "answers": pair.answers})
+        for pair in quotes.task.pairs[:12]
+    ]
+    (tmp_path / "few.jsonl").write_text("\n".join(lines))
+    task = load_task(tmp_path / "few.jsonl")
+    few = replace(quotes, task=task)
+    found = find_distractors(circuit_of(few), few.model, progress=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "task few has too few pairs" in line
+    assert "(3)" in line
+    assert not found.held_out
+    assert found.n_choosing == found.n_reporting == 3
+    worst = found.by_tokens
+    assert worst is not None
+    assert not worst.held_out
+    assert worst.point == worst.chosen
+    assert found.to_json()["measured_on"]["by_tokens"]["point"] == "choosing"
+    assert "not held out" in found.summary()["by_tokens"]
+    assert "NOT held out" in found.summary()["pairs"]
+
+
+def point(
+    name: str,
+    accuracy: tuple[float, float, float],
+    errors: float = 0.01,
+    tokens: float = 20.0,
+    circuit: Beside | None = None,
+) -> Point:
+    """A point with accuracies (and P) before, attacked, of the control; the circuit's the same."""
+    before, attacked, control = (Measure(a, 0.0, a, a, a, 0.0, 0.0, 0.0) for a in accuracy)
+    beside = Beside(
+        attacked, before, control,
+        before.p - attacked.p, errors, control.p - attacked.p, errors,
+    )  # fmt: skip
+    return Point(name, 1, 0, 16, tokens, 10.0, tokens, beside, circuit or beside)
+
+
+def test_the_worst_is_judged_against_its_control():
+    tokens = point("tokens", (1.0, 0.6, 1.0))
+    length = point("length", (1.0, 0.2, 0.2))
+    nothing = point("nothing", (1.0, 1.0, 1.0))
+    assert worst_by_tokens([length, tokens, nothing]) == tokens
+    assert worst_by_length([length, tokens, nothing]) == length
+    assert worst_by_tokens([nothing]) is None
+    noise = point("noise", (1.0, 0.8, 1.0), errors=0.1)
+    assert worst_by_tokens([noise, length]) is None
+    assert worst_by_length([noise, tokens]) is None
+    long, short = (point("tokens", (1.0, a, 1.0), tokens=t) for a, t in ((0.0, 40.0), (0.04, 12.0)))
+    assert worst_by_tokens([long, short, tokens]) == short
+
+
+def test_an_attack_that_turns_the_circuit_too_goes_first():
+    calm = point("calm", (1.0, 1.0, 1.0)).model
+    withstood = point("withstood", (1.0, 0.1, 1.0), circuit=calm)
+    shared = point("shared", (1.0, 0.5, 1.0))
+    assert worst_by_tokens([withstood, shared]) == shared
+    assert worst_by_tokens([withstood]) == withstood
+    hardly = point("hardly", (1.0, 0.98, 1.0), circuit=shared.model)
+    assert worst_by_tokens([withstood, hardly]) == withstood
+    unsaid = replace(hardly, model=point("p alone", (1.0, 1.0, 1.0)).model)
+    assert worst_by_tokens([withstood, unsaid]) == withstood
+    answers = ("a", "b")
+    assert "withstands it" in says(withstood, answers, held_out=True)
+    assert "withstands it" not in says(shared, answers, held_out=True)
+
+
+def test_measures_by_hand():
+    gaps = torch.tensor([[0.0, 20.0], [20.0, -20.0]])
+    measure = Measure.of(gaps, side=0)
+    assert measure.p == pytest.approx(0.75)
+    assert measure.p_se == pytest.approx(0.25)
+    assert measure.accuracy == 0.5  # a tie is not right
+    assert measure.p_both == pytest.approx(0.625)
+    assert measure.accuracy_both == 0.5
+
+
+def test_a_pair_that_does_not_fit_is_told(quotes: Planted):
+    pair = quotes.task.pairs[0]
+    assert fits(pair, quotes.model)
+    assert not fits(None, quotes.model)
+    long = "x = 1\n" * 80
+    assert not fits(
+        Pair((long + pair.prompts[0], long + pair.prompts[1]), pair.answers), quotes.model
+    )
+
+
+def test_the_same_circuit_gives_the_same_result(quotes: Planted, turned: Distraction):
+    assert found_in(quotes).to_json() == turned.to_json()
+
+
+def test_curves_are_drawn(turned: Distraction, tmp_path: Path):
+    first = write_curves(turned.to_json(), tmp_path / "a.png")
+    second = write_curves(turned.to_json(), tmp_path / "b.png")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_bad_input_is_one_line(quotes: Planted, averaging: Planted, random_model: Model):
+    circuit = circuit_of(quotes)
+    with pytest.raises(InputError, match="belongs to another model"):
+        find_distractors(circuit, random_model)
+    with pytest.raises(InputError, match="two pairs or more, got 1"):
+        find_distractors(circuit, quotes.model, pairs=1)
+    with pytest.raises(InputError, match="does not say where its model lies"):
+        find_distractors(circuit)
+
+
+def test_prompts_without_room_are_told(averaging: Planted, tmp_path: Path):
+    """A user's task whose prompts fill the context."""
+    encode = averaging.model.tokenizer.encode
+    by_length: dict[int, list[Pair]] = {}
+    for pair in averaging.task.pairs:
+        by_length.setdefault(max(len(encode(prompt)) for prompt in pair.prompts), []).append(pair)
+    length, pairs = max(by_length.items(), key=lambda item: len(item[1]))
+    lines = [json.dumps({"prompts": pair.prompts, "answers": pair.answers}) for pair in pairs]
+    (tmp_path / "full.jsonl").write_text("\n".join(lines))
+    full = averager.plant(length, load_task(tmp_path / "full.jsonl"))
+    with pytest.raises(InputError, match=f"no attack fits task full: .* up to {length} tokens"):
+        found_in(full)

@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+
+from wirework.circuits import Ablation, NodeSpace, clean_up, find_edges
+from wirework.circuits.masking.edge_masks import Wiring
+from wirework.errors import InputError
+from wirework.model import Model
+from wirework.nn.rewire import rewired
+from wirework.tasks import Encoded, Task, differences
+
+
+@pytest.fixture(scope="module")
+def wiring(ablation: Ablation) -> Wiring:
+    dice = torch.Generator().manual_seed(7)
+    return Wiring.of(ablation, (torch.rand(ablation.size, generator=dice) < 0.7).float())
+
+
+def some_gates(wiring: Wiring, seed: int, share: float = 0.7) -> torch.Tensor:
+    return (torch.rand(wiring.size, generator=torch.Generator().manual_seed(seed)) < share).float()
+
+
+def test_all_edges_kept_is_the_circuit_of_the_nodes(wiring: Wiring, rows: Encoded) -> None:
+    gates = torch.ones(1, wiring.size)
+    nodes = wiring.ablation.all_differences(wiring.mask(gates), rows)
+    assert torch.equal(wiring.all_differences(gates, rows), nodes)
+    assert len(wiring.edges()) == len(find_edges(wiring.transformer, wiring.kept)) > 100
+
+
+def test_a_cut_edge_is_a_zero_weight_and_a_constant_in_its_place(
+    wiring: Wiring, rows: Encoded
+) -> None:
+    gates = torch.cat([torch.ones(wiring.n_nodes), some_gates(wiring, 8)[wiring.n_nodes :]])
+    plain = copy.deepcopy(wiring.transformer)
+    weights = dict(plain.named_parameters())
+    with torch.no_grad():
+        for edge, gate in zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True):
+            if not gate:
+                cut_by_hand(weights, wiring, edge.source, edge.target)
+    by_hand = Ablation.of(plain, wiring.ablation.means)
+    expected = by_hand.all_differences(wiring.mask(gates[None]), rows)
+    found = wiring.all_differences(gates[None], rows)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, wiring.all_differences(torch.ones_like(gates)[None], rows))
+
+
+def cut_by_hand(weights, wiring: Wiring, source: int, target: int) -> None:
+    (site, column), (to, row) = wiring.kept[source], wiring.kept[target]
+    layer, part = to.split(".", 1)
+    inner = wiring.ablation.space.widths["0.attn.q"]
+    name, row, read = {
+        "attn.q": ("attn.qkv", row, site),
+        "attn.k": ("attn.qkv", inner + row, site),
+        "attn.v": ("attn.qkv", 2 * inner + row, site),
+        "attn.resid_delta": ("attn.out", row, f"{layer}.attn.y"),
+        "mlp.post_act": ("mlp.up", row, site),
+        "mlp.resid_delta": ("mlp.down", row, site),
+    }[part]
+    weight, bias = (weights[f"blocks.{layer}.{name}.{kind}"] for kind in ("weight", "bias"))
+    bias[row] += weight[row, column] * wiring.ablation.means[read][column]
+    weight[row, column] = 0
+
+
+def test_masks_in_one_pass_are_those_one_at_a_time(wiring: Wiring, rows: Encoded) -> None:
+    gates = torch.stack([some_gates(wiring, seed, 0.9) for seed in range(4)])
+    together = wiring.differences(gates, rows)
+    for r in range(4):
+        alone = wiring.differences(gates[r : r + 1], rows)[0]
+        assert torch.allclose(together[r], alone, atol=1e-4)
+
+
+def test_gradients_reach_the_gates_of_nodes_and_edges(wiring: Wiring, rows: Encoded) -> None:
+    few = rows.select(torch.arange(2))
+    gates = torch.ones(1, wiring.size, requires_grad=True)
+    (slope,) = torch.autograd.grad(wiring.differences(gates, few).sum(), gates)
+    edges = slope[0, wiring.n_nodes :]
+    assert slope[0, : wiring.n_nodes].count_nonzero() > 10
+    # A gate acts linearly on what its target reads: the slope is that of a small step.
+    best = int(edges.abs().argmax()) + wiring.n_nodes
+    step = torch.ones(1, wiring.size)
+    step[0, best] -= 1e-3
+    with torch.no_grad():
+        moved = wiring.differences(gates, few).sum() - wiring.differences(step, few).sum()
+    assert float(moved) / 1e-3 == pytest.approx(float(slope[0, best]), rel=0.1)
+
+
+def test_an_edge_without_an_end_is_closed_and_never_missed(wiring: Wiring, rows: Encoded) -> None:
+    gates = some_gates(wiring, 9, 0.9)
+    settled = wiring.settled(gates)
+    assert settled.sum() < gates.sum()
+    for edge, gate in zip(wiring.edges(), settled[wiring.n_nodes :].tolist(), strict=True):
+        assert gate <= min(gates[edge.source], gates[edge.target])
+    both = wiring.all_differences(torch.stack([gates, settled]), rows)
+    assert torch.allclose(both[0], both[1], atol=1e-4)
+    left, open_ = wiring.reduced(gates)
+    assert left.n_nodes == int(gates[: wiring.n_nodes].sum())
+    assert open_[: left.n_nodes].all()
+    assert int(open_.sum()) == int(settled.sum())
+    assert torch.allclose(left.all_differences(open_[None], rows)[0], both[1], atol=1e-4)
+
+
+def test_idle_edges_go(wired: Model, task: Task) -> None:
+    rows = task.take(task.pairs[:12]).encode(wired.tokenizer, 80)
+    from wirework.circuits import node_means
+
+    ablation = Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens]))
+    wiring = Wiring.of(ablation, torch.ones(ablation.size))
+    left, gates = wiring.reduced(clean_up(wiring, torch.ones(wiring.size), rows, 0.15))
+    edges = [
+        (*left.kept[edge.source], *left.kept[edge.target])
+        for edge, gate in zip(left.edges(), gates[left.n_nodes :].tolist(), strict=True)
+        if gate
+    ]
+    assert edges == [
+        ("0.attn.act_in", 3, "0.attn.k", 0),
+        ("0.attn.act_in", 0, "0.attn.v", 1),
+        ("0.attn.v", 1, "0.attn.resid_delta", 2),
+    ]
+
+
+def test_ties_join_query_and_key_of_a_channel(ablation: Ablation, rows: Encoded) -> None:
+    tied = Ablation.of(ablation.transformer, ablation.means, tie_qk=True)
+    assert tied.size == ablation.size - 2 * 16
+    gates = torch.ones(tied.size)
+    q = NodeSpace.of(tied.transformer).gates({"1.attn.q": [3]}).nonzero()
+    gates[tied.tie[q]] = 0
+    off = tied.space.locate((tied.nodes(gates) == 0).nonzero().flatten())
+    assert off == [("1.attn.q", 3), ("1.attn.k", 3)]
+    assert torch.equal(
+        tied.all_differences(gates[None], rows),
+        ablation.all_differences(tied.nodes(gates)[None], rows),
+    )
+
+
+def test_rewiring_ends_with_its_block(wired: Model, task: Task) -> None:
+    rows = task.take(task.pairs[:2]).encode(wired.tokenizer, 80)
+    before = differences(wired.transformer, rows)
+    with (
+        pytest.raises(ZeroDivisionError) as stop,
+        rewired(wired.transformer, {"blocks.0.attn.out": lambda read, given: given * 0}),
+    ):
+        raise ZeroDivisionError(not torch.equal(differences(wired.transformer, rows), before))
+    assert "True" in str(stop.value)
+    assert torch.equal(differences(wired.transformer, rows), before)
+    with (
+        pytest.raises(InputError, match=r"no matrix 'blocks.0.attn.outt' .*did you mean"),
+        rewired(wired.transformer, {"blocks.0.attn.outt": lambda read, given: given}),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match="a rewiring turned shape"),
+        rewired(wired.transformer, {"blocks.0.attn.out": lambda read, given: given[..., :1]}),
+    ):
+        differences(wired.transformer, rows)

@@ -1,0 +1,37 @@
+from wirework.circuits.pipeline.task_table import judged, markdown
+
+REPORT = {
+    "held_out": {"circuit": 0.1512},
+    "rephrased": {"reason": "no other words"},
+    "resampled": {"resample": 0.3},
+    "controls": {
+        "random circuits": {"n": 20, "n_sufficient": 0, "lowest": 0.6},
+        "nonsense task": {"reached": True, "n_nodes": 120, "n_edges": 300},
+        "shuffled weights": {"reached": False, "n_nodes": 2816, "n_edges": 9},
+        "other": {"reason": "too few pairs"},
+    },
+}
+
+
+def test_what_a_table_shows_of_a_report() -> None:
+    assert judged(REPORT) == {
+        "held_out": 0.1512,
+        "rephrased": None,
+        "resampled": 0.3,
+        "controls": "random circuits: 0 of 20 reach the target; nonsense task: reached with 120 "
+        "nodes; shuffled weights: not reached; other: not run",
+    }
+
+
+def test_a_table_of_found_and_passed_over() -> None:
+    found = {"task": "quotes", "n_nodes": 12, "n_edges": 9, "model": 0.02, "circuit": 0.15}
+    found |= {"without_circuit": 0.9, "verdict": "open", **judged(REPORT), "controls": "none"}
+    missed = {"task": "swap", "n_nodes": None, "n_edges": None, "reason": "the model cannot"}
+    assert markdown([found, missed]).splitlines() == [
+        "| task | nodes | edges | model | circuit | unseen | rephrased | resampled | without "
+        "| controls | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| quotes | 12 | 9 | 0.020 | 0.150 | 0.151 |  | 0.300 | 0.900 | none | open |",
+        "",
+        "- swap: the model cannot",
+    ]

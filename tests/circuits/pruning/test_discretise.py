@@ -1,0 +1,96 @@
+import pytest
+import torch
+from hand_wired.quote_closer import NODES
+
+from wirework.circuits import Ablation, clean_up, discretise, node_means
+from wirework.circuits.masking.ablation import Masks
+from wirework.circuits.pruning.discretise import best_nodes, ranking, smallest_count
+from wirework.circuits.pruning.prune import worth_it
+from wirework.circuits.pruning.search_folder import Ranked
+from wirework.model import Model
+from wirework.tasks import Encoded, Task
+
+
+def test_nodes_rank_by_score_then_order() -> None:
+    rank = ranking(torch.tensor([0.1, 0.5, 0.1, -1.0, 0.5]))
+    assert rank.tolist() == [2, 0, 3, 4, 1]
+    assert best_nodes(rank, [0, 3]).tolist() == [[0] * 5, [1, 1, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("guess", [1, 16, 17, 60, 100])
+@pytest.mark.parametrize("answer", [1, 2, 17, 99, 100])
+def test_a_falling_loss_is_bisected_from_any_guess(answer: int, guess: int) -> None:
+    assert smallest_count(lambda k: k >= answer, 100, guess) == answer
+
+
+def test_a_lucky_smaller_count_is_found() -> None:
+    # Reaches the target from 64 on, misses it at 61 .. 63, reaches it at 60.
+    assert smallest_count(lambda k: k >= 64 or k == 60, 100, 64) == 60
+
+
+@pytest.fixture(scope="module")
+def planted(wired: Model, task: Task) -> tuple[Ablation, Encoded]:
+    rows = task.take(task.pairs[:12]).encode(wired.tokenizer, 80)
+    means = node_means(wired.transformer, [rows.tokens])
+    return Ablation.of(wired.transformer, means), rows
+
+
+def test_no_fewer_of_the_best_nodes_reach_the_target(planted) -> None:
+    ablation, rows = planted
+    score = torch.rand(ablation.space.size, generator=torch.Generator().manual_seed(2))
+    gates = discretise(ablation, score, rows, 0.15)
+    kept = int(gates.sum())
+    rank = ranking(score)
+    assert torch.equal(gates, best_nodes(rank, [kept])[0])
+    losses = ablation.losses(best_nodes(rank, [kept, kept - 1]), rows)
+    assert losses[0] <= 0.15 < losses[1]
+
+
+class Lucky(Masks):
+    """Reaches the target with 164 gates alone, as masks that learned nonsense may."""
+
+    size = 1000  # type: ignore[assignment]
+    layers = applied = None  # type: ignore[assignment]
+
+    def within(self, gates: torch.Tensor, rows: Encoded, target: float) -> bool:
+        return int(gates.sum()) in (164, 1000)
+
+
+@pytest.mark.parametrize("guess", [160, 164, 900, None])
+def test_a_guess_that_fails_does_not_hide_what_the_masks_reach(guess: int | None, planted) -> None:
+    score = (torch.arange(1000) < 164).float() - 0.5
+    assert int(discretise(Lucky(), score, planted[1], 0.15, guess).sum()) == 164
+
+
+def test_clean_up_leaves_nothing_that_can_go_alone(planted) -> None:
+    ablation, rows = planted
+    gates = clean_up(ablation, torch.ones(ablation.space.size), rows, 0.15)
+    assert ablation.space.locate(gates.nonzero().flatten()) == NODES
+    kept = gates.nonzero().flatten()
+    singles = gates.repeat(len(kept), 1).scatter_(1, kept[:, None], 0)
+    assert (ablation.losses(singles, rows) > 0.15).all()
+
+
+def test_a_target_that_chance_reaches_needs_no_node(planted) -> None:
+    ablation, rows = planted
+    assert not clean_up(ablation, torch.ones(ablation.space.size), rows, 2.0).any()
+
+
+def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
+    def left(*sizes: int) -> list[int]:
+        masks = [(torch.arange(3000) < size).float() for size in sizes]
+        best = [Ranked(0, 0, mask) for mask in masks]
+        return [int(mask.sum()) for _, mask in worth_it(best, masks)]
+
+    assert left(20, 250) == [20, 250]  # both take no time
+    assert left(20, 257) == [20]
+    assert left(900, 1800, 1801) == [900, 1800]
+    assert left(2500) == [2500]
+
+
+def test_what_misses_the_target_is_left_alone(planted) -> None:
+    ablation, rows = planted
+    some = torch.ones(ablation.space.size)
+    some[: ablation.space.size // 2] = 0
+    assert float(ablation.losses(some[None], rows)) > 0.15
+    assert torch.equal(clean_up(ablation, some, rows, 0.15), some)

@@ -1,0 +1,46 @@
+"""Merging: what comes of it is never larger than the smallest that went in."""
+
+import torch
+from hand_wired.quote_closer import NODES
+
+from wirework.circuits import Ablation
+from wirework.circuits.masking.means import resting_sites
+from wirework.circuits.pruning.discretise import clean_up
+from wirework.circuits.pruning.merging import Size, cleaned_and_merged, size_of
+from wirework.model import Model
+from wirework.tasks import Encoded
+
+
+def test_merging_never_loses_to_the_smallest(ablation: Ablation, rows: Encoded) -> None:
+    everything = torch.ones(1, ablation.size)
+    target = float(ablation.losses(everything, rows)) + 0.05
+    dice = torch.Generator().manual_seed(3)
+    masks = [torch.ones(ablation.size) for _ in range(3)]
+    for mask in masks[1:]:
+        for place in torch.randperm(ablation.size, generator=dice)[:40].tolist():
+            mask[place] = 0
+            if float(ablation.losses(mask[None], rows)) > target:
+                mask[place] = 1
+    told: list[tuple[int, int]] = []
+    found, which = cleaned_and_merged(
+        ablation, masks, rows, target, lambda *done: told.append(done)
+    )
+    alone = [size_of(ablation, clean_up(ablation, mask, rows, target)) for mask in masks]
+    assert len(set(alone)) > 1
+    assert alone[which] == min(alone)
+    assert size_of(ablation, found) <= min(alone)
+    assert float(ablation.losses(found[None], rows)) <= target
+    assert told == [(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)]
+
+
+def test_sizes_compare_by_edges_then_nodes(wired: Model) -> None:
+    means = {
+        name: torch.zeros(wired.transformer.sites[name].width)
+        for name in resting_sites(wired.transformer)
+    }
+    ablation = Ablation.of(wired.transformer, means)
+    kept: dict[str, list[int]] = {}
+    for site, index in NODES:
+        kept.setdefault(site, []).append(index)
+    assert size_of(ablation, ablation.space.gates(kept)) == Size(3, 5)
+    assert Size(3, 5) < Size(3, 6) < Size(4, 2)

@@ -1,0 +1,204 @@
+"""Where there is nothing to find: what is searched there, and that it is found out."""
+
+from collections import Counter
+
+import pytest
+import torch
+from hand_wired import Corpus
+from hand_wired.quote_closer import quote_closer
+from hand_wired.wiring import link_, weight
+from torch import Tensor
+
+from wirework.circuits import Ablation, Circuit, Wiring, prune, validate
+from wirework.circuits.held_out import pairs_of
+from wirework.circuits.validation.controls import random_control, searched, shuffled
+from wirework.circuits.validation.random_circuits import random_circuits
+from wirework.circuits.validation.random_labels import nonsense
+from wirework.circuits.validation.verdict import verdict
+from wirework.config import PruneConfig
+from wirework.data import Tokenizer
+from wirework.model import Model
+from wirework.tasks import Encoded, Task, evaluate
+
+QUICK = PruneConfig(
+    trials=2, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
+    finalists=1, also=(),
+)  # fmt: skip
+GOOD_TRADE = {"same": 0.1, "other": 3.0}
+
+
+@pytest.fixture(scope="module")
+def circuit(wired: Model, task: Task, corpus: Corpus) -> Circuit:
+    return prune(wired, task, QUICK, data=corpus, progress=False)
+
+
+@torch.no_grad()
+def gullible(tokenizer: Tokenizer, task: Task) -> Model:
+    """Return the quote closer with two neurons that let odd last tokens speak for one answer.
+
+    Channels 4 and 5 tell whether a token's number is odd; the neurons write where the head does.
+    The quotes' votes are stronger, so that the model as a whole still closes quotes.
+    """
+    model = quote_closer(tokenizer, task)
+    odd = torch.arange(len(weight(model, "embed.weight"))) % 2
+    weight(model, "embed.weight")[:, 4:6] = (odd - 0.5)[:, None]
+    for neuron, sign in ((0, 1.0), (1, -1.0)):
+        link_(model, ("0.mlp.post_act", neuron), ("0.mlp.resid_delta", 2), sign * 0.5)
+    weight(model, "unembed.weight")[:, 2] *= 2
+    return model
+
+
+def test_shuffled_weights_keep_their_values_and_lose_the_task(wired: Model, task: Task) -> None:
+    other = shuffled(wired, 0)
+    for (name, before, _), (_, moved, _) in zip(
+        wired.transformer.prunable(), other.transformer.prunable(), strict=True
+    ):
+        assert torch.equal(before.flatten().sort().values, moved.flatten().sort().values), name
+    assert evaluate(other, task).loss > 0.5
+    assert evaluate(wired, task).loss < 0.05
+
+
+@pytest.fixture(scope="module")
+def large(ablation: Ablation, rows: Encoded) -> tuple[Wiring, Tensor]:
+    """A circuit in both layers of random weights, with nothing that leads nowhere."""
+    parts = ablation.space.split(torch.zeros(ablation.space.size))
+    nodes = {site: list(range(9)) for site in parts}
+    wiring = Wiring.of(ablation, ablation.space.gates(nodes))
+    gates = (torch.rand(wiring.size, generator=torch.Generator().manual_seed(0)) < 0.8).float()
+    while True:
+        gates[: wiring.n_nodes] = 0
+        gates[list(between(wiring, gates, rows))] = 1
+        if gates[: wiring.n_nodes].all():
+            return wiring, gates
+        wiring, gates = wiring.reduced(gates)
+
+
+def between(wiring: Wiring, gates: Tensor, rows: Encoded) -> set[int]:
+    """Return the nodes that walks from the prompts' tokens to the answers go through.
+
+    A plain search from both ends, over edges, the residual stream and heads.
+    """
+    model, names = wiring.transformer, wiring.kept
+    kept = gates[wiring.n_nodes :].bool().tolist()
+    steps = [
+        (edge.source, edge.target)
+        for edge, there in zip(wiring.edges(), kept, strict=True)
+        if there
+    ]
+    weighs = []
+    for a, (site, channel) in enumerate(names):
+        for b, (other, there) in enumerate(names):
+            later = a < b and site.endswith("resid_delta") and other.endswith("act_in")
+            if later and channel == there:
+                steps.append((a, b))
+            head = model.config.d_head
+            if site[:-1] == other[:-1] and site[-1] in "qk" and other.endswith(".v"):
+                weighs += [(a, b)] * (channel // head == there // head)
+    fed = {
+        a
+        for a, (site, channel) in enumerate(names)
+        if site.endswith("act_in")
+        and (channel >= 16 or model.embed.weight[rows.tokens.unique(), channel].any())
+    }
+    read = {
+        a
+        for a, (site, channel) in enumerate(names)
+        if site.endswith("resid_delta")
+        and model.unembed.weight[rows.answers.unique(), channel].any()
+    }
+    for _ in names:
+        fed |= {b for a, b in steps if a in fed}
+        read |= {a for a, b in [*steps, *weighs] if b in read}
+    return fed & read
+
+
+def sizes(wiring: Wiring, gates: Tensor) -> Counter[tuple[str, ...]]:
+    """Count the nodes at each site and the edges in each matrix."""
+    names = wiring.kept
+    found = Counter((site,) for site, _ in names)
+    for edge, gate in zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True):
+        found[names[edge.source][0], names[edge.target][0]] += int(gate)
+    return found
+
+
+def test_random_circuits_are_connected_and_of_the_same_make_up(
+    large: tuple[Wiring, Tensor], rows: Encoded
+) -> None:
+    wiring, gates = large
+    assert wiring.n_nodes > 50
+    first, *others = random_circuits(wiring, gates, rows, 9, 0)
+    assert sizes(*first) == sizes(wiring, gates)
+    for one in (first, *others):
+        assert len(between(*one, rows)) == one[0].n_nodes
+        assert not sizes(*one) - sizes(wiring, gates)
+        assert sizes(*one).total() > 0.9 * sizes(wiring, gates).total()
+        assert one[0].places.tolist() != wiring.places.tolist()
+    assert len({tuple(one.places.tolist()) for one, _ in (first, *others)}) == 9
+    again = random_circuits(wiring, gates, rows, 9, 0)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip([first, *others], again, strict=True))
+
+
+@torch.no_grad()
+def everywhere(tokenizer: Tokenizer, task: Task) -> Model:
+    """Return the quote closer in which any path through any value does the task.
+
+    Each channel of the stream tells which quote opened the string, the key of each head finds it,
+    each value carries it and each channel that is written votes.
+    """
+    model = quote_closer(tokenizer, task)
+    embed, unembed = weight(model, "embed.weight"), weight(model, "unembed.weight")
+    quote, opens = embed[:, 0].clone(), embed[:, 3].clone()
+    embed[:] = quote[:, None]
+    embed[:, 3] = opens
+    unembed[:] = unembed[:, 2:3].clone()
+    for head in (0, 1):
+        link_(model, ("0.attn.act_in", 3), ("0.attn.k", 4 * head), 6.0)
+        link_(model, ("0.attn.act_in", 1), ("0.attn.q", 4 * head), 0.0)
+        for channel in range(4 * head, 4 * head + 4):
+            for read in (0, 1, 2, 4, 5, 6, 7):
+                link_(model, ("0.attn.act_in", read), ("0.attn.v", channel), 0.5)
+            for written in range(8):
+                link_(model, ("0.attn.v", channel), ("0.attn.resid_delta", written), 1.0)
+    weight(model, "blocks.0.attn.qkv.bias")[[0, 4]] = 4.0
+    return model
+
+
+def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_does_the_task(
+    circuit, wired, tokenizer, task, corpus
+) -> None:
+    easy = everywhere(tokenizer, task)
+    found = prune(easy, task, QUICK, data=corpus, progress=False)
+    control = random_control(found, easy, pairs_of(found.document, easy, task))
+    assert control["n_sufficient"] > 0.5 * control["n"] > 3
+    assert control["edges"]["least"] == control["edges"]["circuit"] == found.n_edges
+    failed = verdict(validate(found, easy, task, short=True), {"random circuits": control})
+    assert failed["faithful"] is False
+    assert "are sufficient too" in failed["reasons"][0]
+    real = random_control(circuit, wired, pairs_of(circuit.document, wired, task))
+    assert real.get("n_sufficient", 0) == 0
+
+
+def test_nonsense_that_masks_can_fit_is_flagged(tokenizer, task, corpus) -> None:
+    model = gullible(tokenizer, task)
+    odd = nonsense(task, model, 0)
+    assert odd.name.endswith("(nonsense: last token's number odd)")
+    real = prune(model, task, QUICK, data=corpus, progress=False)
+    control = searched(model, odd, QUICK, corpus)
+    assert control["reached"] is True
+    assert control["held_out"]["circuit"] < 0.2
+    assert control["n_nodes"] < 3 * real.n_nodes
+    about = {"target_loss": 0.15, "n_nodes": real.n_nodes}
+    fine = {"circuit": 0.1, "circuit_error": 0.0, "without_circuit": 2.0}
+    checked = {"held_out": fine, "resampled": {"resample": 0.1}, "interchange": GOOD_TRADE}
+    assert verdict(about | checked, {})["faithful"] is True
+    found = verdict(about | checked, {"nonsense task": control})
+    assert found["faithful"] is False
+    assert "the same search reaches the target too" in found["reasons"][0]
+
+
+def test_a_nonsense_task_of_fewer_pairs_than_a_batch_is_searched_all_the_same(
+    wired, task, corpus
+) -> None:
+    odd = nonsense(task, wired, 0)
+    config = QUICK.model_copy(update={"batch_pairs": len(odd.pairs), "steps": 2, "trials": 1})
+    assert searched(wired, odd, config, corpus)["reached"] is False

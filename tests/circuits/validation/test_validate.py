@@ -1,0 +1,226 @@
+"""The report as a whole, on a planted circuit; each check has tests of its own in `checks/`."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from hand_wired.quote_closer import NODES
+from hand_wired.wiring import Corpus
+
+from wirework.circuits import Circuit, held_out_losses, prune, prune_all, validate
+from wirework.circuits.build import standard_error
+from wirework.circuits.held_out import Pairs
+from wirework.circuits.masking.means import means_for, save_means
+from wirework.circuits.pruning.search_folder import open_search
+from wirework.circuits.validation.random_labels import nonsense
+from wirework.circuits.validation.report import checkup
+from wirework.circuits.validation.stability import stability
+from wirework.config import PruneConfig
+from wirework.errors import InputError
+from wirework.files import locked, read_json
+from wirework.model import Model
+from wirework.tasks import Task, load_task
+
+QUICK = PruneConfig(
+    trials=3, parallel=3, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
+    finalists=1, also=(),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def circuit(wired: Model, task: Task, corpus) -> Circuit:
+    return prune(wired, task, QUICK, data=corpus, progress=False)
+
+
+@pytest.fixture(scope="module")
+def report(circuit: Circuit, wired: Model, task: Task, corpus) -> dict:
+    return validate(circuit, wired, task, data=corpus, runs=2)
+
+
+def test_a_planted_circuit_is_faithful_and_its_controls_are_not(report: dict) -> None:
+    assert report["verdict"]["faithful"] is True, report["verdict"]["reasons"]
+    for name in ("nonsense task", "shuffled weights"):
+        control = report["controls"][name]
+        assert control["reached"] is False
+        assert control["verdict"]["faithful"] is False
+        assert control["held_out"]["circuit"] > 0.3
+        assert control["n_nodes"] > 0
+    assert report["controls"]["random circuits"]["n_sufficient"] == 0
+
+
+def test_every_part_is_there_and_is_json(report: dict) -> None:
+    json.dumps(report, allow_nan=False)
+    assert set(report) == {
+        "task", "target_loss", "n_nodes", "n_edges", "judged", "held_out", "rephrased",
+        "resampled", "interchange", "agreement", "coverage", "binarised", "minimality",
+        "hypothesis_tests", "stability", "controls", "verdict",
+    }  # fmt: skip
+    assert report["minimality"]["minimal"] is True
+    assert report["coverage"]["n_edges"] == 3
+    assert report["resampled"]["adversarial"] >= report["resampled"]["stochastic"]
+
+
+def test_a_planted_circuit_comes_back_in_every_run(report: dict) -> None:
+    found = report["stability"]
+    assert found["runs"] == 2
+    assert found["reached"] == (True, True)
+    assert (found["n_reached"], found["edge_share"]) == (2, 1.0)
+    assert found["edge_shares"] == (1.0, 1.0, 1.0)
+    assert found["node_shares"] == (1.0,) * len(NODES)
+    assert found["overlap"] == (1.0, 1.0)
+
+
+def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> None:
+    report = validate(circuit, wired, task)
+    parts = (report["resampled"], *report["controls"].values())
+    reasons = [part["reason"] for part in parts if "reason" in part]
+    assert len(reasons) == 3
+    assert all("no training text for this model" in reason for reason in reasons)
+    assert report["verdict"]["faithful"] is None
+    assert report["verdict"]["reasons"][0].startswith("not checked under resampling")
+
+
+def test_runs_are_for_the_whole_report(circuit, wired, task) -> None:
+    with pytest.raises(InputError, match="no training text for this model"):
+        validate(circuit, wired, task, runs=1)
+    with pytest.raises(InputError, match="makes no searches: leave out short or the 2 runs"):
+        validate(circuit, wired, task, short=True, runs=2)
+    with pytest.raises(InputError, match="runs must be 0 or more, got -1"):
+        validate(circuit, wired, task, runs=-1)
+
+
+def test_without_its_controls_nothing_is_called_faithful(circuit, wired, task, corpus) -> None:
+    report = validate(circuit, wired, task, data=corpus, short=True)
+    assert report["verdict"]["faithful"] is None
+    assert "binarised" not in report
+
+
+def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_path) -> None:
+    folder, model = circuit.save(tmp_path / "quote"), wired.save(tmp_path / "model")
+    pairs = tmp_path / "mine.jsonl"
+    more = load_task("single_double_quote", n=40, seed=1)
+    pairs.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in more.pairs))
+    expected = validate(circuit, wired, load_task(pairs), short=True)
+    assert validate(str(folder), str(model), str(pairs), short=True) == expected
+    assert validate(folder, model, pairs, short=True) == expected
+    assert held_out_losses(folder, model, pairs) == expected["held_out"]
+    assert circuit.evaluate(model, pairs) == circuit.evaluate(wired, load_task(pairs))
+
+
+def test_what_is_calibrated_is_not_reported_where_it_was_fitted(circuit, wired, task) -> None:
+    report = validate(circuit, wired, task, short=True)
+    assert "circuit_calibrated" not in report["judged"]
+    losses = circuit.losses
+    fresh = report["held_out"]
+    assert fresh["circuit_calibrated"] == pytest.approx(losses.circuit_calibrated, abs=1e-6)
+    assert fresh["circuit"] == pytest.approx(losses.circuit_held_out, abs=1e-6)
+
+
+def test_overlap_is_of_edges_by_their_ends(circuit, wired, task, corpus) -> None:
+    document = circuit.document.model_copy(update={"edges": circuit.edges[:2]})
+    fewer = replace(circuit, document=document)
+    found = stability(fewer, wired, task, QUICK, corpus, 1)
+    assert found.edge_shares == (1.0, 1.0)
+    assert found.overlap == (pytest.approx(2 / 3),)
+
+
+def test_a_run_that_misses_the_target_brings_nothing_back(circuit, wired, task, corpus) -> None:
+    hard = QUICK.model_copy(update={"target_loss": 1e-9, "trials": 1, "steps": 2})
+    found = stability(circuit, wired, task, hard, corpus, 1)
+    assert (found.reached, found.n_reached, found.edge_share) == ((False,), 0, 0.0)
+    assert found.n_edges[0] > 3
+    assert found.edge_shares == (0.0, 0.0, 0.0)
+    assert found.overlap == (0.0,)
+
+
+def test_the_error_of_a_mean_by_hand() -> None:
+    assert standard_error(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(1 / 3**0.5)
+    assert standard_error(torch.tensor([2.0])) == 0
+
+
+def test_one_unseen_pair_is_enough_for_a_report(circuit, wired, task, corpus) -> None:
+    more = load_task("single_double_quote", n=120, seed=1)
+    one = replace(more, generated=False, pairs=more.pairs[:1])
+    pairs = Pairs(task, None, one)
+    report = checkup(circuit, wired, pairs, corpus, short=False)
+    assert report["held_out"]["n_pairs"] == 1
+    assert report["held_out"]["circuit_error"] == 0
+    assert "a pair to train on and another" in report["binarised"]["reason"]
+
+
+def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp_path) -> None:
+    other = replace(nonsense(task, wired, 0), name="nonsense")
+    rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)
+    assert rows[0]["n_edges"] == 3
+    assert rows[0]["verdict"] == "open"
+    assert "own task loss" in rows[1]["reason"]
+    saved = tmp_path / task.name
+    assert Circuit.load(saved).n_edges == 3
+    assert json.loads((tmp_path / f"{task.name}.report.json").read_text())["target_loss"] == 0.15
+    table = (tmp_path / "results.md").read_text()
+    assert f"| {task.name} | 5 | 3 |" in table
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
+    before = (saved / "circuit.json").stat().st_mtime_ns
+    assert prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False) == rows
+    beside = tmp_path / "beside"
+    assert rows == prune_all(wired, [task, other], beside, QUICK, data=corpus, jobs=2)
+    assert read_json(beside / "results.json") == read_json(tmp_path / "results.json")
+    assert (saved / "circuit.json").stat().st_mtime_ns == before
+    changed = QUICK.model_copy(update={"target_loss": 0.2})
+    prune_all(wired, [task], tmp_path, changed, data=corpus, progress=False)
+    assert (saved / "circuit.json").stat().st_mtime_ns > before
+    with pytest.raises(InputError, match="different names"):
+        prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
+
+
+def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path) -> None:
+    def written(text: Corpus) -> int:
+        prune_all(wired, [task], tmp_path, QUICK, data=text, progress=False)
+        return (tmp_path / task.name / "circuit.json").stat().st_mtime_ns
+
+    first = written(corpus)
+    assert written(corpus) == first
+    other = Corpus(wired.tokenizer, task.take(task.pairs[:40]))
+    second = written(other)
+    assert second > first
+    assert Circuit.load(tmp_path / task.name).document.provenance.means == other.fingerprint
+    assert len(list((tmp_path / f"{task.name}.search").iterdir())) == 2
+    save_means(tmp_path, means_for(wired, corpus, 1).first, wired)
+    placed = Model(wired.transformer, wired.tokenizer, tmp_path)
+    times = []
+    for _ in range(2):  # with the means beside the model
+        prune_all(placed, [task], tmp_path, QUICK, progress=False)
+        times.append((tmp_path / task.name / "circuit.json").stat().st_mtime_ns)
+    assert second < times[0] == times[1]
+
+
+def test_damaged_files_beside_the_circuits_are_told_of(wired, task, corpus, tmp_path) -> None:
+    prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+    for name in ("results.json", f"{task.name}.report.json"):
+        whole = (tmp_path / name).read_text()
+        for content in ("[]", "{}", "{", whole.replace('"held_out": ', '"held_out": 1', 1)):
+            (tmp_path / name).write_text(content)
+            with pytest.raises(InputError, match=rf"{name} is (damaged.*delete it|not valid JSON)"):
+                prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+        (tmp_path / name).write_text(whole)
+
+
+def test_a_search_in_use_is_no_fault_of_the_task(wired, task, corpus, tmp_path) -> None:
+    search = tmp_path / f"{task.name}.search"
+    folder = open_search(search, wired, task, QUICK, corpus.fingerprint)
+    with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
+        prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+    assert prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)[0]["n_edges"] == 3
+
+
+def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:
+    config = QUICK.model_copy(update={"ablation": "resample"})
+    found = prune(wired, task, config, data=corpus, progress=False)
+    by_means = prune(wired, task, QUICK, data=corpus, progress=False)
+    assert by_means.edges == found.edges
+    drawn, rested = (validate(one, wired, task, data=corpus) for one in (found, by_means))
+    assert drawn["minimality"]["minimal"] is rested["minimality"]["minimal"] is True
+    pairs = zip(drawn["minimality"]["losses"], rested["minimality"]["losses"], strict=True)
+    assert all(worst >= mean for worst, mean in pairs)
+    assert drawn["minimality"]["losses"] != rested["minimality"]["losses"]

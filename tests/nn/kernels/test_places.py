@@ -1,0 +1,41 @@
+"""Against dense matrices that are zero elsewhere."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from wirework.nn.kernels.places import Places
+
+SHAPE = (7, 5)
+
+
+@pytest.fixture
+def mask() -> Tensor:
+    mask = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.4
+    mask[2], mask[:, 3] = False, False  # a token without units, a unit without tokens
+    return mask
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_and_sums(mask: Tensor, dtype: torch.dtype) -> None:
+    places = Places(*mask.nonzero().unbind(-1), SHAPE)
+    x, weight = torch.randn(7, 3, dtype=dtype), torch.randn(5, 3, dtype=dtype)
+    values = torch.randn(int(mask.sum()), dtype=dtype)
+    dense = torch.zeros(SHAPE, dtype=dtype).masked_scatter(mask, values)
+    assert torch.equal(places.spread(values), dense)
+    for found, wanted in (
+        (places.products(x, weight), (x @ weight.t())[mask]),
+        (places.by_token(weight, values), dense @ weight),
+        (places.by_unit(x, values), dense.t() @ x),
+        (places.sums_by_token(values), dense.sum(1)),
+        (places.sums_by_unit(values), dense.sum(0)),
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_what_is_spread_gets_its_gradient_back(mask: Tensor) -> None:
+    places = Places(*mask.nonzero().unbind(-1), SHAPE)
+    values = torch.randn(int(mask.sum()), requires_grad=True)
+    grad = torch.randn(SHAPE)
+    (found,) = torch.autograd.grad(places.spread(values), values, grad)
+    assert torch.equal(found, grad[mask])
