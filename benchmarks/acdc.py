@@ -20,8 +20,8 @@ import torch
 
 from wirework.circuits.path_patching.contrast import Contrast
 from wirework.circuits.path_patching.patched import Patched
-from wirework.circuits.path_patching.search import Found, search
-from wirework.circuits.path_patching.state import State
+from wirework.circuits.path_patching.search import SearchResult, search
+from wirework.circuits.path_patching.state import PatchedState
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
 
@@ -52,9 +52,9 @@ def report(transformer: Transformer, contrast: Contrast, tau: float, repeats: in
     )
 
 
-def found_by(transformer: Transformer, contrast: Contrast, tau: float) -> Found:
+def found_by(transformer: Transformer, contrast: Contrast, tau: float) -> SearchResult:
     """Search as `acdc` does, the clean and corrupted runs included."""
-    state = State(Patched.of(transformer, contrast), "kl")
+    state = PatchedState(Patched.of(transformer, contrast), "kl")
     return search(state, state.graph.edges, tau)
 
 
@@ -84,13 +84,13 @@ def random_transformer(layers: int, heads: int, vocab: int, weights: float) -> T
 
 def random_prompts(count: int, length: int, vocab: int) -> Contrast:
     """Return prompts whose corrupted twins differ at two tokens."""
-    dice = torch.Generator().manual_seed(1)
-    clean = torch.randint(vocab, (count, length), generator=dice)
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.randint(vocab, (count, length), generator=generator)
     corrupted = clean.clone()
     places = [length // 7, 2 * length // 3]
-    corrupted[:, places] = torch.randint(vocab, (count, 2), generator=dice)
+    corrupted[:, places] = torch.randint(vocab, (count, 2), generator=generator)
     at = torch.full((count,), length - 1)
-    return Contrast(clean, corrupted, at, torch.randint(vocab, (count, 2), generator=dice))
+    return Contrast(clean, corrupted, at, torch.randint(vocab, (count, 2), generator=generator))
 
 
 def _arguments() -> argparse.Namespace:

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "circuits"))
 from hand_wired import PLANT, Corpus, Planted
 
 from wirework.circuits import METHODS, auroc, find_edges
-from wirework.circuits.masking.ablation_baseline import Resting
-from wirework.circuits.pruning.prune import Hunt
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.config import PruneConfig
 
 FINDERS = ("learned", *METHODS)
@@ -34,12 +34,12 @@ def main() -> None:
         corpus = Corpus(planted.model.tokenizer, planted.task)
         for finder in FINDERS:
             config = QUICK.model_copy(update={"finder": finder})
-            resting = Resting.of(planted.model, corpus, config)
-            hunt = Hunt.of(planted.model, planted.task, config, resting)
+            baseline = AblationBaseline.of(planted.model, corpus, config)
+            hunt = PruningRun.of(planted.model, planted.task, config, baseline)
             print(f"{name:14} {finder:20} {report(planted, hunt)}", flush=True)
 
 
-def report(planted: Planted, hunt: Hunt) -> str:
+def report(planted: Planted, hunt: PruningRun) -> str:
     found, score, space = hunt.run(), hunt.ranked()[0].tau, hunt.ablation.space
     nodes = [(node.site, node.index) for node in found.nodes]
     edges = [(edge.source, edge.target) for edge in found.edges]

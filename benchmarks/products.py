@@ -35,7 +35,7 @@ def measure(rounds: int) -> None:
     import torch
 
     from wirework import fastest
-    from wirework.nn import products
+    from wirework.nn.kernels import products
 
     print(fastest.machine(torch.get_num_threads()))
     print(f"{'tokens x inputs -> outputs':>26} {'product':>14}  GFLOP/s")

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 
 import wirework as ww
-from wirework.circuits.masking.ablation_baseline import Resting
-from wirework.circuits.pruning.prune import Hunt
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.config import PruneConfig
 from wirework.model import Model
 from wirework.tasks import Task
@@ -55,7 +55,7 @@ def outcomes(
 ) -> list[Outcome]:
     """Search once; make a circuit of so many of the best trials, for each of the counts."""
     start = time.process_time()
-    hunt = Hunt.of(model, task, config, Resting.of(model, None, config))
+    hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, None, config))
     ranked = hunt.ranked()
     search = time.process_time() - start
     found = []

@@ -108,8 +108,8 @@ def inference(level: str, k: int, tokens: Tensor) -> Step:
 
 def measure(batch: int, k: int, rounds: int, ours: bool) -> dict[str, list[float]]:
     """Return the seconds of each round's step of each variant."""
-    dice = torch.Generator().manual_seed(0)
-    tokens, targets = torch.randint(VOCAB, (2, batch, CONTEXT), generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    tokens, targets = torch.randint(VOCAB, (2, batch, CONTEXT), generator=generator)
     steps = {level: our_step(level, k, tokens, targets) for level in LEVELS}
     for level in () if ours else LEVELS:
         steps[f"written-out {level}"] = written_out_step(level, k, tokens, targets)

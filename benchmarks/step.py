@@ -38,8 +38,8 @@ Step = Callable[[], None]
 
 def make_step(variant: str, shape: Shape) -> Step:
     d_model, n_layer, n_ctx, batch = shape
-    dice = torch.Generator().manual_seed(0)
-    tokens, targets = torch.randint(0, VOCAB, (2, batch, n_ctx), generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    tokens, targets = torch.randint(0, VOCAB, (2, batch, n_ctx), generator=generator)
     if variant == "plain":
         return plain_step(PlainGPT(VOCAB, d_model, n_layer, D_HEAD, n_ctx), tokens, targets)
     if variant == "plain-sparse":
@@ -133,7 +133,7 @@ def make_projection(shape: Shape) -> tuple[Step, Step, Step]:
     transformer = Transformer(ModelConfig(d_model=d_model, n_layer=n_layer, n_ctx=n_ctx))
     matrices = [p for p in transformer.prunable() if p.parameter.dim() == 2]
     projections = [Projection(p.parameter, floor=4, floor_dim=p.floor_dim) for p in matrices]
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def project() -> None:
         for projection in projections:
@@ -146,7 +146,7 @@ def make_projection(shape: Shape) -> tuple[Step, Step, Step]:
     def disturb() -> None:
         for projection in projections:
             weight = projection.weight.data
-            weight.add_(torch.randn(weight.shape, generator=dice), alpha=1e-4)
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=1e-4)
 
     project()
     return disturb, project, read_and_write

@@ -10,7 +10,7 @@ from wirework.data import Tokenizer
 from wirework.nn import Transformer
 
 QUICK = PruneConfig(
-    finder="attribution", anyway=True, target_loss=0.7, clean_up=False, prune_edges=False,
+    finder="attribution", allow_unreached=True, target_loss=0.7, clean_up=False, prune_edges=False,
     batch_pairs=4, eval_pairs=8,
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wirework.commands.arguments import going_on, losing
+from wirework.commands.arguments import not_resumable, resumable
 from wirework.signals import Interrupted
 
 
@@ -19,12 +19,12 @@ def hidden_in_an_error_of_its_own() -> None:
 
 
 def test_a_signal_is_told_of_whatever_it_came_in() -> None:
-    with pytest.raises(Interrupted, match="stopped; nothing was saved") as caught, losing():
+    with pytest.raises(Interrupted, match="stopped; nothing was saved") as caught, not_resumable():
         hidden_in_an_error_of_its_own()
     assert caught.value.exit_code == 143
     with (
         pytest.raises(Interrupted, match="goes on from what was saved in here"),
-        going_on(Path("here")),
+        resumable(Path("here")),
     ):
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -32,12 +32,12 @@ def test_a_signal_is_told_of_whatever_it_came_in() -> None:
 def test_training_within_another_command_does_not_name_its_own_way_on() -> None:
     with (
         pytest.raises(Interrupted, match=r"^stopped; the same command goes on") as caught,
-        going_on(Path("here")),
+        resumable(Path("here")),
     ):
         raise Interrupted(signal.SIGHUP, "stopped at step 3 of 9, saved: --resume continues run")
     assert caught.value.exit_code == 129
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(ImportError, match="no such module"), losing():
+    with pytest.raises(ImportError, match="no such module"), not_resumable():
         raise ImportError("no such module")

@@ -519,7 +519,7 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
         says="(--target-loss) 9 asks for nothing: a circuit without nodes has 0.693",
         cwd=tmp_path,
     )
-    words += ["--anyway"]
+    words += ["--allow-unreached"]
     refuses(*words, says="no training text", cwd=tmp_path)
     result = run(*words, "--corpus", corpus, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -593,7 +593,7 @@ def test_a_signal_ends_a_search_with_one_line_and_its_code(
     text.write_text("print('hello', name)\n" * 2000)
     out = tmp_path / "quote"
     words = ["prune", model_folder, "single_double_quote", "--out", out, "--corpus", text]
-    more = ["--steps", "1000000", "--anyway"]
+    more = ["--steps", "1000000", "--allow-unreached"]
     child = subprocess.Popen(
         [str(WIREWORK), *map(str, words), *more], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )

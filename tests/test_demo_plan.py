@@ -16,7 +16,7 @@ from wirework.files import write_record
 def speeds(monkeypatch):
     """Return a list of the speeds that will be measured of both models."""
     found = [6000.0, 9000.0]
-    monkeypatch.setattr(demo_plan, "side_by_side", lambda *_, **__: iter(found))
+    monkeypatch.setattr(demo_plan, "parallel_map", lambda *_, **__: iter(found))
     return found
 
 
@@ -70,7 +70,7 @@ class TestPlan:
         assert plan(tmp_path).steps == 4321
 
     def test_takes_few_steps_as_they_are(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(demo_plan, "side_by_side", None)
+        monkeypatch.setattr(demo_plan, "parallel_map", None)
         assert plan(tmp_path, steps=3).steps == 3
 
     def test_more_minutes_are_more_steps(self, tmp_path, speeds):

@@ -90,7 +90,7 @@ def test_a_training_says_that_resume_goes_on_and_it_does(disk: SmallDisk, tmp_pa
 def test_a_search_names_the_folder_that_it_goes_on_from(
     disk: SmallDisk, world: Path, tmp_path: Path
 ):
-    words: list[object] = ["prune", world / "model", world / "pairs.jsonl", "--anyway"]
+    words: list[object] = ["prune", world / "model", world / "pairs.jsonl", "--allow-unreached"]
     words += ["--corpus", world / "text", "--trials", "2", "--parallel", "1", "--steps", "1"]
     words += ["--eval-pairs", "8", "--out", disk.path / "c"]
     search = disk.path / "c.search"

@@ -21,8 +21,8 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
     "prune": (
         lambda home, _, progress: ww.prune(
             home / "model", home / "pairs.jsonl",
-            PruneConfig(anyway=True, target_loss=0.69, trials=2, parallel=1, steps=20, finalists=1,
-                        also=(), eval_pairs=8, batch_pairs=4),
+            PruneConfig(allow_unreached=True, target_loss=0.69, trials=2, parallel=1, steps=20,
+                        finalists=1, extra_rankings=(), eval_pairs=8, batch_pairs=4),
             data=text_of(home).train, progress=progress,
         ),
         [r"prune pairs: \d+%, .*(so far|left)"],
@@ -72,7 +72,7 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
     "study finders": (
         lambda home, out, progress: studies.finders(
             home / "model", [home / "pairs.jsonl"], out,
-            PruneConfig(anyway=True, batch_pairs=4, eval_pairs=8),
+            PruneConfig(allow_unreached=True, batch_pairs=4, eval_pairs=8),
             which=["attribution"], targets=[0.69], data=text_of(home).train, progress=progress,
         ),
         [r"study: 0/1, .*; tasks: 0/1, "],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wirework.errors import InputError
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 
 SLEEPERS = """
 import signal, time
@@ -26,12 +26,12 @@ if __name__ == "__main__":
 
 
 def test_results_come_in_order() -> None:
-    assert list(side_by_side(math.factorial, [5, 3, 4], 2)) == [120, 6, 24]
+    assert list(parallel_map(math.factorial, [5, 3, 4], 2)) == [120, 6, 24]
     assert not active_children()
 
 
 def test_what_the_work_raises_is_raised_here() -> None:
-    found = side_by_side(math.sqrt, [4.0, -1.0, 9.0], 2)
+    found = parallel_map(math.sqrt, [4.0, -1.0, 9.0], 2)
     assert next(found) == 2
     with pytest.raises(ValueError, match="domain"):
         next(found)
@@ -84,7 +84,7 @@ def test_what_processes_hold_is_given_back_without_a_word(tmp_path: Path) -> Non
 
 
 def test_leaving_early_ends_what_is_at_work() -> None:
-    found = side_by_side(time.sleep, [0, 100, 100], 2)
+    found = parallel_map(time.sleep, [0, 100, 100], 2)
     next(found)
     found.close()
     assert not active_children()
@@ -131,9 +131,9 @@ def test_what_saves_when_told_to_stop_has_the_time_to(tmp_path: Path) -> None:
 
 def test_a_process_that_dies_is_one_line() -> None:
     with pytest.raises(InputError, match=r"one of 2 processes died.*try fewer jobs"):
-        list(side_by_side(os._exit, [1, 1], 2))
+        list(parallel_map(os._exit, [1, 1], 2))
     with pytest.raises(InputError, match="jobs must be 1 or more, got 0"):
-        list(side_by_side(math.sqrt, [4.0], 0))
+        list(parallel_map(math.sqrt, [4.0], 0))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

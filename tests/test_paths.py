@@ -69,7 +69,7 @@ READERS: dict[str, Callable[[As, Path], object]] = {
     "Circuit.evaluate": lambda at, home: ww.Circuit.load(home / "circuit").evaluate(
         at("model"), at("pairs.jsonl")
     ),
-    "Circuit.wiring": lambda at, home: ww.Circuit.load(home / "circuit").wiring(at("model")),
+    "Circuit.wiring": lambda at, home: ww.Circuit.load(home / "circuit").edge_masks(at("model")),
     "Circuit.check_model": lambda at, home: ww.Circuit.load(home / "circuit").check_model(
         at("model")
     ),
@@ -103,7 +103,7 @@ READERS: dict[str, Callable[[As, Path], object]] = {
     "sparsity": lambda at, home: measures.sparsity(at("model"), text_of(home).val),
     "text_of": lambda at, home: measures.text_of(at("model"), text_of(home)),
     "evaluate": lambda at, _: tasks.evaluate(at("model"), at("pairs.jsonl")),
-    "skill": lambda at, _: tasks.skill(at("model"), at("pairs.jsonl")),
+    "skill": lambda at, _: tasks.task_accuracy(at("model"), at("pairs.jsonl")),
     "tasks_for": lambda at, _: tasks.tasks_for(at("model")),
     "all_reports": lambda at, _: tasks.all_reports(at("model"), [at("pairs.jsonl")]),
     "check_names": lambda at, _: tasks.check_names([at("pairs.jsonl")]),
@@ -144,7 +144,7 @@ WRITERS: dict[str, Callable[[str | Path, Path, As], object]] = {
     "finders and its figure": lambda out, home, at: (
         studies.finders(
             at(str(home / "model")), [at(str(home / "pairs.jsonl"))], out,
-            PruneConfig(anyway=True, batch_pairs=4, eval_pairs=8),
+            PruneConfig(allow_unreached=True, batch_pairs=4, eval_pairs=8),
             which=["attribution"], targets=[0.7], data=text_of(home).train, progress=False,
         ),
         view.write_finders_figure(out),

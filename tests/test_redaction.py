@@ -8,7 +8,7 @@ from wirework import console, redaction
 from wirework.errors import InputError, quoted, reason, translated_errors
 from wirework.redaction import print_traceback, redact
 from wirework.studies.cell import failed_cell
-from wirework.studies.points import Point
+from wirework.studies.points import FrontierPoint
 
 SECRET = "sk-abcdefgh-12345678"
 
@@ -125,7 +125,7 @@ def test_tracebacks_hold_no_secret(monkeypatch) -> None:
 
 def test_the_file_of_a_failed_cell_holds_no_secret(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MY_TOKEN", SECRET)
-    point = Point(16, 10, 0)
+    point = FrontierPoint(16, 10, 0)
     try:
         raise RuntimeError(f"no {SECRET}")
     except RuntimeError as error:

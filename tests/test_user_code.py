@@ -27,7 +27,17 @@ def texts():
         yield f"name_{i} = ('{i}', {i})\\n" * 20
 """
 
-QUICK = ["--target-loss", "9", "--trials", "1", "--steps", "1", "--eval-pairs", "8", "--anyway"]
+QUICK = [
+    "--target-loss",
+    "9",
+    "--trials",
+    "1",
+    "--steps",
+    "1",
+    "--eval-pairs",
+    "8",
+    "--allow-unreached",
+]
 PRUNE = ["single_double_quote", "--out", "out", *QUICK]
 VERBS: dict[str, tuple[list[str], list[str]]] = {
     "prune": (["prune"], PRUNE),

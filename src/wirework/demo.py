@@ -38,7 +38,14 @@ TARGET_LOSS = 0.15
 """Nats that the circuit must reach, on pairs that the search never saw (sec. 2.2)."""
 
 PRUNING = PruneConfig(
-    target_loss=0.13, trials=4, parallel=4, steps=100, batch_pairs=16, lr=0.02, finalists=1, also=()
+    target_loss=0.13,
+    trials=4,
+    parallel=4,
+    steps=100,
+    batch_pairs=16,
+    lr=0.02,
+    finalists=1,
+    extra_rankings=(),
 )
 """A quick search, which aims below the target so that unseen pairs reach it too."""
 

@@ -10,7 +10,7 @@ from wirework import files
 from wirework.config import TrainConfig
 from wirework.console import say, warn
 from wirework.errors import InputError
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 from wirework.training import train
 
 FEWEST_STEPS = 1200
@@ -111,7 +111,7 @@ def _new_plan(config: TrainConfig, twin: TrainConfig, minutes: float, began: flo
     if config.steps <= FEWEST_STEPS or any(begun):
         return Plan(max(begun) or config.steps, config.steps, minutes, 0.0)
     say("timing a few steps of both models")
-    speed = min(side_by_side(tokens_per_second, [config, twin], jobs=2))
+    speed = min(parallel_map(tokens_per_second, [config, twin], jobs=2))
     seconds = 60 * minutes - (time.monotonic() - began)
     per_step = config.batch_size * config.model.n_ctx
     steps, needed = fitting_steps(config.steps, per_step, speed, seconds)

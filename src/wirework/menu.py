@@ -15,6 +15,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from wirework import __version__
+from wirework.commands.renamed_flags import with_new_flags, with_new_names
 from wirework.errors import InputError, has_no_folder, nearest, quoted
 from wirework.locks import NO_LOCK
 
@@ -205,14 +206,14 @@ def _launch(
 
         from wirework.config import read_yaml
 
-        values = read_yaml(config)
+        values = with_new_names(read_yaml(config))
         _check_settings(values, config, " ".join(words))
         under = values
         for word in reversed(words):  # under its verb a setting may be called as a verb is
             under = {word: under}
         app.config = (Dict(under, source=str(config)),)
     try:
-        app(tokens, exit_on_error=False, print_error=False)
+        app(with_new_flags(tokens), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         raise InputError(_one_line(error, values, config)) from error
 
@@ -250,10 +251,10 @@ def _options(verb: str) -> set[str]:
     """Return what a verb takes by name beside its class of settings."""
     import inspect
 
-    from wirework import verbs
+    from wirework import commands
 
     taken = inspect.signature(
-        getattr(verbs, verb.split()[-1].replace("-", "_"))
+        getattr(commands, verb.split()[-1].replace("-", "_"))
     ).parameters.values()
     return {one.name for one in taken if one.kind is one.KEYWORD_ONLY} - {"settings"}
 

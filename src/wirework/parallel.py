@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 _PATIENCE = 10.0  # seconds that processes have to clean up before they are killed
 
 
-def side_by_side(
+def parallel_map(
     work: Callable[[_Item], _Result], items: Iterable[_Item], jobs: int
 ) -> Iterator[_Result]:
     """Yield what comes of each item, in order, worked on in `jobs` processes.

@@ -8,7 +8,7 @@ from wirework.config import ModelConfig
 from wirework.data import Tokenizer
 from wirework.model import Model
 from wirework.nn import Transformer
-from wirework.tasks import Encoded, Task, load_task
+from wirework.tasks import Task, TokenizedPairs, load_task
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,21 +39,21 @@ def random_model(tokenizer: Tokenizer) -> Model:
         positions="concat", d_pos=4,
     )  # fmt: skip
     transformer = Transformer(config, seed=3)
-    dice = torch.Generator().manual_seed(4)
+    generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if weight.dim() == 2 and name != "bigram":
-                weight.normal_(0, 0.5, generator=dice)
-                weight.mul_(torch.rand(weight.shape, generator=dice) < 0.3)
+                weight.normal_(0, 0.5, generator=generator)
+                weight.mul_(torch.rand(weight.shape, generator=generator) < 0.3)
     return Model(transformer, tokenizer)
 
 
 @pytest.fixture(scope="session")
-def rows(random_model: Model, task: Task) -> Encoded:
+def rows(random_model: Model, task: Task) -> TokenizedPairs:
     return task.take(task.pairs[:12]).encode(random_model.tokenizer, 80)
 
 
 @pytest.fixture(scope="session")
-def ablation(random_model: Model, rows: Encoded) -> Ablation:
+def ablation(random_model: Model, rows: TokenizedPairs) -> Ablation:
     means = node_means(random_model.transformer, [rows.tokens])
     return Ablation.of(random_model.transformer, means)

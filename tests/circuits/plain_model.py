@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wirework.model import Model
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 Node = tuple[str, int]
 Wire = tuple[Node, Node]
@@ -44,7 +44,7 @@ class PlainModel:
         self.margin = math.inf
         """Since it was set: least gap between the last entry that AbsTopK kept and the next."""
 
-    def loss(self, rows: Encoded, left: Left = NOTHING) -> float:
+    def loss(self, rows: TokenizedPairs, left: Left = NOTHING) -> float:
         """Return the task loss in nats: cross-entropy of the right answer among the two."""
         total = 0.0
         for end in sorted(set(rows.at.tolist())):
@@ -157,8 +157,8 @@ def _product(
 ) -> Tensor:
     """Return (B, T, targets) of what is read (B, T, D), from a source site to a target site."""
     out = read @ matrix.T + bias
-    resting = link[0].removesuffix("v") + "y" if link[0].endswith(".v") else link[0]
+    baseline = link[0].removesuffix("v") + "y" if link[0].endswith(".v") else link[0]
     for (source, i), (target, j) in left.wires:
         if (source, target) == link:
-            out[..., j] += matrix[j, i] * (left.means[resting][i] - read[..., i])
+            out[..., j] += matrix[j, i] * (left.means[baseline][i] - read[..., i])
     return out

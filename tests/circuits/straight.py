@@ -9,7 +9,7 @@ import torch
 from wirework.circuits import Ablation, node_means
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 TOKENS = torch.tensor([[0, 1, 2], [1, 1, 3], [3, 2, 1], [0, 3, 0]])
 
@@ -24,20 +24,20 @@ def blank(n_layer: int, **settings: object) -> Transformer:
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             weight.fill_(1e7) if "norm" in name else weight.zero_()
-        dice = torch.Generator().manual_seed(0)
-        transformer.embed.weight.copy_(torch.randn(6, 8, generator=dice))
+        generator = torch.Generator().manual_seed(0)
+        transformer.embed.weight.copy_(torch.randn(6, 8, generator=generator))
         transformer.embed.weight[:, 7] = 1
     return transformer
 
 
-def straight(*, queries: bool, **settings: object) -> tuple[Ablation, Encoded]:
+def straight(*, queries: bool, **settings: object) -> tuple[Ablation, TokenizedPairs]:
     """Return a model of one layer with random weights; without `queries` attention averages."""
     transformer = blank(1, **settings)
-    dice = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     block = transformer.get_submodule("blocks.0")
     with torch.no_grad():
         for part in (block.attn.qkv, block.attn.out, block.mlp.up, block.mlp.down):
-            part.weight.copy_(torch.randn(part.weight.shape, generator=dice) * 0.5)
+            part.weight.copy_(torch.randn(part.weight.shape, generator=generator) * 0.5)
         block.attn.qkv.weight[:16] *= 4 * queries
         block.attn.out.weight[7] = block.mlp.down.weight[7] = 0
         block.mlp.up.bias.fill_(20)
@@ -46,21 +46,22 @@ def straight(*, queries: bool, **settings: object) -> tuple[Ablation, Encoded]:
     return judged(transformer)
 
 
-def judged(transformer: Transformer) -> tuple[Ablation, Encoded]:
+def judged(transformer: Transformer) -> tuple[Ablation, TokenizedPairs]:
     """Put means and a task beside a model whose logit 5 the constant makes far too large."""
-    dice = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        transformer.unembed.weight[4] += torch.randn(8, generator=dice)
+        transformer.unembed.weight[4] += torch.randn(8, generator=generator)
         transformer.unembed.weight[5, 7] += 500
-    rows = Encoded(TOKENS, torch.tensor([2, 2, 1, 2]), torch.tensor([[4, 5]] * 4))
+    rows = TokenizedPairs(TOKENS, torch.tensor([2, 2, 1, 2]), torch.tensor([[4, 5]] * 4))
     means = node_means(transformer, [TOKENS])
     noisy = {
-        name: mean + 0.1 * torch.randn(mean.shape, generator=dice) for name, mean in means.items()
+        name: mean + 0.1 * torch.randn(mean.shape, generator=generator)
+        for name, mean in means.items()
     }
     return Ablation.of(transformer, noisy), rows
 
 
-def rises(ablation: Ablation, rows: Encoded) -> torch.Tensor:
+def rises(ablation: Ablation, rows: TokenizedPairs) -> torch.Tensor:
     """Return by how much the loss really rises when each node alone is ablated, (N,)."""
     size = ablation.space.size
     without = 1 - torch.eye(size)

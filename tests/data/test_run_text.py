@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wirework import load, verbs
+from wirework import commands, load
 from wirework.circuits.masking.means import means_for, run_data
 from wirework.config import DataConfig, MeasureConfig, SaeConfig, TrainConfig
 from wirework.data import Prepared, prepare, record_text, text_for_runs, text_of_run
@@ -72,9 +72,9 @@ def test_every_reader_finds_the_text_of_a_moved_run(
     assert text_of(model, None).fingerprint == text.fingerprint
     assert means_for(model, None, 1)
     instruments = MeasureConfig(which=("language",))
-    verbs.measure(runs / "tiny", out=Path("measures"), settings=instruments)
+    commands.measure(runs / "tiny", out=Path("measures"), settings=instruments)
     wanted = {"tokens": 1280, "batch_size": 64, "buffer": 256, "eval_tokens": 64, "expansion": 2}
-    verbs.sae(runs / "tiny", out=Path("sae"), settings=SaeConfig.of(wanted))
+    commands.sae(runs / "tiny", out=Path("sae"), settings=SaeConfig.of(wanted))
     assert prepared_names(runs / "data") == before
     assert not Path("data").exists()
     assert not Path("runs").exists()

@@ -51,7 +51,7 @@ class Case:
         return cls(*json.loads(text))
 
     @property
-    def dice(self) -> Random:
+    def generator(self) -> Random:
         """The case's own source of chance."""
         return Random(zlib.crc32(str(self).encode()))
 

@@ -108,9 +108,9 @@ def _build_sae(folder: Path) -> None:
     sae = lens.StandardSAE(
         lens.StandardSAEConfig(d_in=4, d_sae=8, apply_b_dec_to_input=False, metadata=about)
     )
-    dice = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     for weight in sae.parameters():
-        weight.data.normal_(0, 1, generator=dice)
+        weight.data.normal_(0, 1, generator=generator)
     save_sae(sae, folder / "sae")
 
 
@@ -147,7 +147,7 @@ LOADERS = (
     Loader("huggingface gpt2", lambda folder: _build_huggingface("gpt2", folder),
            _load_huggingface, ("config.json", "model.safetensors", "tokenizer.json",
                                "tokenizer_config.json", "generation_config.json"),
-           unseen=("removed",)),  # the command warns of a model without a tokeniser
+           held_out=("removed",)),  # the command warns of a model without a tokeniser
     Loader("huggingface neo", lambda folder: _build_huggingface("neo", folder),
            _load_huggingface, ("config.json", "model.safetensors")),
     Loader("huggingface bin", _build_bin, _load_huggingface, ("pytorch_model.bin",)),
@@ -156,5 +156,5 @@ LOADERS = (
     Loader("foreign autoencoder", _build_foreign_sae, _load_sae,
            ("sae/cfg.json", "sae/sae_weights.safetensors")),
     Loader("gpt2 tokeniser", _write_gpt2_tokenizer, _load_gpt2_tokenizer,
-           ("encoder.json", "vocab.bpe"), unseen=("cut", "empty", "one_line_end", "removed")),
+           ("encoder.json", "vocab.bpe"), held_out=("cut", "empty", "one_line_end", "removed")),
 )  # fmt: skip

@@ -30,13 +30,13 @@ class Loader:
     """Whether checksums of ours cover the files: no change at all may pass without a word."""
     seal: Callable[[Path], None] | None = None
     """Recomputes the checksums, as whoever made the folder could."""
-    unseen: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     """Mutations, by name or beginning, that nobody can tell from a good file of the format, such as
     a text that is cut short; `*`: any."""
 
     def may_miss(self, mutation: str) -> bool:
         """Say whether a mutation cannot be told from a good file of this format."""
-        return any(name == EVERYTHING or mutation.startswith(name) for name in self.unseen)
+        return any(name == EVERYTHING or mutation.startswith(name) for name in self.held_out)
 
 
 def digest(value: Any) -> str:

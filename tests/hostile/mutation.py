@@ -39,9 +39,9 @@ class Mutation:
 def rewritten(change: Callable[[bytes, Random], bytes]) -> Change:
     """Return a change of a file's bytes."""
 
-    def apply(path: Path, dice: Random) -> None:
+    def apply(path: Path, generator: Random) -> None:
         before = path.read_bytes()
-        after = change(before, dice)
+        after = change(before, generator)
         if after == before:
             raise DoesNotApply
         path.write_bytes(after)
@@ -49,33 +49,33 @@ def rewritten(change: Callable[[bytes, Random], bytes]) -> Change:
     return apply
 
 
-def _cut(content: bytes, dice: Random) -> bytes:
-    return content[: dice.randrange(len(content))]
+def _cut(content: bytes, generator: Random) -> bytes:
+    return content[: generator.randrange(len(content))]
 
 
-def _cut_the_end(content: bytes, dice: Random) -> bytes:
-    return content[: -dice.randint(1, min(9, len(content)))]
+def _cut_the_end(content: bytes, generator: Random) -> bytes:
+    return content[: -generator.randint(1, min(9, len(content)))]
 
 
-def _extended(content: bytes, dice: Random) -> bytes:
-    return content + dice.randbytes(dice.randint(1, 64))
+def _extended(content: bytes, generator: Random) -> bytes:
+    return content + generator.randbytes(generator.randint(1, 64))
 
 
-def _bit_flipped(first: int, content: bytes, dice: Random) -> bytes:
+def _bit_flipped(first: int, content: bytes, generator: Random) -> bytes:
     """Flip a bit in the first 64 bytes (`first`), or anywhere (0)."""
-    at = dice.randrange(min(first, len(content)) if first else len(content))
-    return content[:at] + bytes([content[at] ^ 1 << dice.randrange(8)]) + content[at + 1 :]
+    at = generator.randrange(min(first, len(content)) if first else len(content))
+    return content[:at] + bytes([content[at] ^ 1 << generator.randrange(8)]) + content[at + 1 :]
 
 
-def _zeroed(content: bytes, dice: Random) -> bytes:
-    at, size = dice.randrange(len(content)), dice.randint(1, 512)
+def _zeroed(content: bytes, generator: Random) -> bytes:
+    at, size = generator.randrange(len(content)), generator.randint(1, 512)
     return content[:at] + bytes(min(size, len(content) - at)) + content[at + size :]
 
 
-def _shuffled(content: bytes, dice: Random) -> bytes:
+def _shuffled(content: bytes, generator: Random) -> bytes:
     """Swap two blocks, as a bad copy does."""
     size = max(1, len(content) // 8)
-    a, b = sorted(dice.sample(range(8), 2))
+    a, b = sorted(generator.sample(range(8), 2))
     blocks = [content[i * size : (i + 1) * size] for i in range(8)] + [content[8 * size :]]
     blocks[a], blocks[b] = blocks[b], blocks[a]
     return b"".join(blocks)

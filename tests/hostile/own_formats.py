@@ -40,12 +40,12 @@ def make_model(**changes: Any) -> Any:
     from wirework.nn import Transformer
 
     transformer = Transformer(ModelConfig(**{**_SHAPE, "act_fraction": 0.5, **changes}), seed=1)
-    dice = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in transformer.parameters():
-            weight.normal_(0, 0.5, generator=dice)
+            weight.normal_(0, 0.5, generator=generator)
             if weight.dim() == 2:
-                weight.mul_(torch.rand(weight.shape, generator=dice) < 0.1)
+                weight.mul_(torch.rand(weight.shape, generator=generator) < 0.1)
     return Model(transformer, make_tokenizer())
 
 
@@ -329,9 +329,9 @@ def _seal_cell(folder: Path) -> None:
 def _build_search(folder: Path) -> None:
     import torch
 
-    from wirework.circuits.pruning.search_folder import Ranked, write_ranked
+    from wirework.circuits.pruning.search_folder import Candidate, write_candidates
 
-    write_ranked(folder, [Ranked(5, 3, torch.arange(6.0)), Ranked(7, 4, torch.ones(6))])
+    write_candidates(folder, [Candidate(5, 3, torch.arange(6.0)), Candidate(7, 4, torch.ones(6))])
     _study_of(folder)
 
 
@@ -347,9 +347,9 @@ def _study_of(folder: Path) -> Any:
 
 
 def _read_search(folder: Path) -> Any:
-    from wirework.circuits.pruning.search_folder import read_ranked
+    from wirework.circuits.pruning.search_folder import read_candidates
 
-    best = read_ranked(folder)
+    best = read_candidates(folder)
     check_finite({str(i): one.tau for i, one in enumerate(best)})
     trials = [(t.number, t.values, t.params) for t in _study_of(folder).trials]
     return [best, [trial for trial in trials if trial[1] is not None]]
@@ -422,7 +422,7 @@ def _corpus_loader(name: str) -> Loader:
         _build_corpora,
         lambda folder: _read_corpus(name, folder),
         (name,),
-        unseen=("*",),
+        held_out=("*",),
     )
 
 
@@ -464,19 +464,19 @@ LOADERS = (
            protected=True, seal=_seal_circuit),
     Loader("neurons' page", _build_neurons, _view_neurons,
            ("explained/explain.json", "explained/neurons/0.mlp.post_act.7.json"),
-           unseen=("removed",)),
+           held_out=("removed",)),
     Loader("measures figure", _build_measures, _draw_measures, ("measures/measures.json",)),
     Loader("self-ablation figure", _build_self_ablation, _draw_self_ablation, ("results.json",)),
     Loader("frontier figures", _build_frontier, _draw_frontier, ("*.json",)),
     Loader("finders figure", _build_finders, _draw_finders, ("finders.json",)),
     Loader("study cell", _build_cell, _read_cell, ("cells/one/cell.json",), protected=True,
-           seal=_seal_cell, unseen=("json_duplicate_key",)),  # sealing leaves one of the two
+           seal=_seal_cell, held_out=("json_duplicate_key",)),  # sealing leaves one of the two
     Loader("search", _build_search, _read_search, ("best.safetensors", "study.log"),
-           protected=True, unseen=("removed", "cut", "empty", "one_line_end")),
+           protected=True, held_out=("removed", "cut", "empty", "one_line_end")),
     Loader("pairs", _build_pairs, _read_pairs, ("pairs.jsonl",),
-           unseen=("cut", "bit", "line_dropped", "swapped", "byte_order_mark")),
+           held_out=("cut", "bit", "line_dropped", "swapped", "byte_order_mark")),
     Loader("settings", _build_settings, _read_settings, ("*.yaml",),
-           unseen=("cut", "bit", "swapped", "empty", "one_line_end", "extended")),
+           held_out=("cut", "bit", "swapped", "empty", "one_line_end", "extended")),
     *map(_corpus_loader, _CORPORA),
     Loader("tokeniser", _build_tokenizer, _read_tokenizer, ("tokenizer.json",)),
 )  # fmt: skip

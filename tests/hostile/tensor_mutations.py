@@ -31,33 +31,35 @@ def _joined(header: Header, body: bytes) -> bytes:
 def _of_header(change: Callable[[Header, str, Random], None]) -> Any:
     """Return a change of what the header says of one tensor."""
 
-    def apply(content: bytes, dice: Random) -> bytes:
+    def apply(content: bytes, generator: Random) -> bytes:
         header, body = _split(content)
         names = sorted(name for name in header if name != "__metadata__")
         if not names:
             raise DoesNotApply
-        change(header, dice.choice(names), dice)
+        change(header, generator.choice(names), generator)
         return _joined(header, body)
 
     return apply
 
 
 def _set(key: str, *others: Any) -> Any:
-    def change(header: Header, name: str, dice: Random) -> None:
-        header[name] = header[name] | {key: dice.choice(others)}
+    def change(header: Header, name: str, generator: Random) -> None:
+        header[name] = header[name] | {key: generator.choice(others)}
 
     return _of_header(change)
 
 
-def _moved(header: Header, name: str, dice: Random) -> None:
+def _moved(header: Header, name: str, generator: Random) -> None:
     """Let a tensor begin elsewhere, as long as before: it overlaps another or ends outside."""
     start, end = header[name]["data_offsets"]
-    by = dice.choice([-4, 4, 10**9, -(10**9)])
+    by = generator.choice([-4, 4, 10**9, -(10**9)])
     header[name] = header[name] | {"data_offsets": [start + by, end + by]}
 
 
-def _renamed(header: Header, name: str, dice: Random) -> None:
-    header[dice.choice([f"module.{name}", f"_orig_mod.{name}", f"{name}\ud800"])] = header.pop(name)
+def _renamed(header: Header, name: str, generator: Random) -> None:
+    header[generator.choice([f"module.{name}", f"_orig_mod.{name}", f"{name}\ud800"])] = header.pop(
+        name
+    )
 
 
 def _shape_swapped(header: Header, name: str, _: Random) -> None:
@@ -68,25 +70,25 @@ def _shape_swapped(header: Header, name: str, _: Random) -> None:
 
 
 def _metadata(*others: Any) -> Any:
-    def apply(content: bytes, dice: Random) -> bytes:
+    def apply(content: bytes, generator: Random) -> bytes:
         header, body = _split(content)
-        return _joined(header | {"__metadata__": dice.choice(others)}, body)
+        return _joined(header | {"__metadata__": generator.choice(others)}, body)
 
     return apply
 
 
 def _length(*sizes: int) -> Any:
-    return lambda content, dice: struct.pack("<Q", dice.choice(sizes)) + content[8:]
+    return lambda content, generator: struct.pack("<Q", generator.choice(sizes)) + content[8:]
 
 
 def _of_tensors(change: Callable[[dict[str, Any], str, Random], None]) -> Any:
     """Return a change of the tensors themselves, the file being written anew."""
 
-    def apply(path: Path, dice: Random) -> None:
+    def apply(path: Path, generator: Random) -> None:
         tensors, write = _opened(path)
         if not tensors:
             raise DoesNotApply
-        change(tensors, dice.choice(sorted(tensors)), dice)
+        change(tensors, generator.choice(sorted(tensors)), generator)
         write(tensors)
 
     return apply
@@ -118,26 +120,28 @@ def _all_dropped(tensors: dict[str, Any], _: str, __: Random) -> None:
     tensors.clear()
 
 
-def _added(tensors: dict[str, Any], name: str, dice: Random) -> None:
-    tensors[dice.choice(["extra.weight", f"{name}.copy", "transformer.h.99.ln_1.weight"])] = (
+def _added(tensors: dict[str, Any], name: str, generator: Random) -> None:
+    tensors[generator.choice(["extra.weight", f"{name}.copy", "transformer.h.99.ln_1.weight"])] = (
         tensors[name].clone()
     )
 
 
-def _not_finite(tensors: dict[str, Any], name: str, dice: Random) -> None:
+def _not_finite(tensors: dict[str, Any], name: str, generator: Random) -> None:
     if not tensors[name].is_floating_point() or not tensors[name].numel():
         raise DoesNotApply
     made = tensors[name].clone()
-    made.view(-1)[dice.randrange(made.numel())] = dice.choice([float("nan"), float("inf")])
+    made.view(-1)[generator.randrange(made.numel())] = generator.choice(
+        [float("nan"), float("inf")]
+    )
     tensors[name] = made
 
 
-def _as_type(tensors: dict[str, Any], name: str, dice: Random) -> None:
+def _as_type(tensors: dict[str, Any], name: str, generator: Random) -> None:
     import torch
 
     kinds = [torch.int8, torch.int64, torch.bool, torch.complex64, torch.float64, torch.float16]
     before = tensors[name]
-    tensors[name] = before.to(dice.choice([k for k in kinds if k != before.dtype]))
+    tensors[name] = before.to(generator.choice([k for k in kinds if k != before.dtype]))
 
 
 def _transposed(tensors: dict[str, Any], name: str, _: Random) -> None:
@@ -156,8 +160,8 @@ def _shortened(tensors: dict[str, Any], name: str, _: Random) -> None:
     tensors[name] = tensors[name][:-1].contiguous()
 
 
-def _prefixed(tensors: dict[str, Any], _: str, dice: Random) -> None:
-    prefix = dice.choice(["module.", "_orig_mod."])
+def _prefixed(tensors: dict[str, Any], _: str, generator: Random) -> None:
+    prefix = generator.choice(["module.", "_orig_mod."])
     held = dict(tensors)
     tensors.clear()
     tensors.update({prefix + name: tensor for name, tensor in held.items()})
@@ -185,7 +189,7 @@ _HEADER = {
     "header_shape_swapped": (_of_header(_shape_swapped), True),
     "header_renamed": (_of_header(_renamed), True),
     "header_metadata": (_metadata(None, [], {"format": 3}, {"format": "\ud800"}, "x", {}), False),
-    "trailing_bytes": (lambda content, dice: content + dice.randbytes(16), True),
+    "trailing_bytes": (lambda content, generator: content + generator.randbytes(16), True),
 }
 
 SAFETENSORS = tuple(

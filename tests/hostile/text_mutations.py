@@ -52,41 +52,41 @@ def _written(value: Any) -> bytes:
 def _json_change(change: Callable[[Any, Random], Any]) -> Callable[[bytes, Random], bytes]:
     """Return a change of a JSON file's value: made in place, or returned."""
 
-    def apply(content: bytes, dice: Random) -> bytes:
+    def apply(content: bytes, generator: Random) -> bytes:
         try:
             value = json.loads(content)
         except ValueError:
             raise DoesNotApply from None
-        made = change(value, dice)
+        made = change(value, generator)
         return _written(value if made is None else made)
 
     return apply
 
 
-def _chosen(value: Any, dice: Random, fits: Callable[[Any], bool] = lambda _: True) -> Place:
+def _chosen(value: Any, generator: Random, fits: Callable[[Any], bool] = lambda _: True) -> Place:
     """Draw a place whose value fits; half of the time one near the top."""
     places = [(one, key) for one, key in _places(value) if fits(one[key])]
     if not places:
         raise DoesNotApply
     near = places[:24]
-    return dice.choice(near if dice.random() < 0.5 else places)
+    return generator.choice(near if generator.random() < 0.5 else places)
 
 
-def _drop(value: Any, dice: Random) -> None:
-    one, key = _chosen(value, dice)
+def _drop(value: Any, generator: Random) -> None:
+    one, key = _chosen(value, generator)
     del one[key]
 
 
-def _rename(value: Any, dice: Random) -> None:
+def _rename(value: Any, generator: Random) -> None:
     places = [(one, key) for one, key in _places(value) if isinstance(one, dict)]
     if not places:
         raise DoesNotApply
-    one, key = dice.choice(places)
+    one, key = generator.choice(places)
     one[f"{key}_"] = one.pop(key)
 
 
-def _swap(value: Any, dice: Random) -> None:
-    (a, i), (b, j) = _chosen(value, dice), _chosen(value, dice)
+def _swap(value: Any, generator: Random) -> None:
+    (a, i), (b, j) = _chosen(value, generator), _chosen(value, generator)
     held = a[i], b[j]
     if any(x is b or x is a for x in held) or held[0] == held[1]:
         raise DoesNotApply
@@ -94,10 +94,10 @@ def _swap(value: Any, dice: Random) -> None:
 
 
 def _replaced(*others: Any, where: Callable[[Any], bool] = lambda _: True) -> Any:
-    def change(value: Any, dice: Random) -> None:
-        one, key = _chosen(value, dice, where)
+    def change(value: Any, generator: Random) -> None:
+        one, key = _chosen(value, generator, where)
         fitting = [other for other in others if type(other) is not type(one[key])]
-        one[key] = dice.choice(fitting or list(others))
+        one[key] = generator.choice(fitting or list(others))
 
     return change
 
@@ -106,17 +106,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _negated(value: Any, dice: Random) -> None:
-    one, key = _chosen(value, dice, _is_number)
+def _negated(value: Any, generator: Random) -> None:
+    one, key = _chosen(value, generator, _is_number)
     one[key] = -1 if one[key] == 0 else -one[key]
 
 
-def _repeated(value: Any, dice: Random) -> None:
-    one, key = _chosen(value, dice, lambda v: isinstance(v, list) and len(v) > 0)
+def _repeated(value: Any, generator: Random) -> None:
+    one, key = _chosen(value, generator, lambda v: isinstance(v, list) and len(v) > 0)
     one[key] = one[key] * 3
 
 
-def _duplicated_key(content: bytes, dice: Random) -> bytes:
+def _duplicated_key(content: bytes, generator: Random) -> bytes:
     """Name a key of the outermost object twice, with another value."""
     try:
         value = json.loads(content)
@@ -124,7 +124,7 @@ def _duplicated_key(content: bytes, dice: Random) -> bytes:
         raise DoesNotApply from None
     if not isinstance(value, dict) or not value:
         raise DoesNotApply
-    key = dice.choice(sorted(value))
+    key = generator.choice(sorted(value))
     other = {"1": 2}.get(str(value[key]), 1)
     text = json.dumps(value, indent=1)
     return f"{text[: text.rindex('}')].rstrip()},\n {json.dumps(key)}: {other}\n}}".encode()
@@ -171,12 +171,12 @@ _JSON = {
 _CHECKSUM = re.compile(rb', "sum": "[0-9a-f]{16}"|,\s*"sha256": "[0-9a-f]{64}"|# sha256 of.*\n')
 
 
-def _without_checksums(content: bytes, dice: Random) -> bytes:
+def _without_checksums(content: bytes, generator: Random) -> bytes:
     """Take all checksums in the file off, and change a digit."""
     bare = bytearray(_CHECKSUM.sub(b"", content))
     if len(bare) == len(content):
         raise DoesNotApply
-    at = dice.choice([i for i, byte in enumerate(bare) if 48 <= byte < 57])
+    at = generator.choice([i for i, byte in enumerate(bare) if 48 <= byte < 57])
     bare[at] += 1
     return bytes(bare)
 
@@ -192,25 +192,25 @@ JSON = (
 def _of_a_line(change: Callable[[bytes, Random], bytes]) -> Callable[[bytes, Random], bytes]:
     """Return a change of one line that is drawn."""
 
-    def apply(content: bytes, dice: Random) -> bytes:
+    def apply(content: bytes, generator: Random) -> bytes:
         lines = content.splitlines(keepends=True)
         if not lines:
             raise DoesNotApply
-        at = dice.randrange(len(lines))
-        lines[at] = change(lines[at].rstrip(b"\n"), dice).replace(b"\n", b" ") + b"\n"
+        at = generator.randrange(len(lines))
+        lines[at] = change(lines[at].rstrip(b"\n"), generator).replace(b"\n", b" ") + b"\n"
         return b"".join(lines)
 
     return apply
 
 
-def _line_doubled(content: bytes, dice: Random) -> bytes:
+def _line_doubled(content: bytes, generator: Random) -> bytes:
     lines = content.splitlines(keepends=True)
-    return b"".join([*lines, dice.choice(lines)])
+    return b"".join([*lines, generator.choice(lines)])
 
 
-def _line_dropped(content: bytes, dice: Random) -> bytes:
+def _line_dropped(content: bytes, generator: Random) -> bytes:
     lines = content.splitlines(keepends=True)
-    del lines[dice.randrange(len(lines))]
+    del lines[generator.randrange(len(lines))]
     return b"".join(lines)
 
 
@@ -228,13 +228,13 @@ JSON_LINES = (
 def _yaml_value(*others: str) -> Callable[[bytes, Random], bytes]:
     """Put another value after one of the keys."""
 
-    def apply(content: bytes, dice: Random) -> bytes:
+    def apply(content: bytes, generator: Random) -> bytes:
         lines = content.decode().split("\n")
         keyed = [i for i, line in enumerate(lines) if ": " in line and "#" not in line]
         if not keyed:
             raise DoesNotApply
-        at = dice.choice(keyed)
-        lines[at] = f"{lines[at].split(': ')[0]}: {dice.choice(others)}"
+        at = generator.choice(keyed)
+        lines[at] = f"{lines[at].split(': ')[0]}: {generator.choice(others)}"
         return "\n".join(lines).encode()
 
     return apply
@@ -255,12 +255,12 @@ def _bomb(merge: bool) -> bytes:
     return "\n".join(parts).encode() + b"\n"
 
 
-def _yaml_line_doubled(content: bytes, dice: Random) -> bytes:
+def _yaml_line_doubled(content: bytes, generator: Random) -> bytes:
     lines = content.decode().split("\n")
     top = [line for line in lines if ": " in line and not line.startswith((" ", "#", "-"))]
     if not top:
         raise DoesNotApply
-    key = dice.choice(top).split(":")[0]
+    key = generator.choice(top).split(":")[0]
     return content.rstrip(b"\n") + f"\n{key}: 1\n".encode()
 
 

@@ -68,7 +68,7 @@ def run(case: Case, good: Path, expected: str, room: Path) -> Outcome:
     loader, mutation = LOADERS[case.loader], MUTATIONS[case.mutation]
     _copy(good / case.loader, room)
     try:
-        mutation.change(room / case.file, case.dice)
+        mutation.change(room / case.file, case.generator)
     except DoesNotApply:
         return Outcome(SKIPPED)
     if case.sealed and loader.seal is not None:

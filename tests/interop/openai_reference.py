@@ -48,10 +48,10 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 def random_state(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     """A state dict with their keys, every tensor random, in float32."""
     c = complete(config)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, around: float = 0.0, std: float = 0.3) -> Tensor:
-        return around + std * torch.randn(*shape, generator=dice)
+        return around + std * torch.randn(*shape, generator=generator)
 
     state: dict[str, Tensor] = {}
 

@@ -26,13 +26,13 @@ BASE: dict[str, Any] = {
 
 def random_state(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     """A state dict with their keys, every tensor random, in float32."""
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     width, layers = config["hidden_size"], config["num_layers"]
     inner = config["mlp_hidden_size"] or 4 * width
     state: dict[str, Tensor] = {}
 
     def put(name: str, *shape: int, around: float = 0.0) -> None:
-        state[name] = around + 0.4 * torch.randn(*shape, generator=dice)
+        state[name] = around + 0.4 * torch.randn(*shape, generator=generator)
 
     def linear(name: str, out: int, into: int, bias: bool = True) -> None:
         put(f"{name}.weight", out, into)

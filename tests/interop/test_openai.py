@@ -63,8 +63,8 @@ def variant(name: str) -> dict[str, Any]:
 
 
 def tokens(config: dict[str, Any]) -> Tensor:
-    dice = torch.Generator().manual_seed(1)
-    return torch.randint(0, config["vocab_size"], (2, 8), generator=dice)
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, config["vocab_size"], (2, 8), generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -288,9 +288,9 @@ def test_damaged_weights_are_one_clear_line(tmp_path):
     whole = file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 0xFF
-    dice = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     damaged = [whole[: len(whole) * i // 12] for i in range(12)]
-    damaged += [dice.bytes(200) for _ in range(40)] + [b"\x80\x02" + dice.bytes(99)]
+    damaged += [generator.bytes(200) for _ in range(40)] + [b"\x80\x02" + generator.bytes(99)]
     damaged += [b"hello", json.dumps({"a": 1}).encode(), bytes(flipped)]
     for content in damaged:
         file.write_bytes(content)

@@ -33,9 +33,9 @@ def model(tokenizer: Tokenizer) -> Model:
         positions="added", tied_embedding=True, sinks=False, bigram=False, act_fraction=None,
     )  # fmt: skip
     transformer = Transformer(config, seed=3)
-    dice = torch.Generator().manual_seed(4)
+    generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for weight in transformer.parameters():
             if weight.dim() == 2:
-                weight.normal_(0, 0.5, generator=dice)
+                weight.normal_(0, 0.5, generator=generator)
     return Model(transformer, tokenizer)

@@ -10,8 +10,8 @@ from wirework.model import Model
 
 
 def batches() -> list[Tensor]:
-    dice = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 512, (2, 20), generator=dice) for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 512, (2, 20), generator=generator) for _ in range(3)]
 
 
 def test_values_are_those_of_a_whole_pass(model: Model) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wirework import console, verbs
+from wirework import commands, console
 from wirework.config import GatingConfig, MeasureConfig, ModelConfig
 from wirework.errors import InputError
 from wirework.measures import COLUMNS, headline, measure, reasons
@@ -64,10 +64,10 @@ def test_the_command_writes_what_it_could_measure(tokenizer, tmp_path: Path, cap
     folder, out = gated(tokenizer).save(tmp_path / "model"), tmp_path / "measures"
     quick = QUICK.model_copy(update={"which": ("language",)})
     with pytest.raises(InputError, match="nothing was measured: no training text"):
-        verbs.measure(folder, settings=quick, out=out)
+        commands.measure(folder, settings=quick, out=out)
     assert capsys.readouterr().err == ""  # said once, by the error
     assert not out.exists()
-    verbs.measure(
+    commands.measure(
         folder, settings=quick.model_copy(update={"which": ("language", "acdc")}), out=out
     )
     said = capsys.readouterr()
@@ -88,13 +88,13 @@ def test_a_reason_of_several_instruments_and_models_is_said_once(
 ) -> None:
     one, other = (gated(tokenizer).save(tmp_path / name) for name in ("one", "other"))
     quick = QUICK.model_copy(update={"which": ("language", "sparsity", "acdc", "sae")})
-    verbs.measure(one, other, settings=quick)
+    commands.measure(one, other, settings=quick)
     said = capsys.readouterr().err.splitlines()
     assert sum("no training text" in line for line in said) == 1
     assert any(f"{one}: language, sparsity, sae: no training text" in line for line in said)
     assert f"warning: {other}: language, sparsity, sae: as {one}" in said
     with pytest.raises(InputError) as error:
-        verbs.measure(one, settings=quick.model_copy(update={"which": ("language", "sae")}))
+        commands.measure(one, settings=quick.model_copy(update={"which": ("language", "sae")}))
     assert str(error.value).count("no training text") == 1
 
 
@@ -106,7 +106,7 @@ def test_where_the_tokens_of_a_given_text_are_is_said(
     folder = gated(tokenizer).save(tmp_path / "model")
     Path("notes.txt").write_text("x = 1\nfor y in range(10):\n    print(y)\n" * 400)
     quick = QUICK.model_copy(update={"which": ("language",)})
-    verbs.measure(folder, folder, settings=quick, corpus="notes.txt")
+    commands.measure(folder, folder, settings=quick, corpus="notes.txt")
     said = capsys.readouterr().err.splitlines()
     (made,) = Path("data").glob("notes-*")
     assert said.count(f"the tokens of notes.txt are in {made}") == 1

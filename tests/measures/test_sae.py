@@ -67,9 +67,9 @@ def identity(d_in: int, **about: Any) -> Any:
 
 def random(d_in: int, d_sae: int) -> Any:
     sae = standard(d_in, d_sae)
-    dice = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(7)
     for weight in sae.parameters():
-        weight.data.normal_(0, 0.3, generator=dice)
+        weight.data.normal_(0, 0.3, generator=generator)
     sae.b_enc.data[:2] = -100  # never on
     return sae
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wirework import verbs
+from wirework import commands
 from wirework.config import DataConfig, ModelConfig, SaeConfig, TrainConfig
 from wirework.data import Prepared, Tokenizer
 from wirework.data.batches import Batches
@@ -161,7 +161,7 @@ def test_the_command_takes_the_text_of_the_run(
             eval_batches=1, precision="float32",
         )
     )  # fmt: skip
-    verbs.sae(run.path, out=tmp_path / "sae", settings=settings(), json=True)
+    commands.sae(run.path, out=tmp_path / "sae", settings=settings(), json=True)
     printed = capsys.readouterr()
     assert not printed.err.count("Training SAE")  # its bar is for terminals
     found = json.loads(printed.out)

@@ -87,8 +87,8 @@ def test_gate_use_by_hand() -> None:
 @pytest.mark.parametrize("level", ["local", "global", "both"])
 def test_masks_are_those_of_both_streams(model: Model, level: str) -> None:
     gates = Gates(model.config, GatingConfig(level=level, k_attention=2, k_neurons=3), seed=5)
-    dice = torch.Generator().manual_seed(0)
-    batches = [torch.randint(0, 512, (2, 10), generator=dice) for _ in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randint(0, 512, (2, 10), generator=generator) for _ in range(2)]
     for (attention, neurons), tokens in zip(
         gate_masks(model.transformer, gates, batches), batches, strict=True
     ):

@@ -17,14 +17,14 @@ SMALL: dict[str, Any] = {"vocab_size": 17, "n_ctx": 8, "n_layer": 2, "d_model": 
 def build(gain: str = "any", **settings: Any) -> Transformer:
     """A float64 transformer with half its weights zero and gains that differ or only in sign."""
     transformer = Transformer(ModelConfig.of(SMALL | settings)).double()
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for prunable in transformer.prunable():
-            values = torch.randn(prunable.parameter.shape, generator=dice, dtype=torch.float64)
+            values = torch.randn(prunable.parameter.shape, generator=generator, dtype=torch.float64)
             prunable.parameter.copy_(values * (values > 0.0))
         for module in transformer.modules():
             if isinstance(module, RMSNorm):
-                values = torch.randn(module.weight.shape, generator=dice, dtype=torch.float64)
+                values = torch.randn(module.weight.shape, generator=generator, dtype=torch.float64)
                 module.weight.copy_(values if gain == "any" else 3 * values.sign())
     return transformer
 

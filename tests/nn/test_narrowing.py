@@ -27,18 +27,18 @@ def test_the_same_logits(transformer: Transformer) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("resting", "narrow"), [((), 1), ((1,), 0), ((0, 1), 0), ((0,), 1)])
+@pytest.mark.parametrize(("baseline", "narrow"), [((), 1), ((1,), 0), ((0, 1), 0), ((0,), 1)])
 def test_the_same_under_ablation(
-    transformer: Transformer, resting: tuple[int, ...], narrow: int
+    transformer: Transformer, baseline: tuple[int, ...], narrow: int
 ) -> None:
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     edits = {}
     for name in transformer.node_sites:
         width = transformer.sites[name].width
-        gates = (torch.rand(width, generator=dice) < 0.6).float()
-        if name in {f"{layer}.attn.resid_delta" for layer in resting}:
+        gates = (torch.rand(width, generator=generator) < 0.6).float()
+        if name in {f"{layer}.attn.resid_delta" for layer in baseline}:
             gates.zero_()
-        edits[name] = mean_ablation(gates, torch.randn(width, generator=dice))
+        edits[name] = mean_ablation(gates, torch.randn(width, generator=generator))
     with transformer.edited(edits):
         assert transformer._narrowing() == narrow
         kept: list[torch.Tensor] = []

@@ -147,10 +147,10 @@ def test_site_shows_its_width_and_k():
 
 
 def gates_and_mean(model: Transformer, name: str, trials: int) -> tuple[Tensor, Tensor]:
-    dice = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(5)
     width = model.sites[name].width
-    gates = torch.randint(0, 2, (trials, width), generator=dice)
-    return gates, torch.randn(width, generator=dice)
+    gates = torch.randint(0, 2, (trials, width), generator=generator)
+    return gates, torch.randn(width, generator=generator)
 
 
 def test_mean_ablation_worked_by_hand():

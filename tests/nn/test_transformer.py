@@ -53,10 +53,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def build(name: str, seed: int = 0) -> Transformer:
     """A transformer whose every parameter is random, also those that start at 0 or 1."""
     transformer = Transformer(ModelConfig.of(SMALL | VARIANTS[name]), seed)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in transformer.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=dice), alpha=0.3)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
     return transformer
 
 

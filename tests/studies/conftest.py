@@ -38,7 +38,7 @@ def settings(corpus: Path) -> Callable[..., dict[str, Any]]:
             },
             "prune": {
                 "target_loss": 4.0,
-                "anyway": True,
+                "allow_unreached": True,
                 "trials": 2,
                 "parallel": 2,
                 "steps": 3,

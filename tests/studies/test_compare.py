@@ -25,7 +25,7 @@ def test_geometric_mean_takes_no_edges_as_one_and_nothing_as_none():
 
 def test_tasks_without_a_circuit_are_left_out_of_both_sides():
     assert sizes_of(rows(a=0, b=None, c=5)) == {"a": 0, "c": 5}
-    assert sizes_of([{"task": "a", "n_edges": 7, "reached": False}]) == {}  # made `anyway`
+    assert sizes_of([{"task": "a", "n_edges": 7, "reached": False}]) == {}  # made `allow_unreached`
     found = compare(rows(a=4, b=9, c=None), rows(a=64, b=None, c=2))
     assert found["tasks"] == ["a"]
     assert (found["sparse_edges"], found["dense_edges"]) == pytest.approx((4, 64))

@@ -8,7 +8,7 @@ import pytest
 from wirework.config import FrontierConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.studies import Point, grid, settings_of
+from wirework.studies import FrontierPoint, grid, settings_of
 from wirework.studies.points import portable
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "frontier.yaml"
@@ -39,7 +39,7 @@ def test_an_empty_grid_is_refused(study: Study):
 def test_equal_l0_is_the_same_number_of_weights_at_every_width(study: Study, tmp_path: Path):
     config = study()
     for width in (16, 32, 64):
-        made = settings_of(Point(width, 6, 0, 4000, 0.5), config, tmp_path)
+        made = settings_of(FrontierPoint(width, 6, 0, 4000, 0.5), config, tmp_path)
         weights = sum(entry.parameter.numel() for entry in Transformer(made.model).prunable())
         assert made.weight_sparsity is not None
         assert made.weight_sparsity.l0_fraction * weights == pytest.approx(4000)
@@ -51,7 +51,7 @@ def test_equal_l0_is_the_same_number_of_weights_at_every_width(study: Study, tmp
 
 def test_a_dense_point_has_no_sparsity_and_a_lower_rate(study: Study, tmp_path: Path):
     config = study(dense_lr=0.5)
-    made = settings_of(Point(16, 3, 7), config, tmp_path)
+    made = settings_of(FrontierPoint(16, 3, 7), config, tmp_path)
     assert made.weight_sparsity is None
     assert made.model.act_fraction is None
     assert (made.steps, made.seed, made.model.n_layer) == (3, 7, 1)
@@ -60,11 +60,11 @@ def test_a_dense_point_has_no_sparsity_and_a_lower_rate(study: Study, tmp_path: 
 
 def test_more_nonzeros_than_weights_are_refused(study: Study, tmp_path: Path):
     with pytest.raises(InputError, match=r"99999 nonzero weights were asked for, .* has 16016"):
-        settings_of(Point(16, 6, 0, 99999, 0.5), study(), tmp_path)
+        settings_of(FrontierPoint(16, 6, 0, 99999, 0.5), study(), tmp_path)
 
 
 def test_portable_settings_hold_no_place(study: Study, tmp_path: Path):
-    made = portable(settings_of(Point(16, 6, 0), study(), tmp_path))
+    made = portable(settings_of(FrontierPoint(16, 6, 0), study(), tmp_path))
     assert str(tmp_path) not in str({**made, "data": {**made["data"], "corpus": ""}})
 
 

@@ -13,8 +13,8 @@ from wirework.studies.token_losses import joint, token_losses
 def test_their_mean_is_the_model_s_loss():
     config = ModelConfig(vocab_size=50, d_model=16, n_layer=1, n_ctx=8)
     model = Model(Transformer(config, seed=1))
-    dice = np.random.default_rng(0)
-    batches = [tuple(dice.integers(0, 50, (2, 3, 8))) for _ in range(2)]
+    generator = np.random.default_rng(0)
+    batches = [tuple(generator.integers(0, 50, (2, 3, 8))) for _ in range(2)]
     found = token_losses(model, batches)
     assert found.shape == (2 * 3 * 8,)
     with torch.no_grad():

@@ -44,7 +44,7 @@ def test_kl_divergence_is_that_of_two_distributions_worked_by_hand() -> None:
 
 def test_differences_are_those_of_one_prompt_at_a_time(model: Model) -> None:
     task = load_task("for_while", n=70)
-    gaps = differences(model.transformer, task.encode(model.tokenizer, 80))
+    logit_diffs = differences(model.transformer, task.encode(model.tokenizer, 80))
     for i in (0, 1, 137):
         prompt = model.tokenizer.encode(task.pairs[i // 2].prompts[i % 2])
         logits = model(torch.tensor([prompt]))[0, -1].detach()
@@ -55,7 +55,7 @@ def test_differences_are_those_of_one_prompt_at_a_time(model: Model) -> None:
                 task.pairs[i // 2].answers[1 - i % 2],
             )
         )
-        assert gaps[i] == pytest.approx(float(logits[right] - logits[wrong]), abs=1e-5)
+        assert logit_diffs[i] == pytest.approx(float(logits[right] - logits[wrong]), abs=1e-5)
 
 
 def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
@@ -66,9 +66,9 @@ def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
         logits = model.transformer(rows.tokens, rows.at)
     assert report.valid
     assert (report.n_pairs, report.n_skipped) == (40, 0)
-    gaps = logit_difference(logits, rows.answers)
-    assert report.loss == pytest.approx(float(pair_losses(gaps).mean()), abs=1e-6)
-    assert report.accuracy == pytest.approx(float((gaps > 0).float().mean()))
+    logit_diffs = logit_difference(logits, rows.answers)
+    assert report.loss == pytest.approx(float(pair_losses(logit_diffs).mean()), abs=1e-6)
+    assert report.accuracy == pytest.approx(float((logit_diffs > 0).float().mean()))
     assert [text for text, _ in report.answers] == [" in", ":"]
     assert [model.tokenizer.token(token) for _, token in report.answers] == [" in", ":"]
 

@@ -113,7 +113,7 @@ def test_a_report_has_the_logit_difference_and_the_divergence(
 ):
     model = small(story_tokenizer)
     report = evaluate(model, task.take(task.pairs[:100]))
-    clean, corrupted, gaps = [], [], []
+    clean, corrupted, logit_diffs = [], [], []
     for pair in task.pairs[:100]:
         right, wrong = (story_tokenizer.encode(answer)[0] for answer in pair.answers)
         with torch.no_grad():
@@ -121,10 +121,12 @@ def test_a_report_has_the_logit_difference_and_the_divergence(
                 model(torch.tensor([story_tokenizer.encode(prompt)]))[0, -1]
                 for prompt in pair.prompts
             )
-        gaps += [first[right] - first[wrong], second[wrong] - second[right]]
+        logit_diffs += [first[right] - first[wrong], second[wrong] - second[right]]
         clean.append(first)
         corrupted.append(second)
-    assert report.logit_difference == pytest.approx(float(torch.stack(gaps).mean()), abs=1e-6)
+    assert report.logit_difference == pytest.approx(
+        float(torch.stack(logit_diffs).mean()), abs=1e-6
+    )
     wanted = kl_divergence(torch.stack(clean), torch.stack(corrupted)).mean()
     assert report.kl == pytest.approx(float(wanted), rel=1e-3)
     assert report.kl > 0

@@ -41,18 +41,18 @@ def test_probabilities_sum_to_one():
 
 def test_a_chain_is_learnt_to_its_entropy(tmp_path):
     # From i to i + 1 or i + 2 (of 10) with equal chance: ln 2 nats.
-    dice = np.random.default_rng(2)
-    ids = np.cumsum(dice.integers(1, 3, 40_000)) % 10
-    held_out = np.cumsum(dice.integers(1, 3, 4_001)) % 10
+    generator = np.random.default_rng(2)
+    ids = np.cumsum(generator.integers(1, 3, 40_000)) % 10
+    held_out = np.cumsum(generator.integers(1, 3, 4_001)) % 10
     val = [(held_out[:-1].reshape(4, -1), held_out[1:].reshape(4, -1))]
     loss = bigram_loss(tokens(tmp_path / "train", ids), val, 10)
     assert loss == pytest.approx(math.log(2), abs=0.005)
 
 
 def test_the_table_holds_the_log_probabilities_that_the_loss_uses(tmp_path):
-    dice = np.random.default_rng(3)
-    train = tokens(tmp_path / "train", dice.integers(0, 6, 300))
-    current, following = dice.integers(0, 6, (2, 50))
+    generator = np.random.default_rng(3)
+    train = tokens(tmp_path / "train", generator.integers(0, 6, 300))
+    current, following = generator.integers(0, 6, (2, 50))
     table = bigram_table(train, 6)
     assert np.exp(table).sum(1) == pytest.approx(1.0)
     loss = bigram_loss(train, [(current, following)], 6)

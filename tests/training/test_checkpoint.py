@@ -13,7 +13,7 @@ from wirework.files import write_sums
 from wirework.nn import Transformer
 from wirework.training import train
 from wirework.training.checkpoint import (
-    State,
+    TrainState,
     checkpoint_steps,
     drop_checkpoints_after,
     gather,
@@ -43,7 +43,7 @@ def trained(steps: int = 2, seed: int = 0):
 def test_what_is_gathered_comes_back(tmp_path):
     transformer, optimizer = trained()
     tensors = gather(transformer, optimizer)
-    state = State(
+    state = TrainState(
         step=2, best_step=1, best_loss=0.5, last_eval={"val_loss": 0.5}, settings={"seed": 0}
     )
     save_checkpoint(tmp_path, state, tensors)
@@ -60,7 +60,7 @@ def test_what_is_gathered_comes_back(tmp_path):
 
 
 def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path):
-    path = save_checkpoint(tmp_path, State(step=3), gather(*trained()))
+    path = save_checkpoint(tmp_path, TrainState(step=3), gather(*trained()))
     names = {file.name for file in path.iterdir()}
     assert names == {"tensors.safetensors", "state.json", "checksums.json"}
     about = json.loads((path / "state.json").read_text())
@@ -90,9 +90,9 @@ def test_tensors_of_another_model_are_refused():
 
 
 def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, State(step=2), gather(*trained()))
+    save_checkpoint(tmp_path, TrainState(step=2), gather(*trained()))
     monkeypatch.setattr("wirework.training.checkpoint.VERSION", 2)
-    save_checkpoint(tmp_path, State(step=3), gather(*trained()))
+    save_checkpoint(tmp_path, TrainState(step=3), gather(*trained()))
     monkeypatch.undo()
     with pytest.raises(InputError, match="step-3 is not a checkpoint that this version reads"):
         newest_checkpoint(tmp_path)
@@ -111,8 +111,8 @@ def test_a_checkpoint_of_a_later_version_is_refused_and_not_passed_over(tmp_path
 )
 def test_a_state_that_cannot_be_one_is_passed_over(tmp_path, capsys, change):
     tensors = gather(*trained())
-    save_checkpoint(tmp_path, State(step=2), tensors)
-    path = save_checkpoint(tmp_path, State(step=3), tensors) / "state.json"
+    save_checkpoint(tmp_path, TrainState(step=2), tensors)
+    path = save_checkpoint(tmp_path, TrainState(step=3), tensors) / "state.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     write_sums(path.parent, ["state.json", "tensors.safetensors"])
     found = newest_checkpoint(tmp_path)

@@ -13,8 +13,8 @@ MODEL = ModelConfig(vocab_size=16, n_ctx=8, n_layer=2, d_model=16, d_head=8)
 
 
 def batches(n: int = 2):
-    dice = np.random.default_rng(0)
-    return [tuple(dice.integers(0, 16, (2, 3, 8))) for _ in range(n)]
+    generator = np.random.default_rng(0)
+    return [tuple(generator.integers(0, 16, (2, 3, 8))) for _ in range(n)]
 
 
 def test_loss_of_an_untrained_model_is_near_that_of_guessing():

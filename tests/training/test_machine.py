@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from wirework import fastest
-from wirework.nn import products
+from wirework.nn.kernels import products
 from wirework.training import Interrupted, loop, train
 
 

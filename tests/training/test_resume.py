@@ -99,8 +99,8 @@ def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path):
 
 def test_a_killed_process_leaves_what_resume_needs(settings, whole, driver, tmp_path):
     # Some 150 file operations make a run; a different sample of them in each place of the run.
-    dice = random.Random(0)
-    for event in sorted(dice.sample(range(1, 150), 6)):
+    generator = random.Random(0)
+    for event in sorted(generator.sample(range(1, 150), 6)):
         config = settings(f"at-{event}")
         job = {"event": event, "signals": [signal.SIGKILL]}
         assert driver.run(config, tmp_path / "err", **job) == -signal.SIGKILL
@@ -139,9 +139,9 @@ def test_a_run_killed_between_its_text_and_its_settings_begins_with_that_text(
 
 def test_a_run_killed_again_and_again_gets_there(settings, whole, driver, tmp_path):
     config = settings("killed")
-    dice = random.Random(1)
+    generator = random.Random(1)
     for _ in range(4):
-        job = {"event": dice.randrange(20, 60), "signals": [signal.SIGKILL], "resume": True}
+        job = {"event": generator.randrange(20, 60), "signals": [signal.SIGKILL], "resume": True}
         assert driver.run(config, tmp_path / "err", **job) in (-signal.SIGKILL, 0)
     assert driver.run(config, tmp_path / "err", resume=True) == 0
     assert_same(config.runs / config.name, whole.path)

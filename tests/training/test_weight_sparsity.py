@@ -10,10 +10,10 @@ MODEL = ModelConfig(vocab_size=32, n_ctx=8, n_layer=2, d_model=32, d_head=8)
 
 def dense(seed: int = 0) -> Transformer:
     transformer = Transformer(MODEL, seed)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in transformer.parameters():
-            parameter.normal_(generator=dice)
+            parameter.normal_(generator=generator)
     return transformer
 
 

@@ -6,7 +6,7 @@ from wirework.circuits.build import Finding, assemble, measure
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.masking.ablation import Ablation
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_edges, find_io_edges
 from wirework.circuits.masking.means import load_means, node_means, save_means, training_windows
 from wirework.circuits.masking.nodes import NodeSpace
@@ -35,6 +35,7 @@ __all__ = [
     "Circuit",
     "Distraction",
     "Edge",
+    "EdgeMasks",
     "Finding",
     "IoEdge",
     "Losses",
@@ -44,7 +45,6 @@ __all__ = [
     "PathEdge",
     "PathScores",
     "Scores",
-    "Wiring",
     "acdc",
     "acdc_sweep",
     "assemble",

@@ -30,13 +30,13 @@ from wirework.circuit_format import (
 from wirework.circuits.calibration import IDENTITY, Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.masking.ablation import moved
-from wirework.circuits.masking.ablation_baseline import Resting
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_io_edges
 from wirework.errors import printable
 from wirework.files import path_text
 from wirework.nn import Edit
-from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
+from wirework.tasks import Task, TokenizedPairs, pair_losses, tokenizer_of
 from wirework.tasks.split import Parts, fingerprint
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _EXAMPLE_PAIRS = 16
 class Finding:
     """What a finder hands over to be made a circuit."""
 
-    wiring: Wiring
+    edge_masks: EdgeMasks
     """The kept nodes, and all edges between them; what is removed rests at the means that judge
     it: those of the second sample, or the only ones that there are."""
     gates: Tensor
@@ -66,7 +66,7 @@ class Finding:
     """Whether it is met, in all the ways in which what is removed was frozen."""
     finder: str
     settings: Mapping[str, Any]
-    resting: Resting
+    baseline: AblationBaseline
     """What removed nodes were put at."""
     seed: int
     """The one that `parts_of` parted the task by, which `validate` repeats."""
@@ -82,11 +82,11 @@ def assemble(model: "Model", whole: Task, parts: Parts, found: Finding) -> Circu
             shown; on those held out, the calibrated loss is measured.
         found: the mask and where it comes from.
     """
-    wiring, means = found.wiring, found.wiring.ablation.means
+    edge_masks, means = found.edge_masks, found.edge_masks.ablation.means
     tokenizer = tokenizer_of(model)
     rows, held_out = rows_of(parts.judge, model), rows_of(parts.held_out, model)
-    losses, calibration, gaps = _losses(found, rows, held_out)
-    kept = wiring.kept
+    losses, calibration, logit_diffs = _losses(found, rows, held_out)
+    kept = edge_masks.kept
     tokens = {t: tokenizer.token(t) for t in _prompt_tokens(rows)}
     answers = {t: tokenizer.token(t) for t in sorted(set(rows.answers.flatten().tolist()))}
     shown = rows.select(torch.arange(min(rows.n_pairs, _EXAMPLE_PAIRS)))
@@ -99,48 +99,50 @@ def assemble(model: "Model", whole: Task, parts: Parts, found: Finding) -> Circu
         losses=losses,
         loss_pairs=pairs_of_losses(losses),
         calibration=CalibrationPart(**calibration._asdict()),
-        nodes=_nodes(wiring, found.score),
-        edges=_edges(wiring, found.gates),
+        nodes=_nodes(edge_masks, found.score),
+        edges=_edges(edge_masks, found.gates),
         io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
-        examples=shown_examples(tokenizer, shown, gaps),
+        examples=shown_examples(tokenizer, shown, logit_diffs),
         provenance=Provenance(
             finder=found.finder,
             settings=dict(found.settings),
             seed=found.seed,
             wirework=__version__,
-            means=found.resting.origin,
-            mean_tokens=found.resting.means.n_tokens,
-            mean_source=found.resting.source,
+            means=found.baseline.origin,
+            mean_tokens=found.baseline.means.n_tokens,
+            mean_source=found.baseline.source,
         ),
     )
-    resting = {site: mean.detach().float().cpu() for site, mean in means.items()}
-    return Circuit(document, resting, _activations(wiring, found.gates, shown))
+    baseline = {site: mean.detach().float().cpu() for site, mean in means.items()}
+    return Circuit(document, baseline, _activations(edge_masks, found.gates, shown))
 
 
-def _losses(found: Finding, rows: Encoded, held_out: Encoded) -> tuple[Losses, Calibration, Tensor]:
+def _losses(
+    found: Finding, rows: TokenizedPairs, held_out: TokenizedPairs
+) -> tuple[Losses, Calibration, Tensor]:
     """Return a circuit's losses, scale and shift, and right minus wrong logit on `rows`."""
-    wiring, gates = found.wiring, found.gates[None]
-    gaps, fresh = (wiring.all_differences(gates, some)[0] for some in (rows, held_out))
-    calibration = calibrate(gaps)
+    edge_masks, gates = found.edge_masks, found.gates[None]
+    logit_diffs, fresh = (edge_masks.all_differences(gates, some)[0] for some in (rows, held_out))
+    calibration = calibrate(logit_diffs)
 
     def with_means(means: Mapping[str, Tensor]) -> float:
-        ablation = replace(wiring.ablation, means=moved(means, wiring.transformer))
-        return float(replace(wiring, ablation=ablation).losses(gates, rows)[0])
+        ablation = replace(edge_masks.ablation, means=moved(means, edge_masks.transformer))
+        return float(replace(edge_masks, ablation=ablation).losses(gates, rows)[0])
 
-    means = found.resting.means
+    means = found.baseline.means
     others = [
         with_means({site: part[group] for site, part in (means.groups or {}).items()})
         for group in range(means.n_groups)
     ]
     losses = Losses(
-        **measure(wiring, found.gates, rows, gaps),
+        **measure(edge_masks, found.gates, rows, logit_diffs),
         circuit_calibrated=calibrated_loss(fresh, calibration),
         circuit_held_out=calibrated_loss(fresh, IDENTITY),
         circuit_searched=None if means.groups is None else with_means(means.first),
-        circuit_error=pair_error(gaps) if len(gaps) > 2 else None,
+        circuit_error=pair_error(logit_diffs) if len(logit_diffs) > 2 else None,
         circuit_means_error=standard_error(torch.tensor(others)) if len(others) > 1 else None,
     )
-    return losses, calibration, gaps
+    return losses, calibration, logit_diffs
 
 
 def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
@@ -150,9 +152,9 @@ def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
     return {name: "held out" if name in fresh else "judged" for name in known}
 
 
-def pair_error(gaps: Tensor) -> float:
+def pair_error(logit_diffs: Tensor) -> float:
     """Return the standard error of a task loss over pairs, of right minus wrong logit (2P,)."""
-    return standard_error(pair_losses(gaps.double()).view(-1, 2).mean(1))
+    return standard_error(pair_losses(logit_diffs.double()).view(-1, 2).mean(1))
 
 
 def standard_error(values: Tensor) -> float:
@@ -161,15 +163,15 @@ def standard_error(values: Tensor) -> float:
 
 
 def measure(
-    wiring: Wiring, gates: Tensor, rows: Encoded, gaps: Tensor | None = None
+    edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs, logit_diffs: Tensor | None = None
 ) -> dict[str, float]:
     """Return the losses of a circuit in nats, each beside what it is to be compared with.
 
     Args:
-        wiring: its nodes and all edges between them.
+        edge_masks: its nodes and all edges between them.
         gates: (G,), 0 for the edges that it does without.
         rows: a task.
-        gaps: right minus wrong logit of the circuit on them, (2P,), where they are known.
+        logit_diffs: right minus wrong logit of the circuit on them, (2P,), where they are known.
 
     Returns:
         `model`: nothing ablated; `circuit`: everything outside it (sufficiency);
@@ -177,11 +179,13 @@ def measure(
 
     Source: Gao et al. 2025, sec. 2.2.
     """
-    nodes = wiring.mask(torch.ones_like(gates))
+    nodes = edge_masks.mask(torch.ones_like(gates))
     both = torch.stack([torch.ones_like(nodes), 1 - nodes])
-    model, without = wiring.ablation.losses(both, rows).tolist()
-    gaps = wiring.all_differences(gates[None], rows)[0] if gaps is None else gaps
-    circuit = calibrated_loss(gaps, IDENTITY)
+    model, without = edge_masks.ablation.losses(both, rows).tolist()
+    logit_diffs = (
+        edge_masks.all_differences(gates[None], rows)[0] if logit_diffs is None else logit_diffs
+    )
+    circuit = calibrated_loss(logit_diffs, IDENTITY)
     return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
 
 
@@ -216,28 +220,28 @@ def model_part(model: "Model") -> ModelPart:
     )
 
 
-def _nodes(wiring: Wiring, score: Tensor | None) -> tuple[Node, ...]:
-    means = wiring.ablation.means
-    scores = [None] * wiring.n_nodes if score is None else score[wiring.places].tolist()
+def _nodes(edge_masks: EdgeMasks, score: Tensor | None) -> tuple[Node, ...]:
+    means = edge_masks.ablation.means
+    scores = [None] * edge_masks.n_nodes if score is None else score[edge_masks.places].tolist()
     return tuple(
         Node(site=site, index=channel, mean=float(means[site][channel]), score=worth)
-        for (site, channel), worth in zip(wiring.kept, scores, strict=True)
+        for (site, channel), worth in zip(edge_masks.kept, scores, strict=True)
     )
 
 
-def _edges(wiring: Wiring, gates: Tensor) -> tuple[Edge, ...]:
-    every = zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True)
+def _edges(edge_masks: EdgeMasks, gates: Tensor) -> tuple[Edge, ...]:
+    every = zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True)
     kept = (edge for edge, gate in every if gate)
     return tuple(sorted(kept, key=lambda edge: (edge.source, edge.target)))
 
 
-def _prompt_tokens(rows: Encoded) -> list[int]:
+def _prompt_tokens(rows: TokenizedPairs) -> list[int]:
     """The distinct tokens of the prompts, padding left out."""
     inside = torch.arange(rows.tokens.shape[1], device=rows.at.device) <= rows.at[:, None]
     return sorted(set(rows.tokens[inside].tolist()))
 
 
-def shown_examples(tokenizer: "Tokenizer", shown: Encoded, gaps: Tensor) -> Examples:
+def shown_examples(tokenizer: "Tokenizer", shown: TokenizedPairs, logit_diffs: Tensor) -> Examples:
     """Return prompts as tokens, with the logit differences (N,) of a circuit on them."""
     ends = (shown.at + 1).tolist()
     prompts = [row[:end] for row, end in zip(shown.tokens.tolist(), ends, strict=True)]
@@ -247,18 +251,18 @@ def shown_examples(tokenizer: "Tokenizer", shown: Encoded, gaps: Tensor) -> Exam
             (tokenizer.token(right), tokenizer.token(wrong))
             for right, wrong in shown.answers.tolist()
         ),
-        logit_diff=tuple(gaps[: len(prompts)].tolist()),
+        logit_diff=tuple(logit_diffs[: len(prompts)].tolist()),
     )
 
 
 @torch.no_grad()
-def _activations(wiring: Wiring, gates: Tensor, shown: Encoded) -> Tensor:
+def _activations(edge_masks: EdgeMasks, gates: Tensor, shown: TokenizedPairs) -> Tensor:
     """Return (P, T, n): each kept node inside the circuit, 0 beyond a prompt's end."""
-    transformer, space = wiring.transformer, wiring.ablation.space
+    transformer, space = edge_masks.transformer, edge_masks.ablation.space
     values: dict[str, Tensor] = {}
     with (
-        wiring.applied(gates[None]),
-        transformer.edited(_watchers(space.split(wiring.mask(gates)), values)),
+        edge_masks.applied(gates[None]),
+        transformer.edited(_watchers(space.split(edge_masks.mask(gates)), values)),
     ):
         transformer.state(shown.tokens)
     kept = space.join(values)

@@ -44,23 +44,25 @@ def calibrate(differences: Tensor) -> Calibration:
 
     Source: Gao et al. 2025, App. A.5.
     """
-    gaps = differences.detach().double()
-    knobs = torch.tensor([1.0, 0.0], dtype=torch.float64, device=gaps.device, requires_grad=True)
+    logit_diffs = differences.detach().double()
+    knobs = torch.tensor(
+        [1.0, 0.0], dtype=torch.float64, device=logit_diffs.device, requires_grad=True
+    )
     optimizer = torch.optim.LBFGS([knobs], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = _loss(gaps, knobs[0], knobs[1])
+        loss = _loss(logit_diffs, knobs[0], knobs[1])
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     found = Calibration(*knobs.tolist())
-    better = calibrated_loss(gaps, found) < calibrated_loss(gaps, IDENTITY)
+    better = calibrated_loss(logit_diffs, found) < calibrated_loss(logit_diffs, IDENTITY)
     return found if better else IDENTITY
 
 
-def _loss(gaps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    sign = torch.ones_like(gaps)
+def _loss(logit_diffs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    sign = torch.ones_like(logit_diffs)
     sign[1::2] = -1  # the shift favours the first answer, which is the wrong one in odd rows
-    return F.softplus(-(scale * gaps + sign * shift)).mean()
+    return F.softplus(-(scale * logit_diffs + sign * shift)).mean()

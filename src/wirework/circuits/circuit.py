@@ -16,12 +16,12 @@ from wirework import files
 from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.circuit_tensors import activations_of, means_of
 from wirework.circuits.masking.ablation import Ablation
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
 from wirework.errors import InputError, number_of
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
-from wirework.tasks import Encoded, Task, load_task, tokenizer_of
+from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 from wirework.tensor_files import read_tensors
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Circuit:
             kept.setdefault(node.site, []).append(node.index)
         return ablation, ablation.space.gates(kept)
 
-    def wiring(self, model: "Model | str | Path") -> tuple[Wiring, Tensor]:
+    def edge_masks(self, model: "Model | str | Path") -> tuple[EdgeMasks, Tensor]:
         """Return the model (a path is loaded) ready for masks over nodes and edges, and the
         circuit's own, (G,).
 
@@ -159,8 +159,8 @@ class Circuit:
             InputError: `model` is not the one that the circuit was found in, or has no such node or
                 edge.
         """
-        wiring = Wiring.of(*self.ablation(model))
-        there = wiring.edges()
+        edge_masks = EdgeMasks.of(*self.ablation(model))
+        there = edge_masks.edges()
         kept = {(edge.source, edge.target) for edge in self.edges}
         if foreign := kept - {(edge.source, edge.target) for edge in there}:
             source, target = min(foreign)
@@ -168,7 +168,7 @@ class Circuit:
                 f"the circuit has an edge from node {source} to {target}, the model none"
             )
         open_ = [float((edge.source, edge.target) in kept) for edge in there]
-        return wiring, torch.cat([torch.ones(wiring.n_nodes), torch.tensor(open_)])
+        return edge_masks, torch.cat([torch.ones(edge_masks.n_nodes), torch.tensor(open_)])
 
     def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
         """Return how the circuit alone does on a task's pairs; lower is better.
@@ -191,9 +191,9 @@ class Circuit:
             from wirework.circuits.path_patching.build import evaluate_paths
 
             return evaluate_paths(self, model, task)
-        wiring, gates = self.wiring(model)
+        edge_masks, gates = self.edge_masks(model)
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        return float(wiring.losses(gates[None], rows_of(fitted, model))[0])
+        return float(edge_masks.losses(gates[None], rows_of(fitted, model))[0])
 
     def with_shares(self, stability: Mapping[str, Any]) -> "Circuit":
         """Return the same circuit, each node and edge with the share of searches that found it.
@@ -267,7 +267,7 @@ def check_place(folder: str | Path) -> None:
     files.check_folder(Path(folder), "a circuit", _FILES)
 
 
-def rows_of(task: Task, model: "Model") -> Encoded:
+def rows_of(task: Task, model: "Model") -> TokenizedPairs:
     """Return a task as the model's tokens, where the model is.
 
     Raises:

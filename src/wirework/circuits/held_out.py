@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
     """The task that it was found for, all pairs that fit the model."""
     judge: Task | None
     """Those that judged it; None where the pairs in question are of another task."""
-    unseen: Task
+    held_out: Task
     """Those in question of whose prompts none trained or judged it."""
 
 

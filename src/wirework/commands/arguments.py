@@ -53,7 +53,7 @@ def prepared(model: "Model", corpus: str) -> "Prepared":
 
 
 @contextmanager
-def going_on(kept: Path) -> Iterator[None]:
+def resumable(kept: Path) -> Iterator[None]:
     """Say where what was done is kept if a signal or a full disk ends the block."""
     way_on = f"the same command goes on from what was saved in {kept}"
     with _ending(f"stopped; {way_on}"), once_there_is_room(way_on):
@@ -70,7 +70,7 @@ def once_there_is_room(way_on: str) -> Iterator[None]:
 
 
 @contextmanager
-def losing(kept: Path | None = None) -> Iterator[None]:
+def not_resumable(kept: Path | None = None) -> Iterator[None]:
     """Say that what was under way is lost if a signal ends the block.
 
     Args:

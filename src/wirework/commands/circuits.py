@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from wirework import files
-from wirework.commands.arguments import Json, Settings, going_on, losing, task_of, tokens_of
+from wirework.commands.arguments import Json, Settings, not_resumable, resumable, task_of, tokens_of
 from wirework.commands.circuit_tables import print_report, show_circuits
 from wirework.commands.printing import show, show_rows
 from wirework.config import AcdcConfig, PruneConfig
@@ -21,7 +21,7 @@ def prune(
     *,
     out: Path,
     all: Annotated[bool, Parameter(negative="")] = False,
-    whole: Annotated[bool, Parameter(negative="")] = False,
+    full_validation: Annotated[bool, Parameter(negative="")] = False,
     jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
     settings: Annotated[PruneConfig, Settings] = PruneConfig(),
     corpus: str | None = None,
@@ -35,7 +35,7 @@ def prune(
         out: Folder to write the circuit to, with its search in a folder beside it, which the same
             command goes on with after a stop; with --all, the folder of all of them.
         all: Find a circuit for every built-in behaviour that the model can do.
-        whole: Validate as `wirework validate` does, with controls, not in the short form.
+        full_validation: Validate as `wirework validate` does, with controls, not in the short form.
         jobs: With --all: how many behaviours to work on at once, each in a process of its own.
         corpus: Text to measure the means of the nodes on, as `--data.corpus` of train; needed for a
             model that lies in no run.
@@ -60,15 +60,17 @@ def prune(
     data = None if corpus is None else tokens_of(loaded, corpus)
     if task is None:
         tasks = [task_of(name) for name in tasks_for(loaded)]
-        with going_on(out):
-            rows = prune_all(loaded, tasks, out, settings, data=data, whole=whole, jobs=jobs)
+        with resumable(out):
+            rows = prune_all(
+                loaded, tasks, out, settings, data=data, full_validation=full_validation, jobs=jobs
+            )
         show_circuits(rows, json)
         return
     pairs = task_of(task)
-    with going_on(search):
+    with resumable(search):
         circuit = find(loaded, pairs, settings, data=data, search=search)
         circuit.save(out)
-        report = check(circuit, loaded, pairs, data=data, short=not whole)
+        report = check(circuit, loaded, pairs, data=data, short=not full_validation)
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
     losses = circuit.losses.model_dump()
     values = {"circuit": str(out), "reached": circuit.reached, **sizes, "losses": losses}
@@ -101,7 +103,7 @@ def acdc(
     """
     from wirework.circuits import acdc_sweep, check_place, sweep_row
     from wirework.model import load
-    from wirework.tasks import doubt, skill
+    from wirework.tasks import accuracy_warning, task_accuracy
 
     places = [] if out is None else [out]
     if out is not None and len(settings.tau) > 1:
@@ -109,11 +111,11 @@ def acdc(
     for place in places:
         check_place(place)
     loaded, pairs = load(model), task_of(task)
-    with losing():
+    with not_resumable():
         circuits = acdc_sweep(loaded, pairs, settings)
         for circuit, place in zip(circuits, places, strict=False):
             circuit.save(place)
-    if (said := doubt(pairs.name, skill(loaded, pairs).accuracy)) is not None:
+    if (said := accuracy_warning(pairs.name, task_accuracy(loaded, pairs).accuracy)) is not None:
         print(f"warning: {said}", file=sys.stderr)
     show_rows("acdc", [sweep_row(circuit) for circuit in circuits], json)
 
@@ -154,7 +156,7 @@ def validate(
         if not runs:
             raise InputError("--out saves how often each edge comes back: give --runs too")
         check_place(out)
-    with losing():
+    with not_resumable():
         found = Circuit.load(circuit)
         loaded = model_of(found) if model is None else load(model)
         data = None if corpus is None else tokens_of(loaded, corpus)
@@ -199,7 +201,7 @@ def attack(
     result, curves = out / "attack.json", out / "attack.png"
     check_file(result)
     check_file(curves)
-    with losing():
+    with not_resumable():
         given = None if model is None else load(model)
         own = None if task is None else task_of(task)
         found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)

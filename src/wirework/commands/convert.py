@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from wirework.commands.arguments import losing
+from wirework.commands.arguments import not_resumable
 from wirework.console import Progress, warn
 from wirework.errors import InputError
 from wirework.files import check_place
@@ -66,7 +66,7 @@ def to_huggingface(model: Path, out: Path, /) -> None:
     from wirework.model import load
 
     check_place(out)
-    with losing():
+    with not_resumable():
         print(save_huggingface(load(model), out))
 
 
@@ -76,7 +76,7 @@ def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> 
     check_model_place(out)
     if out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what is to be converted: choose another OUT")
-    with losing(), Progress(f"convert {source}", None):
+    with not_resumable(), Progress(f"convert {source}", None):
         model = read(source)
         saved = model.save(out)
     print(saved)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from wirework.commands.arguments import Json, Settings, going_on, losing, prepared
+from wirework.commands.arguments import Json, Settings, not_resumable, prepared, resumable
 from wirework.commands.printing import cell, print_table, show, show_rows
 from wirework.config import ExplainConfig, Instrument, MeasureConfig, SaeConfig
 from wirework.console import warn
@@ -38,7 +38,7 @@ def sae(
 
     check_out(out)
     loaded = load(model)
-    with losing():
+    with not_resumable():
         data = None if corpus is None else prepared(loaded, corpus)
         trained, quality = measure_sae(loaded, settings, data)
         save_sae(trained, out, quality, settings)
@@ -82,7 +82,7 @@ def explain(
     if out is None:
         show("estimate", estimate_cost(loaded, settings, text=text), json)
         return
-    with going_on(out):
+    with resumable(out):
         found = explain_neurons(loaded, settings, text=text, out=out)
     for one in found.failed:
         print(f"warning: {one['neuron']}: {one['reason']}", file=sys.stderr)
@@ -114,7 +114,7 @@ def measure(
     from wirework.measures import measure as measure_one
     from wirework.measures.files import check_report_place, write_reports
     from wirework.model import load
-    from wirework.tasks import doubt
+    from wirework.tasks import accuracy_warning
     from wirework.view import write_measures_figure
 
     if not models:
@@ -125,7 +125,7 @@ def measure(
     reports, measured = {}, False
     unsaid: list[str] = []  # if nothing is measured, the error says it
     told: dict[str, str] = {}
-    with losing(out):
+    with not_resumable(out):
         for name, model in loaded.items():
             data = None if corpus is None else prepared(model, corpus)
             reports[name] = measure_one(model, config=settings, data=data)
@@ -135,7 +135,7 @@ def measure(
             while measured and unsaid:
                 warn(unsaid.pop(0))
             on = reports[name].get("acdc", {}).get("skill", {})
-            if (said := doubt(settings.task, on.get("accuracy"))) is not None:
+            if (said := accuracy_warning(settings.task, on.get("accuracy"))) is not None:
                 print(f"warning: {name}: acdc: {said}", file=sys.stderr)
             read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
             if (said := outlier_warning(reports[name].get("sae", {}))) is not None:

@@ -8,8 +8,8 @@ from cyclopts import Parameter, validators
 from wirework.commands.arguments import (
     Json,
     Settings,
-    going_on,
     once_there_is_room,
+    resumable,
     task_of,
     tokens_of,
 )
@@ -47,7 +47,7 @@ def finders(
 
     check_place(out)
     loaded = load(model)
-    with going_on(out):
+    with resumable(out):
         result = run_study(
             loaded,
             [task_of(name) for name in task or tuple(BUILT_IN)],
@@ -98,7 +98,7 @@ def self_ablation(
     from wirework.studies import self_ablation as run_study
     from wirework.studies.ablation_table import MEASURES, shown_cell
 
-    with going_on(out):
+    with resumable(out):
         result = run_study(settings, out, jobs=jobs)
     if not json:
         result["rows"] = [

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from wirework.commands.arguments import Json, Settings, going_on, once_there_is_room
+from wirework.commands.arguments import Json, Settings, once_there_is_room, resumable
 from wirework.commands.printing import show
 from wirework.config import TrainConfig
 
@@ -45,6 +45,6 @@ def demo(
     """
     from wirework.demo import demo as run_demo
 
-    with going_on(out):
+    with resumable(out):
         table = run_demo(out, recipe, minutes)
     show("demo", table, json)

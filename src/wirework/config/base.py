@@ -5,9 +5,9 @@ No torch in this folder: the command line reads it to print its help.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -34,6 +34,8 @@ class Config(BaseModel):
         defer_build=True,
         allow_inf_nan=False,
     )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """First names of settings that are called otherwise now. Files keep the first names."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +47,7 @@ class Config(BaseModel):
         """
         if not isinstance(values, dict):
             return values
+        values = {cls.renamed.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
             for one in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(one, int) and not -_LARGEST <= one <= _LARGEST:
@@ -90,6 +93,18 @@ class Config(BaseModel):
         for name, value in (overrides or {}).items():
             _set_dotted(values, name, value)
         return cls.of(values, str(path))
+
+    def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the settings for a record on disk, as JSON takes them, under their first names.
+
+        Args:
+            exclude: first names of settings to leave out.
+        """
+        first = {now: name for name, now in self.renamed.items()}
+        dumped = self.model_dump(mode="json")
+        inner = {name: value.recorded() for name, value in self if isinstance(value, Config)}
+        named = {first.get(name, name): value for name, value in {**dumped, **inner}.items()}
+        return {name: value for name, value in named.items() if name not in exclude}
 
     def to_yaml(self) -> str:
         """Return the settings, all of them, as YAML."""

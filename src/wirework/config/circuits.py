@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,12 @@ Score = Literal["attribution", "signed_attribution", "integrated_gradients", "at
 class PruneConfig(Config):
     """Learned pruning of one task (sec. 2.2, App. A.5); the centres of the paper's search."""
 
+    renamed: ClassVar = {
+        "also": "extra_rankings",
+        "draws": "n_resamples",
+        "anyway": "allow_unreached",
+    }
+
     finder: Literal["learned", Score] = "learned"
     """What orders the nodes: learned masks, or a score as a baseline (Fig. 31). Bisection, clean-up
     and calibration are the same for all."""
@@ -27,9 +33,9 @@ class PruneConfig(Config):
     ablation: Literal["mean", "resample"] = "mean"
     """What a removed node is put at: its mean (sec. 2.2), or its values at random tokens of the
     training text, others at each step (App. E). The target must then be met both ways. Ours."""
-    draws: Count = 3
-    """With `ablation="resample"`: draws of such values, in each of which the target must be met. Of
-    a single one a clean-up keeps what happens to help."""
+    n_resamples: Count = 3
+    """With `ablation="resample"`: how many resamples the target must be met under. With one
+    resample, greedy removal overfits to that sample."""
     trials: Count = 8
     """Settings tried, each a full learned pruning; the smallest circuit wins. The paper: 256."""
     sampler: Literal["tpe", "random"] = "tpe"
@@ -43,7 +49,7 @@ class PruneConfig(Config):
     trials that came there; none: every trial runs to its end. Ours."""
     finalists: Count = 4
     """How many of the best trials are cleaned up; the smallest is then merged with the others."""
-    also: tuple[Score, ...] = ("atp_star",)
+    extra_rankings: tuple[Score, ...] = ("atp_star",)
     """Scores whose order is cleaned up beside the finalists': the clean-up ends in another local
     minimum from each. Ours."""
     batch_pairs: Count = 32
@@ -73,7 +79,7 @@ class PruneConfig(Config):
     """Leave out nodes that the target does not need after all; the paper did it by hand."""
     prune_edges: bool = True
     """Then also leave out edges between kept nodes that the target does not need (ours)."""
-    anyway: bool = False
+    allow_unreached: bool = False
     """Go on where the whole model's own task loss is above the target, or the target above chance.
     What does not reach the target counts as no circuit where sizes are compared."""
     mean_tokens: Count = 200_000
@@ -102,6 +108,8 @@ PathAblation = Literal["corrupted", "zero", "mean"]
 class AcdcConfig(Config):
     """Automatic circuit discovery on the head-level graph (Conmy et al. 2023, arXiv 2304.14997)."""
 
+    renamed: ClassVar = {"both": "symmetric"}
+
     tau: tuple[Annotated[float, Field(gt=0)], ...] = (0.01,)
     """A path edge is removed when the metric grows by less than this; several make a sweep. The
     self-ablation paper has 0.01."""
@@ -112,7 +120,7 @@ class AcdcConfig(Config):
     ablation: PathAblation = "corrupted"
     """What a removed path edge brings: its source's value on the pair's other prompt, nothing, or
     its source's mean over all tokens of all prompts."""
-    both: bool = False
+    symmetric: bool = False
     """Take each prompt of a pair as the clean one, the other as the corrupted one; by itself only
     the first is clean."""
     pairs: Count = 16

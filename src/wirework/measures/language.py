@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wirework.measures.text_evaluation import Seen, one_pass
+from wirework.measures.text_evaluation import TextStats, evaluate_text
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -24,7 +24,7 @@ class Language:
     """Tokens it was measured on."""
 
     @classmethod
-    def of(cls, seen: Seen) -> "Language":
+    def of(cls, seen: TextStats) -> "Language":
         """Take what one pass saw."""
         return cls(seen.loss, math.exp(seen.loss), seen.n_tokens)
 
@@ -44,4 +44,4 @@ def language(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536
     """
     from wirework.model import load
 
-    return Language.of(one_pass(load(model), text, n_tokens))
+    return Language.of(evaluate_text(load(model), text, n_tokens))

@@ -20,8 +20,8 @@ from wirework.measures.language import Language
 from wirework.measures.sae_training import measure_sae
 from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
 from wirework.measures.text import held_out, text_of
-from wirework.measures.text_evaluation import Seen, one_pass
-from wirework.tasks import load_task, skill
+from wirework.measures.text_evaluation import TextStats, evaluate_text
+from wirework.tasks import load_task, task_accuracy
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -118,9 +118,9 @@ class _Subject:
     progress: bool
 
     @cached_property
-    def seen(self) -> Seen:
+    def seen(self) -> TextStats:
         """What a pass over held-out text saw, the same one for all who ask."""
-        return one_pass(self.model, text_of(self.model, self.data).val, self.config.n_tokens)
+        return evaluate_text(self.model, text_of(self.model, self.data).val, self.config.n_tokens)
 
 
 def _language(subject: _Subject) -> Report:
@@ -140,7 +140,7 @@ def _sparsity(subject: _Subject) -> Report:
 def _acdc(subject: _Subject) -> Report:
     task, settings = load_task(subject.config.task), subject.config.acdc
     (circuit,) = acdc_sweep(subject.model, task, settings, progress=subject.progress)
-    known = skill(subject.model, task)
+    known = task_accuracy(subject.model, task)
     return {
         "task": subject.config.task,
         "skill": {name: getattr(known, name) for name in ("accuracy", "loss", "logit_difference")},

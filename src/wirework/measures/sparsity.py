@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wirework.errors import InputError
-from wirework.measures.text_evaluation import Seen, one_pass
+from wirework.measures.text_evaluation import TextStats, evaluate_text
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -45,7 +45,7 @@ class Sparsity:
     """Tokens read."""
 
     @classmethod
-    def of(cls, transformer: "Transformer", seen: Seen) -> "Sparsity":
+    def of(cls, transformer: "Transformer", seen: TextStats) -> "Sparsity":
         """Count a model's weights, and take what one pass saw of its neurons."""
         entries, nonzero = transformer.weight_counts()
         return cls(
@@ -95,7 +95,7 @@ def sparsity(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536
     from wirework.model import load
 
     model = load(model)
-    return Sparsity.of(model.transformer, one_pass(model, text, n_tokens))
+    return Sparsity.of(model.transformer, evaluate_text(model, text, n_tokens))
 
 
 @torch.no_grad()

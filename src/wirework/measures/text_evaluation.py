@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TextStats:
     """What was seen of a model while it read text."""
 
     loss: float
@@ -23,7 +23,7 @@ class Seen:
     """Tokens read."""
 
 
-def one_pass(model: "Model", text: "Tokens", n_tokens: int) -> Seen:
+def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
     """Run a model on fixed windows of text.
 
     Args:
@@ -38,7 +38,7 @@ def one_pass(model: "Model", text: "Tokens", n_tokens: int) -> Seen:
     arrays = [(inputs.numpy(), targets.numpy()) for inputs, targets in batches]
     found = evaluate(model.transformer, arrays, model.transformer.embed.weight.device)
     assert found is not None  # nobody asks it to stop
-    return Seen(
+    return TextStats(
         found["val_loss"],
         tuple(found["dead_neurons_by_layer"]),
         sum(inputs.numel() for inputs, _ in batches),

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from wirework.config import GatingConfig, ModelConfig
 from wirework.nn.kernels.linear import Linear
 from wirework.nn.kernels.winners import k_winners
-from wirework.nn.kernels.winning_gate import Head, Winning, dense, pays, summed, winning_units
+from wirework.nn.kernels.winning_gate import Head, Winning, dense, is_faster, summed, winning_units
 
 
-class Masks(NamedTuple):
+class GateMasks(NamedTuple):
     """Which units of each token stay on in a layer: 0 or 1, or between with `soft`."""
 
     attention: Tensor
@@ -56,15 +56,15 @@ class Gates(nn.Module):
         attention, neurons = (model.n_layer * units for units in self.widths)
         self.whole = None if gating.level == "local" else _Heads(width, (attention, neurons))
         # Another stream than the transformer's, or they would begin as copies of its embedding.
-        dice = torch.Generator().manual_seed(Random(f"gates {seed}").getrandbits(63))
+        generator = torch.Generator().manual_seed(Random(f"gates {seed}").getrandbits(63))
         with torch.no_grad():
             for parameter in self.parameters():
                 if parameter.dim() == 2:
-                    parameter.normal_(0.0, 0.02, generator=dice)
+                    parameter.normal_(0.0, 0.02, generator=generator)
                 else:
                     parameter.zero_()
 
-    def masks(self, inputs: Sequence[Tensor], final: Tensor) -> list[Masks]:
+    def masks(self, inputs: Sequence[Tensor], final: Tensor) -> list[GateMasks]:
         """Return the masks of each layer.
 
         Args:
@@ -81,7 +81,7 @@ class Gates(nn.Module):
             for some, others in zip(of_attention, of_neurons, strict=True):
                 mask = self._winners(some, on.k_attention, on.temperature_attention)
                 neurons = self._winners(others, on.k_neurons, on.temperature_neurons)
-                masks.append(Masks(dense(mask, final), neurons))
+                masks.append(GateMasks(dense(mask, final), neurons))
         return masks
 
     def _heads(
@@ -101,7 +101,7 @@ class Gates(nn.Module):
 
     def _winners(self, heads: Sequence[Head], k: int, temperature: float) -> Tensor | Winning:
         on = self.gating
-        if on.mask == "hard" and pays(heads[0], k, temperature):
+        if on.mask == "hard" and is_faster(heads[0], k, temperature):
             return winning_units(heads, k, temperature, on.epsilon)
         return k_winners(
             summed(heads), k, temperature=temperature, epsilon=on.epsilon, mask=on.mask

@@ -35,7 +35,7 @@ class Site(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were put on."""
-        if self.k is not None and not self.rests:
+        if self.k is not None and not self.is_constant:
             x = abs_top_k(x, self.k)
         return self._edited(x)
 
@@ -46,12 +46,12 @@ class Site(nn.Module):
         return self.k is not None or bool(self.edits) or bool(hooked)
 
     @property
-    def rests(self) -> bool:
+    def is_constant(self) -> bool:
         """Whether the first edit replaces all nodes, so that what comes in is not needed."""
         first = self.edits[0] if self.edits else None
         return isinstance(first, NodeAblation) and first.constant
 
-    def at_rest(self, like: Tensor) -> Tensor:
+    def constant_value(self, like: Tensor) -> Tensor:
         """Return (B, T, width) where the site rests: what would come in is not needed.
 
         Args:
@@ -211,35 +211,35 @@ class ResampleAblation(NodeAblation):
     Args:
         gates: (N,) or (R, N).
         values: (S, N), of all nodes at S tokens.
-        dice: to draw with.
+        generator: to draw with.
         closed: as `mean_ablation` takes it.
 
     Source: Gao et al. 2025, App. E.
     """
 
     def __init__(
-        self, gates: Tensor, values: Tensor, dice: torch.Generator, closed: bool | None = None
+        self, gates: Tensor, values: Tensor, generator: torch.Generator, closed: bool | None = None
     ) -> None:
         super().__init__(gates, closed)
         self.values = values
-        self.dice = dice
+        self.generator = generator
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (B, T, N) with the nodes outside the gates at drawn values."""
         parted = x.view(self.gates.shape[:-1].numel(), -1, *x.shape[1:])  # (R, B/R, T, N)
-        places = torch.randint(len(self.values), parted.shape[1:3], generator=self.dice)
+        places = torch.randint(len(self.values), parted.shape[1:3], generator=self.generator)
         drawn = self.values[places.to(x.device)]
         gates = self.gates.view(len(parted), 1, 1, -1)
         return torch.lerp(drawn.expand_as(parted), parted, gates).flatten(0, 1)
 
 
-def all_at_rest(sublayer: nn.Module, last: Site) -> bool:
+def all_constant(sublayer: nn.Module, last: Site) -> bool:
     """Whether a sublayer writes the same whatever it reads, and nobody watches it do so.
 
     Then nothing of it needs to be computed but its last site: circuits are small, and most
     sublayers have no node in them.
     """
-    if not last.rests:
+    if not last.is_constant:
         return False
     for part in sublayer.modules():
         edits = part.edits if isinstance(part, Site) and part is not last else ()

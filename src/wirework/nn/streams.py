@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wirework.config import GatingConfig
-from wirework.nn.gates import Gates, Masks
+from wirework.nn.gates import GateMasks, Gates
 from wirework.nn.kernels.unit_distance import unit_distance
 from wirework.nn.transformer import Ablated, Transformer
 
@@ -23,7 +23,7 @@ class Streams(NamedTuple):
     """(B, T, D), the final normalised state, bitwise that of the plain transformer."""
     ablated: Tensor
     """(B, T, D)."""
-    masks: Sequence[Masks]
+    masks: Sequence[GateMasks]
     """Of each layer."""
     reconstruction: Tensor
     """Scalar: mean squared difference of the streams, each token of unit length, over all blocks

@@ -26,7 +26,7 @@ from wirework.nn.kernels.own_position import own_position_attention
 from wirework.nn.kernels.winning_gate import Winning, dense
 from wirework.nn.kernels.winning_mlp import winning_mlp
 from wirework.nn.rewire import same_for_all_tokens
-from wirework.nn.sites import Edit, Site, all_at_rest, edited, find_sites, recorded
+from wirework.nn.sites import Edit, Site, all_constant, edited, find_sites, recorded
 
 
 class Prunable(NamedTuple):
@@ -280,7 +280,7 @@ class Transformer(nn.Module):
         """
         if length < 0 or temperature < 0:
             raise InputError(f"length {length} and temperature {temperature} must not be negative")
-        dice = torch.Generator(tokens.device).manual_seed(seed)
+        generator = torch.Generator(tokens.device).manual_seed(seed)
         for _ in range(length):
             window = tokens[:, -self.config.n_ctx :]
             last = torch.full((len(tokens),), window.shape[1] - 1, device=tokens.device)
@@ -289,7 +289,7 @@ class Transformer(nn.Module):
                 choice = logits.argmax(-1, keepdim=True)
             else:
                 odds = (logits / temperature).softmax(-1)
-                choice = torch.multinomial(odds, 1, generator=dice)
+                choice = torch.multinomial(odds, 1, generator=generator)
             tokens = torch.cat([tokens, choice], 1)
         return tokens
 
@@ -324,12 +324,12 @@ class Transformer(nn.Module):
             )
 
     @torch.no_grad()
-    def _initialise(self, dice: torch.Generator) -> None:
+    def _initialise(self, generator: torch.Generator) -> None:
         to_residual = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2 and name != "bigram":
                 output = name.endswith(("attn.out.weight", "mlp.down.weight"))
-                parameter.normal_(0.0, to_residual if output else 0.02, generator=dice)
+                parameter.normal_(0.0, to_residual if output else 0.02, generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()
 
@@ -354,7 +354,7 @@ class Block(nn.Module):
     @property
     def mixes(self) -> bool:
         """Whether what comes out at a token may depend on others: attention does not rest."""
-        return not all_at_rest(self.attn, self.attn.resid_delta)
+        return not all_constant(self.attn, self.attn.resid_delta)
 
     def forward(
         self,
@@ -419,8 +419,8 @@ class Attention(nn.Module):
 
         With `at`, (B,), it is (B, 1, D): what it adds there. `ablated` is as a block takes it.
         """
-        if all_at_rest(self, self.resid_delta):
-            return self.resid_delta.at_rest(x if at is None else _only(x, at))
+        if all_constant(self, self.resid_delta):
+            return self.resid_delta.constant_value(x if at is None else _only(x, at))
         q, k, v = self.qkv(self.act_in(x)).chunk(3, -1)  # each (B, T, H*K)
         if at is not None:
             q = _only(q, at)
@@ -464,8 +464,8 @@ class MLP(nn.Module):
 
         `ablated` is as a block takes it.
         """
-        if all_at_rest(self, self.resid_delta):
-            return self.resid_delta.at_rest(x)
+        if all_constant(self, self.resid_delta):
+            return self.resid_delta.constant_value(x)
         x = self.act_in(x)
         mask = None if ablated is None else ablated.neurons
         if isinstance(mask, Winning) and not self.post_act.acts:

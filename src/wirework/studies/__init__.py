@@ -3,12 +3,12 @@
 from wirework.studies.compare import best_match, geometric_mean, matches
 from wirework.studies.finders import FINDERS, finders
 from wirework.studies.frontier import frontier
-from wirework.studies.points import Point, grid, settings_of
+from wirework.studies.points import FrontierPoint, grid, settings_of
 from wirework.studies.self_ablation import self_ablation
 
 __all__ = [
     "FINDERS",
-    "Point",
+    "FrontierPoint",
     "best_match",
     "finders",
     "frontier",

@@ -19,7 +19,7 @@ from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.redaction import redact
 from wirework.studies.manifest import machine
-from wirework.studies.points import CELLS, Point, portable, settings_of
+from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.tasks import Task
 from wirework.tasks.split import fingerprint
 from wirework.training import train
@@ -45,7 +45,7 @@ def read_cell(out: Path, name: str) -> Cell:
 
 
 def finished_cell(
-    point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path
+    point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path
 ) -> Cell | None:
     """Return what `cell.json` says if it was made with these settings and tasks, else None.
 
@@ -61,7 +61,7 @@ def finished_cell(
 
 
 def run_cell(
-    point: Point,
+    point: FrontierPoint,
     study: FrontierConfig,
     tasks: Sequence[Task],
     out: Path,
@@ -130,7 +130,7 @@ def circuits_at(
 
 
 def _made(
-    point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
+    point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
 ) -> Cell:
     folder = cell_folder(out, point.name)
     begun = is_file(folder / "run" / "config.yaml")
@@ -147,7 +147,7 @@ def _made(
     }
 
 
-def about(point: Point) -> Cell:
+def about(point: FrontierPoint) -> Cell:
     """Return what a point is called and where in the grid it stands."""
     names = ("name", "kind", "width", "l0_count", "act_fraction", "steps", "seed")
     return {name: getattr(point, name) for name in names}
@@ -159,7 +159,7 @@ def _counts(model: Model) -> dict[str, Any]:
 
 
 def _wanted(
-    point: Point, study: FrontierConfig, tasks: Sequence[Task], out: Path
+    point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path
 ) -> dict[str, Any]:
     """Return all that a cell's content depends on."""
     return {"train": portable(settings_of(point, study, out)), **_search(study.prune, tasks)}
@@ -167,10 +167,10 @@ def _wanted(
 
 def _search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
     prints = {task.name: fingerprint(task) for task in tasks}
-    return {"prune": config.model_dump(mode="json"), "tasks": prints}
+    return {"prune": config.recorded(), "tasks": prints}
 
 
-def failed_cell(point: Point, out: Path, error: Exception) -> Cell:
+def failed_cell(point: FrontierPoint, out: Path, error: Exception) -> Cell:
     """Write `failed.json`, with a traceback where the error is none of the user's; warn of it."""
     message = redact(" ".join(str(error).split())) or type(error).__name__
     known = isinstance(error, InputError)

@@ -56,9 +56,9 @@ def matches(cells: Sequence[Row], within: float) -> list[dict[str, Any]]:
 
 def _closest(cell: Row, dense: Sequence[Row], within: float) -> dict[str, Any]:
     loss = cell["val_loss"]
-    gaps = [abs(loss - other["val_loss"]) / other["val_loss"] for other in dense]
-    apart = min(gaps)
-    other = dense[gaps.index(apart)]
+    logit_diffs = [abs(loss - other["val_loss"]) / other["val_loss"] for other in dense]
+    apart = min(logit_diffs)
+    other = dense[logit_diffs.index(apart)]
     return {
         "sparse": cell["name"],
         "dense": other["name"],

@@ -38,7 +38,7 @@ FINDERS = (
 """Lines of the figure: learned masks with all that `prune` does, scores alone, and cleaned up.
 A random order is only bisected: it ends with nearly all nodes, whose clean-up takes hours."""
 
-_ITS_OWN = {"finder", "also", "target_loss", "clean_up", "prune_edges"}
+_ITS_OWN = {"finder", "extra_rankings", "target_loss", "clean_up", "prune_edges"}
 
 TARGETS = (0.5, 0.3, 0.15, 0.05)
 
@@ -98,7 +98,7 @@ def finders(
         Progress("study", len(planned), shown=progress, count=counted) as bar,
     ):
         settled: dict[str, Any] = {"study": "finders", "model": model.fingerprint, "tasks": names}
-        settled |= {"finders": which, "targets": targets, "config": config.model_dump(mode="json")}
+        settled |= {"finders": which, "targets": targets, "config": config.recorded()}
         clear_held([out, *out.glob("circuits/*/*")])
         write_record(out / _MANIFEST, settled)
         found: dict[tuple[str, float], list[dict[str, Any]]] = {}
@@ -129,7 +129,7 @@ def _check_out(out: Path) -> None:
 def _settings(config: PruneConfig, name: str, target: float) -> PruneConfig:
     method = name.removesuffix(f" {CLEANED}")
     cleaned = name == "learned" or name != method
-    changes = {"finder": method, "target_loss": target, "also": ()}
+    changes = {"finder": method, "target_loss": target, "extra_rankings": ()}
     changes |= {"clean_up": cleaned, "prune_edges": cleaned}
     return PruneConfig.of({**config.model_dump(), **changes})
 

@@ -40,7 +40,7 @@ from wirework.studies.compare import (
     verdict,
 )
 from wirework.studies.manifest import manifest
-from wirework.studies.points import CELLS, Point, grid
+from wirework.studies.points import CELLS, FrontierPoint, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import BUILT_IN, Task, check_names, load_task
 from wirework.training import Interrupted
@@ -101,7 +101,7 @@ class _Study:
     config: FrontierConfig
     out: Path
     tasks: list[Task]
-    points: list[Point]
+    points: list[FrontierPoint]
     stop: Stop
     progress: bool
 
@@ -141,7 +141,7 @@ class _Study:
         self._compare_tokens(names)
         return {"targets": rows, "twin": _shown(cell)}
 
-    def _made(self, point: Point, tasks: list[Task], bar: Progress) -> Cell:
+    def _made(self, point: FrontierPoint, tasks: list[Task], bar: Progress) -> Cell:
         """Return a cell, from its file or made now."""
         try:
             known = finished_cell(point, self.config, tasks, self.out)
@@ -220,7 +220,7 @@ class _Study:
                 )
         return data
 
-    def _write_manifest(self, points: Sequence[Point]) -> None:
+    def _write_manifest(self, points: Sequence[FrontierPoint]) -> None:
         write_record(self.out / "manifest.json", manifest(self.config, points, self.out))
 
     @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from wirework.config import FrontierConfig, TrainConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import is_file, read_record
-from wirework.studies.points import CELLS, Point, portable, settings_of
+from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.training.run import read_settings
 
 _FACTS = ("wirework", "python", "torch", "numpy", "device", "instructions", "threads")
@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
     return {name: facts[name] for name in _FACTS}
 
 
-def manifest(study: FrontierConfig, points: Sequence[Point], out: Path) -> dict[str, Any]:
+def manifest(study: FrontierConfig, points: Sequence[FrontierPoint], out: Path) -> dict[str, Any]:
     """Return the study's settings, and each point's own.
 
     Args:
@@ -40,7 +40,7 @@ def manifest(study: FrontierConfig, points: Sequence[Point], out: Path) -> dict[
     """
     return {
         "study": "frontier",
-        "config": {**study.model_dump(mode="json"), "train": _common(study.train)},
+        "config": {**study.recorded(), "train": _common(study.train)},
         "points": [_entry(point, study, out) for point in points],
     }
 
@@ -53,7 +53,7 @@ def _common(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
-def _entry(point: Point, study: FrontierConfig, out: Path) -> dict[str, Any]:
+def _entry(point: FrontierPoint, study: FrontierConfig, out: Path) -> dict[str, Any]:
     place = f"{CELLS}/{point.name}"
     entry = {"name": point.name, "kind": point.kind, "seed": point.seed, "files": place}
     stored, cell = out / place / "run" / "config.yaml", out / place / "cell.json"

@@ -21,7 +21,7 @@ _ELSEWHERE["data"] = {"cache": True, "workers": True}
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontierPoint:
     """A model of the grid; a dense one has neither `l0_count` nor `act_fraction`."""
 
     width: int
@@ -42,12 +42,12 @@ class Point:
             return f"dense-w{self.width}-s{self.steps}-seed{self.seed}"
         return f"sparse-w{self.width}-l{self.l0_count}-a{self.act_fraction:g}"
 
-    def twin(self, seed: int) -> "Point":
+    def twin(self, seed: int) -> "FrontierPoint":
         """Return the same model from another seed."""
         return replace(self, seed=seed)
 
 
-def grid(study: FrontierConfig) -> list[Point]:
+def grid(study: FrontierConfig) -> list[FrontierPoint]:
     """Return all points, sparse ones first, each once.
 
     Raises:
@@ -55,11 +55,11 @@ def grid(study: FrontierConfig) -> list[Point]:
     """
     base = study.train
     sparse = [
-        Point(width, base.steps, base.seed, l0, act)
+        FrontierPoint(width, base.steps, base.seed, l0, act)
         for width, l0, act in product(study.widths, study.l0_counts, study.act_fractions)
     ]
     lengths = study.dense_steps or (base.steps,)
-    dense = [Point(*pair, base.seed) for pair in product(study.dense_widths, lengths)]
+    dense = [FrontierPoint(*pair, base.seed) for pair in product(study.dense_widths, lengths)]
     if not sparse and not dense:
         raise InputError(
             "the grid is empty: give widths, l0_counts and act_fractions, or dense_widths"
@@ -67,7 +67,7 @@ def grid(study: FrontierConfig) -> list[Point]:
     return list(dict.fromkeys([*sparse, *dense]))
 
 
-def settings_of(point: Point, study: FrontierConfig, out: str | Path) -> TrainConfig:
+def settings_of(point: FrontierPoint, study: FrontierConfig, out: str | Path) -> TrainConfig:
     """Return the settings of a point's run, whose place is `cells/NAME/run` below `out`.
 
     Raises:

@@ -35,7 +35,7 @@ from wirework.measures.explain.job import PRIVATE
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
 from wirework.studies.manifest import machine
 from wirework.studies.points import portable
@@ -125,7 +125,7 @@ def self_ablation(
             record_text(folder, data, study.train.data, replace=False)
         n_known = sum(is_file(_cell(out, variant)) for variant in every)
         with Progress("models", len(every), shown=progress, count=counted) as bar:
-            for cell in side_by_side(partial(run_variant, study, out), every, jobs):
+            for cell in parallel_map(partial(run_variant, study, out), every, jobs):
                 cells.append(cell)
                 results = _write(out, study, data.fingerprint, cells)
                 tell = bar.skip if len(cells) <= n_known else bar.advance

@@ -3,33 +3,33 @@
 from wirework.tasks.built_in import BUILT_IN, KNOWN
 from wirework.tasks.evaluate import (
     TaskReport,
+    accuracy_warning,
     all_reports,
     differences,
-    doubt,
     evaluate,
     kl_divergence,
     logit_difference,
     pair_losses,
-    skill,
+    task_accuracy,
     tasks_for,
 )
 from wirework.tasks.examples import examples, readable
 from wirework.tasks.load import check_names, load_task
 from wirework.tasks.practice import ioi_practice_texts, practice_texts, quote_practice_texts
 from wirework.tasks.rephrase import rephrased
-from wirework.tasks.task import Encoded, Pair, Task, tokenizer_of
+from wirework.tasks.task import Pair, Task, TokenizedPairs, tokenizer_of
 
 __all__ = [
     "BUILT_IN",
     "KNOWN",
-    "Encoded",
     "Pair",
     "Task",
     "TaskReport",
+    "TokenizedPairs",
+    "accuracy_warning",
     "all_reports",
     "check_names",
     "differences",
-    "doubt",
     "evaluate",
     "examples",
     "ioi_practice_texts",
@@ -41,7 +41,7 @@ __all__ = [
     "quote_practice_texts",
     "readable",
     "rephrased",
-    "skill",
+    "task_accuracy",
     "tasks_for",
     "tokenizer_of",
 ]

@@ -15,7 +15,7 @@ from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.tasks.built_in import BUILT_IN, KNOWN
 from wirework.tasks.load import load_task
-from wirework.tasks.task import Encoded, Task, tokenizer_of
+from wirework.tasks.task import Task, TokenizedPairs, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -41,15 +41,15 @@ def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
     return both[:, 0] - both[:, 1]
 
 
-def pair_losses(gaps: Tensor) -> Tensor:
+def pair_losses(logit_diffs: Tensor) -> Tensor:
     """Return the cross-entropy in nats of the right answer among the two, for each difference.
 
     Args:
-        gaps: right minus wrong logit, of any shape.
+        logit_diffs: right minus wrong logit, of any shape.
 
     Source: Gao et al. 2025, Table 1.
     """
-    return torch.nn.functional.softplus(-gaps)
+    return torch.nn.functional.softplus(-logit_diffs)
 
 
 def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
@@ -67,14 +67,14 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def differences(transformer: Transformer, rows: Encoded) -> Tensor:
+def differences(transformer: Transformer, rows: TokenizedPairs) -> Tensor:
     """Return right minus wrong for every row of a task, (2P,), in bounded memory."""
     return torch.cat(
         [logit_difference(logits, part.answers) for logits, part in _run(transformer, rows)]
     )
 
 
-def _run(transformer: Transformer, rows: Encoded) -> Iterator[tuple[Tensor, Encoded]]:
+def _run(transformer: Transformer, rows: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
     """Yield the logits at the last tokens of some pairs, (N, V), with those pairs, until all."""
     for first in range(0, rows.n_pairs, _PAIRS):
         part = rows.select(torch.arange(first, min(first + _PAIRS, rows.n_pairs)))
@@ -137,13 +137,13 @@ def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport
     )
 
 
-def skill(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
+def task_accuracy(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
     """Return `evaluate` on some hundred pairs, both prompts of each."""
     task = load_task(task)
     return evaluate(model, task.take(task.pairs[:_ENOUGH]))
 
 
-def doubt(task: str, accuracy: float | None) -> str | None:
+def accuracy_warning(task: str, accuracy: float | None) -> str | None:
     """Say why path edges or a circuit tell little, if a model hardly does the task; else None.
 
     Args:
@@ -157,14 +157,14 @@ def doubt(task: str, accuracy: float | None) -> str | None:
 
 
 @torch.no_grad()
-def _gaps_and_kl(transformer: Transformer, rows: Encoded) -> tuple[Tensor, Tensor]:
+def _gaps_and_kl(transformer: Transformer, rows: TokenizedPairs) -> tuple[Tensor, Tensor]:
     """Return right minus wrong of every row, (2P,), and each pair's divergence, (P,)."""
     parts = [
         (logit_difference(logits, part.answers), kl_divergence(logits[::2], logits[1::2]))
         for logits, part in _run(transformer, rows)
     ]
-    gaps, divergences = zip(*parts, strict=True)
-    return torch.cat(gaps), torch.cat(divergences)
+    logit_diffs, divergences = zip(*parts, strict=True)
+    return torch.cat(logit_diffs), torch.cat(divergences)
 
 
 def tasks_for(model: "Model | str | Path") -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def all_reports(
     return [asdict(evaluate(model, task)) for task in tasks]
 
 
-def _answer_tokens(task: Task, rows: Encoded) -> tuple[tuple[str, int], ...]:
+def _answer_tokens(task: Task, rows: TokenizedPairs) -> tuple[tuple[str, int], ...]:
     """Each distinct answer with its token."""
     found: dict[tuple[str, int], None] = {}
     for pair, (right, _), (other, _) in zip(

@@ -73,13 +73,13 @@ def _linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def _apart(groups: list[list[Pair]], sizes: Sequence[int], dice: Random) -> list[list[Pair]]:
+def _apart(groups: list[list[Pair]], sizes: Sequence[int], generator: Random) -> list[list[Pair]]:
     """Give each group to the part that lacks most, large ones first; cut one that fits nowhere."""
     parts: list[list[Pair]] = [[] for _ in sizes]
-    dice.shuffle(groups)
+    generator.shuffle(groups)
     groups.sort(key=len, reverse=True)
     if len(groups) < len(sizes) or len(groups[0]) > max(sizes):
-        for part, piece in zip(parts, _cut(groups.pop(0), sizes, dice), strict=True):
+        for part, piece in zip(parts, _cut(groups.pop(0), sizes, generator), strict=True):
             part.extend(piece)
     for group in groups:
         lacks = [size - len(part) for size, part in zip(sizes, parts, strict=True)]
@@ -87,13 +87,13 @@ def _apart(groups: list[list[Pair]], sizes: Sequence[int], dice: Random) -> list
     return parts
 
 
-def _cut(group: list[Pair], sizes: Sequence[int], dice: Random) -> list[list[Pair]]:
+def _cut(group: list[Pair], sizes: Sequence[int], generator: Random) -> list[list[Pair]]:
     """Give each prompt to a part, and return of each part the pairs that have both from it.
 
     A part with a share p of the prompts is left with p squared of the pairs.
     """
     prompts = sorted({prompt for pair in group for prompt in pair.prompts})
-    dice.shuffle(prompts)
+    generator.shuffle(prompts)
     shares = [size**0.5 for size in sizes]
     ends = [round(len(prompts) * sum(shares[: i + 1]) / sum(shares)) for i in range(len(sizes))]
     owner = {prompt: sum(i >= end for end in ends) for i, prompt in enumerate(prompts)}

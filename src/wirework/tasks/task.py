@@ -70,7 +70,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedPairs:
     """A task as tensors; rows 2i and 2i + 1 are pair i."""
 
     tokens: Tensor
@@ -85,15 +85,15 @@ class Encoded:
         """P."""
         return len(self.at) // 2
 
-    def select(self, pairs: Tensor) -> "Encoded":
+    def select(self, pairs: Tensor) -> "TokenizedPairs":
         """Return the pairs of these indices (int64, 1-d), cut to the longest prompt among them."""
         rows = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
         at = self.at[rows]
-        return Encoded(self.tokens[rows, : int(at.max()) + 1], at, self.answers[rows])
+        return TokenizedPairs(self.tokens[rows, : int(at.max()) + 1], at, self.answers[rows])
 
-    def to(self, device: torch.device) -> "Encoded":
+    def to(self, device: torch.device) -> "TokenizedPairs":
         """Return the same rows on `device`."""
-        return Encoded(self.tokens.to(device), self.at.to(device), self.answers.to(device))
+        return TokenizedPairs(self.tokens.to(device), self.at.to(device), self.answers.to(device))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Task:
         """The distinct answers, in order of first appearance."""
         return tuple(dict.fromkeys(text for pair in self.pairs for text in pair.answers))
 
-    def encode(self, tokenizer: "Tokenizer", n_ctx: int) -> Encoded:
+    def encode(self, tokenizer: "Tokenizer", n_ctx: int) -> TokenizedPairs:
         """Return the task as tensors.
 
         Args:
@@ -260,11 +260,11 @@ def _pair_rows(
     return _Row(before[0], ends[0], ends[1]), _Row(before[1], ends[3], ends[2])
 
 
-def _stack(rows: Iterable[_Row], padding: int) -> Encoded:
+def _stack(rows: Iterable[_Row], padding: int) -> TokenizedPairs:
     rows = list(rows)
     longest = max(len(row.prompt) for row in rows)
     padded = [row.prompt + [padding] * (longest - len(row.prompt)) for row in rows]
-    return Encoded(
+    return TokenizedPairs(
         tokens=torch.tensor(padded, dtype=torch.int64),
         at=torch.tensor([len(row.prompt) - 1 for row in rows]),
         answers=torch.tensor([[row.right, row.wrong] for row in rows]),

@@ -39,7 +39,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass
-class State:
+class TrainState:
     """What a run knows of itself besides its tensors. The position in the data is the step."""
 
     step: _Count = 0
@@ -70,7 +70,7 @@ class State:
     """The run's `TrainConfig`, as JSON values."""
 
 
-def save_checkpoint(folder: Path, state: State, tensors: Mapping[str, Tensor]) -> Path:
+def save_checkpoint(folder: Path, state: TrainState, tensors: Mapping[str, Tensor]) -> Path:
     """Write `folder/step-N`, whole or not at all; return it.
 
     Args:
@@ -89,7 +89,7 @@ def save_checkpoint(folder: Path, state: State, tensors: Mapping[str, Tensor]) -
     return path
 
 
-def newest_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor]] | None:
+def newest_checkpoint(folder: Path) -> tuple[TrainState, dict[str, Tensor]] | None:
     """Read the newest whole checkpoint; a damaged one is passed over with a warning.
 
     Returns:
@@ -116,7 +116,7 @@ def newest_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor]] | None:
     return None
 
 
-def newest_state(folder: Path) -> State | None:
+def newest_state(folder: Path) -> TrainState | None:
     """Read what the newest whole checkpoint says of its run, without its tensors.
 
     Raises:
@@ -218,17 +218,17 @@ def restore_(
             torch.cuda.set_rng_state(tensors["rng/cuda"])
 
 
-def _read(path: Path) -> tuple[State, dict[str, Tensor]]:
+def _read(path: Path) -> tuple[TrainState, dict[str, Tensor]]:
     files.verify_dir(path)
     state = _read_state(path / "state.json")
     return state, read_tensors(path / "tensors.safetensors")
 
 
-def _read_state(path: Path) -> State:
+def _read_state(path: Path) -> TrainState:
     """Read a `state.json` whose checksum is right.
 
     Raises:
-        DamagedError: an entry has another type than `State` says, or the step is missing.
+        DamagedError: an entry has another type than `TrainState` says, or the step is missing.
         InputError: it is of another format, or of a later version.
     """
     about = files.read_json(path)
@@ -241,7 +241,7 @@ def _read_state(path: Path) -> State:
             f"{quoted(about.get('format'))} {quoted(found)}, not {FORMAT} {VERSION}"
         )
     try:
-        state = TypeAdapter(State).validate_json(json.dumps(about), strict=True)
+        state = TypeAdapter(TrainState).validate_json(json.dumps(about), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

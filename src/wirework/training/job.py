@@ -24,7 +24,7 @@ from wirework.errors import InputError, number_of
 from wirework.nn import Transformer
 from wirework.training.baseline import bigram_table
 from wirework.training.checkpoint import (
-    State,
+    TrainState,
     drop_checkpoints_after,
     gather,
     newest_checkpoint,
@@ -74,7 +74,7 @@ class Job:
     batches: Batches
     held_out: Sequence[Batch]
     log: MetricsLog
-    state: State
+    state: TrainState
     saved: int
     """Step of the newest good checkpoint; 0: none."""
     pace: Pace
@@ -113,7 +113,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
             the checkpoint's.
     """
     found = newest_checkpoint(folder / "checkpoints")
-    state, tensors = found or (State(), None)
+    state, tensors = found or (TrainState(), None)
     checked_log(folder / "metrics.jsonl", state.metrics_bytes)  # refused before the work
     if found is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
@@ -200,7 +200,7 @@ def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
     return config
 
 
-def _check_same_data(folder: Path, state: State, data: Prepared, resumed: bool) -> None:
+def _check_same_data(folder: Path, state: TrainState, data: Prepared, resumed: bool) -> None:
     """Note what the run trains on; refuse to go on with anything else."""
     now = {"data": data.fingerprint, "tokenizer": data.tokenizer.fingerprint}
     if resumed:

@@ -20,7 +20,7 @@ from wirework.errors import InputError, number_of
 from wirework.model import Model
 from wirework.nn.shapes import LOADING, TRAINING, check_memory
 from wirework.signals import Interrupted, Stop, stopping
-from wirework.training.checkpoint import State, prune_checkpoints, save_checkpoint
+from wirework.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
 from wirework.training.malloc import freed_memory_kept
@@ -155,7 +155,7 @@ def _write(job: Job) -> None:
     job.saved = job.state.step
 
 
-def _note_best(state: State, config: TrainConfig) -> None:
+def _note_best(state: TrainState, config: TrainConfig) -> None:
     """Take this step as the best one if it has been evaluated and is."""
     if state.evaluated != state.step or not _at_target(config, state.step):
         return

@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "load_page_data": "page_data",
-    "render_page": "page",
-    "serve": "server",
-    "write_curves": "curves",
-    "write_figure": "figure",
-    "write_finders_figure": "figure_study",
-    "write_measures_figure": "figure_measures",
-    "write_neuron_page": "neuron_page",
-    "write_page": "page",
-    "write_self_ablation_figure": "figure_measures",
-    "write_study_figures": "figure_study",
+    "load_page_data": "page.page_data",
+    "render_page": "page.page",
+    "serve": "page.server",
+    "write_curves": "figures.curves",
+    "write_figure": "figures.figure",
+    "write_finders_figure": "figures.figure_study",
+    "write_measures_figure": "figures.figure_measures",
+    "write_neuron_page": "neurons.neuron_page",
+    "write_page": "page.page",
+    "write_self_ablation_figure": "figures.figure_measures",
+    "write_study_figures": "figures.figure_study",
 }
 
 

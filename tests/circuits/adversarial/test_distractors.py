@@ -8,9 +8,9 @@ import pytest
 import torch
 from hand_wired import averager, depth_counter, quote_closer
 from hand_wired.circuits import circuit_of
-from hand_wired.wiring import Planted
+from hand_wired.edge_masks import Planted
 
-from wirework.circuits import Ablation, Distraction, Wiring, find_distractors
+from wirework.circuits import Ablation, Distraction, EdgeMasks, find_distractors
 from wirework.circuits.adversarial import sweep
 from wirework.circuits.adversarial.attacks import LENGTHEN, NEUTRAL, Attack
 from wirework.circuits.adversarial.heads import between, kept_heads, patterns, read_heads
@@ -24,11 +24,11 @@ from wirework.circuits.adversarial.strongest import (
     worst_by_length,
     worst_by_tokens,
 )
-from wirework.circuits.adversarial.sweep import Beside, Measure, Point
+from wirework.circuits.adversarial.sweep import AttackPoint, Beside, Measure
 from wirework.data import train_tokenizer
 from wirework.errors import InputError
 from wirework.model import Model
-from wirework.tasks import Encoded, Pair, differences, load_task
+from wirework.tasks import Pair, TokenizedPairs, differences, load_task
 from wirework.view import write_curves
 
 
@@ -36,7 +36,7 @@ def found_in(planted: Planted) -> Distraction:
     return find_distractors(circuit_of(planted), planted.model, pairs=16, progress=False)
 
 
-def curve(found: Distraction, attack: str) -> list[Point]:
+def curve(found: Distraction, attack: str) -> list[AttackPoint]:
     return [point for point in found.points if point.attack == attack]
 
 
@@ -132,10 +132,12 @@ def test_a_depth_counter_counts_brackets_in_comments():
     assert found.by_length is None
 
 
-def test_attention_is_that_of_the_model(random_model: Model, ablation: Ablation, rows: Encoded):
+def test_attention_is_that_of_the_model(
+    random_model: Model, ablation: Ablation, rows: TokenizedPairs
+):
     """The pattern times the values is what the heads give."""
-    wiring = Wiring.of(ablation, torch.ones(ablation.size))
-    circuit = CircuitOn(random_model, wiring, torch.ones(wiring.size))
+    edge_masks = EdgeMasks.of(ablation, torch.ones(ablation.size))
+    circuit = CircuitOn(random_model, edge_masks, torch.ones(edge_masks.size))
     weights = patterns(circuit, rows)
     assert kept_heads(circuit) == [(layer, head) for layer in (0, 1) for head in (0, 1)]
     width = random_model.config.d_head
@@ -149,7 +151,7 @@ def test_attention_is_that_of_the_model(random_model: Model, ablation: Ablation,
 
 
 def test_attention_sees_what_its_window_shows(averaging: Planted):
-    circuit = CircuitOn(averaging.model, *circuit_of(averaging).wiring(averaging.model))
+    circuit = CircuitOn(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
     rows = encode(averaging.task.pairs[:2], averaging.model)
     attention = averaging.model.transformer.blocks[0].attn
     attention.window = 3
@@ -163,7 +165,7 @@ def test_attention_sees_what_its_window_shows(averaging: Planted):
 
 def test_heads_are_read_where_the_prompts_differ(averaging: Planted):
     """All weights are equal, so the deciding share is counted tokens over 40 + length."""
-    circuit = CircuitOn(averaging.model, *circuit_of(averaging).wiring(averaging.model))
+    circuit = CircuitOn(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
     pairs = averaging.task.pairs[:1]
     (head,) = read_heads(circuit, pairs, pairs)
     ids = [averaging.model.tokenizer.encode(prompt) for prompt in pairs[0].prompts]
@@ -211,12 +213,12 @@ def test_the_example_was_right_before():
     """Of two that are wrong now it is the one that was right, though the other is further off."""
     planted = averager.plant(n_ctx=256)
     model = planted.model
-    circuit = CircuitOn(model, *circuit_of(planted).wiring(model))
+    circuit = CircuitOn(model, *circuit_of(planted).edge_masks(model))
     row = Pair(("x = [" + "1, " * 9 + "2", "x = [[" + "1, " * 9 + "2"), ("]", "]]"))
     short, long = row, NEUTRAL(row, 8, Random(0))
     made = Attack("far", lambda pair, n, rng: NEUTRAL.change(pair, 4 if pair == row else 8, rng))
-    gaps = differences(model.transformer, encode([short, long], model)).view(2, 2)
-    assert gaps[0, 1] > 0 > gaps[1, 1]
+    logit_diffs = differences(model.transformer, encode([short, long], model)).view(2, 2)
+    assert logit_diffs[0, 1] > 0 > logit_diffs[1, 1]
     measured = replace(point("far", (1.0, 0.0, 0.0)), side=1, attack="far")
     padding = Padding(model.tokenizer)
     sides = Sides([long, short], [long, short], False)
@@ -226,7 +228,7 @@ def test_the_example_was_right_before():
     assert not told["prompt"].endswith(long.prompts[1])
 
 
-def _last(points: list[Point]) -> Point | None:
+def _last(points: list[AttackPoint]) -> AttackPoint | None:
     return points[-1] if points else None
 
 
@@ -235,7 +237,7 @@ def test_an_effect_of_chance_on_the_pairs_that_choose_is_not_reported(
 ):
     """A model that is right by the toss of a coin, whatever is done to a prompt."""
 
-    def toss(_, rows: Encoded) -> torch.Tensor:
+    def toss(_, rows: TokenizedPairs) -> torch.Tensor:
         prompts = [ids[: at + 1] for ids, at in zip(rows.tokens.tolist(), rows.at, strict=True)]
         heads = [hashlib.sha256(f"21 {ids}".encode()).digest()[0] < 128 for ids in prompts]
         return torch.tensor([5.0 if head else -5.0 for head in heads])
@@ -257,7 +259,7 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
     quotes: Planted, monkeypatch: pytest.MonkeyPatch
 ):
     """An attack that turns all choosing pairs and no other is reported to turn none."""
-    circuit = CircuitOn(quotes.model, *circuit_of(quotes).wiring(quotes.model))
+    circuit = CircuitOn(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
     sides = sides_of(quotes.task.pairs[:8], 8)
     assert (sides.choosing, sides.reporting) == (
         list(quotes.task.pairs[0:8:2]), list(quotes.task.pairs[1:8:2]),
@@ -277,7 +279,7 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
 
 
 def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
-    circuit = CircuitOn(quotes.model, *circuit_of(quotes).wiring(quotes.model))
+    circuit = CircuitOn(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
     sides = sides_of(quotes.task.pairs[:8], 8)
     points = [replace(point(NEUTRAL.name, (1.0, 0.5, 1.0)), strength=n) for n in (1, 4096)]
     padding = Padding(quotes.model.tokenizer)
@@ -351,14 +353,14 @@ def point(
     errors: float = 0.01,
     tokens: float = 20.0,
     circuit: Beside | None = None,
-) -> Point:
+) -> AttackPoint:
     """A point with accuracies (and P) before, attacked, of the control; the circuit's the same."""
     before, attacked, control = (Measure(a, 0.0, a, a, a, 0.0, 0.0, 0.0) for a in accuracy)
     beside = Beside(
         attacked, before, control,
         before.p - attacked.p, errors, control.p - attacked.p, errors,
     )  # fmt: skip
-    return Point(name, 1, 0, 16, tokens, 10.0, tokens, beside, circuit or beside)
+    return AttackPoint(name, 1, 0, 16, tokens, 10.0, tokens, beside, circuit or beside)
 
 
 def test_the_worst_is_judged_against_its_control():
@@ -391,8 +393,8 @@ def test_an_attack_that_turns_the_circuit_too_goes_first():
 
 
 def test_measures_by_hand():
-    gaps = torch.tensor([[0.0, 20.0], [20.0, -20.0]])
-    measure = Measure.of(gaps, side=0)
+    logit_diffs = torch.tensor([[0.0, 20.0], [20.0, -20.0]])
+    measure = Measure.of(logit_diffs, side=0)
     assert measure.p == pytest.approx(0.75)
     assert measure.p_se == pytest.approx(0.25)
     assert measure.accuracy == 0.5  # a tie is not right

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from hand_wired import depth_counter, inhibited, quote_closer, redundant, type_tracker
-from hand_wired.wiring import Corpus, Edge, Node, Planted
+from hand_wired.edge_masks import Corpus, Edge, Node, Planted
 
 PLANT: dict[str, Callable[[], Planted]] = {
     "quote closer": quote_closer.plant,

@@ -8,7 +8,7 @@ circuit is 3 nodes and 2 edges.
 
 import math
 
-from hand_wired.wiring import (
+from hand_wired.edge_masks import (
     Edge,
     Node,
     Planted,

@@ -2,9 +2,9 @@
 
 import torch
 
-from hand_wired.wiring import Corpus, Planted
-from wirework.circuits import Ablation, Circuit, Finding, Wiring, assemble, node_means
-from wirework.circuits.masking.ablation_baseline import Resting
+from hand_wired.edge_masks import Corpus, Planted
+from wirework.circuits import Ablation, Circuit, EdgeMasks, Finding, assemble, node_means
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import Means, training_windows
 from wirework.tasks.split import parts_of
 
@@ -20,8 +20,8 @@ def circuit_of(planted: Planted) -> Circuit:
     kept: dict[str, list[int]] = {}
     for site, channel in planted.nodes:
         kept.setdefault(site, []).append(channel)
-    wiring = Wiring.of(ablation, ablation.space.gates(kept))
+    edge_masks = EdgeMasks.of(ablation, ablation.space.gates(kept))
     parts = parts_of(task.fitted(model.tokenizer, model.config.n_ctx), 16, seed=0)
-    rest, gates = Resting(Means(means)), torch.ones(wiring.size)
-    found = Finding(wiring, gates, None, 0.15, True, "hand", {}, rest, seed=0)
+    rest, gates = AblationBaseline(Means(means)), torch.ones(edge_masks.size)
+    found = Finding(edge_masks, gates, None, 0.15, True, "hand", {}, rest, seed=0)
     return assemble(model, task, parts, found)

@@ -11,7 +11,7 @@ by the constant unless the neuron speaks. The circuit is 8 nodes and 5 edges.
 
 import math
 
-from hand_wired.wiring import (
+from hand_wired.edge_masks import (
     Edge,
     Node,
     Planted,

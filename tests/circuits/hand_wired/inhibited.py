@@ -11,7 +11,7 @@ leans to `:` by the constant. With the neuron at its mean a `for` further up mak
 
 from random import Random
 
-from hand_wired.wiring import (
+from hand_wired.edge_masks import (
     Edge,
     Node,
     Planted,

@@ -7,7 +7,7 @@ its value; the unembedding votes for the answers. The query reads only the const
 its mean for nothing: the circuit is 5 nodes and 3 edges.
 """
 
-from hand_wired.wiring import (
+from hand_wired.edge_masks import (
     Edge,
     Node,
     Planted,

@@ -7,8 +7,7 @@ through neuron 0, whose bias keeps it where it is linear. The first is the short
 smallest circuit; the other is one from which nothing can be left out either.
 """
 
-from hand_wired.quote_closer import quotes
-from hand_wired.wiring import (
+from hand_wired.edge_masks import (
     Edge,
     Node,
     Planted,
@@ -20,6 +19,7 @@ from hand_wired.wiring import (
     vote_,
     weight,
 )
+from hand_wired.quote_closer import quotes
 from wirework.data import Tokenizer
 from wirework.model import Model
 from wirework.tasks import Task, load_task

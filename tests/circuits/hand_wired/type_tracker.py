@@ -11,7 +11,7 @@ the type. The circuit is 10 nodes and 6 edges.
 
 from random import Random
 
-from hand_wired.wiring import (
+from hand_wired.edge_masks import (
     Edge,
     Node,
     Planted,

@@ -8,21 +8,21 @@ from wirework.circuits import Ablation, NodeSpace
 from wirework.circuits.masking.ablation import _TOKENS, frozen, pieces
 from wirework.circuits.pruning.prune import check_target
 from wirework.errors import InputError
-from wirework.tasks import Encoded, differences
+from wirework.tasks import TokenizedPairs, differences
 
 
 def masks(ablation: Ablation, count: int) -> torch.Tensor:
-    dice = torch.Generator().manual_seed(5)
-    return (torch.rand(count, ablation.space.size, generator=dice) < 0.8).float()
+    generator = torch.Generator().manual_seed(5)
+    return (torch.rand(count, ablation.space.size, generator=generator) < 0.8).float()
 
 
-def test_all_nodes_kept_is_the_model(ablation: Ablation, rows: Encoded) -> None:
+def test_all_nodes_kept_is_the_model(ablation: Ablation, rows: TokenizedPairs) -> None:
     everything = torch.ones(1, ablation.space.size)
     found = ablation.all_differences(everything, rows)[0]
     assert torch.allclose(found, differences(ablation.transformer, rows), atol=1e-6)
 
 
-def test_no_node_kept_makes_all_prompts_alike(ablation: Ablation, rows: Encoded) -> None:
+def test_no_node_kept_makes_all_prompts_alike(ablation: Ablation, rows: TokenizedPairs) -> None:
     # What is left is the embedding of the last token, so prompts with the same one agree.
     found = ablation.all_differences(torch.zeros(1, ablation.space.size), rows)[0]
     assert torch.allclose(found[::2], -found[1::2], atol=1e-6)
@@ -34,8 +34,8 @@ def test_which_sites_rest_is_asked_once(ablation: Ablation) -> None:
     with Reads() as reads:
         edits = ablation.edits(gates)
     assert reads.single == 0  # each would wait for the device
-    resting = {name for name, edit in edits.items() if edit.constant}
-    assert resting == {*edits} - {"0.mlp.post_act"}
+    baseline = {name for name, edit in edits.items() if edit.constant}
+    assert baseline == {*edits} - {"0.mlp.post_act"}
     assert not any(edit.constant for edit in ablation.edits(gates.requires_grad_()).values())
 
 
@@ -49,7 +49,9 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_masks_in_one_pass_are_those_one_at_a_time(ablation: Ablation, rows: Encoded) -> None:
+def test_masks_in_one_pass_are_those_one_at_a_time(
+    ablation: Ablation, rows: TokenizedPairs
+) -> None:
     gates = masks(ablation, 5)
     together = ablation.differences(gates, rows)
     for r in range(5):
@@ -57,7 +59,7 @@ def test_masks_in_one_pass_are_those_one_at_a_time(ablation: Ablation, rows: Enc
         assert torch.allclose(together[r], alone, atol=1e-5)
 
 
-def test_passes_in_pieces_are_those_in_one(ablation: Ablation, rows: Encoded) -> None:
+def test_passes_in_pieces_are_those_in_one(ablation: Ablation, rows: TokenizedPairs) -> None:
     gates = masks(ablation, 40)  # 40 masks of 24 rows of 30 tokens are several passes
     with torch.no_grad():
         whole = ablation.differences(gates, rows)
@@ -67,14 +69,14 @@ def test_passes_in_pieces_are_those_in_one(ablation: Ablation, rows: Encoded) ->
     assert torch.allclose(ablation.losses(gates, rows), expected, atol=1e-5)
 
 
-def test_pieces_hold_every_pair_once_and_fit(rows: Encoded) -> None:
+def test_pieces_hold_every_pair_once_and_fit(rows: TokenizedPairs) -> None:
     found = pieces(rows, 64)
     assert sorted(i for part in found for i in part.tolist()) == list(range(rows.n_pairs))
     assert len(found) > 1
     assert all(64 * rows.select(part).tokens.numel() <= _TOKENS for part in found)
 
 
-def test_a_mask_is_frozen_at_the_mean(ablation: Ablation, rows: Encoded) -> None:
+def test_a_mask_is_frozen_at_the_mean(ablation: Ablation, rows: TokenizedPairs) -> None:
     gates = masks(ablation, 1)[0]
     transformer = ablation.transformer
     with (
@@ -84,8 +86,8 @@ def test_a_mask_is_frozen_at_the_mean(ablation: Ablation, rows: Encoded) -> None
         transformer(rows.tokens)
     for name, kept in ablation.space.split(gates).items():
         dropped = values[name][..., kept == 0]
-        resting = ablation.means[name][kept == 0].expand_as(dropped)
-        assert torch.allclose(dropped, resting, atol=1e-6)
+        baseline = ablation.means[name][kept == 0].expand_as(dropped)
+        assert torch.allclose(dropped, baseline, atol=1e-6)
 
 
 def test_frozen_gives_back_what_it_took(ablation: Ablation) -> None:
@@ -114,7 +116,7 @@ def test_nodes_stand_in_execution_order(ablation: Ablation) -> None:
     assert gates.nonzero().flatten().tolist() == [23]
 
 
-def test_the_early_verdict_is_that_of_the_whole(ablation: Ablation, rows: Encoded) -> None:
+def test_the_early_verdict_is_that_of_the_whole(ablation: Ablation, rows: TokenizedPairs) -> None:
     for gates, loss in zip(
         masks(ablation, 6), ablation.losses(masks(ablation, 6), rows), strict=True
     ):
@@ -123,7 +125,7 @@ def test_the_early_verdict_is_that_of_the_whole(ablation: Ablation, rows: Encode
         assert not ablation.within(gates, rows, 0.0)
 
 
-def test_a_model_in_float64_is_judged_in_float64(ablation: Ablation, rows: Encoded) -> None:
+def test_a_model_in_float64_is_judged_in_float64(ablation: Ablation, rows: TokenizedPairs) -> None:
     wide = copy.deepcopy(ablation.transformer).double()
     means = {name: mean.double() for name, mean in ablation.means.items()}
     gates = masks(ablation, 3)
@@ -134,7 +136,7 @@ def test_a_model_in_float64_is_judged_in_float64(ablation: Ablation, rows: Encod
         assert torch.allclose(found, judged.differences(gates, rows), atol=1e-12)
 
 
-def test_what_is_not_a_number_reaches_no_target(ablation: Ablation, rows: Encoded) -> None:
+def test_what_is_not_a_number_reaches_no_target(ablation: Ablation, rows: TokenizedPairs) -> None:
     broken = copy.deepcopy(ablation.transformer)
     with torch.no_grad():
         broken.unembed.weight.fill_(torch.nan)

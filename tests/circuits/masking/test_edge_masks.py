@@ -4,51 +4,59 @@ import pytest
 import torch
 
 from wirework.circuits import Ablation, NodeSpace, clean_up, find_edges
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn.rewire import rewired
-from wirework.tasks import Encoded, Task, differences
+from wirework.tasks import Task, TokenizedPairs, differences
 
 
 @pytest.fixture(scope="module")
-def wiring(ablation: Ablation) -> Wiring:
-    dice = torch.Generator().manual_seed(7)
-    return Wiring.of(ablation, (torch.rand(ablation.size, generator=dice) < 0.7).float())
+def edge_masks(ablation: Ablation) -> EdgeMasks:
+    generator = torch.Generator().manual_seed(7)
+    return EdgeMasks.of(ablation, (torch.rand(ablation.size, generator=generator) < 0.7).float())
 
 
-def some_gates(wiring: Wiring, seed: int, share: float = 0.7) -> torch.Tensor:
-    return (torch.rand(wiring.size, generator=torch.Generator().manual_seed(seed)) < share).float()
+def some_gates(edge_masks: EdgeMasks, seed: int, share: float = 0.7) -> torch.Tensor:
+    return (
+        torch.rand(edge_masks.size, generator=torch.Generator().manual_seed(seed)) < share
+    ).float()
 
 
-def test_all_edges_kept_is_the_circuit_of_the_nodes(wiring: Wiring, rows: Encoded) -> None:
-    gates = torch.ones(1, wiring.size)
-    nodes = wiring.ablation.all_differences(wiring.mask(gates), rows)
-    assert torch.equal(wiring.all_differences(gates, rows), nodes)
-    assert len(wiring.edges()) == len(find_edges(wiring.transformer, wiring.kept)) > 100
+def test_all_edges_kept_is_the_circuit_of_the_nodes(
+    edge_masks: EdgeMasks, rows: TokenizedPairs
+) -> None:
+    gates = torch.ones(1, edge_masks.size)
+    nodes = edge_masks.ablation.all_differences(edge_masks.mask(gates), rows)
+    assert torch.equal(edge_masks.all_differences(gates, rows), nodes)
+    assert len(edge_masks.edges()) == len(find_edges(edge_masks.transformer, edge_masks.kept)) > 100
 
 
 def test_a_cut_edge_is_a_zero_weight_and_a_constant_in_its_place(
-    wiring: Wiring, rows: Encoded
+    edge_masks: EdgeMasks, rows: TokenizedPairs
 ) -> None:
-    gates = torch.cat([torch.ones(wiring.n_nodes), some_gates(wiring, 8)[wiring.n_nodes :]])
-    plain = copy.deepcopy(wiring.transformer)
+    gates = torch.cat(
+        [torch.ones(edge_masks.n_nodes), some_gates(edge_masks, 8)[edge_masks.n_nodes :]]
+    )
+    plain = copy.deepcopy(edge_masks.transformer)
     weights = dict(plain.named_parameters())
     with torch.no_grad():
-        for edge, gate in zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True):
+        for edge, gate in zip(
+            edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True
+        ):
             if not gate:
-                cut_by_hand(weights, wiring, edge.source, edge.target)
-    by_hand = Ablation.of(plain, wiring.ablation.means)
-    expected = by_hand.all_differences(wiring.mask(gates[None]), rows)
-    found = wiring.all_differences(gates[None], rows)
+                cut_by_hand(weights, edge_masks, edge.source, edge.target)
+    by_hand = Ablation.of(plain, edge_masks.ablation.means)
+    expected = by_hand.all_differences(edge_masks.mask(gates[None]), rows)
+    found = edge_masks.all_differences(gates[None], rows)
     assert torch.allclose(found, expected, atol=1e-4)
-    assert not torch.allclose(found, wiring.all_differences(torch.ones_like(gates)[None], rows))
+    assert not torch.allclose(found, edge_masks.all_differences(torch.ones_like(gates)[None], rows))
 
 
-def cut_by_hand(weights, wiring: Wiring, source: int, target: int) -> None:
-    (site, column), (to, row) = wiring.kept[source], wiring.kept[target]
+def cut_by_hand(weights, edge_masks: EdgeMasks, source: int, target: int) -> None:
+    (site, column), (to, row) = edge_masks.kept[source], edge_masks.kept[target]
     layer, part = to.split(".", 1)
-    inner = wiring.ablation.space.widths["0.attn.q"]
+    inner = edge_masks.ablation.space.widths["0.attn.q"]
     name, row, read = {
         "attn.q": ("attn.qkv", row, site),
         "attn.k": ("attn.qkv", inner + row, site),
@@ -58,43 +66,49 @@ def cut_by_hand(weights, wiring: Wiring, source: int, target: int) -> None:
         "mlp.resid_delta": ("mlp.down", row, site),
     }[part]
     weight, bias = (weights[f"blocks.{layer}.{name}.{kind}"] for kind in ("weight", "bias"))
-    bias[row] += weight[row, column] * wiring.ablation.means[read][column]
+    bias[row] += weight[row, column] * edge_masks.ablation.means[read][column]
     weight[row, column] = 0
 
 
-def test_masks_in_one_pass_are_those_one_at_a_time(wiring: Wiring, rows: Encoded) -> None:
-    gates = torch.stack([some_gates(wiring, seed, 0.9) for seed in range(4)])
-    together = wiring.differences(gates, rows)
+def test_masks_in_one_pass_are_those_one_at_a_time(
+    edge_masks: EdgeMasks, rows: TokenizedPairs
+) -> None:
+    gates = torch.stack([some_gates(edge_masks, seed, 0.9) for seed in range(4)])
+    together = edge_masks.differences(gates, rows)
     for r in range(4):
-        alone = wiring.differences(gates[r : r + 1], rows)[0]
+        alone = edge_masks.differences(gates[r : r + 1], rows)[0]
         assert torch.allclose(together[r], alone, atol=1e-4)
 
 
-def test_gradients_reach_the_gates_of_nodes_and_edges(wiring: Wiring, rows: Encoded) -> None:
+def test_gradients_reach_the_gates_of_nodes_and_edges(
+    edge_masks: EdgeMasks, rows: TokenizedPairs
+) -> None:
     few = rows.select(torch.arange(2))
-    gates = torch.ones(1, wiring.size, requires_grad=True)
-    (slope,) = torch.autograd.grad(wiring.differences(gates, few).sum(), gates)
-    edges = slope[0, wiring.n_nodes :]
-    assert slope[0, : wiring.n_nodes].count_nonzero() > 10
+    gates = torch.ones(1, edge_masks.size, requires_grad=True)
+    (slope,) = torch.autograd.grad(edge_masks.differences(gates, few).sum(), gates)
+    edges = slope[0, edge_masks.n_nodes :]
+    assert slope[0, : edge_masks.n_nodes].count_nonzero() > 10
     # A gate acts linearly on what its target reads: the slope is that of a small step.
-    best = int(edges.abs().argmax()) + wiring.n_nodes
-    step = torch.ones(1, wiring.size)
+    best = int(edges.abs().argmax()) + edge_masks.n_nodes
+    step = torch.ones(1, edge_masks.size)
     step[0, best] -= 1e-3
     with torch.no_grad():
-        moved = wiring.differences(gates, few).sum() - wiring.differences(step, few).sum()
+        moved = edge_masks.differences(gates, few).sum() - edge_masks.differences(step, few).sum()
     assert float(moved) / 1e-3 == pytest.approx(float(slope[0, best]), rel=0.1)
 
 
-def test_an_edge_without_an_end_is_closed_and_never_missed(wiring: Wiring, rows: Encoded) -> None:
-    gates = some_gates(wiring, 9, 0.9)
-    settled = wiring.settled(gates)
+def test_an_edge_without_an_end_is_closed_and_never_missed(
+    edge_masks: EdgeMasks, rows: TokenizedPairs
+) -> None:
+    gates = some_gates(edge_masks, 9, 0.9)
+    settled = edge_masks.settled(gates)
     assert settled.sum() < gates.sum()
-    for edge, gate in zip(wiring.edges(), settled[wiring.n_nodes :].tolist(), strict=True):
+    for edge, gate in zip(edge_masks.edges(), settled[edge_masks.n_nodes :].tolist(), strict=True):
         assert gate <= min(gates[edge.source], gates[edge.target])
-    both = wiring.all_differences(torch.stack([gates, settled]), rows)
+    both = edge_masks.all_differences(torch.stack([gates, settled]), rows)
     assert torch.allclose(both[0], both[1], atol=1e-4)
-    left, open_ = wiring.reduced(gates)
-    assert left.n_nodes == int(gates[: wiring.n_nodes].sum())
+    left, open_ = edge_masks.reduced(gates)
+    assert left.n_nodes == int(gates[: edge_masks.n_nodes].sum())
     assert open_[: left.n_nodes].all()
     assert int(open_.sum()) == int(settled.sum())
     assert torch.allclose(left.all_differences(open_[None], rows)[0], both[1], atol=1e-4)
@@ -105,8 +119,8 @@ def test_idle_edges_go(wired: Model, task: Task) -> None:
     from wirework.circuits import node_means
 
     ablation = Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens]))
-    wiring = Wiring.of(ablation, torch.ones(ablation.size))
-    left, gates = wiring.reduced(clean_up(wiring, torch.ones(wiring.size), rows, 0.15))
+    edge_masks = EdgeMasks.of(ablation, torch.ones(ablation.size))
+    left, gates = edge_masks.reduced(clean_up(edge_masks, torch.ones(edge_masks.size), rows, 0.15))
     edges = [
         (*left.kept[edge.source], *left.kept[edge.target])
         for edge, gate in zip(left.edges(), gates[left.n_nodes :].tolist(), strict=True)
@@ -119,7 +133,7 @@ def test_idle_edges_go(wired: Model, task: Task) -> None:
     ]
 
 
-def test_ties_join_query_and_key_of_a_channel(ablation: Ablation, rows: Encoded) -> None:
+def test_ties_join_query_and_key_of_a_channel(ablation: Ablation, rows: TokenizedPairs) -> None:
     tied = Ablation.of(ablation.transformer, ablation.means, tie_qk=True)
     assert tied.size == ablation.size - 2 * 16
     gates = torch.ones(tied.size)

@@ -6,8 +6,8 @@ from wirework.model import Model
 
 
 def some_nodes(space: NodeSpace) -> list[tuple[str, int]]:
-    dice = torch.Generator().manual_seed(6)
-    return space.locate((torch.rand(space.size, generator=dice) < 0.5).nonzero().flatten())
+    generator = torch.Generator().manual_seed(6)
+    return space.locate((torch.rand(space.size, generator=generator) < 0.5).nonzero().flatten())
 
 
 def test_edges_are_those_of_a_plain_loop(random_model: Model, ablation: Ablation) -> None:

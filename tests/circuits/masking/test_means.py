@@ -21,8 +21,8 @@ from wirework.training import train
 
 
 def test_means_are_over_all_tokens_of_all_batches(random_model: Model) -> None:
-    dice = torch.Generator().manual_seed(0)
-    batches = [torch.randint(0, 512, (2, 10), generator=dice), torch.randint(0, 512, (3, 4))]
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randint(0, 512, (2, 10), generator=generator), torch.randint(0, 512, (3, 4))]
     means = node_means(random_model.transformer, batches)
     total, count = torch.zeros(24, dtype=torch.float64), 0
     for tokens in batches:

@@ -33,21 +33,21 @@ def transformer_of(kind: str, seed: int = 0) -> Transformer:
         | KINDS[kind]
     )
     transformer = Transformer(config, seed)
-    dice = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if name != "bigram":
                 spread = 0.5 if weight.dim() == 2 else 0.2
-                weight += spread * torch.randn(weight.shape, generator=dice)
+                weight += spread * torch.randn(weight.shape, generator=generator)
     return transformer
 
 
 def contrast_of(seed: int = 0, prompts: int = 5, length: int = 7) -> Contrast:
     """Return prompts of several lengths; the corrupted ones differ at two tokens."""
-    dice = torch.Generator().manual_seed(seed)
-    clean = torch.randint(VOCAB, (prompts, length), generator=dice)
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randint(VOCAB, (prompts, length), generator=generator)
     corrupted = clean.clone()
-    corrupted[:, [1, 3]] = torch.randint(VOCAB, (prompts, 2), generator=dice)
-    at = torch.randint(4, length, (prompts,), generator=dice)
+    corrupted[:, [1, 3]] = torch.randint(VOCAB, (prompts, 2), generator=generator)
+    at = torch.randint(4, length, (prompts,), generator=generator)
     at[0] = length - 1
-    return Contrast(clean, corrupted, at, torch.randint(VOCAB, (prompts, 2), generator=dice))
+    return Contrast(clean, corrupted, at, torch.randint(VOCAB, (prompts, 2), generator=generator))

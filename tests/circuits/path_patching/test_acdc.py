@@ -30,9 +30,11 @@ def found(random_model: Model, task: Task) -> ww.Circuit:
 
 def test_finds_what_testing_one_edge_at_a_time_finds(random_model: Model, task: Task) -> None:
     chosen = Task("mine", task.pairs[:5])
-    circuit = ww.acdc(random_model, chosen, 0.01, both=True, keep_unreachable=True, progress=False)
+    circuit = ww.acdc(
+        random_model, chosen, 0.01, symmetric=True, keep_unreachable=True, progress=False
+    )
     rows = chosen.encode(random_model.tokenizer, 80)
-    prompts = Contrast.of(rows, both=True)
+    prompts = Contrast.of(rows, symmetric=True)
     model = exact(random_model.transformer)
     reference, _ = run(model, prompts.clean, prompts.at)
     _, ablated = run(model, prompts.corrupted, prompts.at)
@@ -205,6 +207,6 @@ def test_losses_are_those_of_patched_runs(found: ww.Circuit) -> None:
     assert found.task_loss == losses.circuit == found.document.target_loss
     assert part.kl == pytest.approx(part.value)
     assert losses.without_circuit != pytest.approx(losses.circuit)
-    gaps = torch.tensor(found.document.examples.logit_diff)
-    assert part.logit_difference == pytest.approx(float(gaps.mean()))
-    assert part.accuracy == pytest.approx(float((gaps > 0).double().mean()))
+    logit_diffs = torch.tensor(found.document.examples.logit_diff)
+    assert part.logit_difference == pytest.approx(float(logit_diffs.mean()))
+    assert part.accuracy == pytest.approx(float((logit_diffs > 0).double().mean()))

@@ -6,8 +6,8 @@ from random_models import contrast_of, transformer_of
 from wirework.circuits.path_patching import search as acdc_search
 from wirework.circuits.path_patching import trials
 from wirework.circuits.path_patching.patched import Patched
-from wirework.circuits.path_patching.search import Found, search
-from wirework.circuits.path_patching.state import State
+from wirework.circuits.path_patching.search import SearchResult, search
+from wirework.circuits.path_patching.state import PatchedState
 
 
 class Case:
@@ -26,8 +26,8 @@ class Case:
         names = [(edge.source, edge.target) for edge in map(self.graph.named, self.graph.edges)]
         if seed is None:
             return names
-        dice = torch.Generator().manual_seed(seed)
-        return [names[place] for place in torch.randperm(len(names), generator=dice)]
+        generator = torch.Generator().manual_seed(seed)
+        return [names[place] for place in torch.randperm(len(names), generator=generator)]
 
     def plain(self, order: list[Edge], tau: float) -> tuple[list[Edge], dict[Edge, float]]:
         ablated = dict(zip(self.graph.sources, self.patched.ablated, strict=True))
@@ -35,10 +35,12 @@ class Case:
         measure = lambda logits: float(self.measure(logits))  # noqa: E731
         return one_at_a_time(self.model, *prompts, ablated, measure, order, tau)
 
-    def ours(self, order: list[Edge], tau: float, **more: object) -> Found:
-        return search(State(self.patched, self.metric), self.graph.ordered(order), tau, **more)
+    def ours(self, order: list[Edge], tau: float, **more: object) -> SearchResult:
+        return search(
+            PatchedState(self.patched, self.metric), self.graph.ordered(order), tau, **more
+        )
 
-    def named(self, found: Found) -> list[Edge]:
+    def named(self, found: SearchResult) -> list[Edge]:
         return [(edge.source, edge.target) for edge in map(self.graph.named, found.kept)]
 
 
@@ -99,12 +101,14 @@ def test_an_edge_that_nothing_depends_on_goes_without_a_trial(
     case = Case("neo", "corrupted", "kl")
     tried = []
 
-    def watched(state: State, edges: list[tuple[int, int]], removed: object) -> trials.Trials:
+    def watched(
+        state: PatchedState, edges: list[tuple[int, int]], removed: object
+    ) -> trials.Trials:
         tried.append(edges)
         return trials.tried(state, edges, removed)
 
     monkeypatch.setattr(acdc_search, "tried", watched)
-    found = search(State(case.patched, "kl"), case.graph.edges, 1e3)
+    found = search(PatchedState(case.patched, "kl"), case.graph.edges, 1e3)
     assert found.kept == []
     final = [edge for edge in case.graph.edges if edge[1] == case.graph.final]
     assert {edge for edges in tried for edge in edges} == set(final)

@@ -8,7 +8,7 @@ from wirework.circuits.path_patching.patched import Patched
 from wirework.config import ModelConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks import Encoded, kl_divergence
+from wirework.tasks import TokenizedPairs, kl_divergence
 
 
 def whole(patched: Patched) -> torch.Tensor:
@@ -44,11 +44,11 @@ def test_any_edges_removed_is_what_plain_loops_give(kind: str, ablation: str) ->
     patched = Patched.of(transformer, contrast, ablation)
     graph = patched.graph
     ablated = dict(zip(graph.sources, patched.ablated, strict=True))
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     gates = whole(patched)
     removed = set()
     for edge in all_edges(graph.n_layer, graph.n_head):
-        if torch.rand((), generator=dice) < 0.4:
+        if torch.rand((), generator=generator) < 0.4:
             source, destination = graph.numbered(edge)
             gates[destination, source] = 0
             removed.add(edge)
@@ -94,14 +94,14 @@ def test_a_stream_that_is_no_sum_is_refused(settings: dict[str, object], named: 
 
 def test_pairs_become_clean_and_corrupted_prompts() -> None:
     tokens = torch.tensor([[1, 2, 0], [3, 4, 0], [5, 6, 7], [8, 6, 9]])
-    rows = Encoded(tokens, torch.tensor([1, 1, 2, 2]), torch.tensor([[1, 2], [2, 1]] * 2))
-    one, both = Contrast.of(rows), Contrast.of(rows, both=True)
+    rows = TokenizedPairs(tokens, torch.tensor([1, 1, 2, 2]), torch.tensor([[1, 2], [2, 1]] * 2))
+    one, symmetric = Contrast.of(rows), Contrast.of(rows, symmetric=True)
     assert one.clean.tolist() == [[1, 2, 0], [5, 6, 7]]
     assert one.corrupted.tolist() == [[3, 4, 0], [8, 6, 9]]
     assert (one.at.tolist(), one.answers.tolist()) == ([1, 2], [[1, 2], [1, 2]])
     assert one.last.tolist() == [2, 7]
-    assert torch.equal(both.clean, tokens)
-    assert both.corrupted.tolist() == tokens[[1, 0, 3, 2]].tolist()
+    assert torch.equal(symmetric.clean, tokens)
+    assert symmetric.corrupted.tolist() == tokens[[1, 0, 3, 2]].tolist()
 
 
 def test_metrics_by_hand() -> None:

@@ -13,9 +13,9 @@ from wirework.tasks import Task
 def some_edges(patched: Patched, share: float, seed: int) -> torch.Tensor:
     graph = patched.graph
     gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for source, destination in graph.edges:
-        gates[destination, source] = float(torch.rand((), generator=dice) < share)
+        gates[destination, source] = float(torch.rand((), generator=generator) < share)
     return gates
 
 

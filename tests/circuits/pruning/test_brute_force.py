@@ -14,7 +14,7 @@ from wirework.circuits import Ablation, node_means
 from wirework.config import ModelConfig
 from wirework.model import Model
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 NODES: list[Node] = [
     ("0.attn.act_in", 2), ("0.attn.q", 1), ("0.attn.k", 5), ("0.attn.v", 0),
@@ -33,10 +33,10 @@ def rough() -> Model:
         positions="concat", d_pos=2, attention_windows=(None, 3), norm_eps=1e-6,
     )  # fmt: skip
     transformer = Transformer(config)
-    dice = torch.Generator().manual_seed(11)
+    generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
-            spread = torch.randn(weight.shape, generator=dice)
+            spread = torch.randn(weight.shape, generator=generator)
             weight.copy_(1 + 0.2 * spread if "norm" in name else 0.7 * spread)
     return Model(transformer)
 
@@ -52,12 +52,12 @@ def ablation(rough: Model, batch: Tensor) -> Ablation:
 
 
 @pytest.fixture(scope="module")
-def rows() -> Encoded:
+def rows() -> TokenizedPairs:
     """Two pairs of unlike length, so that one is padded."""
     tokens = torch.randint(1, 20, (4, 7), generator=torch.Generator().manual_seed(12))
     at = torch.tensor([4, 4, 6, 6])
     tokens[torch.arange(7) > at[:, None]] = 0
-    return Encoded(tokens, at, torch.tensor([[3, 7], [7, 3], [5, 9], [9, 5]]))
+    return TokenizedPairs(tokens, at, torch.tensor([[3, 7], [7, 3], [5, 9], [9, 5]]))
 
 
 def test_means_are_those_of_a_plain_pass(rough, batch, ablation) -> None:
@@ -67,7 +67,7 @@ def test_means_are_those_of_a_plain_pass(rough, batch, ablation) -> None:
 
 
 def plain_losses(
-    model: Model, rows: Encoded, means: Mapping[str, Tensor], masks: list[list[Node]]
+    model: Model, rows: TokenizedPairs, means: Mapping[str, Tensor], masks: list[list[Node]]
 ) -> tuple[Tensor, Tensor]:
     """Return the loss with each list of nodes left out, and how near AbsTopK came to a tie."""
     plain = PlainModel(model)
@@ -79,7 +79,7 @@ def plain_losses(
     return loss, margin
 
 
-def check(model: Model, rows: Encoded, ablation: Ablation, gates: Tensor) -> Tensor:
+def check(model: Model, rows: TokenizedPairs, ablation: Ablation, gates: Tensor) -> Tensor:
     """Compare the losses of masks (R, N) with those of plain passes, and return them."""
     every = ablation.space.locate(torch.arange(ablation.space.size))
     out = [
@@ -109,8 +109,8 @@ def test_every_subset_of_twelve_nodes_has_the_loss_of_a_plain_pass(rough, rows, 
 
 
 def test_masks_over_all_nodes_have_the_loss_of_a_plain_pass(rough, rows, ablation) -> None:
-    dice = torch.rand(200, ablation.space.size, generator=torch.Generator().manual_seed(14))
-    gates = (dice < torch.linspace(0.2, 1, 200)[:, None]).float()
+    generator = torch.rand(200, ablation.space.size, generator=torch.Generator().manual_seed(14))
+    gates = (generator < torch.linspace(0.2, 1, 200)[:, None]).float()
     assert check(rough, rows, ablation, gates).std() > 0.1
 
 

@@ -6,9 +6,9 @@ from wirework.circuits import Ablation, clean_up, discretise, node_means
 from wirework.circuits.masking.ablation import Masks
 from wirework.circuits.pruning.discretise import best_nodes, ranking, smallest_count
 from wirework.circuits.pruning.prune import worth_it
-from wirework.circuits.pruning.search_folder import Ranked
+from wirework.circuits.pruning.search_folder import Candidate
 from wirework.model import Model
-from wirework.tasks import Encoded, Task
+from wirework.tasks import Task, TokenizedPairs
 
 
 def test_nodes_rank_by_score_then_order() -> None:
@@ -29,7 +29,7 @@ def test_a_lucky_smaller_count_is_found() -> None:
 
 
 @pytest.fixture(scope="module")
-def planted(wired: Model, task: Task) -> tuple[Ablation, Encoded]:
+def planted(wired: Model, task: Task) -> tuple[Ablation, TokenizedPairs]:
     rows = task.take(task.pairs[:12]).encode(wired.tokenizer, 80)
     means = node_means(wired.transformer, [rows.tokens])
     return Ablation.of(wired.transformer, means), rows
@@ -52,7 +52,7 @@ class Lucky(Masks):
     size = 1000  # type: ignore[assignment]
     layers = applied = None  # type: ignore[assignment]
 
-    def within(self, gates: torch.Tensor, rows: Encoded, target: float) -> bool:
+    def within(self, gates: torch.Tensor, rows: TokenizedPairs, target: float) -> bool:
         return int(gates.sum()) in (164, 1000)
 
 
@@ -79,7 +79,7 @@ def test_a_target_that_chance_reaches_needs_no_node(planted) -> None:
 def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
     def left(*sizes: int) -> list[int]:
         masks = [(torch.arange(3000) < size).float() for size in sizes]
-        best = [Ranked(0, 0, mask) for mask in masks]
+        best = [Candidate(0, 0, mask) for mask in masks]
         return [int(mask.sum()) for _, mask in worth_it(best, masks)]
 
     assert left(20, 250) == [20, 250]  # both take no time

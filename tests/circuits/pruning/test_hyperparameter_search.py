@@ -15,12 +15,12 @@ from wirework.circuits.pruning.hyperparameter_search import centre, n_finished, 
 from wirework.circuits.pruning.journal import Journal
 from wirework.circuits.pruning.learned_masks import MaskSettings
 from wirework.circuits.pruning.search_folder import (
-    Ranked,
+    Candidate,
     kept_best,
     merged,
     open_search,
-    read_ranked,
-    write_ranked,
+    read_candidates,
+    write_candidates,
 )
 from wirework.config import PruneConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
@@ -231,7 +231,7 @@ def test_a_search_that_cannot_be_read_is_not_called_damaged(
     tmp_path: Path, unreadable: Callable[..., AbstractContextManager[None]], name: str
 ) -> None:
     tried(PruneConfig(trials=2), tmp_path)
-    write_ranked(tmp_path, [Ranked(3, 2, torch.ones(4))])
+    write_candidates(tmp_path, [Candidate(3, 2, torch.ones(4))])
     said = f"cannot read {tmp_path}/{name}: Input/output error"
     with unreadable(tmp_path / name), pytest.raises(UnreadableError, match=said):
         kept_best(tmp_path, 1)
@@ -261,13 +261,13 @@ def test_a_lock_that_a_kill_left_is_no_obstacle(
 
 
 def test_masks_that_were_altered_are_told_of(tmp_path: Path) -> None:
-    write_ranked(tmp_path, [Ranked(3, 2, torch.ones(4))])
+    write_candidates(tmp_path, [Candidate(3, 2, torch.ones(4))])
     path = tmp_path / "best.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="does not match its checksum"):
-        read_ranked(tmp_path)
+        read_candidates(tmp_path)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
@@ -303,18 +303,18 @@ def test_the_folder_of_a_search_is_of_one_search(
 
 
 def test_the_best_masks_come_back(tmp_path: Path) -> None:
-    assert read_ranked(tmp_path) == []
-    best = [Ranked(7, 4, torch.arange(3.0)), Ranked(9, 2, torch.ones(3))]
-    write_ranked(tmp_path, best)
-    again = read_ranked(tmp_path)
+    assert read_candidates(tmp_path) == []
+    best = [Candidate(7, 4, torch.arange(3.0)), Candidate(9, 2, torch.ones(3))]
+    write_candidates(tmp_path, best)
+    again = read_candidates(tmp_path)
     assert [one[:2] for one in again] == [(7, 4), (9, 2)]
     assert all(torch.equal(a.tau, b.tau) for a, b in zip(again, best, strict=True))
-    assert [one[:2] for one in merged(again[1:], [*best, Ranked(7, 3, torch.zeros(3))])] == [
+    assert [one[:2] for one in merged(again[1:], [*best, Candidate(7, 3, torch.zeros(3))])] == [
         (7, 3), (7, 4), (9, 2),
     ]  # fmt: skip
     (tmp_path / "best.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="is damaged"):
-        read_ranked(tmp_path)
+        read_candidates(tmp_path)
 
 
 def test_a_search_whose_masks_are_gone_or_too_few_says_what_to_do(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_search_whose_masks_are_gone_or_too_few_says_what_to_do(tmp_path: Path
     tried(PruneConfig(trials=3, parallel=3), tmp_path)
     with pytest.raises(InputError, match=f"0 of its 3 trials, .* more: delete {tmp_path} to"):
         kept_best(tmp_path, 1)
-    write_ranked(tmp_path, [Ranked(7, 4, torch.arange(3.0)), Ranked(9, 2, torch.ones(3))])
+    write_candidates(tmp_path, [Candidate(7, 4, torch.arange(3.0)), Candidate(9, 2, torch.ones(3))])
     assert len(kept_best(tmp_path, 2)) == 2
     with pytest.raises(InputError, match="2 of its 3 trials, and finalists=3 asks for more: ask"):
         kept_best(tmp_path, 3)

@@ -6,7 +6,7 @@ import torch
 
 from wirework.circuits import Ablation, MaskSettings, heaviside, learn_masks
 from wirework.circuits.pruning.learned_masks import _adamw_, _columns, _gradient, _schedule
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 CENTRE = MaskSettings(1e-3, 1e-2, 1e-1, 1e-3, 1e-2, 5e-2, 5e-2, 1.0)
 
@@ -34,8 +34,11 @@ def test_one_adamw_step_by_hand() -> None:
 def test_adamw_is_torchs_for_each_trial() -> None:
     settings = [CENTRE, replace(CENTRE, lr=0.05, inv_beta2=0.2, weight_decay=0.1)]
     columns = _columns(settings, torch.device("cpu"))
-    dice = torch.Generator().manual_seed(0)
-    start, gradients = torch.randn(2, 6, generator=dice), torch.randn(9, 2, 6, generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = (
+        torch.randn(2, 6, generator=generator),
+        torch.randn(9, 2, 6, generator=generator),
+    )
     ours, first, second = start.clone(), torch.zeros(2, 6), torch.zeros(2, 6)
     for step, gradient in enumerate(gradients, 1):
         _adamw_(ours, gradient, first, second, columns, columns.lr, step)
@@ -59,7 +62,7 @@ def test_the_rate_rises_then_falls_to_zero() -> None:
     assert shares[-1] == pytest.approx(0.01 / 0.9)
 
 
-def test_the_gradient_is_that_of_loss_and_price(ablation: Ablation, rows: Encoded) -> None:
+def test_the_gradient_is_that_of_loss_and_price(ablation: Ablation, rows: TokenizedPairs) -> None:
     # The slope is d loss / d gate with all gates open, times the surrogate's 1/4 at tau 0+.
     tau = torch.full((1, ablation.space.size), 1e-6)
     columns = _columns([CENTRE], torch.device("cpu"))
@@ -72,7 +75,7 @@ def test_the_gradient_is_that_of_loss_and_price(ablation: Ablation, rows: Encode
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_trials_side_by_side_are_those_alone(ablation: Ablation, rows: Encoded) -> None:
+def test_trials_side_by_side_are_those_alone(ablation: Ablation, rows: TokenizedPairs) -> None:
     settings = [CENTRE, replace(CENTRE, k_coef=1e-2, lr=3e-2), replace(CENTRE, heaviside_temp=0.5)]
     run = {"steps": 6, "batch_pairs": 6}
     together = learn_masks(ablation, rows, settings, seeds=[7, 7, 7], **run)
@@ -84,14 +87,16 @@ def test_trials_side_by_side_are_those_alone(ablation: Ablation, rows: Encoded) 
     assert together.abs().max() <= 1
 
 
-def test_a_price_without_need_turns_everything_off(ablation: Ablation, rows: Encoded) -> None:
+def test_a_price_without_need_turns_everything_off(
+    ablation: Ablation, rows: TokenizedPairs
+) -> None:
     dear = replace(CENTRE, k_coef=10.0, lr=0.05)
     tau = learn_masks(ablation, rows, [dear], steps=20, batch_pairs=2, seeds=[0])
     assert (tau < 0).all()
     assert math.isfinite(float(tau.sum()))
 
 
-def test_a_trial_that_is_stopped_keeps_its_masks(ablation: Ablation, rows: Encoded) -> None:
+def test_a_trial_that_is_stopped_keeps_its_masks(ablation: Ablation, rows: TokenizedPairs) -> None:
     settings = [CENTRE, replace(CENTRE, k_coef=1e-2, lr=3e-2), replace(CENTRE, heaviside_temp=0.5)]
     seen = []
 

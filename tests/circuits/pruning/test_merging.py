@@ -8,16 +8,16 @@ from wirework.circuits.masking.means import resting_sites
 from wirework.circuits.pruning.discretise import clean_up
 from wirework.circuits.pruning.merging import Size, cleaned_and_merged, size_of
 from wirework.model import Model
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
-def test_merging_never_loses_to_the_smallest(ablation: Ablation, rows: Encoded) -> None:
+def test_merging_never_loses_to_the_smallest(ablation: Ablation, rows: TokenizedPairs) -> None:
     everything = torch.ones(1, ablation.size)
     target = float(ablation.losses(everything, rows)) + 0.05
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     masks = [torch.ones(ablation.size) for _ in range(3)]
     for mask in masks[1:]:
-        for place in torch.randperm(ablation.size, generator=dice)[:40].tolist():
+        for place in torch.randperm(ablation.size, generator=generator)[:40].tolist():
             mask[place] = 0
             if float(ablation.losses(mask[None], rows)) > target:
                 mask[place] = 1

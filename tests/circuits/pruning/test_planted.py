@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wirework.circuits import Ablation, find_edges, node_means, prune, training_windows
 from wirework.config import PruneConfig
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 QUICK = PruneConfig(
     trials=3, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3
@@ -35,7 +35,7 @@ class Case:
         return Corpus(self.planted.model.tokenizer, self.planted.task)
 
     @cached_property
-    def rows(self) -> Encoded:
+    def rows(self) -> TokenizedPairs:
         model = self.planted.model
         assert model.tokenizer is not None
         return self.planted.task.encode(model.tokenizer, model.config.n_ctx)

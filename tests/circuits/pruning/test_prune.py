@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from wirework.circuit_format import Document, Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
 from wirework.circuits.circuit import rows_of
-from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pruning.hyperparameter_search import Round, n_finished
-from wirework.circuits.pruning.prune import Hunt, quick_target
-from wirework.circuits.pruning.search_folder import open_search, read_ranked
+from wirework.circuits.pruning.prune import PruningRun, quick_target
+from wirework.circuits.pruning.search_folder import open_search, read_candidates
 from wirework.circuits.pruning.search_progress import Pace
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import locked, verify_dir, write_json, write_sums
 from wirework.model import Model
-from wirework.tasks import Encoded, Pair, Task, load_task
+from wirework.tasks import Pair, Task, TokenizedPairs, load_task
 from wirework.tasks.split import parts_of
 
 QUICK = PruneConfig(
@@ -160,7 +160,7 @@ def test_trials_are_compared_at_a_loss_that_the_model_reaches(wired, task, corpu
     own = float(ablation.losses(everything, rows)[0])
     assert quick_target(ablation, rows, 0.5) == 0.5
     assert own < quick_target(ablation, rows, own / 2) < own + 0.02
-    wrong = Encoded(rows.tokens, rows.at, rows.answers.flip(1))  # which the model cannot do
+    wrong = TokenizedPairs(rows.tokens, rows.at, rows.answers.flip(1))  # which the model cannot do
     assert quick_target(ablation, wrong, 0.15) == 0.15
 
 
@@ -302,7 +302,7 @@ def test_a_target_above_chance_is_refused(wired, task, corpus) -> None:
 
 
 def test_where_no_order_reaches_the_target_the_closest_is_kept(random_model, task, corpus) -> None:
-    hard = QUICK.model_copy(update={"target_loss": 1e-4, "anyway": True})
+    hard = QUICK.model_copy(update={"target_loss": 1e-4, "allow_unreached": True})
     found = prune(random_model, task, hard, data=corpus, progress=False)
     assert not found.reached
     assert found.task_loss < found.losses.model - 1e-4
@@ -317,9 +317,9 @@ def test_the_three_parts_are_disjoint(task: Task) -> None:
 
 
 def test_prompts_that_pairs_share_are_held_out_too() -> None:
-    dice = Random(0)
+    generator = Random(0)
     prompts = [f"x{i} = " for i in range(60)]
-    drawn = {tuple(dice.sample(prompts, 2)) for _ in range(900)}
+    drawn = {tuple(generator.sample(prompts, 2)) for _ in range(900)}
     pairs = tuple(Pair(pair, ("1", "2")) for pair in sorted(drawn))
     parts = parts_of(Task("few", pairs), 128, 0)
     used = [{prompt for pair in part.pairs for prompt in pair.prompts} for part in parts]
@@ -340,9 +340,9 @@ def test_pairs_that_share_prompts_stay_together_where_they_can() -> None:
 
 
 def test_a_circuit_of_pairs_that_share_prompts_is_validated(wired, task, corpus) -> None:
-    dice = Random(0)
+    generator = Random(0)
     firsts, seconds = zip(*(pair.prompts for pair in task.pairs[:64]), strict=True)
-    drawn = {(dice.choice(firsts), dice.choice(seconds)) for _ in range(800)}
+    drawn = {(generator.choice(firsts), generator.choice(seconds)) for _ in range(800)}
     pairs = tuple(Pair(pair, task.pairs[0].answers) for pair in sorted(drawn))
     shared = Task("shared", pairs)
     found = prune(wired, shared, QUICK, data=corpus, progress=False)
@@ -371,7 +371,7 @@ def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(
     assert again().document == circuit.document
     (folder,) = (tmp_path / "s").iterdir()
     # The round that was killed counts once.
-    assert len(read_ranked(folder)) == min(QUICK.finalists, n_finished(folder))
+    assert len(read_candidates(folder)) == min(QUICK.finalists, n_finished(folder))
     (folder / "best.safetensors").unlink()
     with pytest.raises(InputError, match=f"delete {folder} to search anew"):
         again()
@@ -431,12 +431,12 @@ def test_a_batch_has_no_more_pairs_than_there_are_to_train_on(wired, task, corpu
 
 def test_what_misses_the_target_on_a_second_sample_is_not_reached(wired, task, corpus) -> None:
     """The second sample's means of one channel speak for one answer; the first's do not."""
-    resting = Resting.of(wired, corpus, QUICK)
-    assert resting.means.groups is not None
-    biased = dict(resting.means.groups)
+    baseline = AblationBaseline.of(wired, corpus, QUICK)
+    assert baseline.means.groups is not None
+    biased = dict(baseline.means.groups)
     biased["1.mlp.resid_delta"] = biased["1.mlp.resid_delta"] + 2 * (torch.arange(8) == 2)
-    means = replace(resting.means, groups=biased)
-    found = Hunt.of(wired, task, QUICK, replace(resting, means=means)).run()
+    means = replace(baseline.means, groups=biased)
+    found = PruningRun.of(wired, task, QUICK, replace(baseline, means=means)).run()
     assert found.losses.circuit_searched <= 0.15 < found.losses.circuit
     assert found.reached is False
     assert found.means["1.mlp.resid_delta"][2] == pytest.approx(2, abs=0.1)
@@ -446,7 +446,7 @@ def test_a_circuit_fitted_to_a_small_sample_is_made_again_until_others_accept_it
     random_model, task, corpus, monkeypatch
 ) -> None:
     noisy = QUICK.model_copy(
-        update={"mean_tokens": 80, "anyway": True, "trials": 1, "target_loss": 0.9}
+        update={"mean_tokens": 80, "allow_unreached": True, "trials": 1, "target_loss": 0.9}
     )
     found = prune(random_model, task, noisy, data=corpus, progress=False)
     assert found.reached
@@ -493,8 +493,8 @@ def test_ties_and_warm_starts_find_it_too(wired, task, corpus, changes) -> None:
 
 def test_a_search_whose_trials_are_done_is_not_done(wired: Model, task: Task, corpus):
     shares: list[float] = []
-    resting = Resting.of(wired, corpus, QUICK)
-    Hunt.of(wired, task, QUICK, resting).ranked(shares.append)
+    baseline = AblationBaseline.of(wired, corpus, QUICK)
+    PruningRun.of(wired, task, QUICK, baseline).ranked(shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(Pace.of(QUICK).trials)
     assert shares[-1] < 0.9

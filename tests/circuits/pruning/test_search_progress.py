@@ -40,7 +40,9 @@ def test_the_share_of_a_search_rises_to_that_of_its_edges():
 
 
 def test_a_trial_costs_half_after_each_rung():
-    config = PruneConfig(trials=1, parallel=1, steps=100, stop_at=(0.5,), finalists=1, also=())
+    config = PruneConfig(
+        trials=1, parallel=1, steps=100, stop_at=(0.5,), finalists=1, extra_rankings=()
+    )
     pace = Pace.of(config)
     assert pace.in_trials(0, 1, 50) == pytest.approx(2 * (pace.trials - pace.in_trials(0, 1, 50)))
     assert pace.in_trials(0, 1, 100) == pytest.approx(pace.trials)

@@ -6,7 +6,7 @@ from wirework.circuits import Ablation, atp_star, attribution
 from wirework.circuits.masking.ablation import _TOKENS, frozen, pieces
 from wirework.circuits.scoring.atp_star import run_effects
 from wirework.model import Model
-from wirework.tasks import Encoded, Task
+from wirework.tasks import Task, TokenizedPairs
 
 
 def frozen_channel(channel: int, mean: torch.Tensor):
@@ -18,7 +18,7 @@ def frozen_channel(channel: int, mean: torch.Tensor):
     return edit
 
 
-def slope_at_heads(ablation: Ablation, rows: Encoded, layer: int, dropped: str | None):
+def slope_at_heads(ablation: Ablation, rows: TokenizedPairs, layer: int, dropped: str | None):
     """Return the heads' output and its gradient, through every sublayer but the dropped one."""
     drop = {} if dropped is None else {dropped: torch.Tensor.detach}
     site, transformer = f"{layer}.attn.y", ablation.transformer
@@ -58,13 +58,13 @@ def test_queries_and_keys_are_frozen_exactly(settings, dropped: str | None, laye
     assert (moved == 0) == (dropped == "0.attn.resid_delta" and layer == 0)
 
 
-def two_layers(**settings) -> tuple[Ablation, Encoded]:
+def two_layers(**settings) -> tuple[Ablation, TokenizedPairs]:
     transformer = blank(2, **settings)
-    dice = torch.Generator().manual_seed(6)
+    generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if name.startswith("blocks") and weight.dim() == 2:
-                weight.copy_(torch.randn(weight.shape, generator=dice))
+                weight.copy_(torch.randn(weight.shape, generator=generator))
             if name.endswith("sink"):
                 weight.copy_(torch.tensor([0.5, -1.0]))
     return judged(transformer)
@@ -82,7 +82,7 @@ def test_behind_a_linear_rest_a_query_scores_its_true_rise(settings) -> None:
         assert not torch.allclose(plain[site], expected[site], rtol=0.1, atol=1e-3)
 
 
-def cancelling() -> tuple[Ablation, Encoded]:
+def cancelling() -> tuple[Ablation, TokenizedPairs]:
     """Neuron 0 of layer 0 writes channel 0, which a neuron of layer 1 reads and answers with -1."""
     transformer = blank(2)
     first, second = (transformer.get_submodule(f"blocks.{layer}.mlp") for layer in (0, 1))
@@ -109,7 +109,7 @@ def test_an_effect_that_cancels_is_seen_by_dropping_a_layer() -> None:
     assert float(found[0]) > 0.01
 
 
-def test_other_nodes_score_the_gradient(ablation: Ablation, rows: Encoded) -> None:
+def test_other_nodes_score_the_gradient(ablation: Ablation, rows: TokenizedPairs) -> None:
     with frozen(ablation.transformer):
         effects = run_effects(ablation, rows)
     assert effects.shape == (5, ablation.space.size)

@@ -6,10 +6,10 @@ from wirework.circuits import Ablation, attribution, integrated_gradients, node_
 from wirework.config import ModelConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
-def by_hooks(ablation: Ablation, rows: Encoded) -> torch.Tensor:
+def by_hooks(ablation: Ablation, rows: TokenizedPairs) -> torch.Tensor:
     """Score with plain PyTorch hooks, one prompt at a time."""
     total = torch.zeros(ablation.space.size)
     for tokens, at, answers in zip(rows.tokens, rows.at, rows.answers, strict=True):
@@ -42,7 +42,7 @@ def hooked(ablation: Ablation, tokens: torch.Tensor, answers: torch.Tensor):
     return values
 
 
-def test_attribution_is_what_plain_hooks_find(ablation: Ablation, rows: Encoded) -> None:
+def test_attribution_is_what_plain_hooks_find(ablation: Ablation, rows: TokenizedPairs) -> None:
     found = attribution(ablation, rows, signed=True)
     assert found.dtype == torch.float32
     assert found.shape == (ablation.space.size,)
@@ -59,28 +59,28 @@ def test_attribution_of_a_linear_model_is_the_true_rise() -> None:
     assert int((expected.abs() > 0.01).sum()) > 20
 
 
-def test_attribution_takes_no_gradient_of_weights(ablation: Ablation, rows: Encoded) -> None:
+def test_attribution_takes_no_gradient_of_weights(ablation: Ablation, rows: TokenizedPairs) -> None:
     attribution(ablation, rows)
     assert all(p.grad is None and p.requires_grad for p in ablation.transformer.parameters())
 
 
 @pytest.fixture(scope="module")
-def smooth(rows: Encoded) -> Ablation:
+def smooth(rows: TokenizedPairs) -> Ablation:
     """A model without AbsTopK, whose loss has no jumps along the path."""
     config = ModelConfig(
         vocab_size=512, n_ctx=80, n_layer=2, d_model=16, d_head=8, d_mlp=24, act_fraction=None
     )
     transformer = Transformer(config, seed=3)
-    dice = torch.Generator().manual_seed(4)
+    generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if weight.dim() == 2 and name != "bigram":
-                weight.normal_(0, 0.5, generator=dice)
+                weight.normal_(0, 0.5, generator=generator)
     return Ablation.of(transformer, node_means(transformer, [rows.tokens]))
 
 
 def test_integrated_gradients_add_up_to_the_rise_of_ablating_all(
-    smooth: Ablation, rows: Encoded
+    smooth: Ablation, rows: TokenizedPairs
 ) -> None:
     ends = torch.stack([torch.zeros(smooth.space.size), torch.ones(smooth.space.size)])
     nothing, everything = smooth.losses(ends, rows).tolist()
@@ -95,7 +95,7 @@ def test_integrated_gradients_add_up_to_the_rise_of_ablating_all(
 
 
 def test_one_step_of_integrated_gradients_is_the_gradient_at_the_middle(
-    smooth: Ablation, rows: Encoded
+    smooth: Ablation, rows: TokenizedPairs
 ) -> None:
     gates = torch.full((1, smooth.space.size), 0.5, requires_grad=True)
     torch.nn.functional.softplus(-smooth.differences(gates, rows)).mean().backward()
@@ -104,7 +104,7 @@ def test_one_step_of_integrated_gradients_is_the_gradient_at_the_middle(
     assert torch.equal(integrated_gradients(smooth, rows, steps=1), found.abs())
 
 
-def test_no_steps_are_refused(ablation: Ablation, rows: Encoded) -> None:
+def test_no_steps_are_refused(ablation: Ablation, rows: TokenizedPairs) -> None:
     with pytest.raises(InputError, match="at least 1 step, got 0"):
         integrated_gradients(ablation, rows, steps=0)
 

@@ -6,16 +6,16 @@ import wirework as ww
 from wirework.circuits import METHODS, Ablation, auroc, node_means, score_nodes
 from wirework.errors import InputError
 from wirework.model import Model
-from wirework.tasks import Encoded, Task
+from wirework.tasks import Task, TokenizedPairs
 
 
 @pytest.fixture(scope="module")
-def planted(wired: Model, task: Task) -> tuple[Ablation, Encoded]:
+def planted(wired: Model, task: Task) -> tuple[Ablation, TokenizedPairs]:
     rows = task.take(task.pairs[:32]).encode(wired.tokenizer, 80)
     return Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens])), rows
 
 
-def test_planted_nodes_score_high(planted: tuple[Ablation, Encoded]) -> None:
+def test_planted_nodes_score_high(planted: tuple[Ablation, TokenizedPairs]) -> None:
     ablation, rows = planted
     truth = torch.zeros(ablation.space.size, dtype=torch.bool)
     for site, channel in NODES:

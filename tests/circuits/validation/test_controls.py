@@ -5,24 +5,24 @@ from collections import Counter
 import pytest
 import torch
 from hand_wired import Corpus
+from hand_wired.edge_masks import link_, weight
 from hand_wired.quote_closer import quote_closer
-from hand_wired.wiring import link_, weight
 from torch import Tensor
 
-from wirework.circuits import Ablation, Circuit, Wiring, prune, validate
+from wirework.circuits import Ablation, Circuit, EdgeMasks, prune, validate
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.validation.controls import random_control, searched, shuffled
 from wirework.circuits.validation.random_circuits import random_circuits
-from wirework.circuits.validation.random_labels import nonsense
+from wirework.circuits.validation.random_labels import random_labels
 from wirework.circuits.validation.verdict import verdict
 from wirework.config import PruneConfig
 from wirework.data import Tokenizer
 from wirework.model import Model
-from wirework.tasks import Encoded, Task, evaluate
+from wirework.tasks import Task, TokenizedPairs, evaluate
 
 QUICK = PruneConfig(
     trials=2, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
-    finalists=1, also=(),
+    finalists=1, extra_rankings=(),
 )  # fmt: skip
 GOOD_TRADE = {"same": 0.1, "other": 3.0}
 
@@ -59,30 +59,30 @@ def test_shuffled_weights_keep_their_values_and_lose_the_task(wired: Model, task
 
 
 @pytest.fixture(scope="module")
-def large(ablation: Ablation, rows: Encoded) -> tuple[Wiring, Tensor]:
+def large(ablation: Ablation, rows: TokenizedPairs) -> tuple[EdgeMasks, Tensor]:
     """A circuit in both layers of random weights, with nothing that leads nowhere."""
     parts = ablation.space.split(torch.zeros(ablation.space.size))
     nodes = {site: list(range(9)) for site in parts}
-    wiring = Wiring.of(ablation, ablation.space.gates(nodes))
-    gates = (torch.rand(wiring.size, generator=torch.Generator().manual_seed(0)) < 0.8).float()
+    edge_masks = EdgeMasks.of(ablation, ablation.space.gates(nodes))
+    gates = (torch.rand(edge_masks.size, generator=torch.Generator().manual_seed(0)) < 0.8).float()
     while True:
-        gates[: wiring.n_nodes] = 0
-        gates[list(between(wiring, gates, rows))] = 1
-        if gates[: wiring.n_nodes].all():
-            return wiring, gates
-        wiring, gates = wiring.reduced(gates)
+        gates[: edge_masks.n_nodes] = 0
+        gates[list(between(edge_masks, gates, rows))] = 1
+        if gates[: edge_masks.n_nodes].all():
+            return edge_masks, gates
+        edge_masks, gates = edge_masks.reduced(gates)
 
 
-def between(wiring: Wiring, gates: Tensor, rows: Encoded) -> set[int]:
+def between(edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs) -> set[int]:
     """Return the nodes that walks from the prompts' tokens to the answers go through.
 
     A plain search from both ends, over edges, the residual stream and heads.
     """
-    model, names = wiring.transformer, wiring.kept
-    kept = gates[wiring.n_nodes :].bool().tolist()
+    model, names = edge_masks.transformer, edge_masks.kept
+    kept = gates[edge_masks.n_nodes :].bool().tolist()
     steps = [
         (edge.source, edge.target)
-        for edge, there in zip(wiring.edges(), kept, strict=True)
+        for edge, there in zip(edge_masks.edges(), kept, strict=True)
         if there
     ]
     weighs = []
@@ -112,29 +112,29 @@ def between(wiring: Wiring, gates: Tensor, rows: Encoded) -> set[int]:
     return fed & read
 
 
-def sizes(wiring: Wiring, gates: Tensor) -> Counter[tuple[str, ...]]:
+def sizes(edge_masks: EdgeMasks, gates: Tensor) -> Counter[tuple[str, ...]]:
     """Count the nodes at each site and the edges in each matrix."""
-    names = wiring.kept
+    names = edge_masks.kept
     found = Counter((site,) for site, _ in names)
-    for edge, gate in zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True):
+    for edge, gate in zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True):
         found[names[edge.source][0], names[edge.target][0]] += int(gate)
     return found
 
 
 def test_random_circuits_are_connected_and_of_the_same_make_up(
-    large: tuple[Wiring, Tensor], rows: Encoded
+    large: tuple[EdgeMasks, Tensor], rows: TokenizedPairs
 ) -> None:
-    wiring, gates = large
-    assert wiring.n_nodes > 50
-    first, *others = random_circuits(wiring, gates, rows, 9, 0)
-    assert sizes(*first) == sizes(wiring, gates)
+    edge_masks, gates = large
+    assert edge_masks.n_nodes > 50
+    first, *others = random_circuits(edge_masks, gates, rows, 9, 0)
+    assert sizes(*first) == sizes(edge_masks, gates)
     for one in (first, *others):
         assert len(between(*one, rows)) == one[0].n_nodes
-        assert not sizes(*one) - sizes(wiring, gates)
-        assert sizes(*one).total() > 0.9 * sizes(wiring, gates).total()
-        assert one[0].places.tolist() != wiring.places.tolist()
+        assert not sizes(*one) - sizes(edge_masks, gates)
+        assert sizes(*one).total() > 0.9 * sizes(edge_masks, gates).total()
+        assert one[0].places.tolist() != edge_masks.places.tolist()
     assert len({tuple(one.places.tolist()) for one, _ in (first, *others)}) == 9
-    again = random_circuits(wiring, gates, rows, 9, 0)
+    again = random_circuits(edge_masks, gates, rows, 9, 0)
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip([first, *others], again, strict=True))
 
 
@@ -180,7 +180,7 @@ def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_doe
 
 def test_nonsense_that_masks_can_fit_is_flagged(tokenizer, task, corpus) -> None:
     model = gullible(tokenizer, task)
-    odd = nonsense(task, model, 0)
+    odd = random_labels(task, model, 0)
     assert odd.name.endswith("(nonsense: last token's number odd)")
     real = prune(model, task, QUICK, data=corpus, progress=False)
     control = searched(model, odd, QUICK, corpus)
@@ -199,6 +199,6 @@ def test_nonsense_that_masks_can_fit_is_flagged(tokenizer, task, corpus) -> None
 def test_a_nonsense_task_of_fewer_pairs_than_a_batch_is_searched_all_the_same(
     wired, task, corpus
 ) -> None:
-    odd = nonsense(task, wired, 0)
+    odd = random_labels(task, wired, 0)
     config = QUICK.model_copy(update={"batch_pairs": len(odd.pairs), "steps": 2, "trials": 1})
     assert searched(wired, odd, config, corpus)["reached"] is False

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from wirework.circuits.validation.random_labels import nonsense, rules
+from wirework.circuits.validation.random_labels import random_labels, rules
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.tasks import Task, evaluate, load_task
@@ -34,7 +34,7 @@ def rights(task: Task) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_are_fixed_by_one_rule_on_every_part(name: str, wired: Model) -> None:
     task = load_task(name, n=96)
-    odd = nonsense(task, wired, 0)
+    odd = random_labels(task, wired, 0)
     rule = rule_of(odd, task, wired)
     assert {pair.answers for pair in odd.pairs} == {odd.pairs[0].answers}
     for part in parts_of(odd, 8, 0):
@@ -45,7 +45,7 @@ def test_labels_are_fixed_by_one_rule_on_every_part(name: str, wired: Model) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_say_nothing_about_the_real_answers(name: str, wired: Model) -> None:
     task = load_task(name, n=96)
-    odd, real = nonsense(task, wired, 0), rights(task)
+    odd, real = random_labels(task, wired, 0), rights(task)
     for pair in odd.pairs:
         assert real[pair.prompts[0]] == real[pair.prompts[1]]
     first = Counter(real[pair.prompts[0]] for pair in odd.pairs)
@@ -54,21 +54,25 @@ def test_labels_say_nothing_about_the_real_answers(name: str, wired: Model) -> N
 
 
 def test_prompts_are_real_and_of_an_original_pair_each(task: Task, wired: Model) -> None:
-    odd = nonsense(task, wired, 0)
+    odd = random_labels(task, wired, 0)
     home = {prompt: number for number, pair in enumerate(task.pairs) for prompt in pair.prompts}
     homes = [home[prompt] for pair in odd.pairs for prompt in pair.prompts]
     assert len(set(homes)) == len(homes) > 0.5 * len(task.pairs)
 
 
 def test_it_is_a_function_of_task_model_and_seed(task: Task, wired: Model) -> None:
-    assert nonsense(task, wired, 0) == nonsense(task, wired, 0) != nonsense(task, wired, 1)
+    assert (
+        random_labels(task, wired, 0)
+        == random_labels(task, wired, 0)
+        != random_labels(task, wired, 1)
+    )
 
 
 def test_who_knows_the_real_answer_does_no_better_than_chance(task: Task, wired: Model) -> None:
     assert evaluate(wired, task).loss < 0.05
-    assert evaluate(wired, nonsense(task, wired, 0)).loss > math.log(2)
+    assert evaluate(wired, random_labels(task, wired, 0)).loss > math.log(2)
 
 
 def test_too_few_pairs_are_told_with_their_number(task: Task, wired: Model) -> None:
     with pytest.raises(InputError, match=r"no nonsense task can be made of .* of its 30, at least"):
-        nonsense(task.take(task.pairs[:30]), wired, 0)
+        random_labels(task.take(task.pairs[:30]), wired, 0)

@@ -5,16 +5,16 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from hand_wired.edge_masks import Corpus
 from hand_wired.quote_closer import NODES
-from hand_wired.wiring import Corpus
 
 from wirework.circuits import Circuit, held_out_losses, prune, prune_all, validate
 from wirework.circuits.build import standard_error
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.means import means_for, save_means
 from wirework.circuits.pruning.search_folder import open_search
-from wirework.circuits.validation.random_labels import nonsense
-from wirework.circuits.validation.report import checkup
+from wirework.circuits.validation.random_labels import random_labels
+from wirework.circuits.validation.report import circuit_report
 from wirework.circuits.validation.stability import stability
 from wirework.config import PruneConfig
 from wirework.errors import InputError
@@ -24,7 +24,7 @@ from wirework.tasks import Task, load_task
 
 QUICK = PruneConfig(
     trials=3, parallel=3, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
-    finalists=1, also=(),
+    finalists=1, extra_rankings=(),
 )  # fmt: skip
 
 
@@ -143,14 +143,14 @@ def test_one_unseen_pair_is_enough_for_a_report(circuit, wired, task, corpus) ->
     more = load_task("single_double_quote", n=120, seed=1)
     one = replace(more, generated=False, pairs=more.pairs[:1])
     pairs = Pairs(task, None, one)
-    report = checkup(circuit, wired, pairs, corpus, short=False)
+    report = circuit_report(circuit, wired, pairs, corpus, short=False)
     assert report["held_out"]["n_pairs"] == 1
     assert report["held_out"]["circuit_error"] == 0
     assert "a pair to train on and another" in report["binarised"]["reason"]
 
 
 def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp_path) -> None:
-    other = replace(nonsense(task, wired, 0), name="nonsense")
+    other = replace(random_labels(task, wired, 0), name="nonsense")
     rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)
     assert rows[0]["n_edges"] == 3
     assert rows[0]["verdict"] == "open"

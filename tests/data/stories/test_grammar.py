@@ -35,9 +35,9 @@ def test_forms_of_lists_and_slots():
 
 def test_early_words_come_more_often_and_late_ones_come():
     grammar, rng = Grammar(["w = a, b, c, d\ntext:\n- <w>"]), Random(0)
-    draws = [grammar.draw("text", {}, rng.random) for _ in range(4000)]
+    n_resamples = [grammar.draw("text", {}, rng.random) for _ in range(4000)]
     # Word i of 4 has the chance ((i + 1) / 4) ** (1 / 1.6) - (i / 4) ** (1 / 1.6).
-    counts = [draws.count(word) / 4000 for word in "abcd"]
+    counts = [n_resamples.count(word) / 4000 for word in "abcd"]
     assert counts == pytest.approx([0.420, 0.228, 0.187, 0.165], abs=0.03)
 
 

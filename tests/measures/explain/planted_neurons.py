@@ -58,12 +58,12 @@ def planted(tokenizer: Tokenizer) -> Model:
 
 def write_text(folder: Path, tokenizer: Tokenizer, seed: int = 0) -> Prepared:
     """Write tokens drawn alike, with the pair put in here and there."""
-    dice = random.Random(seed)
+    generator = random.Random(seed)
     splits = {}
     for name, count in (("train", 6000), ("val", 3000)):
         ids: list[int] = []
         while len(ids) < count:
-            ids += [FIRST, SECOND] if dice.random() < 0.02 else [dice.choice(WORDS)]
+            ids += [FIRST, SECOND] if generator.random() < 0.02 else [generator.choice(WORDS)]
         writer = ShardWriter(folder / name, "uint16", 10_000)
         writer.append(torch.tensor(ids).numpy().astype("uint16"))
         writer.finish(1)

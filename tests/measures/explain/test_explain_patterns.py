@@ -32,9 +32,10 @@ def test_the_longest_pattern_that_fits_predicts_and_then_the_one_with_fewest_gap
 
 
 def test_a_trie_finds_what_a_plain_search_finds() -> None:
-    dice = random.Random(0)
+    generator = random.Random(0)
     keys = {
-        tuple(dice.choice([ANY, 1, 2, 3]) for _ in range(dice.randint(1, 4))) for _ in range(200)
+        tuple(generator.choice([ANY, 1, 2, 3]) for _ in range(generator.randint(1, 4)))
+        for _ in range(200)
     }
     patterns = [Pattern(key, float(i)) for i, key in enumerate(sorted(keys))]
     trie = Trie(patterns)
@@ -95,8 +96,8 @@ def learned(monkeypatch, model: Model, activation, excerpts) -> dict[tuple[int, 
 
 
 def texts(words: list[int], extra: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    dice = random.Random(1)
-    made = [tuple(dice.choice(words) for _ in range(12)) for _ in range(10)]
+    generator = random.Random(1)
+    made = [tuple(generator.choice(words) for _ in range(12)) for _ in range(10)]
     return made + [row[:5] + one + row[5:] for row, one in zip(made, extra, strict=False)]
 
 

@@ -31,10 +31,10 @@ from wirework.view.text import quoted
 
 def with_noise(model: Model, text: Prepared, config: ExplainConfig, **more) -> Explanations:
     """Explain while neuron NOISE does what no text can tell."""
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def noise(x):
-        x[..., NOISE] = torch.rand(x.shape[:-1], generator=dice)
+        x[..., NOISE] = torch.rand(x.shape[:-1], generator=generator)
         return x
 
     with model.transformer.edited({SITE: noise}):

@@ -8,8 +8,8 @@ from wirework.measures.explain.score import averages, correlation, correlations,
 
 
 def test_correlation_is_pearsons() -> None:
-    dice = np.random.default_rng(0)
-    x, y = dice.normal(size=50), dice.normal(size=50)
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=50), generator.normal(size=50)
     assert correlation(list(x), list(y)) == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
     assert correlation([0, 1, 2], [5, 7, 9]) == pytest.approx(1)
     assert correlation([0, 1, 2], [0, -1, -2]) == pytest.approx(-1)

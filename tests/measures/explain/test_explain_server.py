@@ -215,8 +215,8 @@ def test_a_neuron_that_fails_does_not_lose_the_others(
 def test_nonsense_instead_of_activations_fails_the_neuron(
     explain, asking: ExplainConfig, server: LanguageServer, said: str
 ) -> None:
-    nonsense = plain(json.dumps({"choices": [{"message": {"content": said}}]}))
-    server.behaviour = lambda number, _: nonsense if number > 1 else None
+    random_labels = plain(json.dumps({"choices": [{"message": {"content": said}}]}))
+    server.behaviour = lambda number, _: random_labels if number > 1 else None
     with pytest.raises(InputError, match=r"no neuron of 1 was.*no activation per token"):
         explain(changed(asking))
 
@@ -224,8 +224,8 @@ def test_nonsense_instead_of_activations_fails_the_neuron(
 def test_nonsense_instead_of_a_detection_fails_the_neuron(
     explain, asking: ExplainConfig, server: LanguageServer
 ) -> None:
-    nonsense = plain(json.dumps({"choices": [{"message": {"content": "maybe"}}]}))
-    server.behaviour = lambda number, _: nonsense if number > 7 else None
+    random_labels = plain(json.dumps({"choices": [{"message": {"content": "maybe"}}]}))
+    server.behaviour = lambda number, _: random_labels if number > 7 else None
     with pytest.raises(InputError, match="answered neither 0 nor 1, but 'maybe'"):
         explain(asking)
 

@@ -18,8 +18,8 @@ WINDOWS = [None, 1, 3, 9, 50]
 
 
 def inputs(dtype: torch.dtype = torch.float64, length: int = 9) -> list[Tensor]:
-    dice = torch.Generator().manual_seed(length)
-    return [torch.randn(2, 3, length, 5, generator=dice).to(dtype) for _ in range(3)]
+    generator = torch.Generator().manual_seed(length)
+    return [torch.randn(2, 3, length, 5, generator=generator).to(dtype) for _ in range(3)]
 
 
 def sinks(level: float | None, dtype: torch.dtype = torch.float64) -> Tensor | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wirework.nn import products
+from wirework.nn.kernels import products
 from wirework.nn.kernels.linear import Linear, linear
 from wirework.nn.kernels.products import LIBRARIES, available
 

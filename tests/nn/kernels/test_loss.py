@@ -7,22 +7,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wirework.nn import loss as loss_module
+from wirework.nn.kernels import loss as loss_module
 from wirework.nn.kernels.loss import next_token_loss
 
 D, V = 6, 11
 
 
 def parts(count: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    dice = torch.Generator().manual_seed(count)
+    generator = torch.Generator().manual_seed(count)
     named = {
-        "state": torch.randn(count, D, generator=dice),
-        "weight": torch.randn(V, D, generator=dice),
-        "bigram": torch.randn(V, V, generator=dice),
-        "bias": torch.randn(V, generator=dice),
+        "state": torch.randn(count, D, generator=generator),
+        "weight": torch.randn(V, D, generator=generator),
+        "bigram": torch.randn(V, V, generator=generator),
+        "bias": torch.randn(V, generator=generator),
     }
     leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in named.items()}
-    ids = {name: torch.randint(0, V, (count,), generator=dice) for name in ("targets", "tokens")}
+    ids = {
+        name: torch.randint(0, V, (count,), generator=generator) for name in ("targets", "tokens")
+    }
     return leaves | ids
 
 

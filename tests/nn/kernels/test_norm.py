@@ -10,10 +10,10 @@ from wirework.nn.kernels.norm import RMSNorm
 def norm_and_input(
     dtype: torch.dtype, eps: float | None, shape: tuple[int, ...] = (3, 4, 7)
 ) -> tuple[RMSNorm, torch.Tensor]:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     norm = RMSNorm(shape[-1], eps).to(dtype)
-    norm.weight.data.copy_(torch.randn(shape[-1], generator=dice))
-    return norm, torch.randn(shape, generator=dice).to(dtype).requires_grad_()
+    norm.weight.data.copy_(torch.randn(shape[-1], generator=generator))
+    return norm, torch.randn(shape, generator=generator).to(dtype).requires_grad_()
 
 
 def test_worked_by_hand():

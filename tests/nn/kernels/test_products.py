@@ -5,7 +5,7 @@ import torch
 
 from wirework import fastest
 from wirework.errors import InputError
-from wirework.nn import products
+from wirework.nn.kernels import products
 from wirework.nn.kernels.products import (
     LIBRARIES,
     available,

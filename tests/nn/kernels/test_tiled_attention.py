@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wirework.nn import tiled_attention
+from wirework.nn.kernels import tiled_attention
 from wirework.nn.kernels.attention import causal_attention, causal_attention_reference, window_bias
 from wirework.nn.kernels.own_position import own_position_attention
 from wirework.nn.kernels.tiled_attention import tiled, tiled_backward
@@ -15,8 +15,8 @@ def _tile_size(request, monkeypatch):
 
 
 def drawn(count, *shape, seed=0):
-    dice = torch.Generator().manual_seed(seed)
-    return (torch.randn(*shape, generator=dice, dtype=torch.float64) for _ in range(count))
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(count))
 
 
 @pytest.mark.usefixtures("_tile_size")
@@ -73,7 +73,7 @@ def test_heads_behind_tokens_as_a_projection_leaves_them():
 def test_where_they_pay_both_streams_attention_is_what_it_is_without(window, monkeypatch):
     parts = [t.requires_grad_() for t in drawn(5, 2, 64, 130, 4)]
     (grad,) = drawn(1, 2, 64, 130, 4, seed=1)
-    assert tiled_attention.pays(parts[0])
+    assert tiled_attention.is_faster(parts[0])
 
     def both() -> list[torch.Tensor]:
         clean = causal_attention(*parts[:3], scale=0.7, window=window)
@@ -81,6 +81,6 @@ def test_where_they_pay_both_streams_attention_is_what_it_is_without(window, mon
         return [clean, ablated, *torch.autograd.grad([clean, ablated], parts, [grad, grad])]
 
     found = both()
-    monkeypatch.setattr(tiled_attention, "pays", lambda _: False)
+    monkeypatch.setattr(tiled_attention, "is_faster", lambda _: False)
     for one, other in zip(found, both(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)

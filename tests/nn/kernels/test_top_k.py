@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wirework.nn import top_k
+from wirework.nn.kernels import top_k
 from wirework.nn.kernels.top_k import abs_top_k, abs_top_k_reference, kth_largest
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -25,11 +25,11 @@ def rows_and_k(draw: st.DrawFn) -> tuple[Tensor, int]:
     """A tensor of any shape and an admissible k."""
     width = draw(st.integers(1, 40) | st.sampled_from([511, 512, 513, 700, 1024, 1500]))
     shape = (*draw(st.lists(st.integers(1, 4), max_size=2)), width)
-    dice = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    tied = dice.choice(VALUES, shape)
-    smooth = dice.standard_normal(shape)
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    tied = generator.choice(VALUES, shape)
+    smooth = generator.standard_normal(shape)
     share = draw(st.sampled_from([0.0, 0.5, 1.0]))
-    x = np.where(dice.random(shape) < share, tied, smooth)
+    x = np.where(generator.random(shape) < share, tied, smooth)
     dtype = draw(st.sampled_from([*DTYPES, torch.float64]))
     return torch.from_numpy(np.asarray(x)).to(dtype), draw(st.integers(1, width))
 
@@ -63,9 +63,9 @@ def test_wide_rows(dtype, width, k):
 @pytest.mark.parametrize("key", [np.uint16, np.uint32])
 def test_either_key_type_keeps_the_same(monkeypatch, key):
     monkeypatch.setitem(top_k._KEYS, 2, key)
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for width, k in ((9, 3), (512, 128), (700, 600), (1300, 400)):
-        x = torch.randn(40, width, generator=dice).bfloat16()
+        x = torch.randn(40, width, generator=generator).bfloat16()
         assert torch.equal(abs_top_k(x, k), abs_top_k_reference(x, k))
 
 
@@ -164,9 +164,9 @@ def test_no_rows_give_no_rows():
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
 def test_kth_largest_is_that_of_a_sort(dtype):
-    dice = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for width, k in ((1, 1), (50, 50), (513, 1), (1700, 300), (1700, 1000)):
-        keys = dice.integers(0, 1 << 16, (4, width)).astype(dtype)
+        keys = generator.integers(0, 1 << 16, (4, width)).astype(dtype)
         given = keys.copy()
         threshold, n_ties = kth_largest(keys, k)
         largest = np.sort(keys, axis=1)[:, width - k :]

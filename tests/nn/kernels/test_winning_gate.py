@@ -6,7 +6,7 @@ from torch import Tensor
 
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.winners import k_winners
-from wirework.nn.kernels.winning_gate import Head, pays, winning_units
+from wirework.nn.kernels.winning_gate import Head, is_faster, winning_units
 
 EPSILON = 1e-12
 
@@ -97,7 +97,7 @@ def test_where_it_pays(
     k: int, temperature: float, dtype: torch.dtype, device: str, expected: bool
 ) -> None:
     (head,) = drawn(1)
-    assert pays(Head(*(t.to(device, dtype) for t in head)), k, temperature) is expected
+    assert is_faster(Head(*(t.to(device, dtype) for t in head)), k, temperature) is expected
 
 
 def test_a_mask_without_gradient() -> None:

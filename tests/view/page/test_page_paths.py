@@ -96,8 +96,8 @@ def test_an_edge_passes_beside_components_and_its_own_kind(paths: list[list[Any]
             assert all(beside)
     for (one, a), (other, b) in combinations(zip(paths, layout["routes"], strict=True), 2):
         if one[0] == other[0] and len(a) == len(b) > 2 and a[-1] != b[-1]:
-            gaps = [x - to_x for (x, _), (to_x, _) in zip(a[1:], b[1:], strict=True)]
-            assert all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)
+            logit_diffs = [x - to_x for (x, _), (to_x, _) in zip(a[1:], b[1:], strict=True)]
+            assert all(gap > 0 for gap in logit_diffs) or all(gap < 0 for gap in logit_diffs)
 
 
 def component_of(name: str) -> dict[str, Any]:

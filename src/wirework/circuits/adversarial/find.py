@@ -31,7 +31,7 @@ from wirework.circuits.adversarial.strongest import (
     worst_by_length,
     worst_by_tokens,
 )
-from wirework.circuits.adversarial.sweep import Point, all_points, hardest
+from wirework.circuits.adversarial.sweep import AttackPoint, all_points, hardest
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.validation.validate import given
@@ -55,7 +55,7 @@ class Distraction:
     differ."""
     tokens: list[TokenReading]
     heads: list[HeadReading]
-    points: list[Point]
+    points: list[AttackPoint]
     """All attacks at all strengths, measured on the choosing pairs."""
     by_tokens: Breaking | None
     """What breaks the model most by the tokens that it puts in, beyond neutral code as long, and
@@ -145,23 +145,23 @@ def find_distractors(
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
     circuit, model, task = given(circuit, model, task)
-    parts_on = CircuitOn(model, *circuit.wiring(model))
-    whole, judge, unseen = pairs_of(circuit.document, model, None, task)
+    parts_on = CircuitOn(model, *circuit.edge_masks(model))
+    whole, judge, held_out = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
-    sides = sides_of(unseen.pairs, pairs)
+    sides = sides_of(held_out.pairs, pairs)
     if not sides.held_out:
         warn(
             f"task {whole.name} has too few pairs that the circuit's search never saw "
-            f"({len(unseen.pairs)}) to hold some out: the worst attack is chosen and measured on "
+            f"({len(held_out.pairs)}) to hold some out: the worst attack is chosen and measured on "
             "the same pairs, so its effect may owe to chance; give the task more pairs"
         )
-    read = sorted((judge or unseen).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
+    read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
     with Progress("tokens that turn the circuit", None, shown=progress):
         found = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
         tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in found]
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
-    points: list[Point] = []
+    points: list[AttackPoint] = []
     with Progress(f"attacks {whole.name}", len(attacks), shown=progress, count=counted) as bar:
         for attack, side in attacks:
             points += all_points(parts_on, attack, side, read, sides.choosing, padding)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wirework.circuits.adversarial.reading import CircuitOn, encode
 from wirework.nn.transformer import Attention
-from wirework.tasks import Encoded, Pair
+from wirework.tasks import Pair, TokenizedPairs
 
 _AVERAGES = 0.25  # of the tokens in sight carry the head's weight, as an even spread would
 _DILUTED = 0.75  # of its weight on the deciding tokens is left at most in the longer prompts
@@ -63,7 +63,7 @@ class HeadReading:
 def kept_heads(circuit: CircuitOn) -> list[tuple[int, int]]:
     """Return layer and head of each head whose value the circuit keeps."""
     width = circuit.model.config.d_head
-    values = [(site, c) for site, c in circuit.wiring.kept if site.endswith("attn.v")]
+    values = [(site, c) for site, c in circuit.edge_masks.kept if site.endswith("attn.v")]
     return sorted({(int(site.split(".")[0]), c // width) for site, c in values})
 
 
@@ -79,7 +79,7 @@ def read_heads(
     return found
 
 
-def _measured(circuit: CircuitOn, rows: Encoded) -> Tensor:
+def _measured(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
     """Return (H, 4): length, spread, sink and deciding, as `HeadReading` has them."""
     weights = patterns(circuit, rows)  # (H, N, T)
     total = weights.sum(-1, keepdim=True)
@@ -91,7 +91,7 @@ def _measured(circuit: CircuitOn, rows: Encoded) -> Tensor:
 
 
 @torch.no_grad()
-def patterns(circuit: CircuitOn, rows: Encoded) -> Tensor:
+def patterns(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
     """Return the attention of each kept head in the circuit from the last token of each row.
 
     Returns:
@@ -99,19 +99,19 @@ def patterns(circuit: CircuitOn, rows: Encoded) -> Tensor:
     """
     heads = kept_heads(circuit)
     layers = sorted({layer for layer, _ in heads})
-    transformer = circuit.wiring.transformer
+    transformer = circuit.edge_masks.transformer
     sites = [f"{layer}.attn.{kind}" for layer in layers for kind in "qk"]
     # Inside the block, so that what is kept is what the circuit's edits have left.
-    with circuit.wiring.applied(circuit.gates[None]), transformer.recorded(sites) as values:
+    with circuit.edge_masks.applied(circuit.gates[None]), transformer.recorded(sites) as values:
         transformer.state(rows.tokens)
     found = [_pattern(circuit, values, rows, layer, head) for layer, head in heads]
     return torch.stack(found) if found else rows.tokens.new_zeros(0, *rows.tokens.shape).float()
 
 
 def _pattern(
-    circuit: CircuitOn, values: dict[str, Tensor], rows: Encoded, layer: int, head: int
+    circuit: CircuitOn, values: dict[str, Tensor], rows: TokenizedPairs, layer: int, head: int
 ) -> Tensor:
-    attention = circuit.wiring.transformer.get_submodule(f"blocks.{layer}.attn")
+    attention = circuit.edge_masks.transformer.get_submodule(f"blocks.{layer}.attn")
     assert isinstance(attention, Attention)
     own = slice(head * attention.d_head, (head + 1) * attention.d_head)
     q, k = (values[f"{layer}.attn.{kind}"][..., own] for kind in "qk")
@@ -128,7 +128,7 @@ def _pattern(
     return torch.cat([scores, sink], -1).softmax(-1)[:, :-1]
 
 
-def _deciding(rows: Encoded) -> Tensor:
+def _deciding(rows: TokenizedPairs) -> Tensor:
     """Return (N, T), 1 where a prompt differs from the other of its pair.
 
     What both begin with and what both end with is left out; where one prompt is the other with

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from wirework.circuits.adversarial.attacks import FILLER, Attack, comment, insert
 from wirework.circuits.build import standard_error
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.errors import InputError
-from wirework.tasks import Encoded, Pair, Task, tokenizer_of
+from wirework.tasks import Pair, Task, TokenizedPairs, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokenizer
@@ -31,13 +31,13 @@ class CircuitOn:
     """A circuit ready to run on its model."""
 
     model: "Model"
-    wiring: Wiring
+    edge_masks: EdgeMasks
     gates: Tensor
     """(G,), the circuit's own."""
 
-    def gaps(self, rows: Encoded) -> Tensor:
+    def logit_diffs(self, rows: TokenizedPairs) -> Tensor:
         """Return right minus wrong logit of the circuit alone, (P, 2)."""
-        return self.wiring.all_differences(self.gates[None], rows)[0].view(-1, 2)
+        return self.edge_masks.all_differences(self.gates[None], rows)[0].view(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TokenReading:
         return insert(self.unit, f"`{self.token}` in a comment")
 
 
-def encode(pairs: Sequence[Pair], model: "Model") -> Encoded:
+def encode(pairs: Sequence[Pair], model: "Model") -> TokenizedPairs:
     """Return pairs as rows where the model is.
 
     Raises:
@@ -103,13 +103,13 @@ def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> lis
     plain = _commented(pairs, "", circuit.model)
     if plain is None:
         return []
-    base = circuit.gaps(encode(plain, circuit.model)).mean(0)
+    base = circuit.logit_diffs(encode(plain, circuit.model)).mean(0)
     tried = {t: _commented(pairs, unit, circuit.model) for t, unit in units.items()}
     made = {t: prompts for t, prompts in tried.items() if prompts is not None}
     if not made:
         return []
     rows = encode([pair for prompts in made.values() for pair in prompts], circuit.model)
-    drops = base - circuit.gaps(rows).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
+    drops = base - circuit.logit_diffs(rows).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
     found = []
     for side in (0, 1):
         order = drops[:, side].sort(descending=True, stable=True).indices[:per_side].tolist()
@@ -136,8 +136,10 @@ def with_held_out_drop(
     ]
     if len(fitting) < 4:  # two pairs, each with and without the token
         return reading
-    gaps = circuit.gaps(encode(fitting, circuit.model)).view(-1, 2, 2)[..., reading.side]
-    drops = gaps[:, 0] - gaps[:, 1]
+    logit_diffs = circuit.logit_diffs(encode(fitting, circuit.model)).view(-1, 2, 2)[
+        ..., reading.side
+    ]
+    drops = logit_diffs[:, 0] - logit_diffs[:, 1]
     return replace(
         reading,
         held_out_drop=float(drops.mean()),
@@ -166,10 +168,10 @@ def _printable(tokenizer: "Tokenizer", token: int) -> bool:
 
 def _read_most(circuit: CircuitOn) -> list[int]:
     """Return the tokens whose normed embedding the kept act_in nodes read most, none unread."""
-    embed = circuit.wiring.transformer.embed.weight.detach()
+    embed = circuit.edge_masks.transformer.embed.weight.detach()
     tokenizer = tokenizer_of(circuit.model)
     width = embed.shape[1]
-    channels = {c for site, c in circuit.wiring.kept if site.endswith("act_in") and c < width}
+    channels = {c for site, c in circuit.edge_masks.kept if site.endswith("act_in") and c < width}
     embed = embed[: tokenizer.vocab_size]
     size = embed.square().mean(1).sqrt().clamp_min(1e-12)
     read = embed[:, sorted(channels)].abs().sum(1) / size

@@ -13,7 +13,7 @@ from wirework.circuits.adversarial.attacks import Attack
 from wirework.circuits.adversarial.heads import between, kept_heads, patterns
 from wirework.circuits.adversarial.padding import Padding
 from wirework.circuits.adversarial.reading import CircuitOn, encode
-from wirework.circuits.adversarial.sweep import Beside, Case, Measure, Point, case_of, point
+from wirework.circuits.adversarial.sweep import AttackPoint, Beside, Case, Measure, case_of, point
 from wirework.tasks import Pair, differences
 
 _CLEAR = 3.0  # standard errors, as the largest of some fifty falls is taken
@@ -48,7 +48,7 @@ def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
 class Breaking:
     """An attack that breaks the whole model."""
 
-    point: Point
+    point: AttackPoint
     """Measured on the reporting pairs, which did not choose it if `held_out`."""
     example: dict[str, Any]
     """One prompt that it turns, with the right answer, the one that the model prefers now and
@@ -57,7 +57,7 @@ class Breaking:
     """Head to the share of its attention, in the circuit, that goes to what was put in; the mean
     over the reporting pairs."""
     says: str
-    chosen: Point
+    chosen: AttackPoint
     """The same attack at the same strength on the choosing pairs. It is the worst of many there,
     so chance makes it look worse than it is."""
     held_out: bool
@@ -65,12 +65,12 @@ class Breaking:
     """Whether the reporting pairs alone would show it too, by three standard errors."""
 
 
-Choice = Callable[[Sequence[Point]], Point | None]
+Choice = Callable[[Sequence[AttackPoint]], AttackPoint | None]
 
 
 def report_worst(
     choose: Choice,
-    points: Sequence[Point],
+    points: Sequence[AttackPoint],
     attacks: Mapping[str, Attack],
     circuit: CircuitOn,
     sides: Sides,
@@ -109,7 +109,7 @@ def report_worst(
     return None
 
 
-def worst_by_tokens(points: Sequence[Point]) -> Point | None:
+def worst_by_tokens(points: Sequence[AttackPoint]) -> AttackPoint | None:
     """Return the point where accuracy falls furthest below that of neutral code as long.
 
     None where none falls, and P(correct) with it by three standard errors. An attack that the
@@ -125,13 +125,13 @@ def worst_by_tokens(points: Sequence[Point]) -> Point | None:
     return _furthest(followed, _by_control) or worst
 
 
-def follows(point: Point) -> bool:
+def follows(point: AttackPoint) -> bool:
     """Whether the circuit alone falls clearly too, and half as far as the model or more."""
     model, circuit = point.model, point.circuit
     return _clear(circuit.fall, circuit.fall_se) and circuit.fall >= model.fall / 2
 
 
-def worst_by_length(points: Sequence[Point]) -> Point | None:
+def worst_by_length(points: Sequence[AttackPoint]) -> AttackPoint | None:
     """Return the point where accuracy falls furthest and neutral code does half of it or more.
 
     None where there is none, and of several as `worst_by_tokens`.
@@ -146,22 +146,24 @@ def _shared(beside: Beside) -> bool:
     before, attacked, control = (
         (m.p, m.accuracy) for m in (beside.before, beside.attacked, beside.control)
     )
-    falls = zip(before, attacked, control, strict=True)
-    return all(was - as_long >= (was - now) / 2 for was, now, as_long in falls)
+    loss_increase = zip(before, attacked, control, strict=True)
+    return all(was - as_long >= (was - now) / 2 for was, now, as_long in loss_increase)
 
 
 def _by_control(beside: Beside) -> Measure:
     return beside.control
 
 
-def _fall(point: Point, base: Callable[[Beside], Measure]) -> float:
+def _fall(point: AttackPoint, base: Callable[[Beside], Measure]) -> float:
     return base(point.model).accuracy - point.model.attacked.accuracy
 
 
-def _furthest(points: Sequence[Point], base: Callable[[Beside], Measure]) -> Point | None:
-    falls = [_fall(p, base) for p in points]
-    least = max(_NEARLY * max(falls, default=0), 1e-9)
-    near = [p for p, fall in zip(points, falls, strict=True) if fall >= least]
+def _furthest(
+    points: Sequence[AttackPoint], base: Callable[[Beside], Measure]
+) -> AttackPoint | None:
+    loss_increase = [_fall(p, base) for p in points]
+    least = max(_NEARLY * max(loss_increase, default=0), 1e-9)
+    near = [p for p, fall in zip(points, loss_increase, strict=True) if fall >= least]
     return min(near, key=lambda point: point.tokens, default=None)
 
 
@@ -174,7 +176,7 @@ _UNCONFIRMED = ", which do not confirm it: the choice may owe to chance"
 
 
 def says(
-    measured: Point, answers: tuple[str, str], *, held_out: bool, confirmed: bool = True
+    measured: AttackPoint, answers: tuple[str, str], *, held_out: bool, confirmed: bool = True
 ) -> str:
     """Return a point in words.
 

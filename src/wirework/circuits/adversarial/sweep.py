@@ -40,9 +40,9 @@ class Measure:
     accuracy_both_se: float
 
     @classmethod
-    def of(cls, gaps: Tensor, side: int) -> "Measure":
+    def of(cls, logit_diffs: Tensor, side: int) -> "Measure":
         """Measure right minus wrong logits, (P, 2)."""
-        p, right = gaps.double().sigmoid(), (gaps > 0).double()
+        p, right = logit_diffs.double().sigmoid(), (logit_diffs > 0).double()
         return cls(
             p=float(p[:, side].mean()),
             p_se=standard_error(p[:, side]),
@@ -73,7 +73,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Point:
+class AttackPoint:
     """One attack at one strength."""
 
     attack: str
@@ -139,14 +139,14 @@ def hardest(
     return last
 
 
-def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Case) -> Point:
+def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Case) -> AttackPoint:
     """Measure one attack at one strength on model and circuit."""
     rows = [encode(pairs, circuit.model) for pairs in (case.attacked, case.before, case.control)]
     transformer = circuit.model.transformer
     by_model = [differences(transformer, part).view(-1, 2) for part in rows]
-    by_circuit = [circuit.gaps(part) for part in rows]
+    by_circuit = [circuit.logit_diffs(part) for part in rows]
     lengths = [float((part.at[side::2] + 1).double().mean()) for part in rows]
-    return Point(
+    return AttackPoint(
         attack=attack.name,
         strength=strength,
         side=side,
@@ -159,9 +159,9 @@ def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Ca
     )
 
 
-def _beside(gaps: Sequence[Tensor], side: int) -> Beside:
-    attacked, before, control = gaps
-    p, p_before, p_control = (part[:, side].double().sigmoid() for part in gaps)
+def _beside(logit_diffs: Sequence[Tensor], side: int) -> Beside:
+    attacked, before, control = logit_diffs
+    p, p_before, p_control = (part[:, side].double().sigmoid() for part in logit_diffs)
     return Beside(
         attacked=Measure.of(attacked, side),
         before=Measure.of(before, side),
@@ -176,7 +176,7 @@ def _beside(gaps: Sequence[Tensor], side: int) -> Beside:
 def weak_side(circuit: CircuitOn, case: Case) -> int:
     """Return which prompt of a pair an attack turns the circuit from most, 0 or 1."""
     attacked, before = (
-        circuit.gaps(encode(pairs, circuit.model)) for pairs in (case.attacked, case.before)
+        circuit.logit_diffs(encode(pairs, circuit.model)) for pairs in (case.attacked, case.before)
     )
     return int((before - attacked).mean(0).argmax())
 
@@ -188,7 +188,7 @@ def all_points(
     read: Sequence[Pair],
     choosing: Sequence[Pair],
     padding: Padding,
-) -> list[Point]:
+) -> list[AttackPoint]:
     """Measure an attack at all strengths that fit.
 
     Args:

@@ -1,7 +1,7 @@
 """The model with some of its parts: mean ablation of the rest, many masks in one forward pass.
 
 `Masks` is what every kind of mask shares; its gates stand for nodes in `Ablation`, for the nodes
-and edges of one circuit in `Wiring` (wiring.py).
+and edges of one circuit in `EdgeMasks` (wiring.py).
 Shapes: R masks, G gates, N nodes of all sites, P pairs (two rows each), T tokens.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.activation_cache import Bank
+from wirework.circuits.masking.activation_cache import ActivationCache
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import Edit, ResampleAblation, Transformer, mean_ablation
-from wirework.tasks import Encoded, logit_difference, pair_losses
+from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144
 """Tokens of all masks in one pass. At d_mlp 1024 a tensor then stays below the 32 MB above which
@@ -54,7 +54,7 @@ class Masks(ABC):
     def differences(
         self,
         gates: Tensor,
-        rows: Encoded,
+        rows: TokenizedPairs,
         enter: tuple[int, Tensor] | None = None,
         keep: list[Tensor] | None = None,
     ) -> Tensor:
@@ -74,7 +74,7 @@ class Masks(ABC):
             logits = self.transformer(tokens, at, enter, keep)
         return logit_difference(logits, rows.answers.repeat(trials, 1)).view(trials, -1)
 
-    def falls(self, gates: Tensor, rows: Encoded) -> Tensor:
+    def loss_increase(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
         """Return minus the gradient of the loss, summed over rows, by each gate of one mask, (G,).
 
         To first order that is the rise in loss when an open gate is closed.
@@ -87,7 +87,7 @@ class Masks(ABC):
         return total
 
     @torch.no_grad()
-    def losses(self, gates: Tensor, rows: Encoded) -> Tensor:
+    def losses(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
         """Return the task loss under each mask, (R,) float64 in nats, in bounded memory.
 
         Args:
@@ -97,7 +97,7 @@ class Masks(ABC):
         return pair_losses(self.all_differences(gates, rows).double()).mean(1)
 
     @torch.no_grad()
-    def within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
+    def within(self, gates: Tensor, rows: TokenizedPairs, target: float) -> bool:
         """Return whether the task loss under one mask is at most `target` in each of the views.
 
         Args:
@@ -105,22 +105,24 @@ class Masks(ABC):
             rows: a task.
             target: nats.
         """
-        return all(view._within(gates, rows, target) for view in self.views())
+        return all(view._within(gates, rows, target) for view in self.ablation_modes())
 
-    def views(self) -> "tuple[Masks, ...]":
+    def ablation_modes(self) -> "tuple[Masks, ...]":
         """Return the same gates with each of the ways to freeze in which a target must be met.
 
         The hardest comes first, so that most masks fail before the others are looked at.
         """
         return (self,)
 
-    def _within(self, gates: Tensor, rows: Encoded, target: float) -> bool:
+    def _within(self, gates: Tensor, rows: TokenizedPairs, target: float) -> bool:
         parts = (rows.select(pairs) for pairs in pieces(rows, 1, EARLY))
-        gaps = (self.differences(gates[None], part) for part in parts)
-        return fits((float(pair_losses(gap.double()).sum()) for gap in gaps), target * len(rows.at))
+        logit_diffs = (self.differences(gates[None], part) for part in parts)
+        return fits(
+            (float(pair_losses(gap.double()).sum()) for gap in logit_diffs), target * len(rows.at)
+        )
 
     @torch.no_grad()
-    def all_differences(self, gates: Tensor, rows: Encoded) -> Tensor:
+    def all_differences(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
         """Return what `differences` does, (R, 2P), in as many passes as memory asks for.
 
         In the model's dtype and on its device, wherever the gates (at least one mask) are.
@@ -130,8 +132,8 @@ class Masks(ABC):
             part = rows.select(pairs)
             trials = max(1, _TOKENS // part.tokens.numel())
             some = (gates[first : first + trials] for first in range(0, len(gates), trials))
-            gaps = torch.cat([self.differences(masks, part) for masks in some])
-            found.append(gaps.view(len(gates), -1, 2))
+            logit_diffs = torch.cat([self.differences(masks, part) for masks in some])
+            found.append(logit_diffs.view(len(gates), -1, 2))
         return torch.cat(found, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
@@ -149,11 +151,11 @@ class Ablation(Masks):
     """Resting site to (width,): of the nodes, and of what attention gives (`attn.y`)."""
     tie: Tensor | None = None
     """(N,) int64, the gate of each node; None where each has its own."""
-    bank: Bank | None = None
+    activation_cache: ActivationCache | None = None
     """Values to draw from; None to freeze at the means."""
     draw: int = 0
     """Which draw of them: the same one gives the same values."""
-    draws: int = 1
+    n_resamples: int = 1
     """In how many of them, from the first on, a target must be met."""
 
     @classmethod
@@ -195,11 +197,11 @@ class Ablation(Masks):
 
     def at_means(self) -> "Ablation":
         """Return the same with removed nodes frozen at their means, bank or not."""
-        return replace(self, bank=None)
+        return replace(self, activation_cache=None)
 
-    def views(self) -> "tuple[Ablation, ...]":
+    def ablation_modes(self) -> "tuple[Ablation, ...]":
         """Return this with each of the draws, if there is a bank, and with the means."""
-        drawn = () if self.bank is None else range(self.draws)
+        drawn = () if self.activation_cache is None else range(self.n_resamples)
         return (*(replace(self, draw=draw) for draw in drawn), self.at_means())
 
     def nodes(self, gates: Tensor) -> Tensor:
@@ -210,13 +212,15 @@ class Ablation(Masks):
         """Return the edits that keep the nodes in `gates`, (G,) or (R, G)."""
         parts = self.space.split(self.nodes(gates.to(self.device)))
         closed = dict(zip(parts, _closed(parts.values()), strict=True))
-        if self.bank is None:
+        if self.activation_cache is None:
             return {
                 name: mean_ablation(part, self.means[name], closed[name])
                 for name, part in parts.items()
             }
         return {
-            name: ResampleAblation(part, self.bank[name], self._dice(place), closed[name])
+            name: ResampleAblation(
+                part, self.activation_cache[name], self._dice(place), closed[name]
+            )
             for place, (name, part) in enumerate(parts.items())
         }
 
@@ -254,7 +258,7 @@ def fits(losses: Iterable[float], room: float) -> bool:
     return True
 
 
-def pieces(rows: Encoded, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
+def pieces(rows: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
     """Part the pairs into groups of like length, so that little of a pass is padding.
 
     Args:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from wirework.circuit_format import MeanSource
 from wirework.circuits.masking.ablation import Ablation
-from wirework.circuits.masking.activation_cache import Bank, bank_of_search
+from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of_search
 from wirework.circuits.masking.means import Means, means_for
 from wirework.config import PruneConfig
 from wirework.files import tensors_checksum
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Resting:
+class AblationBaseline:
     """Measured once for all searches on a model that differ in nothing but the task."""
 
     means: Means
     """Of the sample that a search is fitted to, and of the one that its circuit is judged on."""
-    bank: Bank | None = None
+    activation_cache: ActivationCache | None = None
     """Values that removed nodes take; None where they rest at their means."""
-    unseen_bank: Bank | None = None
+    held_out_cache: ActivationCache | None = None
     """Other values, which a circuit is judged on."""
     origin: str = ""
     """Tells searches apart that removed nodes rest elsewhere in: SHA-256 over the text that was
@@ -33,7 +33,7 @@ class Resting:
     """Where the means are from."""
 
     @classmethod
-    def of(cls, model: "Model", data: "Tokens | None", config: PruneConfig) -> "Resting":
+    def of(cls, model: "Model", data: "Tokens | None", config: PruneConfig) -> "AblationBaseline":
         """Measure it.
 
         Args:
@@ -50,8 +50,8 @@ class Resting:
         own: MeanSource = "given means" if means.n_tokens is None else "text of the model's run"
         return cls(
             means,
-            bank_of_search(model, data, config),
-            bank_of_search(model, data, config, unseen=True),
+            activation_cache_of_search(model, data, config),
+            activation_cache_of_search(model, data, config, held_out=True),
             origin,
             own if data is None else "given text",
         )
@@ -59,11 +59,15 @@ class Resting:
     def ablation(self, model: "Model", config: PruneConfig) -> Ablation:
         """Return the model with gates that take nodes to where they rest in a search."""
         ablation = Ablation.of(model.transformer, self.means.first, tie_qk=config.tie_qk)
-        return replace(ablation, bank=self.bank, draws=config.draws)
+        return replace(
+            ablation, activation_cache=self.activation_cache, n_resamples=config.n_resamples
+        )
 
-    def unseen(self, model: "Model", config: PruneConfig) -> Ablation | None:
+    def held_out(self, model: "Model", config: PruneConfig) -> Ablation | None:
         """Return the same with what no search has seen, nodes not tied; None if there is none."""
         if (second := self.means.second) is None:
             return None
         ablation = Ablation.of(model.transformer, second)
-        return replace(ablation, bank=self.unseen_bank, draws=config.draws)
+        return replace(
+            ablation, activation_cache=self.held_out_cache, n_resamples=config.n_resamples
+        )

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 _TOKENS = 1024  # tokens of training text from which removed nodes take values
 _WINDOWS = 64  # windows of text that they are drawn from
 
-Bank = Mapping[str, Tensor]
+ActivationCache = Mapping[str, Tensor]
 """Site to (S, N): the values of all its nodes at the same S tokens of training text."""
 
 
-def bank_of(model: "Model", text: "Tokens", seed: int = 0, *, unseen: bool = True) -> Bank:
+def activation_cache_of(
+    model: "Model", text: "Tokens", seed: int = 0, *, held_out: bool = True
+) -> ActivationCache:
     """Return the values of a model's nodes at 1,024 tokens of its training text.
 
     Args:
         model: the model.
         text: its training text.
         seed: of which tokens.
-        unseen: take them from windows that no search takes any from, where the text has more than
+        held_out: take them from windows that no search takes any from, where the text has more than
             one window.
 
     Raises:
@@ -41,31 +43,33 @@ def bank_of(model: "Model", text: "Tokens", seed: int = 0, *, unseen: bool = Tru
     """
     n_ctx = model.config.n_ctx
     first, second = disjoint_windows(text, n_ctx, _WINDOWS)
-    starts = second if unseen and second else first
-    return bank(model.transformer, windows_at(text, starts, n_ctx), _TOKENS, seed)
+    starts = second if held_out and second else first
+    return activation_cache(model.transformer, windows_at(text, starts, n_ctx), _TOKENS, seed)
 
 
-def bank_of_search(
-    model: "Model", data: "Tokens | None", config: PruneConfig, *, unseen: bool = False
-) -> Bank | None:
+def activation_cache_of_search(
+    model: "Model", data: "Tokens | None", config: PruneConfig, *, held_out: bool = False
+) -> ActivationCache | None:
     """Return the values that a search puts removed nodes at; None where they rest at their means.
 
     Args:
         model: the model.
         data: training text; None for that of its run.
         config: of the search.
-        unseen: others, on which its circuit is judged.
+        held_out: others, on which its circuit is judged.
 
     Raises:
         InputError: there is no text, or it is shorter than a context.
     """
     if config.ablation == "mean":
         return None
-    return bank_of(model, text_of(model, data), seed=1 + config.seed, unseen=unseen)
+    return activation_cache_of(model, text_of(model, data), seed=1 + config.seed, held_out=held_out)
 
 
 @torch.no_grad()
-def bank(transformer: Transformer, batches: Iterable[Tensor], n: int, seed: int = 0) -> Bank:
+def activation_cache(
+    transformer: Transformer, batches: Iterable[Tensor], n: int, seed: int = 0
+) -> ActivationCache:
     """Record all nodes at `n` tokens, drawn evenly and without repeats from all tokens given.
 
     Holds n values a node and one pass; of a pass only the tokens drawn are kept.
@@ -82,12 +86,14 @@ def bank(transformer: Transformer, batches: Iterable[Tensor], n: int, seed: int 
     Raises:
         InputError: no token at all, or `n` is below 1.
     """
-    dice, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
+    generator, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
     keys = torch.empty(0, dtype=torch.float64)
     held: dict[str, Tensor] = {}
     for tokens in batches:
         before = len(keys)
-        keys = torch.cat([keys, torch.rand(tokens.numel(), generator=dice, dtype=torch.float64)])
+        keys = torch.cat(
+            [keys, torch.rand(tokens.numel(), generator=generator, dtype=torch.float64)]
+        )
         chosen = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
         keys, stay = keys[chosen], chosen[chosen < before].to(device)
         fresh: dict[str, Tensor] = {}

@@ -17,24 +17,24 @@ from torch import Tensor
 
 from wirework.circuit_format import Edge
 from wirework.circuits.masking.ablation import Ablation, Masks
-from wirework.circuits.masking.edges import Bundle, Kept, bundles, edges_of
+from wirework.circuits.masking.edges import Kept, MatrixEdges, bundles, edges_of
 from wirework.nn import Transformer
 from wirework.nn.rewire import Rewiring, rewired
 
 
 @dataclass(frozen=True)
-class Wiring(Masks):
+class EdgeMasks(Masks):
     """Gates of a circuit: first one for each of its nodes, then one for each edge between them."""
 
     ablation: Ablation
     """Of the same transformer, nodes not tied."""
     places: Tensor
     """(n,) int64, where each node stands among all N."""
-    bundles: tuple[Bundle, ...]
+    bundles: tuple[MatrixEdges, ...]
     """The edges by matrix; their gates follow in this order."""
 
     @classmethod
-    def of(cls, ablation: Ablation, mask: Tensor) -> "Wiring":
+    def of(cls, ablation: Ablation, mask: Tensor) -> "EdgeMasks":
         """Return the gates of the circuit whose nodes are in a mask (N,), all edges included."""
         places = mask.nonzero().flatten()
         kept = ablation.space.locate(places)
@@ -54,9 +54,9 @@ class Wiring(Masks):
         ]
         return torch.cat([self.ablation.layers[self.places.cpu()], *edges])
 
-    def views(self) -> "tuple[Wiring, ...]":
+    def ablation_modes(self) -> "tuple[EdgeMasks, ...]":
         """Return the same edges over each view of the nodes."""
-        return tuple(replace(self, ablation=view) for view in self.ablation.views())
+        return tuple(replace(self, ablation=view) for view in self.ablation.ablation_modes())
 
     @property
     def n_nodes(self) -> int:
@@ -90,15 +90,15 @@ class Wiring(Masks):
         ]
         return torch.cat([gates[..., : self.n_nodes], *parts], -1)
 
-    def reduced(self, gates: Tensor) -> tuple["Wiring", Tensor]:
+    def reduced(self, gates: Tensor) -> tuple["EdgeMasks", Tensor]:
         """Leave out the nodes that are closed in gates (G,); return the rest with its gates."""
         gates = self.settled(gates)
-        left = Wiring.of(self.ablation, self.mask(gates))
+        left = EdgeMasks.of(self.ablation, self.mask(gates))
         open_ = dict(zip(self._ends(), gates[self.n_nodes :].tolist(), strict=True))
         edges = [open_[ends] for ends in left._ends()]
         return left, torch.cat([torch.ones(left.n_nodes), torch.tensor(edges)])
 
-    def without_closed(self, other: "Wiring", gates: Tensor) -> Tensor:
+    def without_closed(self, other: "EdgeMasks", gates: Tensor) -> Tensor:
         """Return gates (G,), closed for the edges that `gates` of another circuit close."""
         pairs = zip(other._ends(), gates[other.n_nodes :].tolist(), strict=True)
         closed = {ends for ends, gate in pairs if not gate}
@@ -128,12 +128,12 @@ class Wiring(Masks):
         sizes = [self.n_nodes, *(len(bundle.at) for bundle in self.bundles)]
         return gates.split_with_sizes(sizes, -1)[1:]
 
-    def _ends_kept(self, bundle: Bundle, gates: Tensor) -> Tensor:
+    def _ends_kept(self, bundle: MatrixEdges, gates: Tensor) -> Tensor:
         """Return (..., E), 1 where both ends of an edge are kept."""
         to, out = bundle.at.unbind(1)
         return gates[..., bundle.targets[to]] * gates[..., bundle.sources[out]]
 
-    def _cut(self, bundle: Bundle, closed: Tensor) -> "_Cut":
+    def _cut(self, bundle: MatrixEdges, closed: Tensor) -> "_Cut":
         to, out = bundle.at.unbind(1)
         width = len(bundle.columns)
         lost = closed.new_zeros(len(closed), len(bundle.rows) * width)

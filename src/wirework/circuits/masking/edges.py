@@ -34,7 +34,7 @@ class Matrix(NamedTuple):
         return self.source.removesuffix("v") + "y" if self.source.endswith(".v") else self.source
 
 
-class Bundle(NamedTuple):
+class MatrixEdges(NamedTuple):
     """The edges of one matrix between kept nodes: E edges, S sources, T targets."""
 
     matrix: Matrix
@@ -53,7 +53,7 @@ class Bundle(NamedTuple):
 
 
 @torch.no_grad()
-def bundles(transformer: Transformer, nodes: Kept) -> list[Bundle]:
+def bundles(transformer: Transformer, nodes: Kept) -> list[MatrixEdges]:
     """Return the edges between kept nodes by matrix, in execution order; no empty ones.
 
     act_in joins q, k and v by the query, key and value rows of `qkv`; v joins resid_delta by the
@@ -68,7 +68,7 @@ def bundles(transformer: Transformer, nodes: Kept) -> list[Bundle]:
         at = part.nonzero()
         if len(at):
             weights = part[at[:, 0], at[:, 1]]
-            found.append(Bundle(matrix, sources, targets, columns, rows, at, weights))
+            found.append(MatrixEdges(matrix, sources, targets, columns, rows, at, weights))
     return found
 
 
@@ -80,7 +80,7 @@ def find_edges(transformer: Transformer, nodes: Kept) -> list[Edge]:
     )
 
 
-def edges_of(bundle: Bundle) -> list[Edge]:
+def edges_of(bundle: MatrixEdges) -> list[Edge]:
     """Return a bundle's edges in its own order."""
     to, out = bundle.at.unbind(1)
     sources, targets = bundle.sources[out].tolist(), bundle.targets[to].tolist()

@@ -9,7 +9,7 @@ from wirework.circuit_format import PathEdge
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.path_patching.build import Setting, assemble_paths
 from wirework.circuits.path_patching.search import search
-from wirework.circuits.path_patching.state import Edge, State
+from wirework.circuits.path_patching.state import Edge, PatchedState
 from wirework.config import AcdcConfig, PathAblation, PathMetric
 from wirework.console import Progress, counted
 from wirework.errors import InputError, quoted
@@ -30,7 +30,7 @@ def acdc(
     *,
     metric: PathMetric = "kl",
     ablation: PathAblation = "corrupted",
-    both: bool = False,
+    symmetric: bool = False,
     pairs: int = 16,
     keep_unreachable: bool = False,
     seed: int = 0,
@@ -49,7 +49,7 @@ def acdc(
         tau: least growth of the metric for which an edge is kept.
         order: all path edges, as (source, target) names, in the order in which to test them; None
             for the default, from the last to the first (docs/acdc.md). The result depends on it.
-        metric, ablation, both, pairs, keep_unreachable, seed: as in `AcdcConfig`.
+        metric, ablation, symmetric, pairs, keep_unreachable, seed: as in `AcdcConfig`.
         progress: show a bar on standard error.
 
     Returns:
@@ -62,8 +62,8 @@ def acdc(
     Source: Conmy et al. 2023 (arXiv 2304.14997).
     """
     config = AcdcConfig.of({
-        "tau": (tau,), "metric": metric, "ablation": ablation, "both": both, "pairs": pairs,
-        "keep_unreachable": keep_unreachable, "seed": seed,
+        "tau": (tau,), "metric": metric, "ablation": ablation, "symmetric": symmetric,
+        "pairs": pairs, "keep_unreachable": keep_unreachable, "seed": seed,
     })  # fmt: skip
     return acdc_sweep(model, task, config, order, progress=progress)[0]
 
@@ -127,7 +127,7 @@ def _sweep(
     circuits = []
     for number, tau in enumerate(config.tau):
         found = search(
-            State(setting.patched, config.metric),
+            PatchedState(setting.patched, config.metric),
             edges,
             tau,
             guess=growth,
@@ -137,7 +137,7 @@ def _sweep(
         kept = [
             graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in found.kept
         ]
-        settings = {**config.model_dump(mode="json"), "tau": tau}
+        settings = {**config.recorded(), "tau": tau}
         circuits.append(assemble_paths(setting, kept, finder="acdc", settings=settings, tau=tau))
     return circuits
 

@@ -84,7 +84,7 @@ def edge_attribution(
     steps: int = 8,
     metric: PathMetric = "logit_difference",
     ablation: PathAblation = "corrupted",
-    both: bool = False,
+    symmetric: bool = False,
     pairs: int = 16,
     seed: int = 0,
 ) -> PathScores:
@@ -98,12 +98,18 @@ def edge_attribution(
             clean prompts alone, plain edge attribution patching.
         metric: by `kl` more than one step is needed: it is at its least on the clean prompts, where
             its gradient is zero.
-        ablation, both, pairs, seed: as in `AcdcConfig`.
+        ablation, symmetric, pairs, seed: as in `AcdcConfig`.
 
     Raises:
         InputError: as `acdc`, `steps` below 1, or 1 with `kl`.
     """
-    values = {"metric": metric, "ablation": ablation, "both": both, "pairs": pairs, "seed": seed}
+    values = {
+        "metric": metric,
+        "ablation": ablation,
+        "symmetric": symmetric,
+        "pairs": pairs,
+        "seed": seed,
+    }
     config = AcdcConfig.of(values)
     if steps < 1 or (steps == 1 and metric == "kl"):
         least = "at least 2 steps with kl, whose gradient on the clean prompts is zero"

@@ -29,7 +29,7 @@ from wirework.circuits.path_patching.reach import carrying
 from wirework.config import AcdcConfig
 from wirework.errors import InputError
 from wirework.files import tensors_checksum
-from wirework.tasks import Encoded, Task, pair_losses, tokenizer_of
+from wirework.tasks import Task, TokenizedPairs, pair_losses, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -71,12 +71,12 @@ class Setting:
         places = _even(fitted, rows)
         if not all_pairs and config.pairs < len(places):
             places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
-        contrast = Contrast.of(rows.select(torch.tensor(places)), both=config.both)
+        contrast = Contrast.of(rows.select(torch.tensor(places)), symmetric=config.symmetric)
         patched = Patched.of(model.transformer, contrast, config.ablation)
         return cls(model, task, len(places), patched, config)
 
 
-def _even(task: Task, rows: Encoded) -> list[int]:
+def _even(task: Task, rows: TokenizedPairs) -> list[int]:
     """Return the pairs of a task whose prompts are of equal length.
 
     Raises:
@@ -144,11 +144,11 @@ def assemble_paths(
     every = gates_of(patched.graph, [patched.graph.named(e) for e in patched.graph.edges])
     clean, alone = patched.run().logits, patched.run(gates).logits
     without = patched.run(every.to(device) - gates).logits
-    before, gaps = contrast.gaps(clean), contrast.gaps(alone)
-    loss = float(pair_losses(gaps).mean())
-    shown = Encoded(contrast.clean, contrast.at, contrast.answers)
-    shown = Encoded(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
-    examples = shown_examples(tokenizer_of(setting.model), shown, gaps)
+    before, logit_diffs = contrast.logit_diffs(clean), contrast.logit_diffs(alone)
+    loss = float(pair_losses(logit_diffs).mean())
+    shown = TokenizedPairs(contrast.clean, contrast.at, contrast.answers)
+    shown = TokenizedPairs(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
+    examples = shown_examples(tokenizer_of(setting.model), shown, logit_diffs)
     document = Document(
         model=model_part(setting.model),
         task=task_part(setting.whole, setting.n_pairs),
@@ -157,7 +157,7 @@ def assemble_paths(
             model=float(pair_losses(before).mean()),
             circuit=loss,
             circuit_calibrated=loss,
-            without_circuit=float(pair_losses(contrast.gaps(without)).mean()),
+            without_circuit=float(pair_losses(contrast.logit_diffs(without)).mean()),
             chance=CHANCE,
         ),
         calibration=CalibrationPart(scale=1.0, shift=0.0),
@@ -177,13 +177,13 @@ def assemble_paths(
         patching=PatchingPart(
             metric=config.metric,
             ablation=config.ablation,
-            both=config.both,
+            both=config.symmetric,
             tau=tau,
             n_all=len(patched.graph.edges),
             value=float(contrast.metric(config.metric, clean)(alone)),
             kl=float(contrast.metric("kl", clean)(alone)),
-            logit_difference=float(gaps.mean()),
-            accuracy=float((gaps > 0).double().mean()),
+            logit_difference=float(logit_diffs.mean()),
+            accuracy=float((logit_diffs > 0).double().mean()),
             model_logit_difference=float(before.mean()),
             model_accuracy=float((before > 0).double().mean()),
             n_unreachable=int(idle.sum()),
@@ -219,7 +219,7 @@ def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
     circuit.check_model(model)
     part = circuit.document.patching
     assert part is not None
-    config = AcdcConfig(metric=part.metric, ablation=part.ablation, both=part.both)
+    config = AcdcConfig(metric=part.metric, ablation=part.ablation, symmetric=part.both)
     patched = Setting.of(model, task, config, all_pairs=True).patched
     gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.at.device)
     metric = patched.contrast.metric(part.metric, patched.run().logits)

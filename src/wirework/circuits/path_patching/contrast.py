@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wirework.config import PathMetric
 from wirework.errors import InputError
-from wirework.tasks import Encoded, logit_difference, pair_losses
+from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 Metric = Callable[[Tensor], Tensor]
 """Takes logits (..., N, V) at the prompts' last tokens; returns (...), lower is better."""
@@ -31,12 +31,12 @@ class Contrast:
     """(N, 2) int64, right and wrong after the clean prompt."""
 
     @classmethod
-    def of(cls, rows: Encoded, *, both: bool = False) -> "Contrast":
+    def of(cls, rows: TokenizedPairs, *, symmetric: bool = False) -> "Contrast":
         """Set the prompts of each pair against each other.
 
         Args:
             rows: a task.
-            both: take each prompt of a pair as the clean one, not only the first.
+            symmetric: take each prompt of a pair as the clean one, not only the first.
 
         Raises:
             InputError: the prompts of a pair differ in length.
@@ -49,7 +49,7 @@ class Contrast:
                 "path edges are patched token by token, so the prompts of a pair must have equal "
                 f"length: pair {uneven[0] + 1} has {first} and {second} tokens"
             )
-        places = torch.arange(0, len(rows.at), 1 if both else 2, device=rows.at.device)
+        places = torch.arange(0, len(rows.at), 1 if symmetric else 2, device=rows.at.device)
         return cls(
             rows.tokens[places], rows.tokens[places ^ 1], rows.at[places], rows.answers[places]
         )
@@ -71,10 +71,10 @@ class Contrast:
         if name == "kl":
             return _divergence_from(reference)
         if name == "logit_difference":
-            return lambda logits: -self.gaps(logits).mean(-1)
-        return lambda logits: pair_losses(self.gaps(logits)).mean(-1)
+            return lambda logits: -self.logit_diffs(logits).mean(-1)
+        return lambda logits: pair_losses(self.logit_diffs(logits)).mean(-1)
 
-    def gaps(self, logits: Tensor) -> Tensor:
+    def logit_diffs(self, logits: Tensor) -> Tensor:
         """Return right minus wrong, (..., N), of logits (..., N, V)."""
         answers = self.answers.expand(*logits.shape[:-1], 2).reshape(-1, 2)
         return logit_difference(logits.flatten(0, -2), answers).view(logits.shape[:-1])

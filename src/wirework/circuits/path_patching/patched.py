@@ -109,7 +109,7 @@ class Patched:
             x = sums.read(first, len(QKV) * heads)  # (3H, N, T, D)
             read = block.attn.act_in(block.read_by_attention(x, beside))
             q, k, v = (
-                side_by_side(
+                stacked_heads(
                     site,
                     [head_part(block.attn, read[kind * heads + h], kind, h) for h in range(heads)],
                 )
@@ -239,7 +239,7 @@ def attended(
     return causal_attention(q, k, v, sink=sink, scale=attn.scale, window=attn.window)
 
 
-def side_by_side(site: Site, heads: list[Tensor]) -> Tensor:
+def stacked_heads(site: Site, heads: list[Tensor]) -> Tensor:
     """Return (..., G, T, K) of some heads, (..., T, K) each, after AbsTopK over them, if any."""
     joined = torch.cat(heads, -1)
     joined = joined if site.k is None else site(joined)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wirework.circuits.path_patching.state import DEAD, WHOLE, Bools, Edge, State, Trials
+from wirework.circuits.path_patching.state import DEAD, WHOLE, Bools, Edge, PatchedState, Trials
 from wirework.circuits.path_patching.trials import tried
 
 CLOSE = 1e-6
@@ -29,7 +29,7 @@ _FIRST, _LEAST = 16, 4
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search came to."""
 
     kept: list[Edge]
@@ -41,13 +41,13 @@ class Found:
 
 
 def search(
-    state: State,
+    state: PatchedState,
     order: Iterable[Edge],
     tau: float,
     *,
     guess: Mapping[Edge, float] | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> Found:
+) -> SearchResult:
     """Decide every edge.
 
     Args:
@@ -68,7 +68,7 @@ def search(
         growth |= decided
         length = max(_LEAST, 2 * sum(edge in decided for edge in plan.tested))
         on_progress(len(growth))
-    return Found([edge for edge in order if not growth[edge] < tau], growth, state.metric)
+    return SearchResult([edge for edge in order if not growth[edge] < tau], growth, state.metric)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _Judge:
     zero ablation a norm may divide by next to nothing.
     """
 
-    def __init__(self, exact: State, tau: float, guessed: dict[Edge, float]) -> None:
+    def __init__(self, exact: PatchedState, tau: float, guessed: dict[Edge, float]) -> None:
         self.exact = exact
         config = exact.patched.transformer.config
         smooth = all(config.site_k(kind) is None for kind in config.act_sites)
@@ -188,7 +188,7 @@ class _Measured:
         return (None, 0) if number < 0 else self.exact.get(number, (self.first, number))
 
 
-def _plan(state: State, order: list[Edge], length: int, judge: _Judge) -> _Plan:
+def _plan(state: PatchedState, order: list[Edge], length: int, judge: _Judge) -> _Plan:
     """Take as many of the next edges as one pass should carry."""
     kept, reached, changed = state.kept.copy(), state.reached, False
     n_prompts, n_tokens = state.inputs[0].shape[:2]

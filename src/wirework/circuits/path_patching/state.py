@@ -21,7 +21,7 @@ from wirework.circuits.path_patching.patched import (
     Patched,
     head_part,
     part_sites,
-    side_by_side,
+    stacked_heads,
 )
 from wirework.config import PathMetric
 
@@ -56,7 +56,7 @@ class Trials:
     """By destination of a head: queries, keys or values before AbsTopK."""
 
 
-class State:
+class PatchedState:
     """The run with the edges removed so far, every piece of it at hand.
 
     Args:
@@ -105,7 +105,7 @@ class State:
                     self.parts[place] = part[:, self.start :]
             for group in self.groups[layer]:
                 self.past[layer, group[0]] = [
-                    side_by_side(site, [part[:, : self.start] for part in of_group])
+                    stacked_heads(site, [part[:, : self.start] for part in of_group])
                     for site, of_kind in zip(part_sites(block.attn)[1:], parts[1:], strict=True)
                     for of_group in [[of_kind[head] for head in group]]
                 ]
@@ -115,7 +115,7 @@ class State:
             x = x + clean.values[graph.mlp(layer)]
         self.inputs.append(x[:, self.start :])
 
-    def in_float32(self) -> "State":
+    def in_float32(self) -> "PatchedState":
         """Return a copy in float32."""
         quick = copy.copy(self)
         quick.patched = self.patched.to(torch.float32)
@@ -204,7 +204,7 @@ class State:
                         pieces[destination] = versions.each[version]
         self._narrow()
 
-    def follow_(self, exact: "State", trials: Trials | None) -> None:
+    def follow_(self, exact: "PatchedState", trials: Trials | None) -> None:
         """Round again what `exact`, which this is the twin of, took from a pass."""
         self.kept, self.metric = exact.kept.copy(), exact.metric
         if trials is not None:

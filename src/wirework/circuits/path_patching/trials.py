@@ -16,7 +16,7 @@ from wirework.circuits.path_patching.patched import (
     head_output,
     head_part,
     part_sites,
-    side_by_side,
+    stacked_heads,
 )
 from wirework.circuits.path_patching.state import (
     DEAD,
@@ -24,7 +24,7 @@ from wirework.circuits.path_patching.state import (
     Bools,
     Edge,
     Ints,
-    State,
+    PatchedState,
     Trials,
     Versions,
 )
@@ -34,7 +34,7 @@ _LOGITS = 1 << 22
 
 
 @torch.no_grad()
-def tried(state: State, edges: list[Edge], removed: Bools) -> Trials:
+def tried(state: PatchedState, edges: list[Edge], removed: Bools) -> Trials:
     """Measure the current run with more edges removed, in many ways at once.
 
     Args:
@@ -48,7 +48,7 @@ def tried(state: State, edges: list[Edge], removed: Bools) -> Trials:
 class _Pass:
     """One pass over what the trials change, from the first layer on that they do."""
 
-    def __init__(self, state: State, edges: list[Edge], removed: Bools) -> None:
+    def __init__(self, state: PatchedState, edges: list[Edge], removed: Bools) -> None:
         self.state = state
         self.graph = state.graph
         self.removed: dict[int, dict[int, Bools]] = {}
@@ -87,7 +87,7 @@ class _Pass:
                     part = head_part(block.attn, read, kind, head)
                     self.out.parts[place] = Versions(part, of)
         q, k, v = (
-            side_by_side(site, self._parts(of_kind, len(first)))
+            stacked_heads(site, self._parts(of_kind, len(first)))
             for site, of_kind in zip(part_sites(block.attn), places, strict=True)
         )
         y = self._attended(layer, group, q, k, v)

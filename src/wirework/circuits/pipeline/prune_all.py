@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, check_place
-from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pipeline.task_table import judged, markdown
-from wirework.circuits.pruning.prune import Hunt, check_chance, unheard
+from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
 from wirework.circuits.validation.validate import validate
 from wirework.circuits.validation.verdict import MISSED, WORDS
 from wirework.config import PruneConfig
 from wirework.console import Progress, counted, say
 from wirework.errors import InputError, number_of
 from wirework.files import is_file, read_record, write_record, write_text
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 from wirework.tasks import Task, load_task, tokenizer_of
 from wirework.tasks.split import fingerprint
 
@@ -38,7 +38,7 @@ def prune_all(
     config: PruneConfig | None = None,
     *,
     data: "Tokens | None" = None,
-    whole: bool = False,
+    full_validation: bool = False,
     jobs: int = 1,
     progress: bool = True,
 ) -> list[_Row]:
@@ -53,16 +53,17 @@ def prune_all(
         out: folder of the circuits and their searches.
         config: None for the defaults.
         data: as for `prune`.
-        whole: validate each circuit with searched controls too, which takes longer than to find it.
+        full_validation: validate each circuit with searched controls too, which takes longer than
+            to find it.
         jobs: how many tasks to work on at once, on a CPU, each in a process of its own that holds
             the model and has its share of the threads. A script that asks for more than one needs
             `if __name__ == "__main__":`. Sums of other threads may round to another circuit.
         progress: show one bar over all tasks on standard error, and each result as it comes.
 
     Returns:
-        A row per task: `task`, `reached` (false only with `config.anyway`), `n_nodes`, `n_edges`,
-        `n_io_edges`, the circuit's losses (nats), and from the report of `validate`, which is
-        written to `NAME.report.json`, the losses on unseen and rephrased pairs and under
+        A row per task: `task`, `reached` (false only with `config.allow_unreached`), `n_nodes`,
+        `n_edges`, `n_io_edges`, the circuit's losses (nats), and from the report of `validate`,
+        which is written to `NAME.report.json`, the losses on unseen and rephrased pairs and under
         resampling, the controls in words and the verdict. A task that was passed over
         has a `reason` instead. All rows so far are in `results.json`, and in `results.md` as a
         table.
@@ -84,9 +85,9 @@ def prune_all(
         check_place(out / name)
     rows: list[_Row] = []
     with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
-        resting = Resting.of(model, data, config)
-        one = partial(_one, model, out, config, resting, data, whole)
-        found = _in_turn(one, loaded, bar) if jobs == 1 else side_by_side(one, loaded, jobs)
+        baseline = AblationBaseline.of(model, data, config)
+        one = partial(_one, model, out, config, baseline, data, full_validation)
+        found = _in_turn(one, loaded, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
         for row in found:
             rows.append(row)
             _write(out, model, config, rows, last=len(rows) == len(loaded))
@@ -134,24 +135,24 @@ def _one(
     model: "Model",
     out: Path,
     config: PruneConfig,
-    resting: Resting,
+    baseline: AblationBaseline,
     data: "Tokens | None",
-    whole: bool,
+    full_validation: bool,
     task: Task,
-    on_progress: Callable[[float], None] = unheard,
+    on_progress: Callable[[float], None] = ignore_progress,
 ) -> _Row:
     folder = out / task.name
-    found = _finished(folder, model, task, config, resting)
+    found = _finished(folder, model, task, config, baseline)
     if found is None:
         search = out / f"{task.name}.search"
         try:
-            hunt = Hunt.of(model, task, config, resting, search)
+            hunt = PruningRun.of(model, task, config, baseline, search)
         except InputError as error:
             nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
             return {"task": task.name, **nothing, "reason": str(error)}
         found = hunt.run(on_progress)
         found.save(folder)
-    report = _report(found, model, task, data, whole, out / f"{task.name}.report.json")
+    report = _report(found, model, task, data, full_validation, out / f"{task.name}.report.json")
     said = WORDS[report["verdict"]["faithful"]] if found.reached else MISSED
     return _summary(found) | judged(report) | {"verdict": said}
 
@@ -160,7 +161,7 @@ def _write(
     out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]], last: bool
 ) -> None:
     """Write the table so far, unless what lies there says the same or, before the end, more."""
-    about = {"model": model.fingerprint, "settings": config.model_dump(mode="json")}
+    about = {"model": model.fingerprint, "settings": config.recorded()}
     path = out / "results.json"
     held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
     if not isinstance(held.get("rows"), list):
@@ -171,15 +172,21 @@ def _write(
 
 
 def _report(
-    found: Circuit, model: "Model", task: Task, data: "Tokens | None", whole: bool, path: Path
+    found: Circuit,
+    model: "Model",
+    task: Task,
+    data: "Tokens | None",
+    full_validation: bool,
+    path: Path,
 ) -> dict[str, Any]:
     """Return the report on a circuit, from beside it or made and put there."""
     if is_file(path):
         report = read_record(path, {"circuit": str, "whole": bool})
-        if report["circuit"] == _identity(found) and report["whole"] >= whole:
+        if report["circuit"] == _identity(found) and report["whole"] >= full_validation:
             return report
-    about = {"circuit": _identity(found), "whole": whole}
-    report = about | validate(found, model, task, data=data, short=not whole, progress=None)
+    about = {"circuit": _identity(found), "whole": full_validation}
+    short = not full_validation
+    report = about | validate(found, model, task, data=data, short=short, progress=None)
     write_record(path, report)
     return report
 
@@ -190,7 +197,7 @@ def _identity(found: Circuit) -> str:
 
 
 def _finished(
-    folder: Path, model: "Model", task: Task, config: PruneConfig, resting: Resting
+    folder: Path, model: "Model", task: Task, config: PruneConfig, baseline: AblationBaseline
 ) -> Circuit | None:
     """Return the circuit that lies in a folder if it is what would be found again."""
     if not is_file(folder / "circuit.json"):
@@ -200,7 +207,7 @@ def _finished(
     same = (
         about.model.fingerprint == model.fingerprint
         and about.task.fingerprint == fingerprint(task)
-        and about.provenance.means == resting.origin
+        and about.provenance.means == baseline.origin
         and _settings(about.provenance.settings) == config
     )
     return circuit if same else None

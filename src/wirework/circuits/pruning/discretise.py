@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Masks, frozen
-from wirework.circuits.pruning.greedy_removal import Closing
-from wirework.tasks import Encoded
+from wirework.circuits.pruning.greedy_removal import GreedyRemoval
+from wirework.tasks import TokenizedPairs
 
 _SCAN = 4  # smaller k's tried below the one that bisection found
 _PATIENCE = 2  # gates in a row that cannot go alone before a round gives up
@@ -66,7 +66,7 @@ def smallest_count(reaches: Callable[[int], bool], most: int, guess: int) -> int
 
 
 def discretise(
-    masks: Masks, score: Tensor, rows: Encoded, target: float, guess: int | None = None
+    masks: Masks, score: Tensor, rows: TokenizedPairs, target: float, guess: int | None = None
 ) -> Tensor:
     """Return the mask of the fewest best-scored nodes that reach the target.
 
@@ -98,7 +98,7 @@ def _own_count(score: Tensor) -> int:
     return max(1, int((score > 0).sum()))
 
 
-def closest(masks: Masks, scores: Sequence[Tensor], rows: Encoded) -> tuple[Tensor, int]:
+def closest(masks: Masks, scores: Sequence[Tensor], rows: TokenizedPairs) -> tuple[Tensor, int]:
     """Return the mask of lowest loss where no order of the nodes reaches a target.
 
     Args:
@@ -117,13 +117,13 @@ def closest(masks: Masks, scores: Sequence[Tensor], rows: Encoded) -> tuple[Tens
             {min(max(1, round(own * 2.0**step)), most) for step in range(-3, 4)} | {most}
         )
         tried = best_nodes(ranking(score), counts)
-        losses = torch.stack([view.losses(tried, rows) for view in masks.views()]).amax(0)
+        losses = torch.stack([view.losses(tried, rows) for view in masks.ablation_modes()]).amax(0)
         if float(losses.min()) < least:
             best, which, least = tried[losses.argmin()], number, float(losses.min())
     return best, which
 
 
-def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tensor:
+def clean_up(masks: Masks, gates: Tensor, rows: TokenizedPairs, target: float) -> Tensor:
     """Close gates that the target does not need, until no single one can be closed.
 
     Rounds order the open gates by what closing them is thought to cost, first by gradient and,
@@ -140,7 +140,7 @@ def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tenso
         (G,) float32, a subset of `gates`.
     """
     with frozen(masks.transformer):
-        closing = Closing(masks, gates, rows, target)
+        closing = GreedyRemoval(masks, gates, rows, target)
         if not closing.reached:
             return gates
         for cost in (_cost_by_gradient, _cost_by_removal):
@@ -156,7 +156,7 @@ def clean_up(masks: Masks, gates: Tensor, rows: Encoded, target: float) -> Tenso
         return closing.gates
 
 
-def _thin(closing: Closing, order: Tensor) -> None:
+def _thin(closing: GreedyRemoval, order: Tensor) -> None:
     """Go through `order` and close what can go, in runs that double and halve.
 
     Stops when `_PATIENCE` gates in a row could not go alone.
@@ -171,7 +171,7 @@ def _thin(closing: Closing, order: Tensor) -> None:
             start, failures = start + 1, failures + 1
 
 
-def _close_each(closing: Closing, order: Tensor) -> None:
+def _close_each(closing: GreedyRemoval, order: Tensor) -> None:
     """Try the open gates of `order` one by one, round and round, until none of them can go."""
     left = deque(order[closing.gates[order] > 0])
     failures = 0
@@ -184,12 +184,12 @@ def _close_each(closing: Closing, order: Tensor) -> None:
             failures += 1
 
 
-def _cost_by_gradient(masks: Masks, gates: Tensor, kept: Tensor, rows: Encoded) -> Tensor:
+def _cost_by_gradient(masks: Masks, gates: Tensor, kept: Tensor, rows: TokenizedPairs) -> Tensor:
     """Return the first-order rise in loss when each open gate is closed, (K,)."""
-    return masks.falls(gates, rows)[kept]
+    return masks.loss_increase(gates, rows)[kept]
 
 
-def _cost_by_removal(masks: Masks, gates: Tensor, kept: Tensor, rows: Encoded) -> Tensor:
+def _cost_by_removal(masks: Masks, gates: Tensor, kept: Tensor, rows: TokenizedPairs) -> Tensor:
     """Return the loss when each open gate is closed alone, (K,), on a few pairs."""
     affordable = max(2, min(16, _REMOVALS // len(kept)))
     few = rows.select(torch.arange(min(rows.n_pairs, affordable)))

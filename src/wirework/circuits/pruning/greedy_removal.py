@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import EARLY, Masks, fits, pieces
-from wirework.tasks import Encoded, pair_losses
+from wirework.tasks import TokenizedPairs, pair_losses
 
 _Streams = list[Tensor]
 """By layer, what its block reads of some rows."""
 
 
-class Closing:
+class GreedyRemoval:
     """A mask whose loss reaches a target, and stays so.
 
     Holds T x D x layers values for each row.
@@ -29,11 +29,11 @@ class Closing:
         target: nats, to be met in each of the views of the masks.
     """
 
-    def __init__(self, masks: Masks, gates: Tensor, rows: Encoded, target: float) -> None:
+    def __init__(self, masks: Masks, gates: Tensor, rows: TokenizedPairs, target: float) -> None:
         self.gates = gates
         """(G,) of the mask that stands."""
         self._layers = masks.layers
-        self._views = masks.views()
+        self._views = masks.ablation_modes()
         self._parts = [rows.select(pairs) for pairs in pieces(rows, 1, EARLY)]
         self._room = target * len(rows.at)
         runs = [
@@ -70,9 +70,9 @@ class Closing:
 
     @torch.no_grad()
     def _run(
-        self, view: Masks, gates: Tensor, part: Encoded, enter: tuple[int, Tensor] | None
+        self, view: Masks, gates: Tensor, part: TokenizedPairs, enter: tuple[int, Tensor] | None
     ) -> tuple[float, _Streams]:
         """Return the sum of the rows' losses, and what each block from the entered one on reads."""
         kept: _Streams = []
-        gaps = view.differences(gates[None], part, enter, kept)
-        return float(pair_losses(gaps.double()).sum()), kept
+        logit_diffs = view.differences(gates[None], part, enter, kept)
+        return float(pair_losses(logit_diffs.double()).sum()), kept

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, frozen, pieces
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
 
@@ -52,7 +52,7 @@ class _Columns(NamedTuple):
 
 def learn_masks(
     ablation: Ablation,
-    rows: Encoded,
+    rows: TokenizedPairs,
     settings: Sequence[MaskSettings],
     *,
     steps: int,
@@ -81,11 +81,13 @@ def learn_masks(
     tau = _initial(columns, ablation.size, seeds, warm)
     first, second = torch.zeros_like(tau), torch.zeros_like(tau)
     found, trials = tau.clone(), torch.arange(len(tau), device=tau.device)
-    dice = torch.Generator().manual_seed(seeds[0])
+    generator = torch.Generator().manual_seed(seeds[0])
     with frozen(ablation.transformer):
         for step in range(1, steps + 1):
-            pairs = torch.randperm(rows.n_pairs, generator=dice)[:batch_pairs]
-            drawn = replace(ablation, draw=ablation.draws + step)  # none that will judge the masks
+            pairs = torch.randperm(rows.n_pairs, generator=generator)[:batch_pairs]
+            drawn = replace(
+                ablation, draw=ablation.n_resamples + step
+            )  # none that will judge the masks
             gradient = _gradient(drawn, rows.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
             _adamw_(tau, gradient, first, second, columns, rate, step)
@@ -126,7 +128,7 @@ class _Heaviside(torch.autograd.Function):
         return grads[0] * soft * (1 - soft) / temp, None
 
 
-def _gradient(ablation: Ablation, rows: Encoded, tau: Tensor, columns: _Columns) -> Tensor:
+def _gradient(ablation: Ablation, rows: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
     """Return each trial's gradient of task loss + k_coef x nodes on, norm clipped to 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)

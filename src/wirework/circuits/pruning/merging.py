@@ -16,7 +16,7 @@ from torch import Tensor
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edges import count_edges
 from wirework.circuits.pruning.discretise import clean_up
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
 class Size(NamedTuple):
@@ -35,7 +35,7 @@ def size_of(ablation: Ablation, gates: Tensor) -> Size:
 def cleaned_and_merged(
     ablation: Ablation,
     masks: Sequence[Tensor],
-    rows: Encoded,
+    rows: TokenizedPairs,
     target: float,
     on_done: Callable[[int, int], None],
 ) -> tuple[Tensor, int]:

@@ -16,18 +16,18 @@ from torch import Tensor
 from wirework.circuits.build import CHANCE, Finding, assemble
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.masking.ablation import Ablation
-from wirework.circuits.masking.ablation_baseline import Resting
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
 from wirework.circuits.pruning.learned_masks import learn_masks
 from wirework.circuits.pruning.merging import Size, cleaned_and_merged, size_of
 from wirework.circuits.pruning.search_folder import (
-    Ranked,
+    Candidate,
     kept_best,
     merged,
     open_search,
-    write_ranked,
+    write_candidates,
 )
 from wirework.circuits.pruning.search_progress import Pace, rungs
 from wirework.circuits.scoring.scores import score_nodes
@@ -36,7 +36,7 @@ from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.leftovers import clear_held
 from wirework.locks import locked
-from wirework.tasks import Encoded, Task, load_task, tokenizer_of
+from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 from wirework.tasks.split import Parts, parts_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def prune(
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no
             means, the whole model does not reach the target or the target is above chance
-            (`config.anyway` goes on all the same), or `search` cannot be written to.
+            (`config.allow_unreached` goes on all the same), or `search` cannot be written to.
 
     Source: Gao et al. 2025, sec. 2.2, App. A.5.
     """
@@ -94,25 +94,25 @@ def prune(
     check_chance(config)
     tokenizer_of(model)
     with Progress(f"prune {task.name}", shown=progress) as bar:
-        hunt = Hunt.of(model, task, config, Resting.of(model, data, config), search)
+        hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, data, config), search)
         return hunt.run(bar.update)
 
 
-def unheard(_: float) -> None:
+def ignore_progress(_: float) -> None:
     """Tell nobody."""
 
 
 @dataclass(frozen=True)
-class Hunt:
+class PruningRun:
     """A search for a circuit, all it needs looked at and measured beforehand."""
 
     model: "Model"
     task: Task
     config: PruneConfig
     parts: Parts
-    resting: Resting
+    baseline: AblationBaseline
     ablation: Ablation
-    contest: "_Contest"
+    contest: "_TrialSelection"
     search: Path | None
     """Where it is kept; None for in memory."""
 
@@ -122,9 +122,9 @@ class Hunt:
         model: "Model",
         task: Task,
         config: PruneConfig,
-        resting: Resting,
+        baseline: AblationBaseline,
         search: str | Path | None = None,
-    ) -> "Hunt":
+    ) -> "PruningRun":
         """Prepare what `prune` does, which says what each argument is. Nothing is written.
 
         Raises:
@@ -134,14 +134,14 @@ class Hunt:
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
         train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
-        ablation = resting.ablation(model, config)
-        if not config.anyway:
+        ablation = baseline.ablation(model, config)
+        if not config.allow_unreached:
             check_target(ablation, judge, config.target_loss)
         contest = _contest(ablation, train, judge, config)
         kept = None if search is None else Path(search)
-        return cls(model, task, config, parts, resting, ablation, contest, kept)
+        return cls(model, task, config, parts, baseline, ablation, contest, kept)
 
-    def ranked(self, on_progress: Callable[[float], None] = unheard) -> list[Ranked]:
+    def ranked(self, on_progress: Callable[[float], None] = ignore_progress) -> list[Candidate]:
         """Return what orders the nodes, before any clean-up: the best trials and scores.
 
         Raises:
@@ -153,44 +153,46 @@ class Hunt:
         folder = self._folder()
         with _held(folder):
             best = self.contest.best(folder, on_progress)
-        return best + [self.contest.by_score(method) for method in config.also]
+        return best + [self.contest.by_score(method) for method in config.extra_rankings]
 
     def _folder(self) -> Path | None:
         if self.search is None:
             return None
-        return open_search(self.search, self.model, self.task, self.config, self.resting.origin)
+        return open_search(self.search, self.model, self.task, self.config, self.baseline.origin)
 
-    def run(self, on_progress: Callable[[float], None] = unheard) -> Circuit:
+    def run(self, on_progress: Callable[[float], None] = ignore_progress) -> Circuit:
         """Search; `on_progress` gets the share of the work that is done."""
         return self.made_of(self.ranked(on_progress), on_progress)
 
     def made_of(
-        self, best: list[Ranked], on_progress: Callable[[float], None] = unheard
+        self, best: list[Candidate], on_progress: Callable[[float], None] = ignore_progress
     ) -> Circuit:
         """Return the smallest circuit that these orders of the nodes come to."""
         config, judge = self.config, rows_of(self.parts.judge, self.model)
         nodes, trial = self._smallest(best, judge, on_progress)
-        wiring, gates = self._accepted(nodes, trial, judge)
-        unseen = self._unseen(wiring)
+        edge_masks, gates = self._accepted(nodes, trial, judge)
+        held_out = self._unseen(edge_masks)
         found = Finding(
-            wiring=replace(unseen, ablation=unseen.ablation.at_means()),
+            edge_masks=replace(held_out, ablation=held_out.ablation.at_means()),
             gates=gates,
             score=self.ablation.nodes(trial.tau),
             target=config.target_loss,
             finder="learned_pruning" if config.finder == "learned" else config.finder,
-            settings=config.model_dump(mode="json"),
-            resting=self.resting,
-            reached=unseen.within(gates, judge, config.target_loss + _ROUNDING),
+            settings=config.recorded(),
+            baseline=self.baseline,
+            reached=held_out.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
         )
         return assemble(self.model, self.task, self.parts, found)
 
-    def _unseen(self, wiring: Wiring) -> Wiring:
+    def _unseen(self, edge_masks: EdgeMasks) -> EdgeMasks:
         """Return the same gates with means (and values) of text that the search has not seen."""
-        ablation = self.resting.unseen(self.model, self.config)
-        return wiring if ablation is None else replace(wiring, ablation=ablation)
+        ablation = self.baseline.held_out(self.model, self.config)
+        return edge_masks if ablation is None else replace(edge_masks, ablation=ablation)
 
-    def _accepted(self, nodes: Tensor, trial: Ranked, judge: Encoded) -> tuple[Wiring, Tensor]:
+    def _accepted(
+        self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs
+    ) -> tuple[EdgeMasks, Tensor]:
         """Return nodes (G,) with their edges, cleaned up, that meet the target on unseen text too.
 
         A clean-up goes right up to its target and so fits the noise of the means that it sees.
@@ -200,28 +202,30 @@ class Hunt:
         goal = self.config.target_loss
         own = _own_loss(self.ablation, judge)
         target, least = goal, own if own < goal else 0.0
-        wiring, gates = _wired(self.ablation, nodes, judge, target, self.config)
+        edge_masks, gates = _wired(self.ablation, nodes, judge, target, self.config)
         if not self.ablation.within(nodes, judge, goal):
-            return wiring, gates  # nothing reaches it: this is what comes closest
+            return edge_masks, gates  # nothing reaches it: this is what comes closest
         for _ in range(_TRIES):
-            missed = self._worst_unseen(wiring, gates, judge) - goal
+            missed = self._worst_unseen(edge_masks, gates, judge) - goal
             if missed <= _ROUNDING:
                 break
             target = max(least, target - _OVERSHOOT * missed)
             nodes = self._grown(nodes, trial, judge, target)
             if not self.ablation.within(nodes, judge, target):
                 break
-            wiring, gates = _wired(
-                self.ablation, nodes, judge, target, self.config, (wiring, gates)
+            edge_masks, gates = _wired(
+                self.ablation, nodes, judge, target, self.config, (edge_masks, gates)
             )
-        return wiring, gates
+        return edge_masks, gates
 
-    def _worst_unseen(self, wiring: Wiring, gates: Tensor, judge: Encoded) -> float:
+    def _worst_unseen(self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs) -> float:
         """Return the task loss on unseen text, the highest of all ways to freeze."""
-        views = self._unseen(wiring).views()
-        return max(float(view.losses(gates[None], judge)[0]) for view in views)
+        ablation_modes = self._unseen(edge_masks).ablation_modes()
+        return max(float(view.losses(gates[None], judge)[0]) for view in ablation_modes)
 
-    def _grown(self, nodes: Tensor, trial: Ranked, judge: Encoded, target: float) -> Tensor:
+    def _grown(
+        self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs, target: float
+    ) -> Tensor:
         """Add the fewest nodes, the best of an order first, that reach a lower target."""
         rank = ranking(trial.tau)
         kept_first = len(rank) * nodes.to(rank.device) - rank
@@ -231,8 +235,8 @@ class Hunt:
         return clean_up(self.ablation, more, judge, target)
 
     def _smallest(
-        self, best: list[Ranked], judge: Encoded, on_progress: Callable[[float], None]
-    ) -> tuple[Tensor, Ranked]:
+        self, best: list[Candidate], judge: TokenizedPairs, on_progress: Callable[[float], None]
+    ) -> tuple[Tensor, Candidate]:
         """Return the nodes, as gates (G,), that these orders come to, and the order they had."""
         target = self.config.target_loss
         found = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
@@ -267,12 +271,12 @@ def _held(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def unrefused(config: PruneConfig) -> PruneConfig:
+def without_feasibility_checks(config: PruneConfig) -> PruneConfig:
     """Return the settings with which a search on a task is made whatever comes of it."""
-    return config.model_copy(update={"anyway": True})
+    return config.model_copy(update={"allow_unreached": True})
 
 
-def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tensor]]:
+def worth_it(best: list[Candidate], masks: list[Tensor]) -> list[tuple[Candidate, Tensor]]:
     """Leave out orders of the nodes whose clean-up would take long and hardly win.
 
     The time goes with the square of the nodes that bisection leaves, and where these are many times
@@ -291,23 +295,23 @@ def worth_it(best: list[Ranked], masks: list[Tensor]) -> list[tuple[Ranked, Tens
 def _wired(
     ablation: Ablation,
     nodes: Tensor,
-    judge: Encoded,
+    judge: TokenizedPairs,
     target: float,
     config: PruneConfig,
-    before: tuple[Wiring, Tensor] | None = None,
-) -> tuple[Wiring, Tensor]:
+    before: tuple[EdgeMasks, Tensor] | None = None,
+) -> tuple[EdgeMasks, Tensor]:
     """Return a circuit (G,) as nodes and edges with their gates, idle edges and nodes left out.
 
     `before` is a circuit of some of these nodes: the clean-up begins without the edges that it does
     without, if the target is met so.
     """
-    wiring = Wiring.of(ablation, ablation.nodes(nodes))
-    gates = torch.ones(wiring.size)
+    edge_masks = EdgeMasks.of(ablation, ablation.nodes(nodes))
+    gates = torch.ones(edge_masks.size)
     if config.prune_edges:
-        fewer = gates if before is None else wiring.without_closed(*before)
-        start = fewer if wiring.within(fewer, judge, target) else gates
-        gates = clean_up(wiring, start, judge, target)
-    return wiring.reduced(gates)
+        fewer = gates if before is None else edge_masks.without_closed(*before)
+        start = fewer if edge_masks.within(fewer, judge, target) else gates
+        gates = clean_up(edge_masks, start, judge, target)
+    return edge_masks.reduced(gates)
 
 
 def check_chance(config: PruneConfig) -> None:
@@ -316,14 +320,14 @@ def check_chance(config: PruneConfig) -> None:
     Raises:
         InputError: it is above chance, which an empty circuit reaches.
     """
-    if config.target_loss >= CHANCE and not config.anyway:
+    if config.target_loss >= CHANCE and not config.allow_unreached:
         raise InputError(
             f"target_loss (--target-loss) {config.target_loss:g} asks for nothing: a circuit "
             f"without nodes has {CHANCE:.3f} nats, which is chance; give less"
         )
 
 
-def check_target(ablation: Ablation, rows: Encoded, target: float) -> None:
+def check_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> None:
     """Make sure that the whole model does what is asked of a circuit.
 
     Raises:
@@ -337,23 +341,25 @@ def check_target(ablation: Ablation, rows: Encoded, target: float) -> None:
         )
 
 
-def _own_loss(ablation: Ablation, rows: Encoded) -> float:
+def _own_loss(ablation: Ablation, rows: TokenizedPairs) -> float:
     """Return the task loss with nothing ablated, nats."""
     everything = torch.ones(1, ablation.size, device=rows.tokens.device)
     return float(ablation.losses(everything, rows)[0])
 
 
-def _contest(ablation: Ablation, train: Encoded, judge: Encoded, config: PruneConfig) -> "_Contest":
+def _contest(
+    ablation: Ablation, train: TokenizedPairs, judge: TokenizedPairs, config: PruneConfig
+) -> "_TrialSelection":
     quick = judge.select(torch.arange(min(judge.n_pairs, _QUICK_PAIRS)))
     target = quick_target(ablation, quick, config.target_loss)
     warm = None
     if config.warm_start is not None:
         rank = ranking(score_gates(ablation, train, config.warm_start, config.seed))
         warm = 1 - 2 * rank / (len(rank) - 1)
-    return _Contest(ablation, train, quick, target, config, warm)
+    return _TrialSelection(ablation, train, quick, target, config, warm)
 
 
-def score_gates(ablation: Ablation, rows: Encoded, method: str, seed: int) -> Tensor:
+def score_gates(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int) -> Tensor:
     """Return the score (G,) of each gate: the highest of its nodes, on some of the rows."""
     few = rows.select(torch.arange(min(rows.n_pairs, _SCORE_PAIRS)))
     score = score_nodes(ablation.untied().at_means(), few, method, seed)
@@ -364,23 +370,23 @@ def score_gates(ablation: Ablation, rows: Encoded, method: str, seed: int) -> Te
 
 
 @dataclass(frozen=True)
-class _Contest:
+class _TrialSelection:
     """Trials of one task, compared on a few of the judging pairs and before any clean-up."""
 
     ablation: Ablation
-    train: Encoded
-    quick: Encoded
+    train: TokenizedPairs
+    quick: TokenizedPairs
     target: float
     config: PruneConfig
     warm: Tensor | None
     """(G,), as `learn_masks` takes it."""
 
-    def by_score(self, method: str) -> Ranked:
+    def by_score(self, method: str) -> Candidate:
         """Return the order that a score gives, as if it were a trial."""
         score = score_gates(self.ablation, self.train, method, self.config.seed)
-        return Ranked(*self._size(score), score)
+        return Candidate(*self._size(score), score)
 
-    def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Ranked]:
+    def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Candidate]:
         """Return the `finalists` smallest; `on_progress` gets the share of all work done."""
         count = self.config.finalists
         best, pace = [] if folder is None else kept_best(folder, count), Pace.of(self.config)
@@ -388,13 +394,13 @@ class _Contest:
             found = self._run(current, on_progress)
             best = merged(best, found.values())[:count]
             if folder is not None:
-                write_ranked(folder, best)  # before the study: what it knows must lie there
+                write_candidates(folder, best)  # before the study: what it knows must lie there
             tried = range(len(current.settings))
             on_progress(pace.in_trials(current.first + len(tried), 0, 0))
             current.tell([float(found[i].edges) if i in found else None for i in tried])
         return best[:count]
 
-    def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Ranked]:
+    def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Candidate]:
         """Train a round; return, by its place in it, each trial that was not stopped."""
         config, count = self.config, len(current.settings)
         stops = rungs(config)
@@ -419,14 +425,14 @@ class _Contest:
             warm=self.warm,
             after_step=after_step,
         )
-        return {place: Ranked(*self._size(taus[place]), taus[place]) for place in left}
+        return {place: Candidate(*self._size(taus[place]), taus[place]) for place in left}
 
     def _size(self, tau: Tensor) -> Size:
         """Return the size of the circuit that a trial's masks give."""
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
 
 
-def quick_target(ablation: Ablation, rows: Encoded, target: float) -> float:
+def quick_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> float:
     """Return the loss in nats to compare trials at: one that the model can reach on these rows.
 
     A model that reaches the target on all pairs may miss it on a few of them, and then every trial

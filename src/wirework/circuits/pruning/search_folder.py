@@ -38,7 +38,7 @@ _NAME = re.compile(r"[0-9a-f]{12}")
 """Names of searches' folders."""
 
 
-class Ranked(NamedTuple):
+class Candidate(NamedTuple):
     """A trial's masks and the size of the circuit that they give."""
 
     edges: int
@@ -58,12 +58,12 @@ def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, o
         model: the model.
         task: all pairs.
         config: settings.
-        origin: of `Resting`.
+        origin: of `AblationBaseline`.
 
     Raises:
         InputError: it cannot be written to.
     """
-    settings = config.model_dump(mode="json", exclude={"trials", "finalists", "also"})
+    settings = config.recorded(exclude={"trials", "finalists", "also"})
     about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = parent / name
@@ -82,7 +82,7 @@ def _remove_empty(parent: Path) -> None:
                 path.rmdir()
 
 
-def write_ranked(folder: Path, best: list[Ranked]) -> None:
+def write_candidates(folder: Path, best: list[Candidate]) -> None:
     """Write the best masks so far, whole or not at all."""
     tensors = {f"{i}": one.tau.cpu().contiguous() for i, one in enumerate(best)}
     sizes = {f"{i}": f"{one.edges} {one.nodes}" for i, one in enumerate(best)}
@@ -90,8 +90,8 @@ def write_ranked(folder: Path, best: list[Ranked]) -> None:
     write_bytes(folder / _BEST, save(tensors, {**sizes, **sums}))
 
 
-def read_ranked(folder: Path) -> list[Ranked]:
-    """Read what `write_ranked` wrote; none if nothing was.
+def read_candidates(folder: Path) -> list[Candidate]:
+    """Read what `write_candidates` wrote; none if nothing was.
 
     Raises:
         InputError: the file is damaged.
@@ -104,10 +104,10 @@ def read_ranked(folder: Path) -> list[Ranked]:
     taus = read_tensors(path, f"delete {folder}")
     if expected != tensors_checksum(taus, sizes):
         raise DamagedError(f"{path} is damaged: it does not match its checksum: delete {folder}")
-    return [_ranked(sizes[name], taus[name]) for name in sorted(sizes, key=int)]
+    return [_candidate(sizes[name], taus[name]) for name in sorted(sizes, key=int)]
 
 
-def kept_best(folder: Path, finalists: int) -> list[Ranked]:
+def kept_best(folder: Path, finalists: int) -> list[Candidate]:
     """Read the best masks of a search that is to go on, and see that none of them is missing.
 
     Args:
@@ -117,7 +117,7 @@ def kept_best(folder: Path, finalists: int) -> list[Ranked]:
     Raises:
         InputError: the file is damaged, or holds fewer masks than were found and asked for.
     """
-    best, found = read_ranked(folder), n_finished(folder)
+    best, found = read_candidates(folder), n_finished(folder)
     if len(best) < min(finalists, found):
         kept = f"{len(best)} of its {number_of(found, 'trial')}"
         raise InputError(
@@ -127,18 +127,18 @@ def kept_best(folder: Path, finalists: int) -> list[Ranked]:
     return best
 
 
-def merged(best: Iterable[Ranked], more: Iterable[Ranked]) -> list[Ranked]:
+def merged(best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candidate]:
     """Return both lists' trials by size, smallest first, each once.
 
     A round that was cut off after its masks were written is made again, and they come twice.
     """
-    found: list[Ranked] = []
+    found: list[Candidate] = []
     for one in sorted([*best, *more], key=lambda one: (one.edges, one.nodes)):
         if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in found):
             found.append(one)
     return found
 
 
-def _ranked(size: str, tau: Tensor) -> Ranked:
+def _candidate(size: str, tau: Tensor) -> Candidate:
     edges, nodes = map(int, size.split())
-    return Ranked(edges, nodes, tau)
+    return Candidate(edges, nodes, tau)

@@ -31,7 +31,7 @@ class Pace:
         trials, orders = 0.0, 1
         if config.finder == "learned":
             trials = _STEP * config.batch_pairs * config.trials * _steps(config, config.steps)
-            orders = min(config.trials, config.finalists) + len(config.also)
+            orders = min(config.trials, config.finalists) + len(config.extra_rankings)
         nodes = _CLEAN_UP * orders + _MERGE * (orders - 1) if config.clean_up else 1
         edges = _EDGES if config.prune_edges else 1
         whole = trials + (nodes + edges) * config.eval_pairs

@@ -15,10 +15,10 @@ from torch import Tensor
 from wirework.circuits.masking.ablation import Ablation, frozen, pieces
 from wirework.nn import Edit, Transformer, causal_attention
 from wirework.nn.transformer import Attention
-from wirework.tasks import Encoded, logit_difference, pair_losses
+from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 
-def atp_star(ablation: Ablation, rows: Encoded) -> Tensor:
+def atp_star(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
     """Return how much each node matters by AtP*.
 
     Where this differs from the paper, which patches in another prompt's values at one position:
@@ -50,7 +50,7 @@ def atp_star(ablation: Ablation, rows: Encoded) -> Tensor:
     return (effects.abs().sum(0) / (runs - 1)).float()
 
 
-def run_effects(ablation: Ablation, rows: Encoded) -> Tensor:
+def run_effects(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
     """Return the change of the loss by each node's ablation in each run of GradDrop.
 
     Args:
@@ -73,7 +73,7 @@ def run_effects(ablation: Ablation, rows: Encoded) -> Tensor:
 
 
 def _backward(
-    ablation: Ablation, rows: Encoded
+    ablation: Ablation, rows: TokenizedPairs
 ) -> tuple[Tensor, list[tuple[dict[str, Tensor], Tensor]]]:
     """Run S copies of the rows forward and backward, each with its sublayer dropped.
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, frozen
 from wirework.errors import InputError
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
-def attribution(ablation: Ablation, rows: Encoded, *, signed: bool = False) -> Tensor:
+def attribution(ablation: Ablation, rows: TokenizedPairs, *, signed: bool = False) -> Tensor:
     """Return the first-order change of the task loss when each node alone is mean-ablated.
 
     Args:
@@ -35,7 +35,7 @@ def attribution(ablation: Ablation, rows: Encoded, *, signed: bool = False) -> T
 
 
 def integrated_gradients(
-    ablation: Ablation, rows: Encoded, *, steps: int = 16, signed: bool = False
+    ablation: Ablation, rows: TokenizedPairs, *, steps: int = 16, signed: bool = False
 ) -> Tensor:
     """Return each node's share of the rise in loss from the whole model to one of means alone.
 
@@ -83,8 +83,8 @@ def _scores(change: Tensor, signed: bool) -> Tensor:
     return change.float() if signed else change.abs().float()
 
 
-def _fall(ablation: Ablation, rows: Encoded, gate: float) -> Tensor:
+def _fall(ablation: Ablation, rows: TokenizedPairs, gate: float) -> Tensor:
     """Return minus the gradient of the mean loss by each gate, all gates at one value; (N,)."""
     weight = ablation.transformer.embed.weight
     gates = torch.full((ablation.space.size,), gate, device=weight.device, dtype=weight.dtype)
-    return ablation.falls(gates, rows) / len(rows.at)
+    return ablation.loss_increase(gates, rows) / len(rows.at)

@@ -16,13 +16,13 @@ from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
 from wirework.config import PruneConfig
 from wirework.errors import InputError, nearest
-from wirework.tasks import Encoded, Task, load_task, tokenizer_of
+from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-_BY_GRADIENT: Mapping[str, Callable[[Ablation, Encoded], Tensor]] = MappingProxyType(
+_BY_GRADIENT: Mapping[str, Callable[[Ablation, TokenizedPairs], Tensor]] = MappingProxyType(
     {
         "attribution": attribution,
         "signed_attribution": partial(attribution, signed=True),
@@ -96,7 +96,7 @@ def attribute(
     return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
 
 
-def score_nodes(ablation: Ablation, rows: Encoded, method: str, seed: int = 0) -> Tensor:
+def score_nodes(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int = 0) -> Tensor:
     """Return the score of each node by a named method.
 
     Args:

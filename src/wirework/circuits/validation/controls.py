@@ -1,9 +1,9 @@
 """What a finder does where there is nothing to find: the yardsticks of a faithful circuit.
 
-The same search on a nonsense task (`nonsense.py`) and on a model whose weights are shuffled, and
-connected circuits of the same make-up drawn at random (`random_circuits.py`). A search that also
-"explains" these with as few nodes proves nothing by its target loss: the method solved the task,
-not the model.
+The same search on a nonsense task (`random_labels.py`) and on a model whose weights are shuffled,
+and connected circuits of the same make-up drawn at random (`random_circuits.py`). A search that
+also "explains" these with as few nodes proves nothing by its target loss: the method solved the
+task, not the model.
 """
 
 import copy
@@ -13,12 +13,12 @@ import torch
 
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.held_out import Pairs, pairs_of
-from wirework.circuits.masking.ablation_baseline import Resting
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import text_of
-from wirework.circuits.pruning.prune import Hunt, unrefused
+from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation.random_circuits import random_circuits
-from wirework.circuits.validation.random_labels import nonsense
-from wirework.circuits.validation.report import FEW, checkup, circuit_loss, or_reason
+from wirework.circuits.validation.random_labels import random_labels
+from wirework.circuits.validation.report import FEW, circuit_loss, circuit_report, or_reason
 from wirework.circuits.validation.verdict import reaches, verdict
 from wirework.config import PruneConfig
 from wirework.console import Progress
@@ -55,7 +55,7 @@ def searched_controls(
     seed = config.seed
     return {
         "nonsense task": or_reason(
-            lambda: searched(model, nonsense(task, model, seed), config, text_of(model, data))
+            lambda: searched(model, random_labels(task, model, seed), config, text_of(model, data))
         ),
         "shuffled weights": or_reason(
             lambda: searched(shuffled(model, seed), task, config, text_of(model, data))
@@ -70,11 +70,11 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
         InputError: there can be no search: too few pairs, or a loss that is no number.
     """
     # A nonsense task has at most half of the pairs, which may be fewer than a batch.
-    config = unrefused(config)
-    hunt = Hunt.of(model, task, config, Resting.of(model, text, config))
+    config = without_feasibility_checks(config)
+    hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
         found = hunt.run(bar.update)
-    report = checkup(found, model, pairs_of(found.document, model, task), text, short=True)
+    report = circuit_report(found, model, pairs_of(found.document, model, task), text, short=True)
     about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
     target = found.document.target_loss
     return {
@@ -95,9 +95,9 @@ def shuffled(model: "Model", seed: int) -> "Model":
     from wirework.model import Model
 
     transformer: Transformer = copy.deepcopy(model.transformer)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for _, weight, _ in transformer.prunable():
-        order = torch.randperm(weight.numel(), generator=dice).to(weight.device)
+        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
         weight.copy_(weight.flatten()[order].view_as(weight))
     return Model(transformer, model.tokenizer)
 
@@ -110,11 +110,11 @@ def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, 
         random ones; `lowest` and `median` of their losses in nats; `n_sufficient`, how many are as
         sufficient as the circuit must be. A `reason` where the model has no other such circuit.
     """
-    wiring, gates = circuit.wiring(model)
-    rows = rows_of(pairs.unseen, model)
+    edge_masks, gates = circuit.edge_masks(model)
+    rows = rows_of(pairs.held_out, model)
     few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
     seed = circuit.document.provenance.seed
-    drawn = random_circuits(wiring, gates, few, _RANDOM, seed)
+    drawn = random_circuits(edge_masks, gates, few, _RANDOM, seed)
     if not drawn:
         return {"reason": "the model has no other connected circuit of this make-up"}
     losses = [circuit_loss(*one, few) for one in drawn]

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.edge_masks import Wiring
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import matrices
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 _SWEEPS = 12  # times that all badly placed nodes of a draw are moved
 _ATTEMPTS = 3  # draws for each circuit asked for: some lack edges, come twice or are the circuit
@@ -56,7 +56,7 @@ class Layout:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, transformer: Transformer, rows: Encoded) -> "Layout":
+    def of(cls, transformer: Transformer, rows: TokenizedPairs) -> "Layout":
         """Look at the nonzero weights of a model.
 
         Args:
@@ -97,8 +97,8 @@ class Layout:
 
 
 def random_circuits(
-    circuit: Wiring, gates: Tensor, rows: Encoded, count: int, seed: int
-) -> list[tuple[Wiring, Tensor]]:
+    circuit: EdgeMasks, gates: Tensor, rows: TokenizedPairs, count: int, seed: int
+) -> list[tuple[EdgeMasks, Tensor]]:
     """Draw connected circuits with the nodes per site and the edges per matrix of a given one.
 
     Args:
@@ -119,28 +119,28 @@ def random_circuits(
     quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, layout)
     allowed = {site: sum(name == site for name, _ in loose.values()) for site in sizes}
     seen = {frozenset(circuit.places.tolist())}
-    found: list[tuple[int, Wiring, Tensor]] = []
+    found: list[tuple[int, EdgeMasks, Tensor]] = []
     for _ in range(_ATTEMPTS * count):
         if sum(not lacks for lacks, _, _ in found) >= count:
             break
         draw = _Draw(layout, quotas, allowed, generator)
-        wiring, part = draw.wired(circuit, draw.nodes(sizes, space))
-        places = frozenset(wiring.places.tolist())
+        edge_masks, part = draw.wired(circuit, draw.nodes(sizes, space))
+        places = frozenset(edge_masks.places.tolist())
         if places not in seen:
             seen.add(places)
-            lacks = circuit.n_nodes - wiring.n_nodes + int(gates.sum() - part.sum())
-            found.append((lacks, wiring, part))
+            lacks = circuit.n_nodes - edge_masks.n_nodes + int(gates.sum() - part.sum())
+            found.append((lacks, edge_masks, part))
     best = sorted(found, key=lambda one: one[0])[:count]
-    return [(wiring, part) for _, wiring, part in best]
+    return [(edge_masks, part) for _, edge_masks, part in best]
 
 
-def _by_site(circuit: Wiring, space: NodeSpace) -> dict[str, Tensor]:
+def _by_site(circuit: EdgeMasks, space: NodeSpace) -> dict[str, Tensor]:
     mask = torch.zeros(space.size)
     mask[circuit.places.cpu()] = 1
     return space.split(mask)
 
 
-def _quotas(circuit: Wiring, gates: Tensor) -> dict[tuple[str, str], int]:
+def _quotas(circuit: EdgeMasks, gates: Tensor) -> dict[tuple[str, str], int]:
     """Return how many edges a circuit has in each matrix, by source and target site."""
     parts = circuit.by_bundle(gates)
     return {
@@ -214,17 +214,17 @@ class _Draw:
         worth[kept[site]] = -1
         kept[site] = torch.cat([kept[site], worth.argmax()[None]])
 
-    def wired(self, circuit: Wiring, kept: Places) -> tuple[Wiring, Tensor]:
+    def wired(self, circuit: EdgeMasks, kept: Places) -> tuple[EdgeMasks, Tensor]:
         """Choose edges, those first that feed or read a node that nothing else does.
 
         Nodes that nothing feeds or reads then are left out, but for those allowed.
         """
         space = circuit.ablation.space
         chosen = {site: channels.tolist() for site, channels in kept.items()}
-        wiring = Wiring.of(circuit.ablation, space.gates(chosen).to(circuit.device))
-        fed, read = _joined(wiring, self.layout)
-        parts = [torch.ones(wiring.n_nodes)]
-        for bundle in wiring.bundles:
+        edge_masks = EdgeMasks.of(circuit.ablation, space.gates(chosen).to(circuit.device))
+        fed, read = _joined(edge_masks, self.layout)
+        parts = [torch.ones(edge_masks.n_nodes)]
+        for bundle in edge_masks.bundles:
             to, out = bundle.at.unbind(1)
             ends = list(zip(bundle.sources[out].tolist(), bundle.targets[to].tolist(), strict=True))
             order = torch.randperm(len(ends), generator=self.generator).tolist()
@@ -239,41 +239,41 @@ class _Draw:
             part = torch.zeros(len(ends))
             part[picked[: self.quotas.get((bundle.matrix.source, bundle.matrix.target), 0)]] = 1
             parts.append(part)
-        return self._trimmed(wiring, torch.cat(parts))
+        return self._trimmed(edge_masks, torch.cat(parts))
 
-    def _trimmed(self, wiring: Wiring, gates: Tensor) -> tuple[Wiring, Tensor]:
+    def _trimmed(self, edge_masks: EdgeMasks, gates: Tensor) -> tuple[EdgeMasks, Tensor]:
         while True:
             spare = dict(self.allowed)
-            alive = torch.ones(wiring.n_nodes)
-            for place, (site, _) in _loose(wiring, gates, self.layout).items():
+            alive = torch.ones(edge_masks.n_nodes)
+            for place, (site, _) in _loose(edge_masks, gates, self.layout).items():
                 spare[site] -= 1
                 alive[place] = spare[site] >= 0
             if alive.all():
-                return wiring, gates
-            wiring, gates = wiring.reduced(torch.cat([alive, gates[wiring.n_nodes :]]))
+                return edge_masks, gates
+            edge_masks, gates = edge_masks.reduced(torch.cat([alive, gates[edge_masks.n_nodes :]]))
 
 
-def _loose(wiring: Wiring, gates: Tensor, layout: Layout) -> dict[int, tuple[str, int]]:
+def _loose(edge_masks: EdgeMasks, gates: Tensor, layout: Layout) -> dict[int, tuple[str, int]]:
     """Return the nodes of a circuit that nothing feeds or nothing reads, by their place in it."""
-    fed, read = _joined(wiring, layout)
-    for edge, gate in zip(wiring.edges(), gates[wiring.n_nodes :].tolist(), strict=True):
+    fed, read = _joined(edge_masks, layout)
+    for edge, gate in zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True):
         if gate:
             read.add(edge.source)
             fed.add(edge.target)
-    return {p: node for p, node in enumerate(wiring.kept) if p not in fed or p not in read}
+    return {p: node for p, node in enumerate(edge_masks.kept) if p not in fed or p not in read}
 
 
-def _joined(wiring: Wiring, layout: Layout) -> tuple[set[int], set[int]]:
+def _joined(edge_masks: EdgeMasks, layout: Layout) -> tuple[set[int], set[int]]:
     """Return the places of a circuit's nodes that are fed, and that are read, without any edge.
 
     By tokens and answers, over the residual stream and within heads.
     """
-    parts = _by_site(wiring, wiring.ablation.space)
+    parts = _by_site(edge_masks, edge_masks.ablation.space)
     kept = {site: part.nonzero().flatten() for site, part in parts.items()}
     free = replace(layout, links=tuple(link for link in layout.links if link.matrix is None))
     into = {site: free.feeding(site, kept) for site, channels in kept.items() if len(channels)}
     outof = {site: free.reading(site, kept) for site, channels in kept.items() if len(channels)}
-    nodes = list(enumerate(wiring.kept))
+    nodes = list(enumerate(edge_masks.kept))
     fed = {place for place, (site, channel) in nodes if into[site][channel]}
     return fed, {place for place, (site, channel) in nodes if outof[site][channel]}
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from wirework.circuits.circuit import rows_of
 from wirework.circuits.validation.checks.masked_circuit import passes
 from wirework.errors import InputError, number_of
-from wirework.tasks import Encoded, Pair, Task, tokenizer_of
+from wirework.tasks import Pair, Task, TokenizedPairs, tokenizer_of
 from wirework.tasks.task import LEAST_PAIRS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Prompt(NamedTuple):
 _Match = tuple[_Prompt, _Prompt]
 
 
-def nonsense(task: Task, model: "Model", seed: int) -> Task:
+def random_labels(task: Task, model: "Model", seed: int) -> Task:
     """Return a task with labels that are fixed, can be read from the prompts, and mean nothing.
 
     One prompt of each original pair is drawn, so that no two come from the same. A pair is two of
@@ -60,10 +60,10 @@ def nonsense(task: Task, model: "Model", seed: int) -> Task:
     Raises:
         InputError: the task does not fit the model, or no rule gives enough pairs.
     """
-    dice = Random(f"nonsense {seed}")
-    prompts = _drawn(task, model, dice)
+    generator = Random(f"nonsense {seed}")
+    prompts = _drawn(task, model, generator)
     found = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
-    matches = {name: _matched(prompts, rule, dice) for name, rule in found.items()}
+    matches = {name: _matched(prompts, rule, generator) for name, rule in found.items()}
     most = max(len(pairs) for pairs in matches.values())
     if most < LEAST_PAIRS:
         raise InputError(
@@ -99,13 +99,13 @@ def _occurs(token: int) -> Rule:
     return lambda ids: token in ids
 
 
-def _drawn(task: Task, model: "Model", dice: Random) -> list[_Prompt]:
+def _drawn(task: Task, model: "Model", generator: Random) -> list[_Prompt]:
     """Return one prompt of each pair, first and second ones in turn, in random order."""
     fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
     rows = rows_of(fitted, model)
     states = _states(model, rows)
     order = list(range(rows.n_pairs))
-    dice.shuffle(order)
+    generator.shuffle(order)
     found = []
     for place, number in enumerate(order):
         pair, side = fitted.pairs[number], place % 2
@@ -116,7 +116,7 @@ def _drawn(task: Task, model: "Model", dice: Random) -> list[_Prompt]:
 
 
 @torch.no_grad()
-def _states(model: "Model", rows: Encoded) -> Tensor:
+def _states(model: "Model", rows: TokenizedPairs) -> Tensor:
     """Return (2P, D) float64, what the model holds at each prompt's last token."""
     found = torch.zeros(len(rows.at), model.config.d_model, dtype=torch.float64)
     for places, part in passes(rows):
@@ -126,14 +126,14 @@ def _states(model: "Model", rows: Encoded) -> Tensor:
     return found
 
 
-def _matched(prompts: Sequence[_Prompt], rule: Rule, dice: Random) -> list[_Match]:
+def _matched(prompts: Sequence[_Prompt], rule: Rule, generator: Random) -> list[_Match]:
     """Return pairs of the same right answer, the first what the rule holds for, each used once."""
     sides: dict[str, tuple[list[_Prompt], list[_Prompt]]] = {}
     for prompt in prompts:
         holds, fails = sides.setdefault(prompt.right, ([], []))
         (holds if rule(prompt.ids) else fails).append(prompt)
     found = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
-    dice.shuffle(found)
+    generator.shuffle(found)
     return found
 
 

@@ -10,8 +10,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from wirework.circuits.circuit import Circuit
-from wirework.circuits.masking.ablation_baseline import Resting
-from wirework.circuits.pruning.prune import Hunt, unrefused
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.tasks import Task, rephrased, tokenizer_of
@@ -92,12 +92,12 @@ def _node_ends(circuit: Circuit) -> list[End]:
 
 
 def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int) -> Circuit:
-    dice = Random(f"stability {config.seed} {run}")
-    some = dice.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
+    generator = Random(f"stability {config.seed} {run}")
+    some = generator.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
     pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)
     pairs = pairs.fitted(tokenizer_of(model), model.config.n_ctx)
-    other = unrefused(config.model_copy(update={"seed": config.seed + 1000 * run}))
-    hunt = Hunt.of(model, pairs, other, Resting.of(model, data, other))
+    other = without_feasibility_checks(config.model_copy(update={"seed": config.seed + 1000 * run}))
+    hunt = PruningRun.of(model, pairs, other, AblationBaseline.of(model, data, other))
     with Progress(f"search number {run}", shown=None, part=1.0) as bar:
         return hunt.run(bar.update)
 

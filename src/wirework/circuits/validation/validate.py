@@ -13,7 +13,7 @@ from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.masking.means import text_of
 from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
-from wirework.circuits.validation.report import checkup, losses_on, or_reason
+from wirework.circuits.validation.report import circuit_report, losses_on, or_reason
 from wirework.circuits.validation.stability import stability
 from wirework.circuits.validation.verdict import verdict
 from wirework.console import Progress
@@ -84,7 +84,7 @@ def validate(
     }
     searches = runs + (0 if short else N_SEARCHED)
     with Progress(f"validate {about['task']}", _CHECKS + searches, shown=progress) as bar:
-        report = about | checkup(circuit, model, pairs, data, short=short)
+        report = about | circuit_report(circuit, model, pairs, data, short=short)
         controls = {"random circuits": random_control(circuit, model, pairs)}
         bar.advance(_CHECKS)
         if runs:
@@ -96,7 +96,7 @@ def validate(
     return {
         **report,
         "controls": controls,
-        "verdict": verdict(report, controls, whole=not short),
+        "verdict": verdict(report, controls, full_validation=not short),
     }
 
 
@@ -108,7 +108,7 @@ def held_out_losses(
     """Return the losses (nats) of a circuit on pairs that it never saw, as `validate` does."""
     circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
-    return losses_on(*circuit.wiring(model), rows_of(pairs.unseen, model), circuit)
+    return losses_on(*circuit.edge_masks(model), rows_of(pairs.held_out, model), circuit)
 
 
 def given(

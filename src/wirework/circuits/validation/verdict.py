@@ -36,7 +36,7 @@ class Criterion(NamedTuple):
 
 
 def verdict(
-    report: Mapping[str, Any], controls: Mapping[str, Any], *, whole: bool = True
+    report: Mapping[str, Any], controls: Mapping[str, Any], *, full_validation: bool = True
 ) -> dict[str, Any]:
     """Judge a circuit by its checks and controls.
 
@@ -44,7 +44,7 @@ def verdict(
         report: `target_loss`, `n_nodes`, `held_out`, `resampled`, `interchange` as `validate`
             returns them.
         controls: name to a control's report; none for a control itself.
-        whole: whether all controls were run: without them nothing is called faithful.
+        full_validation: whether all controls were run: without them nothing is called faithful.
 
     Returns:
         `faithful`, None where nothing failed but not all was looked at; and `reasons`: a line for
@@ -60,7 +60,7 @@ def verdict(
     ]
     if not n_nodes:
         criteria.append(Criterion(None, "the circuit is empty: the task needs no node"))
-    if not whole:
+    if not full_validation:
         criteria.append(Criterion(None, "the same search has not been run on its controls"))
     faithful = _all([one.met for one in criteria])
     reasons = [one.words for met in (False, None, True) for one in criteria if one.met is met]

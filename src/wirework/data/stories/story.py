@@ -1,8 +1,8 @@
 """Simple children's stories without end: a cast, a plot and what happens on the way.
 
-Each story is drawn from the grammar of `words.txt`, `story_segments.txt` and `plots.txt`; who takes part, a
-name, a pronoun, a lost thing and where it lay hold through the whole of it. In the spirit of
-TinyStories (Eldan and Li 2023), and none of its text.
+Each story is drawn from the grammar of `words.txt`, `story_segments.txt` and `plots.txt`; who takes
+part, a name, a pronoun, a lost thing and where it lay hold through the whole of it. In the spirit
+of TinyStories (Eldan and Li 2023), and none of its text.
 """
 
 import re

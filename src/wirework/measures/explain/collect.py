@@ -71,7 +71,7 @@ class Kept:
 
 
 @dataclass
-class Seen:
+class CollectedExcerpts:
     """What one pass over a split found out."""
 
     top: list[list[Excerpt]]
@@ -96,7 +96,7 @@ def stream(
     n_random: int,
     seed: int,
     heard: Heard = lambda _: None,
-) -> Seen:
+) -> CollectedExcerpts:
     """Read excerpts once and keep what each neuron needs of them.
 
     Args:
@@ -110,7 +110,7 @@ def stream(
         seed: of that.
         heard: told of progress.
     """
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     top = Kept(n_top, len(neurons), length)
     # As many more as may turn out to be among the top ones.
     drawn = Kept(n_top + n_random, len(neurons), length)
@@ -122,7 +122,7 @@ def stream(
         rows = [torch.from_numpy(tokens.slice(i, length).astype("int64")) for i in part.tolist()]
         values = activations(transformer, neurons, torch.stack(rows)).transpose(1, 2)  # (B, N, T)
         top.update(values.amax(2), part, values)
-        drawn.update(torch.rand(values.shape[:2], generator=dice), part, values)
+        drawn.update(torch.rand(values.shape[:2], generator=generator), part, values)
         total += values.sum((0, 2), dtype=torch.float64)
         above += (values > 0).sum((0, 2))
         heard(len(part))
@@ -130,7 +130,7 @@ def stream(
     tops = [top.excerpts(i, tokens) for i in range(len(neurons))]
     others = [_others(drawn.excerpts(i, tokens), tops[i], n_random) for i in range(len(neurons))]
     mean, live = (total / n_read).tolist(), (above / n_read).tolist()
-    return Seen(tops, others, mean, live, list(starts))
+    return CollectedExcerpts(tops, others, mean, live, list(starts))
 
 
 def activations(transformer: Transformer, neurons: Sequence[Neuron], tokens: Tensor) -> Tensor:

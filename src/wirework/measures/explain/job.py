@@ -35,7 +35,7 @@ PRIVATE: dict[str, Any] = {"server": {"base_url", "cache", "api_key_env"}}
 
 
 @dataclass(frozen=True)
-class Job:
+class ExplainJob:
     """What a run needs to know."""
 
     model: "Model"
@@ -48,7 +48,7 @@ class Job:
     @classmethod
     def of(
         cls, model: "Model", config: ExplainConfig, text: "Prepared | None", out: Path | None
-    ) -> "Job":
+    ) -> "ExplainJob":
         """Check that settings, model and text fit, and choose the neurons."""
         neurons = tuple(choose_neurons(model.transformer, config))
         length = excerpt_length(model.config.n_ctx, config)
@@ -75,7 +75,7 @@ class Job:
         }
 
 
-def collect(job: Job, heard: Heard) -> list[Record]:
+def collect(job: ExplainJob, heard: Heard) -> list[Record]:
     """Read the text once for all neurons; see `collect.py`.
 
     Args:

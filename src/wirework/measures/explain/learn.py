@@ -74,13 +74,13 @@ def learn_patterns(
 
     Source: Foote et al. 2023, sec. 3.
     """
-    dice = random.Random(record.neuron.name)
+    generator = random.Random(record.neuron.name)
     probe = Probe(transformer, record.neuron)
     excerpts = (*record.top, *record.random)
     vocabulary = sorted({token for excerpt in excerpts for token in excerpt.tokens})
     seeds = _seeds(excerpts, record.peak, config)
     short = _shortened(seeds, probe, config)
-    masked = _masked(short, probe, config, dice, vocabulary)
+    masked = _masked(short, probe, config, generator, vocabulary)
     likely = _Likely(transformer, [*short], config.alternatives)
     found: _Found = {}
     for key, base in sorted(short.items(), key=lambda item: (item[1], item[0])):
@@ -130,12 +130,12 @@ def _masked(
     short: _Found,
     probe: Probe,
     config: PatternConfig,
-    dice: random.Random,
+    generator: random.Random,
     vocabulary: Sequence[int],
 ) -> dict[Key, Key]:
     """Return each context with gaps where random tokens do as well."""
     tries = {
-        (key, i): [_put(key, i, dice.choice(vocabulary)) for _ in range(config.substitutes)]
+        (key, i): [_put(key, i, generator.choice(vocabulary)) for _ in range(config.substitutes)]
         for key in short
         for i in range(len(key))
     }

@@ -20,7 +20,7 @@ from wirework.files import is_file, locked, write_record
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
-from wirework.measures.explain.job import HARMLESS, Job, collect
+from wirework.measures.explain.job import HARMLESS, ExplainJob, collect
 from wirework.measures.explain.record import Neuron, Record
 from wirework.measures.explain.score import averages, correlations, detection
 from wirework.measures.explain.server import NeuronError, ServerError
@@ -93,7 +93,7 @@ def explain_neurons(
     out = None if out is None else Path(out)
     if out is not None:
         files.check(out)
-    job = Job.of(model, config, text, out)
+    job = ExplainJob.of(model, config, text, out)
     with closing(job.explainer()) as explainer:
         if out is None:
             return _explained(job, explainer, progress)
@@ -120,20 +120,20 @@ def estimate_cost(
     if config.explainer != "language_model":
         raise InputError("patterns ask no server: an estimate is for explainer language_model")
     server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
-    job = Job.of(model, config.model_copy(update={"server": server}), text, Path())
+    job = ExplainJob.of(model, config.model_copy(update={"server": server}), text, Path())
     with closing(job.explainer()) as explainer:
         assert isinstance(explainer, LanguageModelExplainer)
         records = _records(job, progress)
         return estimate([one for one in records if not one.dead], explainer, config)
 
 
-def _records(job: Job, progress: bool) -> list[Record]:
+def _records(job: ExplainJob, progress: bool) -> list[Record]:
     total = job.config.explain_excerpts + job.config.score_excerpts
     with Progress("excerpts", total, shown=progress, count=counted) as bar:
         return collect(job, bar.advance)
 
 
-def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
+def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explanations:
     kept = _kept(job)
     failed: list[dict[str, str]] = []
     stopped: str | None = None
@@ -175,7 +175,7 @@ def _explained(job: Job, explainer: Explainer, progress: bool) -> Explanations:
     return found
 
 
-def _kept(job: Job) -> dict[Neuron, dict[str, Any]]:
+def _kept(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
     """Return what an earlier run finished."""
     if job.out is None:
         return {}
@@ -183,14 +183,14 @@ def _kept(job: Job) -> dict[Neuron, dict[str, Any]]:
     return {n: files.read_neuron(path) for n, path in paths.items() if is_file(path)}
 
 
-def _written(job: Job, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
+def _written(job: ExplainJob, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
     if job.out is not None:
         write_record(files.neuron_path(job.out, neuron), document)
     return document
 
 
 def _each(
-    job: Job,
+    job: ExplainJob,
     explainer: Explainer,
     records: Sequence[Record],
     kept: dict[Neuron, dict[str, Any]],
@@ -256,7 +256,7 @@ def _outcomes(
         todo.clear()
 
 
-def _one(job: Job, explainer: Explainer, record: Record) -> dict[str, Any]:
+def _one(job: ExplainJob, explainer: Explainer, record: Record) -> dict[str, Any]:
     """Return what the file of one neuron holds."""
     explanation = explainer.explain(record)
     simulated = explainer.simulate(record, explanation, record.held_out)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wirework.nn import tiled_attention
+from wirework.nn.kernels import tiled_attention
 
 
 def causal_attention(
@@ -106,7 +106,7 @@ def fused(
         bias: (T, T) to add to the scores, -inf where a token does not look; None for causal.
         scale: of the scores.
     """
-    if tiled_attention.pays(q):
+    if tiled_attention.is_faster(q):
         return tiled_attention.tiled(q, k, v, bias, scale)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, bias is None, attn_mask=bias, scale=scale
@@ -122,7 +122,7 @@ def fused_backward(
 
     Both may be those of a softmax over more than these keys: then it is their share of it.
     """
-    if tiled_attention.pays(q):
+    if tiled_attention.is_faster(q):
         return tiled_attention.tiled_backward(grad, q, k, v, out, lse, bias, scale)
     to_q, to_k, to_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, q, k, v, out, lse, 0.0, bias is None, attn_mask=bias, scale=scale

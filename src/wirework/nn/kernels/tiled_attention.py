@@ -21,7 +21,7 @@ _SHORTEST, _FEWEST = 128, 1 << 21  # tokens, and scores of all heads: less is no
 _LOG2_E = math.log2(math.e)
 
 
-def pays(q: Tensor) -> bool:
+def is_faster(q: Tensor) -> bool:
     """Whether this is faster than the fused kernel for heads like these, (B, H, T, K)."""
     count, heads, length, channels = q.shape
     enough = length >= _SHORTEST and count * heads * length**2 >= _FEWEST

@@ -48,7 +48,7 @@ def dense(mask: Tensor | Winning, like: Tensor) -> Tensor:
     return mask.spread(like) if isinstance(mask, Winning) else mask
 
 
-def pays(head: Head, k: int, temperature: float) -> bool:
+def is_faster(head: Head, k: int, temperature: float) -> bool:
     """Whether `winning_units` takes such a head and is faster than `k_winners` of its scores."""
     return by_numpy(head.x) and k * _SHARE <= len(head.weight) and temperature <= _STEEP
 

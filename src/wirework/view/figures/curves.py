@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from wirework.errors import number_of
-from wirework.view import figure_pen as pen
+from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import blank, write_png
 from wirework.view.text import quoted
 

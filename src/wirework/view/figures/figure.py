@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from wirework.view import figure_pen as pen
+from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import blank, write_png
 from wirework.view.figures.figure_graph import NEGATIVE, PAIR, POSITIVE, RESIDUAL, draw_graph
 from wirework.view.figures.figure_paths import draw_paths

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.path import Path as Curve
 
-from wirework.view import figure_pen as pen
+from wirework.view.figures import figure_pen as pen
 from wirework.view.layout import BOX_PAD, NODE_HEIGHT
 
 POSITIVE, NEGATIVE, RESIDUAL, PAIR = "#2171b5", "#d95f02", "#a3abb5", "#555555"

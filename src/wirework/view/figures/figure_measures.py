@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wirework.view import figure_pen as pen
 from wirework.view.checked_file import read_checked
+from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import panels, write_png
 from wirework.view.figures.study_file import Reports, SelfAblationResults
 

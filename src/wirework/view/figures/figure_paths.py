@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.path import Path as Curve
 
-from wirework.view import figure_pen as pen
+from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_graph import draw_bands, draw_weighted, opacity_of
 from wirework.view.layout import BOX_PAD, NODE_HEIGHT
 from wirework.view.page.page_paths import HEAD_BOTTOM, HEAD_TOP, PORTS

@@ -13,8 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from wirework.view import figure_pen as pen
 from wirework.view.checked_file import read_checked
+from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import panels, write_png
 from wirework.view.figures.study_file import FinderResults, FrontierResults, TokenLosses
 from wirework.view.text import number

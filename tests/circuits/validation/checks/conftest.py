@@ -3,9 +3,9 @@ import torch
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation, node_means
-from wirework.circuits.validation.checks import Subject
+from wirework.circuits.validation.checks import MaskedCircuit
 from wirework.model import Model
-from wirework.tasks import Encoded, Task
+from wirework.tasks import Task, TokenizedPairs
 
 
 def gates_of(ablation: Ablation, nodes: list[tuple[str, int]]) -> torch.Tensor:
@@ -16,7 +16,7 @@ def gates_of(ablation: Ablation, nodes: list[tuple[str, int]]) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def quotes(wired: Model, task: Task) -> Encoded:
+def quotes(wired: Model, task: Task) -> TokenizedPairs:
     """Sixteen pairs that the hand-wired model can do."""
     return task.take(task.pairs[:16]).encode(wired.tokenizer, 80)
 
@@ -39,22 +39,22 @@ def idle_gates(wired_ablation: Ablation) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def planted(wired_ablation: Ablation, planted_gates: torch.Tensor) -> Subject:
-    return Subject.of(wired_ablation, planted_gates)
+def planted(wired_ablation: Ablation, planted_gates: torch.Tensor) -> MaskedCircuit:
+    return MaskedCircuit.of(wired_ablation, planted_gates)
 
 
 @pytest.fixture(scope="session")
 def some_gates(ablation: Ablation) -> torch.Tensor:
     """A third of the random model's nodes."""
-    dice = torch.Generator().manual_seed(7)
-    return (torch.rand(ablation.space.size, generator=dice) < 0.33).float()
+    generator = torch.Generator().manual_seed(7)
+    return (torch.rand(ablation.space.size, generator=generator) < 0.33).float()
 
 
 @pytest.fixture(scope="session")
-def some(ablation: Ablation, some_gates: torch.Tensor) -> Subject:
-    return Subject.of(ablation, some_gates)
+def some(ablation: Ablation, some_gates: torch.Tensor) -> MaskedCircuit:
+    return MaskedCircuit.of(ablation, some_gates)
 
 
 @pytest.fixture(scope="session")
-def everything(ablation: Ablation) -> Subject:
-    return Subject.of(ablation, torch.ones(ablation.space.size))
+def everything(ablation: Ablation) -> MaskedCircuit:
+    return MaskedCircuit.of(ablation, torch.ones(ablation.space.size))

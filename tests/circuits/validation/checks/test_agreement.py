@@ -1,17 +1,17 @@
 import pytest
 import torch
 
-from wirework.circuits.validation.checks import Subject, agreement, last_pattern
+from wirework.circuits.validation.checks import MaskedCircuit, agreement, last_pattern
 from wirework.nn import causal_attention
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
 @pytest.mark.parametrize("window", [None, 3, 50])
 @pytest.mark.parametrize("sink", [None, torch.tensor([0.3, -2.0])])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_the_pattern_times_v_is_what_attention_gives(window, sink, scale) -> None:
-    dice = torch.Generator().manual_seed(1)
-    q, k, v = torch.randn(3, 4, 2, 7, 5, generator=dice)
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = torch.randn(3, 4, 2, 7, 5, generator=generator)
     at = torch.tensor([6, 0, 3, 5])
     pattern = last_pattern(q, k, at, sink=sink, scale=scale, window=window)
     expected = causal_attention(q, k, v, sink=sink, scale=scale, window=window)
@@ -21,7 +21,7 @@ def test_the_pattern_times_v_is_what_attention_gives(window, sink, scale) -> Non
     assert pattern.shape == (4, 2, 7 if sink is None else 8)
 
 
-def test_all_nodes_agree_with_the_model(everything: Subject, rows: Encoded) -> None:
+def test_all_nodes_agree_with_the_model(everything: MaskedCircuit, rows: TokenizedPairs) -> None:
     found = agreement(everything, rows)
     assert found.kl == pytest.approx(0, abs=1e-9)
     assert found.top1 == 1
@@ -29,7 +29,7 @@ def test_all_nodes_agree_with_the_model(everything: Subject, rows: Encoded) -> N
     assert [(head.layer, head.head) for head in found.heads] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def test_numbers_are_those_of_plain_definitions(some: Subject, rows: Encoded) -> None:
+def test_numbers_are_those_of_plain_definitions(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     transformer = some.transformer
     sites = ["1.attn.q", "1.attn.k"]
     with torch.no_grad():
@@ -57,12 +57,12 @@ def test_numbers_are_those_of_plain_definitions(some: Subject, rows: Encoded) ->
 
 
 def test_heads_are_those_with_a_kept_channel(
-    planted: Subject, wired_ablation, quotes: Encoded
+    planted: MaskedCircuit, wired_ablation, quotes: TokenizedPairs
 ) -> None:
     found = agreement(planted, quotes)
     # The planted query rests at its mean, which is its value, and the key is kept.
     assert [(head.layer, head.head) for head in found.heads] == [(0, 0)]
     assert found.attention < 0.05
     assert found.kl > 0.01  # wires beside the circuit move other tokens' logits
-    nothing = Subject.of(wired_ablation, torch.zeros(wired_ablation.space.size))
+    nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
     assert agreement(nothing, quotes).attention is None

@@ -2,19 +2,21 @@ import pytest
 import torch
 
 from wirework.circuits import Ablation
-from wirework.circuits.validation.checks import Subject, binarise
+from wirework.circuits.validation.checks import MaskedCircuit, binarise
 from wirework.circuits.validation.checks.binarise import _edits, losses_alone
-from wirework.circuits.validation.checks.binary_thresholds import Levels, best_start
+from wirework.circuits.validation.checks.binary_thresholds import BinaryThresholds, best_start
 from wirework.errors import InputError
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
-def prompt_values(subject: Subject, rows: Encoded) -> torch.Tensor:
+def prompt_values(subject: MaskedCircuit, rows: TokenizedPairs) -> torch.Tensor:
     inside = torch.arange(rows.tokens.shape[1]) <= rows.at[:, None]
     return torch.cat(list(subject.values(rows).values()), -1)[inside].double()
 
 
-def test_the_planted_circuit_keeps_its_loss(planted: Subject, quotes: Encoded, task, wired) -> None:
+def test_the_planted_circuit_keeps_its_loss(
+    planted: MaskedCircuit, quotes: TokenizedPairs, task, wired
+) -> None:
     judge = task.take(task.pairs[16:32]).encode(wired.tokenizer, 80)
     found = binarise(planted, quotes, judge, steps=60)
     assert found.circuit == pytest.approx(planted.loss(judge))
@@ -24,7 +26,9 @@ def test_the_planted_circuit_keeps_its_loss(planted: Subject, quotes: Encoded, t
     assert found.n_keep == sum(loss <= found.circuit + 0.01 for loss in found.alone)
 
 
-def test_the_start_is_the_best_of_three_thresholds(some: Subject, rows: Encoded) -> None:
+def test_the_start_is_the_best_of_three_thresholds(
+    some: MaskedCircuit, rows: TokenizedPairs
+) -> None:
     found = best_start(some, rows)
     for node, column in enumerate(prompt_values(some, rows).T):
         low, high = column.min(), column.max()
@@ -44,10 +48,10 @@ def test_the_start_is_the_best_of_three_thresholds(some: Subject, rows: Encoded)
         assert float(found.high[node]) == pytest.approx(float(sides[1].mean()), abs=1e-5)
 
 
-def test_padding_does_not_count(some: Subject, rows: Encoded) -> None:
+def test_padding_does_not_count(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     few = rows.select(torch.arange(4))
     wider = torch.nn.functional.pad(few.tokens, (0, 20), value=511)
-    padded = Encoded(wider, few.at, few.answers)
+    padded = TokenizedPairs(wider, few.at, few.answers)
     padded.select(torch.arange(4))
     found, again = best_start(some, few), best_start(some, padded)
     assert torch.equal(found.low, again.low)
@@ -58,9 +62,9 @@ def test_padding_does_not_count(some: Subject, rows: Encoded) -> None:
     assert (low >= inside.amin(0) - 1e-5).all()
 
 
-def test_a_constant_node_keeps_its_value(everything: Subject, rows: Encoded) -> None:
+def test_a_constant_node_keeps_its_value(everything: MaskedCircuit, rows: TokenizedPairs) -> None:
     one = rows.select(torch.tensor([0]))
-    first = Encoded(one.tokens[:, :1].repeat(1, 2), torch.tensor([1, 1]), one.answers)
+    first = TokenizedPairs(one.tokens[:, :1].repeat(1, 2), torch.tensor([1, 1]), one.answers)
     levels = best_start(everything, first)
     values = prompt_values(everything, first)
     flat = values.amax(0) - values.amin(0) <= 1e-6 * values.abs().amax(0)
@@ -70,31 +74,37 @@ def test_a_constant_node_keeps_its_value(everything: Subject, rows: Encoded) -> 
     assert levels.low.isfinite().all()
 
 
-def test_the_blend_goes_from_identity_to_the_step(some: Subject, rows: Encoded) -> None:
+def test_the_blend_goes_from_identity_to_the_step(
+    some: MaskedCircuit, rows: TokenizedPairs
+) -> None:
     kept = {"0.mlp.post_act": torch.tensor([1, 3])}
-    levels = Levels(torch.tensor([0.5, 2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 2.0]))
+    levels = BinaryThresholds(
+        torch.tensor([0.5, 2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 2.0])
+    )
     x = torch.tensor([[[9.0, 0.4, 9.0, 3.0]], [[9.0, 0.6, 9.0, 2.0]]])
     (step,) = _edits(kept, levels, 0.0).values()
     assert step(x).tolist() == [[[9.0, -1.0, 9.0, 2.0]], [[9.0, 1.0, 9.0, -2.0]]]
     (half,) = _edits(kept, levels, 0.5).values()
     assert torch.allclose(half(x)[0, 0], torch.tensor([9.0, -0.3, 9.0, 2.5]))
     edits = _edits(some.kept, best_start(some, rows), 1.0)
-    assert torch.allclose(some.gaps(rows, edits), some.gaps(rows), atol=1e-5)
+    assert torch.allclose(some.logit_diffs(rows, edits), some.logit_diffs(rows), atol=1e-5)
 
 
-def test_nodes_alone_are_those_one_at_a_time(some: Subject, rows: Encoded) -> None:
+def test_nodes_alone_are_those_one_at_a_time(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     levels = best_start(some, rows)
     found = losses_alone(some, rows, levels)
     nodes = [(name, channel) for name, some in some.kept.items() for channel in some]
     assert len(found) == len(nodes)
     for i in range(0, len(nodes), 9):
         name, channel = nodes[i]
-        one = Levels(*(part[i : i + 1] for part in (levels.threshold, levels.low, levels.high)))
+        one = BinaryThresholds(
+            *(part[i : i + 1] for part in (levels.threshold, levels.low, levels.high))
+        )
         edits = _edits({name: channel[None]}, one, 0.0)
         assert found[i] == pytest.approx(some.loss(rows, edits), abs=1e-5)
 
 
-def test_batches_are_drawn_by_seed(some: Subject, rows: Encoded) -> None:
+def test_batches_are_drawn_by_seed(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     few = [
         binarise(some, rows, rows.select(torch.arange(2)), steps=3, batch_pairs=3, seed=seed)
         for seed in (1, 1, 2)
@@ -103,13 +113,13 @@ def test_batches_are_drawn_by_seed(some: Subject, rows: Encoded) -> None:
 
 
 def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
-    planted: Subject, wired_ablation: Ablation, quotes: Encoded
+    planted: MaskedCircuit, wired_ablation: Ablation, quotes: TokenizedPairs
 ) -> None:
     found = binarise(planted, quotes, quotes, steps=0)
     assert found.loss == found.start
     weight = planted.transformer.unembed.weight
     assert weight.requires_grad
     assert weight.grad is None
-    nothing = Subject.of(wired_ablation, torch.zeros(wired_ablation.space.size))
+    nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
     with pytest.raises(InputError, match="nothing to binarise"):
         binarise(nothing, quotes, quotes)

@@ -49,10 +49,10 @@ def test_scores_that_differ_by_rounding_tie() -> None:
 
 
 def test_equivalence_is_calibrated_at_the_edge_of_h0() -> None:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def p_values(chance: float) -> torch.Tensor:
-        wins = (torch.rand(400, 150, generator=dice) < chance).double() - 0.5
+        wins = (torch.rand(400, 150, generator=generator) < chance).double() - 0.5
         return torch.tensor([equivalence_test(w, torch.zeros(150)).p_value for w in wins])
 
     edge = p_values(0.6)
@@ -63,9 +63,9 @@ def test_equivalence_is_calibrated_at_the_edge_of_h0() -> None:
 
 
 def test_hsic_is_the_trace_of_the_definition() -> None:
-    dice = torch.Generator().manual_seed(2)
-    x = torch.randn(30, generator=dice, dtype=torch.float64)
-    y = x.square() + 0.1 * torch.randn(30, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(30, generator=generator, dtype=torch.float64)
+    y = x.square() + 0.1 * torch.randn(30, generator=generator, dtype=torch.float64)
     kernels = []
     for scores in (x, y):
         pairs = [abs(float(a - b)) for i, a in enumerate(scores) for b in scores[:i]]
@@ -82,15 +82,15 @@ def test_hsic_is_the_trace_of_the_definition() -> None:
 
 
 def test_independence_is_calibrated_and_sees_what_correlation_does_not() -> None:
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     p_values = []
     for seed in range(200):
-        x, y = torch.randn(2, 40, generator=dice)
+        x, y = torch.randn(2, 40, generator=generator)
         p_values.append(independence_test(x, y, 99, seed).p_value)
     found = torch.tensor(p_values)
     for level in (0.05, 0.2, 0.5, 0.8):
         assert float((found <= level).double().mean()) == pytest.approx(level, abs=0.09)
-    x = torch.randn(80, generator=dice)
+    x = torch.randn(80, generator=generator)
     assert independence_test(x, x.square(), 199).p_value == pytest.approx(1 / 200)
 
 
@@ -127,8 +127,8 @@ def test_minimality_by_hand() -> None:
 
 
 def test_minimality_is_calibrated_at_q() -> None:
-    dice = torch.Generator().manual_seed(5)
-    effects = torch.rand(400, 100, generator=dice)
+    generator = torch.Generator().manual_seed(5)
+    effects = torch.rand(400, 100, generator=generator)
     # A unit of effect 0.9 is above an even draw from 0 to 1 with chance 0.9, the edge of H0.
     edge = torch.tensor([minimality_test([0.9], row.tolist()).p_value for row in effects])
     for level in (0.05, 0.2, 0.5):

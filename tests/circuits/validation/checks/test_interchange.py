@@ -1,32 +1,34 @@
 import pytest
 import torch
 
-from wirework.circuits.validation.checks import Subject, interchange
+from wirework.circuits.validation.checks import MaskedCircuit, interchange
 from wirework.circuits.validation.checks.interchange import _donors, _trade, last_values
 from wirework.errors import InputError
-from wirework.tasks import Encoded, pair_losses
+from wirework.tasks import TokenizedPairs, pair_losses
 
 
-def test_the_planted_circuit_says_the_answer_and_no_more(planted: Subject, quotes: Encoded) -> None:
-    found = interchange(planted, quotes, draws=3)
+def test_the_planted_circuit_says_the_answer_and_no_more(
+    planted: MaskedCircuit, quotes: TokenizedPairs
+) -> None:
+    found = interchange(planted, quotes, n_resamples=3)
     own = planted.loss(quotes)
     assert found.circuit == pytest.approx(own)
     assert found.same == pytest.approx(own, abs=0.02)
     assert found.mixed == pytest.approx(own, abs=0.02)
-    flipped = float(pair_losses(-planted.gaps(quotes)).mean())
+    flipped = float(pair_losses(-planted.logit_diffs(quotes)).mean())
     assert found.other == pytest.approx(flipped, abs=0.2)
     assert found.other > 1
     assert (found.n_same, found.n_other) == (32, 32)
 
 
-def test_donors_are_drawn_by_seed(some: Subject, rows: Encoded) -> None:
-    found = interchange(some, rows, draws=2)
-    assert interchange(some, rows, draws=2) == found
-    assert interchange(some, rows, draws=2, seed=1).same != found.same
+def test_donors_are_drawn_by_seed(some: MaskedCircuit, rows: TokenizedPairs) -> None:
+    found = interchange(some, rows, n_resamples=2)
+    assert interchange(some, rows, n_resamples=2) == found
+    assert interchange(some, rows, n_resamples=2, seed=1).same != found.same
 
 
 def test_donors_are_other_rows_of_the_wanted_answer() -> None:
-    rows = Encoded(
+    rows = TokenizedPairs(
         torch.zeros(6, 2, dtype=torch.int64),
         torch.ones(6, dtype=torch.int64),
         torch.tensor([[5, 6], [6, 5], [5, 7], [7, 5], [5, 6], [6, 5]]),
@@ -39,7 +41,9 @@ def test_donors_are_other_rows_of_the_wanted_answer() -> None:
     ]  # fmt: skip
 
 
-def test_values_are_traded_at_the_last_token_alone(some: Subject, rows: Encoded) -> None:
+def test_values_are_traded_at_the_last_token_alone(
+    some: MaskedCircuit, rows: TokenizedPairs
+) -> None:
     kept, values = some.kept, last_values(some, rows)
     donors = _donors(rows, 0)
     edits = _trade(kept, values, donors, 1.0, torch.Generator().manual_seed(0))
@@ -56,7 +60,7 @@ def test_values_are_traded_at_the_last_token_alone(some: Subject, rows: Encoded)
         assert (untouched == 9).all()
 
 
-def test_each_node_draws_for_itself(some: Subject, rows: Encoded) -> None:
+def test_each_node_draws_for_itself(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     kept = {"0.mlp.post_act": torch.arange(20)}
     values = {"0.mlp.post_act": torch.arange(24.0)[:, None].expand(24, 20)}  # who gave it
     edits = _trade(kept, values, _donors(rows, 0), 1.0, torch.Generator().manual_seed(0))
@@ -72,17 +76,17 @@ def test_each_node_draws_for_itself(some: Subject, rows: Encoded) -> None:
     assert 0.4 < left[:, :20].float().mean() < 0.6
 
 
-def test_last_values_are_those_of_one_pass(some: Subject, rows: Encoded) -> None:
+def test_last_values_are_those_of_one_pass(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     whole = some.values(rows)
     for name, value in last_values(some, rows).items():
         expected = whole[name][torch.arange(len(rows.at)), rows.at]
         assert torch.allclose(value, expected, atol=1e-6)
 
 
-def test_one_pair_has_nobody_to_trade_with(planted: Subject, quotes: Encoded) -> None:
-    found = interchange(planted, quotes.select(torch.tensor([0])), draws=1)
+def test_one_pair_has_nobody_to_trade_with(planted: MaskedCircuit, quotes: TokenizedPairs) -> None:
+    found = interchange(planted, quotes.select(torch.tensor([0])), n_resamples=1)
     assert (found.circuit, found.same, found.mixed) == (None, None, None)
     assert (found.n_same, found.n_other) == (0, 2)
     assert found.other is not None
     with pytest.raises(InputError, match="at least one draw"):
-        interchange(planted, quotes, draws=0)
+        interchange(planted, quotes, n_resamples=0)

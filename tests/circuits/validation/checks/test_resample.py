@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from wirework.circuits import Ablation
-from wirework.circuits.masking.activation_cache import bank
-from wirework.circuits.validation.checks import Subject, frozen_ablation, resample_ablation
+from wirework.circuits.masking.activation_cache import activation_cache
+from wirework.circuits.validation.checks import MaskedCircuit, frozen_ablation, resample_ablation
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
 def recorded(transformer: Transformer, batches: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -21,13 +21,13 @@ def recorded(transformer: Transformer, batches: list[torch.Tensor]) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def batches(rows: Encoded) -> list[torch.Tensor]:
+def batches(rows: TokenizedPairs) -> list[torch.Tensor]:
     return [rows.tokens[:4, :20], rows.tokens[4:8, :20], rows.tokens[8:11, :20]]
 
 
 @pytest.fixture(scope="module")
 def whole(ablation: Ablation, batches: list[torch.Tensor]):
-    return bank(ablation.transformer, batches, 10_000)
+    return activation_cache(ablation.transformer, batches, 10_000)
 
 
 def test_a_bank_larger_than_the_text_is_all_of_it(whole, ablation, batches) -> None:
@@ -37,44 +37,46 @@ def test_a_bank_larger_than_the_text_is_all_of_it(whole, ablation, batches) -> N
 
 
 def test_a_bank_holds_distinct_tokens_in_all_sites_alike(ablation, batches) -> None:
-    found = bank(ablation.transformer, batches, 15, seed=1)
+    found = activation_cache(ablation.transformer, batches, 15, seed=1)
     expected = recorded(ablation.transformer, batches)
     together = ablation.space.join(found)
     every = ablation.space.join(expected)
     places = [int((every - row).abs().amax(1).argmin()) for row in together]
     assert torch.allclose(every[places], together, atol=1e-6)
     assert len(together) == 15
-    again = bank(ablation.transformer, batches, 15, seed=1)
+    again = activation_cache(ablation.transformer, batches, 15, seed=1)
     assert all(torch.equal(again[name], value) for name, value in found.items())
-    other = bank(ablation.transformer, batches, 15, seed=2)
+    other = activation_cache(ablation.transformer, batches, 15, seed=2)
     assert not torch.equal(ablation.space.join(other), together)
 
 
-def test_every_token_is_as_likely_to_be_held(ablation: Ablation, rows: Encoded) -> None:
+def test_every_token_is_as_likely_to_be_held(ablation: Ablation, rows: TokenizedPairs) -> None:
     batches = [rows.tokens[:1, :10], rows.tokens[2:3, 10:20]]
     every = ablation.space.join(recorded(ablation.transformer, batches))
     counts = torch.zeros(20)
     for seed in range(100):
-        found = ablation.space.join(bank(ablation.transformer, batches, 5, seed))
+        found = ablation.space.join(activation_cache(ablation.transformer, batches, 5, seed))
         counts[torch.cdist(found, every).argmin(1)] += 1
     assert len(every.unique(dim=0)) == 20
     assert ((counts - 25).abs() < 20).all()  # 4.6 standard deviations of Binomial(100, 1/4)
 
 
-def test_nothing_removed_nothing_drawn(everything: Subject, rows: Encoded, whole) -> None:
+def test_nothing_removed_nothing_drawn(
+    everything: MaskedCircuit, rows: TokenizedPairs, whole
+) -> None:
     own = everything.loss(rows)
     for check in (resample_ablation, frozen_ablation):
-        assert check(everything, rows, whole, draws=2).losses == (own, own)
+        assert check(everything, rows, whole, n_resamples=2).losses == (own, own)
 
 
 def test_a_bank_of_one_token_is_ablation_at_its_values(
-    some: Subject, some_gates: torch.Tensor, ablation: Ablation, rows: Encoded, whole
+    some: MaskedCircuit, some_gates: torch.Tensor, ablation: Ablation, rows: TokenizedPairs, whole
 ) -> None:
     one = {name: value[7:8] for name, value in whole.items()}
-    resting = Ablation.of(ablation.transformer, {name: value[0] for name, value in one.items()})
-    expected = float(resting.losses(some_gates[None], rows)[0])
+    baseline = Ablation.of(ablation.transformer, {name: value[0] for name, value in one.items()})
+    expected = float(baseline.losses(some_gates[None], rows)[0])
     for check in (resample_ablation, frozen_ablation):
-        found = check(some, rows, one, draws=2)
+        found = check(some, rows, one, n_resamples=2)
         assert found.losses == (pytest.approx(expected, abs=1e-5),) * 2
         assert found.worst == pytest.approx(found.mean)
 
@@ -82,7 +84,7 @@ def test_a_bank_of_one_token_is_ablation_at_its_values(
 class Spy:
     """What leaves a site while a check runs."""
 
-    def __init__(self, subject: Subject, name: str) -> None:
+    def __init__(self, subject: MaskedCircuit, name: str) -> None:
         self.seen: list[torch.Tensor] = []
         self.handle = subject.transformer.sites[name].register_forward_hook(
             lambda _module, _args, out: self.seen.append(out)
@@ -101,18 +103,18 @@ def rows_among(values: torch.Tensor, held: torch.Tensor) -> bool:
 
 
 def test_removed_nodes_take_one_token_of_the_bank_together(
-    some: Subject, rows: Encoded, whole
+    some: MaskedCircuit, rows: TokenizedPairs, whole
 ) -> None:
     name = "1.mlp.act_in"
     removed = some.space.split(some.gates)[name] == 0
     held = whole[name][:, removed]
     with Spy(some, name) as seen:
-        resample_ablation(some, rows, whole, draws=1)
+        resample_ablation(some, rows, whole, n_resamples=1)
     drawn = torch.cat([x.flatten(0, 1) for x in seen])[:, removed]
     assert rows_among(drawn, held)
     assert len(drawn.unique(dim=0)) > len(held) // 2  # tokens and rows draw apart
     with Spy(some, name) as seen:
-        frozen_ablation(some, rows, whole, draws=3)
+        frozen_ablation(some, rows, whole, n_resamples=3)
     passes = len(seen) // 3
     for draw in range(3):
         values = torch.cat([x.flatten(0, 1) for x in seen[draw * passes : (draw + 1) * passes]])
@@ -121,30 +123,34 @@ def test_removed_nodes_take_one_token_of_the_bank_together(
 
 
 def test_draws_are_by_seed_and_more_can_only_raise_the_worst(
-    some: Subject, rows: Encoded, whole
+    some: MaskedCircuit, rows: TokenizedPairs, whole
 ) -> None:
     for check in (resample_ablation, frozen_ablation):
-        few, many = (check(some, rows, whole, draws=draws, seed=3) for draws in (2, 6))
+        few, many = (
+            check(some, rows, whole, n_resamples=n_resamples, seed=3) for n_resamples in (2, 6)
+        )
         assert many.losses[:2] == few.losses
         assert many.worst >= few.worst
         assert many.mean == pytest.approx(sum(many.losses) / 6)
         assert many.worst == max(many.losses) > many.mean
-        assert check(some, rows, whole, draws=2, seed=4) != few
+        assert check(some, rows, whole, n_resamples=2, seed=4) != few
 
 
-def test_the_planted_circuit_needs_nothing_outside(planted: Subject, quotes: Encoded) -> None:
-    held = bank(planted.transformer, [quotes.tokens], 64)
+def test_the_planted_circuit_needs_nothing_outside(
+    planted: MaskedCircuit, quotes: TokenizedPairs
+) -> None:
+    held = activation_cache(planted.transformer, [quotes.tokens], 64)
     own = planted.loss(quotes)
     assert resample_ablation(planted, quotes, held).mean == pytest.approx(own, abs=0.1)
     assert frozen_ablation(planted, quotes, held).mean < 0.3
 
 
-def test_bad_requests_are_one_line(some: Subject, rows: Encoded, whole) -> None:
+def test_bad_requests_are_one_line(some: MaskedCircuit, rows: TokenizedPairs, whole) -> None:
     with pytest.raises(InputError, match="at least one token"):
-        bank(some.transformer, [], 4)
+        activation_cache(some.transformer, [], 4)
     with pytest.raises(InputError, match="a bank of 0 activations"):
-        bank(some.transformer, [rows.tokens], 0)
+        activation_cache(some.transformer, [rows.tokens], 0)
     with pytest.raises(InputError, match="at least one draw, got 0"):
-        frozen_ablation(some, rows, whole, draws=0)
+        frozen_ablation(some, rows, whole, n_resamples=0)
     with pytest.raises(InputError, match=r"20 channels was wanted at 0.attn.act_in, got None"):
         resample_ablation(some, rows, {})

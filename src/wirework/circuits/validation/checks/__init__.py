@@ -18,7 +18,7 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
     pair_scores,
 )
 from wirework.circuits.validation.checks.interchange import Interchange, interchange
-from wirework.circuits.validation.checks.masked_circuit import Gated, Subject
+from wirework.circuits.validation.checks.masked_circuit import Gated, MaskedCircuit
 from wirework.circuits.validation.checks.minimality import Minimality, minimality
 from wirework.circuits.validation.checks.random_inflation import (
     random_effects,
@@ -38,9 +38,9 @@ __all__ = [
     "HeadAgreement",
     "Independence",
     "Interchange",
+    "MaskedCircuit",
     "Minimality",
     "MinimalityTest",
-    "Subject",
     "agreement",
     "binarise",
     "coverage",

@@ -10,10 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import Subject, finite, passes
+from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.nn import Transformer
 from wirework.nn.transformer import Attention
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Agreement:
 
 
 @torch.no_grad()
-def agreement(subject: Subject, rows: Encoded) -> Agreement:
+def agreement(subject: MaskedCircuit, rows: TokenizedPairs) -> Agreement:
     """Compare the circuit with the whole model at each prompt's last token.
 
     Raises:
@@ -103,7 +103,7 @@ def last_pattern(
 
 
 def _run(
-    transformer: Transformer, part: Encoded, layers: Iterable[int]
+    transformer: Transformer, part: TokenizedPairs, layers: Iterable[int]
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Return the logits (B, V) at the last tokens and each layer's patterns there."""
     sites = [f"{layer}.attn.{kind}" for layer in layers for kind in "qk"]
@@ -120,7 +120,7 @@ def _run(
     return logits, patterns
 
 
-def _heads(subject: Subject) -> list[tuple[int, int]]:
+def _heads(subject: MaskedCircuit) -> list[tuple[int, int]]:
     """Return layer and number of the heads with a kept q, k or v channel."""
     width = subject.transformer.config.d_head
     return sorted(

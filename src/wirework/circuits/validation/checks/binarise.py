@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import frozen
-from wirework.circuits.validation.checks.binary_thresholds import Levels, best_start
-from wirework.circuits.validation.checks.masked_circuit import Subject, finite, passes
+from wirework.circuits.validation.checks.binary_thresholds import BinaryThresholds, best_start
+from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.errors import InputError
 from wirework.nn import Edit
-from wirework.tasks import Encoded, logit_difference, pair_losses
+from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144  # of all copies in one pass, as for masks
 
@@ -37,9 +37,9 @@ class Binarised:
 
 
 def binarise(
-    subject: Subject,
-    train: Encoded,
-    judge: Encoded,
+    subject: MaskedCircuit,
+    train: TokenizedPairs,
+    judge: TokenizedPairs,
     *,
     steps: int = 150,
     lr: float = 0.1,
@@ -87,7 +87,9 @@ def binarise(
 
 
 @torch.no_grad()
-def losses_alone(subject: Subject, rows: Encoded, levels: Levels) -> list[float]:
+def losses_alone(
+    subject: MaskedCircuit, rows: TokenizedPairs, levels: BinaryThresholds
+) -> list[float]:
     """Return the task loss in nats when one kept node alone is binarised, for each of them.
 
     Raises:
@@ -99,31 +101,33 @@ def losses_alone(subject: Subject, rows: Encoded, levels: Levels) -> list[float]
         copies = max(1, _TOKENS // part.tokens.numel())
         for first in range(0, len(nodes), copies):
             some = slice(first, min(first + copies, len(nodes)))
-            gaps = _gaps_alone(subject, part, nodes[some], levels, first)
-            sums[some] += pair_losses(gaps.double()).sum(1)
+            logit_diffs = _gaps_alone(subject, part, nodes[some], levels, first)
+            sums[some] += pair_losses(logit_diffs.double()).sum(1)
     return [finite(loss, "a task loss") for loss in (sums / len(rows.at)).tolist()]
 
 
 def _train(
-    subject: Subject,
-    rows: Encoded,
-    start: Levels,
+    subject: MaskedCircuit,
+    rows: TokenizedPairs,
+    start: BinaryThresholds,
     steps: int,
     lr: float,
     batch_pairs: int,
     seed: int,
-) -> Levels:
-    dice = torch.Generator().manual_seed(seed)
+) -> BinaryThresholds:
+    generator = torch.Generator().manual_seed(seed)
     unit = start.high - start.low
     moves = torch.zeros(2, len(unit), dtype=unit.dtype, device=unit.device, requires_grad=True)
     adam = torch.optim.Adam([moves], lr)
 
-    def levels() -> Levels:
-        return Levels(start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit)
+    def levels() -> BinaryThresholds:
+        return BinaryThresholds(
+            start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit
+        )
 
     with frozen(subject.transformer), torch.enable_grad():
         for step in range(steps):
-            part = rows.select(torch.randperm(rows.n_pairs, generator=dice)[:batch_pairs])
+            part = rows.select(torch.randperm(rows.n_pairs, generator=generator)[:batch_pairs])
             edits = _edits(subject.kept, levels(), (1 - step / steps) ** 5)
             with subject.on(), subject.transformer.edited(edits):
                 logits = subject.transformer(part.tokens, part.at)
@@ -136,11 +140,11 @@ def _train(
         return levels()
 
 
-def _loss(subject: Subject, rows: Encoded, levels: Levels) -> float:
+def _loss(subject: MaskedCircuit, rows: TokenizedPairs, levels: BinaryThresholds) -> float:
     return subject.loss(rows, _edits(subject.kept, levels, 0.0))
 
 
-def _edits(kept: Mapping[str, Tensor], levels: Levels, t: float) -> dict[str, Edit]:
+def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> dict[str, Edit]:
     """Return edits x -> t x + (1 - t) step(x) of every kept node."""
 
     def blend(channels: Tensor, threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
@@ -160,7 +164,11 @@ def _edits(kept: Mapping[str, Tensor], levels: Levels, t: float) -> dict[str, Ed
 
 
 def _gaps_alone(
-    subject: Subject, part: Encoded, nodes: list[tuple[str, int]], levels: Levels, first: int
+    subject: MaskedCircuit,
+    part: TokenizedPairs,
+    nodes: list[tuple[str, int]],
+    levels: BinaryThresholds,
+    first: int,
 ) -> Tensor:
     """Return (R, rows): the differences with only node r binarised, R copies in one pass.
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import Subject, passes
-from wirework.tasks import Encoded
+from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, passes
+from wirework.tasks import TokenizedPairs
 
 _SHARES = (0.25, 0.5, 0.75)
 _FLAT = 1e-6  # a range below this share of the largest value is rounding
 
 
 @dataclass(frozen=True)
-class Levels:
+class BinaryThresholds:
     """What each kept node is replaced by; (n,) each, sites in order, then channels."""
 
     threshold: Tensor
@@ -29,7 +29,7 @@ class Levels:
 
 
 @torch.no_grad()
-def best_start(subject: Subject, rows: Encoded) -> Levels:
+def best_start(subject: MaskedCircuit, rows: TokenizedPairs) -> BinaryThresholds:
     """Return the best of three thresholds for each node, with the means below and above it.
 
     Best is what leaves the least squared error over all tokens of the prompts, padding left out. A
@@ -47,14 +47,16 @@ def best_start(subject: Subject, rows: Encoded) -> Levels:
     best = (count * means.square()).sum(0).argmax(0)  # (n,)
     below, above = means.gather(1, best.expand(2, 1, -1))[:, 0]
     dtype = subject.transformer.embed.weight.dtype
-    return Levels(
+    return BinaryThresholds(
         threshold=thresholds.gather(0, best[None])[0].to(dtype),
         low=below.to(dtype),
         high=torch.where(flat, below, above).to(dtype),
     )
 
 
-def _sides(subject: Subject, rows: Encoded, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+def _sides(
+    subject: MaskedCircuit, rows: TokenizedPairs, thresholds: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return how many tokens lie not above and above each threshold, and their means: (2, 3, n)."""
     count, total = (thresholds.new_zeros(2, *thresholds.shape) for _ in range(2))
     for values in _prompt_values(subject, rows):
@@ -66,7 +68,7 @@ def _sides(subject: Subject, rows: Encoded, thresholds: Tensor) -> tuple[Tensor,
     return count, total / count.clamp(min=1)
 
 
-def _prompt_values(subject: Subject, rows: Encoded) -> Iterator[Tensor]:
+def _prompt_values(subject: MaskedCircuit, rows: TokenizedPairs) -> Iterator[Tensor]:
     """Yield (tokens, n) float64 a pass: the circuit's nodes at the prompts' tokens."""
     for _, part in passes(rows):
         inside = torch.arange(part.tokens.shape[1], device=part.at.device) <= part.at[:, None]

@@ -52,9 +52,9 @@ class MinimalityTest:
     """R, random circuits that the units were compared with."""
 
 
-def pair_scores(gaps: Tensor) -> Tensor:
+def pair_scores(logit_diffs: Tensor) -> Tensor:
     """Return (P,) float64, the mean of each pair's two differences (2P,)."""
-    return gaps.double().view(-1, 2).mean(1)
+    return logit_diffs.double().view(-1, 2).mean(1)
 
 
 def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equivalence:
@@ -113,12 +113,12 @@ def independence_test(
     if permutations < 1:
         raise InputError(f"a permutation test needs at least one order, got {permutations}")
     left, right = (centred_kernel(scores[:_MOST].double().cpu()) for scores in (complement, model))
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     n = len(left)
     observed = float((left * right).sum())
     # Orders that differ by rounding alone count as equal, above all where one side is constant.
     bar = observed - 1e-9 * (float(left.norm()) * float(right.norm()) + 1e-12)
-    orders = (torch.randperm(n, generator=dice) for _ in range(permutations))
+    orders = (torch.randperm(n, generator=generator) for _ in range(permutations))
     beaten = sum(float((left[order][:, order] * right).sum()) >= bar for order in orders)
     p = (1 + beaten) / (1 + permutations)
     return Independence(observed / max(n - 1, 1) ** 2, p)

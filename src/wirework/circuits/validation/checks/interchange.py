@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import EditsOf, Subject, mean_loss, passes
+from wirework.circuits.validation.checks.masked_circuit import (
+    EditsOf,
+    MaskedCircuit,
+    mean_loss,
+    passes,
+)
 from wirework.errors import InputError
 from wirework.nn import Edit
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class Interchange:
 
 
 @torch.no_grad()
-def interchange(subject: Subject, rows: Encoded, draws: int = 4, seed: int = 0) -> Interchange:
+def interchange(
+    subject: MaskedCircuit, rows: TokenizedPairs, n_resamples: int = 4, seed: int = 0
+) -> Interchange:
     """Trade the circuit's values at the last token between prompts of equal meaning.
 
     Each node draws a donor of its own in each row. That is the stricter claim: values that only
@@ -48,15 +55,15 @@ def interchange(subject: Subject, rows: Encoded, draws: int = 4, seed: int = 0) 
     Args:
         subject: the circuit.
         rows: a task; answers are the same where their tokens are.
-        draws: how many times donors are drawn.
+        n_resamples: how many times donors are drawn.
         seed: of the draws.
 
     Raises:
         InputError: no draw, or a loss that is no number.
     """
-    if draws < 1:
-        raise InputError(f"interchange needs at least one draw, got {draws}")
-    dice = torch.Generator().manual_seed(seed)
+    if n_resamples < 1:
+        raise InputError(f"interchange needs at least one draw, got {n_resamples}")
+    generator = torch.Generator().manual_seed(seed)
     kept, values = subject.kept, last_values(subject, rows)
     same, other = (_donors(rows, column) for column in (0, 1))
     alike, able = _rows_with(same), _rows_with(other)
@@ -65,13 +72,15 @@ def interchange(subject: Subject, rows: Encoded, draws: int = 4, seed: int = 0) 
         if not len(chosen):
             return None
         losses = [
-            mean_loss(subject.gaps(rows, _trade(kept, values, donors, share, dice))[chosen])
-            for _ in range(draws)
+            mean_loss(
+                subject.logit_diffs(rows, _trade(kept, values, donors, share, generator))[chosen]
+            )
+            for _ in range(n_resamples)
         ]
-        return sum(losses) / draws
+        return sum(losses) / n_resamples
 
     return Interchange(
-        circuit=mean_loss(subject.gaps(rows)[alike]) if len(alike) else None,
+        circuit=mean_loss(subject.logit_diffs(rows)[alike]) if len(alike) else None,
         same=after(same, alike, 1.0),
         mixed=after(same, alike, 0.5),
         other=after(other, able, 1.0),
@@ -81,7 +90,7 @@ def interchange(subject: Subject, rows: Encoded, draws: int = 4, seed: int = 0) 
 
 
 @torch.no_grad()
-def last_values(subject: Subject, rows: Encoded) -> dict[str, Tensor]:
+def last_values(subject: MaskedCircuit, rows: TokenizedPairs) -> dict[str, Tensor]:
     """Return site to (2P, k): each kept node in the circuit at each prompt's last token."""
     found: dict[str, Tensor] = {}
     for places, part in passes(rows):
@@ -93,7 +102,7 @@ def last_values(subject: Subject, rows: Encoded) -> dict[str, Tensor]:
     return found
 
 
-def _donors(rows: Encoded, column: int) -> list[Tensor]:
+def _donors(rows: TokenizedPairs, column: int) -> list[Tensor]:
     """Return for each row the other rows whose right answer is its answer in `column`."""
     right = rows.answers[:, 0].tolist()
     groups: dict[int, list[int]] = {}
@@ -114,18 +123,18 @@ def _trade(
     values: Mapping[str, Tensor],
     donors: list[Tensor],
     share: float,
-    dice: torch.Generator,
+    generator: torch.Generator,
 ) -> EditsOf:
     """Draw a donor for every node of every row; rows without one keep what they have."""
     has = torch.tensor([len(some) > 0 for some in donors])
     taken, swapped = {}, {}
     for name, value in values.items():
-        drawn = [_draw(some, place, value.shape[1], dice) for place, some in enumerate(donors)]
+        drawn = [_draw(some, place, value.shape[1], generator) for place, some in enumerate(donors)]
         taken[name] = value.gather(0, torch.stack(drawn).to(value.device))
-        lot = torch.rand(value.shape, generator=dice) < share
+        lot = torch.rand(value.shape, generator=generator) < share
         swapped[name] = (lot & has[:, None]).to(value.device)
 
-    def edits(part: Encoded, places: Tensor) -> dict[str, Edit]:
+    def edits(part: TokenizedPairs, places: Tensor) -> dict[str, Edit]:
         return {
             name: _putting(channels, part.at, taken[name][places], swapped[name][places])
             for name, channels in kept.items()
@@ -134,10 +143,10 @@ def _trade(
     return edits
 
 
-def _draw(donors: Tensor, place: int, count: int, dice: torch.Generator) -> Tensor:
+def _draw(donors: Tensor, place: int, count: int, generator: torch.Generator) -> Tensor:
     if not len(donors):
         return torch.full((count,), place)
-    return donors[torch.randint(len(donors), (count,), generator=dice)]
+    return donors[torch.randint(len(donors), (count,), generator=generator)]
 
 
 def _putting(channels: Tensor, at: Tensor, values: Tensor, where: Tensor) -> Edit:

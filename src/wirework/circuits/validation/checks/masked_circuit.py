@@ -18,7 +18,7 @@ from wirework.circuits.masking.ablation import Ablation, pieces
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
-from wirework.tasks import Encoded, logit_difference, pair_losses
+from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 Edits = Mapping[str, Edit]
 """Site to edit."""
@@ -26,22 +26,22 @@ Edits = Mapping[str, Edit]
 NOTHING: Edits = MappingProxyType({})
 """No edit at all."""
 
-EditsOf = Callable[[Encoded, Tensor], Edits]
+EditsOf = Callable[[TokenizedPairs, Tensor], Edits]
 """Gets some rows of a task and their places (int64) in the whole; returns what to edit for them."""
 
 
 class Gated(Protocol):
     """A model under masks over units: nodes, or the edges between some of them."""
 
-    def losses(self, gates: Tensor, rows: Encoded) -> Tensor:
+    def losses(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
         """Return the task loss under each mask (R, units), (R,) float64 in nats."""
 
-    def all_differences(self, gates: Tensor, rows: Encoded) -> Tensor:
+    def all_differences(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
         """Return right minus wrong logit under each mask, (R, 2P)."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class MaskedCircuit:
     """A circuit in its model."""
 
     transformer: Transformer
@@ -53,7 +53,7 @@ class Subject:
     inside the block act on what it leaves, and every row of a batch gets the same circuit."""
 
     @classmethod
-    def of(cls, ablation: Ablation, gates: Tensor) -> "Subject":
+    def of(cls, ablation: Ablation, gates: Tensor) -> "MaskedCircuit":
         """Return the circuit of the nodes in `gates` (N,), all others mean-ablated."""
         transformer = ablation.transformer
         return cls(
@@ -73,7 +73,7 @@ class Subject:
         return {name: channels for name, channels in found.items() if len(channels)}
 
     @torch.no_grad()
-    def gaps(self, rows: Encoded, edits: Edits | EditsOf = NOTHING) -> Tensor:
+    def logit_diffs(self, rows: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> Tensor:
         """Return right minus wrong logit with the circuit on, (2P,), in bounded memory.
 
         Args:
@@ -88,16 +88,16 @@ class Subject:
             found[places] = logit_difference(logits, part.answers)
         return found
 
-    def loss(self, rows: Encoded, edits: Edits | EditsOf = NOTHING) -> float:
+    def loss(self, rows: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
         """Return the task loss in nats with the circuit on.
 
         Raises:
             InputError: it is not a finite number.
         """
-        return mean_loss(self.gaps(rows, edits))
+        return mean_loss(self.logit_diffs(rows, edits))
 
     @torch.no_grad()
-    def values(self, rows: Encoded) -> dict[str, Tensor]:
+    def values(self, rows: TokenizedPairs) -> dict[str, Tensor]:
         """Return site to (rows, T, k), the circuit's own nodes there, from one pass."""
         found: dict[str, Tensor] = {}
 
@@ -119,19 +119,19 @@ class Subject:
         return torch.float64 if wide else torch.float32
 
 
-def passes(rows: Encoded) -> Iterator[tuple[Tensor, Encoded]]:
+def passes(rows: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
     """Part a task into passes of bounded memory: places (int64) of rows, and those rows."""
     for pairs in pieces(rows, 1):
         yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), rows.select(pairs)
 
 
-def mean_loss(gaps: Tensor) -> float:
+def mean_loss(logit_diffs: Tensor) -> float:
     """Return the task loss in nats of rows with these differences of right and wrong logit.
 
     Raises:
         InputError: it is not a finite number.
     """
-    return finite(float(pair_losses(gaps.double()).mean()), "a task loss")
+    return finite(float(pair_losses(logit_diffs.double()).mean()), "a task loss")
 
 
 def finite(value: float, what: str) -> float:

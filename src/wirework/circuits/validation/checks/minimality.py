@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wirework.circuits.validation.checks.masked_circuit import Gated, finite
 from wirework.errors import InputError
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 _MASKS = 256  # at once, so that memory does not grow with u times U
 
@@ -30,11 +30,13 @@ class Minimality:
     """Whether that is none; None for a circuit that does not reach the target itself."""
 
 
-def minimality(views: Sequence[Gated], gates: Tensor, rows: Encoded, target: float) -> Minimality:
+def minimality(
+    ablation_modes: Sequence[Gated], gates: Tensor, rows: TokenizedPairs, target: float
+) -> Minimality:
     """Remove each unit of a circuit alone.
 
     Args:
-        views: the model under masks, in each of the ways to freeze in which the target must be met.
+        ablation_modes: the model under masks, once for each way of ablating removed nodes.
         gates: (U,) the circuit, 1 where a unit is kept.
         rows: a task.
         target: task loss in nats, reached on these rows: above it nothing can be said.
@@ -46,7 +48,7 @@ def minimality(views: Sequence[Gated], gates: Tensor, rows: Encoded, target: flo
         raise InputError("nothing can go from a circuit without nodes")
 
     def highest(masks: Tensor) -> list[float]:
-        losses: Tensor = torch.stack([view.losses(masks, rows) for view in views]).amax(0)
+        losses: Tensor = torch.stack([view.losses(masks, rows) for view in ablation_modes]).amax(0)
         return losses.tolist()
 
     own = finite(highest(gates[None])[0], "the circuit's loss")
@@ -64,7 +66,7 @@ def without_each(gates: Tensor, units: Tensor) -> Tensor:
     return gates.repeat(len(units), 1).scatter_(1, units[:, None].to(gates.device), 0)
 
 
-def effects(gated: Gated, before: Tensor, after: Tensor, rows: Encoded) -> Tensor:
+def effects(gated: Gated, before: Tensor, after: Tensor, rows: TokenizedPairs) -> Tensor:
     """Return how far each mask `after` (R, U) moves the rows' scores from mask `before`, (R,).
 
     Args:

@@ -14,7 +14,7 @@ from wirework.circuits.masking.nodes import NodeSpace
 from wirework.circuits.validation.checks.masked_circuit import Gated
 from wirework.circuits.validation.checks.minimality import effects, without_each
 from wirework.nn import Transformer
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 Extras = Callable[[torch.Generator], Tensor]
 """Draws units (int64) outside a circuit to put into it; none where it finds none."""
@@ -23,7 +23,7 @@ _MASKS = 64
 _TRIES = 100
 
 
-def unit_effects(gated: Gated, gates: Tensor, rows: Encoded) -> list[float]:
+def unit_effects(gated: Gated, gates: Tensor, rows: TokenizedPairs) -> list[float]:
     """Return how far each unit moves the scores when it goes from the circuit.
 
     Args:
@@ -45,7 +45,12 @@ def unit_effects(gated: Gated, gates: Tensor, rows: Encoded) -> list[float]:
 
 
 def random_effects(
-    gated: Gated, gates: Tensor, rows: Encoded, extras: Extras, draws: int = 100, seed: int = 0
+    gated: Gated,
+    gates: Tensor,
+    rows: TokenizedPairs,
+    extras: Extras,
+    n_resamples: int = 100,
+    seed: int = 0,
 ) -> list[float]:
     """Return how far a random unit moves the scores when it goes from an inflated circuit.
 
@@ -54,20 +59,20 @@ def random_effects(
         gates: (U,) the circuit.
         rows: a task.
         extras: what each random circuit gets on top of the circuit; one of these units goes.
-        draws: random circuits.
+        n_resamples: random circuits.
         seed: of the draws.
 
     Returns:
         One effect a draw, in the unit of `unit_effects`; draws without extras are left out.
     """
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     found: list[float] = []
-    for first in range(0, draws, _MASKS):
+    for first in range(0, n_resamples, _MASKS):
         before, after = [], []
-        for _ in range(min(_MASKS, draws - first)):
-            more = extras(dice)
+        for _ in range(min(_MASKS, n_resamples - first)):
+            more = extras(generator)
             if len(more):
-                gone = more[int(torch.randint(len(more), (), generator=dice))]
+                gone = more[int(torch.randint(len(more), (), generator=generator))]
                 before.append(gates.index_fill(0, more.to(gates.device), 1))
                 after.append(before[-1].index_fill(0, gone.to(gates.device), 0))
         if before:
@@ -79,8 +84,8 @@ def random_units(gates: Tensor, count: int) -> Extras:
     """Draw `count` units evenly from those outside the circuit, or all if there are fewer."""
     outside = (gates == 0).nonzero().flatten().cpu()
 
-    def draw(dice: torch.Generator) -> Tensor:
-        return outside[torch.randperm(len(outside), generator=dice)[:count]]
+    def draw(generator: torch.Generator) -> Tensor:
+        return outside[torch.randperm(len(outside), generator=generator)[:count]]
 
     return draw
 
@@ -100,12 +105,14 @@ def random_paths(transformer: Transformer, gates: Tensor) -> Extras:
     reads, writes = _wires(transformer)
     kept = gates.cpu() != 0
 
-    def draw(dice: torch.Generator) -> Tensor:
+    def draw(generator: torch.Generator) -> Tensor:
         for _ in range(_TRIES if len(writes) else 0):
-            middle, write = writes[int(torch.randint(len(writes), (), generator=dice))].tolist()
+            middle, write = writes[
+                int(torch.randint(len(writes), (), generator=generator))
+            ].tolist()
             sources = reads[reads[:, 1] == middle, 0]
             if len(sources):
-                read = int(sources[torch.randint(len(sources), (), generator=dice)])
+                read = int(sources[torch.randint(len(sources), (), generator=generator)])
                 path = torch.tensor([read, middle, write])
                 if not kept[path].all():
                     return path[~kept[path]]

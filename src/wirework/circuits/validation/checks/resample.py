@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.activation_cache import Bank
-from wirework.circuits.validation.checks.masked_circuit import Subject
+from wirework.circuits.masking.activation_cache import ActivationCache
+from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
 from wirework.errors import InputError
 from wirework.nn import Edit
-from wirework.tasks import Encoded
+from wirework.tasks import TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ class Draws:
 
 
 def resample_ablation(
-    subject: Subject, rows: Encoded, values: Bank, draws: int = 4, seed: int = 0
+    subject: MaskedCircuit,
+    rows: TokenizedPairs,
+    values: ActivationCache,
+    n_resamples: int = 4,
+    seed: int = 0,
 ) -> Draws:
     """Return the loss when removed nodes take, at each token, their value at a random token.
 
@@ -47,8 +51,8 @@ def resample_ablation(
         subject: the circuit; what its own ablation rests at no longer matters where a node is
             removed.
         rows: a task.
-        values: from `bank`.
-        draws: how many times.
+        values: from `activation_cache`.
+        n_resamples: how many times.
         seed: of the draws.
 
     Raises:
@@ -57,17 +61,21 @@ def resample_ablation(
     Source: Gao et al. 2025, App. E.
     """
 
-    def anew(site: Tensor, dice: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def anew(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         def draw(x: Tensor) -> Tensor:
-            return site[torch.randint(len(site), x.shape[:2], generator=dice).to(site.device)]
+            return site[torch.randint(len(site), x.shape[:2], generator=generator).to(site.device)]
 
         return draw
 
-    return _losses(subject, rows, values, draws, seed, anew)
+    return _losses(subject, rows, values, n_resamples, seed, anew)
 
 
 def frozen_ablation(
-    subject: Subject, rows: Encoded, values: Bank, draws: int = 16, seed: int = 0
+    subject: MaskedCircuit,
+    rows: TokenizedPairs,
+    values: ActivationCache,
+    n_resamples: int = 16,
+    seed: int = 0,
 ) -> Draws:
     """Return the loss when removed nodes rest at one value of the data for all tokens and rows.
 
@@ -77,38 +85,38 @@ def frozen_ablation(
     Args:
         subject: the circuit.
         rows: a task.
-        values: from `bank`.
-        draws: how many times; more can only raise the worst.
+        values: from `activation_cache`.
+        n_resamples: how many times; more can only raise the worst.
         seed: of the draws; the first ones do not depend on how many there are.
 
     Raises:
         InputError: no draw, a bank of another model, or a loss that is no number.
     """
 
-    def once(site: Tensor, dice: torch.Generator) -> Callable[[Tensor], Tensor]:
-        value = site[int(torch.randint(len(site), (), generator=dice))]
+    def once(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        value = site[int(torch.randint(len(site), (), generator=generator))]
         return lambda _: value
 
-    return _losses(subject, rows, values, draws, seed, once)
+    return _losses(subject, rows, values, n_resamples, seed, once)
 
 
 def _losses(
-    subject: Subject,
-    rows: Encoded,
-    values: Bank,
-    draws: int,
+    subject: MaskedCircuit,
+    rows: TokenizedPairs,
+    values: ActivationCache,
+    n_resamples: int,
     seed: int,
     drawing: Callable[[Tensor, torch.Generator], Callable[[Tensor], Tensor]],
 ) -> Draws:
-    if draws < 1:
-        raise InputError(f"resampling needs at least one draw, got {draws}")
+    if n_resamples < 1:
+        raise InputError(f"resampling needs at least one draw, got {n_resamples}")
     _check(subject, values)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     parts = subject.space.split(subject.gates.to(subject.device) != 0)
     losses = []
-    for _ in range(draws):
+    for _ in range(n_resamples):
         edits = {
-            name: _replacing(~kept, drawing(values[name], dice))
+            name: _replacing(~kept, drawing(values[name], generator))
             for name, kept in parts.items()
             if not kept.all()
         }
@@ -120,7 +128,7 @@ def _replacing(removed: Tensor, draw: Callable[[Tensor], Tensor]) -> Edit:
     return lambda x: torch.where(removed, draw(x), x)
 
 
-def _check(subject: Subject, values: Bank) -> None:
+def _check(subject: MaskedCircuit, values: ActivationCache) -> None:
     for name, width in subject.space.widths.items():
         shape = tuple(values[name].shape) if name in values else None
         if shape is None or shape[1:] != (width,):

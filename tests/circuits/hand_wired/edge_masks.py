@@ -132,9 +132,9 @@ def distract_(
     They read channels 4 and 5, random features of the token, and 1, a constant, and write to 6,
     which moves both answers alike, and 7, which moves other tokens.
     """
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     embed, unembed = weight(model, "embed.weight"), weight(model, "unembed.weight")
-    embed[:, 4:6] = torch.randn(len(embed), 2, generator=dice).sign() * 0.5
+    embed[:, 4:6] = torch.randn(len(embed), 2, generator=generator).sign() * 0.5
     first, second, third = neurons
     for layer in range(model.config.n_layer):
         reads, hidden, writes = (
