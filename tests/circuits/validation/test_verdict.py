@@ -22,7 +22,7 @@ def control(reached: bool, n_nodes: int) -> dict[str, Any]:
 
 def test_all_met_is_faithful_and_only_with_controls() -> None:
     assert verdict(GOOD, {})["faithful"] is True
-    found = verdict(GOOD, {}, whole=False)
+    found = verdict(GOOD, {}, full_validation=False)
     assert found["faithful"] is None
     assert found["reasons"][0] == "the same search has not been run on its controls"
 

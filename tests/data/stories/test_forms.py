@@ -38,5 +38,5 @@ def test_plurals(noun: str, wanted: str):
         ("tie a knot", "tied a knot", "tying a knot"),
     ],
 )
-def test_verbs(verb: str, wanted: str, resumable: str):
-    assert (past(verb), ing(verb)) == (wanted, resumable)
+def test_verbs(verb: str, wanted: str, going_on: str):
+    assert (past(verb), ing(verb)) == (wanted, going_on)
