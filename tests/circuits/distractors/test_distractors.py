@@ -300,6 +300,12 @@ def test_choosing_and_reporting_pairs_share_no_prompt():
     assert few == Sides(pairs[:3], pairs[:3], False)
 
 
+def test_pairs_that_share_prompts_with_their_neighbours_are_held_out_in_groups():
+    pairs = [Pair((f"p{i // 2}", f"q{i}"), ("a", "b")) for i in range(8)]
+    sides = sides_of(pairs, 64)
+    assert sides == Sides([*pairs[:2], *pairs[4:6]], [*pairs[2:4], *pairs[6:]], True)
+
+
 def test_which_pairs_each_number_is_of(turned: Distraction):
     said = turned.to_json()
     assert (said["n_read"], said["n_choosing"], said["n_reporting"]) == (4, 8, 8)
