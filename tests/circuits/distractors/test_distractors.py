@@ -285,6 +285,7 @@ def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
         _last, points, {NEUTRAL.name: NEUTRAL}, circuit, sides, padding, ("a", "b")
     )  # fmt: skip
     assert told.chosen.strength == 1
+    assert not told.confirmed  # four pairs are too few, whatever they show
 
 
 def test_choosing_and_reporting_pairs_share_no_prompt():

@@ -13,7 +13,15 @@ from wirework.circuits.distractors.attacks import Attack
 from wirework.circuits.distractors.heads import between, kept_heads, patterns
 from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, encode
-from wirework.circuits.distractors.sweep import Beside, Case, Measure, Point, case_of, point
+from wirework.circuits.distractors.sweep import (
+    LEAST_PAIRS,
+    Beside,
+    Case,
+    Measure,
+    Point,
+    case_of,
+    point,
+)
 from wirework.circuits.split import linked
 from wirework.tasks import Pair, differences
 
@@ -74,7 +82,8 @@ class Breaking:
     so chance makes it look worse than it is."""
     held_out: bool
     confirmed: bool
-    """Whether the reporting pairs alone would show it too, by three standard errors."""
+    """Whether at least `LEAST_PAIRS` reporting pairs alone would show it too, by three standard
+    errors."""
 
 
 Choice = Callable[[Sequence[Point]], Point | None]
@@ -107,7 +116,8 @@ def report_worst(
         case = case_of(circuit, sides.reporting, attack, chosen.strength, padding)
         if len(case.before) >= _LEAST_REPORTED:
             measured = point(circuit, attack, chosen.strength, chosen.side, case)
-            confirmed = choose([measured]) is not None
+            enough = measured.n_pairs >= LEAST_PAIRS
+            confirmed = enough and choose([measured]) is not None
             return Breaking(
                 point=measured,
                 example=_example(circuit, case, chosen.side),
