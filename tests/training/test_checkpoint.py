@@ -60,7 +60,7 @@ def test_what_is_gathered_comes_back(tmp_path):
 
 
 def test_a_run_in_a_folder_whose_name_is_no_utf8_can_be_resumed(tmp_path):
-    state = State(step=2, settings={"runs": os.fsdecode(b"caf\xe9"), "data": {"cache": None}})
+    state = TrainState(step=2, settings={"runs": os.fsdecode(b"caf\xe9"), "data": {"cache": None}})
     save_checkpoint(tmp_path, state, gather(*trained()))
     found = newest_checkpoint(tmp_path)
     assert found is not None
