@@ -348,6 +348,20 @@ def test_output_that_cannot_be_written_is_one_line(words: list[str]):
     assert ended.stderr == said
 
 
+@pytest.mark.parametrize("words", ["tasks", "tasks --json", "--help", "--version"])
+def test_output_that_is_closed_is_done_without(words: str):
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" {words} >&-', str(WIREWORK)], stderr=subprocess.PIPE, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_output_that_python_is_told_not_to_buffer_is_not():
+    code = "from wirework import cli; cli._show_anything(); print(1); import os; os._exit(0)"
+    shown = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True)
+    assert shown.stdout == "1\n"
+
+
 def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
     pair = {"prompts": ["caf\u00e9 (\u65e5", "caf\u00e9 [\u65e5"], "answers": [")", "]"]}
     (tmp_path / "u.jsonl").write_text(json.dumps(pair, ensure_ascii=False), encoding="utf-8")

@@ -167,3 +167,40 @@ def test_switched_off_the_choices_of_this_machine_need_no_lock_either(tmp_path, 
     monkeypatch.setenv("WIREWORK_NO_LOCK", "0")
     with pytest.raises(AssertionError, match="locked"):
         fastest.choose("locks again", "one", lambda: {"one": lambda: None})
+
+
+def test_a_file_of_the_users_in_the_place_of_a_lock_stays(tmp_path):
+    notes, link = tmp_path / "lock", tmp_path / "link"
+    notes.write_text("mine")
+    with locked(notes, "the run"):
+        pass
+    assert notes.read_text() == "mine"
+    (tmp_path / "elsewhere").touch()
+    link.symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):
+        with locked(link, "the run"):
+            assert link.samefile(tmp_path / "elsewhere")
+    assert link.is_symlink()
+
+
+def test_a_lock_on_a_deleted_file_is_never_held(tmp_path):
+    """However often others are quicker, nobody goes on beside one who holds the new file."""
+    lock, held = tmp_path / "lock", []
+
+    def quicker():
+        """The holder lets go, and another process makes the file anew and locks it."""
+        lock.unlink()
+        held.pop().close()
+        hold()
+
+    def hold():
+        held.append(lock.open("wb"))
+        fcntl.flock(held[0], fcntl.LOCK_EX)
+
+    hold()
+    with (
+        pytest.raises(InputError, match=r"^the run is in use by other processes$"),
+        locked(lock, "the run", waiting=quicker),
+    ):
+        pass
+    held.pop().close()

@@ -1,6 +1,8 @@
 import io
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +100,27 @@ def test_the_key_that_wandb_stores_is_secret_where_it_is_in_use(monkeypatch, tmp
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setitem(sys.modules, "wandb", sys)
     assert redact(SECRET) == "***"
+
+
+def test_secrets_that_are_no_utf8_are_found(monkeypatch) -> None:
+    secret = os.fsdecode(b"key-\xff\xe9-12345678")
+    monkeypatch.setenv("MY_TOKEN", secret)
+    assert redact(f"a {secret}, key-%FF%E9-12345678") == "a ***, ***"
+
+
+def test_a_secret_of_several_lines_is_found_on_one(monkeypatch) -> None:
+    monkeypatch.setenv("SSH_PRIVATE_KEY", "-----BEGIN KEY-----\nabcdefgh\n-----END KEY-----\n")
+    said = reason(ValueError("bad -----BEGIN KEY-----\nabcdefgh\n-----END KEY-----"))
+    assert said == "bad ***"
+
+
+def test_without_a_home_folder_there_are_no_stored_secrets(monkeypatch) -> None:
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", sys)
+    assert str(InputError("plain")) == "plain"
 
 
 def test_messages_hold_no_secret(monkeypatch, capsys) -> None:

@@ -88,6 +88,7 @@ def strange(plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def rename_corpus(run: Path, **changes: Any) -> None:
     """Name another text in a run of a version that kept no record of its tokens."""
     (run / "data.json").unlink()
+    (run / "checksums.json").unlink()
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["data"] |= changes
     (run / "config.yaml").write_text(yaml.safe_dump(values))

@@ -42,12 +42,15 @@ def _show_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if type(sys.stdout) is io.TextIOWrapper:  # not what a test or notebook put there
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    elif type(sys.stdout) is io.TextIOWrapper:  # not what a test or notebook put there
         sys.stdout = _Output(
             sys.stdout.buffer,
             encoding=sys.stdout.encoding,
             errors=sys.stdout.errors,
             line_buffering=sys.stdout.line_buffering,
+            write_through=sys.stdout.write_through,
         )
 
 
@@ -63,8 +66,7 @@ def _run(stop: "Stop") -> int:
             from wirework.menu import launch
 
             launch()
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a failure can still be told
+            sys.stdout.flush()  # here, where a failure can still be told
     except InputError as error:
         if stop.number is not None:  # what was called made an error of its own of the signal
             end(stop.number, f"stopped: {error}")

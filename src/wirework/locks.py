@@ -58,7 +58,7 @@ def locked(
             try:
                 yield
             finally:
-                if _is_at(file, path):  # else another process may hold a new one there
+                if _is_ours(file, path):  # else another process may hold a new one there
                     with suppress(OSError):
                         path.unlink()
 
@@ -93,8 +93,10 @@ def _locked_file(
                 continue
         try:
             _lock(file, path, what, waiting, patience)
-            if _is_at(file, path) or last:
+            if _is_at(file, path) or (last and not _is_deleted(file, path)):
                 return file
+            if last:
+                raise InputError(f"{what} is in use by other processes")
         except BaseException:
             file.close()
             raise
@@ -128,6 +130,20 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return held.st_nlink > 0 and os.path.samestat(held, path.stat())
     except OSError:
         return False
+
+
+def _is_ours(file: IO[bytes], path: Path) -> bool:
+    """Return whether a lock file is the one at `path` and may go: no link, with nothing in it."""
+    return _is_at(file, path) and not path.is_symlink() and os.fstat(file.fileno()).st_size == 0
+
+
+def _is_deleted(file: IO[bytes], path: Path) -> bool:
+    """Return whether an open file is surely gone, so that its lock keeps nobody out."""
+    if os.fstat(file.fileno()).st_nlink > 0:
+        return False
+    with suppress(OSError):
+        return path.stat().st_nlink > 0  # file systems that count no links say 0 of every file
+    return True
 
 
 def no_lock() -> bool:

@@ -53,11 +53,12 @@ def print_traceback(
 
 
 def _forms() -> set[str]:
-    """Return each secret as it stands, without blanks around it, and as messages quote it."""
+    """Return each secret as it stands, on one line without blanks around it, and quoted."""
     found = set()
     for secret in {*_registered, *_from_environment(), *_stored()}:
-        for value in (secret, secret.strip()):
-            found |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")}
+        for value in (secret, secret.strip(), " ".join(secret.split())):
+            url = quote(value, safe="", errors="surrogateescape")  # bytes that are no UTF-8
+            found |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], url}
     return {form for form in found if len(form) >= _LEAST}
 
 
@@ -68,9 +69,9 @@ def _from_environment() -> Iterator[str]:
 def _stored() -> Iterator[str]:
     """Yield secrets that libraries in use keep in files: no other can be in anything they say."""
     if "huggingface_hub" in sys.modules:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
+        with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):
             yield _hub_token_file().read_text(encoding="utf-8")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             stored = (
                 (_hub_token_file().parent / "stored_tokens").read_bytes().decode("utf-8", "replace")
             )
@@ -84,6 +85,11 @@ def _stored() -> Iterator[str]:
 
 
 def _hub_token_file() -> Path:
+    """Return where the hub keeps its token.
+
+    Raises:
+        RuntimeError: nobody knows the user's home folder, as in some containers.
+    """
     if path := os.environ.get("HF_TOKEN_PATH"):
         return Path(path).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")

@@ -59,6 +59,14 @@ def test_what_is_gathered_comes_back(tmp_path):
     assert all(torch.equal(again[k], v) for k, v in tensors.items() if k != "rng/cpu")
 
 
+def test_a_run_in_a_folder_whose_name_is_no_utf8_can_be_resumed(tmp_path):
+    state = State(step=2, settings={"runs": os.fsdecode(b"caf\xe9"), "data": {"cache": None}})
+    save_checkpoint(tmp_path, state, gather(*trained()))
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0] == state
+
+
 def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path):
     path = save_checkpoint(tmp_path, State(step=3), gather(*trained()))
     names = {file.name for file in path.iterdir()}

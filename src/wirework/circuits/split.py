@@ -39,7 +39,7 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
             f"task {task.name} has {number_of(count, 'pair')}, at least {_LEAST} are needed"
         )
     judged = min(judge_pairs, count // 4)
-    groups = _linked(task.pairs)
+    groups = linked(task.pairs)
     if len(groups) == count:
         rest, held_out = task.split(seed, 0.75)
         return Parts(*rest.split(seed + 1, 1 - judged / len(rest.pairs)), held_out)
@@ -54,7 +54,7 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     return Parts(*(task.take(sorted(part, key=place.__getitem__)) for part in parts))
 
 
-def _linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
+def linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Return the pairs in groups that share no prompt with one another."""
     above: dict[str, str] = {}
 

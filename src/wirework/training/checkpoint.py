@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -240,6 +240,9 @@ def _read_state(path: Path) -> State:
             f"{path.parent} is not a checkpoint that this version reads: "
             f"{quoted(about.get('format'))} {quoted(found)}, not {FORMAT} {VERSION}"
         )
+    settings = about.pop("settings", {})  # any JSON values, and paths that are no UTF-8
+    if not isinstance(settings, dict):
+        raise DamagedError(f"{path} is damaged: 'settings': expected an object")
     try:
         state = TypeAdapter(State).validate_json(json.dumps(about), strict=True)
     except ValidationError as error:
@@ -248,7 +251,7 @@ def _read_state(path: Path) -> State:
         raise DamagedError(f"{path} is damaged: {quoted(name)}: {first['msg']}") from error
     if f"step-{about.get('step')}" != path.parent.name:
         raise DamagedError(f"{path} is damaged: it is of step {quoted(about.get('step'))}")
-    return state
+    return replace(state, settings=settings)
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:

@@ -285,6 +285,7 @@ def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
         _last, points, {NEUTRAL.name: NEUTRAL}, circuit, sides, padding, ("a", "b")
     )  # fmt: skip
     assert told.chosen.strength == 1
+    assert not told.confirmed  # four pairs are too few, whatever they show
 
 
 def test_choosing_and_reporting_pairs_share_no_prompt():
@@ -298,6 +299,12 @@ def test_choosing_and_reporting_pairs_share_no_prompt():
     assert sides.held_out
     few = sides_of(pairs[:3], 9)
     assert few == Sides(pairs[:3], pairs[:3], False)
+
+
+def test_pairs_that_share_prompts_with_their_neighbours_are_held_out_in_groups():
+    pairs = [Pair((f"p{i // 2}", f"q{i}"), ("a", "b")) for i in range(8)]
+    sides = sides_of(pairs, 64)
+    assert sides == Sides([*pairs[:2], *pairs[4:6]], [*pairs[2:4], *pairs[6:]], True)
 
 
 def test_which_pairs_each_number_is_of(turned: Distraction):

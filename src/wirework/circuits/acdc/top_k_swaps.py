@@ -91,8 +91,9 @@ class _Slope(torch.autograd.Function):
         grown = b.abs() - a.abs()
         entered, growth = _by_growth(grown, kept_b & ~kept_a)
         left, decline = _by_growth(grown, kept_a & ~kept_b)
-        smallest = torch.finfo(x.dtype).tiny
-        inverse = torch.where(growth > -torch.inf, 1 / (growth - decline).clamp(smallest), 0)
+        largest = torch.maximum(a.abs(), b.abs()).amax(-1, keepdim=True)
+        least = largest * torch.finfo(x.dtype).eps  # where rounding takes the growth away
+        inverse = torch.where(growth > -torch.inf, 1 / (growth - decline).maximum(least), 0)
         moved = b - a
         of_magnitude = torch.where(moved == 0, a.sign(), grown / moved)
         share = (kept_a.to(x.dtype) + kept_b.to(x.dtype)) / 2

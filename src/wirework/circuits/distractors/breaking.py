@@ -13,7 +13,16 @@ from wirework.circuits.distractors.attacks import Attack
 from wirework.circuits.distractors.heads import between, kept_heads, patterns
 from wirework.circuits.distractors.padding import Padding
 from wirework.circuits.distractors.reading import CircuitOn, encode
-from wirework.circuits.distractors.sweep import Beside, Case, Measure, Point, case_of, point
+from wirework.circuits.distractors.sweep import (
+    LEAST_PAIRS,
+    Beside,
+    Case,
+    Measure,
+    Point,
+    case_of,
+    point,
+)
+from wirework.circuits.split import linked
 from wirework.tasks import Pair, differences
 
 _CLEAR = 3.0  # standard errors, as the largest of some fifty falls is taken
@@ -34,14 +43,25 @@ class Sides:
 def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
     """Return every other pair to choose by and the rest to report on, at most `most` of each.
 
-    Where that leaves fewer than two on a side, both sides are the first `most` pairs.
+    Every other group of pairs that share prompts, where that leaves more on the smaller side. Where
+    both leave fewer than two there, both sides are the first `most` pairs.
     """
-    choosing = list(pairs[::2][:most])
+    in_groups = [pair for group in linked(pairs)[::2] for pair in group]
+    sides = max((_parted(pairs, half[:most], most) for half in (pairs[::2], in_groups)), key=_least)
+    if _least(sides) < _LEAST_REPORTED:
+        return Sides(list(pairs[:most]), list(pairs[:most]), False)
+    return sides
+
+
+def _parted(pairs: Sequence[Pair], choosing: Sequence[Pair], most: int) -> Sides:
+    """Return pairs to choose by, and to report on those that share no prompt with them."""
     prompts = {prompt for pair in choosing for prompt in pair.prompts}
     reporting = [pair for pair in pairs if prompts.isdisjoint(pair.prompts)][:most]
-    if min(len(choosing), len(reporting)) < _LEAST_REPORTED:
-        return Sides(list(pairs[:most]), list(pairs[:most]), False)
-    return Sides(choosing, reporting, True)
+    return Sides(list(choosing), reporting, True)
+
+
+def _least(sides: Sides) -> int:
+    return min(len(sides.choosing), len(sides.reporting))
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,8 @@ class Breaking:
     so chance makes it look worse than it is."""
     held_out: bool
     confirmed: bool
-    """Whether the reporting pairs alone would show it too, by three standard errors."""
+    """Whether at least `LEAST_PAIRS` reporting pairs alone would show it too, by three standard
+    errors."""
 
 
 Choice = Callable[[Sequence[Point]], Point | None]
@@ -95,7 +116,8 @@ def report_worst(
         case = case_of(circuit, sides.reporting, attack, chosen.strength, padding)
         if len(case.before) >= _LEAST_REPORTED:
             measured = point(circuit, attack, chosen.strength, chosen.side, case)
-            confirmed = choose([measured]) is not None
+            enough = measured.n_pairs >= LEAST_PAIRS
+            confirmed = enough and choose([measured]) is not None
             return Breaking(
                 point=measured,
                 example=_example(circuit, case, chosen.side),
