@@ -45,7 +45,12 @@ SETTINGS = {
     "measure": settings.MeasureConfig,
     "self_ablation": settings.SelfAblationConfig,
 }
-RENAMED: dict[str, str] = {}
+RENAMED = {
+    "also": "extra_rankings",
+    "anyway": "allow_unreached",
+    "both": "symmetric",
+    "draws": "n_resamples",
+}
 """Names in files and settings of that time that have another name now, with that."""
 OF_THE_CALL = {"timing", "seconds", "sum", "checksum", "sha256", "machine", "wirework", "reasons"}
 """What is not compared: times, checksums, versions, and sentences with rounded numbers."""
@@ -113,7 +118,7 @@ def alike(now: Any, then: Any, rel: float = 1e-5, where: str = "") -> None:
     if isinstance(then, dict):
         for name, value in then.items():
             if name not in OF_THE_CALL:
-                today = RENAMED.get(name, name)
+                today = name if name in now else RENAMED.get(name, name)
                 assert today in now, f"{where}.{name} is gone"
                 alike(now[today], value, rel, f"{where}.{name}")
     elif isinstance(then, list):

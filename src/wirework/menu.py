@@ -15,9 +15,9 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from wirework import __version__
-from wirework.commands.renamed_flags import with_new_flags, with_new_names
 from wirework.errors import InputError, has_no_folder, nearest, quoted
 from wirework.locks import NO_LOCK
+from wirework.renamed_flags import with_new_flags, with_new_names
 
 if TYPE_CHECKING:
     from wirework.config import Config

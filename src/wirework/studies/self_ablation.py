@@ -259,11 +259,12 @@ def _results(out: Path) -> dict[str, Any]:
 def _described(study: SelfAblationConfig) -> dict[str, Any]:
     """Return the settings that say what is found."""
     stated = {"train": portable(study.train), "measure": _stated(study.measure)}
-    return {**study.model_dump(mode="json"), **stated}
+    return {**study.recorded(), **stated}
 
 
 def _stated(instruments: MeasureConfig) -> dict[str, Any]:
-    return instruments.model_dump(mode="json", exclude={"explain": PRIVATE})
+    explain = instruments.explain.model_dump(mode="json", exclude=PRIVATE)
+    return {**instruments.recorded(), "explain": explain}
 
 
 def _other(before: dict[str, Any], now: dict[str, Any]) -> str:

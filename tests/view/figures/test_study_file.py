@@ -16,7 +16,7 @@ from wirework.view import (
     write_study_figures,
 )
 
-RESULTS = Path(__file__).resolve().parents[2] / "studies" / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "studies" / "results"
 MEASURES = {"a": {"headline": {"perplexity": 3.0, "sae_l0": None}}}
 
 Draw = Callable[[Path], Any]

@@ -55,7 +55,7 @@ def render_neurons(
     live = [neuron for neuron in neurons if not neuron.dead]
     scores = [neuron.score for neuron in live if neuron.score is not None]
     mean = sum(scores) / len(scores) if scores else None
-    style = asset("neurons.css") + _shades()
+    style = asset("neurons/neurons.css") + _shades()
     policy = f"default-src 'none'; style-src '{hash_of(style)}'; img-src data:; base-uri 'none'"
     rows = "\n".join(_neuron(neuron) for neuron in live)
     return f"""<!doctype html>

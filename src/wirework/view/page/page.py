@@ -43,7 +43,7 @@ def render_page(data: dict[str, Any]) -> str:
         "SCRIPT": _script(),
     }
     # One pass, so that a token that looks like a placeholder stays a token.
-    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], asset("page.html"))
+    return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], asset("page/page.html"))
 
 
 def write_page(circuit_dir: str | Path, out: str | Path) -> Path:
@@ -78,15 +78,15 @@ def _json_block(data: dict[str, Any]) -> str:
 
 
 def _script() -> str:
-    return "\n".join(asset(name) for name in _SCRIPTS)
+    return "\n".join(asset(f"page/{name}") for name in _SCRIPTS)
 
 
 def _style() -> str:
-    return asset("page.css")
+    return asset("page/page.css")
 
 
 def asset(name: str) -> str:
-    """Return the text of a file of this package."""
+    """Return the text of a file below `view/`."""
     return files("wirework.view").joinpath(name).read_text(encoding="utf-8")
 
 
