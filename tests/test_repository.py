@@ -49,3 +49,15 @@ def test_the_citation_names_no_person_as_author() -> None:
     assert citation["authors"] == [{"name": "The wirework authors"}]
     assert citation["cff-version"] == "1.2.0"
     assert citation["license"] == PROJECT["project"]["license"]
+
+
+def test_the_site_lists_every_page_and_every_public_package() -> None:
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= listed
+    source = ROOT / "src" / "wirework"
+    public = {
+        init.parent.name
+        for init in source.glob("*/__init__.py")
+        if "__all__ = [" in init.read_text(encoding="utf-8")
+    } - {"commands"}
+    assert {f"api/wirework.{name}.md" for name in public} <= listed

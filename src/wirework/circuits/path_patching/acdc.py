@@ -49,7 +49,12 @@ def acdc(
         tau: least growth of the metric for which an edge is kept.
         order: all path edges, as (source, target) names, in the order in which to test them; None
             for the default, from the last to the first (docs/acdc.md). The result depends on it.
-        metric, ablation, symmetric, pairs, keep_unreachable, seed: as in `AcdcConfig`.
+        metric: what the removal of an edge may cost: a name of `PathMetric`.
+        ablation: what a removed edge brings of its source: a name of `PathAblation`.
+        symmetric: run each pair both ways, either prompt being the clean one.
+        pairs: how many pairs of the task to use.
+        keep_unreachable: keep edges that change nothing.
+        seed: of the choice of pairs.
         progress: show a bar on standard error.
 
     Returns:
@@ -79,9 +84,11 @@ def acdc_sweep(
     """Do what `acdc` does for every tau of the settings, on the same prompts.
 
     Args:
-        model, task, progress: as in `acdc`.
+        model: with a tokeniser; a path is loaded.
+        task: as in `acdc`.
         config: None for the defaults.
         order: as in `acdc`; wins over the file that the settings name.
+        progress: show a bar on standard error.
 
     Returns:
         A circuit for each tau, in their order.

@@ -91,14 +91,18 @@ def edge_attribution(
     """Score every path edge by gradient.
 
     Args:
-        model, task: as in `acdc`.
+        model: with a tokeniser; a path is loaded.
+        task: as in `acdc`.
         steps: points between corrupted and clean embeddings that gradients are taken at, those of
             the Gauss-Legendre rule. AbsTopK changes its choice of channels on the way; its slope
             between neighbouring points counts these jumps (`top_k_swaps`). 1: the gradient at the
             clean prompts alone, plain edge attribution patching.
         metric: by `kl` more than one step is needed: it is at its least on the clean prompts, where
             its gradient is zero.
-        ablation, symmetric, pairs, seed: as in `AcdcConfig`.
+        ablation: what a removed edge brings of its source: a name of `PathAblation`.
+        symmetric: run each pair both ways, either prompt being the clean one.
+        pairs: how many pairs of the task to use.
+        seed: of the choice of pairs.
 
     Raises:
         InputError: as `acdc`, `steps` below 1, or 1 with `kl`.
