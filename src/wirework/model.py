@@ -33,6 +33,7 @@ from wirework.nn.hooks import Hooks, hooked
 from wirework.nn.shapes import Shapes, check_memory, gate_shapes, untied_shapes
 from wirework.nn.sparse_storage import pack, unpack
 from wirework.nn.streams import combined, two_streams
+from wirework.summaries import html_table, short, shown_as
 from wirework.tensor_files import read_tensors
 
 
@@ -92,6 +93,35 @@ class Model:
     def config(self) -> ModelConfig:
         """Shape and parts of the transformer."""
         return self.transformer.config
+
+    def _about(self) -> dict[str, object]:
+        """What a reader wants to know first."""
+        config, (all_, nonzero) = self.config, self._weights()
+        share = "" if nonzero is None else f", {nonzero / all_:.2%} nonzero"
+        about: dict[str, object] = {
+            "shape": f"{number_of(config.n_layer, 'layer')}, d_model {config.d_model}, "
+            f"{number_of(config.n_head, 'head')} of {config.d_head}, d_mlp {config.d_mlp}",
+            "text": f"vocabulary {config.vocab_size}, n_ctx {config.n_ctx}"
+            + (", no tokeniser" if self.tokenizer is None else ""),
+            "weights": f"{number_of(all_, 'weight')}{share}, on {self.device}",
+        }
+        if self.gates is not None:
+            about["gates"] = "self-ablating"
+        if self.path is not None:
+            about["path"] = str(self.path)
+        return about
+
+    def _weights(self) -> tuple[int, int | None]:
+        """Entries of all matrices and biases, and how many are nonzero if they can be counted."""
+        if self.device.type == "meta":
+            return sum(part.parameter.numel() for part in self.transformer.prunable()), None
+        return self.transformer.weight_counts()
+
+    def __repr__(self) -> str:
+        return shown_as("Model", *(short(value) for value in self._about().values()))
+
+    def _repr_html_(self) -> str:
+        return html_table("Model", self._about())
 
     @property
     def fingerprint(self) -> str:

@@ -28,7 +28,8 @@ from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.top_k_swaps import Choices, recorded_choices, slopes_between
 from wirework.config import AcdcConfig, PathAblation, PathMetric
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of, quoted
+from wirework.summaries import short, shown_as
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ class PathScores:
     """Sum of the scores of the embedding's edges over the metric's difference between corrupted and
     clean embeddings; 1 if no part of the difference is missed. None under `zero` and `mean`
     ablation, whose values are not at the other end of that way."""
+
+    def __repr__(self) -> str:
+        best = (f"{edge.source} -> {edge.target} {short(edge.effect)}" for edge in self.top(3))
+        about = (
+            f"{quoted(self.setting.whole.name)}, {self.settings['metric']}: "
+            f"{number_of(len(self.graph.edges), 'path edge')}"
+        )
+        if self.completeness is not None:
+            about += f", completeness {self.completeness:.3f}"
+        return shown_as("PathScores", about, f"strongest {', '.join(best)}")
 
     @property
     def graph(self) -> Graph:

@@ -15,7 +15,8 @@ from wirework.circuits.masking.means import means_for
 from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
 from wirework.config import PruneConfig
-from wirework.errors import InputError, nearest
+from wirework.errors import InputError, nearest, number_of, quoted
+from wirework.summaries import shown_as
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ class Scores:
     task: str
     sites: Mapping[str, Tensor]
     """Site to (width,) float32, sites in execution order."""
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{site}.{index} {score:.4g}" for site, index, score in self.top(3))
+        return shown_as(
+            "Scores",
+            f"{self.method} for {quoted(self.task)}: {number_of(self.n_nodes, 'node')} at "
+            f"{number_of(len(self.sites), 'site')}",
+            f"highest {best}",
+        )
 
     @property
     def n_nodes(self) -> int:
