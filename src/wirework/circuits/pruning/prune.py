@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ def prune(
     data: "Tokens | None" = None,
     search: str | Path | None = None,
     progress: bool = True,
+    **overrides: Any,
 ) -> Circuit:
     """Find the smallest circuit of a task whose loss reaches the target.
 
@@ -72,12 +73,13 @@ def prune(
         task: itself, or what `ww.task` takes. Its pairs are parted into those that train, those
             that judge and those held out.
         config: None for the defaults.
-        target_loss: in nats; wins over `config.target_loss`.
+        target_loss: in nats; wins over `config.target_loss`; None for that.
         data: tokens of the corpus the model was trained on, for the means; None to read the
             means that lie beside the model or, where there are none, the corpus of its run.
         search: folder to keep the search in, so that the same call goes on with it after a stop;
             None keeps it in memory.
         progress: show a bar on standard error.
+        overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
 
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no
@@ -89,8 +91,8 @@ def prune(
     from wirework.model import load
 
     model, task = load(model), load_task(task)
-    changes = {} if target_loss is None else {"target_loss": target_loss}
-    config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
+    changes = overrides if target_loss is None else {**overrides, "target_loss": target_loss}
+    config = PruneConfig.overridden(config, changes)
     check_chance(config)
     tokenizer_of(model)
     with Progress(f"prune {task.name}", shown=progress) as bar:

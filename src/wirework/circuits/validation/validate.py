@@ -16,6 +16,7 @@ from wirework.circuits.masking.means import text_of
 from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
 from wirework.circuits.validation.report import circuit_report, losses_on, or_reason
 from wirework.circuits.validation.stability import stability
+from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.circuits.validation.verdict import verdict
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
@@ -38,7 +39,7 @@ def validate(
     short: bool = False,
     runs: int = 0,
     progress: bool | None = True,
-) -> dict[str, Any]:
+) -> ValidationReport:
     """Check a circuit by more than the loss that it was found by.
 
     Args:
@@ -57,7 +58,8 @@ def validate(
         progress: show progress on standard error; None: if what calls this does.
 
     Returns:
-        `task`, `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
+        A dict that has its verdict at hand (`faithful`, `reasons`, `summary()`). Its keys: `task`,
+        `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
         `held_out` and `rephrased`, each `n_pairs` and, in nats, `model`, `circuit` (all else
         ablated: sufficiency) with its standard error, `circuit_calibrated`, `without_circuit` (only
         the circuit ablated: necessity), `chance`; `resampled`, `interchange`, `agreement`,
@@ -94,11 +96,8 @@ def validate(
             )
         if not short:
             controls |= searched_controls(circuit, model, pairs.whole, data)
-    return {
-        **report,
-        "controls": controls,
-        "verdict": verdict(report, controls, full_validation=not short),
-    }
+    judged = verdict(report, controls, full_validation=not short)
+    return ValidationReport({**report, "controls": controls, "verdict": judged})
 
 
 def held_out_losses(
