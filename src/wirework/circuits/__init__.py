@@ -2,7 +2,7 @@
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.adversarial import Breaking, Distraction, find_distractors
-from wirework.circuits.build import Finding, assemble, measure
+from wirework.circuits.build import FinderResult, assemble, measure
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.masking.ablation import Ablation
@@ -36,7 +36,7 @@ __all__ = [
     "Distraction",
     "Edge",
     "EdgeMasks",
-    "Finding",
+    "FinderResult",
     "IoEdge",
     "Losses",
     "MaskSettings",

@@ -45,21 +45,21 @@ def calibrate(differences: Tensor) -> Calibration:
     Source: Gao et al. 2025, App. A.5.
     """
     logit_diffs = differences.detach().double()
-    knobs = torch.tensor(
+    scale_and_shift = torch.tensor(
         [1.0, 0.0], dtype=torch.float64, device=logit_diffs.device, requires_grad=True
     )
-    optimizer = torch.optim.LBFGS([knobs], max_iter=_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([scale_and_shift], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = _loss(logit_diffs, knobs[0], knobs[1])
+        loss = _loss(logit_diffs, scale_and_shift[0], scale_and_shift[1])
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    found = Calibration(*knobs.tolist())
-    better = calibrated_loss(logit_diffs, found) < calibrated_loss(logit_diffs, IDENTITY)
-    return found if better else IDENTITY
+    fitted = Calibration(*scale_and_shift.tolist())
+    improves = calibrated_loss(logit_diffs, fitted) < calibrated_loss(logit_diffs, IDENTITY)
+    return fitted if improves else IDENTITY
 
 
 def _loss(logit_diffs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

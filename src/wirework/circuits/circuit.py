@@ -193,7 +193,7 @@ class Circuit:
             return evaluate_paths(self, model, task)
         edge_masks, gates = self.edge_masks(model)
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        return float(edge_masks.losses(gates[None], rows_of(fitted, model))[0])
+        return float(edge_masks.losses(gates[None], tokenize_task(fitted, model))[0])
 
     def with_shares(self, stability: Mapping[str, Any]) -> "Circuit":
         """Return the same circuit, each node and edge with the share of searches that found it.
@@ -267,14 +267,14 @@ def check_place(folder: str | Path) -> None:
     files.check_folder(Path(folder), "a circuit", _FILES)
 
 
-def rows_of(task: Task, model: "Model") -> TokenizedPairs:
+def tokenize_task(task: Task, model: "Model") -> TokenizedPairs:
     """Return a task as the model's tokens, where the model is.
 
     Raises:
         InputError: a pair does not fit the model, or the model has no tokeniser.
     """
-    rows = task.encode(tokenizer_of(model), model.config.n_ctx)
-    return rows.to(model.transformer.embed.weight.device)
+    batch = task.encode(tokenizer_of(model), model.config.n_ctx)
+    return batch.to(model.transformer.embed.weight.device)
 
 
 def _shared(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:

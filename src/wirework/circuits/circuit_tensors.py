@@ -45,12 +45,12 @@ def activations_of(tensors: Mapping[str, Tensor], document: Document, path: Path
     """
     lengths = [len(prompt) for prompt in document.examples.prompts]
     expected = (len(lengths), max(lengths, default=0), len(document.nodes))
-    found = tensors.get("examples/activations")
-    shape = None if found is None else tuple(found.shape)
-    if found is None or shape != expected:
+    activations = tensors.get("examples/activations")
+    shape = None if activations is None else tuple(activations.shape)
+    if activations is None or shape != expected:
         raise InputError(f"{path}: expected examples/activations {expected}, got {shape}")
-    _check_finite(found, "examples/activations", path)
-    return found
+    _check_finite(activations, "examples/activations", path)
+    return activations
 
 
 def _check_sites(means: Mapping[str, Tensor], model: ModelPart, path: Path) -> None:

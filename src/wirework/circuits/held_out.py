@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Pairs(NamedTuple):
     """A circuit's pairs, by what they were used for."""
 
-    whole: Task
+    full_task: Task
     """The task that it was found for, all pairs that fit the model."""
     judge: Task | None
     """Those that judged it; None where the pairs in question are of another task."""
@@ -48,7 +48,7 @@ def pairs_of(
     if task is None or own:
         return Pairs(fitted, parts.judge, parts.held_out)
     given = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    return Pairs(fitted, None, _unseen(given, parts))
+    return Pairs(fitted, None, _without_used_prompts(given, parts))
 
 
 def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task:
@@ -63,8 +63,8 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     origin = about.path or about.name
     changed = f"{why}: {origin} gives other pairs now; give the task it was found for"
     for given in (own_task, task):
-        if given is not None and (found := _drawn_again(about, given)) is not None:
-            return found
+        if given is not None and (own_pairs := _regenerated(about, given)) is not None:
+            return own_pairs
         if given is not None and given.generated and given.path and given.path == about.path:
             raise InputError(changed)
     if own_task is not None:
@@ -72,15 +72,15 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     flag = "--task" if task is None else "--own-task"
     refuse_saved_function(origin, f"{why}: they come from", flag)
     try:
-        found = load_task(origin, seed=about.seed, n=about.n_all)
+        own_pairs = load_task(origin, seed=about.seed, n=about.n_all)
     except InputError as error:
         raise InputError(f"{why}: {error}") from None
-    if fingerprint(found) != about.fingerprint:
+    if fingerprint(own_pairs) != about.fingerprint:
         raise InputError(changed)
-    return found
+    return own_pairs
 
 
-def _drawn_again(about: TaskPart, given: Task) -> Task | None:
+def _regenerated(about: TaskPart, given: Task) -> Task | None:
     """Return the pairs that a circuit was found for from a task that the user gave, if it has them.
 
     The user's function is asked once more, for as many pairs of the same seed as were used then.
@@ -108,18 +108,18 @@ def _parts(about: Document, fitted: Task) -> Parts:
     return parts
 
 
-def _unseen(task: Task, parts: Parts) -> Task:
+def _without_used_prompts(task: Task, parts: Parts) -> Task:
     """Return the pairs of a task neither of whose prompts trained or judged a circuit.
 
     Raises:
         InputError: there are none.
     """
-    seen = (pair for part in (parts.train, parts.judge) for pair in part.pairs)
-    used = {prompt for pair in seen for prompt in pair.prompts}
-    left = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
-    if not left:
+    used_pairs = (pair for part in (parts.train, parts.judge) for pair in part.pairs)
+    used = {prompt for pair in used_pairs for prompt in pair.prompts}
+    unused_pairs = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
+    if not unused_pairs:
         raise InputError(
             f"of the {number_of(len(task.pairs), 'pair')} given the circuit's search has seen all: "
             "give others"
         )
-    return task.take(left)
+    return task.take(unused_pairs)

@@ -87,12 +87,12 @@ def look_up(sites: Mapping[str, Site], names: Iterable[str]) -> dict[str, Site]:
     Raises:
         InputError: a name is no site of this model.
     """
-    found = {}
+    chosen = {}
     for name in names:
         if name not in sites:
             raise InputError(f"no site {name!r} in this model{nearest(name, sites)}")
-        found[name] = sites[name]
-    return found
+        chosen[name] = sites[name]
+    return chosen
 
 
 @contextmanager
@@ -124,14 +124,14 @@ def recorded(sites: Mapping[str, Site], names: Iterable[str]) -> Iterator[dict[s
     """
     values: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Edit:
-        def see(x: Tensor) -> Tensor:
+    def recorder(name: str) -> Edit:
+        def record(x: Tensor) -> Tensor:
             values[name] = x
             return x
 
-        return see
+        return record
 
-    with edited(sites, {name: keep(name) for name in look_up(sites, names)}):
+    with edited(sites, {name: recorder(name) for name in look_up(sites, names)}):
         yield values
 
 
@@ -189,18 +189,18 @@ class MeanAblation(NodeAblation):
 
     def __init__(self, gates: Tensor, mean: Tensor, closed: bool | None = None) -> None:
         super().__init__(gates, closed)
-        self.rest = (1 - gates) * mean
+        self.ablated_part = (1 - gates) * mean
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (B, T, N) with the nodes outside the gates at their mean."""
-        gates, rest = self.gates, self.rest
+        gates, ablated_part = self.gates, self.ablated_part
         if gates.dim() == 1:
-            return x * gates + rest
+            return x * gates + ablated_part
         trials = gates.shape[0]
         if x.shape[0] % trials:
             raise InputError(f"{x.shape[0]} sequences cannot carry {trials} masks")
         parted = x.view(trials, -1, *x.shape[1:])  # (R, B/R, T, N)
-        return (parted * gates[:, None, None] + rest[:, None, None]).flatten(0, 1)
+        return (parted * gates[:, None, None] + ablated_part[:, None, None]).flatten(0, 1)
 
 
 class ResampleAblation(NodeAblation):

@@ -37,8 +37,8 @@ def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
     Returns:
         (N,), dtype of `logits`.
     """
-    both = logits.gather(1, answers)
-    return both[:, 0] - both[:, 1]
+    right_and_wrong = logits.gather(1, answers)
+    return right_and_wrong[:, 0] - right_and_wrong[:, 1]
 
 
 def pair_losses(logit_diffs: Tensor) -> Tensor:
@@ -67,18 +67,20 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def differences(transformer: Transformer, rows: TokenizedPairs) -> Tensor:
+def differences(transformer: Transformer, batch: TokenizedPairs) -> Tensor:
     """Return right minus wrong for every row of a task, (2P,), in bounded memory."""
     return torch.cat(
-        [logit_difference(logits, part.answers) for logits, part in _run(transformer, rows)]
+        [logit_difference(logits, part.answers) for logits, part in _run(transformer, batch)]
     )
 
 
-def _run(transformer: Transformer, rows: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
+def _run(
+    transformer: Transformer, batch: TokenizedPairs
+) -> Iterator[tuple[Tensor, TokenizedPairs]]:
     """Yield the logits at the last tokens of some pairs, (N, V), with those pairs, until all."""
-    for first in range(0, rows.n_pairs, _PAIRS):
-        part = rows.select(torch.arange(first, min(first + _PAIRS, rows.n_pairs)))
-        yield transformer(part.tokens, part.at), part
+    for first in range(0, batch.n_pairs, _PAIRS):
+        part = batch.select(torch.arange(first, min(first + _PAIRS, batch.n_pairs)))
+        yield transformer(part.tokens, part.last_positions), part
 
 
 @dataclass(frozen=True)
@@ -119,20 +121,22 @@ def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport
     try:
         tokenizer = tokenizer_of(model)
         fitted = task.fitted(tokenizer, model.config.n_ctx)
-        rows = fitted.encode(tokenizer, model.config.n_ctx)
+        batch = fitted.encode(tokenizer, model.config.n_ctx)
     except InputError as error:
         return TaskReport(task.name, False, str(error), 0, len(task.pairs), (), *[None] * 4)
-    gap, kl = _gaps_and_kl(model.transformer, rows.to(model.transformer.embed.weight.device))
+    logit_diff, kl = _logit_diffs_and_kl(
+        model.transformer, batch.to(model.transformer.embed.weight.device)
+    )
     return TaskReport(
         name=task.name,
         valid=True,
         reason="",
-        n_pairs=rows.n_pairs,
-        n_skipped=len(task.pairs) - rows.n_pairs,
-        answers=_answer_tokens(fitted, rows),
-        loss=float(pair_losses(gap).mean()),
-        accuracy=float((gap > 0).double().mean()),
-        logit_difference=float(gap.mean()),
+        n_pairs=batch.n_pairs,
+        n_skipped=len(task.pairs) - batch.n_pairs,
+        answers=_answer_tokens(fitted, batch),
+        loss=float(pair_losses(logit_diff).mean()),
+        accuracy=float((logit_diff > 0).double().mean()),
+        logit_difference=float(logit_diff.mean()),
         kl=float(kl.mean()),
     )
 
@@ -157,11 +161,11 @@ def accuracy_warning(task: str, accuracy: float | None) -> str | None:
 
 
 @torch.no_grad()
-def _gaps_and_kl(transformer: Transformer, rows: TokenizedPairs) -> tuple[Tensor, Tensor]:
+def _logit_diffs_and_kl(transformer: Transformer, batch: TokenizedPairs) -> tuple[Tensor, Tensor]:
     """Return right minus wrong of every row, (2P,), and each pair's divergence, (P,)."""
     parts = [
         (logit_difference(logits, part.answers), kl_divergence(logits[::2], logits[1::2]))
-        for logits, part in _run(transformer, rows)
+        for logits, part in _run(transformer, batch)
     ]
     logit_diffs, divergences = zip(*parts, strict=True)
     return torch.cat(logit_diffs), torch.cat(divergences)
@@ -202,11 +206,11 @@ def all_reports(
     return [asdict(evaluate(model, task)) for task in tasks]
 
 
-def _answer_tokens(task: Task, rows: TokenizedPairs) -> tuple[tuple[str, int], ...]:
+def _answer_tokens(task: Task, batch: TokenizedPairs) -> tuple[tuple[str, int], ...]:
     """Each distinct answer with its token."""
-    found: dict[tuple[str, int], None] = {}
+    answer_tokens: dict[tuple[str, int], None] = {}
     for pair, (right, _), (other, _) in zip(
-        task.pairs, rows.answers[::2].tolist(), rows.answers[1::2].tolist(), strict=True
+        task.pairs, batch.answers[::2].tolist(), batch.answers[1::2].tolist(), strict=True
     ):
-        found |= {(pair.answers[0], right): None, (pair.answers[1], other): None}
-    return tuple(found)
+        answer_tokens |= {(pair.answers[0], right): None, (pair.answers[1], other): None}
+    return tuple(answer_tokens)

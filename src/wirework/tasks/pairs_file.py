@@ -25,17 +25,17 @@ def read_pairs(path: Path, n: int | None) -> Task:
             than `n`, or more than any task has.
     """
     most = MOST_PAIRS if n is None else min(n, MOST_PAIRS)
-    found: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
+    pairs_by_content: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
     for number, line in _lines(path):
-        if len(found) == most:
+        if len(pairs_by_content) == most:
             if n is None:
                 raise InputError(f"task {path} has more than {most:,} pairs: give fewer")
             break
         pair = _parse(line, f"{path}, line {number}")
-        first, _ = found.setdefault(pair.content, (number, pair))
+        first, _ = pairs_by_content.setdefault(pair.content, (number, pair))
         if first != number:  # a copy could train a circuit and be held out too
             raise InputError(f"{path}, line {number}: the same pair as in line {first}")
-    pairs = [pair for _, pair in found.values()]
+    pairs = [pair for _, pair in pairs_by_content.values()]
     if not pairs:
         raise InputError(f"task {path} has no pairs")
     if n is not None and len(pairs) < n:
@@ -53,7 +53,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with translated_errors(f"cannot read task {path}"):
         file = open_ordinary(path)
     with file:
-        at = 0
+        offset = 0
         for number in range(1, _MOST_LINES + 2):
             with translated_errors(f"cannot read task {path}"):
                 content = file.readline(_LINE_BYTES + 1)
@@ -63,15 +63,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise InputError(f"{path}, line {number}: too long for a file of pairs")
             text = content.removeprefix(_MARK) if number == 1 else content
             if text.strip():
-                yield number, _decoded(text, path, at + len(content) - len(text))
-            at += len(content)
+                yield number, _decoded(text, path, offset + len(content) - len(text))
+            offset += len(content)
 
 
-def _decoded(content: bytes, path: Path, at: int) -> str:
+def _decoded(content: bytes, path: Path, offset: int) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"task {path} is not UTF-8 text: byte {at + error.start}") from None
+        raise InputError(f"task {path} is not UTF-8 text: byte {offset + error.start}") from None
 
 
 def _parse(line: str, where: str) -> Pair:

@@ -64,8 +64,8 @@ def _other_names(texts: Iterable[str], rng: Random) -> dict[str, str]:
     """
     kept = {name for text in texts for name in _KEYWORD.findall(text)}
     new: dict[str, str] = {}
-    rest = [name for name in NAMES if name not in (*ANSWER_NAMES, *FILE_NAMES)]
-    for group in (ANSWER_NAMES, FILE_NAMES, rest):
+    other_names = [name for name in NAMES if name not in (*ANSWER_NAMES, *FILE_NAMES)]
+    for group in (ANSWER_NAMES, FILE_NAMES, other_names):
         free = [name for name in group if name not in kept]
         new |= zip(free, rng.sample(free, len(free)), strict=True)
     return new
@@ -73,8 +73,8 @@ def _other_names(texts: Iterable[str], rng: Random) -> dict[str, str]:
 
 def _other_numbers(texts: Iterable[str], rng: Random) -> dict[str, str]:
     """Return different numbers for different ones; 0 and 1 stay, which often mean more."""
-    found = {part["other"] or "" for text in texts for part in _PART.finditer(text)}
-    numbers = sorted((text for text in found if text.isdecimal()), key=lambda n: (len(n), n))
+    texts_found = {part["other"] or "" for text in texts for part in _PART.finditer(text)}
+    numbers = sorted((text for text in texts_found if text.isdecimal()), key=lambda n: (len(n), n))
     new: dict[str, str] = {}
     for digits, group in groupby(numbers, len):
         free = [text for text in group if text[0] != "0" and text != "1" and digits <= _MOST_DIGITS]

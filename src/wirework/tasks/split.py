@@ -41,8 +41,8 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     judged = min(judge_pairs, count // 4)
     groups = linked(task.pairs)
     if len(groups) == count:
-        rest, held_out = task.split(seed, 0.75)
-        return Parts(*rest.split(seed + 1, 1 - judged / len(rest.pairs)), held_out)
+        others, held_out = task.split(seed, 0.75)
+        return Parts(*others.split(seed + 1, 1 - judged / len(others.pairs)), held_out)
     sizes = (count - judged - count // 4, judged, count // 4)
     parts = _apart(groups, sizes, Random(f"parts {seed}"))
     if not all(parts):

@@ -75,7 +75,7 @@ class TokenizedPairs:
 
     tokens: Tensor
     """(2P, T) int64, padded on the right with end-of-text, which no prompt's last token sees."""
-    at: Tensor
+    last_positions: Tensor
     """(2P,) int64, the position of each prompt's last token."""
     answers: Tensor
     """(2P, 2) int64, the right answer in column 0, the other prompt's in column 1."""
@@ -83,17 +83,21 @@ class TokenizedPairs:
     @property
     def n_pairs(self) -> int:
         """P."""
-        return len(self.at) // 2
+        return len(self.last_positions) // 2
 
     def select(self, pairs: Tensor) -> "TokenizedPairs":
         """Return the pairs of these indices (int64, 1-d), cut to the longest prompt among them."""
         rows = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
-        at = self.at[rows]
-        return TokenizedPairs(self.tokens[rows, : int(at.max()) + 1], at, self.answers[rows])
+        last_positions = self.last_positions[rows]
+        return TokenizedPairs(
+            self.tokens[rows, : int(last_positions.max()) + 1], last_positions, self.answers[rows]
+        )
 
     def to(self, device: torch.device) -> "TokenizedPairs":
         """Return the same rows on `device`."""
-        return TokenizedPairs(self.tokens.to(device), self.at.to(device), self.answers.to(device))
+        return TokenizedPairs(
+            self.tokens.to(device), self.last_positions.to(device), self.answers.to(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Task:
                 message names the pair, the prompt, the answer and its tokens.
         """
         rows: list[_Row] = []
-        for number, pair_rows in enumerate(_rows_of(self.pairs, tokenizer, n_ctx), 1):
+        for number, pair_rows in enumerate(_tokenized_rows(self.pairs, tokenizer, n_ctx), 1):
             if isinstance(pair_rows, str):
                 raise InputError(f"task {self.name}, pair {number}: {pair_rows}")
             rows.extend(pair_rows)
@@ -148,14 +152,16 @@ class Task:
         if not self.generated:
             self.encode(tokenizer, n_ctx)
             return self
-        found = _rows_of(self.pairs, tokenizer, n_ctx)
+        rows_or_reasons = _tokenized_rows(self.pairs, tokenizer, n_ctx)
         several = {word for word in self.single if len(tokenizer.encode(f" {word}")) > 1}
         for i, pair in enumerate(self.pairs):
             if several and (cut := several.intersection(_WORD.findall(pair.prompts[0]))):
-                found[i] = f"{min(cut)!r} is not one token"
-        reasons = [rows for rows in found if isinstance(rows, str)]
+                rows_or_reasons[i] = f"{min(cut)!r} is not one token"
+        reasons = [rows for rows in rows_or_reasons if isinstance(rows, str)]
         kept = [
-            pair for pair, rows in zip(self.pairs, found, strict=True) if not isinstance(rows, str)
+            pair
+            for pair, rows in zip(self.pairs, rows_or_reasons, strict=True)
+            if not isinstance(rows, str)
         ]
         if len(kept) < LEAST_PAIRS:
             raise InputError(
@@ -214,17 +220,17 @@ class _Row:
     wrong: int
 
 
-def _rows_of(
+def _tokenized_rows(
     pairs: Sequence[Pair], tokenizer: "Tokenizer", n_ctx: int
 ) -> list[tuple[_Row, _Row] | str]:
     """Return each pair's two rows, or why it has none."""
     most = _PER_TOKEN * n_ctx
     short = [pair for pair in pairs if max(map(len, (*pair.prompts, *pair.answers))) <= most]
     prompts = [prompt for pair in short for prompt in pair.prompts]
-    wholes = [
+    prompts_with_answers = [
         prompt + answer for pair in short for prompt in pair.prompts for answer in pair.answers
     ]
-    before, after = tokenizer.encode_batch(prompts), tokenizer.encode_batch(wholes)
+    before, after = tokenizer.encode_batch(prompts), tokenizer.encode_batch(prompts_with_answers)
     rows = iter(
         _pair_rows(pair, before[2 * i : 2 * i + 2], after[4 * i : 4 * i + 4], tokenizer, n_ctx)
         for i, pair in enumerate(short)
@@ -245,16 +251,16 @@ def _pair_rows(
     pair: Pair, before: list[list[int]], after: list[list[int]], tokenizer: "Tokenizer", n_ctx: int
 ) -> tuple[_Row, _Row] | str:
     ends: list[int] = []
-    for j, whole in enumerate(after):
+    for j, ids_with_answer in enumerate(after):
         prompt, answer, ids = pair.prompts[j // 2], pair.answers[j % 2], before[j // 2]
         if len(ids) > n_ctx:
             return (
                 f"prompt ...{prompt[-30:]!r} has {number_of(len(ids), 'token')}, the model "
                 f"takes {n_ctx}"
             )
-        if whole[:-1] != ids:
-            return not_one_token(tokenizer, prompt, answer, ids, whole)
-        ends.append(whole[-1])
+        if ids_with_answer[:-1] != ids:
+            return not_one_token(tokenizer, prompt, answer, ids, ids_with_answer)
+        ends.append(ids_with_answer[-1])
     if ends[0] == ends[1] or ends[2] == ends[3]:
         return f"answers {pair.answers[0]!r} and {pair.answers[1]!r} are the same token"
     return _Row(before[0], ends[0], ends[1]), _Row(before[1], ends[3], ends[2])
@@ -266,6 +272,6 @@ def _stack(rows: Iterable[_Row], padding: int) -> TokenizedPairs:
     padded = [row.prompt + [padding] * (longest - len(row.prompt)) for row in rows]
     return TokenizedPairs(
         tokens=torch.tensor(padded, dtype=torch.int64),
-        at=torch.tensor([len(row.prompt) - 1 for row in rows]),
+        last_positions=torch.tensor([len(row.prompt) - 1 for row in rows]),
         answers=torch.tensor([[row.right, row.wrong] for row in rows]),
     )

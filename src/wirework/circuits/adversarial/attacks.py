@@ -67,11 +67,11 @@ def comment(unit: str, strength: int) -> str:
 
 def neutral_lines(rng: Random, count: int) -> list[str]:
     """Return lines of top-level code without quotes, square brackets or blocks."""
-    found: list[str] = []
-    while len(found) < count:
+    chosen_lines: list[str] = []
+    while len(chosen_lines) < count:
         lines = lines_before(rng)[0].splitlines()
-        found += [line.strip() for line in lines if not line.endswith(":")]
-    return found[:count]
+        chosen_lines += [line.strip() for line in lines if not line.endswith(":")]
+    return chosen_lines[:count]
 
 
 def _before(pair: Pair, text: str) -> Prompts:

@@ -146,40 +146,40 @@ def find_distractors(
         raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
     circuit, model, task = given(circuit, model, task)
     parts_on = CircuitOn(model, *circuit.edge_masks(model))
-    whole, judge, held_out = pairs_of(circuit.document, model, None, task)
+    full_task, judge, held_out = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
     sides = sides_of(held_out.pairs, pairs)
     if not sides.held_out:
         warn(
-            f"task {whole.name} has too few pairs that the circuit's search never saw "
+            f"task {full_task.name} has too few pairs that the circuit's search never saw "
             f"({len(held_out.pairs)}) to hold some out: the worst attack is chosen and measured on "
             "the same pairs, so its effect may owe to chance; give the task more pairs"
         )
     read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
     with Progress("tokens that turn the circuit", None, shown=progress):
-        found = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
-        tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in found]
+        readings = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
+        tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in readings]
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
     points: list[AttackPoint] = []
-    with Progress(f"attacks {whole.name}", len(attacks), shown=progress, count=counted) as bar:
+    with Progress(f"attacks {full_task.name}", len(attacks), shown=progress, count=counted) as bar:
         for attack, side in attacks:
             points += all_points(parts_on, attack, side, read, sides.choosing, padding)
             bar.advance()
     if not points:
         most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in sides.choosing)
         raise InputError(
-            f"no attack fits task {whole.name}: its prompts have up to {number_of(most, 'token')}, "
+            f"no attack fits task {full_task.name}: its prompts have up to {number_of(most, 'token')}, "
             f"the model takes {model.config.n_ctx}"
         )
     by_name = {attack.name: attack for attack, _ in attacks}
-    answers = _answers(whole.pairs)
+    answers = _answers(full_task.pairs)
 
     def worst(choose: Choice) -> Breaking | None:
         return report_worst(choose, points, by_name, parts_on, sides, padding, answers)
 
     return Distraction(
-        task=whole.name,
+        task=full_task.name,
         answers=answers,
         tokens=tokens,
         heads=_heads(parts_on, sides.reporting, padding),

@@ -72,26 +72,26 @@ def read_heads(
 ) -> list[HeadReading]:
     """Read each kept head on pairs and on the same pairs made longer."""
     measured = [_measured(circuit, encode(pairs, circuit.model)) for pairs in (short, long)]
-    found = []
+    head_readings = []
     for place, (layer, head) in enumerate(kept_heads(circuit)):
         numbers = zip(*(part[place].tolist() for part in measured), strict=True)
-        found.append(HeadReading(layer, head, *numbers))
-    return found
+        head_readings.append(HeadReading(layer, head, *numbers))
+    return head_readings
 
 
-def _measured(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
+def _measured(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
     """Return (H, 4): length, spread, sink and deciding, as `HeadReading` has them."""
-    weights = patterns(circuit, rows)  # (H, N, T)
+    weights = patterns(circuit, batch)  # (H, N, T)
     total = weights.sum(-1, keepdim=True)
     share = weights / total
     spread = torch.special.entr(share).sum(-1).exp()
-    deciding = (weights * _deciding(rows)).sum(-1)
-    length = (rows.at + 1.0).expand_as(spread)
+    deciding = (weights * _deciding(batch)).sum(-1)
+    length = (batch.last_positions + 1.0).expand_as(spread)
     return torch.stack([length, spread, 1 - total[..., 0], deciding], -1).mean(1)
 
 
 @torch.no_grad()
-def patterns(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
+def patterns(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
     """Return the attention of each kept head in the circuit from the last token of each row.
 
     Returns:
@@ -103,40 +103,46 @@ def patterns(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
     sites = [f"{layer}.attn.{kind}" for layer in layers for kind in "qk"]
     # Inside the block, so that what is kept is what the circuit's edits have left.
     with circuit.edge_masks.applied(circuit.gates[None]), transformer.recorded(sites) as values:
-        transformer.state(rows.tokens)
-    found = [_pattern(circuit, values, rows, layer, head) for layer, head in heads]
-    return torch.stack(found) if found else rows.tokens.new_zeros(0, *rows.tokens.shape).float()
+        transformer.state(batch.tokens)
+    head_readings = [_pattern(circuit, values, batch, layer, head) for layer, head in heads]
+    return (
+        torch.stack(head_readings)
+        if head_readings
+        else batch.tokens.new_zeros(0, *batch.tokens.shape).float()
+    )
 
 
 def _pattern(
-    circuit: CircuitOn, values: dict[str, Tensor], rows: TokenizedPairs, layer: int, head: int
+    circuit: CircuitOn, values: dict[str, Tensor], batch: TokenizedPairs, layer: int, head: int
 ) -> Tensor:
     attention = circuit.edge_masks.transformer.get_submodule(f"blocks.{layer}.attn")
     assert isinstance(attention, Attention)
     own = slice(head * attention.d_head, (head + 1) * attention.d_head)
     q, k = (values[f"{layer}.attn.{kind}"][..., own] for kind in "qk")
-    last = q[torch.arange(len(rows.at), device=q.device), rows.at]  # (N, K)
+    last = q[
+        torch.arange(len(batch.last_positions), device=q.device), batch.last_positions
+    ]  # (N, K)
     scores: Tensor = (k @ last[:, :, None])[..., 0] * attention.scale
     places = torch.arange(scores.shape[1], device=scores.device)
-    seen = places <= rows.at[:, None]
+    visible = places <= batch.last_positions[:, None]
     if attention.window is not None:
-        seen &= places > rows.at[:, None] - attention.window
-    scores = scores.masked_fill(~seen, -torch.inf)
+        visible &= places > batch.last_positions[:, None] - attention.window
+    scores = scores.masked_fill(~visible, -torch.inf)
     if attention.sink is None:
         return scores.softmax(-1)
     sink = attention.sink[head].expand(len(scores), 1)
     return torch.cat([scores, sink], -1).softmax(-1)[:, :-1]
 
 
-def _deciding(rows: TokenizedPairs) -> Tensor:
+def _deciding(batch: TokenizedPairs) -> Tensor:
     """Return (N, T), 1 where a prompt differs from the other of its pair.
 
     What both begin with and what both end with is left out; where one prompt is the other with
     something put in, the token behind stands for what is not there.
     """
-    mask = torch.zeros(rows.tokens.shape, device=rows.tokens.device)
-    ends = (rows.at + 1).tolist()
-    prompts = [ids[:end] for ids, end in zip(rows.tokens.tolist(), ends, strict=True)]
+    mask = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
+    ends = (batch.last_positions + 1).tolist()
+    prompts = [ids[:end] for ids, end in zip(batch.tokens.tolist(), ends, strict=True)]
     for i in range(0, len(prompts), 2):
         for row, other in ((i, i + 1), (i + 1, i)):
             first, end = between(prompts[row], prompts[other])

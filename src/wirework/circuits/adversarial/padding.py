@@ -27,14 +27,14 @@ class Padding:
 
     def text(self, n_tokens: int, rng: Random) -> str:
         """Return lines of about `n_tokens` tokens in all, never more by their own lengths."""
-        found: list[str] = []
+        chosen_lines: list[str] = []
         while fitting := [entry for entry in self._pool if entry[0] <= n_tokens]:
             # Long ones first: small comments only fill what is left.
             longest = max(length for length, _ in fitting)
             length, text = rng.choice([entry for entry in fitting if 2 * entry[0] > longest])
-            found.append(text)
+            chosen_lines.append(text)
             n_tokens -= length
-        return "".join(found)
+        return "".join(chosen_lines)
 
     def control(self, before: Pair, after: Pair, rng: Random) -> Pair:
         """Return `before` with neutral code before it that makes it as long as `after`."""

@@ -35,9 +35,9 @@ class CircuitOn:
     gates: Tensor
     """(G,), the circuit's own."""
 
-    def logit_diffs(self, rows: TokenizedPairs) -> Tensor:
+    def logit_diffs(self, batch: TokenizedPairs) -> Tensor:
         """Return right minus wrong logit of the circuit alone, (P, 2)."""
-        return self.edge_masks.all_differences(self.gates[None], rows)[0].view(-1, 2)
+        return self.edge_masks.all_differences(self.gates[None], batch)[0].view(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def encode(pairs: Sequence[Pair], model: "Model") -> TokenizedPairs:
     Raises:
         InputError: one does not fit.
     """
-    rows = Task("attacked", tuple(pairs)).encode(tokenizer_of(model), model.config.n_ctx)
-    return rows.to(model.transformer.embed.weight.device)
+    batch = Task("attacked", tuple(pairs)).encode(tokenizer_of(model), model.config.n_ctx)
+    return batch.to(model.transformer.embed.weight.device)
 
 
 def fits(pair: Pair | None, model: "Model") -> bool:
@@ -108,17 +108,17 @@ def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> lis
     made = {t: prompts for t, prompts in tried.items() if prompts is not None}
     if not made:
         return []
-    rows = encode([pair for prompts in made.values() for pair in prompts], circuit.model)
-    drops = base - circuit.logit_diffs(rows).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
-    found = []
+    batch = encode([pair for prompts in made.values() for pair in prompts], circuit.model)
+    drops = base - circuit.logit_diffs(batch).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
+    readings = []
     for side in (0, 1):
         order = drops[:, side].sort(descending=True, stable=True).indices[:per_side].tolist()
         for place in order:
             token, drop = list(made)[place], float(drops[place, side])
             if drop > 0:
                 text = tokenizer_of(circuit.model).token(token)
-                found.append(TokenReading(text, token, units[token], side, drop))
-    return found
+                readings.append(TokenReading(text, token, units[token], side, drop))
+    return readings
 
 
 @torch.no_grad()
@@ -126,10 +126,12 @@ def with_held_out_drop(
     circuit: CircuitOn, reading: TokenReading, pairs: Sequence[Pair]
 ) -> TokenReading:
     """Return a reading with its drop on pairs that did not choose it, those of them that fit."""
-    both = [[_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs]
+    with_and_without = [
+        [_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs
+    ]
     fitting = [
         pair
-        for prompts in both
+        for prompts in with_and_without
         if all(fits(p, circuit.model) for p in prompts)
         for pair in prompts
         if pair is not None
@@ -150,15 +152,15 @@ def with_held_out_drop(
 
 def comment_units(tokenizer: "Tokenizer", tokens: Sequence[int]) -> dict[int, str]:
     """Return, for each token that can stand in a comment, a text to repeat there that holds it."""
-    found: dict[int, str] = {}
+    readings: dict[int, str] = {}
     for joint in _JOINTS:
-        left = [t for t in tokens if t not in found and _printable(tokenizer, t)]
+        left = [t for t in tokens if t not in readings and _printable(tokenizer, t)]
         units = [joint + tokenizer.token(token) for token in left]
         encoded = tokenizer.encode_batch([comment(unit, 2) for unit in units])
         for token, unit, ids in zip(left, units, encoded, strict=True):
             if ids.count(token) >= 2:
-                found[token] = unit
-    return found
+                readings[token] = unit
+    return readings
 
 
 def _printable(tokenizer: "Tokenizer", token: int) -> bool:

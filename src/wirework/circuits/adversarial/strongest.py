@@ -168,8 +168,8 @@ def _shared(beside: Beside) -> bool:
     before, attacked, control = (
         (m.p, m.accuracy) for m in (beside.before, beside.attacked, beside.control)
     )
-    loss_increase = zip(before, attacked, control, strict=True)
-    return all(was - as_long >= (was - now) / 2 for was, now, as_long in loss_increase)
+    drops = zip(before, attacked, control, strict=True)
+    return all(was - as_long >= (was - now) / 2 for was, now, as_long in drops)
 
 
 def _by_control(beside: Beside) -> Measure:
@@ -183,9 +183,9 @@ def _fall(point: AttackPoint, base: Callable[[Beside], Measure]) -> float:
 def _furthest(
     points: Sequence[AttackPoint], base: Callable[[Beside], Measure]
 ) -> AttackPoint | None:
-    loss_increase = [_fall(p, base) for p in points]
-    least = max(_NEARLY * max(loss_increase, default=0), 1e-9)
-    near = [p for p, fall in zip(points, loss_increase, strict=True) if fall >= least]
+    drops = [_fall(p, base) for p in points]
+    least = max(_NEARLY * max(drops, default=0), 1e-9)
+    near = [p for p, drop in zip(points, drops, strict=True) if drop >= least]
     return min(near, key=lambda point: point.tokens, default=None)
 
 
@@ -243,14 +243,16 @@ def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:
 
 def _inserted(circuit: CircuitOn, case: Case, side: int) -> dict[str, float]:
     """Return, for each kept head, its mean attention to the tokens that the attack put in."""
-    rows = encode(case.attacked, circuit.model)
+    batch = encode(case.attacked, circuit.model)
     before = encode(case.before, circuit.model)
-    weights = patterns(circuit, rows)
+    weights = patterns(circuit, batch)
     total = torch.zeros(len(weights))
-    chosen = range(side, len(rows.at), 2)
+    chosen = range(side, len(batch.last_positions), 2)
     for row in chosen:
-        ids = rows.tokens[row, : int(rows.at[row]) + 1].tolist()
-        first, end = between(ids, before.tokens[row, : int(before.at[row]) + 1].tolist())
+        ids = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
+        first, end = between(
+            ids, before.tokens[row, : int(before.last_positions[row]) + 1].tolist()
+        )
         total += weights[:, row, first:end].sum(-1).cpu()
     shares = (total / len(chosen)).tolist()
     return {

@@ -145,7 +145,7 @@ def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Ca
     transformer = circuit.model.transformer
     by_model = [differences(transformer, part).view(-1, 2) for part in rows]
     by_circuit = [circuit.logit_diffs(part) for part in rows]
-    lengths = [float((part.at[side::2] + 1).double().mean()) for part in rows]
+    lengths = [float((part.last_positions[side::2] + 1).double().mean()) for part in rows]
     return AttackPoint(
         attack=attack.name,
         strength=strength,
@@ -205,5 +205,5 @@ def all_points(
             return []
         side = weak_side(circuit, case)
     least = min(LEAST_PAIRS, len(choosing))
-    found = cases(circuit, choosing, attack, padding, least)
-    return [point(circuit, attack, strength, side, case) for strength, case in found]
+    fitting_cases = cases(circuit, choosing, attack, padding, least)
+    return [point(circuit, attack, strength, side, case) for strength, case in fitting_cases]

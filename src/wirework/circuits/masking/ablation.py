@@ -22,7 +22,7 @@ _TOKENS = 6144
 """Tokens of all masks in one pass. At d_mlp 1024 a tensor then stays below the 32 MB above which
 malloc gives memory back at once and every use pays for fresh pages, 2 to 3 times the cost."""
 
-EARLY = 1536
+CHECK_TOKENS = 1536
 """Tokens of one mask in a pass where a verdict may come after any of them. Losses are taken in the
 same parts, as the values that removed nodes are given are drawn part by part."""
 
@@ -54,7 +54,7 @@ class Masks(ABC):
     def differences(
         self,
         gates: Tensor,
-        rows: TokenizedPairs,
+        batch: TokenizedPairs,
         enter: tuple[int, Tensor] | None = None,
         keep: list[Tensor] | None = None,
     ) -> Tensor:
@@ -62,7 +62,7 @@ class Masks(ABC):
 
         Args:
             gates: (R, G); gradients flow to it.
-            rows: a task, 2P rows.
+            batch: a task, 2P rows.
             enter, keep: as the transformer takes them.
 
         Returns:
@@ -70,42 +70,45 @@ class Masks(ABC):
         """
         trials = len(gates)
         with self.applied(gates):
-            tokens, at = rows.tokens.repeat(trials, 1), rows.at.repeat(trials)
-            logits = self.transformer(tokens, at, enter, keep)
-        return logit_difference(logits, rows.answers.repeat(trials, 1)).view(trials, -1)
+            tokens, last_positions = (
+                batch.tokens.repeat(trials, 1),
+                batch.last_positions.repeat(trials),
+            )
+            logits = self.transformer(tokens, last_positions, enter, keep)
+        return logit_difference(logits, batch.answers.repeat(trials, 1)).view(trials, -1)
 
-    def loss_increase(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
+    def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return minus the gradient of the loss, summed over rows, by each gate of one mask, (G,).
 
         To first order that is the rise in loss when an open gate is closed.
         """
         leaf = gates.detach().clone().requires_grad_()
         total = torch.zeros_like(gates)
-        for pairs in pieces(rows, 1):
-            loss = pair_losses(self.differences(leaf[None], rows.select(pairs))).sum()
+        for pairs in length_groups(batch, 1):
+            loss = pair_losses(self.differences(leaf[None], batch.select(pairs))).sum()
             total -= torch.autograd.grad(loss, leaf)[0]
         return total
 
     @torch.no_grad()
-    def losses(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
+    def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the task loss under each mask, (R,) float64 in nats, in bounded memory.
 
         Args:
             gates: (R, G), one mask or more.
-            rows: a task.
+            batch: a task.
         """
-        return pair_losses(self.all_differences(gates, rows).double()).mean(1)
+        return pair_losses(self.all_differences(gates, batch).double()).mean(1)
 
     @torch.no_grad()
-    def within(self, gates: Tensor, rows: TokenizedPairs, target: float) -> bool:
+    def within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
         """Return whether the task loss under one mask is at most `target` in each of the views.
 
         Args:
             gates: (G,).
-            rows: a task.
+            batch: a task.
             target: nats.
         """
-        return all(view._within(gates, rows, target) for view in self.ablation_modes())
+        return all(mode._within(gates, batch, target) for mode in self.ablation_modes())
 
     def ablation_modes(self) -> "tuple[Masks, ...]":
         """Return the same gates with each of the ways to freeze in which a target must be met.
@@ -114,27 +117,28 @@ class Masks(ABC):
         """
         return (self,)
 
-    def _within(self, gates: Tensor, rows: TokenizedPairs, target: float) -> bool:
-        parts = (rows.select(pairs) for pairs in pieces(rows, 1, EARLY))
+    def _within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
+        parts = (batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS))
         logit_diffs = (self.differences(gates[None], part) for part in parts)
-        return fits(
-            (float(pair_losses(gap.double()).sum()) for gap in logit_diffs), target * len(rows.at)
+        return sum_at_most(
+            (float(pair_losses(logit_diff.double()).sum()) for logit_diff in logit_diffs),
+            target * len(batch.last_positions),
         )
 
     @torch.no_grad()
-    def all_differences(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
+    def all_differences(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return what `differences` does, (R, 2P), in as many passes as memory asks for.
 
         In the model's dtype and on its device, wherever the gates (at least one mask) are.
         """
-        groups, found = pieces(rows, 1, EARLY), []
+        groups, by_group = length_groups(batch, 1, CHECK_TOKENS), []
         for pairs in groups:
-            part = rows.select(pairs)
+            part = batch.select(pairs)
             trials = max(1, _TOKENS // part.tokens.numel())
             some = (gates[first : first + trials] for first in range(0, len(gates), trials))
             logit_diffs = torch.cat([self.differences(masks, part) for masks in some])
-            found.append(logit_diffs.view(len(gates), -1, 2))
-        return torch.cat(found, 1)[:, torch.cat(groups).argsort()].flatten(1)
+            by_group.append(logit_diffs.view(len(gates), -1, 2))
+        return torch.cat(by_group, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,14 @@ class Ablation(Masks):
         """Return the same with a gate for each node."""
         return replace(self, tie=None)
 
-    def at_means(self) -> "Ablation":
+    def with_mean_ablation(self) -> "Ablation":
         """Return the same with removed nodes frozen at their means, bank or not."""
         return replace(self, activation_cache=None)
 
     def ablation_modes(self) -> "tuple[Ablation, ...]":
         """Return this with each of the draws, if there is a bank, and with the means."""
         drawn = () if self.activation_cache is None else range(self.n_resamples)
-        return (*(replace(self, draw=draw) for draw in drawn), self.at_means())
+        return (*(replace(self, draw=draw) for draw in drawn), self.with_mean_ablation())
 
     def nodes(self, gates: Tensor) -> Tensor:
         """Return the nodes' part (..., N) of gates (..., G)."""
@@ -219,12 +223,12 @@ class Ablation(Masks):
             }
         return {
             name: ResampleAblation(
-                part, self.activation_cache[name], self._dice(place), closed[name]
+                part, self.activation_cache[name], self._generator(place), closed[name]
             )
             for place, (name, part) in enumerate(parts.items())
         }
 
-    def _dice(self, site: int) -> torch.Generator:
+    def _generator(self, site: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.draw * self.space.size + site)
 
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
@@ -246,7 +250,7 @@ def _closed(parts: Iterable[Tensor]) -> list[bool]:
     return torch.stack([part.any() for part in parts]).logical_not().tolist()
 
 
-def fits(losses: Iterable[float], room: float) -> bool:
+def sum_at_most(losses: Iterable[float], room: float) -> bool:
     """Return whether losses, none of them negative, add up to at most `room`.
 
     Takes no more of them after those that are too many already, or not a number.
@@ -258,24 +262,24 @@ def fits(losses: Iterable[float], room: float) -> bool:
     return True
 
 
-def pieces(rows: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
+def length_groups(batch: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
     """Part the pairs into groups of like length, so that little of a pass is padding.
 
     Args:
-        rows: a task.
+        batch: a task.
         trials: masks that will ride on each pass.
         tokens: most tokens of a group over all trials, if it can be.
 
     Returns:
         Indices of pairs, int64.
     """
-    lengths = rows.at.view(-1, 2).amax(1) + 1
-    found: list[list[int]] = [[]]
+    lengths = batch.last_positions.view(-1, 2).amax(1) + 1
+    by_group: list[list[int]] = [[]]
     for pair in lengths.sort(stable=True).indices.tolist():
-        if found[-1] and 2 * trials * (len(found[-1]) + 1) * int(lengths[pair]) > tokens:
-            found.append([])
-        found[-1].append(pair)
-    return [torch.tensor(group) for group in found]
+        if by_group[-1] and 2 * trials * (len(by_group[-1]) + 1) * int(lengths[pair]) > tokens:
+            by_group.append([])
+        by_group[-1].append(pair)
+    return [torch.tensor(group) for group in by_group]
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def activation_cache(
     """
     generator, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
     keys = torch.empty(0, dtype=torch.float64)
-    held: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}
     for tokens in batches:
         before = len(keys)
         keys = torch.cat(
@@ -96,27 +96,30 @@ def activation_cache(
         )
         chosen = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
         keys, stay = keys[chosen], chosen[chosen < before].to(device)
-        fresh: dict[str, Tensor] = {}
-        with transformer.edited(_watchers(transformer, chosen[chosen >= before] - before, fresh)):
+        new_values: dict[str, Tensor] = {}
+        with transformer.edited(
+            _recorders(transformer, chosen[chosen >= before] - before, new_values)
+        ):
             transformer.state(tokens.to(device))
-        held = {
-            name: torch.cat([held[name][stay], new]) if held else new for name, new in fresh.items()
+        cache = {
+            name: torch.cat([cache[name][stay], new]) if cache else new
+            for name, new in new_values.items()
         }
     if not len(keys):
         raise InputError(f"a bank of {n} activations needs at least one token of training text")
-    return held
+    return cache
 
 
-def _watchers(
-    transformer: Transformer, places: Tensor, found: dict[str, Tensor]
+def _recorders(
+    transformer: Transformer, places: Tensor, recorded: dict[str, Tensor]
 ) -> dict[str, Edit]:
     """Return edits that copy the tokens at `places` of a flattened batch and change nothing."""
 
-    def watch(name: str) -> Edit:
-        def see(x: Tensor) -> Tensor:
-            found[name] = x.flatten(0, 1)[places.to(x.device)]
+    def recorder(name: str) -> Edit:
+        def record(x: Tensor) -> Tensor:
+            recorded[name] = x.flatten(0, 1)[places.to(x.device)]
             return x
 
-        return see
+        return record
 
-    return {name: watch(name) for name in transformer.node_sites}
+    return {name: recorder(name) for name in transformer.node_sites}

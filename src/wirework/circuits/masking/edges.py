@@ -12,7 +12,7 @@ from torch import Tensor
 from wirework.circuit_format import Edge, IoEdge
 from wirework.nn import Transformer
 
-Kept = Sequence[tuple[str, int]]
+KeptNodes = Sequence[tuple[str, int]]
 """Kept nodes as (site, channel), in execution order; an edge names them by their place here."""
 
 
@@ -46,59 +46,67 @@ class MatrixEdges(NamedTuple):
     """(S,) int64, the sources' channels."""
     rows: Tensor
     """(T,) int64, the targets' channels."""
-    at: Tensor
+    entries: Tensor
     """(E, 2) int64, target and source of each edge as indices into `targets` and `sources`."""
     weights: Tensor
     """(E,)."""
 
 
 @torch.no_grad()
-def bundles(transformer: Transformer, nodes: Kept) -> list[MatrixEdges]:
+def edges_by_matrix(transformer: Transformer, nodes: KeptNodes) -> list[MatrixEdges]:
     """Return the edges between kept nodes by matrix, in execution order; no empty ones.
 
     act_in joins q, k and v by the query, key and value rows of `qkv`; v joins resid_delta by the
     output matrix (through the head); in the MLP act_in joins post_act, post_act joins resid_delta.
     """
     places = _places(nodes)
-    found = []
+    kept_edges = []
     for matrix in matrices(transformer):
         columns, sources = _channels(places.get(matrix.source, {}), matrix.weight.device)
         rows, targets = _channels(places.get(matrix.target, {}), matrix.weight.device)
         part = matrix.weight[rows][:, columns]
-        at = part.nonzero()
-        if len(at):
-            weights = part[at[:, 0], at[:, 1]]
-            found.append(MatrixEdges(matrix, sources, targets, columns, rows, at, weights))
-    return found
+        entries = part.nonzero()
+        if len(entries):
+            weights = part[entries[:, 0], entries[:, 1]]
+            kept_edges.append(
+                MatrixEdges(matrix, sources, targets, columns, rows, entries, weights)
+            )
+    return kept_edges
 
 
-def find_edges(transformer: Transformer, nodes: Kept) -> list[Edge]:
+def find_edges(transformer: Transformer, nodes: KeptNodes) -> list[Edge]:
     """Return all edges between kept nodes, sorted by source, then target."""
     return sorted(
-        (edge for bundle in bundles(transformer, nodes) for edge in edges_of(bundle)),
+        (
+            edge
+            for matrix_edges in edges_by_matrix(transformer, nodes)
+            for edge in edges_of(matrix_edges)
+        ),
         key=lambda edge: (edge.source, edge.target),
     )
 
 
-def edges_of(bundle: MatrixEdges) -> list[Edge]:
+def edges_of(matrix_edges: MatrixEdges) -> list[Edge]:
     """Return a bundle's edges in its own order."""
-    to, out = bundle.at.unbind(1)
-    sources, targets = bundle.sources[out].tolist(), bundle.targets[to].tolist()
+    to, out = matrix_edges.entries.unbind(1)
+    sources, targets = matrix_edges.sources[out].tolist(), matrix_edges.targets[to].tolist()
     return [
         Edge(source=source, target=target, weight=weight)
-        for source, target, weight in zip(sources, targets, bundle.weights.tolist(), strict=True)
+        for source, target, weight in zip(
+            sources, targets, matrix_edges.weights.tolist(), strict=True
+        )
     ]
 
 
-def count_edges(transformer: Transformer, nodes: Kept) -> int:
+def count_edges(transformer: Transformer, nodes: KeptNodes) -> int:
     """Return how many edges `find_edges` would, without making them."""
-    return sum(len(bundle.at) for bundle in bundles(transformer, nodes))
+    return sum(len(matrix_edges.entries) for matrix_edges in edges_by_matrix(transformer, nodes))
 
 
 @torch.no_grad()
 def find_io_edges(
     transformer: Transformer,
-    nodes: Kept,
+    nodes: KeptNodes,
     tokens: Mapping[int, str],
     answers: Mapping[int, str],
 ) -> list[IoEdge]:
@@ -156,7 +164,7 @@ def _channels(places: dict[int, int], device: torch.device) -> tuple[Tensor, Ten
     return pairs[0], pairs[1]
 
 
-def _places(nodes: Kept) -> dict[str, dict[int, int]]:
+def _places(nodes: KeptNodes) -> dict[str, dict[int, int]]:
     """Site to channel to place in `nodes`."""
     places: dict[str, dict[int, int]] = {}
     for place, (site, channel) in enumerate(nodes):

@@ -60,7 +60,7 @@ class Means:
         return {site: part.double().mean(0).float() for site, part in self.groups.items()}
 
 
-def resting_sites(transformer: Transformer) -> list[str]:
+def ablated_sites(transformer: Transformer) -> list[str]:
     """Return the sites whose means are needed: those of the nodes, and what attention gives.
 
     An edge that leaves a v node is read through its head's output (`attn.y`), and so is frozen at
@@ -90,7 +90,7 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
     count = 0
     device = transformer.embed.weight.device
     for tokens in batches:
-        with transformer.recorded(resting_sites(transformer)) as values:
+        with transformer.recorded(ablated_sites(transformer)) as values:
             transformer.state(tokens.to(device))
         for name, value in values.items():
             total = value.sum(1).sum(0, dtype=torch.float64)  # five times as fast as both in one
@@ -328,7 +328,7 @@ def _read(path: Path, model: "Model") -> _Held:
         raise InputError(f"{path} belongs to another model: measure the means anew")
     if header.pop("sha256", None) != tensors_checksum(tensors, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
-    known = resting_sites(model.transformer)  # others, which were once written, have no use
+    known = ablated_sites(model.transformer)  # others, which were once written, have no use
     first = {site: tensors[site] for site in known if site in tensors}
     first = check_means(first, model.transformer, str(path))
     if "n_batches" in header:  # of an earlier version: one sample, of so many batches of 16 windows
@@ -359,7 +359,7 @@ def check_means(
         InputError: a site is missing, has another width or a value that is not finite.
     """
     sites = transformer.sites
-    for name in resting_sites(transformer):
+    for name in ablated_sites(transformer):
         shape = tuple(means[name].shape) if name in means else None
         if shape != (sites[name].width,):
             raise InputError(f"{where}: expected {sites[name].width} means of {name}, got {shape}")

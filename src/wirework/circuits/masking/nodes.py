@@ -31,9 +31,9 @@ class NodeSpace:
         """N, the number of nodes of all sites."""
         return sum(self.widths.values())
 
-    def split(self, row: Tensor) -> dict[str, Tensor]:
+    def split(self, values: Tensor) -> dict[str, Tensor]:
         """Return views of (..., N), one a site, each (..., width)."""
-        parts = torch.split_with_sizes(row, list(self.widths.values()), -1)
+        parts = torch.split_with_sizes(values, list(self.widths.values()), -1)
         return dict(zip(self.widths, parts, strict=True))
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
@@ -51,19 +51,19 @@ class NodeSpace:
     def tie_qk(self) -> Tensor:
         """Return (N,) int64, the gate of each node where q and k of a channel share one."""
         gate = 0
-        found: dict[str, Tensor] = {}
+        gate_of_node: dict[str, Tensor] = {}
         for name, width in self.widths.items():
             if name.endswith(".attn.k"):
-                found[name] = found[name.removesuffix("k") + "q"]
+                gate_of_node[name] = gate_of_node[name.removesuffix("k") + "q"]
             else:
-                found[name] = torch.arange(gate, gate + width)
+                gate_of_node[name] = torch.arange(gate, gate + width)
                 gate += width
-        return self.join(found)
+        return self.join(gate_of_node)
 
     def gates(self, nodes: Mapping[str, list[int]]) -> Tensor:
         """Return (N,) float32, 1 at the given channels of each site and 0 elsewhere."""
-        row = torch.zeros(self.size)
-        parts = self.split(row)
+        values = torch.zeros(self.size)
+        parts = self.split(values)
         for name, channels in nodes.items():
             parts[name][channels] = 1
-        return row
+        return values

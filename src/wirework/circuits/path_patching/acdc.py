@@ -126,16 +126,16 @@ def _sweep(
     growth: dict[Edge, float] = {}
     circuits = []
     for number, tau in enumerate(config.tau):
-        found = search(
+        result = search(
             PatchedState(setting.patched, config.metric),
             edges,
             tau,
             guess=growth,
             on_progress=partial(_report, on_progress, number * len(edges)),
         )
-        growth = found.growth
+        growth = result.growth
         kept = [
-            graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in found.kept
+            graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in result.kept
         ]
         settings = {**config.recorded(), "tau": tau}
         circuits.append(assemble_paths(setting, kept, finder="acdc", settings=settings, tau=tau))

@@ -158,7 +158,7 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
         return gates.grad
 
     total = torch.zeros(len(graph.destinations), len(graph.sources), dtype=clean[0].dtype)
-    total = total.to(patched.contrast.at.device)
+    total = total.to(patched.contrast.last_positions.device)
     if steps == 1:
         return -gradient(1.0)
     start, end = choices(0.0), 0.0

@@ -21,7 +21,7 @@ from wirework.circuit_format import (
     Provenance,
 )
 from wirework.circuits.build import CHANCE, model_part, shown_examples, task_part
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.path_patching.contrast import Contrast
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched, refuse_curved_stream
@@ -42,7 +42,7 @@ class Setting:
     """A model on the prompts of a task, ready for patching."""
 
     model: "Model"
-    whole: Task
+    full_task: Task
     n_pairs: int
     """How many of its pairs are run on."""
     patched: Patched
@@ -67,36 +67,36 @@ class Setting:
         """
         refuse_curved_stream(model.transformer)
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        rows = rows_of(fitted, model)
-        places = _even(fitted, rows)
+        batch = tokenize_task(fitted, model)
+        places = _equal_length_pairs(fitted, batch)
         if not all_pairs and config.pairs < len(places):
             places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
-        contrast = Contrast.of(rows.select(torch.tensor(places)), symmetric=config.symmetric)
+        contrast = Contrast.of(batch.select(torch.tensor(places)), symmetric=config.symmetric)
         patched = Patched.of(model.transformer, contrast, config.ablation)
         return cls(model, task, len(places), patched, config)
 
 
-def _even(task: Task, rows: TokenizedPairs) -> list[int]:
+def _equal_length_pairs(task: Task, batch: TokenizedPairs) -> list[int]:
     """Return the pairs of a task whose prompts are of equal length.
 
     Raises:
         InputError: a pair of a user's file is not, or none is.
     """
-    lengths = (rows.at + 1).view(-1, 2).tolist()
-    even = [place for place, (first, second) in enumerate(lengths) if first == second]
-    if len(even) < len(lengths) and not task.generated:
-        place = min(set(range(len(lengths))) - set(even))
+    lengths = (batch.last_positions + 1).view(-1, 2).tolist()
+    equal = [place for place, (first, second) in enumerate(lengths) if first == second]
+    if len(equal) < len(lengths) and not task.generated:
+        place = min(set(range(len(lengths))) - set(equal))
         first, second = lengths[place]
         raise InputError(
             f"task {task.name}, pair {place + 1}: the prompts have {first} and {second} tokens; "
             "path edges are patched token by token and need prompts of equal length"
         )
-    if not even:
+    if not equal:
         raise InputError(
             f"task {task.name} has no pair whose prompts are of equal length for this tokeniser: "
             "path edges are patched token by token"
         )
-    return even
+    return equal
 
 
 def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
@@ -135,7 +135,7 @@ def assemble_paths(
         completeness: of edge attribution.
     """
     patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
-    device = contrast.at.device
+    device = contrast.last_positions.device
     gates = gates_of(patched.graph, edges).to(device)
     idle, constant = carrying(patched, gates)
     if not config.keep_unreachable:
@@ -146,8 +146,10 @@ def assemble_paths(
     without = patched.run(every.to(device) - gates).logits
     before, logit_diffs = contrast.logit_diffs(clean), contrast.logit_diffs(alone)
     loss = float(pair_losses(logit_diffs).mean())
-    shown = TokenizedPairs(contrast.clean, contrast.at, contrast.answers)
-    shown = TokenizedPairs(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
+    shown = TokenizedPairs(contrast.clean, contrast.last_positions, contrast.answers)
+    shown = TokenizedPairs(
+        *(part[:_EXAMPLES] for part in (shown.tokens, shown.last_positions, shown.answers))
+    )
     examples = shown_examples(tokenizer_of(setting.model), shown, logit_diffs)
     document = Document(
         model=model_part(setting.model),
@@ -203,7 +205,7 @@ def _means_of(patched: Patched) -> dict[str, Any]:
     means = {name: value[0, 0].cpu().contiguous() for name, value in names}
     return {
         "means": tensors_checksum(means, {}),
-        "mean_tokens": 2 * int((patched.contrast.at + 1).sum()),
+        "mean_tokens": 2 * int((patched.contrast.last_positions + 1).sum()),
         "mean_source": "task prompts",
     }
 
@@ -221,6 +223,6 @@ def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
     assert part is not None
     config = AcdcConfig(metric=part.metric, ablation=part.ablation, symmetric=part.both)
     patched = Setting.of(model, task, config, all_pairs=True).patched
-    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.at.device)
+    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.last_positions.device)
     metric = patched.contrast.metric(part.metric, patched.run().logits)
     return float(metric(patched.run(gates).logits))

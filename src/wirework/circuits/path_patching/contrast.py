@@ -31,17 +31,17 @@ class Contrast:
     """(N, 2) int64, right and wrong after the clean prompt."""
 
     @classmethod
-    def of(cls, rows: TokenizedPairs, *, symmetric: bool = False) -> "Contrast":
+    def of(cls, batch: TokenizedPairs, *, symmetric: bool = False) -> "Contrast":
         """Set the prompts of each pair against each other.
 
         Args:
-            rows: a task.
+            batch: a task.
             symmetric: take each prompt of a pair as the clean one, not only the first.
 
         Raises:
             InputError: the prompts of a pair differ in length.
         """
-        lengths = (rows.at + 1).view(-1, 2)
+        lengths = (batch.last_positions + 1).view(-1, 2)
         uneven = (lengths[:, 0] != lengths[:, 1]).nonzero().flatten().tolist()
         if uneven:
             first, second = lengths[uneven[0]].tolist()
@@ -49,15 +49,23 @@ class Contrast:
                 "path edges are patched token by token, so the prompts of a pair must have equal "
                 f"length: pair {uneven[0] + 1} has {first} and {second} tokens"
             )
-        places = torch.arange(0, len(rows.at), 1 if symmetric else 2, device=rows.at.device)
+        places = torch.arange(
+            0, len(batch.last_positions), 1 if symmetric else 2, device=batch.last_positions.device
+        )
         return cls(
-            rows.tokens[places], rows.tokens[places ^ 1], rows.at[places], rows.answers[places]
+            batch.tokens[places],
+            batch.tokens[places ^ 1],
+            batch.last_positions[places],
+            batch.answers[places],
         )
 
     @property
     def last(self) -> Tensor:
         """(N,) int64, the last token of each clean prompt."""
-        return self.clean[torch.arange(len(self.at), device=self.at.device), self.at]
+        return self.clean[
+            torch.arange(len(self.last_positions), device=self.last_positions.device),
+            self.last_positions,
+        ]
 
     def metric(self, name: PathMetric, reference: Tensor) -> Metric:
         """Return a metric, whose growth is what removing an edge costs.

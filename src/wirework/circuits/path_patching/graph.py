@@ -104,14 +104,14 @@ class Graph:
             InputError: there is no such edge in this graph.
         """
         source, target = (edge.source, edge.target) if isinstance(edge, PathEdge) else edge
-        found = self._numbers.get((source, target))
-        if found is None:
+        edge_numbers = self._numbers.get((source, target))
+        if edge_numbers is None:
             raise InputError(
                 f"no path edge {source} -> {target} in a graph of "
                 f"{number_of(self.n_layer, 'layer')} and "
                 f"{number_of(self.n_head, 'head')} (edges are written as 'embed' -> '0.attn.0.q')"
             )
-        return found
+        return edge_numbers
 
     def ordered(self, order: Iterable[PathEdge | tuple[str, str]]) -> tuple[tuple[int, int], ...]:
         """Return an order in which to test the edges, checked: all of them, each once.

@@ -67,7 +67,9 @@ class Patched:
         refuse_curved_stream(transformer)
         exact = copied(transformer, torch.float64)
         graph = Graph(exact.config.n_layer, exact.config.n_head)
-        none = [torch.zeros(1, dtype=torch.float64, device=contrast.at.device)] * len(graph.sources)
+        none = [torch.zeros(1, dtype=torch.float64, device=contrast.last_positions.device)] * len(
+            graph.sources
+        )
         plain = cls(exact, contrast, graph, ablation, none)
         with torch.no_grad():
             corrupted = plain.run(tokens=contrast.corrupted).values
@@ -120,7 +122,7 @@ class Patched:
             x = sums.read(graph.mlp_input(layer))[0]
             values.append(block.mlp(block.read_by_mlp(x, beside)))
         rows = torch.arange(len(tokens), device=tokens.device)
-        x = sums.read(graph.final)[0][rows, self.contrast.at]
+        x = sums.read(graph.final)[0][rows, self.contrast.last_positions]
         logits = self.transformer.logits_of(self.transformer.norm(x), self.contrast.last)
         return Passed(logits, values)
 
@@ -136,7 +138,7 @@ class Patched:
         differs = self.contrast.clean != self.contrast.corrupted
         places = torch.arange(differs.shape[1], device=differs.device)
         first = torch.where(differs, places, differs.shape[1]).amin(1)
-        return int(torch.minimum(first, self.contrast.at).min())
+        return int(torch.minimum(first, self.contrast.last_positions).min())
 
     def block(self, layer: int) -> Block:
         """Return a layer's block."""
@@ -152,8 +154,8 @@ class Patched:
 
     def _means(self, clean: list[Tensor], corrupted: list[Tensor]) -> list[Tensor]:
         """Return the mean of each source over the prompts' tokens, as (N, T, D)."""
-        at, length = self.contrast.at, self.contrast.clean.shape[1]
-        inside = torch.arange(length, device=at.device) <= at[:, None]
+        last_positions, length = self.contrast.last_positions, self.contrast.clean.shape[1]
+        inside = torch.arange(length, device=last_positions.device) <= last_positions[:, None]
         return [
             torch.cat([one[inside], other[inside]]).mean(0).expand_as(one).contiguous()
             for one, other in zip(clean, corrupted, strict=True)
@@ -227,15 +229,17 @@ def attended(
     k: Tensor,
     v: Tensor,
     heads: Iterable[int],
-    at: Tensor | None = None,
+    query_positions: Tensor | None = None,
 ) -> Tensor:
     """Return the outputs of some heads, (B, G, T, K), of their queries, keys and values.
 
     `at` is the one token of each sequence that there are queries of, where there is one only.
     """
     sink = None if attn.sink is None else attn.sink[list(heads)]
-    if at is not None and q.shape[-2] < k.shape[-2]:
-        return attention_at(q, k, v, at, sink=sink, scale=attn.scale, window=attn.window)
+    if query_positions is not None and q.shape[-2] < k.shape[-2]:
+        return attention_at(
+            q, k, v, query_positions, sink=sink, scale=attn.scale, window=attn.window
+        )
     return causal_attention(q, k, v, sink=sink, scale=attn.scale, window=attn.window)
 
 

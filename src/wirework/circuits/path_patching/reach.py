@@ -45,26 +45,26 @@ def carrying(patched: Patched, gates: Tensor) -> Carrying:
 def _reached(patched: Patched, kept: Tensor) -> Tensor:
     """Return (S,) bool, the sources that the embedding reaches over kept edges."""
     graph = patched.graph
-    found = torch.zeros(len(graph.sources), dtype=torch.bool, device=kept.device)
-    found[0] = True
+    reachable = torch.zeros(len(graph.sources), dtype=torch.bool, device=kept.device)
+    reachable[0] = True
     for layer in range(graph.n_layer):
-        inputs = (kept[_head_inputs(patched, layer)] & found).any(1)
+        inputs = (kept[_head_inputs(patched, layer)] & reachable).any(1)
         heads = inputs.view(len(QKV), graph.n_head).any(0)
-        found[graph.head(layer, 0) : graph.mlp(layer)] = _together(patched, layer, heads)
-        found[graph.mlp(layer)] = (kept[graph.mlp_input(layer)] & found).any()
-    return found
+        reachable[graph.head(layer, 0) : graph.mlp(layer)] = _together(patched, layer, heads)
+        reachable[graph.mlp(layer)] = (kept[graph.mlp_input(layer)] & reachable).any()
+    return reachable
 
 
 def _read(patched: Patched, kept: Tensor) -> Tensor:
     """Return (M,) bool, the destinations that the output depends on."""
     graph = patched.graph
-    found = torch.zeros(len(graph.destinations), dtype=torch.bool, device=kept.device)
-    found[graph.final] = True
+    reachable = torch.zeros(len(graph.destinations), dtype=torch.bool, device=kept.device)
+    reachable[graph.final] = True
     for layer in reversed(range(graph.n_layer)):
-        found[graph.mlp_input(layer)] = (kept[:, graph.mlp(layer)] & found).any()
-        heads = (kept[:, graph.head(layer, 0) : graph.mlp(layer)] & found[:, None]).any(0)
-        found[_head_inputs(patched, layer)] = _together(patched, layer, heads).repeat(len(QKV))
-    return found
+        reachable[graph.mlp_input(layer)] = (kept[:, graph.mlp(layer)] & reachable).any()
+        heads = (kept[:, graph.head(layer, 0) : graph.mlp(layer)] & reachable[:, None]).any(0)
+        reachable[_head_inputs(patched, layer)] = _together(patched, layer, heads).repeat(len(QKV))
+    return reachable
 
 
 def _head_inputs(patched: Patched, layer: int) -> slice:

@@ -87,8 +87,8 @@ class PatchedState:
         self.measure = self.patched.contrast.metric(self.name, clean.logits)
         self.metric = float(self.measure(clean.logits))
         self.ablated = [value[:, self.start :] for value in self.patched.ablated]
-        both = zip(clean.values, self.ablated, strict=True)
-        self.written = [value[:, self.start :] - ablated for value, ablated in both]
+        values = zip(clean.values, self.ablated, strict=True)
+        self.written = [value[:, self.start :] - ablated for value, ablated in values]
         self.inputs: list[Tensor] = []
         self.parts: dict[int, Tensor] = {}
         self.past: dict[tuple[int, int], list[Tensor]] = {}
@@ -125,7 +125,7 @@ class PatchedState:
         quick.written = [value.float() for value in self.written]
         quick.ablated = [value.float() for value in self.ablated]
         quick.inputs = [value.float() for value in self.inputs]
-        quick.past = {key: [part.float() for part in both] for key, both in self.past.items()}
+        quick.past = {key: [part.float() for part in kv] for key, kv in self.past.items()}
         quick.parts = {place: value.float() for place, value in self.parts.items()}
         return quick
 
@@ -155,20 +155,20 @@ class PatchedState:
             (sources, ...) of DEAD, LAST and WHOLE.
         """
         graph, n_head = self.graph, self.graph.n_head
-        found: Ints = kept[graph.final] * np.int8(LAST)
+        reach: Ints = kept[graph.final] * np.int8(LAST)
         for layer in reversed(range(graph.n_layer)):
-            at = found[graph.mlp(layer)]
-            np.maximum(found, kept[graph.mlp_input(layer)] * at, out=found)
-            heads = found[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
+            at = reach[graph.mlp(layer)]
+            np.maximum(reach, kept[graph.mlp_input(layer)] * at, out=reach)
+            heads = reach[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
             if len(self.groups[layer]) == 1:
                 heads = np.broadcast_to(heads.max(0), heads.shape)
             if heads.any():
                 first = graph.head_input(layer, 0, 0)
                 q, kv = kept[first : first + n_head], kept[first + n_head : first + 3 * n_head]
-                np.maximum(found, (q * heads[:, None]).max(0), out=found)
+                np.maximum(reach, (q * heads[:, None]).max(0), out=reach)
                 whole = np.concatenate([heads, heads]) > DEAD
-                np.maximum(found, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=found)
-        return found
+                np.maximum(reach, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=reach)
+        return reach
 
     def reads(self, destination: int, reach: Ints) -> int:
         """Return at how many tokens a destination is read: DEAD, LAST or WHOLE."""
@@ -198,8 +198,8 @@ class PatchedState:
             for source, versions in trials.changes.items():
                 if (version := versions.of[chosen]) >= 0:
                     self.written[source] = self.written[source] + versions.each[version]
-            for pieces, found in ((self.inputs, trials.inputs), (self.parts, trials.parts)):
-                for destination, versions in found.items():
+            for pieces, changed in ((self.inputs, trials.inputs), (self.parts, trials.parts)):
+                for destination, versions in changed.items():
                     if (version := versions.of[chosen]) >= 0:
                         pieces[destination] = versions.each[version]
         self._narrow()
@@ -234,7 +234,7 @@ class PatchedState:
         """Return (..., N, 1, D), the last tokens of (..., N, T, D); what is cut already stays."""
         if x.shape[-2] == 1:
             return x
-        at = self.patched.contrast.at - self.start
+        at = self.patched.contrast.last_positions - self.start
         return x[..., torch.arange(len(at), device=at.device), at, :].unsqueeze(-2)
 
     def beside_at(self, destination: int) -> Tensor | None:

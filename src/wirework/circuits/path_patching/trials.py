@@ -74,10 +74,10 @@ class _Pass:
         graph, state = self.graph, self.state
         sources = [graph.head(layer, head) for head in group]
         places = [[graph.head_input(layer, kind, head) for head in group] for kind in range(3)]
-        found = self._versions([place for of_kind in places for place in of_kind], sources)
-        if found is None:
+        versions = self._versions([place for of_kind in places for place in of_kind], sources)
+        if versions is None:
             return
-        first, of = found
+        first, of = versions
         block = state.patched.block(layer)
         for kind, of_kind in enumerate(places):
             for head, place in zip(group, of_kind, strict=True):
@@ -109,7 +109,7 @@ class _Pass:
     def _attended(self, layer: int, group: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return a group's outputs, (U*N, G, T, K), of (U, N, G, T, K) and the tokens before."""
         state = self.state
-        at, start, count = state.patched.contrast.at, state.start, len(q)
+        at, start, count = state.patched.contrast.last_positions, state.start, len(q)
         past = (part.expand(count, *part.shape) for part in state.past[layer, group[0]])
         k, v = (torch.cat(both, -2) for both in zip(past, (k, v), strict=True))
         q, k, v = (part.flatten(0, 1) for part in (q, k, v))
@@ -121,12 +121,12 @@ class _Pass:
 
     def _mlp(self, layer: int) -> None:
         place, source = self.graph.mlp_input(layer), self.graph.mlp(layer)
-        found = self._versions([place], [source])
-        if found is not None:
+        versions = self._versions([place], [source])
+        if versions is not None:
             block = self.state.patched.block(layer)
-            x = self._read(place, *found)
+            x = self._read(place, *versions)
             self._write(
-                source, block.mlp(block.read_by_mlp(x, self.state.beside_at(place))), found[1]
+                source, block.mlp(block.read_by_mlp(x, self.state.beside_at(place))), versions[1]
             )
 
     def _write(self, source: int, value: Tensor, of: Ints) -> None:
@@ -135,10 +135,10 @@ class _Pass:
 
     def _measure(self) -> None:
         state, graph = self.state, self.graph
-        found = self._versions([graph.final], [])
-        if found is None:
+        versions = self._versions([graph.final], [])
+        if versions is None:
             return
-        first, of = found
+        first, of = versions
         transformer, last = state.patched.transformer, state.patched.contrast.last
         normed = transformer.norm(self._read(graph.final, first, of).squeeze(-2))  # (U, N, D)
         at_once = max(1, _LOGITS // (len(last) * transformer.config.vocab_size))

@@ -87,8 +87,8 @@ def prune_all(
     with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
         baseline = AblationBaseline.of(model, data, config)
         one = partial(_one, model, out, config, baseline, data, full_validation)
-        found = _in_turn(one, loaded, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
-        for row in found:
+        finished_rows = _in_turn(one, loaded, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
+        for row in finished_rows:
             rows.append(row)
             _write(out, model, config, rows, last=len(rows) == len(loaded))
             bar.update(len(rows))
@@ -142,19 +142,19 @@ def _one(
     on_progress: Callable[[float], None] = ignore_progress,
 ) -> _Row:
     folder = out / task.name
-    found = _finished(folder, model, task, config, baseline)
-    if found is None:
+    circuit = _finished(folder, model, task, config, baseline)
+    if circuit is None:
         search = out / f"{task.name}.search"
         try:
-            hunt = PruningRun.of(model, task, config, baseline, search)
+            pruning_run = PruningRun.of(model, task, config, baseline, search)
         except InputError as error:
             nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
             return {"task": task.name, **nothing, "reason": str(error)}
-        found = hunt.run(on_progress)
-        found.save(folder)
-    report = _report(found, model, task, data, full_validation, out / f"{task.name}.report.json")
-    said = WORDS[report["verdict"]["faithful"]] if found.reached else MISSED
-    return _summary(found) | judged(report) | {"verdict": said}
+        circuit = pruning_run.run(on_progress)
+        circuit.save(folder)
+    report = _report(circuit, model, task, data, full_validation, out / f"{task.name}.report.json")
+    said = WORDS[report["verdict"]["faithful"]] if circuit.reached else MISSED
+    return _summary(circuit) | judged(report) | {"verdict": said}
 
 
 def _write(
@@ -172,7 +172,7 @@ def _write(
 
 
 def _report(
-    found: Circuit,
+    circuit: Circuit,
     model: "Model",
     task: Task,
     data: "Tokens | None",
@@ -182,18 +182,18 @@ def _report(
     """Return the report on a circuit, from beside it or made and put there."""
     if is_file(path):
         report = read_record(path, {"circuit": str, "whole": bool})
-        if report["circuit"] == _identity(found) and report["whole"] >= full_validation:
+        if report["circuit"] == _identity(circuit) and report["whole"] >= full_validation:
             return report
-    about = {"circuit": _identity(found), "whole": full_validation}
+    about = {"circuit": _identity(circuit), "whole": full_validation}
     short = not full_validation
-    report = about | validate(found, model, task, data=data, short=short, progress=None)
+    report = about | validate(circuit, model, task, data=data, short=short, progress=None)
     write_record(path, report)
     return report
 
 
-def _identity(found: Circuit) -> str:
+def _identity(circuit: Circuit) -> str:
     """Return SHA-256 over what circuit.json holds, as hex."""
-    return hashlib.sha256(json.dumps(found.document.to_json()).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(circuit.document.to_json()).encode()).hexdigest()
 
 
 def _finished(

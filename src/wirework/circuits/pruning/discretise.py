@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Masks, frozen
+from wirework.circuits.masking.ablation import Masks, without_weight_gradients
 from wirework.circuits.pruning.greedy_removal import GreedyRemoval
 from wirework.tasks import TokenizedPairs
 
@@ -66,7 +66,7 @@ def smallest_count(reaches: Callable[[int], bool], most: int, guess: int) -> int
 
 
 def discretise(
-    masks: Masks, score: Tensor, rows: TokenizedPairs, target: float, guess: int | None = None
+    masks: Masks, score: Tensor, batch: TokenizedPairs, target: float, guess: int | None = None
 ) -> Tensor:
     """Return the mask of the fewest best-scored nodes that reach the target.
 
@@ -75,7 +75,7 @@ def discretise(
     Args:
         masks: the model and what its gates stand for.
         score: (G,), higher is kept longer.
-        rows: the task's pairs to judge by.
+        batch: the task's pairs to judge by.
         target: task loss in nats.
         guess: about how many nodes it will be. Those of positive score are tried beside it: where
             nodes are of no help by themselves, a few more or fewer may miss what these reach.
@@ -86,7 +86,7 @@ def discretise(
     rank, own = ranking(score), _own_count(score)
 
     def reaches(count: int) -> bool:
-        return masks.within(best_nodes(rank, [count])[0], rows, target)
+        return masks.within(best_nodes(rank, [count])[0], batch, target)
 
     if guess is None or (not reaches(guess) and reaches(own)):
         guess = own
@@ -98,14 +98,14 @@ def _own_count(score: Tensor) -> int:
     return max(1, int((score > 0).sum()))
 
 
-def closest(masks: Masks, scores: Sequence[Tensor], rows: TokenizedPairs) -> tuple[Tensor, int]:
+def closest(masks: Masks, scores: Sequence[Tensor], batch: TokenizedPairs) -> tuple[Tensor, int]:
     """Return the mask of lowest loss where no order of the nodes reaches a target.
 
     Args:
         masks: the model and what its gates stand for.
         scores: (G,) each; the nodes of positive score are tried, so many over and times 2, 4 and 8,
             and all nodes.
-        rows: the task's pairs to judge by.
+        batch: the task's pairs to judge by.
 
     Returns:
         (G,) float32, and which score it is of.
@@ -117,13 +117,13 @@ def closest(masks: Masks, scores: Sequence[Tensor], rows: TokenizedPairs) -> tup
             {min(max(1, round(own * 2.0**step)), most) for step in range(-3, 4)} | {most}
         )
         tried = best_nodes(ranking(score), counts)
-        losses = torch.stack([view.losses(tried, rows) for view in masks.ablation_modes()]).amax(0)
+        losses = torch.stack([mode.losses(tried, batch) for mode in masks.ablation_modes()]).amax(0)
         if float(losses.min()) < least:
             best, which, least = tried[losses.argmin()], number, float(losses.min())
     return best, which
 
 
-def clean_up(masks: Masks, gates: Tensor, rows: TokenizedPairs, target: float) -> Tensor:
+def clean_up(masks: Masks, gates: Tensor, batch: TokenizedPairs, target: float) -> Tensor:
     """Close gates that the target does not need, until no single one can be closed.
 
     Rounds order the open gates by what closing them is thought to cost, first by gradient and,
@@ -133,37 +133,37 @@ def clean_up(masks: Masks, gates: Tensor, rows: TokenizedPairs, target: float) -
     Args:
         masks: the model and what its gates stand for.
         gates: (G,) of a circuit; one that does not reach the target is returned as it is.
-        rows: the task's pairs to judge by.
+        batch: the task's pairs to judge by.
         target: task loss in nats.
 
     Returns:
         (G,) float32, a subset of `gates`.
     """
-    with frozen(masks.transformer):
-        closing = GreedyRemoval(masks, gates, rows, target)
-        if not closing.reached:
+    with without_weight_gradients(masks.transformer):
+        removal = GreedyRemoval(masks, gates, batch, target)
+        if not removal.reached:
             return gates
         for cost in (_cost_by_gradient, _cost_by_removal):
-            while len(kept := closing.gates.nonzero().flatten()):
+            while len(kept := removal.gates.nonzero().flatten()):
                 if cost is _cost_by_removal and len(kept) > _FEW:
-                    return closing.gates
-                order = kept[cost(masks, closing.gates, kept, rows).sort(stable=True).indices]
-                _thin(closing, order)
-                if len(kept) - int(closing.gates.sum()) < max(1.0, _WORTH * len(kept)):
+                    return removal.gates
+                order = kept[cost(masks, removal.gates, kept, batch).sort(stable=True).indices]
+                _remove_runs(removal, order)
+                if len(kept) - int(removal.gates.sum()) < max(1.0, _WORTH * len(kept)):
                     break
         if len(kept):
-            _close_each(closing, order)
-        return closing.gates
+            _remove_each(removal, order)
+        return removal.gates
 
 
-def _thin(closing: GreedyRemoval, order: Tensor) -> None:
+def _remove_runs(removal: GreedyRemoval, order: Tensor) -> None:
     """Go through `order` and close what can go, in runs that double and halve.
 
     Stops when `_PATIENCE` gates in a row could not go alone.
     """
     start, run, failures = 0, max(1, len(order) // 4), 0
     while start < len(order) and failures < _PATIENCE:
-        if closing.close(order[start : start + run]):
+        if removal.close(order[start : start + run]):
             start, run, failures = start + run, 2 * run, 0
         elif run > 1:
             run //= 2
@@ -171,27 +171,27 @@ def _thin(closing: GreedyRemoval, order: Tensor) -> None:
             start, failures = start + 1, failures + 1
 
 
-def _close_each(closing: GreedyRemoval, order: Tensor) -> None:
+def _remove_each(removal: GreedyRemoval, order: Tensor) -> None:
     """Try the open gates of `order` one by one, round and round, until none of them can go."""
-    left = deque(order[closing.gates[order] > 0])
+    left = deque(order[removal.gates[order] > 0])
     failures = 0
     while failures < len(left):
         place = left.popleft()
-        if closing.close(place):
+        if removal.close(place):
             failures = 0
         else:
             left.append(place)
             failures += 1
 
 
-def _cost_by_gradient(masks: Masks, gates: Tensor, kept: Tensor, rows: TokenizedPairs) -> Tensor:
+def _cost_by_gradient(masks: Masks, gates: Tensor, kept: Tensor, batch: TokenizedPairs) -> Tensor:
     """Return the first-order rise in loss when each open gate is closed, (K,)."""
-    return masks.loss_increase(gates, rows)[kept]
+    return masks.loss_increase(gates, batch)[kept]
 
 
-def _cost_by_removal(masks: Masks, gates: Tensor, kept: Tensor, rows: TokenizedPairs) -> Tensor:
+def _cost_by_removal(masks: Masks, gates: Tensor, kept: Tensor, batch: TokenizedPairs) -> Tensor:
     """Return the loss when each open gate is closed alone, (K,), on a few pairs."""
     affordable = max(2, min(16, _REMOVALS // len(kept)))
-    few = rows.select(torch.arange(min(rows.n_pairs, affordable)))
+    few = batch.select(torch.arange(min(batch.n_pairs, affordable)))
     without = gates.repeat(len(kept), 1).scatter_(1, kept[:, None], 0)
     return masks.losses(without, few)

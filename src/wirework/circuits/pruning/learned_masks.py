@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, frozen, pieces
+from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
 from wirework.tasks import TokenizedPairs
 
 _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
@@ -52,7 +52,7 @@ class _Columns(NamedTuple):
 
 def learn_masks(
     ablation: Ablation,
-    rows: TokenizedPairs,
+    batch: TokenizedPairs,
     settings: Sequence[MaskSettings],
     *,
     steps: int,
@@ -65,7 +65,7 @@ def learn_masks(
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's training pairs.
+        batch: the task's training pairs.
         settings: of each trial.
         steps: optimizer steps.
         batch_pairs: pairs per step, the same for all trials; all pairs if there are no more.
@@ -77,29 +77,31 @@ def learn_masks(
     Returns:
         tau, (R, G) float32 in [-1, 1]; larger means kept longer.
     """
-    columns = _columns(settings, rows.tokens.device)
+    columns = _columns(settings, batch.tokens.device)
     tau = _initial(columns, ablation.size, seeds, warm)
-    first, second = torch.zeros_like(tau), torch.zeros_like(tau)
-    found, trials = tau.clone(), torch.arange(len(tau), device=tau.device)
+    first_moment, second_moment = torch.zeros_like(tau), torch.zeros_like(tau)
+    final_tau, trials = tau.clone(), torch.arange(len(tau), device=tau.device)
     generator = torch.Generator().manual_seed(seeds[0])
-    with frozen(ablation.transformer):
+    with without_weight_gradients(ablation.transformer):
         for step in range(1, steps + 1):
-            pairs = torch.randperm(rows.n_pairs, generator=generator)[:batch_pairs]
-            drawn = replace(
+            pairs = torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs]
+            resampled = replace(
                 ablation, draw=ablation.n_resamples + step
             )  # none that will judge the masks
-            gradient = _gradient(drawn, rows.select(pairs), tau, columns)
+            gradient = _gradient(resampled, batch.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
-            _adamw_(tau, gradient, first, second, columns, rate, step)
+            _adamw_(tau, gradient, first_moment, second_moment, columns, rate, step)
             tau.clamp_(-1, 1)
-            found[trials] = tau
-            left = [True] if after_step is None else after_step(step, trials.tolist(), tau)
-            if not all(left):
-                trials, tau, first, second = (t[left] for t in (trials, tau, first, second))
-                columns = _Columns(*(column[left] for column in columns))
+            final_tau[trials] = tau
+            go_on = [True] if after_step is None else after_step(step, trials.tolist(), tau)
+            if not all(go_on):
+                trials, tau, first_moment, second_moment = (
+                    t[go_on] for t in (trials, tau, first_moment, second_moment)
+                )
+                columns = _Columns(*(column[go_on] for column in columns))
                 if not len(trials):
                     break
-    return found
+    return final_tau
 
 
 def heaviside(tau: Tensor, temp: Tensor | float) -> Tensor:
@@ -128,15 +130,18 @@ class _Heaviside(torch.autograd.Function):
         return grads[0] * soft * (1 - soft) / temp, None
 
 
-def _gradient(ablation: Ablation, rows: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
+def _gradient(ablation: Ablation, batch: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
     """Return each trial's gradient of task loss + k_coef x nodes on, norm clipped to 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)
-    for pairs in pieces(rows, len(tau)):
+    for pairs in length_groups(batch, len(tau)):
         gates = heaviside(leaf, columns.heaviside_temp)
-        losses = F.softplus(-ablation.differences(gates, rows.select(pairs))).sum(1)
-        share = len(pairs) / rows.n_pairs
-        total = losses.sum() / len(rows.at) + share * (columns.k_coef * ablation.nodes(gates)).sum()
+        losses = F.softplus(-ablation.differences(gates, batch.select(pairs))).sum(1)
+        share = len(pairs) / batch.n_pairs
+        total = (
+            losses.sum() / len(batch.last_positions)
+            + share * (columns.k_coef * ablation.nodes(gates)).sum()
+        )
         gradient += torch.autograd.grad(total, leaf)[0]
     norm = gradient.norm(dim=1, keepdim=True)
     return gradient.mul_(_CLIP / norm.clamp(min=_CLIP))
@@ -145,19 +150,19 @@ def _gradient(ablation: Ablation, rows: TokenizedPairs, tau: Tensor, columns: _C
 def _adamw_(
     tau: Tensor,
     gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
     columns: _Columns,
     rate: Tensor,
     step: int,
 ) -> None:
     """One AdamW step with each trial's own settings, which torch's optimizer cannot hold."""
     beta2 = 1 - columns.inv_beta2
-    first.lerp_(gradient, 1 - _BETA1)
-    second.mul_(beta2).addcmul_(gradient * columns.inv_beta2, gradient)
+    first_moment.lerp_(gradient, 1 - _BETA1)
+    second_moment.mul_(beta2).addcmul_(gradient * columns.inv_beta2, gradient)
     tau.mul_(1 - rate * columns.weight_decay)
-    scale = (second / (1 - beta2**step)).sqrt_().add_(_EPS)
-    tau.sub_(rate / (1 - _BETA1**step) * first / scale)
+    scale = (second_moment / (1 - beta2**step)).sqrt_().add_(_EPS)
+    tau.sub_(rate / (1 - _BETA1**step) * first_moment / scale)
 
 
 def _schedule(step: int, steps: int, warmup: Tensor) -> Tensor:

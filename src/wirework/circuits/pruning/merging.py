@@ -35,7 +35,7 @@ def size_of(ablation: Ablation, gates: Tensor) -> Size:
 def cleaned_and_merged(
     ablation: Ablation,
     masks: Sequence[Tensor],
-    rows: TokenizedPairs,
+    batch: TokenizedPairs,
     target: float,
     on_done: Callable[[int, int], None],
 ) -> tuple[Tensor, int]:
@@ -44,23 +44,23 @@ def cleaned_and_merged(
     Args:
         ablation: the model and what its gates stand for.
         masks: (G,) each, of circuits that reach the target; one or more.
-        rows: the task's pairs to judge by.
+        batch: the task's pairs to judge by.
         target: task loss in nats.
         on_done: gets how many are cleaned up and how many merged.
 
     Returns:
         (G,) of the smallest circuit, and which of the masks it began with.
     """
-    found = []
+    cleaned = []
     for mask in masks:
-        found.append(clean_up(ablation, mask, rows, target))
-        on_done(len(found), 0)
-    sizes = [size_of(ablation, gates) for gates in found]
-    first, *others = sorted(range(len(found)), key=sizes.__getitem__)
-    best, least = found[first], sizes[first]
+        cleaned.append(clean_up(ablation, mask, batch, target))
+        on_done(len(cleaned), 0)
+    sizes = [size_of(ablation, gates) for gates in cleaned]
+    first, *others = sorted(range(len(cleaned)), key=sizes.__getitem__)
+    best, least = cleaned[first], sizes[first]
     for place, other in enumerate(others, 1):
-        both = clean_up(ablation, torch.maximum(best, found[other]), rows, target)
-        if (size := size_of(ablation, both)) < least:
-            best, least = both, size
+        union = clean_up(ablation, torch.maximum(best, cleaned[other]), batch, target)
+        if (size := size_of(ablation, union)) < least:
+            best, least = union, size
         on_done(len(masks), place)
     return best, first

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.circuits.build import CHANCE, Finding, assemble
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.build import CHANCE, FinderResult, assemble
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -94,8 +94,10 @@ def prune(
     check_chance(config)
     tokenizer_of(model)
     with Progress(f"prune {task.name}", shown=progress) as bar:
-        hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, data, config), search)
-        return hunt.run(bar.update)
+        pruning_run = PruningRun.of(
+            model, task, config, AblationBaseline.of(model, data, config), search
+        )
+        return pruning_run.run(bar.update)
 
 
 def ignore_progress(_: float) -> None:
@@ -112,7 +114,7 @@ class PruningRun:
     parts: Parts
     baseline: AblationBaseline
     ablation: Ablation
-    contest: "_TrialSelection"
+    trial_selection: "TrialSelection"
     search: Path | None
     """Where it is kept; None for in memory."""
 
@@ -133,13 +135,13 @@ class PruningRun:
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
-        train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
+        train, judge = tokenize_task(parts.train, model), tokenize_task(parts.judge, model)
         ablation = baseline.ablation(model, config)
         if not config.allow_unreached:
             check_target(ablation, judge, config.target_loss)
-        contest = _contest(ablation, train, judge, config)
+        trial_selection = _trial_selection(ablation, train, judge, config)
         kept = None if search is None else Path(search)
-        return cls(model, task, config, parts, baseline, ablation, contest, kept)
+        return cls(model, task, config, parts, baseline, ablation, trial_selection, kept)
 
     def ranked(self, on_progress: Callable[[float], None] = ignore_progress) -> list[Candidate]:
         """Return what orders the nodes, before any clean-up: the best trials and scores.
@@ -149,11 +151,11 @@ class PruningRun:
         """
         config = self.config
         if config.finder != "learned":
-            return [self.contest.by_score(config.finder)]
+            return [self.trial_selection.by_score(config.finder)]
         folder = self._folder()
-        with _held(folder):
-            best = self.contest.best(folder, on_progress)
-        return best + [self.contest.by_score(method) for method in config.extra_rankings]
+        with _folder_lock(folder):
+            best = self.trial_selection.best(folder, on_progress)
+        return best + [self.trial_selection.by_score(method) for method in config.extra_rankings]
 
     def _folder(self) -> Path | None:
         if self.search is None:
@@ -162,18 +164,18 @@ class PruningRun:
 
     def run(self, on_progress: Callable[[float], None] = ignore_progress) -> Circuit:
         """Search; `on_progress` gets the share of the work that is done."""
-        return self.made_of(self.ranked(on_progress), on_progress)
+        return self.circuit_from(self.ranked(on_progress), on_progress)
 
-    def made_of(
+    def circuit_from(
         self, best: list[Candidate], on_progress: Callable[[float], None] = ignore_progress
     ) -> Circuit:
         """Return the smallest circuit that these orders of the nodes come to."""
-        config, judge = self.config, rows_of(self.parts.judge, self.model)
+        config, judge = self.config, tokenize_task(self.parts.judge, self.model)
         nodes, trial = self._smallest(best, judge, on_progress)
-        edge_masks, gates = self._accepted(nodes, trial, judge)
-        held_out = self._unseen(edge_masks)
-        found = Finding(
-            edge_masks=replace(held_out, ablation=held_out.ablation.at_means()),
+        edge_masks, gates = self._meeting_held_out_target(nodes, trial, judge)
+        held_out = self._with_held_out_baseline(edge_masks)
+        result = FinderResult(
+            edge_masks=replace(held_out, ablation=held_out.ablation.with_mean_ablation()),
             gates=gates,
             score=self.ablation.nodes(trial.tau),
             target=config.target_loss,
@@ -183,14 +185,14 @@ class PruningRun:
             reached=held_out.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
         )
-        return assemble(self.model, self.task, self.parts, found)
+        return assemble(self.model, self.task, self.parts, result)
 
-    def _unseen(self, edge_masks: EdgeMasks) -> EdgeMasks:
+    def _with_held_out_baseline(self, edge_masks: EdgeMasks) -> EdgeMasks:
         """Return the same gates with means (and values) of text that the search has not seen."""
         ablation = self.baseline.held_out(self.model, self.config)
         return edge_masks if ablation is None else replace(edge_masks, ablation=ablation)
 
-    def _accepted(
+    def _meeting_held_out_target(
         self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs
     ) -> tuple[EdgeMasks, Tensor]:
         """Return nodes (G,) with their edges, cleaned up, that meet the target on unseen text too.
@@ -202,26 +204,28 @@ class PruningRun:
         goal = self.config.target_loss
         own = _own_loss(self.ablation, judge)
         target, least = goal, own if own < goal else 0.0
-        edge_masks, gates = _wired(self.ablation, nodes, judge, target, self.config)
+        edge_masks, gates = _with_edges(self.ablation, nodes, judge, target, self.config)
         if not self.ablation.within(nodes, judge, goal):
             return edge_masks, gates  # nothing reaches it: this is what comes closest
         for _ in range(_TRIES):
-            missed = self._worst_unseen(edge_masks, gates, judge) - goal
+            missed = self._highest_held_out_loss(edge_masks, gates, judge) - goal
             if missed <= _ROUNDING:
                 break
             target = max(least, target - _OVERSHOOT * missed)
             nodes = self._grown(nodes, trial, judge, target)
             if not self.ablation.within(nodes, judge, target):
                 break
-            edge_masks, gates = _wired(
+            edge_masks, gates = _with_edges(
                 self.ablation, nodes, judge, target, self.config, (edge_masks, gates)
             )
         return edge_masks, gates
 
-    def _worst_unseen(self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs) -> float:
+    def _highest_held_out_loss(
+        self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs
+    ) -> float:
         """Return the task loss on unseen text, the highest of all ways to freeze."""
-        ablation_modes = self._unseen(edge_masks).ablation_modes()
-        return max(float(view.losses(gates[None], judge)[0]) for view in ablation_modes)
+        ablation_modes = self._with_held_out_baseline(edge_masks).ablation_modes()
+        return max(float(mode.losses(gates[None], judge)[0]) for mode in ablation_modes)
 
     def _grown(
         self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs, target: float
@@ -239,11 +243,11 @@ class PruningRun:
     ) -> tuple[Tensor, Candidate]:
         """Return the nodes, as gates (G,), that these orders come to, and the order they had."""
         target = self.config.target_loss
-        found = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
-        if not any(self.ablation.within(mask, judge, target) for mask in found):
+        result = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
+        if not any(self.ablation.within(mask, judge, target) for mask in result):
             nodes, which = closest(self.ablation, [one.tau for one in best], judge)
             return nodes, best[which]
-        chosen = worth_it(best, found)
+        chosen = affordable_candidates(best, result)
         masks = [mask for _, mask in chosen]
 
         pace = Pace.of(self.config)
@@ -261,7 +265,7 @@ class PruningRun:
 
 
 @contextmanager
-def _held(folder: Path | None) -> Iterator[None]:
+def _folder_lock(folder: Path | None) -> Iterator[None]:
     """Keep other processes out of a search's folder for a `with` block."""
     if folder is None:
         yield
@@ -276,7 +280,9 @@ def without_feasibility_checks(config: PruneConfig) -> PruneConfig:
     return config.model_copy(update={"allow_unreached": True})
 
 
-def worth_it(best: list[Candidate], masks: list[Tensor]) -> list[tuple[Candidate, Tensor]]:
+def affordable_candidates(
+    best: list[Candidate], masks: list[Tensor]
+) -> list[tuple[Candidate, Tensor]]:
     """Leave out orders of the nodes whose clean-up would take long and hardly win.
 
     The time goes with the square of the nodes that bisection leaves, and where these are many times
@@ -292,7 +298,7 @@ def worth_it(best: list[Candidate], masks: list[Tensor]) -> list[tuple[Candidate
     return [(one, mask) for one, mask, size in pairs if size <= most]
 
 
-def _wired(
+def _with_edges(
     ablation: Ablation,
     nodes: Tensor,
     judge: TokenizedPairs,
@@ -311,7 +317,7 @@ def _wired(
         fewer = gates if before is None else edge_masks.without_closed(*before)
         start = fewer if edge_masks.within(fewer, judge, target) else gates
         gates = clean_up(edge_masks, start, judge, target)
-    return edge_masks.reduced(gates)
+    return edge_masks.compacted(gates)
 
 
 def check_chance(config: PruneConfig) -> None:
@@ -327,13 +333,13 @@ def check_chance(config: PruneConfig) -> None:
         )
 
 
-def check_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> None:
+def check_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> None:
     """Make sure that the whole model does what is asked of a circuit.
 
     Raises:
         InputError: its own task loss is above the target, or not a number.
     """
-    own = _own_loss(ablation, rows)
+    own = _own_loss(ablation, batch)
     if not own <= target:
         raise InputError(
             f"the model's own task loss {own:.3f} does not reach the target {target:g}: no circuit "
@@ -341,28 +347,28 @@ def check_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> Non
         )
 
 
-def _own_loss(ablation: Ablation, rows: TokenizedPairs) -> float:
+def _own_loss(ablation: Ablation, batch: TokenizedPairs) -> float:
     """Return the task loss with nothing ablated, nats."""
-    everything = torch.ones(1, ablation.size, device=rows.tokens.device)
-    return float(ablation.losses(everything, rows)[0])
+    everything = torch.ones(1, ablation.size, device=batch.tokens.device)
+    return float(ablation.losses(everything, batch)[0])
 
 
-def _contest(
+def _trial_selection(
     ablation: Ablation, train: TokenizedPairs, judge: TokenizedPairs, config: PruneConfig
-) -> "_TrialSelection":
+) -> "TrialSelection":
     quick = judge.select(torch.arange(min(judge.n_pairs, _QUICK_PAIRS)))
-    target = quick_target(ablation, quick, config.target_loss)
+    target = trial_target(ablation, quick, config.target_loss)
     warm = None
     if config.warm_start is not None:
         rank = ranking(score_gates(ablation, train, config.warm_start, config.seed))
         warm = 1 - 2 * rank / (len(rank) - 1)
-    return _TrialSelection(ablation, train, quick, target, config, warm)
+    return TrialSelection(ablation, train, quick, target, config, warm)
 
 
-def score_gates(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int) -> Tensor:
+def score_gates(ablation: Ablation, batch: TokenizedPairs, method: str, seed: int) -> Tensor:
     """Return the score (G,) of each gate: the highest of its nodes, on some of the rows."""
-    few = rows.select(torch.arange(min(rows.n_pairs, _SCORE_PAIRS)))
-    score = score_nodes(ablation.untied().at_means(), few, method, seed)
+    few = batch.select(torch.arange(min(batch.n_pairs, _SCORE_PAIRS)))
+    score = score_nodes(ablation.untied().with_mean_ablation(), few, method, seed)
     if ablation.tie is None:
         return score
     least = torch.full((ablation.size,), -torch.inf, device=score.device)
@@ -370,7 +376,7 @@ def score_gates(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int
 
 
 @dataclass(frozen=True)
-class _TrialSelection:
+class TrialSelection:
     """Trials of one task, compared on a few of the judging pairs and before any clean-up."""
 
     ablation: Ablation
@@ -391,13 +397,13 @@ class _TrialSelection:
         count = self.config.finalists
         best, pace = [] if folder is None else kept_best(folder, count), Pace.of(self.config)
         for current in rounds(self.config, folder):
-            found = self._run(current, on_progress)
-            best = merged(best, found.values())[:count]
+            result = self._run(current, on_progress)
+            best = merged(best, result.values())[:count]
             if folder is not None:
                 write_candidates(folder, best)  # before the study: what it knows must lie there
             tried = range(len(current.settings))
             on_progress(pace.in_trials(current.first + len(tried), 0, 0))
-            current.tell([float(found[i].edges) if i in found else None for i in tried])
+            current.tell([float(result[i].edges) if i in result else None for i in tried])
         return best[:count]
 
     def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Candidate]:
@@ -432,12 +438,12 @@ class _TrialSelection:
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
 
 
-def quick_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> float:
+def trial_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> float:
     """Return the loss in nats to compare trials at: one that the model can reach on these rows.
 
     A model that reaches the target on all pairs may miss it on a few of them, and then every trial
     would come out with every node. One that is no better than chance sets no bar: below it an empty
     circuit would win every contest, though masks may reach the target all the same.
     """
-    own = _own_loss(ablation, rows)
+    own = _own_loss(ablation, batch)
     return target if own >= CHANCE else max(target, own + _SLACK)

@@ -117,9 +117,9 @@ def kept_best(folder: Path, finalists: int) -> list[Candidate]:
     Raises:
         InputError: the file is damaged, or holds fewer masks than were found and asked for.
     """
-    best, found = read_candidates(folder), n_finished(folder)
-    if len(best) < min(finalists, found):
-        kept = f"{len(best)} of its {number_of(found, 'trial')}"
+    best, n_found = read_candidates(folder), n_finished(folder)
+    if len(best) < min(finalists, n_found):
+        kept = f"{len(best)} of its {number_of(n_found, 'trial')}"
         raise InputError(
             f"the search in {folder} kept the masks of {kept}, and finalists={finalists} asks for "
             f"more: {f'ask for {len(best)} or ' if best else ''}delete {folder} to search anew"
@@ -132,11 +132,11 @@ def merged(best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candida
 
     A round that was cut off after its masks were written is made again, and they come twice.
     """
-    found: list[Candidate] = []
+    unique: list[Candidate] = []
     for one in sorted([*best, *more], key=lambda one: (one.edges, one.nodes)):
-        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in found):
-            found.append(one)
-    return found
+        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in unique):
+            unique.append(one)
+    return unique
 
 
 def _candidate(size: str, tau: Tensor) -> Candidate:

@@ -34,8 +34,8 @@ class Pace:
             orders = min(config.trials, config.finalists) + len(config.extra_rankings)
         nodes = _CLEAN_UP * orders + _MERGE * (orders - 1) if config.clean_up else 1
         edges = _EDGES if config.prune_edges else 1
-        whole = trials + (nodes + edges) * config.eval_pairs
-        return cls(config, trials / whole, nodes * config.eval_pairs / whole)
+        total = trials + (nodes + edges) * config.eval_pairs
+        return cls(config, trials / total, nodes * config.eval_pairs / total)
 
     def in_trials(self, first: int, count: int, step: int) -> float:
         """Return the share that is done in the trials.
@@ -56,8 +56,8 @@ class Pace:
             merged: how many are merged with the best.
             orders: how many there are.
         """
-        whole = _CLEAN_UP * orders + _MERGE * (orders - 1)
-        return self.trials + self.nodes * (_CLEAN_UP * cleaned + _MERGE * merged) / whole
+        total = _CLEAN_UP * orders + _MERGE * (orders - 1)
+        return self.trials + self.nodes * (_CLEAN_UP * cleaned + _MERGE * merged) / total
 
 
 def rungs(config: PruneConfig) -> set[int]:

@@ -9,17 +9,17 @@ Shapes: N nodes of all sites, P pairs (two rows each). Source: Gao et al. 2025, 
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, frozen
+from wirework.circuits.masking.ablation import Ablation, without_weight_gradients
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs
 
 
-def attribution(ablation: Ablation, rows: TokenizedPairs, *, signed: bool = False) -> Tensor:
+def attribution(ablation: Ablation, batch: TokenizedPairs, *, signed: bool = False) -> Tensor:
     """Return the first-order change of the task loss when each node alone is mean-ablated.
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
+        batch: the task's pairs to score on.
         signed: give a node whose removal would lower the loss a score below zero, which ranks it
             last. That may save a few nodes, but a node that is in the way while all others stay
             can be needed in a circuit: then hardly any circuit short of the model reaches a target.
@@ -30,12 +30,12 @@ def attribution(ablation: Ablation, rows: TokenizedPairs, *, signed: bool = Fals
 
     Source: Gao et al. 2025, Fig. 31; AtP of Nanda 2022 with means for the other prompt's values.
     """
-    with frozen(ablation.transformer):
-        return _scores(_fall(ablation, rows, 1.0), signed)
+    with without_weight_gradients(ablation.transformer):
+        return _scores(_loss_increase(ablation, batch, 1.0), signed)
 
 
 def integrated_gradients(
-    ablation: Ablation, rows: TokenizedPairs, *, steps: int = 16, signed: bool = False
+    ablation: Ablation, batch: TokenizedPairs, *, steps: int = 16, signed: bool = False
 ) -> Tensor:
     """Return each node's share of the rise in loss from the whole model to one of means alone.
 
@@ -47,7 +47,7 @@ def integrated_gradients(
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
+        batch: the task's pairs to score on.
         steps: gradients taken; the cost is that of `attribution` times this.
         signed: as in `attribution`.
 
@@ -61,8 +61,8 @@ def integrated_gradients(
     """
     if steps < 1:
         raise InputError(f"integrated gradients take at least 1 step, got {steps}")
-    with frozen(ablation.transformer):
-        parts = [_fall(ablation, rows, (step + 0.5) / steps) for step in range(steps)]
+    with without_weight_gradients(ablation.transformer):
+        parts = [_loss_increase(ablation, batch, (step + 0.5) / steps) for step in range(steps)]
     return _scores(torch.stack(parts).mean(0), signed)
 
 
@@ -83,8 +83,8 @@ def _scores(change: Tensor, signed: bool) -> Tensor:
     return change.float() if signed else change.abs().float()
 
 
-def _fall(ablation: Ablation, rows: TokenizedPairs, gate: float) -> Tensor:
+def _loss_increase(ablation: Ablation, batch: TokenizedPairs, gate: float) -> Tensor:
     """Return minus the gradient of the mean loss by each gate, all gates at one value; (N,)."""
     weight = ablation.transformer.embed.weight
     gates = torch.full((ablation.space.size,), gate, device=weight.device, dtype=weight.dtype)
-    return ablation.loss_increase(gates, rows) / len(rows.at)
+    return ablation.loss_increase(gates, batch) / len(batch.last_positions)

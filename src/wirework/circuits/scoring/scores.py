@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from wirework.circuits.circuit import rows_of
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.means import means_for
 from wirework.circuits.scoring.atp_star import atp_star
@@ -51,12 +51,12 @@ class Scores:
 
     def top(self, count: int = 20) -> list[tuple[str, int, float]]:
         """Return site, channel and score of the best-scored nodes, ties in node order."""
-        found = [
+        scored_nodes = [
             (site, index, score)
             for site, part in self.sites.items()
             for index, score in enumerate(part.tolist())
         ]
-        return sorted(found, key=lambda node: -node[2])[: max(0, count)]
+        return sorted(scored_nodes, key=lambda node: -node[2])[: max(0, count)]
 
 
 def attribute(
@@ -89,19 +89,19 @@ def attribute(
 
     check_method(method)
     model, task = load(model), load_task(task)
-    rows = rows_of(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
+    batch = tokenize_task(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
     wanted = PruneConfig().mean_tokens if mean_tokens is None else mean_tokens
     ablation = Ablation.of(model.transformer, means_for(model, data, wanted).first)
-    parts = ablation.space.split(score_nodes(ablation, rows, method, seed))
+    parts = ablation.space.split(score_nodes(ablation, batch, method, seed))
     return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
 
 
-def score_nodes(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int = 0) -> Tensor:
+def score_nodes(ablation: Ablation, batch: TokenizedPairs, method: str, seed: int = 0) -> Tensor:
     """Return the score of each node by a named method.
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
+        batch: the task's pairs to score on.
         method: a name of `METHODS`.
         seed: of `random`.
 
@@ -113,8 +113,8 @@ def score_nodes(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int
     """
     check_method(method)
     if method == "random":
-        return random_order(ablation.space.size, seed).to(rows.tokens.device)
-    return _BY_GRADIENT[method](ablation, rows)
+        return random_order(ablation.space.size, seed).to(batch.tokens.device)
+    return _BY_GRADIENT[method](ablation, batch)
 
 
 def check_method(method: str) -> None:

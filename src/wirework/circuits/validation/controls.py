@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import Pairs, pairs_of
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import text_of
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels
-from wirework.circuits.validation.report import FEW, circuit_loss, circuit_report, or_reason
+from wirework.circuits.validation.report import (
+    COSTLY_CHECK_PAIRS,
+    circuit_loss,
+    circuit_report,
+    result_or_reason,
+)
 from wirework.circuits.validation.verdict import reaches, verdict
 from wirework.config import PruneConfig
 from wirework.console import Progress
@@ -54,10 +59,10 @@ def searched_controls(
     config = circuit.search_config
     seed = config.seed
     return {
-        "nonsense task": or_reason(
+        "nonsense task": result_or_reason(
             lambda: searched(model, random_labels(task, model, seed), config, text_of(model, data))
         ),
-        "shuffled weights": or_reason(
+        "shuffled weights": result_or_reason(
             lambda: searched(shuffled(model, seed), task, config, text_of(model, data))
         ),
     }
@@ -71,12 +76,14 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
     """
     # A nonsense task has at most half of the pairs, which may be fewer than a batch.
     config = without_feasibility_checks(config)
-    hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
+    pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
-        found = hunt.run(bar.update)
-    report = circuit_report(found, model, pairs_of(found.document, model, task), text, short=True)
-    about = {"n_nodes": found.n_nodes, "n_edges": found.n_edges}
-    target = found.document.target_loss
+        circuit = pruning_run.run(bar.update)
+    report = circuit_report(
+        circuit, model, pairs_of(circuit.document, model, task), text, short=True
+    )
+    about = {"n_nodes": circuit.n_nodes, "n_edges": circuit.n_edges}
+    target = circuit.document.target_loss
     return {
         "task": task.name,
         **about,
@@ -111,21 +118,21 @@ def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, 
         sufficient as the circuit must be. A `reason` where the model has no other such circuit.
     """
     edge_masks, gates = circuit.edge_masks(model)
-    rows = rows_of(pairs.held_out, model)
-    few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
+    batch = tokenize_task(pairs.held_out, model)
+    few = batch.select(torch.arange(min(batch.n_pairs, COSTLY_CHECK_PAIRS)))
     seed = circuit.document.provenance.seed
     drawn = random_circuits(edge_masks, gates, few, _RANDOM, seed)
     if not drawn:
         return {"reason": "the model has no other connected circuit of this make-up"}
     losses = [circuit_loss(*one, few) for one in drawn]
-    found = torch.tensor([one["circuit"] for one in losses])
+    random_losses = torch.tensor([one["circuit"] for one in losses])
     sizes = [one.n_nodes for one, _ in drawn]
     edges = [int(part[one.n_nodes :].sum()) for one, part in drawn]
     return {
         "n": len(drawn),
         "nodes": {"circuit": circuit.n_nodes, "least": min(sizes), "most": max(sizes)},
         "edges": {"circuit": circuit.n_edges, "least": min(edges), "most": max(edges)},
-        "lowest": float(found.min()),
-        "median": float(found.median()),
+        "lowest": float(random_losses.min()),
+        "median": float(random_losses.median()),
         "n_sufficient": sum(reaches(one, circuit.document.target_loss) for one in losses),
     }

@@ -56,18 +56,18 @@ class Layout:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, transformer: Transformer, rows: TokenizedPairs) -> "Layout":
+    def of(cls, transformer: Transformer, batch: TokenizedPairs) -> "Layout":
         """Look at the nonzero weights of a model.
 
         Args:
             transformer: the model.
-            rows: a task, whose prompt tokens feed channels and whose answers read them.
+            batch: a task, whose prompt tokens feed channels and whose answers read them.
         """
         space, width = NodeSpace.of(transformer), transformer.config.d_model
         none = {site: torch.zeros(size, dtype=torch.bool) for site, size in space.widths.items()}
         fed, read = dict(none), dict(none)
-        embedded = (transformer.embed.weight[torch.unique(rows.tokens)] != 0).any(0).cpu()
-        answered = (transformer.unembed.weight[torch.unique(rows.answers)] != 0).any(0).cpu()
+        embedded = (transformer.embed.weight[torch.unique(batch.tokens)] != 0).any(0).cpu()
+        answered = (transformer.unembed.weight[torch.unique(batch.answers)] != 0).any(0).cpu()
         for site, size in space.widths.items():
             if site.endswith("act_in"):
                 fed[site] = torch.cat([embedded, torch.ones(size - width, dtype=torch.bool)])
@@ -97,14 +97,14 @@ class Layout:
 
 
 def random_circuits(
-    circuit: EdgeMasks, gates: Tensor, rows: TokenizedPairs, count: int, seed: int
+    circuit: EdgeMasks, gates: Tensor, batch: TokenizedPairs, count: int, seed: int
 ) -> list[tuple[EdgeMasks, Tensor]]:
     """Draw connected circuits with the nodes per site and the edges per matrix of a given one.
 
     Args:
         circuit: its nodes, and all edges between them.
         gates: (G,), 0 for the edges that it does without.
-        rows: a task.
+        batch: a task.
         count: how many to draw.
         seed: of the draws.
 
@@ -114,23 +114,23 @@ def random_circuits(
         circuit are rare in this model; none has more.
     """
     space, generator = circuit.ablation.space, torch.Generator().manual_seed(seed)
-    layout = Layout.of(circuit.transformer, rows)
+    layout = Layout.of(circuit.transformer, batch)
     sizes = {site: int(part.sum()) for site, part in _by_site(circuit, space).items()}
     quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, layout)
     allowed = {site: sum(name == site for name, _ in loose.values()) for site in sizes}
-    seen = {frozenset(circuit.places.tolist())}
-    found: list[tuple[int, EdgeMasks, Tensor]] = []
+    drawn_sets = {frozenset(circuit.places.tolist())}
+    candidates: list[tuple[int, EdgeMasks, Tensor]] = []
     for _ in range(_ATTEMPTS * count):
-        if sum(not lacks for lacks, _, _ in found) >= count:
+        if sum(not lacks for lacks, _, _ in candidates) >= count:
             break
         draw = _Draw(layout, quotas, allowed, generator)
         edge_masks, part = draw.wired(circuit, draw.nodes(sizes, space))
         places = frozenset(edge_masks.places.tolist())
-        if places not in seen:
-            seen.add(places)
+        if places not in drawn_sets:
+            drawn_sets.add(places)
             lacks = circuit.n_nodes - edge_masks.n_nodes + int(gates.sum() - part.sum())
-            found.append((lacks, edge_masks, part))
-    best = sorted(found, key=lambda one: one[0])[:count]
+            candidates.append((lacks, edge_masks, part))
+    best = sorted(candidates, key=lambda one: one[0])[:count]
     return [(edge_masks, part) for _, edge_masks, part in best]
 
 
@@ -142,10 +142,10 @@ def _by_site(circuit: EdgeMasks, space: NodeSpace) -> dict[str, Tensor]:
 
 def _quotas(circuit: EdgeMasks, gates: Tensor) -> dict[tuple[str, str], int]:
     """Return how many edges a circuit has in each matrix, by source and target site."""
-    parts = circuit.by_bundle(gates)
+    parts = circuit.gates_by_matrix(gates)
     return {
-        (bundle.matrix.source, bundle.matrix.target): int(part.sum())
-        for bundle, part in zip(circuit.bundles, parts, strict=True)
+        (matrix_edges.matrix.source, matrix_edges.matrix.target): int(part.sum())
+        for matrix_edges, part in zip(circuit.edges_by_matrix, parts, strict=True)
     }
 
 
@@ -224,9 +224,15 @@ class _Draw:
         edge_masks = EdgeMasks.of(circuit.ablation, space.gates(chosen).to(circuit.device))
         fed, read = _joined(edge_masks, self.layout)
         parts = [torch.ones(edge_masks.n_nodes)]
-        for bundle in edge_masks.bundles:
-            to, out = bundle.at.unbind(1)
-            ends = list(zip(bundle.sources[out].tolist(), bundle.targets[to].tolist(), strict=True))
+        for matrix_edges in edge_masks.edges_by_matrix:
+            to, out = matrix_edges.entries.unbind(1)
+            ends = list(
+                zip(
+                    matrix_edges.sources[out].tolist(),
+                    matrix_edges.targets[to].tolist(),
+                    strict=True,
+                )
+            )
             order = torch.randperm(len(ends), generator=self.generator).tolist()
             picked: list[int] = []
             for needs in (2, 1, 0):
@@ -237,7 +243,11 @@ class _Draw:
                         read.add(source)
                         fed.add(target)
             part = torch.zeros(len(ends))
-            part[picked[: self.quotas.get((bundle.matrix.source, bundle.matrix.target), 0)]] = 1
+            part[
+                picked[
+                    : self.quotas.get((matrix_edges.matrix.source, matrix_edges.matrix.target), 0)
+                ]
+            ] = 1
             parts.append(part)
         return self._trimmed(edge_masks, torch.cat(parts))
 
@@ -250,7 +260,9 @@ class _Draw:
                 alive[place] = spare[site] >= 0
             if alive.all():
                 return edge_masks, gates
-            edge_masks, gates = edge_masks.reduced(torch.cat([alive, gates[edge_masks.n_nodes :]]))
+            edge_masks, gates = edge_masks.compacted(
+                torch.cat([alive, gates[edge_masks.n_nodes :]])
+            )
 
 
 def _loose(edge_masks: EdgeMasks, gates: Tensor, layout: Layout) -> dict[int, tuple[str, int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from wirework.circuits.circuit import rows_of
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.validation.checks.masked_circuit import passes
 from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task, TokenizedPairs, tokenizer_of
@@ -62,8 +62,8 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
     """
     generator = Random(f"nonsense {seed}")
     prompts = _drawn(task, model, generator)
-    found = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
-    matches = {name: _matched(prompts, rule, generator) for name, rule in found.items()}
+    label_rules = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
+    matches = {name: _matched(prompts, rule, generator) for name, rule in label_rules.items()}
     most = max(len(pairs) for pairs in matches.values())
     if most < LEAST_PAIRS:
         raise InputError(
@@ -71,7 +71,7 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
             f"{number_of(most, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
         )
     even = {name: pairs for name, pairs in matches.items() if len(pairs) >= _EVEN * most}
-    name = max(even, key=lambda name: _read(even[name]))
+    name = max(even, key=lambda name: _probe_accuracy(even[name]))
     answers = _commonest(task)
     pairs = tuple(Pair((one.text, other.text), answers) for one, other in even[name])
     made = Task(f"{task.name} (nonsense: {name})", pairs, generated=True, seed=seed)
@@ -102,28 +102,31 @@ def _occurs(token: int) -> Rule:
 def _drawn(task: Task, model: "Model", generator: Random) -> list[_Prompt]:
     """Return one prompt of each pair, first and second ones in turn, in random order."""
     fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    rows = rows_of(fitted, model)
-    states = _states(model, rows)
-    order = list(range(rows.n_pairs))
+    batch = tokenize_task(fitted, model)
+    states = _states(model, batch)
+    order = list(range(batch.n_pairs))
     generator.shuffle(order)
-    found = []
+    drawn = []
     for place, number in enumerate(order):
         pair, side = fitted.pairs[number], place % 2
         row = 2 * number + side
-        ids = rows.tokens[row, : int(rows.at[row]) + 1].tolist()
-        found.append(_Prompt(pair.prompts[side], ids, pair.answers[side], states[row]))
-    return found
+        ids = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
+        drawn.append(_Prompt(pair.prompts[side], ids, pair.answers[side], states[row]))
+    return drawn
 
 
 @torch.no_grad()
-def _states(model: "Model", rows: TokenizedPairs) -> Tensor:
+def _states(model: "Model", batch: TokenizedPairs) -> Tensor:
     """Return (2P, D) float64, what the model holds at each prompt's last token."""
-    found = torch.zeros(len(rows.at), model.config.d_model, dtype=torch.float64)
-    for places, part in passes(rows):
-        held = model.transformer.state(part.tokens)
-        ends = torch.arange(len(part.at), device=part.at.device), part.at
-        found[places] = held[ends].double().cpu()
-    return found
+    last_states = torch.zeros(len(batch.last_positions), model.config.d_model, dtype=torch.float64)
+    for places, part in passes(batch):
+        states = model.transformer.state(part.tokens)
+        ends = (
+            torch.arange(len(part.last_positions), device=part.last_positions.device),
+            part.last_positions,
+        )
+        last_states[places] = states[ends].double().cpu()
+    return last_states
 
 
 def _matched(prompts: Sequence[_Prompt], rule: Rule, generator: Random) -> list[_Match]:
@@ -132,19 +135,20 @@ def _matched(prompts: Sequence[_Prompt], rule: Rule, generator: Random) -> list[
     for prompt in prompts:
         holds, fails = sides.setdefault(prompt.right, ([], []))
         (holds if rule(prompt.ids) else fails).append(prompt)
-    found = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
-    generator.shuffle(found)
-    return found
+    matches = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
+    generator.shuffle(matches)
+    return matches
 
 
-def _read(matches: Sequence[_Match]) -> float:
+def _probe_accuracy(matches: Sequence[_Match]) -> float:
     """Return in what share of half of the pairs a linear map fitted to the others tells them."""
-    apart = torch.stack([one.state - other.state for one, other in matches])
-    known, fresh = apart[: len(apart) // 2], apart[len(apart) // 2 :]
-    spread = known.T @ known / len(known)
+    state_differences = torch.stack([one.state - other.state for one, other in matches])
+    half = len(state_differences) // 2
+    train, held_out = state_differences[:half], state_differences[half:]
+    spread = train.T @ train / len(train)
     ridge = _RIDGE * spread.diagonal().mean().clamp(min=1e-12)
-    wanted = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), known.mean(0))
-    return float((fresh @ wanted > 0).double().mean())
+    direction = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), train.mean(0))
+    return float((held_out @ direction > 0).double().mean())
 
 
 def _commonest(task: Task) -> tuple[str, str]:

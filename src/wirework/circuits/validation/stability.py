@@ -60,21 +60,21 @@ def stability(
         runs: how many searches.
     """
     edges, nodes = edge_ends(circuit), _node_ends(circuit)
-    found = [_again(model, task, config, data, run) for run in range(1, runs + 1)]
-    reached = tuple(one.reached for one in found)
-    back = [one for one, there in zip(found, reached, strict=True) if there]
-    found_edges = Counter(edge for one in back for edge in edge_ends(one))
-    found_nodes = Counter(node for one in back for node in _node_ends(one))
+    circuits = [_search_again(model, task, config, data, run) for run in range(1, runs + 1)]
+    reached = tuple(one.reached for one in circuits)
+    reaching = [one for one, there in zip(circuits, reached, strict=True) if there]
+    found_edges = Counter(edge for one in reaching for edge in edge_ends(one))
+    found_nodes = Counter(node for one in reaching for node in _node_ends(one))
     edge_shares = tuple(found_edges[edge] / runs for edge in edges)
     return Stability(
         runs=runs,
         n_reached=sum(reached),
         edge_share=sum(edge_shares) / len(edges) if edges else None,
         reached=reached,
-        n_edges=tuple(one.n_edges for one in found),
+        n_edges=tuple(one.n_edges for one in circuits),
         overlap=tuple(
             _overlap(set(edges), set(edge_ends(one))) if there else 0.0
-            for one, there in zip(found, reached, strict=True)
+            for one, there in zip(circuits, reached, strict=True)
         ),
         edge_shares=edge_shares,
         node_shares=tuple(found_nodes[node] / runs for node in nodes),
@@ -91,15 +91,17 @@ def _node_ends(circuit: Circuit) -> list[End]:
     return [(node.site, node.index) for node in circuit.nodes]
 
 
-def _again(model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int) -> Circuit:
+def _search_again(
+    model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int
+) -> Circuit:
     generator = Random(f"stability {config.seed} {run}")
     some = generator.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
     pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)
     pairs = pairs.fitted(tokenizer_of(model), model.config.n_ctx)
     other = without_feasibility_checks(config.model_copy(update={"seed": config.seed + 1000 * run}))
-    hunt = PruningRun.of(model, pairs, other, AblationBaseline.of(model, data, other))
+    pruning_run = PruningRun.of(model, pairs, other, AblationBaseline.of(model, data, other))
     with Progress(f"search number {run}", shown=None, part=1.0) as bar:
-        return hunt.run(bar.update)
+        return pruning_run.run(bar.update)
 
 
 def _overlap(a: set[tuple[End, End]], b: set[tuple[End, End]]) -> float:

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.masking.means import text_of
 from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
-from wirework.circuits.validation.report import circuit_report, losses_on, or_reason
+from wirework.circuits.validation.report import circuit_report, losses_on, result_or_reason
 from wirework.circuits.validation.stability import stability
 from wirework.circuits.validation.verdict import verdict
 from wirework.console import Progress
@@ -77,7 +77,7 @@ def validate(
     data = text_of(model, data) if runs else data  # told before all the rest is done
     pairs = pairs_of(circuit.document, model, task, own)
     about = {
-        "task": (task or pairs.whole).name,
+        "task": (task or pairs.full_task).name,
         "target_loss": circuit.document.target_loss,
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
@@ -88,11 +88,11 @@ def validate(
         controls = {"random circuits": random_control(circuit, model, pairs)}
         bar.advance(_CHECKS)
         if runs:
-            report["stability"] = or_reason(
-                lambda: _stability(circuit, model, pairs.whole, data, runs)
+            report["stability"] = result_or_reason(
+                lambda: _stability(circuit, model, pairs.full_task, data, runs)
             )
         if not short:
-            controls |= searched_controls(circuit, model, pairs.whole, data)
+            controls |= searched_controls(circuit, model, pairs.full_task, data)
     return {
         **report,
         "controls": controls,
@@ -108,7 +108,7 @@ def held_out_losses(
     """Return the losses (nats) of a circuit on pairs that it never saw, as `validate` does."""
     circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
-    return losses_on(*circuit.edge_masks(model), rows_of(pairs.held_out, model), circuit)
+    return losses_on(*circuit.edge_masks(model), tokenize_task(pairs.held_out, model), circuit)
 
 
 def given(

@@ -94,10 +94,10 @@ def _sufficient(losses: Mapping[str, float], target: float) -> Criterion:
     words = "sufficient" if met else "not sufficient"
     count = losses.get("n_pairs")
     pairs = "unseen pairs" if count is None else f"{count:g} unseen pairs"
-    found = f"loss {loss:.3f} +- {error:.3f} on {pairs}"
+    measured = f"loss {loss:.3f} +- {error:.3f} on {pairs}"
     if count == 1:
-        found = f"loss {loss:.3f} on a single unseen pair, too few for a standard error"
-    return Criterion(met, f"{words}: {found}, target {target:g}")
+        measured = f"loss {loss:.3f} on a single unseen pair, too few for a standard error"
+    return Criterion(met, f"{words}: {measured}, target {target:g}")
 
 
 def _necessary(losses: Mapping[str, float]) -> Criterion:
@@ -139,11 +139,11 @@ def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
     if "reason" in control:
         return Criterion(None, f"{name}: not run: {control['reason']}")
     if "n_sufficient" in control:
-        found, lowest = control["n_sufficient"], control["lowest"]
-        words = f"{found} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
+        n_sufficient, lowest = control["n_sufficient"], control["lowest"]
+        words = f"{n_sufficient} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
         if "edges" in control:
             words += f", with {_sizes(control['nodes'])} nodes and {_sizes(control['edges'])} edges"
-        return Criterion(not found, f"{name}: {words}")
+        return Criterion(not n_sufficient, f"{name}: {words}")
     reached, larger = control["reached"], control["n_nodes"] >= SIZE_MARGIN * n_nodes
     words = "reaches the target too" if reached else "does not reach the target"
     loss, nodes, edges = control["held_out"]["circuit"], control["n_nodes"], control["n_edges"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import frozen
+from wirework.circuits.masking.ablation import without_weight_gradients
 from wirework.circuits.validation.checks.binary_thresholds import BinaryThresholds, best_start
 from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.errors import InputError
@@ -37,7 +37,7 @@ class Binarised:
 
 
 def binarise(
-    subject: MaskedCircuit,
+    masked_circuit: MaskedCircuit,
     train: TokenizedPairs,
     judge: TokenizedPairs,
     *,
@@ -57,7 +57,7 @@ def binarise(
     there by the same training makes the result say something.
 
     Args:
-        subject: the circuit.
+        masked_circuit: the circuit.
         train: pairs to train on.
         judge: other pairs, on which all losses are measured.
         steps: of Adam; 0 leaves the start.
@@ -71,16 +71,16 @@ def binarise(
 
     Source: Gao et al. 2025, App. C.
     """
-    if not subject.kept:
+    if not masked_circuit.kept:
         raise InputError("there is nothing to binarise in a circuit without nodes")
-    start = best_start(subject, train)
-    trained = _train(subject, train, start, steps, lr, batch_pairs, seed)
-    own = subject.loss(judge)
-    alone = losses_alone(subject, judge, start)
+    start = best_start(masked_circuit, train)
+    trained = _train(masked_circuit, train, start, steps, lr, batch_pairs, seed)
+    own = masked_circuit.loss(judge)
+    alone = losses_alone(masked_circuit, judge, start)
     return Binarised(
         circuit=own,
-        start=_loss(subject, judge, start),
-        loss=_loss(subject, judge, trained),
+        start=_loss(masked_circuit, judge, start),
+        loss=_loss(masked_circuit, judge, trained),
         alone=tuple(alone),
         n_keep=sum(loss <= own + slack for loss in alone),
     )
@@ -88,27 +88,27 @@ def binarise(
 
 @torch.no_grad()
 def losses_alone(
-    subject: MaskedCircuit, rows: TokenizedPairs, levels: BinaryThresholds
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds
 ) -> list[float]:
     """Return the task loss in nats when one kept node alone is binarised, for each of them.
 
     Raises:
         InputError: a loss is no number.
     """
-    nodes = [(name, int(c)) for name, channels in subject.kept.items() for c in channels]
-    sums = torch.zeros(len(nodes), dtype=torch.float64, device=subject.device)
-    for _, part in passes(rows):
+    nodes = [(name, int(c)) for name, channels in masked_circuit.kept.items() for c in channels]
+    sums = torch.zeros(len(nodes), dtype=torch.float64, device=masked_circuit.device)
+    for _, part in passes(batch):
         copies = max(1, _TOKENS // part.tokens.numel())
         for first in range(0, len(nodes), copies):
             some = slice(first, min(first + copies, len(nodes)))
-            logit_diffs = _gaps_alone(subject, part, nodes[some], levels, first)
+            logit_diffs = _logit_diffs_alone(masked_circuit, part, nodes[some], levels, first)
             sums[some] += pair_losses(logit_diffs.double()).sum(1)
-    return [finite(loss, "a task loss") for loss in (sums / len(rows.at)).tolist()]
+    return [finite(loss, "a task loss") for loss in (sums / len(batch.last_positions)).tolist()]
 
 
 def _train(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     start: BinaryThresholds,
     steps: int,
     lr: float,
@@ -125,12 +125,12 @@ def _train(
             start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit
         )
 
-    with frozen(subject.transformer), torch.enable_grad():
+    with without_weight_gradients(masked_circuit.transformer), torch.enable_grad():
         for step in range(steps):
-            part = rows.select(torch.randperm(rows.n_pairs, generator=generator)[:batch_pairs])
-            edits = _edits(subject.kept, levels(), (1 - step / steps) ** 5)
-            with subject.on(), subject.transformer.edited(edits):
-                logits = subject.transformer(part.tokens, part.at)
+            part = batch.select(torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs])
+            edits = _edits(masked_circuit.kept, levels(), (1 - step / steps) ** 5)
+            with masked_circuit.on(), masked_circuit.transformer.edited(edits):
+                logits = masked_circuit.transformer(part.tokens, part.last_positions)
             loss = pair_losses(logit_difference(logits, part.answers)).mean()
             finite(loss.item(), f"the loss at step {step} of binarisation")
             adam.zero_grad()
@@ -140,8 +140,8 @@ def _train(
         return levels()
 
 
-def _loss(subject: MaskedCircuit, rows: TokenizedPairs, levels: BinaryThresholds) -> float:
-    return subject.loss(rows, _edits(subject.kept, levels, 0.0))
+def _loss(masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds) -> float:
+    return masked_circuit.loss(batch, _edits(masked_circuit.kept, levels, 0.0))
 
 
 def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> dict[str, Edit]:
@@ -163,8 +163,8 @@ def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> di
     }
 
 
-def _gaps_alone(
-    subject: MaskedCircuit,
+def _logit_diffs_alone(
+    masked_circuit: MaskedCircuit,
     part: TokenizedPairs,
     nodes: list[tuple[str, int]],
     levels: BinaryThresholds,
@@ -173,7 +173,7 @@ def _gaps_alone(
     """Return (R, rows): the differences with only node r binarised, R copies in one pass.
 
     Args:
-        subject: the circuit.
+        masked_circuit: the circuit.
         part: rows that fit R times in one pass.
         nodes: R of the kept nodes.
         levels: of all kept nodes.
@@ -199,6 +199,8 @@ def _gaps_alone(
         return edit
 
     edits = {name: stepping(which) for name, which in copies.items()}
-    with subject.on(), subject.transformer.edited(edits):
-        logits = subject.transformer(part.tokens.repeat(len(nodes), 1), part.at.repeat(len(nodes)))
+    with masked_circuit.on(), masked_circuit.transformer.edited(edits):
+        logits = masked_circuit.transformer(
+            part.tokens.repeat(len(nodes), 1), part.last_positions.repeat(len(nodes))
+        )
     return logit_difference(logits, part.answers.repeat(len(nodes), 1)).view(len(nodes), -1)

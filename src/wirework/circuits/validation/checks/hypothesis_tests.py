@@ -79,9 +79,9 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     _check(circuit, model)
     if not 0 <= eps <= 0.5:
         raise InputError(f"eps must lie between 0 and 0.5, got {eps}")
-    apart = circuit.double() - model.double()
+    differences = circuit.double() - model.double()
     bar = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
-    wins, losses = int((apart > bar).sum()), int((apart < -bar).sum())
+    wins, losses = int((differences > bar).sum()), int((differences < -bar).sum())
     n = wins + losses
     far = abs(2 * wins - n)
     chances = binomial(n, 0.5 + eps)
@@ -149,18 +149,18 @@ def minimality_test(
     n = len(random_effects)
     chances = binomial(n, q)
     below = (sum(effect > other for other in random_effects) for effect in effects)
-    found = tuple(min(math.fsum(chances[: k + 1]), 1.0) for k in below)
-    return MinimalityTest(found, min([1.0, *(len(found) * p for p in found)]), n)
+    p_values = tuple(min(math.fsum(chances[: k + 1]), 1.0) for k in below)
+    return MinimalityTest(p_values, min([1.0, *(len(p_values) * p for p in p_values)]), n)
 
 
 def binomial(n: int, p: float) -> list[float]:
     """Return the probabilities of 0 to n successes in n trials of chance p."""
     if p in (0.0, 1.0):
         return [float(k == n * p) for k in range(n + 1)]
-    whole = math.lgamma(n + 1)
+    log_n_factorial = math.lgamma(n + 1)
     return [
         math.exp(
-            whole - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+            log_n_factorial - math.lgamma(k + 1) - math.lgamma(n - k + 1)
             + k * math.log(p) + (n - k) * math.log1p(-p)
         )
         for k in range(n + 1)
@@ -172,11 +172,11 @@ def centred_kernel(scores: Tensor) -> Tensor:
 
     Scores closer than rounding are equal: logits of one value must not become a signal.
     """
-    apart = (scores[:, None] - scores).abs()
-    apart = torch.where(apart > _ROUNDING * scores.abs().max(), apart, 0)
-    far = apart[apart > 0]
+    differences = (scores[:, None] - scores).abs()
+    differences = torch.where(differences > _ROUNDING * scores.abs().max(), differences, 0)
+    far = differences[differences > 0]
     width = far.median() if len(far) else torch.ones(())
-    kernel = torch.exp(-apart.square() / (2 * width.square()))
+    kernel = torch.exp(-differences.square() / (2 * width.square()))
     return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 

@@ -45,7 +45,7 @@ class Interchange:
 
 @torch.no_grad()
 def interchange(
-    subject: MaskedCircuit, rows: TokenizedPairs, n_resamples: int = 4, seed: int = 0
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, n_resamples: int = 4, seed: int = 0
 ) -> Interchange:
     """Trade the circuit's values at the last token between prompts of equal meaning.
 
@@ -53,8 +53,8 @@ def interchange(
     mean the answer together do not survive it. Donors' values come from the circuit undisturbed.
 
     Args:
-        subject: the circuit.
-        rows: a task; answers are the same where their tokens are.
+        masked_circuit: the circuit.
+        batch: a task; answers are the same where their tokens are.
         n_resamples: how many times donors are drawn.
         seed: of the draws.
 
@@ -64,8 +64,8 @@ def interchange(
     if n_resamples < 1:
         raise InputError(f"interchange needs at least one draw, got {n_resamples}")
     generator = torch.Generator().manual_seed(seed)
-    kept, values = subject.kept, last_values(subject, rows)
-    same, other = (_donors(rows, column) for column in (0, 1))
+    kept, values = masked_circuit.kept, last_values(masked_circuit, batch)
+    same, other = (_donors(batch, column) for column in (0, 1))
     alike, able = _rows_with(same), _rows_with(other)
 
     def after(donors: list[Tensor], chosen: Tensor, share: float) -> float | None:
@@ -73,14 +73,16 @@ def interchange(
             return None
         losses = [
             mean_loss(
-                subject.logit_diffs(rows, _trade(kept, values, donors, share, generator))[chosen]
+                masked_circuit.logit_diffs(batch, _trade(kept, values, donors, share, generator))[
+                    chosen
+                ]
             )
             for _ in range(n_resamples)
         ]
         return sum(losses) / n_resamples
 
     return Interchange(
-        circuit=mean_loss(subject.logit_diffs(rows)[alike]) if len(alike) else None,
+        circuit=mean_loss(masked_circuit.logit_diffs(batch)[alike]) if len(alike) else None,
         same=after(same, alike, 1.0),
         mixed=after(same, alike, 0.5),
         other=after(other, able, 1.0),
@@ -90,27 +92,27 @@ def interchange(
 
 
 @torch.no_grad()
-def last_values(subject: MaskedCircuit, rows: TokenizedPairs) -> dict[str, Tensor]:
+def last_values(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str, Tensor]:
     """Return site to (2P, k): each kept node in the circuit at each prompt's last token."""
-    found: dict[str, Tensor] = {}
-    for places, part in passes(rows):
-        ends = torch.arange(len(places), device=part.at.device), part.at
-        for name, value in subject.values(part).items():
-            if name not in found:
-                found[name] = value.new_zeros(len(rows.at), value.shape[-1])
-            found[name][places] = value[ends]
-    return found
+    node_values: dict[str, Tensor] = {}
+    for places, part in passes(batch):
+        ends = torch.arange(len(places), device=part.last_positions.device), part.last_positions
+        for name, value in masked_circuit.values(part).items():
+            if name not in node_values:
+                node_values[name] = value.new_zeros(len(batch.last_positions), value.shape[-1])
+            node_values[name][places] = value[ends]
+    return node_values
 
 
-def _donors(rows: TokenizedPairs, column: int) -> list[Tensor]:
+def _donors(batch: TokenizedPairs, column: int) -> list[Tensor]:
     """Return for each row the other rows whose right answer is its answer in `column`."""
-    right = rows.answers[:, 0].tolist()
+    right = batch.answers[:, 0].tolist()
     groups: dict[int, list[int]] = {}
     for place, answer in enumerate(right):
         groups.setdefault(answer, []).append(place)
     members = {answer: torch.tensor(places) for answer, places in groups.items()}
     nobody = torch.empty(0, dtype=torch.int64)
-    wanted = [members.get(answer, nobody) for answer in rows.answers[:, column].tolist()]
+    wanted = [members.get(answer, nobody) for answer in batch.answers[:, column].tolist()]
     return [group[group != place] for place, group in enumerate(wanted)]
 
 
@@ -136,7 +138,9 @@ def _trade(
 
     def edits(part: TokenizedPairs, places: Tensor) -> dict[str, Edit]:
         return {
-            name: _putting(channels, part.at, taken[name][places], swapped[name][places])
+            name: _set_values(
+                channels, part.last_positions, taken[name][places], swapped[name][places]
+            )
             for name, channels in kept.items()
         }
 
@@ -149,12 +153,14 @@ def _draw(donors: Tensor, place: int, count: int, generator: torch.Generator) ->
     return donors[torch.randint(len(donors), (count,), generator=generator)]
 
 
-def _putting(channels: Tensor, at: Tensor, values: Tensor, where: Tensor) -> Edit:
+def _set_values(channels: Tensor, positions: Tensor, values: Tensor, where: Tensor) -> Edit:
     """Return the edit that sets channels at each row's token `at` to `values` (B, k) if `where`."""
-    rows = torch.arange(len(at), device=at.device)[:, None]
+    sequences = torch.arange(len(positions), device=positions.device)[:, None]
 
     def put(x: Tensor) -> Tensor:
-        now = x[rows, at[:, None], channels]
-        return x.index_put((rows, at[:, None], channels), torch.where(where, values, now))
+        now = x[sequences, positions[:, None], channels]
+        return x.index_put(
+            (sequences, positions[:, None], channels), torch.where(where, values, now)
+        )
 
     return put

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, pieces
+from wirework.circuits.masking.ablation import Ablation, length_groups
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
@@ -33,10 +33,10 @@ EditsOf = Callable[[TokenizedPairs, Tensor], Edits]
 class Gated(Protocol):
     """A model under masks over units: nodes, or the edges between some of them."""
 
-    def losses(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
+    def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the task loss under each mask (R, units), (R,) float64 in nats."""
 
-    def all_differences(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
+    def all_differences(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return right minus wrong logit under each mask, (R, 2P)."""
 
 
@@ -69,49 +69,49 @@ class MaskedCircuit:
     def kept(self) -> dict[str, Tensor]:
         """Site to the channels of its kept nodes, int64 ascending; sites that have some."""
         parts = self.space.split(self.gates.to(self.device))
-        found = {name: part.nonzero().flatten() for name, part in parts.items()}
-        return {name: channels for name, channels in found.items() if len(channels)}
+        channels_of = {name: part.nonzero().flatten() for name, part in parts.items()}
+        return {name: channels for name, channels in channels_of.items() if len(channels)}
 
     @torch.no_grad()
-    def logit_diffs(self, rows: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> Tensor:
+    def logit_diffs(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> Tensor:
         """Return right minus wrong logit with the circuit on, (2P,), in bounded memory.
 
         Args:
-            rows: a task.
+            batch: a task.
             edits: what to change on top of the circuit; called, once a pass, if it is a function.
         """
-        found = torch.zeros(len(rows.at), dtype=self._dtype, device=self.device)
-        for places, part in passes(rows):
+        logit_diffs = torch.zeros(len(batch.last_positions), dtype=self._dtype, device=self.device)
+        for places, part in passes(batch):
             changed = edits(part, places) if callable(edits) else edits
             with self.on(), self.transformer.edited(changed):
-                logits = self.transformer(part.tokens, part.at)
-            found[places] = logit_difference(logits, part.answers)
-        return found
+                logits = self.transformer(part.tokens, part.last_positions)
+            logit_diffs[places] = logit_difference(logits, part.answers)
+        return logit_diffs
 
-    def loss(self, rows: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
+    def loss(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
         """Return the task loss in nats with the circuit on.
 
         Raises:
             InputError: it is not a finite number.
         """
-        return mean_loss(self.logit_diffs(rows, edits))
+        return mean_loss(self.logit_diffs(batch, edits))
 
     @torch.no_grad()
-    def values(self, rows: TokenizedPairs) -> dict[str, Tensor]:
+    def values(self, batch: TokenizedPairs) -> dict[str, Tensor]:
         """Return site to (rows, T, k), the circuit's own nodes there, from one pass."""
-        found: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
 
-        def watch(name: str, channels: Tensor) -> Edit:
-            def see(x: Tensor) -> Tensor:
-                found[name] = x[..., channels]
+        def recorder(name: str, channels: Tensor) -> Edit:
+            def record(x: Tensor) -> Tensor:
+                values[name] = x[..., channels]
                 return x
 
-            return see
+            return record
 
-        watchers = {name: watch(name, channels) for name, channels in self.kept.items()}
+        watchers = {name: recorder(name, channels) for name, channels in self.kept.items()}
         with self.on(), self.transformer.edited(watchers):
-            self.transformer.state(rows.tokens)
-        return found
+            self.transformer.state(batch.tokens)
+        return values
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -119,10 +119,10 @@ class MaskedCircuit:
         return torch.float64 if wide else torch.float32
 
 
-def passes(rows: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
+def passes(batch: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
     """Part a task into passes of bounded memory: places (int64) of rows, and those rows."""
-    for pairs in pieces(rows, 1):
-        yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), rows.select(pairs)
+    for pairs in length_groups(batch, 1):
+        yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), batch.select(pairs)
 
 
 def mean_loss(logit_diffs: Tensor) -> float:

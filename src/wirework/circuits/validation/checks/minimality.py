@@ -31,14 +31,14 @@ class Minimality:
 
 
 def minimality(
-    ablation_modes: Sequence[Gated], gates: Tensor, rows: TokenizedPairs, target: float
+    ablation_modes: Sequence[Gated], gates: Tensor, batch: TokenizedPairs, target: float
 ) -> Minimality:
     """Remove each unit of a circuit alone.
 
     Args:
         ablation_modes: the model under masks, once for each way of ablating removed nodes.
         gates: (U,) the circuit, 1 where a unit is kept.
-        rows: a task.
+        batch: a task.
         target: task loss in nats, reached on these rows: above it nothing can be said.
 
     Raises:
@@ -48,7 +48,7 @@ def minimality(
         raise InputError("nothing can go from a circuit without nodes")
 
     def highest(masks: Tensor) -> list[float]:
-        losses: Tensor = torch.stack([view.losses(masks, rows) for view in ablation_modes]).amax(0)
+        losses: Tensor = torch.stack([mode.losses(masks, batch) for mode in ablation_modes]).amax(0)
         return losses.tolist()
 
     own = finite(highest(gates[None])[0], "the circuit's loss")
@@ -66,18 +66,18 @@ def without_each(gates: Tensor, units: Tensor) -> Tensor:
     return gates.repeat(len(units), 1).scatter_(1, units[:, None].to(gates.device), 0)
 
 
-def effects(gated: Gated, before: Tensor, after: Tensor, rows: TokenizedPairs) -> Tensor:
+def effects(gated: Gated, before: Tensor, after: Tensor, batch: TokenizedPairs) -> Tensor:
     """Return how far each mask `after` (R, U) moves the rows' scores from mask `before`, (R,).
 
     Args:
         gated: a model under masks.
         before: (R, U), or (1, U) for all.
         after: (R, U).
-        rows: a task.
+        batch: a task.
 
     Returns:
         Mean over rows of the absolute change of right minus wrong logit.
     """
     with torch.no_grad():
-        moved = gated.all_differences(after, rows) - gated.all_differences(before, rows)
+        moved = gated.all_differences(after, batch) - gated.all_differences(before, batch)
     return moved.double().abs().mean(1)

@@ -23,13 +23,13 @@ _MASKS = 64
 _TRIES = 100
 
 
-def unit_effects(gated: Gated, gates: Tensor, rows: TokenizedPairs) -> list[float]:
+def unit_effects(gated: Gated, gates: Tensor, batch: TokenizedPairs) -> list[float]:
     """Return how far each unit moves the scores when it goes from the circuit.
 
     Args:
         gated: a model under masks over units.
         gates: (U,) the circuit.
-        rows: a task.
+        batch: a task.
 
     Returns:
         (u,) mean over rows of the absolute change of right minus wrong logit, in the mask's order;
@@ -40,14 +40,14 @@ def unit_effects(gated: Gated, gates: Tensor, rows: TokenizedPairs) -> list[floa
     return [
         effect
         for part in torch.split(gates.nonzero().flatten(), _MASKS)
-        for effect in effects(gated, gates[None], without_each(gates, part), rows).tolist()
+        for effect in effects(gated, gates[None], without_each(gates, part), batch).tolist()
     ]
 
 
 def random_effects(
     gated: Gated,
     gates: Tensor,
-    rows: TokenizedPairs,
+    batch: TokenizedPairs,
     extras: Extras,
     n_resamples: int = 100,
     seed: int = 0,
@@ -57,7 +57,7 @@ def random_effects(
     Args:
         gated: a model under masks over units.
         gates: (U,) the circuit.
-        rows: a task.
+        batch: a task.
         extras: what each random circuit gets on top of the circuit; one of these units goes.
         n_resamples: random circuits.
         seed: of the draws.
@@ -66,18 +66,18 @@ def random_effects(
         One effect a draw, in the unit of `unit_effects`; draws without extras are left out.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: list[float] = []
+    effect_sizes: list[float] = []
     for first in range(0, n_resamples, _MASKS):
         before, after = [], []
         for _ in range(min(_MASKS, n_resamples - first)):
-            more = extras(generator)
-            if len(more):
-                gone = more[int(torch.randint(len(more), (), generator=generator))]
-                before.append(gates.index_fill(0, more.to(gates.device), 1))
-                after.append(before[-1].index_fill(0, gone.to(gates.device), 0))
+            extra = extras(generator)
+            if len(extra):
+                removed = extra[int(torch.randint(len(extra), (), generator=generator))]
+                before.append(gates.index_fill(0, extra.to(gates.device), 1))
+                after.append(before[-1].index_fill(0, removed.to(gates.device), 0))
         if before:
-            found += effects(gated, torch.stack(before), torch.stack(after), rows).tolist()
-    return found
+            effect_sizes += effects(gated, torch.stack(before), torch.stack(after), batch).tolist()
+    return effect_sizes
 
 
 def random_units(gates: Tensor, count: int) -> Extras:

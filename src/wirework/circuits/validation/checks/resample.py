@@ -37,8 +37,8 @@ class Draws:
 
 
 def resample_ablation(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     values: ActivationCache,
     n_resamples: int = 4,
     seed: int = 0,
@@ -48,9 +48,9 @@ def resample_ablation(
     All channels of a site come from one token of the bank; sites, tokens and rows draw apart.
 
     Args:
-        subject: the circuit; what its own ablation rests at no longer matters where a node is
+        masked_circuit: the circuit; what its own ablation rests at no longer matters where a node is
             removed.
-        rows: a task.
+        batch: a task.
         values: from `activation_cache`.
         n_resamples: how many times.
         seed: of the draws.
@@ -61,18 +61,18 @@ def resample_ablation(
     Source: Gao et al. 2025, App. E.
     """
 
-    def anew(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def per_token(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         def draw(x: Tensor) -> Tensor:
             return site[torch.randint(len(site), x.shape[:2], generator=generator).to(site.device)]
 
         return draw
 
-    return _losses(subject, rows, values, n_resamples, seed, anew)
+    return _losses(masked_circuit, batch, values, n_resamples, seed, per_token)
 
 
-def frozen_ablation(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+def constant_resample_ablation(
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     values: ActivationCache,
     n_resamples: int = 16,
     seed: int = 0,
@@ -83,8 +83,8 @@ def frozen_ablation(
     *stochastic* ablation, the worst one that under *adversarial* ablation.
 
     Args:
-        subject: the circuit.
-        rows: a task.
+        masked_circuit: the circuit.
+        batch: a task.
         values: from `activation_cache`.
         n_resamples: how many times; more can only raise the worst.
         seed: of the draws; the first ones do not depend on how many there are.
@@ -93,16 +93,16 @@ def frozen_ablation(
         InputError: no draw, a bank of another model, or a loss that is no number.
     """
 
-    def once(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def per_draw(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         value = site[int(torch.randint(len(site), (), generator=generator))]
         return lambda _: value
 
-    return _losses(subject, rows, values, n_resamples, seed, once)
+    return _losses(masked_circuit, batch, values, n_resamples, seed, per_draw)
 
 
 def _losses(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     values: ActivationCache,
     n_resamples: int,
     seed: int,
@@ -110,9 +110,9 @@ def _losses(
 ) -> Draws:
     if n_resamples < 1:
         raise InputError(f"resampling needs at least one draw, got {n_resamples}")
-    _check(subject, values)
+    _check(masked_circuit, values)
     generator = torch.Generator().manual_seed(seed)
-    parts = subject.space.split(subject.gates.to(subject.device) != 0)
+    parts = masked_circuit.space.split(masked_circuit.gates.to(masked_circuit.device) != 0)
     losses = []
     for _ in range(n_resamples):
         edits = {
@@ -120,7 +120,7 @@ def _losses(
             for name, kept in parts.items()
             if not kept.all()
         }
-        losses.append(subject.loss(rows, edits))
+        losses.append(masked_circuit.loss(batch, edits))
     return Draws(tuple(losses))
 
 
@@ -128,8 +128,8 @@ def _replacing(removed: Tensor, draw: Callable[[Tensor], Tensor]) -> Edit:
     return lambda x: torch.where(removed, draw(x), x)
 
 
-def _check(subject: MaskedCircuit, values: ActivationCache) -> None:
-    for name, width in subject.space.widths.items():
+def _check(masked_circuit: MaskedCircuit, values: ActivationCache) -> None:
+    for name, width in masked_circuit.space.widths.items():
         shape = tuple(values[name].shape) if name in values else None
         if shape is None or shape[1:] != (width,):
             raise InputError(f"a bank of {width} channels was wanted at {name}, got {shape}")
