@@ -1,6 +1,7 @@
-"""From a mask to a `Circuit`: nodes, edges, losses and examples, measured on the judging pairs.
+"""From a mask to a `Circuit`: list nodes and edges, measure losses, record example activations.
 
-Scale and shift are fitted on these too, and what they come to is measured on held-out pairs.
+Losses are measured on the judging pairs. The calibration (scale and shift) is fitted on these too;
+the calibrated loss is measured on held-out pairs.
 
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes, G gates of them and of the
 edges between them.
@@ -44,43 +45,43 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 CHANCE = math.log(2)
-"""Task loss of a coin, nats."""
+"""Task loss at chance, ln 2 nats."""
 
 _EXAMPLE_PAIRS = 16
 
 
 @dataclass(frozen=True)
 class FinderResult:
-    """What a finder hands over to be made a circuit."""
+    """Result of a finder, from which a `Circuit` is made."""
 
     edge_masks: EdgeMasks
-    """The kept nodes, and all edges between them; what is removed rests at the means that judge
-    it: those of the second sample, or the only ones that there are."""
+    """Masks over the kept nodes and all edges between them. Removed parts are ablated with the
+    held-out means (second sample), or with the only means if there is one sample."""
     gates: Tensor
-    """(G,), 1 where an edge is kept, and for every node."""
+    """(G,), 1 for every node and for the kept edges."""
     score: Tensor | None
-    """(N,), higher is kept longer."""
+    """(N,), higher is more important; None without a score."""
     target: float
-    """Task loss in nats that was asked for."""
+    """Target task loss in nats."""
     reached: bool
-    """Whether it is met, in all the ways in which what is removed was frozen."""
+    """Whether the target is met in all ablation modes of the search."""
     finder: str
     settings: Mapping[str, Any]
     baseline: AblationBaseline
-    """What removed nodes were put at."""
+    """Ablation values that the search used."""
     seed: int
-    """The one that `parts_of` parted the task by, which `validate` repeats."""
+    """Seed with which `parts_of` split the task; `validate` repeats the split."""
 
 
 def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> Circuit:
-    """Measure a mask and put everything about it into one value.
+    """Measure a mask and return the complete circuit.
 
     Args:
-        model: with a tokeniser.
-        whole: the task as it was loaded, all pairs.
-        parts: of it: on those that judge, losses are measured, scale and shift fitted, and examples
-            shown; on those held out, the calibrated loss is measured.
-        found: the mask and where it comes from.
+        model: a model with a tokeniser.
+        full_task: the task as loaded, with all pairs.
+        parts: its split. Losses, calibration and examples use the judging pairs; the calibrated
+            loss is measured on the held-out pairs.
+        result: the mask and its provenance.
     """
     edge_masks, means = result.edge_masks, result.edge_masks.ablation.means
     tokenizer = tokenizer_of(model)
@@ -120,7 +121,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
 def _losses(
     result: FinderResult, batch: TokenizedPairs, held_out: TokenizedPairs
 ) -> tuple[Losses, Calibration, Tensor]:
-    """Return a circuit's losses, scale and shift, and right minus wrong logit on `batch`."""
+    """Return a circuit's losses, its calibration, and its logit differences on `batch`."""
     edge_masks, gates = result.edge_masks, result.gates[None]
     logit_diffs, held_out_diffs = (
         edge_masks.all_differences(gates, some)[0] for some in (batch, held_out)
@@ -148,14 +149,17 @@ def _losses(
 
 
 def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
-    """Return on which pairs each loss is, by name: what is calibrated is never what was fitted."""
+    """Return for each loss name whether it is of the judged or the held-out pairs.
+
+    A calibrated loss is never of the pairs that the calibration was fitted on.
+    """
     held_out_diffs = {"circuit_calibrated", "circuit_held_out"}
     known = losses.model_dump(exclude_none=True, exclude={"chance"})
     return {name: "held out" if name in held_out_diffs else "judged" for name in known}
 
 
 def pair_error(logit_diffs: Tensor) -> float:
-    """Return the standard error of a task loss over pairs, of right minus wrong logit (2P,)."""
+    """Return the standard error over pairs of the task loss of logit differences (2P,)."""
     return standard_error(pair_losses(logit_diffs.double()).view(-1, 2).mean(1))
 
 
@@ -167,17 +171,17 @@ def standard_error(values: Tensor) -> float:
 def measure(
     edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, logit_diffs: Tensor | None = None
 ) -> dict[str, float]:
-    """Return the losses of a circuit in nats, each beside what it is to be compared with.
+    """Return the task losses of a circuit and of what it is compared with, in nats.
 
     Args:
-        edge_masks: its nodes and all edges between them.
-        gates: (G,), 0 for the edges that it does without.
-        batch: a task.
-        logit_diffs: right minus wrong logit of the circuit on them, (2P,), where they are known.
+        edge_masks: masks over its nodes and all edges between them.
+        gates: (G,), 0 for removed edges.
+        batch: tokenised pairs of a task.
+        logit_diffs: logit differences of the circuit on them, (2P,), if already known.
 
     Returns:
-        `model`: nothing ablated; `circuit`: everything outside it (sufficiency);
-        `without_circuit`: only its nodes (necessity, Fig. 32); `chance`: ln 2.
+        `model`: nothing ablated. `circuit`: everything outside the circuit ablated (sufficiency).
+        `without_circuit`: only the circuit's nodes ablated (necessity, Fig. 32). `chance`: ln 2.
 
     Source: Gao et al. 2025, sec. 2.2.
     """
@@ -192,7 +196,7 @@ def measure(
 
 
 def task_part(full_task: Task, n_pairs: int) -> TaskPart:
-    """Describe a task as it was loaded, and how many of its pairs judged a circuit."""
+    """Return the description of a task for circuit.json; `n_pairs` is the number of judging pairs."""
     return TaskPart(
         name=printable(full_task.name),
         answers=full_task.answers,
@@ -205,7 +209,7 @@ def task_part(full_task: Task, n_pairs: int) -> TaskPart:
 
 
 def model_part(model: "Model") -> ModelPart:
-    """Describe a model."""
+    """Return the description of a model for circuit.json."""
     config = model.config
     n_weights, n_nonzero = model.transformer.weight_counts()
     return ModelPart(
@@ -238,7 +242,7 @@ def _edges(edge_masks: EdgeMasks, gates: Tensor) -> tuple[Edge, ...]:
 
 
 def _prompt_tokens(batch: TokenizedPairs) -> list[int]:
-    """The distinct tokens of the prompts, padding left out."""
+    """Return the distinct tokens of the prompts, without padding."""
     inside = (
         torch.arange(batch.tokens.shape[1], device=batch.last_positions.device)
         <= batch.last_positions[:, None]
@@ -247,7 +251,7 @@ def _prompt_tokens(batch: TokenizedPairs) -> list[int]:
 
 
 def shown_examples(tokenizer: "Tokenizer", shown: TokenizedPairs, logit_diffs: Tensor) -> Examples:
-    """Return prompts as tokens, with the logit differences (N,) of a circuit on them."""
+    """Return prompts as token texts, with the logit differences (N,) of a circuit on them."""
     ends = (shown.last_positions + 1).tolist()
     prompts = [row[:end] for row, end in zip(shown.tokens.tolist(), ends, strict=True)]
     return Examples(
@@ -262,7 +266,7 @@ def shown_examples(tokenizer: "Tokenizer", shown: TokenizedPairs, logit_diffs: T
 
 @torch.no_grad()
 def _activations(edge_masks: EdgeMasks, gates: Tensor, shown: TokenizedPairs) -> Tensor:
-    """Return (P, T, n): each kept node inside the circuit, 0 beyond a prompt's end."""
+    """Return (P, T, n): activations of the kept nodes in the circuit, 0 beyond a prompt's end."""
     transformer, space = edge_masks.transformer, edge_masks.ablation.space
     values: dict[str, Tensor] = {}
     with (
@@ -278,7 +282,7 @@ def _activations(edge_masks: EdgeMasks, gates: Tensor, shown: TokenizedPairs) ->
 def _recorders(gates: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Edit]:
     """Return edits that copy each site's kept channels to `values` and change nothing.
 
-    All channels of all sites at once would take far more memory than the passes themselves.
+    Recording all channels of all sites would take far more memory than the forward pass.
     """
 
     def recorder(site: str, channels: Tensor) -> Edit:

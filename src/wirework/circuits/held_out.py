@@ -1,4 +1,8 @@
-"""Which pairs a circuit was found with, and which it never saw."""
+"""Held-out pairs of a circuit: those that neither trained nor judged it.
+
+The search of a circuit splits its task into training, judging and held-out pairs. This module
+repeats that split, and for another task drops the pairs that share a prompt with the first two.
+"""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,32 +18,32 @@ if TYPE_CHECKING:
 
 
 class Pairs(NamedTuple):
-    """A circuit's pairs, by what they were used for."""
+    """The pairs of a circuit by their use in the search."""
 
     full_task: Task
-    """The task that it was found for, all pairs that fit the model."""
+    """The task of the search, with all pairs that fit the model."""
     judge: Task | None
-    """Those that judged it; None where the pairs in question are of another task."""
+    """The judging pairs; None if the circuit is checked on another task."""
     held_out: Task
-    """Those in question of whose prompts none trained or judged it."""
+    """Pairs to check the circuit on: none of their prompts trained or judged it."""
 
 
 def pairs_of(
     document: Document, model: "Model", task: Task | None, own_task: Task | None = None
 ) -> Pairs:
-    """Sort the pairs that a circuit is to be checked on.
+    """Return the pairs of a circuit by their use, and the held-out pairs to check it on.
 
     Args:
-        document: the circuit's.
+        document: document of the circuit.
         model: its model.
-        task: None for the one that it was found for. Of a task with other pairs, those with a
-            prompt that trained or judged the circuit are left out.
-        own_task: the one that it was found for; needed where a function makes it and `task` has
-            other pairs, as a function that only the circuit's file names is not run.
+        task: task to check it on; None for the task of its search. Pairs of another task that share
+            a prompt with a training or judging pair are dropped.
+        own_task: the task of its search. Needed if a user's function generates it and `task` has
+            other pairs: a function that only circuit.json names is not run.
 
     Raises:
-        InputError: the task does not fit the model, none of its pairs is left, or which pairs were
-            used to find the circuit cannot be told.
+        InputError: the task does not fit the model, no pair is held out, or the pairs of the search
+            cannot be determined.
     """
     about = document.task
     own = task is None or fingerprint(task) == about.fingerprint
@@ -52,12 +56,12 @@ def pairs_of(
 
 
 def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task:
-    """Return all pairs of the task that a circuit was found for.
+    """Return the task that a circuit was found for, with all pairs.
 
-    A function is run only under the name that the user gave it, never under the file's.
+    A user's function is run only if the caller names it, never because circuit.json names it.
 
     Raises:
-        InputError: the pairs cannot be had, or are not the same any more.
+        InputError: the pairs are not available or have changed.
     """
     why = "which pairs were used to find the circuit cannot be told"
     origin = about.path or about.name
@@ -81,9 +85,9 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
 
 
 def _regenerated(about: TaskPart, given: Task) -> Task | None:
-    """Return the pairs that a circuit was found for from a task that the user gave, if it has them.
+    """Return the circuit's own task if the given task is it; None otherwise.
 
-    The user's function is asked once more, for as many pairs of the same seed as were used then.
+    A user's function is called again, with the seed and number of pairs of the search.
     """
     if fingerprint(given) != about.fingerprint and given.path is not None and given.generated:
         with suppress(InputError):
@@ -92,10 +96,10 @@ def _regenerated(about: TaskPart, given: Task) -> Task | None:
 
 
 def _parts(about: Document, fitted: Task) -> Parts:
-    """Part a circuit's own task as its finder did.
+    """Split a circuit's own task as its finder did.
 
     Raises:
-        InputError: the finder did not judge by as many pairs as `parts_of` gives.
+        InputError: the number of judging pairs differs from that of the finder.
     """
     asked = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
     parts = parts_of(fitted, asked, about.provenance.seed)
@@ -109,7 +113,7 @@ def _parts(about: Document, fitted: Task) -> Parts:
 
 
 def _without_used_prompts(task: Task, parts: Parts) -> Task:
-    """Return the pairs of a task neither of whose prompts trained or judged a circuit.
+    """Return the pairs of a task with no prompt of a training or judging pair.
 
     Raises:
         InputError: there are none.

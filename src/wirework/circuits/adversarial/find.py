@@ -169,8 +169,8 @@ def find_distractors(
     if not points:
         most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in sides.choosing)
         raise InputError(
-            f"no attack fits task {full_task.name}: its prompts have up to {number_of(most, 'token')}, "
-            f"the model takes {model.config.n_ctx}"
+            f"no attack fits task {full_task.name}: its prompts have up to "
+            f"{number_of(most, 'token')}, the model takes {model.config.n_ctx}"
         )
     by_name = {attack.name: attack for attack, _ in attacks}
     answers = _answers(full_task.pairs)

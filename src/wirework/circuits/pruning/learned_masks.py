@@ -1,7 +1,8 @@
-"""Learned pruning: one real number tau per node, kept where positive, trained by gradient.
+"""Training of Heaviside masks: one parameter tau per node; the node is kept where tau > 0.
 
-Forward is a step, backward the derivative of a sigmoid. Loss is the task's cross-entropy plus a
-price per node kept. R trials with settings of their own share every forward and backward pass.
+The forward pass uses the step function, the backward pass the derivative of a sigmoid (surrogate
+gradient). The loss is the task loss plus `k_coef` times the number of kept nodes. R trials with
+different settings share every forward and backward pass.
 Shapes: R trials, G gates. Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
@@ -20,12 +21,12 @@ _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
 
 
 AfterStep = Callable[[int, list[int], Tensor], list[bool]]
-"""Called with the step, from 1, the trials still training and their tau; returns which go on."""
+"""Gets the step (from 1), the trials still training and their tau; returns which continue."""
 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """What one trial of the search may choose; see `PruneConfig` for each."""
+    """The hyperparameters of one trial; `PruneConfig` describes each."""
 
     k_coef: float
     init_noise_scale: float
@@ -38,7 +39,7 @@ class MaskSettings:
 
 
 class _Columns(NamedTuple):
-    """`MaskSettings` of R trials, each (R, 1), to broadcast over nodes."""
+    """`MaskSettings` of R trials, each (R, 1), to broadcast over gates."""
 
     k_coef: Tensor
     init_noise_scale: Tensor
@@ -61,21 +62,21 @@ def learn_masks(
     warm: Tensor | None = None,
     after_step: "AfterStep | None" = None,
 ) -> Tensor:
-    """Train the masks of several trials side by side.
+    """Train the Heaviside masks of several trials at once.
 
     Args:
         ablation: the model and the means of its nodes.
         batch: the task's training pairs.
-        settings: of each trial.
+        settings: hyperparameters of each trial.
         steps: optimizer steps.
-        batch_pairs: pairs per step, the same for all trials; all pairs if there are no more.
-        seeds: of each trial's initial noise; the first one also of the batches.
-        warm: (G,) from -1 to 1, by which the masks begin at 0 to 2 times their usual mean, so that
-            the least of them go first; None to begin alike.
-        after_step: may stop trials, which then keep the tau that they have.
+        batch_pairs: pairs per step, the same pairs for all trials; at most all pairs.
+        seeds: one per trial, for its initial noise; the first also draws the batches.
+        warm: (G,) warm start from -1 to 1, which scales the initial mean of tau by 0 to 2; gates
+            with low values are removed first. None: the same mean for all gates.
+        after_step: may stop trials early; a stopped trial keeps its current tau.
 
     Returns:
-        tau, (R, G) float32 in [-1, 1]; larger means kept longer.
+        tau, (R, G) float32 in [-1, 1]; higher means more important.
     """
     columns = _columns(settings, batch.tokens.device)
     tau = _initial(columns, ablation.size, seeds, warm)
@@ -87,7 +88,7 @@ def learn_masks(
             pairs = torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs]
             resampled = replace(
                 ablation, draw=ablation.n_resamples + step
-            )  # none that will judge the masks
+            )  # not one of the resamples that will judge the masks
             gradient = _gradient(resampled, batch.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
             _adamw_(tau, gradient, first_moment, second_moment, columns, rate, step)
@@ -118,6 +119,8 @@ def heaviside(tau: Tensor, temp: Tensor | float) -> Tensor:
 
 
 class _Heaviside(torch.autograd.Function):
+    """Step function forward, derivative of sigmoid(tau / temp) backward."""
+
     @staticmethod
     def forward(ctx: Any, tau: Tensor, temp: Tensor) -> Tensor:
         ctx.save_for_backward(tau, temp)
@@ -131,7 +134,7 @@ class _Heaviside(torch.autograd.Function):
 
 
 def _gradient(ablation: Ablation, batch: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
-    """Return each trial's gradient of task loss + k_coef x nodes on, norm clipped to 1; (R, G)."""
+    """Return the gradient of task loss + k_coef x kept nodes per trial, norm at most 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)
     for pairs in length_groups(batch, len(tau)):
@@ -156,7 +159,7 @@ def _adamw_(
     rate: Tensor,
     step: int,
 ) -> None:
-    """One AdamW step with each trial's own settings, which torch's optimizer cannot hold."""
+    """Do one AdamW step with separate settings per trial, which torch's optimizer cannot do."""
     beta2 = 1 - columns.inv_beta2
     first_moment.lerp_(gradient, 1 - _BETA1)
     second_moment.mul_(beta2).addcmul_(gradient * columns.inv_beta2, gradient)
@@ -166,7 +169,7 @@ def _adamw_(
 
 
 def _schedule(step: int, steps: int, warmup: Tensor) -> Tensor:
-    """Return the share of the peak rate at a step counted from 1: up over `warmup`, then to 0."""
+    """Return the learning-rate factor at a step (from 1): linear warmup, then linear decay to 0."""
     done = step / (steps + 1)
     rise = done / warmup.clamp(min=1e-9)
     return torch.minimum(rise, (1 - done) / (1 - warmup)).clamp(max=1)

@@ -1,9 +1,12 @@
-"""What a finder does where there is nothing to find: the yardsticks of a faithful circuit.
+"""Controls of a circuit: results of the same method where there is no mechanism to find.
 
-The same search on a nonsense task (`random_labels.py`) and on a model whose weights are shuffled,
-and connected circuits of the same make-up drawn at random (`random_circuits.py`). A search that
-also "explains" these with as few nodes proves nothing by its target loss: the method solved the
-task, not the model.
+- Searched controls: the same search on random labels (`random_labels.py`) and on the model with
+  shuffled weights.
+- Random control: connected circuits of the same composition, drawn at random
+  (`random_circuits.py`).
+
+If these reach the target loss with as few nodes, the target loss is no evidence: the search solved
+the task, not the model.
 """
 
 import copy
@@ -35,26 +38,26 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 N_SEARCHED = 2
-"""How many searches the searched controls are."""
+"""Number of searched controls."""
 
-_RANDOM = 20  # random circuits
+_RANDOM = 20  # random circuits drawn
 
 
 def searched_controls(
     circuit: Circuit, model: "Model", task: Task, data: "Tokens | None"
 ) -> dict[str, dict[str, Any]]:
-    """Repeat the search that found a circuit where there is nothing to find.
+    """Repeat the search of a circuit on random labels and on shuffled weights.
 
     Args:
-        circuit: the one in question.
+        circuit: the circuit to validate.
         model: its model.
-        task: its task, all pairs.
-        data: text to measure the shuffled model's means on; None for that of the model's run.
+        task: its task, with all pairs.
+        data: text on which means are measured; None for the text of the model's run.
 
     Returns:
-        `nonsense task` and `shuffled weights`, each with `task`, `n_nodes` and `n_edges` of what
-        was found, whether it `reached` the target on unseen pairs, and the checks and the verdict
-        that the circuit gets too; or a `reason` where there can be no search.
+        `nonsense task` and `shuffled weights`, each with `task`, `n_nodes` and `n_edges` of the
+        circuit found, whether it `reached` the target on held-out pairs, its checks and verdict;
+        or a `reason` if no search is possible.
     """
     config = circuit.search_config
     seed = config.seed
@@ -69,12 +72,12 @@ def searched_controls(
 
 
 def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") -> dict[str, Any]:
-    """Search for a circuit and check it; `searched_controls` says what comes of it.
+    """Search for a circuit and check it; `searched_controls` describes the result.
 
     Raises:
-        InputError: there can be no search: too few pairs, or a loss that is no number.
+        InputError: no search is possible: too few pairs, or a loss that is not a number.
     """
-    # A nonsense task has at most half of the pairs, which may be fewer than a batch.
+    # A random-label task has at most half of the pairs, which may be fewer than a batch.
     config = without_feasibility_checks(config)
     pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
@@ -95,9 +98,9 @@ def searched(model: "Model", task: Task, config: PruneConfig, text: "Tokens") ->
 
 @torch.no_grad()
 def shuffled(model: "Model", seed: int) -> "Model":
-    """Return the model with the entries of each weight matrix and bias in random order.
+    """Return the model with the entries of each weight matrix and bias randomly permuted.
 
-    Counts and sizes of the weights stay as they are; what they compute is gone.
+    Number and magnitudes of the weights stay the same; the learned computation is destroyed.
     """
     from wirework.model import Model
 
@@ -110,12 +113,12 @@ def shuffled(model: "Model", seed: int) -> "Model":
 
 
 def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, Any]:
-    """Return how random connected circuits of the same make-up do on a few unseen pairs.
+    """Measure random connected circuits of the same composition on a few held-out pairs.
 
     Returns:
-        `n` of them; `nodes` and `edges`, each of the `circuit` and the `least` and `most` of the
-        random ones; `lowest` and `median` of their losses in nats; `n_sufficient`, how many are as
-        sufficient as the circuit must be. A `reason` where the model has no other such circuit.
+        `n`, their number; `nodes` and `edges`: size of the `circuit`, `least` and `most` of the
+        random ones; `lowest` and `median` of their losses in nats; `n_sufficient`: how many are
+        sufficient (`reaches`). A `reason` if the model has no other such circuit.
     """
     edge_masks, gates = circuit.edge_masks(model)
     batch = tokenize_task(pairs.held_out, model)

@@ -1,4 +1,4 @@
-"""The part of a circuit's report that is about the circuit itself: one key a check (`checks/`)."""
+"""The checks of a circuit itself, without controls: one entry per check (`checks/`)."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 COSTLY_CHECK_PAIRS = 32
-"""Unseen pairs that the costlier checks are made on."""
+"""Held-out pairs used for costly checks."""
 
 
 def circuit_report(
     circuit: Circuit, model: "Model", pairs: Pairs, text: "Tokens | None", *, short: bool
 ) -> dict[str, Any]:
-    """Make all checks of a circuit but the controls; `validate` says what each part is.
+    """Run all checks of a circuit but the controls; `validate` describes the entries.
 
     Args:
-        circuit: what to check.
-        model: the one it was found in.
-        pairs: its task.
-        text: training text; None for that of the run which the model lies in.
-        short: only what takes seconds.
+        circuit: the circuit.
+        model: its model.
+        pairs: its pairs by their use.
+        text: training text; None for the text of the model's run.
+        short: only checks that take seconds.
     """
     (edge_masks, gates), batch = circuit.edge_masks(model), tokenize_task(pairs.held_out, model)
     masked_circuit = MaskedCircuit(
@@ -53,7 +53,7 @@ def circuit_report(
     report: dict[str, Any] = {}
     if pairs.judge is not None:
         judged = losses_on(edge_masks, gates, tokenize_task(pairs.judge, model), circuit)
-        del judged["circuit_calibrated"]  # fitted on these very pairs
+        del judged["circuit_calibrated"]  # the calibration was fitted on these pairs
         report["judged"] = judged
     report["held_out"] = losses_on(edge_masks, gates, batch, circuit)
     report["rephrased"] = result_or_reason(
@@ -84,17 +84,17 @@ def circuit_report(
 def losses_on(
     edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, circuit: Circuit
 ) -> dict[str, float | int]:
-    """Return a circuit's losses (nats) on some pairs beside what they are to be compared with.
+    """Return a circuit's losses (nats) on some pairs, with the losses to compare them with.
 
     Args:
-        edge_masks: its nodes and all edges between them.
-        gates: (G,), 0 for the edges that it does without.
-        batch: the pairs.
-        circuit: whose calibration is used.
+        edge_masks: masks over its nodes and all edges between them.
+        gates: (G,), 0 for removed edges.
+        batch: the tokenised pairs.
+        circuit: the circuit, for its calibration.
 
     Returns:
-        `n_pairs`, what `measure` says, `circuit_error`, the standard error of the circuit's loss
-        over pairs (0 of a single one, which has no spread), and `circuit_calibrated`.
+        `n_pairs`, the entries of `measure`, `circuit_error` (standard error of the circuit's loss
+        over pairs, 0 for a single pair) and `circuit_calibrated`.
     """
     scale, shift = circuit.document.calibration.scale, circuit.document.calibration.shift
     logit_diffs = edge_masks.all_differences(gates[None], batch)[0]
@@ -116,7 +116,7 @@ def circuit_loss(edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs) ->
 
 
 def result_or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what a check says, or, as its `reason`, why it cannot be made."""
+    """Return the result of a check, or its `reason` if it cannot be computed."""
     try:
         return check()
     except InputError as error:
@@ -134,7 +134,7 @@ def _binarised(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str
 def _minimality(
     circuit: Circuit, model: "Model", batch: TokenizedPairs, text: "Tokens | None"
 ) -> dict[str, Any]:
-    """Close each unit alone, what is removed frozen in all the ways that the search froze it."""
+    """Remove each unit alone, in all ablation modes of the search."""
     config = circuit.search_config
     (edge_masks, gates), activation_cache = (
         circuit.edge_masks(model),

@@ -1,8 +1,8 @@
-"""Proof of a circuit, in one report: what it does, what happens without it, and beside controls.
+"""Validate a circuit: sufficiency, necessity, further checks and controls in one report.
 
-Each number is one check (`checks/`) or one control (`controls.py`); `verdict.py` says in words what
-they come to. The short report takes seconds; the whole one repeats the search that found the
-circuit where there is nothing to find.
+Each entry is one check (`checks/`) or one control (`controls.py`); `verdict.py` turns them into a
+verdict. The short report takes seconds. The full report repeats the circuit's search on controls:
+random labels and shuffled weights.
 """
 
 from dataclasses import asdict
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-_CHECKS = 0.3  # of the time of a search; what all checks of a circuit itself take together
+_CHECKS = 0.3  # time of all checks of the circuit itself, as a fraction of one search
 
 
 def validate(
@@ -38,43 +38,43 @@ def validate(
     runs: int = 0,
     progress: bool | None = True,
 ) -> dict[str, Any]:
-    """Check a circuit by more than the loss that it was found by.
+    """Validate a circuit on held-out pairs, with further checks and controls.
 
     Args:
-        circuit: what to check; a path is loaded.
-        model: the one it was found in; a path is loaded; None to load it from where it was.
-        task: itself, or what `ww.task` takes; None for the one that the circuit was found for. Of
-            a task with other pairs, those that have a prompt that trained or judged the circuit are
-            left out, the rest is held out. A circuit of a user's function needs it: code that only
-            a file names is not run.
-        own_task: the task that the circuit was found for, where a function makes it and `task` has
-            other pairs.
-        data: training text, for resampled values and controls; None for that of the run which the
-            model lies in. Where there is none, what needs it is left out and says so.
-        short: only what takes seconds: no binarisation, hypothesis tests, minimality or searches.
-        runs: how often to repeat the search for the stability of each edge; not with `short`.
-        progress: show progress on standard error; None: if what calls this does.
+        circuit: the circuit; a path is loaded.
+        model: its model; a path is loaded; None to load it from the path saved in the circuit.
+        task: a task, or what `ww.task` takes; None for the task of the search. Pairs of another
+            task that share a prompt with a training or judging pair are dropped. Required for a
+            task of a user's function, because code that only a file names is not run.
+        own_task: the task of the search, if a user's function generates it and `task` has other
+            pairs.
+        data: training text, for resampled activations and controls; None for the text of the
+            model's run. Without text, the entries that need it give a `reason`.
+        short: only checks that take seconds: no binarisation, hypothesis tests, minimality or
+            searched controls.
+        runs: repetitions of the search, to measure the stability of each edge; not with `short`.
+        progress: show progress on standard error; None: as the caller does.
 
     Returns:
         `task`, `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
-        `held_out` and `rephrased`, each `n_pairs` and, in nats, `model`, `circuit` (all else
-        ablated: sufficiency) with its standard error, `circuit_calibrated`, `without_circuit` (only
-        the circuit ablated: necessity), `chance`; `resampled`, `interchange`, `agreement`,
+        `held_out` and `rephrased`, each with `n_pairs` and, in nats, `model`, `circuit` (everything
+        else ablated: sufficiency) with its standard error, `circuit_calibrated`, `without_circuit`
+        (only the circuit ablated: necessity), `chance`; `resampled`, `interchange`, `agreement`,
         `coverage`; unless `short` also `binarised`, `minimality`, `hypothesis_tests`; `stability`
-        with `runs`; `controls`; and `verdict`: `faithful` with the reasons in words. A part that
-        cannot be made has a `reason` instead.
+        with `runs`; `controls`; and `verdict`: `faithful` with the reasons in words. An entry
+        that cannot be computed has a `reason` instead.
 
     Raises:
-        InputError: the circuit is of another model, the task does not fit it, none of its pairs is
-            left, which pairs were used to find the circuit cannot be told, `runs` is below 0,
-            `short` is to make runs, or there is no text for them.
+        InputError: the circuit is of another model, the task does not fit it, no pair is held out,
+            the pairs of the search cannot be determined, `runs` is below 0 or given with `short`,
+            or there is no text for the runs.
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
     _check_runs(short, runs)
     circuit, model, task = given(circuit, model, task)
     own = None if own_task is None else load_task(own_task)
-    data = text_of(model, data) if runs else data  # told before all the rest is done
+    data = text_of(model, data) if runs else data  # fails before the long part
     pairs = pairs_of(circuit.document, model, task, own)
     about = {
         "task": (task or pairs.full_task).name,
@@ -105,7 +105,7 @@ def held_out_losses(
     model: "Model | str | Path",
     task: Task | str | Path | None = None,
 ) -> dict[str, float | int]:
-    """Return the losses (nats) of a circuit on pairs that it never saw, as `validate` does."""
+    """Return the losses (nats) of a circuit on its held-out pairs, as in `validate`."""
     circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.edge_masks(model), tokenize_task(pairs.held_out, model), circuit)
@@ -116,7 +116,7 @@ def given(
     model: "Model | str | Path | None",
     task: Task | str | Path | None,
 ) -> tuple[Circuit, "Model", Task | None]:
-    """Load what was given as a path, and the model from where the circuit was found if none was."""
+    """Load what is given as a path; without a model, load the one whose path the circuit names."""
     from wirework.model import load
 
     circuit = Circuit.load(circuit)
@@ -125,10 +125,10 @@ def given(
 
 
 def model_of(circuit: Circuit | str | Path) -> "Model":
-    """Load the model of a circuit, or of that at a path, from where the circuit was found.
+    """Load the model of a circuit (or of the one at a path) from the path saved in it.
 
     Raises:
-        InputError: the circuit does not say where that is, or there is no model.
+        InputError: the circuit has no path, or there is no model at it.
     """
     from wirework.model import load
 

@@ -152,7 +152,7 @@ def test_the_planted_circuit_needs_nothing_outside(
 def test_bad_requests_are_one_line(some: MaskedCircuit, rows: TokenizedPairs, whole) -> None:
     with pytest.raises(InputError, match="at least one token"):
         activation_cache(some.transformer, [], 4)
-    with pytest.raises(InputError, match="a bank of 0 activations"):
+    with pytest.raises(InputError, match="an activation cache of 0 tokens"):
         activation_cache(some.transformer, [rows.tokens], 0)
     with pytest.raises(InputError, match="at least one draw, got 0"):
         constant_resample_ablation(some, rows, whole, n_resamples=0)
