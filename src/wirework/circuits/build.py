@@ -196,7 +196,7 @@ def measure(
 
 
 def task_part(full_task: Task, n_pairs: int) -> TaskPart:
-    """Return the description of a task for circuit.json; `n_pairs` is the number of judging pairs."""
+    """Return the description of a task for circuit.json; `n_pairs` counts the judging pairs."""
     return TaskPart(
         name=printable(full_task.name),
         answers=full_task.answers,

@@ -1,4 +1,4 @@
-"""A user's pairs: a JSONL file, one pair a line, read line by line."""
+"""Read a task from a user's JSONL file, one pair per line."""
 
 import json
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ _LINE_BYTES = 1 << 24
 """Longest line: room for the longest pair with every character escaped."""
 _MOST_LINES = 10 * MOST_PAIRS
 _MARK = b"\xef\xbb\xbf"
-"""What some editors put before UTF-8 text."""
+"""Byte order mark that some editors write before UTF-8 text."""
 
 
 def read_pairs(path: Path, n: int | None) -> Task:
-    """Return the task of a file, or of its first `n` pairs; what follows them is not read.
+    """Return the task of a file, or of its first `n` pairs; the lines after these are not read.
 
     Raises:
-        InputError: an unreadable file, a line that is no pair or a copy of another, fewer pairs
-            than `n`, or more than any task has.
+        InputError: an unreadable file, a line that is not a pair or duplicates another one, fewer
+            pairs than `n`, or more than the maximum of a task.
     """
     most = MOST_PAIRS if n is None else min(n, MOST_PAIRS)
     pairs_by_content: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
@@ -33,7 +33,7 @@ def read_pairs(path: Path, n: int | None) -> Task:
             break
         pair = _parse(line, f"{path}, line {number}")
         first, _ = pairs_by_content.setdefault(pair.content, (number, pair))
-        if first != number:  # a copy could train a circuit and be held out too
+        if first != number:  # a duplicate could both train a circuit and be held out
             raise InputError(f"{path}, line {number}: the same pair as in line {first}")
     pairs = [pair for _, pair in pairs_by_content.values()]
     if not pairs:

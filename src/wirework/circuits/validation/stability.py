@@ -1,7 +1,7 @@
-"""How much of a circuit comes back when the search is repeated under small changes.
+"""Stability of a circuit: which nodes and edges repeated searches find again.
 
-Each run draws other pairs, another seed of masks and search, and, in every second run, paraphrases
-of the pairs. An edge carries the share of runs in which it was found again.
+Each run uses a random subset of the pairs and another seed, and every second run rephrases the
+pairs. The share of an edge is the fraction of runs that find it again.
 """
 
 from collections import Counter
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
-_SHARE = 0.8  # of the pairs that a run gets: without replacement, as a copy could be held out too
+_SHARE = 0.8  # of the pairs per run, without replacement: a copy could also be held out
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What came of the repeated searches."""
+    """Result of the repeated searches."""
 
     runs: int
     n_reached: int
-    """How many of them reach the target."""
+    """Number of runs that reach the target."""
     edge_share: float | None
-    """Mean of `edge_shares`; None for a circuit without edges."""
+    """Mean of `edge_shares`; None if the circuit has no edges."""
     reached: tuple[bool, ...]
-    """Whether each run's circuit reaches the target; one that does not brings nothing back."""
+    """Whether each run's circuit reaches the target; if not, it counts as finding nothing."""
     n_edges: tuple[int, ...]
     """Size of each run's circuit."""
     overlap: tuple[float, ...]
-    """Of each run: edges shared with the circuit over edges of either; 0 if not reached."""
+    """Per run: intersection over union of the edges with the circuit; 0 if not reached."""
     edge_shares: tuple[float, ...]
-    """Of each edge of the circuit: in what share of the runs it was found."""
+    """Per edge of the circuit: share of runs that find it."""
     node_shares: tuple[float, ...]
-    """Of each node of the circuit, likewise."""
+    """Per node of the circuit: share of runs that find it."""
 
 
 def stability(
     circuit: Circuit, model: "Model", task: Task, config: PruneConfig, data: "Tokens", runs: int
 ) -> Stability:
-    """Repeat the search that found a circuit and count what comes back.
+    """Repeat the search of a circuit and count which nodes and edges are found again.
 
     Args:
-        circuit: the one in question.
+        circuit: the circuit.
         model: its model.
-        task: its task, all pairs.
-        config: what found it.
-        data: text for the means.
-        runs: how many searches.
+        task: its task, with all pairs.
+        config: settings of its search.
+        data: text on which means are measured.
+        runs: number of searches.
     """
     edges, nodes = edge_ends(circuit), _node_ends(circuit)
     circuits = [_search_again(model, task, config, data, run) for run in range(1, runs + 1)]
@@ -82,7 +82,7 @@ def stability(
 
 
 def edge_ends(circuit: Circuit) -> list[tuple[End, End]]:
-    """Return each edge's two ends as (site, channel), which any circuit of the model can share."""
+    """Return each edge as ((site, channel), (site, channel)), comparable between circuits."""
     nodes = _node_ends(circuit)
     return [(nodes[edge.source], nodes[edge.target]) for edge in circuit.edges]
 

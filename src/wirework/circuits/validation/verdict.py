@@ -13,8 +13,8 @@ from wirework.errors import number_of
 SIZE_MARGIN = 3
 """A control search that reaches the target must need at least this many times the circuit's nodes.
 
-A 2026 replication of Gao et al. needed about 30 nodes for random labels and 10 for a real behaviour.
-A control circuit of similar size would show that the search fits the task by itself.
+A 2026 replication of Gao et al. needed about 30 nodes for random labels, 10 for a real behaviour. A
+control circuit of similar size would show that the search fits the task by itself.
 """
 
 WORDS = {True: "faithful", False: "not faithful", None: "open"}

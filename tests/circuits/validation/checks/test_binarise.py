@@ -121,5 +121,5 @@ def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
     assert weight.requires_grad
     assert weight.grad is None
     nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
-    with pytest.raises(InputError, match="nothing to binarise"):
+    with pytest.raises(InputError, match="no node to binarise"):
         binarise(nothing, quotes, quotes)

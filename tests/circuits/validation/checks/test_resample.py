@@ -156,5 +156,5 @@ def test_bad_requests_are_one_line(some: MaskedCircuit, rows: TokenizedPairs, wh
         activation_cache(some.transformer, [rows.tokens], 0)
     with pytest.raises(InputError, match="at least one draw, got 0"):
         constant_resample_ablation(some, rows, whole, n_resamples=0)
-    with pytest.raises(InputError, match=r"20 channels was wanted at 0.attn.act_in, got None"):
+    with pytest.raises(InputError, match=r"20 channels at 0.attn.act_in, got None"):
         resample_ablation(some, rows, {})

@@ -1,4 +1,4 @@
-"""Checks of a circuit, one file a check: functions of a circuit in its model and a task."""
+"""Checks of a circuit, one file per check: pure functions of a masked model and a task."""
 
 from wirework.circuits.validation.checks.agreement import (
     Agreement,

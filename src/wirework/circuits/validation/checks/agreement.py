@@ -1,6 +1,6 @@
-"""Whether a circuit agrees with the whole model beyond the two answers.
+"""Agreement of circuit and model: full next-token distributions and attention patterns.
 
-Shapes: P pairs (two rows each), B rows of one pass, H heads, T tokens, K channels of a head.
+Shapes: P pairs (two prompts each), B prompts of one pass, H heads, T tokens, K channels of a head.
 """
 
 from collections.abc import Iterable
@@ -18,34 +18,34 @@ from wirework.tasks import TokenizedPairs
 
 @dataclass(frozen=True)
 class HeadAgreement:
-    """How far a head looks elsewhere in the circuit than in the model."""
+    """Distance between the attention patterns of a head in the circuit and in the model."""
 
     layer: int
     head: int
     distance: float
-    """Total variation between the two distributions over keys, mean over rows; 0 to 1."""
+    """Total variation distance of the two distributions over keys, mean over prompts; 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The next-token distributions at the prompts' last tokens, model beside circuit."""
+    """Comparison of model and circuit at the last tokens of the prompts."""
 
     kl: float
-    """KL(model || circuit) over the whole vocabulary in nats, mean over rows."""
+    """KL(model || circuit) over the vocabulary in nats, mean over prompts."""
     top1: float
-    """Share of rows whose likeliest token is the same."""
+    """Share of prompts with the same most likely token."""
     attention: float | None
-    """Mean distance of the heads below; None without such a head."""
+    """Mean distance over `heads`; None without heads."""
     heads: tuple[HeadAgreement, ...]
     """Heads with a kept q, k or v channel."""
 
 
 @torch.no_grad()
 def agreement(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> Agreement:
-    """Compare the circuit with the whole model at each prompt's last token.
+    """Compare the circuit with the model at each prompt's last token.
 
     Raises:
-        InputError: a value is no number.
+        InputError: a value is not finite.
     """
     heads = _heads(masked_circuit)
     layers = sorted({layer for layer, _ in heads})
@@ -87,18 +87,18 @@ def last_pattern(
     scale: float,
     window: int | None,
 ) -> Tensor:
-    """Return where the query of one token looks.
+    """Return the attention pattern of one query per sequence.
 
     Args:
         q, k: (B, H, T, K).
-        at: (B,) the query's token in each row.
-        sink: (H,) logits of one more key; None for none.
-        scale: of the scores.
-        window: how many tokens a query sees, its own included; None for all.
+        query_positions: (B,) position of the query in each sequence.
+        sink: (H,) logits of an attention sink; None without one.
+        scale: factor of the scores.
+        window: tokens a query attends to, its own included; None for all.
 
     Returns:
-        (B, H, T) probabilities, 0 at tokens it does not see; with a sink (B, H, T + 1), the sink
-        last. At least float32.
+        (B, H, T) probabilities, 0 at masked tokens; with a sink (B, H, T + 1), the sink last.
+        At least float32.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     query = q[torch.arange(len(query_positions), device=q.device), :, query_positions].to(
@@ -119,7 +119,7 @@ def last_pattern(
 def _run(
     transformer: Transformer, part: TokenizedPairs, layers: Iterable[int]
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Return the logits (B, V) at the last tokens and each layer's patterns there."""
+    """Return logits (B, V) and each layer's attention patterns at the last tokens."""
     sites = [f"{layer}.attn.{kind}" for layer in layers for kind in "qk"]
     with transformer.recorded(sites) as values:
         logits = transformer(part.tokens, part.last_positions)

@@ -1,6 +1,6 @@
-"""Binarisation: does a circuit still work if each of its nodes knows two values only?
+"""Binarisation: the task loss if each node of a circuit can take only two values.
 
-Shapes: n kept nodes of all sites, k of one site, P pairs (two rows each), R copies of a batch.
+Shapes: n kept nodes of all sites, k of one site, P pairs (two prompts each), R copies of a batch.
 Source: Gao et al. 2025, App. C.
 """
 
@@ -25,15 +25,15 @@ class Binarised:
     """Task losses in nats."""
 
     circuit: float
-    """Of the circuit as it is."""
+    """The circuit without binarisation."""
     start: float
     """All nodes binarised, before training."""
     loss: float
     """All nodes binarised, after training."""
     alone: tuple[float, ...]
-    """Only one node binarised, before training; sites in order, then channels."""
+    """Only one node binarised, before training; by site, then channel."""
     n_keep: int
-    """How many of these stay within the slack above `circuit`."""
+    """How many of `alone` are at most `slack` above `circuit`."""
 
 
 def binarise(
@@ -47,23 +47,23 @@ def binarise(
     slack: float = 0.01,
     seed: int = 0,
 ) -> Binarised:
-    """Replace every node of the circuit by a step between two values and report the task loss.
+    """Replace every node of the circuit by a step function of two values and report the task loss.
 
-    The start is, for each node by itself, the threshold at 1/4, 1/2 or 3/4 of its range over the
-    prompts' tokens whose means above and below lie closest to its values. Then the step is blended
-    in, x -> t x + (1 - t) step(x) with t = (1 - progress)^5, while Adam trains both values of all
-    nodes together on the task loss, in units of the distance between them; thresholds stay.
-    Trained values may do better than the circuit: only a circuit of no worth that does not get
-    there by the same training makes the result say something.
+    Initially each node uses the threshold at 1/4, 1/2 or 3/4 of its range over the prompt tokens
+    with the least squared error. The step is then blended in, x -> t x + (1 - t) step(x) with
+    t = (1 - progress)^5, while Adam trains both values of all nodes jointly on the task loss, in
+    units of their distance; thresholds are fixed.
+    Trained values may do better than the circuit itself, so the result is meaningful only beside a
+    control circuit that fails after the same training.
 
     Args:
         masked_circuit: the circuit.
         train: pairs to train on.
-        judge: other pairs, on which all losses are measured.
-        steps: of Adam; 0 leaves the start.
-        lr: of Adam, as a share of the distance between a node's two values.
-        batch_pairs: pairs a step.
-        slack: nats above the circuit's own loss within which a node binarised alone keeps it.
+        judge: other pairs, on which losses are measured.
+        steps: Adam steps; 0 for the initial values.
+        lr: learning rate of Adam, relative to the distance of a node's two values.
+        batch_pairs: pairs per step.
+        slack: tolerance in nats for a node binarised alone.
         seed: of the batches.
 
     Raises:
@@ -72,7 +72,7 @@ def binarise(
     Source: Gao et al. 2025, App. C.
     """
     if not masked_circuit.kept:
-        raise InputError("there is nothing to binarise in a circuit without nodes")
+        raise InputError("an empty circuit has no node to binarise")
     start = best_start(masked_circuit, train)
     trained = _train(masked_circuit, train, start, steps, lr, batch_pairs, seed)
     own = masked_circuit.loss(judge)
@@ -90,7 +90,7 @@ def binarise(
 def losses_alone(
     masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds
 ) -> list[float]:
-    """Return the task loss in nats when one kept node alone is binarised, for each of them.
+    """Return for each kept node the task loss in nats when it alone is binarised.
 
     Raises:
         InputError: a loss is no number.

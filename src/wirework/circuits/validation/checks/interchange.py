@@ -1,7 +1,7 @@
-"""Interchange: if all that a circuit's nodes say at the last token is the answer, prompts with the
-same right answer can trade their values.
+"""Interchange: swap node activations at the last token between prompts with the same right answer.
 
-Shapes: P pairs (two rows each), n kept nodes, k of them at one site.
+If the circuit's nodes encode only the answer there, the swap leaves the loss unchanged.
+Shapes: P pairs (two prompts each), n kept nodes, k of them at one site.
 Source: Gao et al. 2025, App. E (values claimed equal in meaning are swapped between inputs).
 """
 
@@ -26,40 +26,40 @@ from wirework.tasks import TokenizedPairs
 class Interchange:
     """Task losses in nats, means over the draws.
 
-    None stands where no prompt has another one to take values from.
+    A loss is None if no prompt has a donor to take values from.
     """
 
     circuit: float | None
-    """Nothing traded, on the rows of `same`."""
+    """Nothing swapped, on the prompts of `same`."""
     same: float | None
     """Every node takes the value of a prompt with the same right answer."""
     mixed: float | None
-    """Each node does so with probability 1/2, so that nodes upstream reach the answer too."""
+    """Each node does so with probability 1/2, so that upstream nodes affect the answer too."""
     other: float | None
-    """A control, which must become bad: from prompts whose right answer is this one's wrong."""
+    """Control, which must be high: values of prompts whose right answer is this one's wrong one."""
     n_same: int
-    """Rows that have another row with the same right answer."""
+    """Prompts that have another prompt with the same right answer."""
     n_other: int
-    """Rows for which another row's right answer is the wrong one."""
+    """Prompts for which another prompt's right answer is the wrong answer."""
 
 
 @torch.no_grad()
 def interchange(
     masked_circuit: MaskedCircuit, batch: TokenizedPairs, n_resamples: int = 4, seed: int = 0
 ) -> Interchange:
-    """Trade the circuit's values at the last token between prompts of equal meaning.
+    """Swap the circuit's activations at the last token between prompts with the same answer.
 
-    Each node draws a donor of its own in each row. That is the stricter claim: values that only
-    mean the answer together do not survive it. Donors' values come from the circuit undisturbed.
+    Each node draws its own donor per prompt. This is a strict test: nodes that encode the answer
+    only jointly fail it. Donor values come from the circuit without swaps.
 
     Args:
         masked_circuit: the circuit.
-        batch: a task; answers are the same where their tokens are.
-        n_resamples: how many times donors are drawn.
+        batch: tokenised pairs; answers are compared by token.
+        n_resamples: number of draws of donors.
         seed: of the draws.
 
     Raises:
-        InputError: no draw, or a loss that is no number.
+        InputError: `n_resamples` below 1, or a loss that is not finite.
     """
     if n_resamples < 1:
         raise InputError(f"interchange needs at least one draw, got {n_resamples}")
@@ -93,7 +93,7 @@ def interchange(
 
 @torch.no_grad()
 def last_values(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str, Tensor]:
-    """Return site to (2P, k): each kept node in the circuit at each prompt's last token."""
+    """Return site to (2P, k): activations of the kept nodes at each prompt's last token."""
     node_values: dict[str, Tensor] = {}
     for places, part in passes(batch):
         ends = torch.arange(len(places), device=part.last_positions.device), part.last_positions
@@ -105,7 +105,7 @@ def last_values(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[st
 
 
 def _donors(batch: TokenizedPairs, column: int) -> list[Tensor]:
-    """Return for each row the other rows whose right answer is its answer in `column`."""
+    """Return for each prompt the other prompts whose right answer is its answer in `column`."""
     right = batch.answers[:, 0].tolist()
     groups: dict[int, list[int]] = {}
     for place, answer in enumerate(right):
@@ -127,7 +127,7 @@ def _trade(
     share: float,
     generator: torch.Generator,
 ) -> EditsOf:
-    """Draw a donor for every node of every row; rows without one keep what they have."""
+    """Draw a donor for every node of every prompt; prompts without donors keep their values."""
     has = torch.tensor([len(some) > 0 for some in donors])
     taken, swapped = {}, {}
     for name, value in values.items():
@@ -154,7 +154,7 @@ def _draw(donors: Tensor, place: int, count: int, generator: torch.Generator) ->
 
 
 def _set_values(channels: Tensor, positions: Tensor, values: Tensor, where: Tensor) -> Edit:
-    """Return the edit that sets channels at each row's token `at` to `values` (B, k) if `where`."""
+    """Return the edit that sets channels at each `positions` token to `values` where `where`."""
     sequences = torch.arange(len(positions), device=positions.device)[:, None]
 
     def put(x: Tensor) -> Tensor:
