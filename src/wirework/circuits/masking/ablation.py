@@ -285,7 +285,7 @@ def length_groups(batch: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> 
 
 
 @contextmanager
-def frozen(transformer: Transformer) -> Iterator[None]:
+def without_weight_gradients(transformer: Transformer) -> Iterator[None]:
     """Disable gradients of the model's weights inside the block."""
     before = {p: p.requires_grad for p in transformer.parameters()}
     try:

@@ -1,4 +1,4 @@
-"""Find the path edges that a behaviour needs: ACDC, for one tau or several."""
+"""ACDC: find the path edges of a behaviour, for one threshold tau or several."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -36,28 +36,28 @@ def acdc(
     seed: int = 0,
     progress: bool = True,
 ) -> Circuit:
-    """Find the links between heads and MLPs that a task needs.
+    """Find the path edges between heads and MLPs that a task needs.
 
-    Exactly the edges that are left when each is tried by itself, in order, and removed if the
-    metric grows by less than tau, but for those that change nothing any more. The same model, task
-    and order give the same circuit.
+    Edges are tested one by one, in order; an edge is removed if the metric then increases by less
+    than tau. Kept edges without effect on the result are dropped. Deterministic: the same model,
+    task and order give the same circuit.
 
     Args:
-        model: with a tokeniser; a path is loaded.
-        task: itself, or what `ww.task` takes. Its pairs have prompts of equal length; those that a
-            function made and that have not are left out.
-        tau: least growth of the metric for which an edge is kept.
-        order: all path edges, as (source, target) names, in the order in which to test them; None
-            for the default, from the last to the first (docs/acdc.md). The result depends on it.
+        model: a model with a tokeniser; a path is loaded.
+        task: a task, or what `ww.task` takes. The prompts of a pair must have equal length; other
+            pairs of generated tasks are dropped.
+        tau: minimum increase of the metric for which an edge is kept.
+        order: all path edges as (source, target) names in test order; None for the default, from
+            the last to the first (docs/acdc.md). The result depends on it.
         metric, ablation, symmetric, pairs, keep_unreachable, seed: as in `AcdcConfig`.
-        progress: show a bar on standard error.
+        progress: show a progress bar on standard error.
 
     Returns:
         A head-level circuit: `path_edges`, each with its `effect`.
 
     Raises:
         InputError: tau or a setting out of range, the task does not fit the model, its residual
-            stream is not a sum, or the order is not all its edges.
+            stream is not a sum, or `order` does not contain each edge once.
 
     Source: Conmy et al. 2023 (arXiv 2304.14997).
     """
@@ -76,15 +76,15 @@ def acdc_sweep(
     *,
     progress: bool = True,
 ) -> list[Circuit]:
-    """Do what `acdc` does for every tau of the settings, on the same prompts.
+    """Run `acdc` for every tau of the settings, on the same prompts.
 
     Args:
         model, task, progress: as in `acdc`.
-        config: None for the defaults.
-        order: as in `acdc`; wins over the file that the settings name.
+        config: settings; None for the defaults.
+        order: as in `acdc`; overrides the file named in the settings.
 
     Returns:
-        A circuit for each tau, in their order.
+        One circuit per tau, in the order of `config.tau`.
     """
     from wirework.model import load
 
@@ -100,7 +100,7 @@ def acdc_sweep(
 
 
 def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
-    """Return a head-level circuit's line in a table: its size, and the patched run's measures."""
+    """Return the table row of a head-level circuit: its size and the metrics of its patched run."""
     circuit = Circuit.load(circuit)
     part = circuit.document.patching
     assert part is not None
@@ -147,10 +147,10 @@ def _report(on_progress: Callable[[int], None], before: int, decided: int) -> No
 
 
 def read_order(path: str | Path) -> list[tuple[str, str]]:
-    """Read an order of edges, `SOURCE -> TARGET` a line.
+    """Read an order of edges from a file, one `SOURCE -> TARGET` per line.
 
     Raises:
-        InputError: missing, or a line of another form.
+        InputError: the file is missing, or a line has another form.
     """
     order = []
     for number, line in enumerate(read_whole(Path(path), JSON_BYTES).splitlines(), 1):

@@ -1,4 +1,4 @@
-"""From kept path edges to a `Circuit`: measured on the prompts that judged them.
+"""From kept path edges to a head-level `Circuit`, measured on the prompts of the search.
 
 Shapes: N clean prompts, M destinations, S sources.
 """
@@ -39,15 +39,15 @@ _EXAMPLES = 32
 
 @dataclass(frozen=True)
 class Setting:
-    """A model on the prompts of a task, ready for patching."""
+    """A model with the prompts of a task, prepared for path patching."""
 
     model: "Model"
     full_task: Task
     n_pairs: int
-    """How many of its pairs are run on."""
+    """Number of its pairs that are used."""
     patched: Patched
     config: AcdcConfig
-    """How they were drawn and are patched; `tau` and `order` are for those who search."""
+    """Settings of prompts and patching; `tau` and `order` matter only for a search."""
 
     @classmethod
     def of(
@@ -56,10 +56,10 @@ class Setting:
         """Draw pairs of a task and run the model on them.
 
         Args:
-            model: with a tokeniser.
-            task: as it was loaded.
-            config: what to run; its `tau` and `order` play no part.
-            all_pairs: take all pairs, not as many as the config says.
+            model: a model with a tokeniser.
+            task: the task as loaded.
+            config: settings; `tau` and `order` are not used here.
+            all_pairs: use all pairs instead of `config.pairs`.
 
         Raises:
             InputError: the task does not fit the model, no pair has prompts of equal length, or the
@@ -77,10 +77,10 @@ class Setting:
 
 
 def _equal_length_pairs(task: Task, batch: TokenizedPairs) -> list[int]:
-    """Return the pairs of a task whose prompts are of equal length.
+    """Return the indices of the pairs whose two prompts have equal length.
 
     Raises:
-        InputError: a pair of a user's file is not, or none is.
+        InputError: a pair of a user's file has not, or no pair has.
     """
     lengths = (batch.last_positions + 1).view(-1, 2).tolist()
     equal = [place for place, (first, second) in enumerate(lengths) if first == second]
@@ -100,10 +100,10 @@ def _equal_length_pairs(task: Task, batch: TokenizedPairs) -> list[int]:
 
 
 def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
-    """Return (M, S) float64, 1 for these edges.
+    """Return gates (M, S) float64, 1 for these edges.
 
     Raises:
-        InputError: an edge that this graph does not have.
+        InputError: an edge is not in the graph.
     """
     gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
     for edge in edges:
@@ -122,17 +122,17 @@ def assemble_paths(
     tau: float | None = None,
     completeness: float | None = None,
 ) -> Circuit:
-    """Measure path edges and put everything about them into one value.
+    """Measure path edges and return them as a head-level circuit.
 
-    Edges that carry nothing (`carrying`) are left out, unless they are to be kept.
+    Edges without effect (`carrying`) are dropped unless `config.keep_unreachable`.
 
     Args:
-        setting: where they were found.
-        edges: those found.
-        finder: its name.
-        settings: how it was set.
-        tau: of ACDC.
-        completeness: of edge attribution.
+        setting: model and prompts of the search.
+        edges: the kept path edges.
+        finder: name of the finder.
+        settings: settings of the finder.
+        tau: threshold of ACDC; None for other finders.
+        completeness: completeness of edge attribution; None for other finders.
     """
     patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
     device = contrast.last_positions.device
@@ -198,7 +198,7 @@ def assemble_paths(
 
 
 def _means_of(patched: Patched) -> dict[str, Any]:
-    """Return what `Provenance` says of the means that removed edges bring; nothing without any."""
+    """Return the entries of `Provenance` about ablation means; empty unless ablation is `mean`."""
     if patched.ablation != "mean":
         return {}
     names = zip(patched.graph.sources, patched.ablated, strict=True)
@@ -215,8 +215,7 @@ def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
     """Return the metric of a head-level circuit on all pairs of a task.
 
     Raises:
-        InputError: the circuit is of another model or names an edge that it lacks, or the task does
-            not fit the model.
+        InputError: the model is another one or lacks an edge, or the task does not fit the model.
     """
     circuit.check_model(model)
     part = circuit.document.patching

@@ -1,4 +1,4 @@
-"""The circuits of many tasks side by side, as one table in Markdown. No torch: it reads rows."""
+"""Markdown table of the circuits of many tasks. Needs no torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a table shows of a validation: losses in nats, controls and verdict in words."""
+    """Return the table entries of a validation report: losses in nats, controls in words."""
     return {
         "held_out": report["held_out"]["circuit"],
         "rephrased": report["rephrased"].get("circuit"),
@@ -41,7 +41,7 @@ def judged(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _controls(controls: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return, by control, how often or at what size it reached the target."""
+    """Return for each control how often, or at what size, it reached the target."""
     return "; ".join(f"{name}: {_outcome(control)}" for name, control in controls.items())
 
 

@@ -1,9 +1,9 @@
-"""AtP*: attribution with the softmax done exactly (QK fix) and layers dropped in turn (GradDrop).
+"""AtP*: attribution with an exact softmax (QK fix) and with layers dropped in turn (GradDrop).
 
-A saturated softmax has no gradient, though freezing a query or key channel may move it far; and
-what a node does directly can cancel against what it does through a later layer. Both hide nodes
-from plain attribution. Source: Kramar et al. 2024 (arXiv 2403.00745), sec. 3.1.
-Shapes: S runs of GradDrop, B rows, N nodes of all sites, H heads, T tokens, K channels of a head.
+Plain attribution misses two kinds of nodes: query and key channels at a saturated softmax, whose
+gradient vanishes, and nodes whose direct effect cancels with their effect through a later layer.
+Source: Kramar et al. 2024 (arXiv 2403.00745), sec. 3.1.
+Shapes: S runs of GradDrop, B prompts, N nodes of all sites, H heads, T tokens, K channels per head.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 
 def atp_star(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
-    """Return how much each node matters by AtP*.
+    """Return the AtP* score of each node.
 
-    Where this differs from the paper, which patches in another prompt's values at one position:
+    Differences from the paper, which patches values of another prompt at one position:
 
-    - A node is one channel frozen at its mean at every token, so a query or key node is a channel
+    - A node is one channel, set to its mean at every token, so a query or key node is a channel
       of a head and not its whole vector. The paper linearises from the attention probabilities on,
       we from the head's output: the same, as the output is linear in them.
     - GradDrop drops attention and MLP of a layer one by one, and one run drops nothing: with two
@@ -35,7 +35,7 @@ def atp_star(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
 
     Args:
         ablation: the model and the means of its nodes.
-        batch: the task's pairs to score on.
+        batch: pairs on which to score.
 
     Returns:
         (N,) float32, nats, none below zero: magnitude of the change of the task loss when the node
@@ -54,11 +54,11 @@ def run_effects(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
     """Return the change of the loss by each node's ablation in each run of GradDrop.
 
     Args:
-        ablation: the model, its weights frozen, and the means of its nodes.
-        batch: as many pairs as fit one pass with S copies of each.
+        ablation: the model (gradients of weights disabled) and the means of its nodes.
+        batch: pairs; S copies of each must fit in one pass.
 
     Returns:
-        (S, N) in the model's dtype, summed over rows; run s drops sublayer s, the last one nothing.
+        (S, N) in the model's dtype, summed over prompts; run s drops sublayer s, the last none.
     """
     to_gates, heads = _backward(ablation, batch)
     effects = -to_gates
@@ -108,9 +108,9 @@ def _backward(
 def query_key_effects(
     attention: Attention, vectors: Mapping[str, Tensor], means: Mapping[str, Tensor], slope: Tensor
 ) -> dict[str, Tensor]:
-    """Return what freezing each query and key channel does through the softmax done anew.
+    """Return the effect of mean-ablating each query and key channel, with the softmax recomputed.
 
-    The same channel of every head is frozen in one pass, as heads do not meet before the output.
+    The same channel of every head is ablated in one pass: heads do not interact before the output.
 
     Args:
         attention: the module; its sinks, scale and window are used.

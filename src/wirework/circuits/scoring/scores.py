@@ -1,4 +1,4 @@
-"""How much each node of a model matters for a task: the ways to score it, by name."""
+"""Score the nodes of a model for a task with a method given by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ _BY_GRADIENT: Mapping[str, Callable[[Ablation, TokenizedPairs], Tensor]] = Mappi
 )
 
 METHODS = (*_BY_GRADIENT, "random")
-"""Names of the ways to score nodes."""
+"""Names of the scoring methods."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What each node of a model scores for a task; higher matters more."""
+    """Score of each node of a model for a task; higher is more important."""
 
     method: str
     task: str
@@ -46,7 +46,7 @@ class Scores:
 
     @property
     def n_nodes(self) -> int:
-        """How many nodes the model has."""
+        """Number of nodes of the model."""
         return sum(len(part) for part in self.sites.values())
 
     def top(self, count: int = 20) -> list[tuple[str, int, float]]:
@@ -68,12 +68,12 @@ def attribute(
     mean_tokens: int | None = None,
     seed: int = 0,
 ) -> Scores:
-    """Score every node of a model for a task, without looking for a circuit.
+    """Score every node of a model for a task, without searching for a circuit.
 
     Args:
         model: with a tokeniser; a path is loaded.
-        task: itself, or what `ww.task` takes. All its pairs are used; `task.take` or
-            `ww.task(name, n=64)` for fewer.
+        task: a task, or what `ww.task` takes. All its pairs are used; for fewer, use `task.take`
+            or `ww.task(name, n=64)`.
         method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
             `atp_star` or `random`.
         data: tokens of the corpus the model was trained on, for the means; None as in `prune`.
@@ -101,7 +101,7 @@ def score_nodes(ablation: Ablation, batch: TokenizedPairs, method: str, seed: in
 
     Args:
         ablation: the model and the means of its nodes.
-        batch: the task's pairs to score on.
+        batch: pairs on which to score.
         method: a name of `METHODS`.
         seed: of `random`.
 
