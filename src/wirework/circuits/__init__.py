@@ -1,4 +1,4 @@
-"""Nodes, edges, `Circuit`; finding and checking them."""
+"""Circuits: masks, scores, pruning, path patching, validation and adversarial attacks."""
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.adversarial import Breaking, Distraction, find_distractors

@@ -58,8 +58,8 @@ class Patched:
             transformer: the model; not changed.
             contrast: the prompts.
             ablation: `corrupted`: a removed edge contributes its source's value on the corrupted
-                prompt, token by token; `zero`: zero; `mean`: the mean of its source over all tokens of
-                all clean and corrupted prompts, the same at every token.
+                prompt, token by token; `zero`: zero; `mean`: the mean of its source over all
+                tokens of all clean and corrupted prompts, the same at every token.
 
         Raises:
             InputError: the residual stream of this model is not a sum.

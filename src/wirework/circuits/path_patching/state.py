@@ -3,8 +3,8 @@
 Sources without a path to the output are not computed; sources that matter only at the last token
 are computed only there. Tokens before the first corrupted one are the same in every run and are
 not recomputed: T counts tokens from there on.
-Shapes: R trials, U distinct versions of a value, N prompts, T tokens (1 if only the last matters), D
-d_model, G heads of a group, K channels of a head.
+Shapes: R trials, U distinct versions of a value, N prompts, T tokens (1 if only the last matters),
+D d_model, G heads of a group, K channels of a head.
 """
 
 import copy

@@ -153,7 +153,7 @@ class _Pass:
         return sorted(s for s in {*self.out.changes, *removed} if kept[s])
 
     def _versions(self, places: list[int], sources: list[int]) -> tuple[Ints, Ints] | None:
-        """Return one trial per distinct version of the destinations' inputs, and each one's version.
+        """Return one trial per distinct version of the destinations' inputs, and the versions.
 
         None if no trial changes them, or only trials in which the output does not depend on
         `sources`, which use these inputs.
