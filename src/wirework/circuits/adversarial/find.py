@@ -1,7 +1,7 @@
 """Find adversarial inputs: read a circuit's weak points and use them to attack the whole model.
 
-1. On judging pairs, find the tokens that, in a comment, lower the circuit's logit difference most, and
-   whether its heads average over the context.
+1. On judging pairs, find the tokens that, in a comment, lower the circuit's logit difference most,
+   and whether its heads average over the context.
 2. Try these and task-independent attacks on the whole model, on held-out pairs.
 3. Choose the worst attack on one half of the held-out pairs and report it on the other half: the
    worst of many measurements is partly due to chance.

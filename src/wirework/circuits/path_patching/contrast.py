@@ -25,7 +25,7 @@ class Contrast:
     """(N, T) int64, padded on the right."""
     corrupted: Tensor
     """(N, T) int64."""
-    at: Tensor
+    last_positions: Tensor
     """(N,) int64, position of the last token of each prompt."""
     answers: Tensor
     """(N, 2) int64, right and wrong answer after the clean prompt."""
