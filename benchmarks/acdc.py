@@ -41,7 +41,9 @@ def report(transformer: Transformer, contrast: Contrast, tau: float, repeats: in
     """Time a search and whole passes in turn, and print a line."""
     costs, passes = [], []
     for _ in range(repeats):
-        passes += [timed(lambda: transformer(contrast.clean, contrast.at))[1] for _ in range(5)]
+        passes += [
+            timed(lambda: transformer(contrast.clean, contrast.last_positions))[1] for _ in range(5)
+        ]
         found, seconds = timed(lambda: found_by(transformer, contrast, tau))
         costs.append(seconds)
     edges, cost = len(found.growth), median(costs)

@@ -35,12 +35,12 @@ def main() -> None:
         for finder in FINDERS:
             config = QUICK.model_copy(update={"finder": finder})
             baseline = AblationBaseline.of(planted.model, corpus, config)
-            hunt = PruningRun.of(planted.model, planted.task, config, baseline)
-            print(f"{name:14} {finder:20} {report(planted, hunt)}", flush=True)
+            pruning_run = PruningRun.of(planted.model, planted.task, config, baseline)
+            print(f"{name:14} {finder:20} {report(planted, pruning_run)}", flush=True)
 
 
-def report(planted: Planted, hunt: PruningRun) -> str:
-    found, score, space = hunt.run(), hunt.ranked()[0].tau, hunt.ablation.space
+def report(planted: Planted, pruning_run: PruningRun) -> str:
+    found, score, space = pruning_run.run(), pruning_run.ranked()[0].tau, pruning_run.ablation.space
     nodes = [(node.site, node.index) for node in found.nodes]
     edges = [(edge.source, edge.target) for edge in found.edges]
     exact = nodes == list(planted.nodes) and edges == [(s, t) for s, t, _ in planted.edges]

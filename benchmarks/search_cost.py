@@ -55,13 +55,13 @@ def outcomes(
 ) -> list[Outcome]:
     """Search once; make a circuit of so many of the best trials, for each of the counts."""
     start = time.process_time()
-    hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, None, config))
-    ranked = hunt.ranked()
+    pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, None, config))
+    ranked = pruning_run.ranked()
     search = time.process_time() - start
     found = []
     for count in counts:
         start = time.process_time()
-        circuit = hunt.made_of(ranked[:count])
+        circuit = pruning_run.circuit_from(ranked[:count])
         seconds = search + time.process_time() - start
         found.append(Outcome(circuit.n_nodes, circuit.n_edges, seconds))
     return found

@@ -47,12 +47,12 @@ class PlainModel:
     def loss(self, rows: TokenizedPairs, left: Left = NOTHING) -> float:
         """Return the task loss in nats: cross-entropy of the right answer among the two."""
         total = 0.0
-        for end in sorted(set(rows.at.tolist())):
-            some = rows.at == end
+        for end in sorted(set(rows.last_positions.tolist())):
+            some = rows.last_positions == end
             logits, _ = self.run(rows.tokens[some, : end + 1], left)
             for line, (right, wrong) in zip(logits, rows.answers[some].tolist(), strict=True):
                 total += math.log1p(math.exp(float(line[wrong] - line[right])))
-        return total / len(rows.at)
+        return total / len(rows.last_positions)
 
     def means(self, batches: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return each site's mean over all tokens of the batches, each (B, T)."""

@@ -63,7 +63,7 @@ def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
     report = evaluate(model, task)
     rows = task.encode(model.tokenizer, 80)
     with torch.no_grad():
-        logits = model.transformer(rows.tokens, rows.at)
+        logits = model.transformer(rows.tokens, rows.last_positions)
     assert report.valid
     assert (report.n_pairs, report.n_skipped) == (40, 0)
     logit_diffs = logit_difference(logits, rows.answers)

@@ -84,7 +84,7 @@ def test_prompts_of_a_pair_have_equal_length_and_differ_in_one_token(
     fitted = task.fitted(story_tokenizer, 64)
     assert fitted.pairs == task.pairs
     rows = fitted.encode(story_tokenizer, 64)
-    assert torch.equal(rows.at[::2], rows.at[1::2])
+    assert torch.equal(rows.last_positions[::2], rows.last_positions[1::2])
     assert torch.equal(
         (rows.tokens[::2] != rows.tokens[1::2]).sum(1), torch.ones(1024, dtype=torch.int64)
     )

@@ -16,7 +16,7 @@ LOOP = Pair(("for name", "while name"), (" in", ":"))
 def test_a_pair_becomes_two_rows_with_the_right_answer_first(tokenizer) -> None:
     rows = Task("mine", (QUOTE, LOOP)).encode(tokenizer, 64)
     prompts = [tokenizer.encode(p) for pair in (QUOTE, LOOP) for p in pair.prompts]
-    assert rows.at.tolist() == [len(prompt) - 1 for prompt in prompts]
+    assert rows.last_positions.tolist() == [len(prompt) - 1 for prompt in prompts]
     for row, prompt in zip(rows.tokens.tolist(), prompts, strict=True):
         assert row[: len(prompt)] == prompt
         assert set(row[len(prompt) :]) <= {tokenizer.eot}
@@ -29,7 +29,7 @@ def test_selected_pairs_are_cut_to_their_longest_prompt(tokenizer) -> None:
     rows = Task("mine", (QUOTE, LOOP)).encode(tokenizer, 64)
     loop = rows.select(torch.tensor([1]))
     assert torch.equal(loop.answers, rows.answers[2:])
-    assert loop.tokens.shape == (2, int(rows.at[2:].max()) + 1)
+    assert loop.tokens.shape == (2, int(rows.last_positions[2:].max()) + 1)
 
 
 def test_an_answer_of_several_tokens_names_prompt_answer_and_tokens(tokenizer) -> None:
@@ -58,7 +58,7 @@ def test_a_task_without_pairs_is_refused(tokenizer) -> None:
 
 def test_built_in_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer) -> None:
     task = load_task("for_while", n=64)
-    lengths = sorted((task.encode(tokenizer, 256).at.view(-1, 2).amax(1) + 1).tolist())
+    lengths = sorted((task.encode(tokenizer, 256).last_positions.view(-1, 2).amax(1) + 1).tolist())
     fitted = task.fitted(tokenizer, lengths[39])
     assert 40 <= len(fitted.pairs) < 64
     with pytest.raises(InputError, match=r"64 of 64 pairs skipped; the first: prompt"):

@@ -1,8 +1,8 @@
-"""Nodes, edges, `Circuit`; finding and checking them."""
+"""Circuits: masks, scores, pruning, path patching, validation and adversarial attacks."""
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.adversarial import Breaking, Distraction, find_distractors
-from wirework.circuits.build import Finding, assemble, measure
+from wirework.circuits.build import FinderResult, assemble, measure
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.loading import model_of
@@ -37,7 +37,7 @@ __all__ = [
     "Distraction",
     "Edge",
     "EdgeMasks",
-    "Finding",
+    "FinderResult",
     "IoEdge",
     "Losses",
     "MaskSettings",

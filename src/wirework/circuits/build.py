@@ -1,6 +1,7 @@
-"""From a mask to a `Circuit`: nodes, edges, losses and examples, measured on the judging pairs.
+"""From a mask to a `Circuit`: list nodes and edges, measure losses, record example activations.
 
-Scale and shift are fitted on these too, and what they come to is measured on held-out pairs.
+Losses are measured on the judging pairs. The calibration (scale and shift) is fitted on these too;
+the calibrated loss is measured on held-out pairs.
 
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes, G gates of them and of the
 edges between them.
@@ -28,7 +29,7 @@ from wirework.circuit_format import (
     TaskPart,
 )
 from wirework.circuits.calibration import IDENTITY, Calibration, calibrate, calibrated_loss
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import moved
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -44,100 +45,102 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 CHANCE = math.log(2)
-"""Task loss of a coin, nats."""
+"""Task loss at chance, ln 2 nats."""
 
 _EXAMPLE_PAIRS = 16
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a finder hands over to be made a circuit."""
+class FinderResult:
+    """Result of a finder, from which a `Circuit` is made."""
 
     edge_masks: EdgeMasks
-    """The kept nodes, and all edges between them; what is removed rests at the means that judge
-    it: those of the second sample, or the only ones that there are."""
+    """Masks over the kept nodes and all edges between them. Removed parts are ablated with the
+    held-out means (second sample), or with the only means if there is one sample."""
     gates: Tensor
-    """(G,), 1 where an edge is kept, and for every node."""
+    """(G,), 1 for every node and for the kept edges."""
     score: Tensor | None
-    """(N,), higher is kept longer."""
+    """(N,), higher is more important; None without a score."""
     target: float
-    """Task loss in nats that was asked for."""
+    """Target task loss in nats."""
     reached: bool
-    """Whether it is met, in all the ways in which what is removed was frozen."""
+    """Whether the target is met in all ablation modes of the search."""
     finder: str
     settings: Mapping[str, Any]
     baseline: AblationBaseline
-    """What removed nodes were put at."""
+    """Ablation values that the search used."""
     seed: int
-    """The one that `parts_of` parted the task by, which `validate` repeats."""
+    """Seed with which `parts_of` split the task; `validate` repeats the split."""
 
 
-def assemble(model: "Model", whole: Task, parts: Parts, found: Finding) -> Circuit:
-    """Measure a mask and put everything about it into one value.
+def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> Circuit:
+    """Measure a mask and return the complete circuit.
 
     Args:
-        model: with a tokeniser.
-        whole: the task as it was loaded, all pairs.
-        parts: of it: on those that judge, losses are measured, scale and shift fitted, and examples
-            shown; on those held out, the calibrated loss is measured.
-        found: the mask and where it comes from.
+        model: a model with a tokeniser.
+        full_task: the task as loaded, with all pairs.
+        parts: its split. Losses, calibration and examples use the judging pairs; the calibrated
+            loss is measured on the held-out pairs.
+        result: the mask and its provenance.
     """
-    edge_masks, means = found.edge_masks, found.edge_masks.ablation.means
+    edge_masks, means = result.edge_masks, result.edge_masks.ablation.means
     tokenizer = tokenizer_of(model)
-    rows, held_out = rows_of(parts.judge, model), rows_of(parts.held_out, model)
-    losses, calibration, logit_diffs = _losses(found, rows, held_out)
+    batch, held_out = tokenize_task(parts.judge, model), tokenize_task(parts.held_out, model)
+    losses, calibration, logit_diffs = _losses(result, batch, held_out)
     kept = edge_masks.kept
-    tokens = {t: tokenizer.token(t) for t in _prompt_tokens(rows)}
-    answers = {t: tokenizer.token(t) for t in sorted(set(rows.answers.flatten().tolist()))}
-    shown = rows.select(torch.arange(min(rows.n_pairs, _EXAMPLE_PAIRS)))
-    task = task_part(whole, rows.n_pairs).model_copy(update={"n_held_out": held_out.n_pairs})
+    tokens = {t: tokenizer.token(t) for t in _prompt_tokens(batch)}
+    answers = {t: tokenizer.token(t) for t in sorted(set(batch.answers.flatten().tolist()))}
+    shown = batch.select(torch.arange(min(batch.n_pairs, _EXAMPLE_PAIRS)))
+    task = task_part(full_task, batch.n_pairs).model_copy(update={"n_held_out": held_out.n_pairs})
     document = Document(
         model=model_part(model),
         task=task,
-        target_loss=found.target,
-        reached=found.reached,
+        target_loss=result.target,
+        reached=result.reached,
         losses=losses,
         loss_pairs=pairs_of_losses(losses),
         calibration=CalibrationPart(**calibration._asdict()),
-        nodes=_nodes(edge_masks, found.score),
-        edges=_edges(edge_masks, found.gates),
+        nodes=_nodes(edge_masks, result.score),
+        edges=_edges(edge_masks, result.gates),
         io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
         examples=shown_examples(tokenizer, shown, logit_diffs),
         provenance=Provenance(
-            finder=found.finder,
-            settings=dict(found.settings),
-            seed=found.seed,
+            finder=result.finder,
+            settings=dict(result.settings),
+            seed=result.seed,
             wirework=__version__,
-            means=found.baseline.origin,
-            mean_tokens=found.baseline.means.n_tokens,
-            mean_source=found.baseline.source,
+            means=result.baseline.origin,
+            mean_tokens=result.baseline.means.n_tokens,
+            mean_source=result.baseline.source,
         ),
     )
     baseline = {site: mean.detach().float().cpu() for site, mean in means.items()}
-    return Circuit(document, baseline, _activations(edge_masks, found.gates, shown))
+    return Circuit(document, baseline, _activations(edge_masks, result.gates, shown))
 
 
 def _losses(
-    found: Finding, rows: TokenizedPairs, held_out: TokenizedPairs
+    result: FinderResult, batch: TokenizedPairs, held_out: TokenizedPairs
 ) -> tuple[Losses, Calibration, Tensor]:
-    """Return a circuit's losses, scale and shift, and right minus wrong logit on `rows`."""
-    edge_masks, gates = found.edge_masks, found.gates[None]
-    logit_diffs, fresh = (edge_masks.all_differences(gates, some)[0] for some in (rows, held_out))
+    """Return a circuit's losses, its calibration, and its logit differences on `batch`."""
+    edge_masks, gates = result.edge_masks, result.gates[None]
+    logit_diffs, held_out_diffs = (
+        edge_masks.all_differences(gates, some)[0] for some in (batch, held_out)
+    )
     calibration = calibrate(logit_diffs)
 
     def with_means(means: Mapping[str, Tensor]) -> float:
         ablation = replace(edge_masks.ablation, means=moved(means, edge_masks.transformer))
-        return float(replace(edge_masks, ablation=ablation).losses(gates, rows)[0])
+        return float(replace(edge_masks, ablation=ablation).losses(gates, batch)[0])
 
-    means = found.baseline.means
+    means = result.baseline.means
     others = [
         with_means({site: part[group] for site, part in (means.groups or {}).items()})
         for group in range(means.n_groups)
     ]
     losses = Losses(
-        **measure(edge_masks, found.gates, rows, logit_diffs),
-        circuit_calibrated=calibrated_loss(fresh, calibration),
-        circuit_held_out=calibrated_loss(fresh, IDENTITY),
+        **measure(edge_masks, result.gates, batch, logit_diffs),
+        circuit_calibrated=calibrated_loss(held_out_diffs, calibration),
+        circuit_held_out=calibrated_loss(held_out_diffs, IDENTITY),
         circuit_searched=None if means.groups is None else with_means(means.first),
         circuit_error=pair_error(logit_diffs) if len(logit_diffs) > 2 else None,
         circuit_means_error=standard_error(torch.tensor(others)) if len(others) > 1 else None,
@@ -146,14 +149,17 @@ def _losses(
 
 
 def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
-    """Return on which pairs each loss is, by name: what is calibrated is never what was fitted."""
-    fresh = {"circuit_calibrated", "circuit_held_out"}
+    """Return for each loss name whether it is of the judged or the held-out pairs.
+
+    A calibrated loss is never of the pairs that the calibration was fitted on.
+    """
+    held_out_diffs = {"circuit_calibrated", "circuit_held_out"}
     known = losses.model_dump(exclude_none=True, exclude={"chance"})
-    return {name: "held out" if name in fresh else "judged" for name in known}
+    return {name: "held out" if name in held_out_diffs else "judged" for name in known}
 
 
 def pair_error(logit_diffs: Tensor) -> float:
-    """Return the standard error of a task loss over pairs, of right minus wrong logit (2P,)."""
+    """Return the standard error over pairs of the task loss of logit differences (2P,)."""
     return standard_error(pair_losses(logit_diffs.double()).view(-1, 2).mean(1))
 
 
@@ -163,47 +169,47 @@ def standard_error(values: Tensor) -> float:
 
 
 def measure(
-    edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs, logit_diffs: Tensor | None = None
+    edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, logit_diffs: Tensor | None = None
 ) -> dict[str, float]:
-    """Return the losses of a circuit in nats, each beside what it is to be compared with.
+    """Return the task losses of a circuit and of what it is compared with, in nats.
 
     Args:
-        edge_masks: its nodes and all edges between them.
-        gates: (G,), 0 for the edges that it does without.
-        rows: a task.
-        logit_diffs: right minus wrong logit of the circuit on them, (2P,), where they are known.
+        edge_masks: masks over its nodes and all edges between them.
+        gates: (G,), 0 for removed edges.
+        batch: tokenised pairs of a task.
+        logit_diffs: logit differences of the circuit on them, (2P,), if already known.
 
     Returns:
-        `model`: nothing ablated; `circuit`: everything outside it (sufficiency);
-        `without_circuit`: only its nodes (necessity, Fig. 32); `chance`: ln 2.
+        `model`: nothing ablated. `circuit`: everything outside the circuit ablated (sufficiency).
+        `without_circuit`: only the circuit's nodes ablated (necessity, Fig. 32). `chance`: ln 2.
 
     Source: Gao et al. 2025, sec. 2.2.
     """
     nodes = edge_masks.mask(torch.ones_like(gates))
-    both = torch.stack([torch.ones_like(nodes), 1 - nodes])
-    model, without = edge_masks.ablation.losses(both, rows).tolist()
+    masks = torch.stack([torch.ones_like(nodes), 1 - nodes])
+    model, without = edge_masks.ablation.losses(masks, batch).tolist()
     logit_diffs = (
-        edge_masks.all_differences(gates[None], rows)[0] if logit_diffs is None else logit_diffs
+        edge_masks.all_differences(gates[None], batch)[0] if logit_diffs is None else logit_diffs
     )
     circuit = calibrated_loss(logit_diffs, IDENTITY)
     return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
 
 
-def task_part(whole: Task, n_pairs: int) -> TaskPart:
-    """Describe a task as it was loaded, and how many of its pairs judged a circuit."""
+def task_part(full_task: Task, n_pairs: int) -> TaskPart:
+    """Return the description of a task for circuit.json; `n_pairs` counts the judging pairs."""
     return TaskPart(
-        name=printable(whole.name),
-        answers=whole.answers,
+        name=printable(full_task.name),
+        answers=full_task.answers,
         n_pairs=n_pairs,
-        path=path_text(whole.path),
-        seed=whole.seed,
-        n_all=len(whole.pairs),
-        fingerprint=fingerprint(whole),
+        path=path_text(full_task.path),
+        seed=full_task.seed,
+        n_all=len(full_task.pairs),
+        fingerprint=fingerprint(full_task),
     )
 
 
 def model_part(model: "Model") -> ModelPart:
-    """Describe a model."""
+    """Return the description of a model for circuit.json."""
     config = model.config
     n_weights, n_nonzero = model.transformer.weight_counts()
     return ModelPart(
@@ -235,15 +241,18 @@ def _edges(edge_masks: EdgeMasks, gates: Tensor) -> tuple[Edge, ...]:
     return tuple(sorted(kept, key=lambda edge: (edge.source, edge.target)))
 
 
-def _prompt_tokens(rows: TokenizedPairs) -> list[int]:
-    """The distinct tokens of the prompts, padding left out."""
-    inside = torch.arange(rows.tokens.shape[1], device=rows.at.device) <= rows.at[:, None]
-    return sorted(set(rows.tokens[inside].tolist()))
+def _prompt_tokens(batch: TokenizedPairs) -> list[int]:
+    """Return the distinct tokens of the prompts, without padding."""
+    inside = (
+        torch.arange(batch.tokens.shape[1], device=batch.last_positions.device)
+        <= batch.last_positions[:, None]
+    )
+    return sorted(set(batch.tokens[inside].tolist()))
 
 
 def shown_examples(tokenizer: "Tokenizer", shown: TokenizedPairs, logit_diffs: Tensor) -> Examples:
-    """Return prompts as tokens, with the logit differences (N,) of a circuit on them."""
-    ends = (shown.at + 1).tolist()
+    """Return prompts as token texts, with the logit differences (N,) of a circuit on them."""
+    ends = (shown.last_positions + 1).tolist()
     prompts = [row[:end] for row, end in zip(shown.tokens.tolist(), ends, strict=True)]
     return Examples(
         prompts=tuple(tuple(tokenizer.token(t) for t in prompt) for prompt in prompts),
@@ -257,30 +266,30 @@ def shown_examples(tokenizer: "Tokenizer", shown: TokenizedPairs, logit_diffs: T
 
 @torch.no_grad()
 def _activations(edge_masks: EdgeMasks, gates: Tensor, shown: TokenizedPairs) -> Tensor:
-    """Return (P, T, n): each kept node inside the circuit, 0 beyond a prompt's end."""
+    """Return (P, T, n): activations of the kept nodes in the circuit, 0 beyond a prompt's end."""
     transformer, space = edge_masks.transformer, edge_masks.ablation.space
     values: dict[str, Tensor] = {}
     with (
         edge_masks.applied(gates[None]),
-        transformer.edited(_watchers(space.split(edge_masks.mask(gates)), values)),
+        transformer.edited(_recorders(space.split(edge_masks.mask(gates)), values)),
     ):
         transformer.state(shown.tokens)
     kept = space.join(values)
-    inside = torch.arange(kept.shape[1], device=kept.device) <= shown.at[:, None]
+    inside = torch.arange(kept.shape[1], device=kept.device) <= shown.last_positions[:, None]
     return (kept * inside[..., None]).float().cpu()
 
 
-def _watchers(gates: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Edit]:
+def _recorders(gates: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Edit]:
     """Return edits that copy each site's kept channels to `values` and change nothing.
 
-    All channels of all sites at once would take far more memory than the passes themselves.
+    Recording all channels of all sites would take far more memory than the forward pass.
     """
 
-    def watch(site: str, channels: Tensor) -> Edit:
-        def see(x: Tensor) -> Tensor:
+    def recorder(site: str, channels: Tensor) -> Edit:
+        def record(x: Tensor) -> Tensor:
             values[site] = x[..., channels]
             return x
 
-        return see
+        return record
 
-    return {site: watch(site, part.nonzero().flatten()) for site, part in gates.items()}
+    return {site: recorder(site, part.nonzero().flatten()) for site, part in gates.items()}

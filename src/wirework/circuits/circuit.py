@@ -1,6 +1,6 @@
-"""A circuit as a value: the kept nodes and edges of a model for a task, losses and provenance.
+"""The `Circuit`: kept nodes and edges of a model for a task, with losses and provenance.
 
-It saves to a folder (docs/architecture.md), loads anywhere and runs on its model.
+It is saved as a folder (docs/architecture.md) and runs on its model.
 Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes.
 """
 
@@ -38,14 +38,14 @@ _Part = TypeVar("_Part", Node, Edge)
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """What a finder returns."""
+    """The circuit of one task in one model, as every finder returns it."""
 
     document: Document
-    """Everything that circuit.json holds."""
+    """Content of circuit.json."""
     means: Mapping[str, Tensor]
-    """Site to (width,) float32 for every resting site of the model: where what is ablated rests."""
+    """Site to (width,) float32: the means with which nodes outside the circuit are ablated."""
     activations: Tensor
-    """(P, T, n) float32, of each node in the circuit at each token of the example prompts."""
+    """(P, T, n) float32: activation of each node in the circuit at each token of the examples."""
 
     def summary(self) -> dict[str, Any]:
         """Return its task, size and losses (nats), and how it was found."""
@@ -108,42 +108,42 @@ class Circuit:
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """The nonzero weights between them that are kept."""
+        """The kept edges: nonzero weights between kept nodes."""
         return self.document.edges
 
     @property
     def io_edges(self) -> tuple[IoEdge, ...]:
-        """Embedding and unembedding entries that join them to prompts and answers."""
+        """Embedding and unembedding entries that connect kept nodes to prompt and answer tokens."""
         return self.document.io_edges
 
     @property
     def n_nodes(self) -> int:
-        """How many nodes are kept."""
+        """Number of kept nodes."""
         return len(self.nodes)
 
     @property
     def n_edges(self) -> int:
-        """The circuit's size (sec. 2.2): kept nonzero weights between kept nodes."""
+        """Number of kept edges: the circuit size of Gao et al. 2025, sec. 2.2."""
         return len(self.edges)
 
     @property
     def n_io_edges(self) -> int:
-        """How many entries join it to prompts and answers."""
+        """Number of input and output edges; not part of the size."""
         return len(self.io_edges)
 
     @property
     def path_edges(self) -> tuple[PathEdge, ...]:
-        """The kept links between heads and MLPs of a head-level circuit (ACDC); else none."""
+        """The kept path edges of a head-level circuit (ACDC); empty for a node-level circuit."""
         return self.document.path_edges
 
     @property
     def n_path_edges(self) -> int:
-        """How many of them are kept; never to be compared with `n_edges`."""
+        """Number of kept path edges; not comparable with `n_edges`."""
         return len(self.path_edges)
 
     @property
     def losses(self) -> Losses:
-        """Task losses in nats, of the circuit and beside it."""
+        """Task losses in nats: of the circuit, the model, the model without the circuit, ..."""
         return self.document.losses
 
     @property
@@ -153,25 +153,25 @@ class Circuit:
 
     @property
     def reached(self) -> bool:
-        """Whether the search met its target loss, on text that it has not seen too."""
+        """Whether the target loss is met, with held-out ablation values too."""
         return self.document.reached
 
     @property
     def search_config(self) -> PruneConfig:
-        """The settings that found it; what its file does not name, or not so any more, at defaults.
+        """Settings of the search that found it; settings missing in its file have their default.
 
         Raises:
-            InputError: a setting that a search cannot have.
+            InputError: a setting is not valid.
         """
         settings = dict(self.document.provenance.settings)
-        settings.pop("mean_batches", None)  # of earlier versions, too small a number to keep
+        settings.pop("mean_batches", None)  # of earlier versions, whose samples were too small
         return PruneConfig.of(settings, "circuit.json: provenance.settings")
 
     def check_model(self, model: "Model | str | Path") -> None:
-        """Make sure that a model, or the one at a path, is that which the circuit was found in.
+        """Check that a model (or the one at a path) is the model of this circuit.
 
         Raises:
-            InputError: it is not.
+            InputError: it is another model.
         """
         from wirework.model import load
 
@@ -184,11 +184,14 @@ class Circuit:
             )
 
     def ablation(self, model: "Model | str | Path") -> tuple[Ablation, Tensor]:
-        """Return the model (a path is loaded) ready for ablation and the circuit's mask, (N,).
+        """Return the node masks of the model and the circuit's own mask, (N,).
+
+        Args:
+            model: the circuit's model; a path is loaded.
 
         Raises:
-            InputError: `model` is not the one that the circuit was found in, or has no such node,
-                or it is a head-level circuit.
+            InputError: `model` is another model or lacks a node of the circuit, or this is a
+                head-level circuit.
         """
         from wirework.model import load
 
@@ -211,37 +214,38 @@ class Circuit:
         return ablation, ablation.space.gates(kept)
 
     def edge_masks(self, model: "Model | str | Path") -> tuple[EdgeMasks, Tensor]:
-        """Return the model (a path is loaded) ready for masks over nodes and edges, and the
-        circuit's own, (G,).
+        """Return the masks over the circuit's nodes and edges, and the circuit's own gates, (G,).
+
+        Args:
+            model: the circuit's model; a path is loaded.
 
         Raises:
-            InputError: `model` is not the one that the circuit was found in, or has no such node or
-                edge.
+            InputError: `model` is another model, or lacks a node or edge of the circuit.
         """
         edge_masks = EdgeMasks.of(*self.ablation(model))
-        there = edge_masks.edges()
+        model_edges = edge_masks.edges()
         kept = {(edge.source, edge.target) for edge in self.edges}
-        if foreign := kept - {(edge.source, edge.target) for edge in there}:
+        if foreign := kept - {(edge.source, edge.target) for edge in model_edges}:
             source, target = min(foreign)
             raise InputError(
                 f"the circuit has an edge from node {source} to {target}, the model none"
             )
-        open_ = [float((edge.source, edge.target) in kept) for edge in there]
-        return edge_masks, torch.cat([torch.ones(edge_masks.n_nodes), torch.tensor(open_)])
+        edge_gates = [float((edge.source, edge.target) in kept) for edge in model_edges]
+        return edge_masks, torch.cat([torch.ones(edge_masks.n_nodes), torch.tensor(edge_gates)])
 
     def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
-        """Return how the circuit alone does on a task's pairs; lower is better.
+        """Return the task loss of the circuit alone on all pairs of a task; lower is better.
 
         Args:
-            model: the one that the circuit was found in; a path is loaded.
-            task: itself, or what `ww.task` takes.
+            model: the circuit's model; a path is loaded.
+            task: a task, or what `ww.task` takes.
 
         Returns:
-            The task loss in nats, uncalibrated; of a head-level circuit the metric that it was
-            found by, of the run without all other path edges.
+            The uncalibrated task loss in nats, everything outside the circuit ablated. For a
+            head-level circuit: the metric of its finder, all other path edges removed.
 
         Raises:
-            InputError: the circuit is of another model, or the task does not fit it.
+            InputError: `model` is another model, or the task does not fit it.
         """
         from wirework.model import load
 
@@ -252,17 +256,17 @@ class Circuit:
             return evaluate_paths(self, model, task)
         edge_masks, gates = self.edge_masks(model)
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        return float(edge_masks.losses(gates[None], rows_of(fitted, model))[0])
+        return float(edge_masks.losses(gates[None], tokenize_task(fitted, model))[0])
 
     def with_shares(self, stability: Mapping[str, Any]) -> "Circuit":
-        """Return the same circuit, each node and edge with the share of searches that found it.
+        """Return the circuit with, for each node and edge, the share of searches that found it.
 
         Args:
-            stability: what `validate(circuit, runs=N)` has under that name: `runs`, `node_shares`
-                and `edge_shares`, in the circuit's own order.
+            stability: the entry `stability` of `validate(circuit, runs=N)`: `runs`, `node_shares`
+                and `edge_shares`, in the order of the circuit's nodes and edges.
 
         Raises:
-            InputError: it is of another circuit, or could not be measured.
+            InputError: it belongs to another circuit, or could not be measured.
         """
         if "reason" in stability:
             raise InputError(f"no shares to save: {stability['reason']}")
@@ -281,10 +285,10 @@ class Circuit:
         return replace(self, document=self.document.model_copy(update=changes))
 
     def save(self, folder: str | Path) -> Path:
-        """Write the circuit to a folder, whole or not at all; a circuit already there is replaced.
+        """Save the circuit to a folder atomically; a circuit already there is replaced.
 
         Raises:
-            InputError: the place cannot be written to, or holds something that is no circuit.
+            InputError: the folder cannot be written, or contains something else than a circuit.
         """
         folder = Path(folder)
         check_place(folder)
@@ -299,10 +303,10 @@ class Circuit:
 
     @classmethod
     def load(cls, folder: "str | Path | Circuit") -> "Circuit":
-        """Read a circuit that `save` wrote; a circuit is returned as it is.
+        """Load a circuit from a folder; a `Circuit` is returned unchanged.
 
         Raises:
-            InputError: missing, damaged, of another format, or of a newer version.
+            InputError: the circuit is missing, damaged, of another format or of a newer version.
         """
         if isinstance(folder, Circuit):
             return folder
@@ -318,22 +322,22 @@ class Circuit:
 
 
 def check_place(folder: str | Path) -> None:
-    """Make sure that a circuit can be saved to a folder, before one is searched for.
+    """Check, before a search, that a circuit can be saved to a folder.
 
     Raises:
-        InputError: something else is there, or it cannot be written to.
+        InputError: the folder contains something else or cannot be written.
     """
     files.check_folder(Path(folder), "a circuit", _FILES)
 
 
-def rows_of(task: Task, model: "Model") -> TokenizedPairs:
-    """Return a task as the model's tokens, where the model is.
+def tokenize_task(task: Task, model: "Model") -> TokenizedPairs:
+    """Tokenise all pairs of a task with the model's tokeniser, on the model's device.
 
     Raises:
         InputError: a pair does not fit the model, or the model has no tokeniser.
     """
-    rows = task.encode(tokenizer_of(model), model.config.n_ctx)
-    return rows.to(model.transformer.embed.weight.device)
+    batch = task.encode(tokenizer_of(model), model.config.n_ctx)
+    return batch.to(model.transformer.embed.weight.device)
 
 
 def _shared(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:

@@ -1,4 +1,4 @@
-"""The tensors of a circuit folder, checked against its document.
+"""Read the tensors of a circuit folder and check them against circuit.json.
 
 Shapes: P example prompts, T tokens, n kept nodes.
 """
@@ -16,17 +16,15 @@ _MEANS = "means/"
 
 
 def means_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> dict[str, Tensor]:
-    """Return site to (width,), the means of every resting site of a circuit's model.
+    """Return site to (width,): the ablation means that are saved with a circuit.
 
     Args:
-        tensors: what circuit.safetensors holds.
-        document: what circuit.json says; of a head-level circuit, which rests nowhere, no site is
-            asked for.
-        path: for messages.
+        tensors: content of circuit.safetensors.
+        document: content of circuit.json. A head-level circuit has no means.
+        path: the file, for messages.
 
     Raises:
-        InputError: a site is missing or not the model's, has another width, or holds a value that
-            is not finite.
+        InputError: a site is missing, unknown, of another width or has a value that is not finite.
     """
     names = (name for name in tensors if name.startswith(_MEANS))
     means = {name.removeprefix(_MEANS): tensors[name] for name in names}
@@ -38,19 +36,19 @@ def means_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> d
 
 
 def activations_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> Tensor:
-    """Return examples/activations, (P, T, n).
+    """Return the activations on the example prompts, (P, T, n).
 
     Raises:
-        InputError: they are missing, of another shape, or hold a value that is not finite.
+        InputError: they are missing, of another shape, or have a value that is not finite.
     """
     lengths = [len(prompt) for prompt in document.examples.prompts]
     expected = (len(lengths), max(lengths, default=0), len(document.nodes))
-    found = tensors.get("examples/activations")
-    shape = None if found is None else tuple(found.shape)
-    if found is None or shape != expected:
+    activations = tensors.get("examples/activations")
+    shape = None if activations is None else tuple(activations.shape)
+    if activations is None or shape != expected:
         raise InputError(f"{path}: expected examples/activations {expected}, got {shape}")
-    _check_finite(found, "examples/activations", path)
-    return found
+    _check_finite(activations, "examples/activations", path)
+    return activations
 
 
 def _check_sites(means: Mapping[str, Tensor], model: ModelPart, path: Path) -> None:
@@ -58,7 +56,7 @@ def _check_sites(means: Mapping[str, Tensor], model: ModelPart, path: Path) -> N
     expected = {f"{layer}.{kind}": kind for layer in range(model.n_layer) for kind in kinds}
     if foreign := means.keys() - expected.keys():
         raise InputError(f"{path}: {_MEANS}{min(foreign)} is of no site of the model")
-    # circuit.json does not say by how much positions widen what a layer reads: all by the same.
+    # circuit.json lacks the width of concatenated positions; all act_in sites have the same width.
     read = next((len(m) for s, m in means.items() if s.endswith("act_in") and m.dim()), 0)
     for site, kind in expected.items():
         width = max(read, model.d_model) if kind.endswith("act_in") else _width(kind, model)

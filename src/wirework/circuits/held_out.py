@@ -1,4 +1,8 @@
-"""Which pairs a circuit was found with, and which it never saw."""
+"""Held-out pairs of a circuit: those that neither trained nor judged it.
+
+The search of a circuit splits its task into training, judging and held-out pairs. This module
+repeats that split, and for another task drops the pairs that share a prompt with the first two.
+"""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,32 +18,32 @@ if TYPE_CHECKING:
 
 
 class Pairs(NamedTuple):
-    """A circuit's pairs, by what they were used for."""
+    """The pairs of a circuit by their use in the search."""
 
-    whole: Task
-    """The task that it was found for, all pairs that fit the model."""
+    full_task: Task
+    """The task of the search, with all pairs that fit the model."""
     judge: Task | None
-    """Those that judged it; None where the pairs in question are of another task."""
+    """The judging pairs; None if the circuit is checked on another task."""
     held_out: Task
-    """Those in question of whose prompts none trained or judged it."""
+    """Pairs to check the circuit on: none of their prompts trained or judged it."""
 
 
 def pairs_of(
     document: Document, model: "Model", task: Task | None, own_task: Task | None = None
 ) -> Pairs:
-    """Sort the pairs that a circuit is to be checked on.
+    """Return the pairs of a circuit by their use, and the held-out pairs to check it on.
 
     Args:
-        document: the circuit's.
+        document: document of the circuit.
         model: its model.
-        task: None for the one that it was found for. Of a task with other pairs, those with a
-            prompt that trained or judged the circuit are left out.
-        own_task: the one that it was found for; needed where a function makes it and `task` has
-            other pairs, as a function that only the circuit's file names is not run.
+        task: task to check it on; None for the task of its search. Pairs of another task that share
+            a prompt with a training or judging pair are dropped.
+        own_task: the task of its search. Needed if a user's function generates it and `task` has
+            other pairs: a function that only circuit.json names is not run.
 
     Raises:
-        InputError: the task does not fit the model, none of its pairs is left, or which pairs were
-            used to find the circuit cannot be told.
+        InputError: the task does not fit the model, no pair is held out, or the pairs of the search
+            cannot be determined.
     """
     about = document.task
     own = task is None or fingerprint(task) == about.fingerprint
@@ -48,23 +52,23 @@ def pairs_of(
     if task is None or own:
         return Pairs(fitted, parts.judge, parts.held_out)
     given = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    return Pairs(fitted, None, _unseen(given, parts))
+    return Pairs(fitted, None, _without_used_prompts(given, parts))
 
 
 def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task:
-    """Return all pairs of the task that a circuit was found for.
+    """Return the task that a circuit was found for, with all pairs.
 
-    A function is run only under the name that the user gave it, never under the file's.
+    A user's function is run only if the caller names it, never because circuit.json names it.
 
     Raises:
-        InputError: the pairs cannot be had, or are not the same any more.
+        InputError: the pairs are not available or have changed.
     """
     why = "which pairs were used to find the circuit cannot be told"
     origin = about.path or about.name
     changed = f"{why}: {origin} gives other pairs now; give the task it was found for"
     for given in (own_task, task):
-        if given is not None and (found := _drawn_again(about, given)) is not None:
-            return found
+        if given is not None and (own_pairs := _regenerated(about, given)) is not None:
+            return own_pairs
         if given is not None and given.generated and given.path and given.path == about.path:
             raise InputError(changed)
     if own_task is not None:
@@ -72,18 +76,18 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     flag = "--task" if task is None else "--own-task"
     refuse_saved_function(origin, f"{why}: they come from", flag)
     try:
-        found = load_task(origin, seed=about.seed, n=about.n_all)
+        own_pairs = load_task(origin, seed=about.seed, n=about.n_all)
     except InputError as error:
         raise InputError(f"{why}: {error}") from None
-    if fingerprint(found) != about.fingerprint:
+    if fingerprint(own_pairs) != about.fingerprint:
         raise InputError(changed)
-    return found
+    return own_pairs
 
 
-def _drawn_again(about: TaskPart, given: Task) -> Task | None:
-    """Return the pairs that a circuit was found for from a task that the user gave, if it has them.
+def _regenerated(about: TaskPart, given: Task) -> Task | None:
+    """Return the circuit's own task if the given task is it; None otherwise.
 
-    The user's function is asked once more, for as many pairs of the same seed as were used then.
+    A user's function is called again, with the seed and number of pairs of the search.
     """
     if fingerprint(given) != about.fingerprint and given.path is not None and given.generated:
         with suppress(InputError):
@@ -92,10 +96,10 @@ def _drawn_again(about: TaskPart, given: Task) -> Task | None:
 
 
 def _parts(about: Document, fitted: Task) -> Parts:
-    """Part a circuit's own task as its finder did.
+    """Split a circuit's own task as its finder did.
 
     Raises:
-        InputError: the finder did not judge by as many pairs as `parts_of` gives.
+        InputError: the number of judging pairs differs from that of the finder.
     """
     asked = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
     parts = parts_of(fitted, asked, about.provenance.seed)
@@ -108,18 +112,18 @@ def _parts(about: Document, fitted: Task) -> Parts:
     return parts
 
 
-def _unseen(task: Task, parts: Parts) -> Task:
-    """Return the pairs of a task neither of whose prompts trained or judged a circuit.
+def _without_used_prompts(task: Task, parts: Parts) -> Task:
+    """Return the pairs of a task with no prompt of a training or judging pair.
 
     Raises:
         InputError: there are none.
     """
-    seen = (pair for part in (parts.train, parts.judge) for pair in part.pairs)
-    used = {prompt for pair in seen for prompt in pair.prompts}
-    left = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
-    if not left:
+    used_pairs = (pair for part in (parts.train, parts.judge) for pair in part.pairs)
+    used = {prompt for pair in used_pairs for prompt in pair.prompts}
+    unused_pairs = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
+    if not unused_pairs:
         raise InputError(
             f"of the {number_of(len(task.pairs), 'pair')} given the circuit's search has seen all: "
             "give others"
         )
-    return task.take(left)
+    return task.take(unused_pairs)

@@ -123,6 +123,20 @@ class Config(BaseModel):
             _set_dotted(values, name, value)
         return cls.of(values, str(path))
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some settings changed, validated as a new one is.
+
+        Settings that were derived from others, such as `n_head` from `d_model`, are derived again.
+
+        Raises:
+            InputError: a changed setting is unknown or out of range.
+        """
+        copy = super().model_copy(deep=deep)
+        if not update:
+            return copy
+        given = {name: getattr(copy, name) for name in copy.model_fields_set}
+        return self.of({**given, **update})
+
     def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the settings for a record on disk, as JSON takes them, under their first names.
 

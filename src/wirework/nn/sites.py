@@ -1,7 +1,7 @@
-"""Sites: the named places of the forward pass where values are kept, read and changed.
+"""Sites: named places in the forward pass where activations are recorded, ablated or edited.
 
-A `Site` applies AbsTopK if the model has it there, then the edits put on it, then hands the value
-to whoever records it. Nothing else in the library reaches into a forward pass. Site names follow
+A `Site` applies AbsTopK (if the model has it there), then its edits. All interventions in this
+library use sites. Site names follow
 the released artefacts of Gao et al. 2025: `3.mlp.post_act` is the module `blocks.3.mlp.post_act`.
 """
 
@@ -16,11 +16,11 @@ from wirework.errors import InputError, nearest
 from wirework.nn.kernels.top_k import abs_top_k
 
 Edit = Callable[[Tensor], Tensor]
-"""Takes the (B, T, width) value at a site and returns what should stand there, same shape."""
+"""Maps the activation (B, T, width) at a site to its replacement of the same shape."""
 
 
 class Site(nn.Module):
-    """A place in the forward pass that passes its input through.
+    """A module in the forward pass that returns its input, after AbsTopK and edits.
 
     Args:
         width: entries per token.
@@ -34,25 +34,25 @@ class Site(nn.Module):
         self.edits: tuple[Edit, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were put on."""
+        """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were added."""
         if self.k is not None and not self.is_constant:
             x = abs_top_k(x, self.k)
         return self._edited(x)
 
     @property
     def acts(self) -> bool:
-        """Whether what passes is changed or watched here."""
+        """Whether the site changes its input or has hooks."""
         hooked = self._forward_hooks or self._forward_pre_hooks
         return self.k is not None or bool(self.edits) or bool(hooked)
 
     @property
     def is_constant(self) -> bool:
-        """Whether the first edit replaces all nodes, so that what comes in is not needed."""
+        """Whether the first edit replaces all nodes, so that the input need not be computed."""
         first = self.edits[0] if self.edits else None
         return isinstance(first, NodeAblation) and first.constant
 
     def constant_value(self, like: Tensor) -> Tensor:
-        """Return (B, T, width) where the site rests: what would come in is not needed.
+        """Return the output (B, T, width) of a constant site, without its input.
 
         Args:
             like: (B, T, ...), for the shape, dtype and device.
@@ -87,19 +87,19 @@ def look_up(sites: Mapping[str, Site], names: Iterable[str]) -> dict[str, Site]:
     Raises:
         InputError: a name is no site of this model.
     """
-    found = {}
+    chosen = {}
     for name in names:
         if name not in sites:
             raise InputError(f"no site {name!r} in this model{nearest(name, sites)}")
-        found[name] = sites[name]
-    return found
+        chosen[name] = sites[name]
+    return chosen
 
 
 @contextmanager
 def edited(sites: Mapping[str, Site], edits: Mapping[str, Edit]) -> Iterator[None]:
-    """Put edits on sites for the length of a `with` block; they are gone after it whatever happens.
+    """Add edits to sites inside a `with` block; they are always removed after it.
 
-    Edits nest: those of an inner block act on what the outer ones left.
+    Edits nest: those of an inner block act on the result of the outer ones.
 
     Raises:
         InputError: a name is no site of this model.
@@ -117,37 +117,37 @@ def edited(sites: Mapping[str, Site], edits: Mapping[str, Edit]) -> Iterator[Non
 
 @contextmanager
 def recorded(sites: Mapping[str, Site], names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the values at sites, as they leave them, from the forward pass run inside the block.
+    """Record the outputs of sites in the forward pass run inside the block.
 
     Raises:
         InputError: a name is no site of this model.
     """
     values: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Edit:
-        def see(x: Tensor) -> Tensor:
+    def recorder(name: str) -> Edit:
+        def record(x: Tensor) -> Tensor:
             values[name] = x
             return x
 
-        return see
+        return record
 
-    with edited(sites, {name: keep(name) for name in look_up(sites, names)}):
+    with edited(sites, {name: recorder(name) for name in look_up(sites, names)}):
         yield values
 
 
 def mean_ablation(gates: Tensor, mean: Tensor, closed: bool | None = None) -> Edit:
-    """Return the edit that freezes nodes outside the gates at their mean, many masks at once.
+    """Return the edit that mean-ablates the nodes outside the gates, for one or many masks.
 
     Args:
         gates: (N,) or (R, N), 1 (or True) where a node is kept; values between blend, gradients
             flow to it.
-        mean: (N,) what a removed node is frozen at, the same at every position.
-        closed: whether every gate is 0 and none is learned, if the caller knows; None to look,
-            which waits for the device.
+        mean: (N,) mean activation, the value of a removed node at every position.
+        closed: whether all gates are constant 0, if the caller knows; None to check, which
+            synchronises with the device.
 
     Returns:
-        An edit for (B, T, N), where with R masks B is R copies of the sequences, trial-major, and
-        copy r gets mask r.
+        An edit for (B, T, N), where for R masks the batch is R copies of the sequences, and copy r
+        gets mask r.
 
     Source: Gao et al. 2025, sec. 2.2, App. A.5.
     """
@@ -159,7 +159,7 @@ def mean_ablation(gates: Tensor, mean: Tensor, closed: bool | None = None) -> Ed
 
 
 class NodeAblation(ABC):
-    """An edit that puts the nodes outside its gates at something else than what comes in.
+    """An edit that replaces the activations of nodes outside its gates.
 
     Args:
         gates: (N,) or (R, N).
@@ -171,7 +171,7 @@ class NodeAblation(ABC):
         if closed is None:
             closed = not gates.requires_grad and not bool(gates.any())
         self.constant = closed
-        """Whether what comes in does not matter at all."""
+        """Whether the output does not depend on the input."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -189,29 +189,30 @@ class MeanAblation(NodeAblation):
 
     def __init__(self, gates: Tensor, mean: Tensor, closed: bool | None = None) -> None:
         super().__init__(gates, closed)
-        self.rest = (1 - gates) * mean
+        self.ablated_part = (1 - gates) * mean
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return (B, T, N) with the nodes outside the gates at their mean."""
-        gates, rest = self.gates, self.rest
+        """Return (B, T, N) with the nodes outside the gates set to their mean."""
+        gates, ablated_part = self.gates, self.ablated_part
         if gates.dim() == 1:
-            return x * gates + rest
+            return x * gates + ablated_part
         trials = gates.shape[0]
         if x.shape[0] % trials:
             raise InputError(f"{x.shape[0]} sequences cannot carry {trials} masks")
         parted = x.view(trials, -1, *x.shape[1:])  # (R, B/R, T, N)
-        return (parted * gates[:, None, None] + rest[:, None, None]).flatten(0, 1)
+        return (parted * gates[:, None, None] + ablated_part[:, None, None]).flatten(0, 1)
 
 
 class ResampleAblation(NodeAblation):
-    """The edit that puts removed nodes at their value at random tokens, drawn at each call.
+    """Resample ablation: removed nodes take their activation at random tokens, drawn per call.
 
-    All channels come from one token; sequences and positions draw apart, masks draw the same.
+    All channels of a position come from one token; sequences and positions are drawn independently,
+    all masks use the same draws.
 
     Args:
         gates: (N,) or (R, N).
-        values: (S, N), of all nodes at S tokens.
-        generator: to draw with.
+        values: (S, N), activations of all nodes at S tokens.
+        generator: random generator of the draws.
         closed: as `mean_ablation` takes it.
 
     Source: Gao et al. 2025, App. E.
@@ -225,7 +226,7 @@ class ResampleAblation(NodeAblation):
         self.generator = generator
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return (B, T, N) with the nodes outside the gates at drawn values."""
+        """Return (B, T, N) with the nodes outside the gates set to drawn activations."""
         parted = x.view(self.gates.shape[:-1].numel(), -1, *x.shape[1:])  # (R, B/R, T, N)
         places = torch.randint(len(self.values), parted.shape[1:3], generator=self.generator)
         drawn = self.values[places.to(x.device)]
@@ -234,10 +235,10 @@ class ResampleAblation(NodeAblation):
 
 
 def all_constant(sublayer: nn.Module, last: Site) -> bool:
-    """Whether a sublayer writes the same whatever it reads, and nobody watches it do so.
+    """Return whether a sublayer's output is constant and nothing inside it is recorded.
 
-    Then nothing of it needs to be computed but its last site: circuits are small, and most
-    sublayers have no node in them.
+    Then only its last site needs to be computed. Circuits are small, so most sublayers have no kept
+    node.
     """
     if not last.is_constant:
         return False

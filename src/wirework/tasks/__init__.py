@@ -1,4 +1,4 @@
-"""Behaviours: pairs of prompts and the two answers."""
+"""Tasks: pairs of prompts with two answers that test a behaviour."""
 
 from wirework.tasks.built_in import BUILT_IN, KNOWN
 from wirework.tasks.evaluate import (

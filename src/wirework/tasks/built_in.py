@@ -1,4 +1,4 @@
-"""The tasks that come with wirework, by name: the twenty of Table 1, in its order, and others."""
+"""The built-in tasks by name: the twenty of Gao et al. 2025, Table 1, in its order, and others."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -15,7 +15,7 @@ from wirework.tasks.task import Pair
 from wirework.tasks.variables import set_or_string, set_or_string_fixedvarname, var_swap
 
 Generator = Callable[[Random], Pair]
-"""What makes one pair from what it draws."""
+"""Makes one pair from random draws."""
 
 BUILT_IN: Mapping[str, Generator] = MappingProxyType(
     {
@@ -47,8 +47,8 @@ BUILT_IN: Mapping[str, Generator] = MappingProxyType(
 """Name to generator of one pair: the twenty on Python source."""
 
 KNOWN: Mapping[str, Generator] = MappingProxyType({**BUILT_IN, "ioi": ioi})
-"""The twenty, and those on other text. Who asks for all tasks gets of the latter only what fits the
-model (`evaluate.tasks_for`)."""
+"""All built-in tasks: the twenty on Python and those on other text. "All tasks" of a model includes
+the latter only if they fit it (`evaluate.tasks_for`)."""
 
 SINGLE_TOKENS: Mapping[str, Callable[[], tuple[str, ...]]] = MappingProxyType(
     {"ioi": single_tokens}

@@ -1,6 +1,6 @@
-"""How well a model does on a task: cross-entropy between the two answers, accuracy and more.
+"""Performance of a model on a task: task loss, accuracy, logit difference, KL divergence.
 
-Shapes: N rows (two a pair), V vocabulary.
+Shapes: N prompts (two per pair), V vocabulary.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _SKILLED = 0.75
-"""Accuracy, half way from chance to always, below which a model hardly does a task."""
+"""Accuracy, midway between chance and 1, below which a warning is given."""
 _ENOUGH = 256
-"""Pairs that tell an accuracy to within some percent."""
-_PAIRS = 64  # at once: 128 prompts of 60 tokens are far below a training batch
+"""Pairs that give an accuracy to within a few percent."""
+_PAIRS = 64  # pairs per pass: 128 prompts of 60 tokens are far smaller than a training batch
 
 
 def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
-    """Return right minus wrong.
+    """Return the logit difference: logit of the right minus that of the wrong answer.
 
     Args:
         logits: (N, V) at each prompt's last token.
@@ -37,15 +37,15 @@ def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
     Returns:
         (N,), dtype of `logits`.
     """
-    both = logits.gather(1, answers)
-    return both[:, 0] - both[:, 1]
+    right_and_wrong = logits.gather(1, answers)
+    return right_and_wrong[:, 0] - right_and_wrong[:, 1]
 
 
 def pair_losses(logit_diffs: Tensor) -> Tensor:
-    """Return the cross-entropy in nats of the right answer among the two, for each difference.
+    """Return the cross-entropy in nats of the right answer of two, for each logit difference.
 
     Args:
-        logit_diffs: right minus wrong logit, of any shape.
+        logit_diffs: logit differences (right minus wrong), any shape.
 
     Source: Gao et al. 2025, Table 1.
     """
@@ -67,23 +67,25 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def differences(transformer: Transformer, rows: TokenizedPairs) -> Tensor:
-    """Return right minus wrong for every row of a task, (2P,), in bounded memory."""
+def differences(transformer: Transformer, batch: TokenizedPairs) -> Tensor:
+    """Return the logit difference of every prompt of a batch, (2P,), in bounded memory."""
     return torch.cat(
-        [logit_difference(logits, part.answers) for logits, part in _run(transformer, rows)]
+        [logit_difference(logits, part.answers) for logits, part in _run(transformer, batch)]
     )
 
 
-def _run(transformer: Transformer, rows: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
-    """Yield the logits at the last tokens of some pairs, (N, V), with those pairs, until all."""
-    for first in range(0, rows.n_pairs, _PAIRS):
-        part = rows.select(torch.arange(first, min(first + _PAIRS, rows.n_pairs)))
-        yield transformer(part.tokens, part.at), part
+def _run(
+    transformer: Transformer, batch: TokenizedPairs
+) -> Iterator[tuple[Tensor, TokenizedPairs]]:
+    """Yield (logits at the last tokens (N, V), pairs) for successive groups of pairs."""
+    for first in range(0, batch.n_pairs, _PAIRS):
+        part = batch.select(torch.arange(first, min(first + _PAIRS, batch.n_pairs)))
+        yield transformer(part.tokens, part.last_positions), part
 
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What a model makes of a task. An invalid one, with its reason, has no numbers."""
+    """Performance of a model on a task. If `valid` is false, `reason` says why; no numbers then."""
 
     name: str
     valid: bool
@@ -96,22 +98,22 @@ class TaskReport:
     loss: float | None
     """Nats; chance is 0.693."""
     accuracy: float | None
-    """Share of prompts whose right answer is the likelier of the two."""
+    """Share of prompts whose right answer is more likely than the wrong one."""
     logit_difference: float | None
-    """Mean of right minus wrong."""
+    """Mean logit difference (right minus wrong)."""
     kl: float | None
-    """Mean KL divergence in nats of what comes next after the first prompt of a pair from what
-    comes next after the second: how much the model makes of the difference between them."""
+    """Mean KL divergence in nats between the next-token distributions after the two prompts of a
+    pair: how strongly the model reacts to their difference."""
 
 
 def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
-    """Return what a model makes of the pairs of a task that its tokeniser can carry.
+    """Measure a model on all pairs of a task that fit its tokeniser.
 
     A task that does not fit the model gives an invalid report with the reason.
 
     Args:
-        model: with a tokeniser; a path is loaded.
-        task: itself, or what `load_task` takes.
+        model: a model with a tokeniser; a path is loaded.
+        task: a task, or what `load_task` takes.
     """
     from wirework.model import load
 
@@ -119,36 +121,38 @@ def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport
     try:
         tokenizer = tokenizer_of(model)
         fitted = task.fitted(tokenizer, model.config.n_ctx)
-        rows = fitted.encode(tokenizer, model.config.n_ctx)
+        batch = fitted.encode(tokenizer, model.config.n_ctx)
     except InputError as error:
         return TaskReport(task.name, False, str(error), 0, len(task.pairs), (), *[None] * 4)
-    gap, kl = _gaps_and_kl(model.transformer, rows.to(model.transformer.embed.weight.device))
+    logit_diff, kl = _logit_diffs_and_kl(
+        model.transformer, batch.to(model.transformer.embed.weight.device)
+    )
     return TaskReport(
         name=task.name,
         valid=True,
         reason="",
-        n_pairs=rows.n_pairs,
-        n_skipped=len(task.pairs) - rows.n_pairs,
-        answers=_answer_tokens(fitted, rows),
-        loss=float(pair_losses(gap).mean()),
-        accuracy=float((gap > 0).double().mean()),
-        logit_difference=float(gap.mean()),
+        n_pairs=batch.n_pairs,
+        n_skipped=len(task.pairs) - batch.n_pairs,
+        answers=_answer_tokens(fitted, batch),
+        loss=float(pair_losses(logit_diff).mean()),
+        accuracy=float((logit_diff > 0).double().mean()),
+        logit_difference=float(logit_diff.mean()),
         kl=float(kl.mean()),
     )
 
 
 def task_accuracy(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
-    """Return `evaluate` on some hundred pairs, both prompts of each."""
+    """Return `evaluate` on the first 256 pairs of a task."""
     task = load_task(task)
     return evaluate(model, task.take(task.pairs[:_ENOUGH]))
 
 
 def accuracy_warning(task: str, accuracy: float | None) -> str | None:
-    """Say why path edges or a circuit tell little, if a model hardly does the task; else None.
+    """Return a warning if the model hardly performs the task, so that a circuit means little.
 
     Args:
-        task: its name.
-        accuracy: over all its prompts: one whose answer never depends on the prompt has 0.5.
+        task: name of the task.
+        accuracy: accuracy over all prompts; an answer independent of the prompt gives 0.5.
     """
     if accuracy is None or accuracy >= _SKILLED:
         return None
@@ -157,18 +161,18 @@ def accuracy_warning(task: str, accuracy: float | None) -> str | None:
 
 
 @torch.no_grad()
-def _gaps_and_kl(transformer: Transformer, rows: TokenizedPairs) -> tuple[Tensor, Tensor]:
-    """Return right minus wrong of every row, (2P,), and each pair's divergence, (P,)."""
+def _logit_diffs_and_kl(transformer: Transformer, batch: TokenizedPairs) -> tuple[Tensor, Tensor]:
+    """Return the logit difference of every prompt (2P,) and the KL divergence per pair (P,)."""
     parts = [
         (logit_difference(logits, part.answers), kl_divergence(logits[::2], logits[1::2]))
-        for logits, part in _run(transformer, rows)
+        for logits, part in _run(transformer, batch)
     ]
     logit_diffs, divergences = zip(*parts, strict=True)
     return torch.cat(logit_diffs), torch.cat(divergences)
 
 
 def tasks_for(model: "Model | str | Path") -> tuple[str, ...]:
-    """Return the names of the twenty tasks on Python, and of the others that fit the model."""
+    """Return the names of the twenty Python tasks and of the other tasks that fit the model."""
     from wirework.model import load
 
     model = load(model)
@@ -192,7 +196,7 @@ def all_reports(
     Args:
         model: with a tokeniser; a path is loaded.
         names: built-in names or paths; None: those of `tasks_for`.
-        n: pairs per built-in task; a file is taken whole.
+        n: pairs per built-in task; of a file, all pairs are used.
     """
     from wirework.model import load
 
@@ -202,11 +206,11 @@ def all_reports(
     return [asdict(evaluate(model, task)) for task in tasks]
 
 
-def _answer_tokens(task: Task, rows: TokenizedPairs) -> tuple[tuple[str, int], ...]:
-    """Each distinct answer with its token."""
-    found: dict[tuple[str, int], None] = {}
+def _answer_tokens(task: Task, batch: TokenizedPairs) -> tuple[tuple[str, int], ...]:
+    """Return each distinct answer with its token."""
+    answer_tokens: dict[tuple[str, int], None] = {}
     for pair, (right, _), (other, _) in zip(
-        task.pairs, rows.answers[::2].tolist(), rows.answers[1::2].tolist(), strict=True
+        task.pairs, batch.answers[::2].tolist(), batch.answers[1::2].tolist(), strict=True
     ):
-        found |= {(pair.answers[0], right): None, (pair.answers[1], other): None}
-    return tuple(found)
+        answer_tokens |= {(pair.answers[0], right): None, (pair.answers[1], other): None}
+    return tuple(answer_tokens)

@@ -1,4 +1,4 @@
-"""A few pairs of a task, to look at."""
+"""Show a few pairs of a task."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ def readable(
     """Return the first `n` pairs as text: each prompt, under it the two answers.
 
     Args:
-        task: whose pairs; itself or what `ww.task` takes.
+        task: a task, or what `ww.task` takes.
         n: how many.
         prompt_text: how a prompt is shown.
         answer_text: how an answer is shown.

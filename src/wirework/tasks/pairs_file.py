@@ -1,4 +1,4 @@
-"""A user's pairs: a JSONL file, one pair a line, read line by line."""
+"""Read a task from a user's JSONL file, one pair per line."""
 
 import json
 from collections.abc import Iterator
@@ -14,28 +14,28 @@ _LINE_BYTES = 1 << 24
 """Longest line: room for the longest pair with every character escaped."""
 _MOST_LINES = 10 * MOST_PAIRS
 _MARK = b"\xef\xbb\xbf"
-"""What some editors put before UTF-8 text."""
+"""Byte order mark that some editors write before UTF-8 text."""
 
 
 def read_pairs(path: Path, n: int | None) -> Task:
-    """Return the task of a file, or of its first `n` pairs; what follows them is not read.
+    """Return the task of a file, or of its first `n` pairs; the lines after these are not read.
 
     Raises:
-        InputError: an unreadable file, a line that is no pair or a copy of another, fewer pairs
-            than `n`, or more than any task has.
+        InputError: an unreadable file, a line that is not a pair or duplicates another one, fewer
+            pairs than `n`, or more than the maximum of a task.
     """
     most = MOST_PAIRS if n is None else min(n, MOST_PAIRS)
-    found: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
+    pairs_by_content: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
     for number, line in _lines(path):
-        if len(found) == most:
+        if len(pairs_by_content) == most:
             if n is None:
                 raise InputError(f"task {path} has more than {most:,} pairs: give fewer")
             break
         pair = _parse(line, f"{path}, line {number}")
-        first, _ = found.setdefault(pair.content, (number, pair))
-        if first != number:  # a copy could train a circuit and be held out too
+        first, _ = pairs_by_content.setdefault(pair.content, (number, pair))
+        if first != number:  # a duplicate could both train a circuit and be held out
             raise InputError(f"{path}, line {number}: the same pair as in line {first}")
-    pairs = [pair for _, pair in found.values()]
+    pairs = [pair for _, pair in pairs_by_content.values()]
     if not pairs:
         raise InputError(f"task {path} has no pairs")
     if n is not None and len(pairs) < n:
@@ -53,7 +53,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with translated_errors(f"cannot read task {path}"):
         file = open_ordinary(path)
     with file:
-        at = 0
+        offset = 0
         for number in range(1, _MOST_LINES + 2):
             with translated_errors(f"cannot read task {path}"):
                 content = file.readline(_LINE_BYTES + 1)
@@ -63,15 +63,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise InputError(f"{path}, line {number}: too long for a file of pairs")
             text = content.removeprefix(_MARK) if number == 1 else content
             if text.strip():
-                yield number, _decoded(text, path, at + len(content) - len(text))
-            at += len(content)
+                yield number, _decoded(text, path, offset + len(content) - len(text))
+            offset += len(content)
 
 
-def _decoded(content: bytes, path: Path, at: int) -> str:
+def _decoded(content: bytes, path: Path, offset: int) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"task {path} is not UTF-8 text: byte {at + error.start}") from None
+        raise InputError(f"task {path} is not UTF-8 text: byte {offset + error.start}") from None
 
 
 def _parse(line: str, where: str) -> Pair:

@@ -1,4 +1,4 @@
-"""Built-in tasks as training text, for a model too small to learn them from other text alone."""
+"""Built-in tasks as training text, for models too small to learn them from other text."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -11,22 +11,21 @@ from wirework.tasks.task import Pair
 
 
 def practice_texts() -> Iterator[str]:
-    """Yield prompts with their right answers, task by task in turn, without end.
+    """Yield prompts with their right answers, alternating between tasks, endlessly.
 
-    No prompt of the 1,024 pairs that a task has by default is among them, so that these measure
-    what the model made of the others. Each text ends with its answer, which is tokenised as
-    in the task.
+    Prompts of a task's 1,024 default pairs are excluded, so that these pairs measure
+    generalisation. Each text ends with its answer, tokenised as in the task.
     """
     return _answered(BUILT_IN)
 
 
 def quote_practice_texts() -> Iterator[str]:
-    """Yield what `practice_texts` does for `single_double_quote` alone."""
+    """Yield the texts of `practice_texts` for `single_double_quote` only."""
     return _answered({"single_double_quote": BUILT_IN["single_double_quote"]})
 
 
 def ioi_practice_texts() -> Iterator[str]:
-    """Yield what `practice_texts` does for `ioi` alone, as whole sentences."""
+    """Yield the texts of `practice_texts` for `ioi` only, as complete sentences."""
     return (f"{text}." for text in _answered({"ioi": ioi}))
 
 

@@ -1,6 +1,6 @@
-"""The same pairs in other words: other code in front, other names, other numbers.
+"""Rephrase a task: other lines of code before the prompt, other names, other numbers.
 
-What a circuit does must not hang on those (held-out pairs of the same generator share them).
+A circuit must not depend on these; held-out pairs of the same generator do not test it.
 """
 
 import re
@@ -14,27 +14,27 @@ from wirework.tasks.load import load_task
 from wirework.tasks.snippets import ANSWER_NAMES, FILE_NAMES, NAMES, top_line
 from wirework.tasks.task import Pair, Task
 
-_KEPT = r"'[^'\n]*'?|\"[^\"\n]*\"?|#[^\n]*"  # a file's name may decide, or how a string was opened
+_KEPT = r"'[^'\n]*'?|\"[^\"\n]*\"?|#[^\n]*"  # strings and comments stay: they may decide the answer
 _PART = re.compile(rf"{_KEPT}|(?P<other>(?<![\w.])\d+(?![\w.])|[^\W\d]\w*)")
 _KEYWORD = re.compile(r"\b(\w+)=(?!=)")
 _MOST_DIGITS = 9
 
 
 def rephrased(task: Task | str | Path, seed: int) -> Task:
-    """Return a task of pairs that mean the same; for prompts in Python that begin at top level.
+    """Return a task of pairs with the same meaning, for Python prompts that begin at top level.
 
-    In both prompts of a pair and in its answers, each name of `snippets.NAMES` becomes another one
-    and each whole number above 1 another of as many digits, outside strings and comments; one or
-    two lines that decide nothing stand in front. What a pair becomes depends on it and on the seed
-    alone.
+    In the prompts and answers of a pair, outside strings and comments, each name of
+    `snippets.NAMES` is replaced by another one and each integer above 1 by another of as many
+    digits; one or two irrelevant lines are put in front. The result for a pair depends only on the
+    pair and the seed.
 
     Args:
-        task: of Python prompts; itself, or what `load_task` takes.
+        task: a task with Python prompts, or what `load_task` takes.
         seed: of the names, numbers and lines.
 
     Returns:
-        The pairs in the same order; those that do not fit a tokeniser are left out by `fitted`.
-        `load_task` does not know them: `path` is None.
+        The pairs in the same order; `fitted` drops those that do not fit a tokeniser. `path` is
+        None: `load_task` cannot load this task.
     """
     task = load_task(task)
     pairs = {(new := _rephrased(pair, seed)).content: new for pair in task.pairs}
@@ -57,24 +57,24 @@ def _replaced(text: str, new: Mapping[str, str]) -> str:
 
 
 def _other_names(texts: Iterable[str], rng: Random) -> dict[str, str]:
-    """Return a permutation of the names within each group, so that a name may be an answer after it
-    if it might before, and tells of a file what it told.
+    """Return a permutation of the names within each group.
 
-    A name with `=` right behind it stays: it may be an argument that a function knows by its name.
+    Names that can be answers, or that say whether a file is read or written, keep that property. A
+    name directly followed by `=` stays: it may be a keyword argument.
     """
     kept = {name for text in texts for name in _KEYWORD.findall(text)}
     new: dict[str, str] = {}
-    rest = [name for name in NAMES if name not in (*ANSWER_NAMES, *FILE_NAMES)]
-    for group in (ANSWER_NAMES, FILE_NAMES, rest):
+    other_names = [name for name in NAMES if name not in (*ANSWER_NAMES, *FILE_NAMES)]
+    for group in (ANSWER_NAMES, FILE_NAMES, other_names):
         free = [name for name in group if name not in kept]
         new |= zip(free, rng.sample(free, len(free)), strict=True)
     return new
 
 
 def _other_numbers(texts: Iterable[str], rng: Random) -> dict[str, str]:
-    """Return different numbers for different ones; 0 and 1 stay, which often mean more."""
-    found = {part["other"] or "" for text in texts for part in _PART.finditer(text)}
-    numbers = sorted((text for text in found if text.isdecimal()), key=lambda n: (len(n), n))
+    """Return distinct replacements for distinct numbers; 0 and 1 stay, as they often matter."""
+    texts_found = {part["other"] or "" for text in texts for part in _PART.finditer(text)}
+    numbers = sorted((text for text in texts_found if text.isdecimal()), key=lambda n: (len(n), n))
     new: dict[str, str] = {}
     for digits, group in groupby(numbers, len):
         free = [text for text in group if text[0] != "0" and text != "1" and digits <= _MOST_DIGITS]

@@ -1,7 +1,7 @@
-"""Names and lines that look like real code, from which the built-in tasks are put together.
+"""Names and lines of realistic Python code, the building blocks of the built-in tasks.
 
-The lines around a prompt hold no quotes and no square brackets, so that only the prompt's own last
-statement decides the answer. Everything is drawn from the generator that is passed in.
+Lines before a prompt contain no quotes and no square brackets, so that only the last statement of
+the prompt determines the answer. All random draws use the generator that is passed in.
 """
 
 from random import Random
@@ -31,15 +31,15 @@ WORDS = (
     "user", "data", "empty", "result", "path", "input", "loading", "unknown", "key", "hello",
     "world", "ready", "failed", "option", "type", "default", "message", "count", "the", "new",
 )  # fmt: skip
-"""Words of strings and comments; each ends in a letter, so that an answer does not melt into it."""
+"""Words of strings and comments; each ends in a letter, so that an answer is a token of its own."""
 
 
 ANSWER_NAMES = ("name", "value", "path", "data", "size", "key", "index")
-"""Those of `NAMES` that the tokeniser holds as one token behind a space (`wirework.data.answers`),
+"""The names that are one token after a space in our tokeniser (`wirework.data.answers`),
 for the tasks whose answer is a name."""
 
 FILE_NAMES = ("source", "target", "output", "result")
-"""Those of `NAMES` that tell whether a file of this name is read or written."""
+"""The names that suggest whether a file is read or written."""
 
 _SUFFIXES = ("", "", "Base", "Manager", "(object)")
 
@@ -58,7 +58,7 @@ def elements(rng: Random, least: int, most: int) -> str:
 
 
 def body(rng: Random) -> str:
-    """Return a line that can be all of a block: no comment."""
+    """Return a line that can be the only line of a block: not a comment."""
     while (text := line(rng)).startswith("#"):
         pass
     return text

@@ -1,4 +1,4 @@
-"""Which pairs of a task train masks, which judge circuits, and which neither has seen."""
+"""Split of a task: pairs that train masks, pairs that judge circuits, and held-out pairs."""
 
 import hashlib
 import json
@@ -13,25 +13,25 @@ _LEAST = 4
 
 
 class Parts(NamedTuple):
-    """A task in three parts that share neither a pair nor a prompt."""
+    """Three parts of a task that share neither a pair nor a prompt."""
 
     train: Task
-    """Half of the pairs or more, unless prompts are shared: what masks are trained on."""
+    """Training pairs: masks are trained on them. At least half, unless pairs share prompts."""
     judge: Task
-    """At most a quarter: what circuits are discretised and judged on."""
+    """Judging pairs: circuits are discretised and measured on them. At most a quarter."""
     held_out: Task
-    """A quarter: what only `validate` sees."""
+    """Held-out pairs: used only to validate the circuit. A quarter."""
 
 
 def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
-    """Part a task, a pure function of its pairs, `judge_pairs` and the seed.
+    """Split a task: a pure function of its pairs, `judge_pairs` and the seed.
 
-    Pairs that share a prompt, directly or over others, go to one part. Where these are too many
-    for that, each of their prompts is given to one part, and pairs that have one of two parts are
-    left out.
+    Pairs that share a prompt, directly or through other pairs, go to the same part. A group of
+    such pairs that is too large is cut: each prompt is assigned to one part, and pairs with prompts
+    in two parts are dropped.
 
     Raises:
-        InputError: fewer than 4 pairs, or so few prompts that a part is left without a pair.
+        InputError: fewer than 4 pairs, or so many shared prompts that a part is empty.
     """
     count = len(task.pairs)
     if count < _LEAST:
@@ -41,8 +41,8 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     judged = min(judge_pairs, count // 4)
     groups = linked(task.pairs)
     if len(groups) == count:
-        rest, held_out = task.split(seed, 0.75)
-        return Parts(*rest.split(seed + 1, 1 - judged / len(rest.pairs)), held_out)
+        others, held_out = task.split(seed, 0.75)
+        return Parts(*others.split(seed + 1, 1 - judged / len(others.pairs)), held_out)
     sizes = (count - judged - count // 4, judged, count // 4)
     parts = _apart(groups, sizes, Random(f"parts {seed}"))
     if not all(parts):
@@ -55,7 +55,7 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
 
 
 def linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Return the pairs in groups that share no prompt with one another."""
+    """Return the pairs in groups such that pairs of different groups share no prompt."""
     above: dict[str, str] = {}
 
     def root(prompt: str) -> str:
@@ -74,7 +74,7 @@ def linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def _apart(groups: list[list[Pair]], sizes: Sequence[int], generator: Random) -> list[list[Pair]]:
-    """Give each group to the part that lacks most, large ones first; cut one that fits nowhere."""
+    """Assign groups, largest first, to the part with most pairs missing; cut a too large one."""
     parts: list[list[Pair]] = [[] for _ in sizes]
     generator.shuffle(groups)
     groups.sort(key=len, reverse=True)
@@ -88,9 +88,9 @@ def _apart(groups: list[list[Pair]], sizes: Sequence[int], generator: Random) ->
 
 
 def _cut(group: list[Pair], sizes: Sequence[int], generator: Random) -> list[list[Pair]]:
-    """Give each prompt to a part, and return of each part the pairs that have both from it.
+    """Assign each prompt to a part; return per part the pairs with both prompts in it.
 
-    A part with a share p of the prompts is left with p squared of the pairs.
+    A part with a share p of the prompts keeps about p squared of the pairs.
     """
     prompts = sorted({prompt for pair in group for prompt in pair.prompts})
     generator.shuffle(prompts)

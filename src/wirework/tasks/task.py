@@ -1,8 +1,8 @@
-"""A task: pairs of prompts whose next token tells whether the model has the behaviour.
+"""A task: pairs of prompts that test one behaviour by the next token.
 
-Each pair has two prompts and two answers; `answers[0]` is right after `prompts[0]` and wrong after
-`prompts[1]`, and the other way round (Gao et al. 2025, Table 1). A pair becomes two rows of
-tokens; every answer must be one token in its context.
+Each pair has two prompts and two answers: `answers[0]` is right after `prompts[0]` and wrong after
+`prompts[1]`, `answers[1]` the reverse (Gao et al. 2025, Table 1). Tokenised, a pair is two prompts
+of a batch; every answer must be a single token in its context.
 Shapes: P pairs, T tokens of the longest prompt.
 """
 
@@ -27,21 +27,21 @@ _WORD = re.compile(r"\w+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _LONGEST = 1_000_000
-"""Characters of a prompt or answer."""
+"""Most characters of a prompt or answer."""
 _PER_TOKEN = 1000
-"""More characters than tokens have on average: a prompt of more of them is not tokenised at all."""
+"""Upper bound of characters per token: a longer prompt is rejected without tokenising it."""
 
 LEAST_PAIRS = 16
-"""Pairs of a generated task that must fit a tokeniser for the task to be worth measuring."""
+"""Fewest pairs of a generated task that must fit a tokeniser."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two prompts that want different answers.
+    """Two prompts with different right answers.
 
     Raises:
-        InputError: not two prompts and two answers, one of them empty or not Unicode text, or two
-            that are equal.
+        InputError: not two prompts and two answers, or one of them is empty, too long or not
+            Unicode text, or two are equal.
     """
 
     prompts: tuple[str, str]
@@ -66,25 +66,25 @@ class Pair:
 
     @property
     def content(self) -> frozenset[tuple[str, str]]:
-        """Prompts with their answers: a pair is the same with its prompts exchanged."""
+        """Prompts with their answers, independent of order: identifies duplicate pairs."""
         return frozenset(zip(self.prompts, self.answers, strict=True))
 
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """A task as tensors; rows 2i and 2i + 1 are pair i."""
+    """A batch of tokenised pairs; rows 2i and 2i + 1 are the prompts of pair i."""
 
     tokens: Tensor
-    """(2P, T) int64, padded on the right with end-of-text, which no prompt's last token sees."""
-    at: Tensor
-    """(2P,) int64, the position of each prompt's last token."""
+    """(2P, T) int64, padded on the right with end-of-text (masked for each prompt's last token)."""
+    last_positions: Tensor
+    """(2P,) int64, position of the last token of each prompt."""
     answers: Tensor
-    """(2P, 2) int64, the right answer in column 0, the other prompt's in column 1."""
+    """(2P, 2) int64, right answer in column 0, wrong answer (of the other prompt) in column 1."""
 
     @property
     def n_pairs(self) -> int:
-        """P."""
-        return len(self.at) // 2
+        """P, the number of pairs."""
+        return len(self.last_positions) // 2
 
     def __repr__(self) -> str:
         return (
@@ -93,24 +93,28 @@ class TokenizedPairs:
         )
 
     def select(self, pairs: Tensor) -> "TokenizedPairs":
-        """Return the pairs of these indices (int64, 1-d), cut to the longest prompt among them."""
+        """Return the pairs with these indices (int64, 1-d), padded to their longest prompt."""
         rows = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
-        at = self.at[rows]
-        return TokenizedPairs(self.tokens[rows, : int(at.max()) + 1], at, self.answers[rows])
+        last_positions = self.last_positions[rows]
+        return TokenizedPairs(
+            self.tokens[rows, : int(last_positions.max()) + 1], last_positions, self.answers[rows]
+        )
 
     def to(self, device: torch.device) -> "TokenizedPairs":
-        """Return the same rows on `device`."""
-        return TokenizedPairs(self.tokens.to(device), self.at.to(device), self.answers.to(device))
+        """Return the same batch on `device`."""
+        return TokenizedPairs(
+            self.tokens.to(device), self.last_positions.to(device), self.answers.to(device)
+        )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A behaviour: a name and its pairs.
+    """A named behaviour with its pairs.
 
-    `generated` marks those whose pairs a function makes: pairs that do not fit a tokeniser are left
-    out (`fitted`), where a pair of a user's file that does not fit is an error. `seed` made the
-    pairs of a function, `path` is the file, or the name of the function, that a user's came from.
-    Words of `single` must be one token, with the space before them, in the prompts they are in.
+    `generated`: a function makes the pairs; pairs that do not fit a tokeniser are dropped
+    (`fitted`), whereas in a user's file they are an error. `seed`: seed of that function. `path`:
+    file or function name of a user's task. `single`: words that must be one token, together with
+    the space before them, in the prompts that contain them.
     """
 
     name: str
@@ -137,18 +141,18 @@ class Task:
         return tuple(dict.fromkeys(text for pair in self.pairs for text in pair.answers))
 
     def encode(self, tokenizer: "Tokenizer", n_ctx: int) -> TokenizedPairs:
-        """Return the task as tensors.
+        """Tokenise all pairs of the task.
 
         Args:
-            tokenizer: the model's.
-            n_ctx: longest prompt in tokens.
+            tokenizer: tokeniser of the model.
+            n_ctx: maximum length of a prompt in tokens.
 
         Raises:
             InputError: an answer is not one token after its prompt, or a prompt is too long; the
                 message names the pair, the prompt, the answer and its tokens.
         """
         rows: list[_Row] = []
-        for number, pair_rows in enumerate(_rows_of(self.pairs, tokenizer, n_ctx), 1):
+        for number, pair_rows in enumerate(_tokenized_rows(self.pairs, tokenizer, n_ctx), 1):
             if isinstance(pair_rows, str):
                 raise InputError(f"task {self.name}, pair {number}: {pair_rows}")
             rows.extend(pair_rows)
@@ -157,7 +161,7 @@ class Task:
         return _stack(rows, tokenizer.eot)
 
     def fitted(self, tokenizer: "Tokenizer", n_ctx: int) -> "Task":
-        """Return the task with the pairs that this tokeniser can carry.
+        """Return the task with the pairs that fit this tokeniser and context.
 
         Raises:
             InputError: a pair of a user's file does not fit, or fewer than `LEAST_PAIRS` of a
@@ -166,14 +170,16 @@ class Task:
         if not self.generated:
             self.encode(tokenizer, n_ctx)
             return self
-        found = _rows_of(self.pairs, tokenizer, n_ctx)
+        rows_or_reasons = _tokenized_rows(self.pairs, tokenizer, n_ctx)
         several = {word for word in self.single if len(tokenizer.encode(f" {word}")) > 1}
         for i, pair in enumerate(self.pairs):
             if several and (cut := several.intersection(_WORD.findall(pair.prompts[0]))):
-                found[i] = f"{min(cut)!r} is not one token"
-        reasons = [rows for rows in found if isinstance(rows, str)]
+                rows_or_reasons[i] = f"{min(cut)!r} is not one token"
+        reasons = [rows for rows in rows_or_reasons if isinstance(rows, str)]
         kept = [
-            pair for pair, rows in zip(self.pairs, found, strict=True) if not isinstance(rows, str)
+            pair
+            for pair, rows in zip(self.pairs, rows_or_reasons, strict=True)
+            if not isinstance(rows, str)
         ]
         if len(kept) < LEAST_PAIRS:
             raise InputError(
@@ -186,15 +192,15 @@ class Task:
         return replace(self, pairs=tuple(kept))
 
     def take(self, pairs: Sequence[Pair]) -> "Task":
-        """Return a task of the same name with these pairs."""
+        """Return the same task with only these pairs."""
         return replace(self, pairs=tuple(pairs))
 
     def split(self, seed: int, share: float = 0.5) -> "tuple[Task, Task]":
-        """Part the pairs into two disjoint tasks, a pure function of the seed.
+        """Split the pairs into two disjoint tasks, a pure function of the seed.
 
         Args:
             seed: of the shuffle.
-            share: of the pairs that goes to the first; each part gets at least one pair.
+            share: share of the pairs in the first task; each task gets at least one pair.
 
         Raises:
             InputError: fewer than two pairs.
@@ -232,17 +238,17 @@ class _Row:
     wrong: int
 
 
-def _rows_of(
+def _tokenized_rows(
     pairs: Sequence[Pair], tokenizer: "Tokenizer", n_ctx: int
 ) -> list[tuple[_Row, _Row] | str]:
-    """Return each pair's two rows, or why it has none."""
+    """Return the two tokenised prompts of each pair, or the reason why it does not fit."""
     most = _PER_TOKEN * n_ctx
     short = [pair for pair in pairs if max(map(len, (*pair.prompts, *pair.answers))) <= most]
     prompts = [prompt for pair in short for prompt in pair.prompts]
-    wholes = [
+    prompts_with_answers = [
         prompt + answer for pair in short for prompt in pair.prompts for answer in pair.answers
     ]
-    before, after = tokenizer.encode_batch(prompts), tokenizer.encode_batch(wholes)
+    before, after = tokenizer.encode_batch(prompts), tokenizer.encode_batch(prompts_with_answers)
     rows = iter(
         _pair_rows(pair, before[2 * i : 2 * i + 2], after[4 * i : 4 * i + 4], tokenizer, n_ctx)
         for i, pair in enumerate(short)
@@ -263,16 +269,16 @@ def _pair_rows(
     pair: Pair, before: list[list[int]], after: list[list[int]], tokenizer: "Tokenizer", n_ctx: int
 ) -> tuple[_Row, _Row] | str:
     ends: list[int] = []
-    for j, whole in enumerate(after):
+    for j, ids_with_answer in enumerate(after):
         prompt, answer, ids = pair.prompts[j // 2], pair.answers[j % 2], before[j // 2]
         if len(ids) > n_ctx:
             return (
                 f"prompt ...{prompt[-30:]!r} has {number_of(len(ids), 'token')}, the model "
                 f"takes {n_ctx}"
             )
-        if whole[:-1] != ids:
-            return not_one_token(tokenizer, prompt, answer, ids, whole)
-        ends.append(whole[-1])
+        if ids_with_answer[:-1] != ids:
+            return not_one_token(tokenizer, prompt, answer, ids, ids_with_answer)
+        ends.append(ids_with_answer[-1])
     if ends[0] == ends[1] or ends[2] == ends[3]:
         return f"answers {pair.answers[0]!r} and {pair.answers[1]!r} are the same token"
     return _Row(before[0], ends[0], ends[1]), _Row(before[1], ends[3], ends[2])
@@ -284,6 +290,6 @@ def _stack(rows: Iterable[_Row], padding: int) -> TokenizedPairs:
     padded = [row.prompt + [padding] * (longest - len(row.prompt)) for row in rows]
     return TokenizedPairs(
         tokens=torch.tensor(padded, dtype=torch.int64),
-        at=torch.tensor([len(row.prompt) - 1 for row in rows]),
+        last_positions=torch.tensor([len(row.prompt) - 1 for row in rows]),
         answers=torch.tensor([[row.right, row.wrong] for row in rows]),
     )

@@ -1,4 +1,4 @@
-"""A user's generator of pairs: a Python function of a module or a file, `place:function`."""
+"""Load a user's pair generator: a Python function in a module or file, `place:function`."""
 
 from random import Random
 from typing import Any
@@ -10,7 +10,7 @@ from wirework.user_code import guarded, load_function
 
 
 def load_generator(name: str) -> Generator:
-    """Return the generator that `name` (`wirework.user_code.is_function`) stands for.
+    """Return the generator named `name` (syntax: `wirework.user_code.is_function`).
 
     The function takes a `random.Random`, from which alone it must draw, and returns a `Pair` or a
     tuple of two prompts and two answers.
@@ -29,7 +29,7 @@ def load_generator(name: str) -> Generator:
 
 
 def _pair(value: Any, name: str) -> Pair:
-    """Return the pair that a user's function gave."""
+    """Convert the return value of a user's function to a pair."""
     if isinstance(value, Pair):
         return value
     halves = list(value) if isinstance(value, tuple | list) else []

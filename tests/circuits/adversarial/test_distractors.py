@@ -143,7 +143,7 @@ def test_attention_is_that_of_the_model(
     width = random_model.config.d_head
     sites = [f"{layer}.attn.{kind}" for layer in (0, 1) for kind in "vy"]
     _, values = random_model.record(rows.tokens, sites)
-    at = torch.arange(len(rows.at)), rows.at
+    at = torch.arange(len(rows.last_positions)), rows.last_positions
     for weight, (layer, head) in zip(weights, kept_heads(circuit), strict=True):
         v, y = (values[f"{layer}.attn.{kind}"][..., head * width :][..., :width] for kind in "vy")
         assert torch.allclose((weight[:, None] @ v)[:, 0], y[at], atol=1e-5)
@@ -238,7 +238,9 @@ def test_an_effect_of_chance_on_the_pairs_that_choose_is_not_reported(
     """A model that is right by the toss of a coin, whatever is done to a prompt."""
 
     def toss(_, rows: TokenizedPairs) -> torch.Tensor:
-        prompts = [ids[: at + 1] for ids, at in zip(rows.tokens.tolist(), rows.at, strict=True)]
+        prompts = [
+            ids[: at + 1] for ids, at in zip(rows.tokens.tolist(), rows.last_positions, strict=True)
+        ]
         heads = [hashlib.sha256(f"21 {ids}".encode()).digest()[0] < 128 for ids in prompts]
         return torch.tensor([5.0 if head else -5.0 for head in heads])
 
@@ -264,7 +266,9 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
     assert (sides.choosing, sides.reporting) == (
         list(quotes.task.pairs[0:8:2]), list(quotes.task.pairs[1:8:2]),
     )  # fmt: skip
-    monkeypatch.setattr(sweep, "differences", lambda _, rows: torch.full((len(rows.at),), 5.0))
+    monkeypatch.setattr(
+        sweep, "differences", lambda _, rows: torch.full((len(rows.last_positions),), 5.0)
+    )
     measured = replace(point("first", (1.0, 0.0, 1.0)), attack=NEUTRAL.name)
     padding = Padding(quotes.model.tokenizer)
     attacks = {NEUTRAL.name: NEUTRAL}

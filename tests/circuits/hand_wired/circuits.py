@@ -3,7 +3,7 @@
 import torch
 
 from hand_wired.edge_masks import Corpus, Planted
-from wirework.circuits import Ablation, Circuit, EdgeMasks, Finding, assemble, node_means
+from wirework.circuits import Ablation, Circuit, EdgeMasks, FinderResult, assemble, node_means
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import Means, training_windows
 from wirework.tasks.split import parts_of
@@ -23,5 +23,5 @@ def circuit_of(planted: Planted) -> Circuit:
     edge_masks = EdgeMasks.of(ablation, ablation.space.gates(kept))
     parts = parts_of(task.fitted(model.tokenizer, model.config.n_ctx), 16, seed=0)
     rest, gates = AblationBaseline(Means(means)), torch.ones(edge_masks.size)
-    found = Finding(edge_masks, gates, None, 0.15, True, "hand", {}, rest, seed=0)
+    found = FinderResult(edge_masks, gates, None, 0.15, True, "hand", {}, rest, seed=0)
     return assemble(model, task, parts, found)

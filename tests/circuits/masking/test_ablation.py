@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wirework.circuits import Ablation, NodeSpace
-from wirework.circuits.masking.ablation import _TOKENS, frozen, pieces
+from wirework.circuits.masking.ablation import _TOKENS, length_groups, without_weight_gradients
 from wirework.circuits.pruning.prune import check_target
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs, differences
@@ -70,7 +70,7 @@ def test_passes_in_pieces_are_those_in_one(ablation: Ablation, rows: TokenizedPa
 
 
 def test_pieces_hold_every_pair_once_and_fit(rows: TokenizedPairs) -> None:
-    found = pieces(rows, 64)
+    found = length_groups(rows, 64)
     assert sorted(i for part in found for i in part.tolist()) == list(range(rows.n_pairs))
     assert len(found) > 1
     assert all(64 * rows.select(part).tokens.numel() <= _TOKENS for part in found)
@@ -93,7 +93,7 @@ def test_a_mask_is_frozen_at_the_mean(ablation: Ablation, rows: TokenizedPairs) 
 def test_frozen_gives_back_what_it_took(ablation: Ablation) -> None:
     transformer = ablation.transformer
     weight = transformer.unembed.weight
-    with frozen(transformer):
+    with without_weight_gradients(transformer):
         assert not weight.requires_grad
     assert weight.requires_grad
 

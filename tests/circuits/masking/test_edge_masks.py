@@ -101,16 +101,18 @@ def test_an_edge_without_an_end_is_closed_and_never_missed(
     edge_masks: EdgeMasks, rows: TokenizedPairs
 ) -> None:
     gates = some_gates(edge_masks, 9, 0.9)
-    settled = edge_masks.settled(gates)
-    assert settled.sum() < gates.sum()
-    for edge, gate in zip(edge_masks.edges(), settled[edge_masks.n_nodes :].tolist(), strict=True):
+    without_dangling_edges = edge_masks.without_dangling_edges(gates)
+    assert without_dangling_edges.sum() < gates.sum()
+    for edge, gate in zip(
+        edge_masks.edges(), without_dangling_edges[edge_masks.n_nodes :].tolist(), strict=True
+    ):
         assert gate <= min(gates[edge.source], gates[edge.target])
-    both = edge_masks.all_differences(torch.stack([gates, settled]), rows)
+    both = edge_masks.all_differences(torch.stack([gates, without_dangling_edges]), rows)
     assert torch.allclose(both[0], both[1], atol=1e-4)
-    left, open_ = edge_masks.reduced(gates)
+    left, open_ = edge_masks.compacted(gates)
     assert left.n_nodes == int(gates[: edge_masks.n_nodes].sum())
     assert open_[: left.n_nodes].all()
-    assert int(open_.sum()) == int(settled.sum())
+    assert int(open_.sum()) == int(without_dangling_edges.sum())
     assert torch.allclose(left.all_differences(open_[None], rows)[0], both[1], atol=1e-4)
 
 
@@ -120,7 +122,9 @@ def test_idle_edges_go(wired: Model, task: Task) -> None:
 
     ablation = Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens]))
     edge_masks = EdgeMasks.of(ablation, torch.ones(ablation.size))
-    left, gates = edge_masks.reduced(clean_up(edge_masks, torch.ones(edge_masks.size), rows, 0.15))
+    left, gates = edge_masks.compacted(
+        clean_up(edge_masks, torch.ones(edge_masks.size), rows, 0.15)
+    )
     edges = [
         (*left.kept[edge.source], *left.kept[edge.target])
         for edge, gate in zip(left.edges(), gates[left.n_nodes :].tolist(), strict=True)

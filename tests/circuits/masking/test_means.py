@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 
 from wirework.circuits import load_means, node_means, save_means, training_windows
 from wirework.circuits.masking.means import (
+    ablated_sites,
     disjoint_windows,
     means_for,
     measured_means,
-    resting_sites,
     windows_at,
 )
 from wirework.config import PruneConfig, TrainConfig
@@ -111,7 +111,7 @@ def test_damaged_and_foreign_files_are_refused(random_model: Model, tmp_path) ->
         load_means(path, random_model)
     sites = random_model.transformer.sites
     means = {
-        site: torch.zeros(sites[site].width) for site in resting_sites(random_model.transformer)
+        site: torch.zeros(sites[site].width) for site in ablated_sites(random_model.transformer)
     }
     save_means(path, means | {"other": torch.ones(1)}, random_model)
     assert load_means(path, random_model).keys() == means.keys()

@@ -36,13 +36,19 @@ def test_finds_what_testing_one_edge_at_a_time_finds(random_model: Model, task: 
     rows = chosen.encode(random_model.tokenizer, 80)
     prompts = Contrast.of(rows, symmetric=True)
     model = exact(random_model.transformer)
-    reference, _ = run(model, prompts.clean, prompts.at)
-    _, ablated = run(model, prompts.corrupted, prompts.at)
+    reference, _ = run(model, prompts.clean, prompts.last_positions)
+    _, ablated = run(model, prompts.corrupted, prompts.last_positions)
     graph = Graph(2, 2)
     order = [(edge.source, edge.target) for edge in map(graph.named, graph.edges)]
     measure = prompts.metric("kl", reference)
     kept, growth = one_at_a_time(
-        model, prompts.clean, prompts.at, ablated, lambda x: float(measure(x)), order, 0.01
+        model,
+        prompts.clean,
+        prompts.last_positions,
+        ablated,
+        lambda x: float(measure(x)),
+        order,
+        0.01,
     )
     assert names(circuit) == kept
     assert 0 < circuit.n_path_edges < len(order)

@@ -31,7 +31,7 @@ class Case:
 
     def plain(self, order: list[Edge], tau: float) -> tuple[list[Edge], dict[Edge, float]]:
         ablated = dict(zip(self.graph.sources, self.patched.ablated, strict=True))
-        prompts = self.contrast.clean, self.contrast.at
+        prompts = self.contrast.clean, self.contrast.last_positions
         measure = lambda logits: float(self.measure(logits))  # noqa: E731
         return one_at_a_time(self.model, *prompts, ablated, measure, order, tau)
 

@@ -31,7 +31,7 @@ def growth(patched: Patched, metric, edge: tuple[int, int], step: float, **more:
 
 def test_scores_of_a_linear_model_are_what_removing_each_edge_costs() -> None:
     ablation, rows = straight(queries=False)
-    contrast = Contrast(TOKENS, TOKENS.flip(0), rows.at, torch.tensor([[4, 5]] * 4))
+    contrast = Contrast(TOKENS, TOKENS.flip(0), rows.last_positions, torch.tensor([[4, 5]] * 4))
     patched = Patched.of(ablation.transformer, contrast)
     metric = contrast.metric("logit_difference", patched.run().logits)
     scores = path_scores(patched, metric)

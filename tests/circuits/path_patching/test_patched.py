@@ -21,7 +21,7 @@ def whole(patched: Patched) -> torch.Tensor:
 def test_nothing_removed_is_the_model(kind: str) -> None:
     transformer, contrast = transformer_of(kind), contrast_of()
     patched = Patched.of(transformer, contrast)
-    plain = exact(transformer)(contrast.clean, contrast.at)
+    plain = exact(transformer)(contrast.clean, contrast.last_positions)
     assert torch.allclose(patched.run().logits, plain, atol=1e-11)
     assert torch.allclose(patched.run(whole(patched)).logits, plain, atol=1e-11)
 
@@ -31,9 +31,12 @@ def test_everything_removed_is_the_corrupted_run(kind: str) -> None:
     patched = Patched.of(transformer, contrast)
     found = patched.run(torch.zeros_like(whole(patched))).logits
     # What stands beside the residual stream stays: the bigram row of the last token, the same here.
-    rows = torch.arange(len(contrast.at))
-    assert torch.equal(contrast.clean[rows, contrast.at], contrast.corrupted[rows, contrast.at])
-    expected = exact(transformer)(contrast.corrupted, contrast.at)
+    rows = torch.arange(len(contrast.last_positions))
+    assert torch.equal(
+        contrast.clean[rows, contrast.last_positions],
+        contrast.corrupted[rows, contrast.last_positions],
+    )
+    expected = exact(transformer)(contrast.corrupted, contrast.last_positions)
     assert torch.allclose(found, expected, atol=1e-11)
     assert not torch.allclose(found, patched.run().logits, atol=0.1)
 
@@ -52,7 +55,7 @@ def test_any_edges_removed_is_what_plain_loops_give(kind: str, ablation: str) ->
             source, destination = graph.numbered(edge)
             gates[destination, source] = 0
             removed.add(edge)
-    expected, _ = run(exact(transformer), contrast.clean, contrast.at, removed, ablated)
+    expected, _ = run(exact(transformer), contrast.clean, contrast.last_positions, removed, ablated)
     assert torch.allclose(patched.run(gates).logits, expected, atol=1e-9)
 
 
@@ -60,7 +63,8 @@ def test_what_removed_edges_bring(kind: str) -> None:
     transformer, contrast = transformer_of(kind), contrast_of()
     model = exact(transformer)
     clean, corrupted = (
-        run(model, tokens, contrast.at)[1] for tokens in (contrast.clean, contrast.corrupted)
+        run(model, tokens, contrast.last_positions)[1]
+        for tokens in (contrast.clean, contrast.corrupted)
     )
     found = {
         name: Patched.of(transformer, contrast, name) for name in ("corrupted", "zero", "mean")
@@ -72,7 +76,7 @@ def test_what_removed_edges_bring(kind: str) -> None:
         tokens = [
             values[source][row, : int(end) + 1]
             for values in (clean, corrupted)
-            for row, end in enumerate(contrast.at)
+            for row, end in enumerate(contrast.last_positions)
         ]
         mean = torch.cat(tokens).mean(0)
         assert torch.allclose(brought["mean"], mean.expand_as(clean[source]), atol=1e-11)
@@ -98,7 +102,7 @@ def test_pairs_become_clean_and_corrupted_prompts() -> None:
     one, symmetric = Contrast.of(rows), Contrast.of(rows, symmetric=True)
     assert one.clean.tolist() == [[1, 2, 0], [5, 6, 7]]
     assert one.corrupted.tolist() == [[3, 4, 0], [8, 6, 9]]
-    assert (one.at.tolist(), one.answers.tolist()) == ([1, 2], [[1, 2], [1, 2]])
+    assert (one.last_positions.tolist(), one.answers.tolist()) == ([1, 2], [[1, 2], [1, 2]])
     assert one.last.tolist() == [2, 7]
     assert torch.equal(symmetric.clean, tokens)
     assert symmetric.corrupted.tolist() == tokens[[1, 0, 3, 2]].tolist()

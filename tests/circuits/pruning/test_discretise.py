@@ -5,7 +5,7 @@ from hand_wired.quote_closer import NODES
 from wirework.circuits import Ablation, clean_up, discretise, node_means
 from wirework.circuits.masking.ablation import Masks
 from wirework.circuits.pruning.discretise import best_nodes, ranking, smallest_count
-from wirework.circuits.pruning.prune import worth_it
+from wirework.circuits.pruning.prune import affordable_candidates
 from wirework.circuits.pruning.search_folder import Candidate
 from wirework.model import Model
 from wirework.tasks import Task, TokenizedPairs
@@ -80,7 +80,7 @@ def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
     def left(*sizes: int) -> list[int]:
         masks = [(torch.arange(3000) < size).float() for size in sizes]
         best = [Candidate(0, 0, mask) for mask in masks]
-        return [int(mask.sum()) for _, mask in worth_it(best, masks)]
+        return [int(mask.sum()) for _, mask in affordable_candidates(best, masks)]
 
     assert left(20, 250) == [20, 250]  # both take no time
     assert left(20, 257) == [20]

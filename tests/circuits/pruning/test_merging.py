@@ -4,7 +4,7 @@ import torch
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation
-from wirework.circuits.masking.means import resting_sites
+from wirework.circuits.masking.means import ablated_sites
 from wirework.circuits.pruning.discretise import clean_up
 from wirework.circuits.pruning.merging import Size, cleaned_and_merged, size_of
 from wirework.model import Model
@@ -36,7 +36,7 @@ def test_merging_never_loses_to_the_smallest(ablation: Ablation, rows: Tokenized
 def test_sizes_compare_by_edges_then_nodes(wired: Model) -> None:
     means = {
         name: torch.zeros(wired.transformer.sites[name].width)
-        for name in resting_sites(wired.transformer)
+        for name in ablated_sites(wired.transformer)
     }
     ablation = Ablation.of(wired.transformer, means)
     kept: dict[str, list[int]] = {}

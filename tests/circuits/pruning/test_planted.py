@@ -141,9 +141,9 @@ def test_of_all_subsets_of_its_edges_the_planted_ones_are_the_one_smallest(case:
 def test_the_rest_of_the_model_speaks_but_not_on_the_question(case: Case) -> None:
     ablation, rows = case.ablation, case.rows
     with torch.no_grad():
-        whole = ablation.transformer(rows.tokens, rows.at)
+        whole = ablation.transformer(rows.tokens, rows.last_positions)
         with ablation.transformer.edited(ablation.edits(case.mask(case.planted.nodes))):
-            alone = ablation.transformer(rows.tokens, rows.at)
+            alone = ablation.transformer(rows.tokens, rows.last_positions)
     assert (whole - alone).abs().mean() > 0.03
     assert case.loss(case.planted.nodes) == pytest.approx(case.loss(case.every), abs=0.02)
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from wirework.circuit_format import Document, Edge
 from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
-from wirework.circuits.circuit import rows_of
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pruning.hyperparameter_search import Round, n_finished
-from wirework.circuits.pruning.prune import PruningRun, quick_target
+from wirework.circuits.pruning.prune import PruningRun, trial_target
 from wirework.circuits.pruning.search_folder import open_search, read_candidates
 from wirework.circuits.pruning.search_progress import Pace
 from wirework.config import PruneConfig
@@ -154,14 +154,16 @@ def test_a_circuit_of_another_finder_validates_too(circuit, wired, task) -> None
 
 
 def test_trials_are_compared_at_a_loss_that_the_model_reaches(wired, task, corpus) -> None:
-    rows = rows_of(task.take(task.pairs[:8]), wired)
+    rows = tokenize_task(task.take(task.pairs[:8]), wired)
     ablation = Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens]))
     everything = torch.ones(1, ablation.space.size)
     own = float(ablation.losses(everything, rows)[0])
-    assert quick_target(ablation, rows, 0.5) == 0.5
-    assert own < quick_target(ablation, rows, own / 2) < own + 0.02
-    wrong = TokenizedPairs(rows.tokens, rows.at, rows.answers.flip(1))  # which the model cannot do
-    assert quick_target(ablation, wrong, 0.15) == 0.15
+    assert trial_target(ablation, rows, 0.5) == 0.5
+    assert own < trial_target(ablation, rows, own / 2) < own + 0.02
+    wrong = TokenizedPairs(
+        rows.tokens, rows.last_positions, rows.answers.flip(1)
+    )  # which the model cannot do
+    assert trial_target(ablation, wrong, 0.15) == 0.15
 
 
 def test_a_saved_circuit_comes_back(circuit: Circuit, wired: Model, task: Task, tmp_path) -> None:

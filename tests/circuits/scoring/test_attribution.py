@@ -12,7 +12,7 @@ from wirework.tasks import TokenizedPairs
 def by_hooks(ablation: Ablation, rows: TokenizedPairs) -> torch.Tensor:
     """Score with plain PyTorch hooks, one prompt at a time."""
     total = torch.zeros(ablation.space.size)
-    for tokens, at, answers in zip(rows.tokens, rows.at, rows.answers, strict=True):
+    for tokens, at, answers in zip(rows.tokens, rows.last_positions, rows.answers, strict=True):
         values = hooked(ablation, tokens[None, : at + 1], answers)
         changes = {
             name: ((ablation.means[name] - value) * value.grad).detach().sum((0, 1))
@@ -20,7 +20,7 @@ def by_hooks(ablation: Ablation, rows: TokenizedPairs) -> torch.Tensor:
         }
         total += ablation.space.join(changes)
     ablation.transformer.zero_grad()
-    return total / len(rows.at)
+    return total / len(rows.last_positions)
 
 
 def hooked(ablation: Ablation, tokens: torch.Tensor, answers: torch.Tensor):

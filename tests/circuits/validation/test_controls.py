@@ -70,7 +70,7 @@ def large(ablation: Ablation, rows: TokenizedPairs) -> tuple[EdgeMasks, Tensor]:
         gates[list(between(edge_masks, gates, rows))] = 1
         if gates[: edge_masks.n_nodes].all():
             return edge_masks, gates
-        edge_masks, gates = edge_masks.reduced(gates)
+        edge_masks, gates = edge_masks.compacted(gates)
 
 
 def between(edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs) -> set[int]:

@@ -1,4 +1,4 @@
-"""From a circuit to inputs that break the whole model: attacks, and the reading that finds them."""
+"""Adversarial inputs from a circuit: read its weak points, then attack the whole model."""
 
 from wirework.circuits.adversarial.find import Distraction, find_distractors
 from wirework.circuits.adversarial.strongest import Breaking

@@ -1,9 +1,8 @@
-"""Attacks: changes of a pair's prompts that leave the right answers right. Text in, text out.
+"""Attacks: text changes of a pair's prompts that do not change the right answers.
 
-The changed prompts are judged by Python's own parser: whether each prompt with each answer can be
-gone on with to code that parses must be as before. What no attack touches decides the rest: the
-last statement stays as it is, but for a longer row or string, and what comes before it is neutral
-code, a line that was there already, or a comment, which never means anything.
+Python's parser checks every changed prompt: whether prompt plus answer can be continued to code
+that parses must be the same as before. The last statement stays unchanged, except for a longer list
+or string; the inserted text is neutral code, a repeated line, or a comment, which has no meaning.
 Source: Gao et al. 2025, Fig. 8 (unmatched brackets in a comment, long lists).
 """
 
@@ -21,24 +20,24 @@ from wirework.tasks.snippets import WORDS, elements, lines_before
 Prompts = tuple[str, str]
 
 FILLER = " value"
-"""The word between the tokens of an inserted comment."""
+"""Filler word of inserted comments."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A way to change prompts, more so at greater strength."""
+    """A change of prompts with adjustable strength."""
 
     name: str
     change: Callable[[Pair, int, Random], Iterator[Prompts]]
-    """Gives the ways to change a pair's prompts, best first; none where it does not apply."""
+    """Yields changed prompts of a pair, best first; nothing if the attack does not apply."""
 
     def __call__(self, pair: Pair, strength: int, rng: Random) -> Pair | None:
-        """Return the pair changed, or None where that cannot be done with the answers kept right.
+        """Return the changed pair, or None if no change keeps the answers right.
 
         Args:
-            pair: prompts and answers; the answers stay as they are.
-            strength: how many elements, words, lines or tokens are added; 0 changes nothing.
-            rng: what they are drawn from.
+            pair: prompts and answers; the answers are not changed.
+            strength: number of elements, words, lines or tokens to add; 0 changes nothing.
+            rng: source of random draws.
         """
         if not strength:
             return pair
@@ -47,11 +46,11 @@ class Attack:
 
 
 def insert(unit: str, name: str) -> Attack:
-    """Return the attack that puts a comment line before the prompt, with a text repeated in it.
+    """Return the attack that puts a comment with a repeated text before the prompt.
 
     Args:
-        unit: what is repeated, without line breaks.
-        name: of the attack.
+        unit: the repeated text, without line breaks.
+        name: name of the attack.
     """
 
     def change(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
@@ -61,17 +60,17 @@ def insert(unit: str, name: str) -> Attack:
 
 
 def comment(unit: str, strength: int) -> str:
-    """Return a comment in which `unit` is repeated; it ends in a word, so that nothing melts."""
+    """Return a comment that repeats `unit`; it ends in a word, to keep the last token intact."""
     return f"#{unit * strength}{FILLER}"
 
 
 def neutral_lines(rng: Random, count: int) -> list[str]:
     """Return lines of top-level code without quotes, square brackets or blocks."""
-    found: list[str] = []
-    while len(found) < count:
+    chosen_lines: list[str] = []
+    while len(chosen_lines) < count:
         lines = lines_before(rng)[0].splitlines()
-        found += [line.strip() for line in lines if not line.endswith(":")]
-    return found[:count]
+        chosen_lines += [line.strip() for line in lines if not line.endswith(":")]
+    return chosen_lines[:count]
 
 
 def _before(pair: Pair, text: str) -> Prompts:
@@ -83,7 +82,7 @@ def _more_code(pair: Pair, strength: int, rng: Random) -> Iterator[Prompts]:
 
 
 def _lengthen(pair: Pair, strength: int, rng: Random) -> Iterator[Prompts]:
-    """Put elements at the front of the row, or words at the front of the string, that is open."""
+    """Insert elements at the start of the open list, or words at the start of the open string."""
     ends = [open_ends(prompt) for prompt in pair.prompts]
     if not all(ends):
         return
@@ -101,7 +100,7 @@ def _lengthen(pair: Pair, strength: int, rng: Random) -> Iterator[Prompts]:
 
 
 def _repeat(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
-    """Repeat one of the lines before the last, the first that can be."""
+    """Repeat the first line before the last one that allows it."""
     one, other = (prompt.split("\n") for prompt in pair.prompts)
     for i in range(min(len(one), len(other)) - 1):
         if one[i].strip() and other[i].strip():
@@ -113,7 +112,7 @@ def _repeated(lines: list[str], i: int, strength: int) -> str:
 
 
 def _decoy(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
-    """Put the other prompt's last line in comments before."""
+    """Put the other prompt's last line in comments before the prompt."""
     tails = [prompt.strip().rpartition("\n")[2].strip() for prompt in pair.prompts]
     before = [f"# {tail}\n" * strength for tail in reversed(tails)]
     yield before[0] + pair.prompts[0], before[1] + pair.prompts[1]
@@ -126,7 +125,7 @@ REPEAT = Attack("an earlier line repeated", _repeat)
 DECOY = Attack("the other prompt's line in a comment", _decoy)
 
 GENERIC = (NEUTRAL, COMMENT, LENGTHEN, REPEAT, DECOY)
-"""Attacks of any task, each where it applies; `insert` needs to be told what."""
+"""Attacks for any task; those that do not apply to a pair are skipped."""
 
 
 _QUOTES = ("'", '"', "'''", '"""')
@@ -138,7 +137,7 @@ def open_ends(text: str) -> list[tuple[str, int]]:
     """Return the brackets and quotes that are open at the end of code, outermost first.
 
     Returns:
-        Each opener with the position behind it. A comment opens nothing.
+        Each opener with the position after it. Openers in comments do not count.
     """
     stack: list[tuple[str, int]] = []
     in_comment = False
@@ -162,7 +161,7 @@ _ENDS = ("", " pass", " x", ": pass", " x: pass", "(x): pass", f"\n{' ' * 80}pas
 
 
 def keeps_answers(before: Pair, after: Pair) -> bool:
-    """Return whether the parser says the same of each prompt with each answer, before and after."""
+    """Return whether the parser's result for each prompt with each answer is unchanged."""
     return before.answers == after.answers and _verdicts(before) == _verdicts(after)
 
 
@@ -173,11 +172,11 @@ def _verdicts(pair: Pair) -> tuple[bool, ...]:
 
 
 def can_end(text: str, closing: bool = False) -> bool:
-    """Return whether the beginning of a program can be gone on with, in a few ways, to a whole.
+    """Return whether a program prefix can be completed to code that parses, in a few ways.
 
     Args:
-        text: the beginning.
-        closing: first close what is open, which makes more of it possible and tells less.
+        text: the prefix.
+        closing: first close open brackets and quotes; a more permissive check.
     """
     closers = [_CLOSERS.get(opener, opener) for opener, _ in reversed(open_ends(text))]
     close = "".join(closers) if closing else ""
@@ -187,7 +186,7 @@ def can_end(text: str, closing: bool = False) -> bool:
 def _parses(text: str) -> bool:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes: what they are, strings, does no harm
+            warnings.simplefilter("ignore")  # invalid escapes in strings do not matter here
             ast.parse(text)
     except (SyntaxError, ValueError):
         return False

@@ -1,9 +1,11 @@
-"""From a circuit to inputs that break the whole model.
+"""Find adversarial inputs: read a circuit's weak points and use them to attack the whole model.
 
-The circuit is read on pairs that judged it: which tokens, in a comment, turn it most, and whether
-its heads average over the context. What that suggests, and attacks of any task, are then tried on
-the whole model, on pairs that neither trained nor judged the circuit: some of them choose the worst
-attack, and the others say how bad it is, as the worst of many measurements owes a part to chance.
+1. On judging pairs, find the tokens that, in a comment, lower the circuit's logit difference most,
+   and whether its heads average over the context.
+2. Try these and task-independent attacks on the whole model, on held-out pairs.
+3. Choose the worst attack on one half of the held-out pairs and report it on the other half: the
+   worst of many measurements is partly due to chance.
+
 Source: Gao et al. 2025, Fig. 8 and the bracket circuit.
 """
 
@@ -48,30 +50,30 @@ _READ_PAIRS, _TOKENS_PER_SIDE = 4, 3
 
 @dataclass(frozen=True)
 class Distraction:
-    """What was read in a circuit and what came of it on the whole model."""
+    """Weak points read from a circuit, and the effect of attacks on the whole model."""
 
     task: str
     answers: tuple[str, str]
-    """What is right after the first and after the second prompt of a pair; `...` where pairs
-    differ."""
+    """Right answer of the first and of the second prompt of a pair; `...` if it varies."""
     tokens: list[TokenReading]
     heads: list[HeadReading]
     points: list[AttackPoint]
     """All attacks at all strengths, measured on the choosing pairs."""
     by_tokens: Breaking | None
-    """What breaks the model most by the tokens that it puts in, beyond neutral code as long, and
-    the circuit with it if anything does; None where nothing does by three standard errors."""
+    """Attack whose inserted tokens lower the accuracy most, compared with neutral code of equal
+    length; one that the circuit follows is preferred. None if none does by 3 standard errors."""
     by_length: Breaking | None
-    """What breaks it most where neutral code as long does half of that or more."""
+    """Attack that lowers the accuracy most where neutral code of equal length has at least half of
+    the effect."""
     n_read: int
-    """Pairs that judged the circuit, on which tokens were read."""
+    """Number of judging pairs on which tokens were read."""
     n_choosing: int
-    """Unseen pairs on which the attacks of `points` were measured and the worst chosen."""
+    """Number of held-out pairs on which `points` were measured and the worst attack chosen."""
     n_reporting: int
-    """Pairs on which the chosen attacks, the heads and the held-out drops of tokens are measured,
-    those of them that fit."""
+    """Number of pairs on which the chosen attacks, the heads and the held-out drops of tokens are
+    measured, if they fit the context."""
     held_out: bool
-    """Whether the reporting pairs are others than the choosing ones."""
+    """Whether the reporting pairs are disjoint from the choosing pairs."""
 
     def __repr__(self) -> str:
         about = self.summary()
@@ -82,7 +84,7 @@ class Distraction:
         return html_table("Distraction", self.summary())
 
     def summary(self) -> dict[str, Any]:
-        """Return the task, what breaks the model with an example, and what its heads do."""
+        """Return the task, the strongest attacks with an example, and what the heads do."""
         nothing = "nothing lowers P(correct) clearly"
         return {
             "task": self.task,
@@ -94,7 +96,7 @@ class Distraction:
         }
 
     def pairs_in_words(self) -> str:
-        """Say which pairs the numbers come from."""
+        """Return in words which pairs the numbers come from."""
         if not self.held_out:
             chosen = (
                 "attacks chosen and measured on the same "
@@ -108,7 +110,7 @@ class Distraction:
         return f"tokens read on {number_of(self.n_read, 'pair')} that judged the circuit; {chosen}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it; `measured_on` says which pairs each number is of."""
+        """Return all results for JSON; `measured_on` says which pairs each number comes from."""
         reporting = "held out" if self.held_out else "choosing"
         worst = {"point": reporting, "inserted": reporting, "example": reporting}
         return {
@@ -134,61 +136,60 @@ def find_distractors(
     seed: int = 0,
     progress: bool = True,
 ) -> Distraction:
-    """Search for inputs that break the whole model, by reading one of its circuits.
+    """Find inputs on which the whole model fails, by reading one of its circuits.
 
     Args:
-        circuit: of a task that `load_task` still gives; a path is loaded.
-        model: the one it was found in, or its path; None to load it from where it was.
-        task: the one that the circuit was found for, itself or what `ww.task` takes; needed where a
-            function makes it, as a function that only the circuit's file names is not run.
-        pairs: pairs that the circuit's search never saw to choose the worst attack on, at most, and
-            as many others to measure it on. Where these are too few to part, one line says so and
-            both are done on the same ones.
-        seed: of the neutral code.
-        progress: show a bar on standard error.
+        circuit: circuit whose task can still be loaded; a path is loaded.
+        model: its model or the path; None to load it from the path saved in the circuit.
+        task: the task of its search, or what `ww.task` takes. Required for a task of a user's
+            function, because a function that only the circuit's file names is not run.
+        pairs: maximum number of held-out pairs to choose the worst attack on, and of further ones
+            to measure it on. If there are too few, the same pairs are used, with a warning.
+        seed: seed of the neutral code.
+        progress: show a progress bar on standard error.
 
     Raises:
-        InputError: the circuit is of another model, its task's pairs cannot be told, fewer than
-            two pairs were asked for, or no attack fits the model's context.
+        InputError: the circuit is of another model, its pairs cannot be determined, `pairs` is
+            below 2, or no attack fits the model's context.
     """
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
     circuit, model, task = given(circuit, model, task)
     parts_on = CircuitOn(model, *circuit.edge_masks(model))
-    whole, judge, held_out = pairs_of(circuit.document, model, None, task)
+    full_task, judge, held_out = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
     sides = sides_of(held_out.pairs, pairs)
     if not sides.held_out:
         warn(
-            f"task {whole.name} has too few pairs that the circuit's search never saw "
+            f"task {full_task.name} has too few pairs that the circuit's search never saw "
             f"({len(held_out.pairs)}) to hold some out: the worst attack is chosen and measured on "
             "the same pairs, so its effect may owe to chance; give the task more pairs"
         )
     read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
     with Progress("tokens that turn the circuit", None, shown=progress):
-        found = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
-        tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in found]
+        readings = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
+        tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in readings]
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
     points: list[AttackPoint] = []
-    with Progress(f"attacks {whole.name}", len(attacks), shown=progress, count=counted) as bar:
+    with Progress(f"attacks {full_task.name}", len(attacks), shown=progress, count=counted) as bar:
         for attack, side in attacks:
             points += all_points(parts_on, attack, side, read, sides.choosing, padding)
             bar.advance()
     if not points:
         most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in sides.choosing)
         raise InputError(
-            f"no attack fits task {whole.name}: its prompts have up to {number_of(most, 'token')}, "
-            f"the model takes {model.config.n_ctx}"
+            f"no attack fits task {full_task.name}: its prompts have up to "
+            f"{number_of(most, 'token')}, the model takes {model.config.n_ctx}"
         )
     by_name = {attack.name: attack for attack, _ in attacks}
-    answers = _answers(whole.pairs)
+    answers = _answers(full_task.pairs)
 
     def worst(choose: Choice) -> Breaking | None:
         return report_worst(choose, points, by_name, parts_on, sides, padding, answers)
 
     return Distraction(
-        task=whole.name,
+        task=full_task.name,
         answers=answers,
         tokens=tokens,
         heads=_heads(parts_on, sides.reporting, padding),

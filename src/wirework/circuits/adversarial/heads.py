@@ -1,7 +1,7 @@
-"""Where a circuit's heads look from the last token: do they pick a token, or average over many?
+"""Attention of a circuit's heads from the last token: do they select a token or average?
 
-A head that averages is diluted by length: what it finds falls as 1/length (Gao et al. 2025, the
-bracket circuit). Shapes: H kept heads, N rows, T tokens, K channels of a head.
+The output of an averaging head is diluted as 1/length in longer prompts (Gao et al. 2025, the
+bracket circuit). Shapes: H kept heads, N prompts, T tokens, K channels of a head.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,37 @@ from wirework.circuits.adversarial.reading import CircuitOn, encode
 from wirework.nn.transformer import Attention
 from wirework.tasks import Pair, TokenizedPairs
 
-_AVERAGES = 0.25  # of the tokens in sight carry the head's weight, as an even spread would
-_DILUTED = 0.75  # of its weight on the deciding tokens is left at most in the longer prompts
+_AVERAGES = 0.25  # share of the tokens over which an averaging head spreads its attention
+_DILUTED = 0.75  # a diluted head keeps at most this share of its attention on the deciding tokens
 
 
 @dataclass(frozen=True)
 class HeadReading:
-    """What a kept head of the circuit looks at, on short prompts and on the same made longer."""
+    """Attention of a kept head, on short prompts and on the same prompts made longer."""
 
     layer: int
     head: int
     tokens: tuple[float, float]
-    """Mean length of the prompts, short and long; the order of all pairs of numbers here."""
+    """Mean length of the prompts (short, long); all fields have this order."""
     spread: tuple[float, float]
-    """Tokens that its weights are spread over: the exponential of their entropy, sink left out."""
+    """Effective number of attended tokens: exponential of the entropy, without the sink."""
     sink: tuple[float, float]
-    """Share of the attention that goes to the sink."""
+    """Share of the attention on the sink."""
     deciding: tuple[float, float]
-    """Share that goes to the tokens in which the two prompts of a pair differ."""
+    """Share of the attention on tokens in which the two prompts of a pair differ."""
 
     @property
     def averages(self) -> bool:
-        """Whether its weights are spread over the context, however long that is."""
+        """Whether it attends to a large share of the context at both lengths."""
         return all(s >= _AVERAGES * t for s, t in zip(self.spread, self.tokens, strict=True))
 
     @property
     def diluted(self) -> bool:
-        """Whether longer prompts take its weight off the deciding tokens."""
+        """Whether its attention to the deciding tokens drops in longer prompts."""
         return self.deciding[1] <= _DILUTED * self.deciding[0]
 
     def words(self) -> str:
-        """Say it in one sentence."""
+        """Return a description in one sentence."""
         (n, long), (spread, wide), (before, after) = self.tokens, self.spread, self.deciding
         what = "averages over the context" if self.averages else "picks tokens"
         so = "longer contexts dilute it" if self.diluted else "longer contexts hardly dilute it"
@@ -56,12 +56,12 @@ class HeadReading:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return its numbers and its sentence."""
+        """Return the fields and the sentence for JSON."""
         return {**asdict(self), "averages": self.averages, "says": self.words()}
 
 
 def kept_heads(circuit: CircuitOn) -> list[tuple[int, int]]:
-    """Return layer and head of each head whose value the circuit keeps."""
+    """Return (layer, head) of each head with a kept value channel."""
     width = circuit.model.config.d_head
     values = [(site, c) for site, c in circuit.edge_masks.kept if site.endswith("attn.v")]
     return sorted({(int(site.split(".")[0]), c // width) for site, c in values})
@@ -70,73 +70,79 @@ def kept_heads(circuit: CircuitOn) -> list[tuple[int, int]]:
 def read_heads(
     circuit: CircuitOn, short: Sequence[Pair], long: Sequence[Pair]
 ) -> list[HeadReading]:
-    """Read each kept head on pairs and on the same pairs made longer."""
+    """Measure the attention of each kept head on pairs and on the same pairs made longer."""
     measured = [_measured(circuit, encode(pairs, circuit.model)) for pairs in (short, long)]
-    found = []
+    head_readings = []
     for place, (layer, head) in enumerate(kept_heads(circuit)):
         numbers = zip(*(part[place].tolist() for part in measured), strict=True)
-        found.append(HeadReading(layer, head, *numbers))
-    return found
+        head_readings.append(HeadReading(layer, head, *numbers))
+    return head_readings
 
 
-def _measured(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
-    """Return (H, 4): length, spread, sink and deciding, as `HeadReading` has them."""
-    weights = patterns(circuit, rows)  # (H, N, T)
+def _measured(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
+    """Return (H, 4): length, spread, sink and deciding, as in `HeadReading`."""
+    weights = patterns(circuit, batch)  # (H, N, T)
     total = weights.sum(-1, keepdim=True)
     share = weights / total
     spread = torch.special.entr(share).sum(-1).exp()
-    deciding = (weights * _deciding(rows)).sum(-1)
-    length = (rows.at + 1.0).expand_as(spread)
+    deciding = (weights * _deciding(batch)).sum(-1)
+    length = (batch.last_positions + 1.0).expand_as(spread)
     return torch.stack([length, spread, 1 - total[..., 0], deciding], -1).mean(1)
 
 
 @torch.no_grad()
-def patterns(circuit: CircuitOn, rows: TokenizedPairs) -> Tensor:
-    """Return the attention of each kept head in the circuit from the last token of each row.
+def patterns(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
+    """Return the attention of each kept head, in the circuit, from the last token of each prompt.
 
     Returns:
-        (H, N, T), 0 beyond a row's end; what is missing to 1 goes to the sink.
+        (H, N, T), 0 beyond the end of a prompt; the remainder to 1 is the sink.
     """
     heads = kept_heads(circuit)
     layers = sorted({layer for layer, _ in heads})
     transformer = circuit.edge_masks.transformer
     sites = [f"{layer}.attn.{kind}" for layer in layers for kind in "qk"]
-    # Inside the block, so that what is kept is what the circuit's edits have left.
+    # Record inside the block: the values after the circuit's edits.
     with circuit.edge_masks.applied(circuit.gates[None]), transformer.recorded(sites) as values:
-        transformer.state(rows.tokens)
-    found = [_pattern(circuit, values, rows, layer, head) for layer, head in heads]
-    return torch.stack(found) if found else rows.tokens.new_zeros(0, *rows.tokens.shape).float()
+        transformer.state(batch.tokens)
+    head_readings = [_pattern(circuit, values, batch, layer, head) for layer, head in heads]
+    return (
+        torch.stack(head_readings)
+        if head_readings
+        else batch.tokens.new_zeros(0, *batch.tokens.shape).float()
+    )
 
 
 def _pattern(
-    circuit: CircuitOn, values: dict[str, Tensor], rows: TokenizedPairs, layer: int, head: int
+    circuit: CircuitOn, values: dict[str, Tensor], batch: TokenizedPairs, layer: int, head: int
 ) -> Tensor:
     attention = circuit.edge_masks.transformer.get_submodule(f"blocks.{layer}.attn")
     assert isinstance(attention, Attention)
     own = slice(head * attention.d_head, (head + 1) * attention.d_head)
     q, k = (values[f"{layer}.attn.{kind}"][..., own] for kind in "qk")
-    last = q[torch.arange(len(rows.at), device=q.device), rows.at]  # (N, K)
+    last = q[
+        torch.arange(len(batch.last_positions), device=q.device), batch.last_positions
+    ]  # (N, K)
     scores: Tensor = (k @ last[:, :, None])[..., 0] * attention.scale
     places = torch.arange(scores.shape[1], device=scores.device)
-    seen = places <= rows.at[:, None]
+    visible = places <= batch.last_positions[:, None]
     if attention.window is not None:
-        seen &= places > rows.at[:, None] - attention.window
-    scores = scores.masked_fill(~seen, -torch.inf)
+        visible &= places > batch.last_positions[:, None] - attention.window
+    scores = scores.masked_fill(~visible, -torch.inf)
     if attention.sink is None:
         return scores.softmax(-1)
     sink = attention.sink[head].expand(len(scores), 1)
     return torch.cat([scores, sink], -1).softmax(-1)[:, :-1]
 
 
-def _deciding(rows: TokenizedPairs) -> Tensor:
-    """Return (N, T), 1 where a prompt differs from the other of its pair.
+def _deciding(batch: TokenizedPairs) -> Tensor:
+    """Return (N, T), 1 at tokens where a prompt differs from the other prompt of its pair.
 
-    What both begin with and what both end with is left out; where one prompt is the other with
-    something put in, the token behind stands for what is not there.
+    The common prefix and suffix are 0. If one prompt is the other plus an insertion, the
+    token after the missing insertion is 1.
     """
-    mask = torch.zeros(rows.tokens.shape, device=rows.tokens.device)
-    ends = (rows.at + 1).tolist()
-    prompts = [ids[:end] for ids, end in zip(rows.tokens.tolist(), ends, strict=True)]
+    mask = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
+    ends = (batch.last_positions + 1).tolist()
+    prompts = [ids[:end] for ids, end in zip(batch.tokens.tolist(), ends, strict=True)]
     for i in range(0, len(prompts), 2):
         for row, other in ((i, i + 1), (i + 1, i)):
             first, end = between(prompts[row], prompts[other])
@@ -145,7 +151,7 @@ def _deciding(rows: TokenizedPairs) -> Tensor:
 
 
 def between(ids: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """Return where the part of `ids` begins and ends that `other` does not have there."""
+    """Return start and end of the part of `ids` outside the common prefix and suffix."""
     most = min(len(ids), len(other))
     first = next((i for i in range(most) if ids[i] != other[i]), most)
     last = next((i for i in range(most - first) if ids[-1 - i] != other[-1 - i]), most - first)

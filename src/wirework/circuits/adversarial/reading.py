@@ -1,6 +1,6 @@
-"""What a circuit says of its own weak points: the tokens that turn it, the heads that average.
+"""Read a circuit's weak points: the tokens that, in a comment, flip its answer.
 
-Shapes: C candidate tokens, P pairs, H kept heads, N rows (two a pair), T tokens, K head channels.
+Shapes: C candidate tokens, P pairs, G gates.
 """
 
 from collections.abc import Sequence
@@ -21,63 +21,66 @@ if TYPE_CHECKING:
     from wirework.data import Tokenizer
     from wirework.model import Model
 
-_STRENGTH = 2  # one more than a circuit that picks a token has of it
+_STRENGTH = 2  # repetitions of the token: more than the one that the prompt has
 _MOST_CANDIDATES = 2048
-_JOINTS = (FILLER, " 1")  # before the token: a word or a digit, whichever it does not melt into
+_JOINTS = (
+    FILLER,
+    " 1",
+)  # text before the token: a word or a digit, so that the token stays separate
 
 
 @dataclass(frozen=True)
 class CircuitOn:
-    """A circuit ready to run on its model."""
+    """A circuit with its model."""
 
     model: "Model"
     edge_masks: EdgeMasks
     gates: Tensor
-    """(G,), the circuit's own."""
+    """(G,), gates of the circuit."""
 
-    def logit_diffs(self, rows: TokenizedPairs) -> Tensor:
-        """Return right minus wrong logit of the circuit alone, (P, 2)."""
-        return self.edge_masks.all_differences(self.gates[None], rows)[0].view(-1, 2)
+    def logit_diffs(self, batch: TokenizedPairs) -> Tensor:
+        """Return the logit differences of the circuit alone, (P, 2)."""
+        return self.edge_masks.all_differences(self.gates[None], batch)[0].view(-1, 2)
 
 
 @dataclass(frozen=True)
 class TokenReading:
-    """A token that, in a comment before the prompt, turns the circuit from an answer."""
+    """A token that, in a comment before the prompt, lowers the circuit's logit difference."""
 
     token: str
     token_id: int
     unit: str
-    """Text that holds the token when repeated in a comment."""
+    """Text that contains the token when repeated in a comment."""
     side: int
-    """Which prompt of a pair it turns, 0 or 1."""
+    """Which prompt of a pair it affects, 0 or 1."""
     drop: float
-    """By how much the circuit's logit difference falls, against a comment of filler words, on the
-    pairs that it was read on. The largest of many drops, so more than other pairs show."""
+    """Drop of the circuit's logit difference relative to a comment of filler words, on the pairs
+    used for reading. It is the largest of many drops, so it overestimates the effect."""
     held_out_drop: float | None = None
-    """The same on pairs that were not read; None where too few fit."""
+    """The same on held-out pairs; None if too few fit."""
     held_out_drop_se: float | None = None
     """Its standard error over these pairs."""
     n_held_out: int = 0
-    """How many pairs `held_out_drop` is the mean of."""
+    """Number of pairs of `held_out_drop`."""
 
     @property
     def attack(self) -> Attack:
-        """The attack that inserts it."""
+        """The attack that inserts this token."""
         return insert(self.unit, f"`{self.token}` in a comment")
 
 
 def encode(pairs: Sequence[Pair], model: "Model") -> TokenizedPairs:
-    """Return pairs as rows where the model is.
+    """Tokenise pairs on the model's device.
 
     Raises:
         InputError: one does not fit.
     """
-    rows = Task("attacked", tuple(pairs)).encode(tokenizer_of(model), model.config.n_ctx)
-    return rows.to(model.transformer.embed.weight.device)
+    batch = Task("attacked", tuple(pairs)).encode(tokenizer_of(model), model.config.n_ctx)
+    return batch.to(model.transformer.embed.weight.device)
 
 
 def fits(pair: Pair | None, model: "Model") -> bool:
-    """Return whether there is a pair, and it fits the model's context and tokeniser."""
+    """Return whether a pair exists and fits the model's context and tokeniser."""
     if pair is None:
         return False
     try:
@@ -89,15 +92,15 @@ def fits(pair: Pair | None, model: "Model") -> bool:
 
 @torch.no_grad()
 def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> list[TokenReading]:
-    """Return the tokens that turn the circuit most, those of the first prompts first.
+    """Return the tokens that lower the circuit's logit difference most, by prompt of the pair.
 
-    Candidates are the tokens whose embedding writes to a channel that a kept act_in node reads;
-    each is tried in a comment before the prompts, on the circuit alone.
+    Candidates are tokens whose embedding is nonzero at a kept act_in channel; each is tried in a
+    comment before the prompts, on the circuit alone.
 
     Args:
-        circuit: what is read.
-        pairs: a few, which need room for a short comment.
-        per_side: how many tokens for each prompt of a pair.
+        circuit: the circuit.
+        pairs: a few pairs with room for a short comment.
+        per_side: number of tokens per prompt of a pair.
     """
     units = comment_units(tokenizer_of(circuit.model), _read_most(circuit))
     plain = _commented(pairs, "", circuit.model)
@@ -108,28 +111,30 @@ def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> lis
     made = {t: prompts for t, prompts in tried.items() if prompts is not None}
     if not made:
         return []
-    rows = encode([pair for prompts in made.values() for pair in prompts], circuit.model)
-    drops = base - circuit.logit_diffs(rows).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
-    found = []
+    batch = encode([pair for prompts in made.values() for pair in prompts], circuit.model)
+    drops = base - circuit.logit_diffs(batch).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
+    readings = []
     for side in (0, 1):
         order = drops[:, side].sort(descending=True, stable=True).indices[:per_side].tolist()
         for place in order:
             token, drop = list(made)[place], float(drops[place, side])
             if drop > 0:
                 text = tokenizer_of(circuit.model).token(token)
-                found.append(TokenReading(text, token, units[token], side, drop))
-    return found
+                readings.append(TokenReading(text, token, units[token], side, drop))
+    return readings
 
 
 @torch.no_grad()
 def with_held_out_drop(
     circuit: CircuitOn, reading: TokenReading, pairs: Sequence[Pair]
 ) -> TokenReading:
-    """Return a reading with its drop on pairs that did not choose it, those of them that fit."""
-    both = [[_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs]
+    """Return a reading with its drop on held-out pairs, as far as these fit."""
+    with_and_without = [
+        [_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs
+    ]
     fitting = [
         pair
-        for prompts in both
+        for prompts in with_and_without
         if all(fits(p, circuit.model) for p in prompts)
         for pair in prompts
         if pair is not None
@@ -149,16 +154,16 @@ def with_held_out_drop(
 
 
 def comment_units(tokenizer: "Tokenizer", tokens: Sequence[int]) -> dict[int, str]:
-    """Return, for each token that can stand in a comment, a text to repeat there that holds it."""
-    found: dict[int, str] = {}
+    """Return for each token that can occur in a comment a repeatable text that contains it."""
+    readings: dict[int, str] = {}
     for joint in _JOINTS:
-        left = [t for t in tokens if t not in found and _printable(tokenizer, t)]
+        left = [t for t in tokens if t not in readings and _printable(tokenizer, t)]
         units = [joint + tokenizer.token(token) for token in left]
         encoded = tokenizer.encode_batch([comment(unit, 2) for unit in units])
         for token, unit, ids in zip(left, units, encoded, strict=True):
             if ids.count(token) >= 2:
-                found[token] = unit
-    return found
+                readings[token] = unit
+    return readings
 
 
 def _printable(tokenizer: "Tokenizer", token: int) -> bool:
@@ -167,7 +172,7 @@ def _printable(tokenizer: "Tokenizer", token: int) -> bool:
 
 
 def _read_most(circuit: CircuitOn) -> list[int]:
-    """Return the tokens whose normed embedding the kept act_in nodes read most, none unread."""
+    """Return tokens by the magnitude of their normalised embedding at kept act_in channels."""
     embed = circuit.edge_masks.transformer.embed.weight.detach()
     tokenizer = tokenizer_of(circuit.model)
     width = embed.shape[1]
@@ -180,7 +185,7 @@ def _read_most(circuit: CircuitOn) -> list[int]:
 
 
 def _commented(pairs: Sequence[Pair], unit: str, model: "Model") -> list[Pair] | None:
-    """Return the pairs with a unit in a comment before each, None where one does not fit."""
+    """Return the pairs with `unit` in a comment before each; None if one does not fit."""
     attacked = [_one_commented(pair, unit) for pair in pairs]
     return [p for p in attacked if p is not None] if all(fits(p, model) for p in attacked) else None
 

@@ -1,4 +1,4 @@
-"""The attacks that break the whole model most, by tokens and by length, with examples.
+"""The strongest attacks on the whole model, by tokens and by length, with examples.
 
 Shapes: P pairs.
 """
@@ -25,26 +25,26 @@ from wirework.circuits.adversarial.sweep import (
 from wirework.tasks import Pair, differences
 from wirework.tasks.split import linked
 
-_CLEAR = 3.0  # standard errors, as the largest of some fifty falls is taken
-_LEAST_REPORTED = 2  # pairs, or there is no standard error
-_NEARLY = 0.95  # of the furthest fall
+_CLEAR = 3.0  # standard errors: the largest of about fifty drops is chosen
+_LEAST_REPORTED = 2  # pairs needed for a standard error
+_NEARLY = 0.95  # of the largest drop
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The pairs that attacks are tried on: those that choose the worst, and those it is told of."""
+    """Pairs that choose the worst attack, and pairs on which it is reported."""
 
     choosing: list[Pair]
     reporting: list[Pair]
     held_out: bool
-    """Whether the two share neither a pair nor a prompt. If not they are the same pairs."""
+    """Whether the two are disjoint in pairs and prompts. If not, they are the same pairs."""
 
 
 def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
-    """Return every other pair to choose by and the rest to report on, at most `most` of each.
+    """Split pairs into choosing and reporting pairs, at most `most` of each.
 
-    Every other group of pairs that share prompts, where that leaves more on the smaller side. Where
-    both leave fewer than two there, both sides are the first `most` pairs.
+    Every other pair chooses, or every other group of pairs that share prompts if that makes the
+    smaller side larger. If a side would have fewer than two pairs, both are the first `most` pairs.
     """
     in_groups = [pair for group in linked(pairs)[::2] for pair in group]
     sides = max((_parted(pairs, half[:most], most) for half in (pairs[::2], in_groups)), key=_least)
@@ -54,7 +54,7 @@ def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
 
 
 def _parted(pairs: Sequence[Pair], choosing: Sequence[Pair], most: int) -> Sides:
-    """Return pairs to choose by, and to report on those that share no prompt with them."""
+    """Return the choosing pairs, and as reporting pairs those without a common prompt."""
     prompts = {prompt for pair in choosing for prompt in pair.prompts}
     reporting = [pair for pair in pairs if prompts.isdisjoint(pair.prompts)][:most]
     return Sides(list(choosing), reporting, True)
@@ -66,24 +66,23 @@ def _least(sides: Sides) -> int:
 
 @dataclass(frozen=True)
 class Breaking:
-    """An attack that breaks the whole model."""
+    """An attack on which the whole model fails."""
 
     point: AttackPoint
-    """Measured on the reporting pairs, which did not choose it if `held_out`."""
+    """Result on the reporting pairs, which did not choose it if `held_out`."""
     example: dict[str, Any]
-    """One prompt that it turns, with the right answer, the one that the model prefers now and
-    `p`, the right one's probability among the two. The reporting pair that it turns furthest."""
+    """The reporting prompt with the largest effect: its right answer, the answer that the model
+    now prefers, and `p`, the probability of the right one of the two."""
     inserted: dict[str, float]
-    """Head to the share of its attention, in the circuit, that goes to what was put in; the mean
-    over the reporting pairs."""
+    """Head to the share of its attention, in the circuit, on the inserted tokens; mean over the
+    reporting pairs."""
     says: str
     chosen: AttackPoint
-    """The same attack at the same strength on the choosing pairs. It is the worst of many there,
-    so chance makes it look worse than it is."""
+    """Result on the choosing pairs. It is the worst of many there, so it overestimates the
+    effect."""
     held_out: bool
     confirmed: bool
-    """Whether at least `LEAST_PAIRS` reporting pairs alone would show it too, by three standard
-    errors."""
+    """Whether at least `LEAST_PAIRS` reporting pairs show the effect by three standard errors."""
 
 
 Choice = Callable[[Sequence[AttackPoint]], AttackPoint | None]
@@ -98,17 +97,17 @@ def report_worst(
     padding: Padding,
     answers: tuple[str, str],
 ) -> Breaking | None:
-    """Return the worst of what was measured on the choosing pairs, as the reporting pairs show it.
+    """Return the worst attack on the choosing pairs, measured on the reporting pairs.
 
     Args:
         choose: `worst_by_tokens` or `worst_by_length`.
-        points: measured on the choosing pairs; one that fewer than two reporting pairs have room
-            for is passed over.
-        attacks: by name.
-        circuit: and its model.
-        sides: the pairs.
-        padding: of the controls.
-        answers: of the first and the second prompt, for the words.
+        points: results on the choosing pairs; a point is skipped if fewer than two reporting pairs
+            fit the context.
+        attacks: attacks by name.
+        circuit: the circuit with its model.
+        sides: choosing and reporting pairs.
+        padding: neutral code for the controls.
+        answers: answers of the first and the second prompt, for the text.
     """
     left = list(points)
     while (chosen := choose(left)) is not None:
@@ -132,11 +131,11 @@ def report_worst(
 
 
 def worst_by_tokens(points: Sequence[AttackPoint]) -> AttackPoint | None:
-    """Return the point where accuracy falls furthest below that of neutral code as long.
+    """Return the point with the largest drop of accuracy relative to neutral code of equal length.
 
-    None where none falls, and P(correct) with it by three standard errors. An attack that the
-    circuit follows goes before one that it withstands and that falls up to twice as far. Of points
-    that fall nearly as far as the furthest, the one of the shortest prompts.
+    P(correct) must drop by three standard errors; None if it does nowhere. An attack that the
+    circuit follows is preferred to one with up to twice the drop that it does not follow. Among
+    drops close to the largest, the point with the shortest prompts is returned.
     """
     beyond = [p for p in points if _clear(p.model.beyond, p.model.beyond_se)]
     worst = _furthest(beyond, _by_control)
@@ -148,15 +147,15 @@ def worst_by_tokens(points: Sequence[AttackPoint]) -> AttackPoint | None:
 
 
 def follows(point: AttackPoint) -> bool:
-    """Whether the circuit alone falls clearly too, and half as far as the model or more."""
+    """Return whether the circuit alone drops clearly too, at least half as far as the model."""
     model, circuit = point.model, point.circuit
     return _clear(circuit.fall, circuit.fall_se) and circuit.fall >= model.fall / 2
 
 
 def worst_by_length(points: Sequence[AttackPoint]) -> AttackPoint | None:
-    """Return the point where accuracy falls furthest and neutral code does half of it or more.
+    """Return the point with the largest drop of which neutral code causes at least half.
 
-    None where there is none, and of several as `worst_by_tokens`.
+    None if there is none; ties as in `worst_by_tokens`.
     """
     fallen = [p for p in points if _clear(p.model.fall, p.model.fall_se)]
     shared = [p for p in fallen if _shared(p.model)]
@@ -164,12 +163,12 @@ def worst_by_length(points: Sequence[AttackPoint]) -> AttackPoint | None:
 
 
 def _shared(beside: Beside) -> bool:
-    """Whether the control falls half as far as the attacked prompts, by P and by accuracy."""
+    """Return whether the control drops at least half as far as the attack, in P and accuracy."""
     before, attacked, control = (
         (m.p, m.accuracy) for m in (beside.before, beside.attacked, beside.control)
     )
-    loss_increase = zip(before, attacked, control, strict=True)
-    return all(was - as_long >= (was - now) / 2 for was, now, as_long in loss_increase)
+    drops = zip(before, attacked, control, strict=True)
+    return all(was - as_long >= (was - now) / 2 for was, now, as_long in drops)
 
 
 def _by_control(beside: Beside) -> Measure:
@@ -183,9 +182,9 @@ def _fall(point: AttackPoint, base: Callable[[Beside], Measure]) -> float:
 def _furthest(
     points: Sequence[AttackPoint], base: Callable[[Beside], Measure]
 ) -> AttackPoint | None:
-    loss_increase = [_fall(p, base) for p in points]
-    least = max(_NEARLY * max(loss_increase, default=0), 1e-9)
-    near = [p for p, fall in zip(points, loss_increase, strict=True) if fall >= least]
+    drops = [_fall(p, base) for p in points]
+    least = max(_NEARLY * max(drops, default=0), 1e-9)
+    near = [p for p, drop in zip(points, drops, strict=True) if drop >= least]
     return min(near, key=lambda point: point.tokens, default=None)
 
 
@@ -203,7 +202,7 @@ def says(
     """Return a point in words.
 
     Args:
-        measured: on the reporting pairs.
+        measured: result on the reporting pairs.
         answers: of the first and the second prompt.
         held_out: whether these pairs did not choose it.
         confirmed: whether they show it clearly.
@@ -228,7 +227,7 @@ def _with_error(measure: Measure) -> str:
 
 
 def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:
-    """Return the prompt that was right as it was and is furthest from it now."""
+    """Return the prompt that was answered right before the attack and is most wrong after it."""
     transformer = circuit.model.transformer
     before, after = (
         differences(transformer, encode(pairs, circuit.model)).view(-1, 2)[:, side]
@@ -242,15 +241,17 @@ def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:
 
 
 def _inserted(circuit: CircuitOn, case: Case, side: int) -> dict[str, float]:
-    """Return, for each kept head, its mean attention to the tokens that the attack put in."""
-    rows = encode(case.attacked, circuit.model)
+    """Return each kept head's mean attention to the inserted tokens."""
+    batch = encode(case.attacked, circuit.model)
     before = encode(case.before, circuit.model)
-    weights = patterns(circuit, rows)
+    weights = patterns(circuit, batch)
     total = torch.zeros(len(weights))
-    chosen = range(side, len(rows.at), 2)
+    chosen = range(side, len(batch.last_positions), 2)
     for row in chosen:
-        ids = rows.tokens[row, : int(rows.at[row]) + 1].tolist()
-        first, end = between(ids, before.tokens[row, : int(before.at[row]) + 1].tolist())
+        ids = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
+        first, end = between(
+            ids, before.tokens[row, : int(before.last_positions[row]) + 1].tolist()
+        )
         total += weights[:, row, first:end].sum(-1).cpu()
     shares = (total / len(chosen)).tolist()
     return {

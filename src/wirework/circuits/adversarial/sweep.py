@@ -1,7 +1,7 @@
-"""P(correct) against length: attacks at rising strength, on the whole model and on the circuit.
+"""Attacks at increasing strength: P(correct) of the whole model and of the circuit.
 
-Each point is measured on the pairs that fit the context, beside the same pairs as they were and
-the same pairs made as long by neutral code.
+Each point is measured on the pairs that fit the context, and compared with the unchanged pairs and
+with the same pairs made equally long by neutral code.
 Shapes: P pairs.
 """
 
@@ -18,19 +18,19 @@ from wirework.circuits.build import standard_error
 from wirework.tasks import Pair, differences
 
 LEAST_PAIRS = 8
-"""Pairs that must fit for a point to be measured."""
+"""Fewest pairs that must fit the context for a point."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How well the answers come out, of the prompts that an attack turns and of all."""
+    """Probability and accuracy of the right answers, on the attacked prompts and on all."""
 
     p: float
-    """Mean probability of the right answer among the two, on the side that is attacked."""
+    """Mean probability of the right answer of the two, on the attacked side."""
     p_se: float
     """Its standard error over pairs."""
     accuracy: float
-    """Share of them whose right answer is the likelier of the two."""
+    """Share of prompts on that side whose right answer is more likely than the wrong one."""
     p_both: float
     """Mean probability over both prompts of each pair."""
     accuracy_both: float
@@ -41,7 +41,7 @@ class Measure:
 
     @classmethod
     def of(cls, logit_diffs: Tensor, side: int) -> "Measure":
-        """Measure right minus wrong logits, (P, 2)."""
+        """Compute the measures from logit differences (P, 2)."""
         p, right = logit_diffs.double().sigmoid(), (logit_diffs > 0).double()
         return cls(
             p=float(p[:, side].mean()),
@@ -57,18 +57,18 @@ class Measure:
 
 @dataclass(frozen=True)
 class Beside:
-    """The attacked prompts beside what they are to be compared with, the same pairs throughout."""
+    """Measures of attacked prompts, unchanged prompts and control, on the same pairs."""
 
     attacked: Measure
     before: Measure
-    """As the prompts were."""
+    """Unchanged prompts."""
     control: Measure
-    """As long, by neutral code."""
+    """Prompts made equally long by neutral code."""
     fall: float
     """P(correct) before minus attacked, on the attacked side."""
     fall_se: float
     beyond: float
-    """P(correct) of the control minus attacked: what is not owed to the length."""
+    """P(correct) of the control minus attacked: the effect beyond that of the length."""
     beyond_se: float
 
 
@@ -79,12 +79,12 @@ class AttackPoint:
     attack: str
     strength: int
     side: int
-    """Which prompt of a pair the circuit says it turns."""
+    """Which prompt of a pair is attacked, 0 or 1."""
     n_pairs: int
     tokens: float
     """Mean length of the attacked prompts of that side."""
     before_tokens: float
-    """As they were."""
+    """Mean length of the unchanged prompts."""
     control_tokens: float
     model: Beside
     """On the whole model."""
@@ -94,7 +94,7 @@ class AttackPoint:
 
 @dataclass(frozen=True)
 class Case:
-    """Pairs, attacked, and their controls, in one order."""
+    """Pairs before and after an attack, and their controls, in the same order."""
 
     before: list[Pair]
     attacked: list[Pair]
@@ -104,7 +104,7 @@ class Case:
 def cases(
     circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
 ) -> Iterator[tuple[int, Case]]:
-    """Yield strengths 1, 2, 4, ... with the pairs that fit, while at least `least` do."""
+    """Yield strengths 1, 2, 4, ... with the pairs that fit, while these are at least `least`."""
     strength = 1
     while len((case := case_of(circuit, pairs, attack, strength, padding)).before) >= least:
         yield strength, case
@@ -114,7 +114,7 @@ def cases(
 def case_of(
     circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, strength: int, padding: Padding
 ) -> Case:
-    """Return the pairs that an attack applies to and that still fit, and so does the control."""
+    """Return the pairs to which an attack applies and that fit, together with their controls."""
     case = Case([], [], [])
     for number, pair in enumerate(pairs):
         rng = Random(f"{attack.name} {strength} {number}")
@@ -132,7 +132,7 @@ def case_of(
 def hardest(
     circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
 ) -> Case | None:
-    """Return the last of `cases`, None where there are none."""
+    """Return the case of the largest strength that fits; None if none fits."""
     last: Case | None = None
     for _, case in cases(circuit, pairs, attack, padding, least):
         last = case
@@ -140,12 +140,12 @@ def hardest(
 
 
 def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Case) -> AttackPoint:
-    """Measure one attack at one strength on model and circuit."""
+    """Measure one attack at one strength on the model and on the circuit."""
     rows = [encode(pairs, circuit.model) for pairs in (case.attacked, case.before, case.control)]
     transformer = circuit.model.transformer
     by_model = [differences(transformer, part).view(-1, 2) for part in rows]
     by_circuit = [circuit.logit_diffs(part) for part in rows]
-    lengths = [float((part.at[side::2] + 1).double().mean()) for part in rows]
+    lengths = [float((part.last_positions[side::2] + 1).double().mean()) for part in rows]
     return AttackPoint(
         attack=attack.name,
         strength=strength,
@@ -174,7 +174,7 @@ def _beside(logit_diffs: Sequence[Tensor], side: int) -> Beside:
 
 
 def weak_side(circuit: CircuitOn, case: Case) -> int:
-    """Return which prompt of a pair an attack turns the circuit from most, 0 or 1."""
+    """Return the prompt of a pair (0 or 1) whose logit difference in the circuit drops more."""
     attacked, before = (
         circuit.logit_diffs(encode(pairs, circuit.model)) for pairs in (case.attacked, case.before)
     )
@@ -192,12 +192,12 @@ def all_points(
     """Measure an attack at all strengths that fit.
 
     Args:
-        circuit: and its model.
-        attack: what is done.
-        side: which prompts it turns; None to let the circuit say, on the pairs to read.
-        read: pairs to read the circuit on.
-        choosing: pairs to measure on.
-        padding: for the controls.
+        circuit: the circuit with its model.
+        attack: the attack.
+        side: which prompt of a pair is attacked; None to choose with the circuit on `read`.
+        read: pairs on which the circuit is read.
+        choosing: pairs on which to measure.
+        padding: neutral code for the controls.
     """
     if side is None:
         case = hardest(circuit, read, attack, padding, 1)
@@ -205,5 +205,5 @@ def all_points(
             return []
         side = weak_side(circuit, case)
     least = min(LEAST_PAIRS, len(choosing))
-    found = cases(circuit, choosing, attack, padding, least)
-    return [point(circuit, attack, strength, side, case) for strength, case in found]
+    fitting_cases = cases(circuit, choosing, attack, padding, least)
+    return [point(circuit, attack, strength, side, case) for strength, case in fitting_cases]

@@ -1,8 +1,8 @@
-"""The model with some of its parts: mean ablation of the rest, many masks in one forward pass.
+"""The masked forward pass: run the model with removed nodes ablated, many masks per pass.
 
-`Masks` is what every kind of mask shares; its gates stand for nodes in `Ablation`, for the nodes
-and edges of one circuit in `EdgeMasks` (wiring.py).
-Shapes: R masks, G gates, N nodes of all sites, P pairs (two rows each), T tokens.
+`Masks` is the common interface: task losses of a model under masks. `Ablation` has one gate per
+node; `EdgeMasks` (edge_masks.py) has gates for the nodes and edges of one circuit.
+Shapes: R masks, G gates, N nodes of all sites, P pairs (two prompts each), T tokens.
 """
 
 from abc import ABC, abstractmethod
@@ -19,156 +19,162 @@ from wirework.nn import Edit, ResampleAblation, Transformer, mean_ablation
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144
-"""Tokens of all masks in one pass. At d_mlp 1024 a tensor then stays below the 32 MB above which
-malloc gives memory back at once and every use pays for fresh pages, 2 to 3 times the cost."""
+"""Tokens of all masks in one forward pass. At d_mlp 1024 a tensor then stays below 32 MB; malloc
+returns larger ones to the system at once, and each use pays for new pages (2 to 3 times slower)."""
 
-EARLY = 1536
-"""Tokens of one mask in a pass where a verdict may come after any of them. Losses are taken in the
-same parts, as the values that removed nodes are given are drawn part by part."""
+CHECK_TOKENS = 1536
+"""Tokens per pass when checking whether one mask reaches a target, which can stop after any pass.
+
+`losses` uses the same passes, because resampled values are drawn anew for each pass."""
 
 
 class Masks(ABC):
-    """A transformer and gates on its parts, 1 kept and 0 frozen at what it gives on average."""
+    """A transformer with gates on its parts: 1 keeps a part, 0 ablates it."""
 
     transformer: Transformer
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """G, the number of gates of a mask."""
+        """G, the number of gates per mask."""
 
     @property
     @abstractmethod
     def layers(self) -> Tensor:
-        """(G,) int64, the first layer that each gate has a say in."""
+        """(G,) int64, the first layer whose computation depends on each gate."""
 
     @abstractmethod
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
-        """Put masks (R, G) on the transformer for a `with` block; a batch is then R copies."""
+        """Ablate with masks (R, G) inside a `with` block; batches are then R copies of tokens."""
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer is."""
+        """Device of the transformer."""
         return self.transformer.embed.weight.device
 
     def differences(
         self,
         gates: Tensor,
-        rows: TokenizedPairs,
+        batch: TokenizedPairs,
         enter: tuple[int, Tensor] | None = None,
         keep: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return right minus wrong logit under each mask, in one forward pass.
+        """Return the logit difference (right minus wrong answer) per mask, in one forward pass.
 
         Args:
             gates: (R, G); gradients flow to it.
-            rows: a task, 2P rows.
-            enter, keep: as the transformer takes them.
+            batch: P tokenised pairs.
+            enter, keep: passed on to the transformer (start at a layer; collect block inputs).
 
         Returns:
             (R, 2P).
         """
         trials = len(gates)
         with self.applied(gates):
-            tokens, at = rows.tokens.repeat(trials, 1), rows.at.repeat(trials)
-            logits = self.transformer(tokens, at, enter, keep)
-        return logit_difference(logits, rows.answers.repeat(trials, 1)).view(trials, -1)
+            tokens, last_positions = (
+                batch.tokens.repeat(trials, 1),
+                batch.last_positions.repeat(trials),
+            )
+            logits = self.transformer(tokens, last_positions, enter, keep)
+        return logit_difference(logits, batch.answers.repeat(trials, 1)).view(trials, -1)
 
-    def loss_increase(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
-        """Return minus the gradient of the loss, summed over rows, by each gate of one mask, (G,).
+    def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return the first-order increase in loss if each gate of one mask is set to 0, (G,).
 
-        To first order that is the rise in loss when an open gate is closed.
+        This is minus the gradient of the loss by the gate, summed over the prompts.
         """
         leaf = gates.detach().clone().requires_grad_()
         total = torch.zeros_like(gates)
-        for pairs in pieces(rows, 1):
-            loss = pair_losses(self.differences(leaf[None], rows.select(pairs))).sum()
+        for pairs in length_groups(batch, 1):
+            loss = pair_losses(self.differences(leaf[None], batch.select(pairs))).sum()
             total -= torch.autograd.grad(loss, leaf)[0]
         return total
 
     @torch.no_grad()
-    def losses(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
-        """Return the task loss under each mask, (R,) float64 in nats, in bounded memory.
+    def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return the task loss per mask, (R,) float64 in nats, in bounded memory.
 
         Args:
-            gates: (R, G), one mask or more.
-            rows: a task.
+            gates: (R, G), at least one mask.
+            batch: tokenised pairs of a task.
         """
-        return pair_losses(self.all_differences(gates, rows).double()).mean(1)
+        return pair_losses(self.all_differences(gates, batch).double()).mean(1)
 
     @torch.no_grad()
-    def within(self, gates: Tensor, rows: TokenizedPairs, target: float) -> bool:
-        """Return whether the task loss under one mask is at most `target` in each of the views.
+    def within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
+        """Return whether the task loss of one mask is at most `target` in every ablation mode.
 
         Args:
             gates: (G,).
-            rows: a task.
+            batch: tokenised pairs of a task.
             target: nats.
         """
-        return all(view._within(gates, rows, target) for view in self.ablation_modes())
+        return all(mode._within(gates, batch, target) for mode in self.ablation_modes())
 
     def ablation_modes(self) -> "tuple[Masks, ...]":
-        """Return the same gates with each of the ways to freeze in which a target must be met.
+        """Return these masks once per ablation mode; a target must be met in every mode.
 
-        The hardest comes first, so that most masks fail before the others are looked at.
+        The hardest mode comes first, so that most masks fail before the other modes are run.
         """
         return (self,)
 
-    def _within(self, gates: Tensor, rows: TokenizedPairs, target: float) -> bool:
-        parts = (rows.select(pairs) for pairs in pieces(rows, 1, EARLY))
+    def _within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
+        parts = (batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS))
         logit_diffs = (self.differences(gates[None], part) for part in parts)
-        return fits(
-            (float(pair_losses(gap.double()).sum()) for gap in logit_diffs), target * len(rows.at)
+        return sum_at_most(
+            (float(pair_losses(logit_diff.double()).sum()) for logit_diff in logit_diffs),
+            target * len(batch.last_positions),
         )
 
     @torch.no_grad()
-    def all_differences(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
-        """Return what `differences` does, (R, 2P), in as many passes as memory asks for.
+    def all_differences(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return `differences`, (R, 2P), in as many passes as needed for bounded memory.
 
-        In the model's dtype and on its device, wherever the gates (at least one mask) are.
+        The result has the dtype and device of the model. At least one mask.
         """
-        groups, found = pieces(rows, 1, EARLY), []
+        groups, by_group = length_groups(batch, 1, CHECK_TOKENS), []
         for pairs in groups:
-            part = rows.select(pairs)
+            part = batch.select(pairs)
             trials = max(1, _TOKENS // part.tokens.numel())
             some = (gates[first : first + trials] for first in range(0, len(gates), trials))
             logit_diffs = torch.cat([self.differences(masks, part) for masks in some])
-            found.append(logit_diffs.view(len(gates), -1, 2))
-        return torch.cat(found, 1)[:, torch.cat(groups).argsort()].flatten(1)
+            by_group.append(logit_diffs.view(len(gates), -1, 2))
+        return torch.cat(by_group, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
 @dataclass(frozen=True)
 class Ablation(Masks):
-    """Masks over the nodes of a transformer; a removed node is frozen at its mean.
+    """Masks over the nodes of a transformer: removed nodes are set to their mean.
 
-    With a bank it takes values of training text instead, and a target must be met in each of a few
-    draws of them and with the means.
+    With an activation cache, removed nodes are resample-ablated instead: they take activations of
+    training text. A target must then be met with each of `n_resamples` resamples and with the mean.
     """
 
     transformer: Transformer
     space: NodeSpace
     means: Mapping[str, Tensor]
-    """Resting site to (width,): of the nodes, and of what attention gives (`attn.y`)."""
+    """Site to (width,) mean activation: all node sites and the head outputs (`attn.y`)."""
     tie: Tensor | None = None
-    """(N,) int64, the gate of each node; None where each has its own."""
+    """(N,) int64, gate index of each node; None if each node has its own gate."""
     activation_cache: ActivationCache | None = None
-    """Values to draw from; None to freeze at the means."""
+    """Activations to resample from; None for mean ablation."""
     draw: int = 0
-    """Which draw of them: the same one gives the same values."""
+    """Number of the resample, a seed: the same number gives the same values."""
     n_resamples: int = 1
-    """In how many of them, from the first on, a target must be met."""
+    """How many resamples (0, 1, ...) must meet a target."""
 
     @classmethod
     def of(
         cls, transformer: Transformer, means: Mapping[str, Tensor], *, tie_qk: bool = False
     ) -> "Ablation":
-        """Put a transformer and the means of its nodes (site to (width,)) together.
+        """Return node masks for a transformer with mean ablation.
 
         Args:
             transformer: the model.
-            means: as `node_means` returns them.
-            tie_qk: give query channel c and key channel c of a head one gate, as their product is
-                all that a score sees (Gao et al. 2025, App. A.5 names untied masks as a regret).
+            means: site to (width,), as `node_means` returns them.
+            tie_qk: share one gate between query channel c and key channel c of a head, because
+                attention scores depend only on their product (Gao et al. 2025, App. A.5 names
+                untied masks as a limitation).
         """
         space = NodeSpace.of(transformer)
         tie = space.tie_qk().to(transformer.embed.weight.device) if tie_qk else None
@@ -176,7 +182,7 @@ class Ablation(Masks):
 
     @property
     def size(self) -> int:
-        """How many gates there are: N, or fewer where nodes are tied."""
+        """G, the number of gates: N, or fewer when q and k are tied."""
         return self.space.size if self.tie is None else int(self.tie.max()) + 1
 
     @property
@@ -192,24 +198,24 @@ class Ablation(Masks):
         return torch.empty(self.size, dtype=torch.int64).scatter_(0, self.tie.cpu(), each)
 
     def untied(self) -> "Ablation":
-        """Return the same with a gate for each node."""
+        """Return the same with one gate per node."""
         return replace(self, tie=None)
 
-    def at_means(self) -> "Ablation":
-        """Return the same with removed nodes frozen at their means, bank or not."""
+    def with_mean_ablation(self) -> "Ablation":
+        """Return the same with mean ablation, whether or not there is an activation cache."""
         return replace(self, activation_cache=None)
 
     def ablation_modes(self) -> "tuple[Ablation, ...]":
-        """Return this with each of the draws, if there is a bank, and with the means."""
+        """Return one ablation per resample, if there is an activation cache, and mean ablation."""
         drawn = () if self.activation_cache is None else range(self.n_resamples)
-        return (*(replace(self, draw=draw) for draw in drawn), self.at_means())
+        return (*(replace(self, draw=draw) for draw in drawn), self.with_mean_ablation())
 
     def nodes(self, gates: Tensor) -> Tensor:
-        """Return the nodes' part (..., N) of gates (..., G)."""
+        """Return the mask over nodes (..., N) of gates (..., G)."""
         return gates if self.tie is None else gates[..., self.tie]
 
     def edits(self, gates: Tensor) -> dict[str, Edit]:
-        """Return the edits that keep the nodes in `gates`, (G,) or (R, G)."""
+        """Return the site edits that ablate all nodes outside `gates`, (G,) or (R, G)."""
         parts = self.space.split(self.nodes(gates.to(self.device)))
         closed = dict(zip(parts, _closed(parts.values()), strict=True))
         if self.activation_cache is None:
@@ -219,16 +225,16 @@ class Ablation(Masks):
             }
         return {
             name: ResampleAblation(
-                part, self.activation_cache[name], self._dice(place), closed[name]
+                part, self.activation_cache[name], self._generator(place), closed[name]
             )
             for place, (name, part) in enumerate(parts.items())
         }
 
-    def _dice(self, site: int) -> torch.Generator:
+    def _generator(self, site: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.draw * self.space.size + site)
 
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
-        """Put masks (R, G) on the transformer for a `with` block."""
+        """Ablate with masks (R, G) inside a `with` block."""
         return self.transformer.edited(self.edits(gates))
 
 
@@ -239,17 +245,17 @@ def moved(means: Mapping[str, Tensor], transformer: Transformer) -> dict[str, Te
 
 
 def _closed(parts: Iterable[Tensor]) -> list[bool]:
-    """Return which sites' gates are all 0 and not learned, in one wait for the device."""
+    """Return per site whether all gates are constant 0, with one device synchronisation."""
     parts = list(parts)
     if any(part.requires_grad for part in parts):
         return [False] * len(parts)
     return torch.stack([part.any() for part in parts]).logical_not().tolist()
 
 
-def fits(losses: Iterable[float], room: float) -> bool:
-    """Return whether losses, none of them negative, add up to at most `room`.
+def sum_at_most(losses: Iterable[float], room: float) -> bool:
+    """Return whether non-negative losses sum to at most `room`; stop early once they do not.
 
-    Takes no more of them after those that are too many already, or not a number.
+    A loss that is not a number counts as too large.
     """
     for loss in losses:
         room -= loss
@@ -258,29 +264,29 @@ def fits(losses: Iterable[float], room: float) -> bool:
     return True
 
 
-def pieces(rows: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
-    """Part the pairs into groups of like length, so that little of a pass is padding.
+def length_groups(batch: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
+    """Split the pairs into groups of similar length, to keep padding small.
 
     Args:
-        rows: a task.
-        trials: masks that will ride on each pass.
-        tokens: most tokens of a group over all trials, if it can be.
+        batch: tokenised pairs of a task.
+        trials: masks evaluated in each forward pass.
+        tokens: upper limit of tokens per group over all masks; a group has at least one pair.
 
     Returns:
-        Indices of pairs, int64.
+        Indices of pairs, int64, one tensor per group.
     """
-    lengths = rows.at.view(-1, 2).amax(1) + 1
-    found: list[list[int]] = [[]]
+    lengths = batch.last_positions.view(-1, 2).amax(1) + 1
+    by_group: list[list[int]] = [[]]
     for pair in lengths.sort(stable=True).indices.tolist():
-        if found[-1] and 2 * trials * (len(found[-1]) + 1) * int(lengths[pair]) > tokens:
-            found.append([])
-        found[-1].append(pair)
-    return [torch.tensor(group) for group in found]
+        if by_group[-1] and 2 * trials * (len(by_group[-1]) + 1) * int(lengths[pair]) > tokens:
+            by_group.append([])
+        by_group[-1].append(pair)
+    return [torch.tensor(group) for group in by_group]
 
 
 @contextmanager
-def frozen(transformer: Transformer) -> Iterator[None]:
-    """Take no gradients of the weights inside the block."""
+def without_weight_gradients(transformer: Transformer) -> Iterator[None]:
+    """Disable gradients of the model's weights inside the block."""
     before = {p: p.requires_grad for p in transformer.parameters()}
     try:
         transformer.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What a search puts the nodes at that it takes out: their means, or values of training text."""
+"""Replacement values for ablated nodes: means or resampled activations of the training text."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,29 +17,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AblationBaseline:
-    """Measured once for all searches on a model that differ in nothing but the task."""
+    """Replacement values for one model, measured once and shared by the searches of all tasks.
+
+    There are two disjoint samples of text: masks are fitted with the first, the circuit is judged
+    with the second (held out).
+    """
 
     means: Means
-    """Of the sample that a search is fitted to, and of the one that its circuit is judged on."""
+    """Node means of both samples."""
     activation_cache: ActivationCache | None = None
-    """Values that removed nodes take; None where they rest at their means."""
+    """Activations to resample from during the search; None under mean ablation."""
     held_out_cache: ActivationCache | None = None
-    """Other values, which a circuit is judged on."""
+    """Activations of the held-out sample, with which the circuit is judged; None likewise."""
     origin: str = ""
-    """Tells searches apart that removed nodes rest elsewhere in: SHA-256 over the text that was
-    given or, where the model's own was taken, over the means. The text is steadier, as means
-    measured anew with another number of threads round otherwise."""
+    """Hash (SHA-256) that identifies the baseline: of the text if one was given, else of the means.
+    The hash of the text is preferred because means change in the last digit with the number of
+    threads."""
     source: MeanSource = "given means"
-    """Where the means are from."""
+    """Where the means come from."""
 
     @classmethod
     def of(cls, model: "Model", data: "Tokens | None", config: PruneConfig) -> "AblationBaseline":
-        """Measure it.
+        """Measure the replacement values on training text.
 
         Args:
             model: the model.
-            data: training text; None for the means beside the model and the text of its run.
-            config: of the search.
+            data: training text; None to use the means saved beside the model or its run's text.
+            config: settings of the search.
 
         Raises:
             InputError: there is no text to measure means or take values from.
@@ -57,14 +61,17 @@ class AblationBaseline:
         )
 
     def ablation(self, model: "Model", config: PruneConfig) -> Ablation:
-        """Return the model with gates that take nodes to where they rest in a search."""
+        """Return node masks that ablate with the values of the first sample (used by a search)."""
         ablation = Ablation.of(model.transformer, self.means.first, tie_qk=config.tie_qk)
         return replace(
             ablation, activation_cache=self.activation_cache, n_resamples=config.n_resamples
         )
 
     def held_out(self, model: "Model", config: PruneConfig) -> Ablation | None:
-        """Return the same with what no search has seen, nodes not tied; None if there is none."""
+        """Return node masks that ablate with the held-out sample; None if there is none.
+
+        Gates are not tied: one gate per node.
+        """
         if (second := self.means.second) is None:
             return None
         ablation = Ablation.of(model.transformer, second)

@@ -1,6 +1,7 @@
-"""Values that nodes take on training text, to put removed nodes at instead of their mean.
+"""Activation cache: node activations on training text, for resample ablation.
 
-Shapes: N nodes of one site, S tokens in a bank, B sequences, T tokens.
+Removed nodes then take values that occur in real text instead of their mean.
+Shapes: N nodes of one site, S tokens in the cache, B sequences, T tokens.
 Source: Gao et al. 2025, App. E (resampled values from the pretraining distribution).
 """
 
@@ -19,24 +20,24 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-_TOKENS = 1024  # tokens of training text from which removed nodes take values
-_WINDOWS = 64  # windows of text that they are drawn from
+_TOKENS = 1024  # tokens of training text whose activations are cached
+_WINDOWS = 64  # windows of text from which these tokens are drawn
 
 ActivationCache = Mapping[str, Tensor]
-"""Site to (S, N): the values of all its nodes at the same S tokens of training text."""
+"""Site to (S, N): activations of all its nodes at the same S tokens of training text."""
 
 
 def activation_cache_of(
     model: "Model", text: "Tokens", seed: int = 0, *, held_out: bool = True
 ) -> ActivationCache:
-    """Return the values of a model's nodes at 1,024 tokens of its training text.
+    """Return the activations of a model's nodes at 1,024 tokens of its training text.
 
     Args:
         model: the model.
         text: its training text.
-        seed: of which tokens.
-        held_out: take them from windows that no search takes any from, where the text has more than
-            one window.
+        seed: selects the tokens.
+        held_out: use windows of text that no search uses. A text of a single window has no such
+            windows; then the same window is used.
 
     Raises:
         InputError: the text is shorter than a context.
@@ -50,13 +51,13 @@ def activation_cache_of(
 def activation_cache_of_search(
     model: "Model", data: "Tokens | None", config: PruneConfig, *, held_out: bool = False
 ) -> ActivationCache | None:
-    """Return the values that a search puts removed nodes at; None where they rest at their means.
+    """Return the activation cache for a search with resample ablation; None for mean ablation.
 
     Args:
         model: the model.
-        data: training text; None for that of its run.
-        config: of the search.
-        held_out: others, on which its circuit is judged.
+        data: training text; None for the text of the model's run.
+        config: settings of the search.
+        held_out: return the held-out cache, with which the circuit is judged.
 
     Raises:
         InputError: there is no text, or it is shorter than a context.
@@ -70,14 +71,14 @@ def activation_cache_of_search(
 def activation_cache(
     transformer: Transformer, batches: Iterable[Tensor], n: int, seed: int = 0
 ) -> ActivationCache:
-    """Record all nodes at `n` tokens, drawn evenly and without repeats from all tokens given.
+    """Record the activations of all nodes at `n` tokens drawn uniformly without replacement.
 
-    Holds n values a node and one pass; of a pass only the tokens drawn are kept.
+    Memory: n activations per node and one forward pass.
 
     Args:
         transformer: the model.
         batches: each (B, T) int64.
-        n: how many tokens to keep; all of them where there are fewer.
+        n: how many tokens to draw; all tokens if there are fewer.
         seed: of the draw.
 
     Returns:
@@ -88,7 +89,7 @@ def activation_cache(
     """
     generator, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
     keys = torch.empty(0, dtype=torch.float64)
-    held: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}
     for tokens in batches:
         before = len(keys)
         keys = torch.cat(
@@ -96,27 +97,32 @@ def activation_cache(
         )
         chosen = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
         keys, stay = keys[chosen], chosen[chosen < before].to(device)
-        fresh: dict[str, Tensor] = {}
-        with transformer.edited(_watchers(transformer, chosen[chosen >= before] - before, fresh)):
+        new_values: dict[str, Tensor] = {}
+        with transformer.edited(
+            _recorders(transformer, chosen[chosen >= before] - before, new_values)
+        ):
             transformer.state(tokens.to(device))
-        held = {
-            name: torch.cat([held[name][stay], new]) if held else new for name, new in fresh.items()
+        cache = {
+            name: torch.cat([cache[name][stay], new]) if cache else new
+            for name, new in new_values.items()
         }
     if not len(keys):
-        raise InputError(f"a bank of {n} activations needs at least one token of training text")
-    return held
+        raise InputError(
+            f"an activation cache of {n} tokens needs at least one token of training text"
+        )
+    return cache
 
 
-def _watchers(
-    transformer: Transformer, places: Tensor, found: dict[str, Tensor]
+def _recorders(
+    transformer: Transformer, places: Tensor, recorded: dict[str, Tensor]
 ) -> dict[str, Edit]:
-    """Return edits that copy the tokens at `places` of a flattened batch and change nothing."""
+    """Return edits that copy activations at `places` of a flattened batch and change nothing."""
 
-    def watch(name: str) -> Edit:
-        def see(x: Tensor) -> Tensor:
-            found[name] = x.flatten(0, 1)[places.to(x.device)]
+    def recorder(name: str) -> Edit:
+        def record(x: Tensor) -> Tensor:
+            recorded[name] = x.flatten(0, 1)[places.to(x.device)]
             return x
 
-        return see
+        return record
 
-    return {name: watch(name) for name in transformer.node_sites}
+    return {name: recorder(name) for name in transformer.node_sites}

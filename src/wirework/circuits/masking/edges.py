@@ -1,5 +1,7 @@
-"""Edges: nonzero weights whose two ends are kept nodes, and the entries that join tokens to nodes.
+"""Find and count the edges of a circuit: nonzero weights between two kept nodes.
 
+`count_edges` is the definition of circuit size. Input and output edges (embedding and unembedding
+entries that connect tokens to kept nodes) are listed apart and not counted in the size.
 Pure functions of weights and kept nodes. Source: Gao et al. 2025, sec. 2 and App. A.5.
 """
 
@@ -12,105 +14,113 @@ from torch import Tensor
 from wirework.circuit_format import Edge, IoEdge
 from wirework.nn import Transformer
 
-Kept = Sequence[tuple[str, int]]
-"""Kept nodes as (site, channel), in execution order; an edge names them by their place here."""
+KeptNodes = Sequence[tuple[str, int]]
+"""Kept nodes as (site, channel), in execution order; edges refer to them by index in this list."""
 
 
 class Matrix(NamedTuple):
-    """A weight matrix between two sites."""
+    """A weight matrix: rows are channels of `target`, columns are channels of `source`."""
 
     source: str
     target: str
     module: str
-    """Name of the `nn.Linear` that holds it."""
+    """Name of the `nn.Linear` that contains it."""
     first: int
-    """Where its rows begin among those of the module."""
+    """Index of its first row in the weight of that module."""
     weight: Tensor
     """(target width, source width)."""
 
     @property
     def read(self) -> str:
-        """The site whose value the module reads: a v channel is read through its head's output."""
+        """Site whose value the module takes as input: for `attn.v` the head output `attn.y`."""
         return self.source.removesuffix("v") + "y" if self.source.endswith(".v") else self.source
 
 
 class MatrixEdges(NamedTuple):
-    """The edges of one matrix between kept nodes: E edges, S sources, T targets."""
+    """All edges of one weight matrix between kept nodes: E edges, S source and T target nodes."""
 
     matrix: Matrix
     sources: Tensor
-    """(S,) int64, places of the nodes they come from, rising."""
+    """(S,) int64, indices of the source nodes among the kept nodes, ascending."""
     targets: Tensor
-    """(T,) int64, places of the nodes they go to, rising."""
+    """(T,) int64, indices of the target nodes among the kept nodes, ascending."""
     columns: Tensor
-    """(S,) int64, the sources' channels."""
+    """(S,) int64, channels of the source nodes: columns of the matrix."""
     rows: Tensor
-    """(T,) int64, the targets' channels."""
-    at: Tensor
-    """(E, 2) int64, target and source of each edge as indices into `targets` and `sources`."""
+    """(T,) int64, channels of the target nodes: rows of the matrix."""
+    entries: Tensor
+    """(E, 2) int64, each edge as an index into `targets` and one into `sources`."""
     weights: Tensor
-    """(E,)."""
+    """(E,), the nonzero weight of each edge."""
 
 
 @torch.no_grad()
-def bundles(transformer: Transformer, nodes: Kept) -> list[MatrixEdges]:
-    """Return the edges between kept nodes by matrix, in execution order; no empty ones.
+def edges_by_matrix(transformer: Transformer, nodes: KeptNodes) -> list[MatrixEdges]:
+    """Return the edges between kept nodes grouped by weight matrix, in execution order.
 
-    act_in joins q, k and v by the query, key and value rows of `qkv`; v joins resid_delta by the
-    output matrix (through the head); in the MLP act_in joins post_act, post_act joins resid_delta.
+    Attention: act_in -> q, k, v (the rows of `qkv`) and v -> resid_delta (the output matrix,
+    through the head). MLP: act_in -> post_act -> resid_delta. Matrices without an edge are omitted.
     """
     places = _places(nodes)
-    found = []
+    kept_edges = []
     for matrix in matrices(transformer):
         columns, sources = _channels(places.get(matrix.source, {}), matrix.weight.device)
         rows, targets = _channels(places.get(matrix.target, {}), matrix.weight.device)
         part = matrix.weight[rows][:, columns]
-        at = part.nonzero()
-        if len(at):
-            weights = part[at[:, 0], at[:, 1]]
-            found.append(MatrixEdges(matrix, sources, targets, columns, rows, at, weights))
-    return found
+        entries = part.nonzero()
+        if len(entries):
+            weights = part[entries[:, 0], entries[:, 1]]
+            kept_edges.append(
+                MatrixEdges(matrix, sources, targets, columns, rows, entries, weights)
+            )
+    return kept_edges
 
 
-def find_edges(transformer: Transformer, nodes: Kept) -> list[Edge]:
+def find_edges(transformer: Transformer, nodes: KeptNodes) -> list[Edge]:
     """Return all edges between kept nodes, sorted by source, then target."""
     return sorted(
-        (edge for bundle in bundles(transformer, nodes) for edge in edges_of(bundle)),
+        (
+            edge
+            for matrix_edges in edges_by_matrix(transformer, nodes)
+            for edge in edges_of(matrix_edges)
+        ),
         key=lambda edge: (edge.source, edge.target),
     )
 
 
-def edges_of(bundle: MatrixEdges) -> list[Edge]:
-    """Return a bundle's edges in its own order."""
-    to, out = bundle.at.unbind(1)
-    sources, targets = bundle.sources[out].tolist(), bundle.targets[to].tolist()
+def edges_of(matrix_edges: MatrixEdges) -> list[Edge]:
+    """Return the edges of one matrix as `Edge` objects, in the order of `entries`."""
+    to, out = matrix_edges.entries.unbind(1)
+    sources, targets = matrix_edges.sources[out].tolist(), matrix_edges.targets[to].tolist()
     return [
         Edge(source=source, target=target, weight=weight)
-        for source, target, weight in zip(sources, targets, bundle.weights.tolist(), strict=True)
+        for source, target, weight in zip(
+            sources, targets, matrix_edges.weights.tolist(), strict=True
+        )
     ]
 
 
-def count_edges(transformer: Transformer, nodes: Kept) -> int:
-    """Return how many edges `find_edges` would, without making them."""
-    return sum(len(bundle.at) for bundle in bundles(transformer, nodes))
+def count_edges(transformer: Transformer, nodes: KeptNodes) -> int:
+    """Return the circuit size: the number of edges between kept nodes, all of them kept."""
+    return sum(len(matrix_edges.entries) for matrix_edges in edges_by_matrix(transformer, nodes))
 
 
 @torch.no_grad()
 def find_io_edges(
     transformer: Transformer,
-    nodes: Kept,
+    nodes: KeptNodes,
     tokens: Mapping[int, str],
     answers: Mapping[int, str],
 ) -> list[IoEdge]:
-    """Return the edges that join the circuit to text, one for each nonzero entry and node.
+    """Return the input and output edges: nonzero (un)embedding entries at kept nodes.
 
     Args:
         transformer: the model.
-        nodes: the kept ones.
-        tokens: id to text of the tokens of the prompts; their embedding entries are joined to each
+        nodes: the kept nodes.
+        tokens: id to text of the prompt tokens; each nonzero embedding entry is an edge to every
             kept act_in node of the same residual channel.
-        answers: id to text of the answers; their unembedding entries are joined to each kept
-            resid_delta node of the same channel.
+        answers: id to text of the answer tokens; each nonzero unembedding entry is an edge from
+            every kept resid_delta node of the same channel.
 
     Returns:
         Embedding entries by token, then target; then unembedding entries by source, then answer.
@@ -132,7 +142,7 @@ def find_io_edges(
 
 
 def matrices(transformer: Transformer) -> Iterator[Matrix]:
-    """Yield the weight matrices that edges are entries of, in execution order."""
+    """Yield the weight matrices whose nonzero entries can be edges, in execution order."""
     weights = dict(transformer.named_parameters())
     for layer in range(transformer.config.n_layer):
         qkv = f"blocks.{layer}.attn.qkv"
@@ -151,13 +161,13 @@ def matrices(transformer: Transformer) -> Iterator[Matrix]:
 
 
 def _channels(places: dict[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the channels of a site's kept nodes and their places, both int64."""
+    """Return the channels of a site's kept nodes and their indices among the kept, both int64."""
     pairs = torch.tensor([list(places), list(places.values())], dtype=torch.int64, device=device)
     return pairs[0], pairs[1]
 
 
-def _places(nodes: Kept) -> dict[str, dict[int, int]]:
-    """Site to channel to place in `nodes`."""
+def _places(nodes: KeptNodes) -> dict[str, dict[int, int]]:
+    """Map site, then channel, to the index in `nodes`."""
     places: dict[str, dict[int, int]] = {}
     for place, (site, channel) in enumerate(nodes):
         places.setdefault(site, {})[channel] = place
@@ -165,7 +175,7 @@ def _places(nodes: Kept) -> dict[str, dict[int, int]]:
 
 
 def _nonzero(row: Tensor, ends: Sequence[tuple[int, int]]) -> Iterator[tuple[int, float]]:
-    """Yield a node's place and the row's entry at its channel, where that is not zero."""
+    """Yield (node index, entry) for each (node index, channel) whose entry in `row` is nonzero."""
     entries = row[[channel for _, channel in ends]].tolist() if ends else []
     for (place, _), weight in zip(ends, entries, strict=True):
         if weight:

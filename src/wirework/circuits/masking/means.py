@@ -1,9 +1,9 @@
-"""Means of the nodes over the pretraining distribution: what a removed node is frozen at.
+"""Mean activations of the nodes over the training text: the values of mean ablation.
 
-They come from tokens of the corpus the model was trained on: those given, or those that the run
-which the model lies in was trained on. Two samples are measured, of windows that do not overlap:
-a search is fitted to the first and judged on the second. Both are kept in `means.safetensors`
-beside the model, with how many tokens they took and a checksum.
+They are measured on the training text that the caller gives, or on that of the model's run. There
+are two samples of non-overlapping windows: masks are fitted with the means of the first sample, the
+circuit is judged with those of the second (held out). Both are saved in `means.safetensors` beside
+the model, with the number of tokens and a checksum.
 Shapes: B sequences, T tokens, N nodes at one site, S groups of windows.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 MEANS_FILE = "means.safetensors"
-"""Its place is the model's folder."""
+"""File in the model's folder."""
 
 _BATCH = 16  # sequences per batch of `training_windows`
 _PASS = 4096  # tokens per forward pass
@@ -37,19 +37,19 @@ _SECOND = "second/"  # before the names of the second sample's tensors
 
 @dataclass(frozen=True)
 class Means:
-    """Node means over two samples of the training text that share no token."""
+    """Node means over two disjoint samples of the training text."""
 
     first: Mapping[str, Tensor]
-    """Site to (N,) float32: what a search freezes removed nodes at."""
+    """Site to (N,) float32: means of the first sample, used by searches."""
     groups: Mapping[str, Tensor] | None = None
-    """Site to (S, N) float32: the means of S equal parts of the second sample. None where means
-    were given (`save_means`) or the text is a single window: then there is no second sample."""
+    """Site to (S, N) float32: means of S equal parts of the second sample. None if there is no
+    second sample: the means were given (`save_means`) or the text is a single window."""
     n_tokens: int | None = None
-    """Tokens of each sample; None where means were given."""
+    """Tokens per sample; None if the means were given."""
 
     @property
     def n_groups(self) -> int:
-        """S."""
+        """S, the number of parts of the second sample."""
         return 0 if self.groups is None else len(next(iter(self.groups.values())))
 
     @property
@@ -60,11 +60,11 @@ class Means:
         return {site: part.double().mean(0).float() for site, part in self.groups.items()}
 
 
-def resting_sites(transformer: Transformer) -> list[str]:
-    """Return the sites whose means are needed: those of the nodes, and what attention gives.
+def ablated_sites(transformer: Transformer) -> list[str]:
+    """Return the sites whose means are needed: all node sites and the head outputs (`attn.y`).
 
-    An edge that leaves a v node is read through its head's output (`attn.y`), and so is frozen at
-    the mean of that.
+    An edge from a v node acts through the output of its head, so a removed edge uses the mean of
+    that output.
     """
     outputs = [f"{layer}.attn.y" for layer in range(transformer.config.n_layer)]
     return [*transformer.node_sites, *outputs]
@@ -72,14 +72,15 @@ def resting_sites(transformer: Transformer) -> list[str]:
 
 @torch.no_grad()
 def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the mean of every node, and of what attention gives, over all tokens of the batches.
+    """Return the mean of every node and head output over all tokens of the batches.
 
     Args:
         transformer: the model.
         batches: each (B, T) int64.
 
     Returns:
-        Site to (N,) float32; sequences are summed in float64, the tokens of one in its own dtype.
+        Site to (N,) float32. Tokens of a sequence are summed in the model's dtype, sequences in
+        float64.
 
     Raises:
         InputError: no batch at all.
@@ -90,7 +91,7 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
     count = 0
     device = transformer.embed.weight.device
     for tokens in batches:
-        with transformer.recorded(resting_sites(transformer)) as values:
+        with transformer.recorded(ablated_sites(transformer)) as values:
             transformer.state(tokens.to(device))
         for name, value in values.items():
             total = value.sum(1).sum(0, dtype=torch.float64)  # five times as fast as both in one
@@ -104,7 +105,7 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
 def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[Tensor]:
     """Yield batches (16, n_ctx) int64 of windows spread evenly over a corpus.
 
-    Of a corpus with fewer than `n_ctx` tokens, each window is all of it.
+    If the corpus has fewer than `n_ctx` tokens, each window is the whole corpus.
     """
     n_ctx = min(n_ctx, tokens.n_tokens)
     count = n_batches * _BATCH
@@ -115,13 +116,13 @@ def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[T
 
 
 def disjoint_windows(tokens: "Tokens", n_ctx: int, count: int) -> tuple[list[int], list[int]]:
-    """Return where the windows of two samples begin, evenly spread and none overlapping another.
+    """Return the start positions of two samples of evenly spread, non-overlapping windows.
 
     Args:
         tokens: the text.
-        n_ctx: tokens of a window, no more than the text has.
-        count: windows of each sample; where the text is too short, each takes half of it, and a
-            text of a single window is all of the first.
+        n_ctx: tokens per window, at most the tokens of the text.
+        count: windows per sample. If the text is too short, each sample gets half of its windows;
+            a text of a single window belongs to the first sample.
     """
     count = min(2 * count, tokens.n_tokens // n_ctx)
     starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long().tolist()
@@ -129,7 +130,7 @@ def disjoint_windows(tokens: "Tokens", n_ctx: int, count: int) -> tuple[list[int
 
 
 def windows_at(tokens: "Tokens", starts: Sequence[int], n_ctx: int) -> Iterator[Tensor]:
-    """Yield the windows of n_ctx tokens that begin at `starts`, (B, n_ctx) int64 a pass."""
+    """Yield the windows of n_ctx tokens that begin at `starts`, (B, n_ctx) int64 per pass."""
     size = max(1, _PASS // n_ctx)
     for first in range(0, len(starts), size):
         part = starts[first : first + size]
@@ -139,12 +140,12 @@ def windows_at(tokens: "Tokens", starts: Sequence[int], n_ctx: int) -> Iterator[
 
 
 def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
-    """Measure the means of both samples.
+    """Measure the node means of both samples.
 
     Args:
         model: the model.
         tokens: training text.
-        mean_tokens: of each sample, at least; half of the text where it has not twice as many.
+        mean_tokens: minimum tokens per sample; half of the text if it is too short for that.
     """
     n_ctx = min(model.config.n_ctx, tokens.n_tokens)
     wanted = -(-mean_tokens // n_ctx)
@@ -166,13 +167,13 @@ def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
 
 
 def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
-    """Return the means of a model's nodes: from `data`, the file beside it, or its run's corpus.
+    """Return a model's node means: from `data`, the file beside the model, or its run's corpus.
 
     Args:
-        model: its `path` says where the file may be.
-        data: tokens of the corpus it was trained on.
-        mean_tokens: how many tokens each sample takes, at least. A file that was measured for
-            another number is measured anew; means that were given (`save_means`) stay.
+        model: the file is looked for in the folder of its `path`.
+        data: tokens of the training corpus; None to use the file or the corpus of the run.
+        mean_tokens: minimum tokens per sample. A file measured for another number is replaced by a
+            new measurement; means that were given (`save_means`) are always used.
 
     Raises:
         InputError: no data, no file and no run, a file or corpus that does not fit the model, or
@@ -181,26 +182,26 @@ def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
     if data is not None:
         return measured_means(model, data, mean_tokens)
     path = None if model.path is None else Path(model.path) / MEANS_FILE
-    held = None if path is None or not is_file(path) else _read(path, model)
-    if held is not None and held.asked in (None, str(mean_tokens)):
-        return held.means
+    saved = None if path is None or not is_file(path) else _read(path, model)
+    if saved is not None and saved.measured_for in (None, str(mean_tokens)):
+        return saved.means
     try:
         tokens = run_tokens(model)
     except InputError as error:
-        if held is None:
+        if saved is None:
             raise
         raise InputError(
-            f"{path} was measured on {held.asked} tokens, mean_tokens is {mean_tokens}, and the "
-            f"corpus cannot be read: {error}"
+            f"{path} was measured on {saved.measured_for} tokens, mean_tokens is {mean_tokens}, "
+            f"and the corpus cannot be read: {error}"
         ) from None
     means = measured_means(model, tokens, mean_tokens)
     if path is not None:
-        _keep(path, means, model, mean_tokens)
+        _save(path, means, model, mean_tokens)
     return means
 
 
-def _keep(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
-    """Write means for the next time; where that cannot be done, say so and go on."""
+def _save(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
+    """Save means for later calls; print a warning if the file cannot be written."""
     from wirework.console import warn
 
     groups = {f"{_SECOND}{site}": part for site, part in (means.groups or {}).items()}
@@ -212,28 +213,28 @@ def _keep(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
 
 
 def text_of(model: "Model", data: "Tokens | None") -> "Tokens":
-    """Return the training text given, or that of the run which the model lies in.
+    """Return the given training text, or that of the run whose folder contains the model.
 
     Raises:
-        InputError: there is none.
+        InputError: there is neither.
     """
     return run_tokens(model) if data is None else data
 
 
 def run_tokens(model: "Model") -> "Tokens":
-    """Return the tokens that the run in whose folder a model lies was trained on."""
+    """Return the training tokens of the run whose folder contains a model."""
     return run_data(model, "means of its nodes or their values").train
 
 
 def run_data(model: "Model", purpose: str) -> "Prepared":
-    """Return the corpus of the run in whose folder a model lies.
+    """Return the corpus of the run whose folder contains a model.
 
     Args:
         model: the model.
-        purpose: what needs it, in the plural, for the message.
+        purpose: what needs the corpus, a plural noun for the error message.
 
     Raises:
-        InputError: it lies in no run, or the run's text is gone, damaged or another.
+        InputError: the model is in no run folder, or the run's text is missing, damaged or changed.
     """
     from wirework.data import prepare, text_of_run
     from wirework.data.answers import answers_before_records
@@ -249,7 +250,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     saved = read_settings(settings.parent).data
     data = text_of_run(settings.parent)
     trained_on = _trained_on(settings.parent)
-    if data is None and trained_on is not None:  # of a wirework that kept no record
+    if data is None and trained_on is not None:  # written by a version that kept no record
         data = prepared_before(settings.parent, saved, trained_on)
     if data is None:
         for corpus in (saved.corpus, saved.mix):
@@ -264,9 +265,9 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
 
 
 def _trained_on(run: Path) -> str | None:
-    """Return the fingerprint of a run's data, from its newest readable checkpoint if there is one.
+    """Return the data fingerprint in the newest readable checkpoint of a run; None without one.
 
-    A damaged checkpoint is passed over, as training does.
+    Damaged checkpoints are skipped, as in training.
     """
     from wirework.training.checkpoint import newest_state
 
@@ -275,15 +276,15 @@ def _trained_on(run: Path) -> str | None:
 
 
 def save_means(path: str | Path, means: Mapping[str, Tensor], model: "Model | str | Path") -> None:
-    """Write means that are given, which `prune` then uses whatever its settings say.
+    """Save given means; `prune` then uses them whatever its settings say.
 
     Args:
         path: the file, or the model's folder.
         means: site to (N,).
-        model: the one they belong to; its fingerprint is written too.
+        model: the model they belong to; its fingerprint is saved with them.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the file cannot be written.
     """
     from wirework.model import load
 
@@ -300,10 +301,10 @@ def _write(
 
 
 def load_means(path: str | Path, model: "Model | str | Path") -> dict[str, Tensor]:
-    """Read the means of a file: those given, or those of the first sample.
+    """Read the means in a file: given means, or those of the first sample.
 
     Raises:
-        InputError: missing, damaged or foreign, or of another model.
+        InputError: the file is missing, damaged, of another format or of another model.
     """
     from wirework.model import load
 
@@ -311,15 +312,15 @@ def load_means(path: str | Path, model: "Model | str | Path") -> dict[str, Tenso
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What a file holds."""
+class _MeansFile:
+    """Content of a means file."""
 
     means: Means
-    asked: str | None
-    """For how many tokens it was measured; None where the means were given."""
+    measured_for: str | None
+    """The `mean_tokens` it was measured for; None if the means were given."""
 
 
-def _read(path: Path, model: "Model") -> _Held:
+def _read(path: Path, model: "Model") -> _MeansFile:
     header = read_header(path, "delete it").metadata
     tensors = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
@@ -328,14 +329,14 @@ def _read(path: Path, model: "Model") -> _Held:
         raise InputError(f"{path} belongs to another model: measure the means anew")
     if header.pop("sha256", None) != tensors_checksum(tensors, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
-    known = resting_sites(model.transformer)  # others, which were once written, have no use
+    known = ablated_sites(model.transformer)  # older versions saved further sites
     first = {site: tensors[site] for site in known if site in tensors}
     first = check_means(first, model.transformer, str(path))
-    if "n_batches" in header:  # of an earlier version: one sample, of so many batches of 16 windows
+    if "n_batches" in header:  # earlier version: one sample, of n_batches of 16 windows
         batch = f"{_BATCH} x {model.config.n_ctx}"
-        return _Held(Means(first), f"one sample of {header['n_batches']} x {batch}")
+        return _MeansFile(Means(first), f"one sample of {header['n_batches']} x {batch}")
     if "mean_tokens" not in header:
-        return _Held(Means(first), None)
+        return _MeansFile(Means(first), None)
     groups = {site: tensors[_SECOND + site] for site in known if _SECOND + site in tensors}
     if (
         any(part.dim() != 2 or not len(part) for part in groups.values())
@@ -347,19 +348,19 @@ def _read(path: Path, model: "Model") -> _Held:
         for group in range(min(map(len, groups.values()))):
             alike = {site: part[group] for site, part in groups.items()}
             check_means(alike, model.transformer, f"{path}, second sample")
-    return _Held(Means(first, groups or None, int(taken)), header["mean_tokens"])
+    return _MeansFile(Means(first, groups or None, int(taken)), header["mean_tokens"])
 
 
 def check_means(
     means: dict[str, Tensor], transformer: Transformer, where: str
 ) -> dict[str, Tensor]:
-    """Return `means` if it has every resting site of the transformer in its width.
+    """Return `means` if it has every site of `ablated_sites` in the right width.
 
     Raises:
         InputError: a site is missing, has another width or a value that is not finite.
     """
     sites = transformer.sites
-    for name in resting_sites(transformer):
+    for name in ablated_sites(transformer):
         shape = tuple(means[name].shape) if name in means else None
         if shape != (sites[name].width,):
             raise InputError(f"{where}: expected {sites[name].width} means of {name}, got {shape}")

@@ -1,4 +1,4 @@
-"""Circuits of heads and MLPs: which links between them a behaviour needs (ACDC, EAP)."""
+"""Head-level circuits of path edges: ACDC and edge attribution patching (EAP)."""
 
 from wirework.circuits.path_patching.acdc import acdc, acdc_sweep, read_order, sweep_row
 from wirework.circuits.path_patching.attribution import PathScores, edge_attribution

@@ -1,4 +1,4 @@
-"""Find the path edges that a behaviour needs: ACDC, for one tau or several."""
+"""ACDC: find the path edges of a behaviour, for one threshold tau or several."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -31,11 +31,11 @@ def acdc(
     progress: bool = True,
     **overrides: Any,
 ) -> Circuit:
-    """Find the links between heads and MLPs that a task needs.
+    """Find the path edges between heads and MLPs that a task needs.
 
-    Exactly the edges that are left when each is tried by itself, in order, and removed if the
-    metric grows by less than tau, but for those that change nothing any more. The same model, task
-    and order give the same circuit.
+    Edges are tested one by one, in order; an edge is removed if the metric then increases by less
+    than tau. Kept edges without effect on the result are dropped. Deterministic: the same model,
+    task and order give the same circuit.
 
     Args:
         model: with a tokeniser; a path is loaded.
@@ -78,7 +78,7 @@ def acdc_sweep(
     progress: bool = True,
     **overrides: Any,
 ) -> list[Circuit]:
-    """Do what `acdc` does for every tau of the settings, on the same prompts.
+    """Run `acdc` for every tau of the settings, on the same prompts.
 
     Args:
         model: with a tokeniser; a path is loaded.
@@ -89,7 +89,7 @@ def acdc_sweep(
         overrides: settings of `AcdcConfig` by name; they win over `config`.
 
     Returns:
-        A circuit for each tau, in their order.
+        One circuit per tau, in the order of `config.tau`.
     """
     from wirework.model import load
 
@@ -105,7 +105,7 @@ def acdc_sweep(
 
 
 def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
-    """Return a head-level circuit's line in a table: its size, and the patched run's measures."""
+    """Return the table row of a head-level circuit: its size and the metrics of its patched run."""
     circuit = Circuit.load(circuit)
     part = circuit.document.patching
     assert part is not None
@@ -131,16 +131,16 @@ def _sweep(
     growth: dict[Edge, float] = {}
     circuits = []
     for number, tau in enumerate(config.tau):
-        found = search(
+        result = search(
             PatchedState(setting.patched, config.metric),
             edges,
             tau,
             guess=growth,
             on_progress=partial(_report, on_progress, number * len(edges)),
         )
-        growth = found.growth
+        growth = result.growth
         kept = [
-            graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in found.kept
+            graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in result.kept
         ]
         settings = {**config.recorded(), "tau": tau}
         circuits.append(assemble_paths(setting, kept, finder="acdc", settings=settings, tau=tau))
@@ -152,10 +152,10 @@ def _report(on_progress: Callable[[int], None], before: int, decided: int) -> No
 
 
 def read_order(path: str | Path) -> list[tuple[str, str]]:
-    """Read an order of edges, `SOURCE -> TARGET` a line.
+    """Read an order of edges from a file, one `SOURCE -> TARGET` per line.
 
     Raises:
-        InputError: missing, or a line of another form.
+        InputError: the file is missing, or a line has another form.
     """
     order = []
     for number, line in enumerate(read_whole(Path(path), JSON_BYTES).splitlines(), 1):

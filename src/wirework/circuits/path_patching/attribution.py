@@ -1,11 +1,10 @@
-"""Edge attribution patching: what ACDC tests, to first order, for all path edges at once.
+"""Edge attribution patching (EAP): first-order estimate of ACDC's effect for all path edges.
 
-With a gate on every edge, 1 for kept, the run with an edge's gate at g reads its source's value
-times g plus the ablated one times 1 - g. Minus the gradient of the metric by the gates is, for
-every edge, (ablated - clean value of its source) times the gradient by what its destination reads,
-summed over tokens: one forward and one backward pass score all. A score thus has the sign and the
-units of ACDC's `effect`, which it estimates to first order: by how much the metric grows without
-the edge.
+With gate g on an edge, its destination reads g times the source's value plus 1 - g times the
+ablated value. Minus the gradient of the metric by the gate is (ablated - clean value of the source)
+times the gradient by the destination's input, summed over tokens: one forward and one backward pass
+score all edges. A score estimates ACDC's `effect`, the increase of the metric without the edge, and
+has its sign and units.
 Source: Syed et al. 2023 (arXiv 2310.10348); with integrated gradients Hanna et al. 2024
 (arXiv 2403.17806).
 """
@@ -38,27 +37,27 @@ if TYPE_CHECKING:
 _SETTINGS = ("metric", "ablation", "symmetric", "pairs", "seed")
 """Those of `AcdcConfig` that a score depends on."""
 TOLERANCE = 0.05
-"""How far from 1 completeness may be without a warning."""
+"""Largest deviation of completeness from 1 without a warning."""
 
 
 @dataclass(frozen=True)
 class PathScores:
-    """What each path edge of a model scores for a task: the growth of the metric without it."""
+    """Score of each path edge for a task: estimated increase of the metric without the edge."""
 
     setting: Setting
     scores: Tensor
-    """(destinations, sources) float64, in the metric's units, above zero where the metric grows
-    without the edge; 0 where there is no edge."""
+    """(destinations, sources) float64 in units of the metric; positive if removing the edge
+    increases the metric, 0 where there is no edge."""
     settings: Mapping[str, Any]
     completeness: float | None = None
-    """Sum of the scores of the embedding's edges over the metric's difference between corrupted and
-    clean embeddings; 1 if no part of the difference is missed. None under `zero` and `mean`
-    ablation, whose values are not at the other end of that way."""
+    """Sum of the embedding's edge scores, divided by the difference of the metric between corrupted
+    and clean embeddings; 1 if the scores explain all of it. None under `zero` and `mean` ablation,
+    which do not correspond to the corrupted embedding."""
 
     def __repr__(self) -> str:
         best = (f"{edge.source} -> {edge.target} {short(edge.effect)}" for edge in self.top(3))
         about = (
-            f"{quoted(self.setting.whole.name)}, {self.settings['metric']}: "
+            f"{quoted(self.setting.full_task.name)}, {self.settings['metric']}: "
             f"{number_of(len(self.graph.edges), 'path edge')}"
         )
         if self.completeness is not None:
@@ -77,9 +76,9 @@ class PathScores:
         return [self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in best]
 
     def circuit(self, count: int) -> Circuit:
-        """Return the circuit of the edges that `top` returns, measured on the same prompts.
+        """Return the circuit of the edges of `top`, measured on the same prompts.
 
-        Without those that carry nothing, as `acdc`.
+        Edges without effect are dropped, as in `acdc`.
         """
         return assemble_paths(
             self.setting,
@@ -140,10 +139,10 @@ def edge_attribution(
 def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
     """Return minus the gradient of a metric by the gates of all edges, (destinations, sources).
 
-    With several steps it is the weighted mean over runs whose embedding lies between the corrupted
-    and the clean one, at the points of the Gauss-Legendre rule; what a closed gate takes away stays
-    the same. Each point stands for a part of the way as long as its weight, and AbsTopK has its
-    slope between the ends of that part.
+    With several steps it is the weighted mean over runs whose embedding is interpolated between the
+    corrupted and the clean one, at Gauss-Legendre points; the values that gates remove stay those
+    of the clean run. Each point represents an interval of the length of its weight, and AbsTopK
+    uses its slope between the ends of that interval.
     """
     graph = patched.graph
     clean = patched.run().values
@@ -166,7 +165,7 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
         return gates.grad
 
     total = torch.zeros(len(graph.destinations), len(graph.sources), dtype=clean[0].dtype)
-    total = total.to(patched.contrast.at.device)
+    total = total.to(patched.contrast.last_positions.device)
     if steps == 1:
         return -gradient(1.0)
     start, end = choices(0.0), 0.0
@@ -182,7 +181,7 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
 def points(steps: int) -> list[tuple[float, float]]:
     """Return the points of the Gauss-Legendre rule on (0, 1), in order, with their weights.
 
-    Every point lies in its part of the way: those before it have weights that add up to less.
+    Every point lies in its interval: the weights before it sum to less than the point.
     """
     places, weights = np.polynomial.legendre.leggauss(steps)
     return list(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
@@ -190,7 +189,7 @@ def points(steps: int) -> list[tuple[float, float]]:
 
 @torch.no_grad()
 def completeness(patched: Patched, metric: Metric, scores: Tensor) -> float | None:
-    """Return what `PathScores.completeness` says, of scores (destinations, sources)."""
+    """Return `PathScores.completeness` for scores (destinations, sources)."""
     if patched.ablation != "corrupted":
         return None
     corrupted = patched.transformer.entry(patched.contrast.corrupted)[0]

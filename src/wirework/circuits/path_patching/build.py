@@ -1,4 +1,4 @@
-"""From kept path edges to a `Circuit`: measured on the prompts that judged them.
+"""From kept path edges to a head-level `Circuit`, measured on the prompts of the search.
 
 Shapes: N clean prompts, M destinations, S sources.
 """
@@ -21,7 +21,7 @@ from wirework.circuit_format import (
     Provenance,
 )
 from wirework.circuits.build import CHANCE, model_part, shown_examples, task_part
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.path_patching.contrast import Contrast
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched, refuse_curved_stream
@@ -39,15 +39,15 @@ _EXAMPLES = 32
 
 @dataclass(frozen=True)
 class Setting:
-    """A model on the prompts of a task, ready for patching."""
+    """A model with the prompts of a task, prepared for path patching."""
 
     model: "Model"
-    whole: Task
+    full_task: Task
     n_pairs: int
-    """How many of its pairs are run on."""
+    """Number of its pairs that are used."""
     patched: Patched
     config: AcdcConfig
-    """How they were drawn and are patched; `tau` and `order` are for those who search."""
+    """Settings of prompts and patching; `tau` and `order` matter only for a search."""
 
     @classmethod
     def of(
@@ -56,10 +56,10 @@ class Setting:
         """Draw pairs of a task and run the model on them.
 
         Args:
-            model: with a tokeniser.
-            task: as it was loaded.
-            config: what to run; its `tau` and `order` play no part.
-            all_pairs: take all pairs, not as many as the config says.
+            model: a model with a tokeniser.
+            task: the task as loaded.
+            config: settings; `tau` and `order` are not used here.
+            all_pairs: use all pairs instead of `config.pairs`.
 
         Raises:
             InputError: the task does not fit the model, no pair has prompts of equal length, or the
@@ -67,43 +67,43 @@ class Setting:
         """
         refuse_curved_stream(model.transformer)
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        rows = rows_of(fitted, model)
-        places = _even(fitted, rows)
+        batch = tokenize_task(fitted, model)
+        places = _equal_length_pairs(fitted, batch)
         if not all_pairs and config.pairs < len(places):
             places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
-        contrast = Contrast.of(rows.select(torch.tensor(places)), symmetric=config.symmetric)
+        contrast = Contrast.of(batch.select(torch.tensor(places)), symmetric=config.symmetric)
         patched = Patched.of(model.transformer, contrast, config.ablation)
         return cls(model, task, len(places), patched, config)
 
 
-def _even(task: Task, rows: TokenizedPairs) -> list[int]:
-    """Return the pairs of a task whose prompts are of equal length.
+def _equal_length_pairs(task: Task, batch: TokenizedPairs) -> list[int]:
+    """Return the indices of the pairs whose two prompts have equal length.
 
     Raises:
-        InputError: a pair of a user's file is not, or none is.
+        InputError: a pair of a user's file has not, or no pair has.
     """
-    lengths = (rows.at + 1).view(-1, 2).tolist()
-    even = [place for place, (first, second) in enumerate(lengths) if first == second]
-    if len(even) < len(lengths) and not task.generated:
-        place = min(set(range(len(lengths))) - set(even))
+    lengths = (batch.last_positions + 1).view(-1, 2).tolist()
+    equal = [place for place, (first, second) in enumerate(lengths) if first == second]
+    if len(equal) < len(lengths) and not task.generated:
+        place = min(set(range(len(lengths))) - set(equal))
         first, second = lengths[place]
         raise InputError(
             f"task {task.name}, pair {place + 1}: the prompts have {first} and {second} tokens; "
             "path edges are patched token by token and need prompts of equal length"
         )
-    if not even:
+    if not equal:
         raise InputError(
             f"task {task.name} has no pair whose prompts are of equal length for this tokeniser: "
             "path edges are patched token by token"
         )
-    return even
+    return equal
 
 
 def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
-    """Return (M, S) float64, 1 for these edges.
+    """Return gates (M, S) float64, 1 for these edges.
 
     Raises:
-        InputError: an edge that this graph does not have.
+        InputError: an edge is not in the graph.
     """
     gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
     for edge in edges:
@@ -122,20 +122,20 @@ def assemble_paths(
     tau: float | None = None,
     completeness: float | None = None,
 ) -> Circuit:
-    """Measure path edges and put everything about them into one value.
+    """Measure path edges and return them as a head-level circuit.
 
-    Edges that carry nothing (`carrying`) are left out, unless they are to be kept.
+    Edges without effect (`carrying`) are dropped unless `config.keep_unreachable`.
 
     Args:
-        setting: where they were found.
-        edges: those found.
-        finder: its name.
-        settings: how it was set.
-        tau: of ACDC.
-        completeness: of edge attribution.
+        setting: model and prompts of the search.
+        edges: the kept path edges.
+        finder: name of the finder.
+        settings: settings of the finder.
+        tau: threshold of ACDC; None for other finders.
+        completeness: completeness of edge attribution; None for other finders.
     """
     patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
-    device = contrast.at.device
+    device = contrast.last_positions.device
     gates = gates_of(patched.graph, edges).to(device)
     idle, constant = carrying(patched, gates)
     if not config.keep_unreachable:
@@ -146,12 +146,14 @@ def assemble_paths(
     without = patched.run(every.to(device) - gates).logits
     before, logit_diffs = contrast.logit_diffs(clean), contrast.logit_diffs(alone)
     loss = float(pair_losses(logit_diffs).mean())
-    shown = TokenizedPairs(contrast.clean, contrast.at, contrast.answers)
-    shown = TokenizedPairs(*(part[:_EXAMPLES] for part in (shown.tokens, shown.at, shown.answers)))
+    shown = TokenizedPairs(contrast.clean, contrast.last_positions, contrast.answers)
+    shown = TokenizedPairs(
+        *(part[:_EXAMPLES] for part in (shown.tokens, shown.last_positions, shown.answers))
+    )
     examples = shown_examples(tokenizer_of(setting.model), shown, logit_diffs)
     document = Document(
         model=model_part(setting.model),
-        task=task_part(setting.whole, setting.n_pairs),
+        task=task_part(setting.full_task, setting.n_pairs),
         target_loss=loss,
         losses=Losses(
             model=float(pair_losses(before).mean()),
@@ -196,14 +198,14 @@ def assemble_paths(
 
 
 def _means_of(patched: Patched) -> dict[str, Any]:
-    """Return what `Provenance` says of the means that removed edges bring; nothing without any."""
+    """Return the entries of `Provenance` about ablation means; empty unless ablation is `mean`."""
     if patched.ablation != "mean":
         return {}
     names = zip(patched.graph.sources, patched.ablated, strict=True)
     means = {name: value[0, 0].cpu().contiguous() for name, value in names}
     return {
         "means": tensors_checksum(means, {}),
-        "mean_tokens": 2 * int((patched.contrast.at + 1).sum()),
+        "mean_tokens": 2 * int((patched.contrast.last_positions + 1).sum()),
         "mean_source": "task prompts",
     }
 
@@ -213,14 +215,13 @@ def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
     """Return the metric of a head-level circuit on all pairs of a task.
 
     Raises:
-        InputError: the circuit is of another model or names an edge that it lacks, or the task does
-            not fit the model.
+        InputError: the model is another one or lacks an edge, or the task does not fit the model.
     """
     circuit.check_model(model)
     part = circuit.document.patching
     assert part is not None
     config = AcdcConfig(metric=part.metric, ablation=part.ablation, symmetric=part.both)
     patched = Setting.of(model, task, config, all_pairs=True).patched
-    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.at.device)
+    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.last_positions.device)
     metric = patched.contrast.metric(part.metric, patched.run().logits)
     return float(metric(patched.run(gates).logits))

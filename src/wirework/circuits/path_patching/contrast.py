@@ -1,4 +1,4 @@
-"""What a patched run is compared on: clean prompts, corrupted ones, and three metrics.
+"""Clean and corrupted prompts for path patching, and the metrics of a patched run.
 
 Shapes: N clean prompts, T tokens, V vocabulary.
 """
@@ -14,34 +14,34 @@ from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 Metric = Callable[[Tensor], Tensor]
-"""Takes logits (..., N, V) at the prompts' last tokens; returns (...), lower is better."""
+"""Maps logits (..., N, V) at the last tokens to (...); lower is better."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Clean prompts beside corrupted ones of the same length."""
+    """Clean prompts, each with a corrupted prompt of the same length."""
 
     clean: Tensor
     """(N, T) int64, padded on the right."""
     corrupted: Tensor
     """(N, T) int64."""
-    at: Tensor
-    """(N,) int64, the position of each prompt's last token."""
+    last_positions: Tensor
+    """(N,) int64, position of the last token of each prompt."""
     answers: Tensor
-    """(N, 2) int64, right and wrong after the clean prompt."""
+    """(N, 2) int64, right and wrong answer after the clean prompt."""
 
     @classmethod
-    def of(cls, rows: TokenizedPairs, *, symmetric: bool = False) -> "Contrast":
-        """Set the prompts of each pair against each other.
+    def of(cls, batch: TokenizedPairs, *, symmetric: bool = False) -> "Contrast":
+        """Use the prompts of each pair as clean and corrupted prompt.
 
         Args:
-            rows: a task.
-            symmetric: take each prompt of a pair as the clean one, not only the first.
+            batch: tokenised pairs of a task.
+            symmetric: use each prompt of a pair as the clean one once, not only the first.
 
         Raises:
             InputError: the prompts of a pair differ in length.
         """
-        lengths = (rows.at + 1).view(-1, 2)
+        lengths = (batch.last_positions + 1).view(-1, 2)
         uneven = (lengths[:, 0] != lengths[:, 1]).nonzero().flatten().tolist()
         if uneven:
             first, second = lengths[uneven[0]].tolist()
@@ -49,24 +49,32 @@ class Contrast:
                 "path edges are patched token by token, so the prompts of a pair must have equal "
                 f"length: pair {uneven[0] + 1} has {first} and {second} tokens"
             )
-        places = torch.arange(0, len(rows.at), 1 if symmetric else 2, device=rows.at.device)
+        places = torch.arange(
+            0, len(batch.last_positions), 1 if symmetric else 2, device=batch.last_positions.device
+        )
         return cls(
-            rows.tokens[places], rows.tokens[places ^ 1], rows.at[places], rows.answers[places]
+            batch.tokens[places],
+            batch.tokens[places ^ 1],
+            batch.last_positions[places],
+            batch.answers[places],
         )
 
     @property
     def last(self) -> Tensor:
         """(N,) int64, the last token of each clean prompt."""
-        return self.clean[torch.arange(len(self.at), device=self.at.device), self.at]
+        return self.clean[
+            torch.arange(len(self.last_positions), device=self.last_positions.device),
+            self.last_positions,
+        ]
 
     def metric(self, name: PathMetric, reference: Tensor) -> Metric:
-        """Return a metric, whose growth is what removing an edge costs.
+        """Return a metric; its increase is the cost of removing an edge.
 
         Args:
-            name: `kl`, of the next-token distribution from the clean model's, mean over prompts;
-                `logit_difference`, minus the mean of right minus wrong logit; `task_loss`, the
-                mean cross-entropy between the two answers. Nats, but for the logit difference.
-            reference: (N, V), the clean model's logits.
+            name: `kl`, KL divergence from the clean model's next-token distribution, mean;
+                `logit_difference`, minus the mean of right minus wrong logit; `task_loss`, mean
+                cross-entropy of the two answers. In nats, except for the logit difference.
+            reference: (N, V), logits of the clean run.
         """
         if name == "kl":
             return _divergence_from(reference)
@@ -75,13 +83,13 @@ class Contrast:
         return lambda logits: pair_losses(self.logit_diffs(logits)).mean(-1)
 
     def logit_diffs(self, logits: Tensor) -> Tensor:
-        """Return right minus wrong, (..., N), of logits (..., N, V)."""
+        """Return the logit differences (..., N) of logits (..., N, V)."""
         answers = self.answers.expand(*logits.shape[:-1], 2).reshape(-1, 2)
         return logit_difference(logits.flatten(0, -2), answers).view(logits.shape[:-1])
 
 
 def _divergence_from(reference: Tensor) -> Metric:
-    """Return the mean of `kl_divergence` from fixed logits, in two passes over a vocabulary's."""
+    """Return the mean KL divergence from fixed logits, with two passes over the vocabulary."""
     odds = reference.log_softmax(-1)
     shares = odds.exp()
     entropy = -torch.linalg.vecdot(shares, odds)

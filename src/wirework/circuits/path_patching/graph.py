@@ -1,4 +1,4 @@
-"""The head-level graph of a transformer: what writes to the residual stream and what reads it.
+"""The head-level graph of a transformer: writers and readers of the residual stream.
 
 Sources, in the order in which the forward pass meets them: `embed`, then of each layer its heads
 (`3.attn.5`) and its MLP (`3.mlp`). Destinations: of each layer the queries', keys' and values'
@@ -19,14 +19,14 @@ QKV = ("q", "k", "v")
 
 @dataclass(frozen=True)
 class Graph:
-    """Sources and destinations by number, of a model of so many layers and heads."""
+    """Numbered sources, destinations and path edges of a model with these layers and heads."""
 
     n_layer: int
     n_head: int
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """Their names; a source's place is its number."""
+        """Names of the sources; the index of a name is the number of the source."""
         per_layer = (
             [*(f"{layer}.attn.{head}" for head in range(self.n_head)), f"{layer}.mlp"]
             for layer in range(self.n_layer)
@@ -35,7 +35,7 @@ class Graph:
 
     @cached_property
     def destinations(self) -> tuple[str, ...]:
-        """Their names: in a layer the queries of all heads, then the keys, the values, the MLP."""
+        """Names of the destinations; per layer queries of all heads, keys, values, the MLP."""
         heads = range(self.n_head)
         per_layer = (
             [*(f"{layer}.attn.{h}.{kind}" for kind in QKV for h in heads), f"{layer}.mlp"]
@@ -45,27 +45,27 @@ class Graph:
 
     @property
     def final(self) -> int:
-        """The destination that the unembedding reads."""
+        """Number of the last destination, the input of the unembedding."""
         return len(self.destinations) - 1
 
     def head(self, layer: int, head: int) -> int:
-        """Return the source that a head is."""
+        """Return the source number of a head."""
         return 1 + layer * (self.n_head + 1) + head
 
     def mlp(self, layer: int) -> int:
-        """Return the source that an MLP is."""
+        """Return the source number of an MLP."""
         return self.head(layer, self.n_head)
 
     def head_input(self, layer: int, kind: int, head: int) -> int:
-        """Return the destination of a head's queries, keys or values (0, 1, 2)."""
+        """Return the destination number of a head's queries, keys or values (kind 0, 1, 2)."""
         return layer * (3 * self.n_head + 1) + kind * self.n_head + head
 
     def mlp_input(self, layer: int) -> int:
-        """Return the destination that an MLP reads."""
+        """Return the destination number of an MLP's input."""
         return self.head_input(layer, 3, 0)
 
     def n_before(self, destination: int) -> int:
-        """Return how many sources, the first ones, a destination has edges from."""
+        """Return the number of sources before a destination: it has an edge from each."""
         layer, place = divmod(destination, 3 * self.n_head + 1)
         return self.mlp(layer) if place == 3 * self.n_head else self.head(layer, 0)
 
@@ -93,28 +93,28 @@ class Graph:
                     yield self.head_input(layer, kind, head)
 
     def named(self, edge: tuple[int, int]) -> PathEdge:
-        """Return an edge by the names of its ends."""
+        """Return an edge with the names of its ends."""
         source, destination = edge
         return PathEdge(source=self.sources[source], target=self.destinations[destination])
 
     def numbered(self, edge: PathEdge | tuple[str, str]) -> tuple[int, int]:
-        """Return an edge by the numbers of its ends.
+        """Return an edge as the numbers of its ends.
 
         Raises:
             InputError: there is no such edge in this graph.
         """
         source, target = (edge.source, edge.target) if isinstance(edge, PathEdge) else edge
-        found = self._numbers.get((source, target))
-        if found is None:
+        edge_numbers = self._numbers.get((source, target))
+        if edge_numbers is None:
             raise InputError(
                 f"no path edge {source} -> {target} in a graph of "
                 f"{number_of(self.n_layer, 'layer')} and "
                 f"{number_of(self.n_head, 'head')} (edges are written as 'embed' -> '0.attn.0.q')"
             )
-        return found
+        return edge_numbers
 
     def ordered(self, order: Iterable[PathEdge | tuple[str, str]]) -> tuple[tuple[int, int], ...]:
-        """Return an order in which to test the edges, checked: all of them, each once.
+        """Return an order of all edges as numbers, checked to contain each edge exactly once.
 
         Raises:
             InputError: an edge is unknown, missing or there twice.

@@ -1,10 +1,10 @@
-"""A model run with some of its head-level edges removed, whole and in one go.
+"""The patched run: a forward pass with some path edges removed.
 
-A destination reads the embedding plus the sum of the sources before it. A kept edge brings its
-source's value in this run, a removed one its `ablated` value, which is the same in every run. The
-bias of attention's output is no source's: every destination gets it in every run. Positions added
-to the embedding belong to it; concatenated ones are constants beside what is read. Where AbsTopK
-acts on what attention adds, it acts on the sum of what a destination gets of that layer's heads.
+A destination reads the embedding plus the sum of all earlier sources. A kept edge contributes its
+source's value in this run, a removed edge the source's `ablated` value, which is the same in every
+run. The bias of the attention output belongs to no source: every destination reads it in every run.
+Positions added to the embedding are part of it; concatenated ones are constants beside the input.
+If AbsTopK acts on the attention output, it acts on the sum of the layer's heads per destination.
 Shapes: N prompts, T tokens, D d_model, S sources, M destinations of one sublayer, H heads, K
 channels of a head. Source: Conmy et al. 2023, sec. 3.
 """
@@ -29,37 +29,37 @@ from wirework.nn.transformer import Attention, Block
 
 
 class Passed(NamedTuple):
-    """What a run came to."""
+    """Result of a patched run."""
 
     logits: Tensor
-    """(N, V), at the last tokens."""
+    """(N, V) at the last tokens."""
     values: list[Tensor]
-    """(N, T, D) of each source."""
+    """(N, T, D) per source."""
 
 
 @dataclass(frozen=True)
 class Patched:
-    """A model in float64, the prompts it runs on, and the values that removed edges bring."""
+    """A model in float64, its prompts, and the ablated values that removed edges contribute."""
 
     transformer: Transformer
     contrast: Contrast
     graph: Graph
     ablation: PathAblation
     ablated: list[Tensor]
-    """(N, T, D) of each source."""
+    """(N, T, D) per source."""
 
     @classmethod
     def of(
         cls, transformer: Transformer, contrast: Contrast, ablation: PathAblation = "corrupted"
     ) -> "Patched":
-        """Copy a model and run it on the corrupted prompts.
+        """Copy a model and compute the ablated values.
 
         Args:
-            transformer: the model; it is left as it is.
+            transformer: the model; not changed.
             contrast: the prompts.
-            ablation: `corrupted`, a removed edge brings its source's value on the corrupted prompt,
-                token by token; `zero`, nothing; `mean`, the mean of its source over all tokens of
-                all clean and corrupted prompts, the same at every token.
+            ablation: `corrupted`: a removed edge contributes its source's value on the corrupted
+                prompt, token by token; `zero`: zero; `mean`: the mean of its source over all
+                tokens of all clean and corrupted prompts, the same at every token.
 
         Raises:
             InputError: the residual stream of this model is not a sum.
@@ -67,7 +67,9 @@ class Patched:
         refuse_curved_stream(transformer)
         exact = copied(transformer, torch.float64)
         graph = Graph(exact.config.n_layer, exact.config.n_head)
-        none = [torch.zeros(1, dtype=torch.float64, device=contrast.at.device)] * len(graph.sources)
+        none = [torch.zeros(1, dtype=torch.float64, device=contrast.last_positions.device)] * len(
+            graph.sources
+        )
         plain = cls(exact, contrast, graph, ablation, none)
         with torch.no_grad():
             corrupted = plain.run(tokens=contrast.corrupted).values
@@ -91,12 +93,12 @@ class Patched:
         """Run the model with some edges removed.
 
         Args:
-            gates: (destinations, sources) float64, 1 where an edge is kept, 0 where it is removed;
-                gradients flow to it. None for all kept.
-            tokens: (N, T); the clean prompts if left out.
-            entry: (N, T, D) to read in place of the embedding of the tokens.
-            steps: of each source, what closing its gate takes away; its value minus the ablated one
-                if left out.
+            gates: (destinations, sources) float64, 1 for kept and 0 for removed edges; gradients
+                flow to it. None keeps all.
+            tokens: (N, T); None for the clean prompts.
+            entry: (N, T, D), replaces the embedding of the tokens.
+            steps: per source, what setting its gate to 0 subtracts; None for its value minus the
+                ablated value.
         """
         tokens = self.contrast.clean if tokens is None else tokens
         start, beside = self.transformer.entry(tokens)
@@ -120,23 +122,23 @@ class Patched:
             x = sums.read(graph.mlp_input(layer))[0]
             values.append(block.mlp(block.read_by_mlp(x, beside)))
         rows = torch.arange(len(tokens), device=tokens.device)
-        x = sums.read(graph.final)[0][rows, self.contrast.at]
+        x = sums.read(graph.final)[0][rows, self.contrast.last_positions]
         logits = self.transformer.logits_of(self.transformer.norm(x), self.contrast.last)
         return Passed(logits, values)
 
     def to(self, dtype: torch.dtype) -> "Patched":
-        """Return the same in another dtype."""
+        """Return a copy in another dtype."""
         ablated = [value.to(dtype) for value in self.ablated]
         return replace(self, transformer=copied(self.transformer, dtype), ablated=ablated)
 
     def first_change(self) -> int:
-        """Return the first token that removing edges can change in any prompt."""
+        """Return the first position at which removing edges can change any prompt's activations."""
         if self.ablation != "corrupted":
             return 0
         differs = self.contrast.clean != self.contrast.corrupted
         places = torch.arange(differs.shape[1], device=differs.device)
         first = torch.where(differs, places, differs.shape[1]).amin(1)
-        return int(torch.minimum(first, self.contrast.at).min())
+        return int(torch.minimum(first, self.contrast.last_positions).min())
 
     def block(self, layer: int) -> Block:
         """Return a layer's block."""
@@ -145,15 +147,15 @@ class Patched:
         return block
 
     def view(self, layer: int, heads: Tensor) -> Tensor:
-        """Return what attention adds, of the sum of its heads' values (..., D)."""
+        """Return the attention output for a sum of heads (..., D): add the bias, then AbsTopK."""
         attn = self.block(layer).attn
         seen: Tensor = attn.resid_delta(heads if attn.out.bias is None else heads + attn.out.bias)
         return seen
 
     def _means(self, clean: list[Tensor], corrupted: list[Tensor]) -> list[Tensor]:
         """Return the mean of each source over the prompts' tokens, as (N, T, D)."""
-        at, length = self.contrast.at, self.contrast.clean.shape[1]
-        inside = torch.arange(length, device=at.device) <= at[:, None]
+        last_positions, length = self.contrast.last_positions, self.contrast.clean.shape[1]
+        inside = torch.arange(length, device=last_positions.device) <= last_positions[:, None]
         return [
             torch.cat([one[inside], other[inside]]).mean(0).expand_as(one).contiguous()
             for one, other in zip(clean, corrupted, strict=True)
@@ -161,7 +163,7 @@ class Patched:
 
 
 class _Sums:
-    """What the destinations of a run read, as its sources' values come in."""
+    """Inputs of the destinations of a run, as the values of its sources are computed."""
 
     def __init__(
         self,
@@ -176,7 +178,7 @@ class _Sums:
         self.steps = steps
 
     def read(self, first: int, count: int = 1) -> Tensor:
-        """Return (M, N, T, D), what destinations read that stand side by side in one sublayer."""
+        """Return (M, N, T, D), inputs of M consecutive destinations of one sublayer."""
         graph = self.patched.graph
         rows = None if self.gates is None else self.gates[first : first + count]
         n_before = graph.n_before(first)
@@ -190,7 +192,7 @@ class _Sums:
         return x.expand(count, *x.shape[1:])
 
     def _mixed(self, rows: Tensor | None, start: int, stop: int) -> Tensor:
-        """Return the sum of some sources' values, kept or removed, (M or 1, N, T, D)."""
+        """Return the sum of some sources' contributions, (M or 1, N, T, D)."""
         whole = torch.stack(self.values[start:stop])
         total = whole.sum(0, keepdim=True)
         if rows is None:
@@ -203,7 +205,7 @@ class _Sums:
 
 
 def head_part(attn: Attention, read: Tensor, kind: int, head: int) -> Tensor:
-    """Return the queries, keys or values (0, 1, 2) of a head, (..., K), of what it reads."""
+    """Return the queries, keys or values (kind 0, 1, 2) of a head, (..., K), from its input."""
     width = attn.d_head
     start = kind * attn.y.width + head * width
     bias = None if attn.qkv.bias is None else attn.qkv.bias[start : start + width]
@@ -211,7 +213,7 @@ def head_part(attn: Attention, read: Tensor, kind: int, head: int) -> Tensor:
 
 
 def head_output(attn: Attention, y: Tensor, head: int) -> Tensor:
-    """Return what a head adds to the residual stream, (..., D), of its output (..., K)."""
+    """Return a head's write to the residual stream, (..., D), from its output (..., K)."""
     width = attn.d_head
     return linear(y, attn.out.weight[:, head * width : (head + 1) * width])
 
@@ -227,20 +229,22 @@ def attended(
     k: Tensor,
     v: Tensor,
     heads: Iterable[int],
-    at: Tensor | None = None,
+    query_positions: Tensor | None = None,
 ) -> Tensor:
-    """Return the outputs of some heads, (B, G, T, K), of their queries, keys and values.
+    """Return the outputs of some heads, (B, G, T, K), from their queries, keys and values.
 
-    `at` is the one token of each sequence that there are queries of, where there is one only.
+    `query_positions` gives the position of the query if there is only one per sequence.
     """
     sink = None if attn.sink is None else attn.sink[list(heads)]
-    if at is not None and q.shape[-2] < k.shape[-2]:
-        return attention_at(q, k, v, at, sink=sink, scale=attn.scale, window=attn.window)
+    if query_positions is not None and q.shape[-2] < k.shape[-2]:
+        return attention_at(
+            q, k, v, query_positions, sink=sink, scale=attn.scale, window=attn.window
+        )
     return causal_attention(q, k, v, sink=sink, scale=attn.scale, window=attn.window)
 
 
 def stacked_heads(site: Site, heads: list[Tensor]) -> Tensor:
-    """Return (..., G, T, K) of some heads, (..., T, K) each, after AbsTopK over them, if any."""
+    """Stack heads (..., T, K) to (..., G, T, K), after AbsTopK over all if the site has it."""
     joined = torch.cat(heads, -1)
     joined = joined if site.k is None else site(joined)
     return joined.view(*joined.shape[:-1], len(heads), heads[0].shape[-1]).transpose(-3, -2)
@@ -264,7 +268,7 @@ def refuse_curved_stream(transformer: Transformer) -> None:
 
 
 def copied(transformer: Transformer, dtype: torch.dtype) -> Transformer:
-    """Return a copy in a dtype, without gradients, that normalises as the original does."""
+    """Return a copy in a dtype, without gradients, with the epsilon of the original's norms."""
     copy_ = copy.deepcopy(transformer).to(dtype).requires_grad_(False).eval()
     for one, other in zip(transformer.modules(), copy_.modules(), strict=True):
         if isinstance(one, RMSNorm) and isinstance(other, RMSNorm) and one.eps is None:

@@ -1,9 +1,9 @@
-"""Which kept path edges carry anything: from the embedding, and to the output.
+"""Which kept path edges have an effect: connected from the embedding and to the output.
 
-Removing an edge replaces its source's value by the ablated one. Where no kept edge reaches the
-source, its value in the patched run is that of the corrupted run, which is the ablated one: kept or
-removed, the edge brings the same. Where nothing that the output depends on reads the target, the
-edge changes nothing either.
+A removed edge contributes its source's ablated value. If no path of kept edges leads from the
+embedding to the source, its value in the patched run equals that of the corrupted run, so keeping
+the edge has no effect. An edge also has no effect if no kept path leads from its target to the
+output.
 Shapes: M destinations, S sources.
 """
 
@@ -17,17 +17,17 @@ from wirework.circuits.path_patching.patched import Patched, part_sites
 
 
 class Carrying(NamedTuple):
-    """Kept edges by what they carry, each (M, S) bool."""
+    """Kept edges without effect, each (M, S) bool."""
 
     idle: Tensor
-    """Without them the patched run is the same."""
+    """Edges whose removal leaves the patched run unchanged."""
     constant: Tensor
-    """No kept edge reaches their source, which then has one value for all prompts; it is not the
-    ablated one, as the mean of a value is not the value at the means."""
+    """Edges whose source is not reached by kept edges but whose value, the same for all prompts,
+    differs from the ablated one: the mean of a value is not the value at the mean input."""
 
 
 def carrying(patched: Patched, gates: Tensor) -> Carrying:
-    """Sort out the edges of a patched run that carry nothing from the embedding to the output.
+    """Return the kept edges of a patched run that carry nothing from embedding to output.
 
     Args:
         patched: the model and how removed edges are ablated.
@@ -43,28 +43,28 @@ def carrying(patched: Patched, gates: Tensor) -> Carrying:
 
 
 def _reached(patched: Patched, kept: Tensor) -> Tensor:
-    """Return (S,) bool, the sources that the embedding reaches over kept edges."""
+    """Return (S,) bool, the sources reached from the embedding through kept edges."""
     graph = patched.graph
-    found = torch.zeros(len(graph.sources), dtype=torch.bool, device=kept.device)
-    found[0] = True
+    reachable = torch.zeros(len(graph.sources), dtype=torch.bool, device=kept.device)
+    reachable[0] = True
     for layer in range(graph.n_layer):
-        inputs = (kept[_head_inputs(patched, layer)] & found).any(1)
+        inputs = (kept[_head_inputs(patched, layer)] & reachable).any(1)
         heads = inputs.view(len(QKV), graph.n_head).any(0)
-        found[graph.head(layer, 0) : graph.mlp(layer)] = _together(patched, layer, heads)
-        found[graph.mlp(layer)] = (kept[graph.mlp_input(layer)] & found).any()
-    return found
+        reachable[graph.head(layer, 0) : graph.mlp(layer)] = _together(patched, layer, heads)
+        reachable[graph.mlp(layer)] = (kept[graph.mlp_input(layer)] & reachable).any()
+    return reachable
 
 
 def _read(patched: Patched, kept: Tensor) -> Tensor:
-    """Return (M,) bool, the destinations that the output depends on."""
+    """Return (M,) bool, the destinations on which the output depends."""
     graph = patched.graph
-    found = torch.zeros(len(graph.destinations), dtype=torch.bool, device=kept.device)
-    found[graph.final] = True
+    reachable = torch.zeros(len(graph.destinations), dtype=torch.bool, device=kept.device)
+    reachable[graph.final] = True
     for layer in reversed(range(graph.n_layer)):
-        found[graph.mlp_input(layer)] = (kept[:, graph.mlp(layer)] & found).any()
-        heads = (kept[:, graph.head(layer, 0) : graph.mlp(layer)] & found[:, None]).any(0)
-        found[_head_inputs(patched, layer)] = _together(patched, layer, heads).repeat(len(QKV))
-    return found
+        reachable[graph.mlp_input(layer)] = (kept[:, graph.mlp(layer)] & reachable).any()
+        heads = (kept[:, graph.head(layer, 0) : graph.mlp(layer)] & reachable[:, None]).any(0)
+        reachable[_head_inputs(patched, layer)] = _together(patched, layer, heads).repeat(len(QKV))
+    return reachable
 
 
 def _head_inputs(patched: Patched, layer: int) -> slice:
@@ -73,6 +73,6 @@ def _head_inputs(patched: Patched, layer: int) -> slice:
 
 
 def _together(patched: Patched, layer: int, heads: Tensor) -> Tensor:
-    """Return (H,), all heads where one is and AbsTopK over their queries, keys or values acts."""
+    """Return (H,); if AbsTopK couples the heads of the layer, all are true when one is."""
     joined = any(site.k is not None for site in part_sites(patched.block(layer).attn))
     return heads.any().expand_as(heads) if joined else heads

@@ -1,9 +1,9 @@
-"""ACDC: go through the edges in order and remove each whose removal costs less than tau.
+"""The ACDC search: test edges in order and remove each that increases the metric by less than tau.
 
-Exactly what testing one edge at a time finds, faster: what the next decisions will be is guessed,
-each trial removes one edge from the run as it is if the guesses before it are right, and all trials
-up to and including the first whose outcome was not guessed stand. A wrong guess is put right by
-what the same pass measured for the edges after it.
+The result is exactly that of testing one edge at a time, but faster by speculation: the next
+decisions are guessed and tested in one pass, each trial assuming that the guesses before it are
+right. All decisions up to and including the first wrong guess are valid. After a wrong guess, the
+measurements of the later edges become the new guesses.
 Source: Conmy et al. 2023 (arXiv 2304.14997), algorithm 1.
 """
 
@@ -16,28 +16,28 @@ from wirework.circuits.path_patching.state import DEAD, WHOLE, Bools, Edge, Patc
 from wirework.circuits.path_patching.trials import tried
 
 CLOSE = 1e-6
-"""A growth so near to tau, at least, is measured in float64."""
+"""An increase at least this close to tau is measured again in float64."""
 
 _SAFETY = 8
-"""Times the largest difference seen between float32 and float64 that counts as close too."""
+"""Increases within this factor times the largest float32 error so far count as close too."""
 
 _TOKENS = 6144
-"""Tokens of all trials in one pass: fewer cost more calls, more are no faster."""
+"""Tokens of all trials per pass: fewer need more calls, more are not faster."""
 
 _FIRST, _LEAST = 16, 4
-"""Trials of the first pass, and of the shortest."""
+"""Trials in the first pass, and minimum per pass."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to."""
+    """Result of a search."""
 
     kept: list[Edge]
-    """In the order in which they were tested."""
+    """Kept edges in test order."""
     growth: dict[Edge, float]
-    """Of every edge, by how much the metric grew when it was tried without."""
+    """Increase of the metric when each edge was removed."""
     metric: float
-    """Of the run with all other edges removed."""
+    """Metric of the run with all other edges removed."""
 
 
 def search(
@@ -48,15 +48,15 @@ def search(
     guess: Mapping[Edge, float] | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> SearchResult:
-    """Decide every edge.
+    """Decide for every edge whether it is kept.
 
     Args:
-        state: a run in float64 with nothing removed; it ends as the run of the edges kept.
-        order: all edges.
-        tau: an edge goes when the metric grows by less.
-        guess: growth of edges where there is an idea of it, as of a search with another tau. It
-            makes a search faster or slower and never changes what it finds.
-        on_progress: gets the number of edges decided so far, now and then.
+        state: float64 run with nothing removed; at the end, the run of the kept edges.
+        order: all edges in test order.
+        tau: an edge is removed if the metric increases by less.
+        guess: estimated increases of edges, for example from a search with another tau. It affects
+            only the speed, never the result.
+        on_progress: called from time to time with the number of edges decided.
     """
     order = list(order)
     judge = _Judge(state, tau, dict(guess or {}))
@@ -73,23 +73,22 @@ def search(
 
 @dataclass(frozen=True)
 class _Plan:
-    """The next edges, and those among them that need a trial, one each."""
+    """The next edges, and those of them that need a trial."""
 
     edges: list[Edge]
     tested: list[Edge]
-    """On the others nothing depends by then."""
+    """Edges with a trial each; the output no longer depends on the others."""
     removed: Bools
-    """(tested edges, trials), which of them a trial does without."""
+    """(tested edges, trials), the edges that each trial removes."""
 
 
 class _Judge:
-    """Tells what a pass decides: in float32 where that is clear, in float64 where it is close.
+    """Decides the edges of a pass: in float32 where the result is clear, else in float64.
 
-    The current run is kept in float64, its twin in float32 is rounded from it. The trial that
-    becomes the current run (the first, if none does) is always measured in both, so that how far
-    they are apart is known.
-    There is no twin where rounding may count for more: AbsTopK may keep other entries, and with
-    zero ablation a norm may divide by next to nothing.
+    The current run is kept in float64; a float32 copy is rounded from it. The trial that becomes
+    the current run (or the first trial) is always measured in both, which bounds the float32 error.
+    There is no float32 copy where rounding may have large effects: AbsTopK may select other
+    entries, and under zero ablation a norm may divide by almost zero.
     """
 
     def __init__(self, exact: PatchedState, tau: float, guessed: dict[Edge, float]) -> None:
@@ -107,9 +106,9 @@ class _Judge:
         return self.guessed.get(edge, 0.0) < self.tau
 
     def decide_(self, plan: _Plan) -> dict[Edge, float]:
-        """Test a plan's edges; return the growth of those that stand decided, in order.
+        """Test the edges of a plan; return the increase of each decided edge, in order.
 
-        The current run becomes that without those that go; guesses of the others get better.
+        Removed edges are removed from the current run; guesses of the other edges are updated.
         """
         measured = _Measured(tried(self.quick or self.exact, plan.tested, plan.removed))
         verdict = self._walk(plan, measured)
@@ -127,7 +126,7 @@ class _Judge:
         return verdict.decided
 
     def _walk(self, plan: _Plan, measured: "_Measured") -> "_Verdict":
-        """Go through a plan's edges as if they were tested one by one."""
+        """Decide the edges of a plan as if they were tested one by one."""
         numbers = {edge: number for number, edge in enumerate(plan.tested)}
         verdict = _Verdict()
         before, last = self.exact.metric, -1
@@ -154,20 +153,20 @@ class _Judge:
 
 @dataclass
 class _Verdict:
-    """What a pass decides."""
+    """Decisions of one pass."""
 
     decided: dict[Edge, float] = field(default_factory=dict)
-    """Growth of the edges up to the first wrong guess."""
+    """Increase for the edges up to the first wrong guess."""
     later: dict[Edge, float] = field(default_factory=dict)
-    """Growth of those after it, measured in a run that is not the right one."""
+    """Increase for later edges, measured in a run with a wrong guess: only an estimate."""
     chosen: int = -1
-    """The trial that is the run without all that go; -1 for the current one."""
+    """Trial equal to the run without all removed edges; -1 for the current run."""
     close: set[int] = field(default_factory=set)
     """Trials that must be measured in float64."""
 
 
 class _Measured:
-    """The trials of a plan, first all in one dtype, then some of them in float64."""
+    """Measured trials of a plan: all in one dtype, some again in float64."""
 
     def __init__(self, trials: Trials) -> None:
         self.metric = list(trials.metric)
@@ -175,7 +174,7 @@ class _Measured:
         self.exact: dict[int, tuple[Trials, int]] = {}
 
     def put(self, numbers: list[int], trials: Trials) -> float:
-        """Replace trials by the same in float64; return by how much they were apart at most."""
+        """Replace trials by their float64 measurement; return the largest difference."""
         apart = 0.0
         for column, number in enumerate(numbers):
             self.exact[number] = (trials, column)
@@ -184,12 +183,12 @@ class _Measured:
         return apart
 
     def of(self, number: int) -> tuple[Trials | None, int]:
-        """Return the pass and the column that a trial stands in."""
+        """Return the pass and column that contain a trial."""
         return (None, 0) if number < 0 else self.exact.get(number, (self.first, number))
 
 
 def _plan(state: PatchedState, order: list[Edge], length: int, judge: _Judge) -> _Plan:
-    """Take as many of the next edges as one pass should carry."""
+    """Return the next edges, as many as one pass should test."""
     kept, reached, changed = state.kept.copy(), state.reached, False
     n_prompts, n_tokens = state.inputs[0].shape[:2]
     edges: list[Edge] = []

@@ -1,9 +1,9 @@
-"""The current patched run, kept piece by piece, and what the output depends on in it.
+"""Cached state of the current patched run, and which parts of it the output depends on.
 
-A source that has no path to the output is never computed, and one that only the last tokens'
-outcome depends on is computed at these alone. Tokens before the first that corruption changes are
-what they are in every run and are left out: T counts those from there on.
-Shapes: R trials, U versions of a piece, N prompts, T tokens (1 where only the last counts),
+Sources without a path to the output are not computed; sources that matter only at the last token
+are computed only there. Tokens before the first corrupted one are the same in every run and are
+not recomputed: T counts tokens from there on.
+Shapes: R trials, U distinct versions of a value, N prompts, T tokens (1 if only the last matters),
 D d_model, G heads of a group, K channels of a head.
 """
 
@@ -30,38 +30,38 @@ Ints = npt.NDArray[np.int64]
 Edge = tuple[int, int]
 
 DEAD, LAST, WHOLE = 0, 1, 2
-"""How much of a source the output depends on: nothing, the last tokens, all tokens."""
+"""At which tokens of a source the output depends on it: none, the last token, all."""
 
 
 @dataclass
 class Versions:
-    """A piece of the run as it is in each trial, where it is not as in the current run."""
+    """Values of one part of the run in the trials where it differs from the current run."""
 
     each: Tensor
     """(U, N, T, ...)."""
     of: Ints
-    """(R,), which version a trial has; -1 for the current one."""
+    """(R,), index of each trial's version; -1 for the value of the current run."""
 
 
 @dataclass
 class Trials:
-    """What became of a pass: each trial's metric, and all that it changes."""
+    """Result of a pass: the metric of each trial, and all values that it changes."""
 
     metric: list[float]
     changes: dict[int, Versions] = field(default_factory=dict)
-    """By source: its value less the current one."""
+    """By source: change of its value from the current run."""
     inputs: dict[int, Versions] = field(default_factory=dict)
-    """By destination: what it reads."""
+    """By destination: its input."""
     parts: dict[int, Versions] = field(default_factory=dict)
-    """By destination of a head: queries, keys or values before AbsTopK."""
+    """By head destination: queries, keys or values before AbsTopK."""
 
 
 class PatchedState:
-    """The run with the edges removed so far, every piece of it at hand.
+    """The run without the edges removed so far, with all intermediate values cached.
 
     Args:
         patched: the model and the prompts.
-        metric: the name of what is measured.
+        metric: name of the metric.
     """
 
     def __init__(self, patched: Patched, metric: PathMetric) -> None:
@@ -80,15 +80,15 @@ class PatchedState:
         self._narrow()
 
     def _fill(self) -> None:
-        """Compute all pieces of the run with nothing removed."""
+        """Compute all intermediate values of the run with nothing removed."""
         graph = self.graph
         clean = self.patched.run()
         self.reference = clean.logits
         self.measure = self.patched.contrast.metric(self.name, clean.logits)
         self.metric = float(self.measure(clean.logits))
         self.ablated = [value[:, self.start :] for value in self.patched.ablated]
-        both = zip(clean.values, self.ablated, strict=True)
-        self.written = [value[:, self.start :] - ablated for value, ablated in both]
+        values = zip(clean.values, self.ablated, strict=True)
+        self.written = [value[:, self.start :] - ablated for value, ablated in values]
         self.inputs: list[Tensor] = []
         self.parts: dict[int, Tensor] = {}
         self.past: dict[tuple[int, int], list[Tensor]] = {}
@@ -125,12 +125,12 @@ class PatchedState:
         quick.written = [value.float() for value in self.written]
         quick.ablated = [value.float() for value in self.ablated]
         quick.inputs = [value.float() for value in self.inputs]
-        quick.past = {key: [part.float() for part in both] for key, both in self.past.items()}
+        quick.past = {key: [part.float() for part in kv] for key, kv in self.past.items()}
         quick.parts = {place: value.float() for place, value in self.parts.items()}
         return quick
 
     def _folded(self) -> dict[int, int]:
-        """Return the heads, with their layers, on whose sum AbsTopK acts."""
+        """Return the layer of each head source whose layer applies AbsTopK to the sum of heads."""
         return {
             self.graph.head(layer, head): layer
             for layer in range(self.graph.n_layer)
@@ -139,39 +139,39 @@ class PatchedState:
         }
 
     def _groups(self, layer: int) -> list[list[int]]:
-        """Return the heads of a layer in groups that AbsTopK makes depend on one another."""
+        """Return groups of heads that must be computed together because of AbsTopK."""
         attn = self.patched.block(layer).attn
         alone = all(site.k is None for site in part_sites(attn))
         heads = range(self.graph.n_head)
         return [[head] for head in heads] if alone else [list(heads)]
 
     def reach(self, kept: Bools) -> Ints:
-        """Return how much of every source the output depends on, given the edges kept.
+        """Return at which tokens of each source the output depends on it, given the kept edges.
 
         Args:
-            kept: (destinations, sources, ...), of one run or of many.
+            kept: (destinations, sources, ...) bool, for one run or several.
 
         Returns:
             (sources, ...) of DEAD, LAST and WHOLE.
         """
         graph, n_head = self.graph, self.graph.n_head
-        found: Ints = kept[graph.final] * np.int8(LAST)
+        reach: Ints = kept[graph.final] * np.int8(LAST)
         for layer in reversed(range(graph.n_layer)):
-            at = found[graph.mlp(layer)]
-            np.maximum(found, kept[graph.mlp_input(layer)] * at, out=found)
-            heads = found[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
+            at = reach[graph.mlp(layer)]
+            np.maximum(reach, kept[graph.mlp_input(layer)] * at, out=reach)
+            heads = reach[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
             if len(self.groups[layer]) == 1:
                 heads = np.broadcast_to(heads.max(0), heads.shape)
             if heads.any():
                 first = graph.head_input(layer, 0, 0)
                 q, kv = kept[first : first + n_head], kept[first + n_head : first + 3 * n_head]
-                np.maximum(found, (q * heads[:, None]).max(0), out=found)
+                np.maximum(reach, (q * heads[:, None]).max(0), out=reach)
                 whole = np.concatenate([heads, heads]) > DEAD
-                np.maximum(found, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=found)
-        return found
+                np.maximum(reach, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=reach)
+        return reach
 
     def reads(self, destination: int, reach: Ints) -> int:
-        """Return at how many tokens a destination is read: DEAD, LAST or WHOLE."""
+        """Return at which tokens a destination matters: DEAD, LAST or WHOLE."""
         graph = self.graph
         if destination == graph.final:
             return LAST
@@ -187,9 +187,9 @@ class PatchedState:
         """Make a trial the current run.
 
         Args:
-            trials: of a pass; None if nothing changes but edges that have no say.
-            chosen: which.
-            gone: the edges that are removed with it.
+            trials: result of a pass; None if only edges without effect are removed.
+            chosen: index of the trial.
+            gone: the removed edges.
         """
         for source, destination in gone:
             self.kept[destination, source] = False
@@ -198,14 +198,14 @@ class PatchedState:
             for source, versions in trials.changes.items():
                 if (version := versions.of[chosen]) >= 0:
                     self.written[source] = self.written[source] + versions.each[version]
-            for pieces, found in ((self.inputs, trials.inputs), (self.parts, trials.parts)):
-                for destination, versions in found.items():
+            for pieces, changed in ((self.inputs, trials.inputs), (self.parts, trials.parts)):
+                for destination, versions in changed.items():
                     if (version := versions.of[chosen]) >= 0:
                         pieces[destination] = versions.each[version]
         self._narrow()
 
     def follow_(self, exact: "PatchedState", trials: Trials | None) -> None:
-        """Round again what `exact`, which this is the twin of, took from a pass."""
+        """Update this float32 copy from the values that `exact` took from a pass."""
         self.kept, self.metric = exact.kept.copy(), exact.metric
         if trials is not None:
             for source in trials.changes:
@@ -217,7 +217,7 @@ class PatchedState:
         self._narrow()
 
     def _narrow(self) -> None:
-        """Look again what the output depends on; cut what counts at the last tokens to them."""
+        """Recompute dependencies; keep only the last token of values that matter only there."""
         self.reached = self.reach(self.kept)
         self.read_at = [self.reads(d, self.reached) for d in range(len(self.inputs))]
         for source, at in enumerate(self.reached):
@@ -231,14 +231,14 @@ class PatchedState:
                     self.parts[destination] = self.cut(self.parts[destination])
 
     def cut(self, x: Tensor) -> Tensor:
-        """Return (..., N, 1, D), the last tokens of (..., N, T, D); what is cut already stays."""
+        """Return (..., N, 1, D), the last tokens of (..., N, T, D); already cut values stay."""
         if x.shape[-2] == 1:
             return x
-        at = self.patched.contrast.at - self.start
+        at = self.patched.contrast.last_positions - self.start
         return x[..., torch.arange(len(at), device=at.device), at, :].unsqueeze(-2)
 
     def beside_at(self, destination: int) -> Tensor | None:
-        """Return the positions (N, T, P) beside what a destination reads."""
+        """Return the concatenated positions (N, T, P) for the input of a destination."""
         if self.beside is None or self.read_at[destination] == WHOLE:
             return self.beside
         return self.cut(self.beside)

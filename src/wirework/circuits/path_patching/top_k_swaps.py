@@ -1,8 +1,8 @@
-"""Slopes of AbsTopK that count the channels it swaps between two runs.
+"""Slopes of AbsTopK between two inputs that include the channels swapped between them.
 
-The gradient of AbsTopK is that of the channels it keeps. On the way from one input to another it
-swaps channels, its output jumps, and no gradient sees the jump. The slope here is exact between
-inputs a and b: slope times (b - a) is AbsTopK(b) - AbsTopK(a).
+The gradient of AbsTopK covers only the kept channels. Between two inputs the selection changes and
+the output jumps, which no gradient includes. The slope here is exact between inputs a and b:
+slope times (b - a) is AbsTopK(b) - AbsTopK(a).
 
 - A channel kept at both ends has slope 1, at one end 1/2, at none 0.
 - Channel i takes the place of channel j because |x_i| - |x_j| grows from below zero to above it.
@@ -28,14 +28,14 @@ from torch.autograd.function import once_differentiable
 from wirework.nn.sites import Edit, Site, edited, find_sites
 
 Choices = Mapping[str, list[tuple[Tensor, Tensor]]]
-"""What AbsTopK got and which channels it kept, both (B, T, N), by site, for every call in a run."""
+"""By site, for every call in a run: input of AbsTopK and channels it kept, both (B, T, N)."""
 
 
 @contextmanager
 def recorded_choices(model: nn.Module) -> Iterator[Choices]:
-    """Collect what AbsTopK gets and keeps in the run inside the block.
+    """Record inputs and selections of AbsTopK in the run inside the block.
 
-    The run has no gates: what several destinations read, (M, B, T, N), is the same for all.
+    The run has no gates, so inputs (M, B, T, N) are the same for all destinations.
     """
     choices: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
@@ -54,11 +54,11 @@ def recorded_choices(model: nn.Module) -> Iterator[Choices]:
 
 @contextmanager
 def slopes_between(model: nn.Module, start: Choices, stop: Choices) -> Iterator[None]:
-    """Give AbsTopK its mean value and its slope between two runs, in the run inside the block.
+    """Inside the block, AbsTopK returns its mean output of two runs, with the slope between them.
 
     Args:
-        model: the model that both runs were of.
-        start, stop: what `recorded_choices` collected in them.
+        model: the model of both runs.
+        start, stop: results of `recorded_choices` for the two runs.
     """
 
     def between(name: str) -> Edit:
@@ -82,7 +82,7 @@ def kept(x: Tensor, k: int) -> Tensor:
 
 
 class _Slope(torch.autograd.Function):
-    """Takes x (M, B, T, N) or (B, T, N); the ends a and b and what is kept of them (B, T, N)."""
+    """Input x (M, B, T, N) or (B, T, N); end points a and b and their kept channels (B, T, N)."""
 
     @staticmethod
     def forward(
@@ -92,7 +92,7 @@ class _Slope(torch.autograd.Function):
         entered, growth = _by_growth(grown, kept_b & ~kept_a)
         left, decline = _by_growth(grown, kept_a & ~kept_b)
         largest = torch.maximum(a.abs(), b.abs()).amax(-1, keepdim=True)
-        least = largest * torch.finfo(x.dtype).eps  # where rounding takes the growth away
+        least = largest * torch.finfo(x.dtype).eps  # lower bound, against rounding
         inverse = torch.where(growth > -torch.inf, 1 / (growth - decline).maximum(least), 0)
         moved = b - a
         of_magnitude = torch.where(moved == 0, a.sign(), grown / moved)
@@ -116,7 +116,7 @@ class _Slope(torch.autograd.Function):
 def _by_growth(grown: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Return each row's chosen channels, (..., P), those that grew most first, and their growth.
 
-    P is the largest number chosen in a row; in the other rows the rest grew by minus infinity.
+    P is the largest number chosen in a row; other rows are padded with growth minus infinity.
     """
     most = int(chosen.sum(-1).max())
     growth, channels = grown.masked_fill(~chosen, -torch.inf).topk(most, dim=-1)
@@ -124,13 +124,13 @@ def _by_growth(grown: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _top_k_sites(model: nn.Module) -> dict[str, int]:
-    """Return how many channels AbsTopK keeps, by site."""
+    """Return k of each site with AbsTopK."""
     return {name: site.k for name, site in find_sites(model).items() if site.k is not None}
 
 
 @contextmanager
 def _replaced(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
-    """Put edits where AbsTopK is: it keeps all channels meanwhile."""
+    """Replace AbsTopK by edits inside the block."""
     sites: dict[str, Site] = find_sites(model)
     before = {name: sites[name].k for name in edits}
     try:

@@ -1,9 +1,9 @@
-"""One pass over many trials: the current run with more edges removed, in many ways at once.
+"""One pass over many trials, each of which removes further edges from the current run.
 
-Only what reads something changed is computed, and of every piece only its distinct versions: a head
-whose inputs two trials change alike is computed once for both.
-Shapes: R trials, U versions of a piece, S sources, N prompts, T tokens (1 where only the last
-counts), D d_model, G heads of a group, K channels of a head.
+Only values with a changed input are computed, and each distinct version once: a head whose inputs
+change equally in two trials is computed once for both.
+Shapes: R trials, U distinct versions of a value, S sources, N prompts, T tokens (1 if only the
+last matters), D d_model, G heads of a group, K channels of a head.
 """
 
 import numpy as np
@@ -30,23 +30,23 @@ from wirework.circuits.path_patching.state import (
 )
 
 _LOGITS = 1 << 22
-"""Logits at once: with what is made of them they then stay far below what a pass needs anyway."""
+"""Logits per call: small beside the other memory of a pass."""
 
 
 @torch.no_grad()
 def tried(state: PatchedState, edges: list[Edge], removed: Bools) -> Trials:
-    """Measure the current run with more edges removed, in many ways at once.
+    """Measure the metric of the current run with further edges removed, for many trials at once.
 
     Args:
         state: the current run.
-        edges: edges that are kept in it.
-        removed: (edges, R), which of them a trial does without.
+        edges: edges kept in the current run.
+        removed: (edges, R), the edges that each trial removes.
     """
     return _Pass(state, edges, removed).run() if edges else Trials([])
 
 
 class _Pass:
-    """One pass over what the trials change, from the first layer on that they do."""
+    """One pass over all changed values, from the first changed layer on."""
 
     def __init__(self, state: PatchedState, edges: list[Edge], removed: Bools) -> None:
         self.state = state
@@ -60,7 +60,7 @@ class _Pass:
         self.out = Trials([state.metric] * removed.shape[1])
 
     def run(self) -> Trials:
-        """Compute it."""
+        """Compute the trials layer by layer and return their metrics and changes."""
         graph = self.graph
         per_layer = len(QKV) * graph.n_head + 1
         for layer in range(min(self.removed) // per_layer, graph.n_layer):
@@ -74,10 +74,10 @@ class _Pass:
         graph, state = self.graph, self.state
         sources = [graph.head(layer, head) for head in group]
         places = [[graph.head_input(layer, kind, head) for head in group] for kind in range(3)]
-        found = self._versions([place for of_kind in places for place in of_kind], sources)
-        if found is None:
+        versions = self._versions([place for of_kind in places for place in of_kind], sources)
+        if versions is None:
             return
-        first, of = found
+        first, of = versions
         block = state.patched.block(layer)
         for kind, of_kind in enumerate(places):
             for head, place in zip(group, of_kind, strict=True):
@@ -107,26 +107,26 @@ class _Pass:
         ]
 
     def _attended(self, layer: int, group: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return a group's outputs, (U*N, G, T, K), of (U, N, G, T, K) and the tokens before."""
+        """Return a group's outputs (U*N, G, T, K) from its q, k, v and those of earlier tokens."""
         state = self.state
-        at, start, count = state.patched.contrast.at, state.start, len(q)
+        at, start, count = state.patched.contrast.last_positions, state.start, len(q)
         past = (part.expand(count, *part.shape) for part in state.past[layer, group[0]])
         k, v = (torch.cat(both, -2) for both in zip(past, (k, v), strict=True))
         q, k, v = (part.flatten(0, 1) for part in (q, k, v))
         whole = start and q.shape[-2] == k.shape[-2] - start
-        if whole:  # queries of the tokens before, whose outcome is cut off again
+        if whole:  # pad queries for the earlier tokens; their outputs are dropped
             q = torch.nn.functional.pad(q, (0, 0, start, 0))
         y = attended(state.patched.block(layer).attn, q, k, v, group, at.repeat(count))
         return y[..., start:, :] if whole else y
 
     def _mlp(self, layer: int) -> None:
         place, source = self.graph.mlp_input(layer), self.graph.mlp(layer)
-        found = self._versions([place], [source])
-        if found is not None:
+        versions = self._versions([place], [source])
+        if versions is not None:
             block = self.state.patched.block(layer)
-            x = self._read(place, *found)
+            x = self._read(place, *versions)
             self._write(
-                source, block.mlp(block.read_by_mlp(x, self.state.beside_at(place))), found[1]
+                source, block.mlp(block.read_by_mlp(x, self.state.beside_at(place))), versions[1]
             )
 
     def _write(self, source: int, value: Tensor, of: Ints) -> None:
@@ -135,10 +135,10 @@ class _Pass:
 
     def _measure(self) -> None:
         state, graph = self.state, self.graph
-        found = self._versions([graph.final], [])
-        if found is None:
+        versions = self._versions([graph.final], [])
+        if versions is None:
             return
-        first, of = found
+        first, of = versions
         transformer, last = state.patched.transformer, state.patched.contrast.last
         normed = transformer.norm(self._read(graph.final, first, of).squeeze(-2))  # (U, N, D)
         at_once = max(1, _LOGITS // (len(last) * transformer.config.vocab_size))
@@ -148,15 +148,15 @@ class _Pass:
         self.out.metric = [each[one] if one >= 0 else state.metric for one in of]
 
     def _touched(self, place: int) -> list[int]:
-        """Return the sources whose share in what a destination reads a trial changes."""
+        """Return the sources whose contribution to a destination changes in some trial."""
         kept, removed = self.state.kept[place], self.removed.get(place, {})
         return sorted(s for s in {*self.out.changes, *removed} if kept[s])
 
     def _versions(self, places: list[int], sources: list[int]) -> tuple[Ints, Ints] | None:
-        """Return a trial for each version of what destinations read, and each trial's version.
+        """Return one trial per distinct version of the destinations' inputs, and the versions.
 
-        None if no trial changes it, or only where the output does not depend on `sources`, which
-        read it.
+        None if no trial changes them, or only trials in which the output does not depend on
+        `sources`, which use these inputs.
         """
         n_trials, rows = self.alive.shape[1], []
         for place in places:
@@ -185,7 +185,7 @@ class _Pass:
         return np.array(first), of
 
     def _read(self, place: int, first: Ints, of: Ints) -> Tensor:
-        """Return what a destination reads in these trials, (U, N, T, D), and keep it."""
+        """Compute and store the input of a destination in these trials, (U, N, T, D)."""
         state = self.state
         touched = self._touched(place)
         x = state.inputs[place].repeat(len(first), 1, 1, 1)
@@ -196,7 +196,7 @@ class _Pass:
         return x
 
     def _add_changes_(self, x: Tensor, place: int, sources: list[int], first: Ints) -> None:
-        """Add to (U, N, T, D) what these trials change in the sum of some sources' shares."""
+        """Add to `x` (U, N, T, D) the changes in the contributions of some sources."""
         state, cut = self.state, self.state.read_at[place] == LAST
         removed = {s: row[first] for s, row in self.removed.get(place, {}).items()}
         gone = [source for source in sources if source in removed]
@@ -213,7 +213,7 @@ class _Pass:
 
     @staticmethod
     def _add_(x: Tensor, rows: Bools, each: Tensor, of: Ints) -> None:
-        """Add versions to the rows of (U, N, T, D) that have them, without a copy if need be."""
+        """Add versions to their rows of `x` (U, N, T, D), without a copy if possible."""
         if rows.all() and len(of) == len(each) and (np.diff(of) == 1).all():
             x += each
         elif rows.any():
@@ -221,7 +221,7 @@ class _Pass:
             x.index_add_(0, places, each[torch.from_numpy(of).to(x.device)])
 
     def _folded(self, place: int, layer: int, touched: list[int], first: Ints) -> Tensor:
-        """Return what changes of a layer's heads, (U, N, T, D), where AbsTopK acts on their sum."""
+        """Return the change (U, N, T, D) of a layer's heads if AbsTopK acts on their sum."""
         state, cut = self.state, self.state.read_at[place] == LAST
         heads = range(self.graph.head(layer, 0), self.graph.mlp(layer))
         ablated = [state.patched.ablated[head][:, state.start :] for head in heads]

@@ -1,1 +1,1 @@
-"""Circuits of many tasks of one model."""
+"""Find and validate the circuits of many tasks of one model."""

@@ -1,6 +1,6 @@
-"""Circuits of many tasks of one model, each saved as it comes; a stopped call goes on.
+"""Prune the circuits of many tasks of one model; results are saved one by one and resumable.
 
-Below a folder, task NAME has its circuit in `NAME` and its search in `NAME.search`.
+In the output folder, task NAME has its circuit in `NAME` and its search in `NAME.search`.
 """
 
 import hashlib
@@ -42,31 +42,29 @@ def prune_all(
     jobs: int = 1,
     progress: bool = True,
 ) -> list[_Row]:
-    """Find and save the smallest circuit of each task.
+    """Find, save and validate the smallest circuit of each task.
 
-    A circuit that is there already, of the same model, task, text and settings, is not searched for
-    again. A task that the model cannot do, or that does not fit it, is passed over.
+    An existing circuit of the same model, task, text and settings is reused. Tasks that the model
+    cannot do, or that do not fit it, are skipped.
 
     Args:
-        model: with a tokeniser; a path is loaded.
-        tasks: of different names; each itself, or what `ww.task` takes.
-        out: folder of the circuits and their searches.
-        config: None for the defaults.
-        data: as for `prune`.
-        full_validation: validate each circuit with searched controls too, which takes longer than
-            to find it.
-        jobs: how many tasks to work on at once, on a CPU, each in a process of its own that holds
-            the model and has its share of the threads. A script that asks for more than one needs
-            `if __name__ == "__main__":`. Sums of other threads may round to another circuit.
-        progress: show one bar over all tasks on standard error, and each result as it comes.
+        model: a model with a tokeniser; a path is loaded.
+        tasks: tasks with different names, or what `ww.task` takes.
+        out: folder for the circuits and their searches.
+        config: settings; None for the defaults.
+        data: as in `prune`.
+        full_validation: also run the searched controls, which take longer than the search.
+        jobs: number of tasks in parallel on a CPU, each in its own process with a copy of the model
+            and a share of the threads. A script with more than one job needs
+            `if __name__ == "__main__":`. Another number of threads may round to another circuit.
+        progress: show one progress bar over all tasks and each result on standard error.
 
     Returns:
         A row per task: `task`, `reached` (false only with `config.allow_unreached`), `n_nodes`,
         `n_edges`, `n_io_edges`, the circuit's losses (nats), and from the report of `validate`,
-        which is written to `NAME.report.json`, the losses on unseen and rephrased pairs and under
-        resampling, the controls in words and the verdict. A task that was passed over
-        has a `reason` instead. All rows so far are in `results.json`, and in `results.md` as a
-        table.
+        which is written to `NAME.report.json`, the losses on held-out and rephrased pairs and under
+        resampling, the controls in words and the verdict. A skipped task has a `reason` instead.
+        All rows so far are saved in `results.json` and, as a table, in `results.md`.
 
     Raises:
         InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is
@@ -87,8 +85,8 @@ def prune_all(
     with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
         baseline = AblationBaseline.of(model, data, config)
         one = partial(_one, model, out, config, baseline, data, full_validation)
-        found = _in_turn(one, loaded, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
-        for row in found:
+        finished_rows = _in_turn(one, loaded, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
+        for row in finished_rows:
             rows.append(row)
             _write(out, model, config, rows, last=len(rows) == len(loaded))
             bar.update(len(rows))
@@ -98,10 +96,10 @@ def prune_all(
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Make sure that tasks can be told apart by name.
+    """Check that tasks have different names.
 
     Raises:
-        InputError: two share one.
+        InputError: two tasks share a name.
     """
     if len(set(names)) < len(names):
         raise InputError(f"tasks must have different names, got {', '.join(names)}")
@@ -110,7 +108,7 @@ def check_distinct(names: Sequence[str]) -> None:
 def _in_turn(
     one: Callable[[Task, Callable[[float], None]], _Row], tasks: Sequence[Task], bar: Progress
 ) -> Iterator[_Row]:
-    """Yield the row of each task, telling how many are done and how much of the next."""
+    """Yield the row of each task in turn, with progress within each task."""
     for number, task in enumerate(tasks):
 
         def on_progress(share: float, before: int = number) -> None:
@@ -118,7 +116,7 @@ def _in_turn(
 
         bar.update(number, note=task.name)
         row = one(task, on_progress)
-        if bar.done == number:  # not searched for: it was there, or cannot be found
+        if bar.done == number:  # no search: the circuit existed or the task was skipped
             bar.skip()
         yield row
 
@@ -142,25 +140,25 @@ def _one(
     on_progress: Callable[[float], None] = ignore_progress,
 ) -> _Row:
     folder = out / task.name
-    found = _finished(folder, model, task, config, baseline)
-    if found is None:
+    circuit = _finished(folder, model, task, config, baseline)
+    if circuit is None:
         search = out / f"{task.name}.search"
         try:
-            hunt = PruningRun.of(model, task, config, baseline, search)
+            pruning_run = PruningRun.of(model, task, config, baseline, search)
         except InputError as error:
             nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
             return {"task": task.name, **nothing, "reason": str(error)}
-        found = hunt.run(on_progress)
-        found.save(folder)
-    report = _report(found, model, task, data, full_validation, out / f"{task.name}.report.json")
-    said = WORDS[report["verdict"]["faithful"]] if found.reached else MISSED
-    return _summary(found) | judged(report) | {"verdict": said}
+        circuit = pruning_run.run(on_progress)
+        circuit.save(folder)
+    report = _report(circuit, model, task, data, full_validation, out / f"{task.name}.report.json")
+    said = WORDS[report["verdict"]["faithful"]] if circuit.reached else MISSED
+    return _summary(circuit) | judged(report) | {"verdict": said}
 
 
 def _write(
     out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]], last: bool
 ) -> None:
-    """Write the table so far, unless what lies there says the same or, before the end, more."""
+    """Save the rows so far, unless the file already has them (and, before the end, more)."""
     about = {"model": model.fingerprint, "settings": config.recorded()}
     path = out / "results.json"
     held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
@@ -172,34 +170,34 @@ def _write(
 
 
 def _report(
-    found: Circuit,
+    circuit: Circuit,
     model: "Model",
     task: Task,
     data: "Tokens | None",
     full_validation: bool,
     path: Path,
 ) -> dict[str, Any]:
-    """Return the report on a circuit, from beside it or made and put there."""
+    """Return the saved validation report of a circuit, or validate it and save the report."""
     if is_file(path):
         report = read_record(path, {"circuit": str, "whole": bool})
-        if report["circuit"] == _identity(found) and report["whole"] >= full_validation:
+        if report["circuit"] == _identity(circuit) and report["whole"] >= full_validation:
             return report
-    about = {"circuit": _identity(found), "whole": full_validation}
+    about = {"circuit": _identity(circuit), "whole": full_validation}
     short = not full_validation
-    report = about | validate(found, model, task, data=data, short=short, progress=None)
+    report = about | validate(circuit, model, task, data=data, short=short, progress=None)
     write_record(path, report)
     return report
 
 
-def _identity(found: Circuit) -> str:
+def _identity(circuit: Circuit) -> str:
     """Return SHA-256 over what circuit.json holds, as hex."""
-    return hashlib.sha256(json.dumps(found.document.to_json()).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(circuit.document.to_json()).encode()).hexdigest()
 
 
 def _finished(
     folder: Path, model: "Model", task: Task, config: PruneConfig, baseline: AblationBaseline
 ) -> Circuit | None:
-    """Return the circuit that lies in a folder if it is what would be found again."""
+    """Return the circuit in a folder if the same search would find it; None otherwise."""
     if not is_file(folder / "circuit.json"):
         return None
     circuit = Circuit.load(folder)
@@ -214,7 +212,7 @@ def _finished(
 
 
 def _settings(settings: dict[str, Any]) -> PruneConfig | None:
-    """Return the settings a circuit was found with, what it does not name at its default."""
+    """Return the settings of a circuit's search, missing ones at their default; None if invalid."""
     try:
         return PruneConfig.of(settings)
     except InputError:

@@ -1,4 +1,4 @@
-"""The circuits of many tasks side by side, as one table in Markdown. No torch: it reads rows."""
+"""Markdown table of the circuits of many tasks. Needs no torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,18 +20,18 @@ _COLUMNS = {
 }
 
 
-def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a table of the rows that `prune_all` returns; losses in nats, three decimals."""
-    rows = list(rows)
+    table_rows = list(table_rows)
     lines = [_line(_COLUMNS.values()), _line("---" for _ in _COLUMNS)]
-    found = [row for row in rows if not row.get("reason")]
-    lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in found]
-    passed_over = [f"- {row['task']}: {row['reason']}" for row in rows if row.get("reason")]
+    with_circuit = [row for row in table_rows if not row.get("reason")]
+    lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in with_circuit]
+    passed_over = [f"- {row['task']}: {row['reason']}" for row in table_rows if row.get("reason")]
     return "\n".join([*lines, *([""] if passed_over else []), *passed_over]) + "\n"
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a table shows of a validation: losses in nats, controls and verdict in words."""
+    """Return the table entries of a validation report: losses in nats, controls in words."""
     return {
         "held_out": report["held_out"]["circuit"],
         "rephrased": report["rephrased"].get("circuit"),
@@ -41,11 +41,11 @@ def judged(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _controls(controls: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return, by control, how often or at what size it reached the target."""
-    return "; ".join(f"{name}: {_came_to(control)}" for name, control in controls.items())
+    """Return for each control how often, or at what size, it reached the target."""
+    return "; ".join(f"{name}: {_outcome(control)}" for name, control in controls.items())
 
 
-def _came_to(control: Mapping[str, Any]) -> str:
+def _outcome(control: Mapping[str, Any]) -> str:
     if "reason" in control:
         return "not run"
     if "n_sufficient" in control:

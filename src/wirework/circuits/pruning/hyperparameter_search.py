@@ -1,8 +1,8 @@
-"""The search over pruning settings: trials drawn around the paper's centres, several at a time.
+"""Hyperparameter search for pruning: rounds of trials drawn around the paper's settings.
 
-A study of optuna's holds what was tried, on disk if a folder is given, so that a search that was
-cut off goes on after its last whole round. Source: Gao et al. 2025, App. A.5 (centres; 256 trials
-in rounds of 8 there). Stopping the worse half early is ours.
+An optuna study records the trials, on disk if a folder is given, so that an interrupted search
+resumes after its last complete round. Source: Gao et al. 2025, App. A.5 (central values; 256 trials
+in rounds of 8). Stopping the worse half of the trials early is ours.
 """
 
 import math
@@ -30,19 +30,19 @@ _RANGES = {
     "lr_warmup": 3.0,
     "heaviside_temp": 2.0,
 }
-"""Each setting is drawn log-uniformly between its centre over and its centre times this factor."""
+"""Each setting is drawn log-uniformly from its centre / factor to its centre x factor."""
 
 _BELOW_ONE = {"inv_beta2": 0.99, "lr_warmup": 0.9}
-"""Shares: their draws end here, or at the centre where that is larger."""
+"""Upper limits of settings that are fractions; a larger centre replaces the limit."""
 
 STUDY_FILE = "study.log"
 
 _TOLD = "told.json"
-"""The sizes of the last round, by trial, written at once: the study is told of one at a time."""
+"""Sizes of the last round's trials, written atomically; the study is told one trial at a time."""
 
 
 def centre(config: PruneConfig) -> MaskSettings:
-    """Return the settings around which the search draws."""
+    """Return the central settings of the search."""
     return MaskSettings(
         k_coef=config.k_coef,
         init_noise_scale=config.init_noise_scale,
@@ -57,22 +57,22 @@ def centre(config: PruneConfig) -> MaskSettings:
 
 @dataclass(frozen=True)
 class Round:
-    """Some trials that share each forward pass."""
+    """Trials that are trained together."""
 
     first: int
-    """How many trials came before."""
+    """Number of trials before this round."""
     study: "optuna.Study"
     folder: Path | None
     trials: "list[optuna.Trial]"
     settings: list[MaskSettings]
 
     def promising(self, step: int, which: Sequence[int], sizes: Sequence[float]) -> list[bool]:
-        """Note sizes at a rung; return which trials are in the better half of all that came there.
+        """Report sizes at a rung; return which trials are in the better half of all at this rung.
 
         Args:
-            step: how far the trials are trained.
-            which: places of the trials in this round.
-            sizes: of the circuit that each would give now, lower is better.
+            step: training steps done.
+            which: indices of the trials in this round.
+            sizes: size of the circuit that each trial gives now; lower is better.
         """
         from optuna.trial import TrialState
 
@@ -83,9 +83,9 @@ class Round:
         return [size <= median(values) for size in sizes]
 
     def tell(self, sizes: Sequence[float | None]) -> None:
-        """End the round with the size of each trial's circuit, None for those that were stopped.
+        """End the round with the size of each trial's circuit, None for trials stopped early.
 
-        Cut off here, the round is told to its end when the search goes on.
+        If interrupted here, the resumed search completes the round from the saved sizes.
         """
         told = {trial.number: size for trial, size in zip(self.trials, sizes, strict=True)}
         if self.folder is not None:
@@ -95,7 +95,7 @@ class Round:
 
 
 def n_finished(folder: Path) -> int:
-    """Return how many trials of the study in a folder were trained to their end; 0 of no study.
+    """Return how many trials of the study in a folder were fully trained; 0 without a study.
 
     Raises:
         InputError: the study is damaged.
@@ -112,12 +112,12 @@ def n_finished(folder: Path) -> int:
 def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
     """Yield `config.trials` trials, `config.parallel` at a time, the first one at the centre.
 
-    Each round must be told its sizes before the next is drawn. What is drawn is a pure function of
-    the config and of what was told.
+    Each round must be told its sizes before the next one is drawn. The draws are a pure function of
+    the config and these sizes.
 
     Args:
-        config: how many trials, and the centres.
-        folder: where the study lies; None to keep it in memory. Rounds that it holds whole are not
+        config: number of trials and central settings.
+        folder: folder of the study; None to keep it in memory. Complete rounds in it are not
             yielded again.
 
     Raises:
@@ -130,7 +130,7 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
     first = _n_done(study)
     while first < config.trials:
         count = min(config.parallel, config.trials - first)
-        # A sampler of its own for each round, so that it draws the same after a restart.
+        # A new sampler per round, so that a resumed search draws the same.
         study.sampler = _sampler(config, first)
         if not first and not study.get_trials(False, (TrialState.WAITING,)):
             study.enqueue_trial(asdict(centre(config)))
@@ -149,7 +149,7 @@ def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
 
 
 def _study(folder: Path | None) -> "optuna.Study":
-    """Return the study that a folder holds, or a new one; None keeps it in memory."""
+    """Return the study saved in a folder, or a new one; None keeps it in memory."""
     import optuna
     from optuna.storages import JournalStorage
 
@@ -168,7 +168,7 @@ def _study(folder: Path | None) -> "optuna.Study":
         return study
     except InputError:
         raise
-    # What optuna makes of a damaged line of an older version, which wrote no checksums.
+    # Raised by optuna for a damaged line of an older version, which wrote no checksums.
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise DamagedError(f"{path} is damaged ({error}): delete {folder} to search anew") from None
 
@@ -180,7 +180,7 @@ def _n_done(study: "optuna.Study") -> int:
 
 
 def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
-    """End a round that was cut off: by its sizes if they are known, else set its trials aside."""
+    """End an interrupted round: with its saved sizes, or else by marking its trials as failed."""
     from optuna.trial import TrialState
 
     path = None if folder is None else folder / _TOLD
@@ -201,7 +201,7 @@ def _tell(study: "optuna.Study", number: int, size: float | None) -> None:
 
 
 def _draw(trial: "optuna.Trial", config: PruneConfig) -> MaskSettings:
-    """Draw one trial's settings; what is not above zero at the centre stays as it is."""
+    """Draw one trial's settings; a setting with a centre of 0 stays 0."""
     base = centre(config)
     drawn = {
         name: trial.suggest_float(name, value / factor, _highest(name, value, factor), log=True)

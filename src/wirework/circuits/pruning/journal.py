@@ -1,4 +1,4 @@
-"""The file in which optuna keeps a search's trials: a line for each change, with a checksum."""
+"""Journal file of an optuna study: one line per change, each with a checksum."""
 
 import copy
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from wirework.json_lines import Sealer, open_lines
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's journal in one file, for the holder of the search's lock.
+    """Optuna journal backend in one file, for the process that holds the lock of the search.
 
-    A last line that a kill or a full disk left without its end is cut off. Files that optuna's own
-    backend wrote, without checksums, are gone on with.
+    An incomplete last line (after a kill or a full disk) is dropped. Files written by optuna's own
+    backend, without checksums, are continued.
 
     Args:
-        path: the file, made if absent.
+        path: the file; created if missing.
 
     Raises:
         InputError: the file cannot be read or written to, or a line of it is damaged.
@@ -37,16 +37,16 @@ class Journal(BaseJournalBackend):
             raise DamagedError(f"{error}: delete {path.parent} to search anew") from error
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the changes from a number on."""
+        """Return the changes from index `log_number_from` on."""
         return copy.deepcopy(self._records[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append changes, on the disk when this returns.
+        """Append changes and sync them to disk.
 
         Raises:
             InputError: the file cannot be written to.
         """
-        sealer = copy.copy(self._sealer)  # sums count only what the file gets
+        sealer = copy.copy(self._sealer)  # checksums cover only lines that reach the file
         lines = [sealer.seal(log, allow_nan=True) + b"\n" for log in logs]
         try:
             with self._path.open("ab") as file:

@@ -1,7 +1,8 @@
-"""Learned pruning: one real number tau per node, kept where positive, trained by gradient.
+"""Training of Heaviside masks: one parameter tau per node; the node is kept where tau > 0.
 
-Forward is a step, backward the derivative of a sigmoid. Loss is the task's cross-entropy plus a
-price per node kept. R trials with settings of their own share every forward and backward pass.
+The forward pass uses the step function, the backward pass the derivative of a sigmoid (surrogate
+gradient). The loss is the task loss plus `k_coef` times the number of kept nodes. R trials with
+different settings share every forward and backward pass.
 Shapes: R trials, G gates. Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
@@ -13,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, frozen, pieces
+from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
 from wirework.tasks import TokenizedPairs
 
 _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
 
 
 AfterStep = Callable[[int, list[int], Tensor], list[bool]]
-"""Called with the step, from 1, the trials still training and their tau; returns which go on."""
+"""Gets the step (from 1), the trials still training and their tau; returns which continue."""
 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """What one trial of the search may choose; see `PruneConfig` for each."""
+    """The hyperparameters of one trial; `PruneConfig` describes each."""
 
     k_coef: float
     init_noise_scale: float
@@ -38,7 +39,7 @@ class MaskSettings:
 
 
 class _Columns(NamedTuple):
-    """`MaskSettings` of R trials, each (R, 1), to broadcast over nodes."""
+    """`MaskSettings` of R trials, each (R, 1), to broadcast over gates."""
 
     k_coef: Tensor
     init_noise_scale: Tensor
@@ -52,7 +53,7 @@ class _Columns(NamedTuple):
 
 def learn_masks(
     ablation: Ablation,
-    rows: TokenizedPairs,
+    batch: TokenizedPairs,
     settings: Sequence[MaskSettings],
     *,
     steps: int,
@@ -61,45 +62,47 @@ def learn_masks(
     warm: Tensor | None = None,
     after_step: "AfterStep | None" = None,
 ) -> Tensor:
-    """Train the masks of several trials side by side.
+    """Train the Heaviside masks of several trials at once.
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's training pairs.
-        settings: of each trial.
+        batch: the task's training pairs.
+        settings: hyperparameters of each trial.
         steps: optimizer steps.
-        batch_pairs: pairs per step, the same for all trials; all pairs if there are no more.
-        seeds: of each trial's initial noise; the first one also of the batches.
-        warm: (G,) from -1 to 1, by which the masks begin at 0 to 2 times their usual mean, so that
-            the least of them go first; None to begin alike.
-        after_step: may stop trials, which then keep the tau that they have.
+        batch_pairs: pairs per step, the same pairs for all trials; at most all pairs.
+        seeds: one per trial, for its initial noise; the first also draws the batches.
+        warm: (G,) warm start from -1 to 1, which scales the initial mean of tau by 0 to 2; gates
+            with low values are removed first. None: the same mean for all gates.
+        after_step: may stop trials early; a stopped trial keeps its current tau.
 
     Returns:
-        tau, (R, G) float32 in [-1, 1]; larger means kept longer.
+        tau, (R, G) float32 in [-1, 1]; higher means more important.
     """
-    columns = _columns(settings, rows.tokens.device)
+    columns = _columns(settings, batch.tokens.device)
     tau = _initial(columns, ablation.size, seeds, warm)
-    first, second = torch.zeros_like(tau), torch.zeros_like(tau)
-    found, trials = tau.clone(), torch.arange(len(tau), device=tau.device)
+    first_moment, second_moment = torch.zeros_like(tau), torch.zeros_like(tau)
+    final_tau, trials = tau.clone(), torch.arange(len(tau), device=tau.device)
     generator = torch.Generator().manual_seed(seeds[0])
-    with frozen(ablation.transformer):
+    with without_weight_gradients(ablation.transformer):
         for step in range(1, steps + 1):
-            pairs = torch.randperm(rows.n_pairs, generator=generator)[:batch_pairs]
-            drawn = replace(
+            pairs = torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs]
+            resampled = replace(
                 ablation, draw=ablation.n_resamples + step
-            )  # none that will judge the masks
-            gradient = _gradient(drawn, rows.select(pairs), tau, columns)
+            )  # not one of the resamples that will judge the masks
+            gradient = _gradient(resampled, batch.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
-            _adamw_(tau, gradient, first, second, columns, rate, step)
+            _adamw_(tau, gradient, first_moment, second_moment, columns, rate, step)
             tau.clamp_(-1, 1)
-            found[trials] = tau
-            left = [True] if after_step is None else after_step(step, trials.tolist(), tau)
-            if not all(left):
-                trials, tau, first, second = (t[left] for t in (trials, tau, first, second))
-                columns = _Columns(*(column[left] for column in columns))
+            final_tau[trials] = tau
+            go_on = [True] if after_step is None else after_step(step, trials.tolist(), tau)
+            if not all(go_on):
+                trials, tau, first_moment, second_moment = (
+                    t[go_on] for t in (trials, tau, first_moment, second_moment)
+                )
+                columns = _Columns(*(column[go_on] for column in columns))
                 if not len(trials):
                     break
-    return found
+    return final_tau
 
 
 def heaviside(tau: Tensor, temp: Tensor | float) -> Tensor:
@@ -116,6 +119,8 @@ def heaviside(tau: Tensor, temp: Tensor | float) -> Tensor:
 
 
 class _Heaviside(torch.autograd.Function):
+    """Step function forward, derivative of sigmoid(tau / temp) backward."""
+
     @staticmethod
     def forward(ctx: Any, tau: Tensor, temp: Tensor) -> Tensor:
         ctx.save_for_backward(tau, temp)
@@ -128,15 +133,18 @@ class _Heaviside(torch.autograd.Function):
         return grads[0] * soft * (1 - soft) / temp, None
 
 
-def _gradient(ablation: Ablation, rows: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
-    """Return each trial's gradient of task loss + k_coef x nodes on, norm clipped to 1; (R, G)."""
+def _gradient(ablation: Ablation, batch: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
+    """Return the gradient of task loss + k_coef x kept nodes per trial, norm at most 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)
-    for pairs in pieces(rows, len(tau)):
+    for pairs in length_groups(batch, len(tau)):
         gates = heaviside(leaf, columns.heaviside_temp)
-        losses = F.softplus(-ablation.differences(gates, rows.select(pairs))).sum(1)
-        share = len(pairs) / rows.n_pairs
-        total = losses.sum() / len(rows.at) + share * (columns.k_coef * ablation.nodes(gates)).sum()
+        losses = F.softplus(-ablation.differences(gates, batch.select(pairs))).sum(1)
+        share = len(pairs) / batch.n_pairs
+        total = (
+            losses.sum() / len(batch.last_positions)
+            + share * (columns.k_coef * ablation.nodes(gates)).sum()
+        )
         gradient += torch.autograd.grad(total, leaf)[0]
     norm = gradient.norm(dim=1, keepdim=True)
     return gradient.mul_(_CLIP / norm.clamp(min=_CLIP))
@@ -145,23 +153,23 @@ def _gradient(ablation: Ablation, rows: TokenizedPairs, tau: Tensor, columns: _C
 def _adamw_(
     tau: Tensor,
     gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
     columns: _Columns,
     rate: Tensor,
     step: int,
 ) -> None:
-    """One AdamW step with each trial's own settings, which torch's optimizer cannot hold."""
+    """Do one AdamW step with separate settings per trial, which torch's optimizer cannot do."""
     beta2 = 1 - columns.inv_beta2
-    first.lerp_(gradient, 1 - _BETA1)
-    second.mul_(beta2).addcmul_(gradient * columns.inv_beta2, gradient)
+    first_moment.lerp_(gradient, 1 - _BETA1)
+    second_moment.mul_(beta2).addcmul_(gradient * columns.inv_beta2, gradient)
     tau.mul_(1 - rate * columns.weight_decay)
-    scale = (second / (1 - beta2**step)).sqrt_().add_(_EPS)
-    tau.sub_(rate / (1 - _BETA1**step) * first / scale)
+    scale = (second_moment / (1 - beta2**step)).sqrt_().add_(_EPS)
+    tau.sub_(rate / (1 - _BETA1**step) * first_moment / scale)
 
 
 def _schedule(step: int, steps: int, warmup: Tensor) -> Tensor:
-    """Return the share of the peak rate at a step counted from 1: up over `warmup`, then to 0."""
+    """Return the learning-rate factor at a step (from 1): linear warmup, then linear decay to 0."""
     done = step / (steps + 1)
     rise = done / warmup.clamp(min=1e-9)
     return torch.minimum(rise, (1 - done) / (1 - warmup)).clamp(max=1)

@@ -1,9 +1,9 @@
-"""One small circuit from several orders of the nodes: each cleaned up, then merged.
+"""One small circuit from several candidates: greedy removal of each, then of their unions.
 
-A clean-up ends in a local minimum, and how small a trial's circuit is before says little about how
-small it is after: of 18 trials of one task they went from 55 to 408 edges before and from 19 to 44
-after, in no like order. Two cleaned-up circuits together have few nodes, so cleaning them up again
-is cheap, and what is left is often smaller than either. Ours.
+Greedy removal ends in a local minimum, and the size before says little about the size after: 18
+trials of one task had 55 to 408 edges before and 19 to 44 after, in another order. The union of two
+pruned circuits has few nodes, so pruning it is cheap, and the result is often smaller than either.
+This step is ours, not the paper's.
 Shapes: G gates.
 """
 
@@ -20,14 +20,14 @@ from wirework.tasks import TokenizedPairs
 
 
 class Size(NamedTuple):
-    """How large a circuit is; it compares as circuits do."""
+    """Size of a circuit; sizes compare by edges, then by nodes."""
 
     edges: int
     nodes: int
 
 
 def size_of(ablation: Ablation, gates: Tensor) -> Size:
-    """Return the size of a circuit (G,) with all the edges between its nodes."""
+    """Return the size of the circuit (G,) with all edges between its nodes."""
     kept = ablation.space.locate(ablation.nodes(gates).nonzero().flatten())
     return Size(count_edges(ablation.transformer, kept), len(kept))
 
@@ -35,32 +35,32 @@ def size_of(ablation: Ablation, gates: Tensor) -> Size:
 def cleaned_and_merged(
     ablation: Ablation,
     masks: Sequence[Tensor],
-    rows: TokenizedPairs,
+    batch: TokenizedPairs,
     target: float,
     on_done: Callable[[int, int], None],
 ) -> tuple[Tensor, int]:
-    """Clean up circuits, and merge the smallest with each of the others as long as that helps.
+    """Prune each mask greedily, then try to improve the smallest by its union with each other.
 
     Args:
-        ablation: the model and what its gates stand for.
-        masks: (G,) each, of circuits that reach the target; one or more.
-        rows: the task's pairs to judge by.
+        ablation: the model with its gates.
+        masks: one or more, (G,) each, that reach the target.
+        batch: the judging pairs.
         target: task loss in nats.
-        on_done: gets how many are cleaned up and how many merged.
+        on_done: gets how many masks are pruned and how many unions are tried.
 
     Returns:
-        (G,) of the smallest circuit, and which of the masks it began with.
+        The smallest mask (G,), and the index of the mask it started from.
     """
-    found = []
+    cleaned = []
     for mask in masks:
-        found.append(clean_up(ablation, mask, rows, target))
-        on_done(len(found), 0)
-    sizes = [size_of(ablation, gates) for gates in found]
-    first, *others = sorted(range(len(found)), key=sizes.__getitem__)
-    best, least = found[first], sizes[first]
+        cleaned.append(clean_up(ablation, mask, batch, target))
+        on_done(len(cleaned), 0)
+    sizes = [size_of(ablation, gates) for gates in cleaned]
+    first, *others = sorted(range(len(cleaned)), key=sizes.__getitem__)
+    best, least = cleaned[first], sizes[first]
     for place, other in enumerate(others, 1):
-        both = clean_up(ablation, torch.maximum(best, found[other]), rows, target)
-        if (size := size_of(ablation, both)) < least:
-            best, least = both, size
+        union = clean_up(ablation, torch.maximum(best, cleaned[other]), batch, target)
+        if (size := size_of(ablation, union)) < least:
+            best, least = union, size
         on_done(len(masks), place)
     return best, first

@@ -1,7 +1,11 @@
-"""Find the smallest circuit of a task by learned pruning with a search over its settings.
+"""Find the smallest circuit of a task: learned pruning with a hyperparameter search.
 
-Masks are trained on one part of the task's pairs (`masks.py`), made discrete and cleaned up on
-another (`discretise.py`). Source: Gao et al. 2025, sec. 2.2, App. A.5.
+1. Trials with different settings train Heaviside masks on the training pairs (`learned_masks.py`).
+2. The best trials are discretised by bisection and pruned greedily (`discretise.py`) on the judging
+   pairs, and merged (`merging.py`).
+3. Edges are pruned, and the circuit is checked with ablation values not used in the search.
+
+Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wirework.circuits.build import CHANCE, Finding, assemble
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.build import CHANCE, FinderResult, assemble
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -43,14 +47,14 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-_SCORE_PAIRS = 128  # pairs that a score is taken on
-_QUICK_PAIRS = 32  # trials are compared on so many pairs; finalists are judged on all
-_CHEAP = 256  # gates after bisection that are cleaned up in any case
-_MANY = 2  # times the gates of the smallest order beyond which more than that are not cleaned up
-_ROUNDING = 1e-5  # nats: a search ends right at its target, and passes of other sizes round
-_TRIES = 6  # times that a circuit is made anew because it misses the target on unseen text
-_OVERSHOOT = 1.5  # times by how much it missed that the next one's target is lower
-_SLACK = 0.01  # nats above the whole model's own loss on them that a trial may always have
+_SCORE_PAIRS = 128  # pairs on which nodes are scored
+_QUICK_PAIRS = 32  # judging pairs on which trials are compared; finalists use all
+_CHEAP = 256  # up to this many gates after bisection, greedy removal always runs
+_MANY = 2  # candidates with more than this times the smallest count are skipped
+_ROUNDING = 1e-5  # nats: circuits end close to the target, and losses round by batch size
+_TRIES = 6  # retries for a circuit that misses the target with held-out means
+_OVERSHOOT = 1.5  # a retry lowers the target by this times the excess loss
+_SLACK = 0.01  # nats above the model's own loss that a trial may always have
 
 
 def prune(
@@ -64,27 +68,27 @@ def prune(
     progress: bool = True,
     **overrides: Any,
 ) -> Circuit:
-    """Find the smallest circuit of a task whose loss reaches the target.
+    """Find the smallest circuit of a task whose task loss reaches the target.
 
-    The same model, task, text and config give the same circuit on the same machine.
+    Deterministic: the same model, task, text and config give the same circuit on the same machine.
 
     Args:
-        model: with a tokeniser; a path is loaded.
-        task: itself, or what `ww.task` takes. Its pairs are parted into those that train, those
-            that judge and those held out.
-        config: None for the defaults.
-        target_loss: in nats; wins over `config.target_loss`; None for that.
-        data: tokens of the corpus the model was trained on, for the means; None to read the
-            means that lie beside the model or, where there are none, the corpus of its run.
-        search: folder to keep the search in, so that the same call goes on with it after a stop;
-            None keeps it in memory.
-        progress: show a bar on standard error.
+        model: a model with a tokeniser; a path is loaded.
+        task: a task, or what `ww.task` takes. Its pairs are split into training, judging and
+            held-out pairs.
+        config: settings; None for the defaults.
+        target_loss: task loss in nats; overrides `config.target_loss`.
+        data: tokens of the training corpus, to measure the means on; None to use the means saved
+            beside the model or, without these, the corpus of its run.
+        search: folder for the state of the search, so that the same call resumes it after an
+            interruption; None keeps the state in memory.
+        progress: show a progress bar on standard error.
         overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
 
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no
-            means, the whole model does not reach the target or the target is above chance
-            (`config.allow_unreached` goes on all the same), or `search` cannot be written to.
+            means, the model itself does not reach the target or the target is above chance
+            (`config.allow_unreached` disables these two checks), or `search` cannot be written.
 
     Source: Gao et al. 2025, sec. 2.2, App. A.5.
     """
@@ -96,17 +100,19 @@ def prune(
     check_chance(config)
     tokenizer_of(model)
     with Progress(f"prune {task.name}", shown=progress) as bar:
-        hunt = PruningRun.of(model, task, config, AblationBaseline.of(model, data, config), search)
-        return hunt.run(bar.update)
+        pruning_run = PruningRun.of(
+            model, task, config, AblationBaseline.of(model, data, config), search
+        )
+        return pruning_run.run(bar.update)
 
 
 def ignore_progress(_: float) -> None:
-    """Tell nobody."""
+    """Discard a progress report."""
 
 
 @dataclass(frozen=True)
 class PruningRun:
-    """A search for a circuit, all it needs looked at and measured beforehand."""
+    """One search for a circuit, with all inputs validated and measured."""
 
     model: "Model"
     task: Task
@@ -114,9 +120,9 @@ class PruningRun:
     parts: Parts
     baseline: AblationBaseline
     ablation: Ablation
-    contest: "_TrialSelection"
+    trial_selection: "TrialSelection"
     search: Path | None
-    """Where it is kept; None for in memory."""
+    """Folder of the search; None to keep it in memory."""
 
     @classmethod
     def of(
@@ -127,35 +133,35 @@ class PruningRun:
         baseline: AblationBaseline,
         search: str | Path | None = None,
     ) -> "PruningRun":
-        """Prepare what `prune` does, which says what each argument is. Nothing is written.
+        """Prepare a search; arguments as in `prune`. Nothing is written.
 
         Raises:
-            InputError: nothing can be found for this task: it does not fit the model, has too few
-                pairs, or the whole model does not reach the target.
+            InputError: the search cannot succeed: the task does not fit the model, has too few
+                pairs, or the model itself does not reach the target.
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         parts = parts_of(fitted, config.eval_pairs, config.seed)
-        train, judge = rows_of(parts.train, model), rows_of(parts.judge, model)
+        train, judge = tokenize_task(parts.train, model), tokenize_task(parts.judge, model)
         ablation = baseline.ablation(model, config)
         if not config.allow_unreached:
             check_target(ablation, judge, config.target_loss)
-        contest = _contest(ablation, train, judge, config)
+        trial_selection = _trial_selection(ablation, train, judge, config)
         kept = None if search is None else Path(search)
-        return cls(model, task, config, parts, baseline, ablation, contest, kept)
+        return cls(model, task, config, parts, baseline, ablation, trial_selection, kept)
 
     def ranked(self, on_progress: Callable[[float], None] = ignore_progress) -> list[Candidate]:
-        """Return what orders the nodes, before any clean-up: the best trials and scores.
+        """Return the candidates before greedy removal: the best trials and the score rankings.
 
         Raises:
-            InputError: the search's folder cannot be written to, is damaged or in use.
+            InputError: the folder of the search cannot be written, is damaged or in use.
         """
         config = self.config
         if config.finder != "learned":
-            return [self.contest.by_score(config.finder)]
+            return [self.trial_selection.by_score(config.finder)]
         folder = self._folder()
-        with _held(folder):
-            best = self.contest.best(folder, on_progress)
-        return best + [self.contest.by_score(method) for method in config.extra_rankings]
+        with _folder_lock(folder):
+            best = self.trial_selection.best(folder, on_progress)
+        return best + [self.trial_selection.by_score(method) for method in config.extra_rankings]
 
     def _folder(self) -> Path | None:
         if self.search is None:
@@ -163,19 +169,19 @@ class PruningRun:
         return open_search(self.search, self.model, self.task, self.config, self.baseline.origin)
 
     def run(self, on_progress: Callable[[float], None] = ignore_progress) -> Circuit:
-        """Search; `on_progress` gets the share of the work that is done."""
-        return self.made_of(self.ranked(on_progress), on_progress)
+        """Run the search and return its circuit; `on_progress` gets the fraction of work done."""
+        return self.circuit_from(self.ranked(on_progress), on_progress)
 
-    def made_of(
+    def circuit_from(
         self, best: list[Candidate], on_progress: Callable[[float], None] = ignore_progress
     ) -> Circuit:
-        """Return the smallest circuit that these orders of the nodes come to."""
-        config, judge = self.config, rows_of(self.parts.judge, self.model)
+        """Return the smallest circuit obtained from these candidates."""
+        config, judge = self.config, tokenize_task(self.parts.judge, self.model)
         nodes, trial = self._smallest(best, judge, on_progress)
-        edge_masks, gates = self._accepted(nodes, trial, judge)
-        held_out = self._unseen(edge_masks)
-        found = Finding(
-            edge_masks=replace(held_out, ablation=held_out.ablation.at_means()),
+        edge_masks, gates = self._meeting_held_out_target(nodes, trial, judge)
+        held_out = self._with_held_out_baseline(edge_masks)
+        result = FinderResult(
+            edge_masks=replace(held_out, ablation=held_out.ablation.with_mean_ablation()),
             gates=gates,
             score=self.ablation.nodes(trial.tau),
             target=config.target_loss,
@@ -185,67 +191,69 @@ class PruningRun:
             reached=held_out.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
         )
-        return assemble(self.model, self.task, self.parts, found)
+        return assemble(self.model, self.task, self.parts, result)
 
-    def _unseen(self, edge_masks: EdgeMasks) -> EdgeMasks:
-        """Return the same gates with means (and values) of text that the search has not seen."""
+    def _with_held_out_baseline(self, edge_masks: EdgeMasks) -> EdgeMasks:
+        """Return the same masks with ablation values of the held-out sample of text."""
         ablation = self.baseline.held_out(self.model, self.config)
         return edge_masks if ablation is None else replace(edge_masks, ablation=ablation)
 
-    def _accepted(
+    def _meeting_held_out_target(
         self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs
     ) -> tuple[EdgeMasks, Tensor]:
-        """Return nodes (G,) with their edges, cleaned up, that meet the target on unseen text too.
+        """Prune the edges of a circuit (G,) such that it meets the target with held-out means too.
 
-        A clean-up goes right up to its target and so fits the noise of the means that it sees.
-        Where the circuit then misses the target with other means, it is made again with a target
-        lower by half as much again as it missed, from its nodes and the next best of their order.
+        Greedy removal goes right up to its target and so overfits to the means that it uses. If
+        the circuit then misses the target with held-out means, it is pruned again from its nodes
+        and the next best of the ranking, with a target lowered by 1.5 times the excess loss.
         """
         goal = self.config.target_loss
         own = _own_loss(self.ablation, judge)
         target, least = goal, own if own < goal else 0.0
-        edge_masks, gates = _wired(self.ablation, nodes, judge, target, self.config)
+        edge_masks, gates = _with_edges(self.ablation, nodes, judge, target, self.config)
         if not self.ablation.within(nodes, judge, goal):
-            return edge_masks, gates  # nothing reaches it: this is what comes closest
+            return edge_masks, gates  # no candidate reaches it: this is the closest one
         for _ in range(_TRIES):
-            missed = self._worst_unseen(edge_masks, gates, judge) - goal
+            missed = self._highest_held_out_loss(edge_masks, gates, judge) - goal
             if missed <= _ROUNDING:
                 break
             target = max(least, target - _OVERSHOOT * missed)
             nodes = self._grown(nodes, trial, judge, target)
             if not self.ablation.within(nodes, judge, target):
                 break
-            edge_masks, gates = _wired(
+            edge_masks, gates = _with_edges(
                 self.ablation, nodes, judge, target, self.config, (edge_masks, gates)
             )
         return edge_masks, gates
 
-    def _worst_unseen(self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs) -> float:
-        """Return the task loss on unseen text, the highest of all ways to freeze."""
-        ablation_modes = self._unseen(edge_masks).ablation_modes()
-        return max(float(view.losses(gates[None], judge)[0]) for view in ablation_modes)
+    def _highest_held_out_loss(
+        self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs
+    ) -> float:
+        """Return the highest task loss over ablation modes, with held-out ablation values."""
+        ablation_modes = self._with_held_out_baseline(edge_masks).ablation_modes()
+        return max(float(mode.losses(gates[None], judge)[0]) for mode in ablation_modes)
 
     def _grown(
         self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs, target: float
     ) -> Tensor:
-        """Add the fewest nodes, the best of an order first, that reach a lower target."""
+        """Add the fewest nodes, best-ranked first, that reach a lower target."""
         rank = ranking(trial.tau)
         kept_first = len(rank) * nodes.to(rank.device) - rank
         more = discretise(self.ablation, kept_first, judge, target)
         if self.config.prune_edges or not self.config.clean_up:
-            return more  # nodes are cleaned up with the edges
+            return more  # nodes are pruned together with the edges
         return clean_up(self.ablation, more, judge, target)
 
     def _smallest(
         self, best: list[Candidate], judge: TokenizedPairs, on_progress: Callable[[float], None]
     ) -> tuple[Tensor, Candidate]:
-        """Return the nodes, as gates (G,), that these orders come to, and the order they had."""
+        """Return the smallest node mask (G,) of these candidates, and the candidate it is from."""
         target = self.config.target_loss
-        found = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
-        if not any(self.ablation.within(mask, judge, target) for mask in found):
+        masks = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
+        if not any(self.ablation.within(mask, judge, target) for mask in masks):
             nodes, which = closest(self.ablation, [one.tau for one in best], judge)
             return nodes, best[which]
-        chosen = worth_it(best, found)
+        chosen = affordable_candidates(best, masks)
         masks = [mask for _, mask in chosen]
 
         pace = Pace.of(self.config)
@@ -263,8 +271,8 @@ class PruningRun:
 
 
 @contextmanager
-def _held(folder: Path | None) -> Iterator[None]:
-    """Keep other processes out of a search's folder for a `with` block."""
+def _folder_lock(folder: Path | None) -> Iterator[None]:
+    """Lock the folder of a search against other processes inside a `with` block."""
     if folder is None:
         yield
         return
@@ -274,19 +282,21 @@ def _held(folder: Path | None) -> Iterator[None]:
 
 
 def without_feasibility_checks(config: PruneConfig) -> PruneConfig:
-    """Return the settings with which a search on a task is made whatever comes of it."""
+    """Return a config with the feasibility checks disabled."""
     return config.model_copy(update={"allow_unreached": True})
 
 
-def worth_it(best: list[Candidate], masks: list[Tensor]) -> list[tuple[Candidate, Tensor]]:
-    """Leave out orders of the nodes whose clean-up would take long and hardly win.
+def affordable_candidates(
+    best: list[Candidate], masks: list[Tensor]
+) -> list[tuple[Candidate, Tensor]]:
+    """Drop candidates whose greedy removal would take long and rarely wins.
 
-    The time goes with the square of the nodes that bisection leaves, and where these are many times
-    those of another order, so they are after it. The smallest always stays.
+    Its time grows with the square of the number of nodes after bisection, and a candidate with many
+    times the nodes of another one stays the larger. The smallest candidate is always returned.
 
     Args:
-        best: orders of the nodes.
-        masks: (G,) each, what bisection left of them.
+        best: the candidates.
+        masks: (G,) each, their node masks after bisection.
     """
     sizes = [int(mask.sum()) for mask in masks]
     most = max(_CHEAP, _MANY * min(sizes))
@@ -294,7 +304,7 @@ def worth_it(best: list[Candidate], masks: list[Tensor]) -> list[tuple[Candidate
     return [(one, mask) for one, mask, size in pairs if size <= most]
 
 
-def _wired(
+def _with_edges(
     ablation: Ablation,
     nodes: Tensor,
     judge: TokenizedPairs,
@@ -302,10 +312,10 @@ def _wired(
     config: PruneConfig,
     before: tuple[EdgeMasks, Tensor] | None = None,
 ) -> tuple[EdgeMasks, Tensor]:
-    """Return a circuit (G,) as nodes and edges with their gates, idle edges and nodes left out.
+    """Return masks and gates (G,) of a circuit's nodes and edges, pruned if the config says so.
 
-    `before` is a circuit of some of these nodes: the clean-up begins without the edges that it does
-    without, if the target is met so.
+    `before` is a circuit with some of these nodes: greedy removal starts without the edges that it
+    lacks, if the target is met without them.
     """
     edge_masks = EdgeMasks.of(ablation, ablation.nodes(nodes))
     gates = torch.ones(edge_masks.size)
@@ -313,14 +323,14 @@ def _wired(
         fewer = gates if before is None else edge_masks.without_closed(*before)
         start = fewer if edge_masks.within(fewer, judge, target) else gates
         gates = clean_up(edge_masks, start, judge, target)
-    return edge_masks.reduced(gates)
+    return edge_masks.compacted(gates)
 
 
 def check_chance(config: PruneConfig) -> None:
-    """Make sure that a target asks for something.
+    """Check that a target loss is below chance.
 
     Raises:
-        InputError: it is above chance, which an empty circuit reaches.
+        InputError: it is not: an empty circuit would reach it.
     """
     if config.target_loss >= CHANCE and not config.allow_unreached:
         raise InputError(
@@ -329,13 +339,13 @@ def check_chance(config: PruneConfig) -> None:
         )
 
 
-def check_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> None:
-    """Make sure that the whole model does what is asked of a circuit.
+def check_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> None:
+    """Check that the model itself reaches the target loss.
 
     Raises:
-        InputError: its own task loss is above the target, or not a number.
+        InputError: its task loss is above the target, or not a number.
     """
-    own = _own_loss(ablation, rows)
+    own = _own_loss(ablation, batch)
     if not own <= target:
         raise InputError(
             f"the model's own task loss {own:.3f} does not reach the target {target:g}: no circuit "
@@ -343,28 +353,29 @@ def check_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> Non
         )
 
 
-def _own_loss(ablation: Ablation, rows: TokenizedPairs) -> float:
-    """Return the task loss with nothing ablated, nats."""
-    everything = torch.ones(1, ablation.size, device=rows.tokens.device)
-    return float(ablation.losses(everything, rows)[0])
+def _own_loss(ablation: Ablation, batch: TokenizedPairs) -> float:
+    """Return the task loss of the model with nothing ablated, in nats."""
+    everything = torch.ones(1, ablation.size, device=batch.tokens.device)
+    return float(ablation.losses(everything, batch)[0])
 
 
-def _contest(
+def _trial_selection(
     ablation: Ablation, train: TokenizedPairs, judge: TokenizedPairs, config: PruneConfig
-) -> "_TrialSelection":
+) -> "TrialSelection":
+    """Return the trials of one task, with the nodes scored first if they are warm-started."""
     quick = judge.select(torch.arange(min(judge.n_pairs, _QUICK_PAIRS)))
-    target = quick_target(ablation, quick, config.target_loss)
+    target = trial_target(ablation, quick, config.target_loss)
     warm = None
     if config.warm_start is not None:
         rank = ranking(score_gates(ablation, train, config.warm_start, config.seed))
         warm = 1 - 2 * rank / (len(rank) - 1)
-    return _TrialSelection(ablation, train, quick, target, config, warm)
+    return TrialSelection(ablation, train, quick, target, config, warm)
 
 
-def score_gates(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int) -> Tensor:
-    """Return the score (G,) of each gate: the highest of its nodes, on some of the rows."""
-    few = rows.select(torch.arange(min(rows.n_pairs, _SCORE_PAIRS)))
-    score = score_nodes(ablation.untied().at_means(), few, method, seed)
+def score_gates(ablation: Ablation, batch: TokenizedPairs, method: str, seed: int) -> Tensor:
+    """Return the score (G,) of each gate, the highest of its nodes, on at most 128 pairs."""
+    few = batch.select(torch.arange(min(batch.n_pairs, _SCORE_PAIRS)))
+    score = score_nodes(ablation.untied().with_mean_ablation(), few, method, seed)
     if ablation.tie is None:
         return score
     least = torch.full((ablation.size,), -torch.inf, device=score.device)
@@ -372,8 +383,8 @@ def score_gates(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int
 
 
 @dataclass(frozen=True)
-class _TrialSelection:
-    """Trials of one task, compared on a few of the judging pairs and before any clean-up."""
+class TrialSelection:
+    """Trains the trials of one task and selects the smallest, on a few judging pairs."""
 
     ablation: Ablation
     train: TokenizedPairs
@@ -381,29 +392,29 @@ class _TrialSelection:
     target: float
     config: PruneConfig
     warm: Tensor | None
-    """(G,), as `learn_masks` takes it."""
+    """(G,) warm start, as `learn_masks` takes it; None to start all gates alike."""
 
     def by_score(self, method: str) -> Candidate:
-        """Return the order that a score gives, as if it were a trial."""
+        """Return the ranking by a score as a candidate."""
         score = score_gates(self.ablation, self.train, method, self.config.seed)
         return Candidate(*self._size(score), score)
 
     def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Candidate]:
-        """Return the `finalists` smallest; `on_progress` gets the share of all work done."""
+        """Return the `finalists` smallest trials; `on_progress` gets the fraction of work done."""
         count = self.config.finalists
         best, pace = [] if folder is None else kept_best(folder, count), Pace.of(self.config)
         for current in rounds(self.config, folder):
-            found = self._run(current, on_progress)
-            best = merged(best, found.values())[:count]
+            finished = self._run(current, on_progress)
+            best = merged(best, finished.values())[:count]
             if folder is not None:
-                write_candidates(folder, best)  # before the study: what it knows must lie there
+                write_candidates(folder, best)  # before the study is told: its masks must be saved
             tried = range(len(current.settings))
             on_progress(pace.in_trials(current.first + len(tried), 0, 0))
-            current.tell([float(found[i].edges) if i in found else None for i in tried])
+            current.tell([float(finished[i].edges) if i in finished else None for i in tried])
         return best[:count]
 
     def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Candidate]:
-        """Train a round; return, by its place in it, each trial that was not stopped."""
+        """Train one round of trials; return those not stopped early, by index in the round."""
         config, count = self.config, len(current.settings)
         stops = rungs(config)
         left, pace = list(range(count)), Pace.of(config)
@@ -430,16 +441,16 @@ class _TrialSelection:
         return {place: Candidate(*self._size(taus[place]), taus[place]) for place in left}
 
     def _size(self, tau: Tensor) -> Size:
-        """Return the size of the circuit that a trial's masks give."""
+        """Return the size of the circuit that a trial's masks give after bisection."""
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
 
 
-def quick_target(ablation: Ablation, rows: TokenizedPairs, target: float) -> float:
-    """Return the loss in nats to compare trials at: one that the model can reach on these rows.
+def trial_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> float:
+    """Return the target loss in nats at which trials are compared on a few pairs.
 
-    A model that reaches the target on all pairs may miss it on a few of them, and then every trial
-    would come out with every node. One that is no better than chance sets no bar: below it an empty
-    circuit would win every contest, though masks may reach the target all the same.
+    It is at least slightly above the model's own loss on these pairs: otherwise a model that misses
+    the target on these few would make every trial keep every node. A model no better than chance
+    does not raise the target: an empty circuit would win every comparison.
     """
-    own = _own_loss(ablation, rows)
+    own = _own_loss(ablation, batch)
     return target if own >= CHANCE else max(target, own + _SLACK)

@@ -1,4 +1,4 @@
-"""What a search keeps on disk beside optuna's study: whose search it is, and its best masks.
+"""The folder of a search beside optuna's study: what it belongs to, and its best masks.
 
 Shapes: G gates.
 """
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 _BEST = "best.safetensors"
 _ABOUT = "search.json"
 _NAME = re.compile(r"[0-9a-f]{12}")
-"""Names of searches' folders."""
+"""Names of search folders."""
 
 
 class Candidate(NamedTuple):
-    """A trial's masks and the size of the circuit that they give."""
+    """Scores that rank the gates (a trial's tau) and the size of the circuit that they give."""
 
     edges: int
     nodes: int
     tau: Tensor
-    """(G,)."""
+    """(G,), higher is more important."""
 
 
 def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, origin: str) -> Path:
-    """Return the folder of a search below `parent`, made if it is not there.
+    """Return the folder of a search below `parent`; it is created if missing.
 
-    Its name is a hash of model, task, settings and what removed nodes rest at, so that what lies in
-    it is of the same search; only how many trials, finalists and scores are asked for may differ.
+    Its name is a hash of model, task, settings and ablation baseline, so that a folder belongs to
+    one search. The number of trials, finalists and extra rankings is not part of the hash.
 
     Args:
-        parent: where searches for this circuit lie.
+        parent: folder with the searches for this circuit.
         model: the model.
-        task: all pairs.
-        config: settings.
-        origin: of `AblationBaseline`.
+        task: the task with all pairs.
+        config: settings of the search.
+        origin: the `origin` of the `AblationBaseline`.
 
     Raises:
         InputError: it cannot be written to.
@@ -74,7 +74,7 @@ def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, o
 
 
 def _remove_empty(parent: Path) -> None:
-    """Remove what searches that were killed as they began left below `parent`."""
+    """Remove empty folders of searches that were killed at their start."""
     for path in parent.glob("*"):
         if _NAME.fullmatch(path.name):
             clear_leftovers(path / _ABOUT)
@@ -83,7 +83,7 @@ def _remove_empty(parent: Path) -> None:
 
 
 def write_candidates(folder: Path, best: list[Candidate]) -> None:
-    """Write the best masks so far, whole or not at all."""
+    """Save the best masks so far, atomically."""
     tensors = {f"{i}": one.tau.cpu().contiguous() for i, one in enumerate(best)}
     sizes = {f"{i}": f"{one.edges} {one.nodes}" for i, one in enumerate(best)}
     sums = {"sha256": tensors_checksum(tensors, sizes)}
@@ -91,7 +91,7 @@ def write_candidates(folder: Path, best: list[Candidate]) -> None:
 
 
 def read_candidates(folder: Path) -> list[Candidate]:
-    """Read what `write_candidates` wrote; none if nothing was.
+    """Read the candidates that `write_candidates` saved; an empty list without a file.
 
     Raises:
         InputError: the file is damaged.
@@ -108,18 +108,18 @@ def read_candidates(folder: Path) -> list[Candidate]:
 
 
 def kept_best(folder: Path, finalists: int) -> list[Candidate]:
-    """Read the best masks of a search that is to go on, and see that none of them is missing.
+    """Read the best masks of a search to resume, and check that none is missing.
 
     Args:
-        folder: of the search.
-        finalists: how many of its trials are asked for.
+        folder: folder of the search.
+        finalists: number of trials that are needed.
 
     Raises:
-        InputError: the file is damaged, or holds fewer masks than were found and asked for.
+        InputError: the file is damaged, or has fewer masks than needed and trained.
     """
-    best, found = read_candidates(folder), n_finished(folder)
-    if len(best) < min(finalists, found):
-        kept = f"{len(best)} of its {number_of(found, 'trial')}"
+    best, n_found = read_candidates(folder), n_finished(folder)
+    if len(best) < min(finalists, n_found):
+        kept = f"{len(best)} of its {number_of(n_found, 'trial')}"
         raise InputError(
             f"the search in {folder} kept the masks of {kept}, and finalists={finalists} asks for "
             f"more: {f'ask for {len(best)} or ' if best else ''}delete {folder} to search anew"
@@ -128,15 +128,15 @@ def kept_best(folder: Path, finalists: int) -> list[Candidate]:
 
 
 def merged(best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candidate]:
-    """Return both lists' trials by size, smallest first, each once.
+    """Merge two lists of candidates, smallest first, without duplicates.
 
-    A round that was cut off after its masks were written is made again, and they come twice.
+    Duplicates occur when a round was interrupted after its masks were saved and is trained again.
     """
-    found: list[Candidate] = []
+    unique: list[Candidate] = []
     for one in sorted([*best, *more], key=lambda one: (one.edges, one.nodes)):
-        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in found):
-            found.append(one)
-    return found
+        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in unique):
+            unique.append(one)
+    return unique
 
 
 def _candidate(size: str, tau: Tensor) -> Candidate:

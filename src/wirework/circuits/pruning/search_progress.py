@@ -1,7 +1,7 @@
-"""How much of the work of a search for a circuit is done, for the time that is left.
+"""Fraction of a search's work that is done, for the progress bar and the time left.
 
-Work is counted in passes of a pair through the model. The numbers of passes are those of a search
-with the default settings in a model of the demo's shape, by processor time.
+Work is measured in passes of one pair through the model. The constants were measured (processor
+time) for a search with default settings on a model of the demo's shape.
 """
 
 from dataclasses import dataclass
@@ -9,64 +9,64 @@ from typing import Self
 
 from wirework.config import PruneConfig
 
-_STEP = 3  # passes of a batch in a step of a trial: forward and backward
-_CLEAN_UP = 170  # passes of all judging pairs in the clean-up of a finalist's nodes
-_MERGE = 80  # in the clean-up of two merged ones
-_EDGES = 180  # in the clean-up of edges
+_STEP = 3  # passes per training step of a trial: forward and backward
+_CLEAN_UP = 170  # passes of all judging pairs in greedy removal of a finalist's nodes
+_MERGE = 80  # in greedy removal of the union of two
+_EDGES = 180  # in greedy removal of edges
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Where in its work a search is, as a share of all of it."""
+    """Converts steps of a search to the fraction of its work."""
 
     config: PruneConfig
     trials: float
-    """Share of the trials in all of the work."""
+    """Fraction of the work that the trials take."""
     nodes: float
-    """Share of the clean-up of nodes; the rest is that of edges."""
+    """Fraction for greedy removal of nodes; the remaining fraction is for edges."""
 
     @classmethod
     def of(cls, config: PruneConfig) -> Self:
-        """Return the pace of a search with some settings."""
+        """Return the pace of a search with these settings."""
         trials, orders = 0.0, 1
         if config.finder == "learned":
             trials = _STEP * config.batch_pairs * config.trials * _steps(config, config.steps)
             orders = min(config.trials, config.finalists) + len(config.extra_rankings)
         nodes = _CLEAN_UP * orders + _MERGE * (orders - 1) if config.clean_up else 1
         edges = _EDGES if config.prune_edges else 1
-        whole = trials + (nodes + edges) * config.eval_pairs
-        return cls(config, trials / whole, nodes * config.eval_pairs / whole)
+        total = trials + (nodes + edges) * config.eval_pairs
+        return cls(config, trials / total, nodes * config.eval_pairs / total)
 
     def in_trials(self, first: int, count: int, step: int) -> float:
-        """Return the share that is done in the trials.
+        """Return the fraction done while trials are trained.
 
         Args:
-            first: how many trials came before the round at hand.
-            count: trials of this round.
-            step: how far they are trained.
+            first: number of trials before the current round.
+            count: number of trials in this round.
+            step: training steps done in this round.
         """
         round_ = _steps(self.config, step) / _steps(self.config, self.config.steps)
         return self.trials * (first + count * round_) / self.config.trials
 
     def in_clean_ups(self, cleaned: int, merged: int, orders: int) -> float:
-        """Return the share that is done in the clean-up of nodes.
+        """Return the fraction done during greedy removal of nodes.
 
         Args:
-            cleaned: how many orders of the nodes are cleaned up.
-            merged: how many are merged with the best.
-            orders: how many there are.
+            cleaned: number of candidates pruned.
+            merged: number of unions tried.
+            orders: number of candidates.
         """
-        whole = _CLEAN_UP * orders + _MERGE * (orders - 1)
-        return self.trials + self.nodes * (_CLEAN_UP * cleaned + _MERGE * merged) / whole
+        total = _CLEAN_UP * orders + _MERGE * (orders - 1)
+        return self.trials + self.nodes * (_CLEAN_UP * cleaned + _MERGE * merged) / total
 
 
 def rungs(config: PruneConfig) -> set[int]:
-    """Return the steps at which the worse half of the trials stops."""
+    """Return the steps at which the worse half of the trials is stopped."""
     return {max(1, round(share * config.steps)) for share in config.stop_at}
 
 
 def _steps(config: PruneConfig, upto: int) -> float:
-    """Return the steps of a trial up to one, where half of the trials go on at each rung."""
+    """Return the mean steps per trial up to `upto`; half of the trials continue at each rung."""
     total, start = 0.0, 0
     for halvings, end in enumerate([*sorted(rungs(config)), config.steps]):
         total += max(0, min(upto, end) - start) / 2**halvings

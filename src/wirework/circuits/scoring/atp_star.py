@@ -1,9 +1,9 @@
-"""AtP*: attribution with the softmax done exactly (QK fix) and layers dropped in turn (GradDrop).
+"""AtP*: attribution with an exact softmax (QK fix) and with layers dropped in turn (GradDrop).
 
-A saturated softmax has no gradient, though freezing a query or key channel may move it far; and
-what a node does directly can cancel against what it does through a later layer. Both hide nodes
-from plain attribution. Source: Kramar et al. 2024 (arXiv 2403.00745), sec. 3.1.
-Shapes: S runs of GradDrop, B rows, N nodes of all sites, H heads, T tokens, K channels of a head.
+Plain attribution misses two kinds of nodes: query and key channels at a saturated softmax, whose
+gradient vanishes, and nodes whose direct effect cancels with their effect through a later layer.
+Source: Kramar et al. 2024 (arXiv 2403.00745), sec. 3.1.
+Shapes: S runs of GradDrop, B prompts, N nodes of all sites, H heads, T tokens, K channels per head.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, frozen, pieces
+from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
 from wirework.nn import Edit, Transformer, causal_attention
 from wirework.nn.transformer import Attention
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 
-def atp_star(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
-    """Return how much each node matters by AtP*.
+def atp_star(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
+    """Return the AtP* score of each node.
 
-    Where this differs from the paper, which patches in another prompt's values at one position:
+    Differences from the paper, which patches values of another prompt at one position:
 
-    - A node is one channel frozen at its mean at every token, so a query or key node is a channel
+    - A node is one channel, set to its mean at every token, so a query or key node is a channel
       of a head and not its whole vector. The paper linearises from the attention probabilities on,
       we from the head's output: the same, as the output is linear in them.
     - GradDrop drops attention and MLP of a layer one by one, and one run drops nothing: with two
@@ -35,7 +35,7 @@ def atp_star(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
+        batch: pairs on which to score.
 
     Returns:
         (N,) float32, nats, none below zero: magnitude of the change of the task loss when the node
@@ -44,23 +44,23 @@ def atp_star(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
     Source: Kramar et al. 2024, sec. 3.1.1 (QK fix), 3.1.2 (GradDrop).
     """
     runs = len(_sublayers(ablation.transformer)) + 1
-    with frozen(ablation.transformer):
-        parts = [run_effects(ablation, rows.select(pairs)) for pairs in pieces(rows, runs)]
-    effects = torch.stack(parts).sum(0) / len(rows.at)
+    with without_weight_gradients(ablation.transformer):
+        parts = [run_effects(ablation, batch.select(pairs)) for pairs in length_groups(batch, runs)]
+    effects = torch.stack(parts).sum(0) / len(batch.last_positions)
     return (effects.abs().sum(0) / (runs - 1)).float()
 
 
-def run_effects(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
+def run_effects(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
     """Return the change of the loss by each node's ablation in each run of GradDrop.
 
     Args:
-        ablation: the model, its weights frozen, and the means of its nodes.
-        rows: as many pairs as fit one pass with S copies of each.
+        ablation: the model (gradients of weights disabled) and the means of its nodes.
+        batch: pairs; S copies of each must fit in one pass.
 
     Returns:
-        (S, N) in the model's dtype, summed over rows; run s drops sublayer s, the last one nothing.
+        (S, N) in the model's dtype, summed over prompts; run s drops sublayer s, the last none.
     """
-    to_gates, heads = _backward(ablation, rows)
+    to_gates, heads = _backward(ablation, batch)
     effects = -to_gates
     parts = ablation.space.split(effects)
     for layer, (vectors, slope) in enumerate(heads):
@@ -73,7 +73,7 @@ def run_effects(ablation: Ablation, rows: TokenizedPairs) -> Tensor:
 
 
 def _backward(
-    ablation: Ablation, rows: TokenizedPairs
+    ablation: Ablation, batch: TokenizedPairs
 ) -> tuple[Tensor, list[tuple[dict[str, Tensor], Tensor]]]:
     """Run S copies of the rows forward and backward, each with its sublayer dropped.
 
@@ -83,7 +83,7 @@ def _backward(
     """
     transformer = ablation.transformer
     drops, layers = _sublayers(transformer), range(transformer.config.n_layer)
-    runs, count, weight = len(drops) + 1, len(rows.at), transformer.embed.weight
+    runs, count, weight = len(drops) + 1, len(batch.last_positions), transformer.embed.weight
     gates = weight.new_ones(runs, ablation.space.size, requires_grad=True)
     watched = [f"{layer}.attn.{part}" for layer in layers for part in "qkvy"]
     with (
@@ -91,8 +91,8 @@ def _backward(
         transformer.edited({name: _dropped(run, runs) for run, name in enumerate(drops)}),
         transformer.recorded(watched) as values,
     ):
-        logits = transformer(rows.tokens.repeat(runs, 1), rows.at.repeat(runs))
-    loss = pair_losses(logit_difference(logits, rows.answers.repeat(runs, 1))).sum()
+        logits = transformer(batch.tokens.repeat(runs, 1), batch.last_positions.repeat(runs))
+    loss = pair_losses(logit_difference(logits, batch.answers.repeat(runs, 1))).sum()
     ends = [gates, *(values[f"{layer}.attn.y"] for layer in layers)]
     to_gates, *slopes = torch.autograd.grad(loss, ends)
     heads = [
@@ -108,9 +108,9 @@ def _backward(
 def query_key_effects(
     attention: Attention, vectors: Mapping[str, Tensor], means: Mapping[str, Tensor], slope: Tensor
 ) -> dict[str, Tensor]:
-    """Return what freezing each query and key channel does through the softmax done anew.
+    """Return the effect of mean-ablating each query and key channel, with the softmax recomputed.
 
-    The same channel of every head is frozen in one pass, as heads do not meet before the output.
+    The same channel of every head is ablated in one pass: heads do not interact before the output.
 
     Args:
         attention: the module; its sinks, scale and window are used.
@@ -131,7 +131,7 @@ def query_key_effects(
     }
     slopes = slope.view(*slope.shape[:3], -1, size)  # (S, B, T, H, K)
     before = _attend(attention, heads)
-    found = {}
+    effect_of_part = {}
     for part in "qk":
         effects = []
         for channel, mean in enumerate(means[part].view(-1, size).unbind(1)):
@@ -139,8 +139,8 @@ def query_key_effects(
             changed[..., channel] = mean[:, None]
             moved = _attend(attention, {**heads, part: changed}) - before
             effects.append(torch.einsum("sbthk,bhtk->sh", slopes, moved))
-        found[part] = torch.stack(effects, -1).flatten(-2)
-    return found
+        effect_of_part[part] = torch.stack(effects, -1).flatten(-2)
+    return effect_of_part
 
 
 def _attend(attention: Attention, heads: Mapping[str, Tensor]) -> Tensor:

@@ -1,54 +1,55 @@
-"""Scores of nodes by gradient: how the loss would change if a node were frozen at its mean.
+"""Gradient scores of nodes: estimated change of the task loss when a node is mean-ablated.
 
-Pure functions of a model, its means and a task's rows; `discretise` turns a score into a circuit.
-With every node's gate g between activation and mean, g x + (1 - g) mean, minus the gradient of the
-loss by g is (mean - activation) times gradient, summed over tokens: one backward pass scores all.
-Shapes: N nodes of all sites, P pairs (two rows each). Source: Gao et al. 2025, Fig. 31 (baseline).
+Pure functions of a model, its means and a batch; `discretise` turns scores into a circuit.
+With a gate g per node, g x + (1 - g) mean, minus the gradient of the loss by g is (mean -
+activation) times gradient, summed over tokens: one backward pass scores all nodes.
+Shapes: N nodes of all sites, P pairs (two prompts each).
+Source: Gao et al. 2025, Fig. 31 (baseline).
 """
 
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, frozen
+from wirework.circuits.masking.ablation import Ablation, without_weight_gradients
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs
 
 
-def attribution(ablation: Ablation, rows: TokenizedPairs, *, signed: bool = False) -> Tensor:
+def attribution(ablation: Ablation, batch: TokenizedPairs, *, signed: bool = False) -> Tensor:
     """Return the first-order change of the task loss when each node alone is mean-ablated.
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
-        signed: give a node whose removal would lower the loss a score below zero, which ranks it
-            last. That may save a few nodes, but a node that is in the way while all others stay
-            can be needed in a circuit: then hardly any circuit short of the model reaches a target.
+        batch: pairs on which to score.
+        signed: give nodes whose ablation lowers the loss a negative score, so that they rank last.
+            That may save a few nodes, but a node that hurts in the complete model can be needed in
+            a circuit; then almost no circuit smaller than the model reaches the target.
 
     Returns:
-        (N,) float32, nats: (mean - activation) x gradient, summed over tokens, mean over rows; its
-        magnitude unless `signed`.
+        (N,) float32, nats: (mean - activation) x gradient, summed over tokens, mean over
+        prompts; its magnitude unless `signed`.
 
     Source: Gao et al. 2025, Fig. 31; AtP of Nanda 2022 with means for the other prompt's values.
     """
-    with frozen(ablation.transformer):
-        return _scores(_fall(ablation, rows, 1.0), signed)
+    with without_weight_gradients(ablation.transformer):
+        return _scores(_loss_increase(ablation, batch, 1.0), signed)
 
 
 def integrated_gradients(
-    ablation: Ablation, rows: TokenizedPairs, *, steps: int = 16, signed: bool = False
+    ablation: Ablation, batch: TokenizedPairs, *, steps: int = 16, signed: bool = False
 ) -> Tensor:
-    """Return each node's share of the rise in loss from the whole model to one of means alone.
+    """Return each node's share of the loss increase from the model to all nodes mean-ablated.
 
     The gradient is averaged along the straight path of all gates together from 0 (every node at
-    its mean) to 1 (the model), at the middles of `steps` equal parts. Signed scores then add up to
-    the loss with all nodes ablated minus the model's, up to the error of the midpoint rule. With
-    AbsTopK that is no longer so: which channels it keeps jumps along the path, the loss jumps with
-    it, and no gradient sees a jump.
+    its mean) to 1 (the model), at the midpoints of `steps` equal intervals. Signed scores sum to
+    the loss with all nodes ablated minus the model's loss, up to the error of the midpoint rule.
+    This does not hold with AbsTopK: its selection and thus the loss jump along the path, and
+    gradients do not include jumps.
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
-        steps: gradients taken; the cost is that of `attribution` times this.
+        batch: pairs on which to score.
+        steps: number of gradients; the cost is `steps` times that of `attribution`.
         signed: as in `attribution`.
 
     Returns:
@@ -61,17 +62,17 @@ def integrated_gradients(
     """
     if steps < 1:
         raise InputError(f"integrated gradients take at least 1 step, got {steps}")
-    with frozen(ablation.transformer):
-        parts = [_fall(ablation, rows, (step + 0.5) / steps) for step in range(steps)]
+    with without_weight_gradients(ablation.transformer):
+        parts = [_loss_increase(ablation, batch, (step + 0.5) / steps) for step in range(steps)]
     return _scores(torch.stack(parts).mean(0), signed)
 
 
 def random_order(size: int, seed: int) -> Tensor:
-    """Return a score that puts the nodes in random order: what any finder must beat.
+    """Return random scores: the baseline that any finder must beat.
 
     Args:
-        size: N, how many nodes.
-        seed: of the order.
+        size: N, number of nodes.
+        seed: seed of the order.
 
     Returns:
         (N,) float32 in [0, 1), on the CPU.
@@ -83,8 +84,8 @@ def _scores(change: Tensor, signed: bool) -> Tensor:
     return change.float() if signed else change.abs().float()
 
 
-def _fall(ablation: Ablation, rows: TokenizedPairs, gate: float) -> Tensor:
-    """Return minus the gradient of the mean loss by each gate, all gates at one value; (N,)."""
+def _loss_increase(ablation: Ablation, batch: TokenizedPairs, gate: float) -> Tensor:
+    """Return the first-order loss increase per node, (N,), with all gates at one value."""
     weight = ablation.transformer.embed.weight
     gates = torch.full((ablation.space.size,), gate, device=weight.device, dtype=weight.dtype)
-    return ablation.loss_increase(gates, rows) / len(rows.at)
+    return ablation.loss_increase(gates, batch) / len(batch.last_positions)

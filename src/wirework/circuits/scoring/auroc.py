@@ -1,4 +1,4 @@
-"""How well a score tells what is in a circuit from what is not."""
+"""AUROC: how well a score separates nodes of a circuit from other nodes."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How much each node of a model matters for a task: the ways to score it, by name."""
+"""Score the nodes of a model for a task with a method given by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from wirework.circuits.circuit import rows_of
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.means import means_for
 from wirework.circuits.scoring.atp_star import atp_star
@@ -33,12 +33,12 @@ _BY_GRADIENT: Mapping[str, Callable[[Ablation, TokenizedPairs], Tensor]] = Mappi
 )
 
 METHODS = (*_BY_GRADIENT, "random")
-"""Names of the ways to score nodes."""
+"""Names of the scoring methods."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What each node of a model scores for a task; higher matters more."""
+    """Score of each node of a model for a task; higher is more important."""
 
     method: str
     task: str
@@ -56,17 +56,17 @@ class Scores:
 
     @property
     def n_nodes(self) -> int:
-        """How many nodes the model has."""
+        """Number of nodes of the model."""
         return sum(len(part) for part in self.sites.values())
 
     def top(self, count: int = 20) -> list[tuple[str, int, float]]:
         """Return site, channel and score of the best-scored nodes, ties in node order."""
-        found = [
+        scored_nodes = [
             (site, index, score)
             for site, part in self.sites.items()
             for index, score in enumerate(part.tolist())
         ]
-        return sorted(found, key=lambda node: -node[2])[: max(0, count)]
+        return sorted(scored_nodes, key=lambda node: -node[2])[: max(0, count)]
 
 
 def attribute(
@@ -78,12 +78,12 @@ def attribute(
     data: "Tokens | None" = None,
     **overrides: Any,
 ) -> Scores:
-    """Score every node of a model for a task, without looking for a circuit.
+    """Score every node of a model for a task, without searching for a circuit.
 
     Args:
         model: with a tokeniser; a path is loaded.
-        task: itself, or what `ww.task` takes. All its pairs are used; `task.take` or
-            `ww.task(name, n=64)` for fewer.
+        task: a task, or what `ww.task` takes. All its pairs are used; for fewer, use `task.take`
+            or `ww.task(name, n=64)`.
         config: its `mean_tokens`, `seed` and, where it is a score, `finder` count; None for the
             defaults. A text stands for `method`.
         method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
@@ -107,18 +107,18 @@ def attribute(
         method = "attribution" if settings.finder == "learned" else settings.finder
     check_method(method)
     model, task = load(model), load_task(task)
-    rows = rows_of(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
+    batch = tokenize_task(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
     ablation = Ablation.of(model.transformer, means_for(model, data, settings.mean_tokens).first)
-    parts = ablation.space.split(score_nodes(ablation, rows, method, settings.seed))
+    parts = ablation.space.split(score_nodes(ablation, batch, method, settings.seed))
     return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
 
 
-def score_nodes(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int = 0) -> Tensor:
+def score_nodes(ablation: Ablation, batch: TokenizedPairs, method: str, seed: int = 0) -> Tensor:
     """Return the score of each node by a named method.
 
     Args:
         ablation: the model and the means of its nodes.
-        rows: the task's pairs to score on.
+        batch: pairs on which to score.
         method: a name of `METHODS`.
         seed: of `random`.
 
@@ -130,8 +130,8 @@ def score_nodes(ablation: Ablation, rows: TokenizedPairs, method: str, seed: int
     """
     check_method(method)
     if method == "random":
-        return random_order(ablation.space.size, seed).to(rows.tokens.device)
-    return _BY_GRADIENT[method](ablation, rows)
+        return random_order(ablation.space.size, seed).to(batch.tokens.device)
+    return _BY_GRADIENT[method](ablation, batch)
 
 
 def check_method(method: str) -> None:

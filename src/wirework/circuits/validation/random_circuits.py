@@ -1,10 +1,10 @@
-"""Random connected circuits of the same make-up as a given one: a control for its loss.
+"""Random connected circuits with the composition of a given circuit: a control for its loss.
 
-As many nodes at each site and edges in each matrix, and every node between a prompt's tokens and
-the answers: something feeds it and something reads it. A set of nodes drawn site by site has hardly
-an edge and carries nothing, so no such control could ever fail. Here nodes are drawn at random and
-then moved, one at a time, to where they have the neighbours that are missing. Where a circuit has
-nodes at a site that nothing feeds or reads (they stand for a constant), so may a random one. Ours.
+They have as many nodes per site and edges per weight matrix, and every node lies on a path from
+prompt tokens to answers: it has an input ("fed") and an output ("read"). Nodes drawn independently
+per site have almost no edges, so that control would never fail. Here nodes are drawn at random and
+then moved one at a time to where they have the missing neighbours. If the circuit has disconnected
+nodes at a site (they act as constants), the random circuits may have as many. Ours.
 Shapes: N nodes of all sites, W nodes of one site, n of them kept.
 """
 
@@ -21,53 +21,53 @@ from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import Transformer
 from wirework.tasks import TokenizedPairs
 
-_SWEEPS = 12  # times that all badly placed nodes of a draw are moved
-_ATTEMPTS = 3  # draws for each circuit asked for: some lack edges, come twice or are the circuit
-_SUPPORT = 2.0  # what being read, or fed, is worth in edges
+_SWEEPS = 12  # sweeps in which all badly placed nodes are moved
+_ATTEMPTS = 3  # draws per requested circuit: some lack edges or are duplicates
+_SUPPORT = 2.0  # weight of having an input or an output, in edges
 
 Places = dict[str, Tensor]
-"""Site to the channels (n,) of its nodes, int64."""
+"""Site to the channels (n,) of its kept nodes, int64."""
 
 
 class Link(NamedTuple):
-    """A way for nodes of one site to act on nodes of a later one."""
+    """Possible connections from the nodes of one site to those of a later site."""
 
     source: str
     target: str
     forward: Callable[[Tensor], Tensor]
-    """Takes channels of the source, returns (W,): how many of them each target is linked with."""
+    """Maps source channels to (W,): with how many of them each target channel is connected."""
     backward: Callable[[Tensor], Tensor]
-    """Likewise from channels of the target to the sources."""
+    """Maps target channels to the same count per source channel."""
     matrix: Tensor | None = None
-    """(targets, sources) bool of a weight matrix, whose links are edges."""
+    """(targets, sources) bool, nonzero entries of a weight matrix; None for other connections."""
     feeds: bool = True
-    """Whether the target gets its value over it; a value node does not get its from a query."""
+    """Whether the target receives its value through it; a value node does not from a query."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a model's nodes could be joined, for the prompts and answers of a task."""
+    """All possible connections of a model's nodes, for the prompts and answers of a task."""
 
     links: tuple[Link, ...]
     fed: Mapping[str, Tensor]
-    """Site to (W,) bool: channels that a prompt's tokens or positions reach over no other node."""
+    """Site to (W,) bool: channels that token or position embeddings write to directly."""
     read: Mapping[str, Tensor]
-    """Site to (W,) bool: channels that the answers' unembedding reads."""
+    """Site to (W,) bool: channels that the unembedding of the answers reads directly."""
 
     @classmethod
     @torch.no_grad()
-    def of(cls, transformer: Transformer, rows: TokenizedPairs) -> "Layout":
-        """Look at the nonzero weights of a model.
+    def of(cls, transformer: Transformer, batch: TokenizedPairs) -> "Layout":
+        """Derive the connections from the nonzero weights of a model.
 
         Args:
             transformer: the model.
-            rows: a task, whose prompt tokens feed channels and whose answers read them.
+            batch: tokenised pairs; prompt tokens feed channels, answers read them.
         """
         space, width = NodeSpace.of(transformer), transformer.config.d_model
         none = {site: torch.zeros(size, dtype=torch.bool) for site, size in space.widths.items()}
         fed, read = dict(none), dict(none)
-        embedded = (transformer.embed.weight[torch.unique(rows.tokens)] != 0).any(0).cpu()
-        answered = (transformer.unembed.weight[torch.unique(rows.answers)] != 0).any(0).cpu()
+        embedded = (transformer.embed.weight[torch.unique(batch.tokens)] != 0).any(0).cpu()
+        answered = (transformer.unembed.weight[torch.unique(batch.answers)] != 0).any(0).cpu()
         for site, size in space.widths.items():
             if site.endswith("act_in"):
                 fed[site] = torch.cat([embedded, torch.ones(size - width, dtype=torch.bool)])
@@ -78,59 +78,59 @@ class Layout:
         return cls((*_edges(transformer), *_stream(space, width), *_heads(transformer)), fed, read)
 
     def into(self, site: str) -> list[Link]:
-        """Return the links whose target a site is."""
+        """Return the links into a site."""
         return [link for link in self.links if link.target == site]
 
     def out_of(self, site: str) -> list[Link]:
-        """Return the links whose source a site is."""
+        """Return the links out of a site."""
         return [link for link in self.links if link.source == site]
 
     def feeding(self, site: str, kept: Places) -> Tensor:
-        """Return (W,), how much feeds each node of a site: tokens, and kept nodes."""
+        """Return (W,), number of inputs of each node of a site: tokens and kept nodes."""
         links = (link for link in self.into(site) if link.feeds)
         return sum((link.forward(kept[link.source]) for link in links), self.fed[site].long())
 
     def reading(self, site: str, kept: Places) -> Tensor:
-        """Return (W,), how much reads each node of a site: answers, and kept nodes."""
+        """Return (W,), number of outputs of each node of a site: answers and kept nodes."""
         links = self.out_of(site)
         return sum((link.backward(kept[link.target]) for link in links), self.read[site].long())
 
 
 def random_circuits(
-    circuit: EdgeMasks, gates: Tensor, rows: TokenizedPairs, count: int, seed: int
+    circuit: EdgeMasks, gates: Tensor, batch: TokenizedPairs, count: int, seed: int
 ) -> list[tuple[EdgeMasks, Tensor]]:
     """Draw connected circuits with the nodes per site and the edges per matrix of a given one.
 
     Args:
-        circuit: its nodes, and all edges between them.
-        gates: (G,), 0 for the edges that it does without.
-        rows: a task.
-        count: how many to draw.
+        circuit: masks over its nodes and all edges between them.
+        gates: (G,), 0 for removed edges.
+        batch: tokenised pairs of the task.
+        count: number of circuits.
         seed: of the draws.
 
     Returns:
-        At most `count` of them, each another set of nodes than the circuit's and than each other's,
-        with its gates. Those with fewest nodes and edges too few, where draws with as many as the
-        circuit are rare in this model; none has more.
+        At most `count` circuits with their gates, with node sets that differ from each other and
+        from the circuit. None has more nodes or edges than the circuit; if the model has few
+        circuits of exactly that size, those that lack the fewest are returned.
     """
     space, generator = circuit.ablation.space, torch.Generator().manual_seed(seed)
-    layout = Layout.of(circuit.transformer, rows)
+    layout = Layout.of(circuit.transformer, batch)
     sizes = {site: int(part.sum()) for site, part in _by_site(circuit, space).items()}
     quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, layout)
     allowed = {site: sum(name == site for name, _ in loose.values()) for site in sizes}
-    seen = {frozenset(circuit.places.tolist())}
-    found: list[tuple[int, EdgeMasks, Tensor]] = []
+    drawn_sets = {frozenset(circuit.places.tolist())}
+    candidates: list[tuple[int, EdgeMasks, Tensor]] = []
     for _ in range(_ATTEMPTS * count):
-        if sum(not lacks for lacks, _, _ in found) >= count:
+        if sum(not lacks for lacks, _, _ in candidates) >= count:
             break
         draw = _Draw(layout, quotas, allowed, generator)
-        edge_masks, part = draw.wired(circuit, draw.nodes(sizes, space))
+        edge_masks, part = draw.with_edges(circuit, draw.nodes(sizes, space))
         places = frozenset(edge_masks.places.tolist())
-        if places not in seen:
-            seen.add(places)
+        if places not in drawn_sets:
+            drawn_sets.add(places)
             lacks = circuit.n_nodes - edge_masks.n_nodes + int(gates.sum() - part.sum())
-            found.append((lacks, edge_masks, part))
-    best = sorted(found, key=lambda one: one[0])[:count]
+            candidates.append((lacks, edge_masks, part))
+    best = sorted(candidates, key=lambda one: one[0])[:count]
     return [(edge_masks, part) for _, edge_masks, part in best]
 
 
@@ -141,27 +141,27 @@ def _by_site(circuit: EdgeMasks, space: NodeSpace) -> dict[str, Tensor]:
 
 
 def _quotas(circuit: EdgeMasks, gates: Tensor) -> dict[tuple[str, str], int]:
-    """Return how many edges a circuit has in each matrix, by source and target site."""
-    parts = circuit.by_bundle(gates)
+    """Return the number of edges per weight matrix, by (source site, target site)."""
+    parts = circuit.gates_by_matrix(gates)
     return {
-        (bundle.matrix.source, bundle.matrix.target): int(part.sum())
-        for bundle, part in zip(circuit.bundles, parts, strict=True)
+        (matrix_edges.matrix.source, matrix_edges.matrix.target): int(part.sum())
+        for matrix_edges, part in zip(circuit.edges_by_matrix, parts, strict=True)
     }
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Draws one circuit."""
+    """Draws one random circuit."""
 
     layout: Layout
     quotas: Mapping[tuple[str, str], int]
-    """Edges in each matrix, by source and target site."""
+    """Edges per weight matrix, by (source site, target site)."""
     allowed: Mapping[str, int]
-    """Nodes of each site that nothing need feed or read."""
+    """Disconnected nodes allowed per site."""
     generator: torch.Generator
 
     def nodes(self, sizes: Mapping[str, int], space: NodeSpace) -> Places:
-        """Return nodes at random, moved until each is fed and read and there are edges enough."""
+        """Draw nodes at random and move them until all are connected and edges suffice."""
         kept = {
             site: torch.randperm(width, generator=self.generator)[: sizes[site]]
             for site, width in space.widths.items()
@@ -176,7 +176,7 @@ class _Draw:
         return kept
 
     def _settled(self, site: str, kept: Places) -> bool:
-        """Whether a site's nodes are fed and read, and edges into it and out of it enough."""
+        """Return whether a site's nodes are connected and have enough edges in and out."""
         own = kept[site]
         alive = (self.layout.feeding(site, kept)[own] > 0) & (
             self.layout.reading(site, kept)[own] > 0
@@ -186,14 +186,14 @@ class _Draw:
         return enough and not any(self._short(link, kept) for link in links)
 
     def _short(self, link: Link, kept: Places) -> int:
-        """Return how many edges a matrix lacks."""
+        """Return the number of edges missing in a weight matrix."""
         if link.matrix is None:
             return 0
         there = int(link.forward(kept[link.source])[kept[link.target]].sum())
         return max(0, self.quotas.get((link.source, link.target), 0) - there)
 
     def _move_(self, kept: Places, site: str, number: int) -> None:
-        """Put one node of a site where it has most of the neighbours that are missing."""
+        """Move one node of a site to the channel with most of the missing neighbours."""
         own = kept[site]
         kept[site] = torch.cat([own[:number], own[number + 1 :]])
         worth = torch.zeros(len(self.layout.fed[site]))
@@ -210,23 +210,29 @@ class _Draw:
             if link.feeds:
                 unfed = others[self.layout.feeding(link.target, kept)[others] == 0]
                 worth += _SUPPORT * link.backward(unfed)
-        worth += torch.rand(len(worth), generator=self.generator)  # which of equal ones
+        worth += torch.rand(len(worth), generator=self.generator)  # random tie-break
         worth[kept[site]] = -1
         kept[site] = torch.cat([kept[site], worth.argmax()[None]])
 
-    def wired(self, circuit: EdgeMasks, kept: Places) -> tuple[EdgeMasks, Tensor]:
-        """Choose edges, those first that feed or read a node that nothing else does.
+    def with_edges(self, circuit: EdgeMasks, kept: Places) -> tuple[EdgeMasks, Tensor]:
+        """Choose edges, first those that connect an otherwise disconnected node.
 
-        Nodes that nothing feeds or reads then are left out, but for those allowed.
+        Nodes that stay disconnected are dropped, except for the allowed number.
         """
         space = circuit.ablation.space
         chosen = {site: channels.tolist() for site, channels in kept.items()}
         edge_masks = EdgeMasks.of(circuit.ablation, space.gates(chosen).to(circuit.device))
         fed, read = _joined(edge_masks, self.layout)
         parts = [torch.ones(edge_masks.n_nodes)]
-        for bundle in edge_masks.bundles:
-            to, out = bundle.at.unbind(1)
-            ends = list(zip(bundle.sources[out].tolist(), bundle.targets[to].tolist(), strict=True))
+        for matrix_edges in edge_masks.edges_by_matrix:
+            to, out = matrix_edges.entries.unbind(1)
+            ends = list(
+                zip(
+                    matrix_edges.sources[out].tolist(),
+                    matrix_edges.targets[to].tolist(),
+                    strict=True,
+                )
+            )
             order = torch.randperm(len(ends), generator=self.generator).tolist()
             picked: list[int] = []
             for needs in (2, 1, 0):
@@ -237,7 +243,11 @@ class _Draw:
                         read.add(source)
                         fed.add(target)
             part = torch.zeros(len(ends))
-            part[picked[: self.quotas.get((bundle.matrix.source, bundle.matrix.target), 0)]] = 1
+            part[
+                picked[
+                    : self.quotas.get((matrix_edges.matrix.source, matrix_edges.matrix.target), 0)
+                ]
+            ] = 1
             parts.append(part)
         return self._trimmed(edge_masks, torch.cat(parts))
 
@@ -250,11 +260,13 @@ class _Draw:
                 alive[place] = spare[site] >= 0
             if alive.all():
                 return edge_masks, gates
-            edge_masks, gates = edge_masks.reduced(torch.cat([alive, gates[edge_masks.n_nodes :]]))
+            edge_masks, gates = edge_masks.compacted(
+                torch.cat([alive, gates[edge_masks.n_nodes :]])
+            )
 
 
 def _loose(edge_masks: EdgeMasks, gates: Tensor, layout: Layout) -> dict[int, tuple[str, int]]:
-    """Return the nodes of a circuit that nothing feeds or nothing reads, by their place in it."""
+    """Return the disconnected nodes (no input or no output) of a circuit, by index."""
     fed, read = _joined(edge_masks, layout)
     for edge, gate in zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True):
         if gate:
@@ -264,9 +276,9 @@ def _loose(edge_masks: EdgeMasks, gates: Tensor, layout: Layout) -> dict[int, tu
 
 
 def _joined(edge_masks: EdgeMasks, layout: Layout) -> tuple[set[int], set[int]]:
-    """Return the places of a circuit's nodes that are fed, and that are read, without any edge.
+    """Return the indices of nodes that have an input, and an output, without any edge.
 
-    By tokens and answers, over the residual stream and within heads.
+    These come from tokens and answers, the residual stream, and query-key-value links of heads.
     """
     parts = _by_site(edge_masks, edge_masks.ablation.space)
     kept = {site: part.nonzero().flatten() for site, part in parts.items()}
@@ -279,7 +291,7 @@ def _joined(edge_masks: EdgeMasks, layout: Layout) -> tuple[set[int], set[int]]:
 
 
 def _edges(transformer: Transformer) -> list[Link]:
-    """Return a link for each weight matrix."""
+    """Return one link per weight matrix."""
     return [_matrix_link(one.source, one.target, one.weight != 0) for one in matrices(transformer)]
 
 
@@ -294,7 +306,7 @@ def _matrix_link(source: str, target: str, there: Tensor) -> Link:
 
 
 def _stream(space: NodeSpace, width: int) -> list[Link]:
-    """Return the links over the residual stream: what is written and read at one channel."""
+    """Return the links through the residual stream: a write and a read of the same channel."""
     sites = list(space.widths)
     return [
         _channel_link(source, target, space.widths[target], width)

@@ -1,9 +1,8 @@
-"""A task that means nothing but can be learned: the yardstick of how much a search can make up.
+"""Random-label control: real prompts whose "right" answer is set by a rule unrelated to the task.
 
-Its prompts are real ones of a task, and which of two answers is "right" after each is fixed by
-something in the prompt that has no say in the behaviour. The model was never trained on that, yet
-masks that may keep any nodes they like can fit it on fresh prompts too: then they, not the model,
-solved the task (a 2026 replication of Gao et al. saw that, with about 3 times the nodes).
+The rule is a property of the prompt that does not affect the behaviour. The model was not trained
+on it, but learned masks can fit such labels and generalise to held-out prompts; then the masks, not
+the model, solve the task (a 2026 replication of Gao et al. saw this, with about 3 times the nodes).
 """
 
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from wirework.circuits.circuit import rows_of
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.validation.checks.masked_circuit import passes
 from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task, TokenizedPairs, tokenizer_of
@@ -24,46 +23,46 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 Rule = Callable[[Sequence[int]], bool]
-"""Says by a prompt's tokens which of the two answers is right after it."""
+"""Maps the tokens of a prompt to its label: which of the two answers counts as right."""
 
-_TOKENS = 8  # tokens tried as a rule by whether they occur: those nearest to half of the prompts
-_EVEN = 0.75  # of the most pairs that any rule gives: with fewer a rule is not tried
-_RIDGE = 1e-3  # of the mean square of a channel
+_TOKENS = 8  # rules "token occurs": tokens that occur in nearly half of the prompts
+_EVEN = 0.75  # a rule must give at least this share of the pairs of the best rule
+_RIDGE = 1e-3  # ridge penalty, relative to the mean square of a channel
 
 
 class _Prompt(NamedTuple):
     text: str
     ids: list[int]
     right: str
-    """The answer in the real task."""
+    """Right answer in the real task."""
     state: Tensor
-    """(D,) float64, what the model holds at the last token."""
+    """(D,) float64, residual stream at the last token."""
 
 
 _Match = tuple[_Prompt, _Prompt]
 
 
 def random_labels(task: Task, model: "Model", seed: int) -> Task:
-    """Return a task with labels that are fixed, can be read from the prompts, and mean nothing.
+    """Return a task with fixed labels that are computable from the prompts but meaningless.
 
-    One prompt of each original pair is drawn, so that no two come from the same. A pair is two of
-    them that have the same right answer in the real task but differ in the rule, which thus says
-    nothing about it: whoever knows only the real answer does no better than chance (0.693 nats) on
-    every single pair. Of the rules that part the prompts evenly the one is taken that can best be
-    read from the model, so that masks get every chance. The answers are the task's two commonest.
+    One prompt of each original pair is drawn. A new pair consists of two prompts with the same
+    right answer in the real task but different labels, so the real answer carries no information:
+    predicting from it gives chance (0.693 nats) on every pair. Among the balanced rules, the one
+    that a linear probe decodes best from the model is used, so that masks get the best chance. The
+    two most frequent answers of the task are the answers.
 
     Args:
-        task: the real one.
-        model: what the prompts must fit.
-        seed: of which prompts are drawn and how they are matched.
+        task: the real task.
+        model: model whose tokeniser and context the prompts must fit.
+        seed: draws the prompts and matches them to pairs.
 
     Raises:
         InputError: the task does not fit the model, or no rule gives enough pairs.
     """
     generator = Random(f"nonsense {seed}")
     prompts = _drawn(task, model, generator)
-    found = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
-    matches = {name: _matched(prompts, rule, generator) for name, rule in found.items()}
+    label_rules = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
+    matches = {name: _matched(prompts, rule, generator) for name, rule in label_rules.items()}
     most = max(len(pairs) for pairs in matches.values())
     if most < LEAST_PAIRS:
         raise InputError(
@@ -71,7 +70,7 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
             f"{number_of(most, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
         )
     even = {name: pairs for name, pairs in matches.items() if len(pairs) >= _EVEN * most}
-    name = max(even, key=lambda name: _read(even[name]))
+    name = max(even, key=lambda name: _probe_accuracy(even[name]))
     answers = _commonest(task)
     pairs = tuple(Pair((one.text, other.text), answers) for one, other in even[name])
     made = Task(f"{task.name} (nonsense: {name})", pairs, generated=True, seed=seed)
@@ -79,11 +78,11 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
 
 
 def rules(prompts: Sequence[Sequence[int]], spell: Callable[[int], str]) -> Mapping[str, Rule]:
-    """Return what can decide a label, by its name: parities, and tokens that some prompts have.
+    """Return the label rules by name: parities, and whether a certain token occurs.
 
     Args:
-        prompts: tokens of each.
-        spell: gives a token's text.
+        prompts: tokens of each prompt.
+        spell: returns the text of a token.
     """
     counts = Counter(token for ids in prompts for token in set(ids))
     middling = sorted(counts, key=lambda token: (abs(2 * counts[token] - len(prompts)), token))
@@ -100,54 +99,59 @@ def _occurs(token: int) -> Rule:
 
 
 def _drawn(task: Task, model: "Model", generator: Random) -> list[_Prompt]:
-    """Return one prompt of each pair, first and second ones in turn, in random order."""
+    """Return one prompt of each pair in random order, alternately the first and the second."""
     fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    rows = rows_of(fitted, model)
-    states = _states(model, rows)
-    order = list(range(rows.n_pairs))
+    batch = tokenize_task(fitted, model)
+    states = _states(model, batch)
+    order = list(range(batch.n_pairs))
     generator.shuffle(order)
-    found = []
+    drawn = []
     for place, number in enumerate(order):
         pair, side = fitted.pairs[number], place % 2
         row = 2 * number + side
-        ids = rows.tokens[row, : int(rows.at[row]) + 1].tolist()
-        found.append(_Prompt(pair.prompts[side], ids, pair.answers[side], states[row]))
-    return found
+        ids = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
+        drawn.append(_Prompt(pair.prompts[side], ids, pair.answers[side], states[row]))
+    return drawn
 
 
 @torch.no_grad()
-def _states(model: "Model", rows: TokenizedPairs) -> Tensor:
-    """Return (2P, D) float64, what the model holds at each prompt's last token."""
-    found = torch.zeros(len(rows.at), model.config.d_model, dtype=torch.float64)
-    for places, part in passes(rows):
-        held = model.transformer.state(part.tokens)
-        ends = torch.arange(len(part.at), device=part.at.device), part.at
-        found[places] = held[ends].double().cpu()
-    return found
+def _states(model: "Model", batch: TokenizedPairs) -> Tensor:
+    """Return (2P, D) float64, the residual stream at each prompt's last token."""
+    last_states = torch.zeros(len(batch.last_positions), model.config.d_model, dtype=torch.float64)
+    for places, part in passes(batch):
+        states = model.transformer.state(part.tokens)
+        ends = (
+            torch.arange(len(part.last_positions), device=part.last_positions.device),
+            part.last_positions,
+        )
+        last_states[places] = states[ends].double().cpu()
+    return last_states
 
 
 def _matched(prompts: Sequence[_Prompt], rule: Rule, generator: Random) -> list[_Match]:
-    """Return pairs of the same right answer, the first what the rule holds for, each used once."""
+    """Match prompts with the same right answer: first one with the label, second one without."""
     sides: dict[str, tuple[list[_Prompt], list[_Prompt]]] = {}
     for prompt in prompts:
         holds, fails = sides.setdefault(prompt.right, ([], []))
         (holds if rule(prompt.ids) else fails).append(prompt)
-    found = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
-    generator.shuffle(found)
-    return found
+    matches = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
+    generator.shuffle(matches)
+    return matches
 
 
-def _read(matches: Sequence[_Match]) -> float:
-    """Return in what share of half of the pairs a linear map fitted to the others tells them."""
-    apart = torch.stack([one.state - other.state for one, other in matches])
-    known, fresh = apart[: len(apart) // 2], apart[len(apart) // 2 :]
-    spread = known.T @ known / len(known)
+def _probe_accuracy(matches: Sequence[_Match]) -> float:
+    """Return the held-out accuracy of a linear probe fitted on half of the pairs."""
+    state_differences = torch.stack([one.state - other.state for one, other in matches])
+    half = len(state_differences) // 2
+    train, held_out = state_differences[:half], state_differences[half:]
+    spread = train.T @ train / len(train)
     ridge = _RIDGE * spread.diagonal().mean().clamp(min=1e-12)
-    wanted = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), known.mean(0))
-    return float((fresh @ wanted > 0).double().mean())
+    direction = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), train.mean(0))
+    return float((held_out @ direction > 0).double().mean())
 
 
 def _commonest(task: Task) -> tuple[str, str]:
+    """Return the two most frequent answers of a task."""
     counts = Counter(answer for pair in task.pairs for answer in pair.answers)
     (first, _), (second, _) = counts.most_common(2)
     return first, second

@@ -1,4 +1,4 @@
-"""The part of a circuit's report that is about the circuit itself: one key a check (`checks/`)."""
+"""The checks of a circuit itself, without controls: one entry per check (`checks/`)."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wirework.circuits.build import measure, pair_error
 from wirework.circuits.calibration import IDENTITY, Calibration, calibrated_loss
-from wirework.circuits.circuit import Circuit, rows_of
+from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.activation_cache import (
     activation_cache_of,
@@ -26,111 +26,115 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-FEW = 32
-"""Unseen pairs that the costlier checks are made on."""
+COSTLY_CHECK_PAIRS = 32
+"""Held-out pairs used for costly checks."""
 
 
 def circuit_report(
     circuit: Circuit, model: "Model", pairs: Pairs, text: "Tokens | None", *, short: bool
 ) -> dict[str, Any]:
-    """Make all checks of a circuit but the controls; `validate` says what each part is.
+    """Run all checks of a circuit but the controls; `validate` describes the entries.
 
     Args:
-        circuit: what to check.
-        model: the one it was found in.
-        pairs: its task.
-        text: training text; None for that of the run which the model lies in.
-        short: only what takes seconds.
+        circuit: the circuit.
+        model: its model.
+        pairs: its pairs by their use.
+        text: training text; None for the text of the model's run.
+        short: only checks that take seconds.
     """
-    (edge_masks, gates), rows = circuit.edge_masks(model), rows_of(pairs.held_out, model)
-    subject = MaskedCircuit(
+    (edge_masks, gates), batch = circuit.edge_masks(model), tokenize_task(pairs.held_out, model)
+    masked_circuit = MaskedCircuit(
         edge_masks.transformer,
         edge_masks.ablation.space,
         edge_masks.mask(torch.ones_like(gates)),
         lambda: edge_masks.applied(gates[None]),
     )
-    few = rows.select(torch.arange(min(rows.n_pairs, FEW)))
+    few = batch.select(torch.arange(min(batch.n_pairs, COSTLY_CHECK_PAIRS)))
     report: dict[str, Any] = {}
     if pairs.judge is not None:
-        judged = losses_on(edge_masks, gates, rows_of(pairs.judge, model), circuit)
-        del judged["circuit_calibrated"]  # fitted on these very pairs
+        judged = losses_on(edge_masks, gates, tokenize_task(pairs.judge, model), circuit)
+        del judged["circuit_calibrated"]  # the calibration was fitted on these pairs
         report["judged"] = judged
-    report["held_out"] = losses_on(edge_masks, gates, rows, circuit)
-    report["rephrased"] = or_reason(
+    report["held_out"] = losses_on(edge_masks, gates, batch, circuit)
+    report["rephrased"] = result_or_reason(
         lambda: losses_on(
-            edge_masks, gates, rows_of(_rephrased(pairs.held_out, model), model), circuit
+            edge_masks, gates, tokenize_task(_rephrased(pairs.held_out, model), model), circuit
         )
     )
-    report["resampled"] = or_reason(lambda: _resampled(subject, few, text_of(model, text), model))
-    report["interchange"] = asdict(checks.interchange(subject, few))
-    report["agreement"] = asdict(checks.agreement(subject, few))
+    report["resampled"] = result_or_reason(
+        lambda: _resampled(masked_circuit, few, text_of(model, text), model)
+    )
+    report["interchange"] = asdict(checks.interchange(masked_circuit, few))
+    report["agreement"] = asdict(checks.agreement(masked_circuit, few))
     report["coverage"] = asdict(
-        checks.coverage(edge_masks.transformer, subject.gates, circuit.n_edges)
+        checks.coverage(edge_masks.transformer, masked_circuit.gates, circuit.n_edges)
     )
     if not short:
-        known = rows if pairs.judge is None else rows_of(pairs.judge, model)
+        known = batch if pairs.judge is None else tokenize_task(pairs.judge, model)
         report |= {
-            "binarised": or_reason(lambda: _binarised(subject, rows)),
-            "minimality": or_reason(lambda: _minimality(circuit, model, known, text)),
-            "hypothesis_tests": or_reason(lambda: _hypothesis_tests(edge_masks, gates, rows)),
+            "binarised": result_or_reason(lambda: _binarised(masked_circuit, batch)),
+            "minimality": result_or_reason(lambda: _minimality(circuit, model, known, text)),
+            "hypothesis_tests": result_or_reason(
+                lambda: _hypothesis_tests(edge_masks, gates, batch)
+            ),
         }
     return report
 
 
 def losses_on(
-    edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs, circuit: Circuit
+    edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, circuit: Circuit
 ) -> dict[str, float | int]:
-    """Return a circuit's losses (nats) on some pairs beside what they are to be compared with.
+    """Return a circuit's losses (nats) on some pairs, with the losses to compare them with.
 
     Args:
-        edge_masks: its nodes and all edges between them.
-        gates: (G,), 0 for the edges that it does without.
-        rows: the pairs.
-        circuit: whose calibration is used.
+        edge_masks: masks over its nodes and all edges between them.
+        gates: (G,), 0 for removed edges.
+        batch: the tokenised pairs.
+        circuit: the circuit, for its calibration.
 
     Returns:
-        `n_pairs`, what `measure` says, `circuit_error`, the standard error of the circuit's loss
-        over pairs (0 of a single one, which has no spread), and `circuit_calibrated`.
+        `n_pairs`, the entries of `measure`, `circuit_error` (standard error of the circuit's loss
+        over pairs, 0 for a single pair) and `circuit_calibrated`.
     """
     scale, shift = circuit.document.calibration.scale, circuit.document.calibration.shift
-    logit_diffs = edge_masks.all_differences(gates[None], rows)[0]
+    logit_diffs = edge_masks.all_differences(gates[None], batch)[0]
     return {
-        "n_pairs": rows.n_pairs,
-        **measure(edge_masks, gates, rows, logit_diffs),
+        "n_pairs": batch.n_pairs,
+        **measure(edge_masks, gates, batch, logit_diffs),
         "circuit_error": pair_error(logit_diffs),
         "circuit_calibrated": calibrated_loss(logit_diffs, Calibration(scale, shift)),
     }
 
 
-def circuit_loss(edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs) -> dict[str, float]:
+def circuit_loss(edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs) -> dict[str, float]:
     """Return the loss of a circuit alone, `circuit`, and its standard error, `circuit_error`."""
-    logit_diffs = edge_masks.all_differences(gates[None], rows)[0]
+    logit_diffs = edge_masks.all_differences(gates[None], batch)[0]
     return {
         "circuit": calibrated_loss(logit_diffs, IDENTITY),
         "circuit_error": pair_error(logit_diffs),
     }
 
 
-def or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what a check says, or, as its `reason`, why it cannot be made."""
+def result_or_reason(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a check, or its `reason` if it cannot be computed."""
     try:
         return check()
     except InputError as error:
         return {"reason": str(error)}
 
 
-def _binarised(subject: MaskedCircuit, rows: TokenizedPairs) -> dict[str, Any]:
-    half = rows.n_pairs // 2
+def _binarised(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str, Any]:
+    half = batch.n_pairs // 2
     if not half:
         raise InputError("binarising needs a pair to train on and another to judge by, got 1")
-    train, judge = rows.select(torch.arange(half)), rows.select(torch.arange(half, rows.n_pairs))
-    return asdict(checks.binarise(subject, train, judge))
+    train, judge = batch.select(torch.arange(half)), batch.select(torch.arange(half, batch.n_pairs))
+    return asdict(checks.binarise(masked_circuit, train, judge))
 
 
 def _minimality(
-    circuit: Circuit, model: "Model", rows: TokenizedPairs, text: "Tokens | None"
+    circuit: Circuit, model: "Model", batch: TokenizedPairs, text: "Tokens | None"
 ) -> dict[str, Any]:
-    """Close each unit alone, what is removed frozen in all the ways that the search froze it."""
+    """Remove each unit alone, in all ablation modes of the search."""
     config = circuit.search_config
     (edge_masks, gates), activation_cache = (
         circuit.edge_masks(model),
@@ -140,16 +144,18 @@ def _minimality(
         edge_masks.ablation, activation_cache=activation_cache, n_resamples=config.n_resamples
     )
     ablation_modes = replace(edge_masks, ablation=ablation).ablation_modes()
-    return asdict(checks.minimality(ablation_modes, gates, rows, circuit.document.target_loss))
+    return asdict(checks.minimality(ablation_modes, gates, batch, circuit.document.target_loss))
 
 
-def _hypothesis_tests(edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs) -> dict[str, Any]:
+def _hypothesis_tests(
+    edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs
+) -> dict[str, Any]:
     nodes = edge_masks.mask(torch.ones_like(gates))
-    both = torch.stack([torch.ones_like(nodes), 1 - nodes])
-    model, without = edge_masks.ablation.all_differences(both, rows)
-    alone = edge_masks.all_differences(gates[None], rows)[0]
+    masks = torch.stack([torch.ones_like(nodes), 1 - nodes])
+    model, without = edge_masks.ablation.all_differences(masks, batch)
+    alone = edge_masks.all_differences(gates[None], batch)[0]
     scores = [checks.pair_scores(logit_diffs) for logit_diffs in (alone, model, without)]
-    few = rows.select(torch.arange(min(rows.n_pairs, FEW // 2)))
+    few = batch.select(torch.arange(min(batch.n_pairs, COSTLY_CHECK_PAIRS // 2)))
     effects = checks.unit_effects(edge_masks.ablation, nodes, few)
     paths = checks.random_paths(edge_masks.transformer, nodes)
     others = checks.random_effects(edge_masks.ablation, nodes, few, paths)
@@ -161,12 +167,12 @@ def _hypothesis_tests(edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs
 
 
 def _resampled(
-    subject: MaskedCircuit, rows: TokenizedPairs, text: "Tokens", model: "Model"
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, text: "Tokens", model: "Model"
 ) -> dict[str, float]:
     values = activation_cache_of(model, text)
-    frozen = checks.frozen_ablation(subject, rows, values)
+    frozen = checks.constant_resample_ablation(masked_circuit, batch, values)
     return {
-        "resample": checks.resample_ablation(subject, rows, values).mean,
+        "resample": checks.resample_ablation(masked_circuit, batch, values).mean,
         "stochastic": frozen.mean,
         "adversarial": frozen.worst,
     }

@@ -1,7 +1,7 @@
-"""What a report of checks comes to, in words: whether a circuit may be called faithful.
+"""The verdict on a circuit: whether it is faithful, with the reasons in words.
 
-A low task loss under mean ablation is not enough, as learned masks reach it on nonsense too. No
-torch: it reads numbers.
+A low task loss under mean ablation is not sufficient evidence, because learned masks reach it on
+random labels too. This module reads the numbers of a report and needs no torch.
 """
 
 import math
@@ -11,27 +11,27 @@ from typing import Any, NamedTuple
 from wirework.errors import number_of
 
 SIZE_MARGIN = 3
-"""How many times the circuit's nodes a search must need where there is nothing to find.
+"""A control search that reaches the target must need at least this many times the circuit's nodes.
 
-A 2026 replication of Gao et al. saw about 30 nodes for nonsense against 10 for a real behaviour. A
-search that gets by with fewer would have found something as small as the circuit without one.
+A 2026 replication of Gao et al. needed about 30 nodes for random labels, 10 for a real behaviour. A
+control circuit of similar size would show that the search fits the task by itself.
 """
 
 WORDS = {True: "faithful", False: "not faithful", None: "open"}
-"""What `faithful` of a verdict means."""
+"""The values of `faithful` in words."""
 
 MISSED = "misses the target"
-"""What is said of a circuit in the place of that where its search went on without meeting it."""
+"""Shown instead of a verdict if the search did not reach its target."""
 
 _CHANCE = math.log(2)
-_ERRORS = 2.0  # standard errors that a held-out loss may lie above the target by chance
+_ERRORS = 2.0  # standard errors by which a held-out loss may exceed the target
 
 
 class Criterion(NamedTuple):
-    """One thing that a faithful circuit does."""
+    """One criterion of faithfulness."""
 
     met: bool | None
-    """None where it was not looked at."""
+    """None if it was not tested."""
     words: str
 
 
@@ -41,14 +41,14 @@ def verdict(
     """Judge a circuit by its checks and controls.
 
     Args:
-        report: `target_loss`, `n_nodes`, `held_out`, `resampled`, `interchange` as `validate`
+        report: `target_loss`, `n_nodes`, `held_out`, `resampled` and `interchange`, as `validate`
             returns them.
-        controls: name to a control's report; none for a control itself.
-        full_validation: whether all controls were run: without them nothing is called faithful.
+        controls: name to the report of a control; empty for a control itself.
+        full_validation: whether all controls were run; without them no circuit is called faithful.
 
     Returns:
-        `faithful`, None where nothing failed but not all was looked at; and `reasons`: a line for
-        each criterion, those that failed first, then those not looked at.
+        `faithful`: None if no criterion failed but some were not tested. `reasons`: one line per
+        criterion; failed ones first, then those not tested.
     """
     target, n_nodes = float(report["target_loss"]), int(report["n_nodes"])
     criteria = [
@@ -68,21 +68,21 @@ def verdict(
 
 
 def reaches(losses: Mapping[str, float], target: float) -> bool:
-    """Whether a circuit is sufficient: its loss on unseen pairs may be the target.
+    """Return whether a circuit is sufficient: its held-out loss is compatible with the target.
 
-    At most two standard errors above it and, as few pairs have large errors, in any case nearer
-    to it than to chance.
+    The loss may exceed the target by at most two standard errors and, because few pairs have large
+    standard errors, must be closer to the target than to chance.
 
     Args:
-        losses: `circuit` and `circuit_error` in nats.
-        target: nats.
+        losses: `circuit` and its standard error `circuit_error`, in nats.
+        target: task loss in nats.
     """
     loss, error = losses["circuit"], losses["circuit_error"]
     return loss - _ERRORS * error <= target and loss <= max(target, _middle(target))
 
 
 def _all(met: list[bool | None]) -> bool | None:
-    """Whether all are met; None where none failed but some are open."""
+    """Return whether all are met; None if none failed but some were not tested."""
     if False in met:
         return False
     return None if None in met else True
@@ -94,10 +94,10 @@ def _sufficient(losses: Mapping[str, float], target: float) -> Criterion:
     words = "sufficient" if met else "not sufficient"
     count = losses.get("n_pairs")
     pairs = "unseen pairs" if count is None else f"{count:g} unseen pairs"
-    found = f"loss {loss:.3f} +- {error:.3f} on {pairs}"
+    measured = f"loss {loss:.3f} +- {error:.3f} on {pairs}"
     if count == 1:
-        found = f"loss {loss:.3f} on a single unseen pair, too few for a standard error"
-    return Criterion(met, f"{words}: {found}, target {target:g}")
+        measured = f"loss {loss:.3f} on a single unseen pair, too few for a standard error"
+    return Criterion(met, f"{words}: {measured}, target {target:g}")
 
 
 def _necessary(losses: Mapping[str, float]) -> Criterion:
@@ -139,11 +139,11 @@ def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
     if "reason" in control:
         return Criterion(None, f"{name}: not run: {control['reason']}")
     if "n_sufficient" in control:
-        found, lowest = control["n_sufficient"], control["lowest"]
-        words = f"{found} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
+        n_sufficient, lowest = control["n_sufficient"], control["lowest"]
+        words = f"{n_sufficient} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
         if "edges" in control:
             words += f", with {_sizes(control['nodes'])} nodes and {_sizes(control['edges'])} edges"
-        return Criterion(not found, f"{name}: {words}")
+        return Criterion(not n_sufficient, f"{name}: {words}")
     reached, larger = control["reached"], control["n_nodes"] >= SIZE_MARGIN * n_nodes
     words = "reaches the target too" if reached else "does not reach the target"
     loss, nodes, edges = control["held_out"]["circuit"], control["n_nodes"], control["n_edges"]
@@ -156,11 +156,11 @@ def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
 
 
 def _sizes(part: Mapping[str, int]) -> str:
-    """Return the sizes of random circuits beside the circuit's."""
+    """Return the range of sizes of the random circuits and the circuit's size, as text."""
     least, most = part["least"], part["most"]
     return f"{least if least == most else f'{least} to {most}'} (circuit {part['circuit']})"
 
 
 def _middle(target: float) -> float:
-    """Half way from the target to chance: a loss below is nearer to doing the task than not."""
+    """Return the loss midway between target and chance."""
     return (target + _CHANCE) / 2

@@ -36,13 +36,13 @@ def test_numbers_are_those_of_plain_definitions(some: MaskedCircuit, rows: Token
         whole, before = transformer.record(rows.tokens, sites)
         with some.on():
             cut, after = transformer.record(rows.tokens, sites)
-    ends = torch.arange(len(rows.at)), rows.at
+    ends = torch.arange(len(rows.last_positions)), rows.last_positions
     p, q = whole[ends].double().softmax(-1), cut[ends].double().softmax(-1)
     found = agreement(some, rows)
     assert found.kl == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=1e-5)
     assert found.top1 == float((p.argmax(1) == q.argmax(1)).double().mean())
     total = 0.0
-    for row, end in enumerate(rows.at.tolist()):
+    for row, end in enumerate(rows.last_positions.tolist()):
         looks = []
         for values in (before, after):
             query = values["1.attn.q"][row, end, 8:]
@@ -53,7 +53,7 @@ def test_numbers_are_those_of_plain_definitions(some: MaskedCircuit, rows: Token
             looks.append(torch.tensor(scores, dtype=torch.float64).softmax(0))
         total += float((looks[0] - looks[1]).abs().sum()) / 2
     head = next(head for head in found.heads if (head.layer, head.head) == (1, 1))
-    assert head.distance == pytest.approx(total / len(rows.at), abs=1e-5)
+    assert head.distance == pytest.approx(total / len(rows.last_positions), abs=1e-5)
 
 
 def test_heads_are_those_with_a_kept_channel(

@@ -10,7 +10,7 @@ from wirework.tasks import TokenizedPairs
 
 
 def prompt_values(subject: MaskedCircuit, rows: TokenizedPairs) -> torch.Tensor:
-    inside = torch.arange(rows.tokens.shape[1]) <= rows.at[:, None]
+    inside = torch.arange(rows.tokens.shape[1]) <= rows.last_positions[:, None]
     return torch.cat(list(subject.values(rows).values()), -1)[inside].double()
 
 
@@ -51,11 +51,11 @@ def test_the_start_is_the_best_of_three_thresholds(
 def test_padding_does_not_count(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     few = rows.select(torch.arange(4))
     wider = torch.nn.functional.pad(few.tokens, (0, 20), value=511)
-    padded = TokenizedPairs(wider, few.at, few.answers)
+    padded = TokenizedPairs(wider, few.last_positions, few.answers)
     padded.select(torch.arange(4))
     found, again = best_start(some, few), best_start(some, padded)
     assert torch.equal(found.low, again.low)
-    short, long = (rows.at.view(-1, 2).amax(1).sort().indices[[0, -1]]).tolist()
+    short, long = (rows.last_positions.view(-1, 2).amax(1).sort().indices[[0, -1]]).tolist()
     both = rows.select(torch.tensor([short, long]))
     inside = prompt_values(some, both)
     low = best_start(some, both).low.double()
@@ -121,5 +121,5 @@ def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
     assert weight.requires_grad
     assert weight.grad is None
     nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
-    with pytest.raises(InputError, match="nothing to binarise"):
+    with pytest.raises(InputError, match="no node to binarise"):
         binarise(nothing, quotes, quotes)

@@ -48,15 +48,17 @@ def test_values_are_traded_at_the_last_token_alone(
     donors = _donors(rows, 0)
     edits = _trade(kept, values, donors, 1.0, torch.Generator().manual_seed(0))
     changed: dict[str, torch.Tensor] = {}
-    for name, edit in edits(rows, torch.arange(len(rows.at))).items():
+    for name, edit in edits(rows, torch.arange(len(rows.last_positions))).items():
         changed[name] = edit(torch.full((*rows.tokens.shape, some.space.widths[name]), 9.0))
     for name, channels in kept.items():
-        for row, at in enumerate(rows.at.tolist()):
+        for row, at in enumerate(rows.last_positions.tolist()):
             for j, channel in enumerate(channels.tolist()):
                 options = values[name][donors[row], j]
                 assert (changed[name][row, at, channel] == options).any()
         untouched = changed[name].clone()
-        untouched[torch.arange(len(rows.at))[:, None], rows.at[:, None], channels] = 9.0
+        untouched[
+            torch.arange(len(rows.last_positions))[:, None], rows.last_positions[:, None], channels
+        ] = 9.0
         assert (untouched == 9).all()
 
 
@@ -67,19 +69,22 @@ def test_each_node_draws_for_itself(some: MaskedCircuit, rows: TokenizedPairs) -
     given = edits(rows, torch.arange(24))["0.mlp.post_act"](
         torch.zeros(24, rows.tokens.shape[1], 24)
     )
-    first = given[0, rows.at[0], :20]
+    first = given[0, rows.last_positions[0], :20]
     assert len(first.unique()) > 5
     assert not (first == 0).any()  # never its own
     half = _trade(kept, values, _donors(rows, 0), 0.5, torch.Generator().manual_seed(0))
     start = torch.full((24, rows.tokens.shape[1], 24), -1.0)
-    left = half(rows, torch.arange(24))["0.mlp.post_act"](start)[torch.arange(24), rows.at] < 0
+    left = (
+        half(rows, torch.arange(24))["0.mlp.post_act"](start)[torch.arange(24), rows.last_positions]
+        < 0
+    )
     assert 0.4 < left[:, :20].float().mean() < 0.6
 
 
 def test_last_values_are_those_of_one_pass(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     whole = some.values(rows)
     for name, value in last_values(some, rows).items():
-        expected = whole[name][torch.arange(len(rows.at)), rows.at]
+        expected = whole[name][torch.arange(len(rows.last_positions)), rows.last_positions]
         assert torch.allclose(value, expected, atol=1e-6)
 
 

@@ -3,7 +3,11 @@ import torch
 
 from wirework.circuits import Ablation
 from wirework.circuits.masking.activation_cache import activation_cache
-from wirework.circuits.validation.checks import MaskedCircuit, frozen_ablation, resample_ablation
+from wirework.circuits.validation.checks import (
+    MaskedCircuit,
+    constant_resample_ablation,
+    resample_ablation,
+)
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.tasks import TokenizedPairs
@@ -65,7 +69,7 @@ def test_nothing_removed_nothing_drawn(
     everything: MaskedCircuit, rows: TokenizedPairs, whole
 ) -> None:
     own = everything.loss(rows)
-    for check in (resample_ablation, frozen_ablation):
+    for check in (resample_ablation, constant_resample_ablation):
         assert check(everything, rows, whole, n_resamples=2).losses == (own, own)
 
 
@@ -75,7 +79,7 @@ def test_a_bank_of_one_token_is_ablation_at_its_values(
     one = {name: value[7:8] for name, value in whole.items()}
     baseline = Ablation.of(ablation.transformer, {name: value[0] for name, value in one.items()})
     expected = float(baseline.losses(some_gates[None], rows)[0])
-    for check in (resample_ablation, frozen_ablation):
+    for check in (resample_ablation, constant_resample_ablation):
         found = check(some, rows, one, n_resamples=2)
         assert found.losses == (pytest.approx(expected, abs=1e-5),) * 2
         assert found.worst == pytest.approx(found.mean)
@@ -114,7 +118,7 @@ def test_removed_nodes_take_one_token_of_the_bank_together(
     assert rows_among(drawn, held)
     assert len(drawn.unique(dim=0)) > len(held) // 2  # tokens and rows draw apart
     with Spy(some, name) as seen:
-        frozen_ablation(some, rows, whole, n_resamples=3)
+        constant_resample_ablation(some, rows, whole, n_resamples=3)
     passes = len(seen) // 3
     for draw in range(3):
         values = torch.cat([x.flatten(0, 1) for x in seen[draw * passes : (draw + 1) * passes]])
@@ -125,7 +129,7 @@ def test_removed_nodes_take_one_token_of_the_bank_together(
 def test_draws_are_by_seed_and_more_can_only_raise_the_worst(
     some: MaskedCircuit, rows: TokenizedPairs, whole
 ) -> None:
-    for check in (resample_ablation, frozen_ablation):
+    for check in (resample_ablation, constant_resample_ablation):
         few, many = (
             check(some, rows, whole, n_resamples=n_resamples, seed=3) for n_resamples in (2, 6)
         )
@@ -142,15 +146,15 @@ def test_the_planted_circuit_needs_nothing_outside(
     held = activation_cache(planted.transformer, [quotes.tokens], 64)
     own = planted.loss(quotes)
     assert resample_ablation(planted, quotes, held).mean == pytest.approx(own, abs=0.1)
-    assert frozen_ablation(planted, quotes, held).mean < 0.3
+    assert constant_resample_ablation(planted, quotes, held).mean < 0.3
 
 
 def test_bad_requests_are_one_line(some: MaskedCircuit, rows: TokenizedPairs, whole) -> None:
     with pytest.raises(InputError, match="at least one token"):
         activation_cache(some.transformer, [], 4)
-    with pytest.raises(InputError, match="a bank of 0 activations"):
+    with pytest.raises(InputError, match="an activation cache of 0 tokens"):
         activation_cache(some.transformer, [rows.tokens], 0)
     with pytest.raises(InputError, match="at least one draw, got 0"):
-        frozen_ablation(some, rows, whole, n_resamples=0)
-    with pytest.raises(InputError, match=r"20 channels was wanted at 0.attn.act_in, got None"):
+        constant_resample_ablation(some, rows, whole, n_resamples=0)
+    with pytest.raises(InputError, match=r"20 channels at 0.attn.act_in, got None"):
         resample_ablation(some, rows, {})

@@ -10,7 +10,7 @@ from wirework.circuits.validation.checks import (
     MaskedCircuit,
     agreement,
     binarise,
-    frozen_ablation,
+    constant_resample_ablation,
     interchange,
     resample_ablation,
 )
@@ -42,7 +42,7 @@ def test_edits_meet_the_rows_they_are_for(some: MaskedCircuit, rows: TokenizedPa
         return {"1.mlp.resid_delta": lambda x: x + shift}
 
     moved = some.logit_diffs(rows, edits)
-    assert sorted(seen) == list(range(len(rows.at)))
+    assert sorted(seen) == list(range(len(rows.last_positions)))
     assert not torch.allclose(moved, some.logit_diffs(rows))
 
 
@@ -87,7 +87,7 @@ def test_checks_run_on_a_circuit_that_lacks_edges(
     assert binarise(cut, few, few, steps=1).circuit == own
     assert interchange(cut, few, n_resamples=1).circuit == own
     assert resample_ablation(cut, few, held, n_resamples=1).mean != own
-    assert frozen_ablation(cut, few, held, n_resamples=1).mean != own
+    assert constant_resample_ablation(cut, few, held, n_resamples=1).mean != own
     assert agreement(cut, few).kl > 0
 
 

@@ -1,4 +1,4 @@
-"""Checks of a circuit, one file a check: functions of a circuit in its model and a task."""
+"""Checks of a circuit, one file per check: pure functions of a masked model and a task."""
 
 from wirework.circuits.validation.checks.agreement import (
     Agreement,
@@ -26,7 +26,11 @@ from wirework.circuits.validation.checks.random_inflation import (
     random_units,
     unit_effects,
 )
-from wirework.circuits.validation.checks.resample import Draws, frozen_ablation, resample_ablation
+from wirework.circuits.validation.checks.resample import (
+    Draws,
+    constant_resample_ablation,
+    resample_ablation,
+)
 
 __all__ = [
     "Agreement",
@@ -43,9 +47,9 @@ __all__ = [
     "MinimalityTest",
     "agreement",
     "binarise",
+    "constant_resample_ablation",
     "coverage",
     "equivalence_test",
-    "frozen_ablation",
     "independence_test",
     "interchange",
     "last_pattern",

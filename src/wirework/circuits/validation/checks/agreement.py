@@ -1,6 +1,6 @@
-"""Whether a circuit agrees with the whole model beyond the two answers.
+"""Agreement of circuit and model: full next-token distributions and attention patterns.
 
-Shapes: P pairs (two rows each), B rows of one pass, H heads, T tokens, K channels of a head.
+Shapes: P pairs (two prompts each), B prompts of one pass, H heads, T tokens, K channels of a head.
 """
 
 from collections.abc import Iterable
@@ -18,86 +18,100 @@ from wirework.tasks import TokenizedPairs
 
 @dataclass(frozen=True)
 class HeadAgreement:
-    """How far a head looks elsewhere in the circuit than in the model."""
+    """Distance between the attention patterns of a head in the circuit and in the model."""
 
     layer: int
     head: int
     distance: float
-    """Total variation between the two distributions over keys, mean over rows; 0 to 1."""
+    """Total variation distance of the two distributions over keys, mean over prompts; 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The next-token distributions at the prompts' last tokens, model beside circuit."""
+    """Comparison of model and circuit at the last tokens of the prompts."""
 
     kl: float
-    """KL(model || circuit) over the whole vocabulary in nats, mean over rows."""
+    """KL(model || circuit) over the vocabulary in nats, mean over prompts."""
     top1: float
-    """Share of rows whose likeliest token is the same."""
+    """Share of prompts with the same most likely token."""
     attention: float | None
-    """Mean distance of the heads below; None without such a head."""
+    """Mean distance over `heads`; None without heads."""
     heads: tuple[HeadAgreement, ...]
     """Heads with a kept q, k or v channel."""
 
 
 @torch.no_grad()
-def agreement(subject: MaskedCircuit, rows: TokenizedPairs) -> Agreement:
-    """Compare the circuit with the whole model at each prompt's last token.
+def agreement(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> Agreement:
+    """Compare the circuit with the model at each prompt's last token.
 
     Raises:
-        InputError: a value is no number.
+        InputError: a value is not finite.
     """
-    heads = _heads(subject)
+    heads = _heads(masked_circuit)
     layers = sorted({layer for layer, _ in heads})
     kl = same = 0.0
-    far: dict[int, Tensor] = {}
-    for _, part in passes(rows):
-        whole, model_patterns = _run(subject.transformer, part, layers)
-        with subject.on():
-            cut, patterns = _run(subject.transformer, part, layers)
-        p, q = whole.double().log_softmax(-1), cut.double().log_softmax(-1)
+    head_distances: dict[int, Tensor] = {}
+    for _, part in passes(batch):
+        model_logits, model_patterns = _run(masked_circuit.transformer, part, layers)
+        with masked_circuit.on():
+            circuit_logits, patterns = _run(masked_circuit.transformer, part, layers)
+        p, q = model_logits.double().log_softmax(-1), circuit_logits.double().log_softmax(-1)
         kl += float((p.exp() * (p - q)).sum())
-        same += int((whole.argmax(-1) == cut.argmax(-1)).sum())
+        same += int((model_logits.argmax(-1) == circuit_logits.argmax(-1)).sum())
         for layer in layers:
             distance = (model_patterns[layer] - patterns[layer]).abs().sum(-1) / 2  # (B, H)
-            far[layer] = far.get(layer, 0) + distance.sum(0)
-    count = len(rows.at)
-    found = tuple(
-        HeadAgreement(layer, head, finite(float(far[layer][head]) / count, "an attention distance"))
+            head_distances[layer] = head_distances.get(layer, 0) + distance.sum(0)
+    count = len(batch.last_positions)
+    head_agreements = tuple(
+        HeadAgreement(
+            layer, head, finite(float(head_distances[layer][head]) / count, "an attention distance")
+        )
         for layer, head in heads
     )
     return Agreement(
         kl=max(finite(kl, "the KL divergence") / count, 0.0),
         top1=same / count,
-        attention=sum(head.distance for head in found) / len(found) if found else None,
-        heads=found,
+        attention=sum(head.distance for head in head_agreements) / len(head_agreements)
+        if head_agreements
+        else None,
+        heads=head_agreements,
     )
 
 
 def last_pattern(
-    q: Tensor, k: Tensor, at: Tensor, *, sink: Tensor | None, scale: float, window: int | None
+    q: Tensor,
+    k: Tensor,
+    query_positions: Tensor,
+    *,
+    sink: Tensor | None,
+    scale: float,
+    window: int | None,
 ) -> Tensor:
-    """Return where the query of one token looks.
+    """Return the attention pattern of one query per sequence.
 
     Args:
         q, k: (B, H, T, K).
-        at: (B,) the query's token in each row.
-        sink: (H,) logits of one more key; None for none.
-        scale: of the scores.
-        window: how many tokens a query sees, its own included; None for all.
+        query_positions: (B,) position of the query in each sequence.
+        sink: (H,) logits of an attention sink; None without one.
+        scale: factor of the scores.
+        window: tokens a query attends to, its own included; None for all.
 
     Returns:
-        (B, H, T) probabilities, 0 at tokens it does not see; with a sink (B, H, T + 1), the sink
-        last. At least float32.
+        (B, H, T) probabilities, 0 at masked tokens; with a sink (B, H, T + 1), the sink last.
+        At least float32.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
-    query = q[torch.arange(len(at), device=q.device), :, at].to(wide)  # (B, H, K)
+    query = q[torch.arange(len(query_positions), device=q.device), :, query_positions].to(
+        wide
+    )  # (B, H, K)
     scores = torch.einsum("bhk,bhtk->bht", query, k.to(wide)) * scale
-    behind = at[:, None] - torch.arange(k.shape[2], device=at.device)  # (B, T)
+    behind = query_positions[:, None] - torch.arange(
+        k.shape[2], device=query_positions.device
+    )  # (B, T)
     sees = (behind >= 0) & (behind < (k.shape[2] if window is None else window))
     scores = scores.masked_fill(~sees[:, None], -torch.inf)
     if sink is not None:
-        column = sink.to(wide)[None, :, None].expand(len(at), -1, 1)
+        column = sink.to(wide)[None, :, None].expand(len(query_positions), -1, 1)
         scores = torch.cat([scores, column], -1)
     return scores.softmax(-1)
 
@@ -105,28 +119,35 @@ def last_pattern(
 def _run(
     transformer: Transformer, part: TokenizedPairs, layers: Iterable[int]
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Return the logits (B, V) at the last tokens and each layer's patterns there."""
+    """Return logits (B, V) and each layer's attention patterns at the last tokens."""
     sites = [f"{layer}.attn.{kind}" for layer in layers for kind in "qk"]
     with transformer.recorded(sites) as values:
-        logits = transformer(part.tokens, part.at)
+        logits = transformer(part.tokens, part.last_positions)
     patterns = {}
     for layer in layers:
         attention = cast(Attention, transformer.get_submodule(f"blocks.{layer}.attn"))
-        both = (values[f"{layer}.attn.{kind}"] for kind in "qk")
-        q, k = (x.view(*x.shape[:2], -1, attention.d_head).transpose(1, 2) for x in both)
+        queries_and_keys = (values[f"{layer}.attn.{kind}"] for kind in "qk")
+        q, k = (
+            x.view(*x.shape[:2], -1, attention.d_head).transpose(1, 2) for x in queries_and_keys
+        )
         patterns[layer] = last_pattern(
-            q, k, part.at, sink=attention.sink, scale=attention.scale, window=attention.window
+            q,
+            k,
+            part.last_positions,
+            sink=attention.sink,
+            scale=attention.scale,
+            window=attention.window,
         )
     return logits, patterns
 
 
-def _heads(subject: MaskedCircuit) -> list[tuple[int, int]]:
+def _heads(masked_circuit: MaskedCircuit) -> list[tuple[int, int]]:
     """Return layer and number of the heads with a kept q, k or v channel."""
-    width = subject.transformer.config.d_head
+    width = masked_circuit.transformer.config.d_head
     return sorted(
         {
             (int(name.split(".")[0]), channel // width)
-            for name, channels in subject.kept.items()
+            for name, channels in masked_circuit.kept.items()
             if name.endswith((".attn.q", ".attn.k", ".attn.v"))
             for channel in channels.tolist()
         }

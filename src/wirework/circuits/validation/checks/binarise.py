@@ -1,6 +1,6 @@
-"""Binarisation: does a circuit still work if each of its nodes knows two values only?
+"""Binarisation: the task loss if each node of a circuit can take only two values.
 
-Shapes: n kept nodes of all sites, k of one site, P pairs (two rows each), R copies of a batch.
+Shapes: n kept nodes of all sites, k of one site, P pairs (two prompts each), R copies of a batch.
 Source: Gao et al. 2025, App. C.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import frozen
+from wirework.circuits.masking.ablation import without_weight_gradients
 from wirework.circuits.validation.checks.binary_thresholds import BinaryThresholds, best_start
 from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.errors import InputError
@@ -25,19 +25,19 @@ class Binarised:
     """Task losses in nats."""
 
     circuit: float
-    """Of the circuit as it is."""
+    """The circuit without binarisation."""
     start: float
     """All nodes binarised, before training."""
     loss: float
     """All nodes binarised, after training."""
     alone: tuple[float, ...]
-    """Only one node binarised, before training; sites in order, then channels."""
+    """Only one node binarised, before training; by site, then channel."""
     n_keep: int
-    """How many of these stay within the slack above `circuit`."""
+    """How many of `alone` are at most `slack` above `circuit`."""
 
 
 def binarise(
-    subject: MaskedCircuit,
+    masked_circuit: MaskedCircuit,
     train: TokenizedPairs,
     judge: TokenizedPairs,
     *,
@@ -47,23 +47,23 @@ def binarise(
     slack: float = 0.01,
     seed: int = 0,
 ) -> Binarised:
-    """Replace every node of the circuit by a step between two values and report the task loss.
+    """Replace every node of the circuit by a step function of two values and report the task loss.
 
-    The start is, for each node by itself, the threshold at 1/4, 1/2 or 3/4 of its range over the
-    prompts' tokens whose means above and below lie closest to its values. Then the step is blended
-    in, x -> t x + (1 - t) step(x) with t = (1 - progress)^5, while Adam trains both values of all
-    nodes together on the task loss, in units of the distance between them; thresholds stay.
-    Trained values may do better than the circuit: only a circuit of no worth that does not get
-    there by the same training makes the result say something.
+    Initially each node uses the threshold at 1/4, 1/2 or 3/4 of its range over the prompt tokens
+    with the least squared error. The step is then blended in, x -> t x + (1 - t) step(x) with
+    t = (1 - progress)^5, while Adam trains both values of all nodes jointly on the task loss, in
+    units of their distance; thresholds are fixed.
+    Trained values may do better than the circuit itself, so the result is meaningful only beside a
+    control circuit that fails after the same training.
 
     Args:
-        subject: the circuit.
+        masked_circuit: the circuit.
         train: pairs to train on.
-        judge: other pairs, on which all losses are measured.
-        steps: of Adam; 0 leaves the start.
-        lr: of Adam, as a share of the distance between a node's two values.
-        batch_pairs: pairs a step.
-        slack: nats above the circuit's own loss within which a node binarised alone keeps it.
+        judge: other pairs, on which losses are measured.
+        steps: Adam steps; 0 for the initial values.
+        lr: learning rate of Adam, relative to the distance of a node's two values.
+        batch_pairs: pairs per step.
+        slack: tolerance in nats for a node binarised alone.
         seed: of the batches.
 
     Raises:
@@ -71,16 +71,16 @@ def binarise(
 
     Source: Gao et al. 2025, App. C.
     """
-    if not subject.kept:
-        raise InputError("there is nothing to binarise in a circuit without nodes")
-    start = best_start(subject, train)
-    trained = _train(subject, train, start, steps, lr, batch_pairs, seed)
-    own = subject.loss(judge)
-    alone = losses_alone(subject, judge, start)
+    if not masked_circuit.kept:
+        raise InputError("an empty circuit has no node to binarise")
+    start = best_start(masked_circuit, train)
+    trained = _train(masked_circuit, train, start, steps, lr, batch_pairs, seed)
+    own = masked_circuit.loss(judge)
+    alone = losses_alone(masked_circuit, judge, start)
     return Binarised(
         circuit=own,
-        start=_loss(subject, judge, start),
-        loss=_loss(subject, judge, trained),
+        start=_loss(masked_circuit, judge, start),
+        loss=_loss(masked_circuit, judge, trained),
         alone=tuple(alone),
         n_keep=sum(loss <= own + slack for loss in alone),
     )
@@ -88,27 +88,27 @@ def binarise(
 
 @torch.no_grad()
 def losses_alone(
-    subject: MaskedCircuit, rows: TokenizedPairs, levels: BinaryThresholds
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds
 ) -> list[float]:
-    """Return the task loss in nats when one kept node alone is binarised, for each of them.
+    """Return for each kept node the task loss in nats when it alone is binarised.
 
     Raises:
         InputError: a loss is no number.
     """
-    nodes = [(name, int(c)) for name, channels in subject.kept.items() for c in channels]
-    sums = torch.zeros(len(nodes), dtype=torch.float64, device=subject.device)
-    for _, part in passes(rows):
+    nodes = [(name, int(c)) for name, channels in masked_circuit.kept.items() for c in channels]
+    sums = torch.zeros(len(nodes), dtype=torch.float64, device=masked_circuit.device)
+    for _, part in passes(batch):
         copies = max(1, _TOKENS // part.tokens.numel())
         for first in range(0, len(nodes), copies):
             some = slice(first, min(first + copies, len(nodes)))
-            logit_diffs = _gaps_alone(subject, part, nodes[some], levels, first)
+            logit_diffs = _logit_diffs_alone(masked_circuit, part, nodes[some], levels, first)
             sums[some] += pair_losses(logit_diffs.double()).sum(1)
-    return [finite(loss, "a task loss") for loss in (sums / len(rows.at)).tolist()]
+    return [finite(loss, "a task loss") for loss in (sums / len(batch.last_positions)).tolist()]
 
 
 def _train(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     start: BinaryThresholds,
     steps: int,
     lr: float,
@@ -125,12 +125,12 @@ def _train(
             start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit
         )
 
-    with frozen(subject.transformer), torch.enable_grad():
+    with without_weight_gradients(masked_circuit.transformer), torch.enable_grad():
         for step in range(steps):
-            part = rows.select(torch.randperm(rows.n_pairs, generator=generator)[:batch_pairs])
-            edits = _edits(subject.kept, levels(), (1 - step / steps) ** 5)
-            with subject.on(), subject.transformer.edited(edits):
-                logits = subject.transformer(part.tokens, part.at)
+            part = batch.select(torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs])
+            edits = _edits(masked_circuit.kept, levels(), (1 - step / steps) ** 5)
+            with masked_circuit.on(), masked_circuit.transformer.edited(edits):
+                logits = masked_circuit.transformer(part.tokens, part.last_positions)
             loss = pair_losses(logit_difference(logits, part.answers)).mean()
             finite(loss.item(), f"the loss at step {step} of binarisation")
             adam.zero_grad()
@@ -140,8 +140,8 @@ def _train(
         return levels()
 
 
-def _loss(subject: MaskedCircuit, rows: TokenizedPairs, levels: BinaryThresholds) -> float:
-    return subject.loss(rows, _edits(subject.kept, levels, 0.0))
+def _loss(masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds) -> float:
+    return masked_circuit.loss(batch, _edits(masked_circuit.kept, levels, 0.0))
 
 
 def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> dict[str, Edit]:
@@ -163,8 +163,8 @@ def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> di
     }
 
 
-def _gaps_alone(
-    subject: MaskedCircuit,
+def _logit_diffs_alone(
+    masked_circuit: MaskedCircuit,
     part: TokenizedPairs,
     nodes: list[tuple[str, int]],
     levels: BinaryThresholds,
@@ -173,7 +173,7 @@ def _gaps_alone(
     """Return (R, rows): the differences with only node r binarised, R copies in one pass.
 
     Args:
-        subject: the circuit.
+        masked_circuit: the circuit.
         part: rows that fit R times in one pass.
         nodes: R of the kept nodes.
         levels: of all kept nodes.
@@ -199,6 +199,8 @@ def _gaps_alone(
         return edit
 
     edits = {name: stepping(which) for name, which in copies.items()}
-    with subject.on(), subject.transformer.edited(edits):
-        logits = subject.transformer(part.tokens.repeat(len(nodes), 1), part.at.repeat(len(nodes)))
+    with masked_circuit.on(), masked_circuit.transformer.edited(edits):
+        logits = masked_circuit.transformer(
+            part.tokens.repeat(len(nodes), 1), part.last_positions.repeat(len(nodes))
+        )
     return logit_difference(logits, part.answers.repeat(len(nodes), 1)).view(len(nodes), -1)

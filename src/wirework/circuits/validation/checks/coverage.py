@@ -1,4 +1,4 @@
-"""How much of its nodes' wiring a circuit explains: what they do outside the task."""
+"""Coverage: the fraction of all edges of its nodes that are in the circuit."""
 
 from dataclasses import dataclass
 
@@ -12,27 +12,27 @@ from wirework.nn import Transformer
 
 @dataclass(frozen=True)
 class Coverage:
-    """Edges of a circuit among all edges of its nodes."""
+    """Edges of a circuit relative to all edges of its nodes."""
 
     n_edges: int
-    """Of the circuit."""
+    """Number of edges of the circuit."""
     n_touching: int
-    """Nonzero weights with at least one end in the circuit's nodes."""
+    """Number of nonzero weights with at least one end at a node of the circuit."""
     share: float | None
-    """The first over the second; None if no weight touches the circuit."""
+    """`n_edges` / `n_touching`; None if no weight touches the circuit."""
 
 
 def coverage(transformer: Transformer, gates: Tensor, n_edges: int | None = None) -> Coverage:
     """Count the circuit's edges and all edges that touch its nodes.
 
-    An edge is a nonzero entry of an attention or MLP matrix, as in a circuit's size; one that joins
-    two kept nodes counts once, and embedding and unembedding entries do not count. Links along the
-    residual stream are no weights and do not count either.
+    Edges are nonzero entries of attention and MLP matrices, as in the circuit size; an edge between
+    two kept nodes counts once. Embedding and unembedding entries and connections through the
+    residual stream do not count.
 
     Args:
         transformer: the model.
         gates: (N,), nonzero at the circuit's nodes.
-        n_edges: the circuit's own edges; None for all between its nodes.
+        n_edges: number of edges of the circuit; None for all edges between its nodes.
 
     Source: Gao et al. 2025: the quote circuit has 9 of the 41 edges of its nodes.
     """

@@ -1,8 +1,8 @@
 """The three hypothesis tests of Shi et al. 2024 (arXiv 2410.13032), as functions of scores.
 
-A score is the right minus the wrong logit of a pair, `pair_scores`: its two rows hang together, so
-they are one observation. Each null hypothesis says that the circuit is as an ideal one: a small
-p-value speaks against it, a large one says only that nothing was found with so many pairs.
+A score is the mean logit difference of a pair (`pair_scores`); its two prompts are dependent, so
+they are one observation. Each null hypothesis states that the circuit is ideal in one respect: a
+small p-value is evidence against it, a large one is only absence of evidence with so many pairs.
 Shapes: P pairs, u units of a circuit, R random circuits.
 """
 
@@ -22,19 +22,19 @@ _MOST = 1000  # pairs in the independence test, whose memory grows with their sq
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Whether circuit and model outdo each other equally often."""
+    """Whether circuit and model score higher than each other equally often."""
 
     share: float | None
-    """Of the pairs without a tie, those that the circuit scores higher; None where all tie."""
+    """Share of the pairs without ties that the circuit scores higher; None if all tie."""
     n_pairs: int
-    """Without a tie."""
+    """Number of pairs without ties."""
     n_ties: int
     p_value: float
 
 
 @dataclass(frozen=True)
 class Independence:
-    """Whether what is outside the circuit still knows what the model does."""
+    """Whether the complement of the circuit is independent of the model's scores."""
 
     hsic: float
     p_value: float
@@ -45,25 +45,25 @@ class MinimalityTest:
     """Whether each unit matters more than random ones do."""
 
     p_values: tuple[float, ...]
-    """(u,) one a unit, not corrected for their number."""
+    """(u,) one per unit, not corrected for multiple tests."""
     p_value: float
-    """Of the whole circuit: the smallest, times their number (Bonferroni)."""
+    """For the circuit: the smallest p-value times their number (Bonferroni)."""
     n_random: int
-    """R, random circuits that the units were compared with."""
+    """R, number of random effects that the units were compared with."""
 
 
 def pair_scores(logit_diffs: Tensor) -> Tensor:
-    """Return (P,) float64, the mean of each pair's two differences (2P,)."""
+    """Return (P,) float64, the mean of each pair's two logit differences (2P,)."""
     return logit_diffs.double().view(-1, 2).mean(1)
 
 
 def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equivalence:
     """Test H0: |P(circuit scores higher than model) - 1/2| <= eps.
 
-    Ties say nothing about who is better and are left out, as in a sign test; scores that differ by
-    rounding alone are one, or else a circuit of the whole model would win or lose by the order of
-    its sums. With K of n others won by the circuit, p is the highest probability under H0, which
-    lies at 1/2 + eps, that the share is at least as far from 1/2 as K / n is: exact.
+    Ties are dropped, as in a sign test. Scores that differ only by rounding are ties: otherwise a
+    circuit of all nodes would win or lose by the order of its floating-point sums. With K of n
+    others won by the circuit, p is the largest probability under H0, attained at 1/2 + eps, that
+    the share of wins is at least as far from 1/2 as K / n: exact.
 
     Args:
         circuit: (P,) scores of the circuit.
@@ -79,9 +79,9 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     _check(circuit, model)
     if not 0 <= eps <= 0.5:
         raise InputError(f"eps must lie between 0 and 0.5, got {eps}")
-    apart = circuit.double() - model.double()
+    differences = circuit.double() - model.double()
     bar = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
-    wins, losses = int((apart > bar).sum()), int((apart < -bar).sum())
+    wins, losses = int((differences > bar).sum()), int((differences < -bar).sum())
     n = wins + losses
     far = abs(2 * wins - n)
     chances = binomial(n, 0.5 + eps)
@@ -92,7 +92,7 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
 def independence_test(
     complement: Tensor, model: Tensor, permutations: int = 999, seed: int = 0
 ) -> Independence:
-    """Test H0: the scores of what is outside the circuit are independent of the model's.
+    """Test H0: the scores of the circuit's complement are independent of the model's scores.
 
     The statistic is the Hilbert-Schmidt independence criterion with Gaussian kernels, as wide as
     the median distance between two scores of the same kind. p is the share of orders, the given
@@ -149,18 +149,18 @@ def minimality_test(
     n = len(random_effects)
     chances = binomial(n, q)
     below = (sum(effect > other for other in random_effects) for effect in effects)
-    found = tuple(min(math.fsum(chances[: k + 1]), 1.0) for k in below)
-    return MinimalityTest(found, min([1.0, *(len(found) * p for p in found)]), n)
+    p_values = tuple(min(math.fsum(chances[: k + 1]), 1.0) for k in below)
+    return MinimalityTest(p_values, min([1.0, *(len(p_values) * p for p in p_values)]), n)
 
 
 def binomial(n: int, p: float) -> list[float]:
     """Return the probabilities of 0 to n successes in n trials of chance p."""
     if p in (0.0, 1.0):
         return [float(k == n * p) for k in range(n + 1)]
-    whole = math.lgamma(n + 1)
+    log_n_factorial = math.lgamma(n + 1)
     return [
         math.exp(
-            whole - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+            log_n_factorial - math.lgamma(k + 1) - math.lgamma(n - k + 1)
             + k * math.log(p) + (n - k) * math.log1p(-p)
         )
         for k in range(n + 1)
@@ -172,11 +172,11 @@ def centred_kernel(scores: Tensor) -> Tensor:
 
     Scores closer than rounding are equal: logits of one value must not become a signal.
     """
-    apart = (scores[:, None] - scores).abs()
-    apart = torch.where(apart > _ROUNDING * scores.abs().max(), apart, 0)
-    far = apart[apart > 0]
+    differences = (scores[:, None] - scores).abs()
+    differences = torch.where(differences > _ROUNDING * scores.abs().max(), differences, 0)
+    far = differences[differences > 0]
     width = far.median() if len(far) else torch.ones(())
-    kernel = torch.exp(-apart.square() / (2 * width.square()))
+    kernel = torch.exp(-differences.square() / (2 * width.square()))
     return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 

@@ -1,7 +1,7 @@
-"""Interchange: if all that a circuit's nodes say at the last token is the answer, prompts with the
-same right answer can trade their values.
+"""Interchange: swap node activations at the last token between prompts with the same right answer.
 
-Shapes: P pairs (two rows each), n kept nodes, k of them at one site.
+If the circuit's nodes encode only the answer there, the swap leaves the loss unchanged.
+Shapes: P pairs (two prompts each), n kept nodes, k of them at one site.
 Source: Gao et al. 2025, App. E (values claimed equal in meaning are swapped between inputs).
 """
 
@@ -26,46 +26,46 @@ from wirework.tasks import TokenizedPairs
 class Interchange:
     """Task losses in nats, means over the draws.
 
-    None stands where no prompt has another one to take values from.
+    A loss is None if no prompt has a donor to take values from.
     """
 
     circuit: float | None
-    """Nothing traded, on the rows of `same`."""
+    """Nothing swapped, on the prompts of `same`."""
     same: float | None
     """Every node takes the value of a prompt with the same right answer."""
     mixed: float | None
-    """Each node does so with probability 1/2, so that nodes upstream reach the answer too."""
+    """Each node does so with probability 1/2, so that upstream nodes affect the answer too."""
     other: float | None
-    """A control, which must become bad: from prompts whose right answer is this one's wrong."""
+    """Control, which must be high: values of prompts whose right answer is this one's wrong one."""
     n_same: int
-    """Rows that have another row with the same right answer."""
+    """Prompts that have another prompt with the same right answer."""
     n_other: int
-    """Rows for which another row's right answer is the wrong one."""
+    """Prompts for which another prompt's right answer is the wrong answer."""
 
 
 @torch.no_grad()
 def interchange(
-    subject: MaskedCircuit, rows: TokenizedPairs, n_resamples: int = 4, seed: int = 0
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, n_resamples: int = 4, seed: int = 0
 ) -> Interchange:
-    """Trade the circuit's values at the last token between prompts of equal meaning.
+    """Swap the circuit's activations at the last token between prompts with the same answer.
 
-    Each node draws a donor of its own in each row. That is the stricter claim: values that only
-    mean the answer together do not survive it. Donors' values come from the circuit undisturbed.
+    Each node draws its own donor per prompt. This is a strict test: nodes that encode the answer
+    only jointly fail it. Donor values come from the circuit without swaps.
 
     Args:
-        subject: the circuit.
-        rows: a task; answers are the same where their tokens are.
-        n_resamples: how many times donors are drawn.
+        masked_circuit: the circuit.
+        batch: tokenised pairs; answers are compared by token.
+        n_resamples: number of draws of donors.
         seed: of the draws.
 
     Raises:
-        InputError: no draw, or a loss that is no number.
+        InputError: `n_resamples` below 1, or a loss that is not finite.
     """
     if n_resamples < 1:
         raise InputError(f"interchange needs at least one draw, got {n_resamples}")
     generator = torch.Generator().manual_seed(seed)
-    kept, values = subject.kept, last_values(subject, rows)
-    same, other = (_donors(rows, column) for column in (0, 1))
+    kept, values = masked_circuit.kept, last_values(masked_circuit, batch)
+    same, other = (_donors(batch, column) for column in (0, 1))
     alike, able = _rows_with(same), _rows_with(other)
 
     def after(donors: list[Tensor], chosen: Tensor, share: float) -> float | None:
@@ -73,14 +73,16 @@ def interchange(
             return None
         losses = [
             mean_loss(
-                subject.logit_diffs(rows, _trade(kept, values, donors, share, generator))[chosen]
+                masked_circuit.logit_diffs(batch, _trade(kept, values, donors, share, generator))[
+                    chosen
+                ]
             )
             for _ in range(n_resamples)
         ]
         return sum(losses) / n_resamples
 
     return Interchange(
-        circuit=mean_loss(subject.logit_diffs(rows)[alike]) if len(alike) else None,
+        circuit=mean_loss(masked_circuit.logit_diffs(batch)[alike]) if len(alike) else None,
         same=after(same, alike, 1.0),
         mixed=after(same, alike, 0.5),
         other=after(other, able, 1.0),
@@ -90,27 +92,27 @@ def interchange(
 
 
 @torch.no_grad()
-def last_values(subject: MaskedCircuit, rows: TokenizedPairs) -> dict[str, Tensor]:
-    """Return site to (2P, k): each kept node in the circuit at each prompt's last token."""
-    found: dict[str, Tensor] = {}
-    for places, part in passes(rows):
-        ends = torch.arange(len(places), device=part.at.device), part.at
-        for name, value in subject.values(part).items():
-            if name not in found:
-                found[name] = value.new_zeros(len(rows.at), value.shape[-1])
-            found[name][places] = value[ends]
-    return found
+def last_values(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str, Tensor]:
+    """Return site to (2P, k): activations of the kept nodes at each prompt's last token."""
+    node_values: dict[str, Tensor] = {}
+    for places, part in passes(batch):
+        ends = torch.arange(len(places), device=part.last_positions.device), part.last_positions
+        for name, value in masked_circuit.values(part).items():
+            if name not in node_values:
+                node_values[name] = value.new_zeros(len(batch.last_positions), value.shape[-1])
+            node_values[name][places] = value[ends]
+    return node_values
 
 
-def _donors(rows: TokenizedPairs, column: int) -> list[Tensor]:
-    """Return for each row the other rows whose right answer is its answer in `column`."""
-    right = rows.answers[:, 0].tolist()
+def _donors(batch: TokenizedPairs, column: int) -> list[Tensor]:
+    """Return for each prompt the other prompts whose right answer is its answer in `column`."""
+    right = batch.answers[:, 0].tolist()
     groups: dict[int, list[int]] = {}
     for place, answer in enumerate(right):
         groups.setdefault(answer, []).append(place)
     members = {answer: torch.tensor(places) for answer, places in groups.items()}
     nobody = torch.empty(0, dtype=torch.int64)
-    wanted = [members.get(answer, nobody) for answer in rows.answers[:, column].tolist()]
+    wanted = [members.get(answer, nobody) for answer in batch.answers[:, column].tolist()]
     return [group[group != place] for place, group in enumerate(wanted)]
 
 
@@ -125,7 +127,7 @@ def _trade(
     share: float,
     generator: torch.Generator,
 ) -> EditsOf:
-    """Draw a donor for every node of every row; rows without one keep what they have."""
+    """Draw a donor for every node of every prompt; prompts without donors keep their values."""
     has = torch.tensor([len(some) > 0 for some in donors])
     taken, swapped = {}, {}
     for name, value in values.items():
@@ -136,7 +138,9 @@ def _trade(
 
     def edits(part: TokenizedPairs, places: Tensor) -> dict[str, Edit]:
         return {
-            name: _putting(channels, part.at, taken[name][places], swapped[name][places])
+            name: _set_values(
+                channels, part.last_positions, taken[name][places], swapped[name][places]
+            )
             for name, channels in kept.items()
         }
 
@@ -149,12 +153,14 @@ def _draw(donors: Tensor, place: int, count: int, generator: torch.Generator) ->
     return donors[torch.randint(len(donors), (count,), generator=generator)]
 
 
-def _putting(channels: Tensor, at: Tensor, values: Tensor, where: Tensor) -> Edit:
-    """Return the edit that sets channels at each row's token `at` to `values` (B, k) if `where`."""
-    rows = torch.arange(len(at), device=at.device)[:, None]
+def _set_values(channels: Tensor, positions: Tensor, values: Tensor, where: Tensor) -> Edit:
+    """Return the edit that sets channels at each `positions` token to `values` where `where`."""
+    sequences = torch.arange(len(positions), device=positions.device)[:, None]
 
     def put(x: Tensor) -> Tensor:
-        now = x[rows, at[:, None], channels]
-        return x.index_put((rows, at[:, None], channels), torch.where(where, values, now))
+        now = x[sequences, positions[:, None], channels]
+        return x.index_put(
+            (sequences, positions[:, None], channels), torch.where(where, values, now)
+        )
 
     return put

@@ -1,7 +1,7 @@
-"""What a check looks at: a model, the nodes of a circuit in it, and how to put the circuit on.
+"""`MaskedCircuit`: a model, the nodes of a circuit, and how to ablate everything outside it.
 
-The checks see no more than this, so that they run alike for circuits of nodes and of edges.
-Shapes: N nodes of all sites, k kept nodes of one site, P pairs (two rows each), T tokens.
+All checks work on this, so that they are the same for circuits of nodes and of edges.
+Shapes: N nodes of all sites, k kept nodes of one site, P pairs (two prompts each), T tokens.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, pieces
+from wirework.circuits.masking.ablation import Ablation, length_groups
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
@@ -24,37 +24,37 @@ Edits = Mapping[str, Edit]
 """Site to edit."""
 
 NOTHING: Edits = MappingProxyType({})
-"""No edit at all."""
+"""No edits."""
 
 EditsOf = Callable[[TokenizedPairs, Tensor], Edits]
-"""Gets some rows of a task and their places (int64) in the whole; returns what to edit for them."""
+"""Maps part of a batch and the indices (int64) of its prompts in the batch to edits for it."""
 
 
 class Gated(Protocol):
-    """A model under masks over units: nodes, or the edges between some of them."""
+    """A model with masks over units: nodes, or nodes and edges."""
 
-    def losses(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
-        """Return the task loss under each mask (R, units), (R,) float64 in nats."""
+    def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return the task loss per mask (R, units), (R,) float64 in nats."""
 
-    def all_differences(self, gates: Tensor, rows: TokenizedPairs) -> Tensor:
-        """Return right minus wrong logit under each mask, (R, 2P)."""
+    def all_differences(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return the logit differences per mask, (R, 2P)."""
 
 
 @dataclass(frozen=True)
 class MaskedCircuit:
-    """A circuit in its model."""
+    """A circuit in its model, with everything outside it ablated on demand."""
 
     transformer: Transformer
     space: NodeSpace
     gates: Tensor
     """(N,), nonzero at the circuit's nodes."""
     on: Callable[[], AbstractContextManager[None]]
-    """Puts the circuit on the model for a `with` block: what is outside it rests. Edits put on
-    inside the block act on what it leaves, and every row of a batch gets the same circuit."""
+    """Ablates everything outside the circuit inside a `with` block. Edits added in the block act on
+    the ablated values; every prompt of a batch gets the same circuit."""
 
     @classmethod
     def of(cls, ablation: Ablation, gates: Tensor) -> "MaskedCircuit":
-        """Return the circuit of the nodes in `gates` (N,), all others mean-ablated."""
+        """Return the circuit of the nodes in `gates` (N,), all other nodes ablated."""
         transformer = ablation.transformer
         return cls(
             transformer, ablation.space, gates, lambda: transformer.edited(ablation.edits(gates))
@@ -62,56 +62,56 @@ class MaskedCircuit:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.transformer.embed.weight.device
 
     @property
     def kept(self) -> dict[str, Tensor]:
-        """Site to the channels of its kept nodes, int64 ascending; sites that have some."""
+        """Site to the channels of its kept nodes, int64 ascending; only sites with kept nodes."""
         parts = self.space.split(self.gates.to(self.device))
-        found = {name: part.nonzero().flatten() for name, part in parts.items()}
-        return {name: channels for name, channels in found.items() if len(channels)}
+        channels_of = {name: part.nonzero().flatten() for name, part in parts.items()}
+        return {name: channels for name, channels in channels_of.items() if len(channels)}
 
     @torch.no_grad()
-    def logit_diffs(self, rows: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> Tensor:
-        """Return right minus wrong logit with the circuit on, (2P,), in bounded memory.
+    def logit_diffs(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> Tensor:
+        """Return the logit differences of the circuit alone, (2P,), in bounded memory.
 
         Args:
-            rows: a task.
-            edits: what to change on top of the circuit; called, once a pass, if it is a function.
+            batch: tokenised pairs of a task.
+            edits: further edits of the circuit, or a function that returns them for each pass.
         """
-        found = torch.zeros(len(rows.at), dtype=self._dtype, device=self.device)
-        for places, part in passes(rows):
+        logit_diffs = torch.zeros(len(batch.last_positions), dtype=self._dtype, device=self.device)
+        for places, part in passes(batch):
             changed = edits(part, places) if callable(edits) else edits
             with self.on(), self.transformer.edited(changed):
-                logits = self.transformer(part.tokens, part.at)
-            found[places] = logit_difference(logits, part.answers)
-        return found
+                logits = self.transformer(part.tokens, part.last_positions)
+            logit_diffs[places] = logit_difference(logits, part.answers)
+        return logit_diffs
 
-    def loss(self, rows: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
-        """Return the task loss in nats with the circuit on.
+    def loss(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
+        """Return the task loss in nats of the circuit alone.
 
         Raises:
             InputError: it is not a finite number.
         """
-        return mean_loss(self.logit_diffs(rows, edits))
+        return mean_loss(self.logit_diffs(batch, edits))
 
     @torch.no_grad()
-    def values(self, rows: TokenizedPairs) -> dict[str, Tensor]:
-        """Return site to (rows, T, k), the circuit's own nodes there, from one pass."""
-        found: dict[str, Tensor] = {}
+    def values(self, batch: TokenizedPairs) -> dict[str, Tensor]:
+        """Return site to (2P, T, k), activations of the circuit's nodes, from one pass."""
+        values: dict[str, Tensor] = {}
 
-        def watch(name: str, channels: Tensor) -> Edit:
-            def see(x: Tensor) -> Tensor:
-                found[name] = x[..., channels]
+        def recorder(name: str, channels: Tensor) -> Edit:
+            def record(x: Tensor) -> Tensor:
+                values[name] = x[..., channels]
                 return x
 
-            return see
+            return record
 
-        watchers = {name: watch(name, channels) for name, channels in self.kept.items()}
+        watchers = {name: recorder(name, channels) for name, channels in self.kept.items()}
         with self.on(), self.transformer.edited(watchers):
-            self.transformer.state(rows.tokens)
-        return found
+            self.transformer.state(batch.tokens)
+        return values
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -119,14 +119,14 @@ class MaskedCircuit:
         return torch.float64 if wide else torch.float32
 
 
-def passes(rows: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
-    """Part a task into passes of bounded memory: places (int64) of rows, and those rows."""
-    for pairs in pieces(rows, 1):
-        yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), rows.select(pairs)
+def passes(batch: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
+    """Split a batch into passes of bounded memory: prompt indices (int64) and those prompts."""
+    for pairs in length_groups(batch, 1):
+        yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), batch.select(pairs)
 
 
 def mean_loss(logit_diffs: Tensor) -> float:
-    """Return the task loss in nats of rows with these differences of right and wrong logit.
+    """Return the task loss in nats of these logit differences.
 
     Raises:
         InputError: it is not a finite number.
@@ -135,11 +135,13 @@ def mean_loss(logit_diffs: Tensor) -> float:
 
 
 def finite(value: float, what: str) -> float:
-    """Return `value`.
+    """Return `value` if it is finite.
 
     Raises:
         InputError: it is infinite or not a number.
     """
     if not math.isfinite(value):
-        raise InputError(f"{what} is {value}: the model or what it rests at has no finite values")
+        raise InputError(
+            f"{what} is {value}: the model or its ablation means have values that are not finite"
+        )
     return value

@@ -1,4 +1,4 @@
-"""Whether a circuit is minimal: no single node, or edge, can go within the target.
+"""Minimality: whether no single node or edge can be removed while the target is met.
 
 Shapes: R masks, U units (nodes, or edges), u of them in the circuit, P pairs.
 """
@@ -13,47 +13,47 @@ from wirework.circuits.validation.checks.masked_circuit import Gated, finite
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs
 
-_MASKS = 256  # at once, so that memory does not grow with u times U
+_MASKS = 256  # masks per call, so that memory does not grow with u x U
 
 
 @dataclass(frozen=True)
 class Minimality:
-    """What the loss becomes when one unit goes."""
+    """Losses of the circuit with one unit removed."""
 
     circuit: float
-    """Task loss in nats of the circuit whole, the highest of all ways to freeze."""
+    """Task loss in nats of the complete circuit, highest over ablation modes."""
     losses: tuple[float, ...]
-    """(u,) with one unit gone, units in the order of the mask; again the highest."""
+    """(u,) task loss with one unit removed, in mask order, highest over ablation modes."""
     n_removable: int
-    """How many units can go alone within the target."""
+    """Number of units that can each be removed alone while the target is met."""
     minimal: bool | None
-    """Whether that is none; None for a circuit that does not reach the target itself."""
+    """Whether `n_removable` is 0; None if the circuit itself misses the target."""
 
 
 def minimality(
-    ablation_modes: Sequence[Gated], gates: Tensor, rows: TokenizedPairs, target: float
+    ablation_modes: Sequence[Gated], gates: Tensor, batch: TokenizedPairs, target: float
 ) -> Minimality:
-    """Remove each unit of a circuit alone.
+    """Measure the loss with each unit of a circuit removed alone.
 
     Args:
-        ablation_modes: the model under masks, once for each way of ablating removed nodes.
+        ablation_modes: the model with masks, once per ablation mode.
         gates: (U,) the circuit, 1 where a unit is kept.
-        rows: a task.
-        target: task loss in nats, reached on these rows: above it nothing can be said.
+        batch: tokenised pairs of a task.
+        target: task loss in nats, which the circuit should reach on these pairs.
 
     Raises:
         InputError: a loss is no number, or the circuit is empty.
     """
     if not gates.any():
-        raise InputError("nothing can go from a circuit without nodes")
+        raise InputError("an empty circuit has no node to remove")
 
     def highest(masks: Tensor) -> list[float]:
-        losses: Tensor = torch.stack([view.losses(masks, rows) for view in ablation_modes]).amax(0)
+        losses: Tensor = torch.stack([mode.losses(masks, batch) for mode in ablation_modes]).amax(0)
         return losses.tolist()
 
     own = finite(highest(gates[None])[0], "the circuit's loss")
     losses = [
-        finite(loss, "a loss with one unit gone")
+        finite(loss, "a loss with one unit removed")
         for part in torch.split(gates.nonzero().flatten(), _MASKS)
         for loss in highest(without_each(gates, part))
     ]
@@ -66,18 +66,18 @@ def without_each(gates: Tensor, units: Tensor) -> Tensor:
     return gates.repeat(len(units), 1).scatter_(1, units[:, None].to(gates.device), 0)
 
 
-def effects(gated: Gated, before: Tensor, after: Tensor, rows: TokenizedPairs) -> Tensor:
-    """Return how far each mask `after` (R, U) moves the rows' scores from mask `before`, (R,).
+def effects(gated: Gated, before: Tensor, after: Tensor, batch: TokenizedPairs) -> Tensor:
+    """Return the effect of changing mask `before` to each mask `after`, (R,).
 
     Args:
-        gated: a model under masks.
+        gated: a model with masks.
         before: (R, U), or (1, U) for all.
         after: (R, U).
-        rows: a task.
+        batch: tokenised pairs of a task.
 
     Returns:
-        Mean over rows of the absolute change of right minus wrong logit.
+        Mean absolute change of the logit difference over prompts.
     """
     with torch.no_grad():
-        moved = gated.all_differences(after, rows) - gated.all_differences(before, rows)
+        moved = gated.all_differences(after, batch) - gated.all_differences(before, batch)
     return moved.double().abs().mean(1)

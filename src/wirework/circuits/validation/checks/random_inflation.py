@@ -1,6 +1,6 @@
-"""Effects of single units, and of random ones in randomly inflated circuits.
+"""Effects of removing single units, from the circuit and from randomly inflated circuits.
 
-What the minimality test of Shi et al. 2024 (arXiv 2410.13032) compares.
+These are the quantities that the minimality test of Shi et al. 2024 (arXiv 2410.13032) compares.
 Shapes: U units, u of them in the circuit, P pairs.
 """
 
@@ -17,71 +17,71 @@ from wirework.nn import Transformer
 from wirework.tasks import TokenizedPairs
 
 Extras = Callable[[torch.Generator], Tensor]
-"""Draws units (int64) outside a circuit to put into it; none where it finds none."""
+"""Draws units (int64) outside a circuit to add to it; empty if there are none."""
 
 _MASKS = 64
 _TRIES = 100
 
 
-def unit_effects(gated: Gated, gates: Tensor, rows: TokenizedPairs) -> list[float]:
-    """Return how far each unit moves the scores when it goes from the circuit.
+def unit_effects(gated: Gated, gates: Tensor, batch: TokenizedPairs) -> list[float]:
+    """Return the effect of removing each unit of the circuit on the logit differences.
 
     Args:
-        gated: a model under masks over units.
+        gated: a model with masks over units.
         gates: (U,) the circuit.
-        rows: a task.
+        batch: a task.
 
     Returns:
-        (u,) mean over rows of the absolute change of right minus wrong logit, in the mask's order;
-        none for an empty circuit.
+        (u,) mean absolute change of the logit difference over prompts, in mask order; empty for an
+        empty circuit.
     """
     if not gates.any():
         return []
     return [
         effect
         for part in torch.split(gates.nonzero().flatten(), _MASKS)
-        for effect in effects(gated, gates[None], without_each(gates, part), rows).tolist()
+        for effect in effects(gated, gates[None], without_each(gates, part), batch).tolist()
     ]
 
 
 def random_effects(
     gated: Gated,
     gates: Tensor,
-    rows: TokenizedPairs,
+    batch: TokenizedPairs,
     extras: Extras,
     n_resamples: int = 100,
     seed: int = 0,
 ) -> list[float]:
-    """Return how far a random unit moves the scores when it goes from an inflated circuit.
+    """Return the effects of removing a random unit from randomly inflated circuits.
 
     Args:
-        gated: a model under masks over units.
+        gated: a model with masks over units.
         gates: (U,) the circuit.
-        rows: a task.
-        extras: what each random circuit gets on top of the circuit; one of these units goes.
-        n_resamples: random circuits.
+        batch: a task.
+        extras: draws the units added to the circuit; one of these is then removed.
+        n_resamples: number of inflated circuits.
         seed: of the draws.
 
     Returns:
-        One effect a draw, in the unit of `unit_effects`; draws without extras are left out.
+        One effect per inflated circuit, as in `unit_effects`; draws without extras are skipped.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: list[float] = []
+    effect_sizes: list[float] = []
     for first in range(0, n_resamples, _MASKS):
         before, after = [], []
         for _ in range(min(_MASKS, n_resamples - first)):
-            more = extras(generator)
-            if len(more):
-                gone = more[int(torch.randint(len(more), (), generator=generator))]
-                before.append(gates.index_fill(0, more.to(gates.device), 1))
-                after.append(before[-1].index_fill(0, gone.to(gates.device), 0))
+            extra = extras(generator)
+            if len(extra):
+                removed = extra[int(torch.randint(len(extra), (), generator=generator))]
+                before.append(gates.index_fill(0, extra.to(gates.device), 1))
+                after.append(before[-1].index_fill(0, removed.to(gates.device), 0))
         if before:
-            found += effects(gated, torch.stack(before), torch.stack(after), rows).tolist()
-    return found
+            effect_sizes += effects(gated, torch.stack(before), torch.stack(after), batch).tolist()
+    return effect_sizes
 
 
 def random_units(gates: Tensor, count: int) -> Extras:
-    """Draw `count` units evenly from those outside the circuit, or all if there are fewer."""
+    """Return a function that draws `count` units outside the circuit uniformly (or all of them)."""
     outside = (gates == 0).nonzero().flatten().cpu()
 
     def draw(generator: torch.Generator) -> Tensor:
@@ -91,12 +91,12 @@ def random_units(gates: Tensor, count: int) -> Extras:
 
 
 def random_paths(transformer: Transformer, gates: Tensor) -> Extras:
-    """Draw a way through one sublayer: a read, a value channel or neuron, a write.
+    """Return a function that draws a path through a sublayer: read, value or neuron, write.
 
-    A single random node is joined to nothing and does nothing; a path reads the residual stream
-    and writes to it, as the random paths of the source lead from the input to the output. The
-    write's weight is drawn evenly from all nonzero output weights, then the read's from the nonzero
-    weights of the channel between.
+    A single random node is connected to nothing and has no effect; a path reads from and writes to
+    the residual stream, like the random input-output paths of the source. The write is drawn
+    uniformly from all nonzero output weights, then the read from the nonzero input weights of its
+    channel.
 
     Args:
         transformer: the model.
@@ -125,7 +125,7 @@ def random_paths(transformer: Transformer, gates: Tensor) -> Extras:
 def _wires(transformer: Transformer) -> tuple[Tensor, Tensor]:
     """Return the nonzero weights into and out of value channels and neurons, each (E, 2) int64.
 
-    Entries are places of source and target in the row of all nodes.
+    Entries are flat node indices of source and target.
     """
     widths = NodeSpace.of(transformer).widths
     starts = dict(zip(widths, accumulate(widths.values(), initial=0), strict=False))

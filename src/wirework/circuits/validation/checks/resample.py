@@ -1,8 +1,8 @@
-"""What is outside a circuit takes values from the training text instead of its mean.
+"""Resample ablation: nodes outside the circuit take activations of the training text.
 
-Mean ablation puts removed nodes at values that may never occur together; here they take values
-that do occur. Values are those after AbsTopK, as sites hand them on.
-Shapes: N nodes of one site, S tokens in a bank, B sequences, T tokens.
+Under mean ablation, removed nodes have values that may never occur together; resampled values do
+occur. Activations are taken after AbsTopK.
+Shapes: N nodes of one site, S tokens in the activation cache, B sequences, T tokens.
 Source: Gao et al. 2025, App. E (resampled values from the pretraining distribution).
 """
 
@@ -21,88 +21,89 @@ from wirework.tasks import TokenizedPairs
 
 @dataclass(frozen=True)
 class Draws:
-    """Task losses in nats of a circuit, one for each draw of what is outside."""
+    """Task losses in nats of a circuit, one per resample of the nodes outside it."""
 
     losses: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Over the draws."""
+        """Mean loss over the resamples."""
         return sum(self.losses) / len(self.losses)
 
     @property
     def worst(self) -> float:
-        """The highest."""
+        """Highest loss over the resamples."""
         return max(self.losses)
 
 
 def resample_ablation(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     values: ActivationCache,
     n_resamples: int = 4,
     seed: int = 0,
 ) -> Draws:
-    """Return the loss when removed nodes take, at each token, their value at a random token.
+    """Return the losses when removed nodes take their activation at a random token, per position.
 
-    All channels of a site come from one token of the bank; sites, tokens and rows draw apart.
+    All channels of a site come from the same cached token; sites, positions and prompts are drawn
+    independently.
 
     Args:
-        subject: the circuit; what its own ablation rests at no longer matters where a node is
-            removed.
-        rows: a task.
-        values: from `activation_cache`.
-        n_resamples: how many times.
-        seed: of the draws.
+        masked_circuit: the circuit; its own ablation values are overwritten.
+        batch: tokenised pairs of a task.
+        values: activation cache, from `activation_cache`.
+        n_resamples: number of resamples.
+        seed: of the resamples.
 
     Raises:
-        InputError: no draw, a bank of another model, or a loss that is no number.
+        InputError: `n_resamples` below 1, a cache of another model, or a loss that is not finite.
 
     Source: Gao et al. 2025, App. E.
     """
 
-    def anew(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def per_token(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         def draw(x: Tensor) -> Tensor:
             return site[torch.randint(len(site), x.shape[:2], generator=generator).to(site.device)]
 
         return draw
 
-    return _losses(subject, rows, values, n_resamples, seed, anew)
+    return _losses(masked_circuit, batch, values, n_resamples, seed, per_token)
 
 
-def frozen_ablation(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+def constant_resample_ablation(
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     values: ActivationCache,
     n_resamples: int = 16,
     seed: int = 0,
 ) -> Draws:
-    """Return the loss when removed nodes rest at one value of the data for all tokens and rows.
+    """Return the losses when removed nodes take one constant resampled value for all prompts.
 
-    Each draw takes one token of the bank a site. The mean over draws is the loss under
-    *stochastic* ablation, the worst one that under *adversarial* ablation.
+    Each resample draws one cached token per site and uses it at all positions. The mean over
+    resamples is the loss under *stochastic* ablation, the highest that under *adversarial*
+    ablation.
 
     Args:
-        subject: the circuit.
-        rows: a task.
-        values: from `activation_cache`.
-        n_resamples: how many times; more can only raise the worst.
-        seed: of the draws; the first ones do not depend on how many there are.
+        masked_circuit: the circuit.
+        batch: tokenised pairs of a task.
+        values: activation cache, from `activation_cache`.
+        n_resamples: number of resamples; more can only raise the highest loss.
+        seed: of the resamples; the first ones do not depend on their number.
 
     Raises:
-        InputError: no draw, a bank of another model, or a loss that is no number.
+        InputError: `n_resamples` below 1, a cache of another model, or a loss that is not finite.
     """
 
-    def once(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def per_draw(site: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         value = site[int(torch.randint(len(site), (), generator=generator))]
         return lambda _: value
 
-    return _losses(subject, rows, values, n_resamples, seed, once)
+    return _losses(masked_circuit, batch, values, n_resamples, seed, per_draw)
 
 
 def _losses(
-    subject: MaskedCircuit,
-    rows: TokenizedPairs,
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
     values: ActivationCache,
     n_resamples: int,
     seed: int,
@@ -110,9 +111,9 @@ def _losses(
 ) -> Draws:
     if n_resamples < 1:
         raise InputError(f"resampling needs at least one draw, got {n_resamples}")
-    _check(subject, values)
+    _check(masked_circuit, values)
     generator = torch.Generator().manual_seed(seed)
-    parts = subject.space.split(subject.gates.to(subject.device) != 0)
+    parts = masked_circuit.space.split(masked_circuit.gates.to(masked_circuit.device) != 0)
     losses = []
     for _ in range(n_resamples):
         edits = {
@@ -120,7 +121,7 @@ def _losses(
             for name, kept in parts.items()
             if not kept.all()
         }
-        losses.append(subject.loss(rows, edits))
+        losses.append(masked_circuit.loss(batch, edits))
     return Draws(tuple(losses))
 
 
@@ -128,8 +129,10 @@ def _replacing(removed: Tensor, draw: Callable[[Tensor], Tensor]) -> Edit:
     return lambda x: torch.where(removed, draw(x), x)
 
 
-def _check(subject: MaskedCircuit, values: ActivationCache) -> None:
-    for name, width in subject.space.widths.items():
+def _check(masked_circuit: MaskedCircuit, values: ActivationCache) -> None:
+    for name, width in masked_circuit.space.widths.items():
         shape = tuple(values[name].shape) if name in values else None
         if shape is None or shape[1:] != (width,):
-            raise InputError(f"a bank of {width} channels was wanted at {name}, got {shape}")
+            raise InputError(
+                f"expected an activation cache of {width} channels at {name}, got {shape}"
+            )
