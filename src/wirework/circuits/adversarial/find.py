@@ -34,7 +34,7 @@ from wirework.circuits.adversarial.strongest import (
 from wirework.circuits.adversarial.sweep import AttackPoint, all_points, hardest
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.held_out import pairs_of
-from wirework.circuits.validation.validate import given
+from wirework.circuits.loading import given
 from wirework.console import Progress, counted, warn
 from wirework.errors import InputError, number_of, quoted
 from wirework.summaries import html_table, short, shown_as

@@ -81,9 +81,11 @@ def acdc_sweep(
     """Do what `acdc` does for every tau of the settings, on the same prompts.
 
     Args:
-        model, task, progress: as in `acdc`.
+        model: with a tokeniser; a path is loaded.
+        task: as in `acdc`.
         config: None for the defaults.
         order: as in `acdc`; wins over the file that the settings name.
+        progress: show a bar on standard error.
         overrides: settings of `AcdcConfig` by name; they win over `config`.
 
     Returns:

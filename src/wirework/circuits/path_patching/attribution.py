@@ -101,7 +101,8 @@ def edge_attribution(
     """Score every path edge by gradient.
 
     Args:
-        model, task: as in `acdc`.
+        model: with a tokeniser; a path is loaded.
+        task: as in `acdc`.
         config: its metric, ablation, symmetric, pairs and seed count; None for the defaults, but
             with `logit_difference` as the metric. By `kl` more than one step is needed: it is at
             its least on the clean prompts, where its gradient is zero.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, rows_of
 from wirework.circuits.held_out import pairs_of
+from wirework.circuits.loading import given
 from wirework.circuits.masking.means import text_of
 from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
 from wirework.circuits.validation.report import circuit_report, losses_on, or_reason
@@ -108,35 +109,6 @@ def held_out_losses(
     circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.edge_masks(model), rows_of(pairs.held_out, model), circuit)
-
-
-def given(
-    circuit: Circuit | str | Path,
-    model: "Model | str | Path | None",
-    task: Task | str | Path | None,
-) -> tuple[Circuit, "Model", Task | None]:
-    """Load what was given as a path, and the model from where the circuit was found if none was."""
-    from wirework.model import load
-
-    circuit = Circuit.load(circuit)
-    task = None if task is None else load_task(task)
-    return circuit, model_of(circuit) if model is None else load(model), task
-
-
-def model_of(circuit: Circuit | str | Path) -> "Model":
-    """Load the model of a circuit, or of that at a path, from where the circuit was found.
-
-    Raises:
-        InputError: the circuit does not say where that is, or there is no model.
-    """
-    from wirework.model import load
-
-    path = Circuit.load(circuit).document.model.path
-    if path is None:
-        raise InputError("the circuit does not say where its model lies: give the model (--model)")
-    if not Path(path).is_dir():
-        raise InputError(f"no model at {path}, where the circuit was found: give it (--model)")
-    return load(path)
 
 
 def _check_runs(short: bool, runs: int) -> None:
