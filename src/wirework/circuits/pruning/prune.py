@@ -79,7 +79,7 @@ def prune(
         search: folder to keep the search in, so that the same call goes on with it after a stop;
             None keeps it in memory.
         progress: show a bar on standard error.
-        overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
+        **overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
 
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no
