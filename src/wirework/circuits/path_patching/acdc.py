@@ -47,7 +47,7 @@ def acdc(
             for that of the settings, by default from the last to the first (docs/acdc.md). The
             result depends on it.
         progress: show a bar on standard error.
-        overrides: settings of `AcdcConfig` by name, `tau` a single number; they win over `config`.
+        **overrides: settings of `AcdcConfig` by name, `tau` one number; they win over `config`.
 
     Returns:
         A head-level circuit: `path_edges`, each with its `effect`.
@@ -86,7 +86,7 @@ def acdc_sweep(
         config: None for the defaults.
         order: as in `acdc`; wins over the file that the settings name.
         progress: show a bar on standard error.
-        overrides: settings of `AcdcConfig` by name; they win over `config`.
+        **overrides: settings of `AcdcConfig` by name; they win over `config`.
 
     Returns:
         One circuit per tau, in the order of `config.tau`.

@@ -109,7 +109,7 @@ def edge_attribution(
             the Gauss-Legendre rule. AbsTopK changes its choice of channels on the way; its slope
             between neighbouring points counts these jumps (`top_k_swaps`). 1: the gradient at the
             clean prompts alone, plain edge attribution patching.
-        overrides: these settings by name; they win over `config`.
+        **overrides: these settings by name; they win over `config`.
 
     Raises:
         InputError: as `acdc`, `steps` below 1, or 1 with `kl`.

@@ -83,7 +83,7 @@ def prune(
         search: folder for the state of the search, so that the same call resumes it after an
             interruption; None keeps the state in memory.
         progress: show a progress bar on standard error.
-        overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
+        **overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
 
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no

@@ -89,7 +89,7 @@ def attribute(
         method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
             `atp_star` or `random`; None for the `finder` of the settings, or `attribution`.
         data: tokens of the corpus the model was trained on, for the means; None as in `prune`.
-        overrides: `mean_tokens` (of the text for the means; None for the default) and `seed` (of
+        **overrides: `mean_tokens` (of text for the means; None for the default) and `seed` (of
             `random`); they win over `config`.
 
     Raises:
