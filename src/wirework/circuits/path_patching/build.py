@@ -153,7 +153,7 @@ def assemble_paths(
     examples = shown_examples(tokenizer_of(setting.model), shown, logit_diffs)
     document = Document(
         model=model_part(setting.model),
-        task=task_part(setting.whole, setting.n_pairs),
+        task=task_part(setting.full_task, setting.n_pairs),
         target_loss=loss,
         losses=Losses(
             model=float(pair_losses(before).mean()),
