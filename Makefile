@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types browser-test hostile-test bench clean
+.PHONY: install demo test lint types docs browser-test hostile-test bench clean
 
 install: $(VENV)/.installed
 
@@ -18,9 +18,14 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+# The site, in site/; a warning is an error (mkdocs.yml).
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build
 
 browser-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser
@@ -57,5 +62,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e .[dev]
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(PIP) -e .[docs]
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

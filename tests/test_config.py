@@ -226,3 +226,16 @@ def test_heads_and_neurons_follow_the_width_unless_given():
     assert (config.n_head, config.d_mlp) == (6, 384)
     config = ModelConfig(d_model=96, n_head=5, d_mlp=7, act_fraction=None)
     assert (config.n_head, config.d_mlp) == (5, 7)
+
+
+def test_a_copy_with_changes_derives_anew_and_is_validated():
+    config = ModelConfig(d_model=64, d_head=16, d_mlp=100)
+    wider = config.model_copy(update={"d_model": 128})
+    assert (wider.n_head, wider.d_mlp) == (8, 100)
+    assert wider == ModelConfig(d_model=128, d_head=16, d_mlp=100)
+    assert wider.model_fields_set == config.model_fields_set
+    assert config.model_copy() == config
+    with pytest.raises(InputError, match="d_model 60 is not divisible"):
+        config.model_copy(update={"d_model": 60})
+    with pytest.raises(InputError, match="unknown setting 'd_modle'"):
+        config.model_copy(update={"d_modle": 64})

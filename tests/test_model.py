@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel as ByteLevelCutter
 from torch import Tensor
 
 import wirework as ww
 from wirework import files
 from wirework.config import GatingConfig, ModelConfig
+from wirework.data import Tokenizer
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.nn.sites import Site, mean_ablation
 
 SMALL: dict[str, Any] = {"vocab_size": 23, "n_ctx": 12, "n_layer": 2, "d_model": 16, "d_head": 4}
 TOKENS = torch.arange(12)[None]
@@ -175,3 +181,178 @@ def test_a_tokeniser_larger_than_the_model_is_refused(tokenizer: Any, tmp_path: 
 def test_a_released_model_is_pointed_to_its_converter(tmp_path: Path) -> None:
     (tmp_path / "beeg_config.json").write_text("{}")
     refused(tmp_path, "is a released model: `wirework convert openai` reads it")
+
+
+def small(**change: Any) -> Model:
+    return Model(Transformer(ModelConfig(**(SMALL | change)), seed=3), a_tokenizer())
+
+
+def a_tokenizer() -> Tokenizer:
+    """Of four characters: `a` is 0, `b` 1, the blank 2, `c` 3, end of text 4."""
+    vocabulary = {"a": 0, "b": 1, "Ġ": 2, "c": 3, "<|endoftext|>": 4}
+    inner = tokenizers.Tokenizer(BPE(vocabulary, []))
+    inner.pre_tokenizer = ByteLevelCutter(add_prefix_space=False)
+    inner.decoder = ByteLevelDecoder()
+    return Tokenizer(inner)
+
+
+class TestText:
+    def test_becomes_tokens_and_comes_back(self):
+        model = small()
+        tokens = model.encode("ab ca")
+        assert tokens.tolist() == [[0, 1, 2, 3, 0]]
+        assert tokens.dtype == torch.int64
+        for given in (tokens, tokens[0], tokens[0].tolist()):
+            assert model.decode(given) == "ab ca"
+
+    def test_runs_as_its_tokens_do(self):
+        model = small()
+        assert torch.equal(model("ab c"), model(torch.tensor([[0, 1, 2, 3]])))
+
+    def test_several_sequences_are_no_text(self):
+        with pytest.raises(InputError, match=r"one sequence of tokens, got shape \(2, 3\)"):
+            small().decode(torch.zeros(2, 3, dtype=torch.int64))
+
+    def test_that_is_empty_is_refused(self):
+        with pytest.raises(InputError, match="the text is empty"):
+            small()("")
+
+    @pytest.mark.parametrize("use", ["encode", "__call__", "generate", "run_with_cache"])
+    def test_needs_a_tokeniser(self, use: str):
+        model = Model(Transformer(ModelConfig(**SMALL)))
+        with pytest.raises(InputError, match="the model has no tokeniser: give it tokens"):
+            getattr(model, use)("ab")
+
+
+class TestGenerate:
+    def test_takes_the_likeliest_token_at_temperature_0(self):
+        model = small()
+        longer = model.generate(TOKENS[:, :4], 3, temperature=0)
+        by_hand = TOKENS[:, :4]
+        for _ in range(3):
+            by_hand = torch.cat([by_hand, model(by_hand)[:, -1:].argmax(-1)], 1)
+        assert torch.equal(longer, by_hand)
+
+    def test_is_a_pure_function_of_the_seed(self):
+        model = small()
+        first, again, other = (model.generate(TOKENS, 20, seed=seed) for seed in (1, 1, 2))
+        assert first.shape == (1, 32)
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_gives_a_text_for_a_text(self):
+        model = small(vocab_size=5)
+        longer = model.generate("ab", 6, seed=4)
+        assert longer == model.decode(model.generate(model.encode("ab"), 6, seed=4))
+        assert longer.startswith("ab")
+
+    def test_refuses_a_negative_number(self):
+        with pytest.raises(InputError, match="length -1"):
+            small().generate(TOKENS, -1)
+
+
+class TestRunWithCache:
+    def test_holds_what_record_gives(self):
+        model, names = small(), ["0.attn.act_in", "1.mlp.post_act"]
+        logits, cache = model.run_with_cache(TOKENS, names)
+        expected, values = model.record(TOKENS, names)
+        assert torch.equal(logits, expected)
+        assert list(cache) == names
+        assert all(torch.equal(cache[name], values[name]) for name in names)
+
+    def test_holds_every_site_unless_told_which(self):
+        model = small()
+        logits, cache = model.run_with_cache("ab c")
+        assert list(cache) == list(model.transformer.sites)
+        assert torch.equal(logits, model("ab c"))
+
+    def test_refuses_a_name_that_is_no_site(self):
+        with pytest.raises(InputError, match=r"no site '0\.mlp\.post'.*mean '0\.mlp\.post_act'"):
+            small().run_with_cache(TOKENS, ["0.mlp.post"])
+
+    def test_refuses_one_name_that_is_no_list(self):
+        with pytest.raises(InputError, match=r"a list of names: \['0.mlp.post_act'\]"):
+            small().run_with_cache(TOKENS, "0.mlp.post_act")
+
+
+class TestHooks:
+    def test_see_the_value_and_leave_it_with_none(self):
+        model, seen = small(), []
+        logits = model.run_with_hooks(TOKENS, {"0.mlp.post_act": seen.append})
+        assert torch.equal(logits, model(TOKENS))
+        assert torch.equal(seen[0], model.record(TOKENS, ["0.mlp.post_act"])[1]["0.mlp.post_act"])
+
+    def test_put_a_value_in_its_place(self):
+        """The bias of the last sublayer aside, zeros at `resid_delta` take a block's MLP away."""
+        model = small()
+        logits = model.run_with_hooks(TOKENS, {"1.mlp.resid_delta": torch.zeros_like})
+        _, cache = model.run_with_cache(TOKENS, ["1.resid_mid"])
+        state = model.transformer.norm(cache["1.resid_mid"])
+        torch.testing.assert_close(logits, model.transformer.logits_of(state, TOKENS))
+
+    def test_on_one_site_run_in_order(self):
+        model = small()
+        twice = [("0.resid_in", lambda x: x + 1), ("0.resid_in", lambda x: x * 2)]
+        once = {"0.resid_in": lambda x: (x + 1) * 2}
+        assert torch.equal(model.run_with_hooks(TOKENS, twice), model.run_with_hooks(TOKENS, once))
+
+    def test_are_gone_afterwards_and_nest(self):
+        model = small()
+        before = model(TOKENS)
+        with model.edited({"0.resid_in": lambda x: x + 1}):
+            inside = model.run_with_hooks(TOKENS, {"0.resid_in": lambda x: x * 2})
+        assert torch.equal(
+            inside, model.run_with_hooks(TOKENS, {"0.resid_in": lambda x: (x + 1) * 2})
+        )
+        assert torch.equal(model(TOKENS), before)
+
+    def test_that_name_no_site_are_refused(self):
+        with pytest.raises(InputError, match=r"no site .*hook_resid_pre"):
+            small().run_with_hooks(TOKENS, [("blocks.0.hook_resid_pre", torch.zeros_like)])
+
+    def test_that_never_run_are_an_error(self):
+        model = small()
+        with (
+            pytest.raises(InputError, match=r"the hook on 0\.resid_in never ran"),
+            model.edited({"0.resid_in": torch.zeros_like}),
+        ):
+            pass
+        model.transformer.add_module("unused", Site(4))
+        with pytest.raises(InputError, match="the hook on unused never ran"):
+            model.run_with_hooks(TOKENS, {"0.resid_in": lambda x: x, "unused": lambda x: x})
+
+    def test_an_error_inside_is_not_hidden_by_one_about_a_hook(self):
+        model = small()
+        with pytest.raises(ZeroDivisionError), model.edited({"0.resid_in": torch.zeros_like}):
+            _ = 1 / 0
+
+    @pytest.mark.parametrize(
+        ("hook", "says"),
+        [(lambda _: 3, "returned int"), (lambda x: x[:, :1], r"into \(1, 1, 16\)")],
+    )
+    def test_that_return_something_else_are_refused(self, hook: Any, says: str):
+        with pytest.raises(InputError, match=f"the hook on 0.resid_in.*{says}"):
+            small().run_with_hooks(TOKENS, {"0.resid_in": hook})
+
+    def test_may_be_an_ablation_of_ours(self):
+        model = small()
+        widths = {name: site.width for name, site in model.transformer.sites.items()}
+        width = widths["1.mlp.resid_delta"]
+        closed = mean_ablation(torch.zeros(width), torch.zeros(width))
+        logits = model.run_with_hooks(TOKENS, {"1.mlp.resid_delta": closed})
+        zeros = model.run_with_hooks(TOKENS, {"1.mlp.resid_delta": torch.zeros_like})
+        torch.testing.assert_close(logits, zeros)
+
+
+class TestTo:
+    def test_moves_the_gates_too_and_returns_the_model(self, tmp_path: Path):
+        model = ww.load(saved(tmp_path / "m", gates=True))
+        assert model.to("meta") is model
+        assert model.device.type == "meta"
+        assert {part.device.type for part in model.gates.parameters()} == {"meta"}
+
+    def test_refuses_a_device_that_is_not_there(self):
+        with pytest.raises(InputError, match="cannot move the model to 'cuda:77'"):
+            small().to("cuda:77")
+        with pytest.raises(InputError, match="cannot move the model to 'nowhere'"):
+            small().to("nowhere")

@@ -5,6 +5,9 @@ The public face loads on first use, so that `import wirework` costs nothing:
     import wirework as ww
     run = ww.train(ww.TrainConfig.load("recipes/demo.yaml", {"name": "mine"}))
     circuit = ww.prune(run.model, ww.task("single_double_quote"), target_loss=0.15)
+
+Settings classes, finders and the packages that hold everything else (`ww.circuits`, `ww.measures`,
+...) are names of it.
 """
 
 from wirework.threads import settle_threads
@@ -16,79 +19,157 @@ __version__ = "0.1.0"
 settle_threads()  # here, since it must come before torch
 
 if TYPE_CHECKING:
+    from wirework import circuits as circuits
+    from wirework import config as config
+    from wirework import data as data
     from wirework import interop as interop
+    from wirework import measures as measures
+    from wirework import nn as nn
+    from wirework import studies as studies
+    from wirework import tasks as tasks
+    from wirework import training as training
+    from wirework import view as view
     from wirework.circuits import Circuit as Circuit
-    from wirework.circuits.path_patching.acdc import acdc as acdc
-    from wirework.circuits.pruning.prune import prune as prune
-    from wirework.circuits.scoring.scores import attribute as attribute
-    from wirework.circuits.validation.validate import validate as validate
+    from wirework.circuits import acdc as acdc
+    from wirework.circuits import acdc_sweep as acdc_sweep
+    from wirework.circuits import attribute as attribute
+    from wirework.circuits import edge_attribution as edge_attribution
+    from wirework.circuits import find_distractors as find_distractors
+    from wirework.circuits import prune as prune
+    from wirework.circuits import prune_all as prune_all
+    from wirework.circuits import validate as validate
+    from wirework.config import AcdcConfig as AcdcConfig
     from wirework.config import DataConfig as DataConfig
     from wirework.config import ExplainConfig as ExplainConfig
+    from wirework.config import FrontierConfig as FrontierConfig
+    from wirework.config import GatingConfig as GatingConfig
+    from wirework.config import MeasureConfig as MeasureConfig
     from wirework.config import ModelConfig as ModelConfig
+    from wirework.config import OptimizerConfig as OptimizerConfig
+    from wirework.config import PatternConfig as PatternConfig
     from wirework.config import PruneConfig as PruneConfig
+    from wirework.config import SaeConfig as SaeConfig
+    from wirework.config import SelfAblationConfig as SelfAblationConfig
+    from wirework.config import ServerConfig as ServerConfig
     from wirework.config import TrainConfig as TrainConfig
+    from wirework.config import WeightSparsityConfig as WeightSparsityConfig
     from wirework.data import Tokenizer as Tokenizer
     from wirework.errors import InputError as InputError
+    from wirework.measures import explain_neurons as explain_neurons
     from wirework.measures import measure as measure
     from wirework.model import Model as Model
     from wirework.model import load as load
     from wirework.nn import Transformer as Transformer
+    from wirework.tasks import Task as Task
     from wirework.tasks import load_task as task
     from wirework.training import Run as Run
     from wirework.training import train as train
 
 _HOMES = {
+    "AcdcConfig": "wirework.config",
     "Circuit": "wirework.circuits",
     "DataConfig": "wirework.config",
     "ExplainConfig": "wirework.config",
+    "FrontierConfig": "wirework.config",
+    "GatingConfig": "wirework.config",
     "InputError": "wirework.errors",
+    "MeasureConfig": "wirework.config",
     "Model": "wirework.model",
     "ModelConfig": "wirework.config",
+    "OptimizerConfig": "wirework.config",
+    "PatternConfig": "wirework.config",
     "PruneConfig": "wirework.config",
     "Run": "wirework.training",
+    "SaeConfig": "wirework.config",
+    "SelfAblationConfig": "wirework.config",
+    "ServerConfig": "wirework.config",
+    "Task": "wirework.tasks",
     "Tokenizer": "wirework.data",
     "TrainConfig": "wirework.config",
     "Transformer": "wirework.nn",
+    "WeightSparsityConfig": "wirework.config",
     "acdc": "wirework.circuits",
+    "acdc_sweep": "wirework.circuits",
     "attribute": "wirework.circuits",
+    "edge_attribution": "wirework.circuits",
+    "explain_neurons": "wirework.measures",
+    "find_distractors": "wirework.circuits",
     "load": "wirework.model",
     "measure": "wirework.measures",
     "prune": "wirework.circuits",
+    "prune_all": "wirework.circuits",
     "task": "wirework.tasks:load_task",
     "train": "wirework.training",
     "validate": "wirework.circuits",
 }
+_PACKAGES = (
+    "circuits",
+    "config",
+    "data",
+    "interop",
+    "measures",
+    "nn",
+    "studies",
+    "tasks",
+    "training",
+    "view",
+)
 
 __all__ = [
+    "AcdcConfig",
     "Circuit",
     "DataConfig",
     "ExplainConfig",
+    "FrontierConfig",
+    "GatingConfig",
     "InputError",
+    "MeasureConfig",
     "Model",
     "ModelConfig",
+    "OptimizerConfig",
+    "PatternConfig",
     "PruneConfig",
     "Run",
+    "SaeConfig",
+    "SelfAblationConfig",
+    "ServerConfig",
+    "Task",
     "Tokenizer",
     "TrainConfig",
     "Transformer",
+    "WeightSparsityConfig",
     "acdc",
+    "acdc_sweep",
     "attribute",
+    "circuits",
+    "config",
+    "data",
+    "edge_attribution",
+    "explain_neurons",
+    "find_distractors",
     "interop",
     "load",
     "measure",
+    "measures",
+    "nn",
     "prune",
+    "prune_all",
+    "studies",
     "task",
+    "tasks",
     "train",
+    "training",
     "validate",
+    "view",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name, or the `interop` module, when it is first asked for."""
+    """Load a public name, or a package of ours, when it is first asked for."""
     from importlib import import_module
 
-    if name == "interop":
-        return import_module("wirework.interop")
+    if name in _PACKAGES:
+        return import_module(f"wirework.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'wirework' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

@@ -7,9 +7,11 @@ and `checksums.json`. Nothing is ever unpickled.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch import Tensor
 from wirework import files
 from wirework.config import Config, GatingConfig, ModelConfig
 from wirework.data import Tokenizer
-from wirework.errors import InputError, number_of
+from wirework.errors import InputError, number_of, quoted, translated_errors
 from wirework.model_tensors import (
     as_float32,
     load_untied_,
@@ -27,9 +29,11 @@ from wirework.model_tensors import (
 )
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.nn.hooks import Hooks, hooked
 from wirework.nn.shapes import Shapes, check_memory, gate_shapes, untied_shapes
 from wirework.nn.sparse_storage import pack, unpack
 from wirework.nn.streams import combined, two_streams
+from wirework.summaries import html_table, short, shown_as
 from wirework.tensor_files import read_tensors
 
 
@@ -90,6 +94,35 @@ class Model:
         """Shape and parts of the transformer."""
         return self.transformer.config
 
+    def _about(self) -> dict[str, object]:
+        """What a reader wants to know first."""
+        config, (all_, nonzero) = self.config, self._weights()
+        share = "" if nonzero is None else f", {nonzero / all_:.2%} nonzero"
+        about: dict[str, object] = {
+            "shape": f"{number_of(config.n_layer, 'layer')}, d_model {config.d_model}, "
+            f"{number_of(config.n_head, 'head')} of {config.d_head}, d_mlp {config.d_mlp}",
+            "text": f"vocabulary {config.vocab_size}, n_ctx {config.n_ctx}"
+            + (", no tokeniser" if self.tokenizer is None else ""),
+            "weights": f"{number_of(all_, 'weight')}{share}, on {self.device}",
+        }
+        if self.gates is not None:
+            about["gates"] = "self-ablating"
+        if self.path is not None:
+            about["path"] = str(self.path)
+        return about
+
+    def _weights(self) -> tuple[int, int | None]:
+        """Entries of all matrices and biases, and how many are nonzero if they can be counted."""
+        if self.device.type == "meta":
+            return sum(part.parameter.numel() for part in self.transformer.prunable()), None
+        return self.transformer.weight_counts()
+
+    def __repr__(self) -> str:
+        return shown_as("Model", *(short(value) for value in self._about().values()))
+
+    def _repr_html_(self) -> str:
+        return html_table("Model", self._about())
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over config and weights, as hex: equal only for the same model, gates aside."""
@@ -99,10 +132,131 @@ class Model:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Return next-token logits (B, T, V) float32 for tokens (B, T) int64."""
-        logits: Tensor = self.transformer(tokens)
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.transformer.embed.weight.device
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Move the model, gates too, to a device such as `cuda`; return the same model.
+
+        Raises:
+            InputError: there is no such device, or no room on it.
+        """
+        with translated_errors(f"cannot move the model to {quoted(str(device))}"):
+            target = torch.device(device)
+            self.transformer.to(target)
+            if self.gates is not None:
+                self.gates.to(target)
+        return self
+
+    def encode(self, text: str) -> Tensor:
+        """Return the tokens of a text, (1, T) int64, where the model is; nothing is put before it.
+
+        Raises:
+            InputError: the model has no tokeniser, or the text holds half a character.
+        """
+        return torch.tensor([self._tokenizer().encode(text)], dtype=torch.int64).to(self.device)
+
+    def decode(self, tokens: Tensor | Sequence[int]) -> str:
+        """Return the text of one sequence of tokens; bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            tokens: (T,) or (1, T), or a list of ids.
+
+        Raises:
+            InputError: the model has no tokeniser, several sequences, or an unknown id.
+        """
+        ids = torch.as_tensor(tokens)
+        if ids.dim() == 2 and len(ids) == 1:
+            ids = ids[0]
+        if ids.dim() != 1:
+            raise InputError(f"decode takes one sequence of tokens, got shape {tuple(ids.shape)}")
+        return self._tokenizer().decode([int(i) for i in ids])
+
+    def __call__(self, tokens: Tensor | str) -> Tensor:
+        """Return next-token logits (B, T, V) float32 for tokens (B, T) int64, or for a text.
+
+        Raises:
+            InputError: the tokens do not fit the model, or it is given a text and has no tokeniser.
+        """
+        logits: Tensor = self.transformer(self._tokens(tokens))
         return logits
+
+    @overload
+    def generate(
+        self, prompt: str, n_tokens: int = 50, *, temperature: float = 1.0, seed: int = 0
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt: Tensor, n_tokens: int = 50, *, temperature: float = 1.0, seed: int = 0
+    ) -> Tensor: ...
+
+    def generate(
+        self, prompt: Tensor | str, n_tokens: int = 50, *, temperature: float = 1.0, seed: int = 0
+    ) -> Tensor | str:
+        """Continue a text, or each sequence of tokens, token by token.
+
+        Each token is predicted from the last n_ctx tokens. Nothing stops at the end of a text.
+
+        Args:
+            prompt: a text, or (B, T) int64.
+            n_tokens: how many tokens to add.
+            temperature: of the softmax; 0 takes the most likely token.
+            seed: of the sampling; the same seed gives the same tokens on one machine.
+
+        Returns:
+            The prompt with its continuation: a text for a text, else (B, T + n_tokens) int64.
+
+        Raises:
+            InputError: a negative number, an empty prompt, or a text and no tokeniser.
+        """
+        tokens = self._tokens(prompt)
+        longer = self.transformer.generate(tokens, n_tokens, temperature=temperature, seed=seed)
+        return self.decode(longer) if isinstance(prompt, str) else longer
+
+    def run_with_cache(
+        self, tokens: Tensor | str, sites: Iterable[str] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits (B, T, V) and the values (B, T, width) at sites, by name.
+
+        Args:
+            tokens: (B, T) int64, or a text.
+            sites: names such as `0.attn.act_in`; None for every site of the model.
+
+        Raises:
+            InputError: a name is no site of this model, or the tokens do not fit it.
+        """
+        names = self.transformer.sites if sites is None else _names(sites)
+        return self.transformer.record(self._tokens(tokens), names)
+
+    def run_with_hooks(self, tokens: Tensor | str, hooks: Hooks) -> Tensor:
+        """Return the logits (B, T, V) of a run with hooks at sites.
+
+        Args:
+            tokens: (B, T) int64, or a text.
+            hooks: by site, or pairs of site and hook. A hook takes the (B, T, width) value and
+                returns its replacement, or None to leave it.
+
+        Raises:
+            InputError: a name is no site of this model, a hook never ran or returned something that
+                does not fit, or the tokens do not fit the model.
+        """
+        tokens = self._tokens(tokens)
+        with self.edited(hooks):
+            return self(tokens)
+
+    def edited(self, hooks: Hooks) -> AbstractContextManager[None]:
+        """Put hooks on sites for a `with` block, whatever runs the model inside.
+
+        Args:
+            hooks: as `run_with_hooks` takes them.
+
+        Raises:
+            InputError: as `run_with_hooks`; that a hook never ran is told at the end of the block.
+        """
+        return hooked(self.transformer.sites, hooks)
 
     def record(self, tokens: Tensor, sites: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits (B, T, V) and the values (B, T, width) at the named sites.
@@ -146,6 +300,20 @@ class Model:
         total = combined(self.gates.gating, clean, ablated, apart)
         return replace(out, loss_clean=clean, loss_ablated=ablated, loss=total)
 
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            where = f"{self.path}: " if self.path else ""
+            raise InputError(f"{where}the model has no tokeniser: give it tokens, not text")
+        return self.tokenizer
+
+    def _tokens(self, prompt: Tensor | str) -> Tensor:
+        """Return tokens (B, T) where the model is."""
+        if not isinstance(prompt, str):
+            return prompt.to(self.device)
+        if not prompt:
+            raise InputError("the text is empty: the model needs at least one token")
+        return self.encode(prompt)
+
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all; a model already there is replaced.
 
@@ -169,6 +337,12 @@ class Model:
                     partial / "gates.safetensors", heads, {"format": "wirework-gates"}
                 )
         return folder
+
+
+def _names(sites: Iterable[str]) -> list[str]:
+    if isinstance(sites, str):
+        raise InputError(f"sites must be a list of names: [{sites!r}]")
+    return list(sites)
 
 
 def check_place(folder: Path) -> None:

@@ -12,7 +12,7 @@ import yaml
 from loader import Loader, Nonsense, check_finite, of_model, seal_folder, seal_record
 
 _TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_TESTS / "view"))
+sys.path[:0] = [str(_TESTS / "view"), str(_TESTS / "view" / "neurons")]
 
 TEXT = "def f(x):\n    return 'a' + \"b\"\n\nfor i in range(3):\n    print(i, f(i))\n" * 4
 _SHAPE = {"vocab_size": 300, "n_ctx": 16, "n_layer": 1, "d_model": 8, "d_head": 4, "d_mlp": 16}
@@ -337,7 +337,7 @@ def _build_search(folder: Path) -> None:
 
 def _study_of(folder: Path) -> Any:
     """Write or go on with the journal of a search."""
-    from wirework.circuits import search
+    from wirework.circuits.pruning import hyperparameter_search as search
 
     study = search._study(folder)
     while len(study.trials) < 3:

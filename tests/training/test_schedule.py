@@ -11,6 +11,7 @@ from wirework.training.schedule import (
     sharkfin,
     warmup_decay,
 )
+from wirework.training.weight_sparsity import WeightSparsity
 
 SPARSITY = WeightSparsityConfig(l0_fraction=0.25, anneal_start=0.1, anneal_end=0.5)
 
@@ -33,7 +34,7 @@ def test_cosine_falls_slowly_first_and_last():
         [1.0, 0.96194, 0.85355, 0.69134, 0.5, 0.30866, 0.14645, 0.03806], abs=1e-5
     )
     optimizer = OptimizerConfig(lr=0.1, warmup=0.0, decay="cosine")
-    assert learning_rate(1, 4, optimizer, None) == pytest.approx(0.1 * 0.85355, abs=1e-6)
+    assert learning_rate(1, 4, optimizer) == pytest.approx(0.1 * 0.85355, abs=1e-6)
 
 
 def test_fraction_anneals_linearly_between_its_two_ends():
@@ -43,17 +44,17 @@ def test_fraction_anneals_linearly_between_its_two_ends():
     assert got[4:] == [0.25] * 6
 
 
-def test_dense_training_keeps_every_weight():
-    assert nonzero_fraction(7, 10, None) == 1.0
-
-
 def test_sharkfin_raises_the_rate_by_one_over_the_root_of_the_fraction():
     assert sharkfin(0.25) == 2.0
-    optimizer = OptimizerConfig(lr=0.1, warmup=0.0)
-    assert learning_rate(5, 10, optimizer, SPARSITY) == pytest.approx(0.1 * 0.5 * 2)
+    assert WeightSparsity(SPARSITY, 10).learning_rate_factor(5) == 2.0
     plain = SPARSITY.model_copy(update={"sharkfin": False})
-    assert learning_rate(5, 10, optimizer, plain) == pytest.approx(0.1 * 0.5)
-    assert learning_rate(5, 10, optimizer, None) == pytest.approx(0.1 * 0.5)
+    assert WeightSparsity(plain, 10).learning_rate_factor(5) == 1.0
+    assert learning_rate(5, 10, OptimizerConfig(lr=0.1, warmup=0.0)) == pytest.approx(0.1 * 0.5)
+
+
+def test_weight_sparsity_is_settled_once_annealing_is_over():
+    prior = WeightSparsity(SPARSITY, 10)
+    assert [prior.is_settled(step) for step in range(10)] == [False] * 4 + [True] * 6
 
 
 @given(

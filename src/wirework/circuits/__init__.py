@@ -5,6 +5,7 @@ from wirework.circuits.adversarial import Breaking, Distraction, find_distractor
 from wirework.circuits.build import FinderResult, assemble, measure
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_place
+from wirework.circuits.loading import model_of
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_edges, find_io_edges
@@ -25,7 +26,7 @@ from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
 from wirework.circuits.scoring.auroc import auroc
 from wirework.circuits.scoring.scores import METHODS, Scores, attribute, score_nodes
-from wirework.circuits.validation.validate import held_out_losses, model_of, validate
+from wirework.circuits.validation.validate import held_out_losses, validate
 
 __all__ = [
     "METHODS",

@@ -15,17 +15,22 @@ from torch import Tensor
 from wirework import files
 from wirework.circuit_format import Document, Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.circuit_tensors import activations_of, means_of
+from wirework.circuits.circuit_views import Table, dataframe, picture
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
-from wirework.errors import InputError, number_of
+from wirework.errors import InputError, number_of, quoted
 from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
+from wirework.summaries import html_table, short, shown_as
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 from wirework.tensor_files import read_tensors
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from wirework.model import Model
+    from wirework.picture import Picture
 
 _FILES = ("circuit.json", "circuit.safetensors")
 _Part = TypeVar("_Part", Node, Edge)
@@ -41,6 +46,60 @@ class Circuit:
     """Site to (width,) float32: the means with which nodes outside the circuit are ablated."""
     activations: Tensor
     """(P, T, n) float32: activation of each node in the circuit at each token of the examples."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return its task, size and losses (nats), and how it was found."""
+        document = self.document
+        size: dict[str, int] = {"n_path_edges": self.n_path_edges}
+        if document.level == "node":
+            size = {"n_nodes": self.n_nodes, "n_edges": self.n_edges, "n_io_edges": self.n_io_edges}
+        return {
+            "task": document.task.name,
+            **size,
+            "task_loss": self.task_loss,
+            "target_loss": document.target_loss,
+            "reached": self.reached,
+            "model_loss": self.losses.model,
+            "without_circuit": self.losses.without_circuit,
+            "finder": document.provenance.finder,
+        }
+
+    def __repr__(self) -> str:
+        about = self.summary()
+        size = (f"{about[n]} {n[2:].replace('_', ' ')}" for n in about if n.startswith("n_"))
+        losses = f"task loss {self.task_loss:.4g} nats"
+        if self.document.level == "node":
+            met = "reached" if self.reached else "not reached"
+            losses += f" (target {self.document.target_loss:g}, {met})"
+        losses += f", whole model {self.losses.model:.4g}, found by {short(about['finder'])}"
+        return shown_as("Circuit", f"{quoted(about['task'])}: {', '.join(size)}", losses)
+
+    def _repr_html_(self) -> str:
+        return html_table("Circuit", self.summary())
+
+    def show(self) -> "Picture":
+        """Draw the circuit as `wirework view --png` does.
+
+        Returns:
+            A matplotlib figure: a notebook shows it, `savefig` writes it.
+
+        Raises:
+            InputError: the circuit is at odds with itself.
+        """
+        return picture(self.document, self.activations)
+
+    def to_dataframe(self, table: Table | None = None) -> "DataFrame":
+        """Return nodes or edges as a pandas table, a row for each, in the circuit's order.
+
+        Args:
+            table: `nodes` (site, index, mean, score, share), `edges` (site and index of source and
+                target, weight, share), `io_edges` (token or answer, node, weight) or `path_edges`
+                (source, target, effect); None for `edges`, of a head-level circuit `path_edges`.
+
+        Raises:
+            InputError: another table, or pandas is not installed.
+        """
+        return dataframe(self.document, table)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -79,6 +79,35 @@ class Config(BaseModel):
             raise InputError(f"{source}: {first_problem(cls, error)}") from None
 
     @classmethod
+    def overridden(
+        cls,
+        config: Self | None,
+        overrides: Mapping[str, Any],
+        only: Collection[str] | None = None,
+    ) -> Self:
+        """Return settings in which some have other values.
+
+        Args:
+            config: what holds where nothing else is said; None for the defaults.
+            overrides: name to value; they win over `config`.
+            only: the names that have an effect where these settings are used; None for all.
+
+        Raises:
+            InputError: `config` is of another class, or an override is unknown, without effect or
+                out of range.
+        """
+        if config is not None and not isinstance(config, cls):
+            raise InputError(
+                f"config must be of {cls.__name__}, got {quoted(config)}: "
+                "give a single setting by its name"
+            )
+        for name in overrides:
+            if only is not None and cls.renamed.get(name, name) not in only:
+                allowed = f"settings that count here are {', '.join(only)}"
+                raise InputError(f"no setting {quoted(name)}: {allowed}{nearest(name, only)}")
+        return cls.of({**(cls() if config is None else config).model_dump(), **overrides})
+
+    @classmethod
     def load(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Self:
         """Read settings from a YAML file.
 
@@ -93,6 +122,20 @@ class Config(BaseModel):
         for name, value in (overrides or {}).items():
             _set_dotted(values, name, value)
         return cls.of(values, str(path))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some settings changed, validated as a new one is.
+
+        Settings that were derived from others, such as `n_head` from `d_model`, are derived again.
+
+        Raises:
+            InputError: a changed setting is unknown or out of range.
+        """
+        copy = super().model_copy(deep=deep)
+        if not update:
+            return copy
+        given = {name: getattr(copy, name) for name in copy.model_fields_set}
+        return self.of({**given, **update})
 
     def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the settings for a record on disk, as JSON takes them, under their first names.

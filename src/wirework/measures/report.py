@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wirework import summaries
 from wirework.circuits.path_patching import acdc_sweep, sweep_row
 from wirework.config import Instrument, MeasureConfig
 from wirework.console import Progress, counted
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 Report = dict[str, Any]
+
+
+class MeasureReport(summaries.Report):
+    """The numbers of every instrument by its name, as `measure` returns them."""
+
+    kind = "MeasureReport"
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of the table that there are, and why an instrument has none."""
+        numbers = {name: value for name, value in self["headline"].items() if value is not None}
+        return {**numbers, **{f"no {name}": why for name, why in reasons(self).items()}}
+
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "perplexity": ("language", "perplexity"),
@@ -52,7 +65,7 @@ def measure(
     *,
     data: "Prepared | None" = None,
     progress: bool = True,
-) -> Report:
+) -> MeasureReport:
     """Measure a model.
 
     Args:
@@ -87,7 +100,7 @@ def measure(
                 report[name] = _INSTRUMENTS[name](subject)
             except InputError as error:
                 report[name] = {"reason": str(error)}
-    return {"headline": headline(report), **report}
+    return MeasureReport({"headline": headline(report), **report})
 
 
 def reasons(report: Mapping[str, Any]) -> dict[Instrument, str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wirework.data.tokenizer import not_one_token
 from wirework.errors import InputError, number_of, quoted
+from wirework.summaries import shown_as
 
 if TYPE_CHECKING:
     from wirework.data.tokenizer import Tokenizer
@@ -85,6 +86,12 @@ class TokenizedPairs:
         """P, the number of pairs."""
         return len(self.last_positions) // 2
 
+    def __repr__(self) -> str:
+        return (
+            f"TokenizedPairs({number_of(self.n_pairs, 'pair')}, tokens {tuple(self.tokens.shape)} "
+            f"on {self.tokens.device})"
+        )
+
     def select(self, pairs: Tensor) -> "TokenizedPairs":
         """Return the pairs with these indices (int64, 1-d), padded to their longest prompt."""
         rows = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
@@ -116,6 +123,17 @@ class Task:
     seed: int = 0
     path: str | None = None
     single: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        about = f"{quoted(self.name)}, {number_of(len(self.pairs), 'pair')}"
+        if not self.pairs:
+            return f"Task({about})"
+        first = self.pairs[0]
+        examples = (
+            f"{quoted(prompt)} -> {quoted(answer)}"
+            for prompt, answer in zip(first.prompts, first.answers, strict=True)
+        )
+        return shown_as("Task", about, *examples)
 
     @property
     def answers(self) -> tuple[str, ...]:

@@ -99,7 +99,13 @@ class Job:
         return losses_of(self.transformer, self.priors, tokens, targets)
 
 
-def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Job:
+def begin(
+    config: TrainConfig,
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    extra_priors: Sequence[Prior] = (),
+) -> Job:
     """Prepare data and model, and take up the newest checkpoint if there is one.
 
     Args:
@@ -107,6 +113,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
         folder: the run's, held by the caller.
         resume: whether a checkpoint is expected, for what is said.
         progress: show progress on standard error.
+        extra_priors: act after those of the settings.
 
     Raises:
         InputError: data, device or checkpoint cannot be used, or settings or data are others than
@@ -128,7 +135,7 @@ def begin(config: TrainConfig, folder: Path, resume: bool, progress: bool) -> Jo
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
-    priors = make_priors(config)
+    priors = [*make_priors(config), *extra_priors]
     transformer = Transformer(config.model, seed=config.seed).to(device)
     for prior in priors:
         transformer = prior.wrap_model(transformer)

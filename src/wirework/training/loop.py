@@ -7,7 +7,7 @@ resumed on the same CPU, with the same number of threads, ends bitwise where it 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import torch
@@ -20,21 +20,27 @@ from wirework.errors import InputError, number_of
 from wirework.model import Model
 from wirework.nn.shapes import LOADING, TRAINING, check_memory
 from wirework.signals import Interrupted, Stop, stopping
-from wirework.training.checkpoint import TrainState, prune_checkpoints, save_checkpoint
+from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
 from wirework.training.job import Job, begin
 from wirework.training.malloc import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
+from wirework.training.prior import Prior
 from wirework.training.report import Bar
 from wirework.training.run import Run, claimed, final_metrics, finished, settle
-from wirework.training.schedule import learning_rate, nonzero_fraction
-from wirework.training.self_ablation import SelfAblation
+from wirework.training.schedule import learning_rate
 from wirework.training.track import check_trackers
 
 
-def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> Run:
+def train(
+    config: TrainConfig,
+    resume: bool = False,
+    progress: bool = True,
+    *,
+    priors: Sequence[Prior] = (),
+) -> Run:
     """Train a model and save it to `runs/NAME/model`.
 
     Args:
@@ -42,6 +48,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
         resume: go on with the run of that name, from its newest whole checkpoint; one that has not
             begun is begun.
         progress: show progress on standard error.
+        priors: your own, which act after those of the settings. A resumed run needs the same ones.
 
     Returns:
         The finished run, its model on the CPU.
@@ -64,7 +71,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True) -> R
             return done
         with _generators_restored(), fastest.recorded() as choices:
             with stop.at_once(f"stopped before training of {folder} began; nothing is lost"):
-                job = begin(config, folder, resume, progress)
+                job = begin(config, folder, resume, progress, priors)
             choices.update(job.state.choices)
             job.state.choices = choices
             with closing(job.log), Bar(config.steps, job.state.step, progress) as bar:
@@ -94,9 +101,8 @@ def _train(job: Job, stop: Stop, bar: Bar) -> None:
             grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
             # Before the update, so that the weights are still the last good ones.
             numbers = _finite_numbers(**losses, grad_rms=grad_rms)
-            numbers["lr"] = learning_rate(
-                step, config.steps, config.optimizer, config.weight_sparsity
-            )
+            factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
+            numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
             set_learning_rate_(job.optimizer, numbers["lr"])
             job.optimizer.step()
             for prior in job.priors:
@@ -136,7 +142,7 @@ def _save(job: Job) -> None:
     if job.state.step == 0:
         return
     # Also where the checkpoint is there already: a signal may have cut its evaluation short.
-    _note_best(job.state, job.config)
+    _note_best(job)
     if job.saved != job.state.step:
         _write(job)
     prune_checkpoints(job.checkpoints, job.config.keep_checkpoints, job.state.best_step)
@@ -155,20 +161,16 @@ def _write(job: Job) -> None:
     job.saved = job.state.step
 
 
-def _note_best(state: TrainState, config: TrainConfig) -> None:
+def _note_best(job: Job) -> None:
     """Take this step as the best one if it has been evaluated and is."""
-    if state.evaluated != state.step or not _at_target(config, state.step):
+    state = job.state
+    if state.evaluated != state.step:
+        return
+    if not all(prior.is_settled(state.step - 1) for prior in job.priors):
         return
     val_loss: float = state.last_eval["val_loss"]
     if state.best_loss is None or val_loss < state.best_loss:
         state.best_step, state.best_loss = state.step, val_loss
-
-
-def _at_target(config: TrainConfig, step: int) -> bool:
-    """Say whether annealing is over: a denser model's lower loss says nothing about the best."""
-    sparsity = config.weight_sparsity
-    target = 1.0 if sparsity is None else sparsity.l0_fraction
-    return nonzero_fraction(step - 1, config.steps, sparsity) == target
 
 
 def _log(job: Job, bar: Bar, numbers: dict[str, float], seconds: float) -> None:
@@ -186,7 +188,7 @@ def _log(job: Job, bar: Bar, numbers: dict[str, float], seconds: float) -> None:
 def _finish(job: Job, stop: Stop) -> Run:
     """Save the model, then the log's last line, which marks the run as finished."""
     job.optimizer.zero_grad()
-    gates = next((p.gates.cpu() for p in job.priors if isinstance(p, SelfAblation)), None)
+    gates = next((prior.gates.cpu() for prior in job.priors if prior.gates is not None), None)
     model = Model(job.transformer.cpu(), job.tokenizer, job.folder / "model", gates)
     model.save(job.folder / "model")
     state, config = job.state, job.config

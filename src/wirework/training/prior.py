@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wirework.data import Batch
 from wirework.nn import Transformer
+from wirework.nn.gates import Gates
 
 Losses = dict[str, Tensor]
 """Scalars by name: `loss`, the next-token loss in nats, `total`, what is differentiated, and what
@@ -20,7 +21,10 @@ priors add for the log."""
 
 
 class Prior:
-    """A plug-in of the training loop; as it stands it changes nothing."""
+    """A plug-in of the training loop; this base class changes nothing."""
+
+    gates: Gates | None = None
+    """Gates to save beside the model; None: it has none."""
 
     def wrap_model(self, transformer: Transformer) -> Transformer:
         """Prepare the model, once, on its device and before the optimizer is made.
@@ -49,6 +53,18 @@ class Prior:
             targets: (B, T) int64 of this step.
         """
         return clean()
+
+    def learning_rate_factor(self, step: int) -> float:  # noqa: ARG002
+        """Return the factor on the learning rate of step `step` (from 0)."""
+        return 1.0
+
+    def is_settled(self, step: int) -> bool:  # noqa: ARG002
+        """Say whether the constraint is at its final strength after step `step` (from 0).
+
+        Evaluations before that do not count for the best checkpoint: a denser model's lower loss
+        says nothing about the model at the end.
+        """
+        return True
 
     def after_step(self, step: int) -> dict[str, float]:  # noqa: ARG002
         """Act after the optimizer's update of step `step` (from 0); return numbers for the log."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wirework import files
 from wirework.config import TrainConfig, changes
@@ -14,8 +14,12 @@ from wirework.data.run_text import TEXT_RECORD
 from wirework.errors import DamagedError, InputError
 from wirework.leftovers import clear_held
 from wirework.model import Model, load
+from wirework.summaries import short, shown_as
 from wirework.training.checkpoint import newest_state
 from wirework.training.metrics import checked_log, read_metrics
+
+if TYPE_CHECKING:
+    from wirework.picture import Picture
 
 HARMLESS = (
     "runs",
@@ -55,6 +59,24 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """Return every line of `metrics.jsonl`."""
         return read_metrics(self.path / "metrics.jsonl")
+
+    def plot(self) -> "Picture":
+        """Draw the losses against the steps; a notebook shows it, `savefig` writes it.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            InputError: the log is missing or damaged.
+        """
+        from wirework.training.loss_curve import draw_losses
+
+        return draw_losses(self.history(), self.path.name)
+
+    def __repr__(self) -> str:
+        numbers = ("step", "tokens", "val_loss", "nonzero_fraction", "seconds")
+        held = (f"{n} {short(self.metrics[n])}" for n in numbers if n in self.metrics)
+        return shown_as("Run", str(self.path), ", ".join(held))
 
 
 @contextmanager

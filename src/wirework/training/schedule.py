@@ -30,13 +30,11 @@ def warmup_decay(
     return left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
-def nonzero_fraction(step: int, steps: int, config: WeightSparsityConfig | None) -> float:
+def nonzero_fraction(step: int, steps: int, config: WeightSparsityConfig) -> float:
     """Return the share of weights that stays after a step; the last step has exactly the target.
 
-    1 until `anneal_start`, then linearly to `l0_fraction` at `anneal_end`. None: dense, always 1.
+    1 until `anneal_start`, then linearly to `l0_fraction` at `anneal_end`.
     """
-    if config is None:
-        return 1.0
     done = (step + 1) / steps
     if done >= config.anneal_end:
         return config.l0_fraction
@@ -51,11 +49,6 @@ def sharkfin(fraction: float) -> float:
     return 1.0 / math.sqrt(fraction)
 
 
-def learning_rate(
-    step: int, steps: int, optimizer: OptimizerConfig, sparsity: WeightSparsityConfig | None
-) -> float:
-    """Return the learning rate of a step: warm-up and decay, times the sharkfin factor if set."""
-    rate = optimizer.lr * warmup_decay(step, steps, optimizer.warmup, optimizer.decay)
-    if sparsity is None or not sparsity.sharkfin:
-        return rate
-    return rate * sharkfin(nonzero_fraction(step, steps, sparsity))
+def learning_rate(step: int, steps: int, optimizer: OptimizerConfig) -> float:
+    """Return the learning rate of a step: the peak rate after warm-up and decay."""
+    return optimizer.lr * warmup_decay(step, steps, optimizer.warmup, optimizer.decay)

@@ -34,20 +34,20 @@ class SelfAblation(Prior):
     def wrap_model(self, transformer: Transformer) -> Transformer:
         """Set the gates beside the model, on its device."""
         device = transformer.embed.weight.device
-        self.gates = Gates(transformer.config, self.config, self.seed).to(device)
+        self.gates = self._gates = Gates(transformer.config, self.config, self.seed).to(device)
         self._transformer = transformer
         self._sites = clean_sites(transformer.config.n_layer)
         return transformer
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the gates' weights."""
-        return {f"gates.{name}": parameter for name, parameter in self.gates.named_parameters()}
+        return {f"gates.{name}": parameter for name, parameter in self._gates.named_parameters()}
 
     def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:
         """Add `loss_ablated` and `loss_reconstruction`, each times its coefficient."""
         with self._transformer.recorded(self._sites) as seen:
             found = clean()
-        streams = beside(self._transformer, self.gates, tokens, seen)
+        streams = beside(self._transformer, self._gates, tokens, seen)
         ablated = self._transformer.loss_of(streams.ablated, tokens, targets)
         apart = streams.reconstruction
         total = combined(self.config, found["total"], ablated, apart)
@@ -59,7 +59,7 @@ class SelfAblation(Prior):
         sums = torch.zeros(2, device=device, dtype=torch.float64)
         for batch in batches:
             tokens, targets = (to_device(part, device) for part in batch)
-            streams = two_streams(self._transformer, self.gates, tokens)
+            streams = two_streams(self._transformer, self._gates, tokens)
             ablated_loss = self._transformer.loss_of(streams.ablated, tokens, targets)
             sums += torch.stack([ablated_loss, streams.reconstruction])
         ablated, apart = (sums / len(batches)).tolist()

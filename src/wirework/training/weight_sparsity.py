@@ -11,7 +11,7 @@ from wirework.console import warn
 from wirework.nn import Transformer
 from wirework.nn.projection import Projection
 from wirework.training.prior import Prior
-from wirework.training.schedule import nonzero_fraction
+from wirework.training.schedule import nonzero_fraction, sharkfin
 
 
 class WeightSparsity(Prior):
@@ -40,6 +40,16 @@ class WeightSparsity(Prior):
         if reached:
             warn(floor_message(self.config, reached))
         return transformer
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Return the sharkfin factor of the step; 1 where it is switched off."""
+        if not self.config.sharkfin:
+            return 1.0
+        return sharkfin(nonzero_fraction(step, self.steps, self.config))
+
+    def is_settled(self, step: int) -> bool:
+        """Say whether annealing is over."""
+        return nonzero_fraction(step, self.steps, self.config) == self.config.l0_fraction
 
     def after_step(self, step: int) -> dict[str, float]:
         """Project every tensor; return `l0_fraction`, the share of all their entries that stays."""

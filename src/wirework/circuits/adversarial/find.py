@@ -36,9 +36,10 @@ from wirework.circuits.adversarial.strongest import (
 from wirework.circuits.adversarial.sweep import AttackPoint, all_points, hardest
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.held_out import pairs_of
-from wirework.circuits.validation.validate import given
+from wirework.circuits.loading import given
 from wirework.console import Progress, counted, warn
-from wirework.errors import InputError, number_of
+from wirework.errors import InputError, number_of, quoted
+from wirework.summaries import html_table, short, shown_as
 from wirework.tasks import Pair, Task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class Distraction:
     measured, if they fit the context."""
     held_out: bool
     """Whether the reporting pairs are disjoint from the choosing pairs."""
+
+    def __repr__(self) -> str:
+        about = self.summary()
+        parts = (f"{name}: {short(about[name])}" for name in ("by_tokens", "by_length"))
+        return shown_as("Distraction", quoted(self.task), *parts)
+
+    def _repr_html_(self) -> str:
+        return html_table("Distraction", self.summary())
 
     def summary(self) -> dict[str, Any]:
         """Return the task, the strongest attacks with an example, and what the heads do."""

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wirework.circuit_format import PathEdge
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.path_patching.build import Setting, assemble_paths
 from wirework.circuits.path_patching.search import search
 from wirework.circuits.path_patching.state import Edge, PatchedState
-from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.config import AcdcConfig
 from wirework.console import Progress, counted
 from wirework.errors import InputError, quoted
 from wirework.files import JSON_BYTES, read_whole
@@ -25,16 +25,11 @@ Order = Iterable[PathEdge | tuple[str, str]]
 def acdc(
     model: "Model | str | Path",
     task: Task | str | Path,
-    tau: float = 0.01,
+    config: AcdcConfig | float | None = None,
     order: Order | None = None,
     *,
-    metric: PathMetric = "kl",
-    ablation: PathAblation = "corrupted",
-    symmetric: bool = False,
-    pairs: int = 16,
-    keep_unreachable: bool = False,
-    seed: int = 0,
     progress: bool = True,
+    **overrides: Any,
 ) -> Circuit:
     """Find the path edges between heads and MLPs that a task needs.
 
@@ -43,29 +38,35 @@ def acdc(
     task and order give the same circuit.
 
     Args:
-        model: a model with a tokeniser; a path is loaded.
-        task: a task, or what `ww.task` takes. The prompts of a pair must have equal length; other
-            pairs of generated tasks are dropped.
-        tau: minimum increase of the metric for which an edge is kept.
-        order: all path edges as (source, target) names in test order; None for the default, from
-            the last to the first (docs/acdc.md). The result depends on it.
-        metric, ablation, symmetric, pairs, keep_unreachable, seed: as in `AcdcConfig`.
-        progress: show a progress bar on standard error.
+        model: with a tokeniser; a path is loaded.
+        task: itself, or what `ww.task` takes. Its pairs have prompts of equal length; those that a
+            function made and that have not are left out.
+        config: None for the defaults. A number stands for `tau`, the least growth of the metric for
+            which an edge is kept.
+        order: all path edges, as (source, target) names, in the order in which to test them; None
+            for that of the settings, by default from the last to the first (docs/acdc.md). The
+            result depends on it.
+        progress: show a bar on standard error.
+        overrides: settings of `AcdcConfig` by name, `tau` a single number; they win over `config`.
 
     Returns:
         A head-level circuit: `path_edges`, each with its `effect`.
 
     Raises:
-        InputError: tau or a setting out of range, the task does not fit the model, its residual
-            stream is not a sum, or `order` does not contain each edge once.
+        InputError: a setting is unknown or out of range, the settings have several tau, the task
+            does not fit the model, its residual stream is not a sum, or the order is not all its
+            edges.
 
     Source: Conmy et al. 2023 (arXiv 2304.14997).
     """
-    config = AcdcConfig.of({
-        "tau": (tau,), "metric": metric, "ablation": ablation, "symmetric": symmetric,
-        "pairs": pairs, "keep_unreachable": keep_unreachable, "seed": seed,
-    })  # fmt: skip
-    return acdc_sweep(model, task, config, order, progress=progress)[0]
+    if isinstance(config, int | float):
+        config, overrides = None, {"tau": config, **overrides}
+    if isinstance(overrides.get("tau"), int | float):
+        overrides["tau"] = (overrides["tau"],)
+    settings = AcdcConfig.overridden(config, overrides)
+    if len(settings.tau) > 1:
+        raise InputError(f"acdc takes one tau, got {settings.tau}: `acdc_sweep` takes several")
+    return acdc_sweep(model, task, settings, order, progress=progress)[0]
 
 
 def acdc_sweep(
@@ -75,20 +76,24 @@ def acdc_sweep(
     order: Order | None = None,
     *,
     progress: bool = True,
+    **overrides: Any,
 ) -> list[Circuit]:
     """Run `acdc` for every tau of the settings, on the same prompts.
 
     Args:
-        model, task, progress: as in `acdc`.
-        config: settings; None for the defaults.
-        order: as in `acdc`; overrides the file named in the settings.
+        model: with a tokeniser; a path is loaded.
+        task: as in `acdc`.
+        config: None for the defaults.
+        order: as in `acdc`; wins over the file that the settings name.
+        progress: show a bar on standard error.
+        overrides: settings of `AcdcConfig` by name; they win over `config`.
 
     Returns:
         One circuit per tau, in the order of `config.tau`.
     """
     from wirework.model import load
 
-    config, task = config or AcdcConfig(), load_task(task)
+    config, task = AcdcConfig.overridden(config, overrides), load_task(task)
     if order is None and config.order is not None:
         order = read_order(config.order)
     with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:

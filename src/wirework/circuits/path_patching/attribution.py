@@ -25,14 +25,17 @@ from wirework.circuits.path_patching.contrast import Metric
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.top_k_swaps import Choices, recorded_choices, slopes_between
-from wirework.config import AcdcConfig, PathAblation, PathMetric
+from wirework.config import AcdcConfig
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of, quoted
+from wirework.summaries import short, shown_as
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.model import Model
 
+_SETTINGS = ("metric", "ablation", "symmetric", "pairs", "seed")
+"""Those of `AcdcConfig` that a score depends on."""
 TOLERANCE = 0.05
 """Largest deviation of completeness from 1 without a warning."""
 
@@ -50,6 +53,16 @@ class PathScores:
     """Sum of the embedding's edge scores, divided by the difference of the metric between corrupted
     and clean embeddings; 1 if the scores explain all of it. None under `zero` and `mean` ablation,
     which do not correspond to the corrupted embedding."""
+
+    def __repr__(self) -> str:
+        best = (f"{edge.source} -> {edge.target} {short(edge.effect)}" for edge in self.top(3))
+        about = (
+            f"{quoted(self.setting.full_task.name)}, {self.settings['metric']}: "
+            f"{number_of(len(self.graph.edges), 'path edge')}"
+        )
+        if self.completeness is not None:
+            about += f", completeness {self.completeness:.3f}"
+        return shown_as("PathScores", about, f"strongest {', '.join(best)}")
 
     @property
     def graph(self) -> Graph:
@@ -79,37 +92,32 @@ class PathScores:
 def edge_attribution(
     model: "Model | str | Path",
     task: Task | str | Path,
+    config: AcdcConfig | None = None,
     *,
     steps: int = 8,
-    metric: PathMetric = "logit_difference",
-    ablation: PathAblation = "corrupted",
-    symmetric: bool = False,
-    pairs: int = 16,
-    seed: int = 0,
+    **overrides: Any,
 ) -> PathScores:
     """Score every path edge by gradient.
 
     Args:
-        model, task: as in `acdc`.
-        steps: number of Gauss-Legendre points between corrupted and clean embeddings at which
-            gradients are taken. Selections of AbsTopK change in between; its slope includes these
-            jumps (`top_k_swaps`). 1: only the gradient at the clean prompts, which is plain edge
-            attribution patching.
-        metric: `kl` needs more than one step, because its gradient is zero at the clean prompts.
-        ablation, symmetric, pairs, seed: as in `AcdcConfig`.
+        model: with a tokeniser; a path is loaded.
+        task: as in `acdc`.
+        config: its metric, ablation, symmetric, pairs and seed count; None for the defaults, but
+            with `logit_difference` as the metric. By `kl` more than one step is needed: it is at
+            its least on the clean prompts, where its gradient is zero.
+        steps: points between corrupted and clean embeddings that gradients are taken at, those of
+            the Gauss-Legendre rule. AbsTopK changes its choice of channels on the way; its slope
+            between neighbouring points counts these jumps (`top_k_swaps`). 1: the gradient at the
+            clean prompts alone, plain edge attribution patching.
+        overrides: these settings by name; they win over `config`.
 
     Raises:
         InputError: as `acdc`, `steps` below 1, or 1 with `kl`.
     """
-    values = {
-        "metric": metric,
-        "ablation": ablation,
-        "symmetric": symmetric,
-        "pairs": pairs,
-        "seed": seed,
-    }
-    config = AcdcConfig.of(values)
-    if steps < 1 or (steps == 1 and metric == "kl"):
+    if config is None:
+        overrides = {"metric": "logit_difference", **overrides}
+    config = AcdcConfig.overridden(config, overrides, only=_SETTINGS)
+    if steps < 1 or (steps == 1 and config.metric == "kl"):
         least = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
         raise InputError(f"edge attribution takes 1 step or more, {least}: got {steps}")
     from wirework.model import load
@@ -124,7 +132,8 @@ def edge_attribution(
             f"the edge scores add up to {share:.0%} of the difference between corrupted and clean "
             f"prompts with steps={steps}: try more steps, and compare with acdc"
         )
-    return PathScores(setting, scores, {**values, "steps": steps}, share)
+    settings = {name: getattr(config, name) for name in _SETTINGS}
+    return PathScores(setting, scores, {**settings, "steps": steps}, share)
 
 
 def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:

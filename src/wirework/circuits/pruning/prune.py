@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,6 +66,7 @@ def prune(
     data: "Tokens | None" = None,
     search: str | Path | None = None,
     progress: bool = True,
+    **overrides: Any,
 ) -> Circuit:
     """Find the smallest circuit of a task whose task loss reaches the target.
 
@@ -82,6 +83,7 @@ def prune(
         search: folder for the state of the search, so that the same call resumes it after an
             interruption; None keeps the state in memory.
         progress: show a progress bar on standard error.
+        overrides: settings of `PruneConfig` by name (`steps=100`); they win over `config`.
 
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no
@@ -93,8 +95,8 @@ def prune(
     from wirework.model import load
 
     model, task = load(model), load_task(task)
-    changes = {} if target_loss is None else {"target_loss": target_loss}
-    config = PruneConfig.of({**(config or PruneConfig()).model_dump(), **changes})
+    changes = overrides if target_loss is None else {**overrides, "target_loss": target_loss}
+    config = PruneConfig.overridden(config, changes)
     check_chance(config)
     tokenizer_of(model)
     with Progress(f"prune {task.name}", shown=progress) as bar:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,7 +15,8 @@ from wirework.circuits.masking.means import means_for
 from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
 from wirework.config import PruneConfig
-from wirework.errors import InputError, nearest
+from wirework.errors import InputError, nearest, number_of, quoted
+from wirework.summaries import shown_as
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ class Scores:
     sites: Mapping[str, Tensor]
     """Site to (width,) float32, sites in execution order."""
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{site}.{index} {score:.4g}" for site, index, score in self.top(3))
+        return shown_as(
+            "Scores",
+            f"{self.method} for {quoted(self.task)}: {number_of(self.n_nodes, 'node')} at "
+            f"{number_of(len(self.sites), 'site')}",
+            f"highest {best}",
+        )
+
     @property
     def n_nodes(self) -> int:
         """Number of nodes of the model."""
@@ -62,11 +72,11 @@ class Scores:
 def attribute(
     model: "Model | str | Path",
     task: Task | str | Path,
-    method: str = "attribution",
+    config: PruneConfig | str | None = None,
     *,
+    method: str | None = None,
     data: "Tokens | None" = None,
-    mean_tokens: int | None = None,
-    seed: int = 0,
+    **overrides: Any,
 ) -> Scores:
     """Score every node of a model for a task, without searching for a circuit.
 
@@ -74,11 +84,13 @@ def attribute(
         model: with a tokeniser; a path is loaded.
         task: a task, or what `ww.task` takes. All its pairs are used; for fewer, use `task.take`
             or `ww.task(name, n=64)`.
+        config: its `mean_tokens`, `seed` and, where it is a score, `finder` count; None for the
+            defaults. A text stands for `method`.
         method: a name of `METHODS`: `attribution`, `signed_attribution`, `integrated_gradients`,
-            `atp_star` or `random`.
+            `atp_star` or `random`; None for the `finder` of the settings, or `attribution`.
         data: tokens of the corpus the model was trained on, for the means; None as in `prune`.
-        mean_tokens: tokens of it for the means; None for the default of `PruneConfig`.
-        seed: of `random`.
+        overrides: `mean_tokens` (of the text for the means; None for the default) and `seed` (of
+            `random`); they win over `config`.
 
     Raises:
         InputError: unknown method, the task does not fit the model, or there are no means.
@@ -87,12 +99,17 @@ def attribute(
     """
     from wirework.model import load
 
+    if isinstance(config, str):
+        config, method = None, config
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    settings = PruneConfig.overridden(config, changes, only=("mean_tokens", "seed"))
+    if method is None:
+        method = "attribution" if settings.finder == "learned" else settings.finder
     check_method(method)
     model, task = load(model), load_task(task)
     batch = tokenize_task(task.fitted(tokenizer_of(model), model.config.n_ctx), model)
-    wanted = PruneConfig().mean_tokens if mean_tokens is None else mean_tokens
-    ablation = Ablation.of(model.transformer, means_for(model, data, wanted).first)
-    parts = ablation.space.split(score_nodes(ablation, batch, method, seed))
+    ablation = Ablation.of(model.transformer, means_for(model, data, settings.mean_tokens).first)
+    parts = ablation.space.split(score_nodes(ablation, batch, method, settings.seed))
     return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
+from wirework.circuits.loading import given
 from wirework.circuits.masking.means import text_of
 from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
 from wirework.circuits.validation.report import circuit_report, losses_on, result_or_reason
 from wirework.circuits.validation.stability import stability
+from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.circuits.validation.verdict import verdict
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
@@ -37,7 +39,7 @@ def validate(
     short: bool = False,
     runs: int = 0,
     progress: bool | None = True,
-) -> dict[str, Any]:
+) -> ValidationReport:
     """Validate a circuit on held-out pairs, with further checks and controls.
 
     Args:
@@ -56,7 +58,8 @@ def validate(
         progress: show progress on standard error; None: as the caller does.
 
     Returns:
-        `task`, `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
+        A dict that has its verdict at hand (`faithful`, `reasons`, `summary()`). Its keys: `task`,
+        `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
         `held_out` and `rephrased`, each with `n_pairs` and, in nats, `model`, `circuit` (everything
         else ablated: sufficiency) with its standard error, `circuit_calibrated`, `without_circuit`
         (only the circuit ablated: necessity), `chance`; `resampled`, `interchange`, `agreement`,
@@ -93,11 +96,8 @@ def validate(
             )
         if not short:
             controls |= searched_controls(circuit, model, pairs.full_task, data)
-    return {
-        **report,
-        "controls": controls,
-        "verdict": verdict(report, controls, full_validation=not short),
-    }
+    judged = verdict(report, controls, full_validation=not short)
+    return ValidationReport({**report, "controls": controls, "verdict": judged})
 
 
 def held_out_losses(
@@ -109,35 +109,6 @@ def held_out_losses(
     circuit, model, task = given(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.edge_masks(model), tokenize_task(pairs.held_out, model), circuit)
-
-
-def given(
-    circuit: Circuit | str | Path,
-    model: "Model | str | Path | None",
-    task: Task | str | Path | None,
-) -> tuple[Circuit, "Model", Task | None]:
-    """Load what is given as a path; without a model, load the one whose path the circuit names."""
-    from wirework.model import load
-
-    circuit = Circuit.load(circuit)
-    task = None if task is None else load_task(task)
-    return circuit, model_of(circuit) if model is None else load(model), task
-
-
-def model_of(circuit: Circuit | str | Path) -> "Model":
-    """Load the model of a circuit (or of the one at a path) from the path saved in it.
-
-    Raises:
-        InputError: the circuit has no path, or there is no model at it.
-    """
-    from wirework.model import load
-
-    path = Circuit.load(circuit).document.model.path
-    if path is None:
-        raise InputError("the circuit does not say where its model lies: give the model (--model)")
-    if not Path(path).is_dir():
-        raise InputError(f"no model at {path}, where the circuit was found: give it (--model)")
-    return load(path)
 
 
 def _check_runs(short: bool, runs: int) -> None:

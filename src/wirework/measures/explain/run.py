@@ -24,6 +24,7 @@ from wirework.measures.explain.job import HARMLESS, ExplainJob, collect
 from wirework.measures.explain.record import Neuron, Record
 from wirework.measures.explain.score import averages, correlations, detection
 from wirework.measures.explain.server import NeuronError, ServerError
+from wirework.summaries import html_table, shown_as
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -42,6 +43,14 @@ class Explanations:
     """Of each that was explained or is dead, what its file holds."""
     failed: tuple[dict[str, str], ...]
     """`neuron` and `reason` of each other one."""
+
+    def __repr__(self) -> str:
+        about = self.summary()
+        counts = (f"{name} {about[name]}" for name in ("neurons", "explained", "dead", "failed"))
+        return shown_as("Explanations", ", ".join(counts))
+
+    def _repr_html_(self) -> str:
+        return html_table("Explanations", self.summary())
 
     def summary(self) -> dict[str, Any]:
         """Return counts, and mean, standard error and count of each score over live neurons.

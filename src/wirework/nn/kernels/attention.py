@@ -29,7 +29,9 @@ def causal_attention(
     """Attend to the tokens up to one's own.
 
     Args:
-        q, k, v: (B, H, T, K).
+        q: (B, H, T, K) queries.
+        k: (B, H, T, K) keys.
+        v: (B, H, T, K) values.
         sink: (H,) logits that draw attention to nothing; None for none.
         scale: of the scores; None for 1/sqrt(K).
         window: how many positions a token sees, itself included; None for all.

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
+from wirework.picture import Picture
 from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import blank, write_png
 from wirework.view.figures.figure_graph import NEGATIVE, PAIR, POSITIVE, RESIDUAL, draw_graph
@@ -49,7 +50,7 @@ def write_figure(data: dict[str, Any], out_png: str | Path) -> Path:
     return write_png(figure, Path(out_png), dpi=dpi)
 
 
-def draw_figure(data: dict[str, Any]) -> Figure:
+def draw_figure(data: dict[str, Any]) -> Picture:
     """Draw the circuit of `load_page_data` with its numbers and a legend."""
     layout = data["layout"]
     width = max(layout["width"] + 2 * _MARGIN, _MIN_WIDTH, _header_width(data))

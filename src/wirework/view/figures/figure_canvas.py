@@ -4,19 +4,14 @@ import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from wirework.files import write_bytes
+from wirework.picture import blank
+
+__all__ = ["blank", "panels", "write_png"]
 
 _DPI = 160.0
-
-
-def blank(width: float, height: float, *, constrained: bool = False) -> Figure:
-    """Return an empty figure of a size in inches, `constrained` if matplotlib is to lay it out."""
-    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def panels(

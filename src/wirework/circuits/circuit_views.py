@@ -1,0 +1,62 @@
+"""A circuit as a picture and as a table: what `Circuit.show` and `Circuit.to_dataframe` return."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from wirework.circuit_format import Document
+from wirework.errors import InputError, quoted, translated_errors
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from torch import Tensor
+
+    from wirework.picture import Picture
+
+Table = Literal["nodes", "edges", "io_edges", "path_edges"]
+"""What a circuit can be tabulated as."""
+TABLES: tuple[Table, ...] = ("nodes", "edges", "io_edges", "path_edges")
+
+
+def picture(document: Document, activations: "Tensor") -> "Picture":
+    """Draw a circuit as the page's picture does."""
+    from wirework.view.figures.figure import draw_figure
+    from wirework.view.page.circuit_file import CircuitFile
+    from wirework.view.page.page_data import page_data
+
+    file = CircuitFile(document, activations.float().cpu().numpy())
+    return draw_figure(page_data(file))
+
+
+def dataframe(document: Document, table: Table | None) -> "DataFrame":
+    """Return one part of a circuit as a table, a row for each; `Circuit.to_dataframe` says more."""
+    if table is None:
+        table = "edges" if document.level == "node" else "path_edges"
+    if table not in TABLES:
+        raise InputError(f"a circuit has the tables {', '.join(TABLES)}, got {quoted(table)}")
+    rows = _rows(document, table)
+    with translated_errors("to_dataframe needs pandas, run `pip install pandas`"):
+        import pandas as pd
+    return pd.DataFrame(rows, columns=_COLUMNS[table])
+
+
+_COLUMNS: dict[Table, list[str]] = {
+    "nodes": ["site", "index", "mean", "score", "share"],
+    "edges": ["source_site", "source_index", "target_site", "target_index", "weight", "share"],
+    "io_edges": ["token", "answer", "token_id", "site", "index", "weight"],
+    "path_edges": ["source", "target", "effect"],
+}
+
+
+def _rows(document: Document, table: Table) -> list[tuple[Any, ...]]:
+    places = [(node.site, node.index) for node in document.nodes]
+    if table == "nodes":
+        return [(n.site, n.index, n.mean, n.score, n.share) for n in document.nodes]
+    if table == "edges":
+        return [(*places[e.source], *places[e.target], e.weight, e.share) for e in document.edges]
+    if table == "path_edges":
+        return [(e.source, e.target, e.effect) for e in document.path_edges]
+    rows = []
+    for edge in document.io_edges:
+        node = edge.target if edge.source is None else edge.source
+        assert node is not None  # each has one end
+        rows.append((edge.token, edge.answer, edge.token_id, *places[node], edge.weight))
+    return rows

@@ -1,0 +1,118 @@
+"""What values of ours look like at a prompt and in a notebook: short, and safe to show."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import wirework as ww
+from wirework import circuits
+from wirework.circuits.circuit import rows_of
+from wirework.circuits.scoring.scores import Scores
+from wirework.circuits.validation.validation_report import ValidationReport
+from wirework.measures import Explanations
+from wirework.measures.report import MeasureReport
+from wirework.summaries import html_table
+from wirework.tasks import Pair, Task
+from wirework.training import Run
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def validation() -> ValidationReport:
+    return ValidationReport(
+        json.loads((GOLDEN / "all" / "single_double_quote.report.json").read_text())
+    )
+
+
+def measured() -> MeasureReport:
+    return MeasureReport(
+        json.loads((GOLDEN / "measures" / "measures.json").read_text())["runs/run"]
+    )
+
+
+def path_scores() -> Any:
+    return circuits.edge_attribution(GOLDEN / "model", GOLDEN / "quotes.jsonl", pairs=4)
+
+
+VALUES = {
+    "Model": lambda: ww.load(GOLDEN / "model"),
+    "Circuit": lambda: ww.Circuit.load(GOLDEN / "circuit"),
+    "head-level Circuit": lambda: ww.Circuit.load(GOLDEN / "paths"),
+    "Task": lambda: ww.task("single_double_quote"),
+    "Task of long prompts": lambda: Task("t", (Pair(("a" * 9999, "b" * 9999), ("c", "d")),)),
+    "Task of no pairs": lambda: Task("t", ()),
+    "TokenizedPairs": lambda: rows_of(ww.task(GOLDEN / "quotes.jsonl"), ww.load(GOLDEN / "model")),
+    "Scores": lambda: Scores("random", "t", {"0.resid_in": torch.rand(9999)}),
+    "PathScores": path_scores,
+    "ValidationReport": validation,
+    "MeasureReport": measured,
+    "Explanations": lambda: Explanations((), ({"neuron": "n", "reason": "r"},) * 9999),
+    "Run": lambda: Run(GOLDEN / "runs" / "training", ww.load(GOLDEN / "model"), {"step": 1}),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_is_shown_in_one_to_five_lines(name: str):
+    lines = repr(VALUES[name]()).splitlines()
+    assert lines[0].startswith(name.split()[-1] if "level" in name else name.split()[0])
+    assert len(lines) <= 5
+    assert max(map(len, lines)) <= 260
+
+
+def test_a_circuit_says_its_task_size_and_losses():
+    assert repr(ww.Circuit.load(GOLDEN / "circuit")).startswith(
+        "Circuit('single_double_quote': 5 nodes, 3 edges, 10 io edges,\n"
+        "        task loss 0.0001659 nats (target 0.15, reached)"
+    )
+
+
+def test_a_model_says_its_shape_and_how_many_weights_are_nonzero():
+    text = repr(ww.load(GOLDEN / "model"))
+    assert "2 layers, d_model 8, 2 heads of 4, d_mlp 6" in text
+    assert f"8988 weights, {1672 / 8988:.2%} nonzero, on cpu" in text  # as circuit.json counts
+
+
+class TestHtml:
+    @pytest.mark.parametrize("name", ["Model", "Circuit", "ValidationReport", "MeasureReport"])
+    def test_is_a_table(self, name: str):
+        page = VALUES[name]()._repr_html_()
+        assert page.startswith("<table>")
+        assert len(page) < 5000
+
+    def test_escapes_what_a_stranger_wrote(self):
+        page = html_table("<b>", {"<i>": "<script>alert('&')</script>"})
+        assert "<b>" not in page
+        assert "<i>" not in page
+        assert "<script>" not in page
+
+
+class TestReport:
+    def test_is_written_as_the_dict_that_it_is(self):
+        report = validation()
+        assert json.dumps(report) == json.dumps(report.to_dict())
+        assert type(report.to_dict()) is dict
+
+    def test_to_dict_is_a_copy(self):
+        report = validation()
+        report.to_dict()["held_out"]["circuit"] = 0
+        assert report["held_out"]["circuit"] > 0
+
+    def test_summary_of_a_validation_begins_with_the_verdict(self):
+        report = validation()
+        about = report.summary()
+        assert about["verdict"] == "open"
+        assert report.faithful is None
+        assert about["because"] == report.reasons[0]
+        assert about["circuit"] == report["held_out"]["circuit"]
+
+    def test_summary_of_measures_says_why_an_instrument_has_no_number(self):
+        report = measured()
+        about = report.summary()
+        assert about["perplexity"] == report["headline"]["perplexity"]
+        missing = {name for name in about if name.startswith("no ")}
+        assert missing == {
+            f"no {name}" for name, part in report.items() if name != "headline" and "reason" in part
+        }

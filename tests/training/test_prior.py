@@ -1,0 +1,67 @@
+"""A prior of one's own, without a change to the loop."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wirework.nn import Transformer
+from wirework.signals import Interrupted
+from wirework.training import train
+from wirework.training.metrics import read_metrics
+from wirework.training.prior import Losses, Prior
+
+
+class SmallNeurons(Prior):
+    """Adds the mean magnitude of the neurons, times a factor that is learned too."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+
+    def wrap_model(self, transformer: Transformer) -> Transformer:
+        self.transformer = transformer
+        self.factor = nn.Parameter(torch.ones(()))
+        return transformer
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {"small.factor": self.factor}
+
+    def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:
+        with self.transformer.recorded(["0.mlp.post_act"]) as recorded:
+            losses = clean()
+        size = recorded["0.mlp.post_act"].abs().mean() * self.factor**2
+        return {**losses, "size": size, "total": losses["total"] + 10 * size}
+
+    def learning_rate_factor(self, step: int) -> float:
+        return 0.5
+
+    def is_settled(self, step: int) -> bool:
+        return step >= 8
+
+    def after_step(self, step: int) -> dict[str, float]:
+        if step == self.stop_after:
+            raise Interrupted(15, "stopped by the test")
+        return {"factor": self.factor.item()}
+
+
+def test_a_prior_takes_part_in_all_that_the_loop_does(settings, whole):
+    run = train(settings("own"), progress=False, priors=[SmallNeurons()])
+    own, plain = (read_metrics(one.path / "metrics.jsonl") for one in (run, whole))
+    steps = [line for line in own if line["kind"] == "train"]
+    same = [line for line in plain if line["kind"] == "train"]
+    assert [line["lr"] for line in steps] == pytest.approx([line["lr"] / 2 for line in same])
+    assert steps[0]["loss"] == same[0]["loss"]
+    assert steps[-1]["size"] < steps[0]["size"]
+    assert steps[-1]["factor"] < 1
+    assert {"l0_fraction", "size", "factor"} <= steps[-1].keys()
+
+
+def test_a_run_with_it_resumes_to_the_same_model(settings):
+    whole = train(settings("own"), progress=False, priors=[SmallNeurons()])
+    cut = settings("cut")
+    with pytest.raises(Interrupted):
+        train(cut, progress=False, priors=[SmallNeurons(stop_after=9)])
+    again = train(cut, resume=True, progress=False, priors=[SmallNeurons()])
+    for name, value in whole.model.transformer.state_dict().items():
+        assert torch.equal(value, again.model.transformer.state_dict()[name]), name
