@@ -9,7 +9,7 @@ import torch
 
 import wirework as ww
 from wirework import circuits
-from wirework.circuits.circuit import rows_of
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.scoring.scores import Scores
 from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.measures import Explanations
@@ -44,7 +44,9 @@ VALUES = {
     "Task": lambda: ww.task("single_double_quote"),
     "Task of long prompts": lambda: Task("t", (Pair(("a" * 9999, "b" * 9999), ("c", "d")),)),
     "Task of no pairs": lambda: Task("t", ()),
-    "TokenizedPairs": lambda: rows_of(ww.task(GOLDEN / "quotes.jsonl"), ww.load(GOLDEN / "model")),
+    "TokenizedPairs": lambda: tokenize_task(
+        ww.task(GOLDEN / "quotes.jsonl"), ww.load(GOLDEN / "model")
+    ),
     "Scores": lambda: Scores("random", "t", {"0.resid_in": torch.rand(9999)}),
     "PathScores": path_scores,
     "ValidationReport": validation,
