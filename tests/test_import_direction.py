@@ -25,7 +25,7 @@ ORDER = """
     circuits.scoring
     circuits.loading
     circuits.build circuits.held_out
-    circuits.calibration circuits.circuit circuits.circuit_tensors
+    circuits.calibration circuits.circuit circuits.circuit_tensors circuits.circuit_views
     circuits.masking
     view
     interop
@@ -37,7 +37,7 @@ ORDER = """
     circuit_format
     config
     user_code tensor_files json_lines fastest memory parallel foreign
-    files locks leftovers file_system console live_bars signals renamed_flags
+    files locks leftovers file_system console live_bars signals renamed_flags summaries picture
     errors partial_names redaction threads
 """.strip().splitlines()
 """Packages and modules from top to bottom; those of one line may import each other."""

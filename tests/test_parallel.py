@@ -16,11 +16,11 @@ from wirework.parallel import parallel_map
 
 SLEEPERS = """
 import signal, time
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored here
     print("ready", flush=True)  # an interrupt in the middle of an import may be lost
-    for number, _ in enumerate(side_by_side(time.sleep, [0, 0, 100, 100], 2)):
+    for number, _ in enumerate(parallel_map(time.sleep, [0, 0, 100, 100], 2)):
         print(number, flush=True)
 """
 
@@ -67,12 +67,12 @@ def test_an_interrupt_while_they_start_ends_all(tmp_path: Path, seconds: float) 
 
 LOCKERS = """
 from multiprocessing import Lock
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 held = []
 def lock(number):
     held.append(Lock())
 if __name__ == "__main__":
-    list(side_by_side(lock, [1, None], 2))
+    list(parallel_map(lock, [1, None], 2))
 """
 
 
@@ -93,7 +93,7 @@ def test_leaving_early_ends_what_is_at_work() -> None:
 SAVER = """
 import sys, time
 from pathlib import Path
-from wirework.parallel import side_by_side
+from wirework.parallel import parallel_map
 from wirework.signals import Interrupted, stopping
 def work(path):
     with stopping() as stop:
@@ -106,7 +106,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     paths = [folder / "one", folder / "two"]
     try:
-        for path in side_by_side(work, paths, 2):
+        for path in parallel_map(work, paths, 2):
             pass
     except KeyboardInterrupt:
         print([path.read_text() for path in paths])
@@ -189,8 +189,8 @@ def test_modules_in_the_working_folder_are_not_taken_for_pythons_own(tmp_path: P
         (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     script = tmp_path / "script.py"
     script.write_text(
-        "import math\nfrom wirework.parallel import side_by_side\n"
-        "if __name__ == '__main__':\n    print(list(side_by_side(math.sqrt, [4.0, 9.0], 2)))\n"
+        "import math\nfrom wirework.parallel import parallel_map\n"
+        "if __name__ == '__main__':\n    print(list(parallel_map(math.sqrt, [4.0, 9.0], 2)))\n"
     )
     words = [sys.executable, str(script)]
     result = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
