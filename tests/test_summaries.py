@@ -1,6 +1,7 @@
 """What values of ours look like at a prompt and in a notebook: short, and safe to show."""
 
 import json
+from dataclasses import FrozenInstanceError, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from wirework.circuits.scoring.scores import Scores
 from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.measures import Explanations
 from wirework.measures.report import MeasureReport
-from wirework.summaries import html_table
+from wirework.summaries import NotMeasured, Report, absent, html_table
 from wirework.tasks import Pair, Task
 from wirework.training import Run
 
@@ -91,7 +92,90 @@ class TestHtml:
         assert "<script>" not in page
 
 
+@dataclass(frozen=True)
+class Size:
+    """A dataclass that is no report, as checks return it."""
+
+    n_nodes: int
+
+
+@dataclass(frozen=True, repr=False)
+class Losses(Report):
+    circuit: float
+    calibrated: float | None = absent()
+    other: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Whole(Report):
+    task: str
+    held_out: Losses
+    resampled: Losses | NotMeasured
+    sizes: tuple[Size, ...]
+    by_name: dict[str, list[Losses]]
+    control: Losses | None = absent("a control")
+
+
+WHOLE = Whole(
+    task="quotes",
+    held_out=Losses(0.25, calibrated=0.125),
+    resampled=NotMeasured("no text"),
+    sizes=(Size(3),),
+    by_name={"mean": [Losses(0.5)]},
+)
+PLAIN = {
+    "task": "quotes",
+    "held_out": {"circuit": 0.25, "calibrated": 0.125, "other": None},
+    "resampled": {"reason": "no text"},
+    "sizes": ({"n_nodes": 3},),
+    "by_name": {"mean": [{"circuit": 0.5, "other": None}]},
+}
+
+
 class TestReport:
+    def test_to_dict_has_entries_in_the_order_of_the_fields(self):
+        assert WHOLE.to_dict() == PLAIN
+        assert json.dumps(WHOLE.to_dict()) == json.dumps(PLAIN)
+
+    def test_an_absent_entry_has_its_own_key_in_json(self):
+        report = replace(WHOLE, control=Losses(0.75))
+        assert report.to_dict()["a control"] == {"circuit": 0.75, "other": None}
+
+    def test_to_dict_is_a_copy(self):
+        WHOLE.to_dict()["by_name"]["mean"].clear()
+        assert WHOLE.by_name["mean"] == [Losses(0.5)]
+
+    def test_is_read_by_key_as_the_dict_that_it_was(self):
+        assert WHOLE["held_out"]["circuit"] == 0.25
+        assert "control" not in WHOLE
+        assert list(WHOLE.keys()) == list(PLAIN)
+        assert WHOLE.get("control") is None
+        assert dict(WHOLE) == PLAIN
+        with pytest.raises(KeyError):
+            WHOLE["control"]
+
+    def test_is_frozen(self):
+        with pytest.raises(FrozenInstanceError):
+            WHOLE.task = "other"  # type: ignore[misc]
+        with pytest.raises(TypeError):
+            WHOLE["task"] = "other"  # type: ignore[index]
+
+    def test_is_shown_by_its_summary(self):
+        assert WHOLE.summary() == {"task": "quotes"}
+        assert repr(WHOLE) == (
+            "Whole(task quotes,\n      keys: task, held_out, resampled, sizes, by_name)"
+        )
+        assert "<th" in WHOLE._repr_html_()
+
+    def test_of_no_number_is_shown_by_its_keys(self):
+        @dataclass(frozen=True, repr=False)
+        class Lists(Report):
+            losses: tuple[float, ...]
+
+        assert repr(Lists((0.5,) * 1000)) == "Lists(keys: losses)"
+
+
+class TestDictReport:
     def test_is_written_as_the_dict_that_it_is(self):
         report = validation()
         assert json.dumps(report) == json.dumps(report.to_dict())

@@ -5,10 +5,14 @@ No torch, no other package of ours above this one: whatever has a `repr` may use
 
 import copy
 import html
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wirework.errors import printable, quoted
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _LONGEST = 160
 """Characters of a value in a table."""
@@ -42,8 +46,81 @@ def html_table(title: str, values: Mapping[str, object]) -> str:
     return f"<table><caption>{html.escape(short(title))}</caption>{rows}</table>"
 
 
-class Report(dict[str, Any]):
-    """A report: a dict as JSON takes it, shown by its summary."""
+def absent(key: str | None = None) -> Any:
+    """Return a dataclass field of a `Report` that `to_dict` leaves out where it is None.
+
+    Args:
+        key: its name in JSON; None for the name of the field.
+    """
+    return field(default=None, metadata={"absent": True, "key": key})
+
+
+class _ReadAsDict(Mapping[str, Any]):
+    """Read-only access by key, `report["held_out"]["circuit"]`, as when reports were dicts.
+
+    It goes in the next release: use the fields, or `to_dict()`.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is read by key."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+
+@dataclass(frozen=True, repr=False)
+class Report(_ReadAsDict):
+    """Base of reports and of their entries: typed fields, JSON, a short text for a prompt.
+
+    A report is a `@dataclass(frozen=True, repr=False)` that derives from this class. Its fields are
+    numbers, texts, other reports and dataclasses, and lists, tuples and mappings of these. A field
+    made by `absent` has no entry in JSON where it is None; any other None is written as null.
+
+    Example:
+        >>> @dataclass(frozen=True, repr=False)
+        ... class Losses(Report):
+        ...     circuit: float
+        ...     calibrated: float | None = absent()
+        >>> Losses(0.25)
+        Losses(circuit 0.25,
+               keys: circuit)
+        >>> Losses(0.25).to_dict()
+        {'circuit': 0.25}
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON takes it: new dicts and lists, down to the leaves."""
+        return _entries(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers to look at first, by name: here all that are not nested."""
+        nested = (dict, list, tuple)
+        return {name: v for name, v in self.to_dict().items() if not isinstance(v, nested)}
+
+    def __repr__(self) -> str:
+        return _shown(type(self).__name__, self.summary(), self)
+
+    def _repr_html_(self) -> str:
+        return html_table(type(self).__name__, self.summary())
+
+
+@dataclass(frozen=True, repr=False)
+class NotMeasured(Report):
+    """Stands for an entry of a report that cannot be computed."""
+
+    reason: str
+    """Why, and what would make it possible."""
+
+
+class DictReport(dict[str, Any]):
+    """A report that is still a dict, shown by its summary; new ones derive from `Report`."""
 
     kind: ClassVar[str] = "Report"
 
@@ -56,12 +133,39 @@ class Report(dict[str, Any]):
         return copy.deepcopy(dict(self))
 
     def __repr__(self) -> str:
-        summary = [f"{name} {short(value)}" for name, value in self.summary().items()]
-        parts = (", ".join(part) for part in _in_lines(summary, _LINES))
-        return shown_as(self.kind, *parts, f"keys: {', '.join(self)}"[:_LONGEST])
+        return _shown(self.kind, self.summary(), self)
 
     def _repr_html_(self) -> str:
         return html_table(self.kind, self.summary())
+
+
+def _entries(record: "DataclassInstance") -> dict[str, Any]:
+    """Return the fields of a dataclass by their names in JSON, without absent ones."""
+    values = ((one.metadata, one.name, getattr(record, one.name)) for one in fields(record))
+    return {
+        about.get("key") or name: _plain(value)
+        for about, name, value in values
+        if not (value is None and about.get("absent"))
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as dicts, lists, tuples, numbers and texts."""
+    if isinstance(value, Report):
+        return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return _entries(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return tuple(_plain(part) for part in value) if isinstance(value, tuple) else value
+
+
+def _shown(kind: str, summary: Mapping[str, object], keys: Iterable[str]) -> str:
+    numbers = [f"{name} {short(value)}" for name, value in summary.items()]
+    parts = (", ".join(part) for part in _in_lines(numbers, _LINES))
+    return shown_as(kind, *parts, f"keys: {', '.join(keys)}"[:_LONGEST])
 
 
 def _in_lines(parts: list[str], count: int) -> list[list[str]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 
 
-class MeasureReport(summaries.Report):
+class MeasureReport(summaries.DictReport):
     """The numbers of every instrument by its name, as `measure` returns them."""
 
     kind = "MeasureReport"

@@ -3,10 +3,10 @@
 from typing import Any
 
 from wirework.circuits.validation.verdict import WORDS
-from wirework.summaries import Report
+from wirework.summaries import DictReport
 
 
-class ValidationReport(Report):
+class ValidationReport(DictReport):
     """All checks of a circuit by name, and the verdict on them; `validate` says what each is."""
 
     kind = "ValidationReport"
