@@ -239,3 +239,24 @@ def test_a_copy_with_changes_derives_anew_and_is_validated():
         config.model_copy(update={"d_model": 60})
     with pytest.raises(InputError, match="unknown setting 'd_modle'"):
         config.model_copy(update={"d_modle": 64})
+
+
+def test_a_width_of_zero_is_derived_in_copies_too():
+    config = ModelConfig(d_model=64, n_head=0, d_mlp=0)
+    assert config == ModelConfig(d_model=64)
+    wider = config.model_copy(update={"d_model": 128})
+    assert (wider.n_head, wider.d_mlp) == (8, 512)
+
+
+def test_a_copy_derives_the_vocabulary_of_the_other_part_again():
+    config = TrainConfig.of({"data": {"vocab_size": 512}})
+    assert "vocab_size" not in config.model.model_fields_set
+    copy = config.model_copy(update={"data": DataConfig(vocab_size=600)})
+    assert (copy.data.vocab_size, copy.model.vocab_size) == (600, 600)
+
+
+def test_a_derived_value_does_not_count_as_set():
+    config = ModelConfig(d_model=64)
+    changed = config.derived(vocab_size=7)
+    assert (config.vocab_size, changed.vocab_size) == (2048, 7)
+    assert changed.model_fields_set == config.model_fields_set == {"d_model"}

@@ -137,6 +137,18 @@ class Config(BaseModel):
         given = {name: getattr(copy, name) for name in copy.model_fields_set}
         return self.of({**given, **update})
 
+    def derived(self, **values: Any) -> Self:
+        """Return a copy in which settings have values that follow from other settings.
+
+        Unlike those of `model_copy` they do not count as set by the user, and are not validated.
+
+        Args:
+            values: by name of the setting.
+        """
+        copy = super().model_copy(update=values)
+        copy.model_fields_set.intersection_update(self.model_fields_set)
+        return copy
+
     def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the settings for a record on disk, as JSON takes them, under their first names.
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from wirework.config.base import Config, Count, Fraction
 from wirework.errors import number_of
@@ -61,9 +67,9 @@ class ModelConfig(Config):
     """Width of the residual stream."""
     d_head: Size = 16
     """Width of one attention head. Small heads are easier to read (App. A.1)."""
-    n_head: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
+    n_head: Annotated[int, Field(ge=0, le=_LARGEST, validate_default=True)] = 0
     """Number of heads; 0: d_model / d_head."""
-    d_mlp: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
+    d_mlp: Annotated[int, Field(ge=0, le=_LARGEST, validate_default=True)] = 0
     """Number of neurons per block; 0: 4 d_model."""
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
     """MLP non-linearity; `gelu` is the exact (erf) form."""
@@ -103,20 +109,33 @@ class ModelConfig(Config):
     act_sites: tuple[SiteKind, ...] = NODE_KINDS
     """Sites where AbsTopK acts."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _zero_is_unset(cls, values: Any) -> Any:
+        """Drop a zero width, so that it does not count as set and a copy derives it again."""
+        if not isinstance(values, dict):
+            return values
+        widths = ("n_head", "d_mlp")
+        return {k: v for k, v in values.items() if not (k in widths and isinstance(v, int) and not v)}
+
+    @field_validator("n_head")
+    @classmethod
+    def _derived_n_head(cls, n_head: int, info: ValidationInfo) -> int:
+        d_model, d_head = info.data.get("d_model", 0), info.data.get("d_head", 1)
+        return n_head or d_model // d_head
+
+    @field_validator("d_mlp")
+    @classmethod
+    def _derived_d_mlp(cls, d_mlp: int, info: ValidationInfo) -> int:
+        return d_mlp or 4 * info.data.get("d_model", 0)
+
     @model_validator(mode="after")
-    def _fill_in(self) -> Self:
-        if not self.n_head and self.d_model % self.d_head:
+    def _possible(self) -> Self:
+        if "n_head" not in self.model_fields_set and self.d_model % self.d_head:
             raise ValueError(
                 f"d_model {self.d_model} is not divisible by d_head {self.d_head}: "
                 "change one of them or give n_head"
             )
-        # Not by assignment: what is derived does not count as set by the user.
-        self.__dict__["n_head"] = self.n_head or self.d_model // self.d_head
-        self.__dict__["d_mlp"] = self.d_mlp or 4 * self.d_model
-        return self
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
         concat = self.positions in ("concat", "sinusoidal_concat")
         if concat and self.d_pos is None:
             raise ValueError(f"positions: {self.positions} needs d_pos")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from wirework.config.base import Config, Count, Fraction
 from wirework.config.data import DataConfig
@@ -106,18 +106,8 @@ class OptimizerConfig(Config):
     """How it falls to 0 after: in a line, or as half a cosine (Ferrao et al. 2025)."""
 
 
-_C = TypeVar("_C", bound=Config)
-
-
-def _derived(config: _C, vocab_size: int) -> _C:
-    """Return a copy with this vocabulary, which does not count as set by the user."""
-    copy = config.model_copy()
-    copy.__dict__["vocab_size"] = vocab_size
-    return copy
-
-
 class TrainConfig(Config):
-    """One training run, whole."""
+    """All settings of one training run."""
 
     name: str = "run"
     """Folder of the run under `runs`."""
@@ -129,7 +119,7 @@ class TrainConfig(Config):
     """Optimizer steps."""
     batch_size: Count = 32
     """Sequences per step, of model.n_ctx tokens each."""
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig().derived(vocab_size=0)
     """The transformer."""
     data: DataConfig = DataConfig()
     """The corpus and its tokens."""
@@ -160,22 +150,29 @@ class TrainConfig(Config):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also log to these (extra `track`)."""
 
-    @model_validator(mode="after")
-    def _one_vocabulary(self) -> Self:
+    @model_validator(mode="before")
+    @classmethod
+    def _one_vocabulary(cls, values: Any) -> Any:
         """Let the size of the vocabulary that is not set follow the one that is."""
-        size = self.model.vocab_size if "vocab_size" in self.model.model_fields_set else 0
-        if self.data.tokenizer is None:
-            asked = self.data.vocab_size
-            if asked != "auto" and size not in (0, asked):
-                raise ValueError(
-                    f"data.vocab_size {asked} and model.vocab_size {size} differ: give one of them"
-                )
-            if asked == "auto" and size:
-                self.__dict__["data"] = _derived(self.data, size)
-            elif asked != "auto":
-                size = asked
-        self.__dict__["model"] = _derived(self.model, size)
-        return self
+        if not isinstance(values, dict):
+            return values
+        try:
+            model = ModelConfig.model_validate(values.get("model", {}))
+            data = DataConfig.model_validate(values.get("data", {}))
+        except ValidationError:
+            return values  # the fields report it, under their own names
+        size = model.vocab_size if "vocab_size" in model.model_fields_set else 0
+        asked = "auto" if data.tokenizer is not None else data.vocab_size
+        if asked == "auto":
+            if size and data.tokenizer is None:
+                data = data.derived(vocab_size=size)
+        elif size in (0, asked):
+            size = asked
+        else:
+            raise ValueError(
+                f"data.vocab_size {asked} and model.vocab_size {size} differ: give one of them"
+            )
+        return {**values, "model": model.derived(vocab_size=size), "data": data}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
