@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from wirework import __version__
 from wirework.config import ModelConfig
 from wirework.data import Tokenizer
 from wirework.model import Model
@@ -401,7 +402,7 @@ def test_names_that_are_no_text_are_shown_escaped(model_folder: Path, tmp_path: 
 
 def test_python_runs_the_package_too():
     words = [sys.executable, "-m", "wirework", "--version"]
-    assert subprocess.run(words, capture_output=True, text=True).stdout == "0.1.0\n"
+    assert subprocess.run(words, capture_output=True, text=True).stdout == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--version"], ["tain"], ["study", "frontiers"]])

@@ -22,6 +22,16 @@ def test_the_version_stands_in_one_place() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", wirework.__version__)
 
 
+def test_changelog_and_citation_name_the_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    number, _, date = headings[1].partition(" - ")
+    citation = yaml_of("CITATION.cff")
+    assert number == f"[{wirework.__version__}]"
+    assert (citation["version"], str(citation["date-released"])) == (wirework.__version__, date)
+
+
 def test_every_tool_of_the_developer_is_pinned() -> None:
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
     extras = PROJECT["project"]["optional-dependencies"]

@@ -14,7 +14,7 @@ from wirework.threads import settle_threads
 
 TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 settle_threads()  # here, since it must come before torch
 

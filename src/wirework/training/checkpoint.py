@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from wirework import files
+from wirework import __version__, files
 from wirework.console import warn
 from wirework.errors import (
     DamagedError,
@@ -82,7 +81,7 @@ def save_checkpoint(folder: Path, state: TrainState, tensors: Mapping[str, Tenso
         InputError: the disk is full or cannot be written to.
     """
     path = folder / f"step-{state.step}"
-    about = {"format": FORMAT, "version": VERSION, "wirework": version("wirework"), **asdict(state)}
+    about = {"format": FORMAT, "version": VERSION, "wirework": __version__, **asdict(state)}
     with files.atomic_dir(path) as partial:
         files.write_json(partial / "state.json", about)
         files.save_tensors(partial / "tensors.safetensors", tensors)
