@@ -96,7 +96,7 @@ class TestChoose:
         assert capsys.readouterr() == ("", "")
 
     def test_a_lock_that_is_never_released_is_not_waited_for_long(self, cache, monkeypatch):
-        monkeypatch.setattr(fastest, "_PATIENCE", 0.05)
+        monkeypatch.setattr(fastest, "_LOCK_SECONDS", 0.05)
         cache.parent.mkdir()
         with fastest._alone(cache):
             assert fastest.choose("q", "b", ways("a", "b")) == "a"

@@ -78,7 +78,7 @@ def test_a_lock_file_that_its_holder_deletes_is_made_anew(tmp_path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with locked(lock, "the run", waiting=delete):
+    with locked(lock, "the run", on_wait=delete):
         assert waited == [False]
         with (
             pytest.raises(InputError, match="in use by another process"),
@@ -93,7 +93,7 @@ from pathlib import Path
 from wirework.locks import locked
 folder = Path(sys.argv[1])
 for _ in range(60):
-    with locked(folder / "deep" / "lock", "the count", waiting=lambda: None):
+    with locked(folder / "deep" / "lock", "the count", on_wait=lambda: None):
         count = int((folder / "count").read_text())
         (folder / "count").write_text(str(count + 1))
 """
@@ -144,7 +144,7 @@ def test_patience_ends(tmp_path):
     with (
         locked(lock, "the run"),
         pytest.raises(InputError, match="in use"),
-        locked(lock, "the run", patience=0.05),
+        locked(lock, "the run", timeout=0.05),
     ):
         pass
 
@@ -183,24 +183,46 @@ def test_a_file_of_the_users_in_the_place_of_a_lock_stays(tmp_path):
     assert link.is_symlink()
 
 
-def test_a_lock_on_a_deleted_file_is_never_held(tmp_path):
-    """However often others are quicker, nobody goes on beside one who holds the new file."""
-    lock, held = tmp_path / "lock", []
+def test_a_lock_on_a_deleted_file_is_never_held(tmp_path, monkeypatch):
+    """Others replace the file between its opening and its locking, and hold the new one."""
+    lock, held, replaced, flock = tmp_path / "lock", [], [], fcntl.flock
 
-    def quicker():
-        """The holder lets go, and another process makes the file anew and locks it."""
-        lock.unlink()
-        held.pop().close()
-        hold()
+    def replace():
+        new = (tmp_path / "new").open("wb")
+        flock(new, fcntl.LOCK_EX)
+        (tmp_path / "new").rename(lock)
+        for file in held:
+            file.close()
+        held[:] = [new]
 
-    def hold():
-        held.append(lock.open("wb"))
-        fcntl.flock(held[0], fcntl.LOCK_EX)
+    def replace_before_locking(descriptor, operation):
+        if len(replaced) < 20 and operation != fcntl.LOCK_UN:
+            replaced.append(replace())
+        return flock(descriptor, operation)
 
-    hold()
+    replace()
+    monkeypatch.setattr(fcntl, "flock", replace_before_locking)
     with (
-        pytest.raises(InputError, match=r"^the run is in use by other processes$"),
-        locked(lock, "the run", waiting=quicker),
+        pytest.raises(InputError, match=r"^the run is in use by another process$"),
+        locked(lock, "the run", timeout=2),
     ):
         pass
-    held.pop().close()
+    assert len(replaced) == 20
+    with locked(lock, "the run", on_wait=lambda: held.pop().close()):
+        assert not held
+        with pytest.raises(InputError, match="in use"), locked(lock, "the run"):
+            pass
+
+
+def test_a_file_system_that_counts_no_links_is_named(tmp_path, monkeypatch):
+    """There filelock takes every file for a deleted one."""
+
+    def without_links(status):
+        return os.stat_result([*status[:3], 0, *status[4:]])
+
+    for name in ("stat", "fstat"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, call=call, **k: without_links(call(*a, **k)))
+    said = r"cannot lock .*: its file system counts no links\. .*--no-lock"
+    with pytest.raises(InputError, match=said), locked(tmp_path / "lock", "the run"):
+        pass

@@ -26,7 +26,7 @@ CLEARLY = 1.1
 
 _ROUNDS = 5
 _LEAST_SECONDS = 5e-4  # of one timing; shorter calls are repeated
-_PATIENCE = 5.0  # seconds to wait for a process that measures
+_LOCK_SECONDS = 5.0  # how long to wait for a process that measures
 _VERSION = 1
 _ENVIRONMENT = (
     "ATEN_CPU_CAPABILITY",
@@ -214,6 +214,6 @@ def _alone(path: Path | None) -> Iterator[None]:
     with ExitStack() as stack:
         if path is not None and not no_lock():
             with suppress(InputError):
-                lock = locked(path.with_suffix(".lock"), str(path), patience=_PATIENCE)
+                lock = locked(path.with_suffix(".lock"), str(path), timeout=_LOCK_SECONDS)
                 stack.enter_context(lock)
         yield

@@ -1,149 +1,69 @@
-"""Locks between processes; the kernel frees them on any death."""
+"""Locks between processes: `filelock`, with removal of the lock file and one-line messages.
 
-import errno
-import fcntl
+The kernel frees a lock when its holder dies, however it dies.
+"""
+
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 from wirework.console import warn_once
 from wirework.errors import InputError, cannot_write, reason
+from wirework.file_system import NOT_ORDINARY
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 NO_LOCK = "WIREWORK_NO_LOCK"
 """Environment variable: set to anything but 0, no file is locked."""
 
-
-_TRIES = 100
-"""How often a lock file may vanish while it is waited for; a bound where files have no identity."""
-_LOOK = 0.01
-"""Seconds between looks at a lock that is waited for with patience."""
+_ATTEMPTS = 100
+"""How often the folder of a lock file may vanish while the lock is waited for."""
+_POLL_SECONDS = 0.01
+"""Seconds between attempts on a lock that another process holds."""
 
 
 @contextmanager
 def locked(
     path: Path,
-    what: str,
-    waiting: Callable[[], None] | None = None,
-    patience: float = 0,
+    guarded: str,
+    on_wait: Callable[[], None] | None = None,
+    timeout: float = 0,
 ) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made if absent); the kernel frees it on any death.
+    """Hold an exclusive lock on the file `path`, created if absent, for the block.
 
-    At the end the file is removed, and so are folders that were made for it and hold nothing else.
-    That is safe because the holder does it: whoever waited for the file sees that it is gone, and
-    makes it anew.
+    At the end the holder removes the file, and the folders that were created for it if they hold
+    nothing else. A process that waited for the removed file creates it again.
 
     Args:
         path: the lock file.
-        what: what the lock guards, for the message.
-        waiting: called before waiting for another process that holds it; None: do not wait longer
-            than `patience`.
-        patience: seconds to wait, without `waiting`.
+        guarded: name of what the lock guards, for the messages.
+        on_wait: called once before waiting for another process, for as long as that takes; None:
+            wait no longer than `timeout`.
+        timeout: seconds to wait, without `on_wait`.
 
     Raises:
-        InputError: another process holds it and it is not to be waited for, or the place or its
-            file system cannot have a lock.
+        InputError: another process holds the lock after `timeout`, the file cannot be created, or
+            its file system cannot lock.
     """
-    with _folder_tidied(path):
+    with _folders_removed(path):
         if no_lock():
-            with _writing_lock(path):
+            with suppress(FileExistsError):  # whoever writes there says what is wrong
                 path.parent.mkdir(parents=True, exist_ok=True)
-            warn_once(f"locks are switched off: nothing else may use {what} meanwhile")
+            warn_once(f"locks are switched off: nothing else may use {guarded} meanwhile")
             yield
             return
-        with _locked_file(path, what, waiting, patience) as file:
-            try:
-                yield
-            finally:
-                if _is_ours(file, path):  # else another process may hold a new one there
-                    with suppress(OSError):
-                        path.unlink()
-
-
-@contextmanager
-def _folder_tidied(path: Path) -> Iterator[None]:
-    """Remove at the end the folders of a lock file that the block made and that hold nothing."""
-    made = [folder for folder in path.parents if not os.path.lexists(folder)]
-    with suppress(OSError):  # that it is a file, or gone meanwhile, shows when it is made
-        if list(path.parent.iterdir()) == [path]:  # a holder was killed at once
-            made = [path.parent]
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # the first one that holds something
-            for folder in made:
-                folder.rmdir()
-
-
-def _locked_file(
-    path: Path, what: str, waiting: Callable[[], None] | None, patience: float
-) -> IO[bytes]:
-    """Return the open lock file; closing it frees the lock."""
-    for last in (*[False] * (_TRIES - 1), True):
-        with _writing_lock(path):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = _opened(path)
-            except (FileNotFoundError, FileExistsError):  # a holder deleted the folder just now
-                if last:
-                    raise
-                continue
+        lock, status = _acquired(path, guarded, on_wait, timeout)
         try:
-            _lock(file, path, what, waiting, patience)
-            if _is_at(file, path) or (last and not _is_deleted(file, path)):
-                return file
-            if last:
-                raise InputError(f"{what} is in use by other processes")
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-    raise AssertionError
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """Open a lock file, made if absent; a pipe in its place is not waited for."""
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "rb+", 0)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no ordinary file")
-    return file
-
-
-@contextmanager
-def _writing_lock(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if path.parent.is_file():
-            raise InputError(f"{path.parent} is a file: it should be a folder") from None
-        raise cannot_write(path, error) from error
-
-
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Return whether an open file is the one at `path`, not one that was deleted meanwhile."""
-    try:
-        held = os.fstat(file.fileno())  # fresh on a network drive too, as it was locked just now
-        return held.st_nlink > 0 and os.path.samestat(held, path.stat())
-    except OSError:
-        return False
-
-
-def _is_ours(file: IO[bytes], path: Path) -> bool:
-    """Return whether a lock file is the one at `path` and may go: no link, with nothing in it."""
-    return _is_at(file, path) and not path.is_symlink() and os.fstat(file.fileno()).st_size == 0
-
-
-def _is_deleted(file: IO[bytes], path: Path) -> bool:
-    """Return whether an open file is surely gone, so that its lock keeps nobody out."""
-    if os.fstat(file.fileno()).st_nlink > 0:
-        return False
-    with suppress(OSError):
-        return path.stat().st_nlink > 0  # file systems that count no links say 0 of every file
-    return True
+            yield
+        finally:
+            if _is_removable(path, status):  # before the release: only the holder may remove it
+                with suppress(OSError):
+                    path.unlink()
+            lock.release()
 
 
 def no_lock() -> bool:
@@ -151,40 +71,94 @@ def no_lock() -> bool:
     return os.environ.get(NO_LOCK, "0") not in ("", "0")
 
 
-def _lock(
-    file: IO[bytes],
-    path: Path,
-    what: str,
-    waiting: Callable[[], None] | None,
-    patience: float,
-) -> None:
-    """Lock an open file for this process alone; the arguments are those of `locked`.
-
-    Raises:
-        InputError: another process holds it and it is not to be waited for, or the file system
-            cannot lock.
-    """
-    until = time.monotonic() + patience
+@contextmanager
+def _folders_removed(path: Path) -> Iterator[None]:
+    """Remove at the end the folders of a lock file that the block created and left empty."""
+    created = [folder for folder in path.parents if not os.path.lexists(folder)]
+    with suppress(OSError):  # an unusable folder shows when the lock file is created
+        if list(path.parent.iterdir()) == [path]:  # a holder was killed before it wrote anything
+            created = [path.parent]
     try:
-        while not _lock_now(file):
-            if waiting is not None:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
-                return
-            if time.monotonic() >= until:
-                raise InputError(f"{what} is in use by another process")
-            time.sleep(_LOOK)
+        yield
+    finally:
+        with suppress(OSError):  # of the first folder that is not empty
+            for folder in created:
+                folder.rmdir()
+
+
+def _acquired(
+    path: Path, guarded: str, on_wait: Callable[[], None] | None, timeout: float
+) -> tuple["FileLock", os.stat_result]:
+    """Return the lock, held, and the status of its file."""
+    from filelock import FileLock, Timeout  # here: `wirework --help` does without its 40 ms
+
+    held: list[os.stat_result] = []
+    lock = FileLock(
+        os.path.realpath(path),  # filelock refuses a symbolic link
+        poll_interval=_POLL_SECONDS,
+        thread_local=False,
+        # With this hook filelock never falls back to a soft lock, which outlives a killed holder.
+        on_acquired=lambda descriptor: held.append(_ordinary(path, os.fstat(descriptor))),
+    )
+    with _translated(path, guarded):
+        for _ in range(_ATTEMPTS):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=timeout)
+                return lock, held[-1]
+            except Timeout:
+                if on_wait is None:
+                    raise
+                on_wait()
+                on_wait, timeout = None, -1
+            except (FileNotFoundError, FileExistsError) as error:
+                missing = error  # the holder removed the folder just now, or it cannot be created
+        raise missing
+
+
+@contextmanager
+def _translated(path: Path, guarded: str) -> Iterator[None]:
+    """Turn the errors of filelock and of the system into one line."""
+    try:
+        yield
+    except TimeoutError:
+        if not _has_links(path):
+            raise _cannot_lock(path, guarded, "its file system counts no links") from None
+        raise InputError(f"{guarded} is in use by another process") from None
     except OSError as error:
-        raise InputError(
-            f"cannot lock {path}: {reason(error)}. If its file system has no locks, --no-lock "
-            f"(or {NO_LOCK}=1) goes on without; then nothing else may use {what} meanwhile"
-        ) from error
+        if path.parent.is_file():
+            raise InputError(f"{path.parent} is a file: it should be a folder") from None
+        if error.filename is not None:  # it could not be opened; locking names no file
+            raise cannot_write(path, error) from error
+        raise _cannot_lock(path, guarded, reason(error)) from error
 
 
-def _lock_now(file: IO[bytes]) -> bool:
-    """Lock an open file unless another process holds it; say whether it was locked."""
+def _cannot_lock(path: Path, guarded: str, why: str) -> InputError:
+    return InputError(
+        f"cannot lock {path}: {why}. If its file system has no locks, use --no-lock "
+        f"(or {NO_LOCK}=1); then nothing else may use {guarded} meanwhile"
+    )
+
+
+def _has_links(path: Path) -> bool:
+    """Return whether the file has a link count, without which filelock never takes the lock."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return path.stat().st_nlink > 0
+    except OSError:  # its holder has just removed it
+        return True
+
+
+def _ordinary(path: Path, status: os.stat_result) -> os.stat_result:
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"cannot write {path}: {NOT_ORDINARY}")
+    return status
+
+
+def _is_removable(path: Path, held: os.stat_result) -> bool:
+    """Return whether the file at `path` is the one that was locked, empty and not a link.
+
+    A user's file in its place stays, and so does a new lock file, which another process may hold.
+    """
+    with suppress(OSError):
+        return os.path.samestat(held, path.lstat()) and held.st_size == 0
+    return False
