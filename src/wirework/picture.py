@@ -1,4 +1,4 @@
-"""A matplotlib figure that shows itself in a notebook without pyplot's global state."""
+"""A matplotlib figure that notebooks display, without pyplot's global state."""
 
 import io
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 
 class Picture(Figure):
-    """A figure on a canvas of its own; `savefig` writes it, a notebook shows it."""
+    """A figure with its own canvas; `savefig` writes it, a notebook displays it."""
 
     def _repr_png_(self) -> bytes:
         """Return the figure as a PNG, for notebooks."""
@@ -17,7 +17,14 @@ class Picture(Figure):
 
 
 def blank(width: float, height: float, *, constrained: bool = False) -> Picture:
-    """Return an empty figure of a size in inches, `constrained` if matplotlib is to lay it out."""
+    """Return an empty figure.
+
+    Args:
+        width: inches.
+        height: inches.
+        constrained: whether matplotlib places the axes (its constrained layout).
+    """
+
     figure = Picture(figsize=(width, height), layout="constrained" if constrained else None)
     FigureCanvasAgg(figure)
     return figure

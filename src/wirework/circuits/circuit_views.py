@@ -1,4 +1,4 @@
-"""A circuit as a picture and as a table: what `Circuit.show` and `Circuit.to_dataframe` return."""
+"""A circuit as a picture (`Circuit.show`) and as a table (`Circuit.to_dataframe`)."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from wirework.picture import Picture
 
 Table = Literal["nodes", "edges", "io_edges", "path_edges"]
-"""What a circuit can be tabulated as."""
+"""Part of a circuit that a table lists."""
 TABLES: tuple[Table, ...] = ("nodes", "edges", "io_edges", "path_edges")
 
 
 def picture(document: Document, activations: "Tensor") -> "Picture":
-    """Draw a circuit as the page's picture does."""
+    """Draw a circuit as `wirework export --png` does.
+
+    Args:
+        document: the circuit.
+        activations: (P, T, N) of its nodes in the example prompts.
+    """
     from wirework.view.figures.figure import draw_figure
     from wirework.view.page.circuit_file import CircuitFile
     from wirework.view.page.page_data import page_data
@@ -27,7 +32,8 @@ def picture(document: Document, activations: "Tensor") -> "Picture":
 
 
 def dataframe(document: Document, table: Table | None) -> "DataFrame":
-    """Return one part of a circuit as a table, a row for each; `Circuit.to_dataframe` says more."""
+    """Return one part of a circuit as a table, one row per entry (see `Circuit.to_dataframe`)."""
+
     if table is None:
         table = "edges" if document.level == "node" else "path_edges"
     if table not in TABLES:

@@ -1,6 +1,6 @@
-"""The page: a circuit drawn as a layered graph, as one HTML file, one picture or a local server.
+"""Pages and pictures: circuits and explained neurons as HTML, circuits and studies as PNG.
 
-Reads what `Circuit.save` wrote; no torch. Names load on first use, so that importing this package
+Reads files only and needs no torch. Names load on first use, so that importing this package
 imports neither matplotlib nor starlette.
 """
 
@@ -50,7 +50,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the file that holds it."""
+    """Import a public name from its module on first use."""
+
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Read a JSON file of ours into a type that says what must be in it."""
+"""Read a JSON file that wirework wrote into a checked type."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -12,9 +12,15 @@ _BYTES = 1 << 26
 
 
 def read_checked(path: Path, kind: type[_Kind]) -> _Kind:
-    """Read a JSON file that holds such a part, with or without a checksum in it.
+    """Read a JSON file, with or without a checksum in it, into a typed part.
+
+    Args:
+        path: the JSON file.
+        kind: type of its content.
 
     Raises:
-        InputError: missing, damaged, or without what the part needs; the message names the place.
+        InputError: the file is missing or damaged, or a key is missing or wrong; the message names
+            the key.
     """
+
     return checked(kind, read_record(path, unsigned=True, most=_BYTES), str(path))

@@ -1,9 +1,9 @@
-"""Where each thing stands: a layered graph drawing, shared by the page and the figure.
+"""Layered graph layout (Sugiyama et al. 1981), shared by the page and the figure.
 
 Rows go upward in the order of the forward pass: embedded tokens, then per sublayer the reads, the
-q, k and v of each head side by side (or the neurons), the writes; the answers on top. Within a row
-the order follows the neighbours (barycentre sweeps), and places are the nearest to the neighbours'
-that keep a distance (isotonic regression). Units: CSS pixels; y grows downward, as on a screen.
+q, k and v of each head side by side (or the neurons), the writes; the answers on top. Within a row,
+items are ordered by the mean x of their neighbours (barycentre sweeps), then placed as near to it
+as the gaps allow (isotonic regression). Units: CSS pixels; y grows downward, as on a screen.
 """
 
 import math
@@ -14,30 +14,30 @@ from itertools import accumulate, groupby, pairwise
 NODE_WIDTH = 34.0
 NODE_HEIGHT = 18.0
 BOX_PAD = 7.0
-"""Room between a head's box and the nodes in it."""
+"""Distance between a head's box and the nodes in it."""
 MARGIN = 76.0
-"""Left of the drawing, for the names of sublayers and rows."""
+"""Width left of the drawing, for the labels of sublayers and rows."""
 
 _GAP = 12.0
-_NEAR = 4.0
-_ROW = 46.0
-_LINE = 25.0
-_BOX_LINE = 42.0
-_BOX_ROOM = 9.0
+_INNER_GAP = 4.0
+_ROW_HEIGHT = 46.0
+_LINE_HEIGHT = 25.0
+_BOXED_LINE_HEIGHT = 42.0
+_HEAD_LABEL_HEIGHT = 9.0
 _PAD = 18.0
 _BAND_GAP = 8.0
-_FOLDED = 14.0
+_EMPTY_BAND_HEIGHT = 14.0
 _MAX_ROW = 1500.0
 _MIN_WIDTH = 480.0
 _SWEEPS = 24
 
 Block = Sequence[int]
-"""Items that stay side by side in this order."""
+"""Item numbers that are drawn side by side in this order, such as the nodes of a head."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of blocks; `boxed` leaves room for a box around each block (a head)."""
+    """One row of blocks; `boxed` adds the height and width of a box around each block (a head)."""
 
     label: str
     blocks: Sequence[Block]
@@ -54,7 +54,7 @@ class Band:
 
 @dataclass(frozen=True)
 class PlacedBand:
-    """A band's extent, and the label and middle of each of its rows that has items."""
+    """Top and bottom of a band, and (label, y) of each row that has items."""
 
     label: str
     top: float
@@ -64,7 +64,7 @@ class PlacedBand:
 
 @dataclass(frozen=True)
 class Layout:
-    """The drawing: its size, the middle of each item, the bands from the bottom up."""
+    """Size of the drawing, the middle (x, y) of each item, and the bands from the bottom up."""
 
     width: float
     height: float
@@ -73,7 +73,7 @@ class Layout:
 
 
 def text_width(text: str) -> float:
-    """Return the width in pixels of the pill around a token or an answer."""
+    """Return the width in pixels of the box around a text."""
     return max(NODE_WIDTH, 14.0 + 7.3 * len(text))
 
 
@@ -83,13 +83,13 @@ def place(
     links: Sequence[tuple[int, int, float]],
     pad: float = _PAD,
 ) -> Layout:
-    """Place items so that what is linked stands close together.
+    """Place items so that linked ones are close together.
 
     Args:
-        bands: from the bottom up; every item (0..len(widths)-1) stands in exactly one block.
-        widths: of each item.
-        links: pairs of items and how strongly they pull (> 0).
-        pad: room above the first row of a band and under its last.
+        bands: from the bottom up; every item (0..len(widths)-1) is in exactly one block.
+        widths: pixels, one per item.
+        links: (item, item, weight); the larger the weight (> 0), the closer the two are placed.
+        pad: pixels between a band's edge and the middle of its first and last row.
 
     Returns:
         The layout. The same input gives the same output, bit for bit.
@@ -98,7 +98,7 @@ def place(
     rows = [row for band in bands for row in band.rows]
     for sweep in range(_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            columns.settle(row)
+            columns.place_row(row)
     left = min((x - w / 2 for x, w in zip(columns.xs, widths, strict=True)), default=0.0)
     right = max((x + w / 2 for x, w in zip(columns.xs, widths, strict=True)), default=0.0)
     inner = max(right - left + 2 * _PAD, _MIN_WIDTH)
@@ -109,17 +109,22 @@ def place(
     return Layout(round(MARGIN + inner, 1), height, points, placed)
 
 
-def spread(wanted: Sequence[float], distances: Sequence[float]) -> list[float]:
-    """Return the places nearest to `wanted` (least squares) that keep order and distances.
+def spread(targets: Sequence[float], distances: Sequence[float]) -> list[float]:
+    """Return the positions nearest to `targets` (least squares) with minimum distances.
 
     Args:
-        wanted: n places, in the order of the items.
-        distances: n - 1 least distances between neighbours.
+        targets: n wanted positions, in the order of the items.
+        distances: n - 1 minimum distances between neighbours.
+
+    Returns:
+        n positions in the same order.
+
+    Source: pool adjacent violators, Ayer et al. 1955.
     """
     offsets = [0.0, *accumulate(distances)]
     pools: list[tuple[float, int]] = []  # (mean, count)
-    for aim, offset in zip(wanted, offsets, strict=False):
-        mean, count = aim - offset, 1
+    for target, offset in zip(targets, offsets, strict=False):
+        mean, count = target - offset, 1
         while pools and pools[-1][0] >= mean:
             other, n = pools.pop()
             mean, count = (mean * count + other * n) / (count + n), count + n
@@ -129,70 +134,71 @@ def spread(wanted: Sequence[float], distances: Sequence[float]) -> list[float]:
 
 
 class _Columns:
-    """The x of every item, and on which line of its row it stands; settled row by row."""
+    """The x of every item, and the line of its row that it is on."""
 
     def __init__(self, widths: Sequence[float], links: Sequence[tuple[int, int, float]]) -> None:
         self.widths = widths
         self.xs = [0.0] * len(widths)
         self.lines = [0] * len(widths)
         self.neighbours: list[list[tuple[int, float]]] = [[] for _ in widths]
-        for a, b, pull in links:
-            self.neighbours[a].append((b, pull))
-            self.neighbours[b].append((a, pull))
+        for a, b, weight in links:
+            self.neighbours[a].append((b, weight))
+            self.neighbours[b].append((a, weight))
 
-    def settle(self, row: Row) -> None:
-        """Move one row's items as near to their neighbours as they fit."""
-        aims = {block[0]: self._aim(block) for block in row.blocks}
-        ordered = sorted(row.blocks, key=lambda block: (aims[block[0]], block[0]))
+    def place_row(self, row: Row) -> None:
+        """Move one row's items as near to their neighbours as the gaps allow."""
+        targets = {block[0]: self._neighbour_mean(block) for block in row.blocks}
+        ordered = sorted(row.blocks, key=lambda block: (targets[block[0]], block[0]))
         n_lines = self.n_lines(row)
         for line in range(n_lines):
             blocks = ordered[line::n_lines]
             spans = [self._span(row, block) for block in blocks]
             distances = [(a + b) / 2 + _GAP for a, b in pairwise(spans)]
-            middles = spread([aims[block[0]] for block in blocks], distances)
+            middles = spread([targets[block[0]] for block in blocks], distances)
             for block, middle in zip(blocks, middles, strict=True):
                 self._fill(block, middle, line)
 
     def n_lines(self, row: Row) -> int:
-        """Return over how many lines a row is laid so that none gets too long to look at."""
+        """Return how many lines a row takes at the maximum row width."""
         return math.ceil(sum(self._span(row, block) + _GAP for block in row.blocks) / _MAX_ROW)
 
-    def slack(self, row: Row) -> float:
-        """Return the extra room under a wide row: its edges would lie flat without it."""
+    def extra_height(self, row: Row) -> float:
+        """Return the extra height under a wide row; without it, its edges are nearly horizontal."""
         xs = [self.xs[item] for block in row.blocks for item in block]
         return min(40.0, max(0.0, 0.05 * (max(xs) - min(xs) - 400.0)))
 
-    def _aim(self, block: Block) -> float:
-        """Return the weighted mean place of a block's neighbours; its own place without any."""
-        pulls = [pull for item in block for pull in self.neighbours[item]]
-        total = sum(pull for _, pull in pulls)
+    def _neighbour_mean(self, block: Block) -> float:
+        """Return the weighted mean x of a block's neighbours, or its own x if it has none."""
+        weights = [weight for item in block for weight in self.neighbours[item]]
+        total = sum(weight for _, weight in weights)
         if not total:
             return sum(self.xs[item] for item in block) / len(block)
-        return sum(self.xs[other] * pull for other, pull in pulls) / total
+        return sum(self.xs[other] * weight for other, weight in weights) / total
 
     def _span(self, row: Row, block: Block) -> float:
         return self._inner(block) + (2 * BOX_PAD if row.boxed else 0)
 
     def _inner(self, block: Block) -> float:
-        return sum(self.widths[item] for item in block) + _NEAR * (len(block) - 1)
+        return sum(self.widths[item] for item in block) + _INNER_GAP * (len(block) - 1)
 
     def _fill(self, block: Block, middle: float, line: int) -> None:
-        """Lay a block's items side by side around `middle`."""
+        """Place a block's items side by side around `middle`."""
         left = middle - self._inner(block) / 2
         for item in block:
             self.xs[item], self.lines[item] = left + self.widths[item] / 2, line
-            left += self.widths[item] + _NEAR
+            left += self.widths[item] + _INNER_GAP
 
 
 def _stack(
     bands: Sequence[Band], columns: _Columns, pad: float
 ) -> tuple[list[float], list[PlacedBand]]:
-    """Stack the bands from the top down; neighbouring bands without items fold into one."""
+    """Stack the bands from the top down; adjacent bands without items become one thin band."""
+
     ys = [0.0] * len(columns.xs)
     placed: list[PlacedBand] = []
     y = _BAND_GAP / 2
-    folds = groupby(reversed(bands), key=lambda band: any(row.blocks for row in band.rows))
-    for filled, group in folds:
+    groups = groupby(reversed(bands), key=lambda band: any(row.blocks for row in band.rows))
+    for filled, group in groups:
         if filled:
             for band in group:
                 placed.append(_stack_band(band, columns, ys, y, pad))
@@ -200,8 +206,8 @@ def _stack(
         else:
             labels = [band.label for band in group]
             label = labels[0] if len(labels) == 1 else f"{labels[-1]} to {labels[0]}"
-            placed.append(PlacedBand(label, y, y + _FOLDED, []))
-            y += _FOLDED + _BAND_GAP
+            placed.append(PlacedBand(label, y, y + _EMPTY_BAND_HEIGHT, []))
+            y += _EMPTY_BAND_HEIGHT + _BAND_GAP
     return ys, placed[::-1]
 
 
@@ -211,13 +217,13 @@ def _stack_band(
     """Set in `ys` the middles of one band's items, its rows from the top down."""
     labels = []
     rows = [row for row in reversed(band.rows) if row.blocks]
-    y = top + pad + (_BOX_ROOM if rows[0].boxed else 0)
+    y = top + pad + (_HEAD_LABEL_HEIGHT if rows[0].boxed else 0)
     for row in rows:
         n_lines = columns.n_lines(row)
-        depth = (n_lines - 1) * (_BOX_LINE if row.boxed else _LINE)
+        depth = (n_lines - 1) * (_BOXED_LINE_HEIGHT if row.boxed else _LINE_HEIGHT)
         for item in (item for block in row.blocks for item in block):
             ys[item] = y + columns.lines[item] * depth / max(n_lines - 1, 1)
         labels.append((row.label, y + depth / 2))
         bottom = y + depth
-        y = bottom + _ROW + columns.slack(row)
+        y = bottom + _ROW_HEIGHT + columns.extra_height(row)
     return PlacedBand(band.label, top, bottom + pad, labels[::-1])

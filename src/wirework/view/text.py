@@ -1,7 +1,7 @@
-"""How text is shown: white space visible, nothing that could reorder or hide other text.
+"""Text with every character visible: white space as marks, unprintable characters as escapes.
 
-Two texts that differ never look the same. Imported by whatever shows tokens to people, so that they
-read alike on the pages, in the pictures and in explanations.
+Two different texts never look the same. Pages, pictures, explanations and commands all use this
+module, so that a token looks the same everywhere.
 """
 
 import re
@@ -12,33 +12,33 @@ _NOTHING = "∅"
 _TIMES = "\u00d7"
 _TAKEN = {*_MARKS.values(), _NOTHING}
 _BLANK = {*"\u115f\u1160\u2800\u3164\uffa0"}
-"""Characters that Python calls printable and that draw nothing."""
+"""Characters that Python calls printable but that draw nothing."""
 
 _COUNTED = re.compile(r"(([·⏎⇥])\2{3,})(\d)?")
-"""A run of white space that is too long to be counted by eye, and a digit behind it."""
+"""Four or more of one white-space mark, and the digit after them if there is one."""
 
 
 def shown(text: str) -> str:
     """Return a text with every character visible, for running text.
 
-    Space, newline and tab become · ⏎ ⇥, one mark each, carriage return and backslash \\r and \\\\.
-    Other characters that print nothing, join the character before them at the beginning, or change
-    the direction of what stands beside them become their \\x, \\u or \\U escapes, and so do · ⏎ ⇥ ∅
-    themselves. No text at all is ∅.
+    Space, newline and tab become · ⏎ ⇥, one mark each; carriage return and backslash become \\r
+    and \\\\. Escapes (\\x, \\u or \\U) replace all other unprintable characters, characters that
+    change the direction of text, a combining character at the beginning, and · ⏎ ⇥ ∅ themselves.
+    The empty text is ∅.
     """
     return "".join(_visible(c, first=not i) for i, c in enumerate(text)) or _NOTHING
 
 
 def shown_lines(text: str) -> str:
-    """Return a text as `shown`, with a line end behind each ⏎."""
+    """Return a text as `shown`, with a line break after each ⏎."""
     return shown(text).replace("⏎", "⏎\n")
 
 
 def label(text: str) -> str:
-    """Return a token for a place of its own, such as a box or a list: as `shown`, but counted.
+    """Return a token for a box or a list: as `shown`, with long white space counted.
 
-    Four or more of one kind of white space become one mark and their number: ·×15. What would be
-    read as a part of that (× behind white space, a digit behind a number) becomes its escape.
+    Four or more of one kind of white space become one mark and their number: ·×15. A × after white
+    space and a digit after such a number become escapes, so that the count is not misread.
     """
     marked = re.sub(f"(?<=[·⏎⇥]){_TIMES}", _escape(_TIMES).replace("\\", r"\\"), shown(text))
     return _COUNTED.sub(_count, marked)
@@ -50,22 +50,23 @@ def _count(run: re.Match[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    r"""Return a label in double quotes, those of the text itself as \"."""
+    r"""Return a label in double quotes, with double quotes in the text as \"."""
     return '"' + label(text).replace('"', '\\"') + '"'
 
 
 def plain(text: str) -> str:
-    """Return text for reading: as it is, but for characters that print nothing or turn others."""
+    """Return text unchanged except for characters that print nothing or reverse direction."""
     return "".join(c if _prints(c) else _escape(c) for c in text)
 
 
 def plain_lines(text: str) -> str:
-    """Return text of several lines for reading: as `plain`, but for line ends and tabs."""
+    """Return text as `plain`, with line breaks and tabs kept."""
     return "".join(c if c in "\n\t" else plain(c) for c in text)
 
 
 def number(value: float | None) -> str:
-    """Return a number for people: four significant digits, n/a where there is none."""
+    """Return a number with four significant digits, or n/a for None."""
+
     return "n/a" if value is None else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""Read what `wirework explain` wrote, and check it (docs/explain.md, Files)."""
+"""Read and check the folder that `wirework explain` wrote (docs/explain.md, Files)."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -12,12 +12,12 @@ from wirework.view.checked_file import read_checked
 
 
 class Excerpt(Part):
-    """A window of text, what the neuron did there and what its explanation predicts."""
+    """A window of text with the neuron's activations and those that its explanation predicts."""
 
     tokens: tuple[str, ...]
     activations: tuple[float, ...]
     simulated: tuple[float, ...] | None = None
-    """0 to 10, where 10 is the neuron's peak; None where nothing was to be predicted."""
+    """Predicted activations, 0 to 10 (the neuron's peak); None where none were predicted."""
     detected: float | None = None
 
     @model_validator(mode="after")
@@ -29,7 +29,7 @@ class Excerpt(Part):
 
 
 class Correlation(Part):
-    """How well the predictions follow the neuron; None where it does the same everywhere."""
+    """Correlation of predicted with true activations; None where one of them is constant."""
 
     top_and_random: float | None
     top: float | None
@@ -37,14 +37,14 @@ class Correlation(Part):
 
 
 class Detection(Part):
-    """How well the explanation tells excerpts where the neuron is active."""
+    """How well the explanation separates excerpts in which the neuron is active from others."""
 
     balanced_accuracy: float | None
     auroc: float | None
 
 
 class Scores(Part):
-    """Of one explanation."""
+    """Scores of one explanation."""
 
     correlation: Correlation
     constant: bool = False
@@ -52,7 +52,7 @@ class Scores(Part):
 
 
 class NeuronFile(Part):
-    """One neuron: of a dead one there is no more than its place."""
+    """One neuron; a dead one has its site and index only."""
 
     format: Literal["wirework-neuron"]
     version: Literal[1, 2]
@@ -74,47 +74,51 @@ class NeuronFile(Part):
 
 
 class Failure(Part):
-    """A neuron that was tried and has no explanation."""
+    """A neuron whose explanation failed, and why."""
 
     neuron: str
     reason: str
 
 
-class Rest(Part):
-    """What `explain.json` says of the neurons that have no file."""
+class RunOutcome(Part):
+    """How a run ended, from `explain.json`: why it stopped early and which neurons failed."""
 
     stopped: str | None = None
-    """Why it ended early."""
+    """Why the run stopped early; None where it did not."""
     left: Index | None = None
-    """Neurons that it did not come to; None: an older file does not say."""
+    """Number of neurons that were not reached; None in older files, which do not say."""
     failures: tuple[Failure, ...]
 
 
-def read_rest(folder: Path) -> Rest | None:
-    """Read what became of neurons without a file; None where the run was killed.
+def read_outcome(folder: Path) -> RunOutcome | None:
+    """Read how the run ended; None where it was killed or still runs.
 
     Raises:
         InputError: the file is damaged.
     """
     path = folder / "explain.json"
-    return read_checked(path, Rest) if _is_there(path) else None
+    return read_checked(path, RunOutcome) if _is_there(path) else None
 
 
 def read_neurons(folder: Path) -> list[NeuronFile]:
-    """Read all neurons of a folder, the best explained first.
+    """Read all neurons of a folder, highest score first.
 
     Raises:
-        InputError: there is none and no run has ended, or a file is damaged or of another version.
+        InputError: there is neither a neuron nor a finished run, or a file is damaged or of
+            another version.
     """
     paths = sorted((folder / "neurons").glob("*.json"))
     if not paths and not _is_there(folder / "explain.json"):
         raise InputError(f"no neurons at {folder}: expected a folder that `wirework explain` wrote")
-    found = [read_checked(path, NeuronFile) for path in paths]
-    return sorted(found, key=lambda one: 2.0 if one.score is None else -one.score)
+    neurons = [read_checked(path, NeuronFile) for path in paths]
+    return sorted(
+        neurons, key=lambda neuron: 2.0 if neuron.score is None else -neuron.score
+    )  # scores are correlations, so 2 sorts last
 
 
 def read_model_name(folder: Path) -> str | None:
-    """Return the path of the model whose neurons were explained; None where no file says it.
+    """Read the path of the model whose neurons were explained; None where no file says it.
+
 
     Raises:
         InputError: the file is damaged.
@@ -125,5 +129,6 @@ def read_model_name(folder: Path) -> str | None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is anything at all, so that what is no file is told of when it is read."""
+    """Return whether the path exists in any form; reading it reports what is not a file."""
+
     return path.exists() or path.is_symlink()

@@ -1,7 +1,7 @@
-"""Explained neurons as one HTML file: no script at all, every text escaped.
+"""Explained neurons as one HTML file, without scripts and with every text escaped.
 
-Each token's background is what the neuron did there, the line under it what the explanation
-predicts; both in ten steps of the neuron's peak.
+A token's background shows the neuron's activation, the line under it the predicted one, both in
+ten steps of the neuron's peak.
 """
 
 import html
@@ -12,17 +12,17 @@ from wirework.files import write_text
 from wirework.view.neurons.neuron_file import (
     Excerpt,
     NeuronFile,
-    Rest,
+    RunOutcome,
     read_model_name,
     read_neurons,
-    read_rest,
+    read_outcome,
 )
 from wirework.view.page.page import asset, hash_of
 from wirework.view.text import label, number, plain, shown_lines
 
 _STEPS = 10
 _SHOWN = 5
-"""Excerpts of each kind."""
+"""Excerpts shown of each kind."""
 _BLUE, _ORANGE = (104, 172, 220), (217, 95, 2)
 
 
@@ -30,26 +30,26 @@ def write_neuron_page(explained_dir: str | Path, out: str | Path) -> Path:
     """Write the page of a folder of explained neurons to `out`, whole or not at all.
 
     Args:
-        explained_dir: what `wirework explain` wrote.
+        explained_dir: folder that `wirework explain` wrote.
         out: the page; the same folder gives the same bytes.
 
     Raises:
         InputError: the folder has no neurons that we can read, or `out` cannot be written.
     """
     explained_dir, out = Path(explained_dir), Path(out)
-    neurons, rest = read_neurons(explained_dir), read_rest(explained_dir)
-    write_text(out, render_neurons(neurons, rest, read_model_name(explained_dir)))
+    neurons, outcome = read_neurons(explained_dir), read_outcome(explained_dir)
+    write_text(out, render_neurons(neurons, outcome, read_model_name(explained_dir)))
     return out
 
 
 def render_neurons(
-    neurons: Sequence[NeuronFile], rest: Rest | None, model: str | None = None
+    neurons: Sequence[NeuronFile], outcome: RunOutcome | None, model: str | None = None
 ) -> str:
-    """Return the page as HTML, the neurons in the order in which they come.
+    """Return the page as HTML.
 
     Args:
-        neurons: those that have a file.
-        rest: what became of the others; None if that is not known.
+        neurons: those that have a file, in the order of the page.
+        outcome: how the run ended; None if it has not.
         model: path of the model, if it is known.
     """
     live = [neuron for neuron in neurons if not neuron.dead]
@@ -70,11 +70,12 @@ def render_neurons(
 </head>
 <body>
 <h1>Explained neurons: {len(live):,}</h1>
-{_of_model(model)}<p>Mean score <b>{number(mean)}</b>: correlation of what each explanation
-predicts with what the neuron does in held-out text. {len(neurons) - len(live):,} more are dead.
-Best first; click one for its excerpts. <span class="token a7">Blue</span>: the neuron's activation;
-<span class="token s9">orange line</span>: the prediction. Hover for values.</p>
-{_others(rest)}{rows}
+{_of_model(model)}<p>Mean score <b>{number(mean)}</b>: correlation of predicted and
+true activations in held-out text. {len(neurons) - len(live):,} more are dead.
+Highest score first; click a neuron for its excerpts.
+<span class="token a7">Blue</span>: the neuron's activation;
+<span class="token s9">orange line</span>: the predicted activation. Hover for values.</p>
+{_outcome(outcome)}{rows}
 </body>
 </html>
 """
@@ -104,50 +105,53 @@ def _neuron(neuron: NeuronFile) -> str:
         ("Explained from", neuron.top),
     )
     excerpts = "\n".join(
-        f"<h3>{title}</h3>\n" + "\n".join(_excerpt(one, neuron.peak) for one in all_[:_SHOWN])
-        for title, all_ in groups
-        if all_
+        f"<h3>{title}</h3>\n"
+        + "\n".join(_excerpt(excerpt, neuron.peak) for excerpt in group[:_SHOWN])
+        for title, group in groups
+        if group
     )
     explanation = html.escape(plain(neuron.explanation))
     name = html.escape(plain(f"{neuron.site}.{neuron.index}"))
     score = f'<b class="score">{number(neuron.score)}</b>'
-    said = f'<span class="said">{explanation}</span>'
+    summary = f'<span class="said">{explanation}</span>'
     return f"""<details>
-<summary>{score} <code>{name}</code> {said}</summary>
-<p class="soft">{_facts(neuron)}</p>
+<summary>{score} <code>{name}</code> {summary}</summary>
+<p class="soft">{_statistics(neuron)}</p>
 {excerpts}
 </details>"""
 
 
-def _others(rest: Rest | None) -> str:
-    """Return what to say of neurons without a file; nothing if all have one."""
-    if rest is None:
-        return "<p>The run has not ended: these are the neurons that it has come to.</p>\n"
-    said = ""
-    if rest.stopped is not None:
-        left = "" if rest.left is None else f" {rest.left:,} left."
-        said = f"<p>Stopped early: {html.escape(plain(rest.stopped))}.{left}</p>\n"
-    if rest.failures:
-        told = ([html.escape(plain(text)) for text in (f.neuron, f.reason)] for f in rest.failures)
-        lines = "\n".join(f"<li><code>{name}</code> {reason}</li>" for name, reason in told)
-        said += f"<details>\n<summary>Failed: {len(rest.failures):,}</summary>\n"
-        said += f"<ul>\n{lines}\n</ul>\n</details>\n"
-    return said
+def _outcome(outcome: RunOutcome | None) -> str:
+    """Return why neurons are missing as HTML; empty if none is."""
+    if outcome is None:
+        return "<p>The run has not ended: these are the neurons finished so far.</p>\n"
+    notes = ""
+    if outcome.stopped is not None:
+        missing = "" if outcome.left is None else f" {outcome.left:,} left."
+        notes = f"<p>Stopped early: {html.escape(plain(outcome.stopped))}.{missing}</p>\n"
+    if outcome.failures:
+        failures = (
+            [html.escape(plain(text)) for text in (f.neuron, f.reason)] for f in outcome.failures
+        )
+        lines = "\n".join(f"<li><code>{name}</code> {reason}</li>" for name, reason in failures)
+        notes += f"<details>\n<summary>Failed: {len(outcome.failures):,}</summary>\n"
+        notes += f"<ul>\n{lines}\n</ul>\n</details>\n"
+    return notes
 
 
-def _facts(neuron: NeuronFile) -> str:
-    facts = [
+def _statistics(neuron: NeuronFile) -> str:
+    statistics = [
         f"peak {number(neuron.peak)}",
         f"above 0 at {100 * neuron.live_fraction:.3g}% of tokens",
     ]
     if neuron.scores is not None:
-        of = neuron.scores.correlation
-        facts += [f"score in top excerpts {number(of.top)}, in random ones {number(of.random)}"]
+        top, random = neuron.scores.correlation.top, neuron.scores.correlation.random
+        statistics += [f"score in top excerpts {number(top)}, in random ones {number(random)}"]
         if neuron.scores.constant:
-            facts.append("it predicts the same everywhere")
+            statistics.append("the predictions are constant")
         if (detection := neuron.scores.detection) is not None:
-            facts.append(f"detection AUROC {number(detection.auroc)}")
-    return " · ".join(facts)
+            statistics.append(f"detection AUROC {number(detection.auroc)}")
+    return " · ".join(statistics)
 
 
 def _excerpt(excerpt: Excerpt, peak: float) -> str:
@@ -157,18 +161,19 @@ def _excerpt(excerpt: Excerpt, peak: float) -> str:
 
 
 def _token(text: str, activation: float, simulated: float | None, peak: float) -> str:
-    classes = [f"a{_step(activation, peak)}", f"s{_step(simulated or 0.0, _STEPS)}"]
-    drawn = " ".join(["token", *(name for name in classes if name[1:] != "0")])
-    said = number(activation)
+    steps = [f"a{_step(activation, peak)}", f"s{_step(simulated or 0.0, _STEPS)}"]
+    classes = " ".join(["token", *(name for name in steps if name[1:] != "0")])
+    values = number(activation)
     if simulated is not None:
-        said += f", predicted {number(simulated * peak / _STEPS)}"
-    seen = html.escape(shown_lines(text))
-    title = html.escape(f"{label(text)}: {said}")
-    return f'<span class="{drawn}" title="{title}">{seen}</span>'
+        values += f", predicted {number(simulated * peak / _STEPS)}"
+    visible = html.escape(shown_lines(text))
+    title = html.escape(f"{label(text)}: {values}")
+    return f'<span class="{classes}" title="{title}">{visible}</span>'
 
 
 def _step(value: float, most: float) -> int:
-    """Return how strong a value is drawn, 0 to 10; what is not 0 at all is seen."""
+    """Return the colour step of a value, 0 to 10; any value above 0 has at least step 1."""
+
     if value <= 0 or most <= 0:
         return 0
     return max(1, min(_STEPS, round(_STEPS * value / most)))

@@ -1,7 +1,7 @@
-"""The page as one HTML file: no network, no outside parts, nothing in it runs but our own script.
+"""The page as one HTML file without external resources.
 
-Tokens are anyone's text. They enter as JSON with `<`, `>` and `&` escaped, reach the screen through
-textContent, and a content policy by hash refuses any other script or style.
+Tokens are untrusted text. They are embedded as JSON with `<`, `>` and `&` escaped and shown through
+textContent; a content security policy by hash refuses every script or style but the page's own.
 """
 
 import base64
@@ -30,7 +30,7 @@ _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render_page(data: dict[str, Any]) -> str:
-    """Return the page as HTML: whole in itself, and the same for the same data.
+    """Return the page as one HTML document; the same data gives the same text.
 
     Args:
         data: what `load_page_data` returned.
@@ -42,15 +42,19 @@ def render_page(data: dict[str, Any]) -> str:
         "DATA": _json_block(data),
         "SCRIPT": _script(),
     }
-    # One pass, so that a token that looks like a placeholder stays a token.
+    # In one pass: a token that looks like a placeholder must not be replaced.
     return re.sub(r"@@([A-Z]+)@@", lambda match: parts[match[1]], asset("page/page.html"))
 
 
 def write_page(circuit_dir: str | Path, out: str | Path) -> Path:
     """Write the page of a circuit folder to `out`, whole or not at all, and return `out`.
 
+    Args:
+        circuit_dir: a folder that `Circuit.save` wrote.
+        out: the HTML file.
+
     Raises:
-        InputError: the folder is not a circuit we can read, or `out` cannot be written.
+        InputError: the folder is not a readable circuit, or `out` cannot be written.
     """
     out = Path(out)
     write_text(out, render_page(load_page_data(circuit_dir)))
@@ -58,7 +62,7 @@ def write_page(circuit_dir: str | Path, out: str | Path) -> Path:
 
 
 def content_policy() -> str:
-    """Return the content security policy that lets the page's own script and style run only."""
+    """Return the content security policy: only the page's own script and style may run."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -72,7 +76,7 @@ def content_policy() -> str:
 
 
 def _json_block(data: dict[str, Any]) -> str:
-    """Return JSON that no HTML parser takes for anything but text."""
+    """Return JSON in which no character can end or open an HTML element."""
     plain = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return re.sub("[<>&\u2028\u2029]", lambda match: _ESCAPES[match[0]], plain)
 
@@ -86,10 +90,11 @@ def _style() -> str:
 
 
 def asset(name: str) -> str:
-    """Return the text of a file below `view/`."""
+    """Return the text of a file in `view/`, such as `page/page.css`."""
     return files("wirework.view").joinpath(name).read_text(encoding="utf-8")
 
 
 def hash_of(text: str) -> str:
-    """Return what a content security policy calls a script or style by."""
+    """Return the hash by which a content security policy names a script or style."""
+
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,8 +1,8 @@
-"""Head-level circuits: the components that path edges join, and the way that each edge takes.
+"""Layout of head-level circuits: components, and the route of each path edge between them.
 
-Components stand in the order of the forward pass: the embedding at the bottom, then of each layer
-its heads and its MLP, `final_resid` on top. An edge that passes a sublayer gets a lane of its own
-there, so that it runs beside what it has no part in and not behind it.
+Components are stacked in the order of the forward pass: the embedding at the bottom, then the heads
+and the MLP of each layer, `final_resid` on top. An edge that passes a sublayer has a lane of its
+own in it, so that it is drawn beside the components there and not behind them.
 """
 
 from collections import defaultdict
@@ -15,35 +15,36 @@ from wirework.view.layout import NODE_HEIGHT, Band, Layout, Row, place, text_wid
 from wirework.view.page.page_layout import SUBLAYERS, as_json
 
 PORTS = {"q": -22.0, "k": 0.0, "v": 22.0}
-"""Where the queries, keys and values of a head read, from its middle."""
+"""Pixels from a head's middle to where edges reach its queries, keys and values."""
 
 HEAD_TOP, HEAD_BOTTOM = 22.0, 15.0
-"""How far a head's box reaches above and below its middle."""
+"""Pixels from a head's middle to the top and the bottom of its box."""
 
 _HEAD_WIDTH = 66.0
 _LANE = 2.0
 _PAD, _MORE_PAD = 32.0, 60.0
 
-Path = Sequence[Any]
-"""[source, target, input or None, effect or None], ends by their places among the components;
-effects to six significant digits."""
+PathEntry = Sequence[Any]
+"""[source, target, "q", "k", "v" or None, effect or None]; source and target are positions in the
+components, effects have six significant digits."""
 
 
-def components_of(document: Document) -> tuple[list[dict[str, Any]], list[Path]]:
-    """Return the components of a head-level circuit as JSON, and its path edges between them.
+def components_of(document: Document) -> tuple[list[dict[str, Any]], list[PathEntry]]:
+    """Return the components of a head-level circuit as JSON, and the path edges between them.
 
-    The embedding and the final residual are among them even where no edge reaches them.
+    The embedding and the final residual are always included. A node-level circuit has neither
+    components nor path edges.
     """
     edges = [(split_component(e.source), split_component(e.target)) for e in document.path_edges]
     ends = {end._replace(input=None) for edge in edges for end in edge}
     outer = {Component("embed"), Component("final_resid")} if document.level == "head" else set()
     ordered = sorted(ends | outer, key=lambda end: (end.depth, end.head))
     places = {end: i for i, end in enumerate(ordered)}
-    paths: list[Path] = [
+    path_edges: list[PathEntry] = [
         [places[source], places[target._replace(input=None)], target.input, _rounded(edge.effect)]
         for (source, target), edge in zip(edges, document.path_edges, strict=True)
     ]
-    return [_as_json(end) for end in ordered], paths
+    return [_as_json(end) for end in ordered], path_edges
 
 
 def _rounded(effect: float | None) -> float | None:
@@ -61,32 +62,33 @@ def _as_json(end: Component) -> dict[str, Any]:
 
 
 def lay_out_paths(
-    n_layer: int, components: Sequence[dict[str, Any]], paths: Sequence[Path]
+    n_layer: int, components: Sequence[dict[str, Any]], path_edges: Sequence[PathEntry]
 ) -> dict[str, Any]:
     """Return the layout as JSON, with `routes`, the points that each path edge runs through.
 
     Args:
-        n_layer: layers of the model, so that those without components show too.
-        components, paths: what `components_of` returned.
+        n_layer: layers of the model; those without components are shown as thin bands.
+        components: from `components_of`.
+        path_edges: from `components_of`.
     """
     bands = [_band_of(component, n_layer) for component in components]
-    lanes = _lanes(bands, paths)
+    lanes = _lanes(bands, path_edges)
     widths = [_width(component) for component in components]
     n_items = len(components) + sum(len(lane) for lane in lanes)
     placed = place(
-        _stack(n_layer, bands, paths, lanes),
+        _stack(n_layer, bands, path_edges, lanes),
         widths + [_LANE] * (n_items - len(components)),
-        _pulls(paths, lanes),
-        _PAD + min(_MORE_PAD, len(paths) / 4),
+        _layout_links(path_edges, lanes),
+        _PAD + min(_MORE_PAD, len(path_edges) / 4),
     )
-    routes = _routes(components, bands, paths, lanes, placed)
+    routes = _routes(components, bands, path_edges, lanes, placed)
     points = placed.points[: len(components)]
-    shown = Layout(placed.width, placed.height, points, placed.bands)
-    return {**as_json(shown, widths), "routes": routes, "ports": PORTS}
+    visible = Layout(placed.width, placed.height, points, placed.bands)
+    return {**as_json(visible, widths), "routes": routes, "ports": PORTS}
 
 
 def _band_of(component: dict[str, Any], n_layer: int) -> int:
-    """Return the band that a component stands in, 0 at the bottom."""
+    """Return the number of a component's band, 0 at the bottom."""
     outer = {"embed": 0, "final_resid": 2 * n_layer + 1}
     kind, layer = component["kind"], component["layer"]
     return outer[kind] if kind in outer else 1 + 2 * layer + (kind == "mlp")
@@ -96,11 +98,11 @@ def _width(component: dict[str, Any]) -> float:
     return _HEAD_WIDTH if component["kind"] == "head" else text_width(component["name"])
 
 
-def _lanes(bands: Sequence[int], paths: Sequence[Path]) -> list[dict[int, int]]:
-    """Return for each path edge the item that it is in each band that it passes."""
+def _lanes(bands: Sequence[int], path_edges: Sequence[PathEntry]) -> list[dict[int, int]]:
+    """Return, for each path edge, the number of its lane's item in each band that it passes."""
     filled, items = sorted(set(bands)), len(bands)
     lanes: list[dict[int, int]] = []
-    for source, target, _, _ in paths:
+    for source, target, _, _ in path_edges:
         passed = [band for band in filled if bands[source] < band < bands[target]]
         lanes.append({band: items + i for i, band in enumerate(passed)})
         items += len(passed)
@@ -108,15 +110,18 @@ def _lanes(bands: Sequence[int], paths: Sequence[Path]) -> list[dict[int, int]]:
 
 
 def _stack(
-    n_layer: int, bands: Sequence[int], paths: Sequence[Path], lanes: Sequence[dict[int, int]]
+    n_layer: int,
+    bands: Sequence[int],
+    path_edges: Sequence[PathEntry],
+    lanes: Sequence[dict[int, int]],
 ) -> list[Band]:
-    """Return the bands from the bottom up; lanes of one source stay together."""
+    """Return the bands from the bottom up; lanes of one source are one block."""
     blocks: dict[int, list[list[int]]] = defaultdict(list)
     for item, band in enumerate(bands):
         blocks[band].append([item])
-    for group in _ribbons(paths, lanes).values():
-        for band in sorted({band for path in group for band in lanes[path]}):
-            blocks[band].append([lanes[path][band] for path in group if band in lanes[path]])
+    for group in _ribbons(path_edges, lanes).values():
+        for band in sorted({band for edge in group for band in lanes[edge]}):
+            blocks[band].append([lanes[edge][band] for edge in group if band in lanes[edge]])
     labels = [f"{layer}.{sublayer}" for layer in range(n_layer) for sublayer in SUBLAYERS]
     return [
         Band(label, [Row("", blocks[band], boxed=label.endswith("attn"))] if blocks[band] else [])
@@ -124,28 +129,32 @@ def _stack(
     ]
 
 
-def _ribbons(paths: Sequence[Path], lanes: Sequence[dict[int, int]]) -> dict[int, list[int]]:
-    """Return the path edges of each source that pass some band."""
+def _ribbons(
+    path_edges: Sequence[PathEntry], lanes: Sequence[dict[int, int]]
+) -> dict[int, list[int]]:
+    """Return, by source, the positions of the path edges that pass at least one band."""
     ribbons: dict[int, list[int]] = defaultdict(list)
-    for path, (source, _, _, _) in enumerate(paths):
-        if lanes[path]:
-            ribbons[source].append(path)
+    for edge, (source, _, _, _) in enumerate(path_edges):
+        if lanes[edge]:
+            ribbons[source].append(edge)
     return ribbons
 
 
-def _pulls(paths: Sequence[Path], lanes: Sequence[dict[int, int]]) -> list[tuple[int, int, float]]:
-    """Return what should stand close together: each edge's ends and lanes, strong ones most."""
-    largest = max((abs(effect or 0.0) for *_, effect in paths), default=0.0) or 1.0
-    pulls = []
-    for (source, target, _, effect), lane in zip(paths, lanes, strict=True):
+def _layout_links(
+    path_edges: Sequence[PathEntry], lanes: Sequence[dict[int, int]]
+) -> list[tuple[int, int, float]]:
+    """Return (item, item, weight) along each edge's route; large effects have large weights."""
+    largest = max((abs(effect or 0.0) for *_, effect in path_edges), default=0.0) or 1.0
+    links = []
+    for (source, target, _, effect), lane in zip(path_edges, lanes, strict=True):
         chain = [source, *lane.values(), target]
-        pull = 0.1 + abs(effect or 0.0) / largest
-        pulls += [(a, b, pull) for a, b in pairwise(chain)]
-    return pulls
+        weight = 0.1 + abs(effect or 0.0) / largest
+        links += [(a, b, weight) for a, b in pairwise(chain)]
+    return links
 
 
 class _End(NamedTuple):
-    """Where edges leave and reach a component: how far above and below its middle."""
+    """Pixels from a component's middle to where edges leave (above) and reach it (below)."""
 
     above: float
     below: float
@@ -159,41 +168,42 @@ def _end(kind: str) -> _End:
 def _routes(
     components: Sequence[dict[str, Any]],
     bands: Sequence[int],
-    paths: Sequence[Path],
+    path_edges: Sequence[PathEntry],
     lanes: Sequence[dict[int, int]],
     placed: Layout,
 ) -> list[list[list[float]]]:
-    """Return of each path edge the points it runs through, from its source up."""
+    """Return the points of each path edge's route, from its source up."""
     kinds = dict(zip(bands, (component["kind"] for component in components), strict=True))
-    columns = _untangled(paths, lanes, placed)
+    columns = _lane_columns(path_edges, lanes, placed)
     routes = []
-    for (source, target, read, _), lane, xs in zip(paths, lanes, columns, strict=True):
+    for (source, target, head_input, _), lane, xs in zip(path_edges, lanes, columns, strict=True):
         x, y = placed.points[source]
         route = [[x, y - _end(kinds[bands[source]]).above]]
         for band, item in lane.items():
             y, end = placed.points[item][1], _end(kinds[band])
             route += [[xs[band], y + end.below], [xs[band], y - end.above]]
         x, y = placed.points[target]
-        route.append([x + PORTS.get(read, 0.0), y + _end(kinds[bands[target]]).below])
+        route.append([x + PORTS.get(head_input, 0.0), y + _end(kinds[bands[target]]).below])
         routes.append([[round(x, 1), round(y, 1)] for x, y in route])
     return routes
 
 
-def _untangled(
-    paths: Sequence[Path], lanes: Sequence[dict[int, int]], placed: Layout
+def _lane_columns(
+    path_edges: Sequence[PathEntry], lanes: Sequence[dict[int, int]], placed: Layout
 ) -> list[dict[int, float]]:
-    """Return the x of each edge in each band it passes, such that edges of a source don't cross."""
-    columns: list[dict[int, float]] = [{} for _ in paths]
+    """Return the x of each edge in each band it passes, so that edges of a source do not cross."""
+    columns: list[dict[int, float]] = [{} for _ in path_edges]
 
-    def ahead(path: int) -> float:
-        _, target, read, _ = paths[path]
-        above = columns[path]  # filled from the top down: what came last is next on its way
-        return above[min(above)] if above else placed.points[target][0] + PORTS.get(read, 0.0)
+    def next_x(edge: int) -> float:
+        _, target, head_input, _ = path_edges[edge]
+        above = columns[edge]  # filled from the top down, so the lowest band is the next one up
 
-    for group in _ribbons(paths, lanes).values():
-        for band in sorted({band for path in group for band in lanes[path]}, reverse=True):
-            here = [path for path in group if band in lanes[path]]
-            xs = sorted(placed.points[lanes[path][band]][0] for path in here)
-            for x, path in zip(xs, sorted(here, key=ahead), strict=True):
-                columns[path][band] = x
+        return above[min(above)] if above else placed.points[target][0] + PORTS.get(head_input, 0.0)
+
+    for group in _ribbons(path_edges, lanes).values():
+        for band in sorted({band for edge in group for band in lanes[edge]}, reverse=True):
+            passing = [edge for edge in group if band in lanes[edge]]
+            xs = sorted(placed.points[lanes[edge][band]][0] for edge in passing)
+            for x, edge in zip(xs, sorted(passing, key=next_x), strict=True):
+                columns[edge][band] = x
     return columns

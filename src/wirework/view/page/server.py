@@ -1,7 +1,7 @@
-"""The page from a local server: this machine only, and only for those who ask for it by name.
+"""Local server for the page: it listens on 127.0.0.1 and checks the Host header.
 
-A page on the web can point a name of its own at 127.0.0.1 (DNS rebinding); such a request carries
-that name in its Host header and is refused.
+Another site can point its own name at 127.0.0.1 (DNS rebinding); such a request has that name in
+its Host header and is refused.
 """
 
 import json
@@ -28,12 +28,12 @@ def serve(circuit_dir: str | Path, port: int = 0, open_browser: bool = False) ->
 
     Args:
         circuit_dir: a folder that `Circuit.save` wrote; read once, at the start.
-        port: 0 takes any free one.
+        port: port number; 0 for any free port.
         open_browser: also open the page in the browser.
 
     Raises:
-        InputError: the folder is not a circuit we can read, or the port cannot be had.
-        Interrupted: another signal than Ctrl-C's came, and the command was asked for this.
+        InputError: the folder is not a readable circuit, or the port cannot be used.
+        Interrupted: a signal other than Ctrl-C's ended the server.
     """
     import uvicorn
 
@@ -46,13 +46,17 @@ def serve(circuit_dir: str | Path, port: int = 0, open_browser: bool = False) ->
             if open_browser:
                 webbrowser.open(address)
             server.run(sockets=[listener])
-    except KeyboardInterrupt as stop:
-        if getattr(stop, "number", signal.SIGINT) != signal.SIGINT:
+    except KeyboardInterrupt as interrupt:
+        if getattr(interrupt, "number", signal.SIGINT) != signal.SIGINT:
             raise
 
 
 def make_app(data: dict[str, Any]) -> "Starlette":
-    """Return the web application for page data: two pages and the checks around them."""
+    """Return the web application that serves page data.
+
+    Args:
+        data: what `load_page_data` returned.
+    """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -61,14 +65,14 @@ def make_app(data: dict[str, Any]) -> "Starlette":
     from starlette.routing import Route
 
     page = render_page(data).encode()
-    plain = json.dumps(data, allow_nan=False).encode()
+    data_json = json.dumps(data, allow_nan=False).encode()
     headers = _security_headers()
 
     async def show_page(_: Request) -> Response:
         return Response(page, media_type="text/html", headers=headers)
 
     async def show_data(_: Request) -> Response:
-        return Response(plain, media_type="application/json", headers=headers)
+        return Response(data_json, media_type="application/json", headers=headers)
 
     return Starlette(
         routes=[Route("/", show_page), Route("/data.json", show_data)],
@@ -91,7 +95,8 @@ def _security_headers() -> dict[str, str]:
 
 
 def _listen(port: int) -> socket.socket:
-    """Return a socket that listens on this machine's own address."""
+    """Return a socket that listens on 127.0.0.1."""
+
     if not 0 <= port <= 65535:
         raise InputError(f"port must be 0 to 65535, got {port}")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
