@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from wirework import console, measures
 from wirework.data import Prepared
 from wirework.errors import InputError
-from wirework.measures import held_out, language
+from wirework.measures import fixed_windows, language, prepared_text
 from wirework.model import Model
 
 
@@ -24,8 +25,22 @@ def test_perplexity_by_a_loop_over_tokens(model: Model, text: Prepared) -> None:
 
 def test_no_more_is_read_than_there_is(model: Model, text: Prepared) -> None:
     windows = (text.val.n_tokens - 1) // 32
-    inputs = torch.cat([inputs for inputs, _ in held_out(text.val, 32, 10**9)])
+    inputs = torch.cat([inputs for inputs, _ in fixed_windows(text.val, 32, 10**9)])
     assert windows - 4096 // 32 < len(inputs) <= windows
     assert len({tuple(row) for row in inputs.tolist()}) > len(inputs) * 0.9
     with pytest.raises(InputError, match="needs more than the"):
-        held_out(text.val, text.val.n_tokens, 100)
+        fixed_windows(text.val, text.val.n_tokens, 100)
+
+
+def test_first_names_of_text_functions_work_and_say_their_new_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_said_once", set())
+    assert measures.held_out is fixed_windows
+    assert measures.text_of is prepared_text
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: measures.held_out is called measures.fixed_windows now",
+        "warning: measures.text_of is called measures.prepared_text now",
+    ]
+    with pytest.raises(AttributeError, match="no attribute 'held'"):
+        measures.held  # noqa: B018

@@ -16,11 +16,11 @@ from wirework.data.tokenizer import train_tokenizer
 from wirework.errors import InputError
 from wirework.measures import (
     evaluate_sae,
-    held_out,
+    fixed_windows,
     load_sae,
     outlier_warning,
+    prepared_text,
     save_sae,
-    text_of,
 )
 from wirework.measures.sae import sae_lens
 from wirework.model import Model
@@ -37,7 +37,7 @@ def learned(model: Model, text: Prepared) -> Model:
     """The model after some training, so that zeroing a site costs something."""
     transformer = copy.deepcopy(model.transformer)
     optimizer = torch.optim.Adam(transformer.parameters(), lr=0.02)
-    for inputs, targets in held_out(text.val, 32, 1280) * 20:
+    for inputs, targets in fixed_windows(text.val, 32, 1280) * 20:
         optimizer.zero_grad()
         transformer.loss(inputs, targets).backward()
         optimizer.step()
@@ -99,7 +99,7 @@ def test_every_number_by_a_loop_over_tokens(learned: Model, text: Prepared) -> N
     found = evaluate_sae(learned, sae, text.val, site=SITE, n_tokens=160, skip_first=3)
     rows, made, on = [], [], []
     losses: dict[str, list[float]] = {"clean": [], "zeroed": [], "spliced": []}
-    for inputs, targets in held_out(text.val, 32, 160):
+    for inputs, targets in fixed_windows(text.val, 32, 160):
         for tokens, wanted in zip(inputs, targets, strict=True):
             x = learned.record(tokens[None], [SITE])[1][SITE][0].detach()
             features = (x @ sae.W_enc + sae.b_enc).clamp(min=0).detach()
@@ -144,7 +144,7 @@ def test_what_is_not_a_number_is_none(model: Model, text: Prepared, tokenizer: T
 @pytest.fixture(scope="module")
 def with_giants(learned: Model, text: Prepared) -> tuple[Model, int]:
     """A model in which one common token's embedding is a hundred times as long; and that token."""
-    tokens = torch.cat([inputs.flatten() for inputs, _ in held_out(text.val, 32, 640)])
+    tokens = torch.cat([inputs.flatten() for inputs, _ in fixed_windows(text.val, 32, 640)])
     token = int(torch.bincount(tokens).argsort(descending=True)[8])
     transformer = copy.deepcopy(learned.transformer)
     transformer.embed.weight.data[token] *= 100
@@ -176,7 +176,7 @@ def test_tokens_of_giant_norm_are_reported_apart(
     giant, token = with_giants
     sae = FirstChannel(giant.transformer.embed.weight.data[token])
     found = evaluate_sae(giant, sae, text.val, site="0.resid_in", n_tokens=640)
-    tokens = torch.cat([inputs for inputs, _ in held_out(text.val, 32, 640)])
+    tokens = torch.cat([inputs for inputs, _ in fixed_windows(text.val, 32, 640)])
     x = giant.record(tokens, ["0.resid_in"])[1]["0.resid_in"].flatten(0, 1).detach()
     made = sae.decode(sae.encode(x))
     others = tokens.flatten() != token
@@ -211,7 +211,7 @@ def test_tokens_left_out_by_norm_stay_as_they_are(
     for name in ("explained_variance", "mse", "sae_l0", "ce_score", "n_tokens"):
         assert getattr(left_out, name) == getattr(found.without_outliers, name)
     assert left_out.outlier_share == found.outlier_share
-    tokens, targets = held_out(text.val, 32, 640)[0]
+    tokens, targets = fixed_windows(text.val, 32, 640)[0]
     clean = giant.record(tokens, ["0.resid_in"])[1]["0.resid_in"]
     zeroed = torch.where((tokens == token)[..., None], clean, torch.zeros(()))
     with giant.transformer.edited({"0.resid_in": lambda _: zeroed}):
@@ -228,8 +228,8 @@ def test_without_tokens_of_giant_norm_nothing_is_said(learned: Model, text: Prep
 def test_text_of_another_tokeniser_is_refused(model: Model, text: Prepared) -> None:
     other = replace(text, tokenizer=train_tokenizer(["a b"], 257, ()))
     with pytest.raises(InputError, match="another tokeniser than the model's"):
-        text_of(model, other)
-    assert text_of(model, text) is text
+        prepared_text(model, other)
+    assert prepared_text(model, text) is text
 
 
 def test_saved_it_is_sae_lens_own(model: Model, text: Prepared, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_text_that_has_changed_is_refused(
     (other / "more.py").write_text("".join(f"v{i} = {i}\n" for i in range(999)))
     common = settings()["train"]
     changed = {**common, "data": {**common["data"], "corpus": str(other)}}
-    with pytest.raises(InputError, match=r"the text is another than when .* was trained: give"):
+    with pytest.raises(InputError, match=r"the text has changed since .* was trained: choose"):
         frontier(study(train=changed), copy, progress=False)
 
 

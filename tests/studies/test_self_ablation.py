@@ -143,7 +143,7 @@ def test_other_settings_do_not_take_a_study_s_place(
     measure = tiny(cache).measure.model_dump()
     train = tiny(cache).train.model_dump()
     for changes, says in (
-        ({"ks": [3]}, r"has models of ks \[2\], which are not asked for now"),
+        ({"ks": [3]}, r"has models of ks \[2\], which this call leaves out"),
         ({"seeds": [1]}, r"has models of seeds \[0\]"),
         ({"measure": {**measure, "n_tokens": 600}}, r"settings, measure.n_tokens: 512 -> 600: ch"),
         ({"train": {**train, "steps": 7}}, r"other settings, train.steps: 6 -> 7: choose another"),

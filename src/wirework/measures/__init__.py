@@ -1,5 +1,8 @@
-"""Numbers about a model; nothing here trains the model that it measures."""
+"""Measures of a trained model: loss, sparsity, ACDC edges, sparse autoencoders, explanations."""
 
+from typing import Any
+
+from wirework.console import warn_once
 from wirework.measures.activations import default_site, site_values
 from wirework.measures.explain import Explanations, explain_neurons
 from wirework.measures.language import Language, language
@@ -16,7 +19,7 @@ from wirework.measures.sae import (
 )
 from wirework.measures.sae_training import measure_sae, train_sae
 from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, sparsity
-from wirework.measures.text import held_out, text_of
+from wirework.measures.text import fixed_windows, prepared_text
 
 __all__ = [
     "COLUMNS",
@@ -31,19 +34,29 @@ __all__ = [
     "default_site",
     "evaluate_sae",
     "explain_neurons",
+    "fixed_windows",
     "gate_masks",
     "gate_use",
     "headline",
-    "held_out",
     "language",
     "load_sae",
     "measure",
     "measure_sae",
     "outlier_warning",
+    "prepared_text",
     "reasons",
     "save_sae",
     "site_values",
     "sparsity",
-    "text_of",
     "train_sae",
 ]
+
+_RENAMED = {"held_out": "fixed_windows", "text_of": "prepared_text"}
+"""First names to names of today; the first ones work for one more release."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_once(f"measures.{name} is called measures.{_RENAMED[name]} now")
+    return globals()[_RENAMED[name]]

@@ -13,7 +13,7 @@ from wirework.nn import Edit, Transformer
 from wirework.nn.sites import edited, look_up, recorded
 
 
-class _SeenAll(Exception):  # noqa: N818
+class _LastSiteReached(Exception):  # noqa: N818
     """Ends a forward pass whose rest nobody looks at."""
 
 
@@ -36,22 +36,22 @@ def site_values(
     Raises:
         InputError: a name is no site of this model, before any batch is drawn.
     """
-    every = transformer.sites
-    chosen = look_up(every, sites)
-    last = [name for name in every if name in chosen][-1]  # in execution order
+    all_sites = transformer.sites
+    chosen = look_up(all_sites, sites)
+    last = [name for name in all_sites if name in chosen][-1]  # in execution order
     device = transformer.embed.weight.device
     for batch in batches:
         tokens = batch.to(device)
         values = {}
         try:
-            with recorded(every, chosen) as values, edited(every, {last: _stop}):
+            with recorded(all_sites, chosen) as values, edited(all_sites, {last: _stop}):
                 transformer.state(tokens)
-        except _SeenAll:
+        except _LastSiteReached:
             yield tokens, values
 
 
 def _stop(_: Tensor) -> Tensor:
-    raise _SeenAll
+    raise _LastSiteReached
 
 
 def from_position(first: int, edit: Edit) -> Edit:

@@ -20,11 +20,13 @@ def check_report_place(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: it should be a folder")
-    held = names_in(folder)
-    if others := held - set(_NAMES):
+    names_there = names_in(folder)
+    if others := names_there - set(_NAMES):
         raise InputError(f"{folder} holds {min(others)}, which measure has not made: another --out")
-    if held and not _are_reports(folder / _NAMES[0]):
-        raise InputError(f"{folder} holds {min(held)}, which measure has not made: another --out")
+    if names_there and not _are_reports(folder / _NAMES[0]):
+        raise InputError(
+            f"{folder} holds {min(names_there)}, which measure has not made: another --out"
+        )
     for name in _NAMES:
         check_place(folder / name)
 
@@ -33,10 +35,10 @@ def _are_reports(path: Path) -> bool:
     if not is_file(path):
         return False
     try:
-        known = read_json(path)
+        contents = read_json(path)
     except DamagedError:
         return False
-    reports = known.values() if isinstance(known, dict) and known else [None]
+    reports = contents.values() if isinstance(contents, dict) and contents else [None]
     return all(isinstance(one, dict) and "headline" in one for one in reports)
 
 

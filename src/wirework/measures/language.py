@@ -24,9 +24,9 @@ class Language:
     """Tokens it was measured on."""
 
     @classmethod
-    def of(cls, seen: TextStats) -> "Language":
+    def of(cls, stats: TextStats) -> "Language":
         """Take what one pass saw."""
-        return cls(seen.loss, math.exp(seen.loss), seen.n_tokens)
+        return cls(stats.loss, math.exp(stats.loss), stats.n_tokens)
 
 
 def language(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536) -> Language:

@@ -20,7 +20,7 @@ from wirework.measures.explain import explain_neurons
 from wirework.measures.language import Language
 from wirework.measures.sae_training import measure_sae
 from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
-from wirework.measures.text import held_out, text_of
+from wirework.measures.text import fixed_windows, prepared_text
 from wirework.measures.text_evaluation import TextStats, evaluate_text
 from wirework.tasks import load_task, task_accuracy
 
@@ -91,13 +91,13 @@ def measure(
         config = MeasureConfig.of({**config.model_dump(), "which": tuple(which)})
     if "acdc" in config.which:
         load_task(config.task)  # one that does not exist is a mistake, one that does not fit is not
-    subject = _Subject(load(model), config, data, progress)
+    measured = _MeasuredModel(load(model), config, data, progress)
     report: Report = {}
     with Progress("instruments", len(config.which), shown=progress, count=counted) as bar:
-        for done, name in enumerate(config.which):
-            bar.update(done, name)
+        for n_measured, name in enumerate(config.which):
+            bar.update(n_measured, name)
             try:
-                report[name] = _INSTRUMENTS[name](subject)
+                report[name] = _INSTRUMENTS[name](measured)
             except InputError as error:
                 report[name] = {"reason": str(error)}
     return MeasureReport({"headline": headline(report), **report})
@@ -122,7 +122,7 @@ def _at(values: Any, path: Sequence[str]) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _MeasuredModel:
     """A model and what it is measured with."""
 
     model: "Model"
@@ -133,45 +133,51 @@ class _Subject:
     @cached_property
     def seen(self) -> TextStats:
         """What a pass over held-out text saw, the same one for all who ask."""
-        return evaluate_text(self.model, text_of(self.model, self.data).val, self.config.n_tokens)
+        return evaluate_text(
+            self.model, prepared_text(self.model, self.data).val, self.config.n_tokens
+        )
 
 
-def _language(subject: _Subject) -> Report:
-    return asdict(Language.of(subject.seen))
+def _language(measured: _MeasuredModel) -> Report:
+    return asdict(Language.of(measured.seen))
 
 
-def _sparsity(subject: _Subject) -> Report:
-    model, config = subject.model, subject.config
-    found = asdict(Sparsity.of(model.transformer, subject.seen))
+def _sparsity(measured: _MeasuredModel) -> Report:
+    model, config = measured.model, measured.config
+    found = asdict(Sparsity.of(model.transformer, measured.seen))
     if model.gates is None:
         return found
-    batches = held_out(text_of(model, subject.data).val, model.config.n_ctx, config.n_tokens)
+    batches = fixed_windows(
+        prepared_text(model, measured.data).val, model.config.n_ctx, config.n_tokens
+    )
     masks = gate_masks(model.transformer, model.gates, (inputs for inputs, _ in batches))
     return {**found, "gates": asdict(gate_use(masks))}
 
 
-def _acdc(subject: _Subject) -> Report:
-    task, settings = load_task(subject.config.task), subject.config.acdc
-    (circuit,) = acdc_sweep(subject.model, task, settings, progress=subject.progress)
-    known = task_accuracy(subject.model, task)
+def _acdc(measured: _MeasuredModel) -> Report:
+    task, settings = load_task(measured.config.task), measured.config.acdc
+    (circuit,) = acdc_sweep(measured.model, task, settings, progress=measured.progress)
+    known = task_accuracy(measured.model, task)
     return {
-        "task": subject.config.task,
+        "task": measured.config.task,
         "skill": {name: getattr(known, name) for name in ("accuracy", "loss", "logit_difference")},
         **sweep_row(circuit),
     }
 
 
-def _sae(subject: _Subject) -> Report:
-    found = measure_sae(subject.model, subject.config.sae, subject.data, subject.progress)
+def _sae(measured: _MeasuredModel) -> Report:
+    found = measure_sae(measured.model, measured.config.sae, measured.data, measured.progress)
     return asdict(found[1])
 
 
-def _explain(subject: _Subject) -> Report:
-    settings, text = subject.config.explain, subject.data
-    return explain_neurons(subject.model, settings, text=text, progress=subject.progress).summary()
+def _explain(measured: _MeasuredModel) -> Report:
+    settings, text = measured.config.explain, measured.data
+    return explain_neurons(
+        measured.model, settings, text=text, progress=measured.progress
+    ).summary()
 
 
-_INSTRUMENTS: dict[Instrument, Callable[[_Subject], Report]] = {
+_INSTRUMENTS: dict[Instrument, Callable[[_MeasuredModel], Report]] = {
     "language": _language,
     "sparsity": _sparsity,
     "acdc": _acdc,

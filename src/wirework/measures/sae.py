@@ -21,7 +21,7 @@ from wirework.config import SaeConfig
 from wirework.errors import InputError, number_of, translated_errors
 from wirework.foreign import no_prompts
 from wirework.measures.activations import from_position, median_norm, norms_of, up_to_norm
-from wirework.measures.text import held_out
+from wirework.measures.text import fixed_windows
 from wirework.nn import Edit
 from wirework.nn.sites import look_up
 from wirework.tensor_files import read_header
@@ -133,7 +133,7 @@ def evaluate_sae(
 
     model = load(model)
     site = check_fit(sae, model, site)
-    batches = held_out(text, model.config.n_ctx, n_tokens)
+    batches = fixed_windows(text, model.config.n_ctx, n_tokens)
     if skip_first >= model.config.n_ctx:
         raise InputError(
             f"skip_first {skip_first} leaves nothing of {number_of(model.config.n_ctx, 'token')}"
@@ -145,24 +145,28 @@ def evaluate_sae(
             losses = [model.transformer.loss(x.to(device), y.to(device)) for x, y in batches]
         return float(torch.stack(losses).double().mean())
 
-    seen: list[Tensor] = []
-    clean = loss_with(_noting_norms(seen))
-    norms = torch.cat(seen)
+    batch_norms: list[Tensor] = []
+    clean = loss_with(_noting_norms(batch_norms))
+    norms = torch.cat(batch_norms)
     median = float(median_norm(norms))
     bound = float("inf") if max_norm_multiple is None else max_norm_multiple * median
     limit = min(bound, OUTLIER_NORM * median)
-    every, typical = _Tally(sae, bound), _Tally(sae, limit)
+    all_tokens, within_limit = _Tally(sae, bound), _Tally(sae, limit)
 
     def ce_scores(tally: _Tally) -> tuple[float, float, float | None]:
         zeroed = loss_with(up_to_norm(tally.bound, torch.zeros_like))
         spliced = loss_with(up_to_norm(tally.bound, tally.spliced))
-        lost = zeroed - clean
-        return zeroed, spliced, (zeroed - spliced) / lost if lost > 0 else None
+        cost_of_zeroing = zeroed - clean
+        return (
+            zeroed,
+            spliced,
+            (zeroed - spliced) / cost_of_zeroing if cost_of_zeroing > 0 else None,
+        )
 
-    zeroed, spliced, ce_score = ce_scores(every)
+    zeroed, spliced, ce_score = ce_scores(all_tokens)
     without = None
     if bool(((norms > limit) & (norms <= bound)).any()):
-        without = SaeScores(ce_score=ce_scores(typical)[2], **typical.scores())
+        without = SaeScores(ce_score=ce_scores(within_limit)[2], **within_limit.scores())
     return SaeQuality(
         site=site,
         architecture=sae.cfg.architecture(),
@@ -171,18 +175,18 @@ def evaluate_sae(
         ce_clean=clean,
         ce_zeroed=zeroed,
         ce_spliced=spliced,
-        **every.scores(),
-        dead_features=every.dead_features,
+        **all_tokens.scores(),
+        dead_features=all_tokens.dead_features,
         outlier_share=float((norms > OUTLIER_NORM * median).double().mean()),
         without_outliers=without,
     )
 
 
-def _noting_norms(seen: list[Tensor]) -> Edit:
+def _noting_norms(batch_norms: list[Tensor]) -> Edit:
     """Return an edit that changes nothing and appends each batch's norms (n,) to `seen`."""
 
     def note(x: Tensor) -> Tensor:
-        seen.append(norms_of(x).flatten())
+        batch_norms.append(norms_of(x).flatten())
         return x
 
     return note
@@ -200,10 +204,10 @@ class _Tally:
     def spliced(self, x: Tensor) -> Tensor:
         """Return what the autoencoder makes of values (B, T, D)."""
         features = self.sae.encode(x)
-        made = self.sae.decode(features).to(x.dtype)
+        reconstruction = self.sae.decode(features).to(x.dtype)
         counted = norms_of(x).flatten() <= self.bound
         rows = x.double().flatten(0, 1) * counted[:, None]
-        errors = (x - made).double().flatten(0, 1) * counted[:, None]
+        errors = (x - reconstruction).double().flatten(0, 1) * counted[:, None]
         on = (features.flatten(0, 1) != 0) & counted[:, None]
         self._on = self._on.to(x.device) + on.sum(0)
         self._sum = self._sum.to(x.device) + rows.sum(0)
@@ -211,7 +215,7 @@ class _Tally:
         self._error = self._error.to(x.device) + errors.square().sum()
         self._counted = self._counted.to(x.device) + counted.sum()
         self._width = x.shape[-1]
-        return made
+        return reconstruction
 
     @property
     def dead_features(self) -> int:
@@ -266,10 +270,10 @@ def outlier_warning(quality: Mapping[str, Any]) -> str | None:
     )
 
 
-def _differ(one: float | None, other: float | None, scale: float) -> bool:
-    if one is None or other is None:
-        return one is not other
-    return abs(one - other) > _WORTH_SAYING * scale
+def _differ(value: float | None, other: float | None, scale: float) -> bool:
+    if value is None or other is None:
+        return value is not other
+    return abs(value - other) > _WORTH_SAYING * scale
 
 
 def _brief(value: float | None) -> str:

@@ -18,7 +18,7 @@ from wirework.console import Progress
 from wirework.errors import InputError, number_of
 from wirework.measures.activations import default_site, median_norm, norms_of, site_values
 from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
-from wirework.measures.text import held_out, shuffled_windows, text_of
+from wirework.measures.text import fixed_windows, prepared_text, shuffled_windows
 from wirework.nn.sites import look_up
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def measure_sae(
 
     model = load(model)
     _place(model, settings)  # refused before any text is made ready
-    text = text_of(model, data)
-    held_out(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
+    text = prepared_text(model, data)
+    fixed_windows(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
     sae = train_sae(model, settings, text, progress)
     with Progress("measuring the autoencoder", None, shown=progress):
         quality = evaluate_sae(
@@ -103,7 +103,7 @@ def train_sae(
 
     model = load(model)
     site, width = _place(model, settings)
-    text = text_of(model, data).train
+    text = prepared_text(model, data).train
     _check_enough(text, settings, model.config.n_ctx)
     lens = sae_lens()
     device = model.transformer.embed.weight.device
@@ -114,16 +114,16 @@ def train_sae(
     ):
         torch.manual_seed(settings.seed)
         sae = _untrained(lens, model, site, width, settings)
-        flow = _mixed(_rows(model, site, text, settings), settings, bar)
-        trainer = lens.SAETrainer(_trainer_config(lens, settings, str(device)), sae, flow)
+        batches = _mixed(_rows(model, site, text, settings), settings, bar)
+        trainer = lens.SAETrainer(_trainer_config(lens, settings, str(device)), sae, batches)
         try:
             trainer.fit()
         except ZeroDivisionError:  # the mean size of what flows in
             raise InputError(f"{site} is 0 at every token: there is nothing to learn") from None
-        found = _for_inference(lens, sae)  # in here: it draws weights before it gets its own
-    if not all(bool(weight.isfinite().all()) for weight in found.parameters()):
+        trained = _for_inference(lens, sae)  # in here: it draws weights before it gets its own
+    if not all(bool(weight.isfinite().all()) for weight in trained.parameters()):
         raise InputError(f"training ran into values that are not finite: lower lr {settings.lr:g}")
-    return found
+    return trained
 
 
 def _place(model: "Model", settings: SaeConfig) -> tuple[str, int]:

@@ -45,7 +45,7 @@ class Sparsity:
     """Tokens read."""
 
     @classmethod
-    def of(cls, transformer: "Transformer", seen: TextStats) -> "Sparsity":
+    def of(cls, transformer: "Transformer", stats: TextStats) -> "Sparsity":
         """Count a model's weights, and take what one pass saw of its neurons."""
         entries, nonzero = transformer.weight_counts()
         return cls(
@@ -53,9 +53,9 @@ class Sparsity:
             mean_abs_weight_embedded=mean_abs_weight(transformer, embeddings=True),
             weight_l0=nonzero,
             weight_l0_fraction=nonzero / entries,
-            dead_neurons=sum(seen.dead_neurons_by_layer),
-            dead_neurons_by_layer=seen.dead_neurons_by_layer,
-            n_tokens=seen.n_tokens,
+            dead_neurons=sum(stats.dead_neurons_by_layer),
+            dead_neurons_by_layer=stats.dead_neurons_by_layer,
+            n_tokens=stats.n_tokens,
         )
 
 
@@ -130,9 +130,9 @@ def gate_masks(
     sites = [f"{layer}.resid_in" for layer in range(transformer.config.n_layer)]
     device = transformer.embed.weight.device
     for tokens in batches:
-        with transformer.recorded(sites) as seen:
+        with transformer.recorded(sites) as values:
             final = transformer.state(tokens.to(device))
-        masks = gates.masks([seen[site] for site in sites], final)
+        masks = gates.masks([values[site] for site in sites], final)
         yield (
             torch.stack([layer.attention for layer in masks], 2),
             torch.stack([layer.all_neurons for layer in masks], 2),
@@ -154,8 +154,8 @@ def gate_use(masks: Iterable[tuple[Tensor, Tensor]]) -> GateUse:
     counts: list[Tensor] = []
     n_tokens = 0
     for pair in masks:
-        on = [mask.flatten(0, 1).count_nonzero(0) for mask in pair]  # (L, units) each
-        counts = [a + b for a, b in zip(counts, on, strict=True)] if counts else on
+        n_on = [mask.flatten(0, 1).count_nonzero(0) for mask in pair]  # (L, units) each
+        counts = [a + b for a, b in zip(counts, n_on, strict=True)] if counts else n_on
         n_tokens += pair[0].shape[:2].numel()
     if not n_tokens:
         raise InputError("the use of gates needs at least one batch of masks")

@@ -1,4 +1,4 @@
-"""The text that a model is measured on: that of its run, or what is given.
+"""The text that a model is measured on: by default that of its training run.
 
 Shapes: B sequences, T tokens.
 """
@@ -20,33 +20,37 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _TOKENS = 4096
-"""About how many go through a model at once."""
+"""About how many tokens go through a model in one batch."""
 
 
-def text_of(model: "Model | str | Path", data: "Prepared | None") -> "Prepared":
-    """Return the text given, or that of the run which the model, or that at a path, lies in.
+def prepared_text(model: "Model | str | Path", data: "Prepared | None") -> "Prepared":
+    """Return the text to measure a model on, checked against the model's tokeniser.
+
+    Args:
+        model: the model; a path is loaded.
+        data: prepared text; None: the text of the run that the model lies in.
 
     Raises:
-        InputError: there is none, or another tokeniser than the model's prepared it.
+        InputError: the model lies in no run, or the text was prepared with another tokeniser.
     """
     from wirework.model import load
 
     model = load(model)
     if data is None:
         return run_data(model, "measures of what it does with text")
-    known = model.tokenizer
-    if known is not None and data.tokenizer.fingerprint != known.fingerprint:
+    tokenizer = model.tokenizer
+    if tokenizer is not None and data.tokenizer.fingerprint != tokenizer.fingerprint:
         raise InputError(f"{data.path} was prepared with another tokeniser than the model's")
     return data
 
 
-def held_out(tokens: "Tokens", n_ctx: int, n_tokens: int) -> list[tuple[Tensor, Tensor]]:
-    """Return fixed windows spread over a split, about `n_tokens` or all there are.
+def fixed_windows(tokens: "Tokens", n_ctx: int, n_tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the same evenly spread windows of a split at every call.
 
     Args:
-        tokens: the split, held-out as a rule.
+        tokens: the split, usually the held-out one.
         n_ctx: tokens of a window.
-        n_tokens: how many to take; at least one window.
+        n_tokens: about how many tokens to take in all; at least one window, at most the split.
 
     Returns:
         Inputs and targets, (B, T) int64 each, all batches of one shape.
@@ -60,7 +64,7 @@ def held_out(tokens: "Tokens", n_ctx: int, n_tokens: int) -> list[tuple[Tensor, 
 
 
 def shuffled_windows(tokens: "Tokens", n_ctx: int, seed: int) -> Iterator[Tensor]:
-    """Yield batches (B, n_ctx) int64 of windows in random order, epoch after epoch, without end.
+    """Yield batches (B, n_ctx) int64 of windows in random order, epoch after epoch, forever.
 
     Raises:
         InputError: the split is too short for one window.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wirework.measures.text import held_out
+from wirework.measures.text import fixed_windows
 from wirework.training.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
     Raises:
         InputError: the text is shorter than a window.
     """
-    batches = held_out(text, model.config.n_ctx, n_tokens)
+    batches = fixed_windows(text, model.config.n_ctx, n_tokens)
     arrays = [(inputs.numpy(), targets.numpy()) for inputs, targets in batches]
-    found = evaluate(model.transformer, arrays, model.transformer.embed.weight.device)
-    assert found is not None  # nobody asks it to stop
+    metrics = evaluate(model.transformer, arrays, model.transformer.embed.weight.device)
+    assert metrics is not None  # nobody asks it to stop
     return TextStats(
-        found["val_loss"],
-        tuple(found["dead_neurons_by_layer"]),
+        metrics["val_loss"],
+        tuple(metrics["dead_neurons_by_layer"]),
         sum(inputs.numel() for inputs, _ in batches),
     )

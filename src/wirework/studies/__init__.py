@@ -1,4 +1,4 @@
-"""Whole experiments as one call: circuit size against capability, finders, self-ablation."""
+"""Experiments that run as one call: frontier, finders and self-ablation."""
 
 from wirework.studies.compare import best_match, geometric_mean, matches
 from wirework.studies.finders import FINDERS, finders

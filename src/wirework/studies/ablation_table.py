@@ -1,4 +1,4 @@
-"""The table of self-ablation: means over seeds with standard errors, the published figures beside.
+"""Table of the self-ablation study: means over seeds, standard errors, the published figures.
 
 Source of the figures: Ferrao et al. 2025, the table of ablations (8 layers, TinyStories, one seed).
 """
@@ -21,11 +21,11 @@ MEASURES = {
         "mean_abs_weight", "mean_abs_weight_embedded", "gate_live_fraction", "dead_units",
     )
 }  # fmt: skip
-"""Columns of the table: those of the paper, what the whole model makes of the task whose edges are
-counted, the explanation score, which the paper only describes, and how the gates are used."""
+"""Columns of the table: those of the paper, the whole model's accuracy on the task whose edges are
+counted, the explanation score, for which the paper has no figure, and the use of the gates."""
 
-# The published mean weights are over all parameters, embeddings too, whatever the text says: the
-# baseline's 0.44 is that of 14,535,249 of them (docs/measures.md).
+# The published mean weights cover all parameters, embeddings included, although the text says
+# otherwise: the baseline's 0.44 is the mean over 14,535,249 of them (docs/measures.md).
 _PAPER_COLUMNS = ("path_edges", "sae_l0", "ce_score", "perplexity", "mean_abs_weight_embedded")
 _PAPER: dict[tuple[str | None, int | None], tuple[float, ...]] = {
     (None, None): (79, 7.22, 0.63, 5.73, 0.44),
@@ -41,11 +41,12 @@ _PAPER: dict[tuple[str | None, int | None], tuple[float, ...]] = {
 
 
 class Claim(NamedTuple):
-    """What the paper says of gated models beside the plain one."""
+    """A claim of the paper about gated models, compared with the plain model."""
 
     measure: str
     sign: int
-    said: str
+    """1: the measure grows with gates; -1: it shrinks."""
+    text: str
 
 
 CLAIMS = (
@@ -64,39 +65,48 @@ def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[Row]:
         cells: `level`, `k` and `report` of each model.
 
     Returns:
-        `level`, `k`, and for each of `MEASURES` its `mean` (None where no seed has a number),
-        `standard_error` (None of one seed), `n` and `paper` (None where nothing is published).
+        `level`, `k`, and for each of `MEASURES` its `mean` (None if no seed has a number),
+        `standard_error` (None for a single seed), `n` (seeds with a number) and `paper` (None if
+        no figure is published).
     """
     groups: dict[tuple[str | None, int | None], list[Mapping[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["level"], cell["k"]), []).append(cell["report"]["headline"])
     return [
         {"level": level, "k": k}
-        | {name: _summary([one[name] for one in found], level, k, name) for name in MEASURES}
-        for (level, k), found in groups.items()
+        | {
+            name: _summary([headline[name] for headline in headlines], level, k, name)
+            for name in MEASURES
+        }
+        for (level, k), headlines in groups.items()
     ]
 
 
 def claims(rows: Sequence[Row]) -> list[Row]:
-    """Return what was found of each of the paper's claims.
+    """Return a verdict on each of the paper's claims.
+
+    A setting is one level and k. A difference counts as clear if it is larger than two of its
+    standard errors.
 
     Returns:
-        `claim`, `verdict` (`held`: in every setting, and in most of them beyond two standard
-        errors; `did not hold`: in less than half of the settings; `did not show`: in none beyond
-        two standard errors; else `held in part`; `cannot tell`, with the reason; `not measured`),
-        in how many settings of how many the difference has the claimed sign, in how many of these
-        it is beyond two standard errors, and the largest change in that direction as a share of the
-        plain value.
+        For each claim:
+        `claim`: its text.
+        `verdict`: `held` (the claimed sign in every setting, clear in most), `did not hold` (the
+        claimed sign in less than half of the settings), `did not show` (clear in none), `held in
+        part` (all else), `cannot tell` with the reason, or `not measured`.
+        `settings`, `in_direction`, `beyond_two_standard_errors`: numbers of settings: all, those
+        with the claimed sign, those that are clear.
+        `largest_change`: in the claimed direction, as a share of the plain model's value.
     """
     plain = next((row for row in rows if row["level"] is None), None)
     gated = [row for row in rows if row["level"] is not None]
     if plain is None:
         return []
-    return [_judged(claim, plain, gated) for claim in CLAIMS]
+    return [_judge_claim(claim, plain, gated) for claim in CLAIMS]
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Return the table with the published figures in brackets."""
+    """Return the table as Markdown, the published figures in brackets."""
     lines = [["ablation", "k", "seeds", *MEASURES.values()], ["---"] * (3 + len(MEASURES))]
     for row in rows:
         k = "-" if row["k"] is None else str(row["k"])
@@ -108,7 +118,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """Return the table as CSV: four columns of each measure."""
+    """Return the table as CSV, with four columns for each measure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = ("mean", "standard_error", "n", "paper")
@@ -120,7 +130,7 @@ def csv_table(rows: Sequence[Row]) -> str:
 
 
 def shown_cell(summary: Row) -> str:
-    """Return a mean with its standard error and, in brackets, the published figure."""
+    """Return the text of a cell: mean, standard error and, in brackets, the published figure."""
     if summary["mean"] is None:
         return "-"
     error, paper = summary["standard_error"], summary["paper"]
@@ -129,35 +139,37 @@ def shown_cell(summary: Row) -> str:
 
 
 def _summary(values: Sequence[float | None], level: str | None, k: int | None, name: str) -> Row:
-    known = [value for value in values if value is not None]
+    measured = [value for value in values if value is not None]
     published = dict(zip(_PAPER_COLUMNS, _PAPER.get((level, k), ()), strict=False))
     return {
-        "mean": mean(known) if known else None,
-        "standard_error": stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None,
-        "n": len(known),
+        "mean": mean(measured) if measured else None,
+        "standard_error": stdev(measured) / math.sqrt(len(measured)) if len(measured) > 1 else None,
+        "n": len(measured),
         "paper": published.get(name),
     }
 
 
-def _judged(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
+def _judge_claim(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
     base = plain[claim.measure]
-    others = [row[claim.measure] for row in gated if row[claim.measure]["mean"] is not None]
-    if base["mean"] is None or not others:
-        return {"claim": claim.said, "verdict": "not measured"}
-    gains = [claim.sign * (other["mean"] - base["mean"]) for other in others]
-    towards = [gain for gain in gains if gain > 0]
+    gated_summaries = [
+        row[claim.measure] for row in gated if row[claim.measure]["mean"] is not None
+    ]
+    if base["mean"] is None or not gated_summaries:
+        return {"claim": claim.text, "verdict": "not measured"}
+    gains = [claim.sign * (other["mean"] - base["mean"]) for other in gated_summaries]
+    in_direction = [gain for gain in gains if gain > 0]
     beyond = sum(
         gain > 2 * spread
-        for gain, other in zip(gains, others, strict=True)
-        if (spread := _spread(base, other)) is not None
+        for gain, other in zip(gains, gated_summaries, strict=True)
+        if (spread := _difference_error(base, other)) is not None
     )
-    if all(_spread(base, other) is None for other in others):
+    if all(_difference_error(base, other) is None for other in gated_summaries):
         verdict = "cannot tell: too few seeds"
     elif not base["mean"]:
         verdict = "cannot tell: the plain model has none"
-    elif len(towards) == len(gains) and 2 * beyond > len(gains):
+    elif len(in_direction) == len(gains) and 2 * beyond > len(gains):
         verdict = "held"
-    elif 2 * len(towards) < len(gains):
+    elif 2 * len(in_direction) < len(gains):
         verdict = "did not hold"
     elif beyond:
         verdict = "held in part"
@@ -165,18 +177,18 @@ def _judged(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
         verdict = "did not show"
     largest = max(gains) / abs(base["mean"]) if base["mean"] else None
     return {
-        "claim": claim.said,
+        "claim": claim.text,
         "verdict": verdict,
         "settings": len(gains),
-        "in_direction": len(towards),
+        "in_direction": len(in_direction),
         "beyond_two_standard_errors": beyond,
         "largest_change": largest,
     }
 
 
-def _spread(one: Row, other: Row) -> float | None:
-    """Return the standard error of a difference; None where either has one seed only."""
-    errors = one["standard_error"], other["standard_error"]
+def _difference_error(summary: Row, other: Row) -> float | None:
+    """Return the standard error of a difference of means; None if either has a single seed."""
+    errors = summary["standard_error"], other["standard_error"]
     if errors[0] is None or errors[1] is None:
         return None
     return math.hypot(errors[0], errors[1])

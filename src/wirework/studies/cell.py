@@ -1,8 +1,9 @@
-"""One model of a study, from its settings to the sizes of its circuits, in a folder of its own.
+"""One model of the frontier study: train it, prune it for each task, record both in a folder.
 
-`cells/NAME/` holds `run/` (as training leaves it), `circuits/TARGET/TASK` with the rows of each
-target beside them, and at last `cell.json`; or `failed.json` with the reason why there is none.
-What is there is not done again as long as the settings are those it was made with.
+`cells/NAME/` holds `run/` (the training run), `circuits/TARGET/TASK` (its circuits),
+`circuits/TARGET.json` (their sizes) and, once all of it is done, `cell.json`. A failure leaves
+`failed.json` instead, with the reason. A finished part is read again and not redone, unless its
+settings have changed.
 """
 
 import traceback
@@ -27,19 +28,19 @@ from wirework.training import train
 Cell = dict[str, Any]
 
 _NEEDED = {"name": str, "settings": dict, "tasks": list}
-"""What every `cell.json` has, and of which type."""
+"""Required keys of `cell.json` and their types."""
 
 
 def cell_folder(out: Path, name: str) -> Path:
-    """Return the folder of a model below the study's."""
+    """Return the folder of a model, below the study's folder."""
     return out / CELLS / name
 
 
 def read_cell(out: Path, name: str) -> Cell:
-    """Read what `run_cell` wrote.
+    """Read `cell.json`, which `run_cell` wrote.
 
     Raises:
-        InputError: it is not there, or damaged.
+        InputError: the file is missing or damaged.
     """
     return read_record(cell_folder(out, name) / "cell.json", _NEEDED)
 
@@ -47,17 +48,17 @@ def read_cell(out: Path, name: str) -> Cell:
 def finished_cell(
     point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path
 ) -> Cell | None:
-    """Return what `cell.json` says if it was made with these settings and tasks, else None.
+    """Return the content of `cell.json` if it has these settings and tasks, else None.
 
     Raises:
-        InputError: there can be no such model, or what lies there is damaged.
+        InputError: no model can have these settings, or the file is damaged.
     """
-    wanted = _wanted(point, study, tasks, out)
+    settings = _recorded_settings(point, study, tasks, out)
     path = cell_folder(out, point.name) / "cell.json"
     if not is_file(path):
         return None
     cell = read_cell(out, point.name)
-    return cell if cell["settings"] == wanted else None
+    return cell if cell["settings"] == settings else None
 
 
 def run_cell(
@@ -68,14 +69,14 @@ def run_cell(
     data: Prepared,
     progress: bool = True,
 ) -> Cell:
-    """Train a model, prune it for each task, and write `cell.json`; go on where it was stopped.
+    """Train a model, prune it for each task and write `cell.json`; a stopped call is resumed.
 
-    A failure is written to `failed.json` and told in a warning.
+    A failure is written to `failed.json` and reported as a warning.
 
     Args:
         point: the model.
-        study: settings.
-        tasks: what to prune for.
+        study: the settings of all models.
+        tasks: the tasks to prune for.
         out: the study's folder.
         data: the text that every model is trained on.
         progress: show progress on standard error.
@@ -83,21 +84,25 @@ def run_cell(
     Returns:
         The cell: `name, kind, width, l0_count, act_fraction, steps, seed`, the metrics of its
         `Run`, `n_weights, n_nonzero, fingerprint`, `tasks` (rows of `prune_all`), `data`,
-        `machine`, `settings`; after a failure where it stands in the grid and `error`.
+        `machine`, `settings`; after a failure its place in the grid and `error`.
 
     Raises:
         UnreadableError: the system failed to read a file.
-        Interrupted: a signal came while it was trained.
+        Interrupted: a signal came during training.
     """
     folder = cell_folder(out, point.name)
     try:
         record_text(folder / "run", data, settings_of(point, study, out).data, replace=False)
-        made = _made(point, study, tasks, out, progress)
-        cell = made | {"data": data.fingerprint}
+        trained = _trained_cell(point, study, tasks, out, progress)
+        cell = trained | {"data": data.fingerprint}
         write_record(folder / "cell.json", cell)
     except (DiskFullError, UnreadableError):
         raise
-    except (InputError, RuntimeError, MemoryError) as error:  # out of memory is one of the others
+    except (
+        InputError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # out of memory is either of the last two
         return failed_cell(point, out, error)
     (folder / "failed.json").unlink(missing_ok=True)
     return cell
@@ -106,77 +111,82 @@ def run_cell(
 def circuits_at(
     target: float, config: PruneConfig, tasks: Sequence[Task], folder: Path, progress: bool = True
 ) -> list[dict[str, Any]]:
-    """Return the rows of `prune_all` for a cell's model at a target loss, found now or before.
+    """Return the rows of `prune_all` for a cell's model at a target loss; finished ones are read.
 
     Args:
-        target: nats.
+        target: target loss, nats.
         config: the other settings of the search.
-        tasks: what to prune for.
-        folder: the cell's, with its finished run.
+        tasks: the tasks to prune for.
+        folder: the cell's folder, with its finished run.
         progress: show a bar on standard error.
     """
     path = folder / "circuits" / f"{target:g}.json"
     config = config.model_copy(update={"target_loss": target})
     model = load(folder / "run")
-    wanted = {**_search(config, tasks), "model": model.fingerprint}
+    wanted = {**_recorded_search(config, tasks), "model": model.fingerprint}
     if is_file(path):
-        known = read_record(path, {"settings": dict, "tasks": list})
-        if known["settings"] == wanted:
-            rows: list[dict[str, Any]] = known["tasks"]
+        stored = read_record(path, {"settings": dict, "tasks": list})
+        if stored["settings"] == wanted:
+            rows: list[dict[str, Any]] = stored["tasks"]
             return rows
     rows = prune_all(model, tasks, folder / "circuits" / f"{target:g}", config, progress=progress)
     write_record(path, {"tasks": rows, "settings": wanted})
     return rows
 
 
-def _made(
+def _trained_cell(
     point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
 ) -> Cell:
     folder = cell_folder(out, point.name)
-    begun = is_file(folder / "run" / "config.yaml")
-    run = train(settings_of(point, study, out), resume=begun, progress=progress)
+    is_resumed = is_file(folder / "run" / "config.yaml")
+    run = train(settings_of(point, study, out), resume=is_resumed, progress=progress)
     config = study.prune
     rows = circuits_at(config.target_loss, config, tasks, folder, progress) if tasks else []
     return {
-        **about(point),
+        **point_fields(point),
         **run.metrics,
         **_counts(run.model),
         "tasks": rows,
         "machine": machine(),
-        "settings": _wanted(point, study, tasks, out),
+        "settings": _recorded_settings(point, study, tasks, out),
     }
 
 
-def about(point: FrontierPoint) -> Cell:
-    """Return what a point is called and where in the grid it stands."""
+def point_fields(point: FrontierPoint) -> Cell:
+    """Return the fields of a point: its name and its place in the grid."""
     names = ("name", "kind", "width", "l0_count", "act_fraction", "steps", "seed")
     return {name: getattr(point, name) for name in names}
 
 
 def _counts(model: Model) -> dict[str, Any]:
-    every, nonzero = model.transformer.weight_counts()
-    return {"n_weights": every, "n_nonzero": nonzero, "fingerprint": model.fingerprint}
+    n_weights, nonzero = model.transformer.weight_counts()
+    return {"n_weights": n_weights, "n_nonzero": nonzero, "fingerprint": model.fingerprint}
 
 
-def _wanted(
+def _recorded_settings(
     point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path
 ) -> dict[str, Any]:
-    """Return all that a cell's content depends on."""
-    return {"train": portable(settings_of(point, study, out)), **_search(study.prune, tasks)}
+    """Return the settings that a cell's content depends on."""
+    return {
+        "train": portable(settings_of(point, study, out)),
+        **_recorded_search(study.prune, tasks),
+    }
 
 
-def _search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
+def _recorded_search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
     prints = {task.name: fingerprint(task) for task in tasks}
     return {"prune": config.recorded(), "tasks": prints}
 
 
 def failed_cell(point: FrontierPoint, out: Path, error: Exception) -> Cell:
-    """Write `failed.json`, with a traceback where the error is none of the user's; warn of it."""
+    """Write `failed.json` and warn; an unexpected error is written with its traceback."""
     message = redact(" ".join(str(error).split())) or type(error).__name__
-    known = isinstance(error, InputError)
-    lines = [] if known else [redact(line) for line in traceback.format_exception(error)]
-    trace = {"traceback": lines} if lines else {}
-    cell = {**about(point), "error": message}
+    is_input_error = isinstance(error, InputError)
+    trace_lines = (
+        [] if is_input_error else [redact(line) for line in traceback.format_exception(error)]
+    )
+    trace = {"traceback": trace_lines} if trace_lines else {}
+    cell = {**point_fields(point), "error": message}
     write_json(cell_folder(out, point.name) / "failed.json", {**cell, **trace})
     warn(f"{point.name} failed, the study goes on: {message}")
     return cell

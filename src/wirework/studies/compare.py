@@ -1,8 +1,9 @@
-"""Circuit sizes of models set side by side, and which dense model matches a sparse one.
+"""Compare circuit sizes of sparse and dense models, and match models of equal held-out loss.
 
-A row is a task's as `prune_all` returns it, a cell a model's as `cell.py` writes it. Two rules hold
-everywhere: a circuit of no edges counts as one edge, which a geometric mean needs, and a task
-without a circuit is left out of a mean, whose number of tasks is always given beside it.
+A row is one task's result, as `prune_all` returns it. A cell is one model's record, as `cell.py`
+writes it. Two rules hold for every mean: a circuit without edges counts as one edge, because a
+geometric mean needs a positive number; a task without a circuit is left out, and the number of
+tasks is reported with the mean.
 """
 
 import math
@@ -15,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 def geometric_mean(sizes: Iterable[int]) -> float | None:
-    """Return the geometric mean of circuit sizes, 0 taken as 1; None of nothing.
+    """Return the geometric mean of circuit sizes, with 0 taken as 1; None for no sizes.
 
     Source: Gao et al. 2025, sec. 2.2 (the metric).
     """
@@ -24,30 +25,31 @@ def geometric_mean(sizes: Iterable[int]) -> float | None:
 
 
 def sizes_of(rows: Iterable[Row]) -> dict[str, int]:
-    """Return task to edges, of the tasks that have a circuit which reaches the target."""
+    """Return the number of edges by task, for tasks whose circuit reaches the target loss."""
     return {row["task"]: row["n_edges"] for row in rows if row.get("reached")}
 
 
 def compare(sparse: Iterable[Row], dense: Iterable[Row]) -> dict[str, Any]:
-    """Compare two models on the tasks that both have a circuit for.
+    """Compare the circuit sizes of two models on the tasks for which both have a circuit.
 
     Returns:
-        `tasks`, and over them `sparse_edges`, `dense_edges` (geometric means) and `ratio`, how many
-        times smaller the sparse ones are; None where there is no such task.
+        `tasks`, and over these tasks `sparse_edges` and `dense_edges` (geometric means) and `ratio`
+        (dense over sparse); all three None if there is no such task.
     """
-    few, many = sizes_of(sparse), sizes_of(dense)
-    tasks = [task for task in few if task in many]
-    means = [geometric_mean(sizes[task] for task in tasks) for sizes in (few, many)]
+    sparse_sizes, dense_sizes = sizes_of(sparse), sizes_of(dense)
+    tasks = [task for task in sparse_sizes if task in dense_sizes]
+    means = [geometric_mean(sizes[task] for task in tasks) for sizes in (sparse_sizes, dense_sizes)]
     ratio = None if means[0] is None or means[1] is None else means[1] / means[0]
     return {"tasks": tasks, "sparse_edges": means[0], "dense_edges": means[1], "ratio": ratio}
 
 
 def matches(cells: Sequence[Row], within: float) -> list[dict[str, Any]]:
-    """Return, for each sparse cell, the dense one closest in held-out loss, and their comparison.
+    """Pair each sparse cell with the dense one closest in held-out loss, and compare the two.
 
     Args:
-        cells: of both kinds, in any order.
-        within: the share of the dense loss that the two may be apart, for `matched`.
+        cells: sparse and dense models, in any order.
+        within: largest difference of the losses, as a share of the dense one, that counts as
+            `matched`.
     """
     dense = [cell for cell in cells if cell["kind"] == "dense"]
     sparse = [cell for cell in cells if cell["kind"] == "sparse"]
@@ -56,9 +58,9 @@ def matches(cells: Sequence[Row], within: float) -> list[dict[str, Any]]:
 
 def _closest(cell: Row, dense: Sequence[Row], within: float) -> dict[str, Any]:
     loss = cell["val_loss"]
-    logit_diffs = [abs(loss - other["val_loss"]) / other["val_loss"] for other in dense]
-    apart = min(logit_diffs)
-    other = dense[logit_diffs.index(apart)]
+    gaps = [abs(loss - other["val_loss"]) / other["val_loss"] for other in dense]
+    apart = min(gaps)
+    other = dense[gaps.index(apart)]
     return {
         "sparse": cell["name"],
         "dense": other["name"],
@@ -70,29 +72,29 @@ def _closest(cell: Row, dense: Sequence[Row], within: float) -> dict[str, Any]:
     }
 
 
-def best_match(found: Sequence[Row]) -> Row | None:
-    """Return the pair to report: of those that match, the one with most tasks in common.
+def best_match(pairs: Sequence[Row]) -> Row | None:
+    """Return the pair to report: among matched pairs, the one with most tasks in common.
 
-    Ties go to the closer one. Where no pair matches, it is the closest, and `matched` is False. The
-    ratio plays no part in the choice.
+    Ties go to the pair closer in loss. If no pair is matched, return the closest one; its `matched`
+    is False. The choice never depends on the ratio.
     """
-    matched = [pair for pair in found if pair["matched"]]
+    matched = [pair for pair in pairs if pair["matched"]]
     if matched:
         return min(matched, key=lambda pair: (-len(pair["tasks"]), pair["apart"]))
-    return min(found, key=lambda pair: pair["apart"], default=None)
+    return min(pairs, key=lambda pair: pair["apart"], default=None)
 
 
 def verdict(pair: Row | None, within: float) -> str:
-    """Say in one sentence what a pair shows."""
+    """Return one sentence with the result of a pair."""
     if pair is None:
         return "no pair: it takes a sparse and a dense model"
-    held = f"held-out losses {100 * pair['apart']:.1f}% apart"
+    closeness = f"held-out losses {100 * pair['apart']:.1f}% apart"
     if not pair["matched"]:
-        held = f"no dense model within {100 * within:g}% of a sparse one: {held}"
+        closeness = f"no dense model within {100 * within:g}% of a sparse one: {closeness}"
     if pair["ratio"] is None:
-        return f"{held}; no task has a circuit in both"
+        return f"{closeness}; no task has a circuit in both"
     count = len(pair["tasks"])
     return (
-        f"{held}; over {number_of(count, 'task')} the dense circuits have "
+        f"{closeness}; over {number_of(count, 'task')} the dense circuits have "
         f"{pair['ratio']:.1f} times the edges"
     )

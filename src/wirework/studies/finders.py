@@ -1,8 +1,8 @@
-"""Circuit size against target loss for each way to find a circuit (Gao et al. 2025, Fig. 31).
+"""Circuit size against target loss for each finder (Gao et al. 2025, Fig. 31).
 
-Below the study's folder: `manifest.json` (model, settings), `finders.json`, `finders.png` and
-`circuits/FINDER/TARGET/TASK`. A call that was stopped goes on. A score that stands for the paper's
-baseline is bisected and no more; the same with our clean-up is a line of its own.
+The study's folder holds `manifest.json` (model, settings), `finders.json`, `finders.png` and
+`circuits/FINDER/TARGET/TASK`. A stopped call is resumed. The paper's baseline is a score with
+bisection alone; the same score with our clean-up is a line of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,10 +35,11 @@ FINDERS = (
     *METHODS,
     *(f"{method} {CLEANED}" for method in METHODS if method != "random"),
 )
-"""Lines of the figure: learned masks with all that `prune` does, scores alone, and cleaned up.
-A random order is only bisected: it ends with nearly all nodes, whose clean-up takes hours."""
+"""Lines of the figure: learned masks with all steps of `prune`, each score with bisection alone,
+and each score with clean-up. `random` has no clean-up: bisection keeps nearly all nodes, and
+their clean-up takes hours."""
 
-_ITS_OWN = {"finder", "extra_rankings", "target_loss", "clean_up", "prune_edges"}
+_SET_BY_STUDY = {"finder", "extra_rankings", "target_loss", "clean_up", "prune_edges"}
 
 TARGETS = (0.5, 0.3, 0.15, 0.05)
 
@@ -54,27 +55,28 @@ def finders(
     data: "Tokens | None" = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Find circuits of the same tasks in every way and draw their sizes.
+    """Find circuits of the same tasks with each finder, and draw their sizes.
 
     Args:
         model: with a tokeniser; a path is loaded.
-        tasks: behaviours, each itself or what `ww.task` takes; those that the model cannot do at a
-            target are left out there.
+        tasks: tasks, or anything that `ww.task` takes. A task that the model itself cannot do at a
+            target loss is left out at that target.
         out: the study's folder.
-        config: settings of the search; finder, target and clean-up are the study's.
+        config: settings of the search; the study sets finder, target and clean-up.
         which: names of `FINDERS`.
-        targets: task losses, nats.
+        targets: target losses, nats.
         data: training text for the means, as `prune` takes it.
         progress: show progress on standard error.
 
     Returns:
-        `rows` (finder, target_loss, n_tasks, and geometric means over the tasks that every finder
-        has a circuit for at that target: `edges`, `nodes`), `results` and `figure` (paths; no
-        figure where there is no circuit).
+        `rows`, `results` and `figure` (paths; `figure` is None if there is no circuit). A row has
+        `finder`, `target_loss`, `n_tasks` (tasks for which every finder has a circuit at that
+        target) and, over these tasks, `edges` and `nodes` (geometric means) and `held_out` (mean
+        task loss on held-out pairs, nats).
 
     Raises:
-        InputError: an unknown finder, a setting that is the study's own, a target at or below 0 or
-            above chance, or the folder cannot be written to, is in use, or holds something else.
+        InputError: an unknown finder; a setting that the study sets itself; a target at or below 0
+            or above chance; the folder cannot be written to, is in use or holds other files.
     """
     out, which = Path(out), tuple(dict.fromkeys(which))
     targets = tuple(sorted(map(float, set(targets)), reverse=True))
@@ -82,67 +84,71 @@ def finders(
         if name not in FINDERS:
             raise InputError(f"no finder {name!r}; finders are {', '.join(FINDERS)}")
     config = config or PruneConfig()
-    if mine := _ITS_OWN & config.model_fields_set:
-        raise InputError(f"the study sets {', '.join(sorted(mine))} itself: leave it out")
+    if owned_settings := _SET_BY_STUDY & config.model_fields_set:
+        raise InputError(f"the study sets {', '.join(sorted(owned_settings))} itself: leave it out")
     planned = {
         (name, target): _settings(config, name, target) for target in targets for name in which
     }
     for settings in planned.values():
         check_chance(settings)
     _check_out(out)
-    model, loaded = load(model), [load_task(task) for task in tasks]
-    names = [task.name for task in loaded]
+    model, loaded_tasks = load(model), [load_task(task) for task in tasks]
+    names = [task.name for task in loaded_tasks]
     check_distinct(names)
     with (
         locked(out / "lock", f"study {out}"),
         Progress("study", len(planned), shown=progress, count=counted) as bar,
     ):
-        settled: dict[str, Any] = {"study": "finders", "model": model.fingerprint, "tasks": names}
-        settled |= {"finders": which, "targets": targets, "config": config.recorded()}
+        study_manifest: dict[str, Any] = {
+            "study": "finders",
+            "model": model.fingerprint,
+            "tasks": names,
+        }
+        study_manifest |= {"finders": which, "targets": targets, "config": config.recorded()}
         clear_held([out, *out.glob("circuits/*/*")])
-        write_record(out / _MANIFEST, settled)
-        found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        write_record(out / _MANIFEST, study_manifest)
+        rows_by_run: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for (name, target), settings in planned.items():
             if progress:
                 say(f"{name}, target {target:g}")
             folder = out / "circuits" / name.replace(" ", "_") / str(target)
-            found[name, target] = prune_all(
-                model, loaded, folder, settings, data=data, progress=progress
+            rows_by_run[name, target] = prune_all(
+                model, loaded_tasks, folder, settings, data=data, progress=progress
             )
             bar.advance()
-        rows = [_row(name, target, found, which) for name in which for target in targets]
+        rows = [_row(name, target, rows_by_run, which) for name in which for target in targets]
         result = {"model": model.fingerprint, "tasks": names, "rows": rows}
         write_record(out / "finders.json", result)
-        drawn = any(row["edges"] is not None for row in rows)
-        figure = str(write_finders_figure(out)) if drawn else None
+        has_circuits = any(row["edges"] is not None for row in rows)
+        figure = str(write_finders_figure(out)) if has_circuits else None
     return {"rows": rows, "results": str(out / "finders.json"), "figure": figure}
 
 
 def _check_out(out: Path) -> None:
     check_place(out / _MANIFEST)
-    held = names_in(out) - {"lock"}
-    known = read_record(out / _MANIFEST, unsigned=True) if _MANIFEST in held else {}
-    if held and known.get("study") != "finders":
+    names_there = names_in(out) - {"lock"}
+    earlier = read_record(out / _MANIFEST, unsigned=True) if _MANIFEST in names_there else {}
+    if names_there and earlier.get("study") != "finders":
         raise InputError(f"{out} holds files but is no study of finders: choose another --out")
 
 
 def _settings(config: PruneConfig, name: str, target: float) -> PruneConfig:
     method = name.removesuffix(f" {CLEANED}")
-    cleaned = name == "learned" or name != method
+    has_clean_up = name == "learned" or name != method
     changes = {"finder": method, "target_loss": target, "extra_rankings": ()}
-    changes |= {"clean_up": cleaned, "prune_edges": cleaned}
+    changes |= {"clean_up": has_clean_up, "prune_edges": has_clean_up}
     return PruneConfig.of({**config.model_dump(), **changes})
 
 
 def _row(
     name: str,
     target: float,
-    found: dict[tuple[str, float], list[dict[str, Any]]],
+    rows_by_run: dict[tuple[str, float], list[dict[str, Any]]],
     which: Sequence[str],
 ) -> dict[str, Any]:
-    """Return a finder's sizes at a target, over the tasks that all finders have there."""
-    shared = set.intersection(*(set(sizes_of(found[other, target])) for other in which))
-    rows = [row for row in found[name, target] if row["task"] in shared]
+    """Return a finder's mean sizes at a target, over the tasks that all finders solve there."""
+    shared = set.intersection(*(set(sizes_of(rows_by_run[other, target])) for other in which))
+    rows = [row for row in rows_by_run[name, target] if row["task"] in shared]
     return {
         "finder": name,
         "target_loss": target,

@@ -1,8 +1,8 @@
-"""Circuit size against capability: train a grid, prune all of it, compare at equal loss, draw.
+"""Circuit size against capability: train a grid, prune each model, compare at equal loss, draw.
 
-Below the study's folder: `manifest.json`, `results.json`, `token_losses.json` and the figures, all
-small; `cells/` (see `cell.py`) and `data/`. A call that was stopped goes on, one after the end
-only draws again. Source: Gao et al. 2025, Figs. 2, 3, 10, 33.
+The study's folder holds `manifest.json`, `results.json`, `token_losses.json` and the figures (all
+small), `cells/` (see `cell.py`) and `data/`. A stopped call is resumed; a call on a finished study
+only draws the figures again. Source: Gao et al. 2025, Figs. 2, 3, 10, 33.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ from wirework.view import write_study_figures
 
 
 def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> dict[str, Any]:
-    """Run a study, or go on with it, and draw its figures.
+    """Run the study, or resume it, and draw its figures.
 
     Args:
         study: the grid and the settings of all its models.
@@ -56,14 +56,14 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
         progress: show progress on standard error.
 
     Returns:
-        `cells` (a flat row per model: name, held-out loss, weights, kurtosis, number of circuits,
-        geometric mean of their edges, or the error), `verdict` (a sentence), `pair` (see
+        `cells` (a row per model: name, held-out loss, weights, kurtosis, number of circuits,
+        geometric mean of their edges, or the error), `verdict` (one sentence), `pair` (see
         `compare.best_match`), `figures` and `results` (paths).
 
     Raises:
-        InputError: the grid is empty, a task unknown, `out` cannot be written to, holds something
-            that is no study, or is in use; the text has changed since; every model failed.
-        Interrupted: a signal came; what was done is saved.
+        InputError: the grid is empty; a task is unknown; `out` cannot be written to, holds other
+            files or is in use; the text has changed; every model failed.
+        Interrupted: a signal came; all finished work is saved.
     """
     out = Path(out)
     points = grid(study)
@@ -89,14 +89,14 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
 
 def _check_out(out: Path) -> None:
     check_place(out / "manifest.json")
-    held = names_in(out) - {"lock"}
-    if held and "manifest.json" not in held:
+    names_there = names_in(out) - {"lock"}
+    if names_there and "manifest.json" not in names_there:
         raise InputError(f"{out} holds files but is no study: choose another --out")
 
 
 @dataclass(frozen=True)
 class _Study:
-    """A study in progress; its folder is held by the caller."""
+    """A study in progress; the caller holds the lock of its folder."""
 
     config: FrontierConfig
     out: Path
@@ -106,28 +106,28 @@ class _Study:
     progress: bool
 
     def results(self) -> dict[str, Any]:
-        """Make what is missing, and return what the figures are drawn from."""
+        """Train and prune the missing models, and return the content of `results.json`."""
         self._write_manifest(self.points)
         with Progress("study", len(self.points), shown=self.progress, count=counted) as bar:
-            made = [self._made(point, self.tasks, bar) for point in self.points]
-        cells = [cell for cell in made if "error" not in cell]
-        failed = [cell for cell in made if "error" in cell]
+            all_cells = [self._made(point, self.tasks, bar) for point in self.points]
+        cells = [cell for cell in all_cells if "error" not in cell]
+        failed = [cell for cell in all_cells if "error" in cell]
         if not cells:
             raise InputError(f"every model failed; {failed[0]['name']}: {failed[0]['error']}")
-        found = matches(cells, self.config.match_within)
-        pair = best_match(found)
+        pairs = matches(cells, self.config.match_within)
+        pair = best_match(pairs)
         results = {
             "cells": [_shown(cell) for cell in cells],
             "failed": failed,
             "target_loss": self.config.prune.target_loss,
-            "matches": found,
+            "matches": pairs,
             "pair": pair,
             "verdict": verdict(pair, self.config.match_within),
         }
         return results | ({} if pair is None else self._of_pair(pair))
 
     def _of_pair(self, pair: Row) -> dict[str, Any]:
-        """Prune a matched pair at all targets, train the dense one's twin, compare their tokens."""
+        """Prune a pair at all target losses, train the dense twin, compare token losses."""
         targets = sorted(set(self.config.target_losses), reverse=True)
         rows = [self._at_target(pair, target) for target in targets]
         dense = next(point for point in self.points if point.name == pair["dense"])
@@ -142,16 +142,16 @@ class _Study:
         return {"targets": rows, "twin": _shown(cell)}
 
     def _made(self, point: FrontierPoint, tasks: list[Task], bar: Progress) -> Cell:
-        """Return a cell, from its file or made now."""
+        """Return a cell, read from its file or made now."""
         try:
-            known = finished_cell(point, self.config, tasks, self.out)
+            finished = finished_cell(point, self.config, tasks, self.out)
         except (DiskFullError, UnreadableError):
             raise
         except InputError as error:
             return failed_cell(point, self.out, error)
-        if known is not None:
+        if finished is not None:
             bar.skip()
-            return known
+            return finished
         if self.progress:
             say(point.name)
         data = self.data
@@ -177,11 +177,11 @@ class _Study:
         return {"target_loss": target, **compare(sparse, dense), **sizes}
 
     def _compare_tokens(self, names: Sequence[str]) -> None:
-        """Write the joint histograms of the first model's token losses with each of the others'."""
+        """Write joint histograms of token losses: the first model with each of the others."""
         path = self.out / "token_losses.json"
         cells = [read_cell(self.out, name) for name in names]
-        of = {cell["name"]: cell["fingerprint"] for cell in cells}
-        if is_file(path) and read_record(path, unsigned=True).get("of") == of:
+        fingerprints = {cell["name"]: cell["fingerprint"] for cell in cells}
+        if is_file(path) and read_record(path, unsigned=True).get("of") == fingerprints:
             return
         common = self.config.train
         batches = eval_batches(
@@ -198,25 +198,25 @@ class _Study:
             | joint(first, losses)
             for cell, losses in zip(cells[1:], others, strict=True)
         ]
-        write_record(path, {"of": of, "joints": joints})
+        write_record(path, {"of": fingerprints, "joints": joints})
 
     @cached_property
     def data(self) -> Prepared:
-        """The tokens that all models are trained and judged on; looked at when first needed."""
+        """The tokens that all models are trained and evaluated on, prepared at the first use."""
         trained_on: dict[str, str] = {}
         for path in sorted((self.out / CELLS).glob("*/cell.json")):
             name = path.parent.name
-            with suppress(DamagedError):  # it is told of when its turn comes
+            with suppress(DamagedError):  # reported later, when this model is read
                 trained_on[name] = read_cell(self.out, name)["data"]
         with self._stoppable("the preparation of the text"):
             config = self.config.train.data.model_copy(update={"cache": self.out / "data"})
             runs = sorted((self.out / CELLS).glob("*/run"))
-            before = next(iter(trained_on.values()), "")
-            data = text_for_runs(runs, config, self.progress, before)
+            expected_fingerprint = next(iter(trained_on.values()), "")
+            data = text_for_runs(runs, config, self.progress, expected_fingerprint)
         for name, fingerprint in trained_on.items():
             if fingerprint != data.fingerprint:
                 raise InputError(
-                    f"the text is another than when {name} was trained: give another --out"
+                    f"the text has changed since {name} was trained: choose another --out"
                 )
         return data
 
@@ -224,24 +224,24 @@ class _Study:
         write_record(self.out / "manifest.json", manifest(self.config, points, self.out))
 
     @contextmanager
-    def _stoppable(self, what: str) -> Iterator[None]:
-        """Leave by a signal at once, or as training does where it is at work; never nested."""
-        said = f"stopped in {what} of {self.out}; the same command goes on from what was saved"
+    def _stoppable(self, work: str) -> Iterator[None]:
+        """Leave at once on a signal, or as training does while it runs; never nested."""
+        message = f"stopped in {work} of {self.out}; the same command goes on from what was saved"
         try:
-            with self.stop.at_once(said):
+            with self.stop.at_once(message):
                 yield
         except Interrupted as signal:
-            raise Interrupted(signal.number, said) from None
+            raise Interrupted(signal.number, message) from None
 
 
 def _shown(cell: Cell) -> Cell:
-    """Return what results hold of a cell, with its mean size; its settings are in the manifest."""
+    """Return a cell for `results.json`: its mean size added, its settings left to the manifest."""
     sizes = sizes_of(cell.get("tasks", []))
     kept = {name: value for name, value in cell.items() if name not in ("settings", "machine")}
     return kept | {"n_circuits": len(sizes), "edges": geometric_mean(sizes.values())}
 
 
 def _row(cell: Cell) -> dict[str, Any]:
-    """Return a cell's line in the table."""
+    """Return a cell's row in the returned table."""
     names = ("name", "val_loss", "n_weights", "n_nonzero", "kurtosis", "n_circuits", "edges")
     return {name: cell.get(name) for name in (*names, "error")}

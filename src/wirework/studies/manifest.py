@@ -1,4 +1,4 @@
-"""What it takes to make every point of a study again: settings, seeds, versions, machine."""
+"""Manifest of a study: settings, seeds, versions and machine, enough to run it again."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ _FACTS = ("wirework", "python", "torch", "numpy", "device", "instructions", "thr
 
 @cache
 def machine() -> dict[str, Any]:
-    """Return what bears on a run's numbers: versions, the processor or accelerator, threads."""
+    """Return the facts that affect a run's numbers: versions, processor or accelerator, threads."""
     from wirework.doctor import examine
 
     facts = examine()
@@ -25,28 +25,28 @@ def machine() -> dict[str, Any]:
 
 
 def manifest(study: FrontierConfig, points: Sequence[FrontierPoint], out: Path) -> dict[str, Any]:
-    """Return the study's settings, and each point's own.
+    """Return the settings of the study and of each of its points.
 
     Args:
-        study: as it was asked for.
-        points: the grid, and what was trained beside it.
+        study: the settings of the study.
+        points: the grid and any further models.
         out: the study's folder.
 
     Returns:
-        JSON. `config` is a whole `FrontierConfig` again. `points[i]["train"]` are the settings of
-        a `TrainConfig` but for places, with the device and precision that `auto` came to once the
-        run has begun, or there is an `error` in its stead; `machine` and `data` (fingerprint of
-        tokeniser and tokens) come with the cell.
+        JSON. `config` can be read as a `FrontierConfig`. `points[i]["train"]` are the settings of a
+        `TrainConfig` without paths; once the run has begun, `auto` device and precision are
+        resolved; impossible settings give `error` instead. A finished point also has `machine` and
+        `data` (fingerprint of tokeniser and tokens).
     """
     return {
         "study": "frontier",
-        "config": {**study.recorded(), "train": _common(study.train)},
+        "config": {**study.recorded(), "train": _shared_settings(study.train)},
         "points": [_entry(point, study, out) for point in points],
     }
 
 
-def _common(config: TrainConfig) -> dict[str, Any]:
-    """Return what all models have in common, without what follows from each one's width."""
+def _shared_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings shared by all models, without those that follow from the width."""
     values = portable(config)
     for name in {"n_head", "d_mlp"} - config.model.model_fields_set:
         del values["model"][name]
@@ -65,8 +65,10 @@ def _entry(point: FrontierPoint, study: FrontierConfig, out: Path) -> dict[str, 
         raise
     except InputError as error:
         return {**entry, "error": str(error)}
-    made = {}
-    with suppress(DamagedError):  # its model's turn tells of it
-        made = read_record(cell) if is_file(cell) else {}
-    known: dict[str, Any] = {name: made[name] for name in ("machine", "data") if name in made}
-    return {**entry, "train": portable(config), **known}
+    cell_record = {}
+    with suppress(DamagedError):  # reported when this model is read
+        cell_record = read_record(cell) if is_file(cell) else {}
+    extra: dict[str, Any] = {
+        name: cell_record[name] for name in ("machine", "data") if name in cell_record
+    }
+    return {**entry, "train": portable(config), **extra}

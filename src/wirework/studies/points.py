@@ -1,4 +1,4 @@
-"""The models of a study: which there are, how each is called and trained."""
+"""The grid of the frontier study: its models, their names and training settings."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,7 +14,7 @@ from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
 
 CELLS = "cells"
-"""Folder of the models, below the study's."""
+"""Folder of the models, below the study's folder."""
 
 _ELSEWHERE: dict[str, Any] = {"name": True, "runs": True, "track": True}
 _ELSEWHERE["data"] = {"cache": True, "workers": True}
@@ -37,7 +37,7 @@ class FrontierPoint:
 
     @property
     def name(self) -> str:
-        """Its folder's name, which no other point of a study has."""
+        """Name of its folder, unique within a study."""
         if self.l0_count is None:
             return f"dense-w{self.width}-s{self.steps}-seed{self.seed}"
         return f"sparse-w{self.width}-l{self.l0_count}-a{self.act_fraction:g}"
@@ -48,10 +48,10 @@ class FrontierPoint:
 
 
 def grid(study: FrontierConfig) -> list[FrontierPoint]:
-    """Return all points, sparse ones first, each once.
+    """Return all points, sparse ones first, without duplicates.
 
     Raises:
-        InputError: there are none.
+        InputError: the grid is empty.
     """
     base = study.train
     sparse = [
@@ -68,14 +68,14 @@ def grid(study: FrontierConfig) -> list[FrontierPoint]:
 
 
 def settings_of(point: FrontierPoint, study: FrontierConfig, out: str | Path) -> TrainConfig:
-    """Return the settings of a point's run, whose place is `cells/NAME/run` below `out`.
+    """Return the training settings of a point, whose run lies in `cells/NAME/run` below `out`.
 
     Raises:
-        InputError: there is no such model (more nonzeros than weights, a width that heads do not
-            divide).
+        InputError: no model can have these settings (more nonzeros than weights, a width that the
+            heads do not divide).
     """
     out = Path(out)
-    # Without what is derived from the width or left to its default.
+    # Without settings that are derived from the width or left at their default.
     values = study.train.model_dump(mode="json", exclude_unset=True)
     values |= {"name": "run", "runs": str(out / CELLS / point.name)}
     values |= {"steps": point.steps, "seed": point.seed}
@@ -94,10 +94,10 @@ def settings_of(point: FrontierPoint, study: FrontierConfig, out: str | Path) ->
 
 
 def l0_share(count: int, config: ModelConfig) -> float:
-    """Return the share of a model's matrix and bias entries that `count` of them are.
+    """Return `count` as a share of a model's matrix and bias entries.
 
     Raises:
-        InputError: it has not so many.
+        InputError: the model has fewer entries.
     """
     check_memory(config, None, f"width {config.d_model}")
     with torch.device("meta"):
@@ -110,9 +110,9 @@ def l0_share(count: int, config: ModelConfig) -> float:
 
 
 def portable(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that say what is trained, without those that say where.
+    """Return the training settings without paths and tracking.
 
-    A vocabulary that is left to the text is given as what it aims at, as it was before it could be.
+    A vocabulary size of `auto` is given as the number it aims at: older files hold that number.
     """
     values = config.model_dump(mode="json", exclude=_ELSEWHERE)
     if values["data"]["vocab_size"] == "auto" and values["data"]["tokenizer"] is None:

@@ -1,8 +1,8 @@
-"""Does self-ablation make a model easier to read? Train plain and gated ones, measure all, compare.
+"""Does self-ablation make a model easier to read? Train plain and gated models, measure, compare.
 
-Below the study's folder: `results.json`, `table.md`, `table.csv` and `self_ablation.png`, all
-small; `runs/NAME` as training leaves them and `cells/NAME.json` with each one's report. A call that
-was stopped goes on, one after the end only draws again.
+The study's folder holds `results.json`, `table.md`, `table.csv` and `self_ablation.png` (all
+small), `runs/NAME` (the training runs) and `cells/NAME.json` (the report of each model). A stopped
+call is resumed; a call on a finished study only draws the figure again.
 Source: Ferrao et al. 2025, the table of ablations.
 """
 
@@ -49,7 +49,7 @@ _HARMLESS = {
     *(f"train.{name}" for name in HARMLESS_TO_TRAIN if name != "data.tokenizer"),
     *(f"measure.explain.{name}" for name in HARMLESS_TO_EXPLAIN),
 }
-"""Settings that a study's folder may be gone on with under others."""
+"""Settings that may change between the calls that resume a study."""
 
 
 @dataclass(frozen=True)
@@ -58,104 +58,109 @@ class Variant:
 
     seed: int
     level: str | None = None
-    """None: the plain one."""
+    """None: the plain model."""
     k: int | None = None
 
     @property
     def name(self) -> str:
-        """Of its run and its report."""
+        """Name of its run and its report."""
         kind = "plain" if self.level is None else f"{self.level}-k{self.k}"
         return f"{kind}-seed{self.seed}"
 
 
 def variants(study: SelfAblationConfig) -> list[Variant]:
-    """Return all models, those of the first seed first, so that a whole table comes early."""
-    found = []
+    """Return all models, ordered by seed, so that a complete table is there early."""
+    models = []
     for seed in study.seeds:
-        found.append(Variant(seed))
-        found += [Variant(seed, level, k) for k, level in product(study.ks, study.levels)]
-    return found
+        models.append(Variant(seed))
+        models += [Variant(seed, level, k) for k, level in product(study.ks, study.levels)]
+    return models
 
 
 def self_ablation(
     study: SelfAblationConfig, out: str | Path, *, jobs: int = 1, progress: bool = True
 ) -> dict[str, Any]:
-    """Run the study, or go on with it, and draw its figure.
+    """Run the study, or resume it, and draw its figure.
 
     Args:
         study: the models and the instruments.
         out: the study's folder.
-        jobs: how many models to work on at once, each in a process of its own with its share of the
-            threads. A script that calls this needs `if __name__ == "__main__":`.
-        progress: say on standard error which model is done.
+        jobs: models to work on at once, each in a process of its own with its share of the threads.
+            A script that calls this needs `if __name__ == "__main__":`.
+        progress: print a line to standard error for each finished model.
 
     Returns:
-        `rows` (one per level and k: means, standard errors and numbers of seeds, with the published
-        figures), `claims` (what the paper says, what was found), `figure`, `results` (paths).
+        `rows` (one per level and k: means, standard errors, numbers of seeds and the published
+        figures), `claims` (the paper's claims with verdicts), `figure`, `results` (paths).
 
     Raises:
-        InputError: a setting that no model can have, no such task or site, a task that does not
-            fit the tokeniser, `out` cannot be written to, holds something else or is in use, or a
-            model could not be trained.
+        InputError: impossible settings; no such task or site; a task that does not fit the
+            tokeniser; `out` cannot be written to, holds other files or is in use; a model could
+            not be trained.
     """
     out, study = Path(out), _settled(study)
-    every = variants(study)
-    for variant in every:
+    all_variants = variants(study)
+    for variant in all_variants:
         settings_of(variant, study, out)
     task = load_task(study.measure.task)
     check_place(out / "results.json")
     _check_sites(study)
-    if not all(is_file(_cell(out, variant)) for variant in every):
+    if not all(is_file(_cell(out, variant)) for variant in all_variants):
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
         clear_held([out, out / "cells"])
-        folders = [out / "runs" / variant.name for variant in every]
-        known = _results(out)
-        before = known.get("data", "")
-        data = text_for_runs(folders, study.train.data, progress, before)  # not in each process
+        folders = [out / "runs" / variant.name for variant in all_variants]
+        earlier = _results(out)
+        text_fingerprint = earlier.get("data", "")
+        data = text_for_runs(
+            folders, study.train.data, progress, text_fingerprint
+        )  # not in each process
         if "acdc" in study.measure.which:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
-        if known.get("data", data.fingerprint) != data.fingerprint:
+        if earlier.get("data", data.fingerprint) != data.fingerprint:
             raise InputError(f"{out} was made with other text or tokeniser: choose another --out")
-        if not known.get("cells"):  # what it is of is known from the start
+        if not earlier.get("cells"):  # so that the folder says from the start which study it holds
             _write(out, study, data.fingerprint, cells)
         for folder in folders:
             record_text(folder, data, study.train.data, replace=False)
-        n_known = sum(is_file(_cell(out, variant)) for variant in every)
-        with Progress("models", len(every), shown=progress, count=counted) as bar:
-            for cell in parallel_map(partial(run_variant, study, out), every, jobs):
+        n_finished = sum(is_file(_cell(out, variant)) for variant in all_variants)
+        with Progress("models", len(all_variants), shown=progress, count=counted) as bar:
+            for cell in parallel_map(partial(run_variant, study, out), all_variants, jobs):
                 cells.append(cell)
                 results = _write(out, study, data.fingerprint, cells)
-                tell = bar.skip if len(cells) <= n_known else bar.advance
-                tell()
+                step = bar.skip if len(cells) <= n_finished else bar.advance
+                step()
                 if progress:
-                    say(f"{cell['name']} ({len(cells)} of {len(every)}): {_gist(cell['report'])}")
+                    count = f"{len(cells)} of {len(all_variants)}"
+                    say(f"{cell['name']} ({count}): {_one_line(cell['report'])}")
         figure = write_self_ablation_figure(out)
     paths = {"figure": str(figure), "results": str(out / "results.json")}
     return {"rows": results["rows"], "claims": results["claims"], **paths}
 
 
 def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[str, Any]:
-    """Train and measure a model, or return what was found before with the same settings.
+    """Train and measure a model, or read its record if it was made with the same settings.
 
-    Instruments that gave a reason instead of numbers, such as a missing package, are tried again.
+    An instrument that gave a reason instead of numbers (a missing package) is tried again.
 
     Raises:
-        InputError: it cannot be trained, or what lies there is damaged.
+        InputError: the model cannot be trained, or its record is damaged.
     """
     path = _cell(out, variant)
     config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
-    wanted = {"train": portable(config), "measure": _stated(instruments)}
-    known = read_record(path) if is_file(path) else {}
-    before = known["report"] if known and not _other(known["settings"], wanted) else {}
-    left = tuple(reasons(before)) or None
-    if before and left is None:
-        return {**known, "report": {**before, "headline": headline(before)}}
-    begun = is_file(config.runs / config.name / "config.yaml")
-    run = train(config, resume=begun, progress=False)
-    report = {**before, **measure(run.model, left, instruments, progress=False)}
+    wanted = {"train": portable(config), "measure": _recorded_measure(instruments)}
+    stored = read_record(path) if is_file(path) else {}
+    earlier_report = (
+        stored["report"] if stored and not _changed_settings(stored["settings"], wanted) else {}
+    )
+    unmeasured = tuple(reasons(earlier_report)) or None
+    if earlier_report and unmeasured is None:
+        return {**stored, "report": {**earlier_report, "headline": headline(earlier_report)}}
+    is_resumed = is_file(config.runs / config.name / "config.yaml")
+    run = train(config, resume=is_resumed, progress=False)
+    report = {**earlier_report, **measure(run.model, unmeasured, instruments, progress=False)}
     report["headline"] = headline(report)
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
     cell = {**about, "run": run.metrics, "report": report, "machine": machine()}
@@ -168,7 +173,7 @@ def _cell(out: Path, variant: Variant) -> Path:
 
 
 def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
-    """Return the settings of a model's run.
+    """Return the training settings of a model.
 
     Raises:
         InputError: k is not below the number of units.
@@ -176,15 +181,24 @@ def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) ->
     out = Path(out)
     gating = None
     if variant.level is not None:
-        common = study.train.gating or GatingConfig()
-        own = {"level": variant.level, "k_attention": variant.k, "k_neurons": variant.k}
-        gating = {**common.model_dump(), **own}
-    place = {"name": variant.name, "runs": out / "runs", "seed": variant.seed, "gating": gating}
-    return TrainConfig.of({**study.train.model_dump(), **place}, variant.name)
+        shared = study.train.gating or GatingConfig()
+        variant_settings = {
+            "level": variant.level,
+            "k_attention": variant.k,
+            "k_neurons": variant.k,
+        }
+        gating = {**shared.model_dump(), **variant_settings}
+    run_settings = {
+        "name": variant.name,
+        "runs": out / "runs",
+        "seed": variant.seed,
+        "gating": gating,
+    }
+    return TrainConfig.of({**study.train.model_dump(), **run_settings}, variant.name)
 
 
 def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConfig:
-    """Return the instruments' settings with the model's own seed."""
+    """Return the settings of the instruments, seeded as the model is."""
     values = study.measure.model_dump()
     for name in ("acdc", "sae", "explain"):
         values[name] = {**values[name], "seed": variant.seed}
@@ -192,10 +206,10 @@ def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConf
 
 
 def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
-    """Return a study that says what its models leave open: all are of one shape.
+    """Return the study with the excerpt length resolved: all models have the same context.
 
     Raises:
-        InputError: longer excerpts than they can be shown.
+        InputError: the excerpts are longer than the context.
     """
     length = excerpt_length(study.train.model.n_ctx, study.measure.explain)
     explain = study.measure.explain.model_copy(update={"excerpt_tokens": length})
@@ -204,7 +218,7 @@ def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
 
 
 def _check_sites(study: SelfAblationConfig) -> None:
-    """Refuse sites and neurons that no model of the study has: all are of one shape."""
+    """Refuse sites and neurons that the models, all of one shape, do not have."""
     check_memory(study.train.model, None, "the settings")
     size = study.train.model.vocab_size or 1  # 0 until the text is known; sites do not depend on it
     transformer = Transformer(study.train.model.model_copy(update={"vocab_size": size}))
@@ -213,7 +227,7 @@ def _check_sites(study: SelfAblationConfig) -> None:
 
 
 def _check_packages(study: SelfAblationConfig) -> None:
-    """Refuse instruments whose packages are missing, before models are trained for them."""
+    """Refuse instruments whose packages are missing, before any model is trained."""
     if "sae" in study.measure.which:
         sae.check_installed()
     if "explain" in study.measure.which and study.measure.explain.explainer == "language_model":
@@ -221,66 +235,71 @@ def _check_packages(study: SelfAblationConfig) -> None:
 
 
 def _check_out(out: Path, study: SelfAblationConfig) -> None:
-    """Refuse a folder of something else, or of a study that this one does not go on with."""
+    """Refuse a folder with other files, or with a study that this one cannot resume."""
     check_place(out / "results.json")
-    held, known = names_in(out) - {"lock"}, _results(out)
-    if held and not known:
+    names_there, earlier = names_in(out) - {"lock"}, _results(out)
+    if names_there and not earlier:
         raise InputError(
             f"{out} holds files but is no study of {_KIND}, or its results.json is damaged: choose "
             "another --out"
         )
-    if not known.get("cells") and not names_in(out / "cells") and not names_in(out / "runs"):
+    if not earlier.get("cells") and not names_in(out / "cells") and not names_in(out / "runs"):
         return
-    if other := _other(known["config"], _described(study)):
+    if other := _changed_settings(earlier["config"], _recorded_study(study)):
         raise InputError(f"{out} was made with other settings, {other}: choose another --out")
     for name in ("levels", "ks", "seeds"):
-        if gone := [one for one in known["config"][name] if one not in getattr(study, name)]:
+        if missing := [
+            value for value in earlier["config"][name] if value not in getattr(study, name)
+        ]:
             raise InputError(
-                f"{out} has models of {name} {gone}, which are not asked for now: name them too, "
-                "or choose another --out"
+                f"{out} has models of {name} {missing}, which this call leaves out: name them "
+                "too, or choose another --out"
             )
 
 
 def _results(out: Path) -> dict[str, Any]:
-    """Return what a study has written so far; nothing if it is not there, or another's."""
+    """Return the `results.json` of this kind of study; empty if there is none."""
     path = out / "results.json"
     if not is_file(path):
         return {}
     try:
-        known = read_record(path, unsigned=True)
+        results = read_record(path, unsigned=True)
     except DamagedError:  # or a file of the same name that is no JSON
         return {}
-    if known.get("study") != _KIND:
+    if results.get("study") != _KIND:
         return {}
-    config, needed = known.get("config"), {"train", "measure", "levels", "ks", "seeds"}
-    return known if isinstance(config, dict) and needed <= config.keys() else {}
+    config, required = results.get("config"), {"train", "measure", "levels", "ks", "seeds"}
+    return results if isinstance(config, dict) and required <= config.keys() else {}
 
 
-def _described(study: SelfAblationConfig) -> dict[str, Any]:
-    """Return the settings that say what is found."""
-    stated = {"train": portable(study.train), "measure": _stated(study.measure)}
-    return {**study.recorded(), **stated}
+def _recorded_study(study: SelfAblationConfig) -> dict[str, Any]:
+    """Return the settings that the results depend on."""
+    recorded = {"train": portable(study.train), "measure": _recorded_measure(study.measure)}
+    return {**study.recorded(), **recorded}
 
 
-def _stated(instruments: MeasureConfig) -> dict[str, Any]:
+def _recorded_measure(instruments: MeasureConfig) -> dict[str, Any]:
     explain = instruments.explain.model_dump(mode="json", exclude=PRIVATE)
     return {**instruments.recorded(), "explain": explain}
 
 
-def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say which settings of training and instruments have changed and change what is found."""
-    one, other = ({name: values[name] for name in ("train", "measure")} for values in (before, now))
-    return "; ".join(str(one) for one in changes(one, other) if one.name not in _HARMLESS)
+def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return which settings have changed, of those that the results depend on; empty if none."""
+    earlier, wanted = (
+        {name: values[name] for name in ("train", "measure")} for values in (before, now)
+    )
+    differences = changes(earlier, wanted)
+    return "; ".join(str(change) for change in differences if change.name not in _HARMLESS)
 
 
 def _write(
     out: Path, study: SelfAblationConfig, data: str, cells: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the table so far."""
+    """Write the results so far, as JSON, Markdown and CSV."""
     rows = rows_of(cells)
     results = {
         "study": _KIND,
-        "config": _described(study),
+        "config": _recorded_study(study),
         "data": data,
         "rows": rows,
         "claims": claims(rows),
@@ -293,15 +312,15 @@ def _write(
 
 
 def _shown(cell: dict[str, Any]) -> dict[str, Any]:
-    """Return what results hold of a model; its settings follow from the study's."""
+    """Return a model's record for `results.json`; its settings follow from the study's."""
     return {name: value for name, value in cell.items() if name != "settings"}
 
 
-def _gist(report: dict[str, Any]) -> str:
-    return ", ".join(_said(report))
+def _one_line(report: dict[str, Any]) -> str:
+    return ", ".join(_line_parts(report))
 
 
-def _said(report: dict[str, Any]) -> Iterator[str]:
+def _line_parts(report: dict[str, Any]) -> Iterator[str]:
     for name, value in report["headline"].items():
         if value is not None:
             yield f"{name} {value:.4g}"

@@ -1,4 +1,4 @@
-"""Do two models find the same tokens hard? Losses token by token, kept as a histogram.
+"""Do two models find the same tokens hard? A joint histogram of their losses, token by token.
 
 Source: Gao et al. 2025, Fig. 33. Shapes: B sequences, T tokens, V vocabulary, N = all held-out
 tokens.
@@ -24,12 +24,12 @@ _TAIL = 0.999  # share of the losses that the histogram's range holds; the rest 
 @torch.no_grad()
 def token_losses(model: Model, batches: Sequence[Batch]) -> Losses:
     """Return the next-token loss (nats) of each token of the batches, (N,)."""
-    found = []
+    batch_losses = []
     for tokens, targets in batches:
         logits = model(torch.from_numpy(tokens)).flatten(0, 1).float()
         losses = F.cross_entropy(logits, torch.from_numpy(targets).flatten(), reduction="none")
-        found.append(losses.double().numpy())
-    return np.concatenate(found)
+        batch_losses.append(losses.double().numpy())
+    return np.concatenate(batch_losses)
 
 
 def joint(first: Losses, second: Losses) -> dict[str, Any]:
@@ -40,9 +40,9 @@ def joint(first: Losses, second: Losses) -> dict[str, Any]:
         second: (N,) of the other.
 
     Returns:
-        `correlation` (Pearson's; None where a model finds all tokens equally hard), `n_tokens`,
-        `means` of both, `top` (nats) and `counts`: tokens by bin of the first (rows) and the second
-        loss (columns), equal bins from 0 to `top`, the last ones with all that is above.
+        `correlation` (Pearson; None if a model has the same loss everywhere), `n_tokens`, `means`
+        of both, `top` (nats) and `counts`: tokens by bin of the first (rows) and the second loss
+        (columns). Bins are equal, from 0 to `top`; the last ones also hold all larger losses.
     """
     top = float(max(np.quantile(losses, _TAIL) for losses in (first, second))) or 1.0
     edges = np.linspace(0, top, _BINS + 1)

@@ -8,7 +8,7 @@ from wirework.config import ModelConfig
 from wirework.data import Prepared
 from wirework.errors import InputError
 from wirework.measures.explain import collect
-from wirework.measures.explain.collect import Kept, distinct_starts, stream
+from wirework.measures.explain.collect import RankedExcerpts, distinct_starts, stream
 from wirework.measures.explain.record import Neuron
 from wirework.model import Model
 from wirework.nn import Transformer
@@ -59,7 +59,7 @@ def test_small_batches_keep_the_same_top(model: Model, text: Prepared, monkeypat
 
 
 def test_of_equal_excerpts_the_first_stay() -> None:
-    kept = Kept(2, 1, 1)
+    kept = RankedExcerpts(2, 1, 1)
     for first in (0, 2):
         kept.update(torch.ones(2, 1), torch.tensor([first, first + 1]), torch.ones(2, 1, 1))
     assert kept.start.tolist() == [[0], [1]]

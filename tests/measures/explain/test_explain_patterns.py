@@ -8,7 +8,7 @@ import torch
 from wirework.config import PatternConfig
 from wirework.measures.explain.learn import Probe, learn_patterns
 from wirework.measures.explain.patterns import ANY, Pattern, Trie, readable, to_json
-from wirework.measures.explain.record import Excerpt, Neuron, Record
+from wirework.measures.explain.record import Excerpt, Neuron, NeuronRecord
 from wirework.model import Model
 
 WORDS = {1: " she", 2: " he", 3: " said", 4: " asked", 5: "\n"}
@@ -78,14 +78,14 @@ def test_the_file_has_gaps_as_null() -> None:
     }  # fmt: skip
 
 
-def record_of(activation, excerpts: list[tuple[int, ...]]) -> Record:
+def record_of(activation, excerpts: list[tuple[int, ...]]) -> NeuronRecord:
     made = [
         Excerpt(i, ids, tuple(activation(ids[: j + 1]) for j in range(len(ids))))
         for i, ids in enumerate(excerpts)
     ]
     peak = max(one.peak for one in made)
     top = tuple(sorted(made, key=lambda one: -one.peak))
-    return Record(Neuron("0.mlp.post_act", 0), peak, 0.0, 0.5, top, (), (), ())
+    return NeuronRecord(Neuron("0.mlp.post_act", 0), peak, 0.0, 0.5, top, (), (), ())
 
 
 def learned(monkeypatch, model: Model, activation, excerpts) -> dict[tuple[int, ...], float]:

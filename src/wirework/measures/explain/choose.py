@@ -24,9 +24,9 @@ def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neur
         layers = range(transformer.config.n_layer)
         names = config.sites or tuple(f"{layer}.mlp.post_act" for layer in layers)
         sites = look_up(transformer.sites, names)
-        every = [Neuron(name, i) for name, site in sites.items() for i in range(site.width)]
-        count = len(every) if config.neurons is None else min(config.neurons, len(every))
-        chosen = set(random.Random(config.seed).sample(every, count))
+        candidates = [Neuron(name, i) for name, site in sites.items() for i in range(site.width)]
+        count = len(candidates) if config.neurons is None else min(config.neurons, len(candidates))
+        chosen = set(random.Random(config.seed).sample(candidates, count))
     order = list(transformer.sites)
     return sorted(chosen, key=lambda neuron: (order.index(neuron.site), neuron.index))
 

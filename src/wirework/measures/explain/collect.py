@@ -20,14 +20,14 @@ from wirework.nn import Transformer
 if TYPE_CHECKING:
     from wirework.data import Tokens
 
-Heard = Callable[[int], None]
+OnRead = Callable[[int], None]
 """Is told how many excerpts have been read."""
 
 _BATCH = 64  # excerpts per forward pass
 _VALUES = 1 << 24  # most activations held of one forward pass
 
 
-class Kept:
+class RankedExcerpts:
     """The K excerpts of each neuron that rank highest so far; of equals, the first seen.
 
     Args:
@@ -95,7 +95,7 @@ def stream(
     n_top: int,
     n_random: int,
     seed: int,
-    heard: Heard = lambda _: None,
+    on_read: OnRead = lambda _: None,
 ) -> CollectedExcerpts:
     """Read excerpts once and keep what each neuron needs of them.
 
@@ -111,25 +111,29 @@ def stream(
         heard: told of progress.
     """
     generator = torch.Generator().manual_seed(seed)
-    top = Kept(n_top, len(neurons), length)
+    top = RankedExcerpts(n_top, len(neurons), length)
     # As many more as may turn out to be among the top ones.
-    drawn = Kept(n_top + n_random, len(neurons), length)
+    drawn = RankedExcerpts(n_top + n_random, len(neurons), length)
     total = torch.zeros(len(neurons), dtype=torch.float64)
-    above = torch.zeros(len(neurons), dtype=torch.float64)
+    n_above = torch.zeros(len(neurons), dtype=torch.float64)
     step = max(1, min(_BATCH, _VALUES // (length * len(neurons))))
     for first in range(0, len(starts), step):
-        part = torch.tensor(starts[first : first + step])
-        rows = [torch.from_numpy(tokens.slice(i, length).astype("int64")) for i in part.tolist()]
-        values = activations(transformer, neurons, torch.stack(rows)).transpose(1, 2)  # (B, N, T)
-        top.update(values.amax(2), part, values)
-        drawn.update(torch.rand(values.shape[:2], generator=generator), part, values)
+        batch_starts = torch.tensor(starts[first : first + step])
+        excerpts = [
+            torch.from_numpy(tokens.slice(i, length).astype("int64")) for i in batch_starts.tolist()
+        ]
+        values = activations(transformer, neurons, torch.stack(excerpts)).transpose(
+            1, 2
+        )  # (B, N, T)
+        top.update(values.amax(2), batch_starts, values)
+        drawn.update(torch.rand(values.shape[:2], generator=generator), batch_starts, values)
         total += values.sum((0, 2), dtype=torch.float64)
-        above += (values > 0).sum((0, 2))
-        heard(len(part))
+        n_above += (values > 0).sum((0, 2))
+        on_read(len(batch_starts))
     n_read = len(starts) * length
     tops = [top.excerpts(i, tokens) for i in range(len(neurons))]
     others = [_others(drawn.excerpts(i, tokens), tops[i], n_random) for i in range(len(neurons))]
-    mean, live = (total / n_read).tolist(), (above / n_read).tolist()
+    mean, live = (total / n_read).tolist(), (n_above / n_read).tolist()
     return CollectedExcerpts(tops, others, mean, live, list(starts))
 
 
@@ -137,21 +141,21 @@ def activations(transformer: Transformer, neurons: Sequence[Neuron], tokens: Ten
     """Return what neurons do on tokens (B, T) int64: (B, T, N) float32 on the CPU."""
     sites = {neuron.site for neuron in neurons}
     ((_, values),) = site_values(transformer, sites, [tokens])
-    found = torch.empty(*tokens.shape, len(neurons))
-    for site, value in values.items():
+    values_by_neuron = torch.empty(*tokens.shape, len(neurons))
+    for site, site_value in values.items():
         places = [i for i, neuron in enumerate(neurons) if neuron.site == site]
-        channels = torch.tensor([neurons[i].index for i in places], device=value.device)
-        found[..., places] = value[..., channels].float().cpu()
-    return found
+        channels = torch.tensor([neurons[i].index for i in places], device=site_value.device)
+        values_by_neuron[..., places] = site_value[..., channels].float().cpu()
+    return values_by_neuron
 
 
 def _others(drawn: list[Excerpt], top: list[Excerpt], count: int) -> list[Excerpt]:
-    taken = {excerpt.start for excerpt in top}
-    return [excerpt for excerpt in drawn if excerpt.start not in taken][:count]
+    top_starts = {excerpt.start for excerpt in top}
+    return [excerpt for excerpt in drawn if excerpt.start not in top_starts][:count]
 
 
 def distinct_starts(
-    tokens: "Tokens", length: int, count: int, seen: set[tuple[int, ...]]
+    tokens: "Tokens", length: int, count: int, taken: set[tuple[int, ...]]
 ) -> list[int]:
     """Return where at most `count` excerpts begin that are spread over a split.
 
@@ -172,7 +176,7 @@ def distinct_starts(
             f"excerpts of {number_of(length, 'token')} need more text than the "
             f"{number_of(tokens.n_tokens, 'token')} of {tokens.name}"
         )
-    return list(_new(tokens, length, _spread(windows, count), seen))
+    return list(_new(tokens, length, _spread(windows, count), taken))
 
 
 def _spread(windows: int, count: int) -> Iterator[int]:
@@ -181,10 +185,10 @@ def _spread(windows: int, count: int) -> Iterator[int]:
 
 
 def _new(
-    tokens: "Tokens", length: int, windows: Iterator[int], seen: set[tuple[int, ...]]
+    tokens: "Tokens", length: int, windows: Iterator[int], taken: set[tuple[int, ...]]
 ) -> Iterator[int]:
     for window in windows:
-        text = tuple(tokens.slice(window * length, length).tolist())
-        if text not in seen:
-            seen.add(text)
+        excerpt = tuple(tokens.slice(window * length, length).tolist())
+        if excerpt not in taken:
+            taken.add(excerpt)
             yield window * length

@@ -8,7 +8,7 @@ from wirework.config import ExplainConfig
 from wirework.measures.explain import prompts
 from wirework.measures.explain.explainers import EXPLANATION_TOKENS, LanguageModelExplainer
 from wirework.measures.explain.prompts import Messages
-from wirework.measures.explain.record import Record
+from wirework.measures.explain.record import NeuronRecord
 
 _GUESS = "a kind of word or phrase, of about this length, as explanations are"
 _PER_MESSAGE = 4  # what a chat format puts around each
@@ -25,7 +25,7 @@ def about_tokens(text: str) -> int:
 
 
 def estimate(
-    records: Sequence[Record], explainer: LanguageModelExplainer, config: ExplainConfig
+    records: Sequence[NeuronRecord], explainer: LanguageModelExplainer, config: ExplainConfig
 ) -> dict[str, Any]:
     """Return `requests`, `tokens_in`, `tokens_out` and, where prices are given, `price`.
 
@@ -39,26 +39,28 @@ def estimate(
     """
     requests = tokens_in = tokens_out = 0
     for record in records:
-        asked: list[tuple[Messages, int]] = [(explainer.question(record), EXPLANATION_TOKENS // 2)]
+        requests_of_neuron: list[tuple[Messages, int]] = [
+            (explainer.question(record), EXPLANATION_TOKENS // 2)
+        ]
         for excerpt in record.held_out:
             words = explainer.words(excerpt)
             reply = about_tokens("\n".join(f"{word}\t0" for word in words))
-            asked.append((prompts.simulate_messages(_GUESS, words), reply))
+            requests_of_neuron.append((prompts.simulate_messages(_GUESS, words), reply))
             if config.server.detect:
-                asked.append((prompts.detect_messages(_GUESS, words), 1))
-        requests += len(asked)
-        tokens_in += sum(_size(messages) for messages, _ in asked)
-        tokens_out += sum(reply for _, reply in asked)
-    found: dict[str, Any] = {
+                requests_of_neuron.append((prompts.detect_messages(_GUESS, words), 1))
+        requests += len(requests_of_neuron)
+        tokens_in += sum(_size(messages) for messages, _ in requests_of_neuron)
+        tokens_out += sum(reply for _, reply in requests_of_neuron)
+    costs: dict[str, Any] = {
         "requests": requests,
         "tokens_in": tokens_in,
         "tokens_out": tokens_out,
     }
     prices = config.server.price_in, config.server.price_out
     if prices != (None, None):
-        found["price"] = (tokens_in * (prices[0] or 0) + tokens_out * (prices[1] or 0)) / 1e6
-    return found
+        costs["price"] = (tokens_in * (prices[0] or 0) + tokens_out * (prices[1] or 0)) / 1e6
+    return costs
 
 
 def _size(messages: Messages) -> int:
-    return sum(_PER_MESSAGE + about_tokens(one["content"]) for one in messages)
+    return sum(_PER_MESSAGE + about_tokens(message["content"]) for message in messages)

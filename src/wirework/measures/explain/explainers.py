@@ -10,7 +10,7 @@ from wirework.measures.explain import prompts
 from wirework.measures.explain.learn import learn_patterns
 from wirework.measures.explain.patterns import Pattern, Trie, readable
 from wirework.measures.explain.prompts import Answer, Messages, Shown
-from wirework.measures.explain.record import LEVELS, Excerpt, Record, levels
+from wirework.measures.explain.record import LEVELS, Excerpt, NeuronRecord, levels
 from wirework.measures.explain.server import NeuronError, Server
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Detected:
+class DetectionScores:
     """Whether an explanation says that a neuron is active, for each excerpt."""
 
     scores: tuple[float, ...]
@@ -51,21 +51,21 @@ class Explainer(Protocol):
     at_once: int
     """How many neurons may be worked on at the same time."""
 
-    def explain(self, record: Record) -> Explanation:
+    def explain(self, record: NeuronRecord) -> Explanation:
         """Return an explanation made from `record.top` and `record.random`."""
 
     def simulate(
-        self, record: Record, explanation: Explanation, excerpts: Sequence[Excerpt]
+        self, record: NeuronRecord, explanation: Explanation, excerpts: Sequence[Excerpt]
     ) -> list[list[float]]:
         """Return the activation expected at each token, from 0 to 10, by tokens alone."""
 
     def detect(
         self,
-        record: Record,
+        record: NeuronRecord,
         explanation: Explanation,
         excerpts: Sequence[Excerpt],
         simulated: Sequence[Sequence[float]],
-    ) -> Detected | None:
+    ) -> DetectionScores | None:
         """Return whether the neuron is expected to be active; None if that is not asked."""
 
     def close(self) -> None:
@@ -86,29 +86,29 @@ class PatternExplainer:
         self._model = model
         self._config = config
 
-    def explain(self, record: Record) -> Explanation:
+    def explain(self, record: NeuronRecord) -> Explanation:
         """Return patterns, and what they say in words."""
         patterns = learn_patterns(record, self._model.transformer, self._config.patterns)
         return Explanation(readable(patterns, token_text(self._model)), tuple(patterns))
 
     def simulate(
-        self, record: Record, explanation: Explanation, excerpts: Sequence[Excerpt]
+        self, record: NeuronRecord, explanation: Explanation, excerpts: Sequence[Excerpt]
     ) -> list[list[float]]:
         """Return what the longest pattern that fits says."""
         trie = Trie(explanation.patterns)
         scale = LEVELS / record.peak
-        return [[scale * value for value in trie.predict(one.tokens)] for one in excerpts]
+        return [[scale * value for value in trie.predict(excerpt.tokens)] for excerpt in excerpts]
 
     def detect(
         self,
-        record: Record,  # noqa: ARG002
+        record: NeuronRecord,  # noqa: ARG002
         explanation: Explanation,  # noqa: ARG002
         excerpts: Sequence[Excerpt],  # noqa: ARG002
         simulated: Sequence[Sequence[float]],
-    ) -> Detected:
+    ) -> DetectionScores:
         """Say active where a predicted activation reaches the share that a true one must reach."""
         peaks = tuple(max(values) for values in simulated)
-        return Detected(peaks, LEVELS * self._config.active_share)
+        return DetectionScores(peaks, LEVELS * self._config.active_share)
 
     def close(self) -> None:
         """Do nothing: nothing is held."""
@@ -129,27 +129,27 @@ class LanguageModelExplainer:
         self._server = server
         self.at_once = config.server.concurrency
 
-    def explain(self, record: Record) -> Explanation:
+    def explain(self, record: NeuronRecord) -> Explanation:
         """Return one sentence from the most activating excerpts."""
         return self._server.ask(self.question(record), EXPLANATION_TOKENS, _explanation)
 
-    def question(self, record: Record) -> Messages:
+    def question(self, record: NeuronRecord) -> Messages:
         """Return the request for an explanation."""
         return prompts.explain_messages(
             [
-                Shown(self.words(one), tuple(levels(one.activations, record.peak)))
-                for one in record.top[: self._config.shown]
+                Shown(self.words(excerpt), tuple(levels(excerpt.activations, record.peak)))
+                for excerpt in record.top[: self._config.shown]
             ]
         )
 
     def simulate(
         self,
-        record: Record,  # noqa: ARG002
+        record: NeuronRecord,  # noqa: ARG002
         explanation: Explanation,
         excerpts: Sequence[Excerpt],
     ) -> list[list[float]]:
         """Ask for all activations of an excerpt at once."""
-        return [self._simulated(explanation.text, one) for one in excerpts]
+        return [self._simulated(explanation.text, excerpt) for excerpt in excerpts]
 
     def _simulated(self, explanation: str, excerpt: Excerpt) -> list[float]:
         words = self.words(excerpt)
@@ -159,15 +159,17 @@ class LanguageModelExplainer:
 
     def detect(
         self,
-        record: Record,  # noqa: ARG002
+        record: NeuronRecord,  # noqa: ARG002
         explanation: Explanation,
         excerpts: Sequence[Excerpt],
         simulated: Sequence[Sequence[float]],  # noqa: ARG002
-    ) -> Detected | None:
+    ) -> DetectionScores | None:
         """Ask of each excerpt whether it has what the neuron looks for."""
         if not self._config.server.detect:
             return None
-        return Detected(tuple(self._detected(explanation.text, one) for one in excerpts), 0.5)
+        return DetectionScores(
+            tuple(self._detected(explanation.text, excerpt) for excerpt in excerpts), 0.5
+        )
 
     def _detected(self, explanation: str, excerpt: Excerpt) -> float:
         messages = prompts.detect_messages(explanation, self.words(excerpt))
@@ -190,10 +192,10 @@ def _explanation(answer: Answer) -> Explanation:
 
 
 def _activations(words: Sequence[str], answer: Answer) -> list[float]:
-    found = prompts.read_activations(answer, words)
-    if found is None:
+    values = prompts.read_activations(answer, words)
+    if values is None:
         raise NeuronError(f"the server answered no activation per token, but {_begin(answer)}")
-    return found
+    return values
 
 
 def _detection(answer: Answer) -> float:

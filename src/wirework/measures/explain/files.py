@@ -12,9 +12,9 @@ from wirework.config import changes
 from wirework.errors import DamagedError, InputError, quoted
 from wirework.files import check_place, is_file, names_in, read_record, write_record
 from wirework.leftovers import clear_held
-from wirework.measures.explain.explainers import Detected, Explanation
+from wirework.measures.explain.explainers import DetectionScores, Explanation
 from wirework.measures.explain.patterns import to_json
-from wirework.measures.explain.record import Excerpt, Neuron, Record
+from wirework.measures.explain.record import Excerpt, Neuron, NeuronRecord
 
 FORMAT = "wirework-neuron"
 VERSION = 2
@@ -34,10 +34,10 @@ def check(out: Path) -> None:
     Raises:
         InputError: it holds something else, or it cannot be written to.
     """
-    held = names_in(out)
-    if held - {"lock", "cache"} and SETTINGS not in held:
+    names_there = names_in(out)
+    if names_there - {"lock", "cache"} and SETTINGS not in names_there:
         raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
-    if SETTINGS in held:
+    if SETTINGS in names_there:
         _settings(out)
     check_place(out)
 
@@ -65,8 +65,8 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
     if not is_file(path):
         write_record(path, about)
         return
-    held = _settings(out)
-    if any((out / "neurons").glob("*.json")) and (other := _other(held, about, harmless)):
+    stored = _settings(out)
+    if any((out / "neurons").glob("*.json")) and (other := _other(stored, about, harmless)):
         raise InputError(f"{out} was made with {other}: give another --out")
     write_record(path, about)
 
@@ -76,35 +76,35 @@ def forget(out: Path) -> None:
     (out / SUMMARY).unlink(missing_ok=True)
 
 
-def _other(held: dict[str, Any], about: dict[str, Any], harmless: Collection[str]) -> str | None:
+def _other(stored: dict[str, Any], about: dict[str, Any], harmless: Collection[str]) -> str | None:
     """Say in what two descriptions differ; None if in nothing that matters."""
     for name in ("model", "text"):
-        if held.get(name) != about[name]:
+        if stored.get(name) != about[name]:
             return f"another {name}"
-    found = changes(held.get("settings", {}), about["settings"])
-    told = "; ".join(str(change) for change in found if change.name not in harmless)
+    differences = changes(stored.get("settings", {}), about["settings"])
+    told = "; ".join(str(change) for change in differences if change.name not in harmless)
     return f"other settings, {told}" if told else None
 
 
-def dead_document(record: Record) -> dict[str, Any]:
+def dead_document(record: NeuronRecord) -> dict[str, Any]:
     """Return the file of a neuron that is never active."""
     return _head(record) | {"dead": True}
 
 
 def document(
-    record: Record,
+    record: NeuronRecord,
     explainer: str,
     explanation: Explanation,
     simulated: list[list[float]],
-    detected: Detected | None,
+    detected: DetectionScores | None,
     scores: dict[str, Any],
     token: Callable[[int], str],
 ) -> dict[str, Any]:
     """Return the file of a neuron that was explained and scored."""
-    said = [None] * len(record.held_out) if detected is None else list(detected.scores)
-    shown = [
-        _excerpt(one, token) | {"simulated": [round(v, 4) for v in values], "detected": score}
-        for one, values, score in zip(record.held_out, simulated, said, strict=True)
+    detections = [None] * len(record.held_out) if detected is None else list(detected.scores)
+    excerpts = [
+        _excerpt(excerpt, token) | {"simulated": [round(v, 4) for v in values], "detected": score}
+        for excerpt, values, score in zip(record.held_out, simulated, detections, strict=True)
     ]
     return _head(record) | {
         "dead": False,
@@ -113,13 +113,13 @@ def document(
         "patterns": to_json(explanation.patterns, token),
         "threshold": None if detected is None else detected.threshold,
         "scores": scores,
-        "top": [_excerpt(one, token) for one in record.top],
-        "held_out_top": shown[: len(record.held_out_top)],
-        "held_out_random": shown[len(record.held_out_top) :],
+        "top": [_excerpt(excerpt, token) for excerpt in record.top],
+        "held_out_top": excerpts[: len(record.held_out_top)],
+        "held_out_random": excerpts[len(record.held_out_top) :],
     }
 
 
-def _head(record: Record) -> dict[str, Any]:
+def _head(record: NeuronRecord) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -146,23 +146,23 @@ def read_neuron(path: Path) -> dict[str, Any]:
         InputError: missing, damaged, or of a newer version.
     """
     try:
-        held = read_record(path, unsigned=True)
+        stored = read_record(path, unsigned=True)
     except DamagedError as error:
         raise DamagedError(f"{str(error).removesuffix('; delete it')}; delete it") from None
-    if held.get("format") != FORMAT:
+    if stored.get("format") != FORMAT:
         raise InputError(f"{path} is no neuron of ours: delete it")
-    if held.get("version") not in (1, VERSION):
-        found = quoted(held.get("version"))
-        raise InputError(f"{path} has version {found}, this wirework reads 1 to {VERSION}")
-    if not (held.get("dead") is True or _has_scores(held)):
+    if stored.get("version") not in (1, VERSION):
+        version = quoted(stored.get("version"))
+        raise InputError(f"{path} has version {version}, this wirework reads 1 to {VERSION}")
+    if not (stored.get("dead") is True or _has_scores(stored)):
         raise InputError(f"{path} is damaged: it lacks scores; delete it")
-    return held
+    return stored
 
 
-def _has_scores(held: dict[str, Any]) -> bool:
+def _has_scores(stored: dict[str, Any]) -> bool:
     """Tell whether the file of a neuron has the scores that the summary needs."""
-    scores = held.get("scores")
-    if held.get("dead") is not False or not isinstance(scores, dict):
+    scores = stored.get("scores")
+    if stored.get("dead") is not False or not isinstance(scores, dict):
         return False
     correlation = scores.get("correlation")
     known = isinstance(correlation, dict) and {"top_and_random", "top", "random"} <= set(

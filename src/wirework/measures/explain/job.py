@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from wirework.config import ExplainConfig
 from wirework.errors import InputError, number_of
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
-from wirework.measures.explain.collect import Heard, distinct_starts, stream
+from wirework.measures.explain.collect import OnRead, distinct_starts, stream
 from wirework.measures.explain.explainers import (
     Explainer,
     LanguageModelExplainer,
     PatternExplainer,
 )
-from wirework.measures.explain.record import Neuron, Record
+from wirework.measures.explain.record import Neuron, NeuronRecord
 from wirework.measures.explain.server import Server
-from wirework.measures.text import text_of
+from wirework.measures.text import prepared_text
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -53,7 +53,7 @@ class ExplainJob:
         neurons = tuple(choose_neurons(model.transformer, config))
         length = excerpt_length(model.config.n_ctx, config)
         config = config.model_copy(update={"excerpt_tokens": length})
-        return cls(model, config, neurons, text_of(model, text), out)
+        return cls(model, config, neurons, prepared_text(model, text), out)
 
     def explainer(self) -> Explainer:
         """Return the explainer that the settings ask for."""
@@ -75,7 +75,7 @@ class ExplainJob:
         }
 
 
-def collect(job: ExplainJob, heard: Heard) -> list[Record]:
+def collect(job: ExplainJob, on_read: OnRead) -> list[NeuronRecord]:
     """Read the text once for all neurons; see `collect.py`.
 
     Args:
@@ -83,10 +83,10 @@ def collect(job: ExplainJob, heard: Heard) -> list[Record]:
         heard: told of excerpts as they are read.
     """
     config = job.config
-    seen: set[tuple[int, ...]] = set()
+    taken: set[tuple[int, ...]] = set()
     length = excerpt_length(job.model.config.n_ctx, config)
-    parts = [(job.text.train, config.explain_excerpts), (job.text.val, config.score_excerpts)]
-    starts = [distinct_starts(tokens, length, count, seen) for tokens, count in parts]
+    splits = [(job.text.train, config.explain_excerpts), (job.text.val, config.score_excerpts)]
+    starts = [distinct_starts(tokens, length, count, taken) for tokens, count in splits]
     if not all(starts):
         raise InputError(
             f"{job.text.val.path} has no excerpt of {number_of(length, 'token')} that "
@@ -98,17 +98,17 @@ def collect(job: ExplainJob, heard: Heard) -> list[Record]:
             job.model.transformer,
             job.neurons,
             tokens,
-            where,
+            split_starts,
             length,
             n_top=n_top,
             n_random=n_random,
             seed=config.seed,
-            heard=heard,
+            on_read=on_read,
         )
-        for (tokens, _), where, (n_top, n_random) in zip(parts, starts, kept, strict=True)
+        for (tokens, _), split_starts, (n_top, n_random) in zip(splits, starts, kept, strict=True)
     )
     return [
-        Record(
+        NeuronRecord(
             neuron=neuron,
             peak=explain.top[i][0].peak,
             mean=explain.mean[i],

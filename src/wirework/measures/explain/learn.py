@@ -17,14 +17,14 @@ from torch import Tensor
 from wirework.config import PatternConfig
 from wirework.measures.explain.collect import activations
 from wirework.measures.explain.patterns import ANY, Key, Pattern, Trie
-from wirework.measures.explain.record import Excerpt, Neuron, Record
+from wirework.measures.explain.record import Excerpt, Neuron, NeuronRecord
 
 if TYPE_CHECKING:
     from wirework.nn import Transformer
 
 _TOKENS = 1 << 13  # most tokens of one forward pass
 
-_Found = dict[Key, float]
+_Activations = dict[Key, float]
 """Patterns with the activation seen in the model."""
 
 
@@ -58,12 +58,12 @@ class Probe:
             row[: len(key)] = torch.tensor(key)
         last = torch.tensor([len(key) - 1 for key in contexts])
         values = activations(self._transformer, [self._neuron], rows)[..., 0]
-        found: list[float] = values[torch.arange(len(contexts)), last].tolist()
-        return found
+        last_values: list[float] = values[torch.arange(len(contexts)), last].tolist()
+        return last_values
 
 
 def learn_patterns(
-    record: Record, transformer: "Transformer", config: PatternConfig
+    record: NeuronRecord, transformer: "Transformer", config: PatternConfig
 ) -> list[Pattern]:
     """Return the patterns of a neuron, those that predict most first.
 
@@ -81,13 +81,13 @@ def learn_patterns(
     seeds = _seeds(excerpts, record.peak, config)
     short = _shortened(seeds, probe, config)
     masked = _masked(short, probe, config, generator, vocabulary)
-    likely = _Likely(transformer, [*short], config.alternatives)
-    found: _Found = {}
+    likely = _SubstituteTokens(transformer, [*short], config.alternatives)
+    values: _Activations = {}
     for key, base in sorted(short.items(), key=lambda item: (item[1], item[0])):
-        found[masked[key]] = base  # of equal patterns the strongest stays
+        values[masked[key]] = base  # of equal patterns the strongest stays
     for key, value in _varied(short, masked, probe, config, likely):
-        found.setdefault(key, value)
-    return _calibrated(found, excerpts)
+        values.setdefault(key, value)
+    return _calibrated(values, excerpts)
 
 
 def _seeds(
@@ -104,30 +104,32 @@ def _seeds(
         if value >= config.seed_share * peak
     ]
     places.sort(key=lambda place: (-place[0], place[1]))
-    found: dict[Key, tuple[Key, float]] = {}
+    strongest: dict[Key, tuple[Key, float]] = {}
     for value, context in places:
-        found.setdefault(context[-2:], (context, value))
-    return list(found.values())[: config.seeds]
+        strongest.setdefault(context[-2:], (context, value))
+    return list(strongest.values())[: config.seeds]
 
 
-def _shortened(seeds: Sequence[tuple[Key, float]], probe: Probe, config: PatternConfig) -> _Found:
+def _shortened(
+    seeds: Sequence[tuple[Key, float]], probe: Probe, config: PatternConfig
+) -> _Activations:
     """Return the shortest end of each context that keeps its activation; its last token if none."""
-    found: _Found = {}
+    shortest: _Activations = {}
     waiting = list(seeds)
     for length in range(1, config.max_context + 1):
         values = probe([context[-length:] for context, _ in waiting])
         kept = [v >= config.keep_share * a for v, (_, a) in zip(values, waiting, strict=True)]
         for (context, _), value, enough in zip(waiting, values, kept, strict=True):
             if enough:
-                found[context[-length:]] = value
+                shortest[context[-length:]] = value
         waiting = [seed for seed, enough in zip(waiting, kept, strict=True) if not enough]
     for context, value in waiting:
-        found.setdefault(context[-1:], value)
-    return found
+        shortest.setdefault(context[-1:], value)
+    return shortest
 
 
 def _masked(
-    short: _Found,
+    short: _Activations,
     probe: Probe,
     config: PatternConfig,
     generator: random.Random,
@@ -140,22 +142,22 @@ def _masked(
         for i in range(len(key))
     }
     probe([context for row in tries.values() for context in row])  # all at once, then looked up
-    found = {}
+    masked_contexts = {}
     for key, base in short.items():
         means = [sum(probe(tries[key, i])) / config.substitutes for i in range(len(key))]
         free = [mean >= config.keep_share * base for mean in means]
         masked = [ANY if is_free else token for token, is_free in zip(key, free, strict=True)]
         while len(masked) > 1 and masked[0] == ANY:
             del masked[0]
-        found[key] = tuple(masked)
-    return found
+        masked_contexts[key] = tuple(masked)
+    return masked_contexts
 
 
 def _put(key: Key, place: int, token: int) -> Key:
     return (*key[:place], token, *key[place + 1 :])
 
 
-class _Likely:
+class _SubstituteTokens:
     """Tokens that may do in place of another: those of other contexts, then the nearest embeddings.
 
     Args:
@@ -185,12 +187,16 @@ class _Likely:
 def _nearest(embedding: Tensor, token: int, count: int) -> list[int]:
     cosine = torch.nn.functional.cosine_similarity(embedding, embedding[token][None], dim=1)
     cosine[token] = -torch.inf
-    found: list[int] = cosine.topk(min(count, len(cosine) - 1)).indices.tolist()
-    return found
+    nearest: list[int] = cosine.topk(min(count, len(cosine) - 1)).indices.tolist()
+    return nearest
 
 
 def _varied(
-    short: _Found, masked: dict[Key, Key], probe: Probe, config: PatternConfig, likely: _Likely
+    short: _Activations,
+    masked: dict[Key, Key],
+    probe: Probe,
+    config: PatternConfig,
+    likely: _SubstituteTokens,
 ) -> Iterator[tuple[Key, float]]:
     """Yield patterns with a likely token put in where the activation stays."""
     tries = [
@@ -200,24 +206,26 @@ def _varied(
         if old != ANY
         for token in likely(old, from_end)
     ]
-    values = probe([_put(*one) for one in tries])
+    values = probe([_put(*substitution) for substitution in tries])
     for (key, place, token), value in zip(tries, values, strict=True):
         if value >= config.keep_share * short[key]:
             yield _put(masked[key], place - len(key) + len(masked[key]), token), value
 
 
-def _calibrated(found: _Found, excerpts: Sequence[Excerpt]) -> list[Pattern]:
+def _calibrated(values: _Activations, excerpts: Sequence[Excerpt]) -> list[Pattern]:
     """Return patterns that predict the mean of what was seen in the model and in the excerpts.
 
     Each place of the excerpts counts once, for the longest pattern that fits it.
     """
-    trie = Trie(Pattern(key, value) for key, value in found.items())
-    total, seen = dict(found), dict.fromkeys(found, 0)
+    trie = Trie(Pattern(key, value) for key, value in values.items())
+    total, n_places = dict(values), dict.fromkeys(values, 0)
     for excerpt in excerpts:
         for place, value in enumerate(excerpt.activations):
             fits = trie.find(excerpt.tokens, place)
             if fits is not None:
                 total[fits.tokens] += value
-                seen[fits.tokens] += 1
-    patterns = [Pattern(key, total[key] / (seen[key] + 1), seen[key]) for key in found]
-    return sorted(patterns, key=lambda one: (-one.activation * (one.seen + 1), one.tokens))
+                n_places[fits.tokens] += 1
+    patterns = [Pattern(key, total[key] / (n_places[key] + 1), n_places[key]) for key in values]
+    return sorted(
+        patterns, key=lambda pattern: (-pattern.activation * (pattern.seen + 1), pattern.tokens)
+    )

@@ -77,8 +77,8 @@ class Trie:
 
     def predict(self, tokens: Sequence[int]) -> list[float]:
         """Return the activation expected at each token."""
-        found = (self.find(tokens, place) for place in range(len(tokens)))
-        return [0.0 if pattern is None else pattern.activation for pattern in found]
+        matches = (self.find(tokens, place) for place in range(len(tokens)))
+        return [0.0 if pattern is None else pattern.activation for pattern in matches]
 
 
 def to_json(patterns: Iterable[Pattern], token: Callable[[int], str]) -> list[dict[str, Any]]:
@@ -110,9 +110,9 @@ def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
     for from_end in range(1, max(map(len, groups)) + 1):
         groups = _merged(groups, from_end)
     groups.sort(key=lambda slots: (-sum(slots[-1].values()), str(slots)))
-    said = [_said(slots, token) for slots in groups[:_SHOWN_GROUPS]]
-    more = len(groups) - len(said)
-    return "; ".join(said) + (f"; and {more} more" if more else "")
+    phrases = [_said(slots, token) for slots in groups[:_SHOWN_GROUPS]]
+    more = len(groups) - len(phrases)
+    return "; ".join(phrases) + (f"; and {more} more" if more else "")
 
 
 _Slots = list[dict[int, float]]
@@ -126,17 +126,17 @@ def _alone(pattern: Pattern) -> _Slots:
 
 def _merged(groups: list[_Slots], from_end: int) -> list[_Slots]:
     """Put groups together that differ in nothing but the slot `from_end` (1: the last)."""
-    found: dict[tuple[tuple[int, ...], ...], _Slots] = {}
+    merged: dict[tuple[tuple[int, ...], ...], _Slots] = {}
     for slots in groups:
         free = len(slots) - from_end
         if free >= 0 and ANY in slots[free]:
             free = -1  # a gap is no token among others
-        key = tuple(() if i == free else tuple(sorted(one)) for i, one in enumerate(slots))
-        held = found.setdefault(key, [{} for _ in slots])
-        for into, slot in zip(held, slots, strict=True):
+        key = tuple(() if i == free else tuple(sorted(slot)) for i, slot in enumerate(slots))
+        target_slots = merged.setdefault(key, [{} for _ in slots])
+        for into, slot in zip(target_slots, slots, strict=True):
             for token, weight in slot.items():
                 into[token] = into.get(token, 0.0) + weight
-    return list(found.values())
+    return list(merged.values())
 
 
 def _said(slots: _Slots, token: Callable[[int], str]) -> str:

@@ -84,9 +84,9 @@ def explain_messages(excerpts: Sequence[Shown]) -> Messages:
     """Return the request for an explanation of a neuron from its excerpts."""
     messages = [_message("system", _EXPLAIN)]
     for number, example in enumerate(_EXAMPLES, 1):
-        messages.append(_message("user", _seen(number, example.excerpts)))
+        messages.append(_message("user", _request_with_activations(number, example.excerpts)))
         messages.append(_message("assistant", f"{example.explanation}."))
-    return [*messages, _message("user", _seen(len(_EXAMPLES) + 1, excerpts))]
+    return [*messages, _message("user", _request_with_activations(len(_EXAMPLES) + 1, excerpts))]
 
 
 def simulate_messages(explanation: str, tokens: Sequence[str]) -> Messages:
@@ -94,9 +94,16 @@ def simulate_messages(explanation: str, tokens: Sequence[str]) -> Messages:
     messages = [_message("system", _SIMULATE)]
     for number, example in enumerate(_EXAMPLES, 1):
         for excerpt in example.excerpts[:1]:
-            messages.append(_message("user", _unseen(number, example.explanation, excerpt.tokens)))
+            messages.append(
+                _message(
+                    "user", _request_with_unknowns(number, example.explanation, excerpt.tokens)
+                )
+            )
             messages.append(_message("assistant", _block(excerpt.tokens, excerpt.levels)))
-    return [*messages, _message("user", _unseen(len(_EXAMPLES) + 1, explanation, tokens))]
+    return [
+        *messages,
+        _message("user", _request_with_unknowns(len(_EXAMPLES) + 1, explanation, tokens)),
+    ]
 
 
 def detect_messages(explanation: str, tokens: Sequence[str]) -> Messages:
@@ -109,7 +116,7 @@ def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _seen(number: int, excerpts: Sequence[Shown]) -> str:
+def _request_with_activations(number: int, excerpts: Sequence[Shown]) -> str:
     said = f"Neuron {number}\nActivations:\n" + "\n".join(_block(*one) for one in excerpts)
     levels = [level for one in excerpts for level in one.levels]
     nonzero = sum(level > 0 for level in levels)
@@ -123,7 +130,7 @@ def _active(excerpt: Shown) -> str:
     return _block([token for token, _ in kept], [level for _, level in kept])
 
 
-def _unseen(number: int, explanation: str, tokens: Sequence[str]) -> str:
+def _request_with_unknowns(number: int, explanation: str, tokens: Sequence[str]) -> str:
     said = f"Neuron {number}\nExplanation of neuron {number}: {PREFIX} {explanation}"
     return f"{said}\nActivations:\n{_block(tokens, ['unknown'] * len(tokens))}"
 
@@ -177,31 +184,31 @@ def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | Non
     A number is the expected value over the likely ones where their probabilities came, else as it
     stands. Lines are matched to tokens in order; None if too few match (`ENOUGH`).
     """
-    said = _lines(answer.text)[: _LINES_PER_TOKEN * len(tokens)]
-    lines, wanted = [one.token for one in said], [_on_a_line(t).strip() for t in tokens]
+    numbered_lines = _lines(answer.text)[: _LINES_PER_TOKEN * len(tokens)]
+    lines, wanted = [line.token for line in numbered_lines], [_on_a_line(t).strip() for t in tokens]
     matcher = SequenceMatcher(None, lines, wanted, autojunk=False)
     expected = _expected_levels(answer)
-    found = [0.0] * len(tokens)
+    activations = [0.0] * len(tokens)
     n_matched = 0
     for block in matcher.get_matching_blocks():
         n_matched += block.size
         for i in range(block.size):
-            one = said[block.a + i]
-            level = expected.get(one.at, one.level)
-            found[block.b + i] = min(level, float(LEVELS))
-    return found if n_matched >= ENOUGH * len(tokens) else None
+            line = numbered_lines[block.a + i]
+            level = expected.get(line.at, line.level)
+            activations[block.b + i] = min(level, float(LEVELS))
+    return activations if n_matched >= ENOUGH * len(tokens) else None
 
 
 def _lines(text: str) -> list[_Line]:
     """Return the lines that end in a number, in time that grows with the text's length alone."""
-    found, at = [], 0
+    numbered_lines, offset = [], 0
     for line in text.split("\n"):
         level = _LEVEL.search(line)
         if level is not None:
             token = line[: level.start()].strip()
-            found.append(_Line(token, float(level[1][:_DIGITS]), at + level.start(1)))
-        at += len(line) + 1
-    return found
+            numbered_lines.append(_Line(token, float(level[1][:_DIGITS]), offset + level.start(1)))
+        offset += len(line) + 1
+    return numbered_lines
 
 
 def read_detection(answer: Answer) -> float | None:
@@ -209,9 +216,9 @@ def read_detection(answer: Answer) -> float | None:
     said = answer.text.strip()
     if said[:1] not in ("0", "1") or said[1:2].isdigit():
         return None
-    for one in answer.logprobs:
-        if one["token"].strip():
-            odds = _odds(one["top"])
+    for token_logprobs in answer.logprobs:
+        if token_logprobs["token"].strip():
+            odds = _odds(token_logprobs["top"])
             if set(odds) & {0, 1}:
                 return odds.get(1, 0.0) / (odds.get(0, 0.0) + odds.get(1, 0.0))
     return float(said[0])
@@ -219,19 +226,19 @@ def read_detection(answer: Answer) -> float | None:
 
 def _expected_levels(answer: Answer) -> dict[int, float]:
     """Return the expected number by where in the text it stands, for numbers that are one token."""
-    found = {}
-    at = 0
-    for one in answer.logprobs:
-        token = one["token"]
+    expected = {}
+    offset = 0
+    for token_logprobs in answer.logprobs:
+        token = token_logprobs["token"]
         if token.strip().isdecimal():
-            odds = _odds(one["top"])
+            odds = _odds(token_logprobs["top"])
             total = sum(odds.values())
-            after = answer.text[at + len(token) : at + len(token) + 1]
+            after = answer.text[offset + len(token) : offset + len(token) + 1]
             if total > 0 and not after.isdigit():
-                start = at + len(token) - len(token.lstrip())
-                found[start] = sum(level * share for level, share in odds.items()) / total
-        at += len(token)
-    return found
+                start = offset + len(token) - len(token.lstrip())
+                expected[start] = sum(level * share for level, share in odds.items()) / total
+        offset += len(token)
+    return expected
 
 
 def _odds(top: dict[str, float]) -> dict[int, float]:

@@ -37,7 +37,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Record:
+class NeuronRecord:
     """What was seen of a neuron. Excerpts to explain from and to score on share no window."""
 
     neuron: Neuron

@@ -21,7 +21,7 @@ from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
 from wirework.measures.explain.job import HARMLESS, ExplainJob, collect
-from wirework.measures.explain.record import Neuron, Record
+from wirework.measures.explain.record import Neuron, NeuronRecord
 from wirework.measures.explain.score import averages, correlations, detection
 from wirework.measures.explain.server import NeuronError, ServerError
 from wirework.summaries import html_table, shown_as
@@ -136,36 +136,40 @@ def estimate_cost(
         return estimate([one for one in records if not one.dead], explainer, config)
 
 
-def _records(job: ExplainJob, progress: bool) -> list[Record]:
+def _records(job: ExplainJob, progress: bool) -> list[NeuronRecord]:
     total = job.config.explain_excerpts + job.config.score_excerpts
     with Progress("excerpts", total, shown=progress, count=counted) as bar:
         return collect(job, bar.advance)
 
 
 def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explanations:
-    kept = _kept(job)
+    documents = _kept(job)
     failed: list[dict[str, str]] = []
     stopped: str | None = None
-    missing = [neuron for neuron in job.neurons if neuron not in kept]
+    missing = [neuron for neuron in job.neurons if neuron not in documents]
     if missing:
         if job.out is not None:
             files.forget(job.out)
         records = [one for one in _records(job, progress) if one.neuron in missing]
         for record in records:
             if record.dead:
-                kept[record.neuron] = _written(job, record.neuron, files.dead_document(record))
+                documents[record.neuron] = _written(job, record.neuron, files.dead_document(record))
         live = [one for one in records if not one.dead]
         if isinstance(explainer, LanguageModelExplainer) and progress:
             say(_cost(estimate(live, explainer, job.config)))
         with Progress("neurons", len(live), shown=progress, count=counted) as bar:
-            stopped = _each(job, explainer, live, kept, failed, bar.advance)
-    found = Explanations(tuple(kept[n] for n in job.neurons if n in kept), tuple(failed))
-    left = len(job.neurons) - len(found.neurons) - len(failed)
+            stopped = _each(job, explainer, live, documents, failed, bar.advance)
+    explanations = Explanations(
+        tuple(documents[n] for n in job.neurons if n in documents), tuple(failed)
+    )
+    n_left = len(job.neurons) - len(explanations.neurons) - len(failed)
     if job.out is not None:
         about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
         write_record(
             job.out / files.SUMMARY,
-            about | found.summary() | {"stopped": stopped, "left": left, "failures": failed},
+            about
+            | explanations.summary()
+            | {"stopped": stopped, "left": n_left, "failures": failed},
         )
     if stopped is not None:
         kept_in = (
@@ -173,15 +177,15 @@ def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explana
             if job.out is None
             else f", kept in {job.out}; the same command goes on with the rest"
         )
-        explained, dead = (found.summary()[name] for name in ("explained", "dead"))
+        explained, dead = (explanations.summary()[name] for name in ("explained", "dead"))
         told = (
             f"{number_of(explained, 'neuron')} explained, {dead} dead, {len(failed)} "
-            f"failed, {left} left"
+            f"failed, {n_left} left"
         )
         raise ServerError(f"{stopped}: {told}{kept_in}")
-    if failed and found.summary()["explained"] == 0:
+    if failed and explanations.summary()["explained"] == 0:
         raise InputError(f"no neuron of {len(failed)} was explained: {failed[0]['reason']}")
-    return found
+    return explanations
 
 
 def _kept(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
@@ -201,16 +205,16 @@ def _written(job: ExplainJob, neuron: Neuron, document: dict[str, Any]) -> dict[
 def _each(
     job: ExplainJob,
     explainer: Explainer,
-    records: Sequence[Record],
-    kept: dict[Neuron, dict[str, Any]],
+    records: Sequence[NeuronRecord],
+    documents: dict[Neuron, dict[str, Any]],
     failed: list[dict[str, str]],
-    tell: Callable[[], None],
+    advance: Callable[[], None],
 ) -> str | None:
     """Explain neurons, each apart from the others; return why it stopped early, if it did."""
     in_a_row = 0
     work = partial(_one, job, explainer)
     for record, outcome in _outcomes(work, records, explainer.at_once):
-        tell()
+        advance()
         if isinstance(outcome, ServerError):
             return str(outcome)
         if isinstance(outcome, NeuronError):
@@ -220,7 +224,7 @@ def _each(
                 return f"{number_of(in_a_row, 'neuron')} in a row failed, the last one: {outcome}"
         else:
             in_a_row = 0
-            kept[record.neuron] = _written(job, record.neuron, outcome)
+            documents[record.neuron] = _written(job, record.neuron, outcome)
     return None
 
 
@@ -228,8 +232,8 @@ _Outcome = dict[str, Any] | NeuronError | ServerError
 
 
 def _outcomes(
-    work: Callable[[Record], dict[str, Any]], records: Sequence[Record], at_once: int
-) -> Iterator[tuple[Record, _Outcome]]:
+    work: Callable[[NeuronRecord], dict[str, Any]], records: Sequence[NeuronRecord], at_once: int
+) -> Iterator[tuple[NeuronRecord, _Outcome]]:
     """Yield what comes of each neuron, as it comes; leaving the loop begins no more of them."""
     if at_once == 1:
         for record in records:
@@ -239,33 +243,33 @@ def _outcomes(
                 outcome = problem
             yield record, outcome
         return
-    todo, done = deque(records), SimpleQueue[tuple[Record, _Outcome | Exception]]()
+    pending, finished = deque(records), SimpleQueue[tuple[NeuronRecord, _Outcome | Exception]]()
 
     def until_none() -> None:
-        while todo:
+        while pending:
             try:
-                record = todo.popleft()
+                record = pending.popleft()
             except IndexError:  # another thread was faster
                 return
             try:
-                done.put((record, work(record)))
+                finished.put((record, work(record)))
             except Exception as problem:
-                done.put((record, problem))
+                finished.put((record, problem))
 
     for _ in range(min(at_once, len(records))):
         # Daemons: an answer that does not come must not keep the process from ending.
         Thread(target=until_none, daemon=True).start()
     try:
         for _ in records:
-            record, found = done.get()
-            if isinstance(found, Exception) and not isinstance(found, NeuronError | ServerError):
-                raise found
-            yield record, found
+            record, result = finished.get()
+            if isinstance(result, Exception) and not isinstance(result, NeuronError | ServerError):
+                raise result
+            yield record, result
     finally:
-        todo.clear()
+        pending.clear()
 
 
-def _one(job: ExplainJob, explainer: Explainer, record: Record) -> dict[str, Any]:
+def _one(job: ExplainJob, explainer: Explainer, record: NeuronRecord) -> dict[str, Any]:
     """Return what the file of one neuron holds."""
     explanation = explainer.explain(record)
     simulated = explainer.simulate(record, explanation, record.held_out)
@@ -290,10 +294,10 @@ def _one(job: ExplainJob, explainer: Explainer, record: Record) -> dict[str, Any
     )
 
 
-def _cost(found: dict[str, Any]) -> str:
-    price = f", price {found['price']:.2f}" if "price" in found else ""
+def _cost(costs: dict[str, Any]) -> str:
+    price = f", price {costs['price']:.2f}" if "price" in costs else ""
     return (
-        f"about {number_of(found['requests'], 'request')}, "
-        f"{number_of(found['tokens_in'], 'token')} in, "
-        f"{found['tokens_out']} out{price}; answers in the cache are not asked for again"
+        f"about {number_of(costs['requests'], 'request')}, "
+        f"{number_of(costs['tokens_in'], 'token')} in, "
+        f"{costs['tokens_out']} out{price}; answers in the cache are not asked for again"
     )

@@ -100,10 +100,10 @@ class Server:
             return read(_kept_answer(place))
         self._count()
         body = self._post(asked)
-        found = read(_answer(body))
+        parsed = read(_answer(body))
         with self._writing:
             write_record(place, body)
-        return found
+        return parsed
 
     def close(self) -> None:
         """Refuse every further request and close the connections, those in use too."""
@@ -265,8 +265,8 @@ def _plain(text: str) -> dict[str, Any]:
         choice = json.loads(text)["choices"][0]
         content = choice["message"]["content"]
         listed = (choice.get("logprobs") or {}).get("content") or []
-        tokens = [str(one["token"]) for one in listed]
-        tops = [_top(one) for one in listed]
+        tokens = [str(token_entry["token"]) for token_entry in listed]
+        tops = [_top(token_entry) for token_entry in listed]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         begin = redact(text)[:80]
         raise NeuronError(f"the server answered no chat completion: {begin!r}") from None
@@ -275,22 +275,22 @@ def _plain(text: str) -> dict[str, Any]:
     if len(content) > _LONGEST:
         raise NeuronError(f"the server answered {len(content)} characters, far more than asked for")
     # A key that is spread over tokens is found in none of them, but in all together.
-    told = content + "".join(tokens) + json.dumps([tokens, tops])
-    listed = zip(tokens, tops, strict=True) if redact(told) == told else ()
-    kept = [{"token": token, "top": top} for token, top in listed]
-    return {"text": redact(content.encode(errors="replace").decode()), "logprobs": kept}
+    all_text = content + "".join(tokens) + json.dumps([tokens, tops])
+    listed = zip(tokens, tops, strict=True) if redact(all_text) == all_text else ()
+    kept_logprobs = [{"token": token, "top": top} for token, top in listed]
+    return {"text": redact(content.encode(errors="replace").decode()), "logprobs": kept_logprobs}
 
 
-def _top(one: dict[str, Any]) -> dict[str, float]:
+def _top(token_entry: dict[str, Any]) -> dict[str, float]:
     """Return the log-probabilities of the likely tokens at one place of an answer.
 
     Raises:
         ValueError: one is no number.
     """
-    found = {str(each["token"]): float(each["logprob"]) for each in one["top_logprobs"]}
-    if any(math.isnan(value) for value in found.values()):
+    logprobs = {str(each["token"]): float(each["logprob"]) for each in token_entry["top_logprobs"]}
+    if any(math.isnan(value) for value in logprobs.values()):
         raise ValueError("a log-probability is no number")
-    return {token: min(max(value, _LEAST_LOGPROB), 0.0) for token, value in found.items()}
+    return {token: min(max(value, _LEAST_LOGPROB), 0.0) for token, value in logprobs.items()}
 
 
 def _kept_answer(place: Path) -> Answer:

@@ -23,7 +23,7 @@ _DPI = 200
 _DASHES = (0, (4, 3))
 
 
-def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
+def write_curves(result: dict[str, Any], out_png: str | Path) -> Path:
     """Draw the curves of a model's attacks, and of its circuit alone, as a PNG; return its path.
 
     A solid line is an attack, on the prompts whose answer it turns, with standard errors; the
@@ -39,19 +39,19 @@ def write_curves(found: dict[str, Any], out_png: str | Path) -> Path:
         InputError: `out_png` cannot be written.
     """
     figure = blank(10, 5.6, constrained=True)
-    lines = _lines(found["points"])
+    lines = _lines(result["points"])
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    _draw(left, lines, "model", f"{found['task']}: whole model")
+    _draw(left, lines, "model", f"{result['task']}: whole model")
     _draw(right, lines, "circuit", "circuit alone")
-    if "n_choosing" in found:
+    if "n_choosing" in result:
         note = (
-            f"tokens of the prompt; the {number_of(found['n_choosing'], 'pair')} that "
+            f"tokens of the prompt; the {number_of(result['n_choosing'], 'pair')} that "
             f"choose the worst attack"
         )
         for axes in (left, right):
             axes.set_xlabel(note, parse_math=False)
     left.set_ylabel("P(correct), mean and standard error", parse_math=False)
-    _legend(figure, lines, found["answers"])
+    _legend(figure, lines, result["answers"])
     return write_png(figure, Path(out_png), dpi=_DPI)
 
 

@@ -81,8 +81,10 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     for axes, name in zip(each, names, strict=True):
         scale = _draw_plain(axes, plain, name)
         for level in levels:
-            found = sorted((row for row in rows if row["level"] == level), key=lambda row: row["k"])
-            _draw_level(axes, level, found, name, scale)
+            level_rows = sorted(
+                (row for row in rows if row["level"] == level), key=lambda row: row["k"]
+            )
+            _draw_level(axes, level, level_rows, name, scale)
         _dress(axes, TITLES[name])
         axes.set_xscale("log", base=2)
         ks = sorted({row["k"] for row in rows if row["k"] is not None})
@@ -151,12 +153,12 @@ def _draw_plain(axes: Axes, plain: Row | None, name: str) -> float | None:
 def _draw_level(
     axes: Axes, level: str, rows: Sequence[Row], name: str, scale: float | None
 ) -> None:
-    known = [row for row in rows if row[name]["mean"] is not None]
+    measured = [row for row in rows if row[name]["mean"] is not None]
     hue = _HUES[level]
     axes.errorbar(
-        [row["k"] for row in known],
-        [row[name]["mean"] for row in known],
-        [row[name]["standard_error"] or 0 for row in known],
+        [row["k"] for row in measured],
+        [row[name]["mean"] for row in measured],
+        [row[name]["standard_error"] or 0 for row in measured],
         color=hue, marker="o", markersize=4, linewidth=1.2, capsize=2, label=level,
     )  # fmt: skip
     published = [row for row in rows if row[name]["paper"] is not None]
