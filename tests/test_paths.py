@@ -66,10 +66,12 @@ READERS: dict[str, Callable[[As, Path], object]] = {
     "load": lambda at, _: ww.load(at("model")),
     "task": lambda at, _: ww.task(at("pairs.jsonl"), at("model")),
     "Circuit.load": lambda at, _: ww.Circuit.load(at("circuit")),
-    "Circuit.evaluate": lambda at, home: ww.Circuit.load(home / "circuit").evaluate(
+    "NodeCircuit.evaluate": lambda at, home: ww.Circuit.load(home / "circuit").evaluate(
         at("model"), at("pairs.jsonl")
     ),
-    "Circuit.wiring": lambda at, home: ww.Circuit.load(home / "circuit").edge_masks(at("model")),
+    "NodeCircuit.edge_masks": lambda at, home: ww.Circuit.load(home / "circuit").edge_masks(
+        at("model")
+    ),
     "Circuit.check_model": lambda at, home: ww.Circuit.load(home / "circuit").check_model(
         at("model")
     ),

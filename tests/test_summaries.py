@@ -40,8 +40,8 @@ def path_scores() -> Any:
 
 VALUES = {
     "Model": lambda: ww.load(GOLDEN / "model"),
-    "Circuit": lambda: ww.Circuit.load(GOLDEN / "circuit"),
-    "head-level Circuit": lambda: ww.Circuit.load(GOLDEN / "paths"),
+    "NodeCircuit": lambda: ww.Circuit.load(GOLDEN / "circuit"),
+    "PathCircuit": lambda: ww.Circuit.load(GOLDEN / "paths"),
     "Task": lambda: ww.task("single_double_quote"),
     "Task of long prompts": lambda: Task("t", (Pair(("a" * 9999, "b" * 9999), ("c", "d")),)),
     "Task of no pairs": lambda: Task("t", ()),
@@ -60,15 +60,15 @@ VALUES = {
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_is_shown_in_one_to_five_lines(name: str):
     lines = repr(VALUES[name]()).splitlines()
-    assert lines[0].startswith(name.split()[-1] if "level" in name else name.split()[0])
+    assert lines[0].startswith(name.split()[0])
     assert len(lines) <= 5
     assert max(map(len, lines)) <= 260
 
 
 def test_a_circuit_says_its_task_size_and_losses():
     assert repr(ww.Circuit.load(GOLDEN / "circuit")).startswith(
-        "Circuit('single_double_quote': 5 nodes, 3 edges, 10 io edges,\n"
-        "        task loss 0.0001659 nats (target 0.15, reached)"
+        "NodeCircuit('single_double_quote': 5 nodes, 3 edges, 10 io edges,\n"
+        "            task loss 0.0001659 nats (target 0.15, reached)"
     )
 
 
@@ -79,7 +79,9 @@ def test_a_model_says_its_shape_and_how_many_weights_are_nonzero():
 
 
 class TestHtml:
-    @pytest.mark.parametrize("name", ["Model", "Circuit", "ValidationReport", "MeasureReport"])
+    @pytest.mark.parametrize(
+        "name", ["Model", "NodeCircuit", "PathCircuit", "ValidationReport", "MeasureReport"]
+    )
     def test_is_a_table(self, name: str):
         page = VALUES[name]()._repr_html_()
         assert page.startswith("<table>")

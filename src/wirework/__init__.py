@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from wirework import training as training
     from wirework import view as view
     from wirework.circuits import Circuit as Circuit
+    from wirework.circuits import NodeCircuit as NodeCircuit
+    from wirework.circuits import PathCircuit as PathCircuit
     from wirework.circuits import acdc as acdc
     from wirework.circuits import acdc_sweep as acdc_sweep
     from wirework.circuits import attribute as attribute
@@ -76,7 +78,9 @@ _HOMES = {
     "MeasureConfig": "wirework.config",
     "Model": "wirework.model",
     "ModelConfig": "wirework.config",
+    "NodeCircuit": "wirework.circuits",
     "OptimizerConfig": "wirework.config",
+    "PathCircuit": "wirework.circuits",
     "PatternConfig": "wirework.config",
     "PruneConfig": "wirework.config",
     "Run": "wirework.training",
@@ -126,7 +130,9 @@ __all__ = [
     "MeasureConfig",
     "Model",
     "ModelConfig",
+    "NodeCircuit",
     "OptimizerConfig",
+    "PathCircuit",
     "PatternConfig",
     "PruneConfig",
     "Run",

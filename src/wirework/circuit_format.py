@@ -259,6 +259,9 @@ class Provenance(Part):
     mean_source: MeanSource = ""
 
 
+Level = Literal["node", "head"]
+
+
 class Document(Part):
     """circuit.json."""
 
@@ -279,7 +282,7 @@ class Document(Part):
     provenance: Provenance
     share_runs: Annotated[int, Field(ge=1)] | None = None
     """How many searches the shares of nodes and edges are of; None where none was repeated."""
-    level: Literal["node", "head"] = "node"
+    level: Level = "node"
     """What it is made of: nodes and edges, or path edges between heads and MLPs (ACDC)."""
     path_edges: Annotated[tuple[PathEdge, ...], FailFast()] = ()
     """In the order in which they were tested."""

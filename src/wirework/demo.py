@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from wirework.circuits import Circuit, held_out_losses, prune
+from wirework.circuits import NodeCircuit, held_out_losses, prune
 from wirework.config import PruneConfig, TrainConfig
 from wirework.console import Progress, counted
 from wirework.data import Prepared, eval_batches, record_text, text_for_runs
@@ -126,7 +126,7 @@ def demo(
     }
 
 
-def _circuit_of(model: Model) -> tuple[Circuit, dict[str, float]]:
+def _circuit_of(model: Model) -> tuple[NodeCircuit, dict[str, float]]:
     """Return the circuit and its losses on pairs that the search never saw."""
     circuit = prune(model, load_task(TASK), PRUNING)  # leaves its means beside the model
     losses = held_out_losses(circuit, model)

@@ -11,7 +11,9 @@ from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_edges, find_io_edges
 from wirework.circuits.masking.means import load_means, node_means, save_means, training_windows
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.path_patching import (
+    PathCircuit,
     PathScores,
     acdc,
     acdc_sweep,
@@ -27,6 +29,7 @@ from wirework.circuits.scoring.attribution import attribution, integrated_gradie
 from wirework.circuits.scoring.auroc import auroc
 from wirework.circuits.scoring.scores import METHODS, Scores, attribute, score_nodes
 from wirework.circuits.validation.validate import held_out_losses, validate
+from wirework.renamed_names import new_name
 
 __all__ = [
     "METHODS",
@@ -42,7 +45,9 @@ __all__ = [
     "Losses",
     "MaskSettings",
     "Node",
+    "NodeCircuit",
     "NodeSpace",
+    "PathCircuit",
     "PathEdge",
     "PathScores",
     "Scores",
@@ -79,3 +84,11 @@ __all__ = [
     "training_windows",
     "validate",
 ]
+
+_RENAMED = {"Finding": "FinderResult", "Wiring": "EdgeMasks"}
+
+
+def __getattr__(name: str) -> object:
+    """Return a public name under the name that it had in the version before."""
+    value: object = globals()[new_name("wirework.circuits", name, _RENAMED)]
+    return value

@@ -29,11 +29,12 @@ from wirework.circuit_format import (
     TaskPart,
 )
 from wirework.circuits.calibration import IDENTITY, Calibration, calibrate, calibrated_loss
-from wirework.circuits.circuit import Circuit, tokenize_task
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import moved
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_io_edges
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.errors import printable
 from wirework.files import path_text
 from wirework.nn import Edit
@@ -73,7 +74,7 @@ class FinderResult:
     """Seed with which `parts_of` split the task; `validate` repeats the split."""
 
 
-def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> Circuit:
+def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> NodeCircuit:
     """Measure a mask and return the complete circuit.
 
     Args:
@@ -115,7 +116,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
         ),
     )
     baseline = {site: mean.detach().float().cpu() for site, mean in means.items()}
-    return Circuit(document, baseline, _activations(edge_masks, result.gates, shown))
+    return NodeCircuit(document, baseline, _activations(edge_masks, result.gates, shown))
 
 
 def _losses(

@@ -13,10 +13,11 @@ from wirework.config import NODE_KINDS
 from wirework.errors import InputError
 
 _MEANS = "means/"
+_ACTIVATIONS = "examples/activations"
 
 
-def means_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> dict[str, Tensor]:
-    """Return site to (width,): the ablation means that are saved with a circuit.
+def tensors_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a circuit by name: ablation means and activations on the examples.
 
     Args:
         tensors: content of circuit.safetensors.
@@ -24,30 +25,27 @@ def means_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> d
         path: the file, for messages.
 
     Raises:
-        InputError: a site is missing, unknown, of another width or has a value that is not finite.
+        InputError: a tensor is missing, unknown, of another shape, or has a value that is not
+            finite.
     """
     names = (name for name in tensors if name.startswith(_MEANS))
     means = {name.removeprefix(_MEANS): tensors[name] for name in names}
     if document.level == "node":
         _check_sites(means, document.model, path)
-    for site, mean in means.items():
-        _check_finite(mean, f"{_MEANS}{site}", path)
-    return means
+    checked = {f"{_MEANS}{site}": mean for site, mean in means.items()}
+    checked[_ACTIVATIONS] = _activations(tensors, document, path)
+    for name, tensor in checked.items():
+        _check_finite(tensor, name, path)
+    return checked
 
 
-def activations_of(tensors: Mapping[str, Tensor], document: Document, path: Path) -> Tensor:
-    """Return the activations on the example prompts, (P, T, n).
-
-    Raises:
-        InputError: they are missing, of another shape, or have a value that is not finite.
-    """
+def _activations(tensors: Mapping[str, Tensor], document: Document, path: Path) -> Tensor:
     lengths = [len(prompt) for prompt in document.examples.prompts]
     expected = (len(lengths), max(lengths, default=0), len(document.nodes))
-    activations = tensors.get("examples/activations")
+    activations = tensors.get(_ACTIVATIONS)
     shape = None if activations is None else tuple(activations.shape)
     if activations is None or shape != expected:
-        raise InputError(f"{path}: expected examples/activations {expected}, got {shape}")
-    _check_finite(activations, "examples/activations", path)
+        raise InputError(f"{path}: expected {_ACTIVATIONS} {expected}, got {shape}")
     return activations
 
 

@@ -31,11 +31,8 @@ def picture(document: Document, activations: "Tensor") -> "Picture":
     return draw_figure(page_data(file))
 
 
-def dataframe(document: Document, table: Table | None) -> "DataFrame":
+def dataframe(document: Document, table: Table) -> "DataFrame":
     """Return one part of a circuit as a table, one row per entry (see `Circuit.to_dataframe`)."""
-
-    if table is None:
-        table = "edges" if document.level == "node" else "path_edges"
     if table not in TABLES:
         raise InputError(f"a circuit has the tables {', '.join(TABLES)}, got {quoted(table)}")
     rows = _rows(document, table)

@@ -1,9 +1,10 @@
-"""Load what a user gave as a path: a circuit, its model, a task."""
+"""Load what a caller gave as a path: a circuit, its model, a task."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wirework.circuits.circuit import Circuit
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.errors import InputError
 from wirework.tasks import Task, load_task
 
@@ -11,24 +12,28 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 
-def given(
+def load_inputs(
     circuit: Circuit | str | Path,
     model: "Model | str | Path | None",
     task: Task | str | Path | None,
-) -> tuple[Circuit, "Model", Task | None]:
-    """Load what is a path; without a model, load the one that the circuit was found in."""
+) -> tuple[NodeCircuit, "Model", Task | None]:
+    """Load each input that is a path; without a model, load the one that the circuit was found in.
+
+    Raises:
+        InputError: one of them cannot be loaded, or the circuit is a `PathCircuit`.
+    """
     from wirework.model import load
 
-    circuit = Circuit.load(circuit)
+    circuit = NodeCircuit.load(circuit)
     task = None if task is None else load_task(task)
     return circuit, model_of(circuit) if model is None else load(model), task
 
 
 def model_of(circuit: Circuit | str | Path) -> "Model":
-    """Load the model of a circuit, or of that at a path, from where the circuit was found.
+    """Load the model of a circuit from the path saved in the circuit.
 
     Raises:
-        InputError: the circuit does not say where that is, or there is no model.
+        InputError: the circuit has no path of its model, or there is no model.
     """
     from wirework.model import load
 

@@ -148,7 +148,7 @@ def validate(
         out: Also save the circuit there, each node and edge with the share of --runs that found
             it, which its page then shows; the circuit's own folder adds them to it.
     """
-    from wirework.circuits import Circuit, check_place, model_of
+    from wirework.circuits import NodeCircuit, check_place, model_of
     from wirework.circuits import validate as check
     from wirework.model import load
 
@@ -157,7 +157,7 @@ def validate(
             raise InputError("--out saves how often each edge comes back: give --runs too")
         check_place(out)
     with not_resumable():
-        found = Circuit.load(circuit)
+        found = NodeCircuit.load(circuit)
         loaded = model_of(found) if model is None else load(model)
         data = None if corpus is None else tokens_of(loaded, corpus)
         pairs = None if task is None else task_of(task)
@@ -192,7 +192,7 @@ def attack(
         pairs: Most pairs to choose the worst attack on, of those that the circuit's search never
             saw; up to as many others tell how bad it is.
     """
-    from wirework.circuits import Circuit, find_distractors
+    from wirework.circuits import find_distractors
     from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
@@ -204,7 +204,7 @@ def attack(
     with not_resumable():
         given = None if model is None else load(model)
         own = None if task is None else task_of(task)
-        found = find_distractors(Circuit.load(circuit), given, own, pairs=pairs)
+        found = find_distractors(circuit, given, own, pairs=pairs)
         write_json(result, found.to_json())
         write_curves(found.to_json(), curves)
     values = {**found.summary(), "result": str(result), "curves": str(curves)}

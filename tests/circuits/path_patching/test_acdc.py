@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,13 @@ from one_at_a_time import exact, one_at_a_time, run
 
 import wirework as ww
 from wirework.circuit_format import Document
-from wirework.circuits import acdc_sweep, find_distractors, sweep_row, validate
+from wirework.circuits import (
+    acdc_sweep,
+    find_distractors,
+    held_out_losses,
+    sweep_row,
+    validate,
+)
 from wirework.circuits.path_patching import Graph, read_order
 from wirework.circuits.path_patching.contrast import Contrast
 from wirework.config import AcdcConfig, ModelConfig
@@ -19,12 +25,12 @@ from wirework.tasks import Pair, Task
 from wirework.view import load_page_data
 
 
-def names(circuit: ww.Circuit) -> list[tuple[str, str]]:
+def names(circuit: ww.PathCircuit) -> list[tuple[str, str]]:
     return [(edge.source, edge.target) for edge in circuit.path_edges]
 
 
 @pytest.fixture(scope="module")
-def found(random_model: Model, task: Task) -> ww.Circuit:
+def found(random_model: Model, task: Task) -> ww.PathCircuit:
     return ww.acdc(random_model, task, 0.001, pairs=5, progress=False)
 
 
@@ -57,7 +63,7 @@ def test_finds_what_testing_one_edge_at_a_time_finds(random_model: Model, task: 
 
 
 def test_a_circuit_saves_loads_and_evaluates_itself(
-    found: ww.Circuit, random_model: Model, task: Task, tmp_path: Path
+    found: ww.PathCircuit, random_model: Model, task: Task, tmp_path: Path
 ) -> None:
     loaded = ww.Circuit.load(found.save(tmp_path / "paths"))
     assert loaded.document == found.document
@@ -65,7 +71,7 @@ def test_a_circuit_saves_loads_and_evaluates_itself(
     assert (values["level"], values["n_path_edges"]) == ("head", found.n_path_edges)
     assert values["patching"]["n_all"] == len(Graph(2, 2).edges)
     on_all = ww.acdc(random_model, task, 0.01, pairs=len(task.pairs), progress=False)
-    part = on_all.document.patching
+    part = on_all.patching
     assert (
         on_all.evaluate(random_model, task) == pytest.approx(part.value) == pytest.approx(part.kl)
     )
@@ -73,7 +79,7 @@ def test_a_circuit_saves_loads_and_evaluates_itself(
 
 
 def test_the_same_call_gives_the_same_circuit(
-    found: ww.Circuit, random_model: Model, task: Task
+    found: ww.PathCircuit, random_model: Model, task: Task
 ) -> None:
     again = ww.acdc(random_model, task, 0.001, pairs=5, progress=False)
     assert again.document == found.document
@@ -82,7 +88,7 @@ def test_the_same_call_gives_the_same_circuit(
 
 
 def test_paths_stand_for_a_model_and_a_task(
-    found: ww.Circuit, random_model: Model, task: Task, tmp_path: Path
+    found: ww.PathCircuit, random_model: Model, task: Task, tmp_path: Path
 ) -> None:
     folder, pairs = random_model.save(tmp_path / "model"), tmp_path / "mine.jsonl"
     pairs.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in task.pairs))
@@ -97,7 +103,7 @@ def test_paths_stand_for_a_model_and_a_task(
 
 
 def test_a_sweep_finds_what_each_tau_finds_alone(
-    found: ww.Circuit, random_model: Model, task: Task
+    found: ww.PathCircuit, random_model: Model, task: Task
 ) -> None:
     config = AcdcConfig(tau=(0.1, 0.01, 0.001), pairs=5)
     sweep = acdc_sweep(random_model, task, config, progress=False)
@@ -149,17 +155,17 @@ def test_a_tau_that_cannot_be_is_refused(random_model: Model, task: Task, tau: f
         ww.acdc(random_model, task, tau, progress=False)
 
 
-def test_what_needs_nodes_refuses_path_edges(found: ww.Circuit, random_model: Model) -> None:
+def test_what_needs_nodes_refuses_path_edges(found: ww.PathCircuit, random_model: Model) -> None:
     for use in (
         lambda: validate(found, random_model, short=True),
         lambda: find_distractors(found, random_model, progress=False),
-        lambda: found.ablation(random_model),
+        lambda: held_out_losses(found, random_model),
     ):
         with pytest.raises(InputError, match="path edges between heads and MLPs"):
             use()
 
 
-def test_the_page_has_every_path_edge(found: ww.Circuit, tmp_path: Path) -> None:
+def test_the_page_has_every_path_edge(found: ww.PathCircuit, tmp_path: Path) -> None:
     data = load_page_data(found.save(tmp_path / "paths"))
     ends = [component["name"] for component in data["components"]]
     shown = [
@@ -170,7 +176,7 @@ def test_the_page_has_every_path_edge(found: ww.Circuit, tmp_path: Path) -> None
 
 
 def test_a_circuit_of_another_model_or_graph_is_refused(
-    found: ww.Circuit, random_model: Model, task: Task
+    found: ww.PathCircuit, random_model: Model, task: Task
 ) -> None:
     other = Model(Transformer(random_model.config, seed=9), random_model.tokenizer)
     with pytest.raises(InputError, match="belongs to another model"):
@@ -178,7 +184,7 @@ def test_a_circuit_of_another_model_or_graph_is_refused(
     foreign = found.path_edges[0].model_copy(update={"source": "7.mlp"})
     document = found.document.model_copy(update={"path_edges": (foreign,)})
     with pytest.raises(InputError, match=r"no path edge 7\.mlp"):
-        ww.Circuit(document, {}, found.activations).evaluate(random_model, task)
+        replace(found, document=document).evaluate(random_model, task)
 
 
 def test_a_model_whose_stream_is_no_sum_is_refused(random_model: Model, task: Task) -> None:
@@ -198,7 +204,7 @@ def test_a_model_whose_stream_is_no_sum_is_refused(random_model: Model, task: Ta
     ],
 )
 def test_a_file_at_odds_with_itself_is_refused(
-    found: ww.Circuit, change: dict[str, object], says: str
+    found: ww.PathCircuit, change: dict[str, object], says: str
 ) -> None:
     values = found.document.to_json()
     if change.get("path_edges") == "twice":
@@ -208,7 +214,7 @@ def test_a_file_at_odds_with_itself_is_refused(
     assert Document.of_json(json.loads(json.dumps(values)), "circuit.json") == found.document
 
 
-def test_losses_are_those_of_patched_runs(found: ww.Circuit) -> None:
+def test_losses_are_those_of_patched_runs(found: ww.PathCircuit) -> None:
     losses, part = found.losses, found.document.patching
     assert found.task_loss == losses.circuit == found.document.target_loss
     assert part.kl == pytest.approx(part.value)

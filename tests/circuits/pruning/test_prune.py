@@ -135,7 +135,7 @@ def test_what_was_fitted_to_must_be_known(circuit, wired, task, tmp_path) -> Non
     def changed(**part) -> Circuit:
         about = circuit.document.task.model_copy(update=part)
         document = circuit.document.model_copy(update={"task": about})
-        return Circuit(document, circuit.means, circuit.activations)
+        return replace(circuit, document=document)
 
     lost = changed(name="mine", path=str(tmp_path / "mine.jsonl"))
     with pytest.raises(InputError, match="cannot be told: cannot read task"):
@@ -149,7 +149,7 @@ def test_what_was_fitted_to_must_be_known(circuit, wired, task, tmp_path) -> Non
 def test_a_circuit_of_another_finder_validates_too(circuit, wired, task) -> None:
     provenance = circuit.document.provenance.model_copy(update={"settings": {}})
     document = circuit.document.model_copy(update={"provenance": provenance})
-    other = Circuit(document, circuit.means, circuit.activations)
+    other = replace(circuit, document=document)
     assert held_out_losses(other, wired) == held_out_losses(circuit, wired)
 
 

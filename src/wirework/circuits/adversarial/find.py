@@ -36,7 +36,7 @@ from wirework.circuits.adversarial.strongest import (
 from wirework.circuits.adversarial.sweep import AttackPoint, all_points, hardest
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.held_out import pairs_of
-from wirework.circuits.loading import given
+from wirework.circuits.loading import load_inputs
 from wirework.console import Progress, counted, warn
 from wirework.errors import InputError, number_of, quoted
 from wirework.summaries import html_table, short, shown_as
@@ -154,7 +154,7 @@ def find_distractors(
     """
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
-    circuit, model, task = given(circuit, model, task)
+    circuit, model, task = load_inputs(circuit, model, task)
     parts_on = CircuitOn(model, *circuit.edge_masks(model))
     full_task, judge, held_out = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)

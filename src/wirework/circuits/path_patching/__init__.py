@@ -3,9 +3,11 @@
 from wirework.circuits.path_patching.acdc import acdc, acdc_sweep, read_order, sweep_row
 from wirework.circuits.path_patching.attribution import PathScores, edge_attribution
 from wirework.circuits.path_patching.graph import Graph
+from wirework.circuits.path_patching.path_circuit import PathCircuit
 
 __all__ = [
     "Graph",
+    "PathCircuit",
     "PathScores",
     "acdc",
     "acdc_sweep",

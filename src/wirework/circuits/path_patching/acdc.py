@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuit_format import PathEdge
 from wirework.circuits.circuit import Circuit
-from wirework.circuits.path_patching.build import Setting, assemble_paths
+from wirework.circuits.path_patching.build import assemble_paths
+from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.search import search
+from wirework.circuits.path_patching.setting import Setting
 from wirework.circuits.path_patching.state import Edge, PatchedState
 from wirework.config import AcdcConfig
 from wirework.console import Progress, counted
@@ -30,7 +32,7 @@ def acdc(
     *,
     progress: bool = True,
     **overrides: Any,
-) -> Circuit:
+) -> PathCircuit:
     """Find the path edges between heads and MLPs that a task needs.
 
     Edges are tested one by one, in order; an edge is removed if the metric then increases by less
@@ -50,7 +52,7 @@ def acdc(
         **overrides: settings of `AcdcConfig` by name, `tau` one number; they win over `config`.
 
     Returns:
-        A head-level circuit: `path_edges`, each with its `effect`.
+        A `PathCircuit`: `path_edges`, each with its `effect`.
 
     Raises:
         InputError: a setting is unknown or out of range, the settings have several tau, the task
@@ -77,7 +79,7 @@ def acdc_sweep(
     *,
     progress: bool = True,
     **overrides: Any,
-) -> list[Circuit]:
+) -> list[PathCircuit]:
     """Run `acdc` for every tau of the settings, on the same prompts.
 
     Args:
@@ -105,10 +107,13 @@ def acdc_sweep(
 
 
 def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
-    """Return the table row of a head-level circuit: its size and the metrics of its patched run."""
-    circuit = Circuit.load(circuit)
-    part = circuit.document.patching
-    assert part is not None
+    """Return the table row of a path circuit: its size and the metrics of its patched run.
+
+    Raises:
+        InputError: the circuit is a `NodeCircuit`.
+    """
+    circuit = PathCircuit.load(circuit)
+    part = circuit.patching
     return {
         "tau": part.tau,
         "n_pairs": circuit.document.task.n_pairs,
@@ -126,7 +131,7 @@ def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
 
 def _sweep(
     setting: Setting, edges: Sequence[Edge], on_progress: Callable[[int], None]
-) -> list[Circuit]:
+) -> list[PathCircuit]:
     graph, config = setting.patched.graph, setting.config
     growth: dict[Edge, float] = {}
     circuits = []

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from wirework.circuit_format import PathEdge
-from wirework.circuits.circuit import Circuit
-from wirework.circuits.path_patching.build import Setting, assemble_paths
+from wirework.circuits.path_patching.build import assemble_paths
 from wirework.circuits.path_patching.contrast import Metric
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.path_circuit import PathCircuit
+from wirework.circuits.path_patching.setting import Setting
 from wirework.circuits.path_patching.top_k_swaps import Choices, recorded_choices, slopes_between
 from wirework.config import AcdcConfig
 from wirework.console import warn
@@ -75,7 +76,7 @@ class PathScores:
         best = sorted(scored, key=lambda one: -abs(one[1]))[: max(0, count)]
         return [self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in best]
 
-    def circuit(self, count: int) -> Circuit:
+    def circuit(self, count: int) -> PathCircuit:
         """Return the circuit of the edges of `top`, measured on the same prompts.
 
         Edges without effect are dropped, as in `acdc`.

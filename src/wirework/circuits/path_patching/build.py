@@ -1,15 +1,12 @@
-"""From kept path edges to a head-level `Circuit`, measured on the prompts of the search.
+"""From kept path edges to a `PathCircuit`, measured on the prompts of the search.
 
 Shapes: N clean prompts, M destinations, S sources.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from wirework import __version__
 from wirework.circuit_format import (
@@ -21,95 +18,14 @@ from wirework.circuit_format import (
     Provenance,
 )
 from wirework.circuits.build import CHANCE, model_part, shown_examples, task_part
-from wirework.circuits.circuit import Circuit, tokenize_task
-from wirework.circuits.path_patching.contrast import Contrast
-from wirework.circuits.path_patching.graph import Graph
-from wirework.circuits.path_patching.patched import Patched, refuse_curved_stream
+from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.reach import carrying
-from wirework.config import AcdcConfig
-from wirework.errors import InputError
+from wirework.circuits.path_patching.setting import Setting, gates_of
 from wirework.files import tensors_checksum
-from wirework.tasks import Task, TokenizedPairs, pair_losses, tokenizer_of
-
-if TYPE_CHECKING:
-    from wirework.model import Model
+from wirework.tasks import TokenizedPairs, pair_losses, tokenizer_of
 
 _EXAMPLES = 32
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A model with the prompts of a task, prepared for path patching."""
-
-    model: "Model"
-    full_task: Task
-    n_pairs: int
-    """Number of its pairs that are used."""
-    patched: Patched
-    config: AcdcConfig
-    """Settings of prompts and patching; `tau` and `order` matter only for a search."""
-
-    @classmethod
-    def of(
-        cls, model: "Model", task: Task, config: AcdcConfig, *, all_pairs: bool = False
-    ) -> "Setting":
-        """Draw pairs of a task and run the model on them.
-
-        Args:
-            model: a model with a tokeniser.
-            task: the task as loaded.
-            config: settings; `tau` and `order` are not used here.
-            all_pairs: use all pairs instead of `config.pairs`.
-
-        Raises:
-            InputError: the task does not fit the model, no pair has prompts of equal length, or the
-                model's residual stream is not a sum.
-        """
-        refuse_curved_stream(model.transformer)
-        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        batch = tokenize_task(fitted, model)
-        places = _equal_length_pairs(fitted, batch)
-        if not all_pairs and config.pairs < len(places):
-            places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
-        contrast = Contrast.of(batch.select(torch.tensor(places)), symmetric=config.symmetric)
-        patched = Patched.of(model.transformer, contrast, config.ablation)
-        return cls(model, task, len(places), patched, config)
-
-
-def _equal_length_pairs(task: Task, batch: TokenizedPairs) -> list[int]:
-    """Return the indices of the pairs whose two prompts have equal length.
-
-    Raises:
-        InputError: a pair of a user's file has not, or no pair has.
-    """
-    lengths = (batch.last_positions + 1).view(-1, 2).tolist()
-    equal = [place for place, (first, second) in enumerate(lengths) if first == second]
-    if len(equal) < len(lengths) and not task.generated:
-        place = min(set(range(len(lengths))) - set(equal))
-        first, second = lengths[place]
-        raise InputError(
-            f"task {task.name}, pair {place + 1}: the prompts have {first} and {second} tokens; "
-            "path edges are patched token by token and need prompts of equal length"
-        )
-    if not equal:
-        raise InputError(
-            f"task {task.name} has no pair whose prompts are of equal length for this tokeniser: "
-            "path edges are patched token by token"
-        )
-    return equal
-
-
-def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
-    """Return gates (M, S) float64, 1 for these edges.
-
-    Raises:
-        InputError: an edge is not in the graph.
-    """
-    gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
-    for edge in edges:
-        source, destination = graph.numbered(edge)
-        gates[destination, source] = 1
-    return gates
 
 
 @torch.no_grad()
@@ -121,8 +37,8 @@ def assemble_paths(
     settings: Mapping[str, Any],
     tau: float | None = None,
     completeness: float | None = None,
-) -> Circuit:
-    """Measure path edges and return them as a head-level circuit.
+) -> PathCircuit:
+    """Measure path edges and return them as a circuit.
 
     Edges without effect (`carrying`) are dropped unless `config.keep_unreachable`.
 
@@ -193,8 +109,7 @@ def assemble_paths(
             completeness=completeness,
         ),
     )
-    longest = max(len(prompt) for prompt in examples.prompts)
-    return Circuit(document, {}, torch.zeros(len(examples.prompts), longest, 0))
+    return PathCircuit(document)
 
 
 def _means_of(patched: Patched) -> dict[str, Any]:
@@ -208,20 +123,3 @@ def _means_of(patched: Patched) -> dict[str, Any]:
         "mean_tokens": 2 * int((patched.contrast.last_positions + 1).sum()),
         "mean_source": "task prompts",
     }
-
-
-@torch.no_grad()
-def evaluate_paths(circuit: Circuit, model: "Model", task: Task) -> float:
-    """Return the metric of a head-level circuit on all pairs of a task.
-
-    Raises:
-        InputError: the model is another one or lacks an edge, or the task does not fit the model.
-    """
-    circuit.check_model(model)
-    part = circuit.document.patching
-    assert part is not None
-    config = AcdcConfig(metric=part.metric, ablation=part.ablation, symmetric=part.both)
-    patched = Setting.of(model, task, config, all_pairs=True).patched
-    gates = gates_of(patched.graph, circuit.path_edges).to(patched.contrast.last_positions.device)
-    metric = patched.contrast.metric(part.metric, patched.run().logits)
-    return float(metric(patched.run(gates).logits))

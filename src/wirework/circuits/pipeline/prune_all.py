@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, check_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pipeline.task_table import judged, markdown
 from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
 from wirework.circuits.validation.validate import validate
@@ -121,7 +122,7 @@ def _in_turn(
         yield row
 
 
-def _summary(circuit: Circuit) -> dict[str, Any]:
+def _summary(circuit: NodeCircuit) -> dict[str, Any]:
     """Return a circuit's task, sizes and losses (nats) as one flat row."""
     losses = circuit.losses.model_dump(exclude={"chance"})
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
@@ -170,7 +171,7 @@ def _write(
 
 
 def _report(
-    circuit: Circuit,
+    circuit: NodeCircuit,
     model: "Model",
     task: Task,
     data: "Tokens | None",
@@ -189,14 +190,14 @@ def _report(
     return report
 
 
-def _identity(circuit: Circuit) -> str:
+def _identity(circuit: NodeCircuit) -> str:
     """Return SHA-256 over what circuit.json holds, as hex."""
     return hashlib.sha256(json.dumps(circuit.document.to_json()).encode()).hexdigest()
 
 
 def _finished(
     folder: Path, model: "Model", task: Task, config: PruneConfig, baseline: AblationBaseline
-) -> Circuit | None:
+) -> NodeCircuit | None:
     """Return the circuit in a folder if the same search would find it; None otherwise."""
     if not is_file(folder / "circuit.json"):
         return None
@@ -208,7 +209,7 @@ def _finished(
         and about.provenance.means == baseline.origin
         and _settings(about.provenance.settings) == config
     )
-    return circuit if same else None
+    return circuit if same and isinstance(circuit, NodeCircuit) else None
 
 
 def _settings(settings: dict[str, Any]) -> PruneConfig | None:

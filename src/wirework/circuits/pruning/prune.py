@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.build import CHANCE, FinderResult, assemble
-from wirework.circuits.circuit import Circuit, tokenize_task
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
 from wirework.circuits.pruning.learned_masks import learn_masks
@@ -67,7 +68,7 @@ def prune(
     search: str | Path | None = None,
     progress: bool = True,
     **overrides: Any,
-) -> Circuit:
+) -> NodeCircuit:
     """Find the smallest circuit of a task whose task loss reaches the target.
 
     Deterministic: the same model, task, text and config give the same circuit on the same machine.
@@ -168,13 +169,13 @@ class PruningRun:
             return None
         return open_search(self.search, self.model, self.task, self.config, self.baseline.origin)
 
-    def run(self, on_progress: Callable[[float], None] = ignore_progress) -> Circuit:
+    def run(self, on_progress: Callable[[float], None] = ignore_progress) -> NodeCircuit:
         """Run the search and return its circuit; `on_progress` gets the fraction of work done."""
         return self.circuit_from(self.ranked(on_progress), on_progress)
 
     def circuit_from(
         self, best: list[Candidate], on_progress: Callable[[float], None] = ignore_progress
-    ) -> Circuit:
+    ) -> NodeCircuit:
         """Return the smallest circuit obtained from these candidates."""
         config, judge = self.config, tokenize_task(self.parts.judge, self.model)
         nodes, trial = self._smallest(best, judge, on_progress)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wirework.circuits.circuit import Circuit, tokenize_task
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.held_out import Pairs, pairs_of
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import text_of
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels
@@ -44,7 +45,7 @@ _RANDOM = 20  # random circuits drawn
 
 
 def searched_controls(
-    circuit: Circuit, model: "Model", task: Task, data: "Tokens | None"
+    circuit: NodeCircuit, model: "Model", task: Task, data: "Tokens | None"
 ) -> dict[str, dict[str, Any]]:
     """Repeat the search of a circuit on random labels and on shuffled weights.
 
@@ -112,7 +113,7 @@ def shuffled(model: "Model", seed: int) -> "Model":
     return Model(transformer, model.tokenizer)
 
 
-def random_control(circuit: Circuit, model: "Model", pairs: Pairs) -> dict[str, Any]:
+def random_control(circuit: NodeCircuit, model: "Model", pairs: Pairs) -> dict[str, Any]:
     """Measure random connected circuits of the same composition on a few held-out pairs.
 
     Returns:

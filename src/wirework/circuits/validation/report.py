@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wirework.circuits.build import measure, pair_error
 from wirework.circuits.calibration import IDENTITY, Calibration, calibrated_loss
-from wirework.circuits.circuit import Circuit, tokenize_task
+from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.activation_cache import (
     activation_cache_of,
@@ -17,6 +17,7 @@ from wirework.circuits.masking.activation_cache import (
 )
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.means import text_of
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.validation import checks
 from wirework.circuits.validation.checks import MaskedCircuit
 from wirework.errors import InputError
@@ -31,7 +32,7 @@ COSTLY_CHECK_PAIRS = 32
 
 
 def circuit_report(
-    circuit: Circuit, model: "Model", pairs: Pairs, text: "Tokens | None", *, short: bool
+    circuit: NodeCircuit, model: "Model", pairs: Pairs, text: "Tokens | None", *, short: bool
 ) -> dict[str, Any]:
     """Run all checks of a circuit but the controls; `validate` describes the entries.
 
@@ -82,7 +83,7 @@ def circuit_report(
 
 
 def losses_on(
-    edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, circuit: Circuit
+    edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, circuit: NodeCircuit
 ) -> dict[str, float | int]:
     """Return a circuit's losses (nats) on some pairs, with the losses to compare them with.
 
@@ -132,7 +133,7 @@ def _binarised(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str
 
 
 def _minimality(
-    circuit: Circuit, model: "Model", batch: TokenizedPairs, text: "Tokens | None"
+    circuit: NodeCircuit, model: "Model", batch: TokenizedPairs, text: "Tokens | None"
 ) -> dict[str, Any]:
     """Remove each unit alone, in all ablation modes of the search."""
     config = circuit.search_config

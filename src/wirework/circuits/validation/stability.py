@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from wirework.circuits.circuit import Circuit
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.config import PruneConfig
 from wirework.console import Progress
@@ -47,7 +47,7 @@ class Stability:
 
 
 def stability(
-    circuit: Circuit, model: "Model", task: Task, config: PruneConfig, data: "Tokens", runs: int
+    circuit: NodeCircuit, model: "Model", task: Task, config: PruneConfig, data: "Tokens", runs: int
 ) -> Stability:
     """Repeat the search of a circuit and count which nodes and edges are found again.
 
@@ -81,19 +81,19 @@ def stability(
     )
 
 
-def edge_ends(circuit: Circuit) -> list[tuple[End, End]]:
+def edge_ends(circuit: NodeCircuit) -> list[tuple[End, End]]:
     """Return each edge as ((site, channel), (site, channel)), comparable between circuits."""
     nodes = _node_ends(circuit)
     return [(nodes[edge.source], nodes[edge.target]) for edge in circuit.edges]
 
 
-def _node_ends(circuit: Circuit) -> list[End]:
+def _node_ends(circuit: NodeCircuit) -> list[End]:
     return [(node.site, node.index) for node in circuit.nodes]
 
 
 def _search_again(
     model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int
-) -> Circuit:
+) -> NodeCircuit:
     generator = Random(f"stability {config.seed} {run}")
     some = generator.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
     pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
-from wirework.circuits.loading import given
+from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.means import text_of
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
 from wirework.circuits.validation.report import circuit_report, losses_on, result_or_reason
 from wirework.circuits.validation.stability import stability
@@ -75,7 +76,7 @@ def validate(
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
     _check_runs(short, runs)
-    circuit, model, task = given(circuit, model, task)
+    circuit, model, task = load_inputs(circuit, model, task)
     own = None if own_task is None else load_task(own_task)
     data = text_of(model, data) if runs else data  # fails before the long part
     pairs = pairs_of(circuit.document, model, task, own)
@@ -106,7 +107,7 @@ def held_out_losses(
     task: Task | str | Path | None = None,
 ) -> dict[str, float | int]:
     """Return the losses (nats) of a circuit on its held-out pairs, as in `validate`."""
-    circuit, model, task = given(circuit, model, task)
+    circuit, model, task = load_inputs(circuit, model, task)
     pairs = pairs_of(circuit.document, model, task)
     return losses_on(*circuit.edge_masks(model), tokenize_task(pairs.held_out, model), circuit)
 
@@ -121,7 +122,7 @@ def _check_runs(short: bool, runs: int) -> None:
 
 
 def _stability(
-    circuit: Circuit, model: "Model", task: Task, data: "Tokens | None", runs: int
+    circuit: NodeCircuit, model: "Model", task: Task, data: "Tokens | None", runs: int
 ) -> dict[str, Any]:
     config = circuit.search_config
     return asdict(stability(circuit, model, task, config, text_of(model, data), runs))

@@ -1,0 +1,198 @@
+"""`NodeCircuit`: kept nodes and the edges between them, as `prune` finds them.
+
+Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes, G gates of them and of the
+edges between them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from wirework.circuit_format import Document, Edge, IoEdge, Node
+from wirework.circuits.circuit import Circuit, tokenize_task
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.masking.means import check_means
+from wirework.config import PruneConfig
+from wirework.errors import InputError, number_of
+from wirework.tasks import Task, load_task, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+_MEANS = "means/"
+_Part = TypeVar("_Part", Node, Edge)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NodeCircuit(Circuit):
+    """Circuit of kept nodes (channels at sites) and the weights between them (Gao et al. 2025)."""
+
+    means: Mapping[str, Tensor]
+    """Site to (width,) float32: the means with which nodes outside the circuit are ablated."""
+    activations: Tensor
+    """(P, T, n) float32: activation of each node in the circuit at each token of the examples."""
+
+    level = "node"
+    contents = "nodes and edges, as `prune` finds"
+    main_table = "edges"
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The kept nodes, in execution order, then by channel."""
+        return self.document.nodes
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The kept edges: nonzero weights between kept nodes."""
+        return self.document.edges
+
+    @property
+    def io_edges(self) -> tuple[IoEdge, ...]:
+        """Embedding and unembedding entries that connect kept nodes to prompt and answer tokens."""
+        return self.document.io_edges
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of kept nodes."""
+        return len(self.nodes)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of kept edges: the circuit size of Gao et al. 2025, sec. 2.2."""
+        return len(self.edges)
+
+    @property
+    def n_io_edges(self) -> int:
+        """Number of input and output edges; not part of the size."""
+        return len(self.io_edges)
+
+    @property
+    def search_config(self) -> PruneConfig:
+        """Settings of the search that found it; settings missing in its file have their default.
+
+        Raises:
+            InputError: a setting is not valid.
+        """
+        settings = dict(self.document.provenance.settings)
+        settings.pop("mean_batches", None)  # of earlier versions, whose samples were too small
+        return PruneConfig.of(settings, "circuit.json: provenance.settings")
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of nodes, edges and input and output edges."""
+        return {"n_nodes": self.n_nodes, "n_edges": self.n_edges, "n_io_edges": self.n_io_edges}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of circuit.safetensors by name: means and example activations."""
+        means = {f"{_MEANS}{site}": mean for site, mean in self.means.items()}
+        return {**means, "examples/activations": self.activations}
+
+    @classmethod
+    def of_tensors(cls, document: Document, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the circuit of a document and of the checked tensors of circuit.safetensors."""
+        names = (name for name in tensors if name.startswith(_MEANS))
+        means = {name.removeprefix(_MEANS): tensors[name] for name in names}
+        return cls(document, means, tensors["examples/activations"])
+
+    def ablation(self, model: "Model | str | Path") -> tuple[Ablation, Tensor]:
+        """Return the node masks of the model and the circuit's own mask, (N,).
+
+        Args:
+            model: the circuit's model; a path is loaded.
+
+        Raises:
+            InputError: `model` is another model or lacks a node of the circuit.
+        """
+        from wirework.model import load
+
+        model = load(model)
+        self.check_model(model)
+        check_means(dict(self.means), model.transformer, "circuit")
+        ablation = Ablation.of(model.transformer, self.means)
+        kept: dict[str, list[int]] = {}
+        for node in self.nodes:
+            if node.index >= (width := ablation.space.widths[node.site]):
+                raise InputError(
+                    f"the circuit keeps node {node.index} of {node.site}, which has {width}"
+                )
+            kept.setdefault(node.site, []).append(node.index)
+        return ablation, ablation.space.gates(kept)
+
+    def edge_masks(self, model: "Model | str | Path") -> tuple[EdgeMasks, Tensor]:
+        """Return the masks over the circuit's nodes and edges, and the circuit's own gates, (G,).
+
+        Args:
+            model: the circuit's model; a path is loaded.
+
+        Raises:
+            InputError: `model` is another model, or lacks a node or edge of the circuit.
+        """
+        edge_masks = EdgeMasks.of(*self.ablation(model))
+        model_edges = edge_masks.edges()
+        kept = {(edge.source, edge.target) for edge in self.edges}
+        if foreign := kept - {(edge.source, edge.target) for edge in model_edges}:
+            source, target = min(foreign)
+            raise InputError(
+                f"the circuit has an edge from node {source} to {target}, the model none"
+            )
+        edge_gates = [float((edge.source, edge.target) in kept) for edge in model_edges]
+        return edge_masks, torch.cat([torch.ones(edge_masks.n_nodes), torch.tensor(edge_gates)])
+
+    def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
+        """Return the task loss of the circuit alone on all pairs of a task; lower is better.
+
+        Args:
+            model: the circuit's model; a path is loaded.
+            task: a task, or what `ww.task` takes.
+
+        Returns:
+            The uncalibrated task loss in nats, everything outside the circuit ablated.
+
+        Raises:
+            InputError: `model` is another model, or the task does not fit it.
+        """
+        from wirework.model import load
+
+        model, task = load(model), load_task(task)
+        edge_masks, gates = self.edge_masks(model)
+        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        return float(edge_masks.losses(gates[None], tokenize_task(fitted, model))[0])
+
+    def with_shares(self, stability: Mapping[str, Any]) -> Self:
+        """Return the circuit with, for each node and edge, the share of searches that found it.
+
+        Args:
+            stability: the entry `stability` of `validate(circuit, runs=N)`: `runs`, `node_shares`
+                and `edge_shares`, in the order of the circuit's nodes and edges.
+
+        Raises:
+            InputError: it belongs to another circuit, or could not be measured.
+        """
+        if "reason" in stability:
+            raise InputError(f"no shares to save: {stability['reason']}")
+        nodes, edges = stability["node_shares"], stability["edge_shares"]
+        if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
+            raise InputError(
+                f"shares of {number_of(len(nodes), 'node')} and "
+                f"{number_of(len(edges), 'edge')}, but the circuit has "
+                f"{self.n_nodes} and {self.n_edges}: they are another circuit's"
+            )
+        changes = {
+            "nodes": _with_shares(self.nodes, nodes),
+            "edges": _with_shares(self.edges, edges),
+            "share_runs": stability["runs"],
+        }
+        return replace(self, document=self.document.model_copy(update=changes))
+
+    def _target_text(self) -> str:
+        reached = "reached" if self.reached else "not reached"
+        return f" (target {self.document.target_loss:g}, {reached})"
+
+
+def _with_shares(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:
+    pairs = zip(parts, shares, strict=True)
+    return tuple(part.model_copy(update={"share": share}) for part, share in pairs)

@@ -1,0 +1,99 @@
+"""A model and the prompts of a task, prepared for path patching.
+
+Shapes: M destinations, S sources.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wirework.circuit_format import PathEdge
+from wirework.circuits.circuit import tokenize_task
+from wirework.circuits.path_patching.contrast import Contrast
+from wirework.circuits.path_patching.graph import Graph
+from wirework.circuits.path_patching.patched import Patched, refuse_curved_stream
+from wirework.config import AcdcConfig
+from wirework.errors import InputError
+from wirework.tasks import Task, TokenizedPairs, tokenizer_of
+
+if TYPE_CHECKING:
+    from wirework.model import Model
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model with the prompts of a task, prepared for path patching."""
+
+    model: "Model"
+    full_task: Task
+    n_pairs: int
+    """Number of its pairs that are used."""
+    patched: Patched
+    config: AcdcConfig
+    """Settings of prompts and patching; `tau` and `order` matter only for a search."""
+
+    @classmethod
+    def of(
+        cls, model: "Model", task: Task, config: AcdcConfig, *, all_pairs: bool = False
+    ) -> "Setting":
+        """Draw pairs of a task and run the model on them.
+
+        Args:
+            model: a model with a tokeniser.
+            task: the task as loaded.
+            config: settings; `tau` and `order` are not used here.
+            all_pairs: use all pairs instead of `config.pairs`.
+
+        Raises:
+            InputError: the task does not fit the model, no pair has prompts of equal length, or the
+                model's residual stream is not a sum.
+        """
+        refuse_curved_stream(model.transformer)
+        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        batch = tokenize_task(fitted, model)
+        places = _equal_length_pairs(fitted, batch)
+        if not all_pairs and config.pairs < len(places):
+            places = sorted(Random(f"acdc {config.seed}").sample(places, config.pairs))
+        contrast = Contrast.of(batch.select(torch.tensor(places)), symmetric=config.symmetric)
+        patched = Patched.of(model.transformer, contrast, config.ablation)
+        return cls(model, task, len(places), patched, config)
+
+
+def _equal_length_pairs(task: Task, batch: TokenizedPairs) -> list[int]:
+    """Return the indices of the pairs whose two prompts have equal length.
+
+    Raises:
+        InputError: a pair of a user's file has not, or no pair has.
+    """
+    lengths = (batch.last_positions + 1).view(-1, 2).tolist()
+    equal = [place for place, (first, second) in enumerate(lengths) if first == second]
+    if len(equal) < len(lengths) and not task.generated:
+        place = min(set(range(len(lengths))) - set(equal))
+        first, second = lengths[place]
+        raise InputError(
+            f"task {task.name}, pair {place + 1}: the prompts have {first} and {second} tokens; "
+            "path edges are patched token by token and need prompts of equal length"
+        )
+    if not equal:
+        raise InputError(
+            f"task {task.name} has no pair whose prompts are of equal length for this tokeniser: "
+            "path edges are patched token by token"
+        )
+    return equal
+
+
+def gates_of(graph: Graph, edges: Sequence[PathEdge]) -> Tensor:
+    """Return gates (M, S) float64, 1 for these edges.
+
+    Raises:
+        InputError: an edge is not in the graph.
+    """
+    gates = torch.zeros(len(graph.destinations), len(graph.sources), dtype=torch.float64)
+    for edge in edges:
+        source, destination = graph.numbered(edge)
+        gates[destination, source] = 1
+    return gates

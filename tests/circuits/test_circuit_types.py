@@ -1,0 +1,86 @@
+"""The two types of circuit, and the attributes that `Circuit` had when it was one type."""
+
+from pathlib import Path
+
+import pytest
+
+import wirework as ww
+from wirework import circuits, console
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture
+def node_circuit() -> ww.NodeCircuit:
+    return ww.NodeCircuit.load(GOLDEN / "circuit")
+
+
+@pytest.fixture
+def path_circuit() -> ww.PathCircuit:
+    return ww.PathCircuit.load(GOLDEN / "paths")
+
+
+class TestLoad:
+    def test_returns_the_type_of_the_folder(self):
+        assert type(ww.Circuit.load(GOLDEN / "circuit")) is ww.NodeCircuit
+        assert type(ww.Circuit.load(GOLDEN / "paths")) is ww.PathCircuit
+
+    def test_returns_a_circuit_unchanged(self, node_circuit, path_circuit):
+        assert ww.Circuit.load(node_circuit) is node_circuit
+        assert ww.PathCircuit.load(path_circuit) is path_circuit
+
+    def test_of_one_type_refuses_the_other(self, node_circuit, path_circuit):
+        nodes = "expected a circuit of nodes and edges, as `prune` finds, got path edges"
+        with pytest.raises(ww.InputError, match=f"^{nodes}"):
+            ww.NodeCircuit.load(path_circuit)
+        with pytest.raises(ww.InputError, match=f"paths: {nodes}"):
+            ww.NodeCircuit.load(GOLDEN / "paths")
+        with pytest.raises(ww.InputError, match="as `acdc` finds, got nodes and edges"):
+            circuits.sweep_row(node_circuit)
+
+
+class TestTypes:
+    def test_a_circuit_is_of_one_of_the_two(self, node_circuit):
+        with pytest.raises(TypeError, match="abstract"):
+            ww.Circuit(node_circuit.document)  # type: ignore[abstract]
+
+    def test_each_has_the_methods_of_its_parts_only(self, node_circuit, path_circuit):
+        for name in ("ablation", "edge_masks", "with_shares", "search_config"):
+            assert hasattr(node_circuit, name)
+            assert not hasattr(path_circuit, name)
+        assert not hasattr(node_circuit, "patching")
+
+    def test_sizes_are_those_of_its_parts(self, node_circuit, path_circuit):
+        assert node_circuit.sizes() == {"n_nodes": 5, "n_edges": 3, "n_io_edges": 10}
+        assert path_circuit.sizes() == {"n_path_edges": len(path_circuit.path_edges)}
+
+
+class TestOldNames:
+    @pytest.fixture(autouse=True)
+    def _nothing_said_before(self, monkeypatch):
+        monkeypatch.setattr(console, "_said_once", set())
+
+    def test_wiring_is_edge_masks(self, node_circuit, capsys):
+        model = ww.load(GOLDEN / "model")
+        edge_masks, gates = node_circuit.wiring(model)
+        assert edge_masks.kept == node_circuit.edge_masks(model)[0].kept
+        assert len(gates) == edge_masks.n_nodes + len(edge_masks.edges())
+        assert "NodeCircuit.wiring is called edge_masks now" in capsys.readouterr().err
+
+    def test_parts_of_the_other_type_are_empty(self, node_circuit, path_circuit, capsys):
+        assert (node_circuit.path_edges, node_circuit.n_path_edges) == ((), 0)
+        assert (path_circuit.nodes, path_circuit.n_edges, path_circuit.means) == ((), 0, {})
+        assert path_circuit.activations.shape[2] == 0
+        assert "a PathCircuit has no nodes" in capsys.readouterr().err
+
+    def test_an_attribute_that_never_was_is_none(self, node_circuit, path_circuit):
+        with pytest.raises(AttributeError, match="NodeCircuit has no attribute 'n_nods'"):
+            node_circuit.n_nods  # noqa: B018
+        assert not hasattr(path_circuit, "wiring")
+
+    def test_classes_of_the_package(self, capsys):
+        assert circuits.Finding is circuits.FinderResult
+        assert circuits.Wiring is circuits.EdgeMasks
+        assert "circuits.Finding is called FinderResult now" in capsys.readouterr().err
+        with pytest.raises(AttributeError, match="no attribute 'Findings'"):
+            circuits.Findings  # noqa: B018
