@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import Server, Started
 from small_world import make_world
 
 from wirework.data import Tokenizer, train_tokenizer
@@ -93,6 +94,24 @@ def _interrupts_raise() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(_server: Server) -> Iterator[Callable[..., Started]]:
+    """Return `start(*words, cwd=None, env=None, ignored=())`, which starts the command.
+
+    In a process of its own, which ends with the test. To run the command within this process, and
+    for when an interpreter of its own is needed, see `command_line.py`.
+    """
+    yield _server.start
+    _server.end_commands()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process, its output, its exit code."""
+"""The command as a user runs it: its output, its exit code, its end by a signal."""
 
 import fcntl
 import json
@@ -9,12 +9,11 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import WIREWORK, Started, run_here
 
 from wirework import __version__
 from wirework.config import ModelConfig
@@ -22,7 +21,7 @@ from wirework.data import Tokenizer
 from wirework.model import Model
 from wirework.nn import Transformer
 
-WIREWORK = Path(sys.executable).with_name("wirework")
+Start = Callable[..., Started]
 VERBS = [
     "acdc", "train", "tasks", "prune", "validate", "attack", "explain", "measure", "sae", "view",
     "export", "convert", "study", "demo", "doctor",
@@ -33,15 +32,9 @@ INNER = {
 }
 
 
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(WIREWORK), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
-    )
-
-
 def refuses(*arguments: str | Path, says: str, cwd: Path | None = None) -> None:
     """The command ends with code 2 and exactly one line, on standard error, that says why."""
-    result = run(*arguments, cwd=cwd)
+    result = run_here(*arguments, cwd=cwd)
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -69,7 +62,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy():
 )
 def test_each_help_has_an_example(words: list[str]):
     command = [word for word in words if word]
-    result = run(*command, "--help")
+    result = run_here(*command, "--help")
     assert result.returncode == 0
     assert f"wirework {' '.join(command)}" in result.stdout.split("Example:")[1]
 
@@ -128,7 +121,7 @@ def test_convert_overwrites_nothing_but_a_model(model_folder: Path, tmp_path: Pa
 
 def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Path, tmp_path: Path):
     words = ["acdc", model_folder, "single_double_quote", "--pairs", "4", "--out", tmp_path / "c"]
-    result = run(*words, "--tau", "1e-7", "0.1", "--json")
+    result = run_here(*words, "--tau", "1e-7", "0.1", "--json")
     assert result.returncode == 0, result.stderr
     first, second = json.loads(result.stdout)["acdc"]
     assert (first["tau"], second["tau"], second["n_path_edges"]) == (1e-7, 0.1, 0)
@@ -136,7 +129,7 @@ def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Pat
     saved = json.loads((tmp_path / "c" / "tau-1e-07" / "circuit.json").read_text())
     assert saved["n_path_edges"] == first["n_path_edges"]
     page, picture = tmp_path / "c.html", tmp_path / "c.png"
-    result = run("export", tmp_path / "c" / "tau-1e-07", "-o", page, "--png", picture)
+    result = run_here("export", tmp_path / "c" / "tau-1e-07", "-o", page, "--png", picture)
     assert result.stdout.split() == [str(page), str(picture)], result.stderr
     refuses("validate", tmp_path / "c" / "tau-0.1", says="it has no nodes to ablate")
 
@@ -163,30 +156,31 @@ TRAIN = [
 ]  # fmt: skip
 
 
-@contextmanager
-def started_training(folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A training run in a folder, in its first steps; it ends with the block."""
+def write_corpus(folder: Path) -> None:
     (folder / "corpus").mkdir()
     for i in range(30):
         (folder / "corpus" / f"{i}.py").write_text("".join(f"v{i}_{j} = {j}\n" for j in range(99)))
-    child = subprocess.Popen([str(WIREWORK), *TRAIN], cwd=folder, text=True, **options)
+
+
+def until_training(folder: Path, child: Started | subprocess.Popen[str]) -> Path:
+    """Wait for the first steps of a training run in a folder; return its log."""
     log = folder / "runs" / "run" / "metrics.jsonl"
-    try:
-        while child.poll() is None and not (log.is_file() and log.stat().st_size):
-            time.sleep(0.05)
-        yield child
-    finally:
-        child.kill()
-        child.wait()
+    while child.poll() is None and not (log.is_file() and log.stat().st_size):
+        time.sleep(0.05)
+    return log
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
 )
-def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, number: signal.Signals):
-    with started_training(tmp_path, stderr=subprocess.PIPE) as child:
-        child.send_signal(number)
-        _, said = child.communicate(timeout=60)
+def test_a_signal_ends_training_with_one_line_and_its_code(
+    tmp_path: Path, start: Start, number: signal.Signals
+):
+    write_corpus(tmp_path)
+    child = start(*TRAIN, cwd=tmp_path)
+    until_training(tmp_path, child)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number
     last = said.splitlines()[-1]
     assert last.startswith("wirework: stopped at step")
@@ -194,19 +188,16 @@ def test_a_signal_ends_training_with_one_line_and_its_code(tmp_path: Path, numbe
     assert "Traceback" not in said
 
 
-def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path):
-    def ignore() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    with started_training(tmp_path, stderr=subprocess.PIPE, preexec_fn=ignore) as child:
-        child.send_signal(signal.SIGHUP)
-        log = tmp_path / "runs" / "run" / "metrics.jsonl"
-        size = log.stat().st_size
-        while child.poll() is None and log.stat().st_size < size + 10_000:
-            time.sleep(0.05)
-        child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=60)
-    assert child.returncode == 143
+def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path, start: Start):
+    write_corpus(tmp_path)
+    child = start(*TRAIN, cwd=tmp_path, ignored=[signal.SIGHUP])
+    log = until_training(tmp_path, child)
+    child.send_signal(signal.SIGHUP)
+    size = log.stat().st_size
+    while child.poll() is None and log.stat().st_size < size + 10_000:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(timeout=60) == 143
 
 
 def test_training_saves_when_its_terminal_is_gone(tmp_path: Path):
@@ -216,11 +207,19 @@ def test_training_saves_when_its_terminal_is_gone(tmp_path: Path):
         os.setsid()
         fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
 
-    streams = {"stdin": follower, "stdout": follower, "stderr": follower}
-    with started_training(tmp_path, preexec_fn=take_terminal, **streams) as child:
+    write_corpus(tmp_path)
+    child = subprocess.Popen(
+        [str(WIREWORK), *TRAIN], cwd=tmp_path, text=True, preexec_fn=take_terminal,
+        stdin=follower, stdout=follower, stderr=follower,
+    )  # fmt: skip
+    try:
+        until_training(tmp_path, child)
         os.close(follower)
         os.close(leader)
         assert child.wait(timeout=60) == 128 + signal.SIGHUP
+    finally:
+        child.kill()
+        child.wait()
     (saved,) = (tmp_path / "runs" / "run" / "checkpoints").glob("step-*")
     assert (saved / "checksums.json").is_file()
 
@@ -279,15 +278,13 @@ def documents():
     ],
 )
 def test_sigterm_ends_each_verb_with_one_line_and_its_code(
-    model_folder: Path, tmp_path: Path, words: str
+    model_folder: Path, tmp_path: Path, start: Start, words: str
 ):
     if words.startswith("validate"):
-        made = run("acdc", "model", "single_double_quote", "--out", "circuit", cwd=tmp_path)
+        made = run_here("acdc", "model", "single_double_quote", "--out", "circuit", cwd=tmp_path)
         assert made.returncode == 0, made.stderr
     (tmp_path / "slow.py").write_text(SLOW)
-    child = subprocess.Popen(
-        [str(WIREWORK), *words.split()], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    child = start(*words.split(), cwd=tmp_path)
     while child.poll() is None and not (tmp_path / "begun").exists():
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
@@ -312,13 +309,11 @@ def pair(rng):
 
 @pytest.mark.parametrize("verb", ["tasks model --task", "acdc model --out c"])
 def test_a_signal_that_became_an_error_of_other_code_keeps_its_exit_code(
-    model_folder: Path, tmp_path: Path, verb: str
+    model_folder: Path, tmp_path: Path, start: Start, verb: str
 ):
     (tmp_path / "swallows.py").write_text(SWALLOWS)
     words = [*verb.split(), "swallows.py:pair"]
-    child = subprocess.Popen(
-        [str(WIREWORK), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    child = start(*words, cwd=tmp_path)
     while child.poll() is None and not (tmp_path / "begun").exists():
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
@@ -328,12 +323,16 @@ def test_a_signal_that_became_an_error_of_other_code_keeps_its_exit_code(
     assert said.count("wirework: ") == 1
 
 
-def test_a_reader_that_has_gone_ends_a_command_without_a_word():
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(start: Start):
     reader, writer = os.pipe()
     os.close(reader)
-    for words in (["tasks"], ["tasks", "--json"], ["--help"], ["prune", "--help"]):
+    for words in (["tasks"], ["--help"]):
         ended = subprocess.run([str(WIREWORK), *words], stdout=writer, stderr=subprocess.PIPE)
         assert (ended.returncode, ended.stderr) == (141, b"")
+    for words in (["tasks", "--json"], ["prune", "--help"]):
+        child = start(*words, stdout=writer)
+        _, said = child.communicate(timeout=60)
+        assert (child.returncode, said) == (141, "")
     os.close(writer)
 
 
@@ -366,17 +365,18 @@ def test_output_that_python_is_told_not_to_buffer_is_not():
 def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
     pair = {"prompts": ["caf\u00e9 (\u65e5", "caf\u00e9 [\u65e5"], "answers": [")", "]"]}
     (tmp_path / "u.jsonl").write_text(json.dumps(pair, ensure_ascii=False), encoding="utf-8")
+    words = ["tasks", "--show", "u.jsonl"]
+    ended = subprocess.run(
+        [str(WIREWORK), *words],
+        cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "caf\\xe9 (\\u65e5" in ended.stdout.decode("ascii")
     for encoding, shown in (("ascii", "caf\\xe9 (\\u65e5"), ("latin-1", "caf\xe9 (\\u65e5")):
-        ended = subprocess.run(
-            [str(WIREWORK), "tasks", "--show", "u.jsonl"],
-            cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
-        )  # fmt: skip
+        ended = run_here(*words, cwd=tmp_path, encoding=encoding)
         assert ended.returncode == 0, ended.stderr
-        assert shown in ended.stdout.decode(encoding)
-        told = subprocess.run(
-            [str(WIREWORK), "tasks", "--show", "u.jsonl", "--json"],
-            cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
-        )  # fmt: skip
+        assert shown in ended.stdout
+        told = run_here(*words, "--json", cwd=tmp_path, encoding=encoding)
         assert json.loads(told.stdout)["pairs"] == [pair]
 
 
@@ -418,7 +418,7 @@ def test_debug_shows_where_a_mistake_was_found_out(tmp_path: Path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{")
     for words in (["--debug", "tasks", "model"], ["tasks", "model", "--debug"]):
-        result = run(*words, cwd=tmp_path)
+        result = run_here(*words, cwd=tmp_path)
         assert result.returncode == 2
         assert result.stderr.startswith("Traceback")
         assert result.stderr.splitlines()[-1].startswith("wirework: ")
@@ -478,7 +478,7 @@ def test_values_of_other_verbs_name_their_file_too(tmp_path: Path):
 
 
 def test_tasks_reports_a_model_as_json(model_folder: Path):
-    result = run("tasks", model_folder, "--task", "for_while", "--json")
+    result = run_here("tasks", model_folder, "--task", "for_while", "--json")
     assert result.returncode == 0, result.stderr
     (row,) = json.loads(result.stdout.splitlines()[-1])["tasks"]
     assert row["name"] == "for_while"
@@ -486,7 +486,7 @@ def test_tasks_reports_a_model_as_json(model_folder: Path):
 
 
 def test_tasks_shows_the_white_space_of_answers(model_folder: Path):
-    result = run("tasks", model_folder, "--task", "for_while")
+    result = run_here("tasks", model_folder, "--task", "for_while")
     assert '"·in"' in result.stdout
     assert '":"' in result.stdout
 
@@ -502,19 +502,19 @@ def test_a_model_without_tokeniser_is_refused_in_a_line(tmp_path: Path):
 
 
 def test_tasks_without_a_model_names_what_there_is(tmp_path: Path):
-    rows = json.loads(run("tasks", "--json").stdout)["tasks"]
+    rows = json.loads(run_here("tasks", "--json").stdout)["tasks"]
     assert {"single_double_quote", "bracket_counting", "for_while"} <= {row["name"] for row in rows}
     refuses("tasks", "--task", "for_whale", says="did you mean 'for_while'")
     refuses("tasks", "--task", tmp_path, says="no task or file")
 
 
 def test_tasks_shows_pairs(tmp_path: Path):
-    shown = run("tasks", "--show", "indent_for").stdout
+    shown = run_here("tasks", "--show", "indent_for").stdout
     assert shown.count('>>> "···", not "·×7"') == 3
     assert "⏎" not in shown  # a prompt is text to read, an answer a token
     pair = {"prompts": ["a", "b"], "answers": ["[c]", "d"]}
     (tmp_path / "mine.py").write_text("def make(rng): return ('a', 'b'), ('[c]', 'd')")
-    found = json.loads(run("tasks", "--show", "mine.py:make", "--json", cwd=tmp_path).stdout)
+    found = json.loads(run_here("tasks", "--show", "mine.py:make", "--json", cwd=tmp_path).stdout)
     assert found == {"name": "make", "n_pairs": 1, "pairs": [pair]}
     refuses("tasks", "--show", "for_whale", says="did you mean 'for_while'")
     refuses("tasks", tmp_path, "--show", "for_while", says="give no MODEL")
@@ -536,21 +536,21 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     )
     words += ["--allow-unreached"]
     refuses(*words, says="no training text", cwd=tmp_path)
-    result = run(*words, "--corpus", corpus, cwd=tmp_path)
+    result = run_here(*words, "--corpus", corpus, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["circuit"] == str(out)
     assert found["losses"]["circuit"] <= 9
-    checked = json.loads(run("validate", out, "--json").stdout)
+    checked = json.loads(run_here("validate", out, "--json").stdout)
     assert checked["judged"]["circuit"] == pytest.approx(found["losses"]["circuit"])
     refuses("validate", out, "--out", out, says="give --runs too")
     refuses("validate", out, "--out", tmp_path / "c", "--runs", "1", says="--corpus")
     shared = ["--out", tmp_path / "shared", "--runs", "2", "--corpus", corpus]
-    assert run("validate", out, *shared, cwd=tmp_path).returncode == 0
+    assert run_here("validate", out, *shared, cwd=tmp_path).returncode == 0
     document = json.loads((tmp_path / "shared" / "circuit.json").read_text())
     assert document["share_runs"] == 2
     assert {node["share"] for node in document["nodes"]} <= {0, 0.5, 1}
-    tried = run("attack", out, "--out", tmp_path / "attack", "--pairs", "8", "--json")
+    tried = run_here("attack", out, "--out", tmp_path / "attack", "--pairs", "8", "--json")
     assert tried.returncode == 0, tried.stderr
     told = json.loads(tried.stdout)
     points = json.loads(Path(told["result"]).read_text())["points"]
@@ -570,7 +570,7 @@ def test_a_study_of_finders_is_settled_by_a_file(model_folder: Path, tmp_path: P
     told = f"task: {mine}\nwhich: [attribution, signed_attribution]\ntarget: [9, 8]\n"
     settings.write_text(told + f"corpus: {corpus}\nbatch_pairs: 4\nanyway: true\n")
     words = ["study", "finders", model_folder, "--config", settings, "--out", tmp_path / "study"]
-    result = run(*words, "--which", "attribution", "--json", cwd=tmp_path)
+    result = run_here(*words, "--which", "attribution", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)["rows"]
     # flags win over the file
@@ -602,16 +602,14 @@ def test_prune_of_a_model_that_cannot_do_the_task(model_folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_search_with_one_line_and_its_code(
-    model_folder: Path, tmp_path: Path, number: signal.Signals
+    model_folder: Path, tmp_path: Path, start: Start, number: signal.Signals
 ):
     text = tmp_path / "text.txt"
     text.write_text("print('hello', name)\n" * 2000)
     out = tmp_path / "quote"
     words = ["prune", model_folder, "single_double_quote", "--out", out, "--corpus", text]
     more = ["--steps", "1000000", "--allow-unreached"]
-    child = subprocess.Popen(
-        [str(WIREWORK), *map(str, words), *more], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    child = start(*words, *more, cwd=tmp_path)
     while child.poll() is None and not list(tmp_path.glob("quote.search/*/study.log")):
         time.sleep(0.05)
     for _ in range(3):  # an impatient person's
@@ -627,7 +625,7 @@ def test_a_signal_ends_a_search_with_one_line_and_its_code(
 
 
 def test_doctor_speaks_json():
-    result = run("doctor", "--json")
+    result = run_here("doctor", "--json")
     assert "timing" in result.stderr
     facts = json.loads(result.stdout)
     assert all(row["library"] in ("torch", "onednn", "numpy") for row in facts["products"])
