@@ -328,7 +328,7 @@ class TestHooks:
 
     @pytest.mark.parametrize(
         ("hook", "says"),
-        [(lambda _: 3, "returned int"), (lambda x: x[:, :1], r"into \(1, 1, 16\)")],
+        [(lambda _: 3, "returned int"), (lambda x: x[:, :1], r"returned shape \(1, 1, 16\)")],
     )
     def test_that_return_something_else_are_refused(self, hook: Any, says: str):
         with pytest.raises(InputError, match=f"the hook on 0.resid_in.*{says}"):

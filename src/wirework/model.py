@@ -32,7 +32,7 @@ from wirework.nn.gates import Gates
 from wirework.nn.hooks import Hooks, hooked
 from wirework.nn.shapes import Shapes, check_memory, gate_shapes, untied_shapes
 from wirework.nn.sparse_storage import pack, unpack
-from wirework.nn.streams import combined, two_streams
+from wirework.nn.streams import combined_loss, two_streams
 from wirework.summaries import html_table, short, shown_as
 from wirework.tensor_files import read_tensors
 
@@ -284,20 +284,20 @@ class Model:
         if targets is not None:
             plain.check_targets(tokens, targets)
         streams = two_streams(plain, self.gates, tokens)
-        apart = streams.reconstruction
+        reconstruction = streams.reconstruction
         out = StreamsOutput(
             logits_clean=plain.logits_of(streams.clean, tokens),
             logits_ablated=plain.logits_of(streams.ablated, tokens),
             attention_masks=streams.attention_masks,
             neuron_masks=streams.neuron_masks,
-            loss_reconstruction=apart,
+            loss_reconstruction=reconstruction,
         )
         if targets is None:
             return out
         clean, ablated = (
             plain.loss_of(state, tokens, targets) for state in (streams.clean, streams.ablated)
         )
-        total = combined(self.gates.gating, clean, ablated, apart)
+        total = combined_loss(self.gates.gating, clean, ablated, reconstruction)
         return replace(out, loss_clean=clean, loss_ablated=ablated, loss=total)
 
     def _tokenizer(self) -> Tokenizer:

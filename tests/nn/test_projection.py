@@ -27,7 +27,7 @@ def check(weight: Tensor, k: int, floor: int, floor_dim: int | None, steps: int 
         expected = plain_projection(weight.clone(), k, floor, floor_dim)
         kept = projection.keep_(k)
         assert torch.equal(weight, expected)
-        assert kept == max(k, projection.least())
+        assert kept == max(k, projection.n_floor_entries())
         weight += 0.002 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(step))
 
 

@@ -15,7 +15,7 @@ from wirework.training import Interrupted, loop, train
 def machine(monkeypatch, tmp_path):
     """Return a function that makes this a new process with an empty cache, where one is fastest."""
     monkeypatch.delenv("WIREWORK_PRODUCTS", raising=False)
-    monkeypatch.setattr(products, "_LEAST", 1)
+    monkeypatch.setattr(products, "_MIN_CHOSEN", 1)
     if "numpy" not in products.available():
         pytest.skip("numpy without OpenBLAS")
 

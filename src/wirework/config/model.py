@@ -115,8 +115,8 @@ class ModelConfig(Config):
         """Drop a zero width, so that it does not count as set and a copy derives it again."""
         if not isinstance(values, dict):
             return values
-        widths = ("n_head", "d_mlp")
-        return {k: v for k, v in values.items() if not (k in widths and isinstance(v, int) and not v)}
+        zero = {k for k in ("n_head", "d_mlp") if isinstance(values.get(k), int) and not values[k]}
+        return {name: value for name, value in values.items() if name not in zero}
 
     @field_validator("n_head")
     @classmethod

@@ -1,4 +1,4 @@
-"""The transformer, its named sites, top-k selection, sparse storage."""
+"""The transformer, its sites, AbsTopK, gates and sparse storage."""
 
 from wirework.nn.fold import fold_norms
 from wirework.nn.kernels.attention import causal_attention

@@ -1,4 +1,4 @@
-"""The non-linearities of an MLP, and their gradients for those who write theirs out."""
+"""Non-linearities of an MLP, and their gradients for hand-written backward passes."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ def activate(x: Tensor, kind: Activation) -> Tensor:
 
 
 def activate_backward(grad: Tensor, x: Tensor, kind: Activation) -> Tensor:
-    """Return the gradient of what went in, `x`, from that of what came out."""
+    """Return the gradient with respect to the input `x`, given that of the output."""
     if kind == "relu":
         return grad * (x > 0)
     return torch.ops.aten.gelu_backward(grad, x, approximate=_FORM[kind])  # type: ignore[no-any-return]

@@ -1,9 +1,9 @@
-"""Folding of RMSNorm gains into the matrices that read them, which leaves L0 as it is.
+"""Folding of RMSNorm gains into the next weight matrices, which does not change L0.
 
-A gain scales a channel; the next matrix can scale that channel's column instead, and a column keeps
-its zeros when it is scaled (Gao et al. 2025, sec. 2.1). AbsTopK stands between a block's norm and
-its matrix: it picks channels by their magnitude *after* the gain, so there a fold is exact only if
-all gains before it have one magnitude.
+A gain scales a channel; the next matrix can scale that channel's column instead, and a scaled
+column keeps its zeros (Gao et al. 2025, sec. 2.1). AbsTopK lies between a block's norm and its
+matrix and selects channels by their magnitude *after* the gain. There a fold is exact only if all
+gains have the same magnitude.
 """
 
 import copy
@@ -19,14 +19,14 @@ from wirework.nn.transformer import Block, Transformer
 
 
 def fold_norms(transformer: Transformer) -> Transformer:
-    """Return the same function with every RMSNorm gain 1, its factors moved into the next matrix.
+    """Return an equivalent transformer with all RMSNorm gains 1, folded into the next matrices.
 
-    Values at `act_in` sites and after the final norm lose their gains, all other sites keep theirs.
-    L0 stays as it is, with one exception: weights that read a channel whose gain is 0 never did
-    anything, and become 0.
+    Values at `act_in` sites and after the final norm lose their gains; those at other sites do not
+    change. L0 does not change, with one exception: weights that read a channel with gain 0 have no
+    effect, and become 0.
 
     Args:
-        transformer: left as it was.
+        transformer: the model; it is not changed.
 
     Raises:
         InputError: the norms are LayerNorms; AbsTopK follows a norm whose gains differ in magnitude
@@ -72,7 +72,7 @@ def _check(gains: Tensor, site: Site, name: str) -> None:
 
 @torch.no_grad()
 def _fold_(matrix: nn.Linear, norms: list[RMSNorm]) -> None:
-    """Scale the columns (out, D [+ P]) by the gains of the channels they read, set these to 1."""
+    """Scale the columns (out, D [+ P]) by the gains of their channels, then set the gains to 1."""
     matrix.weight.mul_(_gains(norms))
     for norm in norms:
         norm.weight.fill_(1.0)

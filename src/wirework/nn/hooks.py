@@ -1,7 +1,7 @@
-"""Hooks: a user's functions at sites, which must run and must return a value that fits.
+"""Hooks: functions of users at sites, with checks that they ran and returned a value that fits.
 
-`sites.edited` takes what the library itself puts on a site. A hook comes from a user, so that more
-is checked here: one that never ran is an error instead of a result that nothing changed.
+`sites.edited` applies the library's own edits without these checks. A hook that never ran is an
+error here; otherwise its user would take an unchanged result for a result of the hook.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,21 +16,21 @@ from wirework.nn.sites import Edit, NodeAblation, Site, edited, look_up
 Hook = Callable[[Tensor], Tensor | None]
 """Takes the (B, T, width) value at a site; returns its replacement, or None to leave it."""
 Hooks = Mapping[str, Hook] | Iterable[tuple[str, Hook]]
-"""Hooks by site; as pairs, a site may have several, which run in order."""
+"""Hooks by site, or pairs of site and hook; several hooks of a site run in order."""
 
 
 @contextmanager
 def hooked(sites: Mapping[str, Site], hooks: Hooks) -> Iterator[None]:
-    """Put hooks on sites for the length of a `with` block; they are gone after it.
+    """Apply hooks at sites inside a `with` block; they are removed after it.
 
     Args:
-        sites: of the model, by name.
-        hooks: what to run where. An ablation of ours (`mean_ablation`) is put on as it is: a
-            sublayer whose output is constant need not run the sites inside.
+        sites: sites of the model, by name.
+        hooks: functions, by site. The library's own ablations (`mean_ablation`) are not checked: a
+            sublayer with a constant output does not run the sites inside it.
 
     Raises:
-        InputError: a name is no site of this model, a hook returns something that is no tensor of
-            the same shape, or the block ended and a hook had never run.
+        InputError: a name is no site of this model; a hook returns something other than None or a
+            tensor of the same shape; or a hook has not run by the end of the block.
     """
     pairs = list(hooks.items() if isinstance(hooks, Mapping) else hooks)
     look_up(sites, (site for site, _ in pairs))
@@ -42,13 +42,13 @@ def hooked(sites: Mapping[str, Site], hooks: Hooks) -> Iterator[None]:
         yield
     if waiting:
         raise InputError(
-            f"the hook on {pairs[min(waiting)][0]} never ran: the forward pass inside did not "
-            "come by that site, or there was none"
+            f"the hook on {pairs[min(waiting)][0]} never ran: the forward pass in the block did "
+            "not reach that site, or there was no forward pass"
         )
 
 
 def _checked(hook: Hook, site: str, number: int, waiting: set[int]) -> Edit:
-    """Return a hook as an edit that checks what the hook returns and notes that it ran."""
+    """Return an edit that runs a hook, checks its result and records that it ran."""
     if isinstance(hook, NodeAblation):
         return hook
 
@@ -64,7 +64,8 @@ def _checked(hook: Hook, site: str, number: int, waiting: set[int]) -> Edit:
             )
         if value.shape != x.shape:
             raise InputError(
-                f"the hook on {site} turned shape {tuple(x.shape)} into {tuple(value.shape)}"
+                f"the hook on {site} returned shape {tuple(value.shape)}: it must keep "
+                f"shape {tuple(x.shape)}"
             )
         return value
 
@@ -72,13 +73,13 @@ def _checked(hook: Hook, site: str, number: int, waiting: set[int]) -> Edit:
 
 
 def _chained(edits: list[Edit]) -> Edit:
-    """Return one edit that does several in order."""
+    """Return one edit that applies several in order."""
     if len(edits) == 1:
         return edits[0]
 
     def edit(x: Tensor) -> Tensor:
-        for one in edits:
-            x = one(x)
+        for part in edits:
+            x = part(x)
         return x
 
     return edit

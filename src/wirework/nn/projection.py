@@ -1,9 +1,10 @@
 """Projection of a weight tensor to its top k by magnitude, with a floor for every neuron.
 
-Exact, ties to the lower flat index, and the tensor is never sorted: the threshold hardly moves from
-step to step, so the next one is looked for in a narrow band around the last. One pass counts what
-lies above the band and lists the few entries inside it, which are ranked; a second pass zeroes.
-All on the calling thread: between two cores the weights travel longer than the passes take.
+The projection is exact; ties go to the lower flat index. The tensor is never sorted: the threshold
+changes little from step to step, so the next one is searched for in a narrow band around the last.
+One pass counts the entries above the band and lists the few inside it, which are ranked; a second
+pass sets the others to zero. Everything runs on the calling thread: moving the weights between two
+cores takes longer than the passes.
 Source: Gao et al. 2025, sec. 2.1, App. A.2.
 Shapes: R rows, C columns of a matrix; a bias is one row.
 """
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor
 
 _NARROWEST, _WIDEST = 0.01, 0.25  # half the width of the band, as a share of the last threshold
-_PIECE = 1 << 19  # entries looked at in one go: they and what is made of them fit the cache
-_SERIAL = (1 << 15) - 8  # below 2^15 torch keeps to the calling thread, whose cache has the weights
+_PIECE = 1 << 19  # entries scanned at once: they and the results fit the cache
+_SERIAL = (1 << 15) - 8  # below 2^15 torch stays on the calling thread, whose cache has the weights
 _LARGEST = float(np.finfo(np.float32).max)
-_INFINITY = 0x7F800000  # its bits
-_BYTE = 255  # bools are added up as bytes, which hold no more
+_INFINITY = 0x7F800000  # bits of infinity
+_BYTE = 255  # largest sum of bools in one byte
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.signedinteger[Any]]
@@ -28,15 +29,17 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Projection:
-    """Keeps the top k of one tensor, again and again.
+    """Repeated projection of one tensor to its top k entries.
 
     Args:
-        weight: float32, contiguous; changed in place by `keep_`.
-        floor: least number of nonzeros of each neuron; 0 for none.
+        weight: (R, C) or (C,) contiguous float32; `keep_` changes it in place.
+        floor: fewest nonzeros of each neuron; 0 for none.
         floor_dim: 0 if the rows of `weight` are neurons, 1 if its columns are, None for no neurons.
 
     Raises:
-        ValueError: a weight that is not contiguous float32.
+        ValueError: the weight is not contiguous float32.
+
+    Source: Gao et al. 2025, sec. 2.1, App. A.2.
     """
 
     def __init__(self, weight: Tensor, *, floor: int = 0, floor_dim: int | None = None) -> None:
@@ -49,24 +52,24 @@ class Projection:
         if self.floor_dim is not None:
             self.floor = min(floor, weight.shape[1 - self.floor_dim])
         self._threshold: float | None = None  # the last one
-        self._moved = 0.0  # how far it was from the one before
+        self._last_change = 0.0  # distance from the threshold before it
 
-    def least(self) -> int:
-        """Return how many entries the floor alone keeps: k cannot fall below it."""
+    def n_floor_entries(self) -> int:
+        """Return the number of entries that the floor keeps; k cannot be lower."""
         return 0 if self.floor_dim is None else self.floor * self.weight.shape[self.floor_dim]
 
     @torch.no_grad()
     def keep_(self, k: int) -> int:
-        """Zero all but the k entries of largest magnitude and those that the floor protects.
+        """Set all but k entries to zero: those of largest magnitude, with a floor for each neuron.
 
-        Each neuron's `floor` largest entries are kept first; the rest of k goes to the largest
-        others. Among equal magnitudes the lower flat index is kept.
+        The `floor` largest entries of each neuron are kept first, then the largest of the others.
+        Ties go to the lower flat index.
 
         Args:
-            k: entries to keep, 1 <= k <= size.
+            k: number of entries to keep, 1 <= k <= size.
 
         Returns:
-            How many stay: k, or `least()` where that is more.
+            The number of kept entries: k, or `n_floor_entries()` if that is larger.
 
         Raises:
             ValueError: k out of range, or a NaN in the weight.
@@ -74,7 +77,7 @@ class Projection:
         size = self.weight.numel()
         if not 1 <= k <= size:
             raise ValueError(f"k must be between 1 and the size {size}, got {k}")
-        k = max(k, self.least())
+        k = max(k, self.n_floor_entries())
         if k == size:
             _refuse_nan(bool(torch.isnan(self.weight.amax())))
             return k
@@ -87,15 +90,15 @@ class Projection:
     def _keep(self, weight: Tensor, k: int) -> None:
         values: Floats = weight.numpy()
         low, high = self._band(values, k)
-        counts, band = self._look(values, low, high)
-        if not self._holds(counts, len(band), k):
+        counts, band = self._scan(values, low, high)
+        if not self._contains_threshold(counts, len(band), k):
             low, high = self._exact_band(values, k)
-            counts, band = self._look(values, low, high)
+            counts, band = self._scan(values, low, high)
         flat = values.reshape(-1)
         band = _by_rank(flat, band)
         _refuse_nan(bool(np.isnan(flat[band[:1]]).any()))
         end = self._fill(counts, band, k)
-        # The largest magnitude that goes: all up to it is zeroed, then the rest of its ties.
+        # Largest magnitude below the kept ones: all up to it is zeroed, then the remaining ties.
         zeroed = float(np.nextafter(abs(flat[band[end - 1]]), np.float32(0))) if end else high
         dropped = band[end:]
         dropped = dropped[np.abs(flat[dropped]) > zeroed]
@@ -109,30 +112,30 @@ class Projection:
 
     def _remember(self, threshold: float) -> None:
         if np.isfinite(threshold):
-            self._moved = abs(threshold - self._threshold) if self._threshold else 0.0
+            self._last_change = abs(threshold - self._threshold) if self._threshold else 0.0
             self._threshold = threshold
 
     def _band(self, values: Floats, k: int) -> tuple[float, float]:
-        """Return the magnitudes between which the threshold should lie, both included."""
-        if k == self.least():
+        """Return the bounds, both included, between which the threshold is expected."""
+        if k == self.n_floor_entries():
             return np.inf, np.inf
         if self._threshold is None:
             return self._exact_band(values, k)
-        near = max(_NARROWEST * self._threshold, 2 * self._moved)
-        near = min(near, _WIDEST * self._threshold)
-        return self._threshold - near, min(self._threshold + near, _LARGEST)
+        half_width = max(_NARROWEST * self._threshold, 2 * self._last_change)
+        half_width = min(half_width, _WIDEST * self._threshold)
+        return self._threshold - half_width, min(self._threshold + half_width, _LARGEST)
 
     def _exact_band(self, values: Floats, k: int) -> tuple[float, float]:
-        """Return the band from the k-th to the (k - least)-th largest: enough for any floor."""
+        """Return the band from the k-th to the (k - n_floor_entries)-th largest magnitude."""
         magnitudes = np.abs(values.reshape(-1))
-        low, high = magnitudes.size - k, magnitudes.size - k + self.least()
+        low, high = magnitudes.size - k, magnitudes.size - k + self.n_floor_entries()
         magnitudes.partition(sorted({low, high}))
         return float(magnitudes[low]), float(magnitudes[high])
 
-    def _look(self, values: Floats, low: float, high: float) -> tuple[Ints, Ints]:
-        """Return each neuron's count of entries beyond `high`; the places in the band, or NaN."""
+    def _scan(self, values: Floats, low: float, high: float) -> tuple[Ints, Ints]:
+        """Return each neuron's count of entries above `high`, and the indices of band and NaN."""
 
-        def look(rows: slice) -> tuple[Ints, Ints]:
+        def scan(rows: slice) -> tuple[Ints, Ints]:
             magnitudes = np.abs(values[rows])
             above, below = magnitudes > high, magnitudes < low
             inside = _places(np.equal(above, below, out=below))  # neither: a NaN too
@@ -140,7 +143,7 @@ class Projection:
 
         step = max(1, _PIECE // self.columns)
         pieces = (slice(start, start + step) for start in range(0, len(values), step))
-        counts, places = zip(*map(look, pieces), strict=True)
+        counts, places = zip(*map(scan, pieces), strict=True)
         per_neuron = np.concatenate(counts) if self.floor_dim == 0 else np.sum(counts, axis=0)
         return per_neuron, np.concatenate(places)
 
@@ -149,18 +152,18 @@ class Projection:
             return np.array([np.count_nonzero(chosen)])
         return _count_rows(chosen) if self.floor_dim == 0 else _count_columns(chosen)
 
-    def _holds(self, counts: Ints, in_band: int, k: int) -> bool:
-        """Say whether the band has the threshold: not too much above it, and enough in it."""
+    def _contains_threshold(self, counts: Ints, in_band: int, k: int) -> bool:
+        """Return whether the threshold lies in the band."""
         above = int(np.maximum(counts, self.floor).sum())
         return above == k or (above < k <= int(counts.sum()) + in_band)
 
     def _fill(self, counts: Ints, band: Ints, k: int) -> int:
-        """Return how many of the ranked band stay; add them to `counts`."""
+        """Return how many entries of the ranked band are kept; add them to `counts`."""
         room = k - int(np.maximum(counts, self.floor).sum())
         if counts.min() >= self.floor:
             return room
         neurons = band // self.columns if self.floor_dim == 0 else band % self.columns
-        # A neuron below its floor takes its largest entries for free: the sum has them already.
+        # The entries that fill a neuron's floor are already part of the sum.
         lacking = (self.floor - counts)[neurons]
         free = lacking > 0
         free[free] = _rank_within(neurons[free]) < lacking[free]
@@ -169,7 +172,7 @@ class Projection:
         return end
 
     def _protect(self, values: Floats, counts: Ints) -> Ints:
-        """Return the places of the floor's entries in neurons that the threshold leaves short."""
+        """Return the indices of the floor's entries in neurons that have fewer than the floor."""
         short = np.flatnonzero(counts < self.floor)
         if not len(short):
             return short
@@ -184,13 +187,13 @@ class Projection:
         return (row * self.columns + column).reshape(-1)
 
 
-def _refuse_nan(found: bool) -> None:
-    if found:
+def _refuse_nan(has_nan: bool) -> None:
+    if has_nan:
         raise ValueError("projection got NaN, which has no rank")
 
 
 def _count_rows(chosen: Bools) -> Ints:
-    """Return how many are True in each row: eight at once, as the bytes of a word."""
+    """Return the number of True entries in each row, adding eight bytes of a word at once."""
     columns, sums = chosen.shape[1], chosen.view(np.uint8)
     if columns % 8 == 0:
         words = chosen.view(np.uint64)
@@ -200,7 +203,7 @@ def _count_rows(chosen: Bools) -> Ints:
 
 
 def _count_columns(chosen: Bools) -> Ints:
-    """Return how many are True in each column."""
+    """Return the number of True entries in each column."""
     pieces = (chosen[start : start + _BYTE] for start in range(0, len(chosen), _BYTE))
     sums = [piece.view(np.uint8).sum(axis=0, dtype=np.uint8) for piece in pieces]
     total: Ints = np.sum(sums, axis=0, dtype=np.int64)
@@ -208,19 +211,19 @@ def _count_columns(chosen: Bools) -> Ints:
 
 
 def _places(chosen: Bools) -> Ints:
-    """Return the flat places of the few that are True, passing over eight at a time."""
+    """Return the flat indices of the few True entries, checking eight at a time."""
     flat = chosen.reshape(-1)
     if flat.size % 8:
         return np.flatnonzero(flat)
     words = flat.view(np.uint64)
-    some = np.flatnonzero(words != 0)
-    inner = np.flatnonzero(words[some].view(np.bool_))
-    found: Ints = 8 * some[inner >> 3] + (inner & 7)
-    return found
+    nonzero_words = np.flatnonzero(words != 0)
+    inner = np.flatnonzero(words[nonzero_words].view(np.bool_))
+    places: Ints = 8 * nonzero_words[inner >> 3] + (inner & 7)
+    return places
 
 
 def _by_rank(flat: Floats, places: Ints) -> Ints:
-    """Sort places by falling magnitude, then rising place, NaN first: one integer key has all."""
+    """Sort indices by descending magnitude, then index, NaN first, by one integer key."""
     magnitudes = np.abs(flat[places]).view(np.int32).astype(np.int64)  # bits order like values
     keys = (_INFINITY - magnitudes) << 32 | places
     keys.sort()
@@ -228,7 +231,7 @@ def _by_rank(flat: Floats, places: Ints) -> Ints:
 
 
 def _rank_within(groups: Ints) -> Ints:
-    """Return, for each entry, how many entries of the same group stand before it."""
+    """Return, for each entry, the number of earlier entries of the same group."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     ranks = np.empty_like(order)

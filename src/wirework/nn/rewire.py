@@ -1,7 +1,7 @@
-"""Changing what a weight matrix gives, from what it reads: where single edges are cut.
+"""Rewirings: functions that change the output of a weight matrix, used to cut single edges.
 
-Sites hold nodes; an edge lives between two of them, in a matrix. Like a site's edit, a rewiring
-is there for the length of a `with` block and gone after it whatever happens.
+Sites hold nodes; an edge is an entry of a matrix between two sites. Like an edit of a site, a
+rewiring is applied inside a `with` block and always removed after it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,20 +13,20 @@ from wirework.errors import InputError, nearest
 from wirework.nn.sites import MeanAblation, Site
 
 Rewiring = Callable[[Tensor, Tensor], Tensor]
-"""Takes what a matrix reads (B, T, in) and gives (B, T, out); returns what it should give, of each
-token by itself."""
+"""Maps input (B, T, in) and output (B, T, out) of a matrix to a new output (B, T, out), token by
+token."""
 
 
 @contextmanager
 def rewired(module: nn.Module, rewirings: Mapping[str, Rewiring]) -> Iterator[None]:
-    """Change what the named matrices below `module` give, for the length of a `with` block.
+    """Change the outputs of weight matrices inside a `with` block.
 
     Args:
         module: a transformer.
-        rewirings: by the name of an `nn.Linear`, as `blocks.3.attn.out`.
+        rewirings: functions, by the name of an `nn.Linear` such as `blocks.3.attn.out`.
 
     Raises:
-        InputError: a name is no matrix of this module.
+        InputError: a name is no matrix of this module, or a rewiring changes the shape.
     """
     matrices = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     with ExitStack() as stack:
@@ -52,9 +52,9 @@ class _Hook:
 
 
 def same_for_all_tokens(module: nn.Module) -> bool:
-    """Whether what is put on a module and its parts treats each token alike, and nobody watches.
+    """Return whether a module has only mean ablations and rewirings, which treat tokens alike.
 
-    Mean ablation and rewirings do; of any other edit or hook that cannot be known.
+    Any other edit or hook may mix tokens or record them, so that all tokens must be computed.
     """
     for part in module.modules():
         edits = part.edits if isinstance(part, Site) else ()

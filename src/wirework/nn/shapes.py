@@ -1,6 +1,6 @@
-"""Names and shapes of a model's tensors from its settings alone: nothing is built.
+"""Names and shapes of a model's tensors, computed from its settings without building the model.
 
-What a file holds is compared with them, and memory is counted from them, before a tensor is made.
+They are compared with a file, and memory is estimated from them, before any tensor is allocated.
 Shapes: D d_model, H heads, K d_head, M d_mlp, P d_pos, T n_ctx, V vocabulary, L layers.
 """
 
@@ -11,14 +11,14 @@ from wirework.memory import require_memory
 
 Shapes = dict[str, tuple[int, ...]]
 
-LOADING = 8
-"""Bytes a parameter that loading takes: the tensor of the model and what was read for it."""
-TRAINING = 16
-"""Bytes a parameter that training takes: weight, gradient and two moments of Adam."""
+LOADING_BYTES = 8
+"""Bytes for each parameter while loading: the model's tensor and the tensor read from the file."""
+TRAINING_BYTES = 16
+"""Bytes for each parameter while training: weight, gradient and two Adam moments."""
 
 
 def tensor_shapes(config: ModelConfig) -> Shapes:
-    """Return name and shape of each tensor of a transformer, as its `state_dict` has them."""
+    """Return name and shape of each tensor in the `state_dict` of a transformer."""
     block = _block_shapes(config)
     blocks = {
         f"blocks.{layer}.{name}": shape
@@ -29,7 +29,7 @@ def tensor_shapes(config: ModelConfig) -> Shapes:
 
 
 def untied_shapes(config: ModelConfig) -> Shapes:
-    """Return `tensor_shapes` with a tied embedding once, as `embed.weight`."""
+    """Return `tensor_shapes`, with a tied embedding listed once, as `embed.weight`."""
     shapes = tensor_shapes(config)
     if config.tied_embedding:
         del shapes["unembed.weight"]
@@ -48,7 +48,7 @@ def gate_shapes(config: ModelConfig, gating: GatingConfig) -> Shapes:
 
 
 def n_parameters(config: ModelConfig, gating: GatingConfig | None = None) -> int:
-    """Return how many numbers a model has, those of its gates included; fixed ones count too."""
+    """Return the number of entries in all tensors of a model and its gates, fixed ones included."""
     outer = _outer_shapes(config)
     if config.tied_embedding:
         del outer["unembed.weight"]
@@ -60,23 +60,23 @@ def n_parameters(config: ModelConfig, gating: GatingConfig | None = None) -> int
 
 
 def check_memory(
-    config: ModelConfig, gating: GatingConfig | None, source: str, bytes_each: int = LOADING
+    config: ModelConfig, gating: GatingConfig | None, source: str, bytes_each: int = LOADING_BYTES
 ) -> None:
-    """Make sure that a model fits into memory, before any of it is built.
+    """Check that a model fits into memory, before any of it is built.
 
     Args:
-        config: its settings.
-        gating: those of its gates; None for none.
-        source: where the settings come from, for the message.
-        bytes_each: bytes a parameter, `LOADING` or `TRAINING`.
+        config: settings of the model.
+        gating: settings of its gates; None for none.
+        source: origin of the settings, for the message.
+        bytes_each: bytes for each parameter, `LOADING_BYTES` or `TRAINING_BYTES`.
 
     Raises:
-        InputError: it does not; the message has the memory that it needs and what is available.
+        InputError: it does not fit; the message has the needed and the available memory.
     """
     count = n_parameters(config, gating)
-    said = f"{count:,}" if count < 1e15 else f"{count:.1e}"
-    why = f"its largest tensor is {_largest(config)}"
-    require_memory(bytes_each * count, f"{source}: a model of {said} parameters", why)
+    shown = f"{count:,}" if count < 1e15 else f"{count:.1e}"
+    detail = f"its largest tensor is {_largest(config)}"
+    require_memory(bytes_each * count, f"{source}: a model of {shown} parameters", detail)
 
 
 def _outer_shapes(config: ModelConfig) -> Shapes:
@@ -94,10 +94,10 @@ def _outer_shapes(config: ModelConfig) -> Shapes:
 def _block_shapes(config: ModelConfig) -> Shapes:
     width, inner = config.d_model, config.n_head * config.d_head
     shapes: Shapes = {}
-    for one in ("1", "2"):
-        shapes |= _norm(f"norm{one}", config, width)
+    for number in ("1", "2"):
+        shapes |= _norm(f"norm{number}", config, width)
         if config.d_pos:
-            shapes |= _norm(f"pos_norm{one}", config, config.d_pos)
+            shapes |= _norm(f"pos_norm{number}", config, config.d_pos)
     reads = config.site_width("attn.act_in")
     shapes |= _linear("attn.qkv", 3 * inner, reads, config.qkv_bias)
     shapes |= _linear("attn.out", width, inner, config.bias)
@@ -128,7 +128,7 @@ def _norm(name: str, config: ModelConfig, width: int) -> Shapes:
 
 
 def _largest(config: ModelConfig) -> str:
-    """Return name and shape of the tensor that takes most memory, those of all layers as one."""
+    """Return name and shape of the largest tensor; the same tensor of all layers counts as one."""
     block = _block_shapes(config)
     outer, layers = _outer_shapes(config), config.n_layer
     counts = {name: math.prod(shape) for name, shape in outer.items()}

@@ -1,8 +1,8 @@
 """Sites: named places in the forward pass where activations are recorded, ablated or edited.
 
 A `Site` applies AbsTopK (if the model has it there), then its edits. All interventions in this
-library use sites. Site names follow
-the released artefacts of Gao et al. 2025: `3.mlp.post_act` is the module `blocks.3.mlp.post_act`.
+library use sites. Site names follow the released files of Gao et al. 2025: `3.mlp.post_act` is the
+module `blocks.3.mlp.post_act`.
 """
 
 from abc import ABC, abstractmethod
@@ -196,11 +196,11 @@ class MeanAblation(NodeAblation):
         gates, ablated_part = self.gates, self.ablated_part
         if gates.dim() == 1:
             return x * gates + ablated_part
-        trials = gates.shape[0]
-        if x.shape[0] % trials:
-            raise InputError(f"{x.shape[0]} sequences cannot carry {trials} masks")
-        parted = x.view(trials, -1, *x.shape[1:])  # (R, B/R, T, N)
-        return (parted * gates[:, None, None] + ablated_part[:, None, None]).flatten(0, 1)
+        n_masks = gates.shape[0]
+        if x.shape[0] % n_masks:
+            raise InputError(f"{x.shape[0]} sequences cannot carry {n_masks} masks")
+        by_mask = x.view(n_masks, -1, *x.shape[1:])  # (R, B/R, T, N)
+        return (by_mask * gates[:, None, None] + ablated_part[:, None, None]).flatten(0, 1)
 
 
 class ResampleAblation(NodeAblation):
@@ -227,11 +227,11 @@ class ResampleAblation(NodeAblation):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (B, T, N) with the nodes outside the gates set to drawn activations."""
-        parted = x.view(self.gates.shape[:-1].numel(), -1, *x.shape[1:])  # (R, B/R, T, N)
-        places = torch.randint(len(self.values), parted.shape[1:3], generator=self.generator)
+        by_mask = x.view(self.gates.shape[:-1].numel(), -1, *x.shape[1:])  # (R, B/R, T, N)
+        places = torch.randint(len(self.values), by_mask.shape[1:3], generator=self.generator)
         drawn = self.values[places.to(x.device)]
-        gates = self.gates.view(len(parted), 1, 1, -1)
-        return torch.lerp(drawn.expand_as(parted), parted, gates).flatten(0, 1)
+        gates = self.gates.view(len(by_mask), 1, 1, -1)
+        return torch.lerp(drawn.expand_as(by_mask), by_mask, gates).flatten(0, 1)
 
 
 def all_constant(sublayer: nn.Module, last: Site) -> bool:

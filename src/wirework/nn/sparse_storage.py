@@ -1,7 +1,7 @@
-"""Tensors that are mostly zeros, as indices and values: 8 bytes an entry instead of 4 a cell.
+"""Storage of sparse tensors as indices and values: 8 bytes a nonzero entry, not 4 bytes an entry.
 
-A tensor `w` becomes `w.indices` (int32 or int64 flat places, ascending), `w.values` and `w.shape`.
-Exact: every bit of every entry comes back, negative zeros too.
+A tensor `w` becomes `w.indices` (int32 or int64 flat indices, ascending), `w.values` and `w.shape`.
+The storage is exact to the bit, also for negative zeros.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _PARTS = tuple(_KINDS)
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state with each float32 tensor that gets smaller by it stored sparsely."""
+    """Return the state with float32 tensors stored sparsely where that is smaller."""
     packed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         flat = tensor.detach().cpu().contiguous().view(-1)
@@ -36,12 +36,12 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unpack(
     packed: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
-    """Return the dense state that `pack` was given.
+    """Return the dense state that was passed to `pack`.
 
     Args:
-        packed: what `pack` returned.
-        expected: the shape of each tensor of the state. What is stored sparsely is compared with
-            it before the dense tensor is made, so that a wrong shape takes no memory.
+        packed: result of `pack`.
+        expected: shape of each tensor of the state. The stored shape of a sparse tensor is compared
+            with it before the dense tensor is allocated, so that a wrong shape takes no memory.
 
     Raises:
         ValueError: a sparse tensor lacks a part, or has parts of the wrong kind, another shape than

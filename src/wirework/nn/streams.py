@@ -1,4 +1,4 @@
-"""The two residual streams of a self-ablating model: clean, and with each token's winners alone.
+"""The two residual streams of a self-ablating model: clean, and with only each token's winners.
 
 Shapes: B sequences, T tokens, D d_model, L layers, A attention units, M neurons.
 Source: Ferrao et al. 2025.
@@ -13,81 +13,106 @@ from torch import Tensor
 from wirework.config import GatingConfig
 from wirework.nn.gates import GateMasks, Gates
 from wirework.nn.kernels.unit_distance import unit_distance
-from wirework.nn.transformer import Ablated, Transformer
+from wirework.nn.transformer import AblatedInputs, Transformer
 
 
 class Streams(NamedTuple):
-    """What a pass of both streams comes to."""
+    """Results of one pass of both streams."""
 
     clean: Tensor
-    """(B, T, D), the final normalised state, bitwise that of the plain transformer."""
+    """(B, T, D) final normalised state, bitwise equal to that of the plain transformer."""
     ablated: Tensor
-    """(B, T, D)."""
+    """(B, T, D) final normalised state of the ablated stream."""
     masks: Sequence[GateMasks]
-    """Of each layer."""
+    """Masks of each layer."""
     reconstruction: Tensor
-    """Scalar: mean squared difference of the streams, each token of unit length, over all blocks
-    and the final norm; 0 where the gates give it no weight."""
+    """Scalar: mean squared difference of the streams after scaling each token to unit length, over
+    all blocks and the final norm. 0 if its coefficient is 0: it is then not computed."""
 
     @property
     def attention_masks(self) -> Tensor:
-        """(B, T, L, A)."""
+        """(B, T, L, A), 1 where an attention unit is on."""
         return torch.stack([layer.attention for layer in self.masks], 2)
 
     @property
     def neuron_masks(self) -> Tensor:
-        """(B, T, L, M)."""
+        """(B, T, L, M), 1 where a neuron is on."""
         return torch.stack([layer.all_neurons for layer in self.masks], 2)
 
 
-def combined(gating: GatingConfig, clean: Tensor, ablated: Tensor, apart: Tensor) -> Tensor:
-    """Return what a self-ablating model is trained on: its three losses by their coefficients."""
+def combined_loss(
+    gating: GatingConfig, clean: Tensor, ablated: Tensor, reconstruction: Tensor
+) -> Tensor:
+    """Return the training loss of a self-ablating model: the weighted sum of its three losses.
+
+    Args:
+        gating: has the coefficients.
+        clean: scalar next-token loss of the clean stream, nats.
+        ablated: scalar next-token loss of the ablated stream, nats.
+        reconstruction: scalar reconstruction loss.
+    """
     return (
         gating.base_coef * clean
         + gating.ablated_coef * ablated
-        + gating.reconstruction_coef * apart
+        + gating.reconstruction_coef * reconstruction
     )
 
 
 def clean_sites(n_layer: int) -> list[str]:
-    """Return the sites of a clean pass that an ablated one needs."""
+    """Return the sites of the clean stream whose values the ablated stream reads."""
     kinds = ("resid_in", "attn.k", "attn.v")
     return [*(f"{layer}.{kind}" for layer in range(n_layer) for kind in kinds), "final_resid"]
 
 
 def two_streams(transformer: Transformer, gates: Gates, tokens: Tensor) -> Streams:
-    """Run both streams on tokens (B, T) int64."""
-    with transformer.recorded(clean_sites(transformer.config.n_layer)) as seen:
-        transformer.state(tokens)
-    return beside(transformer, gates, tokens, seen)
-
-
-def beside(
-    transformer: Transformer, gates: Gates, tokens: Tensor, seen: Mapping[str, Tensor]
-) -> Streams:
-    """Run the ablated stream beside a clean one.
+    """Run both streams.
 
     Args:
         transformer: the model.
-        gates: of it.
+        gates: gates of the model.
         tokens: (B, T) int64.
-        seen: `clean_sites` as the clean pass left them.
+
+    Source: Ferrao et al. 2025 (two residual streams).
+    """
+    with transformer.recorded(clean_sites(transformer.config.n_layer)) as values:
+        transformer.state(tokens)
+    return run_ablated_stream(transformer, gates, tokens, values)
+
+
+def run_ablated_stream(
+    transformer: Transformer, gates: Gates, tokens: Tensor, clean_values: Mapping[str, Tensor]
+) -> Streams:
+    """Run the ablated stream after a clean one.
+
+    Args:
+        transformer: the model.
+        gates: gates of the model.
+        tokens: (B, T) int64.
+        clean_values: values of the clean stream at `clean_sites`, by site.
+
+    Source: Ferrao et al. 2025 (two residual streams).
     """
     layers = range(transformer.config.n_layer)
-    inputs = [seen[f"{layer}.resid_in"] for layer in layers]
-    clean = transformer.norm(seen["final_resid"])
+    inputs = [clean_values[f"{layer}.resid_in"] for layer in layers]
+    clean = transformer.norm(clean_values["final_resid"])
     masks = gates.masks(inputs, clean)
     ablated = [
-        Ablated(seen[f"{layer}.attn.k"], seen[f"{layer}.attn.v"], *masks[layer]) for layer in layers
+        AblatedInputs(
+            clean_values[f"{layer}.attn.k"], clean_values[f"{layer}.attn.v"], *masks[layer]
+        )
+        for layer in layers
     ]
-    outputs, final = transformer.ablated(tokens, ablated)
-    apart = clean.new_zeros(())
+    outputs, final = transformer.run_ablated(tokens, ablated)
+    reconstruction = clean.new_zeros(())
     if gates.gating.reconstruction_coef > 0:
-        pairs = [*zip([*inputs[1:], seen["final_resid"]], outputs, strict=True), (clean, final)]
-        apart = torch.stack([unit_distance(one, other) for one, other in pairs]).mean()
+        pairs = [
+            *zip([*inputs[1:], clean_values["final_resid"]], outputs, strict=True),
+            (clean, final),
+        ]
+        reconstruction = torch.stack([unit_distance(a, b) for a, b in pairs]).mean()
     return Streams(
         clean=clean,
         ablated=final,
         masks=masks,
-        reconstruction=apart,
+        reconstruction=reconstruction,
     )

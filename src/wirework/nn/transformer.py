@@ -2,7 +2,7 @@
 
 Gao et al. 2025, sec. 2.1 and App. A.1: RMSNorm, no positions in the residual stream, small heads,
 sinks, a bigram table, AbsTopK at every node location. Ferrao et al. 2025, sec. 2: GPT-Neo as in
-TinyStories. What a site is, `sites.py` says.
+TinyStories. `sites.py` defines sites.
 Shapes: B sequences, T tokens, D d_model, H heads, K d_head, M d_mlp, P d_pos, V vocabulary.
 """
 
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from wirework.config import NODE_KINDS, ModelConfig, SiteKind
 from wirework.errors import InputError
 from wirework.nn.activation import activate
-from wirework.nn.kernels.attention import attention_at, causal_attention
+from wirework.nn.kernels.attention import causal_attention, last_position_attention
 from wirework.nn.kernels.linear import Linear
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.kernels.own_position import own_position_attention
-from wirework.nn.kernels.winning_gate import Winning, dense
-from wirework.nn.kernels.winning_mlp import winning_mlp
+from wirework.nn.kernels.sparse_gate import SparseMask, dense_mask
+from wirework.nn.kernels.sparse_mlp import sparse_mlp
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_constant, edited, find_sites, recorded
 
@@ -35,24 +35,25 @@ class Prunable(NamedTuple):
     name: str
     parameter: nn.Parameter
     floor_dim: int | None
-    """Which dimension counts neurons or attention channels: 0 where the matrix writes them, 1 where
-    it reads them, None where it has none (embeddings, biases)."""
+    """Dimension of the neurons or attention channels: 0 if the matrix writes them, 1 if it reads
+    them, None for embeddings and biases, which have none."""
 
 
-class Ablated(NamedTuple):
-    """What turns a block into that of the ablated stream (Ferrao et al. 2025).
+class AblatedInputs(NamedTuple):
+    """Inputs of a block in the ablated stream: clean keys and values, and masks.
 
-    Earlier positions are read from the clean stream, one's own from the ablated one, and only the
-    units of a token that its masks keep are on.
+    A token attends to earlier positions of the clean stream and to its own position in the ablated
+    stream. Units outside its masks are set to zero. Source: Ferrao et al. 2025.
     """
 
     k: Tensor
-    """(B, T, H*K) of the clean stream."""
+    """(B, T, H*K) keys of the clean stream."""
     v: Tensor
+    """(B, T, H*K) values of the clean stream."""
     attention: Tensor
-    """(B, T, H*K), the mask of the head outputs' channels."""
-    neurons: Tensor | Winning
-    """(B, T, M), or by its places."""
+    """(B, T, H*K) mask of the channels of the head outputs."""
+    neurons: Tensor | SparseMask
+    """(B, T, M) mask of the neurons, dense or sparse."""
 
 
 class Transformer(nn.Module):
@@ -60,10 +61,11 @@ class Transformer(nn.Module):
 
     Args:
         config: shape and parts.
-        seed: of the initial weights (normal, std 0.02; output matrices / sqrt(2 n_layer) as GPT-2).
+        seed: seed of the initial weights (normal, std 0.02; output matrices are divided by
+            sqrt(2 n_layer) as in GPT-2).
 
     Raises:
-        InputError: the vocabulary is of no tokens.
+        InputError: the vocabulary size is 0.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
@@ -71,7 +73,7 @@ class Transformer(nn.Module):
         self.config = config
         vocab, width = config.vocab_size, config.d_model
         if not vocab:
-            raise InputError("vocab_size is 0: a model needs the number of its tokens")
+            raise InputError("vocab_size is 0: set it to the number of tokens of the tokeniser")
         self.embed = nn.Embedding(vocab, width)
         self.positions = _Positions(config) if config.positions != "none" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
@@ -99,30 +101,32 @@ class Transformer(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        at: Tensor | None = None,
-        enter: tuple[int, Tensor] | None = None,
-        keep: list[Tensor] | None = None,
+        last_positions: Tensor | None = None,
+        start_from: tuple[int, Tensor] | None = None,
+        block_inputs: list[Tensor] | None = None,
     ) -> Tensor:
         """Return next-token logits.
 
         Args:
             tokens: (B, T) int64.
-            at: (B,) positions; given, only the logits there are made, and what no logit there
-                depends on is left out.
-            enter: a layer and what its block reads of the residual stream, from `keep` of an
-                earlier call with these tokens and `at`: what comes before is not computed.
-            keep: gets what each block reads, (B, T, D), or (B, 1, D) where only `at` counts.
+            last_positions: (B,) one position for each sequence, whose logits are wanted. Only the
+                values that these logits depend on are computed. None for the logits of all tokens.
+            start_from: a layer and the residual stream that its block reads, from `block_inputs` of
+                an earlier call with the same tokens and positions. Earlier layers are skipped.
+            block_inputs: list to which the residual stream before each block is appended, (B, T, D)
+                each, or (B, 1, D) where only `last_positions` are computed.
 
         Returns:
-            (B, T, V) float32, or (B, V) with `at`. float64 for a model in float64.
+            (B, T, V) logits, or (B, V) with `last_positions`; float64 for a model in float64, else
+            float32.
 
         Raises:
             InputError: B or T is 0, T is over n_ctx, or a token is outside the vocabulary.
         """
-        state = self._run(tokens, at, enter, keep)
-        if at is not None:
+        state = self._run(tokens, last_positions, start_from, block_inputs)
+        if last_positions is not None:
             rows = torch.arange(len(tokens), device=tokens.device)
-            state, tokens = state.squeeze(1), tokens[rows, at]
+            state, tokens = state.squeeze(1), tokens[rows, last_positions]
         return self.logits_of(state, tokens)
 
     def logits_of(self, state: Tensor, tokens: Tensor) -> Tensor:
@@ -135,14 +139,14 @@ class Transformer(nn.Module):
         return logits if self.bigram is None else logits + self.bigram[tokens]
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean next-token cross-entropy in nats, a scalar of the logits' dtype.
+        """Return the mean next-token cross-entropy in nats, a scalar in the dtype of the logits.
 
         Args:
             tokens: (B, T) int64.
             targets: (B, T) int64.
 
         Raises:
-            InputError: tokens or targets are of another shape, or outside the vocabulary.
+            InputError: the shapes do not fit, or a token or target is outside the vocabulary.
         """
         self.check_targets(tokens, targets)
         return self.loss_of(self.state(tokens), tokens, targets)
@@ -159,94 +163,107 @@ class Transformer(nn.Module):
         )
 
     def state(self, tokens: Tensor) -> Tensor:
-        """Return the final normalised state (B, T, D), what the unembedding reads."""
+        """Return the final normalised state (B, T, D), the input of the unembedding."""
         return self._run(tokens)
 
     def _run(
         self,
         tokens: Tensor,
-        at: Tensor | None = None,
-        enter: tuple[int, Tensor] | None = None,
-        keep: list[Tensor] | None = None,
+        last_positions: Tensor | None = None,
+        start_from: tuple[int, Tensor] | None = None,
+        block_inputs: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return the final normalised state (B, T, D), (B, 1, D) with `at`."""
+        """Return the final normalised state (B, T, D), or (B, 1, D) with `last_positions`."""
         self._check(tokens)
-        x, beside = self.entry(tokens) if enter is None else (enter[1], self._beside(tokens))
-        first = 0 if enter is None else enter[0]
-        narrow = None if at is None else self._narrowing()
+        x, pos = (
+            self.entry(tokens)
+            if start_from is None
+            else (start_from[1], self._concatenated_positions(tokens))
+        )
+        first = 0 if start_from is None else start_from[0]
+        narrow_from = None if last_positions is None else self._last_mixing_layer()
         for layer, block in enumerate(self.blocks[first:], first):
-            if keep is not None:
-                keep.append(x)
-            here = at if narrow is not None and layer >= narrow else None
-            x = block(x, beside, here)
+            if block_inputs is not None:
+                block_inputs.append(x)
+            is_narrow = narrow_from is not None and layer >= narrow_from
+            x = block(x, pos, last_positions if is_narrow else None)
         x = self.final_resid(x)
-        final: Tensor = self.norm(x if at is None else _only(x, at))
+        if last_positions is not None:
+            x = _select_positions(x, last_positions)
+        final: Tensor = self.norm(x)
         return final
 
-    def ablated(self, tokens: Tensor, layers: Sequence[Ablated]) -> tuple[list[Tensor], Tensor]:
+    def run_ablated(
+        self, tokens: Tensor, layers: Sequence[AblatedInputs]
+    ) -> tuple[list[Tensor], Tensor]:
         """Run the ablated stream.
 
         Args:
-            tokens: (B, T) int64, as the clean stream had them.
-            layers: what each block needs of the clean stream, and its masks.
+            tokens: (B, T) int64, the same as those of the clean stream.
+            layers: keys and values of the clean stream and masks, for each block.
 
         Returns:
             The residual stream after each block and the final normalised state, (B, T, D) each.
 
         Source: Ferrao et al. 2025 (two residual streams).
         """
-        x, beside = self.entry(tokens)
+        x, pos = self.entry(tokens)
         outputs = []
         for block, ablated in zip(self.blocks, layers, strict=True):
-            x = block(x, beside, None, ablated)
+            x = block(x, pos, None, ablated)
             outputs.append(x)
         return outputs, self.norm(x)
 
     def entry(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what the first block reads, (B, T, D), and positions beside it, (B, T, P)."""
+        """Return the input of the first block, (B, T, D), and position vectors to concatenate.
+
+        Returns:
+            (B, T, D), and (B, T, P) or None if the positions are added or absent.
+        """
         x = self.embed(tokens)
         if self.positions is not None and self.config.positions == "added":
             x = x + self.positions(tokens.shape[1])
-        return x, self._beside(tokens)
+        return x, self._concatenated_positions(tokens)
 
-    def _beside(self, tokens: Tensor) -> Tensor | None:
+    def _concatenated_positions(self, tokens: Tensor) -> Tensor | None:
         if self.positions is None or self.config.positions == "added":
             return None
         vectors: Tensor = self.positions(tokens.shape[1])
         return vectors.expand(len(tokens), -1, -1)
 
-    def _narrowing(self) -> int | None:
-        """Return the last block that mixes tokens; None if what follows must be whole.
+    def _last_mixing_layer(self) -> int | None:
+        """Return the last block with active attention, or None if later edits may mix tokens.
 
-        From its queries on, only the tokens whose logits are made count.
+        From the queries of that block onward, a token's values depend on that token only, so only
+        the requested positions are computed.
         """
-        mixing = (layer for layer, block in enumerate(self.blocks) if block.mixes)
-        last = max(mixing, default=0)
-        rest = [*self.blocks[last:], self.final_resid]
-        return last if all(same_for_all_tokens(part) for part in rest) else None
+        mixing_layers = (layer for layer, block in enumerate(self.blocks) if block.mixes_tokens)
+        last = max(mixing_layers, default=0)
+        later = [*self.blocks[last:], self.final_resid]
+        return last if all(same_for_all_tokens(part) for part in later) else None
 
     def prunable(self) -> list[Prunable]:
-        """Return every weight matrix and bias, embedding and unembedding included.
+        """Return every weight matrix and bias, including embedding and unembedding.
 
         Norms, sinks, position vectors and the bigram table stay dense (App. A.2).
         """
-        found = []
+        prunable = []
         for name, parameter in self.named_parameters():
             module, _, kind = name.rpartition(".")
             linear = isinstance(self.get_submodule(module), nn.Linear | nn.Embedding)
             if linear or name == "logit_bias":
                 dim = _FLOOR_DIMS.get(module.split(".", 2)[-1]) if kind == "weight" else None
-                found.append(Prunable(name, parameter, dim))
-        return found
+                prunable.append(Prunable(name, parameter, dim))
+        return prunable
 
     def weight_counts(self) -> tuple[int, int]:
-        """Return how many entries all of `prunable` have, and how many of them are nonzero."""
+        """Return the number of entries in all tensors of `prunable`, and how many are nonzero."""
         tensors = [prunable.parameter for prunable in self.prunable()]
         nonzero = sum(int(tensor.count_nonzero()) for tensor in tensors)
         return sum(tensor.numel() for tensor in tensors), nonzero
 
     def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
-        """Put edits on sites for a `with` block; see `sites.edited`."""
+        """Apply edits at sites inside a `with` block; see `sites.edited`."""
         return edited(self.sites, edits)
 
     def recorded(self, names: Iterable[str]) -> AbstractContextManager[dict[str, Tensor]]:
@@ -267,16 +284,19 @@ class Transformer(nn.Module):
     def generate(
         self, tokens: Tensor, length: int, *, temperature: float = 1.0, seed: int = 0
     ) -> Tensor:
-        """Continue each sequence, token by token, over a window of the last n_ctx tokens.
+        """Continue each sequence token by token; each token is predicted from the last n_ctx.
 
         Args:
             tokens: (B, T) int64 prompts.
-            length: how many tokens to add.
-            temperature: of the softmax; 0 takes the most likely token.
-            seed: of the sampling.
+            length: number of tokens to add.
+            temperature: temperature of the softmax; 0 takes the most likely token.
+            seed: seed of the sampling.
 
         Returns:
             (B, T + length) int64.
+
+        Raises:
+            InputError: a negative number, or the tokens do not fit the model.
         """
         if length < 0 or temperature < 0:
             raise InputError(f"length {length} and temperature {temperature} must not be negative")
@@ -303,23 +323,23 @@ class Transformer(nn.Module):
         self._check_known(tokens, "token")
 
     def check_targets(self, tokens: Tensor, targets: Tensor) -> None:
-        """Make sure that targets are of the tokens' shape and in the vocabulary.
+        """Check that targets have the shape of the tokens and are in the vocabulary.
 
         Raises:
-            InputError: they are not.
+            InputError: another shape or dtype, or a target outside the vocabulary.
         """
         if targets.shape != tokens.shape or targets.dtype != torch.int64:
             raise InputError(
-                f"targets must be int64 {tuple(tokens.shape)} as the tokens are, "
+                f"targets must be int64 {tuple(tokens.shape)}, the shape of the tokens, "
                 f"got {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}"
             )
         self._check_known(targets, "target")
 
-    def _check_known(self, tokens: Tensor, what: str) -> None:
+    def _check_known(self, tokens: Tensor, kind: str) -> None:
         low, high = (int(end) for end in tokens.aminmax())
         if low < 0 or high >= self.config.vocab_size:
             raise InputError(
-                f"{what} {low if low < 0 else high} is outside the vocabulary "
+                f"{kind} {low if low < 0 else high} is outside the vocabulary "
                 f"of {self.config.vocab_size}"
             )
 
@@ -352,43 +372,49 @@ class Block(nn.Module):
         self.relu_residual = config.residual_activation == "relu"
 
     @property
-    def mixes(self) -> bool:
-        """Whether what comes out at a token may depend on others: attention does not rest."""
+    def mixes_tokens(self) -> bool:
+        """Whether the output at a token can depend on other tokens: attention is not ablated."""
         return not all_constant(self.attn, self.attn.resid_delta)
 
     def forward(
         self,
         x: Tensor,
-        beside: Tensor | None,
-        at: Tensor | None = None,
-        ablated: Ablated | None = None,
+        pos: Tensor | None,
+        last_positions: Tensor | None = None,
+        ablated: AblatedInputs | None = None,
     ) -> Tensor:
         """Return the residual stream (B, T, D) after the block.
 
         Args:
-            x: (B, T, D), or (B, 1, D) with `at`.
-            beside: (B, T, P) positions.
-            at: (B,), the one token of each sequence that counts; then (B, 1, D) comes out.
-            ablated: the clean stream and the masks, where `x` is the ablated one; not with `at`.
+            x: (B, T, D), or (B, 1, D) with `last_positions`.
+            pos: (B, T, P) position vectors to concatenate; None for none.
+            last_positions: (B,) the only position to compute in each sequence; the result is then
+                (B, 1, D).
+            ablated: clean keys and values and masks, if `x` is the ablated stream; not together
+                with `last_positions`.
         """
         x = self.resid_in(x)
-        delta = self.attn(self.read_by_attention(x, _like(x, beside, at)), at, ablated)
-        if at is not None:
-            x = _only(x, at)
-            beside = _like(x, beside, at)
+        delta = self.attn(
+            self.read_by_attention(x, _match_positions(x, pos, last_positions)),
+            last_positions,
+            ablated,
+        )
+        if last_positions is not None:
+            x = _select_positions(x, last_positions)
+            pos = _match_positions(x, pos, last_positions)
         x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
-        x = x + self.mlp(self.read_by_mlp(x, beside), ablated)
+        x = x + self.mlp(self.read_by_mlp(x, pos), ablated)
         out: Tensor = self.resid_out(x.relu() if self.relu_residual else x)
         return out
 
-    def read_by_attention(self, x: Tensor, beside: Tensor | None) -> Tensor:
-        """Return what attention gets, (..., T, D + P), of a residual stream (..., T, D)."""
-        return _read(x, self.norm1, beside, self.pos_norm1)
+    def read_by_attention(self, x: Tensor, pos: Tensor | None) -> Tensor:
+        """Return the input of attention, (..., T, D + P), for a residual stream (..., T, D)."""
+        return _read(x, self.norm1, pos, self.pos_norm1)
 
-    def read_by_mlp(self, x: Tensor, beside: Tensor | None) -> Tensor:
-        """Return what the MLP gets, (..., T, D + P), of a residual stream (..., T, D)."""
-        return _read(x, self.norm2, beside, self.pos_norm2)
+    def read_by_mlp(self, x: Tensor, pos: Tensor | None) -> Tensor:
+        """Return the input of the MLP, (..., T, D + P), for a residual stream (..., T, D)."""
+        return _read(x, self.norm2, pos, self.pos_norm2)
 
 
 class Attention(nn.Module):
@@ -398,9 +424,9 @@ class Attention(nn.Module):
         super().__init__()
         self.d_head = config.d_head
         inner = config.n_head * config.d_head
-        reads = config.site_width("attn.act_in")
+        width_in = config.site_width("attn.act_in")
         self.act_in = _site(config, "attn.act_in")
-        self.qkv = Linear(reads, 3 * inner, bias=config.qkv_bias)
+        self.qkv = Linear(width_in, 3 * inner, bias=config.qkv_bias)
         self.q = _site(config, "attn.q")
         self.k = _site(config, "attn.k")
         self.v = _site(config, "attn.v")
@@ -413,17 +439,25 @@ class Attention(nn.Module):
         self.resid_delta = _site(config, "attn.resid_delta")
 
     def forward(
-        self, x: Tensor, at: Tensor | None = None, ablated: Ablated | None = None
+        self, x: Tensor, last_positions: Tensor | None = None, ablated: AblatedInputs | None = None
     ) -> Tensor:
-        """Return what attention adds, (B, T, D), from what it reads, (B, T, D + P).
+        """Return the output of attention.
 
-        With `at`, (B,), it is (B, 1, D): what it adds there. `ablated` is as a block takes it.
+        Args:
+            x: (B, T, D + P) normed residual stream and positions.
+            last_positions: (B,) as in `Block.forward`.
+            ablated: as in `Block.forward`.
+
+        Returns:
+            (B, T, D) to add to the residual stream, or (B, 1, D) with `last_positions`.
         """
         if all_constant(self, self.resid_delta):
-            return self.resid_delta.constant_value(x if at is None else _only(x, at))
+            return self.resid_delta.constant_value(
+                x if last_positions is None else _select_positions(x, last_positions)
+            )
         q, k, v = self.qkv(self.act_in(x)).chunk(3, -1)  # each (B, T, H*K)
-        if at is not None:
-            q = _only(q, at)
+        if last_positions is not None:
+            q = _select_positions(q, last_positions)
         q, k, v = self.q(q), self.k(k), self.v(v)
         q, k, v = self._heads(q, k, v)
         if ablated is not None:
@@ -431,10 +465,12 @@ class Attention(nn.Module):
             y = own_position_attention(
                 q, past_k, past_v, k, v, sink=self.sink, scale=self.scale, window=self.window
             )
-        elif at is None:
+        elif last_positions is None:
             y = causal_attention(q, k, v, sink=self.sink, scale=self.scale, window=self.window)
         else:
-            y = attention_at(q, k, v, at, sink=self.sink, scale=self.scale, window=self.window)
+            y = last_position_attention(
+                q, k, v, last_positions, sink=self.sink, scale=self.scale, window=self.window
+            )
         y = self.y(y.transpose(1, 2).flatten(2))  # (B, T, H*K)
         if ablated is not None:
             y = y * ablated.attention
@@ -459,22 +495,27 @@ class MLP(nn.Module):
         self.down = Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.resid_delta = _site(config, "mlp.resid_delta")
 
-    def forward(self, x: Tensor, ablated: Ablated | None = None) -> Tensor:
-        """Return what the MLP adds, (B, T, D), from what it reads, (B, T, D + P).
+    def forward(self, x: Tensor, ablated: AblatedInputs | None = None) -> Tensor:
+        """Return the output of the MLP.
 
-        `ablated` is as a block takes it.
+        Args:
+            x: (B, T, D + P) normed residual stream and positions.
+            ablated: as in `Block.forward`.
+
+        Returns:
+            (B, T, D) to add to the residual stream.
         """
         if all_constant(self, self.resid_delta):
             return self.resid_delta.constant_value(x)
         x = self.act_in(x)
         mask = None if ablated is None else ablated.neurons
-        if isinstance(mask, Winning) and not self.post_act.acts:
+        if isinstance(mask, SparseMask) and not self.post_act.acts:
             up, down = ((layer.weight, layer.bias) for layer in (self.up, self.down))
-            written = winning_mlp(x, up, down, mask, self.activation)
+            output = sparse_mlp(x, up, down, mask, self.activation)
         else:
             neurons = self.post_act(activate(self.up(x), self.activation))  # (B, T, M)
-            written = self.down(neurons if mask is None else neurons * dense(mask, x))
-        delta: Tensor = self.resid_delta(written)
+            output = self.down(neurons if mask is None else neurons * dense_mask(mask, x))
+        delta: Tensor = self.resid_delta(output)
         return delta
 
 
@@ -482,7 +523,7 @@ _FLOOR_DIMS = {"attn.qkv": 0, "attn.out": 1, "mlp.up": 0, "mlp.down": 1}
 
 
 class _Positions(nn.Module):
-    """Position vectors (T, D) to add or (T, P) to set beside what is read."""
+    """Position vectors, (T, D) to add to the embedding or (T, P) to concatenate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -497,24 +538,26 @@ class _Positions(nn.Module):
 
 
 def _sinusoids(length: int, width: int) -> Tensor:
-    """(T, P): sines, then cosines, of periods from 4 tokens to the whole context, log-spaced."""
+    """(T, P): sines, then cosines, with log-spaced periods from 4 tokens to the whole context."""
     n_periods = max(1, width // 2)
     periods = torch.logspace(math.log10(4), math.log10(max(4, length)), n_periods)
     angles = torch.arange(length)[:, None] * (2 * math.pi / periods)
     waves = torch.cat([angles.sin(), angles.cos()], -1)
-    return F.pad(waves, (0, width - waves.shape[1]))  # an odd width: zeros; width 1: the sine
+    return F.pad(waves, (0, width - waves.shape[1]))  # zeros if the width is odd
 
 
-def _only(x: Tensor, at: Tensor) -> Tensor:
-    """Return (B, 1, D), the token at `at` (B,) of each sequence; what is that already stays."""
-    return x if x.shape[1] == 1 else x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
+def _select_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Return (B, 1, D), the values at one position of each sequence; unchanged if T is 1."""
+    return (
+        x if x.shape[1] == 1 else x[torch.arange(len(x), device=x.device), positions].unsqueeze(1)
+    )
 
 
-def _like(x: Tensor, beside: Tensor | None, at: Tensor | None) -> Tensor | None:
-    """Return positions (B, T, P) for as many tokens as `x` has."""
-    if beside is None or at is None or beside.shape[1] == x.shape[1]:
-        return beside
-    return _only(beside, at)
+def _match_positions(x: Tensor, pos: Tensor | None, positions: Tensor | None) -> Tensor | None:
+    """Return position vectors (B, T, P) for as many tokens as `x` has."""
+    if pos is None or positions is None or pos.shape[1] == x.shape[1]:
+        return pos
+    return _select_positions(pos, positions)
 
 
 def _norm(config: ModelConfig, width: int) -> nn.Module:
@@ -527,10 +570,10 @@ def _site(config: ModelConfig, kind: SiteKind) -> Site:
     return Site(config.site_width(kind), config.site_k(kind))
 
 
-def _read(x: Tensor, norm: nn.Module, beside: Tensor | None, pos_norm: nn.Module | None) -> Tensor:
-    """Return what a sublayer reads: the normed residual stream, normed positions beside it."""
+def _read(x: Tensor, norm: nn.Module, pos: Tensor | None, pos_norm: nn.Module | None) -> Tensor:
+    """Return the input of a sublayer: normed residual stream and normed positions, concatenated."""
     normed: Tensor = norm(x)
-    if beside is None or pos_norm is None:
+    if pos is None or pos_norm is None:
         return normed
-    beside = pos_norm(beside)
-    return torch.cat([normed, beside.expand(*normed.shape[:-1], -1)], -1)
+    pos = pos_norm(pos)
+    return torch.cat([normed, pos.expand(*normed.shape[:-1], -1)], -1)

@@ -18,7 +18,7 @@ from wirework.config import TrainConfig
 from wirework.console import say
 from wirework.errors import InputError, number_of
 from wirework.model import Model
-from wirework.nn.shapes import LOADING, TRAINING, check_memory
+from wirework.nn.shapes import LOADING_BYTES, TRAINING_BYTES, check_memory
 from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
 from wirework.training.evaluate import evaluate, to_device
@@ -59,7 +59,9 @@ def train(
         Interrupted: a signal came (see `signals.py`); what was done is in a checkpoint.
     """
     check_trackers(config.track)
-    each = LOADING if torch.cuda.is_available() else TRAINING  # on a GPU the rest lies there
+    each = (
+        LOADING_BYTES if torch.cuda.is_available() else TRAINING_BYTES
+    )  # on a GPU the rest lies there
     check_memory(config.model, config.gating, "the settings", each)
     with stopping() as stop, claimed(config, resume) as folder, freed_memory_kept():
         config = settle(config, folder)

@@ -14,7 +14,7 @@ from wirework.config import GatingConfig
 from wirework.data import Batch
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
-from wirework.nn.streams import beside, clean_sites, combined, two_streams
+from wirework.nn.streams import clean_sites, combined_loss, run_ablated_stream, two_streams
 from wirework.training.evaluate import to_device
 from wirework.training.prior import Losses, Prior
 
@@ -45,13 +45,18 @@ class SelfAblation(Prior):
 
     def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:
         """Add `loss_ablated` and `loss_reconstruction`, each times its coefficient."""
-        with self._transformer.recorded(self._sites) as seen:
-            found = clean()
-        streams = beside(self._transformer, self._gates, tokens, seen)
+        with self._transformer.recorded(self._sites) as clean_values:
+            losses = clean()
+        streams = run_ablated_stream(self._transformer, self._gates, tokens, clean_values)
         ablated = self._transformer.loss_of(streams.ablated, tokens, targets)
-        apart = streams.reconstruction
-        total = combined(self.config, found["total"], ablated, apart)
-        return {**found, "loss_ablated": ablated, "loss_reconstruction": apart, "total": total}
+        reconstruction = streams.reconstruction
+        total = combined_loss(self.config, losses["total"], ablated, reconstruction)
+        return {
+            **losses,
+            "loss_ablated": ablated,
+            "loss_reconstruction": reconstruction,
+            "total": total,
+        }
 
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Batch], device: torch.device) -> dict[str, float]:
@@ -62,5 +67,5 @@ class SelfAblation(Prior):
             streams = two_streams(self._transformer, self._gates, tokens)
             ablated_loss = self._transformer.loss_of(streams.ablated, tokens, targets)
             sums += torch.stack([ablated_loss, streams.reconstruction])
-        ablated, apart = (sums / len(batches)).tolist()
-        return {"val_loss_ablated": ablated, "val_loss_reconstruction": apart}
+        ablated, reconstruction = (sums / len(batches)).tolist()
+        return {"val_loss_ablated": ablated, "val_loss_reconstruction": reconstruction}

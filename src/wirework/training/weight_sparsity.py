@@ -35,8 +35,8 @@ class WeightSparsity(Prior):
             projection = Projection(parameter, floor=self.config.floor, floor_dim=floor_dim)
             self._projections.append(projection)
             size = parameter.numel()
-            if projection.least() > kept_entries(self.config.l0_fraction, size):
-                reached[re.sub(r"\.\d+\.", ".*.", name)] = projection.least() / size
+            if projection.n_floor_entries() > kept_entries(self.config.l0_fraction, size):
+                reached[re.sub(r"\.\d+\.", ".*.", name)] = projection.n_floor_entries() / size
         if reached:
             warn(floor_message(self.config, reached))
         return transformer

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wirework.nn.kernels.attention import (
-    _sees,
+    _visible,
     attention_with_sink_key,
     causal_attention,
     causal_attention_reference,
@@ -28,7 +28,7 @@ def sinks(level: float | None, dtype: torch.dtype = torch.float64) -> Tensor | N
 
 def elsewhere(q, k, v, *, sink, scale, window):
     """Attend as on devices other than the CPU."""
-    sees = _sees(q.shape[-2], window, q.device)
+    sees = _visible(q.shape[-2], window, q.device)
     return attention_with_sink_key(q, k, v, sink, scale, sees)
 
 

@@ -14,7 +14,7 @@ def library(request, monkeypatch, one_thread):
     if request.param not in available():
         pytest.skip(f"no {request.param} here")
     monkeypatch.setenv("WIREWORK_PRODUCTS", request.param)
-    monkeypatch.setattr(products, "_LEAST", 1)
+    monkeypatch.setattr(products, "_MIN_CHOSEN", 1)
     return request.param
 
 

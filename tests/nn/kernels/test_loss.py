@@ -141,5 +141,5 @@ def test_second_derivative_raises_instead_of_being_wrong():
 
 def test_bigram_needs_tokens():
     p = parts(3)
-    with pytest.raises(ValueError, match="bigram and tokens go together"):
+    with pytest.raises(ValueError, match="both bigram and tokens"):
         next_token_loss(p["state"], p["weight"], p["targets"], bigram=p["bigram"])

@@ -22,7 +22,7 @@ from wirework.circuits.path_patching.graph import QKV, Graph
 from wirework.config import PathAblation
 from wirework.errors import InputError
 from wirework.nn import Site, Transformer, causal_attention
-from wirework.nn.kernels.attention import attention_at
+from wirework.nn.kernels.attention import last_position_attention
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.transformer import Attention, Block
@@ -237,7 +237,7 @@ def attended(
     """
     sink = None if attn.sink is None else attn.sink[list(heads)]
     if query_positions is not None and q.shape[-2] < k.shape[-2]:
-        return attention_at(
+        return last_position_attention(
             q, k, v, query_positions, sink=sink, scale=attn.scale, window=attn.window
         )
     return causal_attention(q, k, v, sink=sink, scale=attn.scale, window=attn.window)

@@ -1,1 +1,1 @@
-"""Hand-written kernels and autograd functions, beside their plain references."""
+"""Hand-written kernels and autograd functions, next to their plain reference versions."""

@@ -1,9 +1,9 @@
-"""Causal attention with an optional sink, fused: no (T, T) tensor outlives its tile.
+"""Fused causal attention with an optional sink; no (T, T) tensor is stored.
 
-A sink is a learned logit per head that enters only the softmax denominator, the same as one more
-key of zeros whose value is zero (Gao et al. 2025, App. A.1). From the log-sum-exp that a fused
-kernel returns it has a closed form: output times exp(lse - lse'), lse' = log(exp(lse) + exp(sink)).
-Given lse' and that output, the kernel's own backward is the right backward.
+A sink is a learned logit per head that enters only the softmax denominator, like one more key with
+value zero (Gao et al. 2025, App. A.1). With the log-sum-exp that a fused kernel returns, the output
+with a sink is the output without it times exp(lse - lse'), lse' = log(exp(lse) + exp(sink)).
+The kernel's own backward is correct if it is given lse' and that output.
 Shapes: B sequences, H heads, T tokens, K channels of a head.
 """
 
@@ -26,15 +26,15 @@ def causal_attention(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """Attend to the tokens up to one's own.
+    """Compute causal attention: each token attends to itself and earlier tokens.
 
     Args:
         q: (B, H, T, K) queries.
         k: (B, H, T, K) keys.
         v: (B, H, T, K) values.
-        sink: (H,) logits that draw attention to nothing; None for none.
-        scale: of the scores; None for 1/sqrt(K).
-        window: how many positions a token sees, itself included; None for all.
+        sink: (H,) sink logits; None for none.
+        scale: factor on the scores; None for 1/sqrt(K).
+        window: number of positions that a token attends to, including itself; None for all.
 
     Returns:
         (B, H, T, K) in the dtype of `q`.
@@ -50,37 +50,37 @@ def causal_attention(
         return out
     if sink is None and window is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-    return attention_with_sink_key(q, k, v, sink, scale, _sees(q.shape[-2], window, q.device))
+    return attention_with_sink_key(q, k, v, sink, scale, _visible(q.shape[-2], window, q.device))
 
 
-def attention_at(
+def last_position_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    at: Tensor,
+    last_positions: Tensor,
     *,
     sink: Tensor | None = None,
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """Do what `causal_attention` does for one token of each sequence alone.
+    """Compute causal attention for one token of each sequence.
 
     Args:
-        q: (B, H, 1, K), of the token at `at`.
-        k, v: (B, H, T, K).
-        at: (B,) int64, its position.
-        sink, scale, window: as `causal_attention` takes them.
+        q: (B, H, 1, K) queries of these tokens.
+        k, v: (B, H, T, K) keys and values of all tokens.
+        last_positions: (B,) int64 positions of these tokens.
+        sink, scale, window: as in `causal_attention`.
 
     Returns:
         (B, H, 1, K) in the dtype of `q`.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    places = torch.arange(k.shape[-2], device=k.device)
-    sees = places <= at[:, None]
+    positions = torch.arange(k.shape[-2], device=k.device)
+    visible = positions <= last_positions[:, None]
     if window is not None:
-        sees &= places > at[:, None] - window
+        visible &= positions > last_positions[:, None] - window
     scores = (q * scale) @ k.transpose(-1, -2)
-    scores = scores.masked_fill(~sees[:, None, None], -torch.inf)
+    scores = scores.masked_fill(~visible[:, None, None], -torch.inf)
     if sink is not None:
         scores = torch.cat([scores, sink[:, None, None].expand(len(q), -1, 1, 1)], -1)
     return scores.softmax(-1)[..., : k.shape[-2]] @ v
@@ -89,9 +89,9 @@ def attention_at(
 def causal_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, window: int | None
 ) -> Tensor:
-    """Do what `causal_attention` does by its definition, with all scores written out."""
+    """Compute `causal_attention` by its definition, with all scores in memory."""
     scores = (q @ k.transpose(-1, -2)) * scale
-    scores = scores.masked_fill(~_sees(q.shape[-2], window, q.device), -torch.inf)
+    scores = scores.masked_fill(~_visible(q.shape[-2], window, q.device), -torch.inf)
     if sink is not None:
         column = sink[None, :, None, None].expand(*scores.shape[:-1], 1)
         return torch.cat([scores, column], -1).softmax(-1)[..., :-1] @ v
@@ -105,8 +105,8 @@ def fused(
 
     Args:
         q, k, v: (B, H, T, K) float32 or float64.
-        bias: (T, T) to add to the scores, -inf where a token does not look; None for causal.
-        scale: of the scores.
+        bias: (T, T) to add to the scores, -inf where a token must not attend; None for causal.
+        scale: factor on the scores.
     """
     if tiled_attention.is_faster(q):
         return tiled_attention.tiled(q, k, v, bias, scale)
@@ -120,9 +120,10 @@ def fused_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor,
     out: Tensor, lse: Tensor, bias: Tensor | None, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of q, k and v given what came out and its log-sum-exp.
+    """Return the gradients of q, k and v from the output and its log-sum-exp.
 
-    Both may be those of a softmax over more than these keys: then it is their share of it.
+    Output and log-sum-exp may be those of a softmax over more keys than `k`; the result is then the
+    part of the gradient that belongs to these keys.
     """
     if tiled_attention.is_faster(q):
         return tiled_attention.tiled_backward(grad, q, k, v, out, lse, bias, scale)
@@ -133,7 +134,7 @@ def fused_backward(
 
 
 class _CpuAttention(torch.autograd.Function):
-    """In float32 or wider: at small heads the bf16 kernel's backward is 2 to 5 times slower."""
+    """Computes in float32 or wider: the bf16 kernel's backward is 2 to 5 times slower here."""
 
     @staticmethod
     def forward(
@@ -165,22 +166,29 @@ class _CpuAttention(torch.autograd.Function):
         to_qkv = fused_backward(grad, q, k, v, out, lse, _as(ctx.mask, q.dtype), ctx.scale)
         to_sink = None
         if sink is not None:
-            # The sink is a key of probability exp(sink - lse) whose value, zero, gains nothing.
-            share = (sink.to(lse.dtype)[:, None] - lse).exp_()
-            to_sink = -(share * torch.linalg.vecdot(grad, out)).sum((0, 2)).to(sink.dtype)
+            # The sink is a key with probability exp(sink - lse) and value zero.
+            probability = (sink.to(lse.dtype)[:, None] - lse).exp_()
+            to_sink = -(probability * torch.linalg.vecdot(grad, out)).sum((0, 2)).to(sink.dtype)
         return (*(t.to(ctx.dtype) for t in to_qkv), to_sink, None, None)
 
 
 def attention_with_sink_key(
-    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, sees: Tensor
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, visible: Tensor
 ) -> Tensor:
-    """Attend where `sees`, (T, S) bool, says, in one kernel: the sink as a key in its own channel.
+    """Compute attention in one kernel, with the sink as an additional key in its own channel.
 
-    For devices whose fused kernel gives no log-sum-exp.
+    Used on devices whose fused kernel does not return the log-sum-exp.
+
+    Args:
+        q: (B, H, T, K) queries.
+        k, v: (B, H, S, K) keys and values.
+        sink: (H,) sink logits; None for none.
+        scale: factor on the scores.
+        visible: (T, S) bool, True where a query attends to a key.
     """
     if sink is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=sees, scale=scale)
-    # q gets a channel of ones that only the sink's key reads; v a channel that is cut off again.
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
+    # q gets a channel of ones that only the sink's key uses; v gets one that is removed again.
     key = F.pad(k, (0, 1, 1, 0))
     first = (sink / scale).to(k.dtype)[None, :, None].expand(k.shape[0], -1, 1)
     key = torch.cat([torch.cat([key[..., :1, :-1], first.unsqueeze(-1)], -1), key[..., 1:, :]], -2)
@@ -189,21 +197,21 @@ def attention_with_sink_key(
         query,
         key,
         F.pad(v, (0, 1, 1, 0)),
-        attn_mask=F.pad(sees, (1, 0), value=True),
+        attn_mask=F.pad(visible, (1, 0), value=True),
         scale=scale,
     )
     return out[..., :-1]
 
 
-def _sees(length: int, window: int | None, device: torch.device) -> Tensor:
-    """(T, T) bool, True where the row's token may look at the column's."""
-    sees = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return sees if window is None else sees.triu(1 - window)
+def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Return (T, T) bool, True where the row's token attends to the column's token."""
+    visible = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return visible if window is None else visible.triu(1 - window)
 
 
 def window_bias(length: int, window: int, device: torch.device) -> Tensor:
-    """Return (T, T) float32, 0 where the row's token sees the column's and -inf elsewhere."""
-    return torch.zeros(length, length).masked_fill_(~_sees(length, window, device), -torch.inf)
+    """Return (T, T) float32, 0 where the row's token attends to the column's, else -inf."""
+    return torch.zeros(length, length).masked_fill_(~_visible(length, window, device), -torch.inf)
 
 
 def _as(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

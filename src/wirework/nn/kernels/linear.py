@@ -1,7 +1,8 @@
-"""Linear layers whose float32 products are made by the library that is fastest for their shape.
+"""Linear layers whose float32 products use the library that is fastest for their shape.
 
-The output, the gradient to the input and that of the weight are products of different shapes: each
-is decided for itself (`nn/kernels/products.py`). Where all three are torch's own, so is the layer.
+The output, the gradient of the input and that of the weight are products of different shapes; the
+library of each is chosen separately (`nn/kernels/products.py`). If torch is the choice for all
+three, its own linear layer is used.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from wirework.nn.kernels.products import (
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+    """`nn.Linear` that computes its output with `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
@@ -30,15 +31,17 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Do what `torch.nn.functional.linear` does.
+    """Return the same as `torch.nn.functional.linear`.
+
+    Second derivatives and functorch transforms may be unavailable.
 
     Args:
         x: (..., D).
         weight: (M, D).
-        bias: (M,).
+        bias: (M,), or None.
 
     Returns:
-        (..., M). Second derivatives and functorch's transforms may not be had.
+        (..., M).
     """
     fits = x.dim() > 1 and x.shape[-1] == weight.shape[1] and _fits(bias, weight)
     ours = fits and fit(x, weight) and not torch.is_autocast_enabled("cpu")
@@ -70,7 +73,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _all_by_torch(x: Tensor, weight: Tensor) -> bool:
-    """Say whether torch is to make every product that this layer needs."""
+    """Return whether torch is the choice for every product that this layer needs."""
     out, width = weight.shape
     rows = x.shape[:-1].numel()
     graded = torch.is_grad_enabled()

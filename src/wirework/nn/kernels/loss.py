@@ -1,8 +1,8 @@
-"""Next-token loss straight from the final state, without a vocabulary-wide tensor for the batch.
+"""Next-token loss computed from the final state, without storing the logits of the whole batch.
 
-The logits of a few hundred tokens at a time are made, turned into loss and gradient, and dropped;
-so the peak is one piece, and softmax and its gradient work in cache. A piece has as many tokens as
-the state has channels: its logits are then as large as the weight's gradient that it adds to.
+Logits of a few hundred tokens are computed, turned into loss and gradient, and discarded. The peak
+memory is one such piece, and softmax and its gradient run in cache. A piece has as many tokens as
+the state has channels, so that its logits are as large as the gradient of the weight.
 Shapes: N tokens, D width, V vocabulary.
 """
 
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from wirework.nn.kernels.products import product
 
-_PIECES = (128, 512)  # at least, at most so many tokens at once: 1 to 4 MB at a vocabulary of 2048
+_PIECES = (128, 512)  # fewest and most tokens of a piece: 1 to 4 MB at a vocabulary of 2048
 
 
 def next_token_loss(
@@ -29,20 +29,25 @@ def next_token_loss(
     """Return the mean cross-entropy of `state @ weight.T + bias + bigram[tokens]`.
 
     Args:
-        state: (N, D), any float; its dtype is that of the matrix products.
+        state: (N, D), any floating-point type; the matrix products have its dtype.
         weight: (V, D) unembedding.
         targets: (N,) int64.
-        bigram: (V, V) logits by current token; needs `tokens`.
+        bigram: (V, V) logits for each current token; needs `tokens`.
         tokens: (N,) int64 current tokens.
-        bias: (V,) on the logits.
+        bias: (V,) bias of the logits.
 
     Returns:
-        Scalar float32 (float64 for a float64 state), nats per token. Softmax and sum are in that
-        dtype (Gao et al. 2025, App. A.2).
+        Scalar float32 (float64 for a float64 state), nats per token. Softmax and sum are computed
+        in that dtype.
+
+    Raises:
+        ValueError: only one of `bigram` and `tokens`.
+
+    Source: Gao et al. 2025, App. A.2 (float32 loss).
     """
     if (bigram is None) != (tokens is None):
-        raise ValueError("bigram and tokens go together")
-    if not torch.is_grad_enabled():  # autograd would still report that they want gradients
+        raise ValueError("give both bigram and tokens, or neither")
+    if not torch.is_grad_enabled():  # autograd would still report that gradients are needed
         state, weight = state.detach(), weight.detach()
         bigram = None if bigram is None else bigram.detach()
         bias = None if bias is None else bias.detach()
@@ -51,7 +56,7 @@ def next_token_loss(
 
 
 class _Loss(torch.autograd.Function):
-    """Gradients are made on the way forward, where the logits are at hand."""
+    """Computes the gradients in the forward pass, where the logits are in memory."""
 
     @staticmethod
     def forward(
@@ -86,7 +91,7 @@ class _Loss(torch.autograd.Function):
             aims = targets[piece].unsqueeze(1)
             logits -= logits.amax(1, keepdim=True)
             total -= logits.gather(1, aims).sum()
-            odds = logits.exp_()  # the one exponential serves the loss and the gradient
+            odds = logits.exp_()  # used for the loss and for the gradient
             sums = odds.sum(1, keepdim=True)
             total += sums.log().sum()
             if not any(wanted):

@@ -1,4 +1,4 @@
-"""RMSNorm with its gradient written out: fewer passes than autograd's, and bf16 out of fp32 in.
+"""RMSNorm with a hand-written gradient: fewer passes than autograd's, bf16 output for fp32 input.
 
 Shapes: (..., D) in, (..., D) out, normalised over D.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_PIECE = 1 << 19  # entries whose gradient is made at once: what the passes hand on stays in cache
+_PIECE = 1 << 19  # entries of which the gradient is computed at once, so that they stay in cache
 
 
 class RMSNorm(nn.Module):
@@ -19,8 +19,8 @@ class RMSNorm(nn.Module):
 
     Args:
         width: D.
-        eps: added to the mean square; None: machine epsilon of the dtype it is computed in, which
-            is float32 for narrower inputs.
+        eps: added to the mean square; None for the machine epsilon of the computation's dtype,
+            which is float32 for narrower inputs.
     """
 
     def __init__(self, width: int, eps: float | None = None) -> None:

@@ -1,10 +1,10 @@
-"""Attention of an ablated stream: earlier positions from the clean stream, one's own from itself.
+"""Attention of the ablated stream: earlier positions are clean, a token's own position is ablated.
 
-With a fused attention over the strictly earlier positions, whose log-sum-exp is `past`, and the
-score `own` of one's own key, the softmax over all is theirs weighted by exp(past - all) and
-exp(own - all), where all = log(exp(past) + exp(own)), with exp(sink) added if there is a sink.
-Nothing is subtracted, so nothing cancels. Given `all` and the joint output, the kernel's own
-backward is the right one for the earlier positions.
+A fused attention over the strictly earlier positions gives an output and a log-sum-exp `past`. With
+the score `own` of the token's own key, the joint softmax weights that output by exp(past - all) and
+the own value by exp(own - all), where all = log(exp(past) + exp(own)), plus exp(sink) inside the
+logarithm if there is a sink. No two large terms are subtracted. The kernel's own backward is
+correct for the earlier positions if it is given `all` and the joint output.
 Shapes: B sequences, H heads, T tokens, K channels of a head.
 """
 
@@ -33,13 +33,13 @@ def own_position_attention(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """Attend to the tokens before one's own in one stream and to one's own in another.
+    """Attend to earlier tokens of one stream and to the own position of another.
 
     Args:
-        q: (B, H, T, K), of the ablated stream.
-        k, v: (B, H, T, K), of the clean stream; those at t serve the tokens after t.
-        own_k, own_v: (B, H, T, K), of the ablated stream; those at t serve the token at t.
-        sink, scale, window: as `causal_attention` takes them.
+        q: (B, H, T, K) queries of the ablated stream.
+        k, v: (B, H, T, K) of the clean stream; those at t are read by tokens after t.
+        own_k, own_v: (B, H, T, K) of the ablated stream; those at t are read by the token at t.
+        sink, scale, window: as in `causal_attention`.
 
     Returns:
         (B, H, T, K) in the dtype of `q`.
@@ -55,7 +55,7 @@ def own_position_attention(
 
 
 class _OwnPosition(torch.autograd.Function):
-    """Inside, heads stand behind tokens, as a projection leaves them: passes run along memory."""
+    """Computes in the layout (B, T, H, K) of the projections, to read memory in order."""
 
     @staticmethod
     def forward(
@@ -107,11 +107,11 @@ class _OwnPosition(torch.autograd.Function):
             )
             to_q[:, 1:] += from_past[:, :-1]
         to_sink = None
-        if sink is not None:  # a key whose value, zero, gains nothing
+        if sink is not None:  # a key with value zero
             lost = (sink.to(every.dtype) - every).exp_() * level
             to_sink = -lost.sum((0, 1)).to(sink.dtype)
-        found = _swapped(to_q, to_k, to_v, to_own_k, to_own_v)
-        lowered = (t.to(ctx.dtype) for t in found)
+        gradients = _swapped(to_q, to_k, to_v, to_own_k, to_own_v)
+        lowered = (t.to(ctx.dtype) for t in gradients)
         return (*lowered, to_sink, None, None)
 
 
@@ -119,7 +119,7 @@ def _over_both(
     q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Tensor,
     sink: Tensor | None, scale: float, window: int | None,
 ) -> Tensor:  # fmt: skip
-    """For devices whose fused kernel gives no log-sum-exp: keys of both streams side by side."""
+    """Attend to concatenated keys of both streams, where the kernel returns no log-sum-exp."""
     length, device = q.shape[-2], q.device
     past = torch.ones(length, length, dtype=torch.bool, device=device).tril(-1)
     past = past if window is None else past.triu(1 - window)
@@ -129,10 +129,11 @@ def _over_both(
 
 
 def _next(t: Tensor) -> Tensor:
-    """Return the next token's values at each place, (B, T, ...), zeros at the last.
+    """Return the values of the next token at each position, (B, T, ...), zeros at the last.
 
-    So that queries over the tokens before their own are causal ones, at the full length: the kernel
-    is slower at one less. What the last query finds is not used, and its gradient is zero.
+    Causal attention of the shifted queries covers the tokens strictly before their own. The length
+    stays T because the kernel is slower at T - 1; the output of the last query is not used, and its
+    gradient is zero.
     """
     moved = torch.empty_like(t)
     moved[:, :-1], moved[:, -1] = t[:, 1:], 0
@@ -144,7 +145,7 @@ def _swapped(*parts: Tensor) -> tuple[Tensor, ...]:
 
 
 def _past_bias(q: Tensor, window: int | None) -> Tensor | None:
-    """Return the (T, T) bias of a window's earlier positions; None where all are seen."""
+    """Return the (T, T) bias for the earlier positions of a window; None if all are visible."""
     length = q.shape[1]
     if window is None or window - 1 >= length:
         return None

@@ -1,8 +1,8 @@
-"""Float32 matrix products on the CPU, by the library that is fastest here for their shape.
+"""Float32 matrix products on the CPU with the library that is fastest for their shape.
 
-torch's own are MKL's, which on processors of other makers than Intel may run slow code: on an AMD
-with AVX2 alone half of what oneDNN or OpenBLAS reach. oneDNN comes with torch, OpenBLAS with numpy.
-Shapes: N rows, K summed over, M columns.
+torch calls MKL, which may be slow on processors that are not from Intel: on an AMD with AVX2 only,
+it reaches half the rate of oneDNN or OpenBLAS. oneDNN comes with torch, OpenBLAS with numpy.
+Shapes: (N, K) times (K, M).
 """
 
 import math
@@ -24,15 +24,15 @@ from wirework.errors import InputError
 Library = Literal["torch", "onednn", "numpy"]
 LIBRARIES: tuple[Library, ...] = ("torch", "onednn", "numpy")
 VARIABLE = "WIREWORK_PRODUCTS"
-"""Environment variable that names the library to use for all products, without measuring."""
+"""Environment variable that sets the library of all products, without measuring."""
 
-_LEAST = 1 << 20  # multiplications; below, calling another library costs more than it gains
-_MEASURED = 1 << 26  # at most so many multiplications to a product that is timed
-_IMAGES, _LONG = 16, 16  # sequences, and their tokens
+_MIN_CHOSEN = 1 << 20  # multiplications; below it, another library costs more than it saves
+_MAX_TIMED = 1 << 26  # most multiplications of a product that is timed
+_MIN_IMAGES, _MIN_TOKENS = 16, 16  # sequences and tokens from which torch uses the convolution
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return `a @ b + bias`, where neither autograd nor autocast is on.
+    """Return `a @ b + bias`, without autograd and autocast.
 
     Args:
         a: (N, K).
@@ -50,11 +50,11 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """Return the sum over tokens of the outer products of `grad` and `x`.
+    """Return the gradient of a linear layer's weight: the sum over tokens of outer products.
 
     Args:
-        grad: (..., T, M), contiguous.
-        x: (..., T, D).
+        grad: (..., T, M) gradient of the output, contiguous.
+        x: (..., T, D) input.
 
     Returns:
         (M, D).
@@ -65,11 +65,11 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return _BY[library](grad.flatten(0, -2).t(), x.flatten(0, -2), None)
 
 
-def fit(one: Tensor, other: Tensor) -> bool:
-    """Say whether a library is to be chosen for these operands: float32 on the CPU."""
+def fit(a: Tensor, b: Tensor) -> bool:
+    """Return whether a library is chosen for these operands: both are float32 on the CPU."""
     return (
-        one.dtype == other.dtype == torch.float32
-        and one.device.type == other.device.type == "cpu"
+        a.dtype == b.dtype == torch.float32
+        and a.device.type == b.device.type == "cpu"
         and not torch.compiler.is_compiling()
     )
 
@@ -78,66 +78,66 @@ def library_for(layouts: str, rows: int, between: int, columns: int) -> Library:
     """Return the library for the product of (rows, between) and (between, columns).
 
     Args:
-        layouts: how both lie in memory, `n` or `t` each (`layout`).
+        layouts: memory layouts of both operands, `n` or `t` each (see `layout`).
         rows: N.
         between: K.
         columns: M.
     """
-    if rows * between * columns < _LEAST:
+    if rows * between * columns < _MIN_CHOSEN:
         return "torch"
     if forced := _forced():
         return forced
     sizes = tuple(_power_of_two(size) for size in (rows, between, columns))
-    question = f"product {layouts} {'x'.join(map(str, sizes))}"
-    return fastest.choose(question, _default(), partial(_ways, layouts, *sizes))  # type: ignore[return-value]
+    key = f"product {layouts} {'x'.join(map(str, sizes))}"
+    return fastest.choose(key, _default(), partial(_candidates, layouts, *sizes))  # type: ignore[return-value]
 
 
 def gradient_library(shape: torch.Size, out: int) -> Library | Literal["convolution"]:
-    """Return what is to make the gradient of a weight: a library, or oneDNN's convolution.
+    """Return the library for the gradient of a weight, or `convolution` for oneDNN's convolution.
 
-    As a convolution's gradient, of sequences as images one pixel high, neither operand need be
-    transposed, which oneDNN does first for its product and which can take most of the time. Only
-    where torch gives such a convolution to oneDNN: on several threads, or for many images.
+    The gradient can be computed as that of a convolution, with sequences as images one pixel high.
+    oneDNN then need not transpose an operand, which can take most of the time of its product. torch
+    passes such a convolution to oneDNN only on several threads or for many images.
 
     Args:
-        shape: of the layer's input, (..., T, D).
-        out: M, width of its output.
+        shape: shape of the layer's input, (..., T, D).
+        out: M, width of the layer's output.
     """
     *before, tokens, width = shape
     images = math.prod(before)
-    several = images >= _IMAGES or torch.get_num_threads() > 1
-    if not before or tokens < _LONG or not several or not _has_onednn():
+    is_onednn_convolution = images >= _MIN_IMAGES or torch.get_num_threads() > 1
+    if not before or tokens < _MIN_TOKENS or not is_onednn_convolution or not _has_onednn():
         return library_for("tn", out, images * tokens, width)
-    if images * tokens * width * out < _LEAST:
+    if images * tokens * width * out < _MIN_CHOSEN:
         return "torch"
     if forced := _forced():
         return "convolution" if forced == "onednn" else forced
     sizes = tuple(_power_of_two(size) for size in (images, tokens, width, out))
-    question = f"weight gradient {'x'.join(map(str, sizes))}"
+    key = f"weight gradient {'x'.join(map(str, sizes))}"
     default = "convolution" if _default() == "onednn" else "torch"
-    return fastest.choose(question, default, partial(_gradient_ways, *sizes))  # type: ignore[return-value]
+    return fastest.choose(key, default, partial(_gradient_candidates, *sizes))  # type: ignore[return-value]
 
 
 def layout(matrix: Tensor) -> str:
-    """Return `t` for the transposed view of a matrix in memory, `n` for any other."""
+    """Return `t` for the transposed view of a row-major matrix, `n` for any other."""
     return "t" if matrix.stride(0) == 1 and matrix.stride(1) != 1 else "n"
 
 
 def available() -> tuple[Library, ...]:
-    """Return the libraries that can be used here, with torch's present number of threads.
+    """Return the libraries that can be used with torch's current number of threads.
 
-    OpenBLAS keeps threads of its own, which would compete with torch's: it takes part on one only.
+    OpenBLAS has its own threads, which would compete with torch's: it is used on one thread only.
     """
-    here: dict[Library, bool] = {
+    usable: dict[Library, bool] = {
         "torch": True,
         "onednn": _has_onednn(),
         "numpy": torch.get_num_threads() == 1 and _openblas() is not None,
     }
-    return tuple(name for name in LIBRARIES if here[name])
+    return tuple(name for name in LIBRARIES if usable[name])
 
 
 def _forced() -> Library | None:
-    """Return the library that the environment names; torch where it is not to be had here."""
+    """Return the library that the environment sets, or torch if that one is not available."""
     name = os.environ.get(VARIABLE, "auto")
     if name == "auto":
         return None
@@ -153,9 +153,11 @@ def _by_torch(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     (rows, between), columns = a.shape, b.shape[1]
-    if bias is None and between > rows > columns:  # long sums: it likes the shorter side as rows
+    if (
+        bias is None and between > rows > columns
+    ):  # long sums are faster with the shorter side as rows
         return _by_onednn(b.t(), a.t()).t()
-    # With gaps between rows it would use its reference code, a hundred times slower.
+    # For matrices with gaps between rows oneDNN uses reference code, a hundred times slower.
     x, weight = (
         t if t.is_contiguous() or t.t().is_contiguous() else t.contiguous() for t in (a, b.t())
     )
@@ -173,8 +175,8 @@ def _by_numpy(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _by_convolution(grad: Tensor, x: Tensor) -> Tensor:
     shape = (grad.shape[-1], x.shape[-1], 1, 1)
-    found: Tensor = conv2d_weight(_image(x), shape, _image(grad))  # type: ignore[no-untyped-call]
-    return found.view(shape[:2])
+    gradient: Tensor = conv2d_weight(_image(x), shape, _image(grad))  # type: ignore[no-untyped-call]
+    return gradient.view(shape[:2])
 
 
 def _image(x: Tensor) -> Tensor:
@@ -189,16 +191,18 @@ _BY: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
 }
 
 
-def _ways(layouts: str, *sizes: int) -> dict[str, Callable[[], Any]]:
-    """Return candidates for a class of products, on operands of the class's own size."""
+def _candidates(layouts: str, *sizes: int) -> dict[str, Callable[[], Any]]:
+    """Return a function for each library that computes a product of about these sizes."""
     rows, between, columns = _shrunk(*sizes)
     a = _filled(rows, between, layouts[0])
     b = _filled(between, columns, layouts[1])
     return {name: partial(_BY[name], a, b, None) for name in available()}
 
 
-def _gradient_ways(images: int, tokens: int, width: int, out: int) -> dict[str, Callable[[], Any]]:
-    while images > _IMAGES and images * tokens * width * out > _MEASURED:
+def _gradient_candidates(
+    images: int, tokens: int, width: int, out: int
+) -> dict[str, Callable[[], Any]]:
+    while images > _MIN_IMAGES and images * tokens * width * out > _MAX_TIMED:
         images //= 2
     grad = _filled(images * tokens, out, "n")
     x = _filled(images * tokens, width, "n")
@@ -210,16 +214,16 @@ def _gradient_ways(images: int, tokens: int, width: int, out: int) -> dict[str, 
 
 
 def _shrunk(*sizes: int) -> tuple[int, ...]:
-    """Halve the largest of three sizes until a product of them is quick to time."""
-    found = list(sizes)
-    while found[0] * found[1] * found[2] > _MEASURED:
-        found[found.index(max(found))] //= 2
-    return tuple(found)
+    """Halve the largest of three sizes until the product is quick to time."""
+    shapes = list(sizes)
+    while shapes[0] * shapes[1] * shapes[2] > _MAX_TIMED:
+        shapes[shapes.index(max(shapes))] //= 2
+    return tuple(shapes)
 
 
-def _filled(rows: int, columns: int, lies: str) -> Tensor:
-    """Return a matrix of harmless numbers, without drawing on torch's random state."""
-    if lies == "t":
+def _filled(rows: int, columns: int, layout_: str) -> Tensor:
+    """Return a matrix of ordinary numbers, without using torch's random state."""
+    if layout_ == "t":
         return _filled(columns, rows, "n").t()
     return torch.linspace(-1, 1, rows * columns).view(rows, columns)
 
@@ -230,13 +234,13 @@ def _power_of_two(size: int) -> int:
 
 
 def _default() -> Library:
-    """Return the library that is likely best: what is taken unless another is clearly faster."""
+    """Return the library that is used unless another one is clearly faster."""
     return "onednn" if _is_avx512_without_intel() else "torch"
 
 
 @cache
 def _is_avx512_without_intel() -> bool:
-    """Whether this is a processor with AVX-512 of a maker for whom MKL does not use it."""
+    """Return whether the processor has AVX-512 and is not from Intel: MKL does not use it then."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not _has_onednn():
         return False
     try:
@@ -266,8 +270,8 @@ def _one_openblas_thread() -> Iterator[None]:
 
 @cache
 def _openblas() -> Any:
-    """Return the control of numpy's OpenBLAS, or None where numpy uses another library."""
+    """Return the controller of numpy's OpenBLAS, or None if numpy uses another library."""
     from threadpoolctl import ThreadpoolController
 
-    found = ThreadpoolController().select(internal_api="openblas").lib_controllers
-    return next((one for one in found if "numpy" in one.filepath), None)
+    controllers = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    return next((controller for controller in controllers if "numpy" in controller.filepath), None)

@@ -1,9 +1,10 @@
 """AbsTopK: keep exactly the k entries of largest magnitude of each row, ties to the lower index.
 
-Selection by threshold, never by an argsort. A row's entries become integer keys that order by
-magnitude (the bits of |x| order like |x|); the k-th largest key is the threshold. On the CPU rows
-are taken in pieces that stay in cache and the threshold comes from numpy's partition, several times
-faster than `torch.topk` (benchmarks/README.md). `abs_top_k_reference` is the plain statement of it.
+Entries are selected by a threshold, without an argsort. The entries of a row become integer keys
+with the order of their magnitudes (the bits of |x| are ordered like |x|); the k-th largest key is
+the threshold. On the CPU, rows are processed in pieces that stay in cache, and numpy's partition
+gives the threshold, several times faster than `torch.topk` (benchmarks/README.md).
+`abs_top_k_reference` is the plain definition.
 
 Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 """
@@ -26,7 +27,7 @@ Ints = npt.NDArray[np.integer[Any]]
 Keys = npt.NDArray[np.unsignedinteger[Any]]
 Mask = npt.NDArray[np.bool_]
 
-_BLOCK = 512  # numpy sorts up to 512 keys in one branch-free network; beyond it is 5x slower
+_BLOCK = 512  # numpy sorts up to 512 keys in one branch-free network; above that it is 5x slower
 
 
 def abs_top_k(x: Tensor, k: int) -> Tensor:
@@ -34,13 +35,13 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
 
     Args:
         x: (..., N) float64, float32, bfloat16 or float16.
-        k: how many entries stay in each row, 1 <= k <= N. Among equal magnitudes the lower index.
+        k: number of entries kept in each row, 1 <= k <= N. Ties go to the lower index.
 
     Returns:
-        (..., N), dtype of `x`. The gradient passes at exactly the k entries kept.
+        (..., N), dtype of `x`. The gradient passes at exactly the k kept entries.
 
     Raises:
-        ValueError: no floats, no dimension, k out of range, or a NaN in `x`, which has no rank.
+        ValueError: `x` is not floating-point, has no dimension or has a NaN, or k is out of range.
 
     Source: Gao et al. 2025, sec. 2.1.
     """
@@ -57,13 +58,13 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
 
 
 def abs_top_k_reference(x: Tensor, k: int) -> Tensor:
-    """Do what `abs_top_k` does by a stable sort: slow, plain, on any device."""
+    """Compute `abs_top_k` by a stable sort: slow and simple, on any device."""
     order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
     return torch.zeros_like(x).scatter(-1, order, x.gather(-1, order))
 
 
-def _refuse_nan(found: bool) -> None:
-    if found:
+def _refuse_nan(has_nan: bool) -> None:
+    if has_nan:
         raise ValueError("AbsTopK got NaN, which has no rank")
 
 
@@ -82,9 +83,9 @@ class _AbsTopK(torch.autograd.Function):
 
 
 def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the kept values and a mask of what was kept.
+    """Return the kept values and a mask of the kept entries.
 
-    The mask is shaped like `x`, or, on the CPU, has a bit an entry: (R, N / 8 rounded up) uint8.
+    The mask has the shape of `x`, or on the CPU one bit for each entry: (R, ceil(N / 8)) uint8.
     """
     width = x.shape[-1]
     if x.device.type != "cpu" or x.dtype not in _BITS:
@@ -105,7 +106,7 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
-    """Return `x` where the mask has a one, else 0: by its bits, as a float times a bool is slow."""
+    """Return `x` where the mask is 1, else 0; integer products, as float times bool is slow."""
     passed = torch.empty(x.shape, dtype=x.dtype)
     bits, out, packed = _rows_of_bits(x), _rows_of_bits(passed), mask.numpy()
     width = x.shape[-1]
@@ -118,21 +119,21 @@ def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _pack(chosen: Mask) -> Bytes:
-    """Return (R, N) as bits, (R, N / 8 rounded up); whole bytes in one run, which is faster."""
+    """Return (R, N) packed into bits, (R, ceil(N / 8)); flat if possible, which is faster."""
     if chosen.shape[1] % 8:
         return np.packbits(chosen, axis=1)
     return np.packbits(chosen.reshape(-1)).reshape(len(chosen), -1)
 
 
 def _unpack(packed: Bytes, width: int) -> Bytes:
-    """Return what `_pack` was given as zeros and ones, (R, width)."""
+    """Return the mask that `_pack` packed as zeros and ones, (R, width)."""
     if width % 8:
         return np.unpackbits(packed, axis=1, count=width)
     return np.unpackbits(packed.reshape(-1)).reshape(-1, width)
 
 
 def _rows_of_bits(x: Tensor) -> Bits:
-    """Return floats as (R, N) integers; reshaped, as rows that lie apart need no copy."""
+    """Return the bits of floats as (R, N) integers, without a copy where rows are contiguous."""
     bits: Bits = x.view(_BITS[x.dtype]).reshape(-1, x.shape[-1]).numpy()
     return bits
 
@@ -151,21 +152,21 @@ _BITS = {
     torch.float16: torch.int16,
 }
 
-_FOUND = np.show_config("dicts")["SIMD Extensions"].get("found", [])
-_KEYS = {2: np.uint16 if "AVX512_ICL" in _FOUND else np.uint32, 4: np.uint32, 8: np.uint64}
-"""Key type by bytes of the float. Without that instruction set numpy's sort of 16-bit keys may be a
-plain one, much slower than that of 32 bits."""
+_SIMD = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+_KEYS = {2: np.uint16 if "AVX512_ICL" in _SIMD else np.uint32, 4: np.uint32, 8: np.uint64}
+"""Key type by bytes of the float. Without AVX512_ICL numpy may sort 16-bit keys with plain code,
+much slower than 32-bit keys."""
 
 
 def _select_rows(bits: Bits, k: int, out: Bits) -> tuple[Mask, int]:
-    """Fill `out` for some rows of float bits (R, N); return what was kept, largest magnitude.
+    """Fill `out` for rows of float bits (R, N); return the mask (R, N) and the largest key.
 
-    The mask (R, N) is memory that the thread's next call overwrites.
+    The next call in the same thread overwrites the mask.
     """
-    keys: Keys = _room("keys", bits.shape, _KEYS[bits.itemsize])
+    keys: Keys = _buffer("keys", bits.shape, _KEYS[bits.itemsize])
     np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=keys, casting="unsafe")
     threshold, n_ties = kth_largest(keys, k)
-    chosen: Mask = _room("mask", bits.shape, np.bool_)
+    chosen: Mask = _buffer("mask", bits.shape, np.bool_)
     places = np.flatnonzero(np.equal(keys, threshold, out=chosen))
     np.greater_equal(keys, threshold, out=chosen)
     chosen.reshape(-1)[_beyond(places, n_ties, bits.shape[1])] = False
@@ -174,7 +175,7 @@ def _select_rows(bits: Bits, k: int, out: Bits) -> tuple[Mask, int]:
 
 
 def _beyond(places: Ints, counts: Ints, width: int) -> Ints:
-    """Return, of rising flat places in rows of `width`, those after the first `counts` of a row."""
+    """Return the flat indices, given in ascending order, after the first `counts` of each row."""
     rows = places // width
     first = np.searchsorted(rows, np.arange(len(counts)))
     beyond: Ints = places[np.arange(len(places)) - first[rows] >= counts[rows]]
@@ -189,12 +190,12 @@ def kth_largest(keys: Keys, k: int) -> tuple[Keys, Ints]:
         k: 1 <= k <= N.
 
     Returns:
-        (R, 1) in memory that the thread's next call overwrites, dtype of `keys`; (R,).
+        (R, 1) keys, overwritten by the next call in the same thread, and (R,) counts.
     """
     if keys.shape[1] > _BLOCK >= k:
         work = _largest_block(keys)
     else:
-        work = _room("work", keys.shape, keys.dtype)
+        work = _buffer("work", keys.shape, keys.dtype)
         work[...] = keys
     last = work.shape[1] - k
     work.partition(last, axis=1)
@@ -203,33 +204,33 @@ def kth_largest(keys: Keys, k: int) -> tuple[Keys, Ints]:
 
 
 def _largest_block(keys: Keys) -> Keys:
-    """Return the `_BLOCK` largest keys of each row, unordered, by a knock-out between blocks.
+    """Return the `_BLOCK` largest keys of each row, unordered, by pairwise merging of blocks.
 
     Of two sorted blocks, the larger of each pair (i-th smallest, i-th largest) is in the upper half
     of their union, so one elementwise maximum halves the number of blocks.
     """
     rows, width = keys.shape
-    left = -(-width // _BLOCK)
-    blocks: Keys = _room("work", (rows, left, _BLOCK), keys.dtype)
+    n_blocks = -(-width // _BLOCK)
+    blocks: Keys = _buffer("work", (rows, n_blocks, _BLOCK), keys.dtype)
     padded = blocks.reshape(rows, -1)
     padded[:, :width], padded[:, width:] = keys, 0
-    while left > 1:
-        blocks[:, :left].sort(axis=2)
-        half = left // 2
-        losers = blocks[:, left - half : left, ::-1]
-        np.maximum(blocks[:, :half], losers, out=blocks[:, :half])
-        left -= half
+    while n_blocks > 1:
+        blocks[:, :n_blocks].sort(axis=2)
+        half = n_blocks // 2
+        reversed_blocks = blocks[:, n_blocks - half : n_blocks, ::-1]
+        np.maximum(blocks[:, :half], reversed_blocks, out=blocks[:, :half])
+        n_blocks -= half
     return blocks[:, 0]
 
 
-_rooms = threading.local()
+_buffers = threading.local()
 
 
-def _room(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return the thread's own memory of that name: fresh memory costs more than the passes."""
+def _buffer(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return reused memory of the current thread: new memory costs more than the passes."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room: Bytes | None = getattr(_rooms, name, None)
-    if room is None or room.size < size:
-        room = np.empty(size, np.uint8)
-        setattr(_rooms, name, room)
-    return room[:size].view(dtype).reshape(shape)
+    buffer: Bytes | None = getattr(_buffers, name, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size, np.uint8)
+        setattr(_buffers, name, buffer)
+    return buffer[:size].view(dtype).reshape(shape)

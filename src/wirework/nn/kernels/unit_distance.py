@@ -1,4 +1,4 @@
-"""How far two streams are apart when each token is brought to unit length.
+"""Mean squared difference of two streams after scaling each token to unit length.
 
 Shapes: N tokens, D channels. Source: Ferrao et al. 2025 (reconstruction loss).
 """
@@ -9,19 +9,28 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_LEAST = 1e-12  # below this length a token is divided by it, as torch's normalize does
+_MIN_LENGTH = 1e-12  # shorter tokens are divided by it, as in torch's normalize
 
 
 def unit_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean squared difference of (..., D) and (..., D) at unit length, a scalar.
+    """Return the mean squared difference of two streams at unit length.
 
-    In float32 or wider, under autocast too, which would round the differences of close streams.
+    It is computed in float32 or wider, also under autocast, which would round small differences.
+
+    Args:
+        x: (..., D).
+        y: (..., D).
+
+    Returns:
+        Scalar, mean over tokens and channels.
+
+    Source: Ferrao et al. 2025 (reconstruction loss).
     """
     compute = torch.promote_types(x.dtype, torch.float32)
     x, y = x.to(compute), y.to(compute)
     with torch.autocast(x.device.type, enabled=False):
-        apart: Tensor = _UnitDistance.apply(x, y)  # type: ignore[no-untyped-call]
-    return apart
+        difference: Tensor = _UnitDistance.apply(x, y)  # type: ignore[no-untyped-call]
+    return difference
 
 
 class _UnitDistance(torch.autograd.Function):
@@ -30,9 +39,9 @@ class _UnitDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         by_x, by_y = (_inverse_length(t) for t in (x, y))
-        # Not 2 - 2 cos: where the streams nearly agree that would cancel.
-        apart = (x * by_x).addcmul_(y, by_y, value=-1)
-        squares = torch.linalg.vecdot(apart, apart).unsqueeze(-1)
+        # Not 2 - 2 cos, which loses precision where the streams nearly agree.
+        difference = (x * by_x).addcmul_(y, by_y, value=-1)
+        squares = torch.linalg.vecdot(difference, difference).unsqueeze(-1)
         ctx.save_for_backward(x, y, by_x, by_y, 1 - squares / 2)
         mean: Tensor = squares.mean() / x.shape[-1]
         return mean
@@ -50,4 +59,4 @@ class _UnitDistance(torch.autograd.Function):
 
 def _inverse_length(x: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return length.clamp_(min=_LEAST).reciprocal_()
+    return length.clamp_(min=_MIN_LENGTH).reciprocal_()

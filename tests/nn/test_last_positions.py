@@ -22,7 +22,7 @@ def at_of_whole(transformer: Transformer) -> torch.Tensor:
 
 @torch.no_grad()
 def test_the_same_logits(transformer: Transformer) -> None:
-    assert transformer._narrowing() == 1
+    assert transformer._last_mixing_layer() == 1
     assert torch.allclose(transformer(TOKENS, AT), at_of_whole(transformer), atol=1e-5)
 
 
@@ -40,13 +40,13 @@ def test_the_same_under_ablation(
             gates.zero_()
         edits[name] = mean_ablation(gates, torch.randn(width, generator=generator))
     with transformer.edited(edits):
-        assert transformer._narrowing() == narrow
+        assert transformer._last_mixing_layer() == narrow
         kept: list[torch.Tensor] = []
-        found = transformer(TOKENS, AT, keep=kept)
+        found = transformer(TOKENS, AT, block_inputs=kept)
         assert torch.allclose(found, at_of_whole(transformer), atol=1e-5)
         for layer, stream in enumerate(kept):
             assert stream.shape[1] == (1 if layer > narrow else 10)
-            again = transformer(TOKENS, AT, enter=(layer, stream))
+            again = transformer(TOKENS, AT, start_from=(layer, stream))
             assert torch.allclose(again, found, atol=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_the_same_under_rewiring() -> None:
     transformer = build("default")
     twice = {"blocks.1.mlp.up": lambda read, given: given + read.sum(-1, keepdim=True)}
     with rewired(transformer, twice):
-        assert transformer._narrowing() == 1
+        assert transformer._last_mixing_layer() == 1
         assert torch.allclose(transformer(TOKENS, AT), at_of_whole(transformer), atol=1e-5)
 
 
@@ -71,10 +71,10 @@ def test_nothing_is_left_out_under_any_other_edit_or_hook() -> None:
     transformer = build("default")
     seen = []
     with transformer.edited({"1.mlp.post_act": lambda x: x * (torch.arange(10) == 4)[:, None]}):
-        assert transformer._narrowing() is None
+        assert transformer._last_mixing_layer() is None
         assert torch.allclose(transformer(TOKENS, AT), at_of_whole(transformer), atol=1e-5)
     handle = transformer.blocks[1].register_forward_hook(lambda *args: seen.append(args[2].shape))
-    assert transformer._narrowing() is None
+    assert transformer._last_mixing_layer() is None
     transformer(TOKENS, AT)
     assert seen == [(3, 10, 16)]
     handle.remove()

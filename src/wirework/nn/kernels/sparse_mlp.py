@@ -1,8 +1,8 @@
-"""An MLP of which each token keeps few neurons, at the cost of those.
+"""MLP with a sparse mask on its neurons, at the cost of the kept neurons only.
 
-Forward and backward, all six products are made at the places of the winners, and of the neurons
-close behind them, whose mask gets a gradient.
-Shapes: N tokens, D what is read, M neurons, E what is written, S places.
+All six products of forward and backward are computed at the entries of the mask: the winners, and
+the neurons close behind them, whose mask gets a gradient.
+Shapes: N tokens, D input width, M neurons, E output width, S entries of the mask.
 """
 
 from typing import Any
@@ -12,26 +12,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework.nn.activation import Activation, activate, activate_backward
-from wirework.nn.kernels.places import Places
-from wirework.nn.kernels.winning_gate import Winning
+from wirework.nn.kernels.sparse_gate import SparseMask
+from wirework.nn.kernels.sparse_pattern import SparsePattern
 
 
-def winning_mlp(
+def sparse_mlp(
     x: Tensor,
     up: tuple[Tensor, Tensor | None],
     down: tuple[Tensor, Tensor | None],
-    neurons: Winning,
+    neurons: SparseMask,
     activation: Activation,
 ) -> Tensor:
-    """Return `down(mask * activation(up(x)))`, in the dtype of the weights, under autocast too.
+    """Return `down(mask * activation(up(x)))` in the dtype of the weights, also under autocast.
 
-    The gradients of all are those of the dense formula; that of the mask is made at its places.
+    The gradients are those of the dense formula; that of the mask is computed at its entries only.
 
     Args:
         x: (..., D).
         up: weight (M, D) and bias (M,) or None.
         down: weight (E, M) and bias (E,) or None.
-        neurons: the mask.
+        neurons: sparse mask of the neurons.
         activation: the non-linearity.
 
     Returns:
@@ -39,11 +39,11 @@ def winning_mlp(
     """
     with torch.autocast("cpu", enabled=False):
         read, mask = (t.to(up[0].dtype) for t in (x.flatten(0, -2), neurons.values))
-        out: Tensor = _WinningMLP.apply(read, mask, *up, *down, neurons.places, activation)  # type: ignore[no-untyped-call]
+        out: Tensor = _SparseMLP.apply(read, mask, *up, *down, neurons.pattern, activation)  # type: ignore[no-untyped-call]
     return out.view(*x.shape[:-1], -1)
 
 
-class _WinningMLP(torch.autograd.Function):
+class _SparseMLP(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -53,32 +53,32 @@ class _WinningMLP(torch.autograd.Function):
         up_bias: Tensor | None,
         down: Tensor,
         down_bias: Tensor | None,
-        places: Places,
+        pattern: SparsePattern,
         activation: Activation,
     ) -> Tensor:
-        neurons = places.products(x, up)
+        neurons = pattern.products(x, up)
         if up_bias is not None:
-            neurons += up_bias[places.units]
+            neurons += up_bias[pattern.units]
         acts = activate(neurons, activation)
-        ctx.places, ctx.activation = places, activation
+        ctx.pattern, ctx.activation = pattern, activation
         ctx.save_for_backward(x, mask, up, down, neurons, acts)
-        written = places.by_token(down.t().contiguous(), mask * acts)
+        written = pattern.sum_rows_by_token(down.t().contiguous(), mask * acts)
         return written if down_bias is None else written.add_(down_bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, mask, up, down, neurons, acts = ctx.saved_tensors
-        places, grad = ctx.places, grads[0].contiguous()
-        to_kept = places.products(grad, down.t())
+        pattern, grad = ctx.pattern, grads[0].contiguous()
+        to_kept = pattern.products(grad, down.t())
         to_neurons = activate_backward(mask * to_kept, neurons, ctx.activation)
         to_x, to_mask, to_up, to_up_bias, to_down, to_down_bias, *_ = ctx.needs_input_grad
         return (
-            places.by_token(up, to_neurons) if to_x else None,
+            pattern.sum_rows_by_token(up, to_neurons) if to_x else None,
             acts * to_kept if to_mask else None,
-            places.by_unit(x, to_neurons) if to_up else None,
-            places.sums_by_unit(to_neurons) if to_up_bias else None,
-            places.by_unit(grad, mask * acts).t() if to_down else None,
+            pattern.sum_rows_by_unit(x, to_neurons) if to_up else None,
+            pattern.sum_by_unit(to_neurons) if to_up_bias else None,
+            pattern.sum_rows_by_unit(grad, mask * acts).t() if to_down else None,
             grad.sum(0) if to_down_bias else None,
             None,
             None,

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from wirework.nn.activation import Activation, activate, activate_backward
-from wirework.nn.kernels.places import Places
-from wirework.nn.kernels.winning_gate import Winning
-from wirework.nn.kernels.winning_mlp import winning_mlp
+from wirework.nn.kernels.sparse_gate import SparseMask
+from wirework.nn.kernels.sparse_mlp import sparse_mlp
+from wirework.nn.kernels.sparse_pattern import SparsePattern
 
 KINDS: list[Activation] = ["gelu", "gelu_tanh", "relu"]
 
 
-def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor, Places]:
+def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor, SparsePattern]:
     """Return x, both weights, the mask's values and maybe both biases in float64, and the places.
 
     One unit of each token is a place where the mask is 0.
@@ -20,7 +20,7 @@ def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor, Places]:
     torch.manual_seed(k)
     won = torch.rand(10, 24).argsort(-1) <= k
     won[:, 3] = False  # some neuron may win nowhere
-    places = Places(*won.nonzero().unbind(-1), (10, 24))
+    places = SparsePattern(*won.nonzero().unbind(-1), (10, 24))
     values = torch.ones(len(places.units), dtype=torch.float64)
     values[:: k + 1] = 0
     shapes: list[tuple[int, ...]] = [(2, 5, 6), (24, 6), (7, 24)]
@@ -43,7 +43,7 @@ def test_values_and_all_gradients_are_those_of_dense_products(
     dense = torch.nn.functional.linear(
         mask.view_as(neurons) * activate(neurons, kind), down, down_bias
     )
-    found = winning_mlp(x, (up, up_bias), (down, down_bias), Winning(places, values), kind)
+    found = sparse_mlp(x, (up, up_bias), (down, down_bias), SparseMask(places, values), kind)
     torch.testing.assert_close(found, dense)
     grad = torch.randn_like(dense)
     for one, other in zip(
@@ -57,9 +57,9 @@ def test_values_and_all_gradients_are_those_of_dense_products(
 def test_autocast_narrows_what_is_read_alone() -> None:
     tensors, places = given(3, bias=True)
     x, up, down, values, *biases = (t.detach().float().requires_grad_() for t in tensors)
-    mask = Winning(places, values)
+    mask = SparseMask(places, values)
     with torch.autocast("cpu", torch.bfloat16):
-        found = winning_mlp(x.bfloat16(), (up, biases[0]), (down, biases[1]), mask, "gelu")
+        found = sparse_mlp(x.bfloat16(), (up, biases[0]), (down, biases[1]), mask, "gelu")
     neurons = torch.nn.functional.linear(x.bfloat16().float(), up, biases[0])
     kept = places.spread(values).view_as(neurons) * activate(neurons, "gelu")
     torch.testing.assert_close(found, torch.nn.functional.linear(kept, down, biases[1]))

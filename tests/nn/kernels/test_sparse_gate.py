@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from wirework.nn.kernels.linear import linear
+from wirework.nn.kernels.sparse_gate import Head, sparse_is_faster, sparse_k_winners
 from wirework.nn.kernels.winners import k_winners
-from wirework.nn.kernels.winning_gate import Head, is_faster, winning_units
 
 EPSILON = 1e-12
 
@@ -24,7 +24,7 @@ def check(heads: list[Head], k: int, temperature: float, epsilon: float = EPSILO
     """Compare a mask and all gradients with those of dense scores."""
     scores = torch.stack([linear(*head) for head in heads]).sum(0)
     wanted = k_winners(scores, k, temperature=temperature, epsilon=epsilon)
-    found = winning_units(heads, k, temperature, epsilon)
+    found = sparse_k_winners(heads, k, temperature, epsilon)
     mask = found.spread(heads[0].x)
     assert torch.equal(mask, wanted)
     grad = torch.randn_like(wanted)
@@ -67,18 +67,18 @@ def test_what_is_frozen_gets_no_gradient() -> None:
     (head,) = drawn(1)
     for frozen in range(3):
         parts = [t.detach().requires_grad_(n != frozen) for n, t in enumerate(head)]
-        winning_units([Head(*parts)], 3, 0.1, EPSILON).values.sum().backward()
+        sparse_k_winners([Head(*parts)], 3, 0.1, EPSILON).values.sum().backward()
         assert [part.grad is None for part in parts] == [n == frozen for n in range(3)]
 
 
 def test_no_tokens() -> None:
     (head,) = drawn(1)
-    found = winning_units([head._replace(x=head.x[:0])], 3, 0.1, EPSILON)
+    found = sparse_k_winners([head._replace(x=head.x[:0])], 3, 0.1, EPSILON)
     assert found.spread(head.x[:0]).shape == (0, 30, 40)
 
 
 def test_few_places_have_a_gradient() -> None:
-    found = winning_units(drawn(1, torch.float32), 4, 0.1, EPSILON)
+    found = sparse_k_winners(drawn(1, torch.float32), 4, 0.1, EPSILON)
     assert 5 * 60 <= len(found.values) < 13 * 60  # of 40 * 60
     assert found.values.sum() == 4 * 60
 
@@ -97,11 +97,11 @@ def test_where_it_pays(
     k: int, temperature: float, dtype: torch.dtype, device: str, expected: bool
 ) -> None:
     (head,) = drawn(1)
-    assert is_faster(Head(*(t.to(device, dtype) for t in head)), k, temperature) is expected
+    assert sparse_is_faster(Head(*(t.to(device, dtype) for t in head)), k, temperature) is expected
 
 
 def test_a_mask_without_gradient() -> None:
     heads = [Head(*(tensor.detach() for tensor in head)) for head in drawn(1)]
-    mask: Tensor = winning_units(heads, 2, 0.1, EPSILON).spread(heads[0].x)
+    mask: Tensor = sparse_k_winners(heads, 2, 0.1, EPSILON).spread(heads[0].x)
     assert mask.shape == (2, 30, 40)
     assert not mask.requires_grad

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wirework.nn.kernels.places import Places
+from wirework.nn.kernels.sparse_pattern import SparsePattern
 
 SHAPE = (7, 5)
 
@@ -18,23 +18,23 @@ def mask() -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_and_sums(mask: Tensor, dtype: torch.dtype) -> None:
-    places = Places(*mask.nonzero().unbind(-1), SHAPE)
+    places = SparsePattern(*mask.nonzero().unbind(-1), SHAPE)
     x, weight = torch.randn(7, 3, dtype=dtype), torch.randn(5, 3, dtype=dtype)
     values = torch.randn(int(mask.sum()), dtype=dtype)
     dense = torch.zeros(SHAPE, dtype=dtype).masked_scatter(mask, values)
     assert torch.equal(places.spread(values), dense)
     for found, wanted in (
         (places.products(x, weight), (x @ weight.t())[mask]),
-        (places.by_token(weight, values), dense @ weight),
-        (places.by_unit(x, values), dense.t() @ x),
-        (places.sums_by_token(values), dense.sum(1)),
-        (places.sums_by_unit(values), dense.sum(0)),
+        (places.sum_rows_by_token(weight, values), dense @ weight),
+        (places.sum_rows_by_unit(x, values), dense.t() @ x),
+        (places.sum_by_token(values), dense.sum(1)),
+        (places.sum_by_unit(values), dense.sum(0)),
     ):
         torch.testing.assert_close(found, wanted)
 
 
 def test_what_is_spread_gets_its_gradient_back(mask: Tensor) -> None:
-    places = Places(*mask.nonzero().unbind(-1), SHAPE)
+    places = SparsePattern(*mask.nonzero().unbind(-1), SHAPE)
     values = torch.randn(int(mask.sum()), requires_grad=True)
     grad = torch.randn(SHAPE)
     (found,) = torch.autograd.grad(places.spread(values), values, grad)
