@@ -83,7 +83,9 @@ def flags() -> set[str]:
         path.read_text() for path in [*ROOT.glob("benchmarks/*.py"), ROOT / "tests/hostile/run.py"]
     )
     return (
-        known | set(re.findall(r'add_argument\("(--[a-z-]+)"', scripts)) | {"--help", "--version"}
+        known
+        | set(re.findall(r'add_argument\("(--[a-z-]+)"', scripts))
+        | {"--help", "--help-all", "--version"}
     )
 
 

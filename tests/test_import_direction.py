@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "wirework"
 
 ORDER = """
-    __main__ cli menu commands
+    __main__ cli menu commands help_pages
     demo demo_plan studies doctor
     bridges
     measures

@@ -7,6 +7,7 @@ progress to standard error. A verb's module is imported when the verb is asked f
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,8 @@ from wirework.renamed_flags import with_new_flags, with_new_names
 if TYPE_CHECKING:
     from wirework.config import Config
 
+HELP_ALL = "--help-all"
+"""Shows the help text with all settings; `--help` shows the basic ones."""
 _RECIPES = Path(__file__).parent / "recipes"
 SHIPPED = {
     "study frontier": _RECIPES / "frontier.yaml",
@@ -173,10 +176,28 @@ def launch() -> None:
     Raises:
         InputError: what was given cannot be used; the message is one line.
     """
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    flags = words[:end]
+    _choose_help(flags)
+    flags = ["--help" if word == HELP_ALL else word for word in flags]
     try:
-        app.meta(exit_on_error=False, print_error=False)
+        app.meta([*flags, *words[end:]], exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         raise InputError(_one_line(error)) from error
+
+
+def _choose_help(words: Sequence[str]) -> None:
+    """Let the help text show the basic settings, or all of them after `--help-all`."""
+    full, verb = HELP_ALL in words, [word for word in words if not word.startswith("-")]
+    command = " ".join(verb[: 2 if verb and verb[0] in GROUPS else 1])
+    app.help_formatter = app.help_epilogue = None
+    if command in MENU and (full or {"--help", "-h"}.intersection(words)):
+        from wirework.help_pages import CommandHelp
+
+        app.help_formatter = CommandHelp(_owners().get(command), full=full)
+        if not full:
+            app.help_epilogue = f"These are the basic settings; all: wirework {command} {HELP_ALL}"
 
 
 @app.meta.default

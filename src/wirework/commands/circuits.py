@@ -32,13 +32,13 @@ def prune(
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-        out: Folder to write the circuit to, with its search in a folder beside it, which the same
-            command goes on with after a stop; with --all, the folder of all of them.
+        out: Folder for the circuit, or for all of them with --all; the search is stored beside it
+            and resumed by the same command.
         all: Find a circuit for every built-in behaviour that the model can do.
-        full_validation: Validate as `wirework validate` does, with controls, not in the short form.
-        jobs: With --all: how many behaviours to work on at once, each in a process of its own.
-        corpus: Text to measure the means of the nodes on, as `--data.corpus` of train; needed for a
-            model that lies in no run.
+        full_validation: Validate as `wirework validate` does, with controls.
+        jobs: With --all: behaviours to work on at once.
+        corpus: Training text for the means of the nodes, as `--data.corpus` of train, for a model
+            that lies in no run.
     """
     if all == (task is not None):
         raise InputError("prune takes either a TASK or --all")

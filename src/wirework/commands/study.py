@@ -34,7 +34,7 @@ def finders(
 
     Args:
         model: Model or run folder.
-        out: Folder of the study, which the same command goes on with after a stop.
+        out: Folder of the study; the same command resumes it.
         task: Names, JSONL files or functions; all built-in ones if none is given.
         which: Ways to find a circuit; all if none is given.
         target: Target losses in nats; 0.5, 0.3, 0.15 and 0.05 if none is given.
@@ -71,7 +71,7 @@ def frontier(
     """Run or go on with the study, draw its figures and print a line per model.
 
     Args:
-        out: Folder of the study, which the same command goes on with after a stop.
+        out: Folder of the study; the same command resumes it.
     """
     from wirework.studies import frontier as run_study
 
@@ -92,7 +92,7 @@ def self_ablation(
     """Run or go on with the study, draw its figure and print its table and what it found.
 
     Args:
-        out: Folder of the study, which the same command goes on with after a stop.
+        out: Folder of the study; the same command resumes it.
         jobs: How many models to work on at once, on a CPU, each with its share of the threads.
     """
     from wirework.studies import self_ablation as run_study

@@ -36,6 +36,26 @@ class Config(BaseModel):
     )
     renamed: ClassVar[Mapping[str, str]] = {}
     """First names of settings that are called otherwise now. Files keep the first names."""
+    basic: ClassVar[tuple[str, ...]] = ()
+    """Names of the settings that `--help` shows; `--help-all` shows all. The name of a group stands
+    for the basic settings of that group, a dotted name (`train.steps`) for one setting of it."""
+
+    @classmethod
+    def setting_names(cls, *, basic: bool = False) -> list[str]:
+        """Return the dotted names of all settings, those of groups included, in their order.
+
+        Args:
+            basic: only the basic ones.
+        """
+        names = []
+        for name in cls.basic if basic else cls.model_fields:
+            first, _, rest = name.partition(".")
+            group = _group(cls, first)
+            if group is None or rest:
+                names.append(name)
+            else:
+                names += [f"{name}.{inner}" for inner in group.setting_names(basic=basic)]
+        return names
 
     @model_validator(mode="before")
     @classmethod
@@ -234,7 +254,13 @@ def problem(cls: type[Config], details: ErrorDetails) -> str:
 def _fields_at(cls: type[Config], path: list[str]) -> list[str]:
     """Names of the settings of the (nested) config at `path`."""
     for part in path:
-        annotation = cls.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        cls = next(option for option in options if isinstance(option, type))
+        cls = _group(cls, part) or cls
     return list(cls.model_fields)
+
+
+def _group(cls: type[Config], name: str) -> type[Config] | None:
+    """Return the class of a setting that is a group of settings; None: it is a plain one."""
+    annotation = cls.model_fields[name].annotation
+    options = getattr(annotation, "__args__", (annotation,))
+    groups = (one for one in options if isinstance(one, type) and issubclass(one, Config))
+    return next(groups, None)

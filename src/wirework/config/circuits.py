@@ -21,29 +21,37 @@ class PruneConfig(Config):
         "draws": "n_resamples",
         "anyway": "allow_unreached",
     }
+    basic: ClassVar = (
+        "finder",
+        "target_loss",
+        "ablation",
+        "trials",
+        "steps",
+        "allow_unreached",
+        "seed",
+    )
 
     finder: Literal["learned", Score] = "learned"
-    """What orders the nodes: learned masks, or a score as a baseline (Fig. 31). Bisection, clean-up
-    and calibration are the same for all."""
+    """What ranks the nodes: learned masks, or a score as a baseline (Fig. 31)."""
     warm_start: Score | None = None
     """Score by which learned masks begin: nodes that score low begin near being removed. Ours."""
 
     target_loss: Annotated[float, Field(gt=0)] = 0.15
     """Task loss in nats that the circuit must reach (sec. 2.2)."""
     ablation: Literal["mean", "resample"] = "mean"
-    """What a removed node is put at: its mean (sec. 2.2), or its values at random tokens of the
-    training text, others at each step (App. E). The target must then be met both ways. Ours."""
+    """Value of a removed node: its mean (sec. 2.2), or its values at random training tokens (App.
+    E). Then the target must be met under both. Ours."""
     n_resamples: Count = 3
     """With `ablation="resample"`: how many resamples the target must be met under. With one
     resample, greedy removal overfits to that sample."""
     trials: Count = 8
-    """Settings tried, each a full learned pruning; the smallest circuit wins. The paper: 256."""
+    """Pruning runs with different hyperparameters; the smallest circuit wins. The paper: 256."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How settings are drawn: with regard to the sizes found before, or each for itself."""
     parallel: Count = 4
     """Trials carried by one forward pass."""
     steps: Count = 300
-    """Optimizer steps of one trial. Ours."""
+    """Optimizer steps per trial. Ours."""
     stop_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5)
     """Shares of the steps at which a trial stops whose circuit is larger than that of half of the
     trials that came there; none: every trial runs to its end. Ours."""
@@ -80,13 +88,12 @@ class PruneConfig(Config):
     prune_edges: bool = True
     """Then also leave out edges between kept nodes that the target does not need (ours)."""
     allow_unreached: bool = False
-    """Go on where the whole model's own task loss is above the target, or the target above chance.
-    What does not reach the target counts as no circuit where sizes are compared."""
+    """Search even if the model's own task loss misses the target, or the target is above chance."""
     mean_tokens: Count = 200_000
     """Tokens of training text over which the means are taken, at least; at most half of the text.
     As many others, that the search has not seen, decide whether its circuit is accepted."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of mask noise, of the search and of which pairs train, judge and are held out."""
+    """Seed of the search and of the split of the pairs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +116,7 @@ class AcdcConfig(Config):
     """Automatic circuit discovery on the head-level graph (Conmy et al. 2023, arXiv 2304.14997)."""
 
     renamed: ClassVar = {"both": "symmetric"}
+    basic: ClassVar = ("tau", "metric", "ablation", "pairs")
 
     tau: tuple[Annotated[float, Field(gt=0)], ...] = (0.01,)
     """A path edge is removed when the metric grows by less than this; several make a sweep. The

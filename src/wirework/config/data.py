@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,17 +31,18 @@ def hub_name(corpus: str) -> tuple[str, str | None]:
 class DataConfig(Config):
     """Where text comes from and how it becomes tokens."""
 
+    basic: ClassVar = ("corpus", "max_bytes")
+
     corpus: Annotated[str, Field(min_length=1)] = "python"
-    """`python` (source on this machine), `stories` (simple children's stories, generated, 60 MB
-    unless `max_bytes` says otherwise), a file or folder of text, JSONL or Parquet,
-    `hub:NAME` or `hub:NAME@REVISION` (Hugging Face; a branch, tag or commit; extra `hub`), or a
-    Python function that yields documents, `module:function` or `file.py:function`."""
+    """`python` (source on this machine), `stories` (generated children's stories, 60 MB unless
+    `max_bytes` is set), a file or folder of text, JSONL or Parquet, `hub:NAME[@REVISION]` (Hugging
+    Face, extra `hub`), or `module:function` or `file.py:function` that yields documents."""
     subset: Annotated[str, Field(min_length=1)] | None = None
     """Corpus `hub:NAME`: the configuration of the data set, where it has several."""
     field: str = "text"
     """Field that holds the text, for JSONL, Parquet and hub corpora."""
     max_bytes: Count | None = None
-    """Stop after this many bytes of text; None: take all."""
+    """Bytes of text to take; None: all."""
     min_quotes: Fraction | None = None
     """Corpus `python`: leave out files where less than this share of the characters are quotes."""
     stories_seed: Annotated[int, Field(ge=0)] = 0

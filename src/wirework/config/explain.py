@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from wirework.config.base import Config, Count, Fraction
 
 class PatternConfig(Config):
     """The embedded explainer: n-gram patterns (Foote et al. 2023, "Neuron to Graph")."""
+
+    basic: ClassVar = ("max_context",)
 
     keep_share: Fraction = 0.5
     """Share of an activation that a shortened or changed context must keep."""
@@ -30,6 +32,8 @@ class PatternConfig(Config):
 
 class ServerConfig(Config):
     """A language model behind an OpenAI-compatible server (extra `explain`)."""
+
+    basic: ClassVar = ("model", "base_url", "max_requests")
 
     model: str = ""
     """Name of the model, as the server knows it."""
@@ -63,6 +67,8 @@ class ServerConfig(Config):
 
 class ExplainConfig(Config):
     """Neuron explanations and their scores (Bills et al. 2023)."""
+
+    basic: ClassVar = ("explainer", "sites", "neurons", "only", "seed", "server")
 
     explainer: Literal["patterns", "language_model"] = "patterns"
     """Patterns need no model and no server; a language model is asked over HTTP."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ class SaeConfig(Config):
 
     Defaults are what a CPU can do in minutes; the paper's are named where they differ.
     """
+
+    basic: ClassVar = ("site", "architecture", "expansion", "tokens", "lr", "l1_coef", "k", "seed")
 
     site: str | None = None
     """Which site it reads; None: the MLP output three quarters down, `6.mlp.resid_delta` of 8
@@ -80,6 +82,17 @@ Instrument = Literal["language", "sparsity", "acdc", "sae", "explain"]
 
 class MeasureConfig(Config):
     """The instruments that set models side by side (Ferrao et al. 2025)."""
+
+    basic: ClassVar = (
+        "which",
+        "task",
+        "n_tokens",
+        "acdc.tau",
+        "sae.site",
+        "sae.tokens",
+        "explain.explainer",
+        "explain.neurons",
+    )
 
     which: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
     """Which instruments; `sparsity` counts gates too, where a model has them."""

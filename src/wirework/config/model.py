@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -55,6 +55,8 @@ NODE_KINDS: tuple[SiteKind, ...] = (
 
 class ModelConfig(Config):
     """The transformer's shape and parts (sec. 2.1, App. A.1; Ferrao et al. 2025, sec. 2)."""
+
+    basic: ClassVar = ("n_ctx", "n_layer", "d_model", "act_fraction")
 
     vocab_size: Annotated[int, BeforeValidator(_zero_if_auto), Field(ge=0, le=_LARGEST)] = 2048
     """Number of tokens the tokeniser knows. In training it follows the tokeniser unless it is set;

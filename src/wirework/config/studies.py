@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,18 @@ class FrontierConfig(Config):
     Sparse models: every width with every L0 and every activation fraction. Dense ones: every
     dense width with every length of training, so that one comes close to each sparse one's loss.
     """
+
+    basic: ClassVar = (
+        "train.steps",
+        "train.data.corpus",
+        "prune.target_loss",
+        "prune.trials",
+        "tasks",
+        "widths",
+        "l0_counts",
+        "dense_widths",
+        "dense_steps",
+    )
 
     train: TrainConfig = TrainConfig()
     """What all models have in common. The study sets the name and place of a run, its width, L0
@@ -55,6 +67,17 @@ class SelfAblationConfig(Config):
     Every level with every k, the same k for attention units and neurons, and the plain model, each
     trained with every seed.
     """
+
+    basic: ClassVar = (
+        "train.steps",
+        "train.data.corpus",
+        "train.model.d_model",
+        "measure.which",
+        "measure.task",
+        "levels",
+        "ks",
+        "seeds",
+    )
 
     train: TrainConfig = TrainConfig()
     """What all models have in common; the study sets name, place, seed, level and k. Coefficients

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -16,8 +16,11 @@ from wirework.errors import InputError
 class WeightSparsityConfig(Config):
     """How many weights stay nonzero, and when (sec. 2.1, App. A.2)."""
 
+    basic: ClassVar = ("l0_fraction",)
+
     l0_fraction: Fraction = 1 / 64
-    """Nonzero share of each weight matrix and bias. Our default; the paper goes to 1/1000."""
+    """Nonzero share of each weight matrix and bias; `--weight-sparsity none` trains dense weights.
+    Default is ours; the paper goes to 1/1000."""
     floor: Annotated[int, Field(ge=0)] = 4
     """Least nonzeros of a neuron or attention channel; 0 turns it off (App. A.2, `j`)."""
     anneal_start: Annotated[float, Field(ge=0, lt=1)] = 0.01
@@ -38,6 +41,8 @@ class WeightSparsityConfig(Config):
 
 class GatingConfig(Config):
     """Gates that pick each token's winners while a model trains (Ferrao et al. 2025)."""
+
+    basic: ClassVar = ("level", "k_attention", "k_neurons")
 
     level: Literal["local", "global", "both"] = "local"
     """What scores the units: each block's clean input, the final state of a first clean pass, or
@@ -86,6 +91,8 @@ class GatingConfig(Config):
 class OptimizerConfig(Config):
     """AdamW as in App. A.2."""
 
+    basic: ClassVar = ("lr",)
+
     lr: Annotated[float, Field(gt=0)] = 3e-3
     """Peak learning rate before the sharkfin factor. Ours; the paper sweeps it."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -108,6 +115,18 @@ class OptimizerConfig(Config):
 
 class TrainConfig(Config):
     """All settings of one training run."""
+
+    basic: ClassVar = (
+        "name",
+        "seed",
+        "steps",
+        "batch_size",
+        "model",
+        "data",
+        "optimizer",
+        "weight_sparsity",
+        "device",
+    )
 
     name: str = "run"
     """Folder of the run under `runs`."""
