@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wirework.circuits.adversarial.reading import CircuitOn, encode
 from wirework.nn.transformer import Attention
+from wirework.node_names import head_name
 from wirework.tasks import Pair, TokenizedPairs
 
 _AVERAGES = 0.25  # share of the tokens over which an averaging head spreads its attention
@@ -35,6 +36,11 @@ class HeadReading:
     """Share of the attention on tokens in which the two prompts of a pair differ."""
 
     @property
+    def name(self) -> str:
+        """Name of the head, such as `0.attn.1`."""
+        return head_name(self.layer, self.head)
+
+    @property
     def averages(self) -> bool:
         """Whether it attends to a large share of the context at both lengths."""
         return all(s >= _AVERAGES * t for s, t in zip(self.spread, self.tokens, strict=True))
@@ -44,13 +50,18 @@ class HeadReading:
         """Whether its attention to the deciding tokens drops in longer prompts."""
         return self.deciding[1] <= _DILUTED * self.deciding[0]
 
-    def words(self) -> str:
-        """Return a description in one sentence."""
+    def words(self, head: str | None = None) -> str:
+        """Return a description in one sentence.
+
+        Args:
+            head: its subject; None for `head 0.1`, as files have it.
+        """
         (n, long), (spread, wide), (before, after) = self.tokens, self.spread, self.deciding
         what = "averages over the context" if self.averages else "picks tokens"
         so = "longer contexts dilute it" if self.diluted else "longer contexts hardly dilute it"
+        subject = head or f"head {self.layer}.{self.head}"
         return (
-            f"head {self.layer}.{self.head} {what} (its weight lies on {spread:.1f} of {n:.0f} "
+            f"{subject} {what} (its weight lies on {spread:.1f} of {n:.0f} "
             f"tokens, on {wide:.1f} of {long:.0f} in longer prompts; on the deciding ones "
             f"{before:.3f}, then {after:.3f}; {self.sink[0]:.2f} goes to the sink): {so}"
         )

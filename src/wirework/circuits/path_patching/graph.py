@@ -13,6 +13,7 @@ from functools import cached_property
 
 from wirework.circuit_format import PathEdge
 from wirework.errors import InputError, number_of
+from wirework.node_names import head_name
 
 QKV = ("q", "k", "v")
 
@@ -28,7 +29,7 @@ class Graph:
     def sources(self) -> tuple[str, ...]:
         """Names of the sources; the index of a name is the number of the source."""
         per_layer = (
-            [*(f"{layer}.attn.{head}" for head in range(self.n_head)), f"{layer}.mlp"]
+            [*(head_name(layer, head) for head in range(self.n_head)), f"{layer}.mlp"]
             for layer in range(self.n_layer)
         )
         return ("embed", *(name for names in per_layer for name in names))
@@ -38,7 +39,7 @@ class Graph:
         """Names of the destinations; per layer queries of all heads, keys, values, the MLP."""
         heads = range(self.n_head)
         per_layer = (
-            [*(f"{layer}.attn.{h}.{kind}" for kind in QKV for h in heads), f"{layer}.mlp"]
+            [*(f"{head_name(layer, h)}.{kind}" for kind in QKV for h in heads), f"{layer}.mlp"]
             for layer in range(self.n_layer)
         )
         return (*(name for names in per_layer for name in names), "final_resid")

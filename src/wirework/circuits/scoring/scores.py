@@ -16,6 +16,7 @@ from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
 from wirework.config import PruneConfig
 from wirework.errors import InputError, nearest, number_of, quoted
+from wirework.node_names import node_name
 from wirework.summaries import shown_as
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 
@@ -46,7 +47,7 @@ class Scores:
     """Site to (width,) float32, sites in execution order."""
 
     def __repr__(self) -> str:
-        best = ", ".join(f"{site}.{index} {score:.4g}" for site, index, score in self.top(3))
+        best = ", ".join(f"{node_name(site, i)} {score:.4g}" for site, i, score in self.top(3))
         return shown_as(
             "Scores",
             f"{self.method} for {quoted(self.task)}: {number_of(self.n_nodes, 'node')} at "

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wirework.node_names import node_name
+
 LEVELS = 10
 """Activations are shown and predicted from 0 to 10 (Bills et al. 2023)."""
 
@@ -17,7 +19,7 @@ class Neuron:
     @property
     def name(self) -> str:
         """`3.mlp.post_act.17`."""
-        return f"{self.site}.{self.index}"
+        return node_name(self.site, self.index)
 
 
 @dataclass(frozen=True)
