@@ -27,7 +27,7 @@ _HEAD_LABEL_HEIGHT = 9.0
 _PAD = 18.0
 _BAND_GAP = 8.0
 _EMPTY_BAND_HEIGHT = 14.0
-_MAX_ROW = 1500.0
+_MAX_ROW = 940.0
 _MIN_WIDTH = 480.0
 _SWEEPS = 24
 
@@ -74,7 +74,7 @@ class Layout:
 
 def text_width(text: str) -> float:
     """Return the width in pixels of the box around a text."""
-    return max(NODE_WIDTH, 14.0 + 7.3 * len(text))
+    return max(NODE_WIDTH, 12.0 + 6.6 * len(text))
 
 
 def place(

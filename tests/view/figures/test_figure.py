@@ -28,7 +28,7 @@ def test_figure_has_the_layout_s_size_and_is_deterministic(circuit: Path, tmp_pa
     width, height = size_of(first)
     layout = data["layout"]
     assert width >= 2 * max(layout["width"] + 32, 820) - 2
-    assert height in [pytest.approx(2 * (layout["height"] + 138 + more), abs=2) for more in (0, 34)]
+    assert height in [pytest.approx(2 * (layout["height"] + 164 + more), abs=2) for more in (0, 34)]
 
 
 def test_what_searches_rarely_found_is_paler(circuit: Path, tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def test_everything_is_drawn_once(visit: Visit) -> None:
     data = visit.data
     assert visit.count(".item.node") == len(data["nodes"]) == 40
     assert visit.count(".wire.edge") == len(data["edges"])
-    assert visit.count(".wire.io-edge") == len(data["in_edges"]) + len(data["out_edges"])
+    drawn = len(data["in_edges"]) + len(data["out_edges"])
+    assert visit.count(".wire.io-edge:not(.off)") == drawn
     assert visit.count(".wire.residual") == len(data["residual_links"])
     assert visit.count(".item.output") == 2
     assert visit.count(".head-box") == len(data["heads"])
@@ -137,17 +138,19 @@ def test_deciding_tokens_are_drawn_and_white_space_is_counted(browser: Any, tmp_
     save_file(held, made / "circuit.safetensors")
     sum_again(made)
     visited = Visit(browser, tmp_path, made)
-    drawn = visited.page.locator(".item.input text").all_text_contents()
+    drawn = visited.page.locator(".item.input:not(.off) text").all_text_contents()
     assert sorted(drawn) == sorted(['("', "('", "·×15"])
     assert visited.page.locator(".item.deciding text").all_text_contents() == ['("', "('"]
-    assert visited.page.locator(".item.more text").all_text_contents() == ["+40"]
+    assert visited.page.locator(".note").text_content() == "and 40 more tokens"
     assert visited.page.locator("#legend-deciding").is_visible()
     assert "·" * 15 in visited.page.locator("#prompts .tokens").first.inner_text()
     assert visited.complaints == []
     visited.page.close()
 
 
-def test_many_tokens_are_folded_and_listed(browser: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def many(browser: Any, tmp_path: Path) -> Iterator[Visit]:
+    """A page of a circuit in which one node reads 60 tokens; word0 has the largest weight."""
     words = tuple(f"word{i}" for i in range(60))
     made = make_circuit(tmp_path / "many", n_nodes=12, n_io=4, extra_tokens=words)
     document = json.loads((made / "circuit.json").read_text())
@@ -158,17 +161,77 @@ def test_many_tokens_are_folded_and_listed(browser: Any, tmp_path: Path) -> None
     ]
     edit_document(made, io_edges=io_edges, n_io_edges=60)
     visited = Visit(browser, tmp_path, made)
-    assert (visited.count(".item.input"), visited.count(".item.more")) == (32, 1)
-    more = visited.page.locator(".item.more")
-    assert more.locator("text").inner_html() == "+28"
-    more.hover()
-    listed = visited.page.locator("#tooltip").inner_text()
-    assert all(word in listed for word in words[32:])
-    assert "word31" not in listed
-    visited.node(reads[0]).click()
-    assert visited.page.locator("#details").inner_text().count("word") == 60
-    total = 60 + len(visited.data["edges"])
-    assert visited.page.locator("#shown-count").inner_text() == f"{total - 28} of {total} shown"
+    yield visited
+    assert visited.complaints == []
+    visited.page.close()
+
+
+def test_few_tokens_are_drawn_and_the_rest_is_counted(many: Visit) -> None:
+    assert many.count(".item.input:not(.off)") == 3
+    assert many.page.locator(".note").text_content() == "and 57 more tokens"
+    shown, total = 3 + len(many.data["edges"]), 60 + len(many.data["edges"])
+    assert many.page.locator("#shown-count").inner_text() == f"{shown} of {total} shown"
+    assert not many.page.locator(".wire.io-edge.off").first.is_visible()
+
+
+def test_the_control_draws_all_tokens_below_and_moves_nothing(many: Visit) -> None:
+    before = many.page.locator("[data-item='0'] rect").get_attribute("y")
+    assert many.page.locator("#further-control").inner_text().strip() == "all 60 tokens"
+    many.page.locator("#further").check()
+    assert many.count(".item.input:not(.off)") == 60
+    assert many.count(".wire.io-edge:not(.off)") == 60
+    assert many.page.locator(".note").is_hidden()
+    total = 60 + len(many.data["edges"])
+    assert many.page.locator("#shown-count").inner_text() == f"{total} of {total} shown"
+    assert many.page.locator("[data-item='0'] rect").get_attribute("y") == before
+    box = many.page.locator(".band").first
+    band = float(box.get_attribute("y") or 0) + float(box.get_attribute("height") or 0)
+    lowest = max(y for _, y in many.data["layout"]["points"])
+    assert band > lowest + 9
+    many.page.locator("#further").uncheck()
+    assert many.count(".item.input:not(.off)") == 3
+
+
+def test_a_node_lists_all_its_tokens_and_a_click_draws_one(many: Visit) -> None:
+    reader = many.data["folded"][0]["node"]
+    many.node(reader).click()
+    details = many.page.locator("#details")
+    assert details.inner_text().count("word") == 60
+    details.get_by_role("button", name="word42", exact=True).click()
+    assert many.page.locator("#further").is_checked()
+    assert many.page.locator(".item.pinned text").text_content() == "word42"
+
+
+def test_a_named_node_keeps_its_own_name_on_hover_and_in_the_panel(
+    browser: Any, tmp_path: Path
+) -> None:
+    made = make_circuit(tmp_path / "named", n_prompts=4)
+    held = load_file(made / "circuit.safetensors")
+    prompts = json.loads((made / "circuit.json").read_text())["examples"]["prompts"]
+    values = np.zeros_like(held["examples/activations"])
+    for p, prompt in enumerate(prompts):
+        for t, token in enumerate(prompt):
+            values[p, t, 0] = token == "print"
+        values[p, len(prompt) - 1, 1] = -float(p % 2 == 0)
+    held["examples/activations"] = values
+    save_file(held, made / "circuit.safetensors")
+    sum_again(made)
+    visited = Visit(browser, tmp_path, made)
+    (first, second), names = (0, 1), [node["name"] for node in visited.data["nodes"]]
+    assert visited.node(first).locator("text").text_content().split()[-1] == "print"
+    visited.node(first).hover()
+    tooltip = visited.page.locator("#tooltip").inner_text()
+    assert names[first] in tooltip
+    assert "active at print 100%" in tooltip
+    visited.node(second).click()
+    details = visited.page.locator("#details").inner_text()
+    assert names[second] in details
+    assert "active before\n') 100% (negative)" in details
+    fills = "(g) => getComputedStyle(g.querySelector('rect')).fill"
+    answer = visited.page.locator(".item.output").first.evaluate(fills)
+    assert visited.node(second).evaluate(fills) == answer
+    assert visited.page.locator("#legend-at").is_visible()
+    assert visited.page.locator("#legend-before").is_visible()
     assert visited.complaints == []
     visited.page.close()
 

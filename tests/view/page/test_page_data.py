@@ -87,6 +87,38 @@ def test_heads_gather_q_k_v_and_pair_equal_channels(small: dict[str, Any]) -> No
     ]
 
 
+def test_boxes_say_tokens_or_the_end_of_the_node_s_name(small: dict[str, Any]) -> None:
+    # 0.attn.v.40 is -7 at " x" and 0.12 at "'"; all other nodes are silent.
+    labels = [node["label"] for node in small["nodes"][:6]]
+    assert labels == ["5", "q.18", "k.18", "k.19", "v ·x", "5"]
+
+
+def test_nodes_are_named_by_tokens_and_answers(tmp_path: Path) -> None:
+    made = make_circuit(tmp_path / "c", n_nodes=8, n_prompts=4)
+    prompts = [["'", "a"], ['"', "a"]] * 2
+    document = json.loads((made / "circuit.json").read_text())
+    activations = np.zeros((4, 2, 8), np.float32)
+    activations[::2, 0, 1] = 2.0  # node 1: at the single quote
+    activations[1::2, 1, 2] = -3.0  # node 2: at the end of the prompts with a double one
+    activations[:, :, 3] = 1.0  # node 3: everywhere
+    examples = document["examples"] | {"prompts": prompts}
+    write_circuit(made, document | {"examples": examples}, activations, np.full(4, 2, np.int32))
+    data = load_page_data(made)
+    texts = [entry["text"] for entry in data["texts"]]
+    named = [
+        [
+            [(texts[text], share) for text, share in node[key]]
+            for key in ("active_at", "active_before")
+        ]
+        for node in data["nodes"]
+    ]
+    assert named[1:4] == [[[("'", 1.0)], []], [[], [('")', -1.0)]], [[], []]]
+    kinds = [node["kind"] if node["head"] is not None else "" for node in data["nodes"]]
+    labels = [node["label"] for node in data["nodes"]]
+    assert labels[1:3] == [f"{kinds[1]} '".lstrip(), f'{kinds[2]} → ")'.lstrip()]
+    assert labels[3] == f"{kinds[3]}.{data['nodes'][3]['index']}".lstrip(".")
+
+
 def test_nodes_carry_name_head_and_channel(small: dict[str, Any]) -> None:
     node = small["nodes"][4]
     assert node["name"] == "0.attn.v.40"
@@ -141,12 +173,13 @@ def test_activations_end_where_the_prompt_ends(circuit: Path) -> None:
 
 def test_the_format_is_pinned(circuit: Path) -> None:
     data = load_page_data(circuit)
-    assert (data["format"], data["version"]) == ("wirework-page", 1)
+    assert (data["format"], data["version"]) == ("wirework-page", 2)
     assert set(data) == {
         "format", "version", "model", "task", "target_loss", "losses", "calibration",
         "provenance", "nodes", "inputs", "outputs", "edges", "in_edges", "out_edges",
         "residual_links", "heads", "prompts", "texts", "activations", "layout",
-        "share_runs", "edge_shares", "folded", "level", "components", "path_edges", "patching",
+        "share_runs", "edge_shares", "folded", "further", "level", "components",
+        "path_edges", "patching",
     }  # fmt: skip
     json.dumps(data, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Which embedded tokens are drawn one by one, and what becomes of the rest."""
+"""Which embedded tokens and entries are drawn at first, and what becomes of the rest."""
 
 import json
 from pathlib import Path
@@ -27,18 +27,42 @@ def crowded(tmp_path: Path, prompts: list[list[str]]) -> Document:
     return Document.of_json(document | {"n_io_edges": len(document["io_edges"])}, "made up")
 
 
-def drawn(document: Document, most: int) -> str:
-    return "".join(text for text, _ in inputs_of(document, most).tokens)
+def drawn(document: Document, most: int, per_node: int = 4) -> str:
+    return "".join(text for text, _ in inputs_of(document, per_node, most).tokens)
 
 
-def test_tokens_that_decide_come_first_and_those_of_no_prompt_last(tmp_path: Path) -> None:
+def entries(document: Document, per_node: int, most: int = 9) -> set[str]:
+    return {f"{edge.token}{edge.target}" for edge in inputs_of(document, per_node, most).edges}
+
+
+def test_tokens_that_decide_come_first(tmp_path: Path) -> None:
     document = crowded(tmp_path, PAIRS)
-    assert [drawn(document, most) for most in (1, 2, 3, 4, 9)] == ["d", "bd", "bcd", "abcd", "abcd"]
+    assert [drawn(document, most) for most in (1, 2, 3, 9)] == ["d", "bd", "bcd", "bcd"]
 
 
-def test_tokens_of_no_prompt_are_not_drawn_where_there_is_no_room_for_all(tmp_path: Path) -> None:
-    only_c = crowded(tmp_path, [["c", "x"], ["c", "x"]])
-    assert [drawn(only_c, most) for most in (1, 2, 3, 4)] == ["c", "c", "c", "abcd"]
+def test_tokens_of_no_prompt_are_not_drawn(tmp_path: Path) -> None:
+    assert drawn(crowded(tmp_path, [["c", "x"], ["c", "x"]]), 9) == "c"
+
+
+def test_without_any_token_in_the_prompts_the_strongest_are_drawn(tmp_path: Path) -> None:
+    for i, prompts in enumerate(([], [["x"], ["x"]])):
+        document = crowded(tmp_path / str(i), prompts)
+        assert [drawn(document, most) for most in (1, 2, 3)] == ["a", "ad", "abd"]
+
+
+def test_of_each_node_the_entries_of_largest_effect_are_drawn(tmp_path: Path) -> None:
+    document = crowded(tmp_path, PAIRS)  # reader 0 has d and b decide, 1 reads no deciding token
+    assert entries(document, 1) == {"b0", "c1", "d2"}
+    assert entries(document, 2) == {"b0", "d0", "c1", "d2"}
+    assert entries(document, 4) == {"b0", "c0", "d0", "c1", "d2"}
+
+
+def test_effect_is_weight_times_use(tmp_path: Path) -> None:
+    prompts = [["c", "b", "x", "d"]] * 2 + [["d", "d", "d", "d", "d", "d"]] * 2
+    document = crowded(tmp_path, prompts)
+    # Reader 0: b 5 x 2 = 10, c 3 x 2 = 6, d 1 x 14 = 14.
+    assert entries(document, 1) & {"b0", "c0", "d0"} == {"d0"}
+    assert entries(document, 2) & {"b0", "c0", "d0"} == {"b0", "d0"}
 
 
 def test_deciding_tokens_are_those_in_which_the_prompts_of_a_pair_differ(tmp_path: Path) -> None:
@@ -51,19 +75,19 @@ def test_deciding_tokens_are_those_in_which_the_prompts_of_a_pair_differ(tmp_pat
     assert inputs_of(lone).deciding == frozenset()
 
 
-def test_without_prompts_the_strongest_are_drawn(tmp_path: Path) -> None:
-    assert [drawn(crowded(tmp_path, []), most) for most in (1, 2, 3)] == ["a", "ad", "abd"]
-
-
-def test_nothing_is_left_out_and_what_is_folded_is_sorted(tmp_path: Path) -> None:
+def test_every_entry_is_drawn_or_folded_strongest_first(tmp_path: Path) -> None:
     document = crowded(tmp_path, PAIRS)
     for most in range(1, 5):
-        found = inputs_of(document, most)
-        shown = [(edge.token, edge.target) for edge in found.edges]
-        rest = [(edge.token, node) for node, some in found.folded.items() for edge in some]
+        inputs = inputs_of(document, 2, most)
+        shown = [(edge.token, edge.target) for edge in inputs.edges]
+        rest = [(edge.token, node) for node, some in inputs.folded.items() for edge in some]
         assert sorted(shown + rest) == sorted((e.token, e.target) for e in document.io_edges)
-        assert not {token for token, _ in rest} & {token for token, _ in shown}
-    folded = inputs_of(document, 1).folded
+    folded = inputs_of(document, 4, 1).folded
     assert {node: [edge.weight for edge in some] for node, some in folded.items()} == {
         0: [9, 5, 3], 1: [-0.4, 0.2],
     }  # fmt: skip
+
+
+def test_further_tokens_are_all_others_by_effect(tmp_path: Path) -> None:
+    inputs = inputs_of(crowded(tmp_path, PAIRS), 4, 1)
+    assert [text for text, _ in inputs.further] == ["b", "c", "a"]

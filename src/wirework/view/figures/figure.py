@@ -1,6 +1,6 @@
 """The circuit as a picture: the same layered graph as the page, for papers and READMEs.
 
-Drawn on a figure and canvas of its own: pyplot's global state is never touched.
+The figure has its own canvas and does not use pyplot's global state.
 Units: the layout's pixels, y downward.
 """
 
@@ -17,11 +17,19 @@ from matplotlib.lines import Line2D
 from wirework.picture import Picture
 from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import blank, write_png
-from wirework.view.figures.figure_graph import NEGATIVE, PAIR, POSITIVE, RESIDUAL, draw_graph
+from wirework.view.figures.figure_graph import (
+    AT_TOKEN,
+    BEFORE_ANSWER,
+    NEGATIVE,
+    PAIR,
+    POSITIVE,
+    RESIDUAL,
+    draw_graph,
+)
 from wirework.view.figures.figure_paths import draw_paths
 from wirework.view.text import label, number, plain
 
-_HEADER, _FOOTER, _MARGIN, _MIN_WIDTH = 104.0, 34.0, 16.0, 820.0
+_HEADER, _FOOTER, _MARGIN, _MIN_WIDTH = 130.0, 34.0, 16.0, 820.0
 _DECIDING = {"color": "#4c545d", "marker": "s", "markersize": 6, "markerfacecolor": "#e6e9ed",
              "markeredgewidth": 1.4, "linewidth": 0}  # fmt: skip
 _DPI, _MAX_PIXELS = 200.0, 4000.0
@@ -29,6 +37,9 @@ _DPI, _MAX_PIXELS = 200.0, 4000.0
 _GROUP_GAP = 14.0
 _LONGEST = 20
 """Characters of a model's path."""
+_PROMPT_TAIL = 40
+"""Characters of an example prompt."""
+
 
 Kind = tuple[str, dict[str, Any]]
 """A kind of line: what it stands for and how it looks."""
@@ -55,7 +66,8 @@ def draw_figure(data: dict[str, Any]) -> Picture:
     layout = data["layout"]
     width = max(layout["width"] + 2 * _MARGIN, _MIN_WIDTH, _header_width(data))
     kinds = _path_kinds() if data["level"] == "head" else _kinds(data)
-    n_lines = math.ceil(sum(_kind_width(label) for label, _ in kinds) / width)
+    columns = max(1, int(width // max(_kind_width(label) for label, _ in kinds)))
+    n_lines = math.ceil(len(kinds) / columns)
     footer = _FOOTER * n_lines
     height = layout["height"] + _HEADER + footer
     figure = blank(width / pen.PIXELS_PER_INCH, height / pen.PIXELS_PER_INCH)
@@ -88,16 +100,28 @@ def _header(axes: Axes, data: dict[str, Any]) -> None:
     if len(every) > 2:
         answers += f"   and {len(every) - 2:,} more"
     pen.write(axes, axes.get_xlim()[1] - _MARGIN, 20, answers, 13, ha="right", family=pen.MONO)
+    pen.write(axes, _MARGIN, 44, "   ".join(_examples(data)), 11, color=pen.SOFT, family=pen.MONO)
     x = _MARGIN
     for title, cells in _numbers(data):
-        pen.write(axes, x, 45, title, 10.5, weight="bold")
+        pen.write(axes, x, 71, title, 10.5, weight="bold")
         start = x
         for name, value in cells:
-            pen.write(axes, x, 64, name, 10.5, color=pen.SOFT)
-            pen.write(axes, x, 81, value, 12.5, weight="bold")
+            pen.write(axes, x, 90, name, 10.5, color=pen.SOFT)
+            pen.write(axes, x, 107, value, 12.5, weight="bold")
             x += _cell_width(name, value)
-        axes.plot([start, x - 18], [54, 54], color="#d9dde2", linewidth=pen.points(1))
+        axes.plot([start, x - 18], [80, 80], color="#d9dde2", linewidth=pen.points(1))
         x += _GROUP_GAP
+
+
+def _examples(data: dict[str, Any]) -> list[str]:
+    """Return the ends of the first two example prompts, each with its right answer."""
+    texts = data["texts"]
+    examples = []
+    for prompt in data["prompts"][:2]:
+        shown = "".join(texts[token]["shown"] for token in prompt["tokens"]).rpartition("⏎")[2]
+        tail = shown if len(shown) <= _PROMPT_TAIL else f"…{shown[1 - _PROMPT_TAIL :]}"
+        examples.append(f"{tail} → {texts[prompt['answers'][0]]['label']}")
+    return examples
 
 
 def _cell_width(name: str, value: str) -> float:
@@ -184,6 +208,11 @@ def _legend(axes: Axes, kinds: Sequence[Kind], n_lines: int) -> None:
     )
 
 
+def _named(fill: str) -> dict[str, Any]:
+    """Return the look of a named node's box in the legend."""
+    return {**_DECIDING, "markersize": 7, "markerfacecolor": fill, "markeredgewidth": 0.8}
+
+
 def _path_kinds() -> list[Kind]:
     return [
         ("worse without it (thicker: more)", {"color": POSITIVE, "linewidth": 2}),
@@ -195,13 +224,18 @@ def _kinds(data: dict[str, Any]) -> list[Kind]:
     kinds: list[Kind] = [
         ("positive weight", {"color": POSITIVE, "linewidth": 2}),
         ("negative weight (thicker: larger)", {"color": NEGATIVE, "linewidth": 2}),
-        ("same residual channel", {"color": RESIDUAL, "linewidth": 1, "linestyle": (0, (3, 3))}),
-        ("q meets k", {"color": PAIR, "linewidth": 0.8}),
     ]
+    if data["residual_links"]:
+        dashed = {"color": RESIDUAL, "linewidth": 1, "linestyle": (0, (3, 3))}
+        kinds.append(("same residual channel", dashed))
+    if any(head["pairs"] for head in data["heads"]):
+        kinds.append(("q meets k", {"color": PAIR, "linewidth": 0.8}))
     if any(entry["deciding"] for entry in data["inputs"]):
         kinds.append(("prompts of a pair differ in it", _DECIDING))
-    if data["folded"]:
-        kinds.append(("+N: N more tokens", {"color": RESIDUAL, "linewidth": 0.8}))
+    if any(node["active_at"] for node in data["nodes"]):
+        kinds.append(("active at these tokens", _named(AT_TOKEN)))
+    if any(node["active_before"] for node in data["nodes"]):
+        kinds.append(("active before this answer", _named(BEFORE_ANSWER[0])))
     if data["share_runs"]:
         pale = {"color": POSITIVE, "linewidth": 2, "alpha": 0.35}
         kinds.append(("paler: rarely found again", pale))

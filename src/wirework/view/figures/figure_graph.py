@@ -1,4 +1,4 @@
-"""The layered graph of the figure: bands, heads, wires and items, as on the page."""
+"""The layered graph of the figure: bands, heads, edges and items, as on the page."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,15 @@ from wirework.view.figures import figure_pen as pen
 from wirework.view.layout import BOX_PAD, NODE_HEIGHT
 
 POSITIVE, NEGATIVE, RESIDUAL, PAIR = "#2171b5", "#d95f02", "#a3abb5", "#555555"
-"""Colours of the wires; blue and orange stay apart for colour-blind eyes."""
+"""Colours of the edges; colour-blind readers can tell blue and orange apart."""
+AT_TOKEN = "#fff3bf"
+"""Fill of a node that is named by the tokens at which it is active."""
+BEFORE_ANSWER = ("#e5d9f6", "#cfeecb")
+"""Fill of the first and the second answer, and of nodes that are named by them."""
+_TOKEN = "#e6e9ed"
 
 Wire = Sequence[float]
-"""[from, to, weight], by the numbers of the items."""
+"""[from, to, weight]; from and to are item numbers."""
 
 
 def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
@@ -25,10 +30,6 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     _draw_heads(axes, data)
     curves = [_curve(points[a], points[b]) for a, b in data["residual_links"]]
     pen.stroke(axes, curves, RESIDUAL, [0.7] * len(curves), linestyles=(0, (3, 3)))
-    first_more = first_out + len(data["outputs"])
-    ends = [(first_more + i, entry["node"]) for i, entry in enumerate(data["folded"])]
-    curves = [_curve(points[a], points[b]) for a, b in ends]
-    pen.stroke(axes, curves, RESIDUAL, [0.5] * len(curves))
     io_edges = [(first_in + a, b, w) for a, b, w in data["in_edges"]]
     io_edges += [(a, first_out + b, w) for a, b, w in data["out_edges"]]
     n_wires = len(io_edges) + len(data["edges"])
@@ -38,15 +39,17 @@ def draw_graph(axes: Axes, data: dict[str, Any]) -> None:
     _draw_wires(axes, data["edges"], points, strength)
     _draw_pairs(axes, data)
     _draw_items(axes, data)
+    if note := data["layout"].get("note"):
+        pen.write(axes, note["x"], note["y"], note["text"], 11, ha="center", color=pen.SOFT)
 
 
 def opacity_of(n_wires: int) -> float:
-    """Return how opaque lines are where there are so many."""
+    """Return the opacity of edges, lower where there are many."""
     return max(0.4, 0.85 - 0.16 * math.pow(max(0, n_wires / 60 - 1), 0.35))
 
 
 def draw_bands(axes: Axes, data: dict[str, Any]) -> None:
-    """Draw the bands behind everything, their names and those of their rows."""
+    """Draw the bands, their labels and those of their rows."""
     for band in data["layout"]["bands"]:
         top, height = band["top"], band["bottom"] - band["top"]
         pen.box(
@@ -59,7 +62,7 @@ def draw_bands(axes: Axes, data: dict[str, Any]) -> None:
         pen.write(axes, 12, top + 15, band["label"], 12, weight="bold")
         for name, y in band["rows"]:
             near = y - top < 30
-            if name and name != "tokens":
+            if name:
                 pen.write(axes, 12, top + 29 if near else y, name, 9.5, color=pen.SOFT)
 
 
@@ -77,7 +80,7 @@ def _draw_heads(axes: Axes, data: dict[str, Any]) -> None:
 def _draw_wires(
     axes: Axes, wires: Sequence[Wire], points: list[Any], opacity: Sequence[float]
 ) -> None:
-    """Draw edges from item to item."""
+    """Draw edges between items."""
     curves = [_curve(points[int(a)], points[int(b)]) for a, b, _ in wires]
     draw_weighted(axes, curves, [wire[2] for wire in wires], opacity)
 
@@ -85,7 +88,7 @@ def _draw_wires(
 def draw_weighted(
     axes: Axes, curves: Sequence[Curve], weights: Sequence[float], opacity: Sequence[float]
 ) -> None:
-    """Draw edges: blue above zero, orange below, strong ones wider and on top of weak ones."""
+    """Draw edges: blue above zero, orange below; large weights are wider and on top."""
     order = sorted(range(len(weights)), key=lambda i: abs(weights[i]))
     most = max((abs(weight) for weight in weights), default=0.0) or 1.0
     colours = [(NEGATIVE if weights[i] < 0 else POSITIVE, opacity[i]) for i in order]
@@ -94,7 +97,7 @@ def draw_weighted(
 
 
 def _strength(share: float | None) -> float:
-    """Return how opaque something is that this share of repeated searches found again."""
+    """Return the opacity of a node or edge, given the share of repeated searches with it."""
     return 1.0 if share is None else 0.2 + 0.8 * share
 
 
@@ -110,14 +113,15 @@ def _draw_items(axes: Axes, data: dict[str, Any]) -> None:
     points, widths = data["layout"]["points"], data["layout"]["widths"]
     first_in = len(data["nodes"])
     deciding = {first_in + i for i, entry in enumerate(data["inputs"]) if entry["deciding"]}
+    fills = _fills(data)
+    points = points[: len(fills)]
     for i, (x, y) in enumerate(points):
         node = data["nodes"][i] if i < len(data["nodes"]) else None
         radius = 9.0 if node and node["kind"] in ("act_in", "resid_delta") else 3.5
         left, top = x - widths[i] / 2, y - NODE_HEIGHT / 2
-        fill = "white" if node else "#e6e9ed"
         edge = ("#4c545d", _strength(node and node["share"]))
         line = pen.points(2.2 if i in deciding else 1.0)
-        style = {"facecolor": fill, "edgecolor": edge, "linewidth": line}
+        style = {"facecolor": fills[i], "edgecolor": edge, "linewidth": line}
         pen.box(axes, left, top, widths[i], NODE_HEIGHT, radius, **style)
     shares = [node["share"] for node in data["nodes"]]
     shares += [None] * (len(points) - len(shares))
@@ -126,18 +130,29 @@ def _draw_items(axes: Axes, data: dict[str, Any]) -> None:
         pen.write(axes, x, y + 0.5, label, 10.5, ha="center", family=pen.MONO, alpha=opaque)
 
 
+def _fills(data: dict[str, Any]) -> list[str]:
+    """Return the fill of each node, embedded token and answer."""
+    tints = dict(zip((entry["text"] for entry in data["outputs"]), BEFORE_ANSWER, strict=False))
+    fills = ["white" for _ in data["nodes"]]
+    for i, node in enumerate(data["nodes"]):
+        if node["active_at"]:
+            fills[i] = AT_TOKEN
+        elif node["active_before"]:
+            fills[i] = tints.get(node["active_before"][0][0], AT_TOKEN)
+    fills += [_TOKEN for _ in data["inputs"]]
+    return fills + [tints.get(entry["text"], _TOKEN) for entry in data["outputs"]]
+
+
 def _labels(data: dict[str, Any]) -> list[str]:
-    nodes = [
-        str(node["index"]) if node["head"] is None else f"{node['kind']}{node['channel']}"
-        for node in data["nodes"]
+    tokens = [*data["inputs"], *data["outputs"]]
+    return [node["label"] for node in data["nodes"]] + [
+        data["texts"][entry["text"]]["label"] for entry in tokens
     ]
-    others = [*data["inputs"], *data["outputs"]]
-    tokens = [data["texts"][entry["text"]]["label"] for entry in others]
-    return nodes + tokens + [f"+{len(entry['entries'])}" for entry in data["folded"]]
 
 
 def _curve(a: Sequence[float], b: Sequence[float]) -> Curve:
-    """Return the curve from the top of one item up to the bottom of another."""
+    """Return the curve from the top of one item to the bottom of another above it."""
+
     y1, y2 = a[1] - NODE_HEIGHT / 2, b[1] + NODE_HEIGHT / 2
     bend = max(18.0, abs(y1 - y2) * 0.45)
     points = [(a[0], y1), (a[0], y1 - bend), (b[0], y2 + bend), (b[0], y2)]

@@ -1,11 +1,10 @@
-// The page's state (pinned item, prompt, token position, threshold) and what follows from it.
+// The page's state (pinned item, prompt, token position, threshold) and how it changes the page.
 
 function main() {
   const data = JSON.parse(byId("data").textContent);
   const circuit = readCircuit(data);
   const state = { pinned: null, prompt: 0, position: null };
   const weighted = circuit.wires.filter((wire) => wire.weight !== null);
-  const weights = weighted.map((wire) => Math.abs(wire.weight)).sort((a, b) => a - b);
 
   const graph = new Graph(circuit, data.layout, data.heads, {
     hoverItem(event, id) {
@@ -55,6 +54,10 @@ function main() {
   }
 
   function pick(id) {
+    if (id !== null && circuit.items[id].further && !byId("further").checked) {
+      byId("further").checked = true;
+      drawFurther();
+    }
     state.pinned = id;
     graph.pin(id);
     light(id);
@@ -68,8 +71,7 @@ function main() {
     prompts.choose(p, position);
     const present = new Set(data.prompts[p].tokens);
     circuit.items.forEach((item, i) => {
-      const texts = { input: [item.text], more: item.entries?.map((entry) => entry.text) }[item.type];
-      if (texts) graph.items[i].classList.toggle("absent", !texts.some((text) => present.has(text)));
+      if (item.type === "input") graph.items[i].classList.toggle("absent", !present.has(item.text));
     });
     graph.fill(position === null ? null : data.activations.map((values) => {
       const most = largest(values.flat());
@@ -78,17 +80,25 @@ function main() {
   }
 
   function filter() {
+    const further = byId("further").checked;
+    const drawn = weighted.filter((wire) => further || !wire.further);
+    const weights = drawn.map((wire) => Math.abs(wire.weight)).sort((a, b) => a - b);
     const rank = Math.round((byId("threshold").value / 1000) * (weights.length - 1));
     const least = byId("threshold").value === "0" ? 0 : weights[rank] ?? 0;
     const residual = byId("residual").checked;
     const keep = (wire) => (wire.weight === null
-      ? (wire.type !== "residual" || residual) && !(wire.most < least)
-      : Math.abs(wire.weight) >= least);
+      ? wire.type !== "residual" || residual
+      : Math.abs(wire.weight) >= least && (further || !wire.further));
     graph.filter(keep);
     byId("threshold-value").textContent = brief(least);
-    const kept = weighted.filter(keep).length;
-    const all = weighted.length + circuit.folded;
+    const kept = drawn.filter(keep).length;
+    const all = weighted.length + circuit.undrawn;
     byId("shown-count").textContent = `${grouped(kept)} of ${grouped(all)} shown`;
+  }
+
+  function drawFurther() {
+    graph.drawFurther(byId("further").checked);
+    filter();
   }
 
   function chooseToken(event) {
@@ -103,35 +113,41 @@ function main() {
   document.body.dataset.level = data.level;
   drawHeader(data, circuit);
   if (data.patching) byId("patching").append(...drawPatching(data));
-  byId("legend-more").hidden = !circuit.folded;
+  byId("further-control").hidden = !data.folded.length;
+  byId("further-count").textContent = allTokens(data);
+  byId("legend-at").hidden = !circuit.items.some((item) => item.activeAt?.length);
+  byId("legend-before").hidden = !circuit.items.some((item) => item.activeBefore?.length);
+
   byId("legend-deciding").hidden = !circuit.items.some((item) => item.deciding);
   byId("legend-shares").hidden = !circuit.runs;
   byId("pane").append(graph.svg);
   byId("threshold").addEventListener("input", filter);
   byId("residual").addEventListener("change", filter);
+  byId("further").addEventListener("change", drawFurther);
   byId("zoom-in").addEventListener("click", () => graph.view.zoom(1.25));
   byId("zoom-out").addEventListener("click", () => graph.view.zoom(0.8));
   byId("zoom-fit").addEventListener("click", () => graph.view.fit());
   byId("strip").addEventListener("click", chooseToken);
   byId("strip").addEventListener("keydown", chooseToken);
   addEventListener("keydown", (event) => { if (event.key === "Escape") { pick(null); tooltip.hide(); } });
-  filter();
+  drawFurther();
   choose(0, null);
   pick(null);
 }
 
 function aboutItem(circuit, item, activation) {
   const lines = [make("b", { textContent: item.name }), item.what];
-  if (item.type === "more") return [...lines, aboutEntries(item.entries)];
   if (item.type === "node") {
+    if (namedBy(item)) lines.push(namedBy(item).join(" "));
     lines.push(`mean ${exact(item.node.mean)}`);
-    const times = found(circuit, item.node.share);
+    const times = searchesWith(circuit, item.node.share);
     if (times) lines.push(`found again in ${times} searches`);
     if (activation !== null) lines.push(`activation at the marked token ${exact(activation)}`);
   }
   for (const side of ["in", "out"]) {
     const entries = strongest(circuit, item, side);
-    for (const entry of entries.slice(0, 4)) {
+    for (const
+ entry of entries.slice(0, 4)) {
       lines.push(make("span", {}, `${side === "in" ? "←" : "→"} ${entry.name}${read(entry)}  `, signed(entry.weight)));
     }
     if (entries.length > 4) lines.push(`    and ${entries.length - 4} more`);
@@ -139,12 +155,12 @@ function aboutItem(circuit, item, activation) {
   return lines;
 }
 
-// All tokens of a fold in running text, as they may be a hundred.
-function aboutEntries(entries) {
-  return make("span", {}, ...entries.flatMap((entry) => [
-    make("code", { textContent: entry.name }), "\u00a0",
-    make("span", { textContent: brief(entry.weight), className: entry.weight < 0 ? "minus" : "plus" }),
-    "   "]));
+// The label of the control that draws the other tokens, as "all 245 tokens".
+function allTokens(data) {
+  const ids = data.folded.flatMap((fold) => fold.entries.map(([, id]) => id));
+  const all = new Set([...ids, ...data.inputs.map((entry) => entry.token_id)]).size;
+  const drawn = data.inputs.length + data.further.length;
+  return drawn < all ? `${grouped(drawn)} of ${grouped(all)} tokens` : `all ${counted(all, "token")}`;
 }
 
 function aboutWire(data, circuit, wire) {
@@ -156,10 +172,11 @@ function aboutWire(data, circuit, wire) {
   const notes = {
     residual: "same residual channel: what one writes the other reads",
     pair: "query and key of one channel: their product adds to the attention score",
-    more: `${wire.count} embedding entries, the largest ${brief(wire.most)} in size`,
+
   };
   const said = wire.weight === null ? notes[wire.type] : make("span", {}, "weight ", signed(wire.weight));
-  const times = found(circuit, wire.share);
+  const times = searchesWith(circuit, wire.share);
+
   return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), said,
     ...(times ? [`found again in ${times} searches`] : [])];
 }

@@ -1,4 +1,5 @@
 // The circuit as one list of items (nodes, embedded tokens, answers) and one list of wires.
+// Items and wires with `further` set are drawn on request only.
 
 const KINDS = {
   act_in: "residual read", q: "query", k: "key", v: "value",
@@ -10,29 +11,27 @@ function readCircuit(data) {
   const label = (text) => data.texts[text].label;
   const firstIn = data.nodes.length;
   const firstOut = firstIn + data.inputs.length;
-  const firstMore = firstOut + data.outputs.length;
+  const firstFurther = firstOut + data.outputs.length;
+  const readInput = (entry) => ({
+    type: "input", text: entry.text, name: label(entry.text), label: label(entry.text),
+    deciding: entry.deciding, what: `embedding of token ${entry.token_id}${entry.deciding
+      ? "; the two prompts of a pair differ in it" : ""}`,
+  });
   const items = [
     ...data.nodes.map((node) => ({
-      type: "node", node, name: node.name,
-      label: node.head === null ? String(node.index) : `${node.kind}${node.channel}`,
-      what: describe(node),
+      type: "node", node, name: node.name, label: node.label, what: describe(node),
+      activeAt: node.active_at.map(([text, share]) => [label(text), share]),
+      activeBefore: node.active_before.map(([text, share]) => [label(text), share]),
+      tint: tintOf(data, node),
     })),
-    ...data.inputs.map((entry) => ({
-      type: "input", text: entry.text, name: label(entry.text), label: label(entry.text),
-      deciding: entry.deciding,
-      what: `embedding of token ${entry.token_id}${entry.deciding
-        ? "; the two prompts of a pair differ in it" : ""}`,
-    })),
-    ...data.outputs.map((entry) => ({
+    ...data.inputs.map(readInput),
+    ...data.outputs.map((entry, i) => ({
       type: "output", text: entry.text, name: label(entry.text), label: label(entry.text),
+      tint: i > 1 ? "" : `answer-${i}`,
+
       what: entry.token_id === null ? "answer" : `answer, unembedding of token ${entry.token_id}`,
     })),
-    ...data.folded.map((fold) => ({
-      type: "more", label: `+${fold.entries.length}`,
-      name: `${fold.entries.length} more tokens`, what: `read by ${data.nodes[fold.node].name}`,
-      entries: fold.entries.map(([text, id, weight]) => (
-        { text, weight, name: label(text), what: `embedding of token ${id}` })),
-    })),
+    ...data.further.map((entry) => ({ ...readInput(entry), further: true })),
     ...readComponents(data),
   ];
   items.forEach((item, i) => {
@@ -40,29 +39,38 @@ function readCircuit(data) {
     item.width = data.layout.widths[i];
     item.id = i;
     item.wires = [];
+    item.undrawn = [];
   });
-  data.folded.forEach((fold, i) => { items[fold.node].folded = items[firstMore + i].entries; });
+  const ofToken = new Map([
+    ...data.inputs.map((entry, i) => [entry.token_id, firstIn + i]),
+    ...data.further.map((entry, i) => [entry.token_id, firstFurther + i]),
+  ]);
+  const folded = data.folded.flatMap(({ node, entries }) => (
+    entries.map(([text, id, weight]) => ({ a: ofToken.get(id), b: node, text, id, weight }))));
+  for (const { a, b, text, id, weight } of folded) {
+    const what = `embedding of token ${id}`;
+    if (a === undefined) items[b].undrawn.push({ name: label(text), what, weight });
+  }
   const wires = [
     ...data.residual_links.map(([a, b]) => ({ type: "residual", a, b, weight: null })),
     ...data.in_edges.map(([a, b, w]) => ({ type: "io-edge", a: firstIn + a, b, weight: w })),
     ...data.out_edges.map(([a, b, w]) => ({ type: "io-edge", a, b: firstOut + b, weight: w })),
     ...data.edges.map(([a, b, w], i) => (
       { type: "edge", a, b, weight: w, share: data.edge_shares[i] })),
-    ...data.folded.map((fold, i) => ({
-      type: "more", a: firstMore + i, b: fold.node, weight: null,
-      most: Math.abs(fold.entries[0][2]), count: fold.entries.length })),
+    ...folded.filter(({ a }) => a !== undefined).map(({ a, b, weight }) => (
+      { type: "io-edge", a, b, weight, further: true })),
     ...data.heads.flatMap((head) => head.pairs.map(([a, b]) => (
       { type: "pair", a, b, weight: null }))),
-    ...readPaths(data, firstMore + data.folded.length),
+    ...readPaths(data, firstFurther + data.further.length),
   ];
   wires.forEach((wire, i) => {
     wire.id = i;
     items[wire.a].wires.push(wire);
     items[wire.b].wires.push(wire);
   });
-  const folded = data.folded.reduce((sum, fold) => sum + fold.entries.length, 0);
-  const ioEdges = data.in_edges.length + data.out_edges.length + folded;
-  return { items, wires, shown, label, folded, ioEdges, runs: data.share_runs };
+  const ioEdges = data.in_edges.length + data.out_edges.length + folded.length;
+  const undrawn = folded.filter(({ a }) => a === undefined).length;
+  return { items, wires, shown, label, undrawn, ioEdges, runs: data.share_runs };
 }
 
 function describe(node) {
@@ -75,14 +83,30 @@ function describe(node) {
   return `${kind}, head ${node.head} of layer ${node.layer}, channel ${node.channel} of the head`;
 }
 
-// How often repeated searches found a node or an edge again; null where none was measured.
-function found(circuit, share) {
+// In how many of the repeated searches a node or an edge was found; null where there were none.
+function searchesWith(circuit, share) {
   if (share === null || share === undefined) return null;
   return `${Math.round(share * circuit.runs)} of ${circuit.runs}`;
 }
 
-// What an item reads or writes, folded tokens too, strongest first:
-// {name, what, weight, item?, input?}, the input q, k or v of a head.
+// A class for the colour of a node that is named by tokens or by one of the first two answers.
+function tintOf(data, node) {
+  if (node.active_at.length) return "at-token";
+  if (!node.active_before.length) return "";
+  const answer = data.outputs.findIndex((output) => output.text === node.active_before[0][0]);
+  return answer === 0 || answer === 1 ? `answer-${answer}` : "at-token";
+}
+
+// What a node is named by, as [term, text]; null for a node that is named by its index.
+function namedBy({ activeAt, activeBefore }) {
+  const list = (entries) => entries.map(([name, share]) => (
+    `${name} ${Math.round(100 * Math.abs(share))}%${share < 0 ? " (negative)" : ""}`)).join(", ");
+  if (activeAt?.length) return ["active at", list(activeAt)];
+  return activeBefore?.length ? ["active before", list(activeBefore)] : null;
+}
+
+// What an item reads or writes, drawn or not, strongest first:
+// {name, what, weight, item?, input?}; input is q, k or v of a head.
 function strongest(circuit, item, side) {
   const [here, there] = side === "in" ? ["b", "a"] : ["a", "b"];
   const wired = item.wires
@@ -92,6 +116,6 @@ function strongest(circuit, item, side) {
       const { weight, input } = wire;
       return { item: other, name: other.name, what: other.what, weight, input };
     });
-  const folded = (side === "in" ? item.folded : item.entries) ?? [];
-  return [...wired, ...folded].sort((x, y) => Math.abs(y.weight) - Math.abs(x.weight));
+  return [...wired, ...(side === "in" ? item.undrawn : [])].sort(
+(x, y) => Math.abs(y.weight) - Math.abs(x.weight));
 }

@@ -1,8 +1,9 @@
-"""What the page shows, as one JSON value (format `wirework-page`; docs/page.md lists its keys).
+"""Page data: everything that the page shows, as one JSON value.
 
-Items that are drawn are numbered in one row: nodes first, then the embedded tokens (`inputs`), then
-the answers (`outputs`), then what stands for further tokens (`folded`); `layout.points` follows
-that order. Of a head-level circuit the `components` are all that is drawn.
+The format is `wirework-page`; docs/page.md lists its keys. Drawn items are numbered in one
+sequence: nodes, embedded tokens (`inputs`), answers (`outputs`), tokens that are drawn on request
+(`further`); `layout.points` has this order. A head-level circuit has `components` as its only
+items.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,51 +13,58 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.circuit_format import Document, IoEdge, split_site
+from wirework.circuit_format import Document, IoEdge, Node, split_site
 from wirework.view.page.circuit_file import CircuitFile, read_circuit
+from wirework.view.page.node_tokens import ActiveAt, active_tokens, answers_before, token_label
 from wirework.view.page.page_inputs import inputs_of
 from wirework.view.page.page_layout import SUBLAYERS, lay_out
 from wirework.view.page.page_paths import components_of, lay_out_paths
 from wirework.view.text import label, shown
 
 FORMAT = "wirework-page"
-VERSION = 1
+VERSION = 2
+"""2: `layout.points` has the further tokens after the answers, and nothing for `folded`."""
 
 PageData = dict[str, Any]
 
 
 def load_page_data(circuit_dir: str | Path) -> PageData:
-    """Read a circuit folder and return what the page shows, ready for `json.dumps`.
+    """Read a circuit folder and return its page data, ready for `json.dumps`.
 
     Args:
         circuit_dir: a folder that `Circuit.save` wrote.
 
     Returns:
-        Page data, version 1. The same folder gives the same value.
+        Page data, version 2. The same folder gives the same value.
 
     Raises:
-        InputError: the folder is missing, damaged, of a newer version or at odds with itself.
+        InputError: the folder is missing, damaged, inconsistent or of a newer version.
     """
     return page_data(read_circuit(Path(circuit_dir)))
 
 
 def page_data(circuit: CircuitFile) -> PageData:
-    """Turn a checked circuit into page data (see `load_page_data`)."""
+    """Convert a checked circuit to page data (see `load_page_data`)."""
     document = circuit.document
-    nodes = [_node(document, position) for position in range(len(document.nodes))]
+    texts = _Texts()
+    for answer in document.task.answers:
+        texts.at(answer)
+    nodes = _nodes(circuit, texts)
     inputs = inputs_of(document)
     places = {number: i for i, (_, number) in enumerate(inputs.tokens)}
     outputs, out_edges = _outputs(document)
     components, paths = components_of(document)
-    texts = _Texts()
-    for answer in document.task.answers:
-        texts.at(answer)
+
+    def tokens_json(tokens: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+        return [
+            {"text": texts.at(text), "token_id": number, "deciding": number in inputs.deciding}
+            for text, number in tokens
+        ]
+
     drawn: PageData = {
         "nodes": nodes,
-        "inputs": [
-            {"text": texts.at(text), "token_id": number, "deciding": number in inputs.deciding}
-            for text, number in inputs.tokens
-        ],
+        "inputs": tokens_json(inputs.tokens),
+        "further": tokens_json(inputs.further),
         "outputs": [{"text": texts.at(text), "token_id": number} for text, number in outputs],
         "components": components,
         "path_edges": paths,
@@ -99,7 +107,7 @@ def _lay_out(document: Document, drawn: PageData) -> PageData:
 
 
 def exact(value: float) -> float:
-    """Return the shortest decimal that is the same float32, where the value is one at all."""
+    """Return the shortest decimal with the same float32; values that are no float32 unchanged."""
     with np.errstate(over="ignore"):
         single = np.float32(value)
     return float(str(single)) if float(single) == value else value
@@ -118,9 +126,9 @@ def residual_links(nodes: Sequence[dict[str, Any]]) -> list[list[int]]:
 
 
 def heads(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the heads that have nodes: their q, k and v, and the pairs of q and k that meet.
+    """Return the heads that have nodes: their q, k and v, and their pairs of q and k.
 
-    A score is a sum over channels of q times k, so that q and k of one channel meet directly.
+    An attention score is a sum over channels of q times k, so a pair is a q and a k of one channel.
     """
     inside = [node for node in nodes if node["head"] is not None]
     groups: dict[tuple[int, int], dict[str, list[int]]] = {}
@@ -141,10 +149,33 @@ def _sublayer(node: dict[str, Any]) -> int:
     return 2 * int(node["layer"]) + SUBLAYERS.index(node["sublayer"])
 
 
+def _nodes(circuit: CircuitFile, texts: "_Texts") -> list[dict[str, Any]]:
+    """Return the nodes as JSON, named by tokens or an answer where these are clear."""
+    prompts = circuit.document.examples.prompts
+    right = [answers[0] for answers in circuit.document.examples.answers]
+    at = active_tokens(prompts, circuit.activations)
+    before = answers_before(prompts, right, circuit.activations)
+    return [
+        {
+            **_node(circuit.document, i),
+            "label": _label(circuit.document.nodes[i], at[i], before[i]),
+            "active_at": [[texts.at(text), _share(share)] for text, share in at[i]],
+            "active_before": [
+                [texts.at(text), _share(share)] for text, share in before[i] if not at[i]
+            ],
+        }
+        for i in range(len(circuit.document.nodes))
+    ]
+
+
+def _share(share: float) -> float:
+    return float(f"{share:.4g}")
+
+
 def _node(document: Document, position: int) -> dict[str, Any]:
     entry = document.nodes[position]
-    layer, place_ = split_site(entry.site)
-    sublayer, _, kind = place_.partition(".")
+    layer, sublayer_and_kind = split_site(entry.site)
+    sublayer, _, kind = sublayer_and_kind.partition(".")
     in_head = kind in ("q", "k", "v")
     d_head = document.model.d_head
     return {
@@ -163,8 +194,25 @@ def _node(document: Document, position: int) -> dict[str, Any]:
     }
 
 
+def _label(node: Node, active_at: ActiveAt, active_before: ActiveAt) -> str:
+    """Return the text of a node's box: its tokens or answer, else the end of its name.
+
+    Args:
+        node: the node.
+        active_at: what `active_tokens` returned for it.
+        active_before: what `answers_before` returned for it.
+    """
+    kind = node.site.rpartition(".")[2]
+    prefix = kind if kind in ("q", "k", "v") else ""
+    if active_at:
+        return f"{prefix} {token_label(active_at)}".lstrip()
+    if active_before:
+        return f"{prefix} → {token_label(active_before)}".lstrip()
+    return f"{prefix}.{node.index}".lstrip(".")
+
+
 class _Texts:
-    """Each token's text once: as it is, as it is shown in running text, and by itself."""
+    """Each token's text once: unchanged, for running text (`shown`), and for a box (`label`)."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
@@ -179,16 +227,16 @@ class _Texts:
 
 
 def _entry(edge: IoEdge, texts: _Texts) -> list[float]:
-    """Return [text, token id, weight] of an embedding entry."""
+    """Return [text, token id, weight] for an embedding entry."""
     return [texts.at(edge.token or ""), edge.token_id, exact(edge.weight)]
 
 
 def _outputs(
     document: Document,
 ) -> tuple[list[tuple[str, int | None]], list[list[float]]]:
-    """Return the answers, the task's own first, and edges [node, output, weight].
+    """Return the answers, the task's own first, and the edges [node, output, weight].
 
-    None of a head-level circuit, whose last component is the final residual.
+    Both are empty for a head-level circuit, whose last component is the final residual.
     """
     if document.level == "head":
         return [], []
@@ -196,8 +244,8 @@ def _outputs(
     numbers: dict[str, int | None] = dict.fromkeys(document.task.answers)
     numbers |= {edge.answer or "": edge.token_id for edge in edges}
     places = {text: i for i, text in enumerate(numbers)}
-    listed = [[e.source or 0, places[e.answer or ""], exact(e.weight)] for e in edges]
-    return list(numbers.items()), listed
+    out_edges = [[e.source or 0, places[e.answer or ""], exact(e.weight)] for e in edges]
+    return list(numbers.items()), out_edges
 
 
 def _prompts(document: Document, texts: _Texts) -> list[dict[str, Any]]:
@@ -215,7 +263,8 @@ def _prompts(document: Document, texts: _Texts) -> list[dict[str, Any]]:
 
 
 def _activations(document: Document, values: NDArray[np.float32]) -> list[list[list[float]]]:
-    """Return for each node, for each prompt, its values at the prompt's tokens, to 4 digits."""
+    """Return activations by node, prompt and token, to 4 significant digits."""
+
     lengths = [len(prompt) for prompt in document.examples.prompts]
     return [
         [_rounded(values[p, :length, node].tolist()) for p, length in enumerate(lengths)]

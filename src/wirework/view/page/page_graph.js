@@ -13,7 +13,7 @@ class Graph {
     const strength = (wire) => (wire.type === "edge" || wire.route ? Math.abs(wire.weight) : -1);
     const order = [...circuit.wires].sort((a, b) => strength(a) - strength(b) || a.id - b.id);
     this.scene.append(...order.map((wire) => this.wires[wire.id]), ...this.items);
-    const crowd = Math.log10(Math.max(1, circuit.wires.length / 60));
+    const crowd = Math.log10(Math.max(1, circuit.wires.filter((wire) => !wire.further).length / 60));
     this.scene.style.setProperty("--edge", Math.max(0.5, 0.88 - 0.28 * crowd).toFixed(2));
     if (this.items.length) this.items[0].setAttribute("tabindex", "0");
     this.view = new View(this.svg, this.scene, layout);
@@ -22,7 +22,7 @@ class Graph {
 
   drawBands() {
     const { bands, width } = this.layout;
-    return bands.flatMap((band) => {
+    return bands.flatMap((band, i) => {
       const folded = band.rows.length === 0;
       const height = band.bottom - band.top;
       const middle = (band.top + band.bottom) / 2;
@@ -30,10 +30,14 @@ class Graph {
         class: folded ? "folded-label" : "band-label", x: 12, y: folded ? middle + 3.5 : band.top + 19,
       });
       label.textContent = folded ? `${band.label} · nothing kept` : band.label;
-      const rows = band.rows.filter(([name]) => name && name !== "tokens");
+      const rows = band.rows.filter(([name]) => name);
+
+      const box = draw("rect", { class: folded ? "band folded" : "band", x: 0, y: band.top, width, height, rx: 5 });
+      if (i === 0) this.embeddingBox = box;
       return [
-        draw("rect", { class: folded ? "band folded" : "band", x: 0, y: band.top, width, height, rx: 5 }),
+        box,
         label,
+        ...(i === 0 && this.layout.note ? [this.drawNote(this.layout.note)] : []),
         ...rows.map(([name, y], i) => {
           const near = i === rows.length - 1 && y - band.top < 26;
           const text = draw("text", { class: "row-label", x: 12, y: near ? y + 14 : y + 3.5 });
@@ -42,6 +46,24 @@ class Graph {
         }),
       ];
     });
+  }
+
+  // In the embedding's band: how many tokens are not drawn.
+  drawNote({ text, x, y }) {
+    this.note = draw("text", { class: "note", x, y });
+
+    this.note.textContent = text;
+    return this.note;
+  }
+
+  // Draw the further tokens, or take them out again; nothing else moves.
+  drawFurther(drawn) {
+    this.further = drawn;
+    if (!this.layout.note) return;
+    this.note.classList.toggle("off", drawn);
+    const height = drawn ? this.layout.height_with_further : this.layout.height;
+    this.embeddingBox.setAttribute("height", height - this.layout.bands[0].top);
+    this.view.resize(height);
   }
 
   drawHeads() {
@@ -86,7 +108,10 @@ class Graph {
     const text = draw("text", { x: item.x, y: item.y + 0.5 });
     text.textContent = item.label;
     const group = draw("g", {
-      class: `item ${item.type}${item.deciding ? " deciding" : ""}`, "data-item": item.id, tabindex: -1, role: "button",
+      class: `item ${item.type}${item.deciding ? " deciding" : ""} ${item.tint ?? ""}`,
+
+      "data-item": item.id, tabindex: -1, role: "button",
+
       "aria-label": `${item.name}, ${item.what}`,
     });
     pale(group, item.node?.share);
@@ -138,6 +163,7 @@ class Graph {
   // Move the keyboard focus to the nearest item on that side, straight ahead before sideways.
   step(from, dx, dy) {
     const cost = (item) => {
+      if (this.isOff(item)) return Infinity;
       const ahead = (item.x - from.x) * dx + (item.y - from.y) * dy;
       const aside = Math.abs(dx ? item.y - from.y : item.x - from.x);
       return ahead <= 0.5 || (dx && aside > 4) ? Infinity : ahead + aside * (dy ? 0.3 : 0);
@@ -165,7 +191,14 @@ class Graph {
       this.wires[wire.id].classList.toggle("off", !kept);
       if (kept) busy.add(wire.a).add(wire.b);
     }
-    this.items.forEach((element, i) => element.classList.toggle("idle", !busy.has(i)));
+    this.items.forEach((element, i) => {
+      element.classList.toggle("idle", !busy.has(i));
+      element.classList.toggle("off", this.isOff(this.circuit.items[i]));
+    });
+  }
+
+  isOff(item) {
+    return item.further === true && !this.further;
   }
 
   pin(item) {

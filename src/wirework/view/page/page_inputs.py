@@ -1,8 +1,12 @@
-"""The embedded tokens that a circuit reads: those that matter to the task are drawn.
+"""Selection of the embedded tokens to draw: the few that matter to the task.
 
-A residual channel is read wherever a token's embedding has an entry in it, so that a circuit of a
-few dozen nodes reads hundreds of tokens. Embedding entries are no edges of the circuit (Gao et al.
-2025, sec. 2): none is pruned, and here none is left out, only put together.
+A kept residual channel is read for every token with an embedding entry in it, so a circuit of a few
+dozen nodes reads hundreds of tokens. Embedding entries are not edges of the circuit (Gao et al.
+2025, sec. 2) and the search prunes none of them. The selection is about the drawing only: the
+entries that are not drawn are counted, and listed with the node that reads them.
+
+The effect of an entry is its absolute weight times how often its token occurs in the example
+prompts.
 """
 
 from collections import Counter, defaultdict
@@ -11,86 +15,117 @@ from typing import NamedTuple
 
 from wirework.circuit_format import Document, IoEdge
 
-MOST = 32
-"""Tokens that are drawn one by one."""
+PER_NODE = 3
+"""Entries drawn for each node."""
+MOST = 14
+"""Tokens drawn, over all nodes."""
+MOST_FURTHER = 200
+"""Tokens that the page draws on request besides those."""
 
 
 class Inputs(NamedTuple):
-    """What the bottom row of the drawing is made of."""
+    """Embedded tokens and embedding entries: those that are drawn and all others."""
 
     tokens: list[tuple[str, int]]
     """Text and id of each token that is drawn, by id."""
     edges: list[IoEdge]
-    """Their embedding entries."""
+    """Embedding entries that are drawn."""
     folded: dict[int, list[IoEdge]]
-    """Node to the other tokens' entries that it reads, strongest first."""
+    """Node to the other entries that it reads, strongest first."""
+    further: list[tuple[str, int]]
+    """Text and id of tokens that are drawn on request, those with the largest effect first."""
     deciding: frozenset[int]
-    """Ids of drawn tokens in which the two prompts of an example pair differ."""
+    """Ids of tokens in which the two prompts of an example pair differ."""
 
 
-def inputs_of(document: Document, most: int = MOST) -> Inputs:
-    """Choose the tokens to draw, by what they can do to the task in the example prompts.
+def inputs_of(document: Document, per_node: int = PER_NODE, most: int = MOST) -> Inputs:
+    """Select the embedding entries to draw by their effect in the example prompts.
 
-    First come the tokens in which the two prompts of a pair differ, since nothing else can tell the
-    answers apart; then the others by the size of their entries times how often they stand in the
-    prompts. Tokens that no prompt has come last, and only where there is room for all tokens.
+    Tokens in which the two prompts of a pair differ come first, since no other token can tell the
+    answers apart. Tokens that are in no example prompt are drawn only if all tokens are such.
 
     Args:
         document: the circuit.
-        most: so many tokens are drawn; all, where there are no more.
+        per_node: entries drawn for each node.
+        most: tokens drawn, over all nodes.
     """
     edges = [edge for edge in document.io_edges if edge.target is not None]
-    deciding = _deciding(document.examples.prompts)
-    drawn = set(_most_effective(edges, document.examples.prompts, deciding, most))
-    shown = [edge for edge in edges if edge.token_id in drawn]
-    readers: dict[int, list[IoEdge]] = defaultdict(list)
-    for edge in sorted(edges, key=lambda edge: (-abs(edge.weight), edge.token_id)):
-        if edge.token_id not in drawn:
-            readers[edge.target or 0].append(edge)
-    tokens = {edge.token_id: edge.token or "" for edge in shown}
+    effect = _Effect(document.examples.prompts)
+    used = [edge for edge in edges if effect.uses[edge.token or ""]]
+    candidates = _strongest(used or edges, effect, per_node)
+    drawn_tokens = {edge.token_id for edge in effect.ranked_tokens(candidates)[:most]}
+    drawn = {_key(edge) for edge in candidates if edge.token_id in drawn_tokens}
+    texts = {edge.token_id: edge.token or "" for edge in edges}
     return Inputs(
-        [(tokens[number], number) for number in sorted(tokens)],
-        shown,
-        dict(sorted(readers.items())),
-        frozenset(number for number, text in tokens.items() if text in deciding),
+        [(texts[number], number) for number in sorted(drawn_tokens)],
+        [edge for edge in edges if _key(edge) in drawn],
+        _by_reader(edge for edge in edges if _key(edge) not in drawn),
+        [
+            (edge.token or "", edge.token_id)
+            for edge in effect.ranked_tokens(edges)
+            if edge.token_id not in drawn_tokens
+        ][:MOST_FURTHER],
+        frozenset(number for number, text in texts.items() if text in effect.deciding),
     )
 
 
+def _key(edge: IoEdge) -> tuple[int, int | None]:
+    return edge.token_id, edge.target
+
+
+class _Effect:
+    """Order of embedding entries and tokens by their effect in the example prompts."""
+
+    def __init__(self, prompts: Sequence[Sequence[str]]) -> None:
+        self.deciding = _deciding(prompts)
+        self.uses = Counter(token for prompt in prompts for token in prompt)
+
+    def rank(self, edge: IoEdge, weight: float) -> tuple[float, ...]:
+        """Return the sort key of an entry with this absolute weight, largest effect first."""
+        text = edge.token or ""
+        return -self.deciding[text] * weight, -self.uses[text] * weight, -weight, edge.token_id
+
+    def ranked_tokens(self, edges: Iterable[IoEdge]) -> list[IoEdge]:
+        """Return one entry for each token, the token with the largest summed effect first."""
+        weights: dict[int, float] = defaultdict(float)
+        of_token: dict[int, IoEdge] = {}
+        for edge in edges:
+            weights[edge.token_id] += abs(edge.weight)
+            of_token.setdefault(edge.token_id, edge)
+        return sorted(of_token.values(), key=lambda edge: self.rank(edge, weights[edge.token_id]))
+
+
+def _strongest(edges: Iterable[IoEdge], effect: _Effect, per_node: int) -> list[IoEdge]:
+    """Return the entries with the largest effect of each node."""
+    of_node: dict[int, list[IoEdge]] = defaultdict(list)
+    for edge in edges:
+        of_node[edge.target or 0].append(edge)
+    ranked = (
+        sorted(entries, key=lambda edge: effect.rank(edge, abs(edge.weight)))[:per_node]
+        for entries in of_node.values()
+    )
+    return [edge for entries in ranked for edge in entries]
+
+
+def _by_reader(edges: Iterable[IoEdge]) -> dict[int, list[IoEdge]]:
+    """Return entries by the node that reads them, the largest weights first."""
+    of_node: dict[int, list[IoEdge]] = defaultdict(list)
+    for edge in sorted(edges, key=lambda edge: (-abs(edge.weight), edge.token_id)):
+        of_node[edge.target or 0].append(edge)
+    return dict(sorted(of_node.items()))
+
+
 def _deciding(prompts: Sequence[Sequence[str]]) -> Counter[str]:
-    """Count in how many places the two prompts of a pair have another token.
+    """Count the positions at which the two prompts of a pair have different tokens.
 
     Pairs are the first and second prompt, the third and fourth, and so on. Where the two differ in
-    length, tokens are counted wherever they stand.
+    length, surplus tokens are counted regardless of position.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for first, second in zip(prompts[::2], prompts[1::2], strict=False):
         if len(first) == len(second):
             differing = [pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
-            found.update(token for pair in differing for token in pair)
+            counts.update(token for pair in differing for token in pair)
         else:
-            found.update((Counter(first) - Counter(second)) + (Counter(second) - Counter(first)))
-    return found
-
-
-def _most_effective(
-    edges: Iterable[IoEdge],
-    prompts: Sequence[Sequence[str]],
-    deciding: Counter[str],
-    most: int,
-) -> list[int]:
-    """Return the ids of the tokens to draw."""
-    used = Counter(token for prompt in prompts for token in prompt)
-    texts: dict[int, str] = {}
-    strength: dict[int, float] = defaultdict(float)
-    for edge in edges:
-        texts[edge.token_id] = edge.token or ""
-        strength[edge.token_id] += abs(edge.weight)
-
-    def rank(number: int) -> tuple[float, ...]:
-        text, weight = texts[number], strength[number]
-        return -deciding[text] * weight, -used[text] * weight, -weight, number
-
-    ordered = sorted(texts, key=rank)
-    if len(ordered) > most and used:
-        ordered = [number for number in ordered if used[texts[number]]] or ordered
-    return ordered[:most]
+            counts.update((Counter(first) - Counter(second)) + (Counter(second) - Counter(first)))
+    return counts

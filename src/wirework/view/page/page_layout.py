@@ -1,40 +1,87 @@
-"""From the parts of page data to a layout: which item stands in which row, and what pulls it.
+"""From the parts of page data to a layout: which item is in which row, and which are linked.
 
 Items are numbered nodes first, then the embedded tokens (`inputs`), then the answers (`outputs`),
-then what stands for further tokens (`folded`).
+then the tokens that are drawn on request (`further`).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from wirework.view.layout import NODE_WIDTH, Band, Layout, Row, place, text_width
+from wirework.errors import number_of
+from wirework.view.layout import MARGIN, Band, Layout, Row, place, text_width
 
 SUBLAYERS = ("attn", "mlp")
 """The parts of a layer in execution order."""
 
 _SINGLE = ("act_in", "post_act", "resid_delta")
+_NOTE_HEIGHT = 16.0
+
+"""Of the line in the embedding's band that counts what is not drawn."""
+_FURTHER_LINE, _FURTHER_GAP, _FURTHER_PAD = 25.0, 10.0, 18.0
 
 
 def lay_out(n_layer: int, drawn: dict[str, Any]) -> dict[str, Any]:
     """Return the layout of page data's parts as JSON: points and widths of the items, bands.
 
+    The tokens in `further` are below all else, so that drawing them moves nothing.
+
     Args:
-        n_layer: layers of the model, so that empty ones show too.
-        drawn: `nodes`, `inputs`, `outputs`, `folded`, all edges and links, `heads` and `texts` of
-            page data.
+        n_layer: layers of the model; those without nodes are shown as thin bands.
+        drawn: `nodes`, `inputs`, `outputs`, `further`, `folded`, all edges and links, `heads` and
+            `texts` of page data.
     """
     nodes, inputs, outputs = drawn["nodes"], drawn["inputs"], drawn["outputs"]
-    labels = [drawn["texts"][entry["text"]]["label"] for entry in [*inputs, *outputs]]
-    labels += [f"+{len(entry['entries'])}" for entry in drawn["folded"]]
-    widths = [NODE_WIDTH] * len(nodes) + [text_width(label) for label in labels]
+    labels = [node["label"] for node in nodes]
+    labels += [drawn["texts"][entry["text"]]["label"] for entry in [*inputs, *outputs]]
+    widths = [text_width(label) for label in labels]
     first_in, first_out = len(nodes), len(nodes) + len(inputs)
-    further = [[first_out + len(outputs) + i] for i in range(len(drawn["folded"]))]
     tokens = Row("tokens", [[first_in + i] for i in range(len(inputs))])
-    bands = [Band("embedding", [Row("tokens", further), tokens])]
+    bands = [Band("embedding", [tokens])]
     bands += [_band(layer, sublayer, drawn) for layer in range(n_layer) for sublayer in SUBLAYERS]
     bands.append(Band("answers", [Row("", [[first_out + i] for i in range(len(outputs))])]))
-    layout = place(bands, widths, _pulls(drawn))
-    return as_json(layout, widths)
+    layout = as_json(place(bands, widths, _links(drawn)), widths)
+    return _with_further(layout, drawn) if drawn["folded"] else layout
+
+
+def _with_further(layout: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
+    """Return the layout with a line that counts what is not drawn, and below it `further`."""
+    embedding = layout["bands"][0]
+
+    bottom = round(embedding["bottom"] + _NOTE_HEIGHT, 1)
+    labels = [drawn["texts"][entry["text"]]["label"] for entry in drawn["further"]]
+    widths = [text_width(label) for label in labels]
+    points, last = _lines(widths, layout["width"], bottom + _FURTHER_PAD / 2)
+    layout["bands"][0] = {**embedding, "bottom": bottom}
+    return {
+        **layout,
+        "height": bottom,
+        "points": layout["points"] + points,
+        "widths": layout["widths"] + [round(width, 1) for width in widths],
+        "note": {"text": _note(drawn), "x": (MARGIN + layout["width"]) / 2, "y": bottom - 14.0},
+        "height_with_further": round(last + _FURTHER_PAD, 1),
+    }
+
+
+def _lines(widths: Sequence[float], width: float, top: float) -> tuple[list[list[float]], float]:
+    """Return the middles of items in lines of a width, and the y of the last line."""
+    points: list[list[float]] = []
+    x, y = MARGIN, top
+    for item in widths:
+        if x > MARGIN and x + item > width - _FURTHER_GAP:
+            x, y = MARGIN, y + _FURTHER_LINE
+        points.append([round(x + item / 2, 1), round(y, 1)])
+        x += item + _FURTHER_GAP
+    return points, y
+
+
+def _note(drawn: dict[str, Any]) -> str:
+    """Return in words what of the embedding is not drawn."""
+    inputs = {entry["token_id"] for entry in drawn["inputs"]}
+    entries = [entry for fold in drawn["folded"] for entry in fold["entries"]]
+    n_tokens = len({token_id for _, token_id, _ in entries} - inputs)
+    if n_tokens:
+        return f"and {number_of(n_tokens, 'more token')}"
+    return f"and {number_of(len(entries), 'more weight')} of these tokens"
 
 
 def _band(layer: int, sublayer: str, drawn: dict[str, Any]) -> Band:
@@ -50,24 +97,22 @@ def _band(layer: int, sublayer: str, drawn: dict[str, Any]) -> Band:
     return Band(f"{layer}.{sublayer}", rows)
 
 
-def _pulls(drawn: dict[str, Any]) -> list[tuple[int, int, float]]:
-    """Return all that should stand close together: strong weights pull most."""
+def _links(drawn: dict[str, Any]) -> list[tuple[int, int, float]]:
+    """Return (item, item, weight) of all that is joined; large weights have large values."""
     first_in = len(drawn["nodes"])
     first_out = first_in + len(drawn["inputs"])
     edges = [(a, b, w) for a, b, w in drawn["edges"]]
     io_edges = [(first_in + a, b, w) for a, b, w in drawn["in_edges"]]
     io_edges += [(a, first_out + b, w) for a, b, w in drawn["out_edges"]]
-    first_more = first_out + len(drawn["outputs"])
-    pulls = [(a, b, 0.5) for a, b in drawn["residual_links"]]
-    pulls += [(first_more + i, entry["node"], 1.0) for i, entry in enumerate(drawn["folded"])]
+    links = [(a, b, 0.5) for a, b in drawn["residual_links"]]
     for family in (edges, io_edges):
         largest = max((abs(w) for _, _, w in family), default=0.0) or 1.0
-        pulls += [(a, b, 0.1 + abs(w) / largest) for a, b, w in family]
-    return pulls
+        links += [(a, b, 0.1 + abs(w) / largest) for a, b, w in family]
+    return links
 
 
 def as_json(layout: Layout, widths: Sequence[float]) -> dict[str, Any]:
-    """Return a layout, and the widths of its items, as page data has it."""
+    """Return a layout and the widths of its items as page data."""
     return {
         "width": layout.width,
         "height": layout.height,

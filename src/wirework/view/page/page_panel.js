@@ -1,4 +1,4 @@
-// Beside the graph: the numbers of the header, the selected node, the prompts coloured by it.
+// The header's numbers, and beside the graph the selected node and the prompts coloured by it.
 
 function drawHeader(data, circuit) {
   const [shown, others] = [data.task.answers.slice(0, 2), data.task.answers.length - 2];
@@ -40,7 +40,7 @@ function nodeGroups(data, circuit) {
   ];
 }
 
-// A task's answer as the page shows it: the answers are always among the texts.
+// The label of a task's answer; the answers are always among the texts.
 function visible(data, text) {
   return data.texts.find((entry) => entry.text === text).label;
 }
@@ -57,13 +57,20 @@ function drawDetails(circuit, item, pick) {
         "Click a head, an MLP or the embedding to see its path edges and their effects." }),
       make("p", { className: "soft of-nodes", textContent:
         "Click a node to see its weights here and every prompt coloured by its activation. " +
-        "Click a token under the graph to colour the nodes by what they do there." }));
+        "Click a token under the graph to colour the nodes by their activation there. " +
+        "A yellow node is named by the one or two tokens that carry at least 80% of its " +
+        "absolute activation in the prompts below and at which it is active throughout. A node with an arrow is named by an answer: " +
+        "at the last token, at least 80% of its absolute activation is in prompts with that " +
+        "right answer. Hover shows a node's own name." }));
+
+
     return;
   }
   const values = make("dl", { className: "values" });
   if (item.type === "node") {
     const numbers = [["mean", exact(item.node.mean)], ["score", exact(item.node.score)]];
-    if (circuit.runs) numbers.push(["found again", found(circuit, item.node.share) ?? "–"]);
+    if (namedBy(item)) numbers.unshift(namedBy(item));
+    if (circuit.runs) numbers.push(["found again", searchesWith(circuit, item.node.share) ?? "–"]);
     for (const [name, value] of numbers) {
       values.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
     }

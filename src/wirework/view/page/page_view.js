@@ -1,8 +1,9 @@
-// Zoom with the wheel, pan by dragging; a view nobody has moved keeps showing all.
+// Zoom with the wheel, pan by dragging; a view that was not moved shows the whole drawing.
 
 class View {
   constructor(svg, scene, layout) {
-    Object.assign(this, { svg, scene, layout, scale: 1, x: 0, y: 0, touched: false });
+    const { width, height } = layout;
+    Object.assign(this, { svg, scene, width, height, scale: 1, x: 0, y: 0, touched: false });
     this.listen();
   }
 
@@ -42,8 +43,14 @@ class View {
     this.place();
   }
 
+  resize(height) {
+    this.height = height;
+    if (!this.touched) this.fit();
+  }
+
   fit() {
-    const { width, height } = this.layout;
+    const { width, height } = this;
+
     const [across, down] = [this.svg.clientWidth, this.svg.clientHeight];
     const scale = Math.min((across - 32) / width, down / height, 1.5);
     if (scale <= 0) return;
