@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from wirework.circuits import NodeCircuit, held_out_losses, prune
+from wirework.circuits.validation.validation_report import PairLosses
 from wirework.config import PruneConfig, TrainConfig
 from wirework.console import Progress, counted
 from wirework.data import Prepared, eval_batches, record_text, text_for_runs
@@ -115,9 +116,9 @@ def demo(
         "nonzero_fraction": sparse.metrics["nonzero_fraction"],
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
-        "task_loss_model": losses["model"],
-        "task_loss_circuit": losses["circuit"],
-        "task_loss_without_circuit": losses["without_circuit"],
+        "task_loss_model": losses.model,
+        "task_loss_circuit": losses.circuit,
+        "task_loss_without_circuit": losses.without_circuit,
         "circuit": str(folder),
         "page": str(page),
         "png": str(png),
@@ -126,13 +127,13 @@ def demo(
     }
 
 
-def _circuit_of(model: Model) -> tuple[NodeCircuit, dict[str, float]]:
+def _circuit_of(model: Model) -> tuple[NodeCircuit, PairLosses]:
     """Return the circuit and its losses on pairs that the search never saw."""
     circuit = prune(model, load_task(TASK), PRUNING)  # leaves its means beside the model
     losses = held_out_losses(circuit, model)
-    if losses["circuit"] > TARGET_LOSS:
+    if losses.circuit > TARGET_LOSS:
         raise InputError(
-            f"the circuit's task loss on unseen pairs is {losses['circuit']:.3f}, "
+            f"the circuit's task loss on held-out pairs is {losses.circuit:.3f}, "
             f"above {TARGET_LOSS}: the recipe trains too weak a model"
         )
     return circuit, losses

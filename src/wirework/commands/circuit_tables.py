@@ -26,7 +26,8 @@ def show_circuits(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 def print_report(report: dict[str, Any]) -> None:
     """Print a validation: a line for each number, then the verdict in words."""
-    from wirework.circuits.validation.verdict import WORDS
+    from wirework.circuits.pipeline.task_table import CONTROL_NAMES
+    from wirework.circuits.validation.validation_report import WORDS
 
     names = ("task", "target_loss", "n_nodes", "n_edges")
     rows = [[name, cell(report[name])] for name in names]
@@ -34,7 +35,7 @@ def print_report(report: dict[str, Any]) -> None:
         if part not in (*names, "controls", "verdict"):
             rows += [[f"{part}: {name}", cell(value)] for name, value in _plain(values)]
     for name, control in report["controls"].items():
-        rows.append([f"control: {name}", cell(_gist(control))])
+        rows.append([f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))])
     print_table("validation", ["", ""], rows)
     print(f"verdict: {WORDS[report['verdict']['faithful']]}")
     for reason in report["verdict"]["reasons"]:

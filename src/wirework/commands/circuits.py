@@ -70,7 +70,7 @@ def prune(
     with resumable(search):
         circuit = find(loaded, pairs, settings, data=data, search=search)
         circuit.save(out)
-        report = check(circuit, loaded, pairs, data=data, short=not full_validation)
+        report = check(circuit, loaded, pairs, data=data, short=not full_validation).to_dict()
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
     losses = circuit.losses.model_dump()
     values = {"circuit": str(out), "reached": circuit.reached, **sizes, "losses": losses}
@@ -162,7 +162,9 @@ def validate(
         data = None if corpus is None else tokens_of(loaded, corpus)
         pairs = None if task is None else task_of(task)
         own = None if own_task is None else task_of(own_task)
-        report = check(found, loaded, pairs, own_task=own, data=data, short=short, runs=runs)
+        report = check(
+            found, loaded, pairs, own_task=own, data=data, short=short, runs=runs
+        ).to_dict()
         if out is not None:
             found.with_shares(report["stability"]).save(out)
     if json:

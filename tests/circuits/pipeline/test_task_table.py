@@ -18,7 +18,7 @@ def test_what_a_table_shows_of_a_report() -> None:
         "held_out": 0.1512,
         "rephrased": None,
         "resampled": 0.3,
-        "controls": "random circuits: 0 of 20 reach the target; nonsense task: reached with 120 "
+        "controls": "random circuits: 0 of 20 reach the target; random labels: reached with 120 "
         "nodes; shuffled weights: not reached; other: not run",
     }
 
@@ -28,7 +28,7 @@ def test_a_table_of_found_and_passed_over() -> None:
     found |= {"without_circuit": 0.9, "verdict": "open", **judged(REPORT), "controls": "none"}
     missed = {"task": "swap", "n_nodes": None, "n_edges": None, "reason": "the model cannot"}
     assert markdown([found, missed]).splitlines() == [
-        "| task | nodes | edges | model | circuit | unseen | rephrased | resampled | without "
+        "| task | nodes | edges | model | circuit | held out | rephrased | resampled | without "
         "| controls | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         "| quotes | 12 | 9 | 0.020 | 0.150 | 0.151 |  | 0.300 | 0.900 | none | open |",

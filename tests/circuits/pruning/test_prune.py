@@ -97,12 +97,12 @@ def test_it_evaluates_on_other_pairs_of_its_model_only(circuit, wired, random_mo
 
 def test_validation_reports_pairs_that_nothing_was_fitted_to(circuit, wired, task) -> None:
     report = validate(circuit, wired, task, short=True)
-    assert report["judged"]["circuit"] == pytest.approx(circuit.task_loss, abs=1e-6)
-    assert report["held_out"]["n_pairs"] == 24
-    assert report["held_out"]["circuit"] < 0.2
-    assert report["held_out"]["without_circuit"] > 0.6
+    assert report.judged.circuit == pytest.approx(circuit.task_loss, abs=1e-6)
+    assert report.held_out.n_pairs == 24
+    assert report.held_out.circuit < 0.2
+    assert report.held_out.without_circuit > 0.6
     assert validate(circuit, wired, short=True) == report  # the built-in task is drawn again
-    assert held_out_losses(circuit, wired) == report["held_out"]
+    assert held_out_losses(circuit, wired) == report.held_out
     with pytest.raises(InputError, match="does not say where its model lies"):
         validate(circuit)
 
@@ -112,12 +112,12 @@ def test_pairs_that_the_circuit_was_fitted_to_are_never_held_out(circuit, wired,
     own = held_out_losses(circuit, wired)
     some = task.take((*parts.train.pairs[:9], *parts.held_out.pairs))
     report = validate(circuit, wired, some, short=True)
-    assert report["held_out"] == own
-    assert "judged" not in report
+    assert report.held_out == own
+    assert report.judged is None
     more = load_task("single_double_quote", n=120, seed=1)
     fresh = [pair for pair in more.pairs if pair not in task.pairs]
     losses = held_out_losses(circuit, wired, more.take((*fresh, *parts.train.pairs)))
-    assert losses["n_pairs"] == len(fresh)
+    assert losses.n_pairs == len(fresh)
     halves = [
         Pair((old.prompts[0], new.prompts[1]), new.answers)
         for old, new in zip(parts.train.pairs, fresh, strict=False)
@@ -472,8 +472,8 @@ def test_losses_say_how_sure_they_are_and_on_which_pairs_they_are(circuit, wired
     }  # fmt: skip
     assert 0 < losses.circuit_means_error < 1e-4
     fresh = held_out_losses(circuit, wired)
-    assert losses.circuit_held_out == pytest.approx(fresh["circuit"], abs=1e-6)
-    assert losses.circuit_calibrated == pytest.approx(fresh["circuit_calibrated"], abs=1e-6)
+    assert losses.circuit_held_out == pytest.approx(fresh.circuit, abs=1e-6)
+    assert losses.circuit_calibrated == pytest.approx(fresh.circuit_calibrated, abs=1e-6)
 
 
 def test_a_finder_by_score_ends_in_the_same_circuit(circuit, wired, task, corpus) -> None:

@@ -1,6 +1,7 @@
 """Where there is nothing to find: what is searched there, and that it is found out."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from wirework.circuits import Ablation, Circuit, EdgeMasks, prune, validate
 from wirework.circuits.held_out import pairs_of
-from wirework.circuits.validation.controls import random_control, searched, shuffled
+from wirework.circuits.validation.context import ValidationContext
+from wirework.circuits.validation.controls import random_control, shuffled
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels
+from wirework.circuits.validation.validate import searched_control
+from wirework.circuits.validation.validation_report import Controls
 from wirework.circuits.validation.verdict import verdict
 from wirework.config import PruneConfig
 from wirework.data import Tokenizer
@@ -24,7 +28,6 @@ QUICK = PruneConfig(
     trials=2, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
     finalists=1, extra_rankings=(),
 )  # fmt: skip
-GOOD_TRADE = {"same": 0.1, "other": 3.0}
 
 
 @pytest.fixture(scope="module")
@@ -167,38 +170,49 @@ def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_doe
     circuit, wired, tokenizer, task, corpus
 ) -> None:
     easy = everywhere(tokenizer, task)
-    found = prune(easy, task, QUICK, data=corpus, progress=False)
-    control = random_control(found, easy, pairs_of(found.document, easy, task))
-    assert control["n_sufficient"] > 0.5 * control["n"] > 3
-    assert control["edges"]["least"] == control["edges"]["circuit"] == found.n_edges
-    failed = verdict(validate(found, easy, task, short=True), {"random circuits": control})
-    assert failed["faithful"] is False
-    assert "are sufficient too" in failed["reasons"][0]
-    real = random_control(circuit, wired, pairs_of(circuit.document, wired, task))
-    assert real.get("n_sufficient", 0) == 0
+    loose = prune(easy, task, QUICK, data=corpus, progress=False)
+    control = random_control(context_of(loose, easy, task))
+    assert control.n_sufficient > 0.5 * control.n > 3
+    assert control.edges.least == control.edges.circuit == loose.n_edges
+    report = validate(loose, easy, task, short=True)
+    failed = verdict(
+        report, Controls(random_circuits=control), target_loss=0.15, n_nodes=loose.n_nodes
+    )
+    assert failed.faithful is False
+    assert "are sufficient too" in failed.reasons[0]
+    real = random_control(context_of(circuit, wired, task))
+    assert real.n_sufficient == 0
 
 
-def test_nonsense_that_masks_can_fit_is_flagged(tokenizer, task, corpus) -> None:
+def context_of(circuit: Circuit, model: Model, task: Task) -> ValidationContext:
+    return ValidationContext.of(circuit, model, pairs_of(circuit.document, model, task), None)
+
+
+def test_random_labels_that_masks_can_fit_are_flagged(tokenizer, task, corpus) -> None:
     model = gullible(tokenizer, task)
     odd = random_labels(task, model, 0)
-    assert odd.name.endswith("(nonsense: last token's number odd)")
+    assert odd.name.endswith("(random labels: last token's number odd)")
     real = prune(model, task, QUICK, data=corpus, progress=False)
-    control = searched(model, odd, QUICK, corpus)
-    assert control["reached"] is True
-    assert control["held_out"]["circuit"] < 0.2
-    assert control["n_nodes"] < 3 * real.n_nodes
+    control = searched_control(model, odd, QUICK, corpus)
+    assert control.reached is True
+    assert control.held_out.circuit < 0.2
+    assert control.n_nodes < 3 * real.n_nodes
     about = {"target_loss": 0.15, "n_nodes": real.n_nodes}
-    fine = {"circuit": 0.1, "circuit_error": 0.0, "without_circuit": 2.0}
-    checked = {"held_out": fine, "resampled": {"resample": 0.1}, "interchange": GOOD_TRADE}
-    assert verdict(about | checked, {})["faithful"] is True
-    found = verdict(about | checked, {"nonsense task": control})
-    assert found["faithful"] is False
-    assert "the same search reaches the target too" in found["reasons"][0]
+    checks = replace(
+        control,
+        held_out=replace(control.held_out, circuit=0.1, circuit_error=0.0, without_circuit=2.0),
+        resampled=replace(control.resampled, resample=0.1),
+        interchange=replace(control.interchange, same=0.1, other=3.0),
+    )
+    assert verdict(checks, Controls(), **about).faithful is True
+    failed = verdict(checks, Controls(random_labels=control), **about)
+    assert failed.faithful is False
+    assert "the same search reaches the target too" in failed.reasons[0]
 
 
-def test_a_nonsense_task_of_fewer_pairs_than_a_batch_is_searched_all_the_same(
+def test_a_random_label_task_of_fewer_pairs_than_a_batch_is_searched_all_the_same(
     wired, task, corpus
 ) -> None:
     odd = random_labels(task, wired, 0)
     config = QUICK.model_copy(update={"batch_pairs": len(odd.pairs), "steps": 2, "trials": 1})
-    assert searched(wired, odd, config, corpus)["reached"] is False
+    assert searched_control(wired, odd, config, corpus).reached is False

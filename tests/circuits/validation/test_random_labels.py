@@ -1,4 +1,4 @@
-"""A nonsense task: fixed labels that a prompt tells and that say nothing about the real answer."""
+"""Random labels: fixed by a rule over prompts, and without relation to the real answer."""
 
 import math
 from collections import Counter
@@ -15,11 +15,11 @@ NAMES = ("single_double_quote", "bracket_counting", "for_while")
 
 
 def rule_of(odd: Task, task: Task, model: Model):
-    """Return the rule that a nonsense task's name tells, over prompts as text."""
+    """Return the rule that the name of a random-label task states, over prompts as text."""
     encode = model.tokenizer.encode
     texts = [prompt for pair in task.pairs for prompt in pair.prompts]
     every = rules([encode(text) for text in texts], model.tokenizer.token)
-    name = odd.name.split("nonsense: ")[1].removesuffix(")")
+    name = odd.name.split("random labels: ")[1].removesuffix(")")
     return lambda text: every[name](encode(text))
 
 
@@ -74,5 +74,7 @@ def test_who_knows_the_real_answer_does_no_better_than_chance(task: Task, wired:
 
 
 def test_too_few_pairs_are_told_with_their_number(task: Task, wired: Model) -> None:
-    with pytest.raises(InputError, match=r"no nonsense task can be made of .* of its 30, at least"):
+    with pytest.raises(
+        InputError, match=r"no random-label task can be made of .* its 30, at least"
+    ):
         random_labels(task.take(task.pairs[:30]), wired, 0)

@@ -13,9 +13,11 @@ from wirework.circuits.build import standard_error
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.means import means_for, save_means
 from wirework.circuits.pruning.search_folder import open_search
+from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.random_labels import random_labels
-from wirework.circuits.validation.report import circuit_report
 from wirework.circuits.validation.stability import stability
+from wirework.circuits.validation.validate import check_circuit
+from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import locked, read_json
@@ -34,51 +36,57 @@ def circuit(wired: Model, task: Task, corpus) -> Circuit:
 
 
 @pytest.fixture(scope="module")
-def report(circuit: Circuit, wired: Model, task: Task, corpus) -> dict:
+def report(circuit: Circuit, wired: Model, task: Task, corpus) -> ValidationReport:
     return validate(circuit, wired, task, data=corpus, runs=2)
 
 
-def test_a_planted_circuit_is_faithful_and_its_controls_are_not(report: dict) -> None:
-    assert report["verdict"]["faithful"] is True, report["verdict"]["reasons"]
-    for name in ("nonsense task", "shuffled weights"):
-        control = report["controls"][name]
-        assert control["reached"] is False
-        assert control["verdict"]["faithful"] is False
-        assert control["held_out"]["circuit"] > 0.3
-        assert control["n_nodes"] > 0
-    assert report["controls"]["random circuits"]["n_sufficient"] == 0
+def test_a_planted_circuit_is_faithful_and_its_controls_are_not(report: ValidationReport) -> None:
+    assert report.faithful is True, report.reasons
+    for control in (report.controls.random_labels, report.controls.shuffled_weights):
+        assert control.reached is False
+        assert control.verdict.faithful is False
+        assert control.held_out.circuit > 0.3
+        assert control.n_nodes > 0
+    assert report.controls.random_circuits.n_sufficient == 0
 
 
-def test_every_part_is_there_and_is_json(report: dict) -> None:
-    json.dumps(report, allow_nan=False)
-    assert set(report) == {
-        "task", "target_loss", "n_nodes", "n_edges", "judged", "held_out", "rephrased",
-        "resampled", "interchange", "agreement", "coverage", "binarised", "minimality",
+def test_every_part_is_there_and_is_json(report: ValidationReport) -> None:
+    json.dumps(report.to_dict(), allow_nan=False)
+    checks = [
+        "judged", "held_out", "rephrased", "resampled", "interchange", "agreement", "coverage",
+    ]  # fmt: skip
+    assert list(report.to_dict()) == [
+        "task", "target_loss", "n_nodes", "n_edges", *checks, "binarised", "minimality",
         "hypothesis_tests", "stability", "controls", "verdict",
-    }  # fmt: skip
-    assert report["minimality"]["minimal"] is True
-    assert report["coverage"]["n_edges"] == 3
-    assert report["resampled"]["adversarial"] >= report["resampled"]["stochastic"]
+    ]  # fmt: skip
+    controls = report.to_dict()["controls"]
+    assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
+    about = ["task", "n_nodes", "n_edges", "reached"]
+    assert list(controls["nonsense task"]) == [*about, *checks, "verdict"]
+    assert report.minimality.minimal is True
+    assert report.coverage.n_edges == 3
+    assert report.resampled.adversarial >= report.resampled.stochastic
 
 
-def test_a_planted_circuit_comes_back_in_every_run(report: dict) -> None:
-    found = report["stability"]
-    assert found["runs"] == 2
-    assert found["reached"] == (True, True)
-    assert (found["n_reached"], found["edge_share"]) == (2, 1.0)
-    assert found["edge_shares"] == (1.0, 1.0, 1.0)
-    assert found["node_shares"] == (1.0,) * len(NODES)
-    assert found["overlap"] == (1.0, 1.0)
+def test_a_planted_circuit_comes_back_in_every_run(report: ValidationReport) -> None:
+    repeated = report.stability
+    assert repeated.runs == 2
+    assert repeated.reached == (True, True)
+    assert (repeated.n_reached, repeated.edge_share) == (2, 1.0)
+    assert repeated.edge_shares == (1.0, 1.0, 1.0)
+    assert repeated.node_shares == (1.0,) * len(NODES)
+    assert repeated.overlap == (1.0, 1.0)
 
 
 def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> None:
     report = validate(circuit, wired, task)
-    parts = (report["resampled"], *report["controls"].values())
-    reasons = [part["reason"] for part in parts if "reason" in part]
+    controls = report.controls
+    entries = (report.resampled, controls.random_labels, controls.shuffled_weights)
+    reasons = [entry.reason for entry in entries]
     assert len(reasons) == 3
     assert all("no training text for this model" in reason for reason in reasons)
-    assert report["verdict"]["faithful"] is None
-    assert report["verdict"]["reasons"][0].startswith("not checked under resampling")
+    assert report.faithful is None
+    assert report.reasons[0].startswith("not checked under resampling")
 
 
 def test_runs_are_for_the_whole_report(circuit, wired, task) -> None:
@@ -92,8 +100,9 @@ def test_runs_are_for_the_whole_report(circuit, wired, task) -> None:
 
 def test_without_its_controls_nothing_is_called_faithful(circuit, wired, task, corpus) -> None:
     report = validate(circuit, wired, task, data=corpus, short=True)
-    assert report["verdict"]["faithful"] is None
-    assert "binarised" not in report
+    assert report.faithful is None
+    assert report.binarised is None
+    assert "binarised" not in report.to_dict()
 
 
 def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_path) -> None:
@@ -104,17 +113,17 @@ def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_
     expected = validate(circuit, wired, load_task(pairs), short=True)
     assert validate(str(folder), str(model), str(pairs), short=True) == expected
     assert validate(folder, model, pairs, short=True) == expected
-    assert held_out_losses(folder, model, pairs) == expected["held_out"]
+    assert held_out_losses(folder, model, pairs) == expected.held_out
     assert circuit.evaluate(model, pairs) == circuit.evaluate(wired, load_task(pairs))
 
 
 def test_what_is_calibrated_is_not_reported_where_it_was_fitted(circuit, wired, task) -> None:
     report = validate(circuit, wired, task, short=True)
-    assert "circuit_calibrated" not in report["judged"]
+    assert "circuit_calibrated" not in report.judged.to_dict()
     losses = circuit.losses
-    fresh = report["held_out"]
-    assert fresh["circuit_calibrated"] == pytest.approx(losses.circuit_calibrated, abs=1e-6)
-    assert fresh["circuit"] == pytest.approx(losses.circuit_held_out, abs=1e-6)
+    fresh = report.held_out
+    assert fresh.circuit_calibrated == pytest.approx(losses.circuit_calibrated, abs=1e-6)
+    assert fresh.circuit == pytest.approx(losses.circuit_held_out, abs=1e-6)
 
 
 def test_overlap_is_of_edges_by_their_ends(circuit, wired, task, corpus) -> None:
@@ -139,18 +148,18 @@ def test_the_error_of_a_mean_by_hand() -> None:
     assert standard_error(torch.tensor([2.0])) == 0
 
 
-def test_one_unseen_pair_is_enough_for_a_report(circuit, wired, task, corpus) -> None:
+def test_one_held_out_pair_is_enough_for_a_report(circuit, wired, task, corpus) -> None:
     more = load_task("single_double_quote", n=120, seed=1)
     one = replace(more, generated=False, pairs=more.pairs[:1])
     pairs = Pairs(task, None, one)
-    report = circuit_report(circuit, wired, pairs, corpus, short=False)
-    assert report["held_out"]["n_pairs"] == 1
-    assert report["held_out"]["circuit_error"] == 0
-    assert "a pair to train on and another" in report["binarised"]["reason"]
+    checks = check_circuit(ValidationContext.of(circuit, wired, pairs, corpus), short=False)
+    assert checks.held_out.n_pairs == 1
+    assert checks.held_out.circuit_error == 0
+    assert "a pair to train on and another" in checks.binarised.reason
 
 
 def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp_path) -> None:
-    other = replace(random_labels(task, wired, 0), name="nonsense")
+    other = replace(random_labels(task, wired, 0), name="random labels")
     rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)
     assert rows[0]["n_edges"] == 3
     assert rows[0]["verdict"] == "open"
@@ -220,7 +229,7 @@ def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:
     by_means = prune(wired, task, QUICK, data=corpus, progress=False)
     assert by_means.edges == found.edges
     drawn, rested = (validate(one, wired, task, data=corpus) for one in (found, by_means))
-    assert drawn["minimality"]["minimal"] is rested["minimality"]["minimal"] is True
-    pairs = zip(drawn["minimality"]["losses"], rested["minimality"]["losses"], strict=True)
+    assert drawn.minimality.minimal is rested.minimality.minimal is True
+    pairs = zip(drawn.minimality.losses, rested.minimality.losses, strict=True)
     assert all(worst >= mean for worst, mean in pairs)
-    assert drawn["minimality"]["losses"] != rested["minimality"]["losses"]
+    assert drawn.minimality.losses != rested.minimality.losses

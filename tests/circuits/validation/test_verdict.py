@@ -1,36 +1,69 @@
-"""What numbers come to in words."""
+"""Criteria and verdict, on hand-made numbers."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from wirework.circuits.validation.checks import Agreement, Coverage, Interchange
+from wirework.circuits.validation.validation_report import (
+    CircuitChecks,
+    Controls,
+    PairLosses,
+    RandomControl,
+    Resampled,
+    SearchedControl,
+    SizeRange,
+    Verdict,
+)
 from wirework.circuits.validation.verdict import SIZE_MARGIN, reaches, verdict
+from wirework.summaries import NotMeasured
 
-GOOD: Mapping[str, Any] = {
-    "target_loss": 0.15,
-    "n_nodes": 10,
-    "held_out": {"circuit": 0.16, "circuit_error": 0.01, "without_circuit": 2.0},
-    "resampled": {"resample": 0.2},
-    "interchange": {"same": 0.2, "other": 3.0},
-}
+GOOD = CircuitChecks(
+    held_out=PairLosses(
+        n_pairs=24,
+        model=0.1,
+        circuit=0.16,
+        without_circuit=2.0,
+        chance=0.693,
+        circuit_error=0.01,
+    ),
+    rephrased=NotMeasured("not part of the verdict"),
+    resampled=Resampled(resample=0.2, stochastic=0.2, adversarial=0.3),
+    interchange=Interchange(circuit=0.16, same=0.2, mixed=0.2, other=3.0, n_same=8, n_other=8),
+    agreement=Agreement(kl=0.0, top1=1.0, attention=None, heads=()),
+    coverage=Coverage(n_edges=5, n_touching=10, share=0.5),
+)
+SIZE = {"target_loss": 0.15, "n_nodes": 10}
+NONE = Controls()
 
 
-def control(reached: bool, n_nodes: int) -> dict[str, Any]:
-    return {"reached": reached, "n_nodes": n_nodes, "n_edges": 5, "held_out": {"circuit": 0.1}}
+def changed(entry: str, **values: object) -> CircuitChecks:
+    return replace(GOOD, **{entry: replace(getattr(GOOD, entry), **values)})
+
+
+def searched(reached: bool, n_nodes: int) -> SearchedControl:
+    checks = changed("held_out", circuit=0.1)
+    return SearchedControl(
+        task="control",
+        n_nodes=n_nodes,
+        n_edges=5,
+        reached=reached,
+        **vars(checks),
+        verdict=Verdict(None, ()),
+    )
 
 
 def test_all_met_is_faithful_and_only_with_controls() -> None:
-    assert verdict(GOOD, {})["faithful"] is True
-    found = verdict(GOOD, {}, full_validation=False)
-    assert found["faithful"] is None
-    assert found["reasons"][0] == "the same search has not been run on its controls"
+    assert verdict(GOOD, NONE, **SIZE).faithful is True
+    short = verdict(GOOD, NONE, **SIZE, full_validation=False)
+    assert short.faithful is None
+    assert short.reasons[0] == "the same search has not been run on its controls"
 
 
 @pytest.mark.parametrize(
     ("part", "change", "words"),
     [
-        ("held_out", {"circuit": 0.18}, "not sufficient: loss 0.180 +- 0.010"),
+        ("held_out", {"circuit": 0.18}, "not sufficient: loss 0.180 +- 0.010 on 24 held-out pairs"),
         ("held_out", {"without_circuit": 0.5}, "not necessary"),
         ("resampled", {"resample": 0.43}, "does not hold"),
         ("interchange", {"same": 0.5}, "does not carry"),
@@ -38,57 +71,71 @@ def test_all_met_is_faithful_and_only_with_controls() -> None:
     ],
 )
 def test_what_failed_stands_first(part: str, change: dict[str, float], words: str) -> None:
-    found = verdict({**GOOD, part: {**GOOD[part], **change}}, {})
-    assert found["faithful"] is False
-    assert found["reasons"][0].startswith(words)
+    failed = verdict(changed(part, **change), NONE, **SIZE)
+    assert failed.faithful is False
+    assert failed.reasons[0].startswith(words)
 
 
-@pytest.mark.parametrize("name", ["nonsense task", "shuffled weights"])
+@pytest.mark.parametrize("name", ["random labels", "shuffled weights"])
 def test_a_control_that_gets_there_with_few_nodes_speaks_against_the_circuit(name: str) -> None:
+    def with_control(reached: bool, n_nodes: int) -> Verdict:
+        controls = Controls(**{name.replace(" ", "_"): searched(reached, n_nodes)})
+        return verdict(GOOD, controls, **SIZE)
+
     assert SIZE_MARGIN == 3
-    found = verdict(GOOD, {name: control(reached=True, n_nodes=29)})
-    assert found["faithful"] is False
-    assert found["reasons"][0] == (
+    failed = with_control(reached=True, n_nodes=29)
+    assert failed.faithful is False
+    assert failed.reasons[0] == (
         f"{name}: the same search reaches the target too: loss 0.100 with 29 nodes and 5 edges "
         "where the circuit has 10 nodes"
     )
-    assert verdict(GOOD, {name: control(reached=True, n_nodes=30)})["faithful"] is True
-    assert verdict(GOOD, {name: control(reached=False, n_nodes=2)})["faithful"] is True
+    assert with_control(reached=True, n_nodes=30).faithful is True
+    assert with_control(reached=False, n_nodes=2).faithful is True
 
 
 def test_random_circuits_must_not_be_sufficient() -> None:
-    lucky = {"n": 20, "n_sufficient": 1, "lowest": 0.1}
-    assert "1 of 20 are sufficient" in verdict(GOOD, {"random circuits": lucky})["reasons"][0]
+    nodes, edges = SizeRange(10, 8, 10), SizeRange(5, 5, 5)
+    lucky = RandomControl(n=20, nodes=nodes, edges=edges, lowest=0.1, median=2.0, n_sufficient=1)
+    failed = verdict(GOOD, Controls(random_circuits=lucky), **SIZE)
+    assert failed.faithful is False
+    assert failed.reasons[0] == (
+        "random circuits: 1 of 20 are sufficient too, lowest loss 0.100, with 8 to 10 "
+        "(circuit 10) nodes and 5 (circuit 5) edges"
+    )
+    unlucky = replace(lucky, n_sufficient=0)
+    assert verdict(GOOD, Controls(random_circuits=unlucky), **SIZE).faithful is True
 
 
 def test_what_could_not_be_looked_at_leaves_it_open() -> None:
-    missing = {"reason": "no text"}
-    found = verdict({**GOOD, "resampled": missing}, {"nonsense task": {"reason": "few pairs"}})
-    assert found["faithful"] is None
-    assert found["reasons"][:2] == [
-        "not checked under resampling: no text", "nonsense task: not run: few pairs",
-    ]  # fmt: skip
-    failed = {**GOOD, "resampled": missing, "interchange": {"same": 2.0, "other": 3.0}}
-    assert verdict(failed, {})["faithful"] is False
-    alone = {**GOOD, "interchange": {"same": None, "other": None}}
-    assert verdict(alone, {})["faithful"] is None
+    missing = replace(GOOD, resampled=NotMeasured("no text"))
+    controls = Controls(random_labels=NotMeasured("few pairs"))
+    left_open = verdict(missing, controls, **SIZE)
+    assert left_open.faithful is None
+    assert left_open.reasons[:2] == (
+        "not checked under resampling: no text", "random labels: not run: few pairs",
+    )  # fmt: skip
+    failed = replace(missing, interchange=replace(GOOD.interchange, same=2.0))
+    assert verdict(failed, NONE, **SIZE).faithful is False
+    alone = changed("interchange", same=None, other=None)
+    assert verdict(alone, NONE, **SIZE).faithful is None
 
 
 def test_a_large_error_does_not_make_a_circuit_sufficient() -> None:
-    assert reaches({"circuit": 0.165, "circuit_error": 0.01}, 0.15)
-    assert not reaches({"circuit": 0.18, "circuit_error": 0.01}, 0.15)
-    assert not reaches({"circuit": 1.0, "circuit_error": 0.5}, 0.15)
-    assert reaches({"circuit": 0.9, "circuit_error": 0.0}, 1.0)
+    assert reaches(0.165, 0.01, 0.15)
+    assert not reaches(0.18, 0.01, 0.15)
+    assert not reaches(1.0, 0.5, 0.15)
+    assert reaches(0.9, 0.0, 1.0)
 
 
 def test_a_single_pair_has_no_standard_error() -> None:
-    held_out = {"circuit": 0.03, "circuit_error": 0.0, "without_circuit": 2.0, "n_pairs": 1}
-    reasons = verdict({**GOOD, "held_out": held_out}, {})["reasons"]
-    assert any("0.030 on a single unseen pair, too few for a standard" in one for one in reasons)
-    assert not any("+- 0.000" in one for one in reasons)
+    single = changed("held_out", circuit=0.03, circuit_error=0.0, n_pairs=1)
+    reasons = verdict(single, NONE, **SIZE).reasons
+    words = "0.030 on a single held-out pair, too few for a standard"
+    assert any(words in reason for reason in reasons)
+    assert not any("+- 0.000" in reason for reason in reasons)
 
 
 def test_an_empty_circuit_is_called_so() -> None:
-    found = verdict({**GOOD, "n_nodes": 0}, {})
-    assert found["faithful"] is None
-    assert found["reasons"][0] == "the circuit is empty: the task needs no node"
+    empty = verdict(GOOD, NONE, target_loss=0.15, n_nodes=0)
+    assert empty.faithful is None
+    assert empty.reasons[0] == "the circuit is empty: the task needs no node"

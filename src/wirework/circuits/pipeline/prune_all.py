@@ -16,7 +16,7 @@ from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pipeline.task_table import judged, markdown
 from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
 from wirework.circuits.validation.validate import validate
-from wirework.circuits.validation.verdict import MISSED, WORDS
+from wirework.circuits.validation.validation_report import MISSED, WORDS
 from wirework.config import PruneConfig
 from wirework.console import Progress, counted, say
 from wirework.errors import InputError, number_of
@@ -185,7 +185,8 @@ def _report(
             return report
     about = {"circuit": _identity(circuit), "whole": full_validation}
     short = not full_validation
-    report = about | validate(circuit, model, task, data=data, short=short, progress=None)
+    validated = validate(circuit, model, task, data=data, short=short, progress=None)
+    report = about | validated.to_dict()
     write_record(path, report)
     return report
 

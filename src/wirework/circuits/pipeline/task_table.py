@@ -11,13 +11,16 @@ _COLUMNS = {
     "n_edges": "edges",
     "model": "model",
     "circuit": "circuit",
-    "held_out": "unseen",
+    "held_out": "held out",
     "rephrased": "rephrased",
     "resampled": "resampled",
     "without_circuit": "without",
     "controls": "controls",
     "verdict": "verdict",
 }
+
+CONTROL_NAMES = {"nonsense task": "random labels"}
+"""Controls whose key in a report is not the name that is shown."""
 
 
 def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
@@ -42,7 +45,8 @@ def judged(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _controls(controls: Mapping[str, Mapping[str, Any]]) -> str:
     """Return for each control how often, or at what size, it reached the target."""
-    return "; ".join(f"{name}: {_outcome(control)}" for name, control in controls.items())
+    named = ((CONTROL_NAMES.get(key, key), control) for key, control in controls.items())
+    return "; ".join(f"{name}: {_outcome(control)}" for name, control in named)
 
 
 def _outcome(control: Mapping[str, Any]) -> str:

@@ -59,21 +59,21 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
     Raises:
         InputError: the task does not fit the model, or no rule gives enough pairs.
     """
-    generator = Random(f"nonsense {seed}")
+    generator = Random(f"nonsense {seed}")  # another text would draw other prompts
     prompts = _drawn(task, model, generator)
     label_rules = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
     matches = {name: _matched(prompts, rule, generator) for name, rule in label_rules.items()}
     most = max(len(pairs) for pairs in matches.values())
     if most < LEAST_PAIRS:
         raise InputError(
-            f"no nonsense task can be made of {task.name}: labels that mean nothing give at most "
+            f"no random-label task can be made of {task.name}: random labels give at most "
             f"{number_of(most, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
         )
     even = {name: pairs for name, pairs in matches.items() if len(pairs) >= _EVEN * most}
     name = max(even, key=lambda name: _probe_accuracy(even[name]))
     answers = _commonest(task)
     pairs = tuple(Pair((one.text, other.text), answers) for one, other in even[name])
-    made = Task(f"{task.name} (nonsense: {name})", pairs, generated=True, seed=seed)
+    made = Task(f"{task.name} (random labels: {name})", pairs, generated=True, seed=seed)
     return made.fitted(tokenizer_of(model), model.config.n_ctx)
 
 

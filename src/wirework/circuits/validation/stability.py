@@ -14,6 +14,7 @@ from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.config import PruneConfig
 from wirework.console import Progress
+from wirework.summaries import Report
 from wirework.tasks import Task, rephrased, tokenizer_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ End = tuple[str, int]
 _SHARE = 0.8  # of the pairs per run, without replacement: a copy could also be held out
 
 
-@dataclass(frozen=True)
-class Stability:
+@dataclass(frozen=True, repr=False)
+class Stability(Report):
     """Result of the repeated searches."""
 
     runs: int

@@ -1,33 +1,53 @@
-"""Validate a circuit: sufficiency, necessity, further checks and controls in one report.
+"""Validate a circuit: checks, controls and a verdict in one report.
 
-Each entry is one check (`checks/`) or one control (`controls.py`); `verdict.py` turns them into a
-verdict. The short report takes seconds. The full report repeats the circuit's search on controls:
-random labels and shuffled weights.
+`validate` reads from top to bottom: build a `ValidationContext`, run the checks of `check_circuit`
+and the controls on it, and judge them. The pure functions behind the checks are in `checks/`, one
+file each. A short report takes seconds. A full report repeats the circuit's search on controls.
 """
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+import torch
+
+from wirework.circuits.build import measure, pair_error
+from wirework.circuits.calibration import Calibration, calibrated_loss
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
+from wirework.circuits.masking.activation_cache import activation_cache_of_search
 from wirework.circuits.masking.means import text_of
-from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.validation.controls import N_SEARCHED, random_control, searched_controls
-from wirework.circuits.validation.report import circuit_report, losses_on, result_or_reason
-from wirework.circuits.validation.stability import stability
-from wirework.circuits.validation.validation_report import ValidationReport
-from wirework.circuits.validation.verdict import verdict
+from wirework.circuits.validation import checks
+from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext
+from wirework.circuits.validation.controls import random_control, search_control, shuffled
+from wirework.circuits.validation.random_labels import random_labels
+from wirework.circuits.validation.stability import Stability, stability
+from wirework.circuits.validation.validation_report import (
+    CircuitChecks,
+    Controls,
+    HypothesisTests,
+    PairLosses,
+    Resampled,
+    SearchedControl,
+    ValidationReport,
+)
+from wirework.circuits.validation.verdict import reaches, verdict
+from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
-from wirework.tasks import Task, load_task
+from wirework.summaries import NotMeasured
+from wirework.tasks import Task, TokenizedPairs, load_task, rephrased, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
 _CHECKS = 0.3  # time of all checks of the circuit itself, as a fraction of one search
+_SEARCHED_CONTROLS = 2  # random labels and shuffled weights
+
+_Result = TypeVar("_Result")
 
 
 def validate(
@@ -59,14 +79,8 @@ def validate(
         progress: show progress on standard error; None: as the caller does.
 
     Returns:
-        A dict that has its verdict at hand (`faithful`, `reasons`, `summary()`). Its keys: `task`,
-        `target_loss`, `n_nodes`, `n_edges`; `judged` (where the pairs are known),
-        `held_out` and `rephrased`, each with `n_pairs` and, in nats, `model`, `circuit` (everything
-        else ablated: sufficiency) with its standard error, `circuit_calibrated`, `without_circuit`
-        (only the circuit ablated: necessity), `chance`; `resampled`, `interchange`, `agreement`,
-        `coverage`; unless `short` also `binarised`, `minimality`, `hypothesis_tests`; `stability`
-        with `runs`; `controls`; and `verdict`: `faithful` with the reasons in words. An entry
-        that cannot be computed has a `reason` instead.
+        The report: size, checks, controls and verdict. An entry that cannot be computed is a
+        `NotMeasured` with a `reason`.
 
     Raises:
         InputError: the circuit is of another model, the task does not fit it, no pair is held out,
@@ -75,54 +89,208 @@ def validate(
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
-    _check_runs(short, runs)
-    circuit, model, task = load_inputs(circuit, model, task)
-    own = None if own_task is None else load_task(own_task)
-    data = text_of(model, data) if runs else data  # fails before the long part
-    pairs = pairs_of(circuit.document, model, task, own)
-    about = {
-        "task": (task or pairs.full_task).name,
-        "target_loss": circuit.document.target_loss,
-        "n_nodes": circuit.n_nodes,
-        "n_edges": circuit.n_edges,
-    }
-    searches = runs + (0 if short else N_SEARCHED)
-    with Progress(f"validate {about['task']}", _CHECKS + searches, shown=progress) as bar:
-        report = about | circuit_report(circuit, model, pairs, data, short=short)
-        controls = {"random circuits": random_control(circuit, model, pairs)}
-        bar.advance(_CHECKS)
-        if runs:
-            report["stability"] = result_or_reason(
-                lambda: _stability(circuit, model, pairs.full_task, data, runs)
-            )
-        if not short:
-            controls |= searched_controls(circuit, model, pairs.full_task, data)
-    judged = verdict(report, controls, full_validation=not short)
-    return ValidationReport({**report, "controls": controls, "verdict": judged})
-
-
-def held_out_losses(
-    circuit: Circuit | str | Path,
-    model: "Model | str | Path",
-    task: Task | str | Path | None = None,
-) -> dict[str, float | int]:
-    """Return the losses (nats) of a circuit on its held-out pairs, as in `validate`."""
-    circuit, model, task = load_inputs(circuit, model, task)
-    pairs = pairs_of(circuit.document, model, task)
-    return losses_on(*circuit.edge_masks(model), tokenize_task(pairs.held_out, model), circuit)
-
-
-def _check_runs(short: bool, runs: int) -> None:
     if runs < 0:
         raise InputError(f"runs must be 0 or more, got {runs}")
     if short and runs:
         raise InputError(
             f"the short report makes no searches: leave out short or the {number_of(runs, 'run')}"
         )
+    circuit, model, task = load_inputs(circuit, model, task)
+    own = None if own_task is None else load_task(own_task)
+    data = text_of(model, data) if runs else data  # fails before the long part
+    pairs = pairs_of(circuit.document, model, task, own)
+    context = ValidationContext.of(circuit, model, pairs, data)
+    name, target = (task or pairs.full_task).name, circuit.document.target_loss
+    searches = runs + (0 if short else _SEARCHED_CONTROLS)
+    with Progress(f"validate {name}", _CHECKS + searches, shown=progress) as bar:
+        results = check_circuit(context, short=short)
+        controls = Controls(random_circuits=random_control(context))
+        bar.advance(_CHECKS)
+        repeated = or_reason(lambda: repeat_search(context, runs)) if runs else None
+        if not short:
+            config = circuit.search_config
+            controls = replace(
+                controls,
+                random_labels=or_reason(lambda: random_labels_control(context, config)),
+                shuffled_weights=or_reason(lambda: shuffled_weights_control(context, config)),
+            )
+    judged = verdict(
+        results, controls, target_loss=target, n_nodes=circuit.n_nodes, full_validation=not short
+    )
+    return ValidationReport(
+        task=name,
+        target_loss=target,
+        n_nodes=circuit.n_nodes,
+        n_edges=circuit.n_edges,
+        **vars(results),
+        stability=repeated,
+        controls=controls,
+        verdict=judged,
+    )
 
 
-def _stability(
-    circuit: NodeCircuit, model: "Model", task: Task, data: "Tokens | None", runs: int
-) -> dict[str, Any]:
-    config = circuit.search_config
-    return asdict(stability(circuit, model, task, config, text_of(model, data), runs))
+def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
+    """Run all checks of one circuit, in the order of the report.
+
+    Args:
+        context: the circuit on its model.
+        short: leave out the last three, which take longer than seconds.
+    """
+    masked_circuit, few = context.masked_circuit, context.first_held_out()
+    return CircuitChecks(
+        judged=judged_losses(context),
+        held_out=losses_on(context, context.held_out),
+        rephrased=or_reason(lambda: rephrased_losses(context)),
+        resampled=or_reason(lambda: resampled_losses(context)),
+        interchange=checks.interchange(masked_circuit, few),
+        agreement=checks.agreement(masked_circuit, few),
+        coverage=checks.coverage(
+            masked_circuit.transformer, masked_circuit.gates, context.circuit.n_edges
+        ),
+        binarised=None if short else or_reason(lambda: binarised_losses(context)),
+        minimality=None if short else or_reason(lambda: losses_without_each(context)),
+        hypothesis_tests=None if short else or_reason(lambda: hypothesis_tests(context)),
+    )
+
+
+def judged_losses(context: ValidationContext) -> PairLosses | None:
+    """Return the losses on the judging pairs, which also fitted the calibration."""
+    if context.judged is None:
+        return None
+    return replace(losses_on(context, context.judged), circuit_calibrated=None)
+
+
+def losses_on(context: ValidationContext, batch: TokenizedPairs) -> PairLosses:
+    """Return the circuit's losses on a batch of pairs, and those to compare them with."""
+    edge_masks, gates = context.edge_masks, context.gates
+    calibration = context.circuit.document.calibration
+    logit_diffs = edge_masks.all_differences(gates[None], batch)[0]
+    return PairLosses(
+        n_pairs=batch.n_pairs,
+        **measure(edge_masks, gates, batch, logit_diffs),
+        circuit_error=pair_error(logit_diffs),
+        circuit_calibrated=calibrated_loss(
+            logit_diffs, Calibration(calibration.scale, calibration.shift)
+        ),
+    )
+
+
+def rephrased_losses(context: ValidationContext) -> PairLosses:
+    """Return the losses on the held-out pairs with other words and names."""
+    model = context.model
+    task = rephrased(context.pairs.held_out, 0).fitted(tokenizer_of(model), model.config.n_ctx)
+    return losses_on(context, tokenize_task(task, model))
+
+
+def resampled_losses(context: ValidationContext) -> Resampled:
+    """Return the losses with activations of training text at the ablated nodes."""
+    masked_circuit, few, cache = (
+        context.masked_circuit,
+        context.first_held_out(),
+        context.activation_cache,
+    )
+    constant = checks.constant_resample_ablation(masked_circuit, few, cache)
+    per_token = checks.resample_ablation(masked_circuit, few, cache)
+    return Resampled(resample=per_token.mean, stochastic=constant.mean, adversarial=constant.worst)
+
+
+def binarised_losses(context: ValidationContext) -> checks.Binarised:
+    """Train two values per node on half of the held-out pairs and judge them on the others."""
+    batch = context.held_out
+    half = batch.n_pairs // 2
+    if not half:
+        raise InputError("binarising needs a pair to train on and another to judge by, got 1")
+    train, judge = batch.select(torch.arange(half)), batch.select(torch.arange(half, batch.n_pairs))
+    return checks.binarise(context.masked_circuit, train, judge)
+
+
+def losses_without_each(context: ValidationContext) -> checks.Minimality:
+    """Remove each node and edge alone, in all ablation modes of the search."""
+    circuit, config = context.circuit, context.circuit.search_config
+    cache = activation_cache_of_search(context.model, context.data, config)
+    ablation = replace(
+        context.edge_masks.ablation, activation_cache=cache, n_resamples=config.n_resamples
+    )
+    return checks.minimality(
+        replace(context.edge_masks, ablation=ablation).ablation_modes(),
+        context.gates,
+        context.held_out if context.judged is None else context.judged,
+        circuit.document.target_loss,
+    )
+
+
+def hypothesis_tests(context: ValidationContext) -> HypothesisTests:
+    """Run the three tests of Shi et al. 2024 on the held-out pairs."""
+    edge_masks, batch = context.edge_masks, context.held_out
+    nodes = context.masked_circuit.gates
+    masks = torch.stack([torch.ones_like(nodes), 1 - nodes])
+    model, complement = map(checks.pair_scores, edge_masks.ablation.all_differences(masks, batch))
+    circuit = checks.pair_scores(edge_masks.all_differences(context.gates[None], batch)[0])
+    few = context.first_held_out(COSTLY_CHECK_PAIRS // 2)
+    effects = checks.unit_effects(edge_masks.ablation, nodes, few)
+    paths = checks.random_paths(edge_masks.transformer, nodes)
+    random_effects = checks.random_effects(edge_masks.ablation, nodes, few, paths)
+    return HypothesisTests(
+        equivalence=checks.equivalence_test(circuit, model),
+        independence=checks.independence_test(complement, model),
+        minimality=checks.minimality_test(effects, random_effects),
+    )
+
+
+def repeat_search(context: ValidationContext, runs: int) -> Stability:
+    """Repeat the search of the circuit on other pairs, seeds and words."""
+    circuit, task = context.circuit, context.pairs.full_task
+    return stability(circuit, context.model, task, circuit.search_config, context.text, runs)
+
+
+def random_labels_control(context: ValidationContext, config: PruneConfig) -> SearchedControl:
+    """Search on real prompts with meaningless labels, and check the circuit."""
+    task = random_labels(context.pairs.full_task, context.model, config.seed)
+    return searched_control(context.model, task, config, context.text)
+
+
+def shuffled_weights_control(context: ValidationContext, config: PruneConfig) -> SearchedControl:
+    """Search in the model with shuffled weights, and check the circuit."""
+    model = shuffled(context.model, config.seed)
+    return searched_control(model, context.pairs.full_task, config, context.text)
+
+
+def searched_control(
+    model: "Model", task: Task, config: PruneConfig, text: "Tokens"
+) -> SearchedControl:
+    """Search for a circuit where there is no mechanism, and check it.
+
+    Raises:
+        InputError: no search is possible: too few pairs, or a loss that is not a number.
+    """
+    circuit = search_control(model, task, config, text)
+    pairs = pairs_of(circuit.document, model, task)
+    results = check_circuit(ValidationContext.of(circuit, model, pairs, text), short=True)
+    target, n_nodes = circuit.document.target_loss, circuit.n_nodes
+    return SearchedControl(
+        task=task.name,
+        n_nodes=n_nodes,
+        n_edges=circuit.n_edges,
+        reached=reaches(results.held_out.circuit, results.held_out.circuit_error, target),
+        **vars(results),
+        verdict=verdict(results, Controls(), target_loss=target, n_nodes=n_nodes),
+    )
+
+
+def or_reason(check: Callable[[], _Result]) -> _Result | NotMeasured:
+    """Return the result of a check, or the reason why it cannot be computed."""
+    try:
+        return check()
+    except InputError as error:
+        return NotMeasured(str(error))
+
+
+def held_out_losses(
+    circuit: Circuit | str | Path,
+    model: "Model | str | Path",
+    task: Task | str | Path | None = None,
+) -> PairLosses:
+    """Return the losses (nats) of a circuit on its held-out pairs, as in `validate`."""
+    circuit, model, task = load_inputs(circuit, model, task)
+    context = ValidationContext.of(circuit, model, pairs_of(circuit.document, model, task), None)
+    return losses_on(context, context.held_out)

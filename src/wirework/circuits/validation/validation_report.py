@@ -1,39 +1,223 @@
-"""What `validate` returns: a dict of all checks, with its verdict at hand."""
+"""`ValidationReport`: what `validate` returns, with typed entries.
 
+Losses are task losses in nats unless said otherwise.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
-from wirework.circuits.validation.verdict import WORDS
-from wirework.summaries import DictReport
+from wirework.circuits.validation.checks.agreement import Agreement
+from wirework.circuits.validation.checks.binarise import Binarised
+from wirework.circuits.validation.checks.coverage import Coverage
+from wirework.circuits.validation.checks.hypothesis_tests import (
+    Equivalence,
+    Independence,
+    MinimalityTest,
+)
+from wirework.circuits.validation.checks.interchange import Interchange
+from wirework.circuits.validation.checks.minimality import Minimality
+from wirework.circuits.validation.stability import Stability
+from wirework.summaries import NotMeasured, Report, absent
+
+WORDS = {True: "faithful", False: "not faithful", None: "open"}
+"""The values of `faithful` in words."""
+
+MISSED = "misses the target"
+"""Shown instead of a verdict if the search did not reach its target."""
 
 
-class ValidationReport(DictReport):
-    """All checks of a circuit by name, and the verdict on them; `validate` says what each is."""
+@dataclass(frozen=True, repr=False)
+class PairLosses(Report):
+    """Losses on some pairs: of the circuit, and those to compare it with."""
 
-    kind = "ValidationReport"
+    n_pairs: int
+    """Number of pairs."""
+    model: float
+    """Loss of the whole model, in nats."""
+    circuit: float
+    """Loss with everything but the circuit ablated, in nats: low if the circuit is sufficient."""
+    without_circuit: float
+    """Loss with only the circuit ablated, in nats: high if the circuit is necessary."""
+    chance: float
+    """Loss of a guess, in nats."""
+    circuit_error: float
+    """Standard error of `circuit` over pairs, in nats; 0 for a single pair."""
+    circuit_calibrated: float | None = absent()
+    """`circuit` after the circuit's calibration, in nats; absent on the pairs that fitted it."""
+
+
+@dataclass(frozen=True, repr=False)
+class Resampled(Report):
+    """Losses of the circuit if ablated nodes take activations of training text."""
+
+    resample: float
+    """Another random token at each position; mean over draws, in nats."""
+    stochastic: float
+    """One random token for all positions and prompts; mean over draws, in nats."""
+    adversarial: float
+    """The same; the highest loss over draws, in nats."""
+
+
+@dataclass(frozen=True, repr=False)
+class HypothesisTests(Report):
+    """The three tests of Shi et al. 2024; a small p-value is evidence against the circuit."""
+
+    equivalence: Equivalence
+    """Circuit and model score higher than each other equally often."""
+    independence: Independence
+    """The scores of the complement are independent of the model's scores."""
+    minimality: MinimalityTest
+    """Each node matters more than a random one."""
+
+
+@dataclass(frozen=True, repr=False)
+class SizeRange(Report):
+    """A size of the circuit and of the random circuits that it is compared with."""
+
+    circuit: int
+    """Size of the circuit."""
+    least: int
+    """Smallest size of a random circuit."""
+    most: int
+    """Largest size of a random circuit."""
+
+
+@dataclass(frozen=True, repr=False)
+class RandomControl(Report):
+    """Losses of random connected circuits of the same composition, on a few held-out pairs."""
+
+    n: int
+    """Number of random circuits."""
+    nodes: SizeRange
+    """Their numbers of nodes."""
+    edges: SizeRange
+    """Their numbers of edges."""
+    lowest: float
+    """Lowest of their losses, in nats."""
+    median: float
+    """Median of their losses, in nats."""
+    n_sufficient: int
+    """How many of them reach the target."""
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Report):
+    """Whether a circuit is faithful, and why."""
+
+    faithful: bool | None
+    """None if no criterion failed but some were not tested."""
+    reasons: tuple[str, ...]
+    """One line per criterion: failed ones first, then those not tested, then those met."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CircuitChecks(Report):
+    """The checks of one circuit, without controls."""
+
+    judged: PairLosses | None = absent()
+    """Losses on the pairs that judged the circuit in its search; absent if other pairs are given.
+    """
+    held_out: PairLosses
+    """Losses on pairs that neither trained nor judged it."""
+    rephrased: PairLosses | NotMeasured
+    """Losses on the held-out pairs with other words and names."""
+    resampled: Resampled | NotMeasured
+    """Losses if ablated nodes take activations of training text instead of their mean."""
+    interchange: Interchange
+    """Losses if the circuit's nodes take activations of other prompts."""
+    agreement: Agreement
+    """Distance of the circuit's next-token distributions and attention from the model's."""
+    coverage: Coverage
+    """Edges of the circuit relative to all edges of its nodes."""
+    binarised: Binarised | NotMeasured | None = absent()
+    """Losses if each node takes two values only; absent from a short report."""
+    minimality: Minimality | NotMeasured | None = absent()
+    """Losses with one node or edge removed; absent from a short report."""
+    hypothesis_tests: HypothesisTests | NotMeasured | None = absent()
+    """Tests of Shi et al. 2024; absent from a short report."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class _ControlSize(Report):
+    """What stands first in the report of a searched control."""
+
+    task: str
+    """Name of the control's task."""
+    n_nodes: int
+    """Nodes of the circuit that the search returned."""
+    n_edges: int
+    """Edges of that circuit."""
+    reached: bool
+    """Whether its held-out loss is compatible with the target."""
+
+
+# The fields of the last base come first, as in the JSON.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class SearchedControl(CircuitChecks, _ControlSize):
+    """A circuit that the same search returned where there is no mechanism, and its checks."""
+
+    verdict: Verdict
+    """The verdict on that circuit, without controls."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Controls(Report):
+    """Results of the same method where there is no mechanism to find."""
+
+    random_circuits: RandomControl | NotMeasured | None = absent("random circuits")
+    """Random connected circuits of the same composition."""
+    random_labels: SearchedControl | NotMeasured | None = absent("nonsense task")
+    """The same search on random labels; absent from a short report."""
+    shuffled_weights: SearchedControl | NotMeasured | None = absent("shuffled weights")
+    """The same search on the model with shuffled weights; absent from a short report."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class _CircuitSize(Report):
+    """What stands first in a validation report."""
+
+    task: str
+    """Name of the task."""
+    target_loss: float
+    """Loss that the search aimed for, in nats."""
+    n_nodes: int
+    """Nodes of the circuit."""
+    n_edges: int
+    """Edges of the circuit: nonzero weights between its nodes."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ValidationReport(CircuitChecks, _CircuitSize):
+    """All checks and controls of a circuit, and the verdict on them."""
+
+    stability: Stability | NotMeasured | None = absent()
+    """Which nodes and edges repeated searches find again; absent without `runs`."""
+    controls: Controls
+    """Results of the same method where there is no mechanism to find."""
+    verdict: Verdict
+    """Whether the circuit is faithful, and why."""
 
     @property
     def faithful(self) -> bool | None:
-        """Whether the circuit may be called faithful; None where not all was looked at."""
-        faithful: bool | None = self["verdict"]["faithful"]
-        return faithful
+        """Whether the circuit is faithful; None if some criteria were not tested."""
+        return self.verdict.faithful
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """A line for each criterion: those that failed, those not looked at, those met."""
-        return tuple(self["verdict"]["reasons"])
+        """One line per criterion: failed ones first, then those not tested, then those met."""
+        return self.verdict.reasons
 
     def summary(self) -> dict[str, Any]:
         """Return the verdict, its first reason, the size and the held-out losses in nats."""
-        held_out = self["held_out"]
         return {
-            "task": self["task"],
+            "task": self.task,
             "verdict": WORDS[self.faithful],
             "because": next(iter(self.reasons), None),
-            "n_nodes": self["n_nodes"],
-            "n_edges": self["n_edges"],
-            "target_loss": self["target_loss"],
-            "circuit": held_out["circuit"],
-            "model": held_out["model"],
-            "without_circuit": held_out["without_circuit"],
-            "n_held_out_pairs": held_out["n_pairs"],
+            "n_nodes": self.n_nodes,
+            "n_edges": self.n_edges,
+            "target_loss": self.target_loss,
+            "circuit": self.held_out.circuit,
+            "model": self.held_out.model,
+            "without_circuit": self.held_out.without_circuit,
+            "n_held_out_pairs": self.held_out.n_pairs,
         }

@@ -1,14 +1,25 @@
 """The verdict on a circuit: whether it is faithful, with the reasons in words.
 
 A low task loss under mean ablation is not sufficient evidence, because learned masks reach it on
-random labels too. This module reads the numbers of a report and needs no torch.
+random labels too.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from wirework.circuits.validation.checks.interchange import Interchange
+from wirework.circuits.validation.validation_report import (
+    CircuitChecks,
+    Controls,
+    PairLosses,
+    RandomControl,
+    Resampled,
+    SearchedControl,
+    SizeRange,
+    Verdict,
+)
 from wirework.errors import number_of
+from wirework.summaries import NotMeasured
 
 SIZE_MARGIN = 3
 """A control search that reaches the target must need at least this many times the circuit's nodes.
@@ -16,12 +27,6 @@ SIZE_MARGIN = 3
 A 2026 replication of Gao et al. needed about 30 nodes for random labels, 10 for a real behaviour. A
 control circuit of similar size would show that the search fits the task by itself.
 """
-
-WORDS = {True: "faithful", False: "not faithful", None: "open"}
-"""The values of `faithful` in words."""
-
-MISSED = "misses the target"
-"""Shown instead of a verdict if the search did not reach its target."""
 
 _CHANCE = math.log(2)
 _ERRORS = 2.0  # standard errors by which a held-out loss may exceed the target
@@ -36,48 +41,48 @@ class Criterion(NamedTuple):
 
 
 def verdict(
-    report: Mapping[str, Any], controls: Mapping[str, Any], *, full_validation: bool = True
-) -> dict[str, Any]:
+    checks: CircuitChecks,
+    controls: Controls,
+    *,
+    target_loss: float,
+    n_nodes: int,
+    full_validation: bool = True,
+) -> Verdict:
     """Judge a circuit by its checks and controls.
 
     Args:
-        report: `target_loss`, `n_nodes`, `held_out`, `resampled` and `interchange`, as `validate`
-            returns them.
-        controls: name to the report of a control; empty for a control itself.
+        checks: the circuit's checks.
+        controls: its controls; `Controls()` for the circuit of a control itself.
+        target_loss: task loss that its search aimed for, in nats.
+        n_nodes: number of its nodes.
         full_validation: whether all controls were run; without them no circuit is called faithful.
-
-    Returns:
-        `faithful`: None if no criterion failed but some were not tested. `reasons`: one line per
-        criterion; failed ones first, then those not tested.
     """
-    target, n_nodes = float(report["target_loss"]), int(report["n_nodes"])
     criteria = [
-        _sufficient(report["held_out"], target),
-        _necessary(report["held_out"]),
-        _resampled(report["resampled"], target),
-        _interchange(report["interchange"], target),
-        *(_control(name, control, n_nodes) for name, control in controls.items()),
+        _sufficient(checks.held_out, target_loss),
+        _necessary(checks.held_out),
+        _resampled(checks.resampled, target_loss),
+        _interchange(checks.interchange, target_loss),
+        *_controls(controls, n_nodes),
     ]
     if not n_nodes:
         criteria.append(Criterion(None, "the circuit is empty: the task needs no node"))
     if not full_validation:
         criteria.append(Criterion(None, "the same search has not been run on its controls"))
-    faithful = _all([one.met for one in criteria])
     reasons = [one.words for met in (False, None, True) for one in criteria if one.met is met]
-    return {"faithful": faithful, "reasons": reasons}
+    return Verdict(_all([one.met for one in criteria]), tuple(reasons))
 
 
-def reaches(losses: Mapping[str, float], target: float) -> bool:
+def reaches(loss: float, error: float, target: float) -> bool:
     """Return whether a circuit is sufficient: its held-out loss is compatible with the target.
 
     The loss may exceed the target by at most two standard errors and, because few pairs have large
     standard errors, must be closer to the target than to chance.
 
     Args:
-        losses: `circuit` and its standard error `circuit_error`, in nats.
-        target: task loss in nats.
+        loss: task loss of the circuit on held-out pairs, in nats.
+        error: its standard error, in nats.
+        target: task loss that the search aimed for, in nats.
     """
-    loss, error = losses["circuit"], losses["circuit_error"]
     return loss - _ERRORS * error <= target and loss <= max(target, _middle(target))
 
 
@@ -88,20 +93,18 @@ def _all(met: list[bool | None]) -> bool | None:
     return None if None in met else True
 
 
-def _sufficient(losses: Mapping[str, float], target: float) -> Criterion:
-    loss, error = losses["circuit"], losses["circuit_error"]
-    met = reaches(losses, target)
+def _sufficient(losses: PairLosses, target: float) -> Criterion:
+    loss, error = losses.circuit, losses.circuit_error
+    met = reaches(loss, error, target)
     words = "sufficient" if met else "not sufficient"
-    count = losses.get("n_pairs")
-    pairs = "unseen pairs" if count is None else f"{count:g} unseen pairs"
-    measured = f"loss {loss:.3f} +- {error:.3f} on {pairs}"
-    if count == 1:
-        measured = f"loss {loss:.3f} on a single unseen pair, too few for a standard error"
+    measured = f"loss {loss:.3f} +- {error:.3f} on {losses.n_pairs} held-out pairs"
+    if losses.n_pairs == 1:
+        measured = f"loss {loss:.3f} on a single held-out pair, too few for a standard error"
     return Criterion(met, f"{words}: {measured}, target {target:g}")
 
 
-def _necessary(losses: Mapping[str, float]) -> Criterion:
-    loss = losses["without_circuit"]
+def _necessary(losses: PairLosses) -> Criterion:
+    loss = losses.without_circuit
     met = loss >= 0.9 * _CHANCE
     words = "necessary" if met else "not necessary"
     return Criterion(
@@ -109,21 +112,21 @@ def _necessary(losses: Mapping[str, float]) -> Criterion:
     )
 
 
-def _resampled(losses: Mapping[str, Any], target: float) -> Criterion:
-    if "reason" in losses:
-        return Criterion(None, f"not checked under resampling: {losses['reason']}")
-    loss, most = losses["resample"], _middle(target)
-    met = loss <= most
+def _resampled(losses: Resampled | NotMeasured, target: float) -> Criterion:
+    if isinstance(losses, NotMeasured):
+        return Criterion(None, f"not checked under resampling: {losses.reason}")
+    most = _middle(target)
+    met = losses.resample <= most
     words = "holds" if met else "does not hold"
     return Criterion(
         met,
-        f"{words} when what is outside takes values of real text: loss {loss:.3f}, "
+        f"{words} when ablated nodes take values of real text: loss {losses.resample:.3f}, "
         f"at most {most:.3f}",
     )
 
 
-def _interchange(losses: Mapping[str, Any], target: float) -> Criterion:
-    same, other = losses["same"], losses["other"]
+def _interchange(losses: Interchange, target: float) -> Criterion:
+    same, other = losses.same, losses.other
     if same is None or other is None:
         return Criterion(None, "not checked by interchange: no two prompts share an answer")
     met = same <= _middle(target) and other >= _CHANCE
@@ -135,30 +138,43 @@ def _interchange(losses: Mapping[str, Any], target: float) -> Criterion:
     )
 
 
-def _control(name: str, control: Mapping[str, Any], n_nodes: int) -> Criterion:
-    if "reason" in control:
-        return Criterion(None, f"{name}: not run: {control['reason']}")
-    if "n_sufficient" in control:
-        n_sufficient, lowest = control["n_sufficient"], control["lowest"]
-        words = f"{n_sufficient} of {control['n']} are sufficient too, lowest loss {lowest:.3f}"
-        if "edges" in control:
-            words += f", with {_sizes(control['nodes'])} nodes and {_sizes(control['edges'])} edges"
-        return Criterion(not n_sufficient, f"{name}: {words}")
-    reached, larger = control["reached"], control["n_nodes"] >= SIZE_MARGIN * n_nodes
-    words = "reaches the target too" if reached else "does not reach the target"
-    loss, nodes, edges = control["held_out"]["circuit"], control["n_nodes"], control["n_edges"]
-    size = f"{number_of(nodes, 'node')} and {number_of(edges, 'edge')}"
+def _controls(controls: Controls, n_nodes: int) -> list[Criterion]:
+    """Return a criterion for each control that was run or has a reason."""
+    named = {
+        "random circuits": controls.random_circuits,
+        "random labels": controls.random_labels,
+        "shuffled weights": controls.shuffled_weights,
+    }
+    return [
+        _control(name, control, n_nodes) for name, control in named.items() if control is not None
+    ]
+
+
+def _control(
+    name: str, control: RandomControl | SearchedControl | NotMeasured, n_nodes: int
+) -> Criterion:
+    if isinstance(control, NotMeasured):
+        return Criterion(None, f"{name}: not run: {control.reason}")
+    if isinstance(control, RandomControl):
+        return Criterion(
+            not control.n_sufficient,
+            f"{name}: {control.n_sufficient} of {control.n} are sufficient too, lowest loss "
+            f"{control.lowest:.3f}, with {_sizes(control.nodes)} nodes and "
+            f"{_sizes(control.edges)} edges",
+        )
+    words = "reaches the target too" if control.reached else "does not reach the target"
+    size = f"{number_of(control.n_nodes, 'node')} and {number_of(control.n_edges, 'edge')}"
     return Criterion(
-        not reached or larger,
-        f"{name}: the same search {words}: loss {loss:.3f} with {size} where the "
-        f"circuit has {number_of(n_nodes, 'node')}",
+        not control.reached or control.n_nodes >= SIZE_MARGIN * n_nodes,
+        f"{name}: the same search {words}: loss {control.held_out.circuit:.3f} with {size} where "
+        f"the circuit has {number_of(n_nodes, 'node')}",
     )
 
 
-def _sizes(part: Mapping[str, int]) -> str:
+def _sizes(sizes: SizeRange) -> str:
     """Return the range of sizes of the random circuits and the circuit's size, as text."""
-    least, most = part["least"], part["most"]
-    return f"{least if least == most else f'{least} to {most}'} (circuit {part['circuit']})"
+    least, most = sizes.least, sizes.most
+    return f"{least if least == most else f'{least} to {most}'} (circuit {sizes.circuit})"
 
 
 def _middle(target: float) -> float:

@@ -13,11 +13,12 @@ from torch import Tensor
 from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.nn import Transformer
 from wirework.nn.transformer import Attention
+from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
 
 
-@dataclass(frozen=True)
-class HeadAgreement:
+@dataclass(frozen=True, repr=False)
+class HeadAgreement(Report):
     """Distance between the attention patterns of a head in the circuit and in the model."""
 
     layer: int
@@ -26,8 +27,8 @@ class HeadAgreement:
     """Total variation distance of the two distributions over keys, mean over prompts; 0 to 1."""
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(Report):
     """Comparison of model and circuit at the last tokens of the prompts."""
 
     kl: float

@@ -15,13 +15,14 @@ from wirework.circuits.validation.checks.binary_thresholds import BinaryThreshol
 from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.errors import InputError
 from wirework.nn import Edit
+from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144  # of all copies in one pass, as for masks
 
 
-@dataclass(frozen=True)
-class Binarised:
+@dataclass(frozen=True, repr=False)
+class Binarised(Report):
     """Task losses in nats."""
 
     circuit: float

@@ -8,10 +8,11 @@ from torch import Tensor
 from wirework.circuits.masking.edges import count_edges
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import Transformer
+from wirework.summaries import Report
 
 
-@dataclass(frozen=True)
-class Coverage:
+@dataclass(frozen=True, repr=False)
+class Coverage(Report):
     """Edges of a circuit relative to all edges of its nodes."""
 
     n_edges: int

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from wirework.circuits.validation.checks.masked_circuit import finite
 from wirework.errors import InputError
+from wirework.summaries import Report
 
 _ROUNDING = 1e-5  # of the largest score; logits are float32
 _MOST = 1000  # pairs in the independence test, whose memory grows with their square
 
 
-@dataclass(frozen=True)
-class Equivalence:
+@dataclass(frozen=True, repr=False)
+class Equivalence(Report):
     """Whether circuit and model score higher than each other equally often."""
 
     share: float | None
@@ -32,16 +33,16 @@ class Equivalence:
     p_value: float
 
 
-@dataclass(frozen=True)
-class Independence:
+@dataclass(frozen=True, repr=False)
+class Independence(Report):
     """Whether the complement of the circuit is independent of the model's scores."""
 
     hsic: float
     p_value: float
 
 
-@dataclass(frozen=True)
-class MinimalityTest:
+@dataclass(frozen=True, repr=False)
+class MinimalityTest(Report):
     """Whether each unit matters more than random ones do."""
 
     p_values: tuple[float, ...]

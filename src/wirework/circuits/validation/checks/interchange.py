@@ -19,11 +19,12 @@ from wirework.circuits.validation.checks.masked_circuit import (
 )
 from wirework.errors import InputError
 from wirework.nn import Edit
+from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
 
 
-@dataclass(frozen=True)
-class Interchange:
+@dataclass(frozen=True, repr=False)
+class Interchange(Report):
     """Task losses in nats, means over the draws.
 
     A loss is None if no prompt has a donor to take values from.

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from wirework.circuits.validation.checks.masked_circuit import Gated, finite
 from wirework.errors import InputError
+from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
 
 _MASKS = 256  # masks per call, so that memory does not grow with u x U
 
 
-@dataclass(frozen=True)
-class Minimality:
+@dataclass(frozen=True, repr=False)
+class Minimality(Report):
     """Losses of the circuit with one unit removed."""
 
     circuit: float
