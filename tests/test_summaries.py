@@ -14,8 +14,7 @@ from wirework import circuits
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.scoring.scores import Scores
 from wirework.circuits.validation.validation_report import ValidationReport
-from wirework.measures import Explanations
-from wirework.measures.report import MeasureReport
+from wirework.measures import Explanations, Headline, Language, MeasureReport
 from wirework.summaries import NotMeasured, Report, absent, html_table
 from wirework.tasks import Pair, Task
 from wirework.training import Run
@@ -29,8 +28,11 @@ def validation() -> ValidationReport:
 
 
 def measured() -> MeasureReport:
+    stored = json.loads((GOLDEN / "measures" / "measures.json").read_text())["runs/run"]
     return MeasureReport(
-        json.loads((GOLDEN / "measures" / "measures.json").read_text())["runs/run"]
+        Headline(**stored["headline"]),
+        language=Language(**stored["language"]),
+        sae=NotMeasured("sae-lens is not installed"),
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from wirework import commands, console
 from wirework.config import GatingConfig, MeasureConfig, ModelConfig
 from wirework.errors import InputError
-from wirework.measures import COLUMNS, headline, measure, reasons
+from wirework.measures import COLUMNS, Headline, MeasureReport, headline, measure, reasons
 from wirework.measures.files import check_report_place, write_reports
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.summaries import NotMeasured
 from wirework.view import write_measures_figure
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
@@ -40,20 +42,32 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_p
     assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
     assert report["headline"].keys() == COLUMNS.keys()
     assert report["headline"]["task_accuracy"] == pytest.approx(0.5, abs=0.1)  # of both prompts
-    json.dumps(report, allow_nan=False)
+    assert report.headline.dead_units == report.sparsity.gates.dead_units
+    assert report.acdc.n_all == report["acdc"]["of"]  # by key as in the file, for one release
+    assert report.acdc.skill.accuracy == report.headline.task_accuracy
+    assert report.explain.scores["top"].mean == report["explain"]["scores"]["top"]["mean"]
+    assert report.sae.ce_score == report.headline.ce_score
+    json.dumps(report.to_dict(), allow_nan=False)
+    with pytest.raises(FrozenInstanceError):
+        report.headline = Headline()
     two = measure(
         gated(tokenizer).save(tmp_path / "model"), ["language", "sparsity"], QUICK, data=text
     )
     assert list(two) == ["headline", "language", "sparsity"]
-    assert two["headline"]["path_edges"] is None
+    assert two.headline.path_edges is None
+    assert two.acdc is None
 
 
 def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> None:
     config = MeasureConfig.of({**QUICK.model_dump(), "task": "ioi", "which": ["acdc", "language"]})
     report = measure(gated(tokenizer), config=config, data=text, progress=False)
     assert "does not fit" in report["acdc"]["reason"]
-    assert report["language"]["loss"] > 0
+    assert isinstance(report.acdc, NotMeasured)
+    assert report.to_dict()["acdc"] == {"reason": report.acdc.reason}
+    assert report.language.loss > 0
     assert list(reasons(report)) == ["acdc"]
+    assert report.summary()["no acdc"] == report.acdc.reason
+    assert reasons(report.to_dict()) == reasons(report)
     with pytest.raises(InputError, match="no task or file 'iio'"):
         measure(gated(tokenizer), config=QUICK.model_copy(update={"task": "iio"}), data=text)
     with pytest.raises(InputError, match="which"):
@@ -114,14 +128,13 @@ def test_where_the_tokens_of_a_given_text_are_is_said(
 
 def test_headlines_leave_out_what_is_no_number() -> None:
     report = {"language": {"perplexity": float("inf")}, "acdc": {"reason": "no"}}
-    assert set(headline(report).values()) == {None}
+    assert headline(report) == Headline()
 
 
 def test_reports_side_by_side(tmp_path: Path) -> None:
-    values = dict.fromkeys(COLUMNS)
     reports = {
-        "runs/a": {"headline": {**values, "perplexity": 5.5, "sae_l0": 7}},
-        "runs/$b": {"headline": {**values, "perplexity": 6.5}},
+        "runs/a": MeasureReport(Headline(perplexity=5.5, sae_l0=7)),
+        "runs/$b": MeasureReport(Headline(perplexity=6.5)),
     }
     folder = tmp_path / "measures"
     check_report_place(folder)

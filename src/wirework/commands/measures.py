@@ -134,8 +134,8 @@ def measure(
             unsaid += _in_lines(name, missing, told)
             while measured and unsaid:
                 warn(unsaid.pop(0))
-            on = reports[name].get("acdc", {}).get("skill", {})
-            if (said := accuracy_warning(settings.task, on.get("accuracy"))) is not None:
+            accuracy = reports[name].headline.task_accuracy
+            if (said := accuracy_warning(settings.task, accuracy)) is not None:
                 print(f"warning: {name}: acdc: {said}", file=sys.stderr)
             read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
             if (said := outlier_warning(reports[name].get("sae", {}))) is not None:
@@ -151,15 +151,15 @@ def measure(
     if out is not None:
         write_measures_figure(out)
     if json:
-        show("measure", reports, json)
+        show("measure", {name: report.to_dict() for name, report in reports.items()}, json)
     else:
         rows = [
             [
                 number.replace("_", " "),
-                *(cell(one["headline"][number]) for one in reports.values()),
+                *(cell(getattr(report.headline, number)) for report in reports.values()),
             ]
             for number in COLUMNS
-            if any(one["headline"][number] is not None for one in reports.values())
+            if any(getattr(report.headline, number) is not None for report in reports.values())
         ]
         print_table("measures", ["", *reports], rows)
 

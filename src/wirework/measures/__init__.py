@@ -4,9 +4,18 @@ from typing import Any
 
 from wirework.console import warn_once
 from wirework.measures.activations import default_site, site_values
-from wirework.measures.explain import Explanations, explain_neurons
+from wirework.measures.explain import ExplainReport, Explanations, explain_neurons
+from wirework.measures.instruments import measure
 from wirework.measures.language import Language, language
-from wirework.measures.report import COLUMNS, headline, measure, reasons
+from wirework.measures.report import (
+    COLUMNS,
+    AcdcMeasures,
+    Headline,
+    MeasureReport,
+    TaskSkill,
+    headline,
+    reasons,
+)
 from wirework.measures.sae import (
     Sae,
     SaeQuality,
@@ -23,13 +32,18 @@ from wirework.measures.text import fixed_windows, prepared_text
 
 __all__ = [
     "COLUMNS",
+    "AcdcMeasures",
+    "ExplainReport",
     "Explanations",
     "GateUse",
+    "Headline",
     "Language",
+    "MeasureReport",
     "Sae",
     "SaeQuality",
     "SaeScores",
     "Sparsity",
+    "TaskSkill",
     "check_out",
     "default_site",
     "evaluate_sae",

@@ -1,4 +1,4 @@
-"""Values at a model's sites over text, batch by batch, with nothing computed that nobody asked for.
+"""Activations at a model's sites over text, batch by batch, computed no further than needed.
 
 Shapes: B sequences, T tokens.
 """
@@ -14,27 +14,27 @@ from wirework.nn.sites import edited, look_up, recorded
 
 
 class _LastSiteReached(Exception):  # noqa: N818
-    """Ends a forward pass whose rest nobody looks at."""
+    """Ends a forward pass: no later site is needed."""
 
 
 @torch.no_grad()
 def site_values(
     transformer: Transformer, sites: Iterable[str], batches: Iterable[Tensor]
 ) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-    """Yield each batch of tokens with the values at the named sites, after AbsTopK.
+    """Yield each batch of tokens with the activations at the named sites, after AbsTopK.
 
-    Each forward pass ends at the last of the sites, and one batch is held at a time.
+    Each forward pass ends at the last of the sites. One batch is in memory at a time.
 
     Args:
         transformer: the model.
-        sites: names, one or more.
+        sites: names of one or more sites.
         batches: each (B, T) int64.
 
     Yields:
-        Tokens (B, T) on the model's device and site to (B, T, width).
+        Tokens (B, T) on the model's device, and activations (B, T, width) by site.
 
     Raises:
-        InputError: a name is no site of this model, before any batch is drawn.
+        InputError: the model has no site of that name; raised before any batch is drawn.
     """
     all_sites = transformer.sites
     chosen = look_up(all_sites, sites)
@@ -55,11 +55,11 @@ def _stop(_: Tensor) -> Tensor:
 
 
 def from_position(first: int, edit: Edit) -> Edit:
-    """Return an edit that leaves the first tokens of each sequence as they are.
+    """Return an edit that leaves the first tokens of each sequence unchanged.
 
     Args:
-        first: how many.
-        edit: what the tokens after them get.
+        first: number of tokens to leave.
+        edit: applied to the tokens after them.
     """
     if not first:
         return edit
@@ -67,20 +67,20 @@ def from_position(first: int, edit: Edit) -> Edit:
 
 
 def median_norm(norms: Tensor) -> Tensor:
-    """Return the median (a scalar) of norms (n,), those that are 0 left out; 0 if all are.
+    """Return the median (a scalar) of the nonzero norms (n,); 0 if all are 0.
 
-    Where AbsTopK leaves most tokens nothing, a median over all would be 0.
+    AbsTopK can set most tokens of a site to 0, and then the median over all of them would be 0.
     """
     positive = norms[norms > 0]
     return positive.median() if len(positive) else norms.new_zeros(())
 
 
 def up_to_norm(bound: Tensor | float, edit: Edit) -> Edit:
-    """Return an edit that leaves tokens whose values have a larger norm as they are.
+    """Return an edit that leaves tokens of a larger norm unchanged.
 
     Args:
-        bound: the largest norm of a token that is edited.
-        edit: what these tokens get.
+        bound: largest norm of a token that is edited.
+        edit: applied to these tokens.
     """
     return lambda x: torch.where(norms_of(x)[..., None] <= bound, edit(x), x)
 

@@ -1,4 +1,4 @@
-"""What `measure` leaves: reports of several models as JSON and their headlines as CSV."""
+"""Files of `measure`: the reports of several models as JSON, their headline numbers as CSV."""
 
 import csv
 import io
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from wirework.errors import DamagedError, InputError
 from wirework.files import check_place, is_file, names_in, read_json, write_json, write_text
-from wirework.measures.report import COLUMNS, Report
+from wirework.measures.report import COLUMNS, MeasureReport
 
 _NAMES = ("measures.json", "measures.csv", "measures.png")  # the last is drawn from the first
 
 
 def check_report_place(folder: Path) -> None:
-    """Make sure that reports can be written to a folder, before the work that makes them.
+    """Check that reports can be written to a folder, before any model is measured.
 
     Raises:
-        InputError: it holds anything but an earlier call's reports, or cannot be written to.
+        InputError: the folder holds other files than an earlier call's, or cannot be written to.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: it should be a folder")
@@ -39,19 +39,19 @@ def _are_reports(path: Path) -> bool:
     except DamagedError:
         return False
     reports = contents.values() if isinstance(contents, dict) and contents else [None]
-    return all(isinstance(one, dict) and "headline" in one for one in reports)
+    return all(isinstance(report, dict) and "headline" in report for report in reports)
 
 
-def write_reports(reports: Mapping[str, Report], folder: Path) -> None:
-    """Write the reports of models by name, `measures.json` and `measures.csv`.
+def write_reports(reports: Mapping[str, MeasureReport], folder: Path) -> None:
+    """Write the reports of models, by their names, to `measures.json` and `measures.csv`.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    write_json(folder / "measures.json", reports)
+    write_json(folder / "measures.json", {n: report.to_dict() for n, report in reports.items()})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["model", *COLUMNS])
     for name, report in reports.items():
-        writer.writerow([name, *(report["headline"][column] for column in COLUMNS)])
+        writer.writerow([name, *(getattr(report.headline, column) for column in COLUMNS)])
     write_text(folder / "measures.csv", text.getvalue())

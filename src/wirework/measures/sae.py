@@ -1,12 +1,13 @@
-"""Sparse autoencoders of a site: what one is worth on held-out text, and its folder.
+"""Sparse autoencoders of a site: their quality on held-out text, and their folder.
 
-They are sae-lens' own (extra `sae`), in its own format on disk. `sae_training.py` trains them.
+The autoencoders are those of sae-lens (extra `sae`), in its format on disk. `sae_training.py`
+trains them.
 Shapes: B sequences, T tokens, D width of the site, F features.
 Source: Ferrao et al. 2025 (sparse autoencoders, CE score).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from wirework.measures.activations import from_position, median_norm, norms_of, 
 from wirework.measures.text import fixed_windows
 from wirework.nn import Edit
 from wirework.nn.sites import look_up
+from wirework.summaries import Report
 from wirework.tensor_files import read_header
 
 if TYPE_CHECKING:
@@ -31,17 +33,17 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 OUTLIER_NORM = 10.0
-"""A token is an outlier if its value is longer than so many times the median."""
+"""A token is an outlier if its norm is over so many times the median norm."""
 
 _WORTH_SAYING = 0.05
-"""By how much of 1 a number changes without the outliers if there is a warning of it."""
+"""Smallest change of a number without the outliers that gives a warning; for L0 a relative one."""
 
-_FILES = ("cfg.json", "sae_weights.safetensors")  # of sae-lens
-_OURS = ("checksums.json", "settings.yaml", "quality.json")  # beside them where we wrote them
+_FILES = ("cfg.json", "sae_weights.safetensors")  # written by sae-lens
+_OURS = ("checksums.json", "settings.yaml", "quality.json")  # written by us beside them
 
 
 class Sae(Protocol):
-    """What is needed of a sparse autoencoder; those of sae-lens have it."""
+    """Interface of a sparse autoencoder; those of sae-lens have it."""
 
     cfg: Any
     """Its sizes, `d_in` and `d_sae`, and in `metadata` the site and model it was trained on."""
@@ -53,9 +55,9 @@ class Sae(Protocol):
         """Return values (..., D) of features (..., F)."""
 
 
-@dataclass(frozen=True)
-class SaeScores:
-    """What an autoencoder is worth on some of the tokens; fields as in `SaeQuality`."""
+@dataclass(frozen=True, repr=False)
+class SaeScores(Report):
+    """Quality of an autoencoder on some of the tokens; fields as in `SaeQuality`."""
 
     sae_l0: float
     ce_score: float | None
@@ -64,41 +66,41 @@ class SaeScores:
     n_tokens: int
 
 
-@dataclass(frozen=True)
-class SaeQuality:
-    """What an autoencoder is worth on held-out text."""
+@dataclass(frozen=True, repr=False)
+class SaeQuality(Report):
+    """Quality of an autoencoder on held-out text."""
 
     site: str
-    """Where it stands."""
+    """Name of the site that it reads."""
     architecture: str
-    """`standard`, `topk`, `jumprelu` or another of sae-lens'."""
+    """`standard`, `topk`, `jumprelu` or another architecture of sae-lens."""
     d_sae: int
-    """Features."""
+    """Number of features."""
     sae_l0: float
-    """Features on per token."""
+    """Mean number of features on per token."""
     ce_score: float | None
-    """(ce_zeroed - ce_spliced) / (ce_zeroed - ce_clean), 1 is best; None where zeroing the site
-    costs nothing: then there is nothing to win back."""
+    """(ce_zeroed - ce_spliced) / (ce_zeroed - ce_clean), 1 is best; None if zeroing the site does
+    not raise the loss."""
     ce_clean: float
-    """Next-token cross-entropy of the model as it is, nats per token."""
+    """Next-token cross-entropy of the unchanged model, nats per token."""
     ce_zeroed: float
-    """With the site at 0."""
+    """The same with the site set to 0."""
     ce_spliced: float
-    """With the site at what the autoencoder makes of it."""
+    """The same with the site replaced by the autoencoder's reconstruction."""
     explained_variance: float | None
-    """1 - squared error / squared distance from the mean, both summed over all; None where the
-    site's value never changes."""
+    """1 - squared error / squared distance from the mean, both summed over tokens and channels;
+    None if the site's value never changes."""
     mse: float
-    """Mean squared error of an entry of the site."""
+    """Mean squared error per channel of the site."""
     dead_features: int
     """Features that are on at none of the `n_tokens`."""
     n_tokens: int
-    """Held-out tokens read, without those that `max_norm_multiple` leaves out."""
+    """Held-out tokens that count, without those that `max_norm_multiple` leaves out."""
     outlier_share: float = 0.0
-    """Share of all tokens whose value is longer than 10 times the median: few, yet they can decide
-    every number above."""
+    """Share of all tokens whose norm is over 10 times the median norm. A few such tokens can
+    dominate every number above."""
     without_outliers: SaeScores | None = None
-    """The numbers of all other tokens, the outliers left as they are; None if there are none."""
+    """Quality on all other tokens, the outliers left unchanged; None if there are no outliers."""
 
 
 @torch.no_grad()
@@ -117,17 +119,17 @@ def evaluate_sae(
     Args:
         model: the model whose site it reads; a path is loaded.
         sae: the autoencoder, on the model's device.
-        text: tokens, of the held-out split as a rule.
-        site: where it stands; None: where it says it was trained.
-        n_tokens: how many to read, in windows of n_ctx.
-        skip_first: tokens at the start of each window that are left as they are, neither zeroed nor
-            spliced nor counted, though their losses are.
-        max_norm_multiple: tokens whose value is longer than so many times the median are left as
-            they are in the same way; None: none.
+        text: tokens, usually of the held-out split.
+        site: name of the site; None: the one in the autoencoder's metadata.
+        n_tokens: number of tokens to read, in windows of n_ctx.
+        skip_first: tokens at the start of each window that stay unchanged: neither zeroed nor
+            spliced nor counted. Their losses do count.
+        max_norm_multiple: tokens whose norm is over so many times the median norm stay unchanged
+            in the same way; None: no token is left out.
 
     Raises:
-        InputError: it is of another model or width, its site is unknown, or the text is shorter
-            than a window.
+        InputError: the autoencoder is of another model or width, its site is unknown, or the text
+            is shorter than a window.
     """
     from wirework.model import load
 
@@ -193,7 +195,7 @@ def _noting_norms(batch_norms: list[Tensor]) -> Edit:
 
 
 class _Tally:
-    """Splices an autoencoder in and counts what it does to tokens up to a norm, in float64."""
+    """Splices an autoencoder in and sums its errors over tokens up to a norm, in float64."""
 
     def __init__(self, sae: Sae, bound: float) -> None:
         self.sae, self.bound = sae, bound
@@ -202,7 +204,7 @@ class _Tally:
         self._width = 0
 
     def spliced(self, x: Tensor) -> Tensor:
-        """Return what the autoencoder makes of values (B, T, D)."""
+        """Return the reconstruction of values (B, T, D), and add its errors to the sums."""
         features = self.sae.encode(x)
         reconstruction = self.sae.decode(features).to(x.dtype)
         counted = norms_of(x).flatten() <= self.bound
@@ -219,16 +221,16 @@ class _Tally:
 
     @property
     def dead_features(self) -> int:
-        """Features that were on at none of the tokens counted."""
+        """Number of features that were on at none of the counted tokens."""
         return int((self._on == 0).sum())
 
     def scores(self) -> dict[str, Any]:
-        """Return L0, explained variance and squared error of the tokens counted."""
+        """Return L0, explained variance and mean squared error over the counted tokens."""
         n_tokens = int(self._counted)
         mean = self._sum / n_tokens
         spread = float(self._squares - n_tokens * mean.square().sum())
         error = float(self._error)
-        # Rounding leaves a little where nothing varies.
+        # Rounding leaves a small positive sum even if the site never changes.
         varies = spread > 1e-12 * float(self._squares)
         return {
             "sae_l0": float(self._on.sum()) / n_tokens,
@@ -239,13 +241,13 @@ class _Tally:
 
 
 def outlier_warning(quality: Mapping[str, Any]) -> str | None:
-    """Return a line if a few tokens of giant norm decide what an autoencoder seems worth.
+    """Return a warning line if a few tokens of large norm dominate an autoencoder's numbers.
 
     Args:
-        quality: a `SaeQuality` as JSON (`dataclasses.asdict`).
+        quality: a `SaeQuality`, or its JSON.
 
     Returns:
-        None where the numbers are about the same without them.
+        None if the numbers are about the same without these tokens.
     """
     without = quality.get("without_outliers")
     if without is None or not any(
@@ -281,15 +283,16 @@ def _brief(value: float | None) -> str:
 
 
 def check_fit(sae: Sae, model: "Model", site: str | None = None) -> str:
-    """Return the site of a model that an autoencoder is for.
+    """Return the site of an autoencoder, checked against the model.
 
     Args:
         sae: the autoencoder.
         model: the model.
-        site: where it shall stand; None: where it says.
+        site: name of the site; None: the one in the autoencoder's metadata.
 
     Raises:
-        InputError: it does not say, or is of another model or width, or there is no such site.
+        InputError: no site is named, the model has no such site, or the autoencoder is of another
+            model or width.
     """
     metadata = sae.cfg.metadata
     site = site or metadata.site
@@ -306,10 +309,10 @@ def check_fit(sae: Sae, model: "Model", site: str | None = None) -> str:
 
 
 def check_out(folder: str | Path) -> None:
-    """Make sure that an autoencoder can be written to a folder, before the work that makes it.
+    """Check that an autoencoder can be written to a folder, before it is trained.
 
     Raises:
-        InputError: something else is there, or the place cannot be written to.
+        InputError: the folder holds other files, or cannot be written to.
     """
     files.check_folder(Path(folder), "an autoencoder", _FILES)
 
@@ -324,12 +327,12 @@ def save_sae(
 
     Args:
         sae: the autoencoder.
-        folder: where to; one that is already there is replaced.
-        quality: what it is worth, written beside it as `quality.json`.
-        settings: how it was trained, written as `settings.yaml`.
+        folder: folder to write; an autoencoder that is already there is replaced.
+        quality: its quality, written as `quality.json`.
+        settings: the training settings, written as `settings.yaml`.
 
     Raises:
-        InputError: something else is there, or the place cannot be written to.
+        InputError: the folder holds other files, or cannot be written to.
     """
     folder = Path(folder)
     check_out(folder)
@@ -337,18 +340,18 @@ def save_sae(
         with translated_errors(f"cannot write {folder}"):
             sae.save_model(partial)
         if quality is not None:
-            files.write_json(partial / "quality.json", asdict(quality))
+            files.write_json(partial / "quality.json", quality.to_dict())
         if settings is not None:
             files.write_text(partial / "settings.yaml", settings.to_yaml())
     return folder
 
 
 def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
-    """Read an autoencoder in sae-lens' format, ours or another's.
+    """Read an autoencoder in sae-lens' format, whoever wrote it.
 
     Raises:
-        InputError: none there, damaged, with weights that are not finite, or sae-lens is not
-            installed.
+        InputError: there is none, it is damaged or has weights that are not finite, or sae-lens is
+            not installed.
     """
     folder = Path(folder)
     for name in _FILES:
@@ -367,7 +370,7 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
 
 
 def check_installed() -> None:
-    """Make sure that sae-lens can be imported, which itself takes seconds.
+    """Check that sae-lens is installed, without importing it, which takes seconds.
 
     Raises:
         InputError: it is not installed.
@@ -377,7 +380,7 @@ def check_installed() -> None:
 
 
 def sae_lens() -> ModuleType:
-    """Return the package.
+    """Import sae-lens and return it.
 
     Raises:
         InputError: it is not installed.

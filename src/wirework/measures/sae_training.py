@@ -1,6 +1,6 @@
-"""Training a sparse autoencoder with sae-lens, on activations streamed out of a model.
+"""Train a sparse autoencoder with sae-lens, on activations streamed out of a model.
 
-Its trainer, its architectures and its mixing buffer; ours is what flows in.
+Trainer, architectures and mixing buffer are those of sae-lens; the stream of activations is ours.
 Shapes: D width of the site, F features.
 """
 
@@ -33,7 +33,7 @@ _LENS_NAMES = {
     "mlp.post_act": "mlp.hook_post",
     "mlp.resid_delta": "hook_mlp_out",
 }
-"""What TransformerLens calls a block's sites, as tools of sae-lens look them up."""
+"""TransformerLens' names of a block's sites, which tools of sae-lens look up."""
 
 
 def measure_sae(
@@ -46,22 +46,24 @@ def measure_sae(
 
     Args:
         model: the model; a path is loaded.
-        settings: which site, which architecture, how long.
-        data: text; None: that of the run which the model lies in.
+        settings: site, architecture and length of training.
+        data: prepared text; None: the text of the run that the model lies in.
         progress: show progress on standard error.
 
     Returns:
-        The autoencoder (`sae_lens.SAE`) and what it is worth.
+        The autoencoder (`sae_lens.SAE`) and its quality.
 
     Raises:
-        InputError: as `train_sae` says, or the held-out text is too short.
+        InputError: as for `train_sae`, or the held-out text is too short.
     """
     from wirework.model import load
 
     model = load(model)
-    _place(model, settings)  # refused before any text is made ready
+    _place(model, settings)  # refuse bad settings before any text is prepared
     text = prepared_text(model, data)
-    fixed_windows(text.val, model.config.n_ctx, settings.eval_tokens)  # too short: now, not after
+    fixed_windows(
+        text.val, model.config.n_ctx, settings.eval_tokens
+    )  # refuse short text before training
     sae = train_sae(model, settings, text, progress)
     with Progress("measuring the autoencoder", None, shown=progress):
         quality = evaluate_sae(
@@ -81,21 +83,22 @@ def train_sae(
     data: "Prepared | None" = None,
     progress: bool = True,
 ) -> Any:
-    """Train an autoencoder on a site's values over training text.
+    """Train an autoencoder on a site's activations over the training split.
 
     Args:
         model: the model; a path is loaded.
-        settings: which site, which architecture, how long.
-        data: its `train` is read; None: the text of the run that the model lies in.
+        settings: site, architecture and length of training.
+        data: prepared text, of which `train` is read; None: the text of the run that the model lies
+            in.
         progress: show progress on standard error.
 
     Returns:
-        An autoencoder of sae-lens (`sae_lens.SAE`) on the model's device, for inference. The same
-        seed gives the same one on a CPU.
+        An autoencoder of sae-lens (`sae_lens.SAE`) on the model's device, for inference. On a CPU
+        the same seed gives the same autoencoder.
 
     Raises:
-        InputError: sae-lens is not installed, there is no such site, no text or too little of it,
-            the settings do not fit the site, or training ran into values that are not finite.
+        InputError: sae-lens is not installed, there is no such site, there is no text or too
+            little, the settings do not fit the site, or weights became infinite or NaN.
 
     Source: Ferrao et al. 2025 (sparse autoencoders).
     """
@@ -141,7 +144,7 @@ def _place(model: "Model", settings: SaeConfig) -> tuple[str, int]:
 
 
 def _check_enough(text: "Tokens", settings: SaeConfig, n_ctx: int) -> None:
-    """Refuse text that would have to be read more than once."""
+    """Refuse text that training would read more than once."""
     usable = text.n_tokens * (n_ctx - settings.skip_first) // n_ctx
     if usable < settings.tokens:
         skipped = f" after skip_first {settings.skip_first}" if settings.skip_first else ""
@@ -152,7 +155,7 @@ def _check_enough(text: "Tokens", settings: SaeConfig, n_ctx: int) -> None:
 
 
 def _rows(model: "Model", site: str, text: "Tokens", settings: SaeConfig) -> Iterator[Tensor]:
-    """Yield a site's values (n, D), window by window, without end."""
+    """Yield a site's activations (n, D), window by window, forever."""
     windows = shuffled_windows(text, model.config.n_ctx, settings.seed)
     for _, values in site_values(model.transformer, [site], windows):
         rows = values[site][:, settings.skip_first :].flatten(0, 1).float()
@@ -160,7 +163,7 @@ def _rows(model: "Model", site: str, text: "Tokens", settings: SaeConfig) -> Ite
 
 
 def _typical(rows: Tensor, multiple: float | None) -> Tensor:
-    """Return those of the rows (n, D) whose norm is at most so many times their median norm."""
+    """Return the rows (n, D) whose norm is at most so many times the median norm."""
     if multiple is None:
         return rows
     norms = norms_of(rows)
@@ -177,7 +180,7 @@ def _mixed(rows: Iterator[Tensor], settings: SaeConfig, bar: Progress) -> Iterat
 
 
 def _untrained(lens: Any, model: "Model", site: str, width: int, settings: SaeConfig) -> Any:
-    """Return an autoencoder at the start of training; seeds are the caller's."""
+    """Return an untrained autoencoder; the caller sets the seed."""
     layer, _, kind = site.partition(".")
     common = {
         "d_in": width,
@@ -219,7 +222,7 @@ def _trainer_config(lens: Any, settings: SaeConfig, device: str) -> Any:
         lr_decay_steps=round(settings.decay * settings.steps),
         device=device,
         lr_end=settings.lr,
-        # A feature counts as dead in TopK's auxiliary loss after this many steps of silence.
+        # TopK's auxiliary loss counts a feature as dead once it was off for this many steps.
         dead_feature_window=max(1, settings.steps // 10),
         feature_sampling_window=max(1, settings.steps // 10),  # of the L0 in its metadata
         n_batches_for_norm_estimate=max(1, settings.buffer // (2 * settings.batch_size)),
@@ -227,7 +230,7 @@ def _trainer_config(lens: Any, settings: SaeConfig, device: str) -> Any:
 
 
 def _for_inference(lens: Any, trained: Any) -> Any:
-    """Return sae-lens' inference twin, as its `save_inference_model` would write it."""
+    """Return the autoencoder as sae-lens' inference class, as `save_inference_model` writes it."""
     state = trained.state_dict()
     trained.process_state_dict_for_saving_inference(state)
     sae = lens.SAE.from_dict(trained.cfg.get_inference_sae_cfg_dict())

@@ -1,4 +1,4 @@
-"""How much of a model is there and in use: weights, neurons, gates.
+"""Sparsity of a model: sizes of its weights, dead neurons, use of its gates.
 
 Shapes: B sequences, T tokens, L layers, A attention units, M neurons.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.measures.text_evaluation import TextStats, evaluate_text
+from wirework.summaries import Report, absent
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -23,30 +24,52 @@ if TYPE_CHECKING:
 _EMBEDDINGS = ("embed.weight", "positions.weight", "unembed.weight")
 
 
-@dataclass(frozen=True)
-class Sparsity:
-    """Sizes of a model's weights and how many of its neurons are in use."""
+@dataclass(frozen=True, repr=False)
+class GateUse(Report):
+    """How often the gates of a self-ablating model turn each unit on."""
+
+    attention_live_fraction: tuple[tuple[float, ...], ...]
+    """Share of tokens at which each attention unit is on, layer by layer."""
+    neuron_live_fraction: tuple[tuple[float, ...], ...]
+    """The same for neurons."""
+    live_fraction: float
+    """Mean over all units. Gates that keep exactly k units give k / number of units."""
+    dead_attention_units: tuple[int, ...]
+    """Number of attention units that are on at no token, layer by layer."""
+    dead_neurons: tuple[int, ...]
+    """The same for neurons."""
+    dead_units: int
+    """Sum of both over all layers."""
+    n_tokens: int
+    """Tokens that were read."""
+
+
+@dataclass(frozen=True, repr=False)
+class Sparsity(Report):
+    """Sizes of a model's weights, and numbers of dead neurons."""
 
     mean_abs_weight: float
-    """Mean magnitude of all parameters but the embeddings: the token embedding, the positions and
-    the unembedding, tied or not, are left out, and the bigram table, which is one more of them."""
+    """Mean magnitude of all parameters without token embedding, positions, unembedding (tied or
+    not) and bigram table."""
     mean_abs_weight_embedded: float
-    """The same with token embedding, positions and unembedding (tied: a second time), still without
-    the bigram table. The published figures are of this kind (docs/measures.md)."""
+    """The same with token embedding, positions and unembedding, a tied one counted twice, but
+    without the bigram table. The published figures are of this kind (docs/measures.md)."""
     weight_l0: int
     """Nonzero entries of all matrices and biases, embedding and unembedding included."""
     weight_l0_fraction: float
-    """Their share."""
+    """The same as a share of all entries."""
     dead_neurons: int
-    """MLP neurons that are exactly 0 at every token read. GELU without AbsTopK has none."""
+    """MLP neurons that are exactly 0 at every token. GELU without AbsTopK has none."""
     dead_neurons_by_layer: tuple[int, ...]
     """The same, layer by layer."""
     n_tokens: int
-    """Tokens read."""
+    """Tokens that were read."""
+    gates: GateUse | None = absent()
+    """Use of the gates; None for a model without gates, or if it was not measured."""
 
     @classmethod
     def of(cls, transformer: "Transformer", stats: TextStats) -> "Sparsity":
-        """Count a model's weights, and take what one pass saw of its neurons."""
+        """Return the weight counts of a model with the dead neurons of one pass over text."""
         entries, nonzero = transformer.weight_counts()
         return cls(
             mean_abs_weight=mean_abs_weight(transformer),
@@ -59,33 +82,13 @@ class Sparsity:
         )
 
 
-@dataclass(frozen=True)
-class GateUse:
-    """How often the gates of a self-ablating model choose each unit."""
-
-    attention_live_fraction: tuple[tuple[float, ...], ...]
-    """Layer by layer, the share of tokens at which each attention unit is on."""
-    neuron_live_fraction: tuple[tuple[float, ...], ...]
-    """The same of neurons."""
-    live_fraction: float
-    """Mean over all units; k over the number of units where the gates take exactly k."""
-    dead_attention_units: tuple[int, ...]
-    """Layer by layer, how many attention units are on at no token."""
-    dead_neurons: tuple[int, ...]
-    """The same of neurons."""
-    dead_units: int
-    """All of both."""
-    n_tokens: int
-    """Tokens looked at."""
-
-
 def sparsity(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536) -> Sparsity:
-    """Measure a model's weights, and its neurons on text.
+    """Measure a model's weights, and on text its dead neurons.
 
     Args:
         model: the model; a path is loaded.
-        text: tokens, of the held-out split as a rule.
-        n_tokens: how many to read, in windows of n_ctx.
+        text: tokens, usually of the held-out split.
+        n_tokens: number of tokens to read, in windows of n_ctx.
 
     Raises:
         InputError: the text is shorter than a window.
@@ -100,11 +103,11 @@ def sparsity(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536
 
 @torch.no_grad()
 def mean_abs_weight(transformer: "Transformer", *, embeddings: bool = False) -> float:
-    """Return the mean magnitude of a model's parameters, the bigram table left out.
+    """Return the mean magnitude of a model's parameters without the bigram table.
 
     Args:
         transformer: the model.
-        embeddings: count token embedding, positions and unembedding too, a tied one twice.
+        embeddings: include token embedding, positions and unembedding, a tied one twice.
     """
     left_out = {"bigram"} if embeddings else {"bigram", *_EMBEDDINGS}
     parameters = transformer.named_parameters(remove_duplicate=False)
@@ -117,11 +120,11 @@ def mean_abs_weight(transformer: "Transformer", *, embeddings: bool = False) -> 
 def gate_masks(
     transformer: "Transformer", gates: "Gates", batches: Iterable[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what gates choose on text, without the ablated stream.
+    """Yield the gates' masks on text, computed from the clean stream alone.
 
     Args:
         transformer: the model.
-        gates: of it.
+        gates: the model's gates.
         batches: each (B, T) int64.
 
     Yields:
@@ -143,11 +146,11 @@ def gate_use(masks: Iterable[tuple[Tensor, Tensor]]) -> GateUse:
     """Count how often each unit is on, one batch at a time.
 
     Args:
-        masks: of attention units (B, T, L, A) and of neurons (B, T, L, M), as `gate_masks` yields
-            them; a unit is on where its entry is not 0.
+        masks: pairs of masks, of attention units (B, T, L, A) and of neurons (B, T, L, M), as
+            `gate_masks` yields them; a unit is on where its entry is not 0.
 
     Raises:
-        InputError: there is none.
+        InputError: there are no masks.
 
     Source: Ferrao et al. 2025 (live fraction, dead units).
     """

@@ -1,4 +1,4 @@
-"""What one pass over held-out text tells of a model, for the instruments that share it."""
+"""One pass over text, shared by the instruments: loss and dead neurons."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextStats:
-    """What was seen of a model while it read text."""
+    """Loss and dead neurons of a model on text."""
 
     loss: float
     """Mean next-token cross-entropy of the plain model, nats per token."""
     dead_neurons_by_layer: tuple[int, ...]
     """MLP neurons that are exactly 0 at every token, layer by layer."""
     n_tokens: int
-    """Tokens read."""
+    """Tokens that were read."""
 
 
 def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
@@ -28,8 +28,8 @@ def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
 
     Args:
         model: the model.
-        text: tokens, of the held-out split as a rule.
-        n_tokens: how many to read, in windows of n_ctx.
+        text: tokens, usually of the held-out split.
+        n_tokens: number of tokens to read, in windows of n_ctx.
 
     Raises:
         InputError: the text is shorter than a window.
@@ -37,7 +37,7 @@ def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
     batches = fixed_windows(text, model.config.n_ctx, n_tokens)
     arrays = [(inputs.numpy(), targets.numpy()) for inputs, targets in batches]
     metrics = evaluate(model.transformer, arrays, model.transformer.embed.weight.device)
-    assert metrics is not None  # nobody asks it to stop
+    assert metrics is not None  # None only if stopped, and nothing stops it here
     return TextStats(
         metrics["val_loss"],
         tuple(metrics["dead_neurons_by_layer"]),

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
 from wirework.view.figures.figure_measures import TITLES
@@ -139,11 +139,13 @@ def shown_cell(summary: Row) -> str:
 
 
 def _summary(values: Sequence[float | None], level: str | None, k: int | None, name: str) -> Row:
+    from scipy.stats import sem  # here: scipy.stats takes half a second to import
+
     measured = [value for value in values if value is not None]
     published = dict(zip(_PAPER_COLUMNS, _PAPER.get((level, k), ()), strict=False))
     return {
         "mean": mean(measured) if measured else None,
-        "standard_error": stdev(measured) / math.sqrt(len(measured)) if len(measured) > 1 else None,
+        "standard_error": float(sem(measured)) if len(measured) > 1 else None,
         "n": len(measured),
         "paper": published.get(name),
     }

@@ -157,11 +157,13 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     )
     unmeasured = tuple(reasons(earlier_report)) or None
     if earlier_report and unmeasured is None:
-        return {**stored, "report": {**earlier_report, "headline": headline(earlier_report)}}
+        current = headline(earlier_report).to_dict()
+        return {**stored, "report": {**earlier_report, "headline": current}}
     is_resumed = is_file(config.runs / config.name / "config.yaml")
     run = train(config, resume=is_resumed, progress=False)
-    report = {**earlier_report, **measure(run.model, unmeasured, instruments, progress=False)}
-    report["headline"] = headline(report)
+    measured = measure(run.model, unmeasured, instruments, progress=False)
+    report = earlier_report | measured.to_dict()
+    report["headline"] = headline(report).to_dict()
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
     cell = {**about, "run": run.metrics, "report": report, "machine": machine()}
     write_record(path, {**cell, "settings": wanted})

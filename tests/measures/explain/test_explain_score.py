@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from wirework.measures.explain.record import levels
-from wirework.measures.explain.score import averages, correlation, correlations, detection
+from wirework.measures.explain.score import (
+    MeanScore,
+    averages,
+    correlation,
+    correlations,
+    detection,
+)
 
 
 def test_correlation_is_pearsons() -> None:
@@ -60,12 +66,11 @@ def test_averages_leave_out_what_is_not_there() -> None:
         }
 
     found = averages([one(0.1), one(0.3, 0.75), one(None)])
-    assert found["top_and_random"] == {
-        "mean": pytest.approx(0.2), "standard_error": pytest.approx(0.1), "n": 2
-    }  # fmt: skip
-    assert found["top"] == {"mean": 1.0, "standard_error": 0.0, "n": 3}
-    assert found["random"] == {"mean": None, "standard_error": None, "n": 0}
-    assert found["auroc"] == {"mean": 0.75, "standard_error": None, "n": 1}
+    assert found["top_and_random"] == MeanScore(pytest.approx(0.2), pytest.approx(0.1), 2)
+    assert found["top"] == MeanScore(1.0, 0.0, 3)
+    assert found["random"] == MeanScore(None, None, 0)
+    assert found["auroc"] == MeanScore(0.75, None, 1)
+    assert found["auroc"].to_dict() == {"mean": 0.75, "standard_error": None, "n": 1}
 
 
 def test_levels_are_rounded_down_between_0_and_10() -> None:

@@ -1,10 +1,12 @@
-"""What neurons look for, in words or patterns, and how well that predicts them (Bills et al. 2023).
+"""Neuron explanations, in words or patterns, and their scores (Bills et al. 2023).
 
-Text is streamed through the model once (`collect.py`); an explainer makes an explanation of a
-neuron from excerpts of training text and predicts its activations on held-out ones (`patterns.py`
-and `learn.py` without a language model, `language_model.py` with one); `score.py` compares.
+`collect.py` streams text through the model once. An explainer (`explainers.py`) explains each
+neuron from excerpts of training text and predicts its activations on held-out excerpts: with token
+patterns (`patterns.py`, `learn.py`) or with a language model (`prompts.py`, `server.py`).
+`score.py` compares predicted and true activations.
 """
 
-from wirework.measures.explain.run import Explanations as Explanations
+from wirework.measures.explain.explanations import ExplainReport as ExplainReport
+from wirework.measures.explain.explanations import Explanations as Explanations
 from wirework.measures.explain.run import estimate_cost as estimate_cost
 from wirework.measures.explain.run import explain_neurons as explain_neurons

@@ -1,4 +1,4 @@
-"""Which neurons to explain, those named or a seeded sample of sites, and in how long excerpts."""
+"""Choose the neurons to explain (named ones, or a seeded sample) and the length of excerpts."""
 
 import random
 
@@ -9,14 +9,14 @@ from wirework.nn import Transformer
 from wirework.nn.sites import look_up
 
 _EXCERPT = 64
-"""Tokens of an excerpt, in a context that is long enough (Bills et al. 2023)."""
+"""Tokens of an excerpt, if the context is long enough (Bills et al. 2023)."""
 
 
 def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neuron]:
     """Return the neurons that the settings ask for, in order of site and index.
 
     Raises:
-        InputError: a site or neuron that this model does not have.
+        InputError: the model has no such site or neuron.
     """
     if config.only:
         chosen = {_named(transformer, name) for name in config.only}
@@ -32,10 +32,10 @@ def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neur
 
 
 def excerpt_length(n_ctx: int, config: ExplainConfig) -> int:
-    """Return how many tokens an excerpt has, for a model with a context of `n_ctx`.
+    """Return the number of tokens of an excerpt, for a model with a context of `n_ctx`.
 
     Raises:
-        InputError: the settings ask for more.
+        InputError: the settings ask for more than the context.
     """
     if config.excerpt_tokens is None:
         return min(_EXCERPT, n_ctx)

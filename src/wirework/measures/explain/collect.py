@@ -1,7 +1,7 @@
-"""One pass over text for all neurons: of each, the most activating excerpts and random ones.
+"""One pass over text for all neurons: the most activating and some random excerpts of each.
 
-Memory is bounded by what is kept: `Kept` holds K excerpts per neuron, ranked by a number per
-excerpt and neuron (the peak, or a random one).
+Memory does not grow with the text: `RankedExcerpts` keeps K excerpts per neuron, ranked by the peak
+activation or by a random number.
 Shapes: B excerpts, T tokens, N neurons, K excerpts kept of each.
 """
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
 
 OnRead = Callable[[int], None]
-"""Is told how many excerpts have been read."""
+"""Called with the number of excerpts read since the last call."""
 
 _BATCH = 64  # excerpts per forward pass
 _VALUES = 1 << 24  # most activations held of one forward pass
 
 
 class RankedExcerpts:
-    """The K excerpts of each neuron that rank highest so far; of equals, the first seen.
+    """The K excerpts of each neuron that rank highest so far; the first one wins a tie.
 
     Args:
         count: K.
@@ -42,11 +42,11 @@ class RankedExcerpts:
         self.values = torch.zeros(count, n_neurons, length)
 
     def update(self, rank: Tensor, starts: Tensor, values: Tensor) -> None:
-        """Take in more excerpts.
+        """Add excerpts, and keep the K of each neuron that rank highest.
 
         Args:
-            rank: (B, N).
-            starts: (B,), where each stands in the text.
+            rank: (B, N) numbers to rank by, higher is kept.
+            starts: (B,) first token of each excerpt in the text.
             values: (B, N, T) activations.
         """
         rank = torch.cat([self.rank, rank])
@@ -59,7 +59,7 @@ class RankedExcerpts:
         self.values = torch.cat([self.values, values]).gather(0, places)
 
     def excerpts(self, number: int, tokens: "Tokens") -> list[Excerpt]:
-        """Return those of neuron `number`, highest first; fewer than K where there were fewer."""
+        """Return the excerpts of neuron `number`, highest first; at most K."""
         length = self.values.shape[2]
         return [
             Excerpt(start, tuple(tokens.slice(start, length).tolist()), tuple(values))
@@ -72,16 +72,18 @@ class RankedExcerpts:
 
 @dataclass
 class CollectedExcerpts:
-    """What one pass over a split found out."""
+    """Result of one pass over a split, for all neurons."""
 
     top: list[list[Excerpt]]
-    """Of each neuron, the most activating first."""
+    """For each neuron, its most activating excerpts, highest first."""
     random: list[list[Excerpt]]
-    """Of each neuron, drawn apart, none that is in `top`."""
+    """For each neuron, random excerpts of its own that are not in `top`."""
     mean: list[float]
+    """For each neuron, its mean activation."""
     live_fraction: list[float]
+    """For each neuron, the share of tokens with an activation above 0."""
     starts: list[int] = field(default_factory=list)
-    """Of the excerpts that were read."""
+    """First tokens of the excerpts that were read."""
 
 
 @torch.no_grad()
@@ -97,22 +99,22 @@ def stream(
     seed: int,
     on_read: OnRead = lambda _: None,
 ) -> CollectedExcerpts:
-    """Read excerpts once and keep what each neuron needs of them.
+    """Read excerpts once and keep the top and random ones of each neuron.
 
     Args:
         transformer: the model; each excerpt is a context of its own.
-        neurons: of any sites.
+        neurons: neurons at any sites.
         tokens: the split.
-        starts: where the excerpts begin.
-        length: tokens of each.
-        n_top: excerpts to keep by their peak.
-        n_random: excerpts to keep at random, others for each neuron.
-        seed: of that.
-        heard: told of progress.
+        starts: first tokens of the excerpts.
+        length: tokens of an excerpt.
+        n_top: excerpts with the highest peak to keep, per neuron.
+        n_random: random excerpts to keep, drawn for each neuron.
+        seed: seed of the random excerpts.
+        on_read: called as excerpts are read.
     """
     generator = torch.Generator().manual_seed(seed)
     top = RankedExcerpts(n_top, len(neurons), length)
-    # As many more as may turn out to be among the top ones.
+    # n_top more than needed: so many may turn out to be among the top ones.
     drawn = RankedExcerpts(n_top + n_random, len(neurons), length)
     total = torch.zeros(len(neurons), dtype=torch.float64)
     n_above = torch.zeros(len(neurons), dtype=torch.float64)
@@ -138,7 +140,7 @@ def stream(
 
 
 def activations(transformer: Transformer, neurons: Sequence[Neuron], tokens: Tensor) -> Tensor:
-    """Return what neurons do on tokens (B, T) int64: (B, T, N) float32 on the CPU."""
+    """Return the activations of neurons on tokens (B, T) int64: (B, T, N) float32 on the CPU."""
     sites = {neuron.site for neuron in neurons}
     ((_, values),) = site_values(transformer, sites, [tokens])
     values_by_neuron = torch.empty(*tokens.shape, len(neurons))
@@ -157,15 +159,15 @@ def _others(drawn: list[Excerpt], top: list[Excerpt], count: int) -> list[Excerp
 def distinct_starts(
     tokens: "Tokens", length: int, count: int, taken: set[tuple[int, ...]]
 ) -> list[int]:
-    """Return where at most `count` excerpts begin that are spread over a split.
+    """Return the first tokens of at most `count` excerpts, spread over a split.
 
-    None overlaps another or repeats its tokens.
+    No excerpt overlaps another or repeats its tokens.
 
     Args:
         tokens: the split.
-        length: of an excerpt, in tokens.
-        count: how many to look at; text that repeats gives fewer.
-        seen: the tokens of excerpts not to take again; those taken are added.
+        length: tokens of an excerpt.
+        count: excerpts to look at; text that repeats gives fewer.
+        taken: tokens of excerpts that may not be taken again; new ones are added.
 
     Raises:
         InputError: the split is shorter than two excerpts.

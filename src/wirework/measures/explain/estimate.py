@@ -1,4 +1,4 @@
-"""What asking a language model will cost, before it is asked."""
+"""Estimate of the requests to a language model and their cost, before any is sent."""
 
 import re
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from wirework.measures.explain.prompts import Messages
 from wirework.measures.explain.record import NeuronRecord
 
 _GUESS = "a kind of word or phrase, of about this length, as explanations are"
-_PER_MESSAGE = 4  # what a chat format puts around each
+_PER_MESSAGE = 4  # tokens that a chat format adds to each message
 _PIECE = re.compile(r"\w{1,6}|\n|[^\w\s]| +|\t")
 
 
 def about_tokens(text: str) -> int:
-    """Return about how many tokens a text has for a language model whose tokeniser is not known.
+    """Return a rough count of a text's tokens, for a language model with an unknown tokeniser.
 
-    Up to six letters or digits, a run of blanks and any other character count as one each, but
-    for a blank before a word.
+    One token each: up to six letters or digits, a run of blanks, any other character. A single
+    blank counts as none.
     """
     return sum(piece != " " for piece in _PIECE.findall(text))
 
@@ -27,13 +27,13 @@ def about_tokens(text: str) -> int:
 def estimate(
     records: Sequence[NeuronRecord], explainer: LanguageModelExplainer, config: ExplainConfig
 ) -> dict[str, Any]:
-    """Return `requests`, `tokens_in`, `tokens_out` and, where prices are given, `price`.
+    """Return `requests`, `tokens_in`, `tokens_out` and, if prices are set, `price`.
 
-    A first run with no failure; what lies in the cache is not deducted. Answers are taken to be of
-    the length they should have.
+    The estimate is for a first run without failures: answers in the cache are not deducted, and
+    each answer has the requested length.
 
     Args:
-        records: of the neurons that will be explained.
+        records: the neurons that will be explained.
         explainer: makes the prompts.
         config: prices, and whether to detect.
     """

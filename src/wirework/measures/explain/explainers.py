@@ -1,4 +1,4 @@
-"""The two ways to explain a neuron behind one protocol: patterns, or a language model."""
+"""The two explainers, patterns and a language model, behind one protocol."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 EXPLANATION_TOKENS = 60
-"""Bound of an explanation (Bills et al. 2023)."""
+"""Most tokens of an explanation (Bills et al. 2023)."""
 LINE_TOKENS = 12
-"""Bound of a simulation's answer, per token of the excerpt."""
+"""Most tokens of a simulation's answer, per token of the excerpt."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a neuron looks for."""
+    """Explanation of a neuron."""
 
     text: str
     patterns: tuple[Pattern, ...] = ()
-    """Those that predict, where there is no language model to read the text."""
+    """Patterns that predict the activations; a language model reads `text` instead."""
 
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Whether an explanation says that a neuron is active, for each excerpt."""
+    """For each excerpt, how strongly an explanation says that the neuron is active."""
 
     scores: tuple[float, ...]
     threshold: float
-    """From here on it says so."""
+    """Scores from here on mean active."""
 
 
 def token_text(model: "Model") -> Callable[[int], str]:
-    """Return what gives a token's text: of a model without tokeniser, its number."""
+    """Return a function from a token to its text; without a tokeniser, to its number."""
     return str if model.tokenizer is None else model.tokenizer.token
 
 
@@ -49,7 +49,7 @@ class Explainer(Protocol):
     """Explains neurons, and predicts them from explanations."""
 
     at_once: int
-    """How many neurons may be worked on at the same time."""
+    """Neurons that may be explained at the same time."""
 
     def explain(self, record: NeuronRecord) -> Explanation:
         """Return an explanation made from `record.top` and `record.random`."""
@@ -57,7 +57,7 @@ class Explainer(Protocol):
     def simulate(
         self, record: NeuronRecord, explanation: Explanation, excerpts: Sequence[Excerpt]
     ) -> list[list[float]]:
-        """Return the activation expected at each token, from 0 to 10, by tokens alone."""
+        """Return the predicted activation at each token, 0 to 10; only tokens are read."""
 
     def detect(
         self,
@@ -66,18 +66,18 @@ class Explainer(Protocol):
         excerpts: Sequence[Excerpt],
         simulated: Sequence[Sequence[float]],
     ) -> DetectionScores | None:
-        """Return whether the neuron is expected to be active; None if that is not asked."""
+        """Return predictions of whether the neuron is active; None if detection is off."""
 
     def close(self) -> None:
-        """Let go of what is held; what goes on in other threads ends."""
+        """Release connections, and end work in other threads."""
 
 
 class PatternExplainer:
     """The embedded explainer (Foote et al. 2023): no language model, no server.
 
     Args:
-        model: whose neurons they are; it is asked while patterns are learned, never to predict.
-        config: how.
+        model: the model with the neurons; it runs while patterns are learned, never to predict.
+        config: settings.
     """
 
     at_once = 1
@@ -87,14 +87,14 @@ class PatternExplainer:
         self._config = config
 
     def explain(self, record: NeuronRecord) -> Explanation:
-        """Return patterns, and what they say in words."""
+        """Return learned patterns, and their text."""
         patterns = learn_patterns(record, self._model.transformer, self._config.patterns)
         return Explanation(readable(patterns, token_text(self._model)), tuple(patterns))
 
     def simulate(
         self, record: NeuronRecord, explanation: Explanation, excerpts: Sequence[Excerpt]
     ) -> list[list[float]]:
-        """Return what the longest pattern that fits says."""
+        """Return the prediction of the longest matching pattern at each token."""
         trie = Trie(explanation.patterns)
         scale = LEVELS / record.peak
         return [[scale * value for value in trie.predict(excerpt.tokens)] for excerpt in excerpts]
@@ -106,21 +106,21 @@ class PatternExplainer:
         excerpts: Sequence[Excerpt],  # noqa: ARG002
         simulated: Sequence[Sequence[float]],
     ) -> DetectionScores:
-        """Say active where a predicted activation reaches the share that a true one must reach."""
+        """Predict active from the peak prediction, with the threshold of true activations."""
         peaks = tuple(max(values) for values in simulated)
         return DetectionScores(peaks, LEVELS * self._config.active_share)
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 class LanguageModelExplainer:
     """A language model behind a server (Bills et al. 2023; Paulo et al. 2024 for detection).
 
     Args:
-        model: whose neurons they are; only its tokeniser is needed.
-        config: how.
-        server: where the language model is.
+        model: the model with the neurons; only its tokeniser is used.
+        config: settings.
+        server: connection to the language model.
     """
 
     def __init__(self, model: "Model", config: ExplainConfig, server: Server) -> None:
@@ -148,7 +148,7 @@ class LanguageModelExplainer:
         explanation: Explanation,
         excerpts: Sequence[Excerpt],
     ) -> list[list[float]]:
-        """Ask for all activations of an excerpt at once."""
+        """Ask for all activations of an excerpt in one request."""
         return [self._simulated(explanation.text, excerpt) for excerpt in excerpts]
 
     def _simulated(self, explanation: str, excerpt: Excerpt) -> list[float]:
@@ -164,7 +164,7 @@ class LanguageModelExplainer:
         excerpts: Sequence[Excerpt],
         simulated: Sequence[Sequence[float]],  # noqa: ARG002
     ) -> DetectionScores | None:
-        """Ask of each excerpt whether it has what the neuron looks for."""
+        """Ask for each excerpt whether the explanation applies to it."""
         if not self._config.server.detect:
             return None
         return DetectionScores(

@@ -1,7 +1,7 @@
-"""The folder of a run: `settings.json`, a file per neuron, `explain.json`.
+"""The folder of explanations: `settings.json`, a file per neuron, `explain.json`.
 
-`neurons/0.mlp.post_act.17.json` is one object (docs/explain.md has every field); each file is
-written whole, so that a run that was killed goes on from what it finished.
+`neurons/0.mlp.post_act.17.json` holds one object; docs/explain.md lists its fields. Each file is
+written whole or not at all, so that a killed run resumes after the last finished neuron.
 """
 
 from collections.abc import Callable, Collection
@@ -24,19 +24,19 @@ SUMMARY = "explain.json"
 
 
 def neuron_path(out: Path, neuron: Neuron) -> Path:
-    """Return where the file of a neuron lies."""
+    """Return the path of a neuron's file."""
     return out / "neurons" / f"{neuron.name}.json"
 
 
 def check(out: Path) -> None:
-    """Make sure that a folder is one of ours or can become one.
+    """Check that a folder holds explanations or can be used for them.
 
     Raises:
-        InputError: it holds something else, or it cannot be written to.
+        InputError: it holds other files, or cannot be written to.
     """
     names_there = names_in(out)
     if names_there - {"lock", "cache"} and SETTINGS not in names_there:
-        raise InputError(f"{out} holds something but no {SETTINGS}: give another folder")
+        raise InputError(f"{out} holds files but no {SETTINGS}: give another folder")
     if SETTINGS in names_there:
         _settings(out)
     check_place(out)
@@ -50,15 +50,16 @@ def _settings(out: Path) -> dict[str, Any]:
 
 
 def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
-    """Say in a folder what it is made with; what a killed process left half-written is removed.
+    """Write the settings of a folder, and remove half-written files of a killed process.
 
     Args:
         out: the folder.
         about: model, text and settings.
-        harmless: settings that may be others than before.
+        harmless: settings that may differ from those of earlier calls.
 
     Raises:
-        InputError: it holds neurons that were made with something else, or cannot be written to.
+        InputError: it holds neurons made with another model, text or settings, or cannot be
+            written to.
     """
     path = out / SETTINGS
     clear_held([out, out / "neurons", *(out / "cache").glob("*")])  # answers lie in cache/XX
@@ -72,12 +73,12 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
 
 
 def forget(out: Path) -> None:
-    """Take away the summary of an earlier run: it does not hold while this one goes on."""
+    """Delete the summary of an earlier run: it is out of date while this one runs."""
     (out / SUMMARY).unlink(missing_ok=True)
 
 
 def _other(stored: dict[str, Any], about: dict[str, Any], harmless: Collection[str]) -> str | None:
-    """Say in what two descriptions differ; None if in nothing that matters."""
+    """Return the difference of two descriptions; None if only harmless settings differ."""
     for name in ("model", "text"):
         if stored.get(name) != about[name]:
             return f"another {name}"
@@ -87,7 +88,7 @@ def _other(stored: dict[str, Any], about: dict[str, Any], harmless: Collection[s
 
 
 def dead_document(record: NeuronRecord) -> dict[str, Any]:
-    """Return the file of a neuron that is never active."""
+    """Return the content of the file of a neuron that is never active."""
     return _head(record) | {"dead": True}
 
 
@@ -100,7 +101,7 @@ def document(
     scores: dict[str, Any],
     token: Callable[[int], str],
 ) -> dict[str, Any]:
-    """Return the file of a neuron that was explained and scored."""
+    """Return the content of the file of a neuron that was explained and scored."""
     detections = [None] * len(record.held_out) if detected is None else list(detected.scores)
     excerpts = [
         _excerpt(excerpt, token) | {"simulated": [round(v, 4) for v in values], "detected": score}
@@ -143,14 +144,14 @@ def read_neuron(path: Path) -> dict[str, Any]:
     """Read the file of a neuron.
 
     Raises:
-        InputError: missing, damaged, or of a newer version.
+        InputError: it is missing, damaged, or of a newer version.
     """
     try:
         stored = read_record(path, unsigned=True)
     except DamagedError as error:
         raise DamagedError(f"{str(error).removesuffix('; delete it')}; delete it") from None
     if stored.get("format") != FORMAT:
-        raise InputError(f"{path} is no neuron of ours: delete it")
+        raise InputError(f"{path} is no neuron file: delete it")
     if stored.get("version") not in (1, VERSION):
         version = quoted(stored.get("version"))
         raise InputError(f"{path} has version {version}, this wirework reads 1 to {VERSION}")
@@ -160,7 +161,7 @@ def read_neuron(path: Path) -> dict[str, Any]:
 
 
 def _has_scores(stored: dict[str, Any]) -> bool:
-    """Tell whether the file of a neuron has the scores that the summary needs."""
+    """Return whether the file of a neuron has the scores that the summary needs."""
     scores = stored.get("scores")
     if stored.get("dead") is not False or not isinstance(scores, dict):
         return False

@@ -1,4 +1,4 @@
-"""What a run explains, from which text, and how: everything checked before it begins."""
+"""One call of `explain`: model, neurons, text and settings, checked before any work begins."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,22 +28,22 @@ HARMLESS = tuple(
         "price_out", "cache", "api_key_env", "base_url",
     )
 )  # fmt: skip
-"""Settings that do not change what is found: a model is known by its name, wherever it is asked."""
+"""Settings that do not change the results: a language model is identified by its name alone."""
 
 PRIVATE: dict[str, Any] = {"server": {"base_url", "cache", "api_key_env"}}
-"""Settings that no file of results has: these are shared, and an address may hold a password."""
+"""Settings left out of result files: those get shared, and an address may hold a password."""
 
 
 @dataclass(frozen=True)
 class ExplainJob:
-    """What a run needs to know."""
+    """Model, settings, neurons, text and folder of one call."""
 
     model: "Model"
     config: ExplainConfig
     neurons: tuple[Neuron, ...]
     text: "Prepared"
     out: Path | None
-    """Folder of the results; None: they are only returned."""
+    """Folder of the results; None: they are returned and not written."""
 
     @classmethod
     def of(
@@ -61,12 +61,12 @@ class ExplainJob:
             return PatternExplainer(self.model, self.config)
         cache = self.config.server.cache
         if cache is None and self.out is None:
-            raise InputError("a language model's answers need a place: give out or server.cache")
+            raise InputError("a language model's answers need a folder: give out or server.cache")
         server = Server(self.config.server, cache or Path(str(self.out)) / "cache")
         return LanguageModelExplainer(self.model, self.config, server)
 
     def about(self) -> dict[str, Any]:
-        """Return what the results depend on, model, text, settings, and how the server is asked."""
+        """Return all that the results depend on: model, text and settings."""
         return {
             "model": self.model.fingerprint,
             "path": None if self.model.path is None else str(self.model.path),
@@ -76,11 +76,14 @@ class ExplainJob:
 
 
 def collect(job: ExplainJob, on_read: OnRead) -> list[NeuronRecord]:
-    """Read the text once for all neurons; see `collect.py`.
+    """Read the text once for all neurons (`collect.py`), and return a record of each.
 
     Args:
-        job: which.
-        heard: told of excerpts as they are read.
+        job: neurons, text and settings.
+        on_read: called as excerpts are read.
+
+    Raises:
+        InputError: the held-out text has no excerpt that the training text lacks.
     """
     config = job.config
     taken: set[tuple[int, ...]] = set()

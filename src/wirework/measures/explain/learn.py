@@ -1,10 +1,13 @@
-"""Patterns learned from the places where a neuron is active, by asking what matters there.
+"""Learn the patterns of a neuron by changing the context where it is active (Foote et al. 2023).
 
-At each such place: shorten the context while the activation stays, try random tokens in place of
-each that is left, and likely ones in place of those that matter (Foote et al. 2023). What a
-pattern predicts is then the mean of what the neuron does where it fits in the excerpts. Ours: the
-likely tokens come from the model and the excerpts, and there is that mean, so that what holds in
-few places only predicts little.
+For each place where the neuron is active:
+1. shorten the context while the activation stays;
+2. replace each remaining token by random ones: a gap where they do as well;
+3. replace each token that matters by likely ones: a new pattern where the activation stays.
+
+A pattern predicts the mean activation over the places in the excerpts that it matches. Two things
+are ours: likely tokens come from the model's embedding and the excerpts, and the mean, by which a
+pattern that holds at few of its places predicts little.
 """
 
 import random
@@ -25,15 +28,15 @@ if TYPE_CHECKING:
 _TOKENS = 1 << 13  # most tokens of one forward pass
 
 _Activations = dict[Key, float]
-"""Patterns with the activation seen in the model."""
+"""Patterns and the activation that the model gives for each."""
 
 
 class Probe:
-    """Asks what a neuron does at the end of a context; each context is asked for once.
+    """Computes a neuron's activation at the last token of a context, once for each context.
 
     Args:
         transformer: the model.
-        neuron: one of it.
+        neuron: one of its neurons.
     """
 
     def __init__(self, transformer: "Transformer", neuron: Neuron) -> None:
@@ -45,7 +48,7 @@ class Probe:
         """Return the activation at the last token of each context."""
         new = sorted({key for key in contexts if key not in self._known}, key=lambda k: (len(k), k))
         while new:
-            # Of like lengths; what stands after a token does not reach it, so that 0s may.
+            # Batches of similar lengths, padded with 0: later tokens do not affect earlier ones.
             count = next((i for i, key in enumerate(new) if (i + 1) * len(key) > _TOKENS), len(new))
             part, new = new[: max(1, count)], new[max(1, count) :]
             self._known.update(zip(part, self._ask(part), strict=True))
@@ -65,12 +68,12 @@ class Probe:
 def learn_patterns(
     record: NeuronRecord, transformer: "Transformer", config: PatternConfig
 ) -> list[Pattern]:
-    """Return the patterns of a neuron, those that predict most first.
+    """Return the patterns of a neuron, ordered by activation times number of matches.
 
     Args:
-        record: only its excerpts to explain from are read.
+        record: only its excerpts of training text are read.
         transformer: the model.
-        config: how.
+        config: settings.
 
     Source: Foote et al. 2023, sec. 3.
     """
@@ -95,7 +98,7 @@ def _seeds(
 ) -> list[tuple[Key, float]]:
     """Return contexts that end where the neuron is active, with its activation there.
 
-    Of those whose last two tokens are the same, the strongest.
+    Of contexts with the same last two tokens, only the strongest is returned.
     """
     places = [
         (value, excerpt.tokens[: i + 1])
@@ -113,7 +116,7 @@ def _seeds(
 def _shortened(
     seeds: Sequence[tuple[Key, float]], probe: Probe, config: PatternConfig
 ) -> _Activations:
-    """Return the shortest end of each context that keeps its activation; its last token if none."""
+    """Return the shortest suffix of each context that keeps its activation, else its last token."""
     shortest: _Activations = {}
     waiting = list(seeds)
     for length in range(1, config.max_context + 1):
@@ -135,13 +138,13 @@ def _masked(
     generator: random.Random,
     vocabulary: Sequence[int],
 ) -> dict[Key, Key]:
-    """Return each context with gaps where random tokens do as well."""
+    """Return each context with gaps where random tokens keep the activation."""
     tries = {
         (key, i): [_put(key, i, generator.choice(vocabulary)) for _ in range(config.substitutes)]
         for key in short
         for i in range(len(key))
     }
-    probe([context for row in tries.values() for context in row])  # all at once, then looked up
+    probe([context for row in tries.values() for context in row])  # fills the cache in one batch
     masked_contexts = {}
     for key, base in short.items():
         means = [sum(probe(tries[key, i])) / config.substitutes for i in range(len(key))]
@@ -158,12 +161,12 @@ def _put(key: Key, place: int, token: int) -> Key:
 
 
 class _SubstituteTokens:
-    """Tokens that may do in place of another: those of other contexts, then the nearest embeddings.
+    """Likely substitutes for a token: tokens of other contexts, then the nearest embeddings.
 
     Args:
         transformer: the model.
-        contexts: of one neuron.
-        count: how many of each kind.
+        contexts: contexts of one neuron.
+        count: most tokens of each kind.
     """
 
     def __init__(self, transformer: "Transformer", contexts: Sequence[Key], count: int) -> None:
@@ -173,7 +176,7 @@ class _SubstituteTokens:
         self._near: dict[int, list[int]] = {}
 
     def __call__(self, token: int, from_end: int) -> list[int]:
-        """Return tokens to try for one that stands `from_end` (1: last) of its context."""
+        """Return substitutes for a token at place `from_end` (1: last) of its context."""
         same_place = [key[-from_end] for key in self._contexts if len(key) >= from_end]
         others = list(dict.fromkeys(i for i in same_place if i != token))[: self._count]
         return list(dict.fromkeys([*others, *self._nearest(token)]))
@@ -198,7 +201,7 @@ def _varied(
     config: PatternConfig,
     likely: _SubstituteTokens,
 ) -> Iterator[tuple[Key, float]]:
-    """Yield patterns with a likely token put in where the activation stays."""
+    """Yield patterns with one token replaced by a likely one, if the activation stays."""
     tries = [
         (key, len(key) - from_end, token)
         for key in short
@@ -213,9 +216,9 @@ def _varied(
 
 
 def _calibrated(values: _Activations, excerpts: Sequence[Excerpt]) -> list[Pattern]:
-    """Return patterns that predict the mean of what was seen in the model and in the excerpts.
+    """Return patterns with their mean activation, over the probe and the places that they match.
 
-    Each place of the excerpts counts once, for the longest pattern that fits it.
+    Each place of the excerpts counts once, for the longest pattern that matches it.
     """
     trie = Trie(Pattern(key, value) for key, value in values.items())
     total, n_places = dict(values), dict.fromkeys(values, 0)
@@ -227,5 +230,5 @@ def _calibrated(values: _Activations, excerpts: Sequence[Excerpt]) -> list[Patte
                 n_places[fits.tokens] += 1
     patterns = [Pattern(key, total[key] / (n_places[key] + 1), n_places[key]) for key in values]
     return sorted(
-        patterns, key=lambda pattern: (-pattern.activation * (pattern.seen + 1), pattern.tokens)
+        patterns, key=lambda pattern: (-pattern.activation * (pattern.n_places + 1), pattern.tokens)
     )

@@ -1,8 +1,8 @@
-"""Patterns of tokens that explain a neuron and predict it, with nothing but themselves.
+"""Token patterns that explain a neuron and predict its activation without a model.
 
-A pattern is some tokens of the left context, with gaps, and the token at which the neuron is
-active; it says how active. The longest that fits a place predicts it; where none fits, 0
-(Foote et al. 2023).
+A pattern is a token at which the neuron is active and some tokens before it, with gaps, and the
+activation there. The longest pattern that matches a place predicts it; without a match the
+prediction is 0 (Foote et al. 2023).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,24 +12,24 @@ from typing import Any
 from wirework.view.text import quoted
 
 ANY = -1
-"""Stands in a pattern for a token that does not matter."""
+"""Gap in a pattern: any token."""
 
 _SHOWN_GROUPS = 8
 _SHOWN_TOKENS = 8
 
 Key = tuple[int, ...]
-"""Tokens of a pattern in the order of the text, `ANY` among them; the last is where it fires."""
+"""Tokens of a pattern in text order, `ANY` for a gap; the neuron is active at the last one."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """What a neuron does after some tokens."""
+    """Activation of a neuron at the end of a sequence of tokens."""
 
     tokens: Key
     activation: float
     """In the neuron's own units."""
-    seen: int = 0
-    """At how many places of the excerpts it was learned from it was the longest that fits."""
+    n_places: int = 0
+    """Places in the excerpts it was learned from where it was the longest match."""
 
 
 @dataclass
@@ -39,10 +39,10 @@ class _Node:
 
 
 class Trie:
-    """Patterns, looked up from a token backwards.
+    """Prefix tree of reversed patterns, looked up from a token backwards.
 
     Args:
-        patterns: of two with the same tokens the later counts.
+        patterns: patterns; of two with the same tokens the later counts.
     """
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
@@ -54,7 +54,7 @@ class Trie:
             node.pattern = pattern
 
     def find(self, tokens: Sequence[int], place: int) -> Pattern | None:
-        """Return the pattern that fits the token at `place` and what stands before it.
+        """Return the pattern that matches the token at `place` and those before it.
 
         Of several the longest counts, then the one with fewest gaps, then the one whose tokens
         are nearest.
@@ -76,33 +76,33 @@ class Trie:
         return best
 
     def predict(self, tokens: Sequence[int]) -> list[float]:
-        """Return the activation expected at each token."""
+        """Return the predicted activation at each token."""
         matches = (self.find(tokens, place) for place in range(len(tokens)))
         return [0.0 if pattern is None else pattern.activation for pattern in matches]
 
 
 def to_json(patterns: Iterable[Pattern], token: Callable[[int], str]) -> list[dict[str, Any]]:
-    """Return patterns as the file of a neuron holds them, gaps as null."""
+    """Return patterns as JSON for the file of a neuron; a gap is null."""
     return [
         {
             "tokens": [None if i == ANY else token(i) for i in pattern.tokens],
             "ids": [None if i == ANY else i for i in pattern.tokens],
             "activation": pattern.activation,
-            "seen": pattern.seen,
+            "seen": pattern.n_places,
         }
         for pattern in patterns
     ]
 
 
 def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
-    r"""Say patterns in words, the strongest first: `"·she" after ["·said"|"·asked"]`.
+    r"""Return the text of patterns, the strongest first: `"·she" after ["·said"|"·asked"]`.
 
-    Patterns with the same context are put together, then those that differ in one token of it.
-    `…` is one token that does not matter.
+    Patterns with the same context are merged, then those that differ in one token of it. `…` is
+    a gap.
 
     Args:
-        patterns: of one neuron.
-        token: what a token reads.
+        patterns: patterns of one neuron.
+        token: function from a token to its text.
     """
     if not patterns:
         return "nothing found"
@@ -116,16 +116,16 @@ def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
 
 
 _Slots = list[dict[int, float]]
-"""For each place of a pattern the tokens that do there, with how much each predicts."""
+"""For each place of a pattern, the tokens that match there and their weights."""
 
 
 def _alone(pattern: Pattern) -> _Slots:
-    weight = pattern.activation * (1 + pattern.seen)
+    weight = pattern.activation * (1 + pattern.n_places)
     return [{token: weight} for token in pattern.tokens]
 
 
 def _merged(groups: list[_Slots], from_end: int) -> list[_Slots]:
-    """Put groups together that differ in nothing but the slot `from_end` (1: the last)."""
+    """Merge groups that differ only in the slot `from_end` (1: the last)."""
     merged: dict[tuple[tuple[int, ...], ...], _Slots] = {}
     for slots in groups:
         free = len(slots) - from_end

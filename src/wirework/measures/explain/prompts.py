@@ -1,9 +1,9 @@
-"""What a language model is asked, and how its answers are read.
+"""Prompts for a language model, and parsers of its answers.
 
-The form is that of Bills et al. 2023 (openai/automated-interpretability): a token, a tab, its
-activation from 0 to 10, a line each, between `<start>` and `<end>`; two worked examples before.
-Wording and examples are ours. A line break or tab in a token is written `\\n`, `\\t`, so that it
-does not break the form.
+The format is that of Bills et al. 2023 (openai/automated-interpretability): one line per token with
+the token, a tab and its activation from 0 to 10, between `<start>` and `<end>`, after two worked
+examples. Wording and examples are ours. A line break or tab in a token is written `\\n`, `\\t`, so
+that each token stays on one line.
 """
 
 import math
@@ -19,9 +19,9 @@ Messages = list[dict[str, str]]
 
 PREFIX = "the main thing this neuron does is find"
 ENOUGH = 0.8
-"""Share of an excerpt's tokens that an answer must have a number for."""
+"""Smallest share of an excerpt's tokens for which an answer must have a number."""
 
-_RARE = 0.2  # below this share of nonzero activations they are said once more, without the zeros
+_RARE = 0.2  # below this share of nonzero activations, those are listed once more by themselves
 
 _EXPLAIN = (
     "We study the neurons of a neural network. A neuron looks for one particular thing in short "
@@ -45,7 +45,7 @@ _DETECT = (
 
 
 class Shown(NamedTuple):
-    """An excerpt as a prompt has it."""
+    """An excerpt as a prompt shows it."""
 
     tokens: tuple[str, ...]
     levels: tuple[int, ...]
@@ -142,20 +142,20 @@ def _block(tokens: Sequence[str], said: Sequence[int | str]) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered."""
+    """Answer of a server."""
 
     text: str
     logprobs: tuple[dict[str, Any], ...] = ()
-    """Of each token of the text: `token`, and `top`, tokens to log-probabilities. May be none."""
+    """For each token of the text: `token`, and `top`, log-probabilities by token. May be empty."""
 
 
 def _on_a_line(token: str) -> str:
-    """Return a token without what would break the form of a line."""
+    """Return a token with line breaks and tabs escaped."""
     return token.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
 def read_explanation(answer: Answer) -> str | None:
-    """Return an explanation in one line, without the words it was to begin after; None if empty."""
+    """Return an explanation in one line, without the prefix of the prompt; None if empty."""
     words = " ".join(answer.text.split()).removesuffix(".")
     if words.lower().startswith(PREFIX):
         words = words[len(PREFIX) :].strip()
@@ -164,9 +164,9 @@ def read_explanation(answer: Answer) -> str | None:
 
 _LEVEL = re.compile(r"[\t ](\d+(?:\.\d+)?)[\t ]*\r?$", re.ASCII)
 _LINES_PER_TOKEN = 8
-"""Lines of an answer that are looked at; one a token was asked for."""
+"""Most lines of an answer that are read, per token; one was asked for."""
 _DIGITS = 20
-"""Digits that are read of a number, of which only 0 to 10 are any use."""
+"""Most digits that are read of a number; only 0 to 10 are valid."""
 
 
 class _Line(NamedTuple):
@@ -175,14 +175,15 @@ class _Line(NamedTuple):
     token: str
     level: float
     at: int
-    """Where in the answer the number begins."""
+    """Offset in the answer at which the number begins."""
 
 
 def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | None:
-    """Return the activation from 0 to 10 that an answer gives each token; 0 where it gives none.
+    """Return the activation from 0 to 10 that an answer gives each token; 0 if it gives none.
 
-    A number is the expected value over the likely ones where their probabilities came, else as it
-    stands. Lines are matched to tokens in order; None if too few match (`ENOUGH`).
+    With log-probabilities, a number is the expected value over the likely tokens at its place;
+    without, the number itself. Lines are matched to tokens in order; None if too few match
+    (`ENOUGH`).
     """
     numbered_lines = _lines(answer.text)[: _LINES_PER_TOKEN * len(tokens)]
     lines, wanted = [line.token for line in numbered_lines], [_on_a_line(t).strip() for t in tokens]
@@ -200,7 +201,7 @@ def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | Non
 
 
 def _lines(text: str) -> list[_Line]:
-    """Return the lines that end in a number, in time that grows with the text's length alone."""
+    """Return the lines that end in a number, in time linear in the length of the text."""
     numbered_lines, offset = [], 0
     for line in text.split("\n"):
         level = _LEVEL.search(line)
@@ -212,7 +213,7 @@ def _lines(text: str) -> list[_Line]:
 
 
 def read_detection(answer: Answer) -> float | None:
-    """Return the probability of 1 that an answer of 0 or 1 has; None if it is neither."""
+    """Return the probability that the answer is 1; None if the answer is neither 0 nor 1."""
     said = answer.text.strip()
     if said[:1] not in ("0", "1") or said[1:2].isdigit():
         return None
@@ -225,7 +226,7 @@ def read_detection(answer: Answer) -> float | None:
 
 
 def _expected_levels(answer: Answer) -> dict[int, float]:
-    """Return the expected number by where in the text it stands, for numbers that are one token."""
+    """Return the expected value of each number that is a single token, by its offset."""
     expected = {}
     offset = 0
     for token_logprobs in answer.logprobs:
@@ -242,7 +243,7 @@ def _expected_levels(answer: Answer) -> dict[int, float]:
 
 
 def _odds(top: dict[str, float]) -> dict[int, float]:
-    """Return levels to probabilities, of the tokens that are levels."""
+    """Return the probability of each level, over the tokens that are levels."""
     odds: dict[int, float] = {}
     for token, logprob in top.items():
         word = token.strip()

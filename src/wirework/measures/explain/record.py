@@ -1,4 +1,4 @@
-"""A neuron and the excerpts of text that it is explained from and scored on."""
+"""A neuron, and the excerpts of text that explain and score it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A window of text and what a neuron does at each token of it."""
+    """A window of text and a neuron's activation at each of its tokens."""
 
     start: int
-    """Where it stands in its split, in tokens."""
+    """Index of its first token in the split."""
     tokens: tuple[int, ...]
     activations: tuple[float, ...]
-    """As many as tokens, in the neuron's own units."""
+    """One per token, in the neuron's own units."""
 
     @property
     def peak(self) -> float:
@@ -40,27 +40,27 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class NeuronRecord:
-    """What was seen of a neuron. Excerpts to explain from and to score on share no window."""
+    """Statistics and excerpts of a neuron. Excerpts that explain and that score share no window."""
 
     neuron: Neuron
     peak: float
-    """Greatest activation in the text to explain from; what `LEVELS` stands for."""
+    """Greatest activation in the training text; it becomes `LEVELS`."""
     mean: float
-    """Mean activation in that text."""
+    """Mean activation in the training text."""
     live_fraction: float
-    """Share of its tokens with an activation above 0."""
+    """Share of tokens of the training text with an activation above 0."""
     top: tuple[Excerpt, ...]
-    """To explain from, the most activating first."""
+    """Training text, to explain from: the most activating excerpts, highest first."""
     random: tuple[Excerpt, ...]
-    """Others of the same text."""
+    """Training text, to explain from: random other excerpts."""
     held_out_top: tuple[Excerpt, ...]
-    """To score on: the most activating of held-out text."""
+    """Held-out text, to score on: the most activating excerpts."""
     held_out_random: tuple[Excerpt, ...]
-    """To score on: others of it."""
+    """Held-out text, to score on: random other excerpts."""
 
     @property
     def dead(self) -> bool:
-        """Whether it is never above 0 in the text to explain from."""
+        """Whether the activation is never above 0 in the training text."""
         return self.peak <= 0
 
     @property
@@ -70,11 +70,11 @@ class NeuronRecord:
 
 
 def levels(activations: Sequence[float], peak: float) -> list[int]:
-    """Return activations as whole numbers from 0 to 10, rounded down; 0 for what is below 0.
+    """Return activations as whole numbers from 0 to 10, rounded down; negative ones become 0.
 
     Args:
         activations: in the neuron's own units.
-        peak: what becomes 10; above it stays 10.
+        peak: the activation that becomes 10; larger ones become 10 too.
 
     Source: Bills et al. 2023, "Step 1".
     """

@@ -1,12 +1,11 @@
-"""Explain neurons of a model and score the explanations; what is done survives a stop.
+"""Explain neurons of a model and score the explanations; finished neurons survive a stop.
 
-Training text is what explanations are made from, held-out text what they are scored on.
+Explanations are made from training text and scored on held-out text.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,11 +19,11 @@ from wirework.files import is_file, locked, write_record
 from wirework.measures.explain import files
 from wirework.measures.explain.estimate import estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
+from wirework.measures.explain.explanations import Explanations
 from wirework.measures.explain.job import HARMLESS, ExplainJob, collect
 from wirework.measures.explain.record import Neuron, NeuronRecord
-from wirework.measures.explain.score import averages, correlations, detection
+from wirework.measures.explain.score import correlations, detection
 from wirework.measures.explain.server import NeuronError, ServerError
-from wirework.summaries import html_table, shown_as
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -32,43 +31,7 @@ if TYPE_CHECKING:
 
 
 _NOBODY = "http://localhost"
-"""Instead of OpenAI's server, which needs a key, where none is asked."""
-
-
-@dataclass(frozen=True)
-class Explanations:
-    """What was found of the neurons of one model."""
-
-    neurons: tuple[dict[str, Any], ...]
-    """Of each that was explained or is dead, what its file holds."""
-    failed: tuple[dict[str, str], ...]
-    """`neuron` and `reason` of each other one."""
-
-    def __repr__(self) -> str:
-        about = self.summary()
-        counts = (f"{name} {about[name]}" for name in ("neurons", "explained", "dead", "failed"))
-        return shown_as("Explanations", ", ".join(counts))
-
-    def _repr_html_(self) -> str:
-        return html_table("Explanations", self.summary())
-
-    def summary(self) -> dict[str, Any]:
-        """Return counts, and mean, standard error and count of each score over live neurons.
-
-        `constant`: how many explanations predict the same everywhere, which scores 0;
-        `undefined`: how many neurons do the same everywhere in held-out text, which has no score.
-        """
-        live = [one for one in self.neurons if not one["dead"]]
-        scores = [one["scores"] for one in live]
-        return {
-            "neurons": len(self.neurons) + len(self.failed),
-            "explained": len(live),
-            "dead": len(self.neurons) - len(live),
-            "failed": len(self.failed),
-            "constant": sum(one["constant"] for one in scores),
-            "undefined": sum(one["correlation"]["top_and_random"] is None for one in scores),
-            "scores": averages(scores),
-        }
+"""Address for an estimate, which sends no request: OpenAI's own would need a key."""
 
 
 def explain_neurons(
@@ -82,19 +45,19 @@ def explain_neurons(
     """Explain neurons and score the explanations.
 
     Args:
-        model: any of ours; a path is loaded.
-        config: None for the defaults: patterns, 200 neurons.
-        text: prepared with the model's tokeniser; None: what its run was trained on.
-        out: folder that gets a file per neuron and `explain.json`; the same call goes on with what
-            is there. Needed for a language model.
-        progress: show a bar on standard error, and before a language model is asked what it will
+        model: the model; a path is loaded.
+        config: settings; None: the defaults (patterns, 200 neurons).
+        text: text prepared with the model's tokeniser; None: the text of the model's run.
+        out: folder for a file per neuron and `explain.json`; the same call resumes there. Needed
+            for a language model.
+        progress: show a bar on standard error and, before a language model is asked, the estimated
             cost.
 
     Raises:
-        InputError: a setting, site or neuron that does not fit the model, no text or too little,
-            `out` was made with something else, no openai package or key, the server is down, over
-            quota or refuses, `max_requests` is reached, or no neuron could be explained. What was
-            done before is kept in `out`.
+        InputError: a setting, site or neuron does not fit the model; there is no text or too
+            little; `out` was made with another model, text or settings; the openai package or a
+            key is missing; the server is down, over quota or refuses; `max_requests` is reached;
+            no neuron could be explained. Finished neurons stay in `out`.
     """
     from wirework.model import load
 
@@ -118,16 +81,25 @@ def estimate_cost(
     text: "Prepared | None" = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Return what a language model would be asked: requests, tokens in and out, price.
+    """Estimate the requests to a language model, their tokens and price, without sending any.
+
+    Args:
+        model: the model; a path is loaded.
+        config: settings, with explainer `language_model`.
+        text: text prepared with the model's tokeniser; None: the text of the model's run.
+        progress: show a bar on standard error.
+
+    Returns:
+        `requests`, `tokens_in`, `tokens_out` and, if prices are set, `price`.
 
     Raises:
-        InputError: as `explain_neurons`, but no server is asked; patterns cost nothing.
+        InputError: as for `explain_neurons`, or the explainer is `patterns`.
     """
     from wirework.model import load
 
     model = load(model)
     if config.explainer != "language_model":
-        raise InputError("patterns ask no server: an estimate is for explainer language_model")
+        raise InputError("patterns send no requests: an estimate is for explainer language_model")
     server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
     job = ExplainJob.of(model, config.model_copy(update={"server": server}), text, Path())
     with closing(job.explainer()) as explainer:
@@ -162,14 +134,13 @@ def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explana
     explanations = Explanations(
         tuple(documents[n] for n in job.neurons if n in documents), tuple(failed)
     )
+    report = explanations.report
     n_left = len(job.neurons) - len(explanations.neurons) - len(failed)
     if job.out is not None:
         about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
         write_record(
             job.out / files.SUMMARY,
-            about
-            | explanations.summary()
-            | {"stopped": stopped, "left": n_left, "failures": failed},
+            about | report.to_dict() | {"stopped": stopped, "left": n_left, "failures": failed},
         )
     if stopped is not None:
         kept_in = (
@@ -177,19 +148,18 @@ def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explana
             if job.out is None
             else f", kept in {job.out}; the same command goes on with the rest"
         )
-        explained, dead = (explanations.summary()[name] for name in ("explained", "dead"))
         told = (
-            f"{number_of(explained, 'neuron')} explained, {dead} dead, {len(failed)} "
+            f"{number_of(report.explained, 'neuron')} explained, {report.dead} dead, {len(failed)} "
             f"failed, {n_left} left"
         )
         raise ServerError(f"{stopped}: {told}{kept_in}")
-    if failed and explanations.summary()["explained"] == 0:
+    if failed and report.explained == 0:
         raise InputError(f"no neuron of {len(failed)} was explained: {failed[0]['reason']}")
     return explanations
 
 
 def _kept(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
-    """Return what an earlier run finished."""
+    """Return the files of neurons that an earlier run finished."""
     if job.out is None:
         return {}
     paths = {neuron: files.neuron_path(job.out, neuron) for neuron in job.neurons}
@@ -210,7 +180,7 @@ def _each(
     failed: list[dict[str, str]],
     advance: Callable[[], None],
 ) -> str | None:
-    """Explain neurons, each apart from the others; return why it stopped early, if it did."""
+    """Explain neurons; return the reason if it stopped early, else None."""
     in_a_row = 0
     work = partial(_one, job, explainer)
     for record, outcome in _outcomes(work, records, explainer.at_once):
@@ -234,7 +204,7 @@ _Outcome = dict[str, Any] | NeuronError | ServerError
 def _outcomes(
     work: Callable[[NeuronRecord], dict[str, Any]], records: Sequence[NeuronRecord], at_once: int
 ) -> Iterator[tuple[NeuronRecord, _Outcome]]:
-    """Yield what comes of each neuron, as it comes; leaving the loop begins no more of them."""
+    """Yield each neuron with its result as it is done; leaving the loop starts no further ones."""
     if at_once == 1:
         for record in records:
             try:
@@ -257,7 +227,7 @@ def _outcomes(
                 finished.put((record, problem))
 
     for _ in range(min(at_once, len(records))):
-        # Daemons: an answer that does not come must not keep the process from ending.
+        # Daemons: a missing answer must not keep the process from ending.
         Thread(target=until_none, daemon=True).start()
     try:
         for _ in records:
@@ -270,7 +240,7 @@ def _outcomes(
 
 
 def _one(job: ExplainJob, explainer: Explainer, record: NeuronRecord) -> dict[str, Any]:
-    """Return what the file of one neuron holds."""
+    """Return the content of the file of one neuron."""
     explanation = explainer.explain(record)
     simulated = explainer.simulate(record, explanation, record.held_out)
     detected = explainer.detect(record, explanation, record.held_out, simulated)

@@ -1,17 +1,18 @@
-"""How well an explanation predicts a neuron on text that it was not made from.
+"""Scores of an explanation on held-out text.
 
-Correlation of predicted and true activations (Bills et al. 2023), and detection: whether the
-explanation tells excerpts in which the neuron is active from others (Paulo et al. 2024).
+Two kinds: the correlation of predicted and true activations (Bills et al. 2023), and detection, the
+accuracy of predicting whether the neuron is active in an excerpt (Paulo et al. 2024).
 """
 
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from wirework.circuits.scoring.auroc import auroc
+from wirework.summaries import Report
 
 CORRELATIONS = ("top_and_random", "top", "random")
 DETECTIONS = ("balanced_accuracy", "precision", "recall", "f1", "auroc")
@@ -20,27 +21,28 @@ DETECTIONS = ("balanced_accuracy", "precision", "recall", "f1", "auroc")
 def correlation(true: Sequence[float], predicted: Sequence[float]) -> float | None:
     """Return Pearson's correlation.
 
-    Where the prediction is the same everywhere it is 0: such an explanation says nothing. Where
-    the neuron itself does the same everywhere there is nothing to predict: None.
+    A constant prediction gives 0: such an explanation says nothing. A constant activation gives
+    None: there is nothing to predict.
     """
+    from scipy.stats import pearsonr  # here: scipy.stats takes half a second to import
+
     x, y = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     if x.size == 0 or np.ptp(x) == 0:
         return None
     if np.ptp(y) == 0:
         return 0.0
-    x, y = x - x.mean(), y - y.mean()
-    return float(x @ y / math.sqrt((x @ x) * (y @ y)))
+    return float(pearsonr(x, y).statistic)
 
 
 def correlations(
     true: Sequence[Sequence[float]], predicted: Sequence[Sequence[float]], n_top: int
 ) -> dict[str, float | None]:
-    """Return the correlation over all excerpts end to end, over the top ones, over the random ones.
+    """Return the correlation over all excerpts end to end, over the top and over the random ones.
 
     Args:
         true: activations of each excerpt, the top ones first.
         predicted: the same for the explanation.
-        n_top: how many excerpts are top ones.
+        n_top: number of top excerpts.
     """
     parts = {"top_and_random": slice(None), "top": slice(n_top), "random": slice(n_top, None)}
     return {
@@ -56,16 +58,16 @@ def _joined(excerpts: Sequence[Sequence[float]]) -> list[float]:
 def detection(
     active: Sequence[bool], score: Sequence[float], threshold: float
 ) -> dict[str, float] | None:
-    """Return how well a score per excerpt tells those in which the neuron is active.
+    """Return how well a score per excerpt separates active from inactive excerpts.
 
     Args:
-        active: of each excerpt.
-        score: higher says active.
-        threshold: from here on the explanation is taken to say active.
+        active: whether the neuron is active, for each excerpt.
+        score: for each excerpt; higher means active.
+        threshold: scores from here on predict active.
 
     Returns:
-        Balanced accuracy, precision (0 if nothing is called active), recall, F1 and AUROC; None
-        where all excerpts are of one kind.
+        Balanced accuracy, precision (0 if nothing is predicted active), recall, F1 and AUROC; None
+        if the neuron is active in all excerpts or in none.
     """
     truth, said = np.asarray(active, bool), np.asarray(score, np.float64) >= threshold
     if truth.all() or not truth.any():
@@ -83,25 +85,39 @@ def detection(
     }
 
 
-def averages(scores: Iterable[dict[str, Any]]) -> dict[str, dict[str, float | int | None]]:
+@dataclass(frozen=True, repr=False)
+class MeanScore(Report):
+    """Mean of a score over neurons."""
+
+    mean: float | None
+    """None if no neuron has the score."""
+    standard_error: float | None
+    """None for fewer than two neurons."""
+    n: int
+    """Neurons that have the score."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "MeanScore":
+        """Return the mean of values, with its standard error."""
+        from scipy.stats import sem  # here: scipy.stats takes half a second to import
+
+        if not values:
+            return cls(None, None, 0)
+        error = float(sem(values)) if len(values) > 1 else None
+        return cls(float(np.mean(values)), error, len(values))
+
+
+def averages(scores: Iterable[dict[str, Any]]) -> dict[str, MeanScore]:
     """Return mean, standard error and count of each score over neurons.
 
-    A score that a neuron does not have (None) is left out of its mean and count.
+    A missing score (None) is left out of mean and count.
 
     Args:
-        scores: of each neuron, as its file holds them.
+        scores: the scores of each neuron, as in its file.
     """
-    rows = [{**one["correlation"], **(one["detection"] or {})} for one in scores]
+    rows = [{**neuron["correlation"], **(neuron["detection"] or {})} for neuron in scores]
     columns = {
         name: [row[name] for row in rows if row.get(name) is not None]
         for name in (*CORRELATIONS, *DETECTIONS)
     }
-    return {name: _average(values) for name, values in columns.items()}
-
-
-def _average(values: Sequence[float]) -> dict[str, float | int | None]:
-    n = len(values)
-    if not n:
-        return {"mean": None, "standard_error": None, "n": 0}
-    error = float(np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else None
-    return {"mean": float(np.mean(values)), "standard_error": error, "n": n}
+    return {name: MeanScore.of(values) for name, values in columns.items()}

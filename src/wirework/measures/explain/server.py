@@ -1,7 +1,7 @@
-"""Requests to an OpenAI-compatible server: answers kept on disk, a bound, errors in one line.
+"""Requests to an OpenAI-compatible server: answers cached on disk, a bound, errors in one line.
 
-Retries with growing pauses are those of the openai client. What one neuron cannot get is
-`NeuronError`; what no neuron will get is `ServerError`.
+The openai client retries with growing pauses. `NeuronError` is a failure of one neuron,
+`ServerError` one that further neurons would meet too.
 """
 
 import hashlib
@@ -30,44 +30,44 @@ T = TypeVar("T")
 
 _TOP_LOGPROBS = 15
 _LEAST_LOGPROB = -1e4
-"""Servers that answer minus infinity get this instead, which JSON can hold."""
+"""Replaces minus infinity, which JSON cannot hold."""
 _LONGEST = 100_000
-"""Characters of an answer; what is asked for has some ten thousand at most."""
+"""Most characters of an answer; an answer of the requested length has about ten thousand."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class NeuronError(Exception):
-    """One neuron has no explanation or no score; the message says why in one line, no secrets."""
+    """A neuron has no explanation or score; the message has the reason in one line, no secrets."""
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
 
 
 class ServerError(InputError):
-    """Nothing more can be had of the server; the message says why in one line."""
+    """The server answers no further requests; the message has the reason in one line."""
 
 
 class Server:
-    """Asks a language model.
+    """Connection to a language model.
 
     Args:
-        config: which, and how hard to try.
-        cache: folder of answers; what lies there is not asked for again.
+        config: address, model, retries and bounds.
+        cache: folder of answers; a cached answer is not asked for again.
 
     Raises:
-        InputError: the openai package is missing, or a key where one is needed.
+        InputError: the openai package is missing, or a key that the server needs.
     """
 
     def __init__(self, config: ServerConfig, cache: Path) -> None:
         self._config = config
         self._cache = cache
         self._client = _client(config)
-        self._unknown: set[str] = set()  # settings that the server turned out not to take
+        self._unknown: set[str] = set()  # settings that the server refuses
         self._lock = threading.Lock()
-        self._writing = threading.Lock()  # neurons may ask the same, and get to write it at once
+        self._writing = threading.Lock()  # two neurons may write the same answer
         self._stopped: str | None = None
         self.n_requests = 0
-        """Asked of the server by this run, retries not counted."""
+        """Requests sent by this run, without retries."""
 
     def ask(
         self,
@@ -76,17 +76,17 @@ class Server:
         read: Callable[[Answer], T],
         logprobs: bool = False,
     ) -> T:
-        """Return what is read from the answer to a conversation, at temperature 0.
+        """Send a conversation at temperature 0, and return its parsed answer.
 
         Args:
             messages: the conversation.
-            max_tokens: bound of the answer.
-            read: raises `NeuronError` for an answer that is of no use, which is then not kept.
-            logprobs: whether log-probabilities are of use.
+            max_tokens: most tokens of the answer.
+            read: parses an answer; raises `NeuronError` for a useless one, which is not cached.
+            logprobs: whether to ask for log-probabilities.
 
         Raises:
-            NeuronError: no usable answer to this one.
-            ServerError: there will be none to others either, or `max_requests` is reached.
+            NeuronError: there is no usable answer to this conversation.
+            ServerError: further requests would fail too, or `max_requests` is reached.
         """
         asked = {
             "model": self._config.model,
@@ -111,7 +111,7 @@ class Server:
         self._client.close()
 
     def _stop(self, why: str) -> str:
-        """Refuse every further request; return why, which the first call says."""
+        """Refuse every further request; return the reason, which is that of the first call."""
         with self._lock:
             self._stopped = self._stopped or why
             return self._stopped
@@ -162,7 +162,7 @@ class Server:
         return _plain(text)
 
     def _settings(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return a request as this server takes it."""
+        """Return a request without the settings that this server refuses."""
         settings = {name: asked[name] for name in asked.keys() - self._unknown}
         if settings.pop("logprobs", False):
             settings |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
@@ -171,9 +171,9 @@ class Server:
         return settings
 
     def _adapted(self, sent: dict[str, Any], said: str) -> bool:
-        """Note what a server says it does not take; return whether the request had it.
+        """Remember a setting that the server refused; return whether the request had one.
 
-        Many have no log-probabilities; OpenAI's newer models do not take `max_tokens`, some of
+        Many servers have no log-probabilities. OpenAI's newer models take no `max_tokens`, some of
         them no temperature.
         """
         for name, word in (("logprobs", "logprob"), ("max_tokens",) * 2, ("temperature",) * 2):
@@ -188,7 +188,7 @@ class Server:
 
 
 def check_installed() -> None:
-    """Make sure that openai can be imported.
+    """Check that openai is installed.
 
     Raises:
         InputError: it is not installed.
@@ -209,7 +209,7 @@ def _client(config: ServerConfig) -> "openai.OpenAI":
     if key is None and base_url is None:
         raise InputError(f"{_variable(config)} is not set, and OpenAI's server needs a key")
     local = base_url is not None and _checked(base_url).hostname in _LOOPBACK
-    # The client takes proxies from the environment, and none leads to this machine.
+    # The client takes proxies from the environment, and those do not reach this machine.
     http = openai.DefaultHttpxClient(trust_env=False) if local else None
     with translated_errors("the language model's server cannot be asked"):
         return openai.OpenAI(
@@ -222,13 +222,13 @@ def _client(config: ServerConfig) -> "openai.OpenAI":
 
 
 def _variable(config: ServerConfig) -> str:
-    """Return the name of the key's variable, unless it looks like the key itself."""
+    """Return the name of the key's variable for a message, unless it looks like a key."""
     named = re.fullmatch("[A-Z_][A-Z0-9_]*", config.api_key_env) is not None
     return config.api_key_env if named else "the variable that server.api_key_env names"
 
 
 def _checked(base_url: str) -> SplitResult:
-    """Return the parts of a server's address; a password in it counts as a secret from now on."""
+    """Return the parts of a server's address, and register a password in it as a secret."""
     with translated_errors("server.base_url is no address"):
         parts = urlsplit(base_url)
         password = parts.password
@@ -243,23 +243,23 @@ def _checked(base_url: str) -> SplitResult:
 
 
 def _shown(base_url: str) -> str:
-    """Return an address without the name and password that it may hold."""
+    """Return an address without user name and password."""
     parts = urlsplit(base_url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _said(error: Any) -> str:
-    """Return a server's own words, on one line, without secrets."""
+    """Return a server's error message, on one line, without secrets."""
     body = getattr(error, "body", None)
     words = body.get("message") if isinstance(body, dict) else None
     return redact(" ".join(str(words or error).split()))[:300]
 
 
 def _plain(text: str) -> dict[str, Any]:
-    """Return what of an answer is kept: its text and log-probabilities, without secrets.
+    """Return the text and log-probabilities of an answer, without secrets.
 
     Raises:
-        NeuronError: it is no chat completion.
+        NeuronError: the answer is no chat completion.
     """
     try:
         choice = json.loads(text)["choices"][0]
@@ -274,7 +274,7 @@ def _plain(text: str) -> dict[str, Any]:
         raise NeuronError("the server answered a chat completion without text")
     if len(content) > _LONGEST:
         raise NeuronError(f"the server answered {len(content)} characters, far more than asked for")
-    # A key that is spread over tokens is found in none of them, but in all together.
+    # A key can be spread over tokens: search all of them together.
     all_text = content + "".join(tokens) + json.dumps([tokens, tops])
     listed = zip(tokens, tops, strict=True) if redact(all_text) == all_text else ()
     kept_logprobs = [{"token": token, "top": top} for token, top in listed]
@@ -285,7 +285,7 @@ def _top(token_entry: dict[str, Any]) -> dict[str, float]:
     """Return the log-probabilities of the likely tokens at one place of an answer.
 
     Raises:
-        ValueError: one is no number.
+        ValueError: one of them is no number.
     """
     logprobs = {str(each["token"]): float(each["logprob"]) for each in token_entry["top_logprobs"]}
     if any(math.isnan(value) for value in logprobs.values()):
@@ -297,7 +297,7 @@ def _kept_answer(place: Path) -> Answer:
     """Read an answer from the cache.
 
     Raises:
-        InputError: the file is damaged or another's.
+        InputError: the file is damaged or is no cached answer.
     """
     body = read_record(place, unsigned=True)
     try:
