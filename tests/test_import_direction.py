@@ -27,8 +27,7 @@ ORDER = """
     circuits.build circuits.held_out
     circuits.node_circuit
     circuits.masking
-    circuits.calibration circuits.circuit circuits.old_attributes
-    circuits.circuit_tensors circuits.circuit_views
+    circuits.calibration circuits.circuit circuits.circuit_views circuits.old_attributes
     view
     interop
     training
@@ -85,7 +84,7 @@ def test_imports_go_down() -> None:
     assert upward() == set()
 
 
-@pytest.mark.parametrize("package", ["view", "config"])
+@pytest.mark.parametrize("package", ["view", "circuit_format", "config"])
 def test_package_imports_no_torch(package: str) -> None:
     for path in (SOURCE / package).rglob("*.py"):
         roots = {

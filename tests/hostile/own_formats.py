@@ -224,8 +224,8 @@ def _load_circuit(folder: Path) -> Any:
     from wirework.circuits import Circuit
 
     circuit = Circuit.load(folder / "circuit")
-    check_finite({**circuit.means, "activations": circuit.activations})
-    return [circuit.document, circuit.means, circuit.activations]
+    check_finite(circuit.tensors())
+    return [circuit.document, circuit.tensors()]
 
 
 def _view_circuit(folder: Path) -> Any:

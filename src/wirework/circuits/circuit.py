@@ -5,7 +5,6 @@ A circuit is a value: its document (circuit.json) and, by type, tensors. It is s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -14,23 +13,29 @@ import torch
 from torch import Tensor
 
 from wirework import files
-from wirework.circuit_format import Document, Level, Losses
-from wirework.circuits.circuit_tensors import tensors_of
+from wirework.circuit_format import (
+    ACTIVATIONS,
+    CIRCUIT_FILES,
+    FORMAT,
+    LENGTHS,
+    CircuitFolder,
+    Document,
+    Level,
+    Losses,
+    read_circuit,
+)
 from wirework.circuits.circuit_views import Table, dataframe, picture
 from wirework.circuits.old_attributes import old_attribute
 from wirework.errors import InputError, quoted
-from wirework.files import atomic_dir, read_json, save_tensors, verify_dir, write_json
+from wirework.files import atomic_dir, save_tensors, write_json
 from wirework.summaries import html_table, short, shown_as
 from wirework.tasks import Task, TokenizedPairs, tokenizer_of
-from wirework.tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from wirework.model import Model
     from wirework.picture import Picture
-
-_FILES = ("circuit.json", "circuit.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +71,8 @@ class Circuit(ABC):
 
     @classmethod
     @abstractmethod
-    def of_tensors(cls, document: Document, tensors: Mapping[str, Tensor]) -> Self:
-        """Return the circuit of a document and of the checked tensors of circuit.safetensors."""
+    def of_folder(cls, folder: CircuitFolder) -> Self:
+        """Return the circuit of the content of its folder."""
 
     @abstractmethod
     def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
@@ -121,7 +126,7 @@ class Circuit(ABC):
         Raises:
             InputError: the circuit is at odds with itself.
         """
-        return picture(self.document, self.tensors()["examples/activations"])
+        return picture(self.document, self.tensors()[ACTIVATIONS])
 
     def to_dataframe(self, table: Table | None = None) -> "DataFrame":
         """Return nodes or edges as a pandas table, a row for each, in the circuit's order.
@@ -177,10 +182,10 @@ class Circuit(ABC):
         check_place(folder)
         lengths = [len(prompt) for prompt in self.document.examples.prompts]
         tensors = {name: tensor.float().contiguous() for name, tensor in self.tensors().items()}
-        tensors["examples/lengths"] = torch.tensor(lengths, dtype=torch.int32)
+        tensors[LENGTHS] = torch.tensor(lengths, dtype=torch.int32)
         with atomic_dir(folder) as partial:
             write_json(partial / "circuit.json", self.document.to_json())
-            save_tensors(partial / "circuit.safetensors", tensors, {"format": "wirework-circuit"})
+            save_tensors(partial / "circuit.safetensors", tensors, {"format": FORMAT})
         return folder
 
     @classmethod
@@ -193,21 +198,15 @@ class Circuit(ABC):
             InputError: the circuit is missing, damaged, of another format or of a newer version; or
                 the method of one type, such as `NodeCircuit.load`, is given the other.
         """
-        circuit = folder if isinstance(folder, Circuit) else _load(Path(folder))
+        if isinstance(folder, Circuit):
+            circuit = folder
+        else:
+            content = read_circuit(Path(folder))
+            circuit = Circuit._types[content.document.level].of_folder(content)
         if not isinstance(circuit, cls):
             where = "" if isinstance(folder, Circuit) else f"{folder}: "
             raise InputError(f"{where}expected a circuit of {cls.contents}, got {circuit.contents}")
         return circuit
-
-
-def _load(folder: Path) -> Circuit:
-    if not files.is_file(folder / "circuit.json"):
-        raise InputError(f"no circuit at {folder}: expected a folder with circuit.json")
-    document = Document.of_json(read_json(folder / "circuit.json"), f"{folder}/circuit.json")
-    verify_dir(folder, _FILES)
-    path = folder / "circuit.safetensors"
-    tensors = tensors_of(read_tensors(path), document, path)
-    return Circuit._types[document.level].of_tensors(document, tensors)
 
 
 def check_place(folder: str | Path) -> None:
@@ -216,7 +215,7 @@ def check_place(folder: str | Path) -> None:
     Raises:
         InputError: the folder contains something else or cannot be written.
     """
-    files.check_folder(Path(folder), "a circuit", _FILES)
+    files.check_folder(Path(folder), "a circuit", CIRCUIT_FILES)
 
 
 def tokenize_task(task: Task, model: "Model") -> TokenizedPairs:

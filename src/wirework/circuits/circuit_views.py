@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from wirework.circuit_format import Document
+from wirework.circuit_format import CircuitFolder, Document
 from wirework.errors import InputError, quoted, translated_errors
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ def picture(document: Document, activations: "Tensor") -> "Picture":
         activations: (P, T, N) of its nodes in the example prompts.
     """
     from wirework.view.figures.figure import draw_figure
-    from wirework.view.page.circuit_file import CircuitFile
     from wirework.view.page.page_data import page_data
 
-    file = CircuitFile(document, activations.float().cpu().numpy())
-    return draw_figure(page_data(file))
+    folder = CircuitFolder(document, {}, activations.float().cpu().numpy())
+    return draw_figure(page_data(folder))
 
 
 def dataframe(document: Document, table: Table) -> "DataFrame":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from wirework.circuit_format import Document, Edge, IoEdge, Node
+from wirework.circuit_format import ACTIVATIONS, MEANS, CircuitFolder, Edge, IoEdge, Node
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -24,7 +24,6 @@ from wirework.tasks import Task, load_task, tokenizer_of
 if TYPE_CHECKING:
     from wirework.model import Model
 
-_MEANS = "means/"
 _Part = TypeVar("_Part", Node, Edge)
 
 
@@ -88,15 +87,14 @@ class NodeCircuit(Circuit):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of circuit.safetensors by name: means and example activations."""
-        means = {f"{_MEANS}{site}": mean for site, mean in self.means.items()}
-        return {**means, "examples/activations": self.activations}
+        means = {f"{MEANS}{site}": mean for site, mean in self.means.items()}
+        return {**means, ACTIVATIONS: self.activations}
 
     @classmethod
-    def of_tensors(cls, document: Document, tensors: Mapping[str, Tensor]) -> Self:
-        """Return the circuit of a document and of the checked tensors of circuit.safetensors."""
-        names = (name for name in tensors if name.startswith(_MEANS))
-        means = {name.removeprefix(_MEANS): tensors[name] for name in names}
-        return cls(document, means, tensors["examples/activations"])
+    def of_folder(cls, folder: CircuitFolder) -> Self:
+        """Return the circuit of the content of its folder."""
+        means = {site: torch.tensor(mean) for site, mean in folder.means.items()}
+        return cls(folder.document, means, torch.tensor(folder.activations))
 
     def ablation(self, model: "Model | str | Path") -> tuple[Ablation, Tensor]:
         """Return the node masks of the model and the circuit's own mask, (N,).

@@ -7,6 +7,7 @@ is empty.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from wirework.circuit_format import ACTIVATIONS
 from wirework.console import warn_once
 from wirework.renamed_names import new_name
 
@@ -32,6 +33,6 @@ def old_attribute(circuit: "Circuit", name: str) -> Any:
         warn_once(f"a {kind} has no {name}: the next version refuses it")
         return _EMPTY[name]
     if name == "activations":
-        return circuit.tensors()["examples/activations"]
+        return circuit.tensors()[ACTIVATIONS]
     renamed = {old: new for old, new in _RENAMED.items() if hasattr(type(circuit), new)}
     return getattr(circuit, new_name(kind, name, renamed))

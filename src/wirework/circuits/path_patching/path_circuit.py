@@ -1,6 +1,5 @@
 """`PathCircuit`: kept path edges between heads and MLPs, as ACDC and edge attribution find them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from wirework.circuit_format import Document, PatchingPart, PathEdge
+from wirework.circuit_format import ACTIVATIONS, CircuitFolder, PatchingPart, PathEdge
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.path_patching.setting import Setting, gates_of
 from wirework.config import AcdcConfig
@@ -50,13 +49,12 @@ class PathCircuit(Circuit):
         """Return the tensors of circuit.safetensors by name: example activations of no nodes."""
         prompts = self.document.examples.prompts
         longest = max((len(prompt) for prompt in prompts), default=0)
-        return {"examples/activations": torch.zeros(len(prompts), longest, 0)}
+        return {ACTIVATIONS: torch.zeros(len(prompts), longest, 0)}
 
     @classmethod
-    def of_tensors(cls, document: Document, tensors: Mapping[str, Tensor]) -> Self:
-        """Return the circuit of a document; a path circuit has no values in its tensors."""
-        del tensors
-        return cls(document)
+    def of_folder(cls, folder: CircuitFolder) -> Self:
+        """Return the circuit of the content of its folder."""
+        return cls(folder.document)
 
     def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
         """Return the metric of the circuit on all pairs of a task; lower is better.

@@ -13,8 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.circuit_format import Document, IoEdge, Node, split_site
-from wirework.view.page.circuit_file import CircuitFile, read_circuit
+from wirework.circuit_format import (
+    CircuitFolder,
+    Document,
+    IoEdge,
+    Node,
+    read_circuit,
+    split_site,
+)
 from wirework.view.page.node_tokens import ActiveAt, active_tokens, answers_before, token_label
 from wirework.view.page.page_inputs import inputs_of
 from wirework.view.page.page_layout import SUBLAYERS, lay_out
@@ -43,7 +49,7 @@ def load_page_data(circuit_dir: str | Path) -> PageData:
     return page_data(read_circuit(Path(circuit_dir)))
 
 
-def page_data(circuit: CircuitFile) -> PageData:
+def page_data(circuit: CircuitFolder) -> PageData:
     """Convert a checked circuit to page data (see `load_page_data`)."""
     document = circuit.document
     texts = _Texts()
@@ -149,7 +155,7 @@ def _sublayer(node: dict[str, Any]) -> int:
     return 2 * int(node["layer"]) + SUBLAYERS.index(node["sublayer"])
 
 
-def _nodes(circuit: CircuitFile, texts: "_Texts") -> list[dict[str, Any]]:
+def _nodes(circuit: CircuitFolder, texts: "_Texts") -> list[dict[str, Any]]:
     """Return the nodes as JSON, named by tokens or an answer where these are clear."""
     prompts = circuit.document.examples.prompts
     right = [answers[0] for answers in circuit.document.examples.answers]
@@ -262,7 +268,7 @@ def _prompts(document: Document, texts: _Texts) -> list[dict[str, Any]]:
     ]
 
 
-def _activations(document: Document, values: NDArray[np.float32]) -> list[list[list[float]]]:
+def _activations(document: Document, values: NDArray[Any]) -> list[list[list[float]]]:
     """Return activations by node, prompt and token, to 4 significant digits."""
 
     lengths = [len(prompt) for prompt in document.examples.prompts]

@@ -7,11 +7,10 @@ import pytest
 from circuit_maker import edit_document, make_circuit, make_paths, sum_again
 from safetensors.numpy import load_file, save_file
 
-from wirework.circuit_format import split_site
+from wirework.circuit_format import read_circuit, split_site
 from wirework.circuits import Circuit
 from wirework.errors import InputError
-from wirework.view import serve, write_page
-from wirework.view.page.circuit_file import read_circuit
+from wirework.view import load_page_data, serve, write_page
 
 
 def edit_tensors(path: Path, **changes: np.ndarray | None) -> Path:
@@ -128,14 +127,21 @@ def test_unknown_sites_are_refused(circuit: Path, site: str, message: str) -> No
             {"examples__activations": np.full((16, 99, 40), np.inf, np.float32)},
             "values that are not finite",
         ),
+        ({"examples__activations": None}, "tensor examples/activations is missing"),
+        ({"examples__activations": np.zeros((16, 99, 40), np.int32)}, "not finite, or no floats"),
         ({"means__0.mlp.post_act": np.zeros(1, np.float32)}, r"0.mlp.post_act has 1 node"),
+        ({"means__0.mlp.post_act": np.zeros((1, 1024), np.float32)}, r"post_act \(1024,\), got"),
+        ({"means__3.attn.y": None}, r"expected means/3.attn.y \(256,\), got None"),
+        ({"means__4.attn.y": np.zeros(256, np.float32)}, "means/4.attn.y is of no site"),
+        ({"means__3.attn.y": np.full(256, np.nan, np.float32)}, "means/3.attn.y holds values"),
     ],
 )
+@pytest.mark.parametrize("read", [read_circuit, Circuit.load, load_page_data])
 def test_tensors_at_odds_are_refused(
-    circuit: Path, changes: dict[str, np.ndarray | None], message: str
+    circuit: Path, changes: dict[str, np.ndarray | None], message: str, read: Any
 ) -> None:
-    with pytest.raises(InputError, match=message):
-        read_circuit(edit_tensors(circuit, **changes))
+    with pytest.raises(InputError, match=rf"circuit\.safetensors: .*{message}"):
+        read(edit_tensors(circuit, **changes))
 
 
 def test_a_flipped_bit_is_refused(circuit: Path) -> None:

@@ -1,15 +1,11 @@
 """circuit.json of any content: a document, or one short line."""
 
 import json
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "view"))
-
 from circuit_maker import make_circuit
 
 from wirework.circuit_format import MOST, MOST_PAIRS, Document

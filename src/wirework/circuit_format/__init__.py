@@ -1,0 +1,67 @@
+"""The format of circuit folders: circuit.json as types, and the one reader of both files. No torch.
+
+`circuits` writes it; `circuits` and the page read it (docs/architecture.md, Circuit folder).
+"""
+
+from wirework.circuit_format.document import FORMAT, MOST, VERSION, Document, Level
+from wirework.circuit_format.fields import Index, Part, Text, checked
+from wirework.circuit_format.folder import (
+    ACTIVATIONS,
+    CIRCUIT_FILES,
+    LENGTHS,
+    MEANS,
+    CircuitFolder,
+    read_circuit,
+)
+from wirework.circuit_format.names import Component, split_component, split_site
+from wirework.circuit_format.parts import (
+    MOST_PAIRS,
+    CalibrationPart,
+    Edge,
+    Examples,
+    IoEdge,
+    Losses,
+    MeanSource,
+    ModelPart,
+    Node,
+    Pairs,
+    PatchingPart,
+    PathEdge,
+    Provenance,
+    TaskPart,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "CIRCUIT_FILES",
+    "FORMAT",
+    "LENGTHS",
+    "MEANS",
+    "MOST",
+    "MOST_PAIRS",
+    "VERSION",
+    "CalibrationPart",
+    "CircuitFolder",
+    "Component",
+    "Document",
+    "Edge",
+    "Examples",
+    "Index",
+    "IoEdge",
+    "Level",
+    "Losses",
+    "MeanSource",
+    "ModelPart",
+    "Node",
+    "Pairs",
+    "Part",
+    "PatchingPart",
+    "PathEdge",
+    "Provenance",
+    "TaskPart",
+    "Text",
+    "checked",
+    "read_circuit",
+    "split_component",
+    "split_site",
+]

@@ -1,0 +1,195 @@
+"""The parts of circuit.json as types: model, task, losses, nodes, edges, examples, provenance."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, FailFast, Field, model_validator
+
+from wirework.circuit_format.fields import (
+    Index,
+    Large,
+    Part,
+    Seed,
+    Share,
+    Size,
+    Text,
+    json_settings,
+)
+from wirework.config import PathAblation, PathMetric
+
+MOST_PAIRS = 100_000
+"""Maximum number of pairs of a task that a circuit is found for."""
+
+
+class ModelPart(Part):
+    """The model that a circuit was found in; `n_weights` counts matrices and biases (App. A.2)."""
+
+    fingerprint: Text
+    path: Text | None
+    n_layer: Annotated[int, Field(ge=1, le=10_000)]
+    d_model: Size
+    n_head: Size
+    d_head: Size
+    d_mlp: Size
+    vocab_size: Size
+    n_weights: Large
+    n_nonzero: Large
+
+
+class TaskPart(Part):
+    """The task of a circuit: `load_task` reloads all its pairs from `path`, `seed` and `n_all`.
+
+    `fingerprint` tells whether the reloaded pairs are the same.
+    """
+
+    name: Text
+    answers: tuple[str, ...]
+    n_pairs: Index
+    """Number of judging pairs."""
+    path: Text | None = None
+    seed: Seed = 0
+    n_all: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = 0
+    fingerprint: Text = ""
+    n_held_out: Index = 0
+    """Number of pairs that no search, clean-up or calibration has seen; 0 if the file has none."""
+
+
+Pairs = Literal["judged", "held out"]
+"""Pairs that a loss is measured on: those that judged the circuit, or the held-out ones."""
+
+
+class Losses(Part):
+    """Task losses in nats; `Document.loss_pairs` says on which pairs.
+
+    Unless said otherwise, removed nodes are ablated with the means of a second sample of text,
+    which the search has not seen.
+    """
+
+    model: float
+    circuit: float
+    circuit_calibrated: float
+    """With the scale and shift that were fitted on the judging pairs."""
+    without_circuit: float
+    chance: float
+    circuit_searched: float | None = None
+    """With the means that the search used. None if there is no second sample."""
+    circuit_held_out: float | None = None
+    """On the pairs of `circuit_calibrated`, without scale and shift, to compare with it."""
+    circuit_error: float | None = None
+    """Standard error of `circuit` over pairs; None for a single pair."""
+    circuit_means_error: float | None = None
+    """Standard error of `circuit` over samples of the means; None if there is only one."""
+
+
+class CalibrationPart(Part):
+    """Scale and shift of the answers' logit difference."""
+
+    scale: float
+    shift: float
+
+
+class Node(Part):
+    """One channel at one site, its mean for ablation, and the finder's score."""
+
+    site: str
+    index: Index
+    mean: float
+    score: float | None = None
+    share: Share | None = None
+
+
+class Edge(Part):
+    """A nonzero weight between two kept nodes, given by their positions among the nodes."""
+
+    source: Index
+    target: Index
+    weight: float
+    share: Share | None = None
+
+
+class IoEdge(Part):
+    """An embedding entry read by `target`, or an unembedding entry written by `source`."""
+
+    token: str | None = None
+    answer: str | None = None
+    token_id: Index
+    source: Index | None = None
+    target: Index | None = None
+    weight: float
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        reads = self.token is not None and self.target is not None
+        writes = self.answer is not None and self.source is not None
+        if reads == writes:
+            raise ValueError("needs either token and target or source and answer")
+        return self
+
+
+class PathEdge(Part):
+    """A link of the head-level graph: the output of `source`, as `target` reads it (ACDC).
+
+    `effect` is the increase of the metric without the edge, in the metric's units; lower metrics
+    are better, so an edge that helps has an effect above zero. ACDC measures it when it tests the
+    edge; edge attribution estimates it to first order.
+    """
+
+    source: Text
+    target: Text
+    effect: float | None = None
+
+
+class PatchingPart(Part):
+    """Settings and results of the patched run of a path circuit.
+
+    All but `tau` describe the run on the prompts of the search in which path edges outside the
+    circuit contribute their ablated value. `n_all` counts the path edges of the whole model.
+    """
+
+    metric: PathMetric
+    ablation: PathAblation
+    both: bool
+    tau: float | None
+    n_all: Index
+    value: float
+    kl: float
+    logit_difference: float
+    accuracy: Share
+    model_logit_difference: float
+    model_accuracy: Share
+    n_unreachable: Index | None = None
+    """Number of edges found that change nothing: no kept edge reaches their source, or nothing that
+    the output depends on reads their target. They are not among `path_edges`, unless the settings
+    say `keep_unreachable`. None in files of earlier versions, which kept them."""
+    n_constant: Index | None = None
+    """Number of edges among `path_edges` whose source no kept edge reaches, but which contribute a
+    constant other than the ablated value, as under mean and zero ablation."""
+    completeness: float | None = None
+    """Of edge attribution: sum of the scores, divided by the difference that they explain."""
+
+
+class Examples(Part):
+    """Prompts as tokens, with their right and wrong answers and the circuit's logit difference."""
+
+    prompts: Annotated[tuple[Annotated[tuple[str, ...], FailFast()], ...], FailFast()]
+    answers: Annotated[tuple[tuple[str, str], ...], FailFast()]
+    logit_diff: Annotated[tuple[float, ...], FailFast()]
+
+
+MeanSource = Literal["", "given text", "text of the model's run", "given means", "task prompts"]
+"""Origin of the means; empty if there are none, or in files of earlier versions."""
+
+
+class Provenance(Part):
+    """How the circuit was found."""
+
+    finder: Text
+    settings: Annotated[dict[str, Any], AfterValidator(json_settings)]
+    seed: Seed
+    wirework: Text
+    means: Text = ""
+    """SHA-256 of the training text that was given for the means of the nodes or, if none was given,
+    of the means themselves: those of the search, or those of the sources of path edges. Empty if
+    nothing is ablated with a mean."""
+    mean_tokens: Index | None = None
+    """Number of tokens in each sample of the means; None if it is not known."""
+    mean_source: MeanSource = ""
