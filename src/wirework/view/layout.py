@@ -15,7 +15,7 @@ NODE_WIDTH = 34.0
 NODE_HEIGHT = 18.0
 BOX_PAD = 7.0
 """Distance between a head's box and the nodes in it."""
-MARGIN = 76.0
+MARGIN = 96.0
 """Width left of the drawing, for the labels of sublayers and rows."""
 
 _GAP = 12.0

@@ -25,7 +25,7 @@ def test_inputs_of_a_head_that_nothing_reaches_are_pale(tmp_path: Path) -> None:
     draw_paths(axes, load_page_data(make_paths(tmp_path / "c", [("embed", "1.attn.3.k", 1.0)])))
     written = {text.get_text(): text.get_alpha() for text in axes.texts}
     assert (written["q"], written["k"], written["v"]) == (0.3, 1.0, 0.3)
-    assert {"head 3", "embed", "final_resid"} <= set(written)
+    assert {"1.attn.3", "embed", "final_resid"} <= set(written)
 
 
 @pytest.mark.parametrize("edges", [[], [("embed", "0.mlp", None)]])

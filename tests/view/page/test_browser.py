@@ -176,7 +176,7 @@ def test_few_tokens_are_drawn_and_the_rest_is_counted(many: Visit) -> None:
 
 def test_the_control_draws_all_tokens_below_and_moves_nothing(many: Visit) -> None:
     before = many.page.locator("[data-item='0'] rect").get_attribute("y")
-    assert many.page.locator("#further-control").inner_text().strip() == "all 60 tokens"
+    assert many.page.locator("#further-control").inner_text().strip() == "draw all 60 tokens"
     many.page.locator("#further").check()
     assert many.count(".item.input:not(.off)") == 60
     assert many.count(".wire.io-edge:not(.off)") == 60

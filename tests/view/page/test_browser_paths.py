@@ -31,7 +31,7 @@ def test_components_and_path_edges_are_drawn_once(visit: Visit) -> None:
     assert visit.count(".wire.negative") == 1
     assert visit.count(".wire.positive") == 6  # one effect is unknown
     letters = visit.node(3).locator("text").all()
-    assert [letter.text_content() for letter in letters] == ["head 3", "q", "k", "v"]
+    assert [letter.text_content() for letter in letters] == ["1.attn.3", "q", "k", "v"]
     assert visit.node(3).locator(".unread").all_text_contents() == ["k"]
     assert visit.page.locator("#strip").is_hidden()
     assert visit.page.locator("#residual").is_hidden()

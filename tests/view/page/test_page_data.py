@@ -82,8 +82,16 @@ def test_shares_come_with_what_they_are_of(small: dict[str, Any], tmp_path: Path
 
 def test_heads_gather_q_k_v_and_pair_equal_channels(small: dict[str, Any]) -> None:
     assert small["heads"] == [
-        {"layer": 0, "head": 1, "q": [1], "k": [2, 3], "v": [], "pairs": [[1, 2]]},
-        {"layer": 0, "head": 2, "q": [], "k": [], "v": [4], "pairs": []},
+        {
+            "name": "0.attn.1",
+            "layer": 0,
+            "head": 1,
+            "q": [1],
+            "k": [2, 3],
+            "v": [],
+            "pairs": [[1, 2]],
+        },
+        {"name": "0.attn.2", "layer": 0, "head": 2, "q": [], "k": [], "v": [4], "pairs": []},
     ]
 
 

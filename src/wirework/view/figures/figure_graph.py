@@ -74,7 +74,7 @@ def _draw_heads(axes: Axes, data: dict[str, Any]) -> None:
         right = max(points[i][0] + widths[i] / 2 for i in inside) + BOX_PAD - 1
         y = points[inside[0]][1]
         pen.box(axes, left, y - 22, right - left, 37, 5, facecolor="white", edgecolor="#b9c0c8")
-        pen.write(axes, left + 5, y - 15.5, f"head {head['head']}", 8.5, color=pen.SOFT)
+        pen.write(axes, left + 5, y - 15.5, head["name"], 8.5, color=pen.SOFT)
 
 
 def _draw_wires(

@@ -24,7 +24,8 @@ def draw_paths(axes: Axes, data: dict[str, Any]) -> None:
         (x, y), width = data["layout"]["points"][i], data["layout"]["widths"][i]
         if component["kind"] == "head":
             ways = {way: (i, way) in read for way in PORTS}
-            _draw_head(axes, x, y, width, f"head {component['head']}", ways)
+            _draw_head(axes, x, y, width, component["name"], ways)
+
         else:
             left, top = x - width / 2, y - NODE_HEIGHT / 2
             pen.box(axes, left, top, width, NODE_HEIGHT, 3.5, facecolor="white", edgecolor=_LINE)

@@ -136,7 +136,7 @@ function main() {
 }
 
 function aboutItem(circuit, item, activation) {
-  const lines = [make("b", { textContent: item.name }), item.what];
+  const lines = [make("b", { textContent: item.name }), item.description];
   if (item.type === "node") {
     if (namedBy(item)) lines.push(namedBy(item).join(" "));
     lines.push(`mean ${exact(item.node.mean)}`);
@@ -155,12 +155,13 @@ function aboutItem(circuit, item, activation) {
   return lines;
 }
 
-// The label of the control that draws the other tokens, as "all 245 tokens".
+// The label of the control that draws the other tokens, as "draw all 245 tokens".
+
 function allTokens(data) {
   const ids = data.folded.flatMap((fold) => fold.entries.map(([, id]) => id));
   const all = new Set([...ids, ...data.inputs.map((entry) => entry.token_id)]).size;
   const drawn = data.inputs.length + data.further.length;
-  return drawn < all ? `${grouped(drawn)} of ${grouped(all)} tokens` : `all ${counted(all, "token")}`;
+  return `draw ${drawn < all ? `${grouped(drawn)} of ${grouped(all)} tokens` : `all ${counted(all, "token")}`}`;
 }
 
 function aboutWire(data, circuit, wire) {
@@ -170,14 +171,14 @@ function aboutWire(data, circuit, wire) {
     return [make("b", { textContent: `${a.name} → ${target}` }), ...aboutPath(data, wire)];
   }
   const notes = {
-    residual: "same residual channel: what one writes the other reads",
+    residual: "same residual channel: one node writes it, the other reads it",
     pair: "query and key of one channel: their product adds to the attention score",
 
   };
-  const said = wire.weight === null ? notes[wire.type] : make("span", {}, "weight ", signed(wire.weight));
+  const note = wire.weight === null ? notes[wire.type] : make("span", {}, "weight ", signed(wire.weight));
   const times = searchesWith(circuit, wire.share);
 
-  return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), said,
+  return [make("b", { textContent: `${a.name} ${wire.type === "pair" ? "·" : "→"} ${b.name}` }), note,
     ...(times ? [`found again in ${times} searches`] : [])];
 }
 

@@ -14,12 +14,12 @@ function readCircuit(data) {
   const firstFurther = firstOut + data.outputs.length;
   const readInput = (entry) => ({
     type: "input", text: entry.text, name: label(entry.text), label: label(entry.text),
-    deciding: entry.deciding, what: `embedding of token ${entry.token_id}${entry.deciding
+    deciding: entry.deciding, description: `embedding of token ${entry.token_id}${entry.deciding
       ? "; the two prompts of a pair differ in it" : ""}`,
   });
   const items = [
     ...data.nodes.map((node) => ({
-      type: "node", node, name: node.name, label: node.label, what: describe(node),
+      type: "node", node, name: node.name, label: node.label, description: describe(node),
       activeAt: node.active_at.map(([text, share]) => [label(text), share]),
       activeBefore: node.active_before.map(([text, share]) => [label(text), share]),
       tint: tintOf(data, node),
@@ -29,7 +29,7 @@ function readCircuit(data) {
       type: "output", text: entry.text, name: label(entry.text), label: label(entry.text),
       tint: i > 1 ? "" : `answer-${i}`,
 
-      what: entry.token_id === null ? "answer" : `answer, unembedding of token ${entry.token_id}`,
+      description: entry.token_id === null ? "answer" : `answer, unembedding of token ${entry.token_id}`,
     })),
     ...data.further.map((entry) => ({ ...readInput(entry), further: true })),
     ...readComponents(data),
@@ -48,8 +48,8 @@ function readCircuit(data) {
   const folded = data.folded.flatMap(({ node, entries }) => (
     entries.map(([text, id, weight]) => ({ a: ofToken.get(id), b: node, text, id, weight }))));
   for (const { a, b, text, id, weight } of folded) {
-    const what = `embedding of token ${id}`;
-    if (a === undefined) items[b].undrawn.push({ name: label(text), what, weight });
+    const description = `embedding of token ${id}`;
+    if (a === undefined) items[b].undrawn.push({ name: label(text), description, weight });
   }
   const wires = [
     ...data.residual_links.map(([a, b]) => ({ type: "residual", a, b, weight: null })),
@@ -80,7 +80,8 @@ function describe(node) {
       ? `${kind} ${node.index} of layer ${node.layer}`
       : `${kind} of channel ${node.index} (${node.sublayer} of layer ${node.layer})`;
   }
-  return `${kind}, head ${node.head} of layer ${node.layer}, channel ${node.channel} of the head`;
+  return `${kind}, channel ${node.channel} of head ${node.layer}.attn.${node.head}`;
+
 }
 
 // In how many of the repeated searches a node or an edge was found; null where there were none.
@@ -106,7 +107,7 @@ function namedBy({ activeAt, activeBefore }) {
 }
 
 // What an item reads or writes, drawn or not, strongest first:
-// {name, what, weight, item?, input?}; input is q, k or v of a head.
+// {name, description, weight, item?, input?}; input is q, k or v of a head.
 function strongest(circuit, item, side) {
   const [here, there] = side === "in" ? ["b", "a"] : ["a", "b"];
   const wired = item.wires
@@ -114,7 +115,7 @@ function strongest(circuit, item, side) {
     .map((wire) => {
       const other = circuit.items[wire[there]];
       const { weight, input } = wire;
-      return { item: other, name: other.name, what: other.what, weight, input };
+      return { item: other, name: other.name, description: other.description, weight, input };
     });
   return [...wired, ...(side === "in" ? item.undrawn : [])].sort(
 (x, y) => Math.abs(y.weight) - Math.abs(x.weight));

@@ -21,6 +21,7 @@ from wirework.circuit_format import (
     read_circuit,
     split_site,
 )
+from wirework.node_names import head_name, node_name
 from wirework.view.page.node_tokens import ActiveAt, active_tokens, answers_before, token_label
 from wirework.view.page.page_inputs import inputs_of
 from wirework.view.page.page_layout import SUBLAYERS, lay_out
@@ -142,7 +143,13 @@ def heads(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         head = groups.setdefault((node["layer"], node["head"]), {"q": [], "k": [], "v": []})
         head[node["kind"]].append(node["id"])
     return [
-        {"layer": layer, "head": head, **parts, "pairs": _pairs(nodes, parts["q"], parts["k"])}
+        {
+            "name": head_name(layer, head),
+            "layer": layer,
+            "head": head,
+            **parts,
+            "pairs": _pairs(nodes, parts["q"], parts["k"]),
+        }
         for (layer, head), parts in sorted(groups.items())
     ]
 
@@ -186,7 +193,7 @@ def _node(document: Document, position: int) -> dict[str, Any]:
     d_head = document.model.d_head
     return {
         "id": position,
-        "name": f"{entry.site}.{entry.index}",
+        "name": node_name(entry.site, entry.index),
         "site": entry.site,
         "index": entry.index,
         "layer": layer,

@@ -33,8 +33,8 @@ function grouped(count) {
   return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-function counted(count, what) {
-  return `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
+function counted(count, noun) {
+  return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 // Diverging and colour-blind safe: orange below zero, white at zero, blue above; dark text stays

@@ -73,7 +73,8 @@ class Graph {
       const right = Math.max(...inside.map((item) => item.x + item.width / 2)) + 6;
       const y = inside[0].y;
       const label = draw("text", { class: "head-label", x: left + 5, y: y - 12.5 });
-      label.textContent = `head ${head.head}`;
+      label.textContent = head.name;
+
       return [
         draw("rect", { class: "head-box", x: left, y: y - 22, width: right - left, height: 37, rx: 5 }),
         label,
@@ -112,7 +113,7 @@ class Graph {
 
       "data-item": item.id, tabindex: -1, role: "button",
 
-      "aria-label": `${item.name}, ${item.what}`,
+      "aria-label": `${item.name}, ${item.description}`,
     });
     pale(group, item.node?.share);
     if (item.component?.kind === "head") group.append(...drawHead(item));

@@ -19,7 +19,7 @@ PER_NODE = 3
 """Entries drawn for each node."""
 MOST = 14
 """Tokens drawn, over all nodes."""
-MOST_FURTHER = 200
+MOST_FURTHER = 400
 """Tokens that the page draws on request besides those."""
 
 

@@ -15,7 +15,6 @@ SUBLAYERS = ("attn", "mlp")
 
 _SINGLE = ("act_in", "post_act", "resid_delta")
 _NOTE_HEIGHT = 16.0
-
 """Of the line in the embedding's band that counts what is not drawn."""
 _FURTHER_LINE, _FURTHER_GAP, _FURTHER_PAD = 25.0, 10.0, 18.0
 
@@ -46,7 +45,6 @@ def lay_out(n_layer: int, drawn: dict[str, Any]) -> dict[str, Any]:
 def _with_further(layout: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
     """Return the layout with a line that counts what is not drawn, and below it `further`."""
     embedding = layout["bands"][0]
-
     bottom = round(embedding["bottom"] + _NOTE_HEIGHT, 1)
     labels = [drawn["texts"][entry["text"]]["label"] for entry in drawn["further"]]
     widths = [text_width(label) for label in labels]

@@ -83,7 +83,7 @@ function drawDetails(circuit, item, pick) {
   }
   byId("details").replaceChildren(
     make("h2", {}, make("code", { textContent: item.name })),
-    make("div", { className: "soft", textContent: item.what }), values,
+    make("div", { className: "soft", textContent: item.description }), values,
     make("div", { className: "wires" },
       drawWires(circuit, item, "in", pick), drawWires(circuit, item, "out", pick)));
 }
@@ -92,7 +92,7 @@ function drawWires(circuit, item, side, pick) {
   const entries = strongest(circuit, item, side);
   const table = make("table", {}, ...entries.map((entry) => make("tr", {},
     make("td", {}, entry.item ? nameButton(entry.item, pick)
-      : make("code", { textContent: entry.name, title: entry.what }), read(entry)),
+      : make("code", { textContent: entry.name, title: entry.description }), read(entry)),
     make("td", {}, signed(entry.weight)))));
   return make("div", {},
     make("h3", { textContent: `${side === "in" ? "Incoming" : "Outgoing"} (${entries.length})` }),
@@ -100,7 +100,7 @@ function drawWires(circuit, item, side, pick) {
 }
 
 function nameButton(item, pick) {
-  const button = make("button", { textContent: item.name, title: item.what, className: "name" });
+  const button = make("button", { textContent: item.name, title: item.description, className: "name" });
   button.addEventListener("click", () => pick(item.id));
   return button;
 }

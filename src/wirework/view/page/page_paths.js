@@ -13,8 +13,9 @@ function readComponents(data) {
   for (const [, target, input] of data.path_edges) read[target].add(input);
   return data.components.map((component, i) => ({
     type: "component", component, name: component.name, reads: read[i], ports: data.layout.ports,
-    label: component.kind === "head" ? `head ${component.head}` : component.name,
-    what: describeComponent(component),
+    label: component.name,
+
+    description: describeComponent(component),
   }));
 }
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from wirework.circuit_format import Component, Document, split_component
+from wirework.node_names import head_name
 from wirework.view.layout import NODE_HEIGHT, Band, Layout, Row, place, text_width
 from wirework.view.page.page_layout import SUBLAYERS, as_json
 
@@ -52,9 +53,9 @@ def _rounded(effect: float | None) -> float | None:
 
 
 def _as_json(end: Component) -> dict[str, Any]:
-    place = {"head": f"{end.layer}.attn.{end.head}", "mlp": f"{end.layer}.mlp"}
+    names = {"head": head_name(end.layer, end.head), "mlp": f"{end.layer}.mlp"}
     return {
-        "name": place.get(end.kind, end.kind),
+        "name": names.get(end.kind, end.kind),
         "kind": end.kind,
         "layer": end.layer if end.layer >= 0 else None,
         "head": end.head if end.head >= 0 else None,
