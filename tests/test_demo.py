@@ -21,7 +21,7 @@ import yaml
 
 from wirework import demo, files
 from wirework.errors import InputError
-from wirework.training.run import finished
+from wirework.training.run import finished_run
 
 WIREWORK = Path(sys.executable).with_name("wirework")
 
@@ -61,7 +61,7 @@ def test_trains_both_models_and_says_that_this_one_is_too_weak(recipe: Path, tmp
     assert process.returncode == 2, errors
     assert output == ""
     assert "the model's own task loss" in errors.splitlines()[-1]
-    sparse = finished(tmp_path / "out" / "tiny")
+    sparse = finished_run(tmp_path / "out" / "tiny")
     assert sparse is not None
     assert sparse.metrics["nonzero_fraction"] < 0.6
     assert is_free(tmp_path / "out" / "tiny-dense")  # the twin, which may not be through, has ended

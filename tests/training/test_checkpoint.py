@@ -87,13 +87,13 @@ def test_tensors_of_another_model_are_refused():
     with pytest.raises(InputError, match=r"exp_avg/embed\.weight is .* float16, not .* float32"):
         restore_(transformer, optimizer, half)
     step = "optimizer/step/embed.weight"
-    with pytest.raises(InputError, match=r"optimizer/step/embed\.weight is nothing"):
+    with pytest.raises(InputError, match=r"optimizer/step/embed\.weight is missing"):
         restore_(transformer, optimizer, {n: t for n, t in tensors.items() if n != step})
     zeros = {**tensors, "rng/cpu": torch.zeros_like(tensors["rng/cpu"])}
     with pytest.raises(InputError, match="does not hold a random state"):
         restore_(transformer, optimizer, zeros)
     del tensors["model/embed.weight"]
-    with pytest.raises(InputError, match=r"model/embed\.weight is nothing"):
+    with pytest.raises(InputError, match=r"model/embed\.weight is missing"):
         restore_(transformer, optimizer, tensors)
 
 
@@ -235,7 +235,7 @@ def test_without_a_whole_checkpoint_resume_is_refused(stopped):
     folder = stopped.runs / stopped.name / "checkpoints"
     for step in (8, 10):
         (folder / f"step-{step}" / "state.json").write_text("{}")
-    with pytest.raises(InputError, match=r"none of the 2 checkpoints in .* is whole"):
+    with pytest.raises(InputError, match=r"all 2 checkpoints in .* are damaged"):
         train(stopped, resume=True, progress=False)
 
 

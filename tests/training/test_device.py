@@ -55,13 +55,13 @@ def test_nothing_is_timed_before_what_may_be_refused(settings, monkeypatch, chan
 
 
 def test_a_device_that_is_not_here_is_refused():
-    with pytest.raises(InputError, match="device 'tpu' is not here"):
+    with pytest.raises(InputError, match="device 'tpu' is not available"):
         resolve_device("tpu")
 
 
 def test_a_gpu_number_beyond_those_here_is_refused():
     count = torch.cuda.device_count()
-    with pytest.raises(InputError, match=f"device 'cuda:{count}' is not here: use auto, cpu"):
+    with pytest.raises(InputError, match=f"device 'cuda:{count}' is not available: use auto, cpu"):
         resolve_device(f"cuda:{count}")
 
 

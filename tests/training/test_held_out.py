@@ -6,7 +6,7 @@ import torch
 
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
-from wirework.training.evaluate import Moments, evaluate
+from wirework.training.evaluate import Moments, evaluate_batches
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(vocab_size=16, n_ctx=8, n_layer=2, d_model=16, d_head=8)
@@ -18,14 +18,14 @@ def batches(n: int = 2):
 
 
 def test_loss_of_an_untrained_model_is_near_that_of_guessing():
-    values = evaluate(Transformer(MODEL), batches(), CPU)
+    values = evaluate_batches(Transformer(MODEL), batches(), CPU)
     assert values["val_loss"] == pytest.approx(math.log(16), abs=0.05)
 
 
 def test_loss_is_the_mean_over_batches():
     transformer = Transformer(MODEL)
-    whole = evaluate(transformer, batches(3), CPU)["val_loss"]
-    single = [evaluate(transformer, [batch], CPU)["val_loss"] for batch in batches(3)]
+    whole = evaluate_batches(transformer, batches(3), CPU)["val_loss"]
+    single = [evaluate_batches(transformer, [batch], CPU)["val_loss"] for batch in batches(3)]
     assert whole == pytest.approx(sum(single) / 3, rel=1e-6)
 
 
@@ -35,14 +35,14 @@ def test_a_neuron_that_never_fires_is_dead():
         up = transformer.blocks[1].mlp.up
         up.weight[[3, 5]] = 0.0
         up.bias[[3, 5]] = 0.0  # gelu(0) = 0
-    values = evaluate(transformer, batches(), CPU)
+    values = evaluate_batches(transformer, batches(), CPU)
     assert values["dead_neurons_by_layer"] == [0, 2]
     assert values["dead_neurons"] == 2
 
 
 def test_evaluation_leaves_no_edit_behind_and_no_gradient():
     transformer = Transformer(MODEL)
-    evaluate(transformer, batches(), CPU)
+    evaluate_batches(transformer, batches(), CPU)
     assert all(site.edits == () for site in transformer.sites.values())
     assert all(p.grad is None for p in transformer.parameters())
 
@@ -50,23 +50,23 @@ def test_evaluation_leaves_no_edit_behind_and_no_gradient():
 def test_it_is_given_up_between_batches():
     asked = iter([False, True])
     transformer = Transformer(MODEL)
-    assert evaluate(transformer, batches(2), CPU, lambda: next(asked)) is None
+    assert evaluate_batches(transformer, batches(2), CPU, lambda: next(asked)) is None
     assert all(site.edits == () for site in transformer.sites.values())
 
 
 def test_kurtosis_by_hand():
     moments = Moments()
     # Over pieces: mean 0, variance 1, fourth moment 1: the least there is.
-    moments.see(torch.tensor([[1.0, -1.0]]))
-    moments.see(torch.tensor([[-1.0], [1.0]]))
+    moments.add(torch.tensor([[1.0, -1.0]]))
+    moments.add(torch.tensor([[-1.0], [1.0]]))
     assert moments.kurtosis() == pytest.approx(1.0)
 
 
 def test_kurtosis_does_not_depend_on_scale_or_shift():
     x = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     moments, moved = Moments(), Moments()
-    moments.see(x)
-    moved.see(3 * x + 2)
+    moments.add(x)
+    moved.add(3 * x + 2)
     assert moments.kurtosis() == pytest.approx(3.0, abs=0.15)
     assert moved.kurtosis() == pytest.approx(moments.kurtosis(), rel=1e-5)
 
@@ -74,5 +74,5 @@ def test_kurtosis_does_not_depend_on_scale_or_shift():
 def test_kurtosis_of_a_constant_is_zero():
     moments = Moments()
     assert moments.kurtosis() == 0.0
-    moments.see(torch.ones(4))
+    moments.add(torch.ones(4))
     assert moments.kurtosis() == 0.0

@@ -13,7 +13,7 @@ from wirework.model import load
 from wirework.training import bigram_loss, train
 from wirework.training.baseline import bigram_table
 from wirework.training.checkpoint import checkpoint_steps
-from wirework.training.evaluate import evaluate
+from wirework.training.evaluate import evaluate_batches
 
 VOCABULARY = 400
 
@@ -32,7 +32,7 @@ def test_the_saved_model_is_the_trained_one(whole, settings):
     config = settings()
     data = prepare(config.data, progress=False)
     batches = eval_batches(data.val, 16, config.batch_size, config.eval_batches)
-    values = evaluate(loaded.transformer, batches, torch.device("cpu"))
+    values = evaluate_batches(loaded.transformer, batches, torch.device("cpu"))
     assert values["val_loss"] == whole.metrics["val_loss"]
     assert loaded.tokenizer.fingerprint == data.tokenizer.fingerprint
 

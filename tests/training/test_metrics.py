@@ -23,7 +23,7 @@ def test_the_log_is_cut_back_to_a_position(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0)
     log.write(1, "train", {}, {})
-    position = log.settle()
+    position = log.sync()
     log.write(2, "train", {}, {})
     log.close()
     log = MetricsLog(path, position)
@@ -55,7 +55,7 @@ def logged(path, position=0, steps=(1, 2, 3)):
     log = MetricsLog(path, position)
     for step in steps:
         log.write(step, "train", {"loss": 1.5}, {"seconds": 2.0})
-    position = log.settle()
+    position = log.sync()
     log.close()
     return position
 
@@ -83,7 +83,7 @@ def test_an_altered_line_is_named(tmp_path, edit):
     said = r"metrics\.jsonl is damaged in line [1234]: "
     with pytest.raises(DamagedError, match=said):
         read_metrics(path)
-    with pytest.raises(DamagedError, match=f"{said}.*move the file away, and --resume goes on"):
+    with pytest.raises(DamagedError, match=f"{said}.*move the file away, and --resume continues"):
         MetricsLog(path, path.stat().st_size)
 
 

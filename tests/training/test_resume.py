@@ -17,12 +17,12 @@ from wirework.training.job import make_priors
 from wirework.training.metrics import read_metrics
 
 PREPARED = "wirework.training.job:text_for_runs"
-EVALUATE = "wirework.training.loop:evaluate"
+EVALUATE = "wirework.training.loop:evaluate_batches"
 STEP = "wirework.training.loop:scale_gradients_"
 SAVE = "wirework.training.loop:save_checkpoint"
 CLEAN = "wirework.training.loop:prune_checkpoints"
 SETTINGS = "wirework.training.job:write_settings"
-MODEL = "wirework.training.loop:nonzero_share"
+MODEL = "wirework.training.loop:nonzero_fraction"
 
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[dict[str, Any]], str]:

@@ -8,14 +8,14 @@ from wirework.data import Tokenizer, text_of_run
 from wirework.errors import DamagedError, InputError
 from wirework.files import locked
 from wirework.training import train
-from wirework.training.run import differences, edits, read_settings
+from wirework.training.run import edited_settings, read_settings, settings_differences
 
 
 def test_an_existing_run_is_not_overwritten(settings):
     config = settings(steps=1)
     train(config, progress=False)
     with pytest.raises(
-        InputError, match=r"tiny exists: --resume to continue it, or choose another"
+        InputError, match=r"tiny exists: use --resume to continue it, or choose another"
     ):
         train(config, progress=False)
 
@@ -81,14 +81,14 @@ def test_resume_under_other_settings_lists_the_differences(settings):
 def test_harmless_settings_may_change_and_auto_means_as_before(settings):
     old = settings(device="cpu", precision="bfloat16")
     new = settings(device="auto", precision="auto", log_every=5, keep_checkpoints=9, eval_every=3)
-    assert differences(old, new) == []
-    assert differences(new, old) == ["precision: auto -> bfloat16", "device: auto -> cpu"]
+    assert settings_differences(old, new) == []
+    assert settings_differences(new, old) == ["precision: auto -> bfloat16", "device: auto -> cpu"]
 
 
 def test_every_other_setting_matters():
     old = TrainConfig()
-    assert differences(old, TrainConfig(seed=1)) == ["seed: 0 -> 1"]
-    assert differences(old, TrainConfig(batch_size=1)) == ["batch_size: 32 -> 1"]
+    assert settings_differences(old, TrainConfig(seed=1)) == ["seed: 0 -> 1"]
+    assert settings_differences(old, TrainConfig(batch_size=1)) == ["batch_size: 32 -> 1"]
 
 
 def test_other_data_are_refused_on_resume(settings, driver, tmp_path, corpus):
@@ -104,7 +104,7 @@ def test_other_data_are_refused_on_resume(settings, driver, tmp_path, corpus):
     assert text is not None
     shutil.rmtree(text.path)
     with pytest.raises(
-        InputError, match=r"cannot be resumed under changes: data: \w{12} -> \w{12}"
+        InputError, match=r"cannot be resumed with changed settings: data: \w{12} -> \w{12}"
     ):
         train(config, resume=True, progress=False)
 
@@ -125,7 +125,9 @@ def test_settings_edited_in_the_runs_folder_are_compared_with_the_checkpoint(
     assert driver.run(config, tmp_path / "err", call=step, nth=6, signals=[15]) == 143
     stored = config.runs / config.name / "config.yaml"
     stored.write_text(stored.read_text().replace("batch_size: 2", "batch_size: 4"))
-    with pytest.raises(InputError, match=r"cannot be resumed under changes: batch_size: 2 -> 4"):
+    with pytest.raises(
+        InputError, match=r"cannot be resumed with changed settings: batch_size: 2 -> 4"
+    ):
         train(settings(batch_size=4), resume=True, progress=False)
     with pytest.raises(InputError, match=r"config\.yaml was changed after .*, batch_size: 2 -> 4"):
         read_settings(stored.parent)
@@ -139,9 +141,9 @@ def test_settings_edited_in_the_runs_folder_are_compared_with_the_checkpoint(
 def test_a_harmless_edit_of_the_settings_is_none(settings):
     run = train(settings(), progress=False)
     stored = run.path / "config.yaml"
-    assert edits(run.path) == []
+    assert edited_settings(run.path) == []
     stored.write_text(stored.read_text().replace("log_every: 1", "log_every: 7"))
-    assert edits(run.path) == []
+    assert edited_settings(run.path) == []
     assert read_settings(run.path).log_every == 7
 
 

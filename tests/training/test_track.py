@@ -129,7 +129,7 @@ def test_a_failing_tracker_ends_the_tracking_and_not_the_training(settings, monk
     lines = [line for line in capsys.readouterr().err.splitlines() if "wandb" in line]
     assert lines == [
         "warning: track: wandb failed: Cannot send a request, as the client has been closed.; "
-        "it gets no more numbers, metrics.jsonl has them all"
+        "it gets no more numbers, all are in metrics.jsonl"
     ]
 
 

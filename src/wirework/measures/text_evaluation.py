@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wirework.measures.text import fixed_windows
-from wirework.training.evaluate import evaluate
+from wirework.training.evaluate import evaluate_batches
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -36,7 +36,7 @@ def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
     """
     batches = fixed_windows(text, model.config.n_ctx, n_tokens)
     arrays = [(inputs.numpy(), targets.numpy()) for inputs, targets in batches]
-    metrics = evaluate(model.transformer, arrays, model.transformer.embed.weight.device)
+    metrics = evaluate_batches(model.transformer, arrays, model.transformer.embed.weight.device)
     assert metrics is not None  # None only if stopped, and nothing stops it here
     return TextStats(
         metrics["val_loss"],

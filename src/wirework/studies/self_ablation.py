@@ -41,7 +41,7 @@ from wirework.studies.manifest import machine
 from wirework.studies.points import portable
 from wirework.tasks import load_task
 from wirework.training import train
-from wirework.training.run import HARMLESS as HARMLESS_TO_TRAIN
+from wirework.training.run import CHANGEABLE_SETTINGS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
 
 _KIND = "self-ablation"

@@ -1,4 +1,4 @@
-"""One training loop; priors plug into it."""
+"""The training loop, priors, checkpoints and run folders."""
 
 from wirework.signals import Interrupted
 from wirework.training.baseline import bigram_loss

@@ -1,8 +1,9 @@
-"""The loss of a bigram table alone: what a model must beat to have learnt anything beyond pairs.
+"""Held-out loss of a bigram table: a model below it has learnt more than pairs of tokens.
 
 p(next | current) = (count(current, next) + alpha p(next)) / (count(current) + alpha), where
-p(next) = (count(next) + 1) / (N + V): counts of the training tokens, backed off to single tokens.
-alpha is the best of a grid on the last twentieth of the training tokens, counted on the rest.
+p(next) = (count(next) + 1) / (N + V). These are counts of the training tokens, smoothed towards
+single tokens. alpha is chosen from a grid: counts are taken without the last twentieth of the
+training tokens, and the loss is measured on it.
 Shapes: B sequences, T tokens, V vocabulary.
 """
 
@@ -18,23 +19,23 @@ Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
 
 _ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-_PIECE = 1 << 22  # tokens at once: 32 MB as int64
-_WIDEST = 1 << 14  # a table of this vocabulary takes 2 GB
+_PIECE = 1 << 22  # tokens counted at once: 32 MB as int64
+_MAX_VOCAB = 1 << 14  # a table of this vocabulary takes 2 GB
 
 
 def bigram_loss(train: Tokens, val: Iterable[Batch], vocab_size: int) -> float:
     """Return the held-out loss of the smoothed bigram table of the training tokens.
 
     Args:
-        train: what is counted.
-        val: (tokens, targets) batches, each (B, T), the ones a model is evaluated on.
-        vocab_size: V; ids are below it.
+        train: training tokens, which are counted.
+        val: held-out batches (tokens, targets), (B, T) each.
+        vocab_size: V; token ids are below it.
 
     Returns:
         Mean nats per token.
 
     Raises:
-        InputError: fewer than 2 training tokens, no batch, or a vocabulary above 16,384.
+        InputError: fewer than 2 training tokens, no batch, or a vocabulary above 16,384 tokens.
     """
     pairs = [(tokens.ravel(), targets.ravel()) for tokens, targets in val]
     if not pairs:
@@ -44,7 +45,7 @@ def bigram_loss(train: Tokens, val: Iterable[Batch], vocab_size: int) -> float:
 
 
 def bigram_table(train: Tokens, vocab_size: int) -> npt.NDArray[np.float32]:
-    """Return (V, V) log p(next | current), rows by current token: a start for the bigram table.
+    """Return the initial bigram table, (V, V): log p(next | current), rows by current token.
 
     Raises:
         InputError: fewer than 2 training tokens, or a vocabulary above 16,384.
@@ -57,13 +58,15 @@ def bigram_table(train: Tokens, vocab_size: int) -> npt.NDArray[np.float32]:
 
 
 def smoothed_counts(train: Tokens, vocab_size: int) -> tuple[Counts, float]:
-    """Return the (V, V) counts of all pairs of training tokens and the alpha that suits them.
+    """Return the (V, V) counts of all pairs of training tokens, and alpha.
 
     Raises:
         InputError: fewer than 2 training tokens, or a vocabulary above 16,384.
     """
-    if vocab_size > _WIDEST:
-        raise InputError(f"a bigram table of {vocab_size} tokens is too large, at most {_WIDEST}")
+    if vocab_size > _MAX_VOCAB:
+        raise InputError(
+            f"a bigram table of {vocab_size} tokens is too large, at most {_MAX_VOCAB}"
+        )
     if train.n_tokens < 2:
         raise InputError(f"a bigram table needs 2 training tokens or more, got {train.n_tokens}")
     cut = train.n_tokens - max(train.n_tokens // 20, 1)
@@ -74,7 +77,7 @@ def smoothed_counts(train: Tokens, vocab_size: int) -> tuple[Counts, float]:
 
 
 def count_pairs(train: Tokens, start: int, end: int, vocab_size: int) -> Counts:
-    """Return (V, V): how often each token (row) was followed by each (column) in [start, end)."""
+    """Return (V, V) counts of pairs in [start, end): rows by current token, columns by next."""
     counts = np.zeros(vocab_size * vocab_size, np.int64)
     for first in range(start, end - 1, _PIECE):
         length = min(_PIECE + 1, end - first)  # one more: the pair across the border
@@ -84,7 +87,7 @@ def count_pairs(train: Tokens, start: int, end: int, vocab_size: int) -> Counts:
 
 
 def best_alpha(counts: Counts, train: Tokens, cut: int) -> float:
-    """Return the alpha of the grid with the lowest loss on the training tokens from `cut` on."""
+    """Return the alpha of the grid with the lowest loss on the training tokens from `cut`."""
     length = min(train.n_tokens - cut, _PIECE)
     tail = train.slice(cut - 1, length + 1).astype(np.int64)
     return min(_ALPHAS, key=lambda alpha: table_loss(counts, alpha, tail[:-1], tail[1:]))
@@ -94,5 +97,5 @@ def table_loss(counts: Counts, alpha: float, current: Ids, following: Ids) -> fl
     """Return the mean of -log p(following | current) in nats over pairs of ids, each (N,)."""
     single = counts.sum(0)
     backed_off = (single[following] + 1) / (single.sum() + len(single))
-    seen = counts[current, following] + alpha * backed_off
-    return float(-np.log(seen / (counts.sum(1)[current] + alpha)).mean())
+    smoothed = counts[current, following] + alpha * backed_off
+    return float(-np.log(smoothed / (counts.sum(1)[current] + alpha)).mean())

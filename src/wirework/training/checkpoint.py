@@ -1,8 +1,8 @@
-"""Checkpoints: all that training goes on from, in folders that are whole or not used.
+"""Checkpoints: everything that a resumed run needs. A folder that is damaged is not used.
 
 `checkpoints/step-N/` holds `tensors.safetensors` (parameters, Adam moments, random states),
-`state.json` (the rest) and `checksums.json`. Nothing is pickled. This is the one place that reads
-and writes them.
+`state.json` (the rest) and `checksums.json`. Nothing is pickled. Only this module reads and writes
+checkpoints.
 """
 
 import json
@@ -39,28 +39,28 @@ _Count = Annotated[int, Field(ge=0)]
 
 @dataclass
 class TrainState:
-    """What a run knows of itself besides its tensors. The position in the data is the step."""
+    """State of a run besides its tensors. The position in the data follows from the step."""
 
     step: _Count = 0
     """Optimizer steps done."""
     evaluated: _Count = 0
     """Step of the last evaluation; 0: none yet."""
     last_eval: dict[str, Any] = field(default_factory=dict)
-    """What the last evaluation found."""
+    """Numbers of the last evaluation."""
     best_step: _Count | None = None
-    """Step of the lowest held-out loss among checkpoints at the final nonzero fraction."""
+    """Step with the lowest held-out loss among checkpoints at the final nonzero fraction."""
     best_loss: float | None = None
     """That loss, in nats."""
     metrics_bytes: _Count = 0
-    """How much of metrics.jsonl belongs to this state."""
+    """Bytes of metrics.jsonl that belong to this state."""
     seconds: float = 0.0
-    """Time spent so far, over all resumes."""
+    """Training time so far, over all resumes."""
     threads: _Count = 0
-    """CPU threads of torch; another number may round sums differently."""
+    """CPU threads of torch. Another number may round sums differently."""
     machine: str = ""
-    """Processor, libraries and threads; others may round sums differently."""
+    """Processor, libraries and threads. Others may round sums differently."""
     choices: dict[str, str] = field(default_factory=dict)
-    """What was chosen for this machine by measuring (`fastest.py`), which a resume keeps to."""
+    """Methods chosen by measuring on this machine (`fastest.py`); a resumed run uses the same."""
     data: str = ""
     """Fingerprint of the tokens."""
     tokenizer: str = ""
@@ -70,12 +70,15 @@ class TrainState:
 
 
 def save_checkpoint(folder: Path, state: TrainState, tensors: Mapping[str, Tensor]) -> Path:
-    """Write `folder/step-N`, whole or not at all; return it.
+    """Write the checkpoint `folder/step-N`, whole or not at all.
 
     Args:
-        folder: the run's `checkpoints`.
-        state: its step gives the name.
-        tensors: from `gather`.
+        folder: the `checkpoints` folder of the run.
+        state: state of the run; its step is the N of the name.
+        tensors: result of `gather`.
+
+    Returns:
+        The folder of the checkpoint.
 
     Raises:
         InputError: the disk is full or cannot be written to.
@@ -89,17 +92,20 @@ def save_checkpoint(folder: Path, state: TrainState, tensors: Mapping[str, Tenso
 
 
 def newest_checkpoint(folder: Path) -> tuple[TrainState, dict[str, Tensor]] | None:
-    """Read the newest whole checkpoint; a damaged one is passed over with a warning.
+    """Read the newest undamaged checkpoint; a damaged one is skipped with a warning.
+
+    Args:
+        folder: the `checkpoints` folder of the run.
 
     Returns:
-        State and tensors (on the CPU), or None where there has never been a checkpoint.
+        State and tensors (on the CPU), or None if there is no checkpoint.
 
     Raises:
-        InputError: there are checkpoints and none is whole, the newest cannot be read, which says
-            nothing about its content, or a later version wrote it.
+        InputError: all checkpoints are damaged; the system fails to read the newest one, which may
+            be undamaged; or a later version wrote it.
     """
-    found = checkpoint_steps(folder)
-    for step in reversed(found):
+    steps = checkpoint_steps(folder)
+    for step in reversed(steps):
         path = folder / f"step-{step}"
         try:
             return _read(path)
@@ -107,16 +113,16 @@ def newest_checkpoint(folder: Path) -> tuple[TrainState, dict[str, Tensor]] | No
             warn(f"{error}; trying the checkpoint before it")
         except UnreadableError as error:
             raise UnreadableError(
-                f"{error}. Nothing was deleted: try again, or move {path} away to go on from the "
+                f"{error}. Nothing was deleted: try again, or move {path} away to resume from the "
                 "checkpoint before it"
             ) from error
-    if found:
-        raise DamagedError(f"none of the {len(found)} checkpoints in {folder} is whole")
+    if steps:
+        raise DamagedError(f"all {len(steps)} checkpoints in {folder} are damaged")
     return None
 
 
 def newest_state(folder: Path) -> TrainState | None:
-    """Read what the newest whole checkpoint says of its run, without its tensors.
+    """Read the state of the newest undamaged checkpoint, without its tensors.
 
     Raises:
         InputError: the system failed to read one (`UnreadableError`), or a later version wrote it.
@@ -133,7 +139,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """Return the steps that have a checkpoint folder, damaged or not, ascending.
 
     Raises:
-        UnreadableError: the system cannot tell.
+        UnreadableError: the system fails to list the folder.
     """
     names = files.entries(folder)
     numbers = (name.removeprefix("step-") for name in names if name.startswith("step-"))
@@ -141,7 +147,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def prune_checkpoints(folder: Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the one of step `best`."""
+    """Delete old checkpoints, but keep the newest `keep` and the one of step `best`."""
     steps = checkpoint_steps(folder)
     for step in steps[:-keep]:
         if step != best:
@@ -149,9 +155,9 @@ def prune_checkpoints(folder: Path, keep: int, best: int | None) -> None:
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Rename the checkpoints that a resume passed over to `step-N.damaged`.
+    """Rename the damaged checkpoints that a resume skipped to `step-N.damaged`.
 
-    They stay for whoever wants to look into them, and none counts as the newest.
+    They are kept for inspection, and no longer count as the newest.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -159,24 +165,24 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
     for number in checkpoint_steps(folder):
         if number > step:
             damaged = folder / f"step-{number}"
-            aside = _free_name(folder, f"step-{number}.damaged")
+            kept_as = _free_name(folder, f"step-{number}.damaged")
             try:
-                damaged.rename(aside)
+                damaged.rename(kept_as)
             except OSError as error:
-                raise cannot_write(aside, error) from error
-            warn(f"{damaged} is kept as {aside.name}: delete it when you no longer need it")
+                raise cannot_write(kept_as, error) from error
+            warn(f"{damaged} is kept as {kept_as.name}: delete it when you no longer need it")
 
 
 def _free_name(folder: Path, name: str) -> Path:
     taken = files.entries(folder)
     names = (name if n == 1 else f"{name}-{n}" for n in count(1))
-    return folder / next(one for one in names if one not in taken)
+    return folder / next(candidate for candidate in names if candidate not in taken)
 
 
 def gather(
     trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Return every tensor that training goes on from, by name; nothing is copied on the CPU."""
+    """Return every tensor of a checkpoint by name; tensors on the CPU are not copied."""
     tensors = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -193,17 +199,22 @@ def restore_(
     optimizer: torch.optim.Optimizer,
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Put back what `gather` took, random states included.
+    """Restore parameters, optimizer and random states from the tensors of `gather`.
+
+    Args:
+        trained: parameters by name; changed in place.
+        optimizer: changed in place.
+        tensors: tensors of a checkpoint.
 
     Raises:
-        InputError: a tensor is missing, or of another shape or type: the checkpoint of another
-            model.
+        InputError: a tensor is missing, or has another shape or dtype, as in the checkpoint of
+            another model.
     """
     for name, parameter in trained.items():
         parameter.copy_(_fitting(tensors, f"model/{name}", parameter))
         moments = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-        kept = any(f"optimizer/{key}/{name}" in tensors for key in moments)
-        if parameter.requires_grad and kept:
+        has_moments = any(f"optimizer/{key}/{name}" in tensors for key in moments)
+        if parameter.requires_grad and has_moments:
             optimizer.state[parameter] = {
                 key: _fitting(tensors, f"optimizer/{key}/{name}", like).to(
                     parameter.device, copy=True
@@ -224,22 +235,22 @@ def _read(path: Path) -> tuple[TrainState, dict[str, Tensor]]:
 
 
 def _read_state(path: Path) -> TrainState:
-    """Read a `state.json` whose checksum is right.
+    """Read a `state.json` whose checksum has been verified.
 
     Raises:
-        DamagedError: an entry has another type than `TrainState` says, or the step is missing.
-        InputError: it is of another format, or of a later version.
+        DamagedError: an entry does not have the type of `TrainState`, or the step is missing.
+        InputError: another format, or a later version.
     """
     about = files.read_json(path)
     if not isinstance(about, dict):
         raise DamagedError(f"{path} is damaged: expected an object, got {quoted(about)}")
-    found = about.get("version")
-    if about.get("format") != FORMAT or type(found) is not int or found > VERSION:
+    written = about.get("version")
+    if about.get("format") != FORMAT or type(written) is not int or written > VERSION:
         raise InputError(
             f"{path.parent} is not a checkpoint that this version reads: "
-            f"{quoted(about.get('format'))} {quoted(found)}, not {FORMAT} {VERSION}"
+            f"{quoted(about.get('format'))} {quoted(written)}, not {FORMAT} {VERSION}"
         )
-    settings = about.pop("settings", {})  # any JSON values, and paths that are no UTF-8
+    settings = about.pop("settings", {})  # any JSON values, and paths that are not UTF-8
     if not isinstance(settings, dict):
         raise DamagedError(f"{path} is damaged: 'settings': expected an object")
     try:
@@ -256,9 +267,9 @@ def _read_state(path: Path) -> TrainState:
 def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     tensor = tensors.get(name)
     if tensor is None or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-        found = "nothing" if tensor is None else _described(tensor)
+        stored = "missing" if tensor is None else _described(tensor)
         raise InputError(
-            f"the checkpoint does not fit the model: {name} is {found}, not {_described(like)}"
+            f"the checkpoint does not fit the model: {name} is {stored}, not {_described(like)}"
         )
     return tensor
 

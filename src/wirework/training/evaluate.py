@@ -1,7 +1,7 @@
-"""Numbers about a model on fixed held-out batches: loss, kurtosis, dead neurons.
+"""Evaluation of a model on fixed held-out batches: loss, kurtosis, dead neurons.
 
-Values are reduced where they pass, at their sites, so that an evaluation needs no more memory than
-a forward pass. Shapes: B sequences, T tokens, D d_model, M d_mlp.
+Values are reduced at their sites during the forward pass, so that an evaluation needs no more
+memory than a forward pass. Shapes: B sequences, T tokens, D d_model, M d_mlp.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,40 +17,40 @@ from wirework.nn import Edit, Transformer
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_batches(
     transformer: Transformer,
     batches: Sequence[Batch],
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
-    """Measure a model.
+    """Measure a model on held-out batches.
 
     Args:
-        transformer: on `device`; the caller's autocast applies.
-        batches: held-out tokens and targets, of one shape.
-        device: where to run.
-        stopped: asked between batches; True gives the evaluation up.
+        transformer: the model, on `device`; the caller's autocast applies.
+        batches: held-out tokens and targets, (B, T) each, all of one shape.
+        device: device of the model.
+        stopped: called between batches; the evaluation ends if it returns True.
 
     Returns:
         `val_loss` (mean nats per token), `kurtosis` (of the final residual stream, over all tokens
         and channels; 3 for a normal distribution), `dead_neurons` (MLP neurons that are zero at
-        every token of the batches) and `dead_neurons_by_layer`; None if given up.
+        every token of the batches) and `dead_neurons_by_layer`; None if `stopped` ended it.
 
-    Source: kurtosis, Gao et al. 2025, Fig. 10.
+    Source: Gao et al. 2025, Fig. 10 (kurtosis).
     """
     n_layer = transformer.config.n_layer
     moments = Moments()
     alive = [torch.zeros(transformer.config.d_mlp, dtype=torch.bool, device=device)] * n_layer
-    edits: dict[str, Edit] = {"final_resid": moments.see}
+    edits: dict[str, Edit] = {"final_resid": moments.add}
 
-    def watch(layer: int) -> Edit:
-        def see(x: Tensor) -> Tensor:
+    def alive_marker(layer: int) -> Edit:
+        def mark(x: Tensor) -> Tensor:
             alive[layer] = alive[layer] | x.flatten(0, -2).any(0)
             return x
 
-        return see
+        return mark
 
-    edits |= {f"{layer}.mlp.post_act": watch(layer) for layer in range(n_layer)}
+    edits |= {f"{layer}.mlp.post_act": alive_marker(layer) for layer in range(n_layer)}
     losses = []
     with transformer.edited(edits):
         for tokens, targets in batches:
@@ -67,19 +67,19 @@ def evaluate(
 
 
 def to_device(batch: npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    """Return a batch as a tensor where it is needed, without waiting for the copy."""
+    """Return a batch as a tensor on the device, without waiting for the copy."""
     return torch.from_numpy(batch).to(device, non_blocking=True)
 
 
 class Moments:
-    """Gathers the first four power sums of all values that pass, in float64."""
+    """First four power sums of all values at a site, in float64."""
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
         self._count = 0
 
-    def see(self, x: Tensor) -> Tensor:
-        """Take values of any shape in; return them as they are (an edit)."""
+    def add(self, x: Tensor) -> Tensor:
+        """Add values of any shape and return them unchanged, so that this is an edit of a site."""
         values = x.double().flatten()
         squares = values * values
         sums = torch.stack(
@@ -90,7 +90,7 @@ class Moments:
         return x
 
     def kurtosis(self) -> float:
-        """Return E[(x - mean)^4] / E[(x - mean)^2]^2; 0 where all values are equal or none came."""
+        """Return E[(x - mean)^4] / E[(x - mean)^2]^2, or 0 for equal values or no values."""
         if self._sums is None:
             return 0.0
         mean, second, third, fourth = map(float, self._sums / self._count)

@@ -1,4 +1,4 @@
-"""What a run in progress holds, and how it is put together, anew or from a checkpoint."""
+"""A run in progress: its parts, and how they are built for a new or a resumed run."""
 
 import time
 from collections.abc import Sequence
@@ -35,24 +35,24 @@ from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve, resolve_device
 from wirework.training.prior import Losses, Prior, losses_of
 from wirework.training.priors import make_priors
-from wirework.training.run import as_begun, refuse_differences, write_settings
+from wirework.training.run import refuse_differences, resumed_settings, write_settings
 from wirework.training.track import open_trackers
 
 
-class Pace:
-    """Tokens per second of training steps alone, between one look and the next."""
+class Throughput:
+    """Tokens per second of the training steps since the last call of `take`."""
 
     def __init__(self) -> None:
         self._tokens = 0
         self._seconds = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
-        """Count a step."""
+        """Add the tokens and seconds of a step."""
         self._tokens += tokens
         self._seconds += seconds
 
     def take(self) -> float:
-        """Return tokens per second since the last look."""
+        """Return tokens per second since the last call, and start counting again."""
         rate = self._tokens / self._seconds if self._seconds else 0.0
         self._tokens, self._seconds = 0, 0.0
         return rate
@@ -70,16 +70,16 @@ class Job:
     priors: list[Prior]
     optimizer: torch.optim.AdamW
     trained: dict[str, nn.Parameter]
-    """Parameters of the transformer and of what priors set beside it, by name."""
+    """Parameters of the transformer and of the priors, by name."""
     batches: Batches
     held_out: Sequence[Batch]
     log: MetricsLog
     state: TrainState
     saved: int
-    """Step of the newest good checkpoint; 0: none."""
-    pace: Pace
-    began: float
-    """When, on the monotonic clock, in seconds; earlier tries count as if just before."""
+    """Step of the newest checkpoint; 0 for none."""
+    throughput: Throughput
+    started: float
+    """Start on the monotonic clock in seconds, moved back by the time spent before a resume."""
 
     @property
     def checkpoints(self) -> Path:
@@ -87,11 +87,11 @@ class Job:
         return self.folder / "checkpoints"
 
     def seconds(self) -> float:
-        """Return the time spent on the run so far, earlier tries included."""
-        return time.monotonic() - self.began
+        """Return the time spent on the run so far, over all resumes."""
+        return time.monotonic() - self.started
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that training goes on from."""
+        """Return every tensor of a checkpoint."""
         return gather(self.trained, self.optimizer)
 
     def losses(self, tokens: Tensor, targets: Tensor) -> Losses:
@@ -106,30 +106,30 @@ def begin(
     progress: bool,
     extra_priors: Sequence[Prior] = (),
 ) -> Job:
-    """Prepare data and model, and take up the newest checkpoint if there is one.
+    """Prepare data and model, and restore the newest checkpoint if there is one.
 
     Args:
         config: settings; `device` and `precision` may be `auto`.
-        folder: the run's, held by the caller.
-        resume: whether a checkpoint is expected, for what is said.
+        folder: folder of the run, locked by the caller.
+        resume: whether the user asked to resume; only changes the messages.
         progress: show progress on standard error.
-        extra_priors: act after those of the settings.
+        extra_priors: priors that act after those of the settings.
 
     Raises:
-        InputError: data, device or checkpoint cannot be used, or settings or data are others than
-            the checkpoint's.
+        InputError: data, device or checkpoint cannot be used, or settings or data differ from those
+            of the checkpoint.
     """
-    found = newest_checkpoint(folder / "checkpoints")
-    state, tensors = found or (TrainState(), None)
-    checked_log(folder / "metrics.jsonl", state.metrics_bytes)  # refused before the work
-    if found is not None:
+    checkpoint = newest_checkpoint(folder / "checkpoints")
+    state, tensors = checkpoint or (TrainState(), None)
+    checked_log(folder / "metrics.jsonl", state.metrics_bytes)  # an error before the work
+    if checkpoint is not None:
         # config.yaml was compared before, but it is a text file that anyone may have edited.
-        config = as_begun(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
+        config = resumed_settings(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
     resolve_device(config.device)
     data = text_for_runs([folder], config.data, progress, trained_on=state.data)
     config = with_vocabulary(config, data.tokenizer)
-    _check_same_data(folder, state, data, resumed=found is not None)
-    config = resolve(config)  # times products: after all that may be refused
+    _check_same_data(folder, state, data, resumed=checkpoint is not None)
+    config = resolve(config)  # times matrix products, so it comes after all checks
     state.settings = config.model_dump(mode="json")
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
@@ -143,7 +143,7 @@ def begin(
     optimizer = make_optimizer(transformer, config.optimizer, gates)
     trained = {**dict(transformer.named_parameters()), **gates}
     for parameter in trained.values():
-        # Kept from step to step: less to allocate, and a resumed run starts from the same zeros.
+        # Gradients are allocated once, and a resumed run starts from the same zeros.
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     if tensors is not None:
@@ -154,7 +154,7 @@ def begin(
         start_bigram_(transformer, config, data)
         if resume:
             say(f"{folder} has no checkpoint yet: starting at step 0")
-    record_text(folder, data, config.data)  # first: settings without it are an older version's
+    record_text(folder, data, config.data)  # before config.yaml, which alone marks an older version
     write_settings(folder, config)
     data.tokenizer.save(folder / "tokenizer.json")
     files.write_sums(folder, ["tokenizer.json"])
@@ -173,24 +173,24 @@ def begin(
         log=MetricsLog(folder / "metrics.jsonl", state.metrics_bytes, trackers),
         state=state,
         saved=state.step,
-        pace=Pace(),
-        began=time.monotonic() - state.seconds,
+        throughput=Throughput(),
+        started=time.monotonic() - state.seconds,
     )
 
 
 @torch.no_grad()
 def start_bigram_(transformer: Transformer, config: TrainConfig, data: Prepared) -> None:
-    """Fill the bigram table, if there is one, with what the settings say it begins with."""
+    """Initialise the bigram table, if there is one, as `bigram_start` says."""
     if config.bigram_start == "counts" and transformer.bigram is not None:
         table = bigram_table(data.train, config.model.vocab_size)
         transformer.bigram.copy_(torch.from_numpy(table))
 
 
 def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
-    """Return the settings with the size of the vocabulary that `auto` comes to.
+    """Return the settings with a vocabulary size of `auto` replaced by the tokeniser's.
 
     Raises:
-        InputError: the tokeniser has more tokens than the model is to have.
+        InputError: the tokeniser has more tokens than `model.vocab_size`.
     """
     size = tokenizer.vocab_size
     if config.model.vocab_size == 0:
@@ -208,7 +208,7 @@ def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
 
 
 def _check_same_data(folder: Path, state: TrainState, data: Prepared, resumed: bool) -> None:
-    """Note what the run trains on; refuse to go on with anything else."""
+    """Record data, tokeniser and machine of the run; refuse to resume with other data."""
     now = {"data": data.fingerprint, "tokenizer": data.tokenizer.fingerprint}
     if resumed:
         before = {"data": state.data, "tokenizer": state.tokenizer}
@@ -218,12 +218,12 @@ def _check_same_data(folder: Path, state: TrainState, data: Prepared, resumed: b
         )
         if state.threads != torch.get_num_threads():
             warn(
-                f"resuming with {torch.get_num_threads()} threads what {state.threads} began: "
-                "the last bits of the weights may differ"
+                f"resuming with {torch.get_num_threads()} threads a run of {state.threads} "
+                "threads: the last bits of the weights may differ"
             )
         elif state.machine and not fastest.adopt(state.machine, state.choices):
             warn(
-                f"resuming on {fastest.machine(state.threads)} what {state.machine} began: "
+                f"resuming on {fastest.machine(state.threads)} a run of {state.machine}: "
                 "the last bits of the weights may differ"
             )
     state.machine = fastest.machine(torch.get_num_threads())

@@ -1,8 +1,8 @@
-"""The one training loop. Priors plug into it; what it goes on from after a kill is a checkpoint.
+"""The training loop. Priors plug into it; a killed run resumes from its newest checkpoint.
 
-Dense, activation-sparse and weight-sparse models differ by settings alone. Weights, optimizer,
-random states, data position and log are a function of settings and data: a run that is killed and
-resumed on the same CPU, with the same number of threads, ends bitwise where it would have.
+Dense, activation-sparse and weight-sparse models differ in their settings only. Weights, optimizer,
+random states, data position and log are a function of settings and data. A run that is killed and
+resumed on the same CPU with the same number of threads ends with bitwise the same model.
 """
 
 import math
@@ -21,15 +21,21 @@ from wirework.model import Model
 from wirework.nn.shapes import LOADING_BYTES, TRAINING_BYTES, check_memory
 from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
-from wirework.training.evaluate import evaluate, to_device
+from wirework.training.evaluate import evaluate_batches, to_device
 from wirework.training.job import Job, begin
 from wirework.training.malloc import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
 from wirework.training.prior import Prior
-from wirework.training.report import Bar
-from wirework.training.run import Run, claimed, final_metrics, finished, settle
+from wirework.training.progress import TrainingProgress
+from wirework.training.run import (
+    Run,
+    final_metrics,
+    finished_run,
+    locked_run_folder,
+    settings_to_use,
+)
 from wirework.training.schedule import learning_rate
 from wirework.training.track import check_trackers
 
@@ -45,48 +51,53 @@ def train(
 
     Args:
         config: all settings.
-        resume: go on with the run of that name, from its newest whole checkpoint; one that has not
-            begun is begun.
+        resume: continue the run of that name from its newest undamaged checkpoint; a run without a
+            checkpoint starts at step 0.
         progress: show progress on standard error.
-        priors: your own, which act after those of the settings. A resumed run needs the same ones.
+        priors: your own priors, which act after those of the settings. A resumed run needs the same
+            ones.
 
     Returns:
-        The finished run, its model on the CPU.
+        The finished run, with its model on the CPU.
 
     Raises:
         InputError: settings, data or folder cannot be used, the run exists (or differs, with
             `resume`), or a value became NaN or infinite.
-        Interrupted: a signal came (see `signals.py`); what was done is in a checkpoint.
+        Interrupted: a signal came (see `signals.py`); the work so far is in a checkpoint.
+
+    Source: Gao et al. 2025, App. A.2; Ferrao et al. 2025.
     """
     check_trackers(config.track)
-    each = (
-        LOADING_BYTES if torch.cuda.is_available() else TRAINING_BYTES
-    )  # on a GPU the rest lies there
-    check_memory(config.model, config.gating, "the settings", each)
-    with stopping() as stop, claimed(config, resume) as folder, freed_memory_kept():
-        config = settle(config, folder)
-        done = finished(folder)
-        if done is not None:
-            said = f"{folder} is finished already ({number_of(config.steps, 'step')})"
-            stop.leave_if_requested(said)
-            say(said)
-            return done
+    # On a GPU, gradients and moments are in GPU memory.
+    bytes_each = LOADING_BYTES if torch.cuda.is_available() else TRAINING_BYTES
+    check_memory(config.model, config.gating, "the settings", bytes_each)
+    with stopping() as stop, locked_run_folder(config, resume) as folder, freed_memory_kept():
+        config = settings_to_use(config, folder)
+        existing_run = finished_run(folder)
+        if existing_run is not None:
+            message = f"{folder} is finished already ({number_of(config.steps, 'step')})"
+            stop.leave_if_requested(message)
+            say(message)
+            return existing_run
         with _generators_restored(), fastest.recorded() as choices:
             with stop.at_once(f"stopped before training of {folder} began; nothing is lost"):
                 job = begin(config, folder, resume, progress, priors)
             choices.update(job.state.choices)
             job.state.choices = choices
-            with closing(job.log), Bar(config.steps, job.state.step, progress) as bar:
-                _train(job, stop, bar)
+            with (
+                closing(job.log),
+                TrainingProgress(config.steps, job.state.step, progress) as progress_bar,
+            ):
+                _train(job, stop, progress_bar)
                 return _finish(job, stop)
 
 
-def _train(job: Job, stop: Stop, bar: Bar) -> None:
-    """Take step after step; evaluate and save between them."""
+def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
+    """Run the steps, with evaluations and checkpoints between them."""
     config, state = job.config, job.state
     while True:
         if _evaluation_due(config, state.step) and state.evaluated != state.step:
-            _evaluate(job, stop, bar)
+            _evaluate(job, stop, progress_bar)
         if _checkpoint_due(config, state.step) or stop.requested:
             _save(job)
         if stop.number is not None:
@@ -95,7 +106,7 @@ def _train(job: Job, stop: Stop, bar: Bar) -> None:
             return
         step, started = state.step, time.perf_counter()
         tokens, targets = (to_device(t, job.device) for t in job.batches.at(step))
-        with _blaming(job, tokens, targets):
+        with _locating_nonfinite(job, tokens, targets):
             with autocast(config):
                 losses = job.losses(tokens, targets)
             job.optimizer.zero_grad(set_to_none=False)
@@ -110,11 +121,11 @@ def _train(job: Job, stop: Stop, bar: Bar) -> None:
             for prior in job.priors:
                 numbers |= prior.after_step(step)
         state.step += 1
-        _log(job, bar, numbers, time.perf_counter() - started)
+        _log(job, progress_bar, numbers, time.perf_counter() - started)
 
 
 def _evaluation_due(config: TrainConfig, step: int) -> bool:
-    """Say whether to evaluate: also before each checkpoint, so that the best one is known."""
+    """Return whether to evaluate; also before each checkpoint, to know the best one."""
     return step > 0 and (step % config.eval_every == 0 or _checkpoint_due(config, step))
 
 
@@ -122,13 +133,15 @@ def _checkpoint_due(config: TrainConfig, step: int) -> bool:
     return step > 0 and (step % config.checkpoint_every == 0 or step == config.steps)
 
 
-def _evaluate(job: Job, stop: Stop, bar: Bar) -> None:
-    """Evaluate and log; give up without a trace if a signal comes."""
+def _evaluate(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
+    """Evaluate and log; log nothing if a signal ends the evaluation."""
     state = job.state
     tokens, targets = (to_device(t, job.device) for t in job.held_out[0])
-    with _blaming(job, tokens, targets):
+    with _locating_nonfinite(job, tokens, targets):
         with autocast(job.config):
-            values = evaluate(job.transformer, job.held_out, job.device, lambda: stop.requested)
+            values = evaluate_batches(
+                job.transformer, job.held_out, job.device, lambda: stop.requested
+            )
             if values is None:
                 return
             for prior in job.priors:
@@ -136,14 +149,14 @@ def _evaluate(job: Job, stop: Stop, bar: Bar) -> None:
         _finite_numbers(loss=values["val_loss"])
     state.evaluated, state.last_eval = state.step, values
     job.log.write(state.step, "eval", values, {"seconds": job.seconds()})
-    bar.evaluated(state.step, values["val_loss"])
+    progress_bar.evaluated(state.step, values["val_loss"])
 
 
 def _save(job: Job) -> None:
-    """Write a checkpoint of this step, unless it has one; then drop those no longer wanted."""
+    """Write a checkpoint of this step, unless it has one; then delete old ones."""
     if job.state.step == 0:
         return
-    # Also where the checkpoint is there already: a signal may have cut its evaluation short.
+    # Also if the checkpoint exists: a signal may have ended the evaluation before it.
     _note_best(job)
     if job.saved != job.state.step:
         _write(job)
@@ -158,13 +171,13 @@ def _write(job: Job) -> None:
     """
     if (name := nonfinite_parameter(job.trained)) is not None:
         raise InputError(_nonfinite_message(job, f"parameter {name}"))
-    job.state.metrics_bytes, job.state.seconds = job.log.settle(), job.seconds()
+    job.state.metrics_bytes, job.state.seconds = job.log.sync(), job.seconds()
     save_checkpoint(job.checkpoints, job.state, job.tensors())
     job.saved = job.state.step
 
 
 def _note_best(job: Job) -> None:
-    """Take this step as the best one if it has been evaluated and is."""
+    """Record this step as the best one if its held-out loss is the lowest."""
     state = job.state
     if state.evaluated != state.step:
         return
@@ -175,20 +188,22 @@ def _note_best(job: Job) -> None:
         state.best_step, state.best_loss = state.step, val_loss
 
 
-def _log(job: Job, bar: Bar, numbers: dict[str, float], seconds: float) -> None:
+def _log(
+    job: Job, progress_bar: TrainingProgress, numbers: dict[str, float], seconds: float
+) -> None:
     state, config = job.state, job.config
     tokens = config.batch_size * config.model.n_ctx
-    job.pace.add(tokens, seconds)
+    job.throughput.add(tokens, seconds)
     if state.step % config.log_every and state.step not in (1, config.steps):
         return
-    rate = job.pace.take()
+    rate = job.throughput.take()
     numbers = {"l0_fraction": 1.0, **numbers, "tokens": state.step * tokens}
     job.log.write(state.step, "train", numbers, {"seconds": job.seconds(), "tokens_per_s": rate})
-    bar.update(state.step, numbers["loss"], numbers["l0_fraction"], rate)
+    progress_bar.update(state.step, numbers["loss"], numbers["l0_fraction"], rate)
 
 
 def _finish(job: Job, stop: Stop) -> Run:
-    """Save the model, then the log's last line, which marks the run as finished."""
+    """Save the model, then write the last line of the log, which marks the run as finished."""
     job.optimizer.zero_grad()
     gates = next((prior.gates.cpu() for prior in job.priors if prior.gates is not None), None)
     model = Model(job.transformer.cpu(), job.tokenizer, job.folder / "model", gates)
@@ -196,20 +211,20 @@ def _finish(job: Job, stop: Stop) -> Run:
     state, config = job.state, job.config
     values = {
         **state.last_eval,
-        "nonzero_fraction": nonzero_share(job),
+        "nonzero_fraction": nonzero_fraction(job),
         "tokens": state.step * config.batch_size * config.model.n_ctx,
     }
     timing = {"seconds": job.seconds()}
     job.log.write(state.step, "final", values, timing)
-    job.log.settle()
+    job.log.sync()
     stop.leave_if_requested(f"stopped after the end of training: {job.folder} is finished")
     return Run(job.folder, model, final_metrics({"step": state.step, **values, "timing": timing}))
 
 
-def nonzero_share(job: Job) -> float:
-    """Return the share of nonzero entries in all matrices and biases together."""
-    every, nonzero = job.transformer.weight_counts()
-    return nonzero / every
+def nonzero_fraction(job: Job) -> float:
+    """Return the fraction of nonzero entries over all matrices and biases."""
+    n_entries, n_nonzero = job.transformer.weight_counts()
+    return n_nonzero / n_entries
 
 
 def _finite_numbers(**values: Tensor | float) -> dict[str, float]:
@@ -222,8 +237,8 @@ def _finite_numbers(**values: Tensor | float) -> dict[str, float]:
 
 
 @contextmanager
-def _blaming(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[None]:
-    """Turn a ValueError that NaN or infinity caused into the line that says where it stands."""
+def _locating_nonfinite(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[None]:
+    """Turn a ValueError caused by NaN or infinity into an InputError that names the tensor."""
     try:
         yield
     except InputError:
@@ -257,7 +272,7 @@ def _where_it_stopped(job: Job) -> str:
 
 @contextmanager
 def _generators_restored() -> Iterator[None]:
-    """Leave torch's generators as they were: training seeds them."""
+    """Restore torch's random generators after the block, because training seeds them."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         yield

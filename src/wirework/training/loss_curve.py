@@ -1,4 +1,4 @@
-"""The losses of a run against its steps, as a picture."""
+"""Figure of the losses of a run against its steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,16 @@ _CURVES = (
     ("eval", "val_loss", "held-out text", "o-"),
     ("eval", "val_loss_ablated", "held-out text, ablated stream", "s--"),
 )
-"""Kind of line, its number, what the legend calls it, how it is drawn."""
+"""Kind of log line, name of the number, label in the legend, line style."""
 
 
 def draw_losses(history: Sequence[Mapping[str, Any]], title: str) -> "Picture":
-    """Draw the losses (nats a token) of a log's lines, as `Run.history` returns them.
+    """Return a figure of the losses in a run's log.
 
     Args:
-        history: lines of `metrics.jsonl`; the last line counts as an evaluation.
-        title: above the axes.
+        history: lines of `metrics.jsonl`, from `Run.history`; losses in nats a token. The last line
+            counts as an evaluation.
+        title: title of the figure.
     """
     from wirework.picture import blank
 
@@ -40,7 +41,7 @@ def draw_losses(history: Sequence[Mapping[str, Any]], title: str) -> "Picture":
 def curve(
     history: Sequence[Mapping[str, Any]], kind: str, number: str
 ) -> tuple[list[int], list[float]]:
-    """Return steps and values of one number over the lines of a kind."""
+    """Return steps and values of one number in the log lines of a kind."""
     kinds = (kind, "final") if kind == "eval" else (kind,)
     points = {
         line["step"]: line[number]

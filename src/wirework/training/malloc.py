@@ -1,8 +1,8 @@
-"""Memory that a step frees and the next one takes again, kept from going back to the system.
+"""Keeping freed memory for the next training step instead of returning it to the system.
 
-glibc's malloc gives the end of its heap back as soon as 64 MB of it are free, so that a step pays
-for fresh, zeroed pages again and again: tens of thousands of them in one with gates, a tenth of its
-time and, on a virtual machine, much of its noise.
+glibc's malloc returns the end of its heap as soon as 64 MB of it are free. Each step then gets
+new, zeroed pages: tens of thousands with gates, which take a tenth of the step's time and, on a
+virtual machine, cause much of its variation.
 """
 
 import ctypes
@@ -12,24 +12,24 @@ from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST = 1 << 25
-"""Larger blocks are mapped one by one, as malloc does by itself: in the heap they would leave holes
-that nothing fits, until memory is full. Setting either threshold ends malloc's own adjustment."""
-_KEEP = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: (1 << 31) - 1}
+"""Larger blocks are mapped separately, as malloc does by default: in the heap they would leave
+holes until memory is full. Setting either threshold switches off malloc's own adjustment."""
+_DURING = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: (1 << 31) - 1}
 _AFTER = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 2 * _LARGEST}
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory for the block, then give it back; nothing but on Linux with glibc.
+    """Keep freed memory inside a `with` block, then return it. Works only on Linux with glibc.
 
-    Afterwards malloc's thresholds are what it ends up with by itself in a process of large blocks,
-    32 and 64 MB, and stay there. Thresholds that the environment sets are left alone.
+    Afterwards malloc's thresholds are 32 and 64 MB, the values that it reaches by itself with large
+    blocks. If the environment sets thresholds, nothing is changed.
     """
     libc = _glibc()
     if libc is None or _set_by_environment():
         yield
         return
-    _set(libc, _KEEP)
+    _set(libc, _DURING)
     try:
         yield
     finally:
@@ -52,5 +52,5 @@ def _set_by_environment() -> bool:
 
 def _glibc() -> ctypes.CDLL | None:
     name = "CS_GNU_LIBC_VERSION"
-    known = name in getattr(os, "confstr_names", {}) and os.confstr(name)
-    return ctypes.CDLL(None) if known else None
+    is_glibc = name in getattr(os, "confstr_names", {}) and os.confstr(name)
+    return ctypes.CDLL(None) if is_glibc else None

@@ -1,8 +1,8 @@
 """The log of a run, `metrics.jsonl`: one JSON object a line.
 
-`kind` is `train`, `eval` or `final`. All but the inner object `timing` and the checksum `sum`
-depend on settings and data alone, so that two runs can be compared by it. After a resume the log is
-cut back to where the checkpoint was made and holds every line once.
+`kind` is `train`, `eval` or `final`. Everything except the inner object `timing` and the checksum
+`sum` depends on settings and data only, so that the logs of two runs can be compared. A resume cuts
+the log back to the checkpoint, so that it holds every line once.
 """
 
 import errno
@@ -19,27 +19,27 @@ from wirework.json_lines import Sealer, open_lines
 
 
 class Tracker(Protocol):
-    """Another place that numbers go to (TensorBoard, Weights & Biases)."""
+    """Another destination of the numbers (TensorBoard, Weights & Biases)."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of a step, by name."""
+        """Record the numbers of a step, by name."""
         ...
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Write buffered numbers and close."""
         ...
 
 
 class MetricsLog:
-    """Appends lines to `metrics.jsonl` and hands their numbers to the trackers.
+    """Appends lines to `metrics.jsonl` and passes their numbers to trackers.
 
     Args:
         path: the file.
-        position: size in bytes to cut it back to.
-        trackers: who else gets the numbers.
+        position: size in bytes to which the file is cut back first.
+        trackers: other destinations of the numbers.
 
     Raises:
-        InputError: the file cannot be read or written to, or is damaged.
+        InputError: the file cannot be read or written, or is damaged.
     """
 
     def __init__(self, path: Path, position: int, trackers: Iterable[Tracker] = ()) -> None:
@@ -57,7 +57,7 @@ class MetricsLog:
     def write(
         self, step: int, kind: str, values: Mapping[str, Any], timing: Mapping[str, float]
     ) -> None:
-        """Append a line at once, so that only the death of the machine can lose it."""
+        """Append a line without buffering, so that only a crash of the machine can lose it."""
         record = {"step": step, "kind": kind, **values, "timing": dict(timing)}
         line = self._sealer.seal(record) + b"\n"
         try:
@@ -69,8 +69,8 @@ class MetricsLog:
         for tracker in self.trackers:
             tracker.log(step, numbers)
 
-    def settle(self) -> int:
-        """Flush all to the disk; return the position in bytes."""
+    def sync(self) -> int:
+        """Flush the file to the disk; return its size in bytes."""
         try:
             sync_file(self._file, self.path)
         except OSError as error:
@@ -85,14 +85,14 @@ class MetricsLog:
 
 
 def checked_log(path: Path, position: int) -> tuple[int, Sealer]:
-    """Check the lines of a log that a resume keeps.
+    """Verify the checksums of the log lines that a resume keeps.
 
     Args:
         path: the log; it may be absent.
-        position: size in bytes that the checkpoint gives it.
+        position: size of the log in bytes at the checkpoint.
 
     Returns:
-        The bytes of the whole lines up to there, and what seals the next one.
+        The size in bytes of the complete lines up to there, and the sealer of the next line.
 
     Raises:
         InputError: the file cannot be read, or one of these lines is damaged.
@@ -105,13 +105,13 @@ def checked_log(path: Path, position: int) -> tuple[int, Sealer]:
         open_lines(kept, path, sealer)
     except DamagedError as error:
         raise DamagedError(
-            f"{error}: move the file away, and --resume goes on without its lines"
+            f"{error}: move the file away, and --resume continues without its lines"
         ) from error
     return len(kept), sealer
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a `metrics.jsonl`; of a run that is being written, the whole ones.
+    """Return the lines of a `metrics.jsonl`; of a run in progress, the complete ones.
 
     Raises:
         InputError: the file is missing or cannot be read, or a line in it is damaged.
@@ -120,7 +120,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def last_step(run: Path) -> int:
-    """Return the step of the last line of a run's log; 0 where there is none yet."""
+    """Return the step of the last line of a run's log, or 0 if there is none."""
     path = run / "metrics.jsonl"
     lines = read_metrics(path) if is_file(path) else []
     return int(lines[-1]["step"]) if lines else 0

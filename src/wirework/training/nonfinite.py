@@ -1,4 +1,4 @@
-"""Find where a value that is NaN or infinite first stands."""
+"""Locate the first tensor with a NaN or infinite value."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,7 +10,7 @@ from wirework.nn import Transformer
 
 
 def nonfinite_parameter(trained: Mapping[str, nn.Parameter]) -> str | None:
-    """Return the name of the first parameter with a NaN or infinity, or None."""
+    """Return the name of the first parameter with NaN or infinity, or None."""
     for name, parameter in trained.items():
         if not _finite(parameter):
             return name
@@ -21,17 +21,17 @@ def nonfinite_parameter(trained: Mapping[str, nn.Parameter]) -> str | None:
 def locate_nonfinite(
     transformer: Transformer, trained: Mapping[str, nn.Parameter], run: Callable[[], object]
 ) -> str | None:
-    """Say which tensor is the first with a NaN or infinity: parameter, site value, gradient.
+    """Return the first tensor with NaN or infinity: a parameter, a site value or a gradient.
 
-    Runs one forward pass, in the caller's autocast; the gradients are those that stand there.
+    Runs one forward pass under the caller's autocast; gradients are those of the failed step.
 
     Args:
-        transformer: as the failed step left it.
-        trained: its parameters and what is trained beside it, by name.
-        run: the forward pass of the failed step.
+        transformer: the model in the state of the failed step.
+        trained: parameters of the model and of the priors, by name.
+        run: runs the forward pass of the failed step.
 
     Returns:
-        Such as `parameter blocks.0.mlp.up.weight`, or None if all is finite.
+        Kind and name, such as `parameter blocks.0.mlp.up.weight`; None if all is finite.
     """
     parameter = nonfinite_parameter(trained)
     if parameter is not None:
@@ -39,33 +39,33 @@ def locate_nonfinite(
     site = _nonfinite_site(transformer, run)
     if site is not None:
         return f"site {site}"
-    for name, held in trained.items():
-        if held.grad is not None and not _finite(held.grad):
+    for name, parameter_ in trained.items():
+        if parameter_.grad is not None and not _finite(parameter_.grad):
             return f"gradient of {name}"
     return None
 
 
 def _nonfinite_site(transformer: Transformer, run: Callable[[], object]) -> str | None:
-    """Look at what reaches each site, before AbsTopK, which refuses NaN."""
-    found: list[str] = []
+    """Check the input of each site, before AbsTopK, which raises an error for NaN."""
+    names: list[str] = []
 
-    def look_at(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:  # noqa: ARG001
-            if not found and not _finite(inputs[0]):
-                found.append(name)
+    def checker(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def check(module: nn.Module, inputs: tuple[Tensor]) -> None:  # noqa: ARG001
+            if not names and not _finite(inputs[0]):
+                names.append(name)
 
-        return look
+        return check
 
     hooks = [
-        site.register_forward_pre_hook(look_at(name)) for name, site in transformer.sites.items()
+        site.register_forward_pre_hook(checker(name)) for name, site in transformer.sites.items()
     ]
     try:
-        with suppress(ValueError):  # AbsTopK's, at the NaN that is looked for
+        with suppress(ValueError):  # raised by AbsTopK for the NaN that is searched for
             run()
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return names[0] if names else None
 
 
 def _finite(tensor: Tensor) -> bool:

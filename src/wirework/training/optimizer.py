@@ -1,6 +1,7 @@
-"""AdamW as in Gao et al. 2025, App. A.2, and the scale of the gradient it sees.
+"""AdamW as in Gao et al. 2025, App. A.2, and scaling of the gradient.
 
-eps 0.1 makes sense only for a gradient whose root mean square is about 1, so the two go together.
+eps 0.1 is only reasonable for a gradient whose root mean square is about 1, so the two belong
+together.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,18 +22,20 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Return fused AdamW over all trained parameters.
 
-    Weight decay acts on matrices (embedding and unembedding included) and on nothing else: not on
-    biases, norms, sinks, positions or the bigram table.
+    Weight decay acts on matrices only, including embedding and unembedding: not on biases, norms,
+    sinks, positions or the bigram table.
 
     Args:
-        transformer: on its final device, after priors added what they add.
-        config: rates; the learning rate is set anew at every step by the loop.
-        gates: what priors train beside it, matrices and biases.
+        transformer: the model on its final device, after all priors have wrapped it.
+        config: settings; the loop sets the learning rate again at every step.
+        gates: parameters of priors, by name.
+
+    Source: Gao et al. 2025, App. A.2.
     """
     named = [p.name for p in transformer.prunable() if p.parameter.dim() == 2]
     matrices = {*named, *(name for name, parameter in gates.items() if parameter.dim() == 2)}
-    every = {**dict(transformer.named_parameters()), **gates}
-    trained = [(n, p) for n, p in every.items() if p.requires_grad]
+    parameters_by_name = {**dict(transformer.named_parameters()), **gates}
+    trained = [(n, p) for n, p in parameters_by_name.items() if p.requires_grad]
     groups = [
         {
             "params": [p for n, p in trained if n in matrices],
@@ -62,13 +65,13 @@ def scale_gradients_(
     """Bring the root mean square, or the norm, of the whole gradient to 1, in place.
 
     Args:
-        parameters: all of them; those without a gradient count as absent.
-        mode: `normalise` always, `clip` only from above, `clip_norm` the norm only from above,
-            `none` never.
+        parameters: all parameters; those without a gradient are ignored.
+        mode: `normalise` always scales the root mean square to 1, `clip` only if it is above 1,
+            `clip_norm` scales the norm to 1 if it is above 1, `none` scales nothing.
 
     Returns:
-        Scalar float32: the root mean square before. Where it is 0, NaN or infinite the gradient is
-        left as it was; the caller looks at it.
+        Scalar float32: the root mean square before scaling. If it is 0, NaN or infinite, the
+        gradient is not changed, and the caller must check it.
 
     Source: Gao et al. 2025, App. A.2 (clip); the authors' code (normalise).
     """

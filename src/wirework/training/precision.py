@@ -1,4 +1,4 @@
-"""Which device and which precision a run uses. Settled once, at its start, and kept with it."""
+"""Choice of device and precision, made once at the start of a run and stored with it."""
 
 import time
 from contextlib import AbstractContextManager
@@ -13,16 +13,16 @@ from wirework.nn.kernels.linear import Linear
 Precision = Literal["float32", "bfloat16"]
 
 _ROUNDS = 5
-_MOST_TOKENS = 4096
+_MAX_TOKENS = 4096
 _FIRST_TOKENS = 64
-_MANY_TIMES = 4
+_CLEAR_RATIO = 4
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Return the settings with `device` and `precision` no longer `auto`.
+    """Return the settings with `auto` replaced in `device` and `precision`.
 
     Raises:
-        InputError: the device is not here.
+        InputError: the device is not available.
     """
     device = resolve_device(config.device)
     precision = config.precision
@@ -32,18 +32,18 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def resolve_device(name: str) -> str:
-    """Return `cuda` or `cpu` for `auto`, else the name if it can be used.
+    """Return `cuda` or `cpu` for `auto`, else the name of an available device.
 
     Raises:
-        InputError: no such device here.
+        InputError: the device is not available.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    here = _devices()
-    if name in here:
+    devices = _devices()
+    if name in devices:
         return name
-    hint = "" if "cuda" in here else " (cuda needs a CUDA GPU)"
-    raise InputError(f"device {name!r} is not here: use auto, {' or '.join(here)}{hint}")
+    hint = "" if "cuda" in devices else " (cuda needs a CUDA GPU)"
+    raise InputError(f"device {name!r} is not available: use auto, {' or '.join(devices)}{hint}")
 
 
 def _devices() -> list[str]:
@@ -52,21 +52,21 @@ def _devices() -> list[str]:
 
 
 def faster_precision(config: TrainConfig, device: torch.device) -> Precision:
-    """Time the up matrix of an MLP, forward and backward, in both precisions; return the faster.
+    """Return the precision in which the up matrix of an MLP is faster, forward and backward.
 
-    On a few tokens first, which is enough where one is many times slower: without hardware for it a
-    batch in bfloat16 can take 16 CPU seconds.
+    A few tokens are timed first. They are enough where one precision is many times slower: without
+    hardware support, a whole batch in bfloat16 can take 16 CPU seconds.
     """
-    tokens = min(config.batch_size * config.model.n_ctx, _MOST_TOKENS)
+    tokens = min(config.batch_size * config.model.n_ctx, _MAX_TOKENS)
     for count in (min(tokens, _FIRST_TOKENS), tokens):
         seconds = {name: _time_linear(config, device, _DTYPES[name], count) for name in _DTYPES}
-        if max(seconds.values()) > _MANY_TIMES * min(seconds.values()):
+        if max(seconds.values()) > _CLEAR_RATIO * min(seconds.values()):
             break
     return min(seconds, key=lambda name: seconds[name])
 
 
 def autocast(config: TrainConfig) -> AbstractContextManager[None]:
-    """Return the context in which the forward pass runs: bf16 products if the settings say so."""
+    """Return the autocast context of the forward pass: bf16 products if the settings say so."""
     kind = torch.device(config.device).type
     return torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16")
 
@@ -74,7 +74,7 @@ def autocast(config: TrainConfig) -> AbstractContextManager[None]:
 def _time_linear(
     config: TrainConfig, device: torch.device, dtype: torch.dtype, tokens: int
 ) -> float:
-    """Return the seconds of the fastest of a few rounds, one more having warmed up."""
+    """Return the seconds of the fastest of a few rounds, after one warm-up round."""
     model = config.model
     layer = Linear(model.d_model, model.d_mlp, device=device, dtype=dtype)
     x = torch.ones(tokens, model.d_model, device=device, dtype=dtype, requires_grad=True)

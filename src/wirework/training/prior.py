@@ -1,8 +1,9 @@
-"""A prior: what makes a model readable, as a plug-in of the training loop.
+"""Priors: plug-ins of the training loop that make a model readable.
 
-Its moments: it prepares the model, makes the loss, acts after a step, and adds to an evaluation. A
-prior keeps no state of its own that training depends on: what it learns are parameters that it
-names, what it draws comes from torch's generators, so that a checkpoint of those two is whole.
+A prior can prepare the model, train parameters of its own, change the loss and the learning rate,
+act after each step, and add numbers to an evaluation. It has no other state that training depends
+on: learned values are parameters returned by `parameters`, and random numbers come from torch's
+generators. A checkpoint, which holds both, is then complete.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,26 +17,30 @@ from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 
 Losses = dict[str, Tensor]
-"""Scalars by name: `loss`, the next-token loss in nats, `total`, what is differentiated, and what
-priors add for the log."""
+"""Scalars by name: `loss`, the next-token loss in nats; `total`, the loss that is differentiated;
+and numbers of priors for the log."""
 
 
 class Prior:
-    """A plug-in of the training loop; this base class changes nothing."""
+    """Base class of priors; each of its methods changes nothing."""
 
     gates: Gates | None = None
-    """Gates to save beside the model; None: it has none."""
+    """Gates to save with the model, or None."""
 
     def wrap_model(self, transformer: Transformer) -> Transformer:
-        """Prepare the model, once, on its device and before the optimizer is made.
+        """Prepare the model. Called once, before the optimizer is created.
+
+        Args:
+            transformer: the model on its device.
 
         Returns:
-            What is trained from now on: the same, with parameters or edits added, or a new one.
+            The transformer to train: the same one, possibly with parameters or edits added, or a
+            new one.
         """
         return transformer
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Return what is trained besides the transformer, by names of its own."""
+        """Return the parameters that the prior trains in addition to the transformer, by name."""
         return {}
 
     def loss(
@@ -47,27 +52,30 @@ class Prior:
         """Return the losses of a step.
 
         Args:
-            clean: computes them as the prior before left them; what passes at sites meanwhile can
-                be recorded. To be called once.
-            tokens: (B, T) int64 of this step.
-            targets: (B, T) int64 of this step.
+            clean: computes the losses of the prior before this one. Call it once; site values can
+                be recorded during the call.
+            tokens: (B, T) int64 batch of this step.
+            targets: (B, T) int64 next tokens.
+
+        Returns:
+            Losses by name; `total` is differentiated.
         """
         return clean()
 
     def learning_rate_factor(self, step: int) -> float:  # noqa: ARG002
-        """Return the factor on the learning rate of step `step` (from 0)."""
+        """Return the factor of the learning rate at step `step` (from 0)."""
         return 1.0
 
     def is_settled(self, step: int) -> bool:  # noqa: ARG002
-        """Say whether the constraint is at its final strength after step `step` (from 0).
+        """Return whether the constraint has its final strength after step `step` (from 0).
 
-        Evaluations before that do not count for the best checkpoint: a denser model's lower loss
-        says nothing about the model at the end.
+        Earlier evaluations do not count for the best checkpoint, since the lower loss of a denser
+        model says nothing about the final model.
         """
         return True
 
     def after_step(self, step: int) -> dict[str, float]:  # noqa: ARG002
-        """Act after the optimizer's update of step `step` (from 0); return numbers for the log."""
+        """Act after the optimizer's update at step `step` (from 0); return numbers for the log."""
         return {}
 
     def evaluate(
@@ -75,14 +83,19 @@ class Prior:
         batches: Sequence[Batch],  # noqa: ARG002
         device: torch.device,  # noqa: ARG002
     ) -> dict[str, float]:
-        """Return numbers of its own on held-out batches."""
+        """Return numbers of the prior, by name.
+
+        Args:
+            batches: held-out tokens and targets, (B, T) each.
+            device: device of the model.
+        """
         return {}
 
 
 def losses_of(
     transformer: Transformer, priors: Sequence[Prior], tokens: Tensor, targets: Tensor
 ) -> Losses:
-    """Return the losses of a step, each prior acting on those of the one before."""
+    """Return the losses of a step; each prior changes the losses of the one before it."""
 
     def plain() -> Losses:
         loss = transformer.loss(tokens, targets)

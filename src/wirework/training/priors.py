@@ -1,4 +1,4 @@
-"""Which priors a run has: a new one is a new file and a line here."""
+"""Priors of a run, by its settings. A new prior is a new file and a line in `make_priors`."""
 
 from wirework.config import TrainConfig
 from wirework.training.prior import Prior

@@ -1,4 +1,4 @@
-"""A run folder: who may use it, what it was made with, what came of it."""
+"""Run folders: locking, stored settings, and the finished run."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from wirework.training.metrics import checked_log, read_metrics
 if TYPE_CHECKING:
     from wirework.picture import Picture
 
-HARMLESS = (
+CHANGEABLE_SETTINGS = (
     "runs",
     "track",
     "log_every",
@@ -32,16 +32,16 @@ HARMLESS = (
     "data.cache",
     "data.tokenizer",
 )
-"""Settings that a resume may change: none reaches a weight. The tokeniser's path is one, since its
-content is compared by fingerprint."""
+"""Settings that a resume may change, since no weight depends on them. The tokeniser's path is one
+of them because its content is compared by fingerprint."""
 
-RESOLVED = {
+DECIDED_AT_START = {
     "device": "auto",
     "precision": "auto",
     "data.vocab_size": "auto",
     "model.vocab_size": 0,
 }
-"""Settings that are settled when the run starts, for the rest of it, where they have this value."""
+"""Settings that are decided when the run starts, if they have this value."""
 
 
 @dataclass
@@ -49,22 +49,26 @@ class Run:
     """A finished run."""
 
     path: Path
-    """Its folder."""
+    """Folder of the run."""
     model: Model
     """The trained model, on the CPU."""
     metrics: dict[str, Any]
     """`val_loss` (nats), `nonzero_fraction` (of matrices and biases), `kurtosis`, `dead_neurons`,
-    `dead_neurons_by_layer`, `step`, `tokens` seen, `seconds`."""
+    `dead_neurons_by_layer`, `step`, `tokens` (trained on), `seconds`."""
 
     def history(self) -> list[dict[str, Any]]:
-        """Return every line of `metrics.jsonl`."""
+        """Return all lines of `metrics.jsonl`.
+
+        Raises:
+            InputError: the log is missing or damaged.
+        """
         return read_metrics(self.path / "metrics.jsonl")
 
     def plot(self) -> "Picture":
-        """Draw the losses against the steps; a notebook shows it, `savefig` writes it.
+        """Draw the losses against the steps.
 
         Returns:
-            A matplotlib figure.
+            A matplotlib figure; a notebook shows it, `savefig` writes it.
 
         Raises:
             InputError: the log is missing or damaged.
@@ -80,16 +84,16 @@ class Run:
 
 
 @contextmanager
-def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
-    """Hold the run's folder for the block, alone, and clear what a killed process left in it.
+def locked_run_folder(config: TrainConfig, resume: bool) -> Iterator[Path]:
+    """Lock the run folder inside a `with` block, and remove what a killed process left in it.
 
     Raises:
-        InputError: the run exists and `resume` is not set, the folder holds something that is no
-            run, another process trains there, or the place cannot be written to.
+        InputError: the run exists and `resume` is not set, the folder holds something other than a
+            run, another process trains there, or the folder cannot be written.
     """
     folder = config.runs / config.name
     if not resume and _entries(folder):
-        raise InputError(f"{folder} exists: --resume to continue it, or choose another name")
+        raise InputError(f"{folder} exists: use --resume to continue it, or choose another name")
     if _entries(folder) and not files.is_file(folder / "config.yaml"):
         raise InputError(f"{folder} is not a run: it holds files but no config.yaml")
     with files.locked(folder / "lock", f"run {folder}"):
@@ -100,34 +104,37 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[Path]:
 def write_settings(folder: Path, config: TrainConfig) -> None:
     """Write `config.yaml`, with a checksum as a comment in its last line."""
     text = config.to_yaml()
-    files.write_text(folder / "config.yaml", f"{text}{_SEAL}{_digest(text)}\n")
+    files.write_text(folder / "config.yaml", f"{text}{_CHECKSUM_COMMENT}{_digest(text)}\n")
 
 
 def read_settings(folder: Path) -> TrainConfig:
-    """Return the settings that a run began with.
+    """Return the settings with which a run began.
 
     Raises:
-        InputError: there is no `config.yaml`, or it says something else than what the run began
-            with.
+        InputError: there is no `config.yaml`, or it was changed after the run began.
     """
-    if found := edits(folder):
+    if changed := edited_settings(folder):
         raise InputError(
-            f"{folder / 'config.yaml'} was changed after the run began, {'; '.join(found)}: "
-            "undo that"
+            f"{folder / 'config.yaml'} was changed after the run began, {'; '.join(changed)}: "
+            "undo the changes"
         )
     return TrainConfig.load(folder / "config.yaml")
 
 
-def edits(folder: Path) -> list[str]:
-    """Return `name: old -> new` for each setting of `config.yaml` that was edited and matters.
+def edited_settings(folder: Path) -> list[str]:
+    """Return `name: old -> new` for each edited setting of `config.yaml` that affects weights.
 
     Raises:
         InputError: the file was edited and there is no checkpoint to compare it with.
     """
     path = folder / "config.yaml"
-    text, seal, digest = files.read_bytes(path).decode(errors="replace").rpartition(_SEAL)
-    older = not seal and not files.is_file(folder / files.CHECKSUMS)  # it wrote no checksums at all
-    if older or (seal and digest.strip() == _digest(text)):
+    text, comment, digest = (
+        files.read_bytes(path).decode(errors="replace").rpartition(_CHECKSUM_COMMENT)
+    )
+    is_older_version = not comment and not files.is_file(
+        folder / files.CHECKSUMS
+    )  # older versions wrote no checksums
+    if is_older_version or (comment and digest.strip() == _digest(text)):
         return []
     state = newest_state(folder / "checkpoints")
     if state is None:
@@ -135,69 +142,71 @@ def edits(folder: Path) -> list[str]:
             f"{path} was changed after the run began, and there is no checkpoint to compare it "
             "with: undo the change, or choose another name"
         )
-    return differences(TrainConfig.of(state.settings, "the checkpoint"), TrainConfig.load(path))
+    return settings_differences(
+        TrainConfig.of(state.settings, "the checkpoint"), TrainConfig.load(path)
+    )
 
 
-_SEAL = "# sha256 of the lines above: "
+_CHECKSUM_COMMENT = "# sha256 of the lines above: "
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def settle(config: TrainConfig, folder: Path) -> TrainConfig:
-    """Return the settings to train with: the stored ones where the run has begun.
+def settings_to_use(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return the settings to train with: those given, resolved as stored if the run has begun.
 
     Raises:
-        InputError: lists the settings (name: old -> new) that differ and matter.
+        InputError: settings that affect weights differ; the message lists them (name: old -> new).
     """
     stored = folder / "config.yaml"
     if not files.is_file(stored):
         return config
-    refuse_differences(folder, edits(folder))
-    return as_begun(config, TrainConfig.load(stored), folder)
+    refuse_differences(folder, edited_settings(folder))
+    return resumed_settings(config, TrainConfig.load(stored), folder)
 
 
-def as_begun(config: TrainConfig, old: TrainConfig, folder: Path) -> TrainConfig:
-    """Return the settings to go on with in a run that began with `old`.
+def resumed_settings(config: TrainConfig, old: TrainConfig, folder: Path) -> TrainConfig:
+    """Return the settings with which to resume a run that began with `old`.
 
     Raises:
-        InputError: lists the settings (name: old -> new) that differ and matter.
+        InputError: settings that affect weights differ; the message lists them (name: old -> new).
     """
-    refuse_differences(folder, differences(old, config))
+    refuse_differences(folder, settings_differences(old, config))
     data, model = (
         getattr(config, part).model_copy(update={"vocab_size": getattr(old, part).vocab_size})
         for part in ("data", "model")
     )
-    settled = {"device": old.device, "precision": old.precision, "data": data, "model": model}
-    return config.model_copy(update=settled)
+    stored = {"device": old.device, "precision": old.precision, "data": data, "model": model}
+    return config.model_copy(update=stored)
 
 
-def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """Return `name: old -> new` for each setting that differs and changes what is trained."""
+def settings_differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Return `name: old -> new` for each setting that differs and affects weights."""
     before, after = (config.model_dump(mode="json") for config in (old, new))
     return [
         str(change)
         for change in changes(before, after)
-        if change.name not in HARMLESS
-        and not (change.name in RESOLVED and change.after == RESOLVED[change.name])
+        if change.name not in CHANGEABLE_SETTINGS
+        and not (change.name in DECIDED_AT_START and change.after == DECIDED_AT_START[change.name])
     ]
 
 
-def refuse_differences(folder: Path, found: list[str]) -> None:
-    """Raise an InputError that lists the differences, if there are any."""
-    if found:
+def refuse_differences(folder: Path, listed: list[str]) -> None:
+    """Raise an InputError with the listed differences, if there are any."""
+    if listed:
         raise InputError(
-            f"{folder} cannot be resumed under changes: {'; '.join(found)}. "
-            "Undo them, or choose another name"
+            f"{folder} cannot be resumed with changed settings: {'; '.join(listed)}. "
+            "Undo the changes, or choose another name"
         )
 
 
-def finished(folder: Path) -> Run | None:
-    """Return the run if it has been trained to its end, else None.
+def finished_run(folder: Path) -> Run | None:
+    """Return the run if its training is finished, else None.
 
     Raises:
-        InputError: a file cannot be read, or a line of the log is damaged that a resume would keep.
+        InputError: a file cannot be read, or a log line that a resume would keep is damaged.
     """
     log = folder / "metrics.jsonl"
     if not files.is_file(log) or "model" not in files.entries(folder):
@@ -207,7 +216,7 @@ def finished(folder: Path) -> Run | None:
     except DamagedError as error:
         state = newest_state(folder / "checkpoints")
         checked_log(log, 0 if state is None else state.metrics_bytes)
-        warn(f"{error}; going on without the lines that came after the newest checkpoint")
+        warn(f"{error}; continuing without the lines after the newest checkpoint")
         return None
     if not lines or lines[-1].get("kind") != "final":
         return None
@@ -215,12 +224,12 @@ def finished(folder: Path) -> Run | None:
 
 
 def final_metrics(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers of the log's last line, flat."""
+    """Return the numbers of the log's last line, those of `timing` included."""
     values = {name: value for name, value in line.items() if name not in ("kind", "timing")}
     return {**values, **line["timing"]}
 
 
 def _entries(folder: Path) -> list[str]:
-    """Return what is in a folder besides the lock and leftovers."""
-    no_content = ("lock", TEXT_RECORD)  # the record may come before the run
+    """Return the names in a folder, without the lock and unfinished files."""
+    no_content = ("lock", TEXT_RECORD)  # the record may be written before the run
     return [name for name in files.entries(folder) if name not in no_content and name[0] != "."]

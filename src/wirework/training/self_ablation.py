@@ -1,7 +1,7 @@
-"""Self-ablation: beside the clean stream runs one in which each token keeps its k winners alone.
+"""Self-ablation: training with a second stream in which each token keeps only its k winners.
 
-Both learn to predict the next token; the gates that choose stand outside the transformer, which
-stays a plain one. The clean pass is recorded where it runs, so that nothing is computed twice.
+Both streams learn to predict the next token. The gates that choose the winners are no part of the
+transformer. The clean pass of the loss is recorded, so that nothing is computed twice.
 Source: Ferrao et al. 2025.
 """
 
@@ -23,8 +23,10 @@ class SelfAblation(Prior):
     """The prior of self-ablating training.
 
     Args:
-        config: level, winners, coefficients.
-        seed: of the gates' weights.
+        config: level, number of winners and coefficients.
+        seed: seed of the initial weights of the gates.
+
+    Source: Ferrao et al. 2025.
     """
 
     def __init__(self, config: GatingConfig, seed: int) -> None:
@@ -32,7 +34,7 @@ class SelfAblation(Prior):
         self.seed = seed
 
     def wrap_model(self, transformer: Transformer) -> Transformer:
-        """Set the gates beside the model, on its device."""
+        """Create the gates, on the device of the model."""
         device = transformer.embed.weight.device
         self.gates = self._gates = Gates(transformer.config, self.config, self.seed).to(device)
         self._transformer = transformer
@@ -40,7 +42,7 @@ class SelfAblation(Prior):
         return transformer
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Return the gates' weights."""
+        """Return the parameters of the gates."""
         return {f"gates.{name}": parameter for name, parameter in self._gates.named_parameters()}
 
     def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, when the settings ask for them (extra `track`)."""
+"""TensorBoard and Weights & Biases, if the settings name them (extra `track`)."""
 
 import os
 import secrets
@@ -17,10 +17,10 @@ _WANDB_ID_BYTES = 1000
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that are not installed, before any work is done.
+    """Check that trackers are installed, before any work.
 
     Raises:
-        InputError: names the extra that brings it.
+        InputError: one is not installed; the message names the extra to install.
     """
     for name in names:
         if find_spec(name) is None:
@@ -33,14 +33,14 @@ def open_trackers(config: TrainConfig, run: Path, step: int) -> list[Tracker]:
     """Open the trackers that the settings name for a run folder.
 
     Args:
-        config: the run's settings; Weights & Biases gets them all.
-        run: the run folder; what they write to disk goes below it.
-        step: where training goes on; later points of an earlier try are dropped.
+        config: settings of the run; Weights & Biases gets all of them.
+        run: the run folder; trackers write their files below it.
+        step: step from which training continues; points after it from before a resume are dropped.
 
     Raises:
         InputError: one of them cannot be opened.
     """
-    return [_Tolerated(name, _open(name, config, run, step)) for name in config.track]
+    return [_SafeTracker(name, _open(name, config, run, step)) for name in config.track]
 
 
 def _open(name: str, config: TrainConfig, run: Path, step: int) -> Tracker:
@@ -48,8 +48,8 @@ def _open(name: str, config: TrainConfig, run: Path, step: int) -> Tracker:
         return _WandB(config, run) if name == "wandb" else _TensorBoard(run, step)
 
 
-class _Tolerated:
-    """A tracker whose failure ends the tracking, not the training."""
+class _SafeTracker:
+    """A tracker whose failure ends the tracking but not the training."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self._name = name
@@ -69,7 +69,7 @@ class _Tolerated:
             with translated_errors(f"track: {self._name} failed"):
                 action(self._tracker)
         except InputError as error:
-            warn(f"{error}; it gets no more numbers, metrics.jsonl has them all")
+            warn(f"{error}; it gets no more numbers, all are in metrics.jsonl")
             self._tracker = None
 
 
@@ -91,8 +91,8 @@ class _WandB:
     def __init__(self, config: TrainConfig, run: Path) -> None:
         import wandb
 
-        # The same id goes on with the same curve: what was logged beyond the checkpoint that a
-        # resume starts from comes again with the same values, and W&B drops it.
+        # The same id continues the same curve. Points logged after the checkpoint from which a
+        # resume starts are logged again with the same values, and W&B drops them.
         with no_prompts():
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or "wirework",
@@ -112,7 +112,7 @@ class _WandB:
 
 
 def _wandb_id(run: Path) -> str:
-    """Return what tells this run from others of its name; made once, kept in the run folder."""
+    """Return the run's id at W&B, which is drawn once and stored in the run folder."""
     path = run / "wandb_id"
     if not is_file(path):
         write_text(path, secrets.token_hex(8))

@@ -1,7 +1,8 @@
 """Weight sparsity: after every optimizer step each matrix and bias keeps its top k by magnitude.
 
-The same share of each tensor, embedding and unembedding included; gradients and Adam moments stay
-dense, so that a zeroed weight can come back. Gao et al. 2025, sec. 2.1, App. A.2.
+The same fraction of each tensor is kept, including embedding and unembedding. Gradients and Adam
+moments stay dense, so that a zeroed weight can return.
+Source: Gao et al. 2025, sec. 2.1, App. A.2.
 """
 
 import re
@@ -19,7 +20,9 @@ class WeightSparsity(Prior):
 
     Args:
         config: target, floor and annealing.
-        steps: length of the training.
+        steps: number of training steps.
+
+    Source: Gao et al. 2025, sec. 2.1, App. A.2.
     """
 
     def __init__(self, config: WeightSparsityConfig, steps: int) -> None:
@@ -28,7 +31,7 @@ class WeightSparsity(Prior):
         self._projections: list[Projection] = []
 
     def wrap_model(self, transformer: Transformer) -> Transformer:
-        """Take hold of the tensors; warn where the floor makes the target unreachable."""
+        """Set up the projections; warn if the floor makes the target unreachable."""
         self._projections = []
         reached: dict[str, float] = {}
         for name, parameter, floor_dim in transformer.prunable():
@@ -42,17 +45,17 @@ class WeightSparsity(Prior):
         return transformer
 
     def learning_rate_factor(self, step: int) -> float:
-        """Return the sharkfin factor of the step; 1 where it is switched off."""
+        """Return the sharkfin factor of the step, or 1 if it is switched off."""
         if not self.config.sharkfin:
             return 1.0
         return sharkfin(nonzero_fraction(step, self.steps, self.config))
 
     def is_settled(self, step: int) -> bool:
-        """Say whether annealing is over."""
+        """Return whether annealing is finished."""
         return nonzero_fraction(step, self.steps, self.config) == self.config.l0_fraction
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Project every tensor; return `l0_fraction`, the share of all their entries that stays."""
+        """Project every tensor; return `l0_fraction`, the kept fraction of all entries."""
         # After the optimizer step, not before: AdamW's update makes pruned weights nonzero again.
         fraction = nonzero_fraction(step, self.steps, self.config)
         sizes = [projection.weight.numel() for projection in self._projections]
@@ -66,12 +69,12 @@ class WeightSparsity(Prior):
 
 
 def kept_entries(fraction: float, size: int) -> int:
-    """Return how many of `size` entries a fraction is, never fewer than 1."""
+    """Return the number of kept entries for a fraction of `size`, at least 1."""
     return max(1, round(fraction * size))
 
 
 def floor_message(config: WeightSparsityConfig, reached: dict[str, float]) -> str:
-    """Say in one line which kinds of tensor stay above the target, and at what fraction."""
+    """Return a line that names the kinds of tensor above the target, and their fractions."""
     kinds = ", ".join(f"{name} {fraction:.4g}" for name, fraction in reached.items())
     return (
         f"a floor of {config.floor} nonzeros per neuron and channel makes l0_fraction "

@@ -68,13 +68,13 @@ class _Loss(torch.autograd.Function):
         tokens: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        wanted = [t is not None and need for t, need in zip(
+        needs_gradient = [t is not None and need for t, need in zip(
             (state, weight, bigram, bias),
             (ctx.needs_input_grad[i] for i in (0, 1, 3, 5)), strict=True,
         )]  # fmt: skip
         to_state, to_weight, to_bigram, to_bias = (
-            torch.zeros_like(t) if t is not None and want else None
-            for t, want in zip((state, weight, bigram, bias), wanted, strict=True)
+            torch.zeros_like(t) if t is not None and needed else None
+            for t, needed in zip((state, weight, bigram, bias), needs_gradient, strict=True)
         )
         lowered = weight.to(state.dtype)
         compute = torch.promote_types(state.dtype, torch.float32)
@@ -94,7 +94,7 @@ class _Loss(torch.autograd.Function):
             odds = logits.exp_()  # used for the loss and for the gradient
             sums = odds.sum(1, keepdim=True)
             total += sums.log().sum()
-            if not any(wanted):
+            if not any(needs_gradient):
                 continue
             slope = odds.div_(sums.mul_(count))  # softmax, then minus one at the target, over N
             slope.scatter_add_(1, aims, slope.new_full(aims.shape, -1 / count))

@@ -57,10 +57,10 @@ class _RMSNorm(torch.autograd.Function):
         to_gain = torch.zeros_like(gain)
         rows = max(1, _PIECE // width)
         parts = (t.reshape(-1, t.shape[-1]).split(rows) for t in (x, scale, grads[0], to_x))
-        for part, by, grad, out in zip(*parts, strict=True):
-            unit = part * by
+        for part, row_scale, grad, out in zip(*parts, strict=True):
+            unit = part * row_scale
             to_gain += torch.mul(grad, unit, out=out).sum(0)
             torch.mul(grad, gain, out=out)
-            along = torch.linalg.vecdot(out, unit).unsqueeze_(-1).div_(-width)
-            out.addcmul_(unit, along).mul_(by)
+            projection = torch.linalg.vecdot(out, unit).unsqueeze_(-1).div_(-width)
+            out.addcmul_(unit, projection).mul_(row_scale)
         return to_x, to_gain, None, None

@@ -1,10 +1,11 @@
 """Attention of the ablated stream: earlier positions are clean, a token's own position is ablated.
 
-A fused attention over the strictly earlier positions gives an output and a log-sum-exp `past`. With
-the score `own` of the token's own key, the joint softmax weights that output by exp(past - all) and
-the own value by exp(own - all), where all = log(exp(past) + exp(own)), plus exp(sink) inside the
-logarithm if there is a sink. No two large terms are subtracted. The kernel's own backward is
-correct for the earlier positions if it is given `all` and the joint output.
+A fused attention over the strictly earlier positions gives an output and a log-sum-exp `past_lse`.
+With `own_score`, the score of the token's own key, the joint softmax weights that output by
+exp(past_lse - joint_lse) and the own value by exp(own_score - joint_lse), where joint_lse =
+log(exp(past_lse) + exp(own_score)), plus exp(sink) inside the logarithm if there is a sink. No two
+large terms are subtracted. The kernel's own backward is correct for the earlier positions if it is
+given `joint_lse` and the joint output.
 Shapes: B sequences, H heads, T tokens, K channels of a head.
 """
 
@@ -72,44 +73,50 @@ class _OwnPosition(torch.autograd.Function):
         ctx.dtype, ctx.scale = q.dtype, scale
         compute = torch.float64 if q.dtype == torch.float64 else torch.float32
         q, k, v, own_k, own_v = (t.transpose(1, 2).to(compute) for t in (q, k, v, own_k, own_v))
-        own = torch.linalg.vecdot(q, own_k).mul_(scale)  # (B, T, H)
-        every = own.clone() if sink is None else torch.logaddexp(own, sink.to(compute))
+        own_score = torch.linalg.vecdot(q, own_k).mul_(scale)  # (B, T, H)
+        joint_lse = (
+            own_score.clone() if sink is None else torch.logaddexp(own_score, sink.to(compute))
+        )
         ctx.sees_past = q.shape[1] > 1 and window != 1
         ctx.bias = _past_bias(q, window) if ctx.sees_past else None
         if not ctx.sees_past:
-            y = own_v * (own - every).exp_().unsqueeze(-1)
+            y = own_v * (own_score - joint_lse).exp_().unsqueeze(-1)
         else:
             queries, keys, values = _swapped(_next(q), k, v)
-            past_y, past = _swapped(*fused(queries, keys, values, ctx.bias, scale))
-            every[:, 1:] = torch.logaddexp(past[:, :-1], every[:, 1:])
-            y = own_v * (own - every).exp_().unsqueeze(-1)
-            share = (past[:, :-1] - every[:, 1:]).exp_().unsqueeze(-1)
+            past_y, past_lse = _swapped(*fused(queries, keys, values, ctx.bias, scale))
+            joint_lse[:, 1:] = torch.logaddexp(past_lse[:, :-1], joint_lse[:, 1:])
+            y = own_v * (own_score - joint_lse).exp_().unsqueeze(-1)
+            share = (past_lse[:, :-1] - joint_lse[:, 1:]).exp_().unsqueeze(-1)
             y[:, 1:].addcmul_(past_y[:, :-1], share)
-        ctx.save_for_backward(q, k, v, own_k, own_v, y, every, own, sink)
+        ctx.save_for_backward(q, k, v, own_k, own_v, y, joint_lse, own_score, sink)
         lowered: Tensor = y.to(ctx.dtype).transpose(1, 2)
         return lowered
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, own_k, own_v, y, every, own, sink = ctx.saved_tensors
+        q, k, v, own_k, own_v, y, joint_lse, own_score, sink = ctx.saved_tensors
         grad = grads[0].transpose(1, 2).to(q.dtype)
-        share, level = (own - every).exp_(), torch.linalg.vecdot(grad, y)
+        share, level = (own_score - joint_lse).exp_(), torch.linalg.vecdot(grad, y)
         gain = torch.linalg.vecdot(grad, own_v).sub_(level)
         to_score = gain.mul_(share).mul_(ctx.scale).unsqueeze(-1)
         to_q, to_own_k, to_own_v = to_score * own_k, to_score * q, share.unsqueeze(-1) * grad
         to_k, to_v = torch.zeros_like(k), torch.zeros_like(v)
         if ctx.sees_past:
-            gained, queries, out, past = _swapped(*(_next(t) for t in (grad, q, y, every)))
+            next_grad, queries, out, past_lse = _swapped(
+                *(_next(t) for t in (grad, q, y, joint_lse))
+            )
             keys, values = _swapped(k, v)
             from_past, to_k, to_v = _swapped(
-                *fused_backward(gained, queries, keys, values, out, past, ctx.bias, ctx.scale)
+                *fused_backward(
+                    next_grad, queries, keys, values, out, past_lse, ctx.bias, ctx.scale
+                )
             )
             to_q[:, 1:] += from_past[:, :-1]
         to_sink = None
         if sink is not None:  # a key with value zero
-            lost = (sink.to(every.dtype) - every).exp_() * level
-            to_sink = -lost.sum((0, 1)).to(sink.dtype)
+            sink_loss = (sink.to(joint_lse.dtype) - joint_lse).exp_() * level
+            to_sink = -sink_loss.sum((0, 1)).to(sink.dtype)
         gradients = _swapped(to_q, to_k, to_v, to_own_k, to_own_v)
         lowered = (t.to(ctx.dtype) for t in gradients)
         return (*lowered, to_sink, None, None)

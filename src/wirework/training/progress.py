@@ -1,4 +1,4 @@
-"""What a person sees while training runs: lines and a live bar, all on standard error."""
+"""Progress of training on standard error: lines and a live bar."""
 
 from types import TracebackType
 from typing import Self
@@ -6,13 +6,13 @@ from typing import Self
 from wirework.console import Progress, counted, say
 
 
-class Bar:
+class TrainingProgress:
     """Progress of a run: loss, nonzero fraction, tokens/s and time left.
 
     Args:
-        steps: length of the training.
-        start: step it starts from.
-        shown: False for silence.
+        steps: number of training steps.
+        start: step from which the run starts.
+        shown: False to show nothing.
     """
 
     def __init__(self, steps: int, start: int, shown: bool = True) -> None:
@@ -21,7 +21,7 @@ class Bar:
         self._progress = Progress("training", steps, done=start, shown=shown, count=counted)
 
     def __enter__(self) -> Self:
-        """Begin to show it."""
+        """Show the bar."""
         self._progress.__enter__()
         return self
 
@@ -29,10 +29,10 @@ class Bar:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was."""
-        self._progress.__exit__(kind, error, at)
+        """Remove the bar and restore the terminal."""
+        self._progress.__exit__(kind, error, traceback)
 
     def update(self, step: int, loss: float, l0_fraction: float, tokens_per_s: float) -> None:
         """Show the state after `step` steps; loss in nats."""
@@ -40,6 +40,6 @@ class Bar:
         self._progress.update(step, note)
 
     def evaluated(self, step: int, val_loss: float) -> None:
-        """Show a held-out loss in nats, as a line that stays."""
+        """Print a line with a held-out loss in nats."""
         if self._shown:
             say(f"step {step}/{self.steps}  held-out loss {val_loss:.4f}")
