@@ -1,4 +1,4 @@
-"""Lists and dicts: how deep, and which of the two (Table 1)."""
+"""Tasks on lists and dicts: nesting depth, list or dict. Source: Gao et al. 2025, Table 1."""
 
 from random import Random
 
@@ -7,13 +7,13 @@ from wirework.tasks.task import Pair
 
 
 def bracket_counting(rng: Random) -> Pair:
-    """Close a list with `]` or a nested one with `]]`, by how many brackets are open.
+    """Close a list with `]`, or a nested list with `]]`.
 
-    The prompts are equal but for one more opening bracket in the second.
+    The prompts differ in one more opening bracket in the second.
     """
     before, indent = lines_before(rng)
     head, row = f"{before}{indent}{_list_head(rng)}", elements(rng, 2, 4)
-    if rng.random() < 0.3:  # an earlier row, closed: `[[1, 2], [3` and the tuple `[1, 2], [3`
+    if rng.random() < 0.3:  # an earlier closed row: `[[1, 2], [3` and the tuple `[1, 2], [3`
         row = f"{elements(rng, 1, 2)}], [{row}"
     return Pair((f"{head}[{row}", f"{head}[[{row}"), ("]", "]]"))
 
@@ -35,10 +35,10 @@ def _list_head(rng: Random) -> str:
 
 
 def bracket_brace(rng: Random) -> Pair:
-    """Go on with `:` after a dict's key, with `,` after a list's element.
+    """Continue with `:` after a key of a dict, with `,` after an element of a list.
 
-    The prompts are equal but for the bracket that opens and the separator in the items before: a
-    dict has one at least, or `{1,` could begin a set.
+    The prompts differ in the opening bracket and in the separators of earlier items. There is at
+    least one earlier item, because `{1,` could begin a set.
     """
     returned = rng.random() < 0.2
     before, indent = code_before(rng, inside=returned)
@@ -64,7 +64,7 @@ def _collection_head(rng: Random) -> str:
 
 
 def _items(rng: Random) -> tuple[list[tuple[str, str]], str]:
-    """Return one to three pairs of a key and a value, and one more key."""
+    """Return one to three (key, value) pairs, and one more key."""
     count = rng.randint(1, 3)
     if rng.random() < 0.5:
         keys = [str(key) for key in rng.sample(range(100), count + 1)]

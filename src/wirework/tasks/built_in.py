@@ -1,4 +1,4 @@
-"""The built-in tasks by name: the twenty of Gao et al. 2025, Table 1, in its order, and others."""
+"""Built-in tasks by name: the twenty of Gao et al. 2025, Table 1, in its order, and `ioi`."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -15,7 +15,7 @@ from wirework.tasks.task import Pair
 from wirework.tasks.variables import set_or_string, set_or_string_fixedvarname, var_swap
 
 Generator = Callable[[Random], Pair]
-"""Makes one pair from random draws."""
+"""Returns one pair, drawn with the given random generator."""
 
 BUILT_IN: Mapping[str, Generator] = MappingProxyType(
     {
@@ -44,13 +44,13 @@ BUILT_IN: Mapping[str, Generator] = MappingProxyType(
         )
     }
 )
-"""Name to generator of one pair: the twenty on Python source."""
+"""Generators of the twenty tasks on Python source, by name."""
 
 KNOWN: Mapping[str, Generator] = MappingProxyType({**BUILT_IN, "ioi": ioi})
-"""All built-in tasks: the twenty on Python and those on other text. "All tasks" of a model includes
-the latter only if they fit it (`evaluate.tasks_for`)."""
+"""Generators of all built-in tasks, by name: those on Python source and those on other text. The
+tasks of a model include the latter only if they fit it (`evaluate.tasks_for`)."""
 
 SINGLE_TOKENS: Mapping[str, Callable[[], tuple[str, ...]]] = MappingProxyType(
     {"ioi": single_tokens}
 )
-"""Words in the prompts of a task that must be one token each."""
+"""Functions that return the words of a task's prompts that must be one token each, by task."""

@@ -1,6 +1,6 @@
-"""Conditions, and what only looks like one (Table 1).
+"""Tasks on conditions and similar statements. Source: Gao et al. 2025, Table 1.
 
-A line's end is part of its answer where code usually has it there (`loops.py`).
+An answer contains the line break where code usually has one after it (`loops.py`).
 """
 
 from random import Random
@@ -17,9 +17,9 @@ from wirework.tasks.task import Pair
 
 
 def else_elif(rng: Random) -> Pair:
-    """End an `else` with a colon and line break; name what the `if` was about after `elif`.
+    """Continue `else` with a colon and line break, `elif` with the variable of the `if`.
 
-    The prompts are equal but for the keyword.
+    The prompts differ in the keyword.
     """
     before, indent = code_before(rng)
     name = rng.choice((*ANSWER_NAMES, "x", "y"))
@@ -31,9 +31,9 @@ def else_elif(rng: Random) -> Pair:
 
 
 def if_ternary(rng: Random) -> Pair:
-    """End an if line with a colon and line break, go on with ` else` in a conditional expression.
+    """End an `if` statement with a colon and line break, a conditional expression with ` else`.
 
-    The prompts are equal but for what stands before the `if`.
+    The prompts differ in the text before the `if`.
     """
     before, indent = code_before(rng)
     head, condition = f"{before}{indent}", f"if {_condition(rng)}"
@@ -41,9 +41,9 @@ def if_ternary(rng: Random) -> Pair:
 
 
 def if_equals(rng: Random) -> Pair:
-    """Compare with ` ==` in a condition, assign with ` =` to what begins a line.
+    """Continue a condition with ` ==`, a statement with ` =`.
 
-    The prompts are equal but for the keyword.
+    The prompts differ in the keyword before the variable.
     """
     before, indent = code_before(rng)
     head, target = f"{before}{indent}", _target(rng, before)
@@ -52,10 +52,10 @@ def if_equals(rng: Random) -> Pair:
 
 
 def var_if(rng: Random) -> Pair:
-    """End a line whose last word is `True`: a condition with a colon, an assignment without.
+    """End a line after `True`: a condition with a colon, an assignment without.
 
-    Both answers hold the line break, as in Table 1. The prompts are equal but for the keyword and
-    the comparison.
+    Both answers contain the line break, as in Table 1. The prompts differ in the keyword and the
+    comparison.
     """
     before, indent = code_before(rng)
     head, target = f"{before}{indent}", _target(rng, before)
@@ -67,7 +67,7 @@ def var_if(rng: Random) -> Pair:
 
 
 def _test(rng: Random) -> str:
-    """Return what an `if` may ask about a variable, up to its colon."""
+    """Return the rest of a condition after its variable, up to the colon."""
     name = rng.choice(NAMES)
     return rng.choice(
         (
@@ -82,7 +82,7 @@ def _test(rng: Random) -> str:
 
 
 def _condition(rng: Random) -> str:
-    """Return a condition; it ends in a letter or digit, so that no answer melts into it."""
+    """Return a condition that ends in a letter or digit, so that no token spans the answer."""
     name, other = rng.sample(NAMES, 2)
     return rng.choice(("", "", "not ")) + rng.choice(
         (
@@ -98,7 +98,7 @@ def _condition(rng: Random) -> str:
 
 
 def _value_head(rng: Random) -> str:
-    """Return the beginning of a statement up to the `if` of a conditional expression."""
+    """Return the start of a statement, up to the `if` of a conditional expression."""
     name, other = rng.sample(NAMES, 2)
     value = rng.choice((rng.choice(NAMES), str(rng.randint(0, 9)), f"{name}.{other}", "None"))
     return rng.choice(
@@ -112,7 +112,7 @@ def _value_head(rng: Random) -> str:
 
 
 def _target(rng: Random, before: str) -> str:
-    """Return what can be compared and assigned to; in a method often an attribute of its own."""
+    """Return an expression that can be compared and assigned to; in a method often `self.NAME`."""
     name, other = rng.sample(NAMES, 2)
     if "(self" in before and rng.random() < 0.5:
         return f"self.{name}"

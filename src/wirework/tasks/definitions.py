@@ -1,6 +1,6 @@
-"""Parameters, attributes and the heads of functions (Table 1).
+"""Tasks on parameters, attributes and function definitions. Source: Gao et al. 2025, Table 1.
 
-A line's end is part of its answer where code usually has it there (`loops.py`).
+An answer contains the line break where code usually has one after it (`loops.py`).
 """
 
 from random import Random
@@ -10,10 +10,11 @@ from wirework.tasks.task import Pair
 
 
 def final_kwarg(rng: Random) -> Pair:
-    """Give the last parameter a default, `=None`, as those before have one, or end with `):`.
+    """Give the last parameter a default `=None` if earlier ones have defaults, else end with `):`.
 
-    The prompts are equal but for the earlier defaults; a parameter without one after one with one
-    is a syntax error. `):` has its line break, without which code hardly ever has it.
+    The prompts differ in the defaults of earlier parameters. A parameter without a default after
+    one with a default is a syntax error. The answer `):` contains its line break, which almost
+    always follows it in code.
     """
     before, indent = _definition_place(rng)
     *earlier, last = rng.sample(NAMES, rng.randint(2, 4))
@@ -23,33 +24,38 @@ def final_kwarg(rng: Random) -> Pair:
     free = [name for name in earlier if name not in fixed]
     head = f"{before}{indent}def {_function_name(rng)}("
     defaults = rng.choices(("None", "0", "False", "1"), (8, 1, 1, 1), k=len(free))
-    given = [f"{name}={value}" for name, value in zip(free, defaults, strict=True)]
+    keywords = [f"{name}={value}" for name, value in zip(free, defaults, strict=True)]
+    prompts = [f"{head}{', '.join([*fixed, *parameters, last])}" for parameters in (keywords, free)]
     return Pair(
-        (f"{head}{', '.join([*fixed, *given, last])}", f"{head}{', '.join([*fixed, *free, last])}"),
+        (prompts[0], prompts[1]),
         ("=None", "):\n"),
     )
 
 
 def class_init(rng: Random) -> Pair:
-    """Copy the attribute's name behind its `=` in an `__init__`.
+    """Repeat the attribute's name after its `=` in an `__init__`.
 
-    The prompts are equal but for that attribute; both names are parameters of both.
+    The prompts differ in the attribute; both names are parameters in both prompts.
     """
-    top = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(0, 1)))
+    top_lines = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(0, 1)))
     first, second = rng.sample(ANSWER_NAMES, 2)
     others = [name for name in names(rng, 0, 2) if name not in (first, second)]
     parameters = rng.sample([first, second, *others], 2 + len(others))
-    head = f"{top}class {_class_name(rng)}:\n    def __init__(self, {', '.join(parameters)}):\n"
-    done = [f"self.{name} = {name}" for name in others]
+    head = (
+        f"{top_lines}class {_class_name(rng)}:\n    def __init__(self, {', '.join(parameters)}):\n"
+    )
+    assignments = [f"self.{name} = {name}" for name in others]
     if rng.random() < 0.3:
-        done.insert(0, rng.choice(("super().__init__()", "self.ready = False", "self.count = 0")))
-    lines = "".join(f"        {line}\n" for line in done)
+        assignments.insert(
+            0, rng.choice(("super().__init__()", "self.ready = False", "self.count = 0"))
+        )
+    lines = "".join(f"        {line}\n" for line in assignments)
     start = f"{head}{lines}        self."
     return Pair((f"{start}{first} =", f"{start}{second} ="), (f" {first}", f" {second}"))
 
 
 def lambda_func(rng: Random) -> Pair:
-    """Go on with `:` after a lambda's argument, with `(` after a function's name.
+    """Continue with `:` after the argument of a lambda, with `(` after the name of a function.
 
     The prompts end in the same name.
     """
@@ -62,11 +68,11 @@ def lambda_func(rng: Random) -> Pair:
 
 
 def _definition_place(rng: Random) -> tuple[str, str]:
-    """Return lines before a definition and its indentation, none or a class body's."""
-    top = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(0, 2)))
+    """Return lines before a definition, and its indentation: none, or that of a class body."""
+    top_lines = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(0, 2)))
     if rng.random() < 0.5:
-        return top, ""
-    head = f"{top}class {_class_name(rng)}:\n"
+        return top_lines, ""
+    head = f"{top_lines}class {_class_name(rng)}:\n"
     if rng.random() < 0.4:
         head += f"    {rng.choice(NAMES)} = {rng.randint(0, 99)}\n"
     return head, "    "

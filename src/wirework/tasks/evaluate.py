@@ -20,11 +20,13 @@ from wirework.tasks.task import Task, TokenizedPairs, tokenizer_of
 if TYPE_CHECKING:
     from wirework.model import Model
 
-_SKILLED = 0.75
+_MIN_ACCURACY = 0.75
 """Accuracy, midway between chance and 1, below which a warning is given."""
-_ENOUGH = 256
+_ACCURACY_PAIRS = 256
 """Pairs that give an accuracy to within a few percent."""
-_PAIRS = 64  # pairs per pass: 128 prompts of 60 tokens are far smaller than a training batch
+_PAIRS_PER_PASS = (
+    64  # pairs per pass: 128 prompts of 60 tokens are far smaller than a training batch
+)
 
 
 def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
@@ -78,8 +80,8 @@ def _run(
     transformer: Transformer, batch: TokenizedPairs
 ) -> Iterator[tuple[Tensor, TokenizedPairs]]:
     """Yield (logits at the last tokens (N, V), pairs) for successive groups of pairs."""
-    for first in range(0, batch.n_pairs, _PAIRS):
-        part = batch.select(torch.arange(first, min(first + _PAIRS, batch.n_pairs)))
+    for first in range(0, batch.n_pairs, _PAIRS_PER_PASS):
+        part = batch.select(torch.arange(first, min(first + _PAIRS_PER_PASS, batch.n_pairs)))
         yield transformer(part.tokens, part.last_positions), part
 
 
@@ -144,7 +146,7 @@ def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport
 def task_accuracy(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
     """Return `evaluate` on the first 256 pairs of a task."""
     task = load_task(task)
-    return evaluate(model, task.take(task.pairs[:_ENOUGH]))
+    return evaluate(model, task.take(task.pairs[:_ACCURACY_PAIRS]))
 
 
 def accuracy_warning(task: str, accuracy: float | None) -> str | None:
@@ -154,7 +156,7 @@ def accuracy_warning(task: str, accuracy: float | None) -> str | None:
         task: name of the task.
         accuracy: accuracy over all prompts; an answer independent of the prompt gives 0.5.
     """
-    if accuracy is None or accuracy >= _SKILLED:
+    if accuracy is None or accuracy >= _MIN_ACCURACY:
         return None
     right = f"the model gets {task} right {accuracy:.0%} of the time (chance: 50%)"
     return f"{right}: its edges say little"
@@ -172,7 +174,11 @@ def _logit_diffs_and_kl(transformer: Transformer, batch: TokenizedPairs) -> tupl
 
 
 def tasks_for(model: "Model | str | Path") -> tuple[str, ...]:
-    """Return the names of the twenty Python tasks and of the other tasks that fit the model."""
+    """Return the names of the twenty Python tasks and of the other tasks that fit the model.
+
+    Args:
+        model: a model with a tokeniser; a path is loaded.
+    """
     from wirework.model import load
 
     model = load(model)
@@ -195,8 +201,8 @@ def all_reports(
 
     Args:
         model: with a tokeniser; a path is loaded.
-        names: built-in names or paths; None: those of `tasks_for`.
-        n: pairs per built-in task; of a file, all pairs are used.
+        names: built-in names or paths; None for those of `tasks_for`.
+        n: pairs of each built-in task; of a file, all pairs are used.
     """
     from wirework.model import load
 
@@ -209,8 +215,8 @@ def all_reports(
 def _answer_tokens(task: Task, batch: TokenizedPairs) -> tuple[tuple[str, int], ...]:
     """Return each distinct answer with its token."""
     answer_tokens: dict[tuple[str, int], None] = {}
-    for pair, (right, _), (other, _) in zip(
+    for pair, (right, _), (other_right, _) in zip(
         task.pairs, batch.answers[::2].tolist(), batch.answers[1::2].tolist(), strict=True
     ):
-        answer_tokens |= {(pair.answers[0], right): None, (pair.answers[1], other): None}
+        answer_tokens |= {(pair.answers[0], right): None, (pair.answers[1], other_right): None}
     return tuple(answer_tokens)

@@ -1,4 +1,4 @@
-"""Show a few pairs of a task."""
+"""The first pairs of a task, for JSON or as text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,14 @@ from wirework.tasks.task import Task
 
 
 def examples(task: Task | str | Path, n: int = 3) -> dict[str, Any]:
-    """Return the first `n` pairs of a task, ready for JSON: `name`, `n_pairs` and `pairs`.
+    """Return the first pairs of a task as JSON values.
 
-    Each of `pairs` has `prompts` and `answers`, as a line of a JSONL file.
+    Args:
+        task: a task, or what `ww.task` takes.
+        n: number of pairs.
+
+    Returns:
+        `name`, `n_pairs` (of the whole task) and `pairs`, each with `prompts` and `answers`.
     """
     task = load_task(task)
     pairs = [
@@ -28,13 +33,13 @@ def readable(
     prompt_text: Callable[[str], str] = str,
     answer_text: Callable[[str], str] = repr,
 ) -> str:
-    """Return the first `n` pairs as text: each prompt, under it the two answers.
+    """Return the first pairs as text: each prompt, followed by its two answers.
 
     Args:
         task: a task, or what `ww.task` takes.
-        n: how many.
-        prompt_text: how a prompt is shown.
-        answer_text: how an answer is shown.
+        n: number of pairs.
+        prompt_text: converts a prompt for display.
+        answer_text: converts an answer for display.
     """
     task = load_task(task)
     parts = [f"{task.name}: {number_of(len(task.pairs), 'pair')}"]

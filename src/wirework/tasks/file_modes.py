@@ -1,4 +1,4 @@
-"""Opening files (Table 1)."""
+"""Tasks on opening files. Source: Gao et al. 2025, Table 1."""
 
 from random import Random
 
@@ -17,20 +17,20 @@ _READ_WRITE = (
     ("load", "save"),
     ("raw", "processed"),
 )
-"""Words of a file's name that tell what it is opened for."""
+"""Words in file names that suggest reading, and writing."""
 
 _NEUTRAL = tuple(name for name in NAMES if name not in FILE_NAMES)
-"""Names that tell nothing of a file."""
+"""Names that suggest neither reading nor writing."""
 
 _ENDINGS = ("txt", "txt", "csv", "json", "log", "dat", "xml", "py")
 
 
 def with_as(rng: Random) -> Pair:
-    """Name the file with ` as` in a with statement, end the line of an assignment.
+    """Continue a `with` statement with ` as`, end an assignment with a line break.
 
-    The prompts are equal but for the beginning of the statement. The call ends in a string: there
-    our tokenisers cut off the line break, where `)` behind a name is one token with it. To others,
-    the released one among them, these pairs do not fit.
+    The prompts differ in the beginning of the statement. The call ends in a string: after it our
+    tokenisers have the line break as a token of its own, whereas `)` after a name is one token with
+    it. The pairs do not fit other tokenisers, such as the released one.
     """
     before, indent = code_before(rng)
     call, name = _closed_call(rng), rng.choice((*NAMES, "f", "fp", "handle", "stream"))
@@ -39,10 +39,10 @@ def with_as(rng: Random) -> Pair:
 
 
 def with_open(rng: Random) -> Pair:
-    """Open a file with the mode `r` or `w`, by what its name suggests.
+    """Open a file with the mode `r` or `w`, as its name suggests.
 
-    The prompts are equal but for a word of the name. A space or `=` stands before the mode's quote:
-    there the quote is cut off from the letter, which is a token of its own.
+    The prompts differ in a word of the name. A space or `=` comes before the quote of the mode, so
+    that the letter after the quote is a token of its own.
     """
     before, indent = code_before(rng)
     quote = rng.choice(("'", '"'))
@@ -75,7 +75,7 @@ def _closed_call(rng: Random) -> str:
 
 
 def _file_place(rng: Random, quote: str) -> str:
-    """Return a file's name in quotes, or a variable for it, with `{}` for the telling word."""
+    """Return a quoted file name, or a variable, with `{}` in the place of the word that differs."""
     name, ending = rng.choice(_NEUTRAL), rng.choice(_ENDINGS)
     return rng.choice(
         (

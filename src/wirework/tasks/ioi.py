@@ -1,8 +1,8 @@
-"""Indirect objects: who gets the gift, where two children were named and one of them gives it.
+"""Indirect object identification (IOI): two children are named, one gives, the other receives.
 
-`When Tom and Lily went to the park, Tom gave a ball to` goes on with ` Lily` (Wang et al. 2022,
-arXiv 2211.00593). The first prompt of a pair is the clean one; in the second, the corrupted one,
-the other child gives, and nothing else differs, so that it wants the other name.
+The right answer after `When Tom and Lily went to the park, Tom gave a ball to` is ` Lily`. In the
+second, corrupted prompt of a pair the other child gives, so the other name is right.
+Source: Wang et al. 2022, arXiv 2211.00593.
 """
 
 from random import Random
@@ -24,15 +24,15 @@ TEMPLATES = (
     "When {a} and {b} got a {gift} at the {place}, {giver} decided to give it to",
     "Then, {a} and {b} had a long talk. Afterwards {giver} gave a {gift} to",
 )
-"""No prompt begins with a name: at the beginning of a text it is another token than after a space.
-A story of the corpus `stories` says it in these ways and others."""
+"""No prompt begins with a name, which would be another token there than after a space. The corpus
+`stories` has sentences of these forms and of others."""
 
 
 def ioi(rng: Random) -> Pair:
-    """Go on with the child who does not give.
+    """Answer with the child who does not give.
 
-    Either of the two named may give in the clean prompt, so neither the place of a name nor who
-    gives says the answer: orders ABBA and BABA come equally often.
+    In the clean prompt the first or the second child gives, equally often (orders ABBA and BABA),
+    so the position of a name does not determine the answer.
     """
     words = ioi_words()
     a, b = rng.sample(words.names, 2)
@@ -48,5 +48,5 @@ def ioi(rng: Random) -> Pair:
 
 
 def single_tokens() -> tuple[str, ...]:
-    """Return the words that must be one token wherever a prompt has them."""
+    """Return the words that must be one token in every prompt."""
     return tuple(word for words in ioi_words() for word in words)

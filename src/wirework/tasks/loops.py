@@ -1,7 +1,7 @@
-"""How a loop goes on (Table 1).
+"""Tasks on loops. Source: Gao et al. 2025, Table 1.
 
-A line's end is part of its answer where code usually has it there: `:` and the line break behind it
-are one token, `:` alone is the rare one.
+An answer contains the line break where code usually has one after it: `:` and the line break are
+one token, and `:` alone is a rare token.
 """
 
 from random import Random
@@ -20,10 +20,10 @@ from wirework.tasks.task import Pair
 
 
 def for_while(rng: Random) -> Pair:
-    """Go on with ` in` after a for loop's variable, with `:` after a while loop's.
+    """Continue with ` in` after the variable of a `for` loop, with `:` after a `while` loop's.
 
-    The prompts are equal but for the keyword. `:` without a line break, as Table 1 has it: it has
-    only to be told from ` in`.
+    The prompts differ in the keyword. `:` has no line break, as in Table 1: it only needs to differ
+    from ` in`.
     """
     before, indent = lines_before(rng)
     name = rng.choice(NAMES)
@@ -34,10 +34,10 @@ def for_while(rng: Random) -> Pair:
 
 
 def indent_for(rng: Random) -> Pair:
-    """Indent the line after a for line four spaces more than that.
+    """Indent the line after a `for` line by four more spaces.
 
-    The prompts are equal but for the four spaces before the loop. The answer is one space short of
-    the indentation, which is where the split pattern cuts: the last one belongs to the next word.
+    The prompts differ in the four spaces before the loop. The answer is one space shorter than the
+    indentation, because the tokeniser joins the last space to the next word.
     """
     head = f"def {rng.choice(FUNCTIONS)}_{rng.choice(NAMES)}({', '.join(names(rng, 0, 2))}):"
     lines = [top_line(rng) + rng.choice(("", "\n")), head]
@@ -52,9 +52,10 @@ def indent_for(rng: Random) -> Pair:
 
 
 def enumerate_range(rng: Random) -> Pair:
-    """Count with ` enumerate` where a loop has an index and an element, with ` range` for one.
+    """Continue with ` enumerate` if a loop has an index and an element, else with ` range`.
 
-    The prompts are equal but for the element's variable. Python could read either after either.
+    The prompts differ in the variable of the element. Both answers are valid Python after both
+    prompts.
     """
     before, indent = code_before(rng)
     index = _index(rng)
@@ -64,9 +65,9 @@ def enumerate_range(rng: Random) -> Pair:
 
 
 def while_return_true(rng: Random) -> Pair:
-    """Go on with a colon and line break after `while True`, with a line break after `return True`.
+    """Continue with a colon and line break after `while True`, a line break after `return True`.
 
-    The prompts are equal but for the keyword.
+    The prompts differ in the keyword.
     """
     before, indent = code_before(rng, inside=True)
     head = f"{before}{indent}"

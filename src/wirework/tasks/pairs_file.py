@@ -12,7 +12,7 @@ from wirework.tasks.task import Pair, Task
 
 _LINE_BYTES = 1 << 24
 """Longest line: room for the longest pair with every character escaped."""
-_MOST_LINES = 10 * MOST_PAIRS
+_MAX_LINES = 10 * MOST_PAIRS
 _MARK = b"\xef\xbb\xbf"
 """Byte order mark that some editors write before UTF-8 text."""
 
@@ -24,12 +24,12 @@ def read_pairs(path: Path, n: int | None) -> Task:
         InputError: an unreadable file, a line that is not a pair or duplicates another one, fewer
             pairs than `n`, or more than the maximum of a task.
     """
-    most = MOST_PAIRS if n is None else min(n, MOST_PAIRS)
+    max_pairs = MOST_PAIRS if n is None else min(n, MOST_PAIRS)
     pairs_by_content: dict[frozenset[tuple[str, str]], tuple[int, Pair]] = {}
     for number, line in _lines(path):
-        if len(pairs_by_content) == most:
+        if len(pairs_by_content) == max_pairs:
             if n is None:
-                raise InputError(f"task {path} has more than {most:,} pairs: give fewer")
+                raise InputError(f"task {path} has more than {max_pairs:,} pairs: give fewer")
             break
         pair = _parse(line, f"{path}, line {number}")
         first, _ = pairs_by_content.setdefault(pair.content, (number, pair))
@@ -54,12 +54,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         file = open_ordinary(path)
     with file:
         offset = 0
-        for number in range(1, _MOST_LINES + 2):
+        for number in range(1, _MAX_LINES + 2):
             with translated_errors(f"cannot read task {path}"):
                 content = file.readline(_LINE_BYTES + 1)
             if not content:
                 return
-            if number > _MOST_LINES or len(content) > _LINE_BYTES:
+            if number > _MAX_LINES or len(content) > _LINE_BYTES:
                 raise InputError(f"{path}, line {number}: too long for a file of pairs")
             text = content.removeprefix(_MARK) if number == 1 else content
             if text.strip():
@@ -80,15 +80,15 @@ def _parse(line: str, where: str) -> Pair:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {reason(error)}") from None
     if not isinstance(value, dict) or sorted(value) != ["answers", "prompts"]:
-        got = quoted(sorted(value)) if isinstance(value, dict) else type(value).__name__
-        raise InputError(f"{where}: a pair has the keys 'prompts' and 'answers', got {got}")
+        keys = quoted(sorted(value)) if isinstance(value, dict) else type(value).__name__
+        raise InputError(f"{where}: a pair has the keys 'prompts' and 'answers', got {keys}")
     try:
         return Pair(_texts(value["prompts"], "prompts"), _texts(value["answers"], "answers"))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _texts(value: Any, what: str) -> tuple[str, str]:
+def _texts(value: Any, key: str) -> tuple[str, str]:
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(t, str) for t in value):
-        raise InputError(f"{what} must be a list of two texts, got {quoted(value)}")
+        raise InputError(f"{key} must be a list of two texts, got {quoted(value)}")
     return value[0], value[1]

@@ -1,6 +1,6 @@
-"""Rephrase a task: other lines of code before the prompt, other names, other numbers.
+"""Rephrasing of a task: other lines of code before the prompt, other names, other numbers.
 
-A circuit must not depend on these; held-out pairs of the same generator do not test it.
+A circuit must not depend on these. Held-out pairs of the same generator do not test that.
 """
 
 import re
@@ -14,10 +14,12 @@ from wirework.tasks.load import load_task
 from wirework.tasks.snippets import ANSWER_NAMES, FILE_NAMES, NAMES, top_line
 from wirework.tasks.task import Pair, Task
 
-_KEPT = r"'[^'\n]*'?|\"[^\"\n]*\"?|#[^\n]*"  # strings and comments stay: they may decide the answer
-_PART = re.compile(rf"{_KEPT}|(?P<other>(?<![\w.])\d+(?![\w.])|[^\W\d]\w*)")
+_UNCHANGED = (
+    r"'[^'\n]*'?|\"[^\"\n]*\"?|#[^\n]*"  # strings and comments stay: they may decide the answer
+)
+_PART = re.compile(rf"{_UNCHANGED}|(?P<other>(?<![\w.])\d+(?![\w.])|[^\W\d]\w*)")
 _KEYWORD = re.compile(r"\b(\w+)=(?!=)")
-_MOST_DIGITS = 9
+_MAX_DIGITS = 9
 
 
 def rephrased(task: Task | str | Path, seed: int) -> Task:
@@ -48,8 +50,8 @@ def _rephrased(pair: Pair, seed: int) -> Pair:
     new = _other_names(texts, rng) | _other_numbers(texts, rng)
     front = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(1, 2)))
     prompts = [f"{front}{_replaced(prompt, new)}" for prompt in pair.prompts]
-    left, right = (_replaced(answer, new) for answer in pair.answers)
-    return Pair((prompts[0], prompts[1]), (left, right))
+    first, second = (_replaced(answer, new) for answer in pair.answers)
+    return Pair((prompts[0], prompts[1]), (first, second))
 
 
 def _replaced(text: str, new: Mapping[str, str]) -> str:
@@ -73,11 +75,11 @@ def _other_names(texts: Iterable[str], rng: Random) -> dict[str, str]:
 
 def _other_numbers(texts: Iterable[str], rng: Random) -> dict[str, str]:
     """Return distinct replacements for distinct numbers; 0 and 1 stay, as they often matter."""
-    texts_found = {part["other"] or "" for text in texts for part in _PART.finditer(text)}
-    numbers = sorted((text for text in texts_found if text.isdecimal()), key=lambda n: (len(n), n))
+    parts = {part["other"] or "" for text in texts for part in _PART.finditer(text)}
+    numbers = sorted((text for text in parts if text.isdecimal()), key=lambda n: (len(n), n))
     new: dict[str, str] = {}
     for digits, group in groupby(numbers, len):
-        free = [text for text in group if text[0] != "0" and text != "1" and digits <= _MOST_DIGITS]
+        free = [text for text in group if text[0] != "0" and text != "1" and digits <= _MAX_DIGITS]
         others = rng.sample(range(max(2, 10 ** (digits - 1)), 10**digits), len(free))
         new |= zip(free, map(str, others), strict=True)
     return new

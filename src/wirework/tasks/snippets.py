@@ -44,14 +44,14 @@ FILE_NAMES = ("source", "target", "output", "result")
 _SUFFIXES = ("", "", "Base", "Manager", "(object)")
 
 
-def words(rng: Random, most: int) -> str:
-    """Return one to `most` words with spaces between."""
-    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, most)))
+def words(rng: Random, max_count: int) -> str:
+    """Return one to `max_count` words, separated by spaces."""
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, max_count)))
 
 
-def elements(rng: Random, least: int, most: int) -> str:
+def elements(rng: Random, min_count: int, max_count: int) -> str:
     """Return a comma-separated row of small numbers or of names."""
-    count = rng.randint(least, most)
+    count = rng.randint(min_count, max_count)
     if rng.random() < 0.5:
         return ", ".join(str(rng.randint(0, 99)) for _ in range(count))
     return ", ".join(rng.choice(NAMES) for _ in range(count))
@@ -64,21 +64,21 @@ def body(rng: Random) -> str:
     return text
 
 
-def names(rng: Random, least: int, most: int) -> list[str]:
-    """Return distinct variables, `least` to `most` of them."""
-    return rng.sample(NAMES, rng.randint(least, most))
+def names(rng: Random, min_count: int, max_count: int) -> list[str]:
+    """Return distinct variables, `min_count` to `max_count` of them."""
+    return rng.sample(NAMES, rng.randint(min_count, max_count))
 
 
 def code_before(rng: Random, *, inside: bool = False) -> tuple[str, str]:
     """Return some lines of code that end at top level, in a block, a function or a method.
 
     Args:
-        rng: what to draw from.
-        inside: only end in a function or method, where `return` may stand.
+        rng: random generator.
+        inside: end in a function or method, where `return` is allowed.
 
     Returns:
-        The text, ending in a line break, and the indentation at which the next line goes
-        on: none, four or eight spaces.
+        The text, ending in a line break, and the indentation of the next line: none, four or eight
+        spaces.
     """
     top = [top_line(rng) for _ in range(rng.randint(1, 2))]
     heads = _heads(rng, inside)
@@ -91,10 +91,10 @@ def code_before(rng: Random, *, inside: bool = False) -> tuple[str, str]:
 
 
 def lines_before(rng: Random) -> tuple[str, str]:
-    """Return some lines of code and the indentation at which the next line goes on.
+    """Return some lines of code and the indentation of the next line.
 
-    Plainer than `code_before`; the tasks of the first circuits stay with it, so that these can
-    still be checked on the pairs they were found on.
+    Simpler than `code_before`. The oldest tasks use it, so that their pairs do not change and old
+    circuits can still be checked on them.
 
     Returns:
         The text, ending in a line break, and the indentation, none or four spaces.
@@ -157,7 +157,7 @@ def _block(rng: Random) -> str:
 
 
 def line(rng: Random) -> str:
-    """Return a statement or comment that decides nothing."""
+    """Return a statement or comment that is irrelevant to the answer."""
     left, right, other = rng.sample(NAMES, 3)
     function = rng.choice(FUNCTIONS)
     return rng.choice(

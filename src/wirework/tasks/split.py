@@ -9,7 +9,7 @@ from typing import NamedTuple
 from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task
 
-_LEAST = 4
+_MIN_PAIRS = 4
 
 
 class Parts(NamedTuple):
@@ -34,9 +34,9 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
         InputError: fewer than 4 pairs, or so many shared prompts that a part is empty.
     """
     count = len(task.pairs)
-    if count < _LEAST:
+    if count < _MIN_PAIRS:
         raise InputError(
-            f"task {task.name} has {number_of(count, 'pair')}, at least {_LEAST} are needed"
+            f"task {task.name} has {number_of(count, 'pair')}, at least {_MIN_PAIRS} are needed"
         )
     judged = min(judge_pairs, count // 4)
     groups = linked(task.pairs)
@@ -44,7 +44,7 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
         others, held_out = task.split(seed, 0.75)
         return Parts(*others.split(seed + 1, 1 - judged / len(others.pairs)), held_out)
     sizes = (count - judged - count // 4, judged, count // 4)
-    parts = _apart(groups, sizes, Random(f"parts {seed}"))
+    parts = _assigned(groups, sizes, Random(f"parts {seed}"))
     if not all(parts):
         raise InputError(
             f"too many of the {count} pairs of task {task.name} share prompts to hold some out: "
@@ -56,24 +56,26 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
 
 def linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Return the pairs in groups such that pairs of different groups share no prompt."""
-    above: dict[str, str] = {}
+    parents: dict[str, str] = {}
 
     def root(prompt: str) -> str:
-        while above.setdefault(prompt, prompt) != prompt:
-            above[prompt] = above[above[prompt]]
-            prompt = above[prompt]
+        while parents.setdefault(prompt, prompt) != prompt:
+            parents[prompt] = parents[parents[prompt]]
+            prompt = parents[prompt]
         return prompt
 
     for pair in pairs:
         first, second = map(root, pair.prompts)
-        above[first] = second
+        parents[first] = second
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(root(pair.prompts[0]), []).append(pair)
     return list(groups.values())
 
 
-def _apart(groups: list[list[Pair]], sizes: Sequence[int], generator: Random) -> list[list[Pair]]:
+def _assigned(
+    groups: list[list[Pair]], sizes: Sequence[int], generator: Random
+) -> list[list[Pair]]:
     """Assign groups, largest first, to the part with most pairs missing; cut a too large one."""
     parts: list[list[Pair]] = [[] for _ in sizes]
     generator.shuffle(groups)
@@ -82,8 +84,8 @@ def _apart(groups: list[list[Pair]], sizes: Sequence[int], generator: Random) ->
         for part, piece in zip(parts, _cut(groups.pop(0), sizes, generator), strict=True):
             part.extend(piece)
     for group in groups:
-        lacks = [size - len(part) for size, part in zip(sizes, parts, strict=True)]
-        parts[lacks.index(max(lacks))].extend(group)
+        n_missing = [size - len(part) for size, part in zip(sizes, parts, strict=True)]
+        parts[n_missing.index(max(n_missing))].extend(group)
     return parts
 
 

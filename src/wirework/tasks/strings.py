@@ -1,4 +1,4 @@
-"""What is inside a string, and how it ends (Table 1)."""
+"""Tasks on strings: their end and their content. Source: Gao et al. 2025, Table 1."""
 
 from random import Random
 
@@ -7,9 +7,9 @@ from wirework.tasks.task import Pair
 
 
 def single_double_quote(rng: Random) -> Pair:
-    """Close a string and its call with `')` or `")`, by how the string was opened.
+    """Close a string and its call with `')` or `")`, depending on the opening quote.
 
-    The prompts are equal but for that quote.
+    The prompts differ in the opening quote.
     """
     before, indent = lines_before(rng)
     opening, text = f"{before}{indent}{_quoted_call(rng)}", _content(rng)
@@ -17,7 +17,7 @@ def single_double_quote(rng: Random) -> Pair:
 
 
 def _quoted_call(rng: Random) -> str:
-    """Return a call up to where its last argument, a string, begins."""
+    """Return a call up to its last argument, a string."""
     name, other = rng.sample(NAMES, 2)
     function = rng.choice(FUNCTIONS)
     return rng.choice(
@@ -44,10 +44,10 @@ def _content(rng: Random) -> str:
 
 
 def fstring_brace(rng: Random) -> Pair:
-    """Go on with a variable's ` {` in an f-string, end a plain one and its argument with `",`.
+    """Continue an f-string with ` {`, end a plain string and its argument with `",`.
 
-    The prompts are equal but for the `f`. Python could read either after either; what decides is
-    that an f-string without variables and a plain string with braces are mistakes.
+    The prompts differ in the `f`. Both answers are valid Python after both prompts, but an f-string
+    without variables and a plain string with braces are mistakes.
     """
     before, indent = code_before(rng)
     call, text = f"{before}{indent}{_printing_call(rng)}", words(rng, 4)
@@ -55,7 +55,7 @@ def fstring_brace(rng: Random) -> Pair:
 
 
 def _printing_call(rng: Random) -> str:
-    """Return a call of something that takes a text and then values, up to the text."""
+    """Return a call of a function that takes a text and values, up to the text."""
     name = rng.choice(NAMES)
     level = rng.choice(("debug", "info", "warning", "error"))
     return rng.choice(

@@ -48,20 +48,20 @@ class Pair:
     answers: tuple[str, str]
 
     def __post_init__(self) -> None:
-        for what, texts in (("prompts", self.prompts), ("answers", self.answers)):
+        for kind, texts in (("prompts", self.prompts), ("answers", self.answers)):
             if len(texts) != 2:
-                raise InputError(f"a pair needs two {what}, got {len(texts)}")
+                raise InputError(f"a pair needs two {kind}, got {len(texts)}")
             if not all(texts):
-                raise InputError(f"{what} must not be empty, got {quoted(list(texts))}")
+                raise InputError(f"{kind} must not be empty, got {quoted(list(texts))}")
             if (longest := max(map(len, texts))) > _LONGEST:
-                raise InputError(f"{what} have at most {_LONGEST:,} characters, got {longest:,}")
+                raise InputError(f"{kind} have at most {_LONGEST:,} characters, got {longest:,}")
             if any(_SURROGATE.search(text) for text in texts):
                 raise InputError(
-                    f"{what} must be Unicode text, got half a character: {quoted(texts)}"
+                    f"{kind} must be Unicode text, got half a character: {quoted(texts)}"
                 )
             if texts[0] == texts[1]:
                 raise InputError(
-                    f"the two {what} of a pair must differ, both are {quoted(texts[0])}"
+                    f"the two {kind} of a pair must differ, both are {quoted(texts[0])}"
                 )
 
     @property
@@ -171,9 +171,11 @@ class Task:
             self.encode(tokenizer, n_ctx)
             return self
         rows_or_reasons = _tokenized_rows(self.pairs, tokenizer, n_ctx)
-        several = {word for word in self.single if len(tokenizer.encode(f" {word}")) > 1}
+        multi_token_words = {word for word in self.single if len(tokenizer.encode(f" {word}")) > 1}
         for i, pair in enumerate(self.pairs):
-            if several and (cut := several.intersection(_WORD.findall(pair.prompts[0]))):
+            if multi_token_words and (
+                cut := multi_token_words.intersection(_WORD.findall(pair.prompts[0]))
+            ):
                 rows_or_reasons[i] = f"{min(cut)!r} is not one token"
         reasons = [rows for rows in rows_or_reasons if isinstance(rows, str)]
         kept = [

@@ -1,4 +1,4 @@
-"""What a variable holds, and which one it is (Table 1)."""
+"""Tasks on variables: their type and their identity. Source: Gao et al. 2025, Table 1."""
 
 from random import Random
 
@@ -7,23 +7,23 @@ from wirework.tasks.task import Pair
 
 
 def set_or_string(rng: Random) -> Pair:
-    """Call `.add` of a variable that began as `set()`, extend with ` +=` one that began as `""`.
+    """Continue with `.add` for a variable initialised as `set()`, with ` +=` for one set to `""`.
 
-    The prompts are equal but for that beginning, some lines before the variable comes again.
-    Python could read either after either.
+    The prompts differ in the initial value, some lines before the variable is used. Both answers
+    are syntactically valid after both prompts.
     """
     return _set_or_string(rng, rng.choice(NAMES))
 
 
 def set_or_string_fixedvarname(rng: Random) -> Pair:
-    """Do the same as in `set_or_string` with a variable that is always called `current`."""
+    """Return a pair of `set_or_string` whose variable is always called `current`."""
     return _set_or_string(rng, "current")
 
 
 def var_swap(rng: Random) -> Pair:
-    """Swap two variables: the last name of `x, y = y, x` is the first.
+    """Complete a swap of two variables: the last name of `x, y = y, x` is the first name.
 
-    The prompts are equal but for the order of the names.
+    The prompts differ in the order of the names.
     """
     before, indent = code_before(rng)
     x, y = rng.sample((*ANSWER_NAMES, "x", "y"), 2)
@@ -62,8 +62,8 @@ def _other_lines(rng: Random, name: str, count: int) -> list[str]:
 
 
 def _loop_heads(rng: Random, name: str) -> list[str]:
-    """Return a loop's head, with a condition inside or not."""
-    left, right, other = rng.sample([each for each in NAMES if each != name], 3)
+    """Return the first line of a loop, and sometimes of a condition inside it."""
+    left, right, other = rng.sample([candidate for candidate in NAMES if candidate != name], 3)
     function = rng.choice(FUNCTIONS)
     loop = rng.choice(
         (
