@@ -175,12 +175,12 @@ def test_a_config_that_is_impossible_or_of_another_model_is_refused(
 def test_a_tokeniser_larger_than_the_model_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     folder = saved(tmp_path / "m")
     tokenizer.save(folder / "tokenizer.json")
-    refused(folder, "the tokeniser has 512 tokens, the model only 23: it is of another model")
+    refused(folder, "the tokeniser has 512 tokens, the model only 23: it belongs to another model")
 
 
 def test_a_released_model_is_pointed_to_its_converter(tmp_path: Path) -> None:
     (tmp_path / "beeg_config.json").write_text("{}")
-    refused(tmp_path, "is a released model: `wirework convert openai` reads it")
+    refused(tmp_path, "is a released model: convert it with `wirework convert openai`")
 
 
 def small(**change: Any) -> Model:

@@ -1,22 +1,20 @@
 """Train language models whose wiring people can read, and read it.
 
-The public face loads on first use, so that `import wirework` costs nothing:
-
     import wirework as ww
     run = ww.train(ww.TrainConfig.load("recipes/demo.yaml", {"name": "mine"}))
     circuit = ww.prune(run.model, ww.task("single_double_quote"), target_loss=0.15)
 
-Settings classes, finders and the packages that hold everything else (`ww.circuits`, `ww.measures`,
-...) are names of it.
+The package exports the main functions, all settings classes and its subpackages (`ww.circuits`,
+`ww.measures`, ...). Names are loaded on first use, so that `import wirework` is fast.
 """
 
 from wirework.threads import settle_threads
 
-TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
+TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 
 __version__ = "0.2.0"
 
-settle_threads()  # here, since it must come before torch
+settle_threads()  # here, because it must run before torch is imported
 
 if TYPE_CHECKING:
     from wirework import circuits as circuits
@@ -171,7 +169,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name, or a package of ours, when it is first asked for."""
+    """Load a public name or a subpackage when it is first used."""
     from importlib import import_module
 
     if name in _PACKAGES:

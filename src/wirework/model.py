@@ -1,8 +1,8 @@
-"""A trained model as one value: transformer, tokeniser and config, saved to a folder and loaded.
+"""`Model`: a transformer with its tokeniser and settings, saved to a folder and loaded from it.
 
 The folder holds `config.json`, `model.safetensors` (sparse matrices as indices and values),
-`tokenizer.json` if there is one, for a self-ablating model `gates.json` and `gates.safetensors`,
-and `checksums.json`. Nothing is ever unpickled.
+`tokenizer.json` if there is a tokeniser, `gates.json` and `gates.safetensors` for a self-ablating
+model, and `checksums.json`. Nothing is unpickled.
 """
 
 import hashlib
@@ -39,23 +39,24 @@ from wirework.tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class StreamsOutput:
-    """What a self-ablating model makes of tokens, in both streams; losses in nats."""
+    """Results of both streams of a self-ablating model; losses in nats."""
 
     logits_clean: Tensor
-    """(B, T, V), bitwise what the plain model gives."""
+    """(B, T, V), bitwise equal to the logits of the plain model."""
     logits_ablated: Tensor
-    """(B, T, V), with each token's winners alone."""
+    """(B, T, V) logits of the stream with only each token's winners."""
     attention_masks: Tensor
     """(B, T, L, units): 1 where a channel of the concatenated head outputs is on."""
     neuron_masks: Tensor
     """(B, T, L, units): 1 where a neuron is on."""
     loss_reconstruction: Tensor
-    """Scalar, mean squared difference of the streams' tokens at unit length."""
+    """Scalar mean squared difference of the streams, each token scaled to unit length."""
     loss_clean: Tensor | None = None
-    """Scalar, as all that follow; None without targets."""
+    """Scalar next-token loss of the clean stream; None without targets."""
     loss_ablated: Tensor | None = None
+    """Scalar next-token loss of the ablated stream; None without targets."""
     loss: Tensor | None = None
-    """The three losses, each times its coefficient."""
+    """Scalar sum of the three losses, each times its coefficient; None without targets."""
 
 
 class Model:
@@ -63,9 +64,9 @@ class Model:
 
     Args:
         transformer: the network.
-        tokenizer: None for a model that is only used on token ids.
-        path: the folder it came from, for messages and provenance.
-        gates: what it was trained with, if it is self-ablating; plain use does not need them.
+        tokenizer: the tokeniser; None for a model that is only used on token ids.
+        path: folder of the model, for messages and provenance.
+        gates: gates of a self-ablating model; only `streams` needs them.
 
     Raises:
         InputError: the tokeniser has more tokens than the network.
@@ -82,7 +83,7 @@ class Model:
             raise InputError(
                 f"{f'{path}: ' if path else ''}the tokeniser has "
                 f"{number_of(tokenizer.vocab_size, 'token')}, "
-                f"the model only {transformer.config.vocab_size}: it is of another model"
+                f"the model only {transformer.config.vocab_size}: it belongs to another model"
             )
         self.transformer = transformer
         self.tokenizer = tokenizer
@@ -95,7 +96,7 @@ class Model:
         return self.transformer.config
 
     def _about(self) -> dict[str, object]:
-        """What a reader wants to know first."""
+        """Return the lines of `repr`, by name."""
         config, (all_, nonzero) = self.config, self._weights()
         share = "" if nonzero is None else f", {nonzero / all_:.2%} nonzero"
         about: dict[str, object] = {
@@ -112,7 +113,7 @@ class Model:
         return about
 
     def _weights(self) -> tuple[int, int | None]:
-        """Entries of all matrices and biases, and how many are nonzero if they can be counted."""
+        """Return the entries of all matrices and biases, and the nonzero ones (None on `meta`)."""
         if self.device.type == "meta":
             return sum(part.parameter.numel() for part in self.transformer.prunable()), None
         return self.transformer.weight_counts()
@@ -125,7 +126,7 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over config and weights, as hex: equal only for the same model, gates aside."""
+        """SHA-256 over config and weights, as hex; gates are not included."""
         digest = hashlib.sha256(_canonical(self.config).encode())
         for name, tensor in sorted(self.transformer.state_dict().items()):
             digest.update(name.encode())
@@ -134,14 +135,20 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.transformer.embed.weight.device
 
     def to(self, device: str | torch.device) -> "Model":
-        """Move the model, gates too, to a device such as `cuda`; return the same model.
+        """Move the model and its gates to a device.
+
+        Args:
+            device: such as `cuda`.
+
+        Returns:
+            The same model.
 
         Raises:
-            InputError: there is no such device, or no room on it.
+            InputError: there is no such device, or not enough memory on it.
         """
         with translated_errors(f"cannot move the model to {quoted(str(device))}"):
             target = torch.device(device)
@@ -151,21 +158,24 @@ class Model:
         return self
 
     def encode(self, text: str) -> Tensor:
-        """Return the tokens of a text, (1, T) int64, where the model is; nothing is put before it.
+        """Tokenise a text, without adding a token at its beginning.
+
+        Returns:
+            (1, T) int64, on the device of the model.
 
         Raises:
-            InputError: the model has no tokeniser, or the text holds half a character.
+            InputError: the model has no tokeniser, or the text contains half a character.
         """
         return torch.tensor([self._tokenizer().encode(text)], dtype=torch.int64).to(self.device)
 
     def decode(self, tokens: Tensor | Sequence[int]) -> str:
-        """Return the text of one sequence of tokens; bytes that are no UTF-8 become U+FFFD.
+        """Return the text of one sequence of tokens; bytes that are not UTF-8 become U+FFFD.
 
         Args:
-            tokens: (T,) or (1, T), or a list of ids.
+            tokens: (T,) or (1, T), or a list of token ids.
 
         Raises:
-            InputError: the model has no tokeniser, several sequences, or an unknown id.
+            InputError: the model has no tokeniser, there are several sequences, or an unknown id.
         """
         ids = torch.as_tensor(tokens)
         if ids.dim() == 2 and len(ids) == 1:
@@ -175,10 +185,16 @@ class Model:
         return self._tokenizer().decode([int(i) for i in ids])
 
     def __call__(self, tokens: Tensor | str) -> Tensor:
-        """Return next-token logits (B, T, V) float32 for tokens (B, T) int64, or for a text.
+        """Return next-token logits.
+
+        Args:
+            tokens: (B, T) int64, or a text.
+
+        Returns:
+            (B, T, V) float32.
 
         Raises:
-            InputError: the tokens do not fit the model, or it is given a text and has no tokeniser.
+            InputError: the tokens do not fit the model, or it has no tokeniser for the text.
         """
         logits: Tensor = self.transformer(self._tokens(tokens))
         return logits
@@ -198,19 +214,19 @@ class Model:
     ) -> Tensor | str:
         """Continue a text, or each sequence of tokens, token by token.
 
-        Each token is predicted from the last n_ctx tokens. Nothing stops at the end of a text.
+        Each token is predicted from the last n_ctx tokens. An end-of-text token does not stop it.
 
         Args:
             prompt: a text, or (B, T) int64.
-            n_tokens: how many tokens to add.
-            temperature: of the softmax; 0 takes the most likely token.
-            seed: of the sampling; the same seed gives the same tokens on one machine.
+            n_tokens: number of tokens to add.
+            temperature: temperature of the softmax; 0 takes the most likely token.
+            seed: seed of the sampling; the same seed gives the same tokens on one machine.
 
         Returns:
             The prompt with its continuation: a text for a text, else (B, T + n_tokens) int64.
 
         Raises:
-            InputError: a negative number, an empty prompt, or a text and no tokeniser.
+            InputError: a negative number, an empty prompt, or no tokeniser for a text.
         """
         tokens = self._tokens(prompt)
         longer = self.transformer.generate(tokens, n_tokens, temperature=temperature, seed=seed)
@@ -219,11 +235,14 @@ class Model:
     def run_with_cache(
         self, tokens: Tensor | str, sites: Iterable[str] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the logits (B, T, V) and the values (B, T, width) at sites, by name.
+        """Run the model and record the values at sites.
 
         Args:
             tokens: (B, T) int64, or a text.
             sites: names such as `0.attn.act_in`; None for every site of the model.
+
+        Returns:
+            Logits (B, T, V), and values (B, T, width) by site.
 
         Raises:
             InputError: a name is no site of this model, or the tokens do not fit it.
@@ -232,34 +251,38 @@ class Model:
         return self.transformer.record(self._tokens(tokens), names)
 
     def run_with_hooks(self, tokens: Tensor | str, hooks: Hooks) -> Tensor:
-        """Return the logits (B, T, V) of a run with hooks at sites.
+        """Run the model with hooks at sites.
 
         Args:
             tokens: (B, T) int64, or a text.
-            hooks: by site, or pairs of site and hook. A hook takes the (B, T, width) value and
-                returns its replacement, or None to leave it.
+            hooks: hooks by site, or pairs of site and hook. A hook takes the (B, T, width) value
+                and returns its replacement, or None to leave it unchanged.
+
+        Returns:
+            Logits (B, T, V).
 
         Raises:
-            InputError: a name is no site of this model, a hook never ran or returned something that
-                does not fit, or the tokens do not fit the model.
+            InputError: a name is no site of this model, a hook never ran or returned something
+                other than None or a tensor of the same shape, or the tokens do not fit the model.
         """
         tokens = self._tokens(tokens)
         with self.edited(hooks):
             return self(tokens)
 
     def edited(self, hooks: Hooks) -> AbstractContextManager[None]:
-        """Put hooks on sites for a `with` block, whatever runs the model inside.
+        """Apply hooks at sites in every run of the model inside a `with` block.
 
         Args:
-            hooks: as `run_with_hooks` takes them.
+            hooks: as in `run_with_hooks`.
 
         Raises:
-            InputError: as `run_with_hooks`; that a hook never ran is told at the end of the block.
+            InputError: as in `run_with_hooks`; a hook that never ran is reported at the end of the
+                block.
         """
         return hooked(self.transformer.sites, hooks)
 
     def record(self, tokens: Tensor, sites: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the logits (B, T, V) and the values (B, T, width) at the named sites.
+        """Return logits (B, T, V) and values (B, T, width) at sites: old name of `run_with_cache`.
 
         Raises:
             InputError: a name is no site of this model.
@@ -267,11 +290,11 @@ class Model:
         return self.transformer.record(tokens, sites)
 
     def streams(self, tokens: Tensor, targets: Tensor | None = None) -> StreamsOutput:
-        """Run the clean stream and the ablated one, in which each token has its winners alone.
+        """Run the clean stream and the ablated stream, in which each token has only its winners.
 
         Args:
             tokens: (B, T) int64.
-            targets: (B, T) int64, for the losses.
+            targets: (B, T) int64 next tokens, for the losses; None for no losses.
 
         Raises:
             InputError: the model has no gates, or tokens or targets do not fit it or each other.
@@ -307,7 +330,7 @@ class Model:
         return self.tokenizer
 
     def _tokens(self, prompt: Tensor | str) -> Tensor:
-        """Return tokens (B, T) where the model is."""
+        """Return tokens (B, T) on the device of the model."""
         if not isinstance(prompt, str):
             return prompt.to(self.device)
         if not prompt:
@@ -315,13 +338,19 @@ class Model:
         return self.encode(prompt)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model to a folder, whole or not at all; a model already there is replaced.
+        """Write the model to a folder, whole or not at all. An existing model is replaced.
+
+        Args:
+            folder: folder of the model.
+
+        Returns:
+            The folder.
 
         Raises:
-            InputError: the place cannot be written to, or holds something that is no model.
+            InputError: the folder cannot be written, or holds something other than a model.
         """
         folder = Path(folder)
-        check_place(folder)
+        check_model_place(folder)
         with files.atomic_dir(folder) as partial:
             files.write_text(partial / "config.json", _canonical(self.config) + "\n")
             tied = {"unembed.weight"} if self.config.tied_embedding else set()
@@ -341,30 +370,32 @@ class Model:
 
 def _names(sites: Iterable[str]) -> list[str]:
     if isinstance(sites, str):
-        raise InputError(f"sites must be a list of names: [{sites!r}]")
+        raise InputError(f"sites must be a list of names, got a string: give [{sites!r}]")
     return list(sites)
 
 
-def check_place(folder: Path) -> None:
-    """Make sure that a model can be saved to a folder, before the work that makes it.
+def check_model_place(folder: Path) -> None:
+    """Check that a model can be saved to a folder, before the work that makes it.
 
     Raises:
-        InputError: something else is there, or it cannot be written to.
+        InputError: the folder holds something other than a model, or cannot be written.
     """
     files.check_folder(folder, "a model", ("config.json", "model.safetensors"))
 
 
 def load(path: str | Path | Model) -> Model:
-    """Load a model of ours.
+    """Load a model that wirework saved.
 
     Args:
-        path: a model folder, or a run folder (its `model/` is taken); a model is returned as it is.
+        path: a model folder, or a run folder, whose `model/` is loaded. A `Model` is returned as it
+            is.
 
     Returns:
-        The model on the CPU in float32, ready for use.
+        The model on the CPU in float32.
 
     Raises:
-        InputError: nothing there, damaged, of another format, or tokeniser and model do not fit.
+        InputError: there is no model, it is damaged or has another format, or the tokeniser does
+            not fit the model.
     """
     if isinstance(path, Model):
         return path
@@ -372,12 +403,14 @@ def load(path: str | Path | Model) -> Model:
     if files.is_file(folder / "model" / "config.json"):
         folder = folder / "model"
     if files.is_file(folder / "beeg_config.json"):
-        raise InputError(f"{path} is a released model: `wirework convert openai` reads it")
+        raise InputError(f"{path} is a released model: convert it with `wirework convert openai`")
     if not files.is_file(folder / "config.json"):
         raise InputError(f"no model at {path}: expected a folder with config.json")
     values = files.read_json(folder / "config.json")
     if isinstance(values, dict) and "model_type" in values:
-        raise InputError(f"{path} is of transformers: `wirework convert huggingface` reads it")
+        raise InputError(
+            f"{path} is a model of transformers: convert it with `wirework convert huggingface`"
+        )
     files.verify_dir(folder)
     config = ModelConfig.of(values, str(folder / "config.json"))
     about = folder / "gates.json"

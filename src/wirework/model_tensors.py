@@ -1,6 +1,6 @@
-"""Tensors from a file, compared with what a model needs: nothing is ever made up for a missing one.
+"""Checks of the tensors in a file against those of a model: none is ever filled in by default.
 
-Used for our own models and for those of other formats.
+Used for wirework's own models and for other formats.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,51 +19,54 @@ _CONVERTED = (torch.float64, torch.float16, torch.bfloat16)
 
 
 def refuse_missing(missing: Sequence[str], unused: Iterable[str], source: str) -> None:
-    """Raise unless nothing is missing.
+    """Raise an error if tensors are missing.
 
     Args:
         missing: names that the model needs and the file lacks, in the model's order.
-        unused: names of the file that the model has no use for; they show what went wrong.
+        unused: names in the file that the model does not need; they help to find the cause.
         source: the file.
 
     Raises:
-        InputError: names the first missing ones and says how many there are.
+        InputError: tensors are missing; the message has the first names and the number.
     """
     unused = sorted(unused)
     if not missing:
         return
     first, others = missing[0], missing[1:]
     more = f" and {len(others)} other{'s'[: len(others) > 1]} ({listed(others)})" if others else ""
-    instead = f"; it has {listed(unused)}, of no use to this config" if unused else ""
+    instead = f"; it has {listed(unused)}, which this config does not need" if unused else ""
     raise InputError(f"{source} lacks the tensor {first}{more}{instead}")
 
 
-def refuse_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], source: str) -> None:
-    """Raise unless each expected tensor has its shape.
+def refuse_shapes(stored: Mapping[str, Shape], expected: Mapping[str, Shape], source: str) -> None:
+    """Raise an error if a tensor has another shape than expected.
 
     Args:
-        found: what the file has; all of `expected` are in it.
-        expected: what the config says.
+        stored: shapes in the file; every name of `expected` is in it.
+        expected: shapes according to the config.
         source: the file.
 
     Raises:
-        InputError: names the first one that differs, both shapes, and how many others there are.
+        InputError: a shape differs; the message has the first such tensor, both shapes, and the
+            number of others.
     """
-    wrong = [name for name in expected if tuple(found[name]) != tuple(expected[name])]
+    wrong = [name for name in expected if tuple(stored[name]) != tuple(expected[name])]
     if wrong:
         name, others = wrong[0], len(wrong) - 1
         more = f" ({others} more differ)" if others else ""
         raise InputError(
-            f"{source}: {name} is {tuple(found[name])}, the config says "
+            f"{source}: {name} is {tuple(stored[name])}, the config says "
             f"{tuple(expected[name])}{more}"
         )
 
 
 def refuse_layers(n_layer: int, names: Iterable[str], source: str) -> None:
-    """Raise if the config has more layers than the file can hold, before its names are listed.
+    """Raise an error if the config has more layers than the file has tensors.
+
+    This is checked before the names of all layers are listed, which could take all memory.
 
     Raises:
-        InputError: with both numbers.
+        InputError: there are too few tensors; the message has both numbers.
     """
     count = len(list(names))
     if n_layer > count:
@@ -74,15 +77,15 @@ def refuse_layers(n_layer: int, names: Iterable[str], source: str) -> None:
 
 
 def as_float32(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return weights in float32; a line says so where they were stored in another precision.
+    """Return weights in float32, with a warning if they were stored in another precision.
 
     Args:
-        tensors: dense, by name.
+        tensors: dense tensors by name.
         source: the file.
 
     Raises:
-        InputError: a tensor is of no floating-point type, or of one that needs scales beside it
-            (float8), or has an entry that is not finite.
+        InputError: a tensor is not floating-point, has a type that needs separate scales (float8),
+            or has an entry that is not finite.
     """
     converted: dict[torch.dtype, int] = {}
     weights = {}
@@ -105,11 +108,11 @@ def as_float32(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
 
 def load_untied_(transformer: Transformer, state: dict[str, Tensor]) -> None:
-    """Copy a whole state into a transformer; a tied embedding may be in it once, as `embed.weight`.
+    """Copy a state into a transformer. A tied embedding may be in it once, as `embed.weight`.
 
     Args:
-        transformer: to be changed.
-        state: each of its tensors, of its shape.
+        transformer: the model; changed in place.
+        state: all tensors of the model, by name, with their shapes.
     """
     if transformer.config.tied_embedding:
         state = state | {"unembed.weight": state["embed.weight"]}
@@ -117,13 +120,13 @@ def load_untied_(transformer: Transformer, state: dict[str, Tensor]) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first three names, and how many more there are."""
+    """Return the first three names, and the number of others."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # One pass without a copy: a sum is finite only of finite numbers, unless these overflow.
+    # One pass without a copy: a finite sum has only finite terms. The full check is for overflow.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 

@@ -147,7 +147,10 @@ def test_what_is_no_gpt_neo_is_refused_in_a_line(tmp_path: Path) -> None:
 def test_a_folder_of_theirs_is_not_taken_for_ours(tmp_path: Path) -> None:
     theirs(*VARIANTS["gpt2"]).save_pretrained(tmp_path / "gpt2")
     for folder in (tmp_path / "gpt2", save_huggingface(Model(Transformer(OURS)), tmp_path / "neo")):
-        with pytest.raises(InputError, match="is of transformers: `wirework convert huggingface`"):
+        with pytest.raises(
+            InputError,
+            match="is a model of transformers: convert it with `wirework convert huggingface`",
+        ):
             ww.load(folder)
 
 

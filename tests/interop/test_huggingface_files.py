@@ -424,7 +424,7 @@ def test_a_folder_in_the_place_of_a_file_does_not_count_as_absent(name: str, fol
 def test_a_tokeniser_larger_than_the_model_is_refused(folder: Any) -> None:
     source = folder()
     put_tokenizer(source, "<|endoftext|>", *(f"<{i}>" for i in range(50)))
-    refused(source, "the tokeniser has 307 tokens, the model only 300: it is of another model")
+    refused(source, "the tokeniser has 307 tokens, the model only 300: it belongs to another model")
 
 
 def test_a_model_of_the_hub_is_read_from_its_files(

@@ -71,7 +71,7 @@ def to_huggingface(model: Path, out: Path, /) -> None:
 
 
 def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:
-    from wirework.model import check_place as check_model_place
+    from wirework.model import check_model_place
 
     check_model_place(out)
     if out.resolve() == Path(source).resolve():
