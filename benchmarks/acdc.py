@@ -1,13 +1,13 @@
-"""What a search for path edges costs, against a forward pass of the whole model for each edge.
+"""Cost of a search for path edges, compared with one forward pass of the whole model per edge.
 
     python benchmarks/acdc.py
     python benchmarks/acdc.py --layers 8 --heads 16 --tau 0.001
     python benchmarks/acdc.py --threads 2
 
-The model has random weights so large that a fair number of edges stays. The whole pass is the
-plain transformer's own, in float32, on the same prompts: what one edge costs at least where nothing
-is cached. On one thread CPU seconds of this process are taken, on more the clock's; passes and
-searches in turn, medians.
+The model has random weights, large enough that a fair number of edges is kept. The whole pass is a
+float32 forward pass of the plain transformer on the same prompts: the lowest cost of one edge
+without caching. With one thread the CPU seconds of this process are measured, with more the elapsed
+time. Passes and searches alternate; medians are reported.
 """
 
 import argparse
@@ -27,41 +27,41 @@ from wirework.nn import Transformer
 
 
 def main() -> None:
-    given = _arguments()
-    torch.set_num_threads(given.threads)
-    transformer = random_transformer(given.layers, given.heads, given.vocab, given.weights)
-    contrast = random_prompts(given.prompts, given.length, given.vocab)
-    print(f"torch {torch.__version__}, {given.layers} layers, {given.heads} heads, d_model 128")
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    transformer = random_transformer(args.layers, args.heads, args.vocab, args.weights)
+    contrast = random_prompts(args.prompts, args.length, args.vocab)
+    print(f"torch {torch.__version__}, {args.layers} layers, {args.heads} heads, d_model 128")
     print("     tau  edges  kept  seconds ms an edge whole pass ms")
-    for tau in given.tau:
-        report(transformer, contrast, tau, given.repeats)
+    for tau in args.tau:
+        report(transformer, contrast, tau, args.repeats)
 
 
 def report(transformer: Transformer, contrast: Contrast, tau: float, repeats: int) -> None:
-    """Time a search and whole passes in turn, and print a line."""
+    """Time searches and whole passes alternately, and print a line."""
     costs, passes = [], []
     for _ in range(repeats):
         passes += [
             timed(lambda: transformer(contrast.clean, contrast.last_positions))[1] for _ in range(5)
         ]
-        found, seconds = timed(lambda: found_by(transformer, contrast, tau))
+        search, seconds = timed(lambda: searched(transformer, contrast, tau))
         costs.append(seconds)
-    edges, cost = len(found.growth), median(costs)
+    edges, cost = len(search.growth), median(costs)
     print(
-        f"{tau:8g} {edges:6} {len(found.kept):5} {cost:8.2f} {1e3 * cost / edges:10.3f} "
+        f"{tau:8g} {edges:6} {len(search.kept):5} {cost:8.2f} {1e3 * cost / edges:10.3f} "
         f"{1e3 * median(passes):13.2f}",
         flush=True,
     )
 
 
-def found_by(transformer: Transformer, contrast: Contrast, tau: float) -> SearchResult:
-    """Search as `acdc` does, the clean and corrupted runs included."""
+def searched(transformer: Transformer, contrast: Contrast, tau: float) -> SearchResult:
+    """Search as `acdc` does, including the clean and corrupted runs."""
     state = PatchedState(Patched.of(transformer, contrast), "kl")
     return search(state, state.graph.edges, tau)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what some work gives, and its seconds."""
+    """Return the result of a function, and its seconds."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     with torch.no_grad():
@@ -70,7 +70,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def random_transformer(layers: int, heads: int, vocab: int, weights: float) -> Transformer:
-    """Return a GPT-Neo-like model of width 128, its initial matrices times a factor."""
+    """Return a GPT-Neo-like model of width 128 whose initial matrices are scaled."""
     config = ModelConfig.of({
         "vocab_size": vocab, "n_ctx": 256, "n_layer": layers, "d_model": 128, "n_head": heads,
         "d_head": 128 // heads, "act_fraction": None, "norm": "layer", "positions": "added",
@@ -91,8 +91,10 @@ def random_prompts(count: int, length: int, vocab: int) -> Contrast:
     corrupted = clean.clone()
     places = [length // 7, 2 * length // 3]
     corrupted[:, places] = torch.randint(vocab, (count, 2), generator=generator)
-    at = torch.full((count,), length - 1)
-    return Contrast(clean, corrupted, at, torch.randint(vocab, (count, 2), generator=generator))
+    last_positions = torch.full((count,), length - 1)
+    return Contrast(
+        clean, corrupted, last_positions, torch.randint(vocab, (count, 2), generator=generator)
+    )
 
 
 def _arguments() -> argparse.Namespace:

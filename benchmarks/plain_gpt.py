@@ -1,6 +1,6 @@
-"""The baseline: a plain eager dense GPT as most people write it (GPT-2's shape, LayerNorm, biases).
+"""Baseline: a plain eager dense GPT in the usual form (shape of GPT-2, LayerNorm, biases).
 
-Nothing here is tuned: `nn.Linear`, `scaled_dot_product_attention`, a tied head, `F.cross_entropy`
+Nothing is tuned: `nn.Linear`, `scaled_dot_product_attention`, a tied head, `F.cross_entropy`
 on the whole batch's logits, `torch.optim.AdamW`, bf16 autocast.
 Shapes: B sequences, T tokens, D width, H heads, K channels of a head.
 """

@@ -1,8 +1,8 @@
-"""A weight-sparse GPT as public code writes it, to stand beside ours and the plain dense GPT.
+"""Baseline: a weight-sparse GPT with the operations that public code uses.
 
-`torch.topk` and `scatter` at all eight sites of a block, the sink as a key of its own under an
+`torch.topk` and `scatter` at all eight sites of a block, the sink as an additional key under an
 additive mask, logits of the whole batch, a full `topk` of every matrix and of every neuron after
-the step. Same sizes and sparsity as ours; bf16 autocast.
+the step. Sizes and sparsity are the same as ours; bf16 autocast.
 Shapes: B sequences, T tokens, D width, H heads, K channels of a head.
 """
 
@@ -72,7 +72,7 @@ def _top_k(x: Tensor) -> Tensor:
 
 
 def _keep_largest_(weight: Tensor) -> None:
-    """Keep the `FLOOR` largest of each row, then the largest of what is left, up to the target."""
+    """Keep the `FLOOR` largest of each row, then the largest others, up to the target."""
     size = weight.abs()
     mask = torch.zeros_like(weight, dtype=torch.bool)
     mask.scatter_(1, size.topk(FLOOR, 1, sorted=False).indices, True)

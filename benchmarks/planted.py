@@ -1,9 +1,9 @@
-"""What each finder makes of the planted circuits of the tests: exact or not, and its AUROC.
+"""Results of each finder on the planted circuits of the tests: exact or not, and AUROC.
 
     python benchmarks/planted.py
 
-Node AUROC: how well the finder's score tells the planted nodes from all others. Edge AUROC: the
-same for all nonzero weights of the model, an edge scoring what the lower of its ends does.
+Node AUROC: how well the finder's score separates the planted nodes from all others. Edge AUROC: the
+same for all nonzero weights of the model; an edge has the lower score of its two nodes.
 """
 
 import sys
@@ -40,17 +40,18 @@ def main() -> None:
 
 
 def report(planted: Planted, pruning_run: PruningRun) -> str:
-    found, score, space = pruning_run.run(), pruning_run.ranked()[0].tau, pruning_run.ablation.space
-    nodes = [(node.site, node.index) for node in found.nodes]
-    edges = [(edge.source, edge.target) for edge in found.edges]
+    circuit = pruning_run.run()
+    score, space = pruning_run.ranked()[0].tau, pruning_run.ablation.space
+    nodes = [(node.site, node.index) for node in circuit.nodes]
+    edges = [(edge.source, edge.target) for edge in circuit.edges]
     exact = nodes == list(planted.nodes) and edges == [(s, t) for s, t, _ in planted.edges]
     truth = torch.zeros(space.size, dtype=torch.bool)
-    every = space.locate(torch.arange(space.size))
-    truth[[every.index(node) for node in planted.nodes]] = True
-    joined = find_edges(planted.model.transformer, every)
+    all_nodes = space.locate(torch.arange(space.size))
+    truth[[all_nodes.index(node) for node in planted.nodes]] = True
+    joined = find_edges(planted.model.transformer, all_nodes)
     ends = torch.tensor([(edge.source, edge.target) for edge in joined])
     wanted = {(planted.nodes[s], planted.nodes[t]) for s, t, _ in planted.edges}
-    true = torch.tensor([(every[s], every[t]) in wanted for s, t in ends.tolist()])
+    true = torch.tensor([(all_nodes[s], all_nodes[t]) in wanted for s, t in ends.tolist()])
     return (
         f"{len(nodes):>4} of {len(planted.nodes):<2} {len(edges):>4} of {len(planted.edges):<2} "
         f"{'yes' if exact else 'no':5}  {auroc(score, truth):10.3f}  "

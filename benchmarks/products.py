@@ -1,9 +1,9 @@
-"""GFLOP/s of each library at the products of a training step, and the one that is chosen.
+"""GFLOP/s of each library for the products of a training step, and the chosen library.
 
-One thread unless OMP_NUM_THREADS says otherwise. What an AVX2 machine would choose, roughly:
+One thread unless OMP_NUM_THREADS is set. To see roughly what an AVX2 machine would choose, put
 `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell` before the command.
-On one thread the thread's own CPU time is taken, so that other processes disturb little. Nothing
-is read from or written to the cache of choices.
+With one thread its CPU time is measured, so that other processes disturb little. The cache of
+choices is neither read nor written.
 """
 
 import argparse
@@ -24,11 +24,11 @@ SHAPES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of the whole measurement")
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        measure(given.rounds)
+        measure(args.rounds)
 
 
 def measure(rounds: int) -> None:

@@ -1,10 +1,11 @@
-"""What the search for a circuit costs, against 256 independent trials that run to their end.
+"""Cost of the search for a circuit, compared with 256 independent complete trials.
 
     python benchmarks/search_cost.py runs/twenty single_double_quote bracket_counting for_while
 
-Both draw from the same ranges and train masks for the same number of steps on the same pairs. Of
-the independent trials the smallest is cleaned up, or, *merged*, the `finalists` smallest are, and
-then merged as ours are. Cost: CPU seconds of this process on one thread, of all that a row needs.
+Both draw settings from the same ranges and train masks for the same number of steps on the same
+pairs. Of the independent trials the smallest is cleaned up; in the *merged* rows the `finalists`
+smallest are cleaned up and then merged like ours. The cost is the CPU time of this process on one
+thread for everything that a row needs.
 """
 
 import argparse
@@ -28,16 +29,16 @@ class Outcome(NamedTuple):
 
 
 def main() -> None:
-    given = _arguments()
+    args = _arguments()
     torch.set_num_threads(1)
-    model = ww.load(given.model)
-    base = {"target_loss": given.target, "steps": given.steps, "batch_pairs": given.pairs}
-    alone = {"trials": given.independent, "sampler": "random", "stop_at": (), "also": ()}
+    model = ww.load(args.model)
+    base = {"target_loss": args.target, "steps": args.steps, "batch_pairs": args.pairs}
+    alone = {"trials": args.independent, "sampler": "random", "stop_at": (), "extra_rankings": ()}
     print(f"{'task':28} {'search':20} {'nodes':>5} {'edges':>5} {'seconds':>8}", flush=True)
-    for name in given.tasks:
+    for name in args.tasks:
         task = ww.task(name)
         independent = outcomes(model, task, PruneConfig.of({**base, **alone}), (1, None))
-        (ours,) = outcomes(model, task, PruneConfig.of({**base, "trials": given.ours}), (None,))
+        (ours,) = outcomes(model, task, PruneConfig.of({**base, "trials": args.ours}), (None,))
         rows = zip(
             ("independent", "independent, merged", "ours"), (*independent, ours), strict=True
         )
@@ -53,18 +54,18 @@ def main() -> None:
 def outcomes(
     model: Model, task: Task, config: PruneConfig, counts: tuple[int | None, ...]
 ) -> list[Outcome]:
-    """Search once; make a circuit of so many of the best trials, for each of the counts."""
+    """Search once, then build a circuit from the best trials, for each number of trials."""
     start = time.process_time()
     pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, None, config))
     ranked = pruning_run.ranked()
     search = time.process_time() - start
-    found = []
+    outcomes_ = []
     for count in counts:
         start = time.process_time()
         circuit = pruning_run.circuit_from(ranked[:count])
         seconds = search + time.process_time() - start
-        found.append(Outcome(circuit.n_nodes, circuit.n_edges, seconds))
-    return found
+        outcomes_.append(Outcome(circuit.n_nodes, circuit.n_edges, seconds))
+    return outcomes_
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""AbsTopK forward against `torch.topk` and a copy of the same tensor.
+"""Time of the AbsTopK forward pass, compared with `torch.topk` and a copy of the same tensor.
 
     python benchmarks/selection.py [--rounds 15]
 

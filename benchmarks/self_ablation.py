@@ -1,14 +1,14 @@
-"""A training step with gates, over the plain one of the same model and over the method spelt out.
+"""Time of a training step with gates, compared with a plain step and a direct implementation.
 
     python benchmarks/self_ablation.py [--batch 32] [--rounds 5] [--ours] [--usual-malloc] [--json]
 
 The model of Ferrao et al. 2025, sec. 5, with a vocabulary of 2,048: 8 layers, width 128, 16 heads,
 context 256, float32. `plain`, `local` and `global` are ours; `written-out local` and so on follow
-the definition with all attention scores in memory, the masks by a sort, and for global gates two
-whole passes, as a first implementation would (it is what the tests compare with). A step is
-forward, backward, gradient clip and AdamW. Variants take turns; medians of seconds, and of their
-ratio to the plain step of the same round, as a machine's speed drifts. All keep freed memory as
-`wirework train` does; with `--usual-malloc` none does.
+the definition with all attention scores in memory, masks by a sort, and two whole passes for global
+gates (the reference implementation of the tests). A step is forward, backward, gradient clip and
+AdamW. Variants alternate; the table has medians of seconds, and of the ratio to the plain step of
+the same round, because the machine's speed varies. Freed memory is kept as in `wirework train`, but
+not with `--usual-malloc`.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def written_out_step(level: str, k: int, tokens: Tensor, targets: Tensor) -> Ste
 
 
 def inference(level: str, k: int, tokens: Tensor) -> Step:
-    """A plain forward pass, of a model with gates beside it or without."""
+    """Time a plain forward pass of a model with and without gates."""
     transformer = Transformer(CONFIG)
     gates = None if level == "plain" else Gates(CONFIG, gating(level, k))
     model = Model(transformer, gates=gates)
@@ -107,7 +107,7 @@ def inference(level: str, k: int, tokens: Tensor) -> Step:
 
 
 def measure(batch: int, k: int, rounds: int, ours: bool) -> dict[str, list[float]]:
-    """Return the seconds of each round's step of each variant."""
+    """Return the seconds of a step in each round, for each variant."""
     generator = torch.Generator().manual_seed(0)
     tokens, targets = torch.randint(VOCAB, (2, batch, CONTEXT), generator=generator)
     steps = {level: our_step(level, k, tokens, targets) for level in LEVELS}

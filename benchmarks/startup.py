@@ -1,4 +1,4 @@
-"""Time until `wirework --help` has answered and `import wirework` is done, beside bare Python.
+"""Time of `wirework --help` and of `import wirework`, compared with bare Python.
 
 python benchmarks/startup.py [--rounds 15]
 """

@@ -1,11 +1,11 @@
-"""One training step: weight-sparse over dense over plain GPTs over the matrix products alone.
+"""Time of a training step: weight-sparse, dense, plain GPTs, and the matrix products only.
 
     python benchmarks/step.py [--shapes 256x4x128x32 512x4x256x16] [--rounds 9] [--json]
 
-All variants of a shape are timed in turn, round after round, and medians are compared, so that a
-noisy machine is noisy for all. A step is forward, backward, gradient scale, AdamW and projection.
-`make bench` sets GOMP_SPINCOUNT as the `wirework` command does. Peak memory is that of a process of
-its own per variant. A shape: width x layers x context x batch.
+Variants of a shape alternate in each round, and medians are compared, so that noise affects all of
+them. A step is forward, backward, gradient scale, AdamW and projection. `make bench` sets
+GOMP_SPINCOUNT like the `wirework` command. Peak memory is measured in one process for each variant.
+A shape is width x layers x context x batch.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def our_step(
 
 
 def make_products(shape: Shape) -> Step:
-    """Every matrix product with a weight matrix in a step, in bf16; attention's are left out."""
+    """Compute all matrix products of a step with weights, in bf16, without those of attention."""
     d_model, n_layer, n_ctx, batch = shape
     rows = batch * n_ctx
     widths = [
@@ -155,7 +155,7 @@ def make_projection(shape: Shape) -> tuple[Step, Step, Step]:
 def interleaved_medians(
     steps: dict[str, Step], rounds: int, before_round: Step = lambda: None
 ) -> dict[str, float]:
-    """Time each in turn, round after round; the first two rounds warm up. Milliseconds."""
+    """Return the milliseconds of each function; they alternate, after two warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 2):
         before_round()
@@ -167,7 +167,7 @@ def interleaved_medians(
 
 
 def peak_memory(variant: str, shape: Shape) -> float:
-    """Peak resident MiB of a process that takes three steps, less what its imports take."""
+    """Return the peak resident MiB of a process for three steps, without that of its imports."""
     command = [sys.executable, __file__, "--peak", variant, "--shapes", "x".join(map(str, shape))]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -181,7 +181,7 @@ def print_peak(variant: str, shape: Shape) -> None:
 
 
 def resident_mib(field: str) -> float:
-    """`VmRSS`, now, or `VmHWM`, the peak. (getrusage's peak starts at that of the parent.)"""
+    """Return `VmRSS` (now) or `VmHWM` (peak); the peak of getrusage starts at the parent's."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024

@@ -1,7 +1,7 @@
-"""A step at default threads, alone and with the same beside it, by how long threads spin.
+"""Time of a step in one process and in two at once, for several spin counts of threads.
 
-`GOMP_SPINCOUNT` is read when torch is loaded, so that each row is processes of its own. Where
-threads wait asleep, a step takes as much CPU time beside another process as alone.
+`GOMP_SPINCOUNT` is read when torch is loaded, so each row runs in new processes. If threads sleep
+while they wait, a step takes the same CPU time with and without another process.
 """
 
 import argparse
@@ -20,16 +20,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2, help="how many at once")
     parser.add_argument("--step", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.step:
-        print(json.dumps(step_times(given.steps)))
+    args = parser.parse_args()
+    if args.step:
+        print(json.dumps(step_times(args.steps)))
         return
     print("spin count | alone: ms a step, CPU ms | at once: ms a step, CPU ms | slower")
     for spin in SPINS:
-        alone, beside = (measured(spin, given.steps, n) for n in (1, given.processes))
+        alone, together = (measured(spin, args.steps, n) for n in (1, args.processes))
         print(
-            f"{spin:>10} | {alone[0]:6.1f} {alone[1]:6.1f} | {beside[0]:6.1f} {beside[1]:6.1f}"
-            f" | {beside[0] / alone[0]:.2f}",
+            f"{spin:>10} | {alone[0]:6.1f} {alone[1]:6.1f} | {together[0]:6.1f} {together[1]:6.1f}"
+            f" | {together[0] / alone[0]:.2f}",
             flush=True,
         )
 
@@ -42,13 +42,13 @@ def measured(spin: str, steps: int, processes: int) -> tuple[float, float]:
         subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
-    found = [json.loads(child.communicate()[0]) for child in children]
-    wall, cpu = (statistics.median(times) for times in zip(*found, strict=True))
+    measured_times = [json.loads(child.communicate()[0]) for child in children]
+    wall, cpu = (statistics.median(times) for times in zip(*measured_times, strict=True))
     return wall, cpu
 
 
 def step_times(steps: int) -> tuple[float, float]:
-    """Return milliseconds and CPU milliseconds of the demo's model forward and backward."""
+    """Return milliseconds and CPU milliseconds of forward and backward of the demo's model."""
     import torch
 
     from wirework.config import ModelConfig
