@@ -271,7 +271,9 @@ class TestRunWithCache:
             small().run_with_cache(TOKENS, ["0.mlp.post"])
 
     def test_refuses_one_name_that_is_no_list(self):
-        with pytest.raises(InputError, match=r"a list of names, got a string: give \['0.mlp.post_act'\]"):
+        with pytest.raises(
+            InputError, match=r"a list of names, got a string: give \['0.mlp.post_act'\]"
+        ):
             small().run_with_cache(TOKENS, "0.mlp.post_act")
 
 
