@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types docs browser-test hostile-test bench clean
+.PHONY: install demo test slow-test lint types docs browser-test hostile-test bench clean
 
 install: $(VENV)/.installed
 
@@ -13,7 +13,12 @@ demo: $(VENV)/.installed
 # One process a core, each with one thread: more threads than cores are slower.
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --durations=25
+
+# Kills and signals at every moment, whole matrices, small full disks: what takes too long for `test`.
+slow-test: export OMP_NUM_THREADS = 1
+slow-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m slow --ignore=tests/hostile --durations=25
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

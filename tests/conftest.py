@@ -115,6 +115,12 @@ def start(_server: Server) -> Iterator[Callable[..., Started]]:
 
 
 @pytest.fixture
+def few_random_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw three random circuits as a control, not twenty: for tests of other things."""
+    monkeypatch.setattr("wirework.circuits.validation.controls._RANDOM", 3)
+
+
+@pytest.fixture
 def in_time() -> Callable[[], AbstractContextManager[None]]:
     """Return `in_time()`: a block that waits for ever fails after some seconds."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import WIREWORK, Started, run_here
+from marks import slow_cases
 
 from wirework import __version__
 from wirework.config import ModelConfig
@@ -171,7 +172,12 @@ def until_training(folder: Path, child: Started | subprocess.Popen[str]) -> Path
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        *slow_cases(signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU),
+    ],
 )
 def test_a_signal_ends_training_with_one_line_and_its_code(
     tmp_path: Path, start: Start, number: signal.Signals
@@ -239,7 +245,7 @@ main()
 
 
 @pytest.mark.parametrize("name", ["cyclopts", "wirework.commands", "torch", "wirework.doctor"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow_cases(signal.SIGTERM)])
 def test_a_signal_while_modules_load_is_one_line(name: str, number: signal.Signals):
     code = AT_IMPORT.format(name=name, number=int(number))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -348,7 +354,7 @@ def test_output_that_cannot_be_written_is_one_line(words: list[str]):
     assert ended.stderr == said
 
 
-@pytest.mark.parametrize("words", ["tasks", "tasks --json", "--help", "--version"])
+@pytest.mark.parametrize("words", ["tasks", "--help", "--version", *slow_cases("tasks --json")])
 def test_output_that_is_closed_is_done_without(words: str):
     ended = subprocess.run(
         ["sh", "-c", f'"$0" {words} >&-', str(WIREWORK)], stderr=subprocess.PIPE, text=True
@@ -380,7 +386,7 @@ def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
         assert json.loads(told.stdout)["pairs"] == [pair]
 
 
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("locale", ["C", *slow_cases("C.UTF-8")])
 def test_names_that_are_no_text_are_shown_escaped(model_folder: Path, tmp_path: Path, locale: str):
     """A file name on Linux is bytes; the C locale has no letters but ASCII."""
     model = model_folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
@@ -520,6 +526,7 @@ def test_tasks_shows_pairs(tmp_path: Path):
     refuses("tasks", tmp_path, "--show", "for_while", says="give no MODEL")
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path: Path):
     text = "def f(name):\n    print('hello', name)\n" * 60
     corpus = tmp_path / "corpus"
@@ -558,6 +565,7 @@ def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path:
     assert Path(told["curves"]).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_a_study_of_finders_is_settled_by_a_file(model_folder: Path, tmp_path: Path):
     pairs = [{"prompts": [f"a{i} = (", f"a{i} = ["], "answers": [")", "]"]} for i in range(24)]
     mine = tmp_path / "mine.jsonl"
@@ -600,7 +608,7 @@ def test_prune_of_a_model_that_cannot_do_the_task(model_folder: Path, tmp_path: 
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow_cases(signal.SIGINT)])
 def test_a_signal_ends_a_search_with_one_line_and_its_code(
     model_folder: Path, tmp_path: Path, start: Start, number: signal.Signals
 ):

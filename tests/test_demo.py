@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from marks import slow_cases
 
 from wirework import demo, files
 from wirework.errors import InputError
@@ -67,6 +68,7 @@ def test_trains_both_models_and_says_that_this_one_is_too_weak(recipe: Path, tmp
     assert is_free(tmp_path / "out" / "tiny-dense")  # the twin, which may not be through, has ended
 
 
+@pytest.mark.slow
 def test_the_circuit_is_looked_for_while_the_twin_still_trains(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -86,7 +88,7 @@ def test_the_circuit_is_looked_for_while_the_twin_still_trains(
     assert list((tmp_path / "tiny-dense" / "checkpoints").glob("step-*"))
 
 
-@pytest.mark.parametrize(("twin_steps", "threads"), [(10**6, 1), (3, 2)])
+@pytest.mark.parametrize(("twin_steps", "threads"), [(10**6, 1), *slow_cases((3, 2))])
 def test_pruning_leaves_the_twin_its_cores_and_takes_all_without_it(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin_steps: int, threads: int
 ):
@@ -123,7 +125,7 @@ def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
         demo.demo(tmp_path, recipe)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *slow_cases(signal.SIGTERM, signal.SIGINT)])
 def test_the_second_training_ends_with_the_first(recipe: Path, tmp_path: Path, number: int):
     corpus = recipe.with_name("corpus")
     recipe = write_recipe(recipe, corpus, steps=1_000_000)

@@ -118,6 +118,7 @@ print(fastest.choose("q", "c", lambda: ways))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_choose_alike(cache):
     children = [
         subprocess.Popen(

@@ -12,7 +12,10 @@ import wirework as ww
 from wirework import circuits, console, data, measures, studies
 from wirework.config import ExplainConfig, MeasureConfig, PruneConfig, SaeConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated"),
+    pytest.mark.usefixtures("few_random_circuits"),
+]
 
 _EXPLAIN = ExplainConfig(neurons=2, excerpt_tokens=8, explain_excerpts=64, score_excerpts=64)
 _SAE = SaeConfig(tokens=2048, batch_size=64, buffer=256, eval_tokens=256)

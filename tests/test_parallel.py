@@ -10,6 +10,7 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
+from marks import slow_cases
 
 from wirework.errors import InputError
 from wirework.parallel import parallel_map
@@ -37,7 +38,7 @@ def test_what_the_work_raises_is_raised_here() -> None:
         next(found)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.5, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, *slow_cases(0.0, 0.1, 3.0)])
 def test_an_interrupt_while_they_start_ends_all(tmp_path: Path, seconds: float) -> None:
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)
@@ -136,7 +137,7 @@ def test_a_process_that_dies_is_one_line() -> None:
         list(parallel_map(math.sqrt, [4.0], 0))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, *slow_cases(signal.SIGINT)])
 def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)

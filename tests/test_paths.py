@@ -24,6 +24,8 @@ from wirework.demo import demo
 from wirework.errors import InputError
 from wirework.measures.explain import estimate_cost
 
+pytestmark = pytest.mark.usefixtures("few_random_circuits")
+
 PACKAGES = ("circuits", "data", "interop", "measures", "model", "studies", "tasks", "training",
             "view")  # fmt: skip
 PARTS = {"assemble", "check_fit", "tokenizer_of"}

@@ -16,7 +16,10 @@ from wirework.menu import app
 from wirework.training import train
 from wirework.user_code import OURS, load_function, refuse_saved_function
 
-pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens"),
+    pytest.mark.usefixtures("few_random_circuits"),
+]
 
 EVIL = """
 from pathlib import Path

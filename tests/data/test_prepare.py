@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import slow_cases
 
 from wirework import console
 from wirework.config import DataConfig
@@ -85,7 +86,7 @@ def test_the_folder_is_as_documented(prepared: Prepared):
     assert left == [prepared.path.name]
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, *slow_cases(3)])
 def test_any_number_of_workers_gives_the_same_bytes(
     corpus: Path, prepared: Prepared, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ):
@@ -231,6 +232,7 @@ def stop_after_next_record(process: subprocess.Popen[bytes], cache: Path, how: i
     return False
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_gives_the_same_bytes(
     corpus: Path, prepared: Prepared, tmp_path: Path
 ):
@@ -258,7 +260,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(
     assert left == [final.path.name]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGTERM, *slow_cases(signal.SIGINT)])
 def test_a_signal_leaves_what_can_be_resumed(
     corpus: Path, prepared: Prepared, tmp_path: Path, how: int
 ):

@@ -31,6 +31,7 @@ def study(planted: Planted, out: Path, **more):
     return finders(planted.model, [planted.task], out, QUICK, **(options | more))
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_path) -> None:
     result = study(planted, tmp_path)
     sizes = {(row["finder"], row["target_loss"]): row["edges"] for row in result["rows"]}
@@ -59,6 +60,7 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
             read()
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_a_target_that_a_model_misses_has_no_point(planted, tmp_path) -> None:
     result = study(planted, tmp_path, which=("attribution",), targets=(1e-9,))
     (row,) = result["rows"]
@@ -82,6 +84,7 @@ def test_what_cannot_be_asked_for(planted, tmp_path) -> None:
         study(planted, tmp_path)
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_what_is_asked_for_twice_is_done_once(planted, tmp_path) -> None:
     twice = {"which": ("attribution", "attribution"), "targets": (0.3, 0.3)}
     assert len(study(planted, tmp_path, **twice)["rows"]) == 1

@@ -1,11 +1,8 @@
 """The whole study on a tiny grid: real training, real pruning, real figures."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import Started, run_here
+from marks import slow_cases
 
-from wirework.cli import main
 from wirework.config import FrontierConfig, TrainConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import read_json
@@ -225,7 +223,7 @@ def test_a_folder_of_something_else_is_left_alone(study: Study, tmp_path: Path):
 def test_the_command_prints_the_table_or_one_json_object(copy: Path, config: FrontierConfig):
     path = copy.parent / "study.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
-    result = run("study", "frontier", "--config", path, "--out", copy, "--json")
+    result = run_here("study", "frontier", "--config", path, "--out", copy, "--json")
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert [row["name"] for row in printed["cells"]] == [SPARSE, DENSE, IMPOSSIBLE]
@@ -233,11 +231,7 @@ def test_the_command_prints_the_table_or_one_json_object(copy: Path, config: Fro
     assert f"warning: {IMPOSSIBLE} failed, the study goes on" in result.stderr
 
 
-@pytest.mark.filterwarnings("ignore:Cyclopts application invoked")
-def test_mistakes_are_one_line_and_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "30000")
+def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     path, out = tmp_path / "study.yaml", str(tmp_path / "o")
     for settings, words, says in (
         ("widths: []", [out], "the grid is empty"),
@@ -250,24 +244,28 @@ def test_mistakes_are_one_line_and_code_2(
         ("train: {data: {corpus: /none}}\ndense_widths: [16]", [out], "/none"),
     ):
         path.write_text(settings)
-        given = ["wirework", "study", "frontier", "--config", str(path), "--out", *words]
-        monkeypatch.setattr(sys, "argv", given)
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        assert end.value.code == 2
-        assert printed.out == ""
-        assert says in printed.err.splitlines()[-1]
-        assert printed.err.splitlines()[-1].startswith("wirework: ")
+        ended = run_here("study", "frontier", "--config", path, "--out", *words)
+        assert ended.returncode == 2
+        assert ended.stdout == ""
+        line = ended.stderr.splitlines()[-1]
+        assert says in line
+        assert line.startswith("wirework: ")
     assert not list((tmp_path / "o").glob("cells/*"))
 
 
 @pytest.mark.parametrize(
     ("number", "stage"),
-    [(signal.SIGINT, "run/metrics.jsonl"), (signal.SIGTERM, "circuits/4/for_while.search")],
+    [
+        (signal.SIGTERM, "circuits/4/for_while.search"),
+        *slow_cases((signal.SIGINT, "run/metrics.jsonl")),
+    ],
 )
 def test_a_signal_ends_a_study_with_one_line_and_its_code(
-    settings: Callable[..., dict[str, Any]], tmp_path: Path, number: signal.Signals, stage: str
+    settings: Callable[..., dict[str, Any]],
+    start: Callable[..., Started],
+    tmp_path: Path,
+    number: signal.Signals,
+    stage: str,
 ):
     values = settings(dense_widths=[])
     if stage.startswith("run"):
@@ -278,18 +276,14 @@ def test_a_signal_ends_a_study_with_one_line_and_its_code(
     path.write_text(yaml.safe_dump(values))
     cell = out / "cells" / SPARSE
     child = start("study", "frontier", "--config", path, "--out", out)
-    try:
-        while not (cell / stage).exists():
-            assert child.poll() is None, child.communicate()
-            time.sleep(0.05)
-        time.sleep(0.5)
-        for _ in range(3):  # an impatient person's
-            child.send_signal(number)
-            time.sleep(0.05)
-        _, errors = child.communicate(timeout=60)
-    finally:
-        child.kill()
-        child.communicate()
+    while not (cell / stage).exists():
+        assert child.poll() is None, child.communicate(1)
+        time.sleep(0.05)
+    time.sleep(0.5)
+    for _ in range(3):  # an impatient person's
+        child.send_signal(number)
+        time.sleep(0.05)
+    _, errors = child.communicate(timeout=60)
     assert child.returncode == 128 + number, errors
     assert errors.splitlines()[-1] == (
         f"wirework: stopped in {SPARSE} of {out}; the same command goes on from what was saved"
@@ -306,19 +300,3 @@ def stamps(folder: Path) -> dict[str, int]:
         for path in folder.glob("cells/**/*")
         if path.is_file() and path.name not in ("lock", "failed.json")
     }
-
-
-def start(*words: str | Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("wirework")), *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def run(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    child = start(*words)
-    output, errors = child.communicate(timeout=120)
-    return subprocess.CompletedProcess(words, child.returncode, output, errors)

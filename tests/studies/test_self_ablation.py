@@ -18,6 +18,7 @@ from wirework.studies.self_ablation import variants
 
 VOCABULARY = 800
 RECIPES = Path(__file__).parents[2] / "recipes"
+OF_SAE_LENS = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
 
 
 def tiny(cache: Path, **changes: Any) -> SelfAblationConfig:
@@ -55,6 +56,13 @@ def done(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, d
     return out, self_ablation(tiny(cache), out, progress=False)
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on the models in this process: another has to load torch and sae-lens first."""
+    module = sys.modules[self_ablation.__module__]
+    monkeypatch.setattr(module, "parallel_map", lambda work, items, jobs: map(work, items))
+
+
 def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
     out, result = done
     plain, gated = result["rows"]
@@ -74,6 +82,8 @@ def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
     assert "/tmp" not in json.dumps(held["config"])
 
 
+@OF_SAE_LENS
+@pytest.mark.usefixtures("here")
 def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
     done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +99,8 @@ def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
     assert (again / "table.md").read_text() == (out / "table.md").read_text()
 
 
+@OF_SAE_LENS
+@pytest.mark.usefixtures("here")
 def test_an_instrument_that_gave_a_reason_is_tried_again(
     done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +166,8 @@ def test_other_settings_do_not_take_a_study_s_place(
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@OF_SAE_LENS
+@pytest.mark.usefixtures("here")
 def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindrance(
     done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:

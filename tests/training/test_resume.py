@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from marks import slow_cases
 from safetensors.torch import load_file
 
 from wirework.training import Interrupted, Prior, train
@@ -73,7 +74,12 @@ class Noisy(Prior):
         return {"draw": torch.rand(()).item()}
 
 
-def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "deaths",
+    [[1, 8, 13, 24, 30], pytest.param(range(1, 31), marks=pytest.mark.slow)],
+    ids=["some", "every"],
+)
+def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path, deaths):
     changes = {"steps": 31, "eval_every": 12, "eval_batches": 1, "checkpoint_every": 8}
     changes["bigram_start"] = "counts"
     changes["optimizer"] = {"grad_scale": "none", "eps": 1e-3}  # so that the noise tells
@@ -86,7 +92,7 @@ def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path):
     use(Noisy())
     uninterrupted = train(settings("uninterrupted", **changes), progress=False)
     config = settings("killed", **changes)
-    for k in range(1, 31):
+    for k in deaths:
         use(Noisy(last_step=k))
         with pytest.raises(DeathError):
             train(config, resume=k > 1, progress=False)
@@ -97,6 +103,7 @@ def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path):
         assert_same(train(elsewhere, resume=True, progress=False).path, uninterrupted.path)
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_resume_needs(settings, whole, driver, tmp_path):
     # Some 150 file operations make a run; a different sample of them in each place of the run.
     generator = random.Random(0)
@@ -109,7 +116,8 @@ def test_a_killed_process_leaves_what_resume_needs(settings, whole, driver, tmp_
 
 
 @pytest.mark.parametrize(
-    ("call", "nth"), [(EVALUATE, 2), (STEP, 6), (SAVE, 2), (CLEAN, 3), (MODEL, 1)]
+    ("call", "nth"),
+    [(SAVE, 2), *slow_cases((EVALUATE, 2), (STEP, 6), (CLEAN, 3), (MODEL, 1))],
 )
 def test_a_process_killed_in_each_phase_is_resumed(settings, whole, driver, tmp_path, call, nth):
     config = settings("killed")
@@ -119,7 +127,7 @@ def test_a_process_killed_in_each_phase_is_resumed(settings, whole, driver, tmp_
     assert_same(config.runs / config.name, whole.path)
 
 
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("resume", [False, *slow_cases(True)])
 def test_a_run_killed_between_its_text_and_its_settings_begins_with_that_text(
     settings, whole, driver, corpus, tmp_path, resume
 ):
@@ -147,17 +155,19 @@ def test_a_run_killed_again_and_again_gets_there(settings, whole, driver, tmp_pa
     assert_same(config.runs / config.name, whole.path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow_cases(signal.SIGINT)])
 @pytest.mark.parametrize(
     ("call", "nth", "said"),
     [
         (PREPARED, 1, "nothing is lost"),
-        (STEP, 1, "stopped at step 1 of 12, saved"),
         (STEP, 6, "stopped at step 6 of 12, saved"),
-        (EVALUATE, 2, "stopped at step 6 of 12, saved"),
         (SAVE, 1, "stopped at step 4 of 12, saved"),
-        (CLEAN, 2, "stopped at step 8 of 12, saved"),
-        (MODEL, 1, "is finished"),
+        *slow_cases(
+            (STEP, 1, "stopped at step 1 of 12, saved"),
+            (EVALUATE, 2, "stopped at step 6 of 12, saved"),
+            (CLEAN, 2, "stopped at step 8 of 12, saved"),
+            (MODEL, 1, "is finished"),
+        ),
     ],
 )
 def test_a_signal_saves_and_exits_in_every_phase(
@@ -185,7 +195,7 @@ def test_a_checkpoint_is_written_once(settings, driver, tmp_path):
     assert state.stat().st_ino == before
 
 
-@pytest.mark.parametrize("event", [5, 30, 60, 90])
+@pytest.mark.parametrize("event", [30, *slow_cases(5, 60, 90)])
 def test_a_burst_of_signals_corrupts_nothing(settings, whole, driver, tmp_path, event):
     config = settings("stopped")
     burst = [signal.SIGINT, signal.SIGTERM] * 10
@@ -211,7 +221,7 @@ def test_interrupted_is_a_keyboard_interrupt_with_a_code():
     assert error.exit_code == 143
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("nth", [2, *slow_cases(1, 3)])
 def test_an_evaluation_cut_short_still_finds_the_best(settings, driver, tmp_path, nth):
     # Evaluations at 4, 8 and 12 belong to checkpoints; the one that is cut short is made up for.
     changes = {"eval_every": 4, "keep_checkpoints": 1, "weight_sparsity": {"anneal_end": 0.1}}

@@ -78,6 +78,7 @@ def test_a_planted_circuit_comes_back_in_every_run(report: ValidationReport) -> 
     assert repeated.overlap == (1.0, 1.0)
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> None:
     report = validate(circuit, wired, task)
     controls = report.controls
@@ -105,6 +106,7 @@ def test_without_its_controls_nothing_is_called_faithful(circuit, wired, task, c
     assert "binarised" not in report.to_dict()
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_path) -> None:
     folder, model = circuit.save(tmp_path / "quote"), wired.save(tmp_path / "model")
     pairs = tmp_path / "mine.jsonl"
@@ -183,6 +185,7 @@ def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp
         prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path) -> None:
     def written(text: Corpus) -> int:
         prune_all(wired, [task], tmp_path, QUICK, data=text, progress=False)
@@ -204,6 +207,7 @@ def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path)
     assert second < times[0] == times[1]
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_damaged_files_beside_the_circuits_are_told_of(wired, task, corpus, tmp_path) -> None:
     prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
     for name in ("results.json", f"{task.name}.report.json"):
@@ -215,6 +219,7 @@ def test_damaged_files_beside_the_circuits_are_told_of(wired, task, corpus, tmp_
         (tmp_path / name).write_text(whole)
 
 
+@pytest.mark.usefixtures("few_random_circuits")
 def test_a_search_in_use_is_no_fault_of_the_task(wired, task, corpus, tmp_path) -> None:
     search = tmp_path / f"{task.name}.search"
     folder = open_search(search, wired, task, QUICK, corpus.fingerprint)
@@ -223,6 +228,8 @@ def test_a_search_in_use_is_no_fault_of_the_task(wired, task, corpus, tmp_path) 
     assert prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)[0]["n_edges"] == 3
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_random_circuits")
 def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:
     config = QUICK.model_copy(update={"ablation": "resample"})
     found = prune(wired, task, config, data=corpus, progress=False)

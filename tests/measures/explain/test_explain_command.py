@@ -1,20 +1,18 @@
-"""`wirework explain` as a user runs it: a process, its output, its exit code, a kill."""
+"""`wirework explain` as a user runs it: its output, its exit code, a kill."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Started, run_here
 from language_server import LanguageServer
 from planted_neurons import SITE, TOKEN, planted
 
 from wirework.data import Tokenizer
-
-WIREWORK = Path(sys.executable).with_name("wirework")
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +28,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pa
     return folder
 
 
-def words(folder: Path, *more: str) -> list[str]:
+def words(*more: str) -> list[str]:
     return [
-        str(WIREWORK), "explain", "model", "--corpus", "text", "--excerpt-tokens", "16",
+        "explain", "model", "--corpus", "text", "--excerpt-tokens", "16",
         "--explain-excerpts", "100", "--score-excerpts", "50", *more,
     ]  # fmt: skip
 
 
 def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words(folder, *more), capture_output=True, text=True, cwd=folder, timeout=120
-    )
+    return run_here(*words(*more), cwd=folder)
 
 
 def test_patterns_as_a_table_and_as_json(folder: Path) -> None:
@@ -51,13 +47,11 @@ def test_patterns_as_a_table_and_as_json(folder: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["explained"], found["dead"], found["failed"]) == (1, 1, 0)
     assert found["scores"]["top_and_random"]["mean"] > 0.9
-    export = [str(WIREWORK), "export", "found", "-o", "found.html"]
-    shown = subprocess.run(export, capture_output=True, text=True, cwd=folder, timeout=120)
+    export = ["export", "found", "-o", "found.html"]
+    shown = run_here(*export, cwd=folder)
     assert shown.stdout == "found.html\n", shown.stderr
     assert "Explained neurons: 1<" in (folder / "found.html").read_text()
-    refused = subprocess.run(
-        [*export, "--png", "found.png"], capture_output=True, text=True, cwd=folder, timeout=120
-    )
+    refused = run_here(*export, "--png", "found.png", cwd=folder)
     assert (refused.returncode, "--png draws circuits" in refused.stderr) == (2, True)
 
 
@@ -89,17 +83,15 @@ def test_an_estimate_asks_nothing(folder: Path, server: LanguageServer) -> None:
 
 
 def test_after_a_kill_the_same_command_asks_only_for_the_rest(
-    folder: Path, server: LanguageServer
+    folder: Path, server: LanguageServer, start: Callable[..., Started]
 ) -> None:
     more = ["--out", "killed", "--only", f"{SITE}.0", "--only", f"{SITE}.4", *asking(server)]
     server.behaviour = lambda number, _: 60.0 if number == 25 else None
-    process = subprocess.Popen(
-        words(folder, *more), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = start(*words(*more), cwd=folder)
     until(lambda: server.n_requests == 25)
-    os.kill(process.pid, signal.SIGKILL)
-    _, errors = process.communicate()
-    assert b"about 42 requests" in errors
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate(timeout=10)
+    assert "about 42 requests" in errors
     kept = [path.name for path in (folder / "killed" / "neurons").iterdir()]
     assert kept == [f"{SITE}.0.json"]
     server.behaviour = lambda *_: None
@@ -109,7 +101,9 @@ def test_after_a_kill_the_same_command_asks_only_for_the_rest(
     assert not list((folder / "killed").rglob("*.partial"))
 
 
-def test_a_signal_ends_it_while_answers_are_awaited(folder: Path, server: LanguageServer) -> None:
+def test_a_signal_ends_it_while_answers_are_awaited(
+    folder: Path, server: LanguageServer, start: Callable[..., Started]
+) -> None:
     server.behaviour = lambda *_: 60.0
     more = [
         "--out",
@@ -120,9 +114,7 @@ def test_a_signal_ends_it_while_answers_are_awaited(folder: Path, server: Langua
         f"{SITE}.4",
         *asking(server),
     ]
-    process = subprocess.Popen(
-        words(folder, *more[:-1], "3"), cwd=folder, text=True, stderr=subprocess.PIPE
-    )
+    process = start(*words(*more[:-1], "3"), cwd=folder)
     until(lambda: server.n_requests >= 1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=10)
