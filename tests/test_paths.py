@@ -130,7 +130,7 @@ WRITERS: dict[str, Callable[[str | Path, Path, As], object]] = {
     "Circuit.save": lambda out, home, _: ww.Circuit.load(home / "circuit").save(out),
     "Model.save": lambda out, home, _: ww.load(home / "model").save(out),
     "Tokenizer.save": lambda out, home, _: Tokenizer.load(home / "model").save(out),
-    "check_place": lambda out, *_: circuits.check_place(out),
+    "check_circuit_place": lambda out, *_: circuits.check_circuit_place(out),
     "check_out": lambda out, *_: measures.check_out(out),
     "prepare": lambda out, home, _: data.prepare(text_settings(home), out, progress=False),
     "open_prepared": lambda out, home, at: data.open_prepared(at(str(text_of(home).path))),

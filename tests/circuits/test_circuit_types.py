@@ -78,7 +78,17 @@ class TestOldNames:
             node_circuit.n_nods  # noqa: B018
         assert not hasattr(path_circuit, "wiring")
 
-    def test_classes_of_the_package(self, capsys):
+    def test_methods_of_masks(self, node_circuit, capsys):
+        edge_masks, _ = node_circuit.edge_masks(GOLDEN / "model")
+        assert edge_masks.differences == edge_masks.logit_diffs
+        assert edge_masks.ablation.all_differences == edge_masks.ablation.all_logit_diffs
+        assert "EdgeMasks.differences is called logit_diffs now" in capsys.readouterr().err
+        with pytest.raises(AttributeError, match="EdgeMasks has no attribute 'diffs'"):
+            edge_masks.diffs  # noqa: B018
+
+    def test_names_of_the_package(self, capsys):
+        assert circuits.measure is circuits.circuit_losses
+        assert circuits.check_place is circuits.check_circuit_place
         assert circuits.Finding is circuits.FinderResult
         assert circuits.Wiring is circuits.EdgeMasks
         assert "circuits.Finding is called FinderResult now" in capsys.readouterr().err

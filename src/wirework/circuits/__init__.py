@@ -2,9 +2,9 @@
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.adversarial import Breaking, Distraction, find_distractors
-from wirework.circuits.build import FinderResult, assemble, measure
+from wirework.circuits.build import FinderResult, assemble, circuit_losses
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
-from wirework.circuits.circuit import Circuit, check_place
+from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.loading import model_of
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -60,7 +60,8 @@ __all__ = [
     "auroc",
     "calibrate",
     "calibrated_loss",
-    "check_place",
+    "check_circuit_place",
+    "circuit_losses",
     "clean_up",
     "discretise",
     "edge_attribution",
@@ -72,7 +73,6 @@ __all__ = [
     "integrated_gradients",
     "learn_masks",
     "load_means",
-    "measure",
     "model_of",
     "node_means",
     "prune",
@@ -85,7 +85,12 @@ __all__ = [
     "validate",
 ]
 
-_RENAMED = {"Finding": "FinderResult", "Wiring": "EdgeMasks"}
+_RENAMED = {
+    "Finding": "FinderResult",
+    "Wiring": "EdgeMasks",
+    "check_place": "check_circuit_place",
+    "measure": "circuit_losses",
+}
 
 
 def __getattr__(name: str) -> object:

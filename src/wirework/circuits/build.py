@@ -1,4 +1,4 @@
-"""From a mask to a `Circuit`: list nodes and edges, measure losses, record example activations.
+"""From a mask to a `NodeCircuit`: list nodes and edges, measure losses, record example activations.
 
 Losses are measured on the judging pairs. The calibration (scale and shift) is fitted on these too;
 the calibrated loss is measured on held-out pairs.
@@ -53,7 +53,7 @@ _EXAMPLE_PAIRS = 16
 
 @dataclass(frozen=True)
 class FinderResult:
-    """Result of a finder, from which a `Circuit` is made."""
+    """Result of a finder, from which `assemble` makes a `NodeCircuit`."""
 
     edge_masks: EdgeMasks
     """Masks over the kept nodes and all edges between them. Removed parts are ablated with the
@@ -124,9 +124,8 @@ def _losses(
 ) -> tuple[Losses, Calibration, Tensor]:
     """Return a circuit's losses, its calibration, and its logit differences on `batch`."""
     edge_masks, gates = result.edge_masks, result.gates[None]
-    logit_diffs, held_out_diffs = (
-        edge_masks.all_differences(gates, some)[0] for some in (batch, held_out)
-    )
+    logit_diffs = edge_masks.all_logit_diffs(gates, batch)[0]
+    held_out_diffs = edge_masks.all_logit_diffs(gates, held_out)[0]
     calibration = calibrate(logit_diffs)
 
     def with_means(means: Mapping[str, Tensor]) -> float:
@@ -134,17 +133,19 @@ def _losses(
         return float(replace(edge_masks, ablation=ablation).losses(gates, batch)[0])
 
     means = result.baseline.means
-    others = [
+    group_losses = [
         with_means({site: part[group] for site, part in (means.groups or {}).items()})
         for group in range(means.n_groups)
     ]
     losses = Losses(
-        **measure(edge_masks, result.gates, batch, logit_diffs),
+        **circuit_losses(edge_masks, result.gates, batch, logit_diffs),
         circuit_calibrated=calibrated_loss(held_out_diffs, calibration),
         circuit_held_out=calibrated_loss(held_out_diffs, IDENTITY),
         circuit_searched=None if means.groups is None else with_means(means.first),
         circuit_error=pair_error(logit_diffs) if len(logit_diffs) > 2 else None,
-        circuit_means_error=standard_error(torch.tensor(others)) if len(others) > 1 else None,
+        circuit_means_error=standard_error(torch.tensor(group_losses))
+        if len(group_losses) > 1
+        else None,
     )
     return losses, calibration, logit_diffs
 
@@ -154,9 +155,9 @@ def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
 
     A calibrated loss is never of the pairs that the calibration was fitted on.
     """
-    held_out_diffs = {"circuit_calibrated", "circuit_held_out"}
-    known = losses.model_dump(exclude_none=True, exclude={"chance"})
-    return {name: "held out" if name in held_out_diffs else "judged" for name in known}
+    held_out_losses = {"circuit_calibrated", "circuit_held_out"}
+    measured = losses.model_dump(exclude_none=True, exclude={"chance"})
+    return {name: "held out" if name in held_out_losses else "judged" for name in measured}
 
 
 def pair_error(logit_diffs: Tensor) -> float:
@@ -169,10 +170,10 @@ def standard_error(values: Tensor) -> float:
     return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def measure(
+def circuit_losses(
     edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, logit_diffs: Tensor | None = None
 ) -> dict[str, float]:
-    """Return the task losses of a circuit and of what it is compared with, in nats.
+    """Return the task losses in nats of a circuit, of the whole model, of the rest, and of chance.
 
     Args:
         edge_masks: masks over its nodes and all edges between them.
@@ -190,7 +191,7 @@ def measure(
     masks = torch.stack([torch.ones_like(nodes), 1 - nodes])
     model, without = edge_masks.ablation.losses(masks, batch).tolist()
     logit_diffs = (
-        edge_masks.all_differences(gates[None], batch)[0] if logit_diffs is None else logit_diffs
+        edge_masks.all_logit_diffs(gates[None], batch)[0] if logit_diffs is None else logit_diffs
     )
     circuit = calibrated_loss(logit_diffs, IDENTITY)
     return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
@@ -231,14 +232,14 @@ def _nodes(edge_masks: EdgeMasks, score: Tensor | None) -> tuple[Node, ...]:
     means = edge_masks.ablation.means
     scores = [None] * edge_masks.n_nodes if score is None else score[edge_masks.places].tolist()
     return tuple(
-        Node(site=site, index=channel, mean=float(means[site][channel]), score=worth)
-        for (site, channel), worth in zip(edge_masks.kept, scores, strict=True)
+        Node(site=site, index=channel, mean=float(means[site][channel]), score=node_score)
+        for (site, channel), node_score in zip(edge_masks.kept, scores, strict=True)
     )
 
 
 def _edges(edge_masks: EdgeMasks, gates: Tensor) -> tuple[Edge, ...]:
-    every = zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True)
-    kept = (edge for edge, gate in every if gate)
+    edge_gates = zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True)
+    kept = (edge for edge, gate in edge_gates if gate)
     return tuple(sorted(kept, key=lambda edge: (edge.source, edge.target)))
 
 

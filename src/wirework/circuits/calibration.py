@@ -24,27 +24,27 @@ IDENTITY = Calibration(1.0, 0.0)
 """The calibration that changes nothing."""
 
 
-def calibrated_loss(differences: Tensor, calibration: Calibration) -> float:
+def calibrated_loss(logit_diffs: Tensor, calibration: Calibration) -> float:
     """Return the task loss in nats after calibration.
 
     Args:
-        differences: (N,) right minus wrong logit; the right answer is the pair's first in even
+        logit_diffs: (N,) right minus wrong logit; the right answer is the pair's first in even
             rows and its second in odd rows.
         calibration: scale and shift to apply.
     """
     scale, shift = torch.tensor(calibration, dtype=torch.float64)
-    return float(_loss(differences.double(), scale, shift))
+    return float(_loss(logit_diffs.double(), scale, shift))
 
 
-def calibrate(differences: Tensor) -> Calibration:
+def calibrate(logit_diffs: Tensor) -> Calibration:
     """Fit scale and shift with 16 LBFGS steps from (1, 0); return (1, 0) if the loss does not fall.
 
     Args:
-        differences: (N,) as for `calibrated_loss`.
+        logit_diffs: (N,) as for `calibrated_loss`.
 
     Source: Gao et al. 2025, App. A.5.
     """
-    logit_diffs = differences.detach().double()
+    logit_diffs = logit_diffs.detach().double()
     scale_and_shift = torch.tensor(
         [1.0, 0.0], dtype=torch.float64, device=logit_diffs.device, requires_grad=True
     )

@@ -179,7 +179,7 @@ class Circuit(ABC):
             InputError: the folder cannot be written, or contains something else than a circuit.
         """
         folder = Path(folder)
-        check_place(folder)
+        check_circuit_place(folder)
         lengths = [len(prompt) for prompt in self.document.examples.prompts]
         tensors = {name: tensor.float().contiguous() for name, tensor in self.tensors().items()}
         tensors[LENGTHS] = torch.tensor(lengths, dtype=torch.int32)
@@ -209,7 +209,7 @@ class Circuit(ABC):
         return circuit
 
 
-def check_place(folder: str | Path) -> None:
+def check_circuit_place(folder: str | Path) -> None:
     """Check, before a search, that a circuit can be saved to a folder.
 
     Raises:

@@ -51,8 +51,8 @@ def pairs_of(
     parts = _parts(document, fitted)
     if task is None or own:
         return Pairs(fitted, parts.judge, parts.held_out)
-    given = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    return Pairs(fitted, None, _without_used_prompts(given, parts))
+    checked_task = task.fitted(tokenizer_of(model), model.config.n_ctx)
+    return Pairs(fitted, None, _without_used_prompts(checked_task, parts))
 
 
 def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task:
@@ -66,10 +66,12 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     why = "which pairs were used to find the circuit cannot be told"
     origin = about.path or about.name
     changed = f"{why}: {origin} gives other pairs now; give the task it was found for"
-    for given in (own_task, task):
-        if given is not None and (own_pairs := _regenerated(about, given)) is not None:
+    for candidate in (own_task, task):
+        if candidate is None:
+            continue
+        if (own_pairs := _regenerated(about, candidate)) is not None:
             return own_pairs
-        if given is not None and given.generated and given.path and given.path == about.path:
+        if candidate.generated and candidate.path and candidate.path == about.path:
             raise InputError(changed)
     if own_task is not None:
         raise InputError(f"task {own_task.name} is not the one that the circuit was found for")
@@ -84,15 +86,16 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     return own_pairs
 
 
-def _regenerated(about: TaskPart, given: Task) -> Task | None:
-    """Return the circuit's own task if the given task is it; None otherwise.
+def _regenerated(about: TaskPart, candidate: Task) -> Task | None:
+    """Return the circuit's own task if the candidate is it; None otherwise.
 
     A user's function is called again, with the seed and number of pairs of the search.
     """
-    if fingerprint(given) != about.fingerprint and given.path is not None and given.generated:
+    same = fingerprint(candidate) == about.fingerprint
+    if not same and candidate.path is not None and candidate.generated:
         with suppress(InputError):
-            given = load_task(given.path, seed=about.seed, n=about.n_all)
-    return given if fingerprint(given) == about.fingerprint else None
+            candidate = load_task(candidate.path, seed=about.seed, n=about.n_all)
+    return candidate if fingerprint(candidate) == about.fingerprint else None
 
 
 def _parts(about: Document, fitted: Task) -> Parts:

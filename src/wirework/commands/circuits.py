@@ -44,7 +44,7 @@ def prune(
         raise InputError("prune takes either a TASK or --all")
     if jobs > 1 and not all:
         raise InputError("--jobs is for --all: the search for one circuit runs in one process")
-    from wirework.circuits import check_place, prune_all
+    from wirework.circuits import check_circuit_place, prune_all
     from wirework.circuits import prune as find
     from wirework.circuits import validate as check
     from wirework.model import load
@@ -54,7 +54,7 @@ def prune(
     if task is None:
         files.check_place(out)
     else:
-        check_place(out)
+        check_circuit_place(out)
         files.check_place(search)
     loaded = load(model)
     data = None if corpus is None else tokens_of(loaded, corpus)
@@ -101,7 +101,7 @@ def acdc(
         out: Folder to write the circuit to, one that is there is replaced; with several taus, of a
             folder `tau-X` for each.
     """
-    from wirework.circuits import acdc_sweep, check_place, sweep_row
+    from wirework.circuits import acdc_sweep, check_circuit_place, sweep_row
     from wirework.model import load
     from wirework.tasks import accuracy_warning, task_accuracy
 
@@ -109,7 +109,7 @@ def acdc(
     if out is not None and len(settings.tau) > 1:
         places = [out / f"tau-{tau:g}" for tau in settings.tau]
     for place in places:
-        check_place(place)
+        check_circuit_place(place)
     loaded, pairs = load(model), task_of(task)
     with not_resumable():
         circuits = acdc_sweep(loaded, pairs, settings)
@@ -148,14 +148,14 @@ def validate(
         out: Also save the circuit there, each node and edge with the share of --runs that found
             it, which its page then shows; the circuit's own folder adds them to it.
     """
-    from wirework.circuits import NodeCircuit, check_place, model_of
+    from wirework.circuits import NodeCircuit, check_circuit_place, model_of
     from wirework.circuits import validate as check
     from wirework.model import load
 
     if out is not None:
         if not runs:
             raise InputError("--out saves how often each edge comes back: give --runs too")
-        check_place(out)
+        check_circuit_place(out)
     with not_resumable():
         found = NodeCircuit.load(circuit)
         loaded = model_of(found) if model is None else load(model)

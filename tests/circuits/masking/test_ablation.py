@@ -18,13 +18,13 @@ def masks(ablation: Ablation, count: int) -> torch.Tensor:
 
 def test_all_nodes_kept_is_the_model(ablation: Ablation, rows: TokenizedPairs) -> None:
     everything = torch.ones(1, ablation.space.size)
-    found = ablation.all_differences(everything, rows)[0]
+    found = ablation.all_logit_diffs(everything, rows)[0]
     assert torch.allclose(found, differences(ablation.transformer, rows), atol=1e-6)
 
 
 def test_no_node_kept_makes_all_prompts_alike(ablation: Ablation, rows: TokenizedPairs) -> None:
     # What is left is the embedding of the last token, so prompts with the same one agree.
-    found = ablation.all_differences(torch.zeros(1, ablation.space.size), rows)[0]
+    found = ablation.all_logit_diffs(torch.zeros(1, ablation.space.size), rows)[0]
     assert torch.allclose(found[::2], -found[1::2], atol=1e-6)
 
 
@@ -53,18 +53,18 @@ def test_masks_in_one_pass_are_those_one_at_a_time(
     ablation: Ablation, rows: TokenizedPairs
 ) -> None:
     gates = masks(ablation, 5)
-    together = ablation.differences(gates, rows)
+    together = ablation.logit_diffs(gates, rows)
     for r in range(5):
-        alone = ablation.differences(gates[r : r + 1], rows)[0]
+        alone = ablation.logit_diffs(gates[r : r + 1], rows)[0]
         assert torch.allclose(together[r], alone, atol=1e-5)
 
 
 def test_passes_in_pieces_are_those_in_one(ablation: Ablation, rows: TokenizedPairs) -> None:
     gates = masks(ablation, 40)  # 40 masks of 24 rows of 30 tokens are several passes
     with torch.no_grad():
-        whole = ablation.differences(gates, rows)
+        whole = ablation.logit_diffs(gates, rows)
     assert 40 * rows.tokens.numel() > _TOKENS
-    assert torch.allclose(ablation.all_differences(gates, rows), whole, atol=1e-5)
+    assert torch.allclose(ablation.all_logit_diffs(gates, rows), whole, atol=1e-5)
     expected = torch.nn.functional.softplus(-whole).mean(1).double()
     assert torch.allclose(ablation.losses(gates, rows), expected, atol=1e-5)
 
@@ -130,10 +130,10 @@ def test_a_model_in_float64_is_judged_in_float64(ablation: Ablation, rows: Token
     means = {name: mean.double() for name, mean in ablation.means.items()}
     gates = masks(ablation, 3)
     judged = Ablation.of(wide, means)
-    found = judged.all_differences(gates, rows)
+    found = judged.all_logit_diffs(gates, rows)
     assert found.dtype == torch.float64
     with torch.no_grad():
-        assert torch.allclose(found, judged.differences(gates, rows), atol=1e-12)
+        assert torch.allclose(found, judged.logit_diffs(gates, rows), atol=1e-12)
 
 
 def test_what_is_not_a_number_reaches_no_target(ablation: Ablation, rows: TokenizedPairs) -> None:

@@ -47,15 +47,15 @@ def test_a_draw_can_be_made_again_and_another_is_other(
 ) -> None:
     gates = torch.ones(1, drawn.size)
     gates[0, ::3] = 0
-    first = drawn.differences(gates, rows)
-    assert torch.equal(first, drawn.differences(gates, rows))
-    assert not torch.equal(first, replace(drawn, draw=1).differences(gates, rows))
+    first = drawn.logit_diffs(gates, rows)
+    assert torch.equal(first, drawn.logit_diffs(gates, rows))
+    assert not torch.equal(first, replace(drawn, draw=1).logit_diffs(gates, rows))
 
 
 def test_all_nodes_kept_is_the_model(drawn: Ablation, rows: TokenizedPairs) -> None:
     gates = torch.ones(1, drawn.size)
     plain = replace(drawn, activation_cache=None)
-    found, wanted = drawn.differences(gates, rows), plain.differences(gates, rows)
+    found, wanted = drawn.logit_diffs(gates, rows), plain.logit_diffs(gates, rows)
     assert torch.allclose(found, wanted, atol=1e-5)
 
 

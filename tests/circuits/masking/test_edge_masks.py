@@ -27,8 +27,8 @@ def test_all_edges_kept_is_the_circuit_of_the_nodes(
     edge_masks: EdgeMasks, rows: TokenizedPairs
 ) -> None:
     gates = torch.ones(1, edge_masks.size)
-    nodes = edge_masks.ablation.all_differences(edge_masks.mask(gates), rows)
-    assert torch.equal(edge_masks.all_differences(gates, rows), nodes)
+    nodes = edge_masks.ablation.all_logit_diffs(edge_masks.mask(gates), rows)
+    assert torch.equal(edge_masks.all_logit_diffs(gates, rows), nodes)
     assert len(edge_masks.edges()) == len(find_edges(edge_masks.transformer, edge_masks.kept)) > 100
 
 
@@ -47,10 +47,10 @@ def test_a_cut_edge_is_a_zero_weight_and_a_constant_in_its_place(
             if not gate:
                 cut_by_hand(weights, edge_masks, edge.source, edge.target)
     by_hand = Ablation.of(plain, edge_masks.ablation.means)
-    expected = by_hand.all_differences(edge_masks.mask(gates[None]), rows)
-    found = edge_masks.all_differences(gates[None], rows)
+    expected = by_hand.all_logit_diffs(edge_masks.mask(gates[None]), rows)
+    found = edge_masks.all_logit_diffs(gates[None], rows)
     assert torch.allclose(found, expected, atol=1e-4)
-    assert not torch.allclose(found, edge_masks.all_differences(torch.ones_like(gates)[None], rows))
+    assert not torch.allclose(found, edge_masks.all_logit_diffs(torch.ones_like(gates)[None], rows))
 
 
 def cut_by_hand(weights, edge_masks: EdgeMasks, source: int, target: int) -> None:
@@ -74,9 +74,9 @@ def test_masks_in_one_pass_are_those_one_at_a_time(
     edge_masks: EdgeMasks, rows: TokenizedPairs
 ) -> None:
     gates = torch.stack([some_gates(edge_masks, seed, 0.9) for seed in range(4)])
-    together = edge_masks.differences(gates, rows)
+    together = edge_masks.logit_diffs(gates, rows)
     for r in range(4):
-        alone = edge_masks.differences(gates[r : r + 1], rows)[0]
+        alone = edge_masks.logit_diffs(gates[r : r + 1], rows)[0]
         assert torch.allclose(together[r], alone, atol=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_gradients_reach_the_gates_of_nodes_and_edges(
 ) -> None:
     few = rows.select(torch.arange(2))
     gates = torch.ones(1, edge_masks.size, requires_grad=True)
-    (slope,) = torch.autograd.grad(edge_masks.differences(gates, few).sum(), gates)
+    (slope,) = torch.autograd.grad(edge_masks.logit_diffs(gates, few).sum(), gates)
     edges = slope[0, edge_masks.n_nodes :]
     assert slope[0, : edge_masks.n_nodes].count_nonzero() > 10
     # A gate acts linearly on what its target reads: the slope is that of a small step.
@@ -93,7 +93,7 @@ def test_gradients_reach_the_gates_of_nodes_and_edges(
     step = torch.ones(1, edge_masks.size)
     step[0, best] -= 1e-3
     with torch.no_grad():
-        moved = edge_masks.differences(gates, few).sum() - edge_masks.differences(step, few).sum()
+        moved = edge_masks.logit_diffs(gates, few).sum() - edge_masks.logit_diffs(step, few).sum()
     assert float(moved) / 1e-3 == pytest.approx(float(slope[0, best]), rel=0.1)
 
 
@@ -107,13 +107,13 @@ def test_an_edge_without_an_end_is_closed_and_never_missed(
         edge_masks.edges(), without_dangling_edges[edge_masks.n_nodes :].tolist(), strict=True
     ):
         assert gate <= min(gates[edge.source], gates[edge.target])
-    both = edge_masks.all_differences(torch.stack([gates, without_dangling_edges]), rows)
+    both = edge_masks.all_logit_diffs(torch.stack([gates, without_dangling_edges]), rows)
     assert torch.allclose(both[0], both[1], atol=1e-4)
     left, open_ = edge_masks.compacted(gates)
     assert left.n_nodes == int(gates[: edge_masks.n_nodes].sum())
     assert open_[: left.n_nodes].all()
     assert int(open_.sum()) == int(without_dangling_edges.sum())
-    assert torch.allclose(left.all_differences(open_[None], rows)[0], both[1], atol=1e-4)
+    assert torch.allclose(left.all_logit_diffs(open_[None], rows)[0], both[1], atol=1e-4)
 
 
 def test_idle_edges_go(wired: Model, task: Task) -> None:
@@ -146,8 +146,8 @@ def test_ties_join_query_and_key_of_a_channel(ablation: Ablation, rows: Tokenize
     off = tied.space.locate((tied.nodes(gates) == 0).nonzero().flatten())
     assert off == [("1.attn.q", 3), ("1.attn.k", 3)]
     assert torch.equal(
-        tied.all_differences(gates[None], rows),
-        ablation.all_differences(tied.nodes(gates)[None], rows),
+        tied.all_logit_diffs(gates[None], rows),
+        ablation.all_logit_diffs(tied.nodes(gates)[None], rows),
     )
 
 

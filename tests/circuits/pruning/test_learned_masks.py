@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_loss_and_price(ablation: Ablation, rows: Tokeni
     columns = _columns([CENTRE], torch.device("cpu"))
     found = _gradient(ablation, rows, tau, columns)[0]
     gates = torch.ones(1, ablation.space.size, requires_grad=True)
-    loss = torch.nn.functional.softplus(-ablation.differences(gates, rows)).mean()
+    loss = torch.nn.functional.softplus(-ablation.logit_diffs(gates, rows)).mean()
     (slope,) = torch.autograd.grad(loss, gates)
     expected = (slope[0] + 1e-3) / 4
     expected = expected / max(1.0, float(expected.norm()))

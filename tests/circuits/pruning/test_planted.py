@@ -174,7 +174,7 @@ def test_the_inhibitor_holds_the_wrong_answer_back(inhibited: Case) -> None:
     masks = torch.stack(
         [inhibited.mask(inhibited.every), inhibited.mask(inhibited.outside([node]))]
     )
-    intact, without = ablation.all_differences(masks, inhibited.rows)[:, 1::2]
+    intact, without = ablation.all_logit_diffs(masks, inhibited.rows)[:, 1::2]
     assert 8 < sum(above) < 56
     assert (intact > 0).all()
     assert (without[torch.tensor(above)] < 0).all()  # the `for` above wins

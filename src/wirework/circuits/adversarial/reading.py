@@ -40,7 +40,7 @@ class CircuitOn:
 
     def logit_diffs(self, batch: TokenizedPairs) -> Tensor:
         """Return the logit differences of the circuit alone, (P, 2)."""
-        return self.edge_masks.all_differences(self.gates[None], batch)[0].view(-1, 2)
+        return self.edge_masks.all_logit_diffs(self.gates[None], batch)[0].view(-1, 2)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from wirework.circuits.masking.activation_cache import ActivationCache
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import Edit, ResampleAblation, Transformer, mean_ablation
+from wirework.renamed_names import new_name
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144
@@ -28,10 +30,19 @@ CHECK_TOKENS = 1536
 `losses` uses the same passes, because resampled values are drawn anew for each pass."""
 
 
+_RENAMED = {"differences": "logit_diffs", "all_differences": "all_logit_diffs"}
+"""Methods by the names of the version before."""
+
+
 class Masks(ABC):
     """A transformer with gates on its parts: 1 keeps a part, 0 ablates it."""
 
     transformer: Transformer
+
+    if not TYPE_CHECKING:  # mypy reports unknown attributes
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self, new_name(type(self).__name__, name, _RENAMED))
 
     @property
     @abstractmethod
@@ -52,7 +63,7 @@ class Masks(ABC):
         """Device of the transformer."""
         return self.transformer.embed.weight.device
 
-    def differences(
+    def logit_diffs(
         self,
         gates: Tensor,
         batch: TokenizedPairs,
@@ -86,7 +97,7 @@ class Masks(ABC):
         leaf = gates.detach().clone().requires_grad_()
         total = torch.zeros_like(gates)
         for pairs in length_groups(batch, 1):
-            loss = pair_losses(self.differences(leaf[None], batch.select(pairs))).sum()
+            loss = pair_losses(self.logit_diffs(leaf[None], batch.select(pairs))).sum()
             total -= torch.autograd.grad(loss, leaf)[0]
         return total
 
@@ -98,7 +109,7 @@ class Masks(ABC):
             gates: (R, G), at least one mask.
             batch: tokenised pairs of a task.
         """
-        return pair_losses(self.all_differences(gates, batch).double()).mean(1)
+        return pair_losses(self.all_logit_diffs(gates, batch).double()).mean(1)
 
     @torch.no_grad()
     def within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
@@ -120,15 +131,15 @@ class Masks(ABC):
 
     def _within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
         parts = (batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS))
-        logit_diffs = (self.differences(gates[None], part) for part in parts)
+        logit_diffs = (self.logit_diffs(gates[None], part) for part in parts)
         return sum_at_most(
             (float(pair_losses(logit_diff.double()).sum()) for logit_diff in logit_diffs),
             target * len(batch.last_positions),
         )
 
     @torch.no_grad()
-    def all_differences(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
-        """Return `differences`, (R, 2P), in as many passes as needed for bounded memory.
+    def all_logit_diffs(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return `logit_diffs`, (R, 2P), in as many passes as needed for bounded memory.
 
         The result has the dtype and device of the model. At least one mask.
         """
@@ -136,8 +147,8 @@ class Masks(ABC):
         for pairs in groups:
             part = batch.select(pairs)
             trials = max(1, _TOKENS // part.tokens.numel())
-            some = (gates[first : first + trials] for first in range(0, len(gates), trials))
-            logit_diffs = torch.cat([self.differences(masks, part) for masks in some])
+            masks = (gates[first : first + trials] for first in range(0, len(gates), trials))
+            logit_diffs = torch.cat([self.logit_diffs(each, part) for each in masks])
             by_group.append(logit_diffs.view(len(gates), -1, 2))
         return torch.cat(by_group, 1)[:, torch.cat(groups).argsort()].flatten(1)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.means import disjoint_windows, text_of, windows_at
+from wirework.circuits.masking.means import disjoint_windows, training_text_of, windows_at
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
@@ -64,7 +64,9 @@ def activation_cache_of_search(
     """
     if config.ablation == "mean":
         return None
-    return activation_cache_of(model, text_of(model, data), seed=1 + config.seed, held_out=held_out)
+    return activation_cache_of(
+        model, training_text_of(model, data), seed=1 + config.seed, held_out=held_out
+    )
 
 
 @torch.no_grad()

@@ -212,7 +212,7 @@ def _save(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
         warn(f"{error}: the means will be measured again next time")
 
 
-def text_of(model: "Model", data: "Tokens | None") -> "Tokens":
+def training_text_of(model: "Model", data: "Tokens | None") -> "Tokens":
     """Return the given training text, or that of the run whose folder contains the model.
 
     Raises:
@@ -329,15 +329,15 @@ def _read(path: Path, model: "Model") -> _MeansFile:
         raise InputError(f"{path} belongs to another model: measure the means anew")
     if header.pop("sha256", None) != tensors_checksum(tensors, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
-    known = ablated_sites(model.transformer)  # older versions saved further sites
-    first = {site: tensors[site] for site in known if site in tensors}
+    sites = ablated_sites(model.transformer)  # earlier versions saved further sites
+    first = {site: tensors[site] for site in sites if site in tensors}
     first = check_means(first, model.transformer, str(path))
     if "n_batches" in header:  # earlier version: one sample, of n_batches of 16 windows
         batch = f"{_BATCH} x {model.config.n_ctx}"
         return _MeansFile(Means(first), f"one sample of {header['n_batches']} x {batch}")
     if "mean_tokens" not in header:
         return _MeansFile(Means(first), None)
-    groups = {site: tensors[_SECOND + site] for site in known if _SECOND + site in tensors}
+    groups = {site: tensors[_SECOND + site] for site in sites if _SECOND + site in tensors}
     if (
         any(part.dim() != 2 or not len(part) for part in groups.values())
         or len({len(part) for part in groups.values()}) > 1

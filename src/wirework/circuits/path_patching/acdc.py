@@ -11,7 +11,7 @@ from wirework.circuits.path_patching.build import assemble_paths
 from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.search import search
 from wirework.circuits.path_patching.setting import Setting
-from wirework.circuits.path_patching.state import Edge, PatchedState
+from wirework.circuits.path_patching.state import EdgeNumbers, PatchedState
 from wirework.config import AcdcConfig
 from wirework.console import Progress, counted
 from wirework.errors import InputError, quoted
@@ -130,10 +130,10 @@ def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
 
 
 def _sweep(
-    setting: Setting, edges: Sequence[Edge], on_progress: Callable[[int], None]
+    setting: Setting, edges: Sequence[EdgeNumbers], on_progress: Callable[[int], None]
 ) -> list[PathCircuit]:
     graph, config = setting.patched.graph, setting.config
-    growth: dict[Edge, float] = {}
+    growth: dict[EdgeNumbers, float] = {}
     circuits = []
     for number, tau in enumerate(config.tau):
         result = search(

@@ -73,7 +73,7 @@ class PathScores:
     def top(self, count: int) -> list[PathEdge]:
         """Return the edges of largest magnitude, ties in ACDC's default order; `effect`: score."""
         scored = [(edge, float(self.scores[edge[1], edge[0]])) for edge in self.graph.edges]
-        best = sorted(scored, key=lambda one: -abs(one[1]))[: max(0, count)]
+        best = sorted(scored, key=lambda edge_score: -abs(edge_score[1]))[: max(0, count)]
         return [self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in best]
 
     def circuit(self, count: int) -> PathCircuit:

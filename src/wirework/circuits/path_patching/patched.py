@@ -149,16 +149,16 @@ class Patched:
     def view(self, layer: int, heads: Tensor) -> Tensor:
         """Return the attention output for a sum of heads (..., D): add the bias, then AbsTopK."""
         attn = self.block(layer).attn
-        seen: Tensor = attn.resid_delta(heads if attn.out.bias is None else heads + attn.out.bias)
-        return seen
+        output: Tensor = attn.resid_delta(heads if attn.out.bias is None else heads + attn.out.bias)
+        return output
 
     def _means(self, clean: list[Tensor], corrupted: list[Tensor]) -> list[Tensor]:
         """Return the mean of each source over the prompts' tokens, as (N, T, D)."""
         last_positions, length = self.contrast.last_positions, self.contrast.clean.shape[1]
         inside = torch.arange(length, device=last_positions.device) <= last_positions[:, None]
         return [
-            torch.cat([one[inside], other[inside]]).mean(0).expand_as(one).contiguous()
-            for one, other in zip(clean, corrupted, strict=True)
+            torch.cat([value[inside], other[inside]]).mean(0).expand_as(value).contiguous()
+            for value, other in zip(clean, corrupted, strict=True)
         ]
 
 
@@ -270,7 +270,7 @@ def refuse_curved_stream(transformer: Transformer) -> None:
 def copied(transformer: Transformer, dtype: torch.dtype) -> Transformer:
     """Return a copy in a dtype, without gradients, with the epsilon of the original's norms."""
     copy_ = copy.deepcopy(transformer).to(dtype).requires_grad_(False).eval()
-    for one, other in zip(transformer.modules(), copy_.modules(), strict=True):
-        if isinstance(one, RMSNorm) and isinstance(other, RMSNorm) and one.eps is None:
-            other.eps = torch.finfo(one.weight.dtype).eps
+    for module, twin in zip(transformer.modules(), copy_.modules(), strict=True):
+        if isinstance(module, RMSNorm) and isinstance(twin, RMSNorm) and module.eps is None:
+            twin.eps = torch.finfo(module.weight.dtype).eps
     return copy_

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wirework.circuits.path_patching.state import DEAD, WHOLE, Bools, Edge, PatchedState, Trials
+from wirework.circuits.path_patching.state import (
+    DEAD,
+    WHOLE,
+    Bools,
+    EdgeNumbers,
+    PatchedState,
+    Trials,
+)
 from wirework.circuits.path_patching.trials import tried
 
 CLOSE = 1e-6
@@ -32,9 +39,9 @@ _FIRST, _LEAST = 16, 4
 class SearchResult:
     """Result of a search."""
 
-    kept: list[Edge]
+    kept: list[EdgeNumbers]
     """Kept edges in test order."""
-    growth: dict[Edge, float]
+    growth: dict[EdgeNumbers, float]
     """Increase of the metric when each edge was removed."""
     metric: float
     """Metric of the run with all other edges removed."""
@@ -42,10 +49,10 @@ class SearchResult:
 
 def search(
     state: PatchedState,
-    order: Iterable[Edge],
+    order: Iterable[EdgeNumbers],
     tau: float,
     *,
-    guess: Mapping[Edge, float] | None = None,
+    guess: Mapping[EdgeNumbers, float] | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> SearchResult:
     """Decide for every edge whether it is kept.
@@ -60,7 +67,7 @@ def search(
     """
     order = list(order)
     judge = _Judge(state, tau, dict(guess or {}))
-    growth: dict[Edge, float] = {}
+    growth: dict[EdgeNumbers, float] = {}
     length = _FIRST
     while len(growth) < len(order):
         plan = _plan(state, order[len(growth) :], length, judge)
@@ -75,8 +82,8 @@ def search(
 class _Plan:
     """The next edges, and those of them that need a trial."""
 
-    edges: list[Edge]
-    tested: list[Edge]
+    edges: list[EdgeNumbers]
+    tested: list[EdgeNumbers]
     """Edges with a trial each; the output no longer depends on the others."""
     removed: Bools
     """(tested edges, trials), the edges that each trial removes."""
@@ -91,7 +98,7 @@ class _Judge:
     entries, and under zero ablation a norm may divide by almost zero.
     """
 
-    def __init__(self, exact: PatchedState, tau: float, guessed: dict[Edge, float]) -> None:
+    def __init__(self, exact: PatchedState, tau: float, guessed: dict[EdgeNumbers, float]) -> None:
         self.exact = exact
         config = exact.patched.transformer.config
         smooth = all(config.site_k(kind) is None for kind in config.act_sites)
@@ -101,11 +108,11 @@ class _Judge:
         self.margin = CLOSE
         self.guessed = guessed
 
-    def goes(self, edge: Edge) -> bool:
+    def goes(self, edge: EdgeNumbers) -> bool:
         """Guess whether an edge will be removed."""
         return self.guessed.get(edge, 0.0) < self.tau
 
-    def decide_(self, plan: _Plan) -> dict[Edge, float]:
+    def decide_(self, plan: _Plan) -> dict[EdgeNumbers, float]:
         """Test the edges of a plan; return the increase of each decided edge, in order.
 
         Removed edges are removed from the current run; guesses of the other edges are updated.
@@ -155,9 +162,9 @@ class _Judge:
 class _Verdict:
     """Decisions of one pass."""
 
-    decided: dict[Edge, float] = field(default_factory=dict)
+    decided: dict[EdgeNumbers, float] = field(default_factory=dict)
     """Increase for the edges up to the first wrong guess."""
-    later: dict[Edge, float] = field(default_factory=dict)
+    later: dict[EdgeNumbers, float] = field(default_factory=dict)
     """Increase for later edges, measured in a run with a wrong guess: only an estimate."""
     chosen: int = -1
     """Trial equal to the run without all removed edges; -1 for the current run."""
@@ -187,19 +194,19 @@ class _Measured:
         return (None, 0) if number < 0 else self.exact.get(number, (self.first, number))
 
 
-def _plan(state: PatchedState, order: list[Edge], length: int, judge: _Judge) -> _Plan:
+def _plan(state: PatchedState, order: list[EdgeNumbers], length: int, judge: _Judge) -> _Plan:
     """Return the next edges, as many as one pass should test."""
     kept, reached, changed = state.kept.copy(), state.reached, False
     n_prompts, n_tokens = state.inputs[0].shape[:2]
-    edges: list[Edge] = []
-    tested: list[Edge] = []
+    edges: list[EdgeNumbers] = []
+    tested: list[EdgeNumbers] = []
     widest = 1
     for source, destination in order:
         if changed and edges[-1][1] != destination:
             reached, changed = state.reach(kept), False
-        at = state.reads(destination, reached)
-        if at != DEAD:
-            widest = max(widest, n_prompts * (n_tokens if at == WHOLE else 1))
+        tokens_read = state.reads(destination, reached)
+        if tokens_read != DEAD:
+            widest = max(widest, n_prompts * (n_tokens if tokens_read == WHOLE else 1))
             if tested and (len(tested) >= length or (len(tested) + 1) * widest > _TOKENS):
                 break
             tested.append((source, destination))

@@ -27,7 +27,8 @@ from wirework.config import PathMetric
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-Edge = tuple[int, int]
+EdgeNumbers = tuple[int, int]
+"""(source, destination) of an edge, as numbers of a `Graph`."""
 
 DEAD, LAST, WHOLE = 0, 1, 2
 """At which tokens of a source the output depends on it: none, the last token, all."""
@@ -157,8 +158,8 @@ class PatchedState:
         graph, n_head = self.graph, self.graph.n_head
         reach: Ints = kept[graph.final] * np.int8(LAST)
         for layer in reversed(range(graph.n_layer)):
-            at = reach[graph.mlp(layer)]
-            np.maximum(reach, kept[graph.mlp_input(layer)] * at, out=reach)
+            mlp = reach[graph.mlp(layer)]
+            np.maximum(reach, kept[graph.mlp_input(layer)] * mlp, out=reach)
             heads = reach[graph.head(layer, 0) : graph.mlp(layer)]  # (H, ...)
             if len(self.groups[layer]) == 1:
                 heads = np.broadcast_to(heads.max(0), heads.shape)
@@ -180,10 +181,10 @@ class PatchedState:
         if kind == len(QKV):
             return int(reach[graph.mlp(layer)])
         group = next(group for group in self.groups[layer] if head in group)
-        at = max(int(reach[graph.head(layer, one)]) for one in group)
-        return WHOLE if at and kind else at
+        needed = max(int(reach[graph.head(layer, head)]) for head in group)
+        return WHOLE if needed and kind else needed
 
-    def take_(self, trials: Trials | None, chosen: int, gone: Iterable[Edge]) -> None:
+    def take_(self, trials: Trials | None, chosen: int, gone: Iterable[EdgeNumbers]) -> None:
         """Make a trial the current run.
 
         Args:
@@ -220,12 +221,12 @@ class PatchedState:
         """Recompute dependencies; keep only the last token of values that matter only there."""
         self.reached = self.reach(self.kept)
         self.read_at = [self.reads(d, self.reached) for d in range(len(self.inputs))]
-        for source, at in enumerate(self.reached):
-            if at == LAST:
+        for source, tokens in enumerate(self.reached):
+            if tokens == LAST:
                 self.written[source] = self.cut(self.written[source])
                 self.ablated[source] = self.cut(self.ablated[source])
-        for destination, at in enumerate(self.read_at):
-            if at == LAST:
+        for destination, tokens in enumerate(self.read_at):
+            if tokens == LAST:
                 self.inputs[destination] = self.cut(self.inputs[destination])
                 if destination in self.parts:
                     self.parts[destination] = self.cut(self.parts[destination])
@@ -234,8 +235,9 @@ class PatchedState:
         """Return (..., N, 1, D), the last tokens of (..., N, T, D); already cut values stay."""
         if x.shape[-2] == 1:
             return x
-        at = self.patched.contrast.last_positions - self.start
-        return x[..., torch.arange(len(at), device=at.device), at, :].unsqueeze(-2)
+        last_positions = self.patched.contrast.last_positions - self.start
+        prompts = torch.arange(len(last_positions), device=last_positions.device)
+        return x[..., prompts, last_positions, :].unsqueeze(-2)
 
     def beside_at(self, destination: int) -> Tensor | None:
         """Return the concatenated positions (N, T, P) for the input of a destination."""

@@ -89,27 +89,27 @@ class _Slope(torch.autograd.Function):
         ctx: Any, x: Tensor, a: Tensor, b: Tensor, kept_a: Tensor, kept_b: Tensor
     ) -> Tensor:
         grown = b.abs() - a.abs()
-        entered, growth = _by_growth(grown, kept_b & ~kept_a)
-        left, decline = _by_growth(grown, kept_a & ~kept_b)
+        entering, growth = _by_growth(grown, kept_b & ~kept_a)
+        leaving, decline = _by_growth(grown, kept_a & ~kept_b)
         largest = torch.maximum(a.abs(), b.abs()).amax(-1, keepdim=True)
         least = largest * torch.finfo(x.dtype).eps  # lower bound, against rounding
         inverse = torch.where(growth > -torch.inf, 1 / (growth - decline).maximum(least), 0)
         moved = b - a
         of_magnitude = torch.where(moved == 0, a.sign(), grown / moved)
         share = (kept_a.to(x.dtype) + kept_b.to(x.dtype)) / 2
-        ctx.save_for_backward(share, (a + b) / 2, entered, left, inverse, of_magnitude)
+        ctx.save_for_backward(share, (a + b) / 2, entering, leaving, inverse, of_magnitude)
         return ((a * kept_a + b * kept_b) / 2).expand_as(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        share, mean, entered, left, inverse, of_magnitude = ctx.saved_tensors
+        share, mean, entering, leaving, inverse, of_magnitude = ctx.saved_tensors
         (grad,) = grads
         gain = grad * mean
-        entered, left = (rows.expand(*grad.shape[:-1], -1) for rows in (entered, left))
-        jump = (gain.gather(-1, entered) - gain.gather(-1, left)) * inverse
+        entering, leaving = (rows.expand(*grad.shape[:-1], -1) for rows in (entering, leaving))
+        jump = (gain.gather(-1, entering) - gain.gather(-1, leaving)) * inverse
         by_magnitude = torch.zeros_like(grad)
-        by_magnitude.scatter_add_(-1, entered, jump).scatter_add_(-1, left, -jump)
+        by_magnitude.scatter_add_(-1, entering, jump).scatter_add_(-1, leaving, -jump)
         return grad * share + by_magnitude * of_magnitude, None, None, None, None
 
 

@@ -22,7 +22,7 @@ from wirework.circuits.path_patching.state import (
     DEAD,
     LAST,
     Bools,
-    Edge,
+    EdgeNumbers,
     Ints,
     PatchedState,
     Trials,
@@ -34,7 +34,7 @@ _LOGITS = 1 << 22
 
 
 @torch.no_grad()
-def tried(state: PatchedState, edges: list[Edge], removed: Bools) -> Trials:
+def tried(state: PatchedState, edges: list[EdgeNumbers], removed: Bools) -> Trials:
     """Measure the metric of the current run with further edges removed, for many trials at once.
 
     Args:
@@ -48,7 +48,7 @@ def tried(state: PatchedState, edges: list[Edge], removed: Bools) -> Trials:
 class _Pass:
     """One pass over all changed values, from the first changed layer on."""
 
-    def __init__(self, state: PatchedState, edges: list[Edge], removed: Bools) -> None:
+    def __init__(self, state: PatchedState, edges: list[EdgeNumbers], removed: Bools) -> None:
         self.state = state
         self.graph = state.graph
         self.removed: dict[int, dict[int, Bools]] = {}
@@ -94,7 +94,7 @@ class _Pass:
         for own, head, source in zip(y.unbind(1), group, sources, strict=True):
             if state.reached[source]:
                 own = own.view(len(first), -1, *own.shape[1:])  # (U, N, T, K)
-                own = self._seen(own, state.reached[source] == LAST)
+                own = self._cut_if(own, state.reached[source] == LAST)
                 self._write(source, head_output(block.attn, own, head), of)
 
     def _parts(self, places: list[int], count: int) -> list[Tensor]:
@@ -109,14 +109,14 @@ class _Pass:
     def _attended(self, layer: int, group: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return a group's outputs (U*N, G, T, K) from its q, k, v and those of earlier tokens."""
         state = self.state
-        at, start, count = state.patched.contrast.last_positions, state.start, len(q)
+        last_positions, start, count = state.patched.contrast.last_positions, state.start, len(q)
         past = (part.expand(count, *part.shape) for part in state.past[layer, group[0]])
-        k, v = (torch.cat(both, -2) for both in zip(past, (k, v), strict=True))
+        k, v = (torch.cat(parts, -2) for parts in zip(past, (k, v), strict=True))
         q, k, v = (part.flatten(0, 1) for part in (q, k, v))
         whole = start and q.shape[-2] == k.shape[-2] - start
         if whole:  # pad queries for the earlier tokens; their outputs are dropped
             q = torch.nn.functional.pad(q, (0, 0, start, 0))
-        y = attended(state.patched.block(layer).attn, q, k, v, group, at.repeat(count))
+        y = attended(state.patched.block(layer).attn, q, k, v, group, last_positions.repeat(count))
         return y[..., start:, :] if whole else y
 
     def _mlp(self, layer: int) -> None:
@@ -145,7 +145,7 @@ class _Pass:
         each: list[float] = []
         for part in normed.split(at_once):
             each += state.measure(transformer.logits_of(part, last)).tolist()
-        self.out.metric = [each[one] if one >= 0 else state.metric for one in of]
+        self.out.metric = [each[version] if version >= 0 else state.metric for version in of]
 
     def _touched(self, place: int) -> list[int]:
         """Return the sources whose contribution to a destination changes in some trial."""
@@ -202,14 +202,14 @@ class _Pass:
         gone = [source for source in sources if source in removed]
         if gone:
             away = torch.from_numpy(np.stack([removed[s] for s in gone], 1)).to(x)  # (U, k)
-            written = torch.stack([self._seen(state.written[s], cut) for s in gone])
+            written = torch.stack([self._cut_if(state.written[s], cut) for s in gone])
             x.flatten(1).addmm_(away, written.flatten(1), alpha=-1)
         for source in sources:
             if source in self.out.changes:
                 versions = self.out.changes[source]
                 of = versions.of[first]
                 rows = (of >= 0) & ~removed.get(source, np.zeros_like(of, bool))
-                self._add_(x, rows, self._seen(versions.each, cut), of[rows])
+                self._add_(x, rows, self._cut_if(versions.each, cut), of[rows])
 
     @staticmethod
     def _add_(x: Tensor, rows: Bools, each: Tensor, of: Ints) -> None:
@@ -225,13 +225,13 @@ class _Pass:
         state, cut = self.state, self.state.read_at[place] == LAST
         heads = range(self.graph.head(layer, 0), self.graph.mlp(layer))
         ablated = [state.patched.ablated[head][:, state.start :] for head in heads]
-        before = self._seen(torch.stack(ablated).sum(0), cut)
+        before = self._cut_if(torch.stack(ablated).sum(0), cut)
         for head in heads:
             if state.kept[place, head]:
-                before = before + self._seen(state.written[head], cut)
+                before = before + self._cut_if(state.written[head], cut)
         after = before.repeat(len(first), 1, 1, 1)
         self._add_changes_(after, place, [head for head in heads if head in touched], first)
         return state.patched.view(layer, after) - state.patched.view(layer, before)
 
-    def _seen(self, value: Tensor, cut: bool) -> Tensor:
+    def _cut_if(self, value: Tensor, cut: bool) -> Tensor:
         return self.state.cut(value) if cut else value

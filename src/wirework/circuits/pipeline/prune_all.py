@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wirework.circuits.circuit import Circuit, check_place
+from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pipeline.task_table import judged, markdown
@@ -81,7 +81,7 @@ def prune_all(
     names = [task.name for task in loaded]
     check_distinct(names)
     for name in names:
-        check_place(out / name)
+        check_circuit_place(out / name)
     rows: list[_Row] = []
     with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
         baseline = AblationBaseline.of(model, data, config)

@@ -81,5 +81,5 @@ class GreedyRemoval:
     ) -> tuple[float, _Streams]:
         """Return the summed loss of a part and the input of each block from the entered one on."""
         kept: _Streams = []
-        logit_diffs = mode.differences(gates[None], part, enter, kept)
+        logit_diffs = mode.logit_diffs(gates[None], part, enter, kept)
         return float(pair_losses(logit_diffs.double()).sum()), kept

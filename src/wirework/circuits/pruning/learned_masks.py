@@ -139,7 +139,7 @@ def _gradient(ablation: Ablation, batch: TokenizedPairs, tau: Tensor, columns: _
     gradient = torch.zeros_like(tau)
     for pairs in length_groups(batch, len(tau)):
         gates = heaviside(leaf, columns.heaviside_temp)
-        losses = F.softplus(-ablation.differences(gates, batch.select(pairs))).sum(1)
+        losses = F.softplus(-ablation.logit_diffs(gates, batch.select(pairs))).sum(1)
         share = len(pairs) / batch.n_pairs
         total = (
             losses.sum() / len(batch.last_positions)

@@ -14,7 +14,7 @@ from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of
 from wirework.circuits.masking.edge_masks import EdgeMasks
-from wirework.circuits.masking.means import text_of
+from wirework.circuits.masking.means import training_text_of
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
 from wirework.tasks import TokenizedPairs
@@ -87,7 +87,7 @@ class ValidationContext:
         Raises:
             InputError: no text was given and the model lies in no run.
         """
-        return text_of(self.model, self.data)
+        return training_text_of(self.model, self.data)
 
     @cached_property
     def activation_cache(self) -> ActivationCache:

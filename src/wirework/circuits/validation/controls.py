@@ -82,7 +82,7 @@ def random_control(context: ValidationContext) -> RandomControl | NotMeasured:
     drawn = random_circuits(context.edge_masks, context.gates, few, _RANDOM, seed)
     if not drawn:
         return NotMeasured("the model has no other connected circuit of this make-up")
-    logit_diffs = [masks.all_differences(gates[None], few)[0] for masks, gates in drawn]
+    logit_diffs = [masks.all_logit_diffs(gates[None], few)[0] for masks, gates in drawn]
     losses = [calibrated_loss(part, IDENTITY) for part in logit_diffs]
     errors = [pair_error(part) for part in logit_diffs]
     nodes = [masks.n_nodes for masks, _ in drawn]

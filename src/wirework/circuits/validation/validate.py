@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from wirework.circuits.build import measure, pair_error
+from wirework.circuits.build import circuit_losses, pair_error
 from wirework.circuits.calibration import Calibration, calibrated_loss
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
-from wirework.circuits.masking.means import text_of
+from wirework.circuits.masking.means import training_text_of
 from wirework.circuits.validation import checks
 from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext
 from wirework.circuits.validation.controls import random_control, search_control, shuffled
@@ -97,7 +97,7 @@ def validate(
         )
     circuit, model, task = load_inputs(circuit, model, task)
     own = None if own_task is None else load_task(own_task)
-    data = text_of(model, data) if runs else data  # fails before the long part
+    data = training_text_of(model, data) if runs else data  # fails before the long part
     pairs = pairs_of(circuit.document, model, task, own)
     context = ValidationContext.of(circuit, model, pairs, data)
     name, target = (task or pairs.full_task).name, circuit.document.target_loss
@@ -164,10 +164,10 @@ def losses_on(context: ValidationContext, batch: TokenizedPairs) -> PairLosses:
     """Return the circuit's losses on a batch of pairs, and those to compare them with."""
     edge_masks, gates = context.edge_masks, context.gates
     calibration = context.circuit.document.calibration
-    logit_diffs = edge_masks.all_differences(gates[None], batch)[0]
+    logit_diffs = edge_masks.all_logit_diffs(gates[None], batch)[0]
     return PairLosses(
         n_pairs=batch.n_pairs,
-        **measure(edge_masks, gates, batch, logit_diffs),
+        **circuit_losses(edge_masks, gates, batch, logit_diffs),
         circuit_error=pair_error(logit_diffs),
         circuit_calibrated=calibrated_loss(
             logit_diffs, Calibration(calibration.scale, calibration.shift)
@@ -224,8 +224,8 @@ def hypothesis_tests(context: ValidationContext) -> HypothesisTests:
     edge_masks, batch = context.edge_masks, context.held_out
     nodes = context.masked_circuit.gates
     masks = torch.stack([torch.ones_like(nodes), 1 - nodes])
-    model, complement = map(checks.pair_scores, edge_masks.ablation.all_differences(masks, batch))
-    circuit = checks.pair_scores(edge_masks.all_differences(context.gates[None], batch)[0])
+    model, complement = map(checks.pair_scores, edge_masks.ablation.all_logit_diffs(masks, batch))
+    circuit = checks.pair_scores(edge_masks.all_logit_diffs(context.gates[None], batch)[0])
     few = context.first_held_out(COSTLY_CHECK_PAIRS // 2)
     effects = checks.unit_effects(edge_masks.ablation, nodes, few)
     paths = checks.random_paths(edge_masks.transformer, nodes)

@@ -15,13 +15,13 @@ from wirework.tasks import TokenizedPairs
 
 def test_unit_effects_are_those_one_at_a_time(ablation: Ablation, some_gates, rows) -> None:
     found = unit_effects(ablation, some_gates, rows)
-    own = ablation.all_differences(some_gates[None], rows)[0]
+    own = ablation.all_logit_diffs(some_gates[None], rows)[0]
     units = some_gates.nonzero().flatten().tolist()
     assert len(found) == len(units)
     for place, unit in list(enumerate(units))[::11]:
         less = some_gates.clone()
         less[unit] = 0
-        moved = ablation.all_differences(less[None], rows)[0] - own
+        moved = ablation.all_logit_diffs(less[None], rows)[0] - own
         assert found[place] == pytest.approx(float(moved.abs().mean()), abs=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_a_random_effect_is_that_of_one_extra(ablation: Ablation, some_gates, ro
     )
     more = some_gates.clone()
     more[only] = 1
-    logit_diffs = ablation.all_differences(torch.stack([some_gates, more]), rows)
+    logit_diffs = ablation.all_logit_diffs(torch.stack([some_gates, more]), rows)
     expected = float((logit_diffs[0] - logit_diffs[1]).abs().mean())
     assert found == pytest.approx([expected] * 70, abs=1e-5)
     nothing = random_effects(

@@ -41,7 +41,7 @@ def test_masks_without_each_and_their_effects(ablation: Ablation, rows: Tokenize
     nothing = torch.zeros(1, ablation.space.size)
     found = effects(ablation, everything, torch.cat([everything, nothing]), rows)
     logit_diffs = [
-        ablation.all_differences(mask, rows)[0].double() for mask in (everything, nothing)
+        ablation.all_logit_diffs(mask, rows)[0].double() for mask in (everything, nothing)
     ]
     assert found[0] == 0
     assert float(found[1]) == pytest.approx(

@@ -26,7 +26,7 @@ def test_all_nodes_are_the_model(everything: MaskedCircuit, rows: TokenizedPairs
 def test_gaps_and_loss_are_those_of_the_mask(
     some: MaskedCircuit, some_gates: torch.Tensor, ablation: Ablation, rows: TokenizedPairs
 ) -> None:
-    expected = ablation.all_differences(some_gates[None], rows)[0]
+    expected = ablation.all_logit_diffs(some_gates[None], rows)[0]
     assert torch.allclose(some.logit_diffs(rows), expected, atol=1e-6)
     loss = float(ablation.losses(some_gates[None], rows)[0])
     assert some.loss(rows) == pytest.approx(loss, abs=1e-6)
@@ -77,7 +77,7 @@ def test_checks_run_on_a_circuit_that_lacks_edges(
 
     cut = MaskedCircuit(transformer, ablation.space, some_gates, on)
     with on():
-        expected = ablation.all_differences(some_gates[None], few)[0]
+        expected = ablation.all_logit_diffs(some_gates[None], few)[0]
     assert torch.allclose(cut.logit_diffs(few), expected, atol=1e-6)
     assert not torch.allclose(
         cut.logit_diffs(few), MaskedCircuit.of(ablation, some_gates).logit_diffs(few)

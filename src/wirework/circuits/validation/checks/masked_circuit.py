@@ -36,7 +36,7 @@ class Gated(Protocol):
     def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the task loss per mask (R, units), (R,) float64 in nats."""
 
-    def all_differences(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+    def all_logit_diffs(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the logit differences per mask, (R, 2P)."""
 
 

@@ -80,5 +80,5 @@ def effects(gated: Gated, before: Tensor, after: Tensor, batch: TokenizedPairs) 
         Mean absolute change of the logit difference over prompts.
     """
     with torch.no_grad():
-        moved = gated.all_differences(after, batch) - gated.all_differences(before, batch)
+        moved = gated.all_logit_diffs(after, batch) - gated.all_logit_diffs(before, batch)
     return moved.double().abs().mean(1)
