@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 Order = Iterable[PathEdge | tuple[str, str]]
+"""All path edges of a model, in the order in which ACDC tests them."""
 
 
 def acdc(
@@ -35,29 +36,30 @@ def acdc(
 ) -> PathCircuit:
     """Find the path edges between heads and MLPs that a task needs.
 
-    Edges are tested one by one, in order; an edge is removed if the metric then increases by less
-    than tau. Kept edges without effect on the result are dropped. Deterministic: the same model,
-    task and order give the same circuit.
+    Edges are tested one by one, in order. An edge is removed if the metric then increases by less
+    than tau. Kept edges that change nothing are dropped at the end. The search is deterministic:
+    the same model, task and order give the same circuit.
 
     Args:
-        model: with a tokeniser; a path is loaded.
-        task: itself, or what `ww.task` takes. Its pairs have prompts of equal length; those that a
-            function made and that have not are left out.
-        config: None for the defaults. A number stands for `tau`, the least growth of the metric for
-            which an edge is kept.
-        order: all path edges, as (source, target) names, in the order in which to test them; None
-            for that of the settings, by default from the last to the first (docs/acdc.md). The
-            result depends on it.
-        progress: show a bar on standard error.
-        **overrides: settings of `AcdcConfig` by name, `tau` one number; they win over `config`.
+        model: a model with a tokeniser; a path is loaded.
+        task: a task, or what `ww.task` takes. The two prompts of a pair must have the same number
+            of tokens; other pairs are dropped if a function made them, and an error in a file.
+        config: settings; None for the defaults. A number is taken as `tau`, the smallest increase
+            of the metric for which an edge is kept.
+        order: all path edges, as (source, target) names, in the order in which to test them. None
+            for the order of the settings, by default from the last to the first (docs/acdc.md). The
+            circuit depends on the order.
+        progress: show a progress bar on standard error.
+        **overrides: settings of `AcdcConfig` by name, with `tau` a single number; they win over
+            `config`.
 
     Returns:
         A `PathCircuit`: `path_edges`, each with its `effect`.
 
     Raises:
-        InputError: a setting is unknown or out of range, the settings have several tau, the task
-            does not fit the model, its residual stream is not a sum, or the order is not all its
-            edges.
+        InputError: a setting is unknown or out of range, the settings have several values of tau,
+            the task does not fit the model, the model's residual stream is not a sum, or the order
+            does not have each edge of the model once.
 
     Source: Conmy et al. 2023 (arXiv 2304.14997).
     """
@@ -83,11 +85,11 @@ def acdc_sweep(
     """Run `acdc` for every tau of the settings, on the same prompts.
 
     Args:
-        model: with a tokeniser; a path is loaded.
+        model: a model with a tokeniser; a path is loaded.
         task: as in `acdc`.
-        config: None for the defaults.
-        order: as in `acdc`; wins over the file that the settings name.
-        progress: show a bar on standard error.
+        config: settings; None for the defaults.
+        order: as in `acdc`; wins over the order file of the settings.
+        progress: show a progress bar on standard error.
         **overrides: settings of `AcdcConfig` by name; they win over `config`.
 
     Returns:

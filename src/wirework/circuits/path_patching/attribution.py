@@ -1,10 +1,10 @@
 """Edge attribution patching (EAP): first-order estimate of ACDC's effect for all path edges.
 
-With gate g on an edge, its destination reads g times the source's value plus 1 - g times the
-ablated value. Minus the gradient of the metric by the gate is (ablated - clean value of the source)
-times the gradient by the destination's input, summed over tokens: one forward and one backward pass
-score all edges. A score estimates ACDC's `effect`, the increase of the metric without the edge, and
-has its sign and units.
+A gate g on an edge makes its destination read g times the source's value plus 1 - g times its
+ablated value. The score of the edge is minus the gradient of the metric with respect to the gate:
+(ablated - clean value of the source) times the gradient with respect to the destination's input,
+summed over tokens. One forward and one backward pass score all edges. A score estimates ACDC's
+`effect`, the increase of the metric without the edge, with the same sign and units.
 Source: Syed et al. 2023 (arXiv 2310.10348); with integrated gradients Hanna et al. 2024
 (arXiv 2403.17806).
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _SETTINGS = ("metric", "ablation", "symmetric", "pairs", "seed")
-"""Those of `AcdcConfig` that a score depends on."""
+"""Settings of `AcdcConfig` that scores depend on."""
 TOLERANCE = 0.05
 """Largest deviation of completeness from 1 without a warning."""
 
@@ -71,15 +71,18 @@ class PathScores:
         return self.setting.patched.graph
 
     def top(self, count: int) -> list[PathEdge]:
-        """Return the edges of largest magnitude, ties in ACDC's default order; `effect`: score."""
+        """Return the edges with the largest absolute scores, each with its score as `effect`.
+
+        Ties are in ACDC's default order.
+        """
         scored = [(edge, float(self.scores[edge[1], edge[0]])) for edge in self.graph.edges]
         best = sorted(scored, key=lambda edge_score: -abs(edge_score[1]))[: max(0, count)]
         return [self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in best]
 
     def circuit(self, count: int) -> PathCircuit:
-        """Return the circuit of the edges of `top`, measured on the same prompts.
+        """Return the circuit of the edges of `top(count)`, measured on the same prompts.
 
-        Edges without effect are dropped, as in `acdc`.
+        Edges that change nothing are dropped, as in `acdc`.
         """
         return assemble_paths(
             self.setting,
@@ -98,22 +101,27 @@ def edge_attribution(
     steps: int = 8,
     **overrides: Any,
 ) -> PathScores:
-    """Score every path edge by gradient.
+    """Estimate the effect of every path edge from gradients of the metric.
 
     Args:
-        model: with a tokeniser; a path is loaded.
+        model: a model with a tokeniser; a path is loaded.
         task: as in `acdc`.
-        config: its metric, ablation, symmetric, pairs and seed count; None for the defaults, but
-            with `logit_difference` as the metric. By `kl` more than one step is needed: it is at
-            its least on the clean prompts, where its gradient is zero.
-        steps: points between corrupted and clean embeddings that gradients are taken at, those of
-            the Gauss-Legendre rule. AbsTopK changes its choice of channels on the way; its slope
-            between neighbouring points counts these jumps (`top_k_swaps`). 1: the gradient at the
-            clean prompts alone, plain edge attribution patching.
+        config: settings, of which `metric`, `ablation`, `symmetric`, `pairs` and `seed` are used;
+            None for the defaults, with `logit_difference` as the metric.
+        steps: number of points between corrupted and clean embeddings at which gradients are taken
+            (Gauss-Legendre rule). AbsTopK selects other channels along the way; its slope between
+            neighbouring points accounts for these jumps (`top_k_swaps`). 1 takes the gradient on
+            the clean prompts only: plain edge attribution patching. The metric `kl` needs at least
+            2, because its gradient on the clean prompts is zero.
         **overrides: these settings by name; they win over `config`.
 
+    Returns:
+        The scores of all path edges.
+
     Raises:
-        InputError: as `acdc`, `steps` below 1, or 1 with `kl`.
+        InputError: as for `acdc`; or `steps` is below 1, or is 1 with the metric `kl`.
+
+    Source: Syed et al. 2023 (arXiv 2310.10348); Hanna et al. 2024 (arXiv 2403.17806).
     """
     if config is None:
         overrides = {"metric": "logit_difference", **overrides}
@@ -138,12 +146,12 @@ def edge_attribution(
 
 
 def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
-    """Return minus the gradient of a metric by the gates of all edges, (destinations, sources).
+    """Return minus the gradient of a metric with respect to all gates, (destinations, sources).
 
-    With several steps it is the weighted mean over runs whose embedding is interpolated between the
-    corrupted and the clean one, at Gauss-Legendre points; the values that gates remove stay those
-    of the clean run. Each point represents an interval of the length of its weight, and AbsTopK
-    uses its slope between the ends of that interval.
+    With several steps the result is a weighted mean over runs whose embedding is interpolated
+    between the corrupted and the clean one, at Gauss-Legendre points. The values that gates remove
+    are those of the clean run at every point. Each point represents an interval as long as its
+    weight, and AbsTopK uses its slope between the ends of that interval.
     """
     graph = patched.graph
     clean = patched.run().values
@@ -182,7 +190,7 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
 def points(steps: int) -> list[tuple[float, float]]:
     """Return the points of the Gauss-Legendre rule on (0, 1), in order, with their weights.
 
-    Every point lies in its interval: the weights before it sum to less than the point.
+    Intervals as long as the weights, side by side from 0, each contain their point.
     """
     places, weights = np.polynomial.legendre.leggauss(steps)
     return list(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
