@@ -8,7 +8,7 @@ from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.tasks import (
-    BUILT_IN,
+    PYTHON_TASKS,
     all_reports,
     differences,
     evaluate,
@@ -76,7 +76,7 @@ def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
 def test_every_built_in_task_has_a_row(code_tokenizer) -> None:
     config = ModelConfig(vocab_size=2048, n_ctx=110, n_layer=1, d_model=16, d_head=8, bigram=False)
     rows = all_reports(Model(Transformer(config), code_tokenizer), n=20)
-    assert [row["name"] for row in rows] == list(BUILT_IN)
+    assert [row["name"] for row in rows] == list(PYTHON_TASKS)
     assert all(row["valid"] and row["n_pairs"] == 20 for row in rows)
 
 

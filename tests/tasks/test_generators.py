@@ -5,7 +5,7 @@ import pytest
 from completion import completed
 
 from wirework.data import ANSWERS
-from wirework.tasks import BUILT_IN, Pair, load_task, rephrased
+from wirework.tasks import PYTHON_TASKS, Pair, load_task, rephrased
 from wirework.tasks.snippets import ANSWER_NAMES
 
 TABLE_1 = (
@@ -36,10 +36,10 @@ def rows(name: str, n: int, words_changed: bool):
 
 
 def test_the_tasks_are_those_of_table_1_in_its_order() -> None:
-    assert tuple(BUILT_IN) == TABLE_1
+    assert tuple(PYTHON_TASKS) == TABLE_1
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_there_are_a_thousand_distinct_pairs_and_the_seed_decides_them(name: str) -> None:
     first, again = load_task(name, seed=3), load_task(name, seed=3)
     assert first == again
@@ -48,7 +48,7 @@ def test_there_are_a_thousand_distinct_pairs_and_the_seed_decides_them(name: str
     assert load_task(name, seed=3, n=10).pairs == first.pairs[:10]
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_pairs_held_out_are_none_of_those_trained_on(name: str) -> None:
     train, held_out = load_task(name, seed=3).split(0, 0.75)
     assert (len(train.pairs), len(held_out.pairs)) == (768, 256)
@@ -58,7 +58,7 @@ def test_pairs_held_out_are_none_of_those_trained_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["drawn", "rephrased"])
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_python_reads_every_prompt_with_its_right_answer(name: str, changed: bool) -> None:
     for prompt, right, _, _ in rows(name, 200, changed):
         ast.parse(completed(name, prompt, right))
@@ -127,7 +127,7 @@ def test_the_right_answer_is_the_one_the_prompt_means(name: str, changed: bool) 
 
 
 def test_every_task_is_decided_by_syntax_or_by_meaning() -> None:
-    assert set(SYNTAX_DECIDES) | set(MEANING_DECIDES) == set(BUILT_IN)
+    assert set(SYNTAX_DECIDES) | set(MEANING_DECIDES) == set(PYTHON_TASKS)
 
 
 def test_after_elif_comes_what_the_if_was_about() -> None:
@@ -173,7 +173,7 @@ DIFFERENCES = {
 """By task, all that may differ between a pair's prompts."""
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_the_prompts_of_a_pair_differ_only_in_what_decides(name: str) -> None:
     for pair in load_task(name, n=200).pairs:
         for text, form in zip(apart(pair), DIFFERENCES[name], strict=True):
@@ -186,7 +186,7 @@ def test_what_decides_lies_lines_before_the_end(name: str) -> None:
         assert pair.prompts[0].partition("set()")[2].count("\n") >= 2
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_contexts_are_of_many_kinds(name: str) -> None:
     prompts = [prompt for pair in load_task(name, n=400).pairs for prompt in pair.prompts]
     lasts = {prompt.splitlines()[-1] for prompt in prompts}
@@ -197,7 +197,7 @@ def test_contexts_are_of_many_kinds(name: str) -> None:
         assert sum(kind in prompt for prompt in prompts) > 20, kind
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_each_answer_is_one_token_of_a_default_tokeniser_and_prompts_are_short(
     name: str, code_tokenizer
 ) -> None:
@@ -211,7 +211,7 @@ def test_each_answer_is_one_token_of_a_default_tokeniser_and_prompts_are_short(
     assert lengths[-1] <= 110
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", PYTHON_TASKS)
 def test_rephrased_pairs_fit_too(name: str, code_tokenizer) -> None:
     task = rephrased(load_task(name, n=256), 0)
     assert len(task.fitted(code_tokenizer, 140).pairs) >= 0.95 * 256
@@ -219,6 +219,6 @@ def test_rephrased_pairs_fit_too(name: str, code_tokenizer) -> None:
 
 def test_the_tokeniser_is_made_for_every_answer() -> None:
     known = {answer.text for answer in ANSWERS}
-    for name in BUILT_IN:
+    for name in PYTHON_TASKS:
         assert set(load_task(name).answers) <= known
     assert {f" {name}" for name in ANSWER_NAMES} <= known

@@ -12,8 +12,8 @@ from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.tasks import (
-    BUILT_IN,
-    KNOWN,
+    BUILT_IN_TASKS,
+    PYTHON_TASKS,
     Pair,
     Task,
     all_reports,
@@ -41,9 +41,9 @@ def names_in(prompt: str) -> list[str]:
 
 
 def test_ioi_is_known_by_name_and_is_not_one_of_the_twenty(task: Task):
-    assert "ioi" in KNOWN
-    assert "ioi" not in BUILT_IN
-    assert len(BUILT_IN) == 20
+    assert "ioi" in BUILT_IN_TASKS
+    assert "ioi" not in PYTHON_TASKS
+    assert len(PYTHON_TASKS) == 20
     assert len(task.pairs) == 1024
     with pytest.raises(InputError, match="did you mean 'ioi'"):
         load_task("iois")
@@ -135,8 +135,8 @@ def test_a_report_has_the_logit_difference_and_the_divergence(
 def test_all_tasks_of_a_model_are_the_twenty_and_ioi_where_it_fits(
     story_tokenizer: Tokenizer, code_tokenizer: Tokenizer
 ):
-    assert tasks_for(small(code_tokenizer)) == tuple(BUILT_IN)
-    assert tasks_for(small(story_tokenizer)) == (*BUILT_IN, "ioi")
+    assert tasks_for(small(code_tokenizer)) == tuple(PYTHON_TASKS)
+    assert tasks_for(small(story_tokenizer)) == (*PYTHON_TASKS, "ioi")
     rows = all_reports(small(code_tokenizer), ["ioi"], n=20)
     assert not rows[0]["valid"]
     assert "does not fit this tokeniser" in rows[0]["reason"]

@@ -1,7 +1,7 @@
 from itertools import islice
 
 from wirework.tasks import (
-    BUILT_IN,
+    PYTHON_TASKS,
     ioi_practice_texts,
     load_task,
     practice_texts,
@@ -20,7 +20,7 @@ def test_texts_are_prompts_with_their_right_answers_of_all_tasks_in_turn() -> No
 def test_no_text_is_a_prompt_that_a_task_measures() -> None:
     texts = set(islice(practice_texts(), 20_000))
     assert texts == set(islice(practice_texts(), 20_000))
-    for name in BUILT_IN:
+    for name in PYTHON_TASKS:
         for pair in load_task(name).pairs:
             assert not texts & {
                 prompt + answer for prompt, answer in zip(pair.prompts, pair.answers, strict=True)

@@ -33,11 +33,11 @@ def tasks(
             raise InputError("--show prints pairs as they are: give no MODEL and no --task")
         _show_pairs(show, json)
         return
-    from wirework.tasks import KNOWN, all_reports, check_names, tokenizer_of
+    from wirework.tasks import BUILT_IN_TASKS, all_reports, check_names, tokenizer_of
 
     check_names(task)
     if model is None:
-        rows = [{"name": name} for name in task or KNOWN]
+        rows = [{"name": name} for name in task or BUILT_IN_TASKS]
     else:
         from wirework.model import load
 

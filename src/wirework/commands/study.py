@@ -43,14 +43,14 @@ def finders(
     from wirework.model import load
     from wirework.studies import finders as run_study
     from wirework.studies.finders import FINDERS, TARGETS
-    from wirework.tasks import BUILT_IN
+    from wirework.tasks import PYTHON_TASKS
 
     check_place(out)
     loaded = load(model)
     with resumable(out):
         result = run_study(
             loaded,
-            [task_of(name) for name in task or tuple(BUILT_IN)],
+            [task_of(name) for name in task or tuple(PYTHON_TASKS)],
             out,
             settings,
             which=which or FINDERS,

@@ -42,7 +42,7 @@ from wirework.studies.compare import (
 from wirework.studies.manifest import manifest
 from wirework.studies.points import CELLS, FrontierPoint, grid
 from wirework.studies.token_losses import joint, token_losses
-from wirework.tasks import BUILT_IN, Task, check_names, load_task
+from wirework.tasks import PYTHON_TASKS, Task, check_names, load_task
 from wirework.training import Interrupted
 from wirework.view import write_study_figures
 
@@ -67,7 +67,7 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
     """
     out = Path(out)
     points = grid(study)
-    names = study.tasks or tuple(BUILT_IN)
+    names = study.tasks or tuple(PYTHON_TASKS)
     check_names(names)
     _check_out(out)
     tasks = [load_task(name) for name in names]

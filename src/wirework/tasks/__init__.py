@@ -1,6 +1,9 @@
 """Tasks: pairs of prompts with two answers that test a behaviour."""
 
-from wirework.tasks.built_in import BUILT_IN, KNOWN
+from collections.abc import Mapping
+
+from wirework.console import warn_once
+from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS, Generator
 from wirework.tasks.evaluate import (
     TaskReport,
     accuracy_warning,
@@ -20,8 +23,8 @@ from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Pair, Task, TokenizedPairs, tokenizer_of
 
 __all__ = [
-    "BUILT_IN",
-    "KNOWN",
+    "BUILT_IN_TASKS",
+    "PYTHON_TASKS",
     "Pair",
     "Task",
     "TaskReport",
@@ -45,3 +48,14 @@ __all__ = [
     "tasks_for",
     "tokenizer_of",
 ]
+
+_OLD_NAMES = {"BUILT_IN": "PYTHON_TASKS", "KNOWN": "BUILT_IN_TASKS"}
+
+
+def __getattr__(name: str) -> Mapping[str, Generator]:
+    """Return a constant by its old name, with a warning; the old names go with the next release."""
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_once(f"wirework.tasks.{name} is called {_OLD_NAMES[name]} now")
+    value: Mapping[str, Generator] = globals()[_OLD_NAMES[name]]
+    return value

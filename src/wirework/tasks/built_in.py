@@ -17,7 +17,7 @@ from wirework.tasks.variables import set_or_string, set_or_string_fixedvarname, 
 Generator = Callable[[Random], Pair]
 """Returns one pair, drawn with the given random generator."""
 
-BUILT_IN: Mapping[str, Generator] = MappingProxyType(
+PYTHON_TASKS: Mapping[str, Generator] = MappingProxyType(
     {
         make.__name__: make
         for make in (
@@ -46,7 +46,7 @@ BUILT_IN: Mapping[str, Generator] = MappingProxyType(
 )
 """Generators of the twenty tasks on Python source, by name."""
 
-KNOWN: Mapping[str, Generator] = MappingProxyType({**BUILT_IN, "ioi": ioi})
+BUILT_IN_TASKS: Mapping[str, Generator] = MappingProxyType({**PYTHON_TASKS, "ioi": ioi})
 """Generators of all built-in tasks, by name: those on Python source and those on other text. The
 tasks of a model include the latter only if they fit it (`evaluate.tasks_for`)."""
 

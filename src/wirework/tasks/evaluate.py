@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.nn import Transformer
-from wirework.tasks.built_in import BUILT_IN, KNOWN
+from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS
 from wirework.tasks.load import load_task
 from wirework.tasks.task import Task, TokenizedPairs, tokenizer_of
 
@@ -182,8 +182,8 @@ def tasks_for(model: "Model | str | Path") -> tuple[str, ...]:
     from wirework.model import load
 
     model = load(model)
-    others = [name for name in KNOWN if name not in BUILT_IN]
-    return (*BUILT_IN, *(name for name in others if _fits(model, load_task(name))))
+    others = [name for name in BUILT_IN_TASKS if name not in PYTHON_TASKS]
+    return (*PYTHON_TASKS, *(name for name in others if _fits(model, load_task(name))))
 
 
 def _fits(model: "Model", task: Task) -> bool:
@@ -208,7 +208,7 @@ def all_reports(
 
     model = load(model)
     names = tasks_for(model) if names is None else names
-    tasks = (load_task(name, n=n if name in KNOWN else None) for name in names)
+    tasks = (load_task(name, n=n if name in BUILT_IN_TASKS else None) for name in names)
     return [asdict(evaluate(model, task)) for task in tasks]
 
 

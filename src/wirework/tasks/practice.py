@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from random import Random
 
-from wirework.tasks.built_in import BUILT_IN
+from wirework.tasks.built_in import PYTHON_TASKS
 from wirework.tasks.ioi import ioi
 from wirework.tasks.load import N_PAIRS, draw_pairs
 from wirework.tasks.task import Pair
@@ -16,12 +16,12 @@ def practice_texts() -> Iterator[str]:
     Prompts of a task's 1,024 default pairs are excluded, so that these pairs measure
     generalisation. Each text ends with its answer, tokenised as in the task.
     """
-    return _answered(BUILT_IN)
+    return _answered(PYTHON_TASKS)
 
 
 def quote_practice_texts() -> Iterator[str]:
     """Yield the texts of `practice_texts` for `single_double_quote` only."""
-    return _answered({"single_double_quote": BUILT_IN["single_double_quote"]})
+    return _answered({"single_double_quote": PYTHON_TASKS["single_double_quote"]})
 
 
 def ioi_practice_texts() -> Iterator[str]:

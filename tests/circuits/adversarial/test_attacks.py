@@ -22,7 +22,7 @@ from wirework.circuits.adversarial.attacks import (
 )
 from wirework.circuits.adversarial.padding import Padding
 from wirework.data import Tokenizer
-from wirework.tasks import BUILT_IN, Pair, load_task
+from wirework.tasks import PYTHON_TASKS, Pair, load_task
 
 BRACKETS = Pair(("x = 1\ny = [3, 4", "x = 1\ny = [[3, 4"), ("]", "]]"))
 QUOTES = Pair(("import os\nprint('not found", 'import os\nprint("not found'), ("')", '")'))
@@ -65,7 +65,7 @@ def test_the_parser_tells_right_from_wrong():
 
 
 @given(
-    name=st.sampled_from(sorted(BUILT_IN)),
+    name=st.sampled_from(sorted(PYTHON_TASKS)),
     number=st.integers(0, 30),
     attack=st.sampled_from([*GENERIC, UNMATCHED, insert(" value('\"", "quotes")]),
     strength=st.sampled_from([1, 2, 5]),
