@@ -59,8 +59,8 @@ def page_data(circuit: CircuitFolder) -> PageData:
     nodes = _nodes(circuit, texts)
     inputs = inputs_of(document)
     places = {number: i for i, (_, number) in enumerate(inputs.tokens)}
-    outputs, out_edges = _outputs(document)
     components, paths = components_of(document)
+    outputs, out_edges = ([], []) if components else _outputs(document)
 
     def tokens_json(tokens: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
         return [
@@ -108,7 +108,7 @@ def page_data(circuit: CircuitFolder) -> PageData:
 
 def _lay_out(document: Document, drawn: PageData) -> PageData:
     n_layer = document.model.n_layer
-    if document.level == "head":
+    if drawn["components"]:
         return lay_out_paths(n_layer, drawn["components"], drawn["path_edges"])
     return lay_out(n_layer, drawn)
 
@@ -247,12 +247,7 @@ def _entry(edge: IoEdge, texts: _Texts) -> list[float]:
 def _outputs(
     document: Document,
 ) -> tuple[list[tuple[str, int | None]], list[list[float]]]:
-    """Return the answers, the task's own first, and the edges [node, output, weight].
-
-    Both are empty for a head-level circuit, whose last component is the final residual.
-    """
-    if document.level == "head":
-        return [], []
+    """Return the answers, the task's own first, and the edges [node, output, weight]."""
     edges = [edge for edge in document.io_edges if edge.answer is not None]
     numbers: dict[str, int | None] = dict.fromkeys(document.task.answers)
     numbers |= {edge.answer or "": edge.token_id for edge in edges}

@@ -36,9 +36,11 @@ def components_of(document: Document) -> tuple[list[dict[str, Any]], list[PathEn
     The embedding and the final residual are always included. A node-level circuit has neither
     components nor path edges.
     """
+    if document.patching is None:
+        return [], []
     edges = [(split_component(e.source), split_component(e.target)) for e in document.path_edges]
     ends = {end._replace(input=None) for edge in edges for end in edge}
-    outer = {Component("embed"), Component("final_resid")} if document.level == "head" else set()
+    outer = {Component("embed"), Component("final_resid")}
     ordered = sorted(ends | outer, key=lambda end: (end.depth, end.head))
     places = {end: i for i, end in enumerate(ordered)}
     path_edges: list[PathEntry] = [
