@@ -1,48 +1,70 @@
 """A circuit, many of them and what validation says of one, in a terminal."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from wirework.commands.printing import cell, print_table, show_rows
+from wirework.commands.printing import (
+    cell,
+    flat,
+    print_table,
+    print_values,
+    print_verdict,
+    show_rows,
+)
+from wirework.node_names import head_name
+
+if TYPE_CHECKING:
+    from wirework.circuit_format import PathEdge
+    from wirework.circuits import PathCircuit
 
 _SHOWN = (
     "task", "n_nodes", "n_edges", "model", "circuit", "held_out", "resampled", "without_circuit",
     "verdict",
 )  # fmt: skip
-"""What of a circuit's row fits a terminal; `results.md` and `--json` have all of it."""
+"""Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
+_OPEN = ": no check failed, but some were not made"
+_STRONGEST = 10
+"""Path edges that are shown."""
 
 
-def show_circuits(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print the circuits of many tasks, then a line for each task that was passed over."""
+def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print how many circuits were found, their table, and why other tasks have none."""
     if as_json:
         show_rows("circuits", rows, as_json)
         return
-    found = [{name: row[name] for name in _SHOWN} for row in rows if not row.get("reason")]
-    if found:
-        show_rows("circuits", found, as_json)
+    circuits = [row for row in rows if not row.get("reason")]
+    faithful = sum(row["verdict"] == "faithful" for row in circuits)
+    print_verdict(
+        f"{len(circuits)} of {len(rows)} behaviours have a circuit, {faithful} of them faithful"
+    )
+    if circuits:
+        shown = [{name: row[name] for name in _SHOWN} for row in circuits]
+        show_rows("circuits (task losses in nats; chance is 0.693)", shown, as_json)
     for row in rows:
         if row.get("reason"):
             print(f"{row['task']}: {row['reason']}")
 
 
-def print_report(report: dict[str, Any]) -> None:
-    """Print a validation: a line for each number, then the verdict in words."""
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print a validation: the verdict with its reasons, then a line for each number."""
     from wirework.circuits.pipeline.task_table import CONTROL_NAMES
     from wirework.circuits.validation.validation_report import WORDS
 
-    names = ("task", "target_loss", "n_nodes", "n_edges")
-    rows = [[name, cell(report[name])] for name in names]
-    for part, values in report.items():
-        if part not in (*names, "controls", "verdict"):
-            rows += [[f"{part}: {name}", cell(value)] for name, value in _plain(values)]
-    for name, control in report["controls"].items():
-        rows.append([f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))])
-    print_table("validation", ["", ""], rows)
-    print(f"verdict: {WORDS[report['verdict']['faithful']]}")
+    faithful = report["verdict"]["faithful"]
+    print_verdict(WORDS[faithful] + _OPEN * (faithful is None))
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
+    names = ("task", "target_loss", "n_nodes", "n_edges")
+    values = [(name, report[name]) for name in names]
+    for part, numbers in report.items():
+        if part not in (*names, "controls", "verdict"):
+            values += [(f"{part}: {name}", value) for name, value in flat(numbers)]
+    for name, control in report["controls"].items():
+        values.append((f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))))
+    print_values("validation (task losses in nats)", values)
 
 
-def _gist(control: dict[str, Any]) -> dict[str, Any]:
+def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the few numbers of a control that a reader compares; `--json` has all of it."""
     if "verdict" not in control:
         return control
@@ -50,12 +72,28 @@ def _gist(control: dict[str, Any]) -> dict[str, Any]:
     return {name: control[name] for name in ("task", "reached", "n_nodes", "n_edges")} | loss
 
 
-def _plain(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Return the numbers and words of a nested report by dotted names; long lists are left out."""
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found += _plain(value, f"{before}{name}.")
-        elif not isinstance(value, list | tuple):
-            found.append((f"{before}{name}", value))
-    return found
+def print_strongest(circuit: "PathCircuit") -> None:
+    """Print the path edges with the greatest effect, in words."""
+    edges = sorted(circuit.path_edges, key=lambda edge: -(edge.effect or 0.0))[:_STRONGEST]
+    if not edges:
+        return
+    rows = [[edge.source, edge.target, cell(edge.effect), _in_words(edge)] for edge in edges]
+    title = f"strongest path edges: rise of {circuit.patching.metric} without the edge"
+    print_table(title, ["source", "target", "effect", "what it carries"], rows)
+
+
+def _in_words(edge: "PathEdge") -> str:
+    """Return what a path edge carries, as in `output of head 0.attn.1 to queries of 1.attn.0`."""
+    source = "the token embedding" if edge.source == "embed" else f"output of {_end(edge.source)}"
+    return f"{source} to {_end(edge.target)}"
+
+
+def _end(name: str) -> str:
+    if name == "final_resid":
+        return "the unembedding"
+    layer, _, *rest = name.split(".")
+    if not rest:
+        return f"the MLP of layer {layer}"
+    head = f"head {head_name(int(layer), int(rest[0]))}"
+    part = {"q": "queries of ", "k": "keys of ", "v": "values of "}[rest[1]] if rest[1:] else ""
+    return part + head

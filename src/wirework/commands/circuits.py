@@ -8,10 +8,16 @@ from cyclopts import Parameter, validators
 
 from wirework import files
 from wirework.commands.arguments import Json, Settings, not_resumable, resumable, task_of, tokens_of
-from wirework.commands.circuit_tables import print_report, show_circuits
-from wirework.commands.printing import show, show_rows
+from wirework.commands.attack_text import print_attack
+from wirework.commands.circuit_tables import print_report, print_strongest, show_circuits
+from wirework.commands.printing import (
+    print_next,
+    print_verdict,
+    show,
+    show_rows,
+)
 from wirework.config import AcdcConfig, PruneConfig
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 
 
 def prune(
@@ -65,6 +71,11 @@ def prune(
                 loaded, tasks, out, settings, data=data, full_validation=full_validation, jobs=jobs
             )
         show_circuits(rows, json)
+        if not json:
+            reached = [row for row in rows if not row.get("reason")]
+            best = min(reached, key=lambda row: row["n_edges"], default=None)
+            print(f"wrote: {out}")
+            print_next(*(("tasks", model) if best is None else ("validate", out / best["task"])))
         return
     pairs = task_of(task)
     with resumable(search):
@@ -73,15 +84,28 @@ def prune(
         report = check(circuit, loaded, pairs, data=data, short=not full_validation).to_dict()
     sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
     losses = circuit.losses.model_dump()
-    values = {"circuit": str(out), "reached": circuit.reached, **sizes, "losses": losses}
+    values = {"reached": circuit.reached, **sizes, "losses": losses}
     if not circuit.reached:
         goal = f"the target of {settings.target_loss:g} nats"
         print(f"warning: nothing reaches {goal}: this is the closest", file=sys.stderr)
     if json:
-        show("circuit", {**values, "validation": report}, json)
+        show("circuit", {"circuit": str(out), **values, "validation": report}, json)
+        return
+    does = "reaches" if circuit.reached else "misses"
+    print_verdict(
+        f"a circuit of {number_of(circuit.n_nodes, 'node')} and "
+        f"{number_of(circuit.n_edges, 'edge')} {does} the target: task loss "
+        f"{circuit.losses.circuit:.3g} nats (target {settings.target_loss:g}, chance 0.693; lower "
+        "is better)"
+    )
+    show("circuit (task losses in nats)", values, json)
+    print_report(report)
+    print(f"wrote: {out}")
+    if circuit.reached:
+        print_next("export", out, "-o", f"{out}.html")
     else:
-        show("circuit", values, json)
-        print_report(report)
+        more = 2 * settings.trials
+        print_next("prune", model, task, "--out", out, "--trials", str(more))
 
 
 def acdc(
@@ -117,7 +141,28 @@ def acdc(
             circuit.save(place)
     if (said := accuracy_warning(pairs.name, task_accuracy(loaded, pairs).accuracy)) is not None:
         print(f"warning: {said}", file=sys.stderr)
-    show_rows("acdc", [sweep_row(circuit) for circuit in circuits], json)
+    rows = [sweep_row(circuit) for circuit in circuits]
+    if json:
+        show_rows("acdc", rows, json)
+        return
+    smallest = min(circuits, key=lambda circuit: circuit.n_path_edges)
+    part = smallest.patching
+    print_verdict(
+        f"{smallest.n_path_edges} of {part.n_all} path edges stay at tau {part.tau:g}: accuracy "
+        f"{part.accuracy:.2f} on them alone, {part.model_accuracy:.2f} in the whole model (1.00 = "
+        f"always right, 0.50 = chance); KL {part.kl:.3g} nats (0 = the same predictions)"
+    )
+    show_rows("acdc (losses and KL in nats)", rows, json)
+    print_strongest(smallest)
+    for place in places:
+        print(f"wrote: {place}")
+    if places:
+        page = places[circuits.index(smallest)]
+        print_next("export", page, "-o", f"{page}.html")
+    else:
+        taus = [f"{tau:g}" for tau in settings.tau]
+        place = Path("circuits") / f"{pairs.name}-paths"
+        print_next("acdc", model, task, "--tau", *taus, "--out", place)
 
 
 def validate(
@@ -169,8 +214,14 @@ def validate(
             found.with_shares(report["stability"]).save(out)
     if json:
         show("validation", report, json)
+        return
+    print_report(report)
+    if out is not None:
+        print(f"wrote: {out}")
+    if report["verdict"]["faithful"]:
+        print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
     else:
-        print_report(report)
+        print_next("export", circuit, "-o", f"{circuit}.html")
 
 
 def attack(
@@ -198,7 +249,6 @@ def attack(
     from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
-    from wirework.view.text import shown
 
     result, curves = out / "attack.json", out / "attack.png"
     check_file(result)
@@ -209,10 +259,9 @@ def attack(
         found = find_distractors(circuit, given, own, pairs=pairs)
         write_json(result, found.to_json())
         write_curves(found.to_json(), curves)
-    values = {**found.summary(), "result": str(result), "curves": str(curves)}
-    if not json and values["example"] is not None:
-        values["example"] = {
-            name: shown(value) if isinstance(value, str) else value
-            for name, value in values["example"].items()
-        }
-    show("attack", values, json)
+    if json:
+        show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)
+    else:
+        print_attack(found)
+        print(f"wrote: {result}, {curves}")
+        print_next("export", circuit, "-o", f"{circuit}.html")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from wirework.commands.arguments import not_resumable
+from wirework.commands.printing import print_paths
 from wirework.console import Progress, warn
 from wirework.errors import InputError
 from wirework.files import check_place
@@ -67,7 +68,8 @@ def to_huggingface(model: Path, out: Path, /) -> None:
 
     check_place(out)
     with not_resumable():
-        print(save_huggingface(load(model), out))
+        saved = save_huggingface(load(model), out)
+    print_paths(saved, then=("measure", model))
 
 
 def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> None:
@@ -79,7 +81,7 @@ def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> 
     with not_resumable(), Progress(f"convert {source}", None):
         model = read(source)
         saved = model.save(out)
-    print(saved)
+    print_paths(saved, then=("tasks", saved))
     if model.tokenizer is None and not _has_tokenizer(Path(source)):
         warn(f"{source} has no tokeniser: the model takes no text")
 

@@ -1,15 +1,17 @@
 """Verbs that list what there is to work with: behaviours, the machine."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from wirework.commands.arguments import Json, task_of
-from wirework.commands.printing import show_all, show_rows
+from wirework.commands.printing import print_next, print_verdict, show_all, show_rows
+from wirework.commands.task_rows import print_tasks
 from wirework.console import Progress
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 
 
 def tasks(
@@ -33,27 +35,25 @@ def tasks(
             raise InputError("--show prints pairs as they are: give no MODEL and no --task")
         _show_pairs(show, json)
         return
-    from wirework.tasks import BUILT_IN_TASKS, all_reports, check_names, tokenizer_of
+    from wirework.tasks import BUILT_IN_TASKS, TaskTable, check_names, task_reports, tokenizer_of
 
     check_names(task)
     if model is None:
-        rows = [{"name": name} for name in task or BUILT_IN_TASKS]
+        names = [*(task or BUILT_IN_TASKS)]
+        show_rows("tasks", [{"name": name} for name in names], json)
+        if not json:
+            print_next("tasks", "--show", names[0])
+        return
+    from wirework.model import load
+
+    with Progress("tasks", None):
+        loaded = load(model)
+        tokenizer_of(loaded)
+        reports = task_reports(loaded, task or None)
+    if json:
+        show_rows("tasks", [asdict(report) for report in reports], json)
     else:
-        from wirework.model import load
-
-        with Progress("tasks", None):
-            loaded = load(model)
-            tokenizer_of(loaded)
-            rows = all_reports(loaded, task or None)
-    show_rows("tasks", rows if json else [_shown(row) for row in rows], json)
-
-
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a task's row with its answers, texts and numbers of tokens, as a person can read."""
-    from wirework.view.text import quoted
-
-    answers = ", ".join(f"{quoted(text)} {token}" for text, token in row.get("answers") or ())
-    return {**row, "answers": answers} if "answers" in row else row
+        print_tasks(TaskTable.of(reports), model, with_reasons=bool(task))
 
 
 def _show_pairs(name: str, as_json: bool) -> None:
@@ -63,10 +63,20 @@ def _show_pairs(name: str, as_json: bool) -> None:
     task = task_of(name)
     text = readable(task, prompt_text=plain_lines, answer_text=quoted)
     print(json.dumps(examples(task)) if as_json else text)
+    if not as_json:
+        print_next("tasks", "MODEL", "--task", name)
 
 
 def doctor(*, json: Json = False) -> None:
     """Print what this machine has and what of it wirework will use."""
     from wirework.doctor import examine
 
-    show_all("doctor", examine(), json, products="products")
+    facts = examine()
+    if not json:
+        print_verdict(
+            f"{facts['device']}, {number_of(facts['threads'], 'thread')}: {facts['precision']} is "
+            "the faster precision"
+        )
+    show_all("doctor", facts, json, products="products (milliseconds; lower is better)")
+    if not json:
+        print_next("demo", "--out", "runs")

@@ -3,15 +3,23 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from wirework.commands.arguments import Json, Settings, not_resumable, prepared, resumable
-from wirework.commands.printing import cell, print_table, show, show_rows
+from wirework.commands.meanings import meaning
+from wirework.commands.printing import (
+    cell,
+    print_next,
+    print_table,
+    print_verdict,
+    show,
+    show_rows,
+)
 from wirework.config import ExplainConfig, Instrument, MeasureConfig, SaeConfig
 from wirework.console import warn
-from wirework.errors import InputError
+from wirework.errors import InputError, number_of
 from wirework.files import check_place
 
 
@@ -47,7 +55,15 @@ def sae(
         print(f"warning: explained variance is below 0: {worse}", file=sys.stderr)
     if (said := outlier_warning(asdict(quality))) is not None:
         warn(said)
+    if not json:
+        score = "none" if quality.ce_score is None else f"{quality.ce_score:.2f}"
+        print_verdict(
+            f"{quality.sae_l0:.1f} of {quality.d_sae} features on per token (fewer is sparser), CE "
+            f"score {score} (1.00 = nothing is lost, 0 = no better than zeroing the site)"
+        )
     show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
+    if not json:
+        print_next("measure", model, "--out", "measures")
 
 
 def explain(
@@ -81,6 +97,8 @@ def explain(
     text = None if corpus is None else prepared(loaded, corpus)
     if out is None:
         show("estimate", estimate_cost(loaded, settings, text=text), json)
+        if not json:
+            print_next("explain", model, "--out", Path("explained") / model.name, *_asked(settings))
         return
     with resumable(out):
         found = explain_neurons(loaded, settings, text=text, out=out)
@@ -91,8 +109,19 @@ def explain(
         show("explain", result, json)
     else:
         scores = result.pop("scores")
+        main = scores.get("top_and_random", {}).get("mean")
+        score = "none" if main is None else f"{main:.2f}"
+        print_verdict(
+            f"{result['explained']} of {number_of(result['neurons'], 'neuron')} explained, mean "
+            f"explanation score {score} (1.00 is best, 0 is chance)"
+        )
         show("explain", result, json)
-        show_rows("scores", [{"score": name, **values} for name, values in scores.items()], json)
+        rows = [
+            {"score": name, **values, "what is good": meaning(name)}
+            for name, values in scores.items()
+        ]
+        show_rows("scores", rows, json)
+        print_next("export", out, "-o", f"{out}.html")
 
 
 def measure(
@@ -157,11 +186,36 @@ def measure(
             [
                 number.replace("_", " "),
                 *(cell(getattr(report.headline, number)) for report in reports.values()),
+                meaning(number),
             ]
             for number in COLUMNS
             if any(getattr(report.headline, number) is not None for report in reports.values())
         ]
-        print_table("measures", ["", *reports], rows)
+        print_verdict(_best(reports))
+        print_table("measures", ["", *reports, "what is good"], rows)
+        if out is None:
+            print_next("measure", *models, "--out", "measures")
+        else:
+            print(f"wrote: {out}")
+            print_next("explain", models[0], "--out", Path("explained") / models[0].name)
+
+
+def _best(reports: Mapping[str, Any]) -> str:
+    """Say which model predicts text best."""
+    losses = {name: report.headline.perplexity for name, report in reports.items()}
+    known = {name: value for name, value in losses.items() if value is not None}
+    if not known:
+        return f"{number_of(len(reports), 'model')} measured; perplexity was not"
+    best = min(known, key=known.__getitem__)
+    of = f", the lowest of {len(known)}" if len(known) > 1 else ""
+    return f"{best} has perplexity {known[best]:.4g} on held-out text{of} (lower is better)"
+
+
+def _asked(settings: ExplainConfig) -> list[str]:
+    """Return the flags that name the explainer."""
+    if settings.explainer == "patterns":
+        return []
+    return ["--explainer", settings.explainer, "--server.model", settings.server.model]
 
 
 def _in_lines(name: str, missing: Mapping[Instrument, str], told: dict[str, str]) -> list[str]:

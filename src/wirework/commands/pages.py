@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from wirework.commands.printing import print_paths
 from wirework.errors import InputError
 
 
@@ -49,7 +50,8 @@ def export(
     if explained:
         if png is not None:
             raise InputError(f"--png draws circuits: {circuit} holds explained neurons")
-        print(write_neuron_page(circuit, out))
+        page = write_neuron_page(circuit, out)
+        print_paths(page, then=("export", circuit, "-o", out))
         return
     if png is not None:
         if png.suffix.lower() != ".png":
@@ -57,6 +59,8 @@ def export(
         if png.resolve() == out.resolve():
             raise InputError(f"--out and --png are the same file, {png}")
         check_file(png)
-    print(write_page(circuit, out))
+    paths = [write_page(circuit, out)]
     if png is not None:
-        print(write_figure(load_page_data(circuit), png))
+        paths.append(write_figure(load_page_data(circuit), png))
+    attacks = circuit.with_name(f"{circuit.name}-attack")
+    print_paths(*paths, then=("attack", circuit, "--out", attacks))

@@ -1,21 +1,81 @@
 """Results on standard output: tables for people, one JSON object with `--json`."""
 
 import json
+import shlex
+import shutil
 import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from wirework.commands.meanings import meaning
 from wirework.view.text import plain
 
 _WIDTH = 120
-"""Of tables that go to a file or another program."""
+"""Width of tables that go to a file or another program."""
+_PROSE = 100
+"""Longest line of prose."""
 
 
-def show(title: str, values: dict[str, Any], as_json: bool) -> None:
-    """Print a result on standard output: a two-column table, or one line of JSON."""
+def show(title: str, values: Mapping[str, Any], as_json: bool) -> None:
+    """Print a result on standard output: a table of names, values and what is good, or JSON."""
     if as_json:
-        print(json.dumps(values, allow_nan=False))
+        print(json.dumps(dict(values), allow_nan=False))
     else:
-        print_table(title, ["", ""], [[name, cell(value)] for name, value in values.items()])
+        print_values(title, flat(values))
+
+
+def print_values(title: str, values: Iterable[tuple[str, Any]]) -> None:
+    """Print a line for each value: its name, the value and, where it says something, its meaning.
+
+    Args:
+        title: of the table.
+        values: name and value; the last word of the name decides the meaning.
+    """
+    rows = [[name, cell(value), meaning(name)] for name, value in values]
+    width = 3 if any(row[2] for row in rows) else 2
+    print_table(title, [""] * width, [row[:width] for row in rows])
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by dotted names; lists of a result are left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{before}{name}.")
+        elif not isinstance(value, list | tuple):
+            yield f"{before}{name}", value
+
+
+def print_verdict(words: str) -> None:
+    """Print the main result in one or two sentences, before the numbers behind it."""
+    print_paragraph(f"verdict: {words}")
+
+
+def print_paragraph(text: str, indent: str = "") -> None:
+    """Print prose, wrapped at the width of a line."""
+    width = min(_width(), _PROSE)
+    print(textwrap.fill(plain(text), width, initial_indent=indent, subsequent_indent=indent))
+
+
+def print_next(*words: str | Path) -> None:
+    """Print the command to run next, as the last line of a command."""
+    print(f"next: wirework {plain(shlex.join(map(str, words)))}")
+
+
+def print_paths(*paths: Path, then: Sequence[str | Path]) -> None:
+    """Print where a command wrote, a path a line; on a terminal also what to run next.
+
+    Other programs read these paths, so nothing else is printed for them.
+
+    Args:
+        paths: what was written.
+        then: words of the command to run next.
+    """
+    for path in paths:
+        print(path)
+    if sys.stdout.isatty():
+        print_next(*then)
 
 
 def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -56,7 +116,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
     # No text of the caller is markup: all of it goes to rich as `Text`. rich draws and `print`
     # writes, since rich ends the process by itself where nobody reads what it writes.
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = Console(width=_width())
     if not columns:
         print(title)
         return
@@ -81,6 +141,11 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         with console.capture() as drawn:
             console.print(table)
         print(drawn.get(), end="")
+
+
+def _width() -> int:
+    """Return the width of a line on standard output."""
+    return shutil.get_terminal_size((_WIDTH, 24)).columns if sys.stdout.isatty() else _WIDTH
 
 
 def _parts(words: list[int], room: int) -> list[list[int]]:

@@ -1,7 +1,8 @@
 """`study`: whole experiments."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -13,8 +14,9 @@ from wirework.commands.arguments import (
     task_of,
     tokens_of,
 )
-from wirework.commands.printing import show_all
+from wirework.commands.printing import print_next, print_verdict, show_all
 from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
+from wirework.errors import number_of
 from wirework.files import check_place
 
 
@@ -57,7 +59,25 @@ def finders(
             targets=target or TARGETS,
             data=None if corpus is None else tokens_of(loaded, corpus),
         )
-    show_all("finders", result, json, rows="finders")
+    if not json:
+        print_verdict(_smallest(result["rows"]))
+    show_all("finders", result, json, rows="finders (mean held-out task loss in nats)")
+    if not json:
+        print_next("prune", model, "--all", "--out", out.with_name(f"{out.name}-circuits"))
+
+
+def _smallest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say which way to find circuits gives the smallest ones at the lowest target."""
+    rows = [row for row in rows if row["edges"] is not None]
+    if not rows:
+        return "no finder reaches a target"
+    target = min(row["target_loss"] for row in rows)
+    best = min((row for row in rows if row["target_loss"] == target), key=lambda row: row["edges"])
+    return (
+        f"{best['finder']} finds the smallest circuits at target loss {target:g} nats: "
+        f"{best['edges']:.4g} edges, geometric mean over {number_of(best['n_tasks'], 'task')} "
+        "(fewer is better)"
+    )
 
 
 def frontier(
@@ -77,7 +97,12 @@ def frontier(
 
     with once_there_is_room("the same command goes on from what was saved"):
         result = run_study(settings, out)
-    show_all("frontier", result, json, cells="models")
+    if not json:
+        print_verdict(result["verdict"])
+    show_all("frontier", result, json, cells="models (held-out loss in nats, lower is better)")
+    if not json:
+        models = [row["name"] for row in result["cells"] if not row.get("error")]
+        print_next(*(("tasks", out / "cells" / models[0] / "run") if models else ("doctor",)))
 
 
 def self_ablation(
@@ -114,4 +139,9 @@ def self_ablation(
             for row in result["claims"]
         ]
     means = "mean ± standard error over seeds (the paper's)"
+    if not json:
+        held = sum(row["verdict"] == "held" for row in result["claims"])
+        print_verdict(f"{held} of {number_of(len(result['claims']), 'claim')} of the paper held")
     show_all("self-ablation", result, json, rows=means, claims="claims")
+    if not json:
+        print_next("tasks", out / "runs" / f"plain-seed{settings.seeds[0]}")

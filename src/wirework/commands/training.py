@@ -6,8 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.commands.arguments import Json, Settings, once_there_is_room, resumable
-from wirework.commands.printing import show
+from wirework.commands.printing import print_next, print_verdict, show
 from wirework.config import TrainConfig
+from wirework.errors import number_of
 
 
 def train(
@@ -25,7 +26,14 @@ def train(
 
     with once_there_is_room("the same command with --resume goes on from what was saved"):
         run = run_training(settings, resume=resume)
+    if not json:
+        print_verdict(
+            f"trained: {run.metrics['val_loss']:.4g} nats per token on held-out text (lower is "
+            "better)"
+        )
     show("training", {"run": str(run.path), **run.metrics}, json)
+    if not json:
+        print_next("tasks", run.path)
 
 
 def demo(
@@ -43,8 +51,19 @@ def demo(
         minutes: What all of it may take; on a slow machine the models get fewer steps. A demo that
             goes on keeps the number of steps that it began with.
     """
+    from wirework.demo import TARGET_LOSS
     from wirework.demo import demo as run_demo
 
     with resumable(out):
         table = run_demo(out, recipe, minutes)
+    if not json:
+        print_verdict(
+            f"{number_of(table['n_nodes'], 'node')} and {number_of(table['n_edges'], 'edge')} of "
+            f"the sparse model close quotes with task loss {table['task_loss_circuit']:.3f} nats "
+            f"(target {TARGET_LOSS}, chance 0.693); the model without them has "
+            f"{table['task_loss_without_circuit']:.3f}"
+        )
     show("demo", table, json)
+    if not json:
+        circuit = Path(table["circuit"])
+        print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))

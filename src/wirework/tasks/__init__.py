@@ -14,6 +14,7 @@ from wirework.tasks.evaluate import (
     logit_difference,
     pair_losses,
     task_accuracy,
+    task_reports,
     tasks_for,
 )
 from wirework.tasks.examples import examples, readable
@@ -21,6 +22,7 @@ from wirework.tasks.load import check_names, load_task
 from wirework.tasks.practice import ioi_practice_texts, practice_texts, quote_practice_texts
 from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Pair, Task, TokenizedPairs, tokenizer_of
+from wirework.tasks.task_table import TaskTable, accuracy_error, performs, task_table
 
 __all__ = [
     "BUILT_IN_TASKS",
@@ -28,7 +30,9 @@ __all__ = [
     "Pair",
     "Task",
     "TaskReport",
+    "TaskTable",
     "TokenizedPairs",
+    "accuracy_error",
     "accuracy_warning",
     "all_reports",
     "check_names",
@@ -40,11 +44,14 @@ __all__ = [
     "load_task",
     "logit_difference",
     "pair_losses",
+    "performs",
     "practice_texts",
     "quote_practice_texts",
     "readable",
     "rephrased",
     "task_accuracy",
+    "task_reports",
+    "task_table",
     "tasks_for",
     "tokenizer_of",
 ]

@@ -20,7 +20,7 @@ from wirework.tasks.task import Task, TokenizedPairs, tokenizer_of
 if TYPE_CHECKING:
     from wirework.model import Model
 
-_MIN_ACCURACY = 0.75
+MIN_ACCURACY = 0.75
 """Accuracy, midway between chance and 1, below which a warning is given."""
 _ACCURACY_PAIRS = 256
 """Pairs that give an accuracy to within a few percent."""
@@ -156,7 +156,7 @@ def accuracy_warning(task: str, accuracy: float | None) -> str | None:
         task: name of the task.
         accuracy: accuracy over all prompts; an answer independent of the prompt gives 0.5.
     """
-    if accuracy is None or accuracy >= _MIN_ACCURACY:
+    if accuracy is None or accuracy >= MIN_ACCURACY:
         return None
     right = f"the model gets {task} right {accuracy:.0%} of the time (chance: 50%)"
     return f"{right}: its edges say little"
@@ -194,10 +194,10 @@ def _fits(model: "Model", task: Task) -> bool:
     return True
 
 
-def all_reports(
+def task_reports(
     model: "Model | str | Path", names: Iterable[str | Any] | None = None, *, n: int = 256
-) -> list[dict[str, Any]]:
-    """Return a row per task for `wirework tasks`: the fields of `TaskReport`.
+) -> list[TaskReport]:
+    """Measure a model on tasks and return a report for each, in the order of the names.
 
     Args:
         model: with a tokeniser; a path is loaded.
@@ -209,7 +209,14 @@ def all_reports(
     model = load(model)
     names = tasks_for(model) if names is None else names
     tasks = (load_task(name, n=n if name in BUILT_IN_TASKS else None) for name in names)
-    return [asdict(evaluate(model, task)) for task in tasks]
+    return [evaluate(model, task) for task in tasks]
+
+
+def all_reports(
+    model: "Model | str | Path", names: Iterable[str | Any] | None = None, *, n: int = 256
+) -> list[dict[str, Any]]:
+    """Return `task_reports` as dicts."""
+    return [asdict(report) for report in task_reports(model, names, n=n)]
 
 
 def _answer_tokens(task: Task, batch: TokenizedPairs) -> tuple[tuple[str, int], ...]:

@@ -1,0 +1,83 @@
+"""What a number means and which values are good, for the tables that commands print."""
+
+_MEANINGS = {
+    # losses of a task
+    "model": "whole model; lower is better",
+    "circuit": "circuit alone; lower is better",
+    "circuit_calibrated": "answers rescaled to fit; lower is better",
+    "circuit_error": "standard error over pairs",
+    "circuit_held_out": "circuit on held-out pairs; lower is better",
+    "circuit_means_error": "standard error over samples of the means",
+    "circuit_searched": "with the means that the search used",
+    "without_circuit": "circuit removed; above chance is good",
+    "chance": "a guess, ln 2",
+    "target_loss": "the circuit must be at or below",
+    "reached": "True: the circuit reaches the target",
+    "task_accuracy": "1.00 = always right, 0.50 = chance",
+    "task_loss_model": "task loss of the whole model; lower is better",
+    "task_loss_circuit": "task loss of the circuit; lower is better, target 0.15, chance 0.693",
+    "task_loss_without_circuit": "task loss without the circuit; above 0.693 it is necessary",
+    # sizes
+    "n_nodes": "fewer is better",
+    "n_edges": "fewer is better",
+    "n_io_edges": "entries of embedding and unembedding",
+    "n_pairs": "pairs measured on",
+    # training
+    "val_loss": "nats per token on held-out text; lower is better",
+    "dense_val_loss": "the same of the dense model",
+    "bigram_val_loss": "the same of the bigram table alone; models should be below",
+    "kurtosis": "of the final residual stream; 3 = normally distributed",
+    "dead_neurons": "neurons that are zero at every token; 0 is best",
+    "nonzero_fraction": "share of weights that are not zero; lower is sparser",
+    # checks of a circuit
+    "same": "values of the same answer; low is good",
+    "mixed": "each node of another prompt; low is good",
+    "other": "values of the other answer; high is good",
+    "kl": "nats; 0 = the same predictions",
+    "top1": "same most likely token; 1.00 = always",
+    "attention": "0 = the same attention, 1 = disjoint",
+    "n_touching": "weights that touch its nodes",
+    "share": "share of these in the circuit; 1.00 = all",
+    # autoencoders
+    "sae_l0": "features on per token; lower is sparser",
+    "ce_score": "share of the loss that the autoencoder wins back; 1.00 is best",
+    "ce_clean": "nats per token, whole model",
+    "ce_zeroed": "nats per token with the site at zero",
+    "ce_spliced": "nats per token with the autoencoder in place; near ce_clean is good",
+    "explained_variance": "1.00 = exact, 0 = no better than the mean",
+    "mse": "lower is better",
+    "dead_features": "features that are never on; 0 is best",
+    "outlier_share": "share of tokens with extreme values; 0 is best",
+    # measures
+    "perplexity": "lower is better; 1 = certain of every token",
+    "path_edges": "path edges that the task needs; fewer is better",
+    "explanation_score": "correlation of predicted and true activations; 1.00 is best",
+    "mean_abs_weight": "mean magnitude of a weight",
+    "mean_abs_weight_embedded": "the same with embeddings",
+    "weight_l0": "nonzero weights; fewer is sparser",
+    "gate_live_fraction": "share of gated units that are on per token; lower is sparser",
+    "dead_units": "units that are never on; 0 is best",
+    # explanations
+    "explained": "neurons with an explanation",
+    "dead": "neurons that are never active",
+    "failed": "neurons without an answer of the explainer; 0 is best",
+    "constant": "explanations that predict the same everywhere; 0 is best",
+    "undefined": "neurons without a score, as they do the same everywhere",
+    "top_and_random": "correlation on active and random excerpts; 1.00 is best, 0 is chance",
+    "top": "the same on active excerpts alone",
+    "random": "the same on random excerpts alone",
+    "balanced_accuracy": "1.00 = always right, 0.50 = chance",
+    "precision": "share of predicted activity that is real; 1.00 is best",
+    "recall": "share of real activity that is predicted; 1.00 is best",
+    "f1": "1.00 is best",
+    "auroc": "1.00 is best, 0.50 = chance",
+}
+
+
+def meaning(name: str) -> str:
+    """Return what a number means and what is good; empty where the name says it.
+
+    Args:
+        name: name of the number; of a dotted name or `part: name` the last word counts.
+    """
+    return _MEANINGS.get(name.rpartition(":")[2].rpartition(".")[2].strip(), "")

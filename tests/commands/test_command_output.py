@@ -1,0 +1,148 @@
+"""Printed results: the verdict first, what is good beside each number, the next command last."""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wirework.cli import main
+from wirework.commands.circuit_tables import print_strongest
+from wirework.commands.meanings import meaning
+from wirework.commands.printing import print_paths, show
+from wirework.menu import app
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+COMMANDS = {
+    "tasks": "tasks model",
+    "acdc": "acdc model single_double_quote --pairs 8",
+    "acdc of several taus": "acdc model single_double_quote --pairs 8 --tau 0.01 9 --out taus",
+    "validate": "validate circuit --short",
+    "attack": "attack circuit --pairs 4 --out attack",
+    "explain": "explain runs/run --config settings/explain.yaml --out explained",
+    "estimate": "explain runs/run --estimate-only --explainer language_model --server.model m",
+    "finders": "study finders model --config settings/finders.yaml --corpus text.jsonl"
+    " --out finders",
+    "self-ablation": "study self-ablation --config settings/self_ablation.yaml --out self_ablation",
+    "train": "train --config settings/train.yaml --resume",
+    "prune": "prune model single_double_quote --config settings/prune.yaml --corpus text.jsonl"
+    " --out circuit",
+}  # fmt: skip
+Run = Callable[..., str]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens"),
+    pytest.mark.usefixtures("one_thread"),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return `run(line)`: what a command prints in a copy of the golden folder."""
+    shutil.copytree(GOLDEN, tmp_path / "golden")
+    monkeypatch.chdir(tmp_path / "golden")
+    monkeypatch.setenv("WIREWORK_PRODUCTS", "torch")
+
+    def printed(line: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["wirework", *line.split()])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        assert not end.value.code, err
+        return out
+
+    return printed
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "estimate"])
+def test_a_command_begins_with_its_verdict_and_ends_with_the_next_one(name: str, run: Run):
+    lines = run(COMMANDS[name]).splitlines()
+    assert lines[0].startswith("verdict: ")
+    assert sum(line.startswith("next: ") for line in lines) == 1
+    assert_runs(lines[-1])
+
+
+def test_an_estimate_ends_with_the_command_that_it_is_of(run: Run):
+    last = run(COMMANDS["estimate"]).splitlines()[-1]
+    assert last.endswith("--explainer language_model --server.model m")
+    assert_runs(last)
+
+
+def assert_runs(line: str) -> None:
+    """The line names a command that parses, on paths that are there."""
+    assert line.startswith("next: wirework ")
+    words = shlex.split(line.removeprefix("next: "))[1:]
+    app.parse_args(words, exit_on_error=False, print_error=False)
+    model = next(word for word in words[1:] if not word.startswith("-"))
+    assert Path(model).exists()
+
+
+@pytest.mark.parametrize("name", ["tasks", "acdc", "validate", "explain"])
+def test_json_is_one_object_without_verdict_or_next(name: str, run: Run):
+    (line,) = run(f"{COMMANDS[name]} --json").splitlines()
+    assert isinstance(json.loads(line), dict)
+
+
+def test_tasks_says_which_behaviours_the_model_does_best_first(run: Run):
+    text = run("tasks model --task with_open single_double_quote for_while")
+    assert "the model does 1 of 2 behaviours that fit it: single_double_quote" in text
+    rows = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    named = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows if row[1].strip()}
+    assert [*named.items()] == [
+        ("single_double_quote", ("yes", "1.00 ± 0.00")),
+        ("with_open", ("no", "0.00 ± 0.00")),
+    ]
+    assert "for_while does not fit: task for_while does not fit this tokeniser" in text
+
+
+def test_acdc_says_what_its_strongest_edges_carry(run: Run):
+    text = run(COMMANDS["acdc"] + " --out paths")
+    assert "output of head 0.attn.0 to the unembedding" in text
+    assert "the token embedding to values of head 0.attn.0" in text
+    assert "wrote: paths\n" in text
+
+
+def test_only_the_ten_strongest_edges_are_shown(capsys: pytest.CaptureFixture[str]):
+    from types import SimpleNamespace as Namespace
+
+    edges = [Namespace(source=f"{i}.mlp", target=f"{i + 1}.mlp", effect=i) for i in range(12)]
+    circuit = Namespace(path_edges=edges, patching=Namespace(metric="kl"))
+    print_strongest(circuit)  # type: ignore[arg-type]
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [int(row.split("│")[3]) for row in rows] == [*range(11, 1, -1)]
+    assert "output of the MLP of layer 11 to the MLP of layer 12" in rows[0]
+
+
+def test_attack_is_prose_in_lines_of_a_hundred_characters(run: Run):
+    lines = run(COMMANDS["attack"]).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "Attention" in lines
+    assert not any(line.startswith(("│", "┌")) for line in lines)
+    assert any(line.startswith("  head 0.attn.0 picks tokens") for line in lines)
+
+
+def test_a_number_has_what_is_good_beside_it(capsys: pytest.CaptureFixture[str]):
+    show("t", {"losses": {"circuit": 0.25}, "steps": 3}, as_json=False)
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row[1:-1]] for row in rows] == [
+        ["losses.circuit", "0.25", "circuit alone; lower is better"],
+        ["steps", "3", ""],
+    ]
+    assert meaning("held_out: top1") == meaning("top1") == meaning("agreement.top1") != ""
+
+
+def test_paths_stand_alone_where_a_program_reads_them(capsys: pytest.CaptureFixture[str]):
+    print_paths(Path("a b.html"), then=("view", Path("c")))
+    assert capsys.readouterr().out == "a b.html\n"
+
+
+def test_on_a_terminal_paths_are_followed_by_the_next_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_paths(Path("a.html"), then=("view", Path("c d")))
+    assert capsys.readouterr().out == "a.html\nnext: wirework view 'c d'\n"
