@@ -21,10 +21,12 @@ import torch
 from command_line import Server, Started
 from small_world import make_world
 
+from wirework.console import show_messages
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
 from wirework.tasks import load_task
 
+show_messages()  # as the command line does: pytest's own handlers would hide them
 _CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by children too

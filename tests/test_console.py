@@ -1,7 +1,9 @@
 import errno
 import io
+import logging
 import os
 import pty
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +14,7 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
-from wirework import console
+from wirework import console, renamed_flags
 from wirework.console import Progress, TimeLeft, counted, duration, megabytes
 from wirework.live_bars import LiveBars
 
@@ -22,6 +24,49 @@ def test_warn_once_says_a_line_once(capsys, monkeypatch):
     for line in ("a", "a", "b"):
         console.warn_once(line)
     assert capsys.readouterr().err == "warning: a\nwarning: b\n"
+
+
+def test_messages_are_logged_by_module_and_level(caplog, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh-12345678")
+    monkeypatch.setattr(console, "_said_once", set())
+    caplog.set_level(logging.INFO, "wirework")
+    console.say("said")
+    console.warn("a key: hf_abcdefgh-12345678")
+    said, warned = caplog.records
+    assert (said.levelname, said.getMessage()) == ("INFO", "said")
+    assert warned.levelname == "WARNING"
+    assert warned.getMessage() == "a key: ***"  # handlers of others get no secrets either
+    assert {record.name for record in caplog.records} == {"wirework"}  # a test is no module of ours
+    renamed_flags.with_new_names({"anyway": True})
+    assert caplog.records[-1].name == "wirework.renamed_flags"
+
+
+LIBRARY = """
+import logging
+from wirework.console import say, warn
+{configured}
+say("said")
+warn("warned")
+"""
+
+
+@pytest.mark.parametrize(
+    ("configured", "shown"),
+    [
+        ("", "said\nwarning: warned\n"),
+        ("logging.getLogger('wirework').setLevel('WARNING')", "warning: warned\n"),
+        ("logging.getLogger('wirework').addHandler(logging.NullHandler())", ""),
+        ("logging.basicConfig(format='%(levelname)s %(message)s')", "WARNING warned\n"),
+        (
+            "logging.basicConfig(format='%(levelname)s %(message)s', level='INFO')",
+            "INFO said\nWARNING warned\n",
+        ),
+    ],
+)
+def test_a_program_that_configures_logging_decides_where_messages_go(configured: str, shown: str):
+    code = LIBRARY.format(configured=configured)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("", shown)
 
 
 def test_names_cannot_steer_the_terminal(capsys):

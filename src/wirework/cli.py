@@ -63,8 +63,10 @@ def _run(stop: "Stop") -> int:
     sys.excepthook = print_traceback
     try:
         with stop.at_once("stopped"):
+            from wirework.console import show_messages
             from wirework.menu import launch
 
+            show_messages()
             launch()
             sys.stdout.flush()  # here, where a failure can still be told
     except InputError as error:
@@ -141,7 +143,7 @@ def _refused(message: str, error: BaseException) -> int:
 
 
 def _say(message: str) -> None:
-    from wirework.console import say
+    from wirework.console import write_line
 
     with suppress(OSError):  # nobody reads it
-        say(f"wirework: {' '.join(message.split())}")
+        write_line(f"wirework: {' '.join(message.split())}")

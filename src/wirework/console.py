@@ -1,9 +1,10 @@
-"""What the person at the terminal sees, on standard error: lines, and how far long work is.
+"""Messages and progress for the person who waits, on standard error; results go to standard output.
 
-Results go to standard output.
+Messages go through `logging`, to the logger `wirework` and its children, named after the modules.
 """
 
 import errno
+import logging
 import math
 import sys
 import threading
@@ -25,27 +26,66 @@ _MEMORY = 60.0  # seconds over which the time left is smoothed
 
 _said_once: set[str] = set()
 
+_LOGGER = "wirework"
+
 
 def say(line: str) -> None:
-    """Write one line to standard error, without secrets; what it cannot show is escaped."""
-    _write(sys.stderr, line)
+    """Log one line for the person who waits, without secrets, at level INFO."""
+    _log(logging.INFO, line)
 
 
 def warn(line: str) -> None:
-    """Write one line of warning to standard error."""
-    say(f"warning: {line}")
+    """Log one line of warning, without secrets."""
+    _log(logging.WARNING, line)
 
 
 def say_once(line: str) -> None:
-    """Write one line to standard error, unless this process wrote the same one before."""
+    """Log one line, unless this process logged the same one before."""
     if line not in _said_once:
         _said_once.add(line)
-        say(line)
+        _log(logging.INFO, line)
 
 
 def warn_once(line: str) -> None:
-    """Write a line of warning to standard error, unless this process wrote the same one before."""
-    say_once(f"warning: {line}")
+    """Log a line of warning, unless this process logged the same one before."""
+    if f"warning: {line}" not in _said_once:
+        _said_once.add(f"warning: {line}")
+        _log(logging.WARNING, line)
+
+
+def show_messages() -> None:
+    """Write all messages of the library to standard error, as the command line does."""
+    logger = logging.getLogger(_LOGGER)
+    if not any(isinstance(handler, _ErrorStream) for handler in logger.handlers):
+        logger.addHandler(_ErrorStream())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def write_line(line: str) -> None:
+    """Write one line to standard error, without secrets; characters it cannot show are escaped."""
+    _write(sys.stderr, line)
+
+
+def _log(level: int, line: str) -> None:
+    """Log a line to the logger of the module that says it.
+
+    Where nobody has configured logging, for the library or for the whole program, it goes to
+    standard error, as a command's messages do.
+    """
+    if not (logging.getLogger(_LOGGER).handlers or logging.getLogger().handlers):
+        show_messages()
+    module = str(sys._getframe(2).f_globals.get("__name__", ""))
+    name = module if module.startswith(f"{_LOGGER}.") else _LOGGER
+    logging.getLogger(name).log(level, "%s", redact(line), stacklevel=3)
+
+
+class _ErrorStream(logging.Handler):
+    """Writes messages to the standard error of the moment; warnings begin with `warning: `."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        write_line(prefix + record.getMessage())
 
 
 def _write(stream: TextIO, line: str) -> None:
