@@ -251,3 +251,54 @@ def test_work_that_is_done_once_more_takes_nothing_back():
         bar.update(0.9)
         bar.update(0.5)
         assert bar.share == 0.9
+
+
+def advancing(bar: Progress, clock: list[float], shares: list[float]) -> None:
+    """Ten seconds for each of these shares of a piece of work."""
+    for share in shares:
+        clock[0] += 10
+        bar.update(share)
+
+
+def test_work_within_one_bar_is_named_beside_it_and_has_none_of_its_own(capsys):
+    with Progress("demo", None, every=0.01, alone=True) as whole:
+        whole.stage(80, total=100)
+        with Progress("training", 4, count=counted) as training:
+            training.update(1, "loss 3")
+            assert "demo: 20%, training 1/4, loss 3, 5 s so far" in lines(capsys, 3)
+        assert whole.done == 80
+        with Progress("more of the same stage"):
+            assert whole.done == 80
+        whole.stage(100)
+        with Progress("prune", shown=None) as prune:
+            prune.update(0.5)
+            assert whole.done == 90
+    assert "training" not in {line.split(":")[0] for line in capsys.readouterr().err.splitlines()}
+
+
+def test_the_time_left_of_one_bar_counts_all_stages():
+    clock = [0.0]
+    read = lambda: clock[0]  # noqa: E731
+    with Progress("demo", None, every=60, alone=True, clock=read) as whole:
+        clock[0] = 100.0  # preparation, of which nothing is known
+        whole.stage(60, total=100)
+        with Progress("training", clock=read) as training:
+            training.update(0)
+            advancing(training, clock, [0.25, 0.5])
+            assert whole.line() == "demo: 30%, training 50%, about 45 s left"
+            advancing(training, clock, [0.75, 1.0])
+        whole.stage(100)
+        assert whole.time() == "about 25 s left"  # 40 of 100 at 1.5 a second
+
+
+def test_work_that_was_done_before_says_nothing_of_the_rate():
+    clock = [0.0]
+    read = lambda: clock[0]  # noqa: E731
+    with Progress("demo", None, every=60, alone=True, clock=read) as whole:
+        whole.stage(50, total=100)  # a stage with nothing to do: it was done before
+        whole.stage(90)
+        with Progress("training", 1.0, done=0.5, clock=read) as training:
+            training.update(0.5)
+            advancing(training, clock, [0.625, 0.75])
+            # 10 of 100 in 20 s; 20 are left
+            assert whole.line() == "demo: 80%, training 75%, about 40 s left"

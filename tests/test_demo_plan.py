@@ -7,7 +7,14 @@ import pytest
 
 from wirework import demo_plan
 from wirework.config import TrainConfig
-from wirework.demo_plan import FEWEST_STEPS, fitting_steps, make_plan, tokens_per_second
+from wirework.demo_plan import (
+    FEWEST_STEPS,
+    Plan,
+    fitting_steps,
+    make_plan,
+    stage_ends,
+    tokens_per_second,
+)
 from wirework.errors import InputError
 from wirework.files import write_record
 
@@ -110,3 +117,13 @@ def test_a_plan_of_another_make_is_one_line(speeds, tmp_path):
     write_record(tmp_path / "demo.json", {"steps": 5})
     with pytest.raises(InputError, match=r"demo\.json is damaged: expected 'steps_of_recipe'"):
         plan(tmp_path)
+
+
+def test_the_stages_of_a_demo_end_in_order_and_training_takes_the_plans_share():
+    config = TrainConfig.of({"batch_size": 8, "model": {"n_ctx": 128}})
+    plan = Plan(steps=2000, steps_of_recipe=3000, minutes=10.0, tokens_per_s=5000.0)
+    ends = stage_ends(plan, config)
+    assert ends.training == 2000 * 1024
+    assert list(ends) == sorted(ends)
+    _, seconds = fitting_steps(2000, 1024, 5000.0, 1e9)
+    assert ends.pruning / 5000 == pytest.approx(seconds)  # as the plan counts

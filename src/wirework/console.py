@@ -177,6 +177,8 @@ class Progress:
         part: how much this is of the work that it lies within, in that one's unit.
         count: says how far it is.
         every: seconds between lines; None: `EVERY`.
+        alone: stands for all work within it, which has no bar of its own: it is named beside this
+            one and moves it, up to the end of the stage (`stage`).
         clock: seconds.
     """
 
@@ -190,8 +192,11 @@ class Progress:
         part: float = 0.0,
         count: Count = percent,
         every: float | None = None,
+        alone: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._alone = alone
+        self._stage_end = done
         self.what = what
         self.total = total
         self.note = ""
@@ -224,11 +229,14 @@ class Progress:
         The first call may say how much was done before: the time left is counted from there.
         Work that is done once more takes nothing back.
         """
+        before = self.share
         self._done = max(self._done, done)
         self.note = self.note if note is None else note
         if not self._updated:
             self._updated = True
             self._time_left = TimeLeft(self.share, self._clock)
+            if self._within is not None and self._within._inner is self:
+                self._within._skip_share(self._part * (self.share - before))
 
     def advance(self, amount: float = 1.0) -> None:
         """Say how much more is done."""
@@ -239,6 +247,32 @@ class Progress:
         self._done += amount
         if self.total:
             self._time_left.skip(amount / self.total)
+
+    def stage(self, end: float, total: float | None = None) -> None:
+        """Begin a stage: work within moves the bar up to `end`. What a stage left out is skipped.
+
+        Args:
+            end: in the unit of the total.
+            total: how much there is to do, where that has become known.
+        """
+        if total is not None and self.total is None:
+            self.total = total
+            self._time_left = TimeLeft(self.share, self._clock)
+        if self._stage_end > self._done:
+            self.skip(self._stage_end - self._done)
+        self._stage_end = end
+
+    def _skip_share(self, amount: float) -> None:
+        """Leave an amount of the work within out of the rate: it was done before."""
+        if self.total:
+            self._time_left.skip(amount / self.total)
+
+    def _take_in(self, work: "Progress") -> None:
+        """Let work within count, unless other work within does."""
+        if self._inner is None:
+            work._part = work._part or max(0.0, self._stage_end - self._done)
+            self._inner = work
+            self._skip_share(work._part * work.share)
 
     def count(self) -> str:
         """Return how far it is, in words; nothing where there is no telling."""
@@ -253,15 +287,24 @@ class Progress:
 
     def line(self) -> str:
         """Return all of it as one line."""
-        about = ", ".join(part for part in (self.count(), self.note, self.time()) if part)
+        about = ", ".join(part for part in (self.count(), self.about(), self.time()) if part)
         return f"{self.what}: {about}"
+
+    def about(self) -> str:
+        """Return what is being done, and by the work within where that has no bar of its own."""
+        if not self._alone or self._inner is None:
+            return self.note
+        inner = self._inner
+        return ", ".join(part for part in (f"{inner.what} {inner.count()}", inner.note) if part)
 
     def __enter__(self) -> Self:
         """Begin to show it."""
         self._within = _display.innermost()
         if self._shown is None:
             self._shown = self._within is not None
-        if self._shown:
+        if self._shown and self._within is not None and self._within._alone:
+            self._within._take_in(self)
+        elif self._shown:
             _display.add(self, self._every)
             if self._within is not None:
                 self._within._inner = self
@@ -275,7 +318,7 @@ class Progress:
     ) -> None:
         """Leave standard error as it was; work that an error ended is no part that is done."""
         if self._shown:
-            if self._within is not None:
+            if self._within is not None and self._within._inner is self:
                 self._within._inner = None
                 if error is None:
                     self._within.advance(self._part)

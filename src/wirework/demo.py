@@ -24,7 +24,7 @@ from wirework.circuits.validation.validation_report import PairLosses
 from wirework.config import PruneConfig, TrainConfig
 from wirework.console import Progress, counted
 from wirework.data import Prepared, eval_batches, record_text, text_for_runs
-from wirework.demo_plan import Plan, make_plan
+from wirework.demo_plan import Plan, make_plan, stage_ends
 from wirework.errors import InputError
 from wirework.files import check_file
 from wirework.model import Model
@@ -81,7 +81,12 @@ def demo(
         InputError: no text, or the trained model cannot do the task.
     """
     began = time.monotonic()
-    out, path = Path(out), Path(recipe or RECIPE)
+    with Progress("demo", None, alone=True) as bar:  # until the plan is made, its length is unknown
+        return _demo(Path(out), Path(recipe or RECIPE), minutes, began, bar)
+
+
+def _demo(out: Path, path: Path, minutes: float, began: float, bar: Progress) -> dict[str, Any]:
+    """Run the demo; `bar` stands for all of its work."""
     for name in ("demo.json", f"{TASK}.html", f"{TASK}.png"):
         check_file(out / name)
     places = {"runs": str(out), "data.cache": str(out / "data")}
@@ -93,6 +98,8 @@ def demo(
         record_text(run, data, config.data, replace=False)
     plan = make_plan(config, twin, out, minutes, began)
     config, twin = (one.model_copy(update={"steps": plan.steps}) for one in (config, twin))
+    ends = stage_ends(plan, config)
+    bar.stage(ends.training, total=ends.page)
     every = torch.get_num_threads()
     half = max(1, every // 2)  # small products gain next to nothing from more
     with _trained_beside(twin, half) as training:
@@ -103,9 +110,12 @@ def demo(
                 f"the text on this machine has changed since {sparse.path} was trained: "
                 "give another --out"
             )
+        bar.stage(ends.pruning)
         with _more_time_named(plan), _threads(half if training() else every):
             circuit, losses = _circuit_of(sparse.model)
+        bar.stage(ends.twin)
     dense = train(twin, resume=True)
+    bar.stage(ends.page)
     folder = circuit.save(out / "circuits" / TASK)
     page = write_page(folder, out / f"{TASK}.html")
     png = write_figure(load_page_data(folder), out / f"{TASK}.png")

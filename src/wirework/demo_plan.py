@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from wirework import files
 from wirework.config import TrainConfig
@@ -21,6 +22,12 @@ _OTHER_SECONDS = 60.0
 """Time for what does not depend on the speed of training much: loading, means, page."""
 _PRUNING_TOKENS = 700_000
 """Pruning takes as long as training on so many tokens."""
+_USUAL_SPEED = 5000.0
+"""Tokens per second, where the speed is not measured."""
+_WAIT = 0.05
+"""The dense model is trained so much later than the sparse one, as a share of its training."""
+_PAGE = 0.1
+"""Share of `_OTHER_SECONDS` that writing the page takes."""
 _MARGIN = 0.85
 """Share of the time left that training is given: speed drifts."""
 
@@ -42,6 +49,30 @@ class Plan:
     def shortened(self) -> bool:
         """Whether there are fewer steps than the recipe has."""
         return self.steps < self.steps_of_recipe
+
+
+class StageEnds(NamedTuple):
+    """Where the stages of a demo end, in tokens of training that take as long."""
+
+    training: float
+    pruning: float
+    twin: float
+    """The dense model trains beside all stages before; here it is waited for."""
+    page: float
+
+
+def stage_ends(plan: Plan, config: TrainConfig) -> StageEnds:
+    """Return the ends of the stages of a demo, for its progress line.
+
+    Args:
+        plan: steps and measured speed.
+        config: settings of the sparse model.
+    """
+    training = float(plan.steps * config.batch_size * config.model.n_ctx)
+    other = _OTHER_SECONDS * (plan.tokens_per_s or _USUAL_SPEED)
+    pruning = training + _PRUNING_TOKENS + other
+    twin = pruning + _WAIT * training
+    return StageEnds(training, pruning, twin, twin + _PAGE * other)
 
 
 def make_plan(

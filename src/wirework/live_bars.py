@@ -27,7 +27,7 @@ class LiveBars:
             _Words(lambda work: work.what),
             BarColumn(bar_width=30),
             _Words(lambda work: work.count()),
-            _Words(lambda work: work.note, shrinks=True),
+            _Words(lambda work: work.about(), shrinks=True),
             _Words(lambda work: work.time()),
             console=console,
             refresh_per_second=4,

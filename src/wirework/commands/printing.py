@@ -78,10 +78,10 @@ def print_paths(*paths: Path, then: Sequence[str | Path]) -> None:
         print_next(*then)
 
 
-def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+def show_rows(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print rows of equal columns on standard output: a table, or one line of JSON."""
     if as_json:
-        print(json.dumps({title: rows}, allow_nan=False))
+        print(json.dumps({title: [*rows]}, allow_nan=False))
     else:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         print_table(title, columns, [[cell(row.get(c)) for c in columns] for row in rows])

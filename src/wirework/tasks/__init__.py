@@ -19,10 +19,10 @@ from wirework.tasks.evaluate import (
 )
 from wirework.tasks.examples import examples, readable
 from wirework.tasks.load import check_names, load_task
+from wirework.tasks.performance import TaskTable, accuracy_error, performs, task_table
 from wirework.tasks.practice import ioi_practice_texts, practice_texts, quote_practice_texts
 from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Pair, Task, TokenizedPairs, tokenizer_of
-from wirework.tasks.task_table import TaskTable, accuracy_error, performs, task_table
 
 __all__ = [
     "BUILT_IN_TASKS",

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from wirework.circuits.pruning.search_progress import Pace
+from wirework.circuits.pruning.search_progress import Pace, Tries
 from wirework.config import PruneConfig
 from wirework.console import TimeLeft
 
@@ -69,3 +69,18 @@ def test_the_time_left_of_a_search_does_not_jump():
         if true > 60:
             assert 0.7 < after / max(before - 20, 1) < 1.4
             assert 0.5 < after / true < 2
+
+
+def test_a_greedy_removal_says_how_far_it_is_at_every_try():
+    shares: list[float] = []
+    tries = Tries(shares.append)
+    for _ in range(400):
+        tries.count()
+    assert all(before < after < 1 for before, after in pairwise(shares))
+    assert shares[169] == pytest.approx(0.82, abs=0.01)  # 170 tries are usual
+
+
+def test_the_removal_of_edges_takes_the_rest_of_a_search():
+    pace = Pace.of(PruneConfig())
+    assert pace.in_edges(0) == pace.in_clean_ups(5, 4, 5)
+    assert pace.in_edges(1) == 1

@@ -18,11 +18,11 @@ from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_pro
 from wirework.circuits.validation.validate import validate
 from wirework.circuits.validation.validation_report import MISSED, WORDS
 from wirework.config import PruneConfig
-from wirework.console import Progress, counted, say
+from wirework.console import Progress, say
 from wirework.errors import InputError, number_of
 from wirework.files import is_file, read_record, write_record, write_text
 from wirework.parallel import parallel_map
-from wirework.tasks import Task, load_task, tokenizer_of
+from wirework.tasks import Task, evaluate, load_task, tokenizer_of
 from wirework.tasks.split import fingerprint
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _Row = dict[str, Any]
+
+
+_PAIRS_TO_GUESS = 32
+_NO_SEARCH = 0.02
+"""Work of a task without a search, in searches."""
 
 
 def prune_all(
@@ -83,17 +88,38 @@ def prune_all(
     for name in names:
         check_circuit_place(out / name)
     rows: list[_Row] = []
-    with Progress("tasks", len(loaded), shown=progress, count=counted) as bar:
+    work = expected_work(model, loaded, config)
+
+    def count(_done: float, _total: float) -> str:
+        return f"{len(rows)}/{len(loaded)}"
+
+    with Progress("tasks", sum(work), shown=progress, count=count) as bar:
         baseline = AblationBaseline.of(model, data, config)
         one = partial(_one, model, out, config, baseline, data, full_validation)
-        finished_rows = _in_turn(one, loaded, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
+        finished_rows = (
+            _in_turn(one, loaded, work, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
+        )
         for row in finished_rows:
             rows.append(row)
             _write(out, model, config, rows, last=len(rows) == len(loaded))
-            bar.update(len(rows))
+            bar.update(sum(work[: len(rows)]))
             if progress:
                 say(_line(row))
     return rows
+
+
+def expected_work(model: "Model", tasks: Sequence[Task], config: PruneConfig) -> list[float]:
+    """Return the expected work per task, for the time left: 1 for a search, little without one.
+
+    The model is measured on a few pairs of each task; a task that it does not perform gets no
+    search and takes next to no time.
+    """
+    work = []
+    for task in tasks:
+        report = evaluate(model, task.take(task.pairs[:_PAIRS_TO_GUESS]))
+        misses = report.loss is None or report.loss > config.target_loss
+        work.append(_NO_SEARCH if misses and not config.allow_unreached else 1.0)
+    return work
 
 
 def check_distinct(names: Sequence[str]) -> None:
@@ -107,18 +133,26 @@ def check_distinct(names: Sequence[str]) -> None:
 
 
 def _in_turn(
-    one: Callable[[Task, Callable[[float], None]], _Row], tasks: Sequence[Task], bar: Progress
+    one: Callable[[Task, Callable[[float], None]], _Row],
+    tasks: Sequence[Task],
+    work: Sequence[float],
+    bar: Progress,
 ) -> Iterator[_Row]:
-    """Yield the row of each task in turn, with progress within each task."""
-    for number, task in enumerate(tasks):
+    """Yield the row of each task in turn, with progress within each task.
 
-        def on_progress(share: float, before: int = number) -> None:
-            bar.update(before + share)
+    The bar is first told of progress when a search takes its first steps: the preparation before
+    it says nothing about the rate.
+    """
+    for number, (task, amount) in enumerate(zip(tasks, work, strict=True)):
+        before = sum(work[:number])
 
-        bar.update(number, note=task.name)
+        def on_progress(share: float, before: float = before, amount: float = amount) -> None:
+            bar.update(before + amount * share)
+
+        bar.note = task.name
         row = one(task, on_progress)
-        if bar.done == number:  # no search: the circuit existed or the task was skipped
-            bar.skip()
+        if bar.done <= before:  # no search: the circuit existed or the task was skipped
+            bar.skip(amount)
         yield row
 
 

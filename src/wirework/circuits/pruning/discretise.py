@@ -123,7 +123,13 @@ def closest(masks: Masks, scores: Sequence[Tensor], batch: TokenizedPairs) -> tu
     return best, which
 
 
-def clean_up(masks: Masks, gates: Tensor, batch: TokenizedPairs, target: float) -> Tensor:
+def clean_up(
+    masks: Masks,
+    gates: Tensor,
+    batch: TokenizedPairs,
+    target: float,
+    on_try: Callable[[], None] | None = None,
+) -> Tensor:
     """Remove gates that the target does not need, until no single gate can be removed.
 
     Each round ranks the kept gates by estimated cost of removal and removes runs of the cheapest.
@@ -136,12 +142,13 @@ def clean_up(masks: Masks, gates: Tensor, batch: TokenizedPairs, target: float) 
         gates: (G,) of a circuit; returned unchanged if it does not reach the target.
         batch: the judging pairs.
         target: task loss in nats.
+        on_try: called before each removal that is tried, for a progress bar.
 
     Returns:
         (G,) float32, a subset of `gates`.
     """
     with without_weight_gradients(masks.transformer):
-        removal = GreedyRemoval(masks, gates, batch, target)
+        removal = GreedyRemoval(masks, gates, batch, target, on_try)
         if not removal.reached:
             return gates
         for cost in (_cost_by_gradient, _cost_by_removal):

@@ -5,7 +5,7 @@ on are computed; the inputs of every block under the current mask are cached.
 Shapes: G gates, B sequences, T tokens, D d_model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,9 +27,18 @@ class GreedyRemoval:
         gates: (G,), the mask to start from.
         batch: tokenised pairs of a task.
         target: task loss in nats, to be met in every ablation mode.
+        on_try: called before each removal that is tried.
     """
 
-    def __init__(self, masks: Masks, gates: Tensor, batch: TokenizedPairs, target: float) -> None:
+    def __init__(
+        self,
+        masks: Masks,
+        gates: Tensor,
+        batch: TokenizedPairs,
+        target: float,
+        on_try: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_try = on_try
         self.gates = gates
         """(G,), the current mask."""
         self._layers = masks.layers
@@ -46,6 +55,8 @@ class GreedyRemoval:
 
     def close(self, places: Tensor) -> bool:
         """Remove these gates (int64 indices) if the target is still met; return whether it is."""
+        if self._on_try is not None:
+            self._on_try()
         first = int(self._layers[places.cpu()].min())
         gates = self.gates.clone()
         gates[places] = 0

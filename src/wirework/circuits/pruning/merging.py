@@ -16,6 +16,7 @@ from torch import Tensor
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edges import count_edges
 from wirework.circuits.pruning.discretise import clean_up
+from wirework.circuits.pruning.search_progress import Tries
 from wirework.tasks import TokenizedPairs
 
 
@@ -37,7 +38,7 @@ def cleaned_and_merged(
     masks: Sequence[Tensor],
     batch: TokenizedPairs,
     target: float,
-    on_done: Callable[[int, int], None],
+    on_done: Callable[[float, float], None],
 ) -> tuple[Tensor, int]:
     """Prune each mask greedily, then try to improve the smallest by its union with each other.
 
@@ -46,20 +47,24 @@ def cleaned_and_merged(
         masks: one or more, (G,) each, that reach the target.
         batch: the judging pairs.
         target: task loss in nats.
-        on_done: gets how many masks are pruned and how many unions are tried.
+        on_done: gets how many masks are pruned and how many unions are tried, with the estimated
+            fraction of the one at work.
 
     Returns:
         The smallest mask (G,), and the index of the mask it started from.
     """
     cleaned = []
     for mask in masks:
-        cleaned.append(clean_up(ablation, mask, batch, target))
+        before = len(cleaned)
+        tries = Tries(lambda share, before=before: on_done(before + share, 0))
+        cleaned.append(clean_up(ablation, mask, batch, target, tries.count))
         on_done(len(cleaned), 0)
     sizes = [size_of(ablation, gates) for gates in cleaned]
     first, *others = sorted(range(len(cleaned)), key=sizes.__getitem__)
     best, least = cleaned[first], sizes[first]
     for place, other in enumerate(others, 1):
-        union = clean_up(ablation, torch.maximum(best, cleaned[other]), batch, target)
+        tries = Tries(lambda share, before=place - 1: on_done(len(masks), before + share))
+        union = clean_up(ablation, torch.maximum(best, cleaned[other]), batch, target, tries.count)
         if (size := size_of(ablation, union)) < least:
             best, least = union, size
         on_done(len(masks), place)

@@ -34,7 +34,7 @@ from wirework.circuits.pruning.search_folder import (
     open_search,
     write_candidates,
 )
-from wirework.circuits.pruning.search_progress import Pace, rungs
+from wirework.circuits.pruning.search_progress import Pace, Tries, rungs
 from wirework.circuits.scoring.scores import score_nodes
 from wirework.config import PruneConfig
 from wirework.console import Progress
@@ -179,7 +179,9 @@ class PruningRun:
         """Return the smallest circuit obtained from these candidates."""
         config, judge = self.config, tokenize_task(self.parts.judge, self.model)
         nodes, trial = self._smallest(best, judge, on_progress)
-        edge_masks, gates = self._meeting_held_out_target(nodes, trial, judge)
+        pace = Pace.of(config)
+        tries = Tries(lambda share: on_progress(pace.in_edges(share)))
+        edge_masks, gates = self._meeting_held_out_target(nodes, trial, judge, tries)
         held_out = self._with_held_out_baseline(edge_masks)
         result = FinderResult(
             edge_masks=replace(held_out, ablation=held_out.ablation.with_mean_ablation()),
@@ -200,7 +202,7 @@ class PruningRun:
         return edge_masks if ablation is None else replace(edge_masks, ablation=ablation)
 
     def _meeting_held_out_target(
-        self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs
+        self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs, tries: Tries
     ) -> tuple[EdgeMasks, Tensor]:
         """Prune the edges of a circuit (G,) such that it meets the target with held-out means too.
 
@@ -211,7 +213,7 @@ class PruningRun:
         goal = self.config.target_loss
         own = _own_loss(self.ablation, judge)
         target, least = goal, own if own < goal else 0.0
-        edge_masks, gates = _with_edges(self.ablation, nodes, judge, target, self.config)
+        edge_masks, gates = _with_edges(self.ablation, nodes, judge, target, self.config, tries)
         if not self.ablation.within(nodes, judge, goal):
             return edge_masks, gates  # no candidate reaches it: this is the closest one
         for _ in range(_TRIES):
@@ -223,7 +225,7 @@ class PruningRun:
             if not self.ablation.within(nodes, judge, target):
                 break
             edge_masks, gates = _with_edges(
-                self.ablation, nodes, judge, target, self.config, (edge_masks, gates)
+                self.ablation, nodes, judge, target, self.config, tries, (edge_masks, gates)
             )
         return edge_masks, gates
 
@@ -259,7 +261,7 @@ class PruningRun:
 
         pace = Pace.of(self.config)
 
-        def on_done(cleaned: int, merged: int) -> None:
+        def on_done(cleaned: float, merged: float) -> None:
             on_progress(pace.in_clean_ups(cleaned, merged, len(masks)))
 
         if self.config.clean_up:
@@ -311,6 +313,7 @@ def _with_edges(
     judge: TokenizedPairs,
     target: float,
     config: PruneConfig,
+    tries: Tries,
     before: tuple[EdgeMasks, Tensor] | None = None,
 ) -> tuple[EdgeMasks, Tensor]:
     """Return masks and gates (G,) of a circuit's nodes and edges, pruned if the config says so.
@@ -323,7 +326,7 @@ def _with_edges(
     if config.prune_edges:
         fewer = gates if before is None else edge_masks.without_closed(*before)
         start = fewer if edge_masks.within(fewer, judge, target) else gates
-        gates = clean_up(edge_masks, start, judge, target)
+        gates = clean_up(edge_masks, start, judge, target, tries.count)
     return edge_masks.compacted(gates)
 
 
