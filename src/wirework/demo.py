@@ -97,7 +97,9 @@ def _demo(out: Path, path: Path, minutes: float, began: float, bar: Progress) ->
     for run in runs:
         record_text(run, data, config.data, replace=False)
     plan = make_plan(config, twin, out, minutes, began)
-    config, twin = (one.model_copy(update={"steps": plan.steps}) for one in (config, twin))
+    config, twin = (
+        settings.model_copy(update={"steps": plan.steps}) for settings in (config, twin)
+    )
     ends = stage_ends(plan, config)
     bar.stage(ends.training, total=ends.page)
     every = torch.get_num_threads()

@@ -138,7 +138,7 @@ def fitting_steps(
 
 
 def _new_plan(config: TrainConfig, twin: TrainConfig, minutes: float, began: float) -> Plan:
-    begun = [_begun(one) for one in (config, twin)]
+    begun = [_begun(settings) for settings in (config, twin)]
     if config.steps <= FEWEST_STEPS or any(begun):
         return Plan(max(begun) or config.steps, config.steps, minutes, 0.0)
     say("timing a few steps of both models")
@@ -146,11 +146,11 @@ def _new_plan(config: TrainConfig, twin: TrainConfig, minutes: float, began: flo
     seconds = 60 * minutes - (time.monotonic() - began)
     per_step = config.batch_size * config.model.n_ctx
     steps, needed = fitting_steps(config.steps, per_step, speed, seconds)
-    told = f"{speed:,.0f} tokens/s: {steps:,} of the recipe's {config.steps:,} steps"
+    pace = f"{speed:,.0f} tokens/s: {steps:,} of the recipe's {config.steps:,} steps"
     if needed > seconds:
-        warn(f"{told}, the fewest that are enough, take about {needed / 60:.0f} minutes from here")
+        warn(f"{pace}, the fewest that are enough, take about {needed / 60:.0f} minutes from here")
     else:
-        say(f"{told} fit the {minutes:g} minutes")
+        say(f"{pace} fit the {minutes:g} minutes")
     return Plan(steps, config.steps, minutes, round(speed, 1))
 
 

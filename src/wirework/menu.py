@@ -1,4 +1,4 @@
-"""The verbs of the `wirework` command and its settings file.
+"""The commands of `wirework` and its settings file.
 
 Settings come from flags over a YAML file (`--config`) over defaults. Results go to standard output,
 progress to standard error. A verb's module is imported when the verb is asked for, so that
@@ -40,8 +40,8 @@ MENU = {
         "runs/demo single_double_quote --tau 0.01 --out circuits/quote-paths",
     ),
     "attack": (
-        "Find inputs that break a circuit's whole model, by reading the circuit (Gao et al. 2025, "
-        "Fig. 8).",
+        "Find inputs on which a circuit's whole model fails, by reading the circuit (Gao et al. "
+        "2025, Fig. 8).",
         "circuits/quote --out attacks/quote",
     ),
     "convert huggingface": (
@@ -64,29 +64,28 @@ MENU = {
     ),
     "demo": (
         "Go from the Python source on this machine to a circuit and its page, in under 10 minutes."
-        "\n\nOn a slow machine the models train fewer steps, so that it fits; --minutes gives "
-        "more time. Run it again after a kill: it goes on where it stopped, with the steps that it "
-        "began with.",
+        "\n\nOn a slow machine the models train for fewer steps; --minutes gives more time. The "
+        "same command resumes a stopped demo with its number of steps.",
         "--out runs --json",
     ),
     "doctor": (
-        "Say what this machine has and what of it wirework will use, and time which precision and "
-        "which library is fastest.",
+        "Show the machine's hardware and what wirework uses of it, and time precisions and "
+        "libraries.",
         "",
     ),
     "explain": (
         "Explain neurons of MODEL and score the explanations on held-out text (Bills et al. 2023; "
         "by patterns, with no language model: Foote et al. 2023)."
-        "\n\nRun it again after a stop: it goes on.",
+        "\n\nThe same command resumes a stopped run.",
         "runs/demo --out explained/demo",
     ),
     "export": (
-        "Write a circuit, or explained neurons, as one HTML page that opens from disk, offline.",
+        "Write a circuit, or explained neurons, as one HTML page that works offline.",
         "circuits/quote -o quote.html",
     ),
     "measure": (
-        "Set models side by side: perplexity, path edges, autoencoders, explanations, weights, "
-        "gates (Ferrao et al. 2025).",
+        "Compare models: perplexity, path edges, autoencoders, explanations, weights, gates "
+        "(Ferrao et al. 2025).",
         "runs/plain runs/local4 --out measures",
     ),
     "prune": (
@@ -101,28 +100,28 @@ MENU = {
     "study finders": (
         "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
         "against the target loss (Gao et al. 2025, Fig. 31).\n\n"
-        "Run it again after a stop: it goes on.",
+        "The same command resumes a stopped study.",
         "runs/demo --task single_double_quote --out studies/finders",
     ),
     "study frontier": (
         "Train a grid of sparse and dense models, prune them for all tasks and draw circuit size "
         "against capability (Gao et al. 2025, Figs. 2, 3, 10, 33)."
-        "\n\nSettings are those of `recipes/frontier.yaml`, which win over the defaults below, "
-        "unless --config is given. Run it again after a stop: it goes on; once all is done, it "
-        "only draws.",
+        "\n\nWithout --config the settings are those of `recipes/frontier.yaml`, not the defaults "
+        "below. The same command resumes a stopped study; of a finished one it only draws the "
+        "figures.",
         "--out studies/frontier",
     ),
     "study self-ablation": (
         "Train a plain model and self-ablating ones, measure all and print the table of Ferrao et "
         "al. 2025."
-        "\n\nSettings are those of `recipes/self_ablation.yaml`, which win over the defaults "
-        "below, unless --config is given. Run it again after a stop: it goes on; once all is done, "
-        "it only draws.",
+        "\n\nWithout --config the settings are those of `recipes/self_ablation.yaml`, not the "
+        "defaults below. The same command resumes a stopped study; of a finished one it only draws "
+        "the figure.",
         "--out studies/self_ablation --jobs 2",
     ),
     "tasks": (
-        "List behaviours; with a MODEL, whether each is valid for it, its answers, loss, accuracy."
-        "\n\nSome pairs of one: `wirework tasks --show for_while`.",
+        "List behaviours; with a MODEL, say which of them it performs, best first."
+        "\n\n`wirework tasks --show for_while` prints a few pairs of a behaviour.",
         "runs/demo",
     ),
     "train": (
@@ -211,8 +210,9 @@ def _launch(
 
     Args:
         config: YAML file of settings; flags win over it.
-        debug: Before the line that says what cannot be used, show where that was found out.
-        no_lock: Lock no files (file systems without locks); no other run may use the same folders.
+        debug: Show the traceback of an error, before its one-line message.
+        no_lock: Lock no files, for file systems without locks; no other run may use the same
+            folders.
     """
     if has_no_folder():
         raise InputError("the working folder is gone: change to one that exists")
@@ -242,10 +242,10 @@ def _launch(
 def _check_verb(words: Sequence[str]) -> None:
     """Refuse an unknown verb here: cyclopts would load all of them to say so."""
     for group, word in zip(("", *words), words, strict=False):
-        known = sorted(VERBS[group])
-        if word not in (*known, "--help", "-h", "--version"):
+        names = sorted(VERBS[group])
+        if word not in (*names, "--help", "-h", "--version"):
             name = quoted(f"{group} {word}".strip())
-            raise InputError(f"no command {name}: give {', '.join(known)}{nearest(word, known)}")
+            raise InputError(f"no command {name}: give {', '.join(names)}{nearest(word, names)}")
 
 
 def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
@@ -263,7 +263,7 @@ def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
     try:
         owner.model_validate(settings)
     except ValidationError as error:
-        unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
+        unknown = [details for details in error.errors() if details["type"] == "extra_forbidden"]
         if unknown:  # flags may mend the rest
             raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
 
@@ -274,10 +274,12 @@ def _options(verb: str) -> set[str]:
 
     from wirework import commands
 
-    taken = inspect.signature(
+    parameters = inspect.signature(
         getattr(commands, verb.split()[-1].replace("-", "_"))
     ).parameters.values()
-    return {one.name for one in taken if one.kind is one.KEYWORD_ONLY} - {"settings"}
+    return {
+        parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+    } - {"settings"}
 
 
 def _owners() -> "dict[str, type[Config]]":
@@ -323,8 +325,8 @@ def _one_line(
 
         if isinstance(error.__cause__, ValidationError):
             title, owners = error.__cause__.title, _owners()
-            named = [one for one in owners.values() if one.__name__ in title]
-            owner = named[0] if named else owners["train"]
+            named_owners = [cls for cls in owners.values() if cls.__name__ in title]
+            owner = named_owners[0] if named_owners else owners["train"]
             file = (
                 "" if not values or config is None else named_file(error.__cause__, values, config)
             )

@@ -40,14 +40,14 @@ def prepared(model: "Model", corpus: str) -> "Prepared":
     from wirework.data import is_prepared, open_prepared, prepare, settings_of_run
     from wirework.tasks import tokenizer_of
 
-    known, folder = tokenizer_of(model), Path(str(model.path))
+    tokenizer, folder = tokenizer_of(model), Path(str(model.path))
     if not is_prepared(corpus):
         settings = settings_of_run(folder.parent, corpus)
         data = prepare(settings.model_copy(update={"tokenizer": folder / "tokenizer.json"}))
         say_once(f"the tokens of {corpus} are in {data.path}")
         return data
     data = open_prepared(corpus)
-    if data.tokenizer.fingerprint != known.fingerprint:
+    if data.tokenizer.fingerprint != tokenizer.fingerprint:
         raise InputError(f"{corpus} was prepared with another tokeniser than that of {folder}")
     return data
 

@@ -122,8 +122,8 @@ def acdc(
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-        out: Folder to write the circuit to, one that is there is replaced; with several taus, of a
-            folder `tau-X` for each.
+        out: Folder of the circuit, which is replaced; with several taus, of a folder `tau-X` per
+            tau.
     """
     from wirework.circuits import acdc_sweep, check_circuit_place, sweep_row
     from wirework.model import load
@@ -182,16 +182,17 @@ def validate(
 
     Args:
         circuit: Circuit folder.
-        model: Model or run folder, if it is no longer where the circuit was found.
-        task: Other pairs to check it on: name, JSONL file or function; its own if left out, which
-            must be named where it is a function, as code that only a file names is not run.
-        own_task: The function that the circuit's own pairs come from, where --task gives others.
+        model: Model or run folder, if it has moved since the circuit was found.
+        task: Other pairs to check it on: name, JSONL file or function. Needed if the circuit's own
+            task is a function, because code that only a file names is not run.
+        own_task: Function of the circuit's own pairs, if --task gives others.
         corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
-        short: Only what takes seconds: no binarisation, minimality, hypothesis tests or searches.
-        runs: Repeat the search so many times and say how often each edge comes back; not with
+        short: Only checks that take seconds: no binarisation, minimality, hypothesis tests or
+            searches.
+        runs: Number of repeated searches; print how often each edge is found again. Not with
             --short.
-        out: Also save the circuit there, each node and edge with the share of --runs that found
-            it, which its page then shows; the circuit's own folder adds them to it.
+        out: Folder to save the circuit to, with the share of --runs that found each node and edge;
+            it may be the circuit's own. Its page shows the shares.
     """
     from wirework.circuits import NodeCircuit, check_circuit_place, model_of
     from wirework.circuits import validate as check
@@ -202,16 +203,16 @@ def validate(
             raise InputError("--out saves how often each edge comes back: give --runs too")
         check_circuit_place(out)
     with not_resumable():
-        found = NodeCircuit.load(circuit)
-        loaded = model_of(found) if model is None else load(model)
+        checked = NodeCircuit.load(circuit)
+        loaded = model_of(checked) if model is None else load(model)
         data = None if corpus is None else tokens_of(loaded, corpus)
         pairs = None if task is None else task_of(task)
-        own = None if own_task is None else task_of(own_task)
+        circuits_task = None if own_task is None else task_of(own_task)
         report = check(
-            found, loaded, pairs, own_task=own, data=data, short=short, runs=runs
+            checked, loaded, pairs, own_task=circuits_task, data=data, short=short, runs=runs
         ).to_dict()
         if out is not None:
-            found.with_shares(report["stability"]).save(out)
+            checked.with_shares(report["stability"]).save(out)
     if json:
         show("validation", report, json)
         return
@@ -234,16 +235,15 @@ def attack(
     pairs: int = 64,
     json: Json = False,
 ) -> None:
-    """Write what was found, `attack.json`, and its curves, `attack.png`; print the worst of it.
+    """Find attacks, print the worst, write all (`attack.json`) and their curves (`attack.png`).
 
     Args:
         circuit: Circuit folder.
         out: Folder for both files.
-        model: Model or run folder, if it is no longer where the circuit was found.
-        task: The behaviour that the circuit was found for; must be named where it is a function, as
-            code that only a file names is not run.
-        pairs: Most pairs to choose the worst attack on, of those that the circuit's search never
-            saw; up to as many others tell how bad it is.
+        model: Model or run folder, if it has moved since the circuit was found.
+        task: Behaviour of the circuit; needed if it is a function, because code that only a file
+            names is not run.
+        pairs: Most held-out pairs to choose the worst attack on; up to as many others measure it.
     """
     from wirework.circuits import find_distractors
     from wirework.files import check_file, write_json
@@ -254,14 +254,16 @@ def attack(
     check_file(result)
     check_file(curves)
     with not_resumable():
-        given = None if model is None else load(model)
-        own = None if task is None else task_of(task)
-        found = find_distractors(circuit, given, own, pairs=pairs)
-        write_json(result, found.to_json())
-        write_curves(found.to_json(), curves)
+        loaded = None if model is None else load(model)
+        circuits_task = None if task is None else task_of(task)
+        distraction = find_distractors(circuit, loaded, circuits_task, pairs=pairs)
+        write_json(result, distraction.to_json())
+        write_curves(distraction.to_json(), curves)
     if json:
-        show("attack", {**found.summary(), "result": str(result), "curves": str(curves)}, json)
+        show(
+            "attack", {**distraction.summary(), "result": str(result), "curves": str(curves)}, json
+        )
     else:
-        print_attack(found)
+        print_attack(distraction)
         print(f"wrote: {result}, {curves}")
         print_next("export", circuit, "-o", f"{circuit}.html")

@@ -25,7 +25,7 @@ def openai(
     Args:
         source: Folder with both files, or with config.json and safetensors as on the hub.
         out: Model folder to write.
-        split: How encoder.json and vocab.bpe cut text; by default, as the vocabulary shows.
+        split: How encoder.json and vocab.bpe split text; default: read off the vocabulary.
     """
     from wirework.interop import load_openai
 
@@ -57,7 +57,7 @@ def huggingface(source: str, out: Path, /) -> None:
 
 
 def to_huggingface(model: Path, out: Path, /) -> None:
-    """Save a model of GPT-Neo's parts for transformers and print its path.
+    """Save a model with the parts of GPT-Neo for transformers and print its path.
 
     Args:
         model: Run or model folder.

@@ -26,8 +26,8 @@ def tasks(
 
     Args:
         model: Model or run folder.
-        task: Names, JSONL files or functions (`my_tasks.py:make_pair`); if none is given, all
-            built-in ones, and with a model the twenty on Python and what else fits it.
+        task: Names, JSONL files or functions (`my_tasks.py:make_pair`); none: all built-in
+            behaviours, with a model the twenty on Python and others that fit it.
         show: Name, JSONL file or function of one behaviour: print a few of its pairs instead.
     """
     if show is not None:
@@ -68,7 +68,7 @@ def _show_pairs(name: str, as_json: bool) -> None:
 
 
 def doctor(*, json: Json = False) -> None:
-    """Print what this machine has and what of it wirework will use."""
+    """Print the machine's hardware and what wirework uses of it."""
     from wirework.doctor import examine
 
     facts = examine()

@@ -32,11 +32,11 @@ def sae(
     corpus: str | None = None,
     json: Json = False,
 ) -> None:
-    """Train a sparse autoencoder, save it and print what it is worth on held-out text.
+    """Train a sparse autoencoder, save it and print its quality on held-out text.
 
     Args:
         model: Model or run folder.
-        out: Folder to write it to, in sae-lens' format; one that is there is replaced.
+        out: Folder to write it to, in sae-lens' format; an autoencoder there is replaced.
         corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
     """
     from dataclasses import asdict
@@ -80,9 +80,9 @@ def explain(
 
     Args:
         model: Model or run folder.
-        out: Folder of the results, which the same command goes on with after a stop.
-        estimate_only: Print what the language model would be asked, and ask nothing.
-        corpus: Text instead of that which the run was trained on, as `--data.corpus` of train;
+        out: Folder of the results; the same command resumes a stopped run.
+        estimate_only: Print the number and price of the requests to the language model; send none.
+        corpus: Text to use instead of the training text of the run, as `--data.corpus` of train;
             needed for a model that lies in no run.
     """
     from wirework.measures import explain_neurons
@@ -101,10 +101,10 @@ def explain(
             print_next("explain", model, "--out", Path("explained") / model.name, *_asked(settings))
         return
     with resumable(out):
-        found = explain_neurons(loaded, settings, text=text, out=out)
-    for one in found.failed:
-        print(f"warning: {one['neuron']}: {one['reason']}", file=sys.stderr)
-    result = {"result": str(out), **found.summary()}
+        explanations = explain_neurons(loaded, settings, text=text, out=out)
+    for failure in explanations.failed:
+        print(f"warning: {failure['neuron']}: {failure['reason']}", file=sys.stderr)
+    result = {"result": str(out), **explanations.summary()}
     if json:
         show("explain", result, json)
     else:
@@ -135,8 +135,7 @@ def measure(
 
     Args:
         models: Model or run folders.
-        out: Folder for measures.json, measures.csv and measures.png; those of an earlier call are
-            replaced.
+        out: Folder for measures.json, measures.csv and measures.png, which are replaced.
         corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
     """
     from wirework.measures import COLUMNS, outlier_warning, reasons
@@ -152,31 +151,31 @@ def measure(
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
     reports, measured = {}, False
-    unsaid: list[str] = []  # if nothing is measured, the error says it
-    told: dict[str, str] = {}
+    not_yet_said: list[str] = []  # if nothing is measured, the error says it
+    first_said: dict[str, str] = {}
     with not_resumable(out):
         for name, model in loaded.items():
             data = None if corpus is None else prepared(model, corpus)
             reports[name] = measure_one(model, config=settings, data=data)
             missing = reasons(reports[name])
             measured = measured or len(missing) < len(settings.which)
-            unsaid += _in_lines(name, missing, told)
-            while measured and unsaid:
-                warn(unsaid.pop(0))
+            not_yet_said += _in_lines(name, missing, first_said)
+            while measured and not_yet_said:
+                warn(not_yet_said.pop(0))
             accuracy = reports[name].headline.task_accuracy
-            if (said := accuracy_warning(settings.task, accuracy)) is not None:
-                print(f"warning: {name}: acdc: {said}", file=sys.stderr)
-            read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
-            if (said := outlier_warning(reports[name].get("sae", {}))) is not None:
+            if (warning := accuracy_warning(settings.task, accuracy)) is not None:
+                print(f"warning: {name}: acdc: {warning}", file=sys.stderr)
+            n_read = reports[name].get("language", {}).get("n_tokens", settings.n_tokens)
+            if (warning := outlier_warning(reports[name].get("sae", {}))) is not None:
                 option = "--max-norm-multiple"
-                warn(f"{name}: sae: {said.replace(option, '--sae.max-norm-multiple')}")
-            if read + model.config.n_ctx < settings.n_tokens:
-                short = f"{read:,} held-out tokens are all there are"
+                warn(f"{name}: sae: {warning.replace(option, '--sae.max-norm-multiple')}")
+            if n_read + model.config.n_ctx < settings.n_tokens:
+                short = f"{n_read:,} held-out tokens are all there are"
                 print(f"warning: {name}: language: {short}", file=sys.stderr)
             if out is not None and measured:  # after each, so that a stop loses none
                 write_reports(reports, out)
     if not measured:
-        raise InputError(f"nothing was measured: {'; '.join(told)}")
+        raise InputError(f"nothing was measured: {'; '.join(first_said)}")
     if out is not None:
         write_measures_figure(out)
     if json:
@@ -203,12 +202,12 @@ def measure(
 def _best(reports: Mapping[str, Any]) -> str:
     """Say which model predicts text best."""
     losses = {name: report.headline.perplexity for name, report in reports.items()}
-    known = {name: value for name, value in losses.items() if value is not None}
-    if not known:
+    perplexities = {name: value for name, value in losses.items() if value is not None}
+    if not perplexities:
         return f"{number_of(len(reports), 'model')} measured; perplexity was not"
-    best = min(known, key=known.__getitem__)
-    of = f", the lowest of {len(known)}" if len(known) > 1 else ""
-    return f"{best} has perplexity {known[best]:.4g} on held-out text{of} (lower is better)"
+    best = min(perplexities, key=perplexities.__getitem__)
+    of = f", the lowest of {len(perplexities)}" if len(perplexities) > 1 else ""
+    return f"{best} has perplexity {perplexities[best]:.4g} on held-out text{of} (lower is better)"
 
 
 def _asked(settings: ExplainConfig) -> list[str]:
@@ -218,17 +217,19 @@ def _asked(settings: ExplainConfig) -> list[str]:
     return ["--explainer", settings.explainer, "--server.model", settings.server.model]
 
 
-def _in_lines(name: str, missing: Mapping[Instrument, str], told: dict[str, str]) -> list[str]:
+def _in_lines(
+    name: str, missing: Mapping[Instrument, str], first_said: dict[str, str]
+) -> list[str]:
     """Return why instruments have no numbers, a line for each reason.
 
     Args:
         name: of the model.
         missing: instrument to reason.
-        told: reason to the model that it was said of first; those that are new are added.
+        first_said: reason to the model that it was said of first; new reasons are added.
     """
     lines = []
     for reason in dict.fromkeys(missing.values()):
-        instruments = ", ".join(one for one, why in missing.items() if why == reason)
-        first = told.setdefault(reason, name)
+        instruments = ", ".join(instrument for instrument, why in missing.items() if why == reason)
+        first = first_said.setdefault(reason, name)
         lines.append(f"{name}: {instruments}: {reason if first == name else f'as {first}'}")
     return lines

@@ -171,14 +171,14 @@ def _widths(whole: list[int], words: list[int], room: int) -> list[int]:
         words: widths at which no word is broken; only where that is not enough do these give way.
         room: of a line.
     """
-    found = list(whole)
+    widths = list(whole)
     for least in (words, [1] * len(words)):
-        while _lined(found) > room:
-            wide = [i for i, width in enumerate(found) if width > least[i]]
+        while _lined(widths) > room:
+            wide = [i for i, width in enumerate(widths) if width > least[i]]
             if not wide:
                 break
-            found[max(wide, key=found.__getitem__)] -= 1
-    return found
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def cell(value: Any) -> str:

@@ -32,14 +32,14 @@ def finders(
     corpus: str | None = None,
     json: Json = False,
 ) -> None:
-    """Run or go on with the study, draw its figure and print a line per finder and target.
+    """Run or resume the study, draw its figure and print a line per finder and target.
 
     Args:
         model: Model or run folder.
         out: Folder of the study; the same command resumes it.
-        task: Names, JSONL files or functions; all built-in ones if none is given.
-        which: Ways to find a circuit; all if none is given.
-        target: Target losses in nats; 0.5, 0.3, 0.15 and 0.05 if none is given.
+        task: Names, JSONL files or functions; none: all built-in behaviours.
+        which: Finders; none: all.
+        target: Target losses in nats; none: 0.5, 0.3, 0.15 and 0.05.
         corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
     """
     from wirework.model import load
@@ -88,7 +88,7 @@ def frontier(
     ] = FrontierConfig(),
     json: Json = False,
 ) -> None:
-    """Run or go on with the study, draw its figures and print a line per model.
+    """Run or resume the study, draw its figures and print a line per model.
 
     Args:
         out: Folder of the study; the same command resumes it.
@@ -114,11 +114,11 @@ def self_ablation(
     ] = SelfAblationConfig(),
     json: Json = False,
 ) -> None:
-    """Run or go on with the study, draw its figure and print its table and what it found.
+    """Run or resume the study, draw its figure and print its table and its claims.
 
     Args:
         out: Folder of the study; the same command resumes it.
-        jobs: How many models to work on at once, on a CPU, each with its share of the threads.
+        jobs: Number of models at once, on a CPU, each with its share of the threads.
     """
     from wirework.studies import self_ablation as run_study
     from wirework.studies.ablation_table import MEASURES, shown_cell
@@ -140,8 +140,8 @@ def self_ablation(
         ]
     means = "mean ± standard error over seeds (the paper's)"
     if not json:
-        held = sum(row["verdict"] == "held" for row in result["claims"])
-        print_verdict(f"{held} of {number_of(len(result['claims']), 'claim')} of the paper held")
+        n_held = sum(row["verdict"] == "held" for row in result["claims"])
+        print_verdict(f"{n_held} of {number_of(len(result['claims']), 'claim')} of the paper held")
     show_all("self-ablation", result, json, rows=means, claims="claims")
     if not json:
         print_next("tasks", out / "runs" / f"plain-seed{settings.seeds[0]}")

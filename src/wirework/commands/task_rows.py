@@ -28,7 +28,7 @@ def print_tasks(table: "TaskTable", model: Path, *, with_reasons: bool) -> None:
         model: path of the model.
         with_reasons: say of each behaviour that does not fit the model why it does not.
     """
-    does, fitting = table.that("yes"), [one for one in table.tasks if one.valid]
+    does, fitting = table.that("yes"), [report for report in table.tasks if report.valid]
     names = f": {', '.join(one.name for one in does)}" if does else ""
     print_verdict(
         f"the model does {len(does)} of {number_of(len(fitting), 'behaviour')} that fit it{names}"
@@ -45,7 +45,7 @@ def print_tasks(table: "TaskTable", model: Path, *, with_reasons: bool) -> None:
         )
     other = table.that(None)
     if other and not with_reasons:
-        tasks = ", ".join(one.name for one in other)
+        tasks = ", ".join(report.name for report in other)
         print_paragraph(f"{len(other)} do not fit its tokeniser or context: {tasks}")
         print_paragraph(f"The reason: wirework tasks {model} --task {other[0].name}")
     for report in other if with_reasons else ():

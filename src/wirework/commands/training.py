@@ -17,10 +17,10 @@ def train(
     resume: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
-    """Train, and print where the run lies and its last measures.
+    """Train, and print the run's folder and its last measures.
 
     Args:
-        resume: Continue the run of this name from its newest whole checkpoint, bit for bit.
+        resume: Continue the run of this name from its newest undamaged checkpoint, bit for bit.
     """
     from wirework.training import train as run_training
 
@@ -47,9 +47,9 @@ def demo(
 
     Args:
         out: Folder for the runs, the circuit, the page and the picture.
-        recipe: Settings of the sparse model's training; the shipped recipe if left out.
-        minutes: What all of it may take; on a slow machine the models get fewer steps. A demo that
-            goes on keeps the number of steps that it began with.
+        recipe: Settings of the sparse model's training; default: the shipped recipe.
+        minutes: Time for the whole demo; on a slow machine the models get fewer steps. A resumed
+            demo keeps its number of steps.
     """
     from wirework.demo import TARGET_LOSS
     from wirework.demo import demo as run_demo

@@ -69,9 +69,11 @@ class Config(BaseModel):
             return values
         values = {cls.renamed.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
-            for one in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(one, int) and not -_LARGEST <= one <= _LARGEST:
-                    raise ValueError(f"{name}: an integer below 2**63 is wanted, got {quoted(one)}")
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, int) and not -_LARGEST <= item <= _LARGEST:
+                    raise ValueError(
+                        f"{name}: an integer below 2**63 is wanted, got {quoted(item)}"
+                    )
         optional = {
             name
             for name, field in cls.model_fields.items()
@@ -154,8 +156,8 @@ class Config(BaseModel):
         copy = super().model_copy(deep=deep)
         if not update:
             return copy
-        given = {name: getattr(copy, name) for name in copy.model_fields_set}
-        return self.of({**given, **update})
+        set_values = {name: getattr(copy, name) for name in copy.model_fields_set}
+        return self.of({**set_values, **update})
 
     def derived(self, **values: Any) -> Self:
         """Return a copy in which settings have values that follow from other settings.
@@ -210,16 +212,18 @@ def named_file(error: ValidationError, values: Mapping[str, Any], path: Path) ->
         `PATH and flags: ` where the two together do not fit; nothing where a flag gave the value.
     """
     details = error.errors(include_url=False)[0]
-    given, refused = _words(values), _words(details["input"])
+    from_file, refused = _words(values), _words(details["input"])
     for part in map(str, details["loc"]):
-        if not isinstance(given, dict):
+        if not isinstance(from_file, dict):
             break
-        if part not in given:
+        if part not in from_file:
             return ""
-        given = given[part]
-    if given == refused:
+        from_file = from_file[part]
+    if from_file == refused:
         return f"{path}: "
-    return f"{path} and flags: " if isinstance(given, dict) and isinstance(refused, dict) else ""
+    return (
+        f"{path} and flags: " if isinstance(from_file, dict) and isinstance(refused, dict) else ""
+    )
 
 
 def _words(value: Any) -> Any:
@@ -241,8 +245,8 @@ def problem(cls: type[Config], details: ErrorDetails) -> str:
     path = [str(part) for part in details["loc"]]
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
-        known = _fields_at(cls, path[:-1])
-        return f"unknown setting {quoted(name)}{nearest(path[-1], known)}"
+        names = _fields_at(cls, path[:-1])
+        return f"unknown setting {quoted(name)}{nearest(path[-1], names)}"
     # Without the names of types, as in vocab_size.constrained-int, where a setting takes several.
     name = ".".join(part for part in path if part.isidentifier() or part.isdigit())
     message = details["msg"].removeprefix("Value error, ")[:_MESSAGE]
@@ -262,5 +266,7 @@ def _group(cls: type[Config], name: str) -> type[Config] | None:
     """Return the class of a setting that is a group of settings; None: it is a plain one."""
     annotation = cls.model_fields[name].annotation
     options = getattr(annotation, "__args__", (annotation,))
-    groups = (one for one in options if isinstance(one, type) and issubclass(one, Config))
+    groups = (
+        option for option in options if isinstance(option, type) and issubclass(option, Config)
+    )
     return next(groups, None)

@@ -24,14 +24,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "
         before, after: as `model_dump` gives them.
         prefix: of the names.
     """
-    found: list[Change] = []
+    changed: list[Change] = []
     for name in dict.fromkeys([*before, *after]):
-        one, other = before.get(name), after.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += changes(one, other, f"{prefix}{name}.")
-        elif one != other:
-            found.append(Change(prefix + name, one, other))
-    return found
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changed += changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            changed.append(Change(prefix + name, old, new))
+    return changed
 
 
 def _said(value: Any) -> str:

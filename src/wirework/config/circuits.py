@@ -32,9 +32,9 @@ class PruneConfig(Config):
     )
 
     finder: Literal["learned", Score] = "learned"
-    """What ranks the nodes: learned masks, or a score as a baseline (Fig. 31)."""
+    """Ranking of nodes: by learned masks, or by a baseline score (Fig. 31)."""
     warm_start: Score | None = None
-    """Score by which learned masks begin: nodes that score low begin near being removed. Ours."""
+    """Score from which the learned masks start: nodes with a low score start near removal. Ours."""
 
     target_loss: Annotated[float, Field(gt=0)] = 0.15
     """Task loss in nats that the circuit must reach (sec. 2.2)."""
@@ -47,51 +47,53 @@ class PruneConfig(Config):
     trials: Count = 8
     """Pruning runs with different hyperparameters; the smallest circuit wins. The paper: 256."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """How settings are drawn: with regard to the sizes found before, or each for itself."""
+    """How hyperparameters are drawn: `tpe` learns from the sizes of earlier trials, `random` does
+    not."""
     parallel: Count = 4
-    """Trials carried by one forward pass."""
+    """Trials in one forward pass."""
     steps: Count = 300
     """Optimizer steps per trial. Ours."""
     stop_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5)
-    """Shares of the steps at which a trial stops whose circuit is larger than that of half of the
-    trials that came there; none: every trial runs to its end. Ours."""
+    """Shares of the steps at which the half of the trials with the larger circuits stops; none:
+    every trial runs to its end. Ours."""
     finalists: Count = 4
-    """How many of the best trials are cleaned up; the smallest is then merged with the others."""
+    """Number of best trials that greedy removal is applied to; the smallest is then merged with the
+    others."""
     extra_rankings: tuple[Score, ...] = ("atp_star",)
-    """Scores whose order is cleaned up beside the finalists': the clean-up ends in another local
+    """Scores whose ranking gets greedy removal beside the finalists: it ends in another local
     minimum from each. Ours."""
     batch_pairs: Count = 32
     """Task pairs per step, two sequences each; the paper uses 64."""
     eval_pairs: Count = 128
-    """Pairs on which circuits are discretised and judged, apart from those trained on."""
+    """Pairs on which circuits are discretised and judged; disjoint from the training pairs."""
     k_coef: Annotated[float, Field(gt=0)] = 1e-4
-    """Loss per gate left on; centre of the search."""
+    """Loss per gate that is on; centre of the search range."""
     init_noise_scale: Annotated[float, Field(ge=0)] = 1e-2
-    """Spread of the initial mask parameters; centre of the search."""
+    """Standard deviation of the initial mask parameters; centre of the search range."""
     init_noise_bias: float = 1e-1
-    """Mean of the initial mask parameters; centre of the search."""
+    """Mean of the initial mask parameters; centre of the search range."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
-    """AdamW's, on the mask parameters; centre of the search."""
+    """Weight decay of AdamW on the mask parameters; centre of the search range."""
     lr: Annotated[float, Field(gt=0)] = 3e-3
-    """AdamW's, on the mask parameters; centre of the search."""
+    """Learning rate of AdamW on the mask parameters; centre of the search range."""
     inv_beta2: Annotated[float, Field(gt=0, lt=1)] = 5e-2
-    """1 - beta2; centre of the search."""
+    """1 - beta2 of AdamW; centre of the search range."""
     lr_warmup: Annotated[float, Field(ge=0, lt=1)] = 5e-2
-    """Share of steps over which the rate rises; it falls linearly to 0 after."""
+    """Share of the steps over which the learning rate rises from 0; then it falls linearly to 0."""
     heaviside_temp: Annotated[float, Field(gt=0)] = 1.0
-    """Temperature of the sigmoid whose derivative stands in for the step's."""
+    """Temperature of the sigmoid whose derivative replaces that of the step function."""
     tie_qk: bool = False
-    """One mask for query channel c and key channel c of a head; App. A.5 has them untied and names
-    that as a regret. The last clean-up, with the edges, takes each node for itself."""
+    """One mask for query channel c and key channel c of a head. App. A.5 has two and regrets it.
+    Greedy removal of edges treats the two separately."""
     clean_up: bool = True
-    """Leave out nodes that the target does not need after all; the paper did it by hand."""
+    """Remove nodes greedily that the target does not need; the paper did it by hand."""
     prune_edges: bool = True
-    """Then also leave out edges between kept nodes that the target does not need (ours)."""
+    """Then also remove edges between kept nodes that the target does not need. Ours."""
     allow_unreached: bool = False
     """Search even if the model's own task loss misses the target, or the target is above chance."""
     mean_tokens: Count = 200_000
-    """Tokens of training text over which the means are taken, at least; at most half of the text.
-    As many others, that the search has not seen, decide whether its circuit is accepted."""
+    """Least number of training tokens for the means; at most half of the text. As many held-out
+    tokens decide whether the circuit is accepted."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the search and of the split of the pairs."""
 
@@ -106,10 +108,10 @@ class PruneConfig(Config):
 
 
 PathMetric = Literal["kl", "logit_difference", "task_loss"]
-"""What the removal of a path edge may cost; each is counted so that less is better."""
+"""Metric of a patched run; lower is better for each."""
 
 PathAblation = Literal["corrupted", "zero", "mean"]
-"""What a removed path edge brings of its source."""
+"""Value that replaces the source of a removed path edge."""
 
 
 class AcdcConfig(Config):
@@ -119,28 +121,27 @@ class AcdcConfig(Config):
     basic: ClassVar = ("tau", "metric", "ablation", "pairs")
 
     tau: tuple[Annotated[float, Field(gt=0)], ...] = (0.01,)
-    """A path edge is removed when the metric grows by less than this; several make a sweep. The
-    self-ablation paper has 0.01."""
+    """A path edge is removed if the metric rises by less than this; several values make a sweep.
+    The self-ablation paper uses 0.01."""
     metric: PathMetric = "kl"
     """`kl`: nats between the clean model's next-token distribution and the patched one's at each
     prompt's last token, mean over prompts; `logit_difference`: minus the mean of right minus wrong
     logit; `task_loss`: nats, mean cross-entropy between the two answers."""
     ablation: PathAblation = "corrupted"
-    """What a removed path edge brings: its source's value on the pair's other prompt, nothing, or
-    its source's mean over all tokens of all prompts."""
+    """Value that replaces the source of a removed edge: its value on the pair's other prompt, zero,
+    or its mean over all tokens of all prompts."""
     symmetric: bool = False
-    """Take each prompt of a pair as the clean one, the other as the corrupted one; by itself only
-    the first is clean."""
+    """Use each prompt of a pair as the clean one in turn; by default only the first is."""
     pairs: Count = 16
-    """Pairs of the task to run on."""
+    """Number of pairs of the task."""
     keep_unreachable: bool = False
-    """Keep edges that change nothing: whose source no kept edge reaches, or whose target leads
-    nowhere. By default they are left out and counted (`n_unreachable`)."""
+    """Keep edges without effect: their source has no input or their target no output. By default
+    they are removed and counted (`n_unreachable`)."""
     order: Path | None = None
-    """A file with all path edges in the order in which to test them, `SOURCE -> TARGET` a line;
-    None: from the last to the first (docs/acdc.md)."""
+    """File with all path edges in the order of testing, one `SOURCE -> TARGET` per line; None: from
+    the last to the first (docs/acdc.md)."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of which pairs are taken."""
+    """Seed of the choice of pairs."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

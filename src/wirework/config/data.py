@@ -11,9 +11,9 @@ from wirework.config.base import Config, Count, Fraction
 from wirework.errors import InputError
 
 HUB = "hub:"
-"""How the name of a data set of Hugging Face begins."""
+"""Prefix of a Hugging Face data set in `corpus`."""
 VOCAB_SIZE = 2048
-"""Size of a vocabulary that `auto` stands for, where the text is enough for it."""
+"""Vocabulary size for `auto`, if the text is large enough."""
 
 
 def hub_name(corpus: str) -> tuple[str, str | None]:
@@ -38,40 +38,40 @@ class DataConfig(Config):
     `max_bytes` is set), a file or folder of text, JSONL or Parquet, `hub:NAME[@REVISION]` (Hugging
     Face, extra `hub`), or `module:function` or `file.py:function` that yields documents."""
     subset: Annotated[str, Field(min_length=1)] | None = None
-    """Corpus `hub:NAME`: the configuration of the data set, where it has several."""
+    """Corpus `hub:NAME`: name of the data set's configuration, if it has several."""
     field: str = "text"
-    """Field that holds the text, for JSONL, Parquet and hub corpora."""
+    """Field with the text, for JSONL, Parquet and hub corpora."""
     max_bytes: Count | None = None
     """Bytes of text to take; None: all."""
     min_quotes: Fraction | None = None
-    """Corpus `python`: leave out files where less than this share of the characters are quotes."""
+    """Corpus `python`: skip files in which less than this share of the characters are quotes."""
     stories_seed: Annotated[int, Field(ge=0)] = 0
-    """Corpus `stories`: another seed tells other stories."""
+    """Corpus `stories`: seed of the generator."""
     mix: Annotated[str, Field(min_length=1)] | None = None
-    """A second corpus, of the same kinds, whose documents are scattered among the first's; where it
-    ends the first goes on alone. `wirework.tasks:practice_texts`: prompts of the built-in tasks
-    with their answers, other ones than those the tasks measure."""
+    """Second corpus, given like `corpus`, whose documents are mixed into the first until it ends.
+    `wirework.tasks:practice_texts`: prompts of the built-in tasks with answers, none of which the
+    tasks measure."""
     mix_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the bytes that come from `mix`."""
     vocab_size: Count | Literal["auto"] = "auto"
-    """Vocabulary of the tokeniser to train; `auto`: 2048, or as many tokens as a small text has, or
-    model.vocab_size if that is set. Ignored with `tokenizer`."""
+    """Vocabulary size of the tokeniser to train; `auto`: model.vocab_size if set, else 2048, or
+    fewer if the text is small. Ignored with `tokenizer`."""
     answers: Literal["auto", "python", "stories", "none"] = "auto"
-    """Tasks whose answers the tokeniser to train holds as single tokens: the twenty on Python, the
-    names of `ioi` and what stories give, or none; `auto`: those of `stories` for that corpus,
-    of `python` for that corpus and for .py files, by `mix` for others; else none."""
+    """Tasks whose answers become single tokens of the tokeniser to train: `python` the twenty
+    Python tasks, `stories` the names and objects of `ioi`, `none` no task. `auto`: by the corpus
+    (`stories`; `python` and .py files), else by `mix`, else none."""
     tokenizer: Path | None = None
-    """A tokenizer.json to use instead of training one."""
+    """tokenizer.json to use instead of training a tokeniser."""
     tokenizer_bytes: Count = 20_000_000
-    """How much text the tokeniser is trained on."""
+    """Bytes of text that the tokeniser is trained on."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Share of documents held out, chosen by the hash of their text."""
+    """Share of the documents that is held out, chosen by the hash of their text."""
     shard_tokens: Count = 10_000_000
     """Tokens per shard file."""
     workers: Count = 2
-    """Processes that tokenise."""
+    """Number of processes for tokenising."""
     cache: Path = Path("data")
-    """Folder of prepared corpora; each is named after what it was made from."""
+    """Folder of prepared corpora, each named after its settings."""
 
     @model_validator(mode="after")
     def _used(self) -> Self:

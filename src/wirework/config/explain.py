@@ -16,18 +16,18 @@ class PatternConfig(Config):
     basic: ClassVar = ("max_context",)
 
     keep_share: Fraction = 0.5
-    """Share of an activation that a shortened or changed context must keep."""
+    """Share of the activation that a shortened or changed context must keep."""
     max_context: Count = 12
-    """Longest pattern in tokens, the one that activates included. Ours."""
+    """Longest pattern in tokens, including the one that activates. Ours."""
     seeds: Count = 32
-    """Most activating places of a neuron's excerpts that patterns are learned from."""
+    """Most positions per neuron that patterns are learned from."""
     seed_share: Fraction = 0.2
-    """Places below this share of the neuron's peak are no activating places. Ours."""
+    """Positions below this share of the neuron's peak do not count as activating. Ours."""
     substitutes: Count = 4
-    """Random tokens tried in place of each, to see whether it matters."""
+    """Random tokens tried in place of each token, to test whether it matters."""
     alternatives: Annotated[int, Field(ge=0)] = 6
-    """Likely tokens tried in place of each that matters: from other places of the same neuron, and
-    nearest in the model's embedding, where the paper asks another model."""
+    """Likely tokens tried in place of each token that matters: from other positions of the same
+    neuron, and nearest in the model's embedding; the paper asks another model."""
 
 
 class ServerConfig(Config):
@@ -36,33 +36,33 @@ class ServerConfig(Config):
     basic: ClassVar = ("model", "base_url", "max_requests")
 
     model: str = ""
-    """Name of the model, as the server knows it."""
+    """Name of the model on the server."""
     base_url: str | None = None
-    """Address, `http://127.0.0.1:8000/v1`; None: that of OpenAI, or what OPENAI_BASE_URL says."""
+    """Address, such as `http://127.0.0.1:8000/v1`; None: OPENAI_BASE_URL, else OpenAI's."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key. A server of your own may need none."""
+    """Environment variable with the key. A server of your own may need none."""
     logprobs: bool = True
-    """Ask for log-probabilities and predict expected values; a server that has none, or refuses
-    them, has its numbers read as they stand."""
+    """Ask for log-probabilities and predict expected values. Without them the numbers of the answer
+    are used."""
     detect: bool = True
-    """Also ask of each excerpt whether the neuron is active in it."""
+    """Also ask for each excerpt whether the neuron is active in it."""
     concurrency: Count = 8
-    """Requests under way at once."""
+    """Requests at the same time."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds to wait for an answer."""
     retries: Annotated[int, Field(ge=0)] = 5
-    """Tries after the first, for a busy (429), failing (5xx) or silent server, ever further apart.
-    They do not count as requests."""
+    """Retries for a busy (429), failing (5xx) or silent server, with growing pauses. They do not
+    count as requests."""
     max_requests: Count | None = None
-    """Stop after so many requests; what is done is kept."""
+    """Stop after this many requests; results so far are kept."""
     give_up_after: Count = 5
-    """Stop after so many neurons failed with none between them that did not."""
+    """Stop after this many neurons have failed in a row."""
     price_in: Annotated[float, Field(ge=0)] | None = None
-    """Price of a million prompt tokens, in any currency, for the estimate."""
+    """Price of a million prompt tokens in any currency, for the estimate."""
     price_out: Annotated[float, Field(ge=0)] | None = None
-    """Price of a million tokens of answers."""
+    """Price of a million answer tokens."""
     cache: Path | None = None
-    """Folder of answers, which several runs may share; None: `cache` in the folder of the run."""
+    """Folder of stored answers, which runs may share; None: `cache` in the folder of the run."""
 
 
 class ExplainConfig(Config):
@@ -71,35 +71,35 @@ class ExplainConfig(Config):
     basic: ClassVar = ("explainer", "sites", "neurons", "only", "seed", "server")
 
     explainer: Literal["patterns", "language_model"] = "patterns"
-    """Patterns need no model and no server; a language model is asked over HTTP."""
+    """`patterns` needs no other model; `language_model` asks a server over HTTP."""
     sites: tuple[str, ...] = ()
-    """Sites whose neurons are explained; none: `mlp.post_act` of every layer."""
+    """Sites of the neurons to explain; none: `mlp.post_act` of every layer."""
     neurons: Count | None = 200
-    """How many of them, drawn at random; None: all."""
+    """Number of neurons, drawn at random; None: all."""
     only: tuple[str, ...] = ()
-    """These neurons, each SITE.INDEX (`0.mlp.post_act.17`), instead of drawn ones."""
+    """Neurons to explain instead of drawn ones, each by its name (`0.mlp.post_act.17`)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the neurons and of random excerpts."""
     excerpt_tokens: Annotated[int, Field(ge=2)] | None = None
-    """Length of an excerpt, which is all that the neuron and its explainer see; None: 64, or the
-    model's context if that is shorter."""
+    """Length of an excerpt, the whole context of neuron and explainer; None: 64, or the model's
+    context if shorter."""
     explain_excerpts: Count = 4096
-    """Excerpts of training text that are read for those to explain from."""
+    """Excerpts of training text from which those to explain are chosen."""
     score_excerpts: Count = 2048
-    """Excerpts of held-out text that are read for those to score on."""
+    """Excerpts of held-out text from which those to score on are chosen."""
     explain_top: Count = 20
-    """Most activating excerpts that an explanation is made from; a language model sees the first
-    `shown` of them."""
+    """Number of most activating excerpts for an explanation; a language model sees the first
+    `shown`."""
     explain_random: Annotated[int, Field(ge=0)] = 20
-    """Random excerpts that patterns learn from as well; a language model sees none."""
+    """Number of random excerpts that patterns also learn from; a language model sees none."""
     shown: Count = 5
-    """Excerpts that a language model is shown."""
+    """Number of excerpts that a language model sees."""
     score_top: Count = 5
-    """Most activating held-out excerpts to score on."""
+    """Number of most activating held-out excerpts to score on."""
     score_random: Count = 5
-    """Random held-out excerpts to score on."""
+    """Number of random held-out excerpts to score on."""
     active_share: Fraction = 0.2
-    """For detection: an excerpt is activating if the neuron reaches this share of its peak."""
+    """For detection: an excerpt counts as active if the neuron reaches this share of its peak."""
     patterns: PatternConfig = PatternConfig()
     """The embedded explainer."""
     server: ServerConfig = ServerConfig()

@@ -20,40 +20,40 @@ class SaeConfig(Config):
     basic: ClassVar = ("site", "architecture", "expansion", "tokens", "lr", "l1_coef", "k", "seed")
 
     site: str | None = None
-    """Which site it reads; None: the MLP output three quarters down, `6.mlp.resid_delta` of 8
-    layers (the paper's)."""
+    """Site that the autoencoder reads; None: the MLP output at three quarters of the depth,
+    `6.mlp.resid_delta` of 8 layers (the paper's)."""
     architecture: Literal["standard", "topk", "jumprelu"] = "standard"
     """`standard`: ReLU and an L1 penalty (the paper's). `topk`: the k largest. `jumprelu`: a
     learned threshold per feature and an L0 penalty."""
     expansion: Count = 16
-    """Features over the width of the site (the paper's 16)."""
+    """Number of features / width of the site; 16 in the paper."""
     tokens: Count = 600_000
-    """Tokens to train on, each once. The paper: 100 million."""
+    """Training tokens, each used once. The paper: 100 million."""
     batch_size: Count = 256
     """Tokens per step. The paper: 4096."""
     lr: Annotated[float, Field(gt=0)] = 5e-3
-    """Adam's learning rate, constant until it falls. The paper: 1e-5; its code: 3e-4."""
+    """Adam's learning rate until the decay. The paper: 1e-5; its code: 3e-4."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the steps, the last ones, over which the rate falls to 0 (the authors' code)."""
+    """Last share of the steps, over which the learning rate falls to 0 (the authors' code)."""
     l1_coef: Annotated[float, Field(ge=0)] = 5.0
-    """Of the L1 penalty of `standard`, activations scaled to a mean norm of sqrt(width)."""
+    """Coefficient of the L1 penalty of `standard`; activations have a mean norm of sqrt(width)."""
     l0_coef: Annotated[float, Field(ge=0)] = 1.0
-    """Of the L0 penalty of `jumprelu`, activations scaled the same way."""
+    """Coefficient of the L0 penalty of `jumprelu`; activations are scaled the same way."""
     k: Count = 8
-    """Features on per token, of `topk`."""
+    """Features on per token, for `topk`."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of the steps over which the penalty rises to its coefficient (the paper's)."""
+    """First share of the steps, over which the penalty rises to its coefficient (the paper's)."""
     buffer: Count = 65_536
-    """Tokens whose activations are held and mixed, in memory: 4 bytes times the site's width each.
-    Half of them stay when the other half is served."""
+    """Tokens whose activations are shuffled in memory, 4 bytes x width of the site each; half of
+    them are replaced at a time."""
     skip_first: Annotated[int, Field(ge=0)] = 0
-    """Tokens at the start of each window that are neither trained on nor replaced in measuring.
-    Windows of ours begin anywhere in the text, with no token that marks a beginning."""
+    """First tokens of each window that are neither trained on nor replaced when measuring. Windows
+    begin anywhere in the text and have no start token."""
     max_norm_multiple: Annotated[float, Field(gt=1)] | None = None
-    """Leave tokens out whose value is longer than so many times the median: of training and its
-    normalisation, and in measuring they stay as they are. None: no token; 10 is usual."""
+    """Exclude tokens whose activation norm is above this multiple of the median from training and
+    normalisation; measuring leaves them unchanged. None: no token; 10 is usual."""
     eval_tokens: Count = 32_768
-    """Held-out tokens to measure it on."""
+    """Held-out tokens to measure on."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights and of the order of the text."""
 
@@ -77,11 +77,11 @@ class SaeConfig(Config):
 
 
 Instrument = Literal["language", "sparsity", "acdc", "sae", "explain"]
-"""What `measure` can look at a model with."""
+"""Names of the instruments of `measure`."""
 
 
 class MeasureConfig(Config):
-    """The instruments that set models side by side (Ferrao et al. 2025)."""
+    """The instruments that compare models (Ferrao et al. 2025)."""
 
     basic: ClassVar = (
         "which",
@@ -95,13 +95,13 @@ class MeasureConfig(Config):
     )
 
     which: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
-    """Which instruments; `sparsity` counts gates too, where a model has them."""
+    """Instruments; `sparsity` also counts gates if the model has them."""
     task: str = "ioi"
-    """The behaviour whose path edges `acdc` counts: a name, a JSONL file or a function."""
+    """Behaviour whose path edges `acdc` counts: a name, a JSONL file or a function."""
     n_tokens: Count = 65_536
     """Held-out tokens that `language` and `sparsity` read."""
     acdc: AcdcConfig = AcdcConfig()
-    """One tau."""
+    """Settings of ACDC, with one tau."""
     sae: SaeConfig = SaeConfig()
     """The sparse autoencoder."""
     explain: ExplainConfig = ExplainConfig()

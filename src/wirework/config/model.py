@@ -59,8 +59,8 @@ class ModelConfig(Config):
     basic: ClassVar = ("n_ctx", "n_layer", "d_model", "act_fraction")
 
     vocab_size: Annotated[int, BeforeValidator(_zero_if_auto), Field(ge=0, le=_LARGEST)] = 2048
-    """Number of tokens the tokeniser knows. In training it follows the tokeniser unless it is set;
-    `auto`, which is kept as 0: the same."""
+    """Size of the tokeniser's vocabulary. Training takes it from the tokeniser unless it is set;
+    `auto`, stored as 0, means the same."""
     n_ctx: Size = 256
     """Longest context in tokens."""
     n_layer: Size = 4
@@ -68,7 +68,7 @@ class ModelConfig(Config):
     d_model: Size = 256
     """Width of the residual stream."""
     d_head: Size = 16
-    """Width of one attention head. Small heads are easier to read (App. A.1)."""
+    """Width of an attention head. Small heads are easier to read (App. A.1)."""
     n_head: Annotated[int, Field(ge=0, le=_LARGEST, validate_default=True)] = 0
     """Number of heads; 0: d_model / d_head."""
     d_mlp: Annotated[int, Field(ge=0, le=_LARGEST, validate_default=True)] = 0
@@ -78,18 +78,18 @@ class ModelConfig(Config):
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm keeps zero a privileged value of the residual stream (sec. 2.1)."""
     norm_eps: Annotated[float, Field(gt=0)] | None = None
-    """Added under the root; None: machine epsilon of the dtype for RMS, 1e-5 for LayerNorm."""
+    """Added to the mean square; None: machine epsilon of the dtype for RMS, 1e-5 for LayerNorm."""
     norm_bias: bool = True
     """Bias in LayerNorm; RMSNorm has none."""
     positions: Literal["none", "added", "concat", "sinusoidal_concat"] = "none"
-    """`added`: learned vectors on the token embedding. `concat`: learned (or fixed sinusoidal)
-    vectors beside what attention and MLP read, never in the residual stream (App. A.1)."""
+    """`added`: learned vectors, added to the token embedding. `concat`, `sinusoidal_concat`:
+    learned or fixed vectors, concatenated to the input of attention and MLP only (App. A.1)."""
     d_pos: Size | None = None
     """Width of concatenated position vectors; only with `concat` and `sinusoidal_concat`."""
     attention_scale: Literal["rsqrt", "none"] = "rsqrt"
-    """Scores times 1/sqrt(d_head), or unscaled as in GPT-Neo."""
+    """Attention scores are multiplied by 1/sqrt(d_head), or not (GPT-Neo)."""
     attention_windows: tuple[Count | None, ...] | None = None
-    """Per layer, how many positions a token sees, itself included; None: all before it."""
+    """Positions that a token attends to in each layer, including itself; None: all before it."""
     qkv_bias: bool = True
     """Biases on queries, keys and values."""
     bias: bool = True
@@ -97,17 +97,17 @@ class ModelConfig(Config):
     tied_embedding: bool = False
     """Use the embedding as the unembedding."""
     sinks: bool = True
-    """A learned logit per head that only enters the softmax denominator (App. A.1)."""
+    """Attention sink: a learned logit per head in the softmax denominator (App. A.1)."""
     bigram: bool = True
-    """A dense vocab x vocab table whose row of the current token is added to the logits."""
+    """Bigram table: a dense V x V matrix; the current token's row is added to the logits."""
     learn_bigram: bool = True
-    """Whether the bigram table is trained; False keeps it as loaded."""
+    """Train the bigram table; False keeps it as loaded."""
     logit_bias: bool = False
-    """A bias on the final logits; the released models have one."""
+    """Bias of the final logits; the released models have one."""
     residual_activation: Literal["identity", "relu"] = "identity"
-    """A non-linearity on the residual stream after each sublayer, as in the authors' code."""
+    """Non-linearity of the residual stream after each sublayer, as in the authors' code."""
     act_fraction: Fraction | None = 0.25
-    """Share of each site that AbsTopK keeps per token; None turns it off everywhere."""
+    """Share of each site's channels that AbsTopK keeps per token; None: no AbsTopK."""
     act_sites: tuple[SiteKind, ...] = NODE_KINDS
     """Sites where AbsTopK acts."""
 

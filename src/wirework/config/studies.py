@@ -12,7 +12,7 @@ from wirework.config.measures import MeasureConfig
 from wirework.config.training import GatingConfig, TrainConfig
 
 _OF_A_MODEL = ("level", "k_attention", "k_neurons")
-"""Settings of the gates in which the models of a study of self-ablation differ."""
+"""Gate settings in which the models of a self-ablation study differ."""
 
 
 class FrontierConfig(Config):
@@ -35,30 +35,33 @@ class FrontierConfig(Config):
     )
 
     train: TrainConfig = TrainConfig()
-    """What all models have in common. The study sets the name and place of a run, its width, L0
-    and activation fraction, and the seed, steps and learning rate of dense ones."""
+    """Settings of all models. The study sets name and folder of each run, its width, L0 and
+    activation fraction, and the seed, steps and learning rate of dense models."""
     prune: PruneConfig = PruneConfig()
-    """The search for each circuit; its target loss is that of Fig. 3."""
+    """Search for each circuit; its target loss is that of Fig. 3."""
     tasks: tuple[str, ...] = ()
-    """Behaviours, names or JSONL files; none: all built-in ones."""
+    """Behaviours, by name or JSONL file; none: all built-in ones."""
     widths: tuple[Count, ...] = ()
     """d_model of the sparse models."""
     l0_counts: tuple[Count, ...] = ()
-    """Nonzero entries of all matrices and biases together, the same number at every width."""
+    """Nonzero entries of all matrices and biases together, the same at every width."""
     act_fractions: tuple[Fraction, ...] = (0.25,)
-    """Shares that AbsTopK keeps; 1 keeps all."""
+    """Shares of channels that AbsTopK keeps; 1 keeps all."""
     dense_widths: tuple[Count, ...] = ()
     """d_model of the dense models."""
     dense_steps: tuple[Count, ...] = ()
-    """Their lengths of training, each with a schedule of its own; none: that of the sparse ones."""
+    """Training steps of the dense models, each with its own schedule; none: those of the sparse
+    ones."""
     dense_lr: Annotated[float, Field(gt=0)] = 0.25
-    """Their learning rate over the sparse one's, which is too high for dense weights."""
+    """Learning rate of dense models / that of sparse ones, which is too high for dense weights."""
     twin_seed: Annotated[int, Field(ge=0)] = 1
-    """Seed of a second run of the matched dense model, for Fig. 33."""
+    """Seed of the second run of the matched dense model (Fig. 33)."""
     target_losses: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 0.3, 0.15, 0.05, 0.02, 0.005)
-    """Targets, in nats, at which the matched pair is pruned for Fig. 2; the paper: 0.5 to 0.002."""
+    """Target losses in nats at which the matched pair is pruned (Fig. 2); the paper: 0.5 to
+    0.002."""
     match_within: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """How far apart two held-out losses may be, as a share of the dense one, to count as equal."""
+    """Largest difference of two held-out losses that count as equal, as a share of the dense
+    one."""
 
 
 class SelfAblationConfig(Config):
@@ -80,16 +83,16 @@ class SelfAblationConfig(Config):
     )
 
     train: TrainConfig = TrainConfig()
-    """What all models have in common; the study sets name, place, seed, level and k. Coefficients
-    and temperatures come from its `gating`, if it has one."""
+    """Settings of all models; the study sets name, folder, seed, level and k. Coefficients and
+    temperatures come from its `gating`, if it has one."""
     measure: MeasureConfig = MeasureConfig()
-    """The instruments; each model's own seed is theirs too."""
+    """The instruments; they use the seed of each model."""
     levels: tuple[Literal["local", "global", "both"], ...] = ("local", "global")
-    """Where gates read."""
+    """Levels of the gates: what their scores are computed from."""
     ks: tuple[Count, ...] = (1, 2, 4, 8)
-    """Winners per token and layer."""
+    """Units that stay on, per token and layer."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    """Each is a training of its own, of every model."""
+    """Seeds; every model is trained once with each."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -22,11 +22,12 @@ class WeightSparsityConfig(Config):
     """Nonzero share of each weight matrix and bias; `--weight-sparsity none` trains dense weights.
     Default is ours; the paper goes to 1/1000."""
     floor: Annotated[int, Field(ge=0)] = 4
-    """Least nonzeros of a neuron or attention channel; 0 turns it off (App. A.2, `j`)."""
+    """Least nonzero weights of each neuron and attention channel; 0 turns it off (App. A.2,
+    `j`)."""
     anneal_start: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Share of training before the fraction begins to fall (1% in the authors' code)."""
+    """Share of the steps before the fraction begins to fall (1% in the authors' code)."""
     anneal_end: Fraction = 0.5
-    """Share of training at which the fraction reaches its target (App. A.2)."""
+    """Share of the steps at which the fraction reaches its target (App. A.2)."""
     sharkfin: bool = True
     """Multiply the learning rate by 1/sqrt(nonzero fraction); annealing needs it (App. A.2)."""
 
@@ -40,32 +41,32 @@ class WeightSparsityConfig(Config):
 
 
 class GatingConfig(Config):
-    """Gates that pick each token's winners while a model trains (Ferrao et al. 2025)."""
+    """Gates that choose the active units per token while a model trains (Ferrao et al. 2025)."""
 
     basic: ClassVar = ("level", "k_attention", "k_neurons")
 
     level: Literal["local", "global", "both"] = "local"
-    """What scores the units: each block's clean input, the final state of a first clean pass, or
-    the sum of both, which nobody has trained."""
+    """Input of the gates: each block's clean input, the final state of a clean pass, or the sum of
+    both, which nobody has trained."""
     k_attention: Count = 8
     """Channels of the concatenated head outputs that stay on, per token and layer."""
     k_neurons: Count = 8
     """Neurons that stay on, per token and layer."""
     temperature_attention: Annotated[float, Field(gt=0)] = 0.1
-    """Of the soft mask whose gradient the hard one has; lower is steeper."""
+    """Temperature of the soft mask that gives the hard mask its gradient; lower is steeper."""
     temperature_neurons: Annotated[float, Field(gt=0)] = 0.1
-    """The same for neurons."""
+    """The same for the mask of neurons."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-12
-    """Added to the width of the soft mask's slope."""
+    """Added to the width of the soft mask's slope, so that it is never 0."""
     mask: Literal["hard", "soft"] = "hard"
     """`soft` leaks the next token through the mask: only to reproduce early models."""
     base_coef: Annotated[float, Field(ge=0)] = 1.0
-    """Of the clean stream's next-token loss."""
+    """Coefficient of the clean stream's next-token loss."""
     ablated_coef: Annotated[float, Field(ge=0)] = 1.0
-    """Of the ablated stream's; the paper's text sums the two, its code has 0.1."""
+    """Coefficient of the ablated stream's loss; the paper's text sums the two, its code has 0.1."""
     reconstruction_coef: Annotated[float, Field(ge=0)] = 0.1
-    """Of the mean squared difference between the streams, each token of unit length; with 0 it is
-    not computed and 0."""
+    """Coefficient of the mean squared difference between the streams, each token normalised; 0: it
+    is not computed."""
 
     @model_validator(mode="after")
     def _teaches(self) -> Self:
@@ -100,17 +101,17 @@ class OptimizerConfig(Config):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the second moment."""
     eps: Annotated[float, Field(gt=0)] = 0.1
-    """Large on purpose; makes sense only at the gradient scale that `grad_scale` sets."""
+    """Epsilon of AdamW; large on purpose, for the gradient scale that `grad_scale` sets."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """On matrices only: not on biases, norms or sinks."""
+    """Weight decay of matrices; biases, norms and sinks have none."""
     grad_scale: Literal["normalise", "clip", "clip_norm", "none"] = "normalise"
-    """`normalise`: root mean square of the whole gradient becomes 1 at every step (the authors'
-    code); `clip`: only if it is above 1 (the paper's text); `clip_norm`: the norm of the whole
-    gradient is at most 1 (Ferrao et al. 2025), which wants an eps near 1e-8; `none`: leave it."""
+    """`normalise`: scale the gradient to a root mean square of 1 at every step (the authors' code);
+    `clip`: only if it is above 1 (the paper's text); `clip_norm`: scale its norm to at most 1
+    (Ferrao et al. 2025; use an eps near 1e-8); `none`: no scaling."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Share of training over which the learning rate rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     decay: Literal["linear", "cosine"] = "linear"
-    """How it falls to 0 after: in a line, or as half a cosine (Ferrao et al. 2025)."""
+    """How the learning rate then falls to 0: linearly or as half a cosine (Ferrao et al. 2025)."""
 
 
 class TrainConfig(Config):
@@ -129,9 +130,9 @@ class TrainConfig(Config):
     )
 
     name: str = "run"
-    """Folder of the run under `runs`."""
+    """Name of the run, a folder in `runs`."""
     runs: Path = Path("runs")
-    """Where run folders live."""
+    """Folder of all runs."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights and of the order of the data."""
     steps: Count = 2000
@@ -141,33 +142,32 @@ class TrainConfig(Config):
     model: ModelConfig = ModelConfig().derived(vocab_size=0)
     """The transformer."""
     data: DataConfig = DataConfig()
-    """The corpus and its tokens."""
+    """Corpus and tokeniser."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """AdamW and the learning rate."""
+    """AdamW and its learning rate."""
     weight_sparsity: WeightSparsityConfig | None = WeightSparsityConfig()
     """Weight sparsity; None (`null`) trains dense weights."""
     gating: GatingConfig | None = None
-    """Self-ablation: gates that pick each token's winners, beside the model and dropped after
-    training (Ferrao et al. 2025); None trains without."""
+    """Self-ablation: gates that choose the active units per token, removed after training (Ferrao
+    et al. 2025); None: no gates."""
     bigram_start: Literal["counts", "zeros"] = "counts"
-    """Where the bigram table begins: smoothed log-probabilities of the training tokens, so that the
-    rest of the model learns what pairs cannot say, or zeros. Ours."""
+    """Initial bigram table: smoothed log-probabilities of the training tokens, or zeros. Ours."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Matrix products in bf16 or fp32; `auto` times both on this device at the start."""
+    """Precision of matrix products; `auto` times both on this device at the start."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     eval_every: Count = 200
     """Steps between evaluations on the fixed held-out batches."""
     eval_batches: Count = 16
-    """How many batches an evaluation reads."""
+    """Batches per evaluation."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
-    """How many of the newest checkpoints stay; the best one stays too."""
+    """Number of newest checkpoints to keep; the best one is kept too."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Also log to these (extra `track`)."""
+    """Also log to these services (extra `track`)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -53,13 +53,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def _size(node: Node, where: str, known: dict[int, int], depth: int) -> int:
+def _size(node: Node, where: str, sizes: dict[int, int], depth: int) -> int:
     """Return how many nodes there are below one, aliases written out.
 
     Args:
-        node: the one.
+        node: the node.
         where: the file, for messages.
-        known: sizes by `id` of the nodes seen so far; 0 for one that is being counted.
+        sizes: sizes of counted nodes by their `id`; 0 for a node that is being counted.
         depth: of the node.
 
     Raises:
@@ -68,24 +68,24 @@ def _size(node: Node, where: str, known: dict[int, int], depth: int) -> int:
     """
     import yaml
 
-    if id(node) in known:
-        if not known[id(node)]:
+    if id(node) in sizes:
+        if not sizes[id(node)]:
             raise InputError(f"{where}: a value holds itself (line {node.start_mark.line + 1})")
-        return known[id(node)]
+        return sizes[id(node)]
     if depth > _DEPTH:
         raise InputError(f"{where}: values are nested more than {_DEPTH} deep")
-    known[id(node)] = 0
+    sizes[id(node)] = 0
     size = 1
     if isinstance(node, yaml.ScalarNode):
         _check_number(node, where)
     elif isinstance(node, yaml.SequenceNode):
-        size += sum(_size(one, where, known, depth + 1) for one in node.value)
+        size += sum(_size(one, where, sizes, depth + 1) for one in node.value)
     elif isinstance(node, yaml.MappingNode):
         _check_names(node, where)
-        size += sum(_size(one, where, known, depth + 1) for pair in node.value for one in pair)
+        size += sum(_size(one, where, sizes, depth + 1) for pair in node.value for one in pair)
     if size > _NODES:
         raise InputError(f"{where}: more than {_NODES:,} values, those behind aliases counted too")
-    known[id(node)] = size
+    sizes[id(node)] = size
     return size
 
 

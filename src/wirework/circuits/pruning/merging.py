@@ -53,19 +53,26 @@ def cleaned_and_merged(
     Returns:
         The smallest mask (G,), and the index of the mask it started from.
     """
-    cleaned = []
+    cleaned: list[Tensor] = []
     for mask in masks:
-        before = len(cleaned)
-        tries = Tries(lambda share, before=before: on_done(before + share, 0))
+        tries = _tries_of_mask(on_done, len(cleaned))
         cleaned.append(clean_up(ablation, mask, batch, target, tries.count))
         on_done(len(cleaned), 0)
     sizes = [size_of(ablation, gates) for gates in cleaned]
     first, *others = sorted(range(len(cleaned)), key=sizes.__getitem__)
     best, least = cleaned[first], sizes[first]
     for place, other in enumerate(others, 1):
-        tries = Tries(lambda share, before=place - 1: on_done(len(masks), before + share))
+        tries = _tries_of_union(on_done, len(masks), place - 1)
         union = clean_up(ablation, torch.maximum(best, cleaned[other]), batch, target, tries.count)
         if (size := size_of(ablation, union)) < least:
             best, least = union, size
         on_done(len(masks), place)
     return best, first
+
+
+def _tries_of_mask(on_done: Callable[[float, float], None], before: int) -> Tries:
+    return Tries(lambda share: on_done(before + share, 0))
+
+
+def _tries_of_union(on_done: Callable[[float, float], None], masks: int, before: int) -> Tries:
+    return Tries(lambda share: on_done(masks, before + share))
