@@ -132,7 +132,7 @@ def test_acdc_prints_a_row_for_each_tau_and_saves_the_circuits(model_folder: Pat
     page, picture = tmp_path / "c.html", tmp_path / "c.png"
     result = run_here("export", tmp_path / "c" / "tau-1e-07", "-o", page, "--png", picture)
     assert result.stdout.split() == [str(page), str(picture)], result.stderr
-    refuses("validate", tmp_path / "c" / "tau-0.1", says="it has no nodes to ablate")
+    refuses("validate", tmp_path / "c" / "tau-0.1", says="expected a circuit of nodes and edges")
 
 
 def test_acdc_refuses_what_it_cannot_use_in_one_line(model_folder: Path, tmp_path: Path):

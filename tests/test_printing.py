@@ -38,6 +38,13 @@ def test_long_cells_give_way_before_words_break(capsys):
     assert " ".join(line[1] for line in found[1:]).split() == text.split()
 
 
+def test_a_table_of_long_words_ends_at_its_border(capsys):
+    columns = [f"heading {i}" for i in range(8)]
+    show_rows("t", [dict.fromkeys(columns, "several words_of_a_length a b")] * 2, as_json=False)
+    drawn = [line for line in capsys.readouterr().out.splitlines() if line.strip() != "t"]
+    assert {line[-1] for line in drawn} <= set("┓┩┫┛│┐┤┘┃")
+
+
 def test_a_word_longer_than_a_line_is_broken_and_whole(capsys):
     path = "/".join(["folder"] * 30)
     show_rows("paths", [{"model": path, "loss": 1.5}], as_json=False)

@@ -38,6 +38,13 @@ def test_a_model_performs_a_task_if_two_standard_errors_say_so(
     assert performs(report("a", accuracy, 1.0, n)) == answer
 
 
+def test_a_report_shows_its_numbers_and_keeps_its_answers_in_json():
+    shown = TaskReport("a", True, "", 4, 0, (("x", 3),), 0.25, 1.0, 2.0, 0.5)
+    assert len(repr(shown).splitlines()) <= 5
+    assert "accuracy 1" in repr(shown)
+    assert shown.to_dict()["answers"] == (("x", 3),)
+
+
 def test_a_task_that_does_not_fit_is_neither():
     assert performs(report("a", None, None)) is None
 

@@ -166,6 +166,8 @@ def _lined(widths: list[int]) -> int:
 def _widths(whole: list[int], words: list[int], room: int) -> list[int]:
     """Return widths of columns that fit a line.
 
+    rich takes no account of words: with least widths it cuts the table off at the end of the line.
+
     Args:
         whole: widths at which nothing is broken; the widest give way first.
         words: widths at which no word is broken; only where that is not enough do these give way.

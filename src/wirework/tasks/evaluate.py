@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.summaries import Report
 from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS
 from wirework.tasks.load import load_task
 from wirework.tasks.task import Task, TokenizedPairs, tokenizer_of
@@ -85,8 +86,8 @@ def _run(
         yield transformer(part.tokens, part.last_positions), part
 
 
-@dataclass(frozen=True)
-class TaskReport:
+@dataclass(frozen=True, repr=False)
+class TaskReport(Report):
     """Performance of a model on a task. If `valid` is false, `reason` says why; no numbers then."""
 
     name: str
