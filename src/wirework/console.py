@@ -100,14 +100,14 @@ def _write(stream: TextIO, line: str) -> None:
 
 
 class TimeLeft:
-    """Estimate of the time that is left, from the share of the work that is done.
+    """Estimate of the remaining time, from the fraction of the work that is done.
 
-    By the mean rate since the beginning, smoothed over a minute, so that the estimate does not jump
-    where the share does.
+    It extrapolates the mean rate since the start and is smoothed over a minute, so that it does not
+    jump where the fraction does.
 
     Args:
-        share: of the work that was done before.
-        clock: seconds.
+        share: fraction that was done before.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, share: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -117,11 +117,11 @@ class TimeLeft:
         self._left: float | None = None
 
     def skip(self, share: float) -> None:
-        """Take a share of the work as done before: it took no time."""
+        """Count a fraction of the work as done before, so that it does not enter the rate."""
         self._share += share
 
     def at(self, share: float) -> float | None:
-        """Return the seconds left when this share is done; None: it is too early to say."""
+        """Return the seconds left when this fraction is done; None: too early to say."""
         now = self._clock()
         elapsed, gained = now - self._began, share - self._share
         if gained <= 0 or elapsed < (5 if gained > 0.01 else 30):
@@ -138,53 +138,53 @@ class TimeLeft:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: `40 s`, `12 min`, `2.5 h`."""
+    """Return a duration in rounded units: `40 s`, `12 min`, `2.5 h`."""
     if seconds < 90:
         return f"{max(5 * round(seconds / 5), 5)} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 Count = Callable[[float, float], str]
-"""From what is done and the total to how far the work is, in words."""
+"""Function from the work done and the total to text."""
 
 
 def percent(done: float, total: float) -> str:
-    """Say how far work is as a share."""
+    """Return the progress as a percentage."""
     return f"{done / total:.0%}"
 
 
 def counted(done: float, total: float) -> str:
-    """Say how far work is as a count: `3/20`."""
+    """Return the progress as a count: `3/20`."""
     return f"{int(done)}/{int(total)}"
 
 
 def megabytes(done: float, total: float) -> str:
-    """Say how far work on bytes is."""
+    """Return the progress in megabytes."""
     return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
 
 
 class Progress:
-    """How far a long piece of work is, on standard error, while the block runs.
+    """Progress of long work, shown on standard error inside a `with` block.
 
-    A live bar on a terminal. Elsewhere a line now and then, even if nothing has moved meanwhile.
-    Work within other work is shown beside it.
+    On a terminal it is a live bar, elsewhere a line every few seconds, even without progress.
+    Nested work has its own bar beside it.
 
     Args:
-        what: the work, in a word or two.
-        total: how much there is to do, in any unit; None: not known.
-        shown: False for silence; None: as the work is that this lies within, if any.
-        done: how much was done before.
-        part: how much this is of the work that it lies within, in that one's unit.
-        count: says how far it is.
+        title: name of the work, in a word or two.
+        total: amount of work in any unit; None: unknown.
+        shown: False: show nothing; None: only if the outer work is shown.
+        done: amount that was done before.
+        part: amount of the outer work that this is, in the unit of the outer work.
+        count: formats the progress.
         every: seconds between lines; None: `EVERY`.
-        alone: stands for all work within it, which has no bar of its own: it is named beside this
-            one and moves it, up to the end of the stage (`stage`).
-        clock: seconds.
+        alone: nested work gets no bar of its own; it is named in this one and moves it up to the
+            end of the stage (`stage`).
+        clock: returns the time in seconds.
     """
 
     def __init__(
         self,
-        what: str,
+        title: str,
         total: float | None = 1.0,
         *,
         shown: bool | None = True,
@@ -197,7 +197,7 @@ class Progress:
     ) -> None:
         self._alone = alone
         self._stage_end = done
-        self.what = what
+        self.title = title
         self.total = total
         self.note = ""
         self._done = done
@@ -214,20 +214,19 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """How much is done, what is under way within included."""
+        """Amount that is done, including nested work."""
         inner = self._inner
         return self._done + (0.0 if inner is None else inner._part * inner.share)
 
     @property
     def share(self) -> float:
-        """What part of the work is done; 0 where there is no telling."""
+        """Fraction of the work that is done; 0 if the total is unknown."""
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
     def update(self, done: float, note: str | None = None) -> None:
-        """Say how much is done by now, and what is being done where that is new.
+        """Set the amount that is done, and the note if it is new; the amount never decreases.
 
-        The first call may say how much was done before: the time left is counted from there.
-        Work that is done once more takes nothing back.
+        The first call may include work that was done before: the rate is measured from there.
         """
         before = self.share
         self._done = max(self._done, done)
@@ -239,21 +238,23 @@ class Progress:
                 self._within._skip_share(self._part * (self.share - before))
 
     def advance(self, amount: float = 1.0) -> None:
-        """Say how much more is done."""
+        """Add to the amount that is done."""
         self._done += amount
 
     def skip(self, amount: float = 1.0) -> None:
-        """Say how much more is done that was done before, so that it says nothing of the rate."""
+        """Add an amount that was done before, so that it does not enter the rate."""
         self._done += amount
         if self.total:
             self._time_left.skip(amount / self.total)
 
     def stage(self, end: float, total: float | None = None) -> None:
-        """Begin a stage: work within moves the bar up to `end`. What a stage left out is skipped.
+        """Begin a stage, in which nested work moves the bar up to `end`.
+
+        Work that the stage before left out is skipped.
 
         Args:
-            end: in the unit of the total.
-            total: how much there is to do, where that has become known.
+            end: amount that is done at the end of the stage.
+            total: amount of work, if it has become known.
         """
         if total is not None and self.total is None:
             self.total = total
@@ -263,42 +264,42 @@ class Progress:
         self._stage_end = end
 
     def _skip_share(self, amount: float) -> None:
-        """Leave an amount of the work within out of the rate: it was done before."""
+        """Leave an amount out of the rate, because it was done before."""
         if self.total:
             self._time_left.skip(amount / self.total)
 
     def _take_in(self, work: "Progress") -> None:
-        """Let work within count, unless other work within does."""
+        """Count nested work, unless other nested work is counted already."""
         if self._inner is None:
             work._part = work._part or max(0.0, self._stage_end - self._done)
             self._inner = work
             self._skip_share(work._part * work.share)
 
     def count(self) -> str:
-        """Return how far it is, in words; nothing where there is no telling."""
+        """Return the progress as text; empty if the total is unknown."""
         return self._count(self.done, self.total) if self.total else ""
 
     def time(self) -> str:
-        """Return the time that is left, in words, or the time taken where there is no telling."""
+        """Return the remaining time as text, or the time taken if it is too early to say."""
         left = self._time_left.at(self.share)
         if left is None:
             return f"{duration(self._clock() - self._began)} so far"
         return f"about {duration(left)} left"
 
     def line(self) -> str:
-        """Return all of it as one line."""
+        """Return title, progress and time as one line."""
         about = ", ".join(part for part in (self.count(), self.about(), self.time()) if part)
-        return f"{self.what}: {about}"
+        return f"{self.title}: {about}"
 
     def about(self) -> str:
-        """Return what is being done, and by the work within where that has no bar of its own."""
+        """Return the note, or title, progress and note of nested work without its own bar."""
         if not self._alone or self._inner is None:
             return self.note
         inner = self._inner
-        return ", ".join(part for part in (f"{inner.what} {inner.count()}", inner.note) if part)
+        return ", ".join(part for part in (f"{inner.title} {inner.count()}", inner.note) if part)
 
     def __enter__(self) -> Self:
-        """Begin to show it."""
+        """Show the progress."""
         self._within = _display.innermost()
         if self._shown is None:
             self._shown = self._within is not None
@@ -316,7 +317,7 @@ class Progress:
         error: BaseException | None,
         at: "TracebackType | None",
     ) -> None:
-        """Leave standard error as it was; work that an error ended is no part that is done."""
+        """Remove the progress; nested work counts as done only if no error ended it."""
         if self._shown:
             if self._within is not None and self._within._inner is self:
                 self._within._inner = None
@@ -326,7 +327,7 @@ class Progress:
 
 
 class _View(Protocol):
-    """Shows the work at hand, outermost first."""
+    """Shows all current work, outermost first."""
 
     def add(self, work: Progress) -> None: ...
 
@@ -336,7 +337,7 @@ class _View(Protocol):
 
 
 class _Display:
-    """All the work at hand, and its view while there is any."""
+    """All current work, and the view of it while there is any."""
 
     def __init__(self) -> None:
         self._at_hand: list[Progress] = []
@@ -373,7 +374,7 @@ _display = _Display()
 
 
 def _view(at_hand: list[Progress], every: float) -> _View:
-    """Return a live bar if there is a terminal, or a notebook, to show it, else lines."""
+    """Return live bars for a terminal or a notebook, else lines."""
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         from wirework.live_bars import LiveBars
 
@@ -384,7 +385,7 @@ def _view(at_hand: list[Progress], every: float) -> _View:
 
 
 class _Lines:
-    """A line about the work at hand every so often, written by a thread of its own."""
+    """Writes a line about all current work every few seconds, from its own thread."""
 
     def __init__(self, at_hand: list[Progress], every: float, stream: TextIO) -> None:
         self._at_hand = at_hand

@@ -23,7 +23,7 @@ _EXTRAS = {
 
 
 def examine() -> dict[str, Any]:
-    """Return names to facts: versions, device, threads, the faster precision, extras, free disk.
+    """Return versions, device, threads, the faster precision, extras and free disk by name.
 
     `products` has a row for each shape class of float32 products that was measured here with this
     number of threads, now or earlier: the library that is used and the milliseconds of each.

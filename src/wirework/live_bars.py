@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class LiveBars:
-    """A bar for each piece of work at hand.
+    """A bar for each piece of current work.
 
     Args:
-        console: to draw them on.
+        console: console to draw on.
     """
 
     def __init__(self, console: Console) -> None:
         self._tasks: dict[Progress, TaskID] = {}
         self._bars = _Bars(
-            _Words(lambda work: work.what),
+            _Words(lambda work: work.title),
             BarColumn(bar_width=30),
             _Words(lambda work: work.count()),
             _Words(lambda work: work.about(), shrinks=True),
@@ -38,7 +38,7 @@ class LiveBars:
 
     @classmethod
     def on(cls, stream: TextIO) -> Self | None:
-        """Return bars on a stream; None: it can show none."""
+        """Return bars on a stream; None if it cannot show any."""
         console = Console(file=stream)
         shows = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
         return cls(console) if shows else None
@@ -48,18 +48,18 @@ class LiveBars:
         self._tasks[work] = self._bars.add_task("", total=work.total, work=work)
 
     def remove(self, work: "Progress") -> None:
-        """Show it no longer."""
+        """Remove its bar."""
         if work in self._tasks:
             self._bars.remove_task(self._tasks.pop(work))
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         with suppress(OSError):  # it is gone
             self._bars.stop()
 
 
 class _Bars(RichProgress):
-    """rich's bars, which learn how far the work is when they are drawn."""
+    """rich's bars, which read the progress when they are drawn."""
 
     def get_renderables(self):  # type: ignore[no-untyped-def]
         for task in self.tasks:
@@ -69,11 +69,11 @@ class _Bars(RichProgress):
 
 
 class _Words(ProgressColumn):
-    """A column of words, none of which is markup.
+    """A column of text without markup.
 
     Args:
-        words: from the work at hand.
-        shrinks: it gives way where a line has too little room; others are shown whole.
+        words: function from the work to its text.
+        shrinks: cut the text if the line is too short; other columns are shown in full.
     """
 
     def __init__(self, words: "Callable[[Progress], str]", *, shrinks: bool = False) -> None:

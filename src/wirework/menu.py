@@ -32,7 +32,7 @@ SHIPPED = {
 }
 """Settings of verbs whose defaults are a recipe, used where no --config is given."""
 
-# What each verb does and an example of it; its arguments are those of its function in `commands/`.
+# Description and example of each command; its arguments are those of its function in `commands/`.
 MENU = {
     "acdc": (
         "Find the links between heads and MLPs that TASK needs in MODEL (Conmy et al. 2023).\n\n"
@@ -159,13 +159,13 @@ VERBS: dict[str, list[str]] = {"": [*GROUPS], **{name: [] for name in GROUPS}}
 """Names of the verbs of each group, and of those in none."""
 for group in GROUPS.values():
     app.command(group)
-for words, (what, example) in MENU.items():
+for words, (description, example) in MENU.items():
     *outer, verb = words.split()
     VERBS[" ".join(outer)].append(verb)
     (GROUPS[outer[0]] if outer else app).command(
         f"wirework.commands:{verb.replace('-', '_')}",
         name=verb,
-        help=f"{what}\n\nExample: `{' '.join(['wirework', words, example]).rstrip()}`",
+        help=f"{description}\n\nExample: `{' '.join(['wirework', words, example]).rstrip()}`",
     )
 
 

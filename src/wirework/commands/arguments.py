@@ -33,9 +33,9 @@ def tokens_of(model: "Model", corpus: str) -> "Tokens":
 
 
 def prepared(model: "Model", corpus: str) -> "Prepared":
-    """Return a corpus as tokens, by a model's tokeniser; one that is prepared is taken as it is.
+    """Return a corpus as tokens of a model's tokeniser; a prepared corpus is opened.
 
-    A line on standard error says where they are, as the folder is made in the working directory.
+    A message names the folder of the tokens, which is made in the working directory.
     """
     from wirework.data import is_prepared, open_prepared, prepare, settings_of_run
     from wirework.tasks import tokenizer_of
@@ -71,7 +71,7 @@ def once_there_is_room(way_on: str) -> Iterator[None]:
 
 @contextmanager
 def not_resumable(kept: Path | None = None) -> Iterator[None]:
-    """Say that what was under way is lost if a signal ends the block.
+    """Say that unfinished work is lost if a signal ends the block.
 
     Args:
         kept: where what was finished lies; None: nothing was.
