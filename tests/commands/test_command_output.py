@@ -11,7 +11,7 @@ import pytest
 
 from wirework.cli import main
 from wirework.commands.circuit_tables import print_strongest
-from wirework.commands.meanings import meaning
+from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import print_paths, show
 from wirework.menu import app
 
@@ -62,6 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_a_command_begins_with_its_verdict_and_ends_with_the_next_one(name: str, run: Run):
     lines = run(COMMANDS[name]).splitlines()
     assert lines[0].startswith("verdict: ")
+    assert sum(line.startswith("verdict: ") for line in lines) == 1
     assert sum(line.startswith("next: ") for line in lines) == 1
     assert_runs(lines[-1])
 
@@ -132,6 +133,8 @@ def test_a_number_has_what_is_good_beside_it(capsys: pytest.CaptureFixture[str])
         ["losses.circuit", "0.25", "circuit alone; lower is better"],
         ["steps", "3", ""],
     ]
+    assert meaning("precision") == ""  # of `doctor`; that of explanations is `score_meaning`'s
+    assert score_meaning("precision") != ""
     assert meaning("held_out: top1") == meaning("top1") == meaning("agreement.top1") != ""
 
 

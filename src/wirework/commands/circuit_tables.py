@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from wirework.commands.printing import (
     cell,
     flat,
+    print_paragraph,
     print_table,
     print_values,
     print_verdict,
@@ -45,13 +46,18 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
             print(f"{row['task']}: {row['reason']}")
 
 
-def print_report(report: Mapping[str, Any]) -> None:
-    """Print a validation: the verdict with its reasons, then a line for each number."""
+def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
+    """Print a validation: the verdict with its reasons, then a line for each number.
+
+    Args:
+        report: the report as a dict.
+        title: word before the verdict.
+    """
     from wirework.circuits.pipeline.task_table import CONTROL_NAMES
     from wirework.circuits.validation.validation_report import WORDS
 
     faithful = report["verdict"]["faithful"]
-    print_verdict(WORDS[faithful] + _OPEN * (faithful is None))
+    print_paragraph(f"{title}: {WORDS[faithful]}{_OPEN * (faithful is None)}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
     names = ("task", "target_loss", "n_nodes", "n_edges")

@@ -99,7 +99,7 @@ def prune(
         "is better)"
     )
     show("circuit (task losses in nats)", values, json)
-    print_report(report)
+    print_report(report, title="validation")
     print(f"wrote: {out}")
     if circuit.reached:
         print_next("export", out, "-o", f"{out}.html")

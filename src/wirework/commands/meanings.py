@@ -63,6 +63,9 @@ _MEANINGS = {
     "failed": "neurons without an answer of the explainer; 0 is best",
     "constant": "explanations that predict the same everywhere; 0 is best",
     "undefined": "neurons without a score, as they do the same everywhere",
+}
+
+_SCORES = {
     "top_and_random": "correlation on active and random excerpts; 1.00 is best, 0 is chance",
     "top": "the same on active excerpts alone",
     "random": "the same on random excerpts alone",
@@ -81,3 +84,8 @@ def meaning(name: str) -> str:
         name: name of the number; of a dotted name or `part: name` the last word counts.
     """
     return _MEANINGS.get(name.rpartition(":")[2].rpartition(".")[2].strip(), "")
+
+
+def score_meaning(name: str) -> str:
+    """Return what a score of explanations means and what is good; empty for unknown names."""
+    return _SCORES.get(name, "")

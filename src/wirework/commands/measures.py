@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from wirework.commands.arguments import Json, Settings, not_resumable, prepared, resumable
-from wirework.commands.meanings import meaning
+from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import (
     cell,
     print_next,
@@ -117,7 +117,7 @@ def explain(
         )
         show("explain", result, json)
         rows = [
-            {"score": name, **values, "what is good": meaning(name)}
+            {"score": name, **values, "what is good": score_meaning(name)}
             for name, values in scores.items()
         ]
         show_rows("scores", rows, json)
