@@ -1,4 +1,5 @@
-"""The graph of the figure for a head-level circuit: heads, MLPs and path edges, as on the page."""
+"""The figure of a head-level circuit: heads, MLPs and path edges, as on the page."""
+
 
 from collections.abc import Sequence
 from itertools import pairwise

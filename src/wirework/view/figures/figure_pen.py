@@ -1,4 +1,4 @@
-"""Pen strokes of the figure: text as it is, boxes and lines, all in the layout's pixels."""
+"""Text, boxes and lines of the figure, in the layout's pixels."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -16,19 +16,20 @@ SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
 
 
 def points(pixels: float) -> float:
-    """Return pixels of the layout in matplotlib's points."""
+    """Convert pixels of the layout to matplotlib's points."""
     return pixels * 72 / PIXELS_PER_INCH
 
 
 def write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
-    """Write text literally: a token may hold `$`, which matplotlib would read as mathematics."""
+    """Write text without mathematics: matplotlib would parse a `$` in a token."""
     style = {"family": SANS, "color": INK, "va": "center", **style}
     shown = legible(text, style["family"])
     axes.text(x, y, shown, fontsize=points(size), parse_math=False, **style)
 
 
 def legible(text: str, family: str) -> str:
-    """Return text with escapes in place of characters that the font cannot draw."""
+    """Replace characters that the font cannot draw by escapes."""
+
     known = _characters(family)
     return "".join(c if ord(c) in known and c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
