@@ -1,6 +1,5 @@
 """The figure of a head-level circuit: heads, MLPs and path edges, as on the page."""
 
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
