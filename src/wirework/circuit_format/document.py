@@ -14,9 +14,9 @@ from wirework.circuit_format.parts import (
     Examples,
     IoEdge,
     Losses,
+    LossPairs,
     ModelPart,
     Node,
-    Pairs,
     PatchingPart,
     PathEdge,
     Provenance,
@@ -43,7 +43,7 @@ class Document(Part):
     """Whether the target is met in all ablation modes of the search, with means (and activations)
     of text that the search has not seen, if there is such text."""
     losses: Losses
-    loss_pairs: dict[str, Pairs] = Field(default_factory=dict)
+    loss_pairs: dict[str, LossPairs] = Field(default_factory=dict)
     """Name of a loss to its pairs; empty in files of earlier versions: all are judged."""
     calibration: CalibrationPart
     nodes: Annotated[tuple[Node, ...], FailFast()]

@@ -53,7 +53,7 @@ class TaskPart(Part):
     """Number of pairs that no search, clean-up or calibration has seen; 0 if the file has none."""
 
 
-Pairs = Literal["judged", "held out"]
+LossPairs = Literal["judged", "held out"]
 """Pairs that a loss is measured on: those that judged the circuit, or the held-out ones."""
 
 

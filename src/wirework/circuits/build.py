@@ -22,9 +22,9 @@ from wirework.circuit_format import (
     Edge,
     Examples,
     Losses,
+    LossPairs,
     ModelPart,
     Node,
-    Pairs,
     Provenance,
     TaskPart,
 )
@@ -150,7 +150,7 @@ def _losses(
     return losses, calibration, logit_diffs
 
 
-def pairs_of_losses(losses: Losses) -> dict[str, Pairs]:
+def pairs_of_losses(losses: Losses) -> dict[str, LossPairs]:
     """Return for each loss name whether it is of the judged or the held-out pairs.
 
     A calibrated loss is never of the pairs that the calibration was fitted on.
