@@ -130,6 +130,42 @@ def test_what_saves_when_told_to_stop_has_the_time_to(tmp_path: Path) -> None:
     assert (out.strip(), errors) == (b"['saved', 'saved']", b"")
 
 
+SURVIVOR = """
+import os, sys, time
+from pathlib import Path
+from wirework.errors import InputError
+from wirework.parallel import parallel_map
+from wirework.signals import Interrupted, stopping
+def work(path):
+    if path.name == "dies":
+        while not path.with_name("saves").is_file():
+            time.sleep(0.01)
+        os._exit(1)
+    with stopping() as stop:
+        path.write_text("begun")
+        while not stop.requested:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        path.write_text("saved")
+        raise Interrupted(stop.number, "saved")
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    try:
+        for path in parallel_map(work, [folder / "dies", folder / "saves"], 2):
+            pass
+    except InputError:
+        print((folder / "saves").read_text())
+"""
+
+
+def test_when_one_process_dies_the_others_have_the_time_to_save(tmp_path: Path) -> None:
+    script = tmp_path / "survivor.py"
+    script.write_text(SURVIVOR)
+    words = [sys.executable, str(script), str(tmp_path)]
+    finished = subprocess.run(words, capture_output=True, timeout=60)
+    assert (finished.stdout.strip(), finished.stderr) == (b"saved", b"")
+
+
 def test_a_process_that_dies_is_one_line() -> None:
     with pytest.raises(InputError, match=r"one of 2 processes died.*try fewer jobs"):
         list(parallel_map(os._exit, [1, 1], 2))

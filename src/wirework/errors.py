@@ -1,4 +1,4 @@
-"""The one kind of error a user can cause, so that the command can tell it from a bug.
+"""`InputError`: the one error that a user can cause, told apart from bugs by the command.
 
 The library raises `InputError` where what came in cannot be used; the command prints it as one
 line and exits with code 2. Anything else that escapes is a defect of ours and keeps its traceback.
@@ -21,7 +21,7 @@ _QUOTE_LENGTH = 80
 
 
 class InputError(ValueError):
-    """What was given cannot be used. The message is one line: what was wanted, what came, where.
+    """An input cannot be used. The message is one line: what was wanted, what came, and where.
 
     Known secrets in the message are replaced by `***`: it is printed, and kept in files as the
     reason why something was not done. Characters that print nothing or turn others become escapes:
@@ -125,8 +125,8 @@ def cannot_write(path: Path, error: OSError, size: int | None = None) -> InputEr
 def _free_bytes(path: Path) -> int:
     """Return how much may be written where a path lies or would lie."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    found = os.statvfs(there)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(there)
+    return status.f_bavail * status.f_frsize
 
 
 def has_no_folder() -> bool:

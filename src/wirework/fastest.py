@@ -1,4 +1,4 @@
-"""Which of several ways to do the same is fastest on this machine: measured once and remembered.
+"""The fastest of several implementations on this machine: measured once and remembered.
 
 A choice is made once per machine and question and kept in the user's cache folder, so that every
 later process makes the same one: other code would round the last bits of a sum differently.
@@ -112,8 +112,8 @@ def remembered() -> dict[str, tuple[str, dict[str, float]]]:
     Returns:
         The way taken, and the milliseconds of each.
     """
-    found = _read(_cache_file()).get(machine(torch.get_num_threads()), {})
-    return {name: (a["way"], a["milliseconds"]) for name, a in sorted(found.items())}
+    answers = _read(_cache_file()).get(machine(torch.get_num_threads()), {})
+    return {name: (a["way"], a["milliseconds"]) for name, a in sorted(answers.items())}
 
 
 def milliseconds(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""What not every file system can do: flush to the disk and change modes (`locks.py`: lock).
+"""Calls that not every file system supports: flushing to the disk, changing modes.
 
 Network drives and file systems in user space refuse some of these calls. Where a refusal costs no
-more than safety in a power cut, it is told once and the work goes on.
+more than safety in a power cut, one warning says so and the work goes on. `locks.py` locks.
 """
 
 import errno

@@ -509,7 +509,7 @@ def _sums(folder: Path) -> dict[str, str]:
     """Return the checksums of a folder that `atomic_dir` wrote; none of another."""
     if is_file(folder / CHECKSUMS):
         with contextlib.suppress(DamagedError):
-            found = read_json(folder / CHECKSUMS)
-            if isinstance(found, dict):
-                return found
+            checksums = read_json(folder / CHECKSUMS)
+            if isinstance(checksums, dict):
+                return checksums
     return {}

@@ -1,4 +1,4 @@
-"""The boundary to libraries that read other people's files: none of them may ask questions.
+"""Libraries that read other people's files must not ask questions on the terminal.
 
 A prompt ("Do you wish to run the custom code? [y/N]") would stop a job that nobody watches, and one
 careless key would run a stranger's code.

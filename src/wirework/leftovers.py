@@ -1,4 +1,4 @@
-"""The removal of what a kill left under the names of `partial_names.py`."""
+"""Remove what a killed process left under the names of `partial_names.py`."""
 
 import os
 import shutil
@@ -38,10 +38,10 @@ def _clear(folder: Path, place: Path | None, alone: bool) -> None:
     """Remove what was left of writing a place; None: of all places in the folder."""
     name = None if place is None else cut(place.name)
     try:
-        found = [path.name for path in folder.iterdir() if path.name[0] == "."]
+        names = [path.name for path in folder.iterdir() if path.name[0] == "."]
     except OSError:  # none, or not to be read: whoever needs the folder says so
         return
-    for entry in sorted(found, reverse=True):  # `stale` before `partial`
+    for entry in sorted(names, reverse=True):  # `stale` before `partial`
         match = PATTERN.fullmatch(entry)
         if match is None or name not in (None, match["name"]):
             continue

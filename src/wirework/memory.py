@@ -1,4 +1,4 @@
-"""Free memory of this machine and this process, so that what cannot fit is refused beforehand."""
+"""Free memory of this machine and process, to refuse early what cannot fit."""
 
 import os
 from collections.abc import Iterator
@@ -74,8 +74,8 @@ def _free_in_cgroups() -> Iterator[int]:
 
 
 def _page_cache(group: Path) -> int:
-    found = (line.split() for line in _lines(group / "memory.stat"))
-    return sum(int(words[1]) for words in found if words[0] in ("file", "total_cache"))
+    fields = (line.split() for line in _lines(group / "memory.stat"))
+    return sum(int(words[1]) for words in fields if words[0] in ("file", "total_cache"))
 
 
 def _free_addresses() -> Iterator[int]:

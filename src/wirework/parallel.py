@@ -1,22 +1,27 @@
-"""Work on many items in several processes, with results in order and no process left behind."""
+"""One function on many items in several processes: results in order, no process left behind.
+
+Processes are started by `multiprocessing`. docs/architecture.md says which guarantees
+`concurrent.futures` and joblib's loky do not hold.
+"""
 
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from queue import Queue
 from threading import Thread
+from types import ModuleType
 from typing import Any, TypeVar
-
-import torch
 
 from wirework.errors import InputError, number_of
 from wirework.signals import kept_from_children
@@ -24,66 +29,105 @@ from wirework.signals import kept_from_children
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_PATIENCE = 10.0  # seconds that processes have to clean up before they are killed
+_SAVING_SECONDS = 10.0
+"""Time that processes have to save what they have before they are killed."""
+_EXIT_SECONDS = 5.0
+"""Time that processes without work have to end by themselves."""
 
 
 def parallel_map(
     work: Callable[[_Item], _Result], items: Iterable[_Item], jobs: int
 ) -> Iterator[_Result]:
-    """Yield what comes of each item, in order, worked on in `jobs` processes.
+    """Yield `work(item)` for each item, in order, computed in `jobs` processes.
 
-    The processes share this one's threads evenly. They end with the generator, in the middle of
-    their work: by SIGTERM, on which a training run saves where it is, or by a kill where ten
-    seconds for all of them are not enough. With this process they end however it dies, at once.
+    The processes share the torch threads of this one evenly. When the generator is closed or this
+    process is interrupted, they get SIGTERM, on which a training run saves, and ten seconds.
 
     Args:
-        work: can be pickled, as must be the items and the results; what it raises is raised here.
-        items: what to call it with.
-        jobs: how many processes, 1 or more.
+        work: can be pickled, as must be the items and the results; its exceptions are raised here.
+        items: the arguments, one for each call.
+        jobs: number of processes, 1 or more.
+
+    Raises:
+        InputError: `jobs` is below 1, or a process died.
+    """
+    import torch  # here: `map_in_processes` and its processes do without
+
+    threads = max(1, torch.get_num_threads() // max(1, jobs))
+    advice = "try fewer jobs; the same call goes on from what was saved"
+    yield from map_in_processes(work, items, jobs, advice, partial(_set_threads, threads))
+
+
+def map_in_processes(
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    jobs: int,
+    advice: str,
+    initializer: Callable[[], object],
+    *,
+    ahead: int | None = None,
+    import_script: bool = True,
+    saving_seconds: float = _SAVING_SECONDS,
+) -> Generator[_Result, None, None]:
+    """Yield `work(item)` for each item, in order, computed in `jobs` processes.
+
+    All of them end with the generator, and at once when this process dies, however it dies.
+
+    Args:
+        work: as `parallel_map` takes it.
+        items: the arguments; read as processes need them.
+        jobs: number of processes, 1 or more.
+        advice: end of the message when a process died.
+        initializer: called first in each process.
+        ahead: most items that are read before their results are yielded; None: no limit.
+        import_script: import the user's script, where it may define `work`, in each process. This
+            needs `if __name__ == "__main__":` in the script.
+        saving_seconds: time between SIGTERM and SIGKILL when the generator is closed early.
 
     Raises:
         InputError: `jobs` is below 1, or a process died.
     """
     if jobs < 1:
         raise InputError(f"jobs must be 1 or more, got {jobs}")
-    threads = max(1, torch.get_num_threads() // jobs)
     workers: list[_Worker] = []
     with ExitStack() as stack:
         try:
             for _ in range(jobs):
-                workers.append(stack.enter_context(_worker()))
+                workers.append(stack.enter_context(_worker(import_script)))
             for worker in workers:
-                worker.line.send((work, threads))
-            yield from _in_order(workers, items)
-            _dismiss(workers)
+                worker.connection.send((work, initializer))
+            yield from _in_order([worker.connection for worker in workers], items, ahead)
+            for worker in workers:  # a process that is killed leaves its semaphores
+                worker.connection.send(())
+            _wait_for(workers, _EXIT_SECONDS)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise InputError(
-                f"one of {number_of(jobs, 'process')} died, perhaps for want of memory: try "
-                "fewer jobs; the same call goes on from what was saved"
+                f"one of {number_of(jobs, 'process')} died, perhaps for want of memory: {advice}"
             ) from None
         finally:
-            _end(workers)
+            _terminate(workers, saving_seconds)
 
 
-# Not concurrent.futures: a signal while its processes start leaves a thread that is never joined.
 @dataclass(frozen=True)
 class _Worker:
     process: SpawnProcess
-    line: Connection
-    """Items go there, results come back."""
+    connection: Connection
+    """Items go to the process, results come back."""
 
 
 @contextmanager
-def _worker() -> Iterator[_Worker]:
+def _worker(import_script: bool) -> Iterator[_Worker]:
     """Start a process, and kill it with the block."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    line, other = context.Pipe()
+    connection, other = context.Pipe()
     process = context.Process(target=_serve, args=(other,))
-    with line:
+    with connection:
         try:
-            with other, _own_modules_only(), _kept_from_it():
-                process.start()
-            yield _Worker(process, line)
+            with other, _safe_imports(import_script):
+                resource_tracker.ensure_running()  # its first start unblocks blocked signals
+                with kept_from_children():
+                    process.start()
+            yield _Worker(process, connection)
         finally:
             if process.pid is not None:
                 process.kill()
@@ -91,103 +135,105 @@ def _worker() -> Iterator[_Worker]:
 
 
 @contextmanager
-def _own_modules_only() -> Iterator[None]:
-    """Keep a process that starts from importing what lies in the working folder.
+def _safe_imports(import_script: bool) -> Iterator[None]:
+    """Start processes that import nothing from the working folder, nor perhaps the user's script.
 
-    It then gets the path of this process, and with it the modules that this one would find.
+    They get the module path of this process, and with it the modules that this one would import.
     """
-    before = os.environ.get("PYTHONSAFEPATH")
+    before, script = os.environ.get("PYTHONSAFEPATH"), sys.modules["__main__"]
     os.environ["PYTHONSAFEPATH"] = "1"
+    if not import_script:
+        sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
+        sys.modules["__main__"] = script
         if before is None:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-@contextmanager
-def _kept_from_it() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, as `kept_from_children` does."""
-    resource_tracker.ensure_running()  # on its first start it unblocks what is blocked
-    with kept_from_children():
-        yield
+def _in_order(
+    connections: list[Connection], items: Iterable[Any], ahead: int | None
+) -> Iterator[Any]:
+    """Keep the processes at work on the items, and yield the results in order."""
+    most_queued = 1 if ahead is None else max(1, ahead // len(connections))
+    queued: dict[Connection, deque[int]] = {connection: deque() for connection in connections}
+    results: dict[int, tuple[Any, Exception | None]] = {}
+    numbered = enumerate(items)
+    n_read, n_yielded, at_end = 0, 0, False
+    while not at_end or n_yielded < n_read:
+        connection = min(queued, key=lambda each: len(queued[each]))
+        may_read = ahead is None or n_read - n_yielded < ahead
+        if not at_end and may_read and len(queued[connection]) < most_queued:
+            for number, item in numbered:
+                connection.send((item,))
+                queued[connection].append(number)
+                n_read += 1
+                break
+            else:
+                at_end = True
+            continue
+        busy = [connection for connection in queued if queued[connection]]
+        for ready in wait(busy, 0 if n_yielded in results else None):
+            assert isinstance(ready, Connection)
+            results[queued[ready].popleft()] = ready.recv()
+        if n_yielded in results:
+            result, error = results.pop(n_yielded)
+            if error is not None:
+                raise error
+            n_yielded += 1
+            yield result
 
 
-def _in_order(workers: list[_Worker], items: Iterable[Any]) -> Iterator[Any]:
-    """Give each worker an item as soon as it has none, and yield the results in order."""
-    left, busy = deque(enumerate(items)), dict[Connection, int]()
-    done: dict[int, tuple[Any, Exception | None]] = {}
-    idle = deque(worker.line for worker in workers)
-    count = len(left)
-    for number in range(count):
-        while number not in done:
-            while idle and left:
-                place, item = left.popleft()
-                line = idle.popleft()
-                line.send((item,))
-                busy[line] = place
-            for line in [one for one in wait(list(busy)) if isinstance(one, Connection)]:
-                done[busy.pop(line)] = line.recv()
-                idle.append(line)
-        result, error = done.pop(number)
-        if error is not None:
-            raise error
-        yield result
-
-
-def _dismiss(workers: list[_Worker]) -> None:
-    """Let processes with nothing left to do end by themselves.
-
-    One that is killed leaves its semaphores, which the resource tracker warns of.
-    """
-    for worker in workers:
-        worker.line.send(())
-    _wait_for(workers, _PATIENCE / 2)
-
-
-def _end(workers: list[_Worker]) -> None:
-    """Stop processes in the middle of their work, and give them time to save."""
-    left = [worker for worker in workers if worker.process.is_alive()]
-    for worker in left:
+def _terminate(workers: list[_Worker], seconds: float) -> None:
+    """Send SIGTERM to the processes that are alive, and give them time to save."""
+    alive = [worker for worker in workers if worker.process.is_alive()]
+    for worker in alive:
         worker.process.terminate()
-    _wait_for(left, _PATIENCE)
+    _wait_for(alive, seconds)
 
 
 def _wait_for(workers: list[_Worker], seconds: float) -> None:
-    """Wait until processes have ended, together no longer than that."""
-    until = time.monotonic() + seconds
+    """Wait until all processes have ended, for at most this time in total."""
+    deadline = time.monotonic() + seconds
     for worker in workers:
-        worker.process.join(max(0.0, until - time.monotonic()))
+        worker.process.join(max(0.0, deadline - time.monotonic()))
 
 
-def _serve(line: Connection) -> None:
-    """Do in a fresh process what is asked for over a line, until nothing is: an empty tuple."""
-    signal.signal(signal.SIGTERM, _leave)
-    work, threads = line.recv()
+def _set_threads(threads: int) -> None:
+    import torch
+
     torch.set_num_threads(threads)
-    asked: Queue[Any] = Queue()
-    Thread(target=_listen, args=(line, asked), daemon=True).start()
-    while item := asked.get():
+
+
+def _serve(connection: Connection) -> None:
+    """Answer, in a fresh process, each item that comes until an empty tuple does."""
+    signal.signal(signal.SIGTERM, _exit)
+    work, initializer = connection.recv()
+    initializer()
+    received: Queue[Any] = Queue()
+    Thread(target=_receive, args=(connection, received), daemon=True).start()
+    while item := received.get():
         try:
-            line.send((work(*item), None))
+            connection.send((work(*item), None))
         except Exception as error:
             error.add_note(traceback.format_exc())
-            line.send((None, error))
-        except KeyboardInterrupt:  # a run that was told to stop, and has saved what it had
+            connection.send((None, error))
+        except KeyboardInterrupt:  # a training run that got SIGTERM and has saved
             return
 
 
-def _leave(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: this is the way out
+def _exit(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the exit
     raise SystemExit
 
 
-def _listen(line: Connection, asked: "Queue[Any]") -> None:
-    """Hand on what comes over a line; leave at once when its other end closes, be it by a kill."""
+def _receive(connection: Connection, received: "Queue[Any]") -> None:
+    """Queue what arrives; end the process when the parent closes the connection or dies."""
     while True:
         try:
-            asked.put(line.recv())
+            received.put(connection.recv())
         except (EOFError, OSError):
             os._exit(1)

@@ -1,4 +1,4 @@
-"""Names of what is being written, until it is whole and gets its own.
+"""Temporary names of files and folders that are being written.
 
 A file is written as `.NAME.HOST-PID.partial` beside its place; a folder that is replaced waits as
 `.NAME.HOST-PID.stale`. HOST identifies the machine or container, so that the process can be looked

@@ -1,4 +1,4 @@
-"""Secrets are replaced by `***` in what people and files are told.
+"""Replace secrets by `***` in messages and in files.
 
 Known secrets are the values of environment variables whose names say so (`OPENAI_KEY`,
 `HF_TOKEN`, `DB_PASSWORD`), the stored tokens of the Hugging Face hub, the key that wandb keeps in
@@ -54,12 +54,12 @@ def print_traceback(
 
 def _forms() -> set[str]:
     """Return each secret as it stands, on one line without blanks around it, and quoted."""
-    found = set()
+    forms = set()
     for secret in {*_registered, *_from_environment(), *_stored()}:
         for value in (secret, secret.strip(), " ".join(secret.split())):
             url = quote(value, safe="", errors="surrogateescape")  # bytes that are no UTF-8
-            found |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], url}
-    return {form for form in found if len(form) >= _LEAST}
+            forms |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], url}
+    return {form for form in forms if len(form) >= _LEAST}
 
 
 def _from_environment() -> Iterator[str]:
@@ -75,7 +75,7 @@ def _stored() -> Iterator[str]:
             stored = (
                 (_hub_token_file().parent / "stored_tokens").read_bytes().decode("utf-8", "replace")
             )
-            yield from (found.strip() for found in _HUB_TOKEN.findall(stored))
+            yield from (token.strip() for token in _HUB_TOKEN.findall(stored))
     if "wandb" in sys.modules:
         import netrc
 

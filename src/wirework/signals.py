@@ -1,12 +1,11 @@
-"""Ending on signals at moments where nothing is half-done.
+"""End on signals only where nothing is half-done.
 
-Five signals ask a process to end: SIGINT (Ctrl-C), SIGTERM, SIGHUP (a terminal that is gone),
-SIGUSR1 and SIGXCPU (job schedulers, shortly before they kill). A signal only leaves a mark, which
-the loop looks at between steps, evaluation batches and files. Where nothing is lost by leaving at
-once (data preparation), it raises. Further signals change nothing: the way out is already being
-taken. But an exception can be lost: Python drops those of destructors, and C code clears errors
-that it takes for a missing attribute (one signal in some tens was lost so in a search for a
-circuit). One that is gone before the block was left is raised again.
+Five signals ask a process to end: SIGINT (Ctrl-C), SIGTERM, SIGHUP (the terminal closed), SIGUSR1
+and SIGXCPU (a job scheduler, shortly before it kills). The handler only sets a mark, which loops
+check between steps, evaluation batches and files. Where leaving at once loses nothing (data
+preparation), it raises `Interrupted`. Further signals change nothing. An exception can be lost:
+Python drops those of destructors, and C code clears errors that it takes for a missing attribute
+(a few percent of the signals during a search for a circuit). It is then raised again.
 """
 
 import _thread
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 
-_SOON = 0.05
-"""Seconds between looks at whether a signal's exception is lost."""
+_CHECK_SECONDS = 0.05
+"""Time between two checks whether a signal's exception was lost."""
 
 _Hook = Callable[["sys.UnraisableHookArgs"], object]
 
@@ -99,7 +98,7 @@ class Stop:
         error = Interrupted(self.number, self._at_once)
         self._raised = weakref.ref(error)
         # No `threading.Thread`: it takes locks that whoever was interrupted may hold.
-        _thread.start_new_thread(self._look_after, (self.number,))
+        _thread.start_new_thread(self._raise_again_if_lost, (self.number,))
         try:
             raise error
         finally:
@@ -110,10 +109,10 @@ class Stop:
         self.number = self.number or error.number
         self._raised = weakref.ref(error)
 
-    def _look_after(self, number: int) -> None:
-        """Let a signal come again if its exception is gone and the block has not been left."""
+    def _raise_again_if_lost(self, number: int) -> None:
+        """Send the signal again if its exception is gone and the block has not been left."""
         while self._at_once is not None and self._raised() is not None:
-            time.sleep(_SOON)
+            time.sleep(_CHECK_SECONDS)
         if self._at_once is not None:
             _thread.interrupt_main(signal.Signals(number))
 
@@ -145,7 +144,7 @@ def stopping(while_loading: Callable[[int], object] | None = None) -> Iterator[S
         yield stop
         return
     hook = sys.unraisablehook
-    sys.unraisablehook = partial(_unless_ours, hook)
+    sys.unraisablehook = partial(_report_others, hook)
     before = {number: signal.signal(number, stop.receive) for number in _to_catch()}
     try:
         yield stop
@@ -166,25 +165,25 @@ def _to_catch() -> list[signal.Signals]:
     SIGINT is caught all the same: shells have their background jobs ignore it, and whoever sends
     it to one by `kill` means it.
     """
-    deaf = (signal.SIG_IGN, None)  # None: a handler that is not Python's
+    ignored = (signal.SIG_IGN, None)  # None: a handler that is not Python's
     return [
         number
         for number in _SIGNALS
-        if number == signal.SIGINT or signal.getsignal(number) not in deaf
+        if number == signal.SIGINT or signal.getsignal(number) not in ignored
     ]
 
 
-def _unless_ours(otherwise: _Hook, what: "sys.UnraisableHookArgs") -> None:
-    """Say nothing of a signal's exception that Python drops: it will come again."""
-    if not isinstance(what.exc_value, Interrupted):
-        otherwise(what)
+def _report_others(hook: _Hook, dropped: "sys.UnraisableHookArgs") -> None:
+    """Report an exception that Python dropped, unless it is a signal's, which is raised again."""
+    if not isinstance(dropped.exc_value, Interrupted):
+        hook(dropped)
 
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Start processes that no signal but SIGTERM reaches: the others are for the one that starts.
+    """Start processes that only SIGTERM reaches; this process handles the other signals.
 
-    A terminal and a job scheduler send to all processes of a job at once.
+    A terminal and a job scheduler send signals to all processes of a job at once.
     """
     kept = set(_SIGNALS) - {signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, kept)

@@ -1,4 +1,4 @@
-"""How many threads torch uses and how they wait, settled before torch is loaded.
+"""Set the number of torch threads and how they wait, before torch is loaded.
 
 torch's OpenMP library, GNU's on Linux, reads both from the environment when it is loaded.
 """

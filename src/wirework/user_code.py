@@ -1,4 +1,4 @@
-"""A user's function in the place of something of ours: `module:function` or `file.py:function`.
+"""A user's Python function by its name: `module:function` or `file.py:function`.
 
 Its code runs here with all that it may do, as an imported module's does. So only functions that the
 user names, on the command line, in a `--config` file or in Python, are loaded. A function that is

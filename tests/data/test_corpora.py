@@ -203,7 +203,7 @@ def test_a_missing_package_is_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, module, None)  # Python's own way to say: not there
-    with pytest.raises(InputError, match=rf"pip install 'wirework\[{extra}\]'"):
+    with pytest.raises(InputError, match=rf"pip install '\.\[{extra}\]'"):
         read(corpus)
 
 

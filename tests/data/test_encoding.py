@@ -3,21 +3,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wirework.data import Tokenizer, train_tokenizer
-from wirework.data.encoding import (
-    EncodingProcess,
-    encode_documents,
-    encoders,
-    map_in_order,
-)
+from wirework.data.encoding import Encode, encode_chunks, encode_documents
 from wirework.errors import InputError
 
 TEXTS = ["one two", "three\n", "", "ünï 🐍", "four five six"]
+
+
+def ids_of(encode: Encode, texts: list[str]) -> list[int]:
+    return encode(texts).tolist()
+
+
+def killed(encode: Encode, texts: list[str]) -> list[str]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return texts
+
+
+def modules_and_threads(encode: Encode, names: list[str]) -> list[str]:
+    return [*(name for name in names if name in sys.modules), os.environ["TOKENIZERS_PARALLELISM"]]
 
 
 @pytest.fixture(scope="module")
@@ -34,93 +44,96 @@ def test_end_of_text_follows_each_document(tokenizer_file: Path):
     assert encode_documents(tokenizer, []).tolist() == []
 
 
-def test_a_process_encodes_as_we_do(tokenizer_file: Path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_encode_as_this_one_does(tokenizer_file: Path, workers: int):
     expected = encode_documents(Tokenizer.load(tokenizer_file), TEXTS)
-    process = EncodingProcess(tokenizer_file)
-    try:
-        for _ in range(2):
-            assert np.array_equal(process.encode(TEXTS), expected)
-        assert process.encode([]).size == 0
-    finally:
-        process.close()
+    first, second, empty = encode_chunks(tokenizer_file, ids_of, [TEXTS, TEXTS, []], workers)
+    assert np.array_equal(first, expected)
+    assert np.array_equal(second, expected)
+    assert empty == []
+    assert not active_children()
 
 
 def test_a_process_that_dies_is_reported(tokenizer_file: Path):
-    process = EncodingProcess(tokenizer_file)
-    try:
-        os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(InputError, match=r"ended early \(exit code -9\); if memory ran out"):
-            process.encode(["x"])
-    finally:
-        process.close()
+    said = r"^one of 2 processes died, perhaps for want of memory: set data\.workers to 1$"
+    with pytest.raises(InputError, match=said):
+        list(encode_chunks(tokenizer_file, killed, [["x"]], 2))
 
 
-def test_results_come_in_order_and_few_are_read_ahead():
-    read: list[int] = []
+def test_few_chunks_are_read_ahead(tokenizer_file: Path):
+    n_read = 0
 
-    def items():
-        for i in range(30):
-            read.append(i)
-            yield i
+    def chunks() -> Iterator[list[str]]:
+        nonlocal n_read
+        for n_read in range(1, 31):
+            yield [f"text {n_read}"]
 
-    def slow_at_first(encode: object, i: int) -> int:
-        time.sleep(0.02 if i % 3 == 0 else 0)
-        return i
-
-    workers = [lambda texts: np.empty(0, np.uint32)] * 3
-    ahead = 0
-    for done, result in enumerate(map_in_order(slow_at_first, items(), workers)):
-        assert result == done
-        ahead = max(ahead, len(read) - done)
-    assert done == 29
-    assert ahead <= 6
+    encode = Tokenizer.load(tokenizer_file).encode
+    for number, ids in enumerate(encode_chunks(tokenizer_file, ids_of, chunks(), 3), 1):
+        assert ids == [*encode(f"text {number}"), 259]
+        assert n_read - number <= 6
+    assert number == 30
 
 
-def test_an_error_of_the_reader_ends_the_workers(tokenizer_file: Path):
-    def items():
+def test_an_error_of_the_reader_ends_the_processes(tokenizer_file: Path):
+    def chunks() -> Iterator[list[str]]:
         yield ["one"]
         raise InputError("line 2 is bad")
 
-    def work(encode, texts):
-        encode(texts)
-        return texts
-
-    pids: list[int] = []
-
-    def run():
-        with encoders(tokenizer_file, 2) as workers:
-            pids.extend(encode.__self__.pid for encode in workers)
-            list(map_in_order(work, items(), workers))
-
     with pytest.raises(InputError, match="line 2 is bad"):
-        run()
-    assert len(pids) == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        list(encode_chunks(tokenizer_file, ids_of, chunks(), 2))
+    assert not active_children()
 
 
-def test_no_process_outlives_a_killed_parent(tokenizer_file: Path):
-    code = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from wirework.data.encoding import EncodingProcess\n"
-        "process = EncodingProcess(Path(sys.argv[1]))\n"
-        "process.encode(['x'])\n"
-        "print(process.pid, flush=True)\n"
-        "time.sleep(60)\n"
+# No main guard: processes that imported the script would start processes themselves, and fail.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from multiprocessing import active_children
+from encoder import ids_of
+from wirework.data.encoding import encode_chunks
+def chunks():
+    while True:
+        yield ["x"]
+for chunk in encode_chunks(Path(sys.argv[1]), ids_of, chunks(), 2):
+    print(*[child.pid for child in active_children()], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_no_process_outlives_a_killed_parent(tokenizer_file: Path, tmp_path: Path):
+    """The script has no main guard, so this also shows that no process imports it."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "encoder.py").write_text(
+        "def ids_of(encode, texts):\n    return encode(texts).tolist()\n"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(tokenizer_file)], stdout=subprocess.PIPE, text=True
-    )
-    with parent:
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tokenizer_file)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
         assert parent.stdout is not None
-        child = Path(f"/proc/{int(parent.stdout.readline())}")
-        assert child.exists()
+        children = [Path(f"/proc/{pid}") for pid in parent.stdout.readline().split()]
+        assert len(children) == 2
+        assert all(child.exists() for child in children)
         parent.kill()
-    for _ in range(200):
-        if not child.exists() or "\nState:\tZ" in (child / "status").read_text():
-            return
+    deadline = time.monotonic() + 10
+    while any(map(_runs, children)):
+        assert time.monotonic() < deadline, "a child is still there after its parent was killed"
         time.sleep(0.05)
-    pytest.fail("the child is still there 10 seconds after its parent was killed")
+
+
+def _runs(process: Path) -> bool:
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_processes_import_no_torch_and_use_one_thread(tokenizer_file: Path):
+    names = ["torch", "wirework.parallel"]
+    for state in encode_chunks(tokenizer_file, modules_and_threads, [names, names], 2):
+        assert state == ["wirework.parallel", "false"]
 
 
 def test_modules_in_the_working_folder_are_not_imported(
@@ -129,9 +142,6 @@ def test_modules_in_the_working_folder_are_not_imported(
     for name in ("wirework", "json", "queue", "numpy"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')\n")
     monkeypatch.chdir(tmp_path)
-    process = EncodingProcess(tokenizer_file)
-    try:
-        assert process.encode(TEXTS).size > 0
-    finally:
-        process.close()
+    for ids in encode_chunks(tokenizer_file, ids_of, [TEXTS, TEXTS], 2):
+        assert ids
     assert not (tmp_path / "ran").exists()

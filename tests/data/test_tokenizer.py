@@ -4,8 +4,9 @@ import os
 import signal
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import tokenizers
@@ -205,19 +206,46 @@ def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer: Tokenizer):
         single_token(tokenizer, 'x = {"a"', ":")
 
 
-def test_an_interrupt_does_not_wait_for_the_library():
+class DeafQueue(SimpleQueue):
+    """Waits as if the signal arrived just before the wait, which it then does not end."""
+
+    waits = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self.waits.set()
+        try:
+            return super().get(block, timeout)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def train_interrupted(ready: Callable[[], object]) -> None:
+    """Train on texts whose reader interrupts the process and then takes a minute."""
     released = threading.Event()
 
     def texts() -> Iterator[str]:
         yield "a text"
+        ready()
         os.kill(os.getpid(), signal.SIGINT)
         released.wait(60)  # as the library's own work, which nothing ends
 
     with pytest.raises(KeyboardInterrupt):
         train_tokenizer(texts(), 2048)
-    assert not released.is_set()
-    assert any(thread.name == "tokeniser" for thread in threading.enumerate())
+    learners = [thread for thread in threading.enumerate() if thread.name == "tokeniser"]
+    assert learners
     released.set()
+    for thread in learners:
+        thread.join()
+
+
+def test_an_interrupt_does_not_wait_for_the_library():
+    train_interrupted(ready=lambda: None)
+
+
+def test_an_interrupt_just_before_the_wait_does_not_wait_either(monkeypatch):
+    monkeypatch.setattr("wirework.data.tokenizer.SimpleQueue", DeafQueue)
+    train_interrupted(ready=lambda: DeafQueue.waits.wait(60))
 
 
 def test_an_error_in_the_texts_comes_through():

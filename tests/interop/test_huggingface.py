@@ -109,7 +109,10 @@ def test_an_unusual_end_token_goes_there_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (ModuleNotFoundError("no", name="transformers"), r"need transformers: pip install 'wirew"),
+        (
+            ModuleNotFoundError("no", name="transformers"),
+            r"need transformers: pip install '\.\[hub\]'",
+        ),
         (ImportError("libfoo.so"), "transformers is installed but cannot be imported: libfoo.so"),
         (RuntimeError("Failed to import"), "cannot be imported: Failed to import"),
     ],

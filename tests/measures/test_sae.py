@@ -301,5 +301,5 @@ def test_an_autoencoder_of_something_else_is_refused(
 
 def test_without_sae_lens_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sae_lens", None)  # Python's own way to say: not there
-    with pytest.raises(InputError, match=r"need sae-lens: pip install 'wirework\[sae\]'"):
+    with pytest.raises(InputError, match=r"need sae-lens: pip install '\.\[sae\]'"):
         sae_lens()

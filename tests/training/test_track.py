@@ -16,9 +16,7 @@ from wirework.training.track import check_trackers, open_trackers
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
 def test_a_missing_tracker_names_the_extra_before_any_work(settings):
     config = settings(track=("wandb",))
-    with pytest.raises(
-        InputError, match=r"wandb is not installed: pip install 'wirework\[track\]'"
-    ):
+    with pytest.raises(InputError, match=r"wandb is not installed: pip install '\.\[track\]'"):
         train(config, progress=False)
     assert not config.runs.exists()
 

@@ -48,20 +48,20 @@ def documents(config: DataConfig) -> Iterator[str]:
         InputError: the corpus is missing, empty, binary or undecodable, or a package that reads it
             is not installed.
     """
-    left = config.max_bytes
-    found = False
+    bytes_left = config.max_bytes
+    has_text = False
     for text in _mixed(config):
         size = len(text.encode())
-        if left is not None and size >= left:
-            text = text.encode()[:left].decode(errors="ignore")  # may end inside a character
+        if bytes_left is not None and size >= bytes_left:
+            text = text.encode()[:bytes_left].decode(errors="ignore")  # may end inside a character
         if text:
-            found = True
+            has_text = True
             yield text
-        if left is not None:
-            left -= size
-            if left <= 0:
+        if bytes_left is not None:
+            bytes_left -= size
+            if bytes_left <= 0:
                 break
-    if not found:
+    if not has_text:
         raise InputError(f"corpus {config.corpus} is empty: it holds no text")
 
 
@@ -204,11 +204,11 @@ def _folder_files(folder: Path) -> list[Path]:
 
     A folder in it that may not be read is an error: its files would be missing without a word.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place) / name for name in names if not name.startswith(".")]
-    files = sorted(path for path in found if path.is_file())
+        paths += [Path(place) / name for name in names if not name.startswith(".")]
+    files = sorted(path for path in paths if path.is_file())
     if not files:
         raise InputError(f"corpus {folder} is empty: the folder has no files")
     return files

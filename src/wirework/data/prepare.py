@@ -70,13 +70,13 @@ def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool 
             what the cache holds is damaged.
     """
     cache = config.cache if cache is None else Path(cache)
-    given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
-    path = cache / _folder_name(config, given)
+    tokenizer_given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
+    path = cache / _folder_name(config, tokenizer_given)
     if not path.is_dir():
         waiting = partial(say_waiting, str(path), progress)
         with locked(cache / f".{path.name}.lock", f"corpus {path}", waiting):
             if not path.is_dir():
-                _make(config, given, path, progress)
+                _make(config, tokenizer_given, path, progress)
     data = open_prepared(path)
     _check_vocabulary(config, data)
     return data
@@ -101,7 +101,7 @@ def open_prepared(path: str | Path) -> Prepared:
     )
 
 
-def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
+def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
     """Return NAME-HASH12, where the hash covers all that the bytes depend on."""
     unused = {"workers", "cache", "tokenizer", "answers"}
     if STORIES not in (config.corpus, config.mix):
@@ -110,7 +110,7 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
         unused |= {"mix", "mix_share"}
     if config.subset is None:
         unused.add("subset")
-    if given:
+    if tokenizer_given:
         unused |= {"vocab_size", "tokenizer_bytes"}
     # `auto` is hashed as what it aims at, which a number that was given comes to as well.
     sized = config.model_copy(update={"vocab_size": _most_tokens(config)})
@@ -118,7 +118,7 @@ def _folder_name(config: DataConfig, given: Tokenizer | None) -> str:
         "version": VERSION,
         "settings": sized.model_dump(mode="json", exclude=unused),
         "files": _identity(config),
-        "tokenizer": given.fingerprint if given else answers_for(config),
+        "tokenizer": tokenizer_given.fingerprint if tokenizer_given else answers_for(config),
     }
     if is_marked(config.corpus):
         plan["documents"] = "marked"  # such a file was cut at line ends once
@@ -162,17 +162,19 @@ def _total_bytes(config: DataConfig) -> int | None:
     return total if config.max_bytes is None else min(total, config.max_bytes)
 
 
-def _make(config: DataConfig, given: Tokenizer | None, path: Path, progress: bool) -> None:
+def _make(
+    config: DataConfig, tokenizer_given: Tokenizer | None, path: Path, progress: bool
+) -> None:
     """Make the folder, going on from what an earlier call left."""
     partial = path.with_name(f".{path.name}.partial")
     clear_held([partial, *(partial / split for split in SPLITS)])
     try:
         limit = split_limit(documents(config), config.val_fraction)
         if not (partial / TOKENIZER).exists():
-            tokenizer = given or _train(config, limit, progress)
+            tokenizer = tokenizer_given or _train(config, limit, progress)
             tokenizer.save(partial / TOKENIZER)
         tokenise(config, partial, limit, _total_bytes(config), progress)
-        if _folder_name(config, given) != path.name:
+        if _folder_name(config, tokenizer_given) != path.name:
             shutil.rmtree(partial, ignore_errors=True)
             raise InputError(f"corpus {config.corpus} changed while it was read: run it again")
         _finish(partial, path)
@@ -200,14 +202,14 @@ def _train(config: DataConfig, limit: int, progress: bool) -> Tokenizer:
 
 
 def _training_texts(config: DataConfig, limit: int, advance: Advance) -> Iterator[str]:
-    left = config.tokenizer_bytes
+    bytes_left = config.tokenizer_bytes
     for text in documents(config):
         if split_hash(text) >= limit:
             yield text
             size = len(text.encode())
             advance(size)
-            left -= size
-        if left <= 0:
+            bytes_left -= size
+        if bytes_left <= 0:
             return
 
 

@@ -32,8 +32,8 @@ def roots() -> list[Path]:
     In a virtual environment the standard library is the base interpreter's.
     """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    found = dict.fromkeys(Path(sysconfig.get_path(name)).resolve() for name in names)
-    return [root for root in found if root.is_dir()]
+    folders = dict.fromkeys(Path(sysconfig.get_path(name)).resolve() for name in names)
+    return [root for root in folders if root.is_dir()]
 
 
 def source_files() -> list[tuple[Path, str]]:
@@ -41,11 +41,11 @@ def source_files() -> list[tuple[Path, str]]:
 
     Tests and generated code are left out by name, tiny and huge files by size.
     """
-    found: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     for root in roots():
         for path in _walk(root):
-            found.setdefault(path, path.relative_to(root).as_posix())
-    return sorted(found.items(), key=lambda item: (_scatter(item[1]), item[0]))
+            names.setdefault(path, path.relative_to(root).as_posix())
+    return sorted(names.items(), key=lambda item: (_scatter(item[1]), item[0]))
 
 
 def documents(min_quotes: float | None = None) -> Iterator[str]:
@@ -54,7 +54,7 @@ def documents(min_quotes: float | None = None) -> Iterator[str]:
     Args:
         min_quotes: files with a smaller share of quotes are left out; None: none.
     """
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     for path, _ in source_files():
         text = _read(path)
         if text is None or not is_hand_written(text):
@@ -62,8 +62,8 @@ def documents(min_quotes: float | None = None) -> Iterator[str]:
         if min_quotes is not None and quote_share(text) < min_quotes:
             continue
         digest = hashlib.sha256(text.encode()).digest()[:16]
-        if digest not in seen:
-            seen.add(digest)
+        if digest not in digests:
+            digests.add(digest)
             yield text
 
 
@@ -95,10 +95,10 @@ def _walk(root: Path) -> Iterator[Path]:
 def _size(path: Path) -> int:
     """Return the size of a regular file; 0 of anything else, or where it cannot be looked at."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _read(path: Path) -> str | None:

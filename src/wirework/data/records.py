@@ -148,8 +148,6 @@ def _extra(module: str, extra: str, what: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != package:  # it is there, and lacks something itself
             raise InputError(f"{what}: cannot load {package}: {reason(error)}") from error
-        raise InputError(
-            f"{what} needs the package {package}: pip install 'wirework[{extra}]'"
-        ) from None
+        raise InputError(f"{what} needs the package {package}: pip install '.[{extra}]'") from None
     except Exception as error:  # a broken or half-removed package raises anything
         raise InputError(f"{what}: cannot load {package}: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""What a person sees of data preparation, on standard error: a bar, and why nothing moves."""
+"""Progress of data preparation on standard error: a bar, and a line while it waits."""
 
 import contextlib
 from collections.abc import Callable, Iterator

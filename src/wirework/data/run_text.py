@@ -1,4 +1,4 @@
-"""The text of a run: which prepared corpus it is trained on, and where that lies now.
+"""The text of a run: the prepared corpus it is trained on, and where that corpus lies now.
 
 `data.json` in the run's folder names the prepared corpus by its place (relative to the run and
 absolute) and its fingerprint. Whatever needs a run's text opens that folder; it is not prepared
@@ -90,7 +90,7 @@ def text_of_run(run: str | Path) -> Prepared | None:
     record = _read(run)
     if record is None:
         return None
-    if (place := _found(run, record)) is not None:
+    if (place := _recorded_place(run, record)) is not None:
         return open_prepared(place)
     other = next((place for place in _places(run, record) if is_file(place / CHECKSUMS)), None)
     where = (
@@ -126,7 +126,7 @@ def text_for_runs(
         record = _read(run)
         if record is None:
             old = old or is_file(run / "config.yaml")
-        elif _same(record.settings, config) and (place := _found(run, record)) is not None:
+        elif _same(record.settings, config) and (place := _recorded_place(run, record)) is not None:
             return _checked(open_prepared(place), config)
     if not old:
         return prepare(config, progress=progress)
@@ -200,7 +200,7 @@ def _bases(run: Path) -> tuple[Path, ...]:
     return (Path(), *run.absolute().parents[:2])
 
 
-def _found(run: Path, record: _Record) -> Path | None:
+def _recorded_place(run: Path, record: _Record) -> Path | None:
     """Return where the recorded corpus lies; None: nowhere that is looked at."""
     for place in _places(run, record):
         sums = place / CHECKSUMS

@@ -212,12 +212,12 @@ class Tokens:
                 f"which has {self.n_tokens}"
             )
         ids = np.empty(length, self._storage)
-        done = 0
-        while done < length:
-            number, inside = divmod(start + done, self._shard_tokens)
-            part = self._part(number, inside, length - done)
-            ids[done : done + part.size] = part
-            done += part.size
+        n_copied = 0
+        while n_copied < length:
+            number, inside = divmod(start + n_copied, self._shard_tokens)
+            part = self._part(number, inside, length - n_copied)
+            ids[n_copied : n_copied + part.size] = part
+            n_copied += part.size
         return ids
 
     def _part(self, number: int, start: int, length: int) -> Ids:

@@ -1,4 +1,4 @@
-"""Documents to the shards of both splits, with a record of how far it came.
+"""Tokenise documents into the shards of both splits, with a record from which to resume.
 
 A record is written after the tokens it counts are on the disk. After a kill, what was written
 beyond the record is dropped, the documents it counts are read past (and checked to be the same
@@ -8,6 +8,7 @@ ones), and work goes on with the next.
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from wirework import files
 from wirework.config import DataConfig
 from wirework.console import warn_once
 from wirework.data.corpora import documents
-from wirework.data.encoding import Encode, UInt32, encoders, map_in_order
+from wirework.data.encoding import Encode, UInt32, encode_chunks
 from wirework.data.report import Advance, report
 from wirework.data.shards import ShardWriter, dtype_for
 from wirework.data.split import digest, split_hash
@@ -95,9 +96,10 @@ def tokenise(
     writers = _writers(config, folder, tokenizer, record)
     with (
         report("tokens", total_bytes, progress, done=record.n_bytes) as advance,
-        encoders(folder / TOKENIZER, config.workers) as workers,
+        closing(
+            encode_chunks(folder / TOKENIZER, _encode, _chunks(rest, record, limit), config.workers)
+        ) as chunks,
     ):
-        chunks = map_in_order(_encode, _chunks(rest, record, limit), workers)
         record = _write(chunks, writers, record, folder, advance)
     for split, writer in writers.items():
         writer.finish(record.n_documents[split])

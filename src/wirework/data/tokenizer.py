@@ -11,9 +11,10 @@ import itertools
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import tokenizers
@@ -47,6 +48,8 @@ class NoEndOfTextError(InputError):
 
 _PIECE = 4_000_000
 """Characters that are tokenised at once."""
+_SIGNAL_SECONDS = 0.1
+"""Longest wait for the library between two looks at signals."""
 _MOST_SHOWN = 8
 """Tokens that a message lists."""
 _HALF = "text to be tokenised holds half a character (a lone surrogate)"
@@ -115,12 +118,12 @@ class Tokenizer:
         Raises:
             InputError: a text holds half a character (a lone surrogate).
         """
-        found: list[list[int]] = [[] for _ in texts]
+        ids_of_texts: list[list[int]] = [[] for _ in texts]
         for part in _parts(texts):
             pieces = [texts[i][start:end] for i, start, end in part]
             for (i, _, _), ids in zip(part, self._encoded(pieces), strict=True):
-                found[i] += ids
-        return found
+                ids_of_texts[i] += ids
+        return ids_of_texts
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
         try:
@@ -304,11 +307,10 @@ def not_one_token(
 
 
 def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
-    """Train `learner`, so that an interrupt is heard at once.
+    """Train `learner` in a thread, so that an interrupt ends this call at once.
 
-    The library's call keeps the thread it is made in from handling signals until it returns. So it
-    is made in a thread of its own, which nobody waits for after an interrupt: what it makes then
-    is dropped, and a process that ends does not wait for it either.
+    The library's call keeps its thread from handling signals until it returns. After an interrupt
+    nobody waits for that thread, and its result is dropped.
     """
     stop, outcome = threading.Event(), SimpleQueue[BaseException | None]()
     pieces = (text[start:end] for text in texts for ((_, start, end),) in _parts([text]))
@@ -321,10 +323,20 @@ def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) ->
         except BaseException as error:  # a panic of the library is no `Exception`
             outcome.put(error)
 
-    threading.Thread(target=learn, name="tokeniser", daemon=True).start()
     try:
-        error = outcome.get()
+        threading.Thread(target=learn, name="tokeniser", daemon=True).start()
+        error = _result(outcome)
     finally:
         stop.set()
     if error is not None:
         raise error
+
+
+def _result(outcome: SimpleQueue[BaseException | None]) -> BaseException | None:
+    """Wait for the outcome, and handle signals at least every `_SIGNAL_SECONDS`.
+
+    A signal that arrives just before an unlimited wait begins is not handled until that wait ends.
+    """
+    while True:
+        with suppress(Empty):
+            return outcome.get(timeout=_SIGNAL_SECONDS)

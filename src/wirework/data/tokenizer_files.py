@@ -136,9 +136,9 @@ def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> 
     most = len(texts) // _TOKENS_PER_CUT
     fitting = [name for name, pattern in PATTERNS.items() if _n_cut(pattern, texts) <= most]
     if len(fitting) != 1:
-        found = "more than one way" if fitting else "no way that is known"
+        ways = "more than one way" if fitting else "no way that is known"
         raise InputError(
-            f"{path}: its {len(vocab):,} tokens fit {found} of cutting text before the merges: "
+            f"{path}: its {len(vocab):,} tokens fit {ways} of cutting text before the merges: "
             f"say which, `wirework convert openai --split {'|'.join(PATTERNS)}`"
         )
     return fitting[0]
@@ -160,10 +160,10 @@ def _n_cut(pattern: str, texts: Sequence[str]) -> int:
 
 
 def _merge(line: str, path: Path) -> Merge:
-    left, _, right = line.partition(" ")
-    if not left or not right or " " in right:
+    first, _, second = line.partition(" ")
+    if not first or not second or " " in second:
         raise InputError(f"{path}: a merge is two tokens, got {quoted(line)}")
-    return left, right
+    return first, second
 
 
 def _check_gpt2(vocab: Any, merges: Sequence[Merge], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Other people's formats."""
+"""Converters from and to other people's formats."""
 
 from wirework.interop.huggingface import load_huggingface, save_huggingface
 from wirework.interop.openai import load_openai

@@ -1,4 +1,4 @@
-"""What other people lay beside the weights of a model: its tokeniser."""
+"""The tokeniser that lies beside the weights of another project's model."""
 
 from pathlib import Path
 

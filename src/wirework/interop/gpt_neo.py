@@ -1,4 +1,4 @@
-"""GPT-Neo: what its tensors are called, and which of our models are one.
+"""GPT-Neo: the names of its tensors, and which of our models can be written as one.
 
 Used for the released self-ablating models and for Hugging Face alike.
 """

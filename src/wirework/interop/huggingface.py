@@ -54,8 +54,8 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     """
     if not isinstance(source, str | Path):
         said = type(source).__name__
-        made = architecture(source.config.to_dict(), said)
-        return Model(_transformer(made, dict(source.state_dict()), said, said))
+        arch = architecture(source.config.to_dict(), said)
+        return Model(_transformer(arch, dict(source.state_dict()), said, said))
     folder = Path(source) if Path(source).exists() else _download(str(source))
     if (folder / "beeg_config.json").is_file():
         return load_openai(folder)
@@ -65,10 +65,10 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     values = read_json(path)
     if is_openai(values):
         return load_openai(folder)
-    made = architecture(values, str(path))
-    check_memory(made.config, None, str(path))
+    arch = architecture(values, str(path))
+    check_memory(arch.config, None, str(path))
     weights = find_weights(folder, _WEIGHTS)
-    transformer = _transformer(made, read_weights(weights), str(weights), str(path))
+    transformer = _transformer(arch, read_weights(weights), str(weights), str(path))
     return Model(transformer, read_tokenizer(folder), Path(source))
 
 
@@ -113,23 +113,23 @@ def _no_bars(transformers: Any) -> Iterator[None]:
 
 
 def _transformer(
-    made: Architecture, state: dict[str, Tensor], source: str, config_source: str
+    arch: Architecture, state: dict[str, Tensor], source: str, config_source: str
 ) -> Transformer:
     """Return a transformer with the tensors of a state dict of theirs."""
     state = _with_base(unwrapped(state, source))
-    config = made.config
+    config = arch.config
     refuse_layers(config.n_layer, state, source)
-    config = made.with_windows(config_source)
+    config = arch.with_windows(config_source)
     if config.tied_embedding:
         state = with_tied(state, _EMBED, _UNEMBED, source, "they are tied")
     state = {
-        name: tensor.t() if made.is_transposed(name) and tensor.dim() == 2 else tensor
+        name: tensor.t() if arch.is_transposed(name) and tensor.dim() == 2 else tensor
         for name, tensor in state.items()
     }
     expected = untied_shapes(config)
-    found = our_state(state, expected, made.names, source, made.left_aside, made.parts)
+    tensors = our_state(state, expected, arch.names, source, arch.left_aside, arch.parts)
     transformer = Transformer(config)
-    load_untied_(transformer, found)
+    load_untied_(transformer, tensors)
     return transformer
 
 
@@ -157,12 +157,12 @@ def _download(name: str) -> Path:
     said = f"no Hugging Face model at {name}: no such folder, and on the hub"
     with translated_errors(said), no_prompts():
         for weights in ("model*.safetensors", "pytorch_model*.bin"):
-            found = hub.snapshot_download(
+            folder = hub.snapshot_download(
                 name, allow_patterns=[*about, weights], ignore_patterns=["*/*"]
             )
-            if any(Path(found).glob(weights)):
+            if any(Path(folder).glob(weights)):
                 break
-    return Path(found)
+    return Path(folder)
 
 
 def _library(name: str, what: str) -> Any:
@@ -177,7 +177,7 @@ def _library(name: str, what: str) -> Any:
     except InputError as error:
         missing = error.__cause__
         if isinstance(missing, ModuleNotFoundError) and missing.name == name:
-            raise InputError(f"{what} need {name}: pip install 'wirework[hub]'") from missing
+            raise InputError(f"{what} need {name}: pip install '.[hub]'") from missing
         raise
 
 

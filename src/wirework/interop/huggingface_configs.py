@@ -1,4 +1,4 @@
-"""GPT-2 and GPT-Neo: what their `config.json` says, and what their tensors are called.
+"""GPT-2 and GPT-Neo: reading their `config.json`, and the names of their tensors.
 
 Fields that a file leaves out have the defaults of transformers, whose files leave them out.
 """

@@ -155,7 +155,7 @@ def load_openai(path: str | Path, split: Split | None = None) -> Model:
     if config.tied_embedding:
         said = "tied_unembed is true"
         state = with_tied(state, "transformer.wte.weight", "lm_head.weight", str(weights), said)
-    found = our_state(
+    tensors = our_state(
         state,
         untied_shapes(config),
         lambda name: [_their_name(name)],
@@ -164,7 +164,7 @@ def load_openai(path: str | Path, split: Split | None = None) -> Model:
         frozenset(_TENSORS.values()),
     )
     transformer = Transformer(config)
-    load_untied_(transformer, found)
+    load_untied_(transformer, tensors)
     return Model(transformer, read_tokenizer(folder, split), folder)
 
 
@@ -193,8 +193,8 @@ def _read_config(path: Path) -> _Released:
     unknown = sorted(values.keys() - _Released.model_fields.keys() - idle)
     if unknown:
         warn(f"{path}: unknown fields left aside: {', '.join(unknown)}")
-    known = {name: value for name, value in values.items() if name in _Released.model_fields}
-    return _Released.of(known, str(path))
+    values_read = {name: value for name, value in values.items() if name in _Released.model_fields}
+    return _Released.of(values_read, str(path))
 
 
 def _our_config(released: _Released, path: Path) -> ModelConfig:

@@ -106,10 +106,10 @@ def load_self_ablating(path: str | Path) -> Model:
     state = with_tied(state, embed, unembed, str(weights), "they are tied")
     gated = {f"gates.{name}": shape for name, shape in gate_shapes(config, gating).items()}
     expected = untied_shapes(config) | gated
-    found = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE, _PARTS)
+    tensors = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE, _PARTS)
     transformer, gates = Transformer(config), Gates(config, gating)
-    gates.load_state_dict({name.removeprefix("gates."): found.pop(name) for name in gated})
-    load_untied_(transformer, found)
+    gates.load_state_dict({name.removeprefix("gates."): tensors.pop(name) for name in gated})
+    load_untied_(transformer, tensors)
     return Model(transformer, read_tokenizer(folder), folder, gates)
 
 
@@ -119,11 +119,11 @@ def _find_weights(path: Path) -> tuple[Path, Path]:
         return path, path.parent
     if not path.is_dir():
         raise InputError(f"no model at {path}: expected a folder with a .pt file, or the file")
-    found = sorted(path.glob("*.pt"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    files = sorted(path.glob("*.pt"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
         raise InputError(f"{path}: expected one .pt file, found {names}; give the file itself")
-    return found[0], path
+    return files[0], path
 
 
 def _read_config(folder: Path) -> tuple[_Released, str]:
@@ -133,13 +133,15 @@ def _read_config(folder: Path) -> tuple[_Released, str]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")
     values = _modern(values, str(path))
-    known = {name: value for name, value in values.items() if name in _Released.model_fields}
-    released = _Released.of(known, str(path))
-    if missing := sorted(_Released.model_fields.keys() - known.keys()):
+    values_read = {name: value for name, value in values.items() if name in _Released.model_fields}
+    released = _Released.of(values_read, str(path))
+    if missing := sorted(_Released.model_fields.keys() - values_read.keys()):
         taken = ", ".join(f"{name} = {getattr(released, name)}" for name in missing)
         warn(f"{path} leaves out, so that defaults are taken: {taken}")
     unknown = [
-        name for name in sorted(values.keys() - known.keys()) if not _NO_EFFECT.fullmatch(name)
+        name
+        for name in sorted(values.keys() - values_read.keys())
+        if not _NO_EFFECT.fullmatch(name)
     ]
     if unknown:
         warn(f"{path}: unknown fields left aside: {', '.join(unknown)}")

@@ -101,7 +101,7 @@ def _check_archive(path: Path) -> None:
 def _why(error: Exception) -> str:
     """Return the library's reason, without its advice to load the file in a way that runs it."""
     text = str(error)
-    if found := _OBJECT.search(text):
-        return f"it holds the Python object {found[1]}, which is not loaded"
+    if refused := _OBJECT.search(text):
+        return f"it holds the Python object {refused[1]}, which is not loaded"
     _, _, told = text.partition("WeightsUnpickler error:")
     return " ".join(told.split("Check the documentation")[0].split()) or reason(error)

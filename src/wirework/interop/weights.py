@@ -94,16 +94,16 @@ def with_tied(
     Raises:
         InputError: both are there and differ.
     """
-    known = {name: state[name] for name in (embed, unembed) if name in state}
-    if len(known) == 2 and not torch.equal(known[embed], known[unembed]):
+    present = {name: state[name] for name in (embed, unembed) if name in state}
+    if len(present) == 2 and not torch.equal(present[embed], present[unembed]):
         raise InputError(f"{source}: {said}, but {embed} and {unembed} differ")
-    rest = {name: tensor for name, tensor in state.items() if name not in known}
-    return rest | ({embed: next(iter(known.values()))} if known else {})
+    rest = {name: tensor for name, tensor in state.items() if name not in present}
+    return rest | ({embed: next(iter(present.values()))} if present else {})
 
 
 def _common_prefix(names: Collection[str], prefixes: Sequence[str]) -> str | None:
-    found = (one for one in prefixes if all(name.startswith(one) for name in names))
-    return next(found, None) if names else None
+    common = (one for one in prefixes if all(name.startswith(one) for name in names))
+    return next(common, None) if names else None
 
 
 def _refuse_contradiction(unused: Sequence[str], parts: Collection[str], source: str) -> None:

@@ -376,7 +376,7 @@ def check_installed() -> None:
         InputError: it is not installed.
     """
     if find_spec("sae_lens") is None:
-        raise InputError("sparse autoencoders need sae-lens: pip install 'wirework[sae]'")
+        raise InputError("sparse autoencoders need sae-lens: pip install '.[sae]'")
 
 
 def sae_lens() -> ModuleType:

@@ -25,7 +25,7 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if find_spec(name) is None:
             raise InputError(
-                f"track: {name} is not installed: pip install 'wirework[track]', or leave it out"
+                f"track: {name} is not installed: pip install '.[track]', or leave it out"
             )
 
 

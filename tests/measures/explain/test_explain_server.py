@@ -349,7 +349,7 @@ def test_a_missing_client_names_the_extra(explain, asking: ExplainConfig, monkey
     import sys
 
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(InputError, match=r"needs openai: pip install wirework\[explain\]"):
+    with pytest.raises(InputError, match=r"needs openai: pip install '\.\[explain\]'"):
         explain(asking)
 
 

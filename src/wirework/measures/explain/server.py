@@ -194,9 +194,7 @@ def check_installed() -> None:
         InputError: it is not installed.
     """
     if find_spec("openai") is None:
-        raise InputError(
-            "explaining with a language model needs openai: pip install wirework[explain]"
-        )
+        raise InputError("explaining with a language model needs openai: pip install '.[explain]'")
 
 
 def _client(config: ServerConfig) -> "openai.OpenAI":
