@@ -1,6 +1,6 @@
 """`InputError`: the one error that a user can cause, told apart from bugs by the command.
 
-The library raises `InputError` where what came in cannot be used; the command prints it as one
+The library raises `InputError` for an input that cannot be used; the command prints it as one
 line and exits with code 2. Anything else that escapes is a defect of ours and keeps its traceback.
 Errors of other libraries become `InputError` where the library is called (`translated_errors`).
 """
@@ -139,7 +139,7 @@ def has_no_folder() -> bool:
 
 
 @contextmanager
-def translated_errors(what: str) -> Iterator[None]:
+def translated_errors(message_start: str) -> Iterator[None]:
     """Turn any error that another library raises in the block into an `InputError`.
 
     For the boundary where a library reads a foreign file, model or server: such libraries raise
@@ -147,16 +147,16 @@ def translated_errors(what: str) -> Iterator[None]:
     ours is taken for a bad input. The library's error stays as the cause (`--debug` shows it).
 
     Args:
-        what: the beginning of the message, such as `cannot read weights.pt`.
+        message_start: for example `cannot read weights.pt`.
 
     Raises:
-        InputError: `what`, a colon, and the reason that the library gave.
+        InputError: `message_start`, a colon, and the reason that the library gave.
     """
     try:
         yield
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError(f"{what}: not enough memory") from error
+        raise InputError(f"{message_start}: not enough memory") from error
     except Exception as error:
-        raise InputError(f"{what}: {reason(error)}") from error
+        raise InputError(f"{message_start}: {reason(error)}") from error

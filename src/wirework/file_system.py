@@ -54,7 +54,7 @@ def open_ordinary(path: Path) -> BufferedReader:
 
 
 def sync_file(file: IO[bytes], path: Path) -> None:
-    """Flush an open file to the disk; a file system that cannot is told of once.
+    """Flush an open file to the disk; a file system that cannot is named in one warning.
 
     Raises:
         OSError: the disk failed or is full.

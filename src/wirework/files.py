@@ -86,7 +86,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def exists(path: str | Path) -> bool:
-    """Tell whether there is something at a path; no name is too long or too odd to ask about."""
+    """Return whether something is at a path; a name that no file can have is not there."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -94,7 +94,7 @@ def exists(path: str | Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there, so that what is no ordinary file never counts as absent.
+    """Return whether a file is there; anything but an ordinary file is an error, not absence.
 
     Raises:
         DamagedError: a folder, a pipe, a device, or links that lead in a circle are there.
@@ -118,7 +118,7 @@ def is_file(path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[str]:
-    """Return the names of what a folder holds, sorted; none where there is no folder.
+    """Return the sorted names of the entries of a folder; none where there is no folder.
 
     Raises:
         UnreadableError: the system cannot tell.
@@ -281,7 +281,7 @@ def read_record(
 
 
 def _is_old(record: Mapping[str, Any]) -> bool:
-    """Tell whether a record is of a version that wrote no checksums."""
+    """Return whether a record is of a version that wrote no checksums."""
     return "checksum" not in record and record.get("version", 1) == 1
 
 
@@ -354,7 +354,7 @@ def save_tensors(
 
 
 def _system_error(error: "SafetensorError") -> OSError:
-    """Return what the system said to safetensors, which only tells it in words."""
+    """Return the system's error that safetensors reports as text."""
     match = re.search(r"\(os error (\d+)\)", str(error))
     return (
         OSError(str(error)) if match is None else OSError(int(match[1]), os.strerror(int(match[1])))
@@ -466,13 +466,13 @@ def check_file(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a folder")
 
 
-def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
+def check_folder(path: Path, content: str, needed: Iterable[str]) -> None:
     """Make sure that `atomic_dir` can make a folder at `path` without losing anything but its own.
 
     Args:
         path: nothing, an empty folder, or one that `atomic_dir` wrote, with no file added to it.
-        what: what the folder is to hold, for the message: "a model".
-        needed: files that tell such a folder from what else `atomic_dir` writes.
+        content: what the folder will hold, for the message: "a model".
+        needed: files that distinguish such a folder from others that `atomic_dir` writes.
 
     Raises:
         InputError: something else is there, or it cannot be written to.
@@ -483,18 +483,18 @@ def check_folder(path: Path, what: str, needed: Iterable[str]) -> None:
         return
     sums = _sums(path)
     if not set(needed) <= sums.keys():
-        raise InputError(f"{path} exists and is not {what}: not overwritten")
+        raise InputError(f"{path} exists and is not {content}: not overwritten")
     held = {
         entry.relative_to(path).as_posix()
         for entry in path.rglob("*")
         if entry.is_symlink() or not entry.is_dir()
     }
     if others := held - sums.keys() - {CHECKSUMS}:
-        raise InputError(f"{path} holds {min(others)} besides {what}: not overwritten")
+        raise InputError(f"{path} holds {min(others)} besides {content}: not overwritten")
 
 
 def _target(path: Path) -> Path:
-    """Return what a link points to, be it there or not, and any other path as it is."""
+    """Return the target of a link, existing or not, and any other path unchanged."""
     try:
         return path.resolve() if path.is_symlink() else path
     except RuntimeError:  # of pathlib before Python 3.13

@@ -39,7 +39,7 @@ def _clear(folder: Path, place: Path | None, alone: bool) -> None:
     name = None if place is None else cut(place.name)
     try:
         names = [path.name for path in folder.iterdir() if path.name[0] == "."]
-    except OSError:  # none, or not to be read: whoever needs the folder says so
+    except OSError:  # absent or unreadable: the caller that needs the folder reports it
         return
     for entry in sorted(names, reverse=True):  # `stale` before `partial`
         match = PATTERN.fullmatch(entry)
@@ -58,7 +58,7 @@ def _place_of(folder: Path, name: str) -> Path | None:
 
 def _remove(leftover: Path, place: Path | None, kind: str) -> None:
     if kind == "stale" and place is None:
-        return  # it may be all there is; whoever writes that place puts it back
+        return  # it may be the only copy; the next writer of that place restores it
     if kind == "stale" and place is not None and not os.path.lexists(place):
         with suppress(OSError):
             leftover.rename(place)

@@ -9,13 +9,13 @@ from wirework.errors import InputError
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def require_memory(needed: int, what: str, why: str = "") -> None:
-    """Make sure that memory is free for something that is about to be built.
+def require_memory(needed: int, purpose: str, why: str = "") -> None:
+    """Refuse to build something for which memory is not free.
 
     Args:
         needed: bytes.
-        what: what needs them, the beginning of the message.
-        why: what makes it so large, the end of the message.
+        purpose: of the memory, the beginning of the message.
+        why: the reason for the size, the end of the message.
 
     Raises:
         InputError: less is available; the message has both numbers.
@@ -23,7 +23,7 @@ def require_memory(needed: int, what: str, why: str = "") -> None:
     available = available_bytes()
     if needed > available:
         raise InputError(
-            f"{what} needs {gigabytes(needed)} of memory, {gigabytes(available)} are available"
+            f"{purpose} needs {gigabytes(needed)} of memory, {gigabytes(available)} are available"
             f"{f': {why}' if why else ''}"
         )
 
@@ -31,9 +31,9 @@ def require_memory(needed: int, what: str, why: str = "") -> None:
 def available_bytes() -> int:
     """Return how much memory this process can still take.
 
-    The least of what the machine has free, what the cgroups of the process leave it and what its
-    limit of address space (`ulimit -v`) does. Where the system tells none of it (macOS), all
-    memory of the machine.
+    The minimum of the machine's free memory, the limits of the process's cgroups and its limit of
+    address space (`ulimit -v`). Where the system reports none of them (macOS), all memory of the
+    machine.
     """
     limits = [*_free_on_machine(), *_free_in_cgroups(), *_free_addresses()]
     return min(limits, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -26,7 +26,7 @@ _FUNCTION = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^
 
 
 def is_function(name: str) -> bool:
-    """Tell whether `name` has the form `module:function` or `file.py:function` and is no file."""
+    """Return whether `name` has the form `module:function` or `file.py:function` and is no file."""
     return _FUNCTION.fullmatch(name) is not None and not exists(name)
 
 
@@ -37,7 +37,7 @@ def refuse_saved_function(name: str | None, where: str, flag: str) -> None:
 
     Args:
         name: the task or corpus; None, or anything but a function, passes.
-        where: the file, and what it wants to run the function as, for the message.
+        where: the file and the role that it gives the function, for the message.
         flag: the option by which the user can name the function.
 
     Raises:
@@ -52,12 +52,12 @@ def refuse_saved_function(name: str | None, where: str, flag: str) -> None:
         )
 
 
-def load_function(name: str, what: str) -> Callable[..., Any]:
+def load_function(name: str, role: str) -> Callable[..., Any]:
     """Return the function that `name` (see `is_function`) stands for.
 
     Args:
         name: `module:function` or `file.py:function`.
-        what: it is used as, for the messages: "task", "corpus".
+        role: of the function, for the messages: "task", "corpus".
 
     Raises:
         InputError: no such module, file or function, or the module raises.
@@ -65,27 +65,27 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     match = _FUNCTION.fullmatch(name)
     assert match is not None
     place, title = match["place"], match["name"]
-    module = guarded(lambda: _module(place), f"{what} {name}: {place}")
+    module = guarded(lambda: _module(place), f"{role} {name}: {place}")
     function = getattr(module, title, None)
     if function is None:
         known = [key for key, value in vars(module).items() if callable(value)]
-        raise InputError(f"{what} {name}: {place} has no function {title!r}{nearest(title, known)}")
+        raise InputError(f"{role} {name}: {place} has no function {title!r}{nearest(title, known)}")
     if not callable(function):
         kind = type(function).__name__
-        raise InputError(f"{what} {name}: {title!r} is of type {kind}, wanted a function")
+        raise InputError(f"{role} {name}: {title!r} is of type {kind}, wanted a function")
     loaded: Callable[..., Any] = function
     return loaded
 
 
-def guarded(call: Callable[[], Any], what: str) -> Any:
-    """Return what a user's code returns; whatever it raises is the user's to mend."""
+def guarded(call: Callable[[], Any], caller: str) -> Any:
+    """Call a user's code; every error that it raises becomes an `InputError`."""
     try:
         return call()
     except InputError as error:
-        raise InputError(f"{what}: {error}") from None
+        raise InputError(f"{caller}: {error}") from None
     except (Exception, SystemExit) as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{what} raised {message}") from error
+        raise InputError(f"{caller} raised {message}") from error
 
 
 def source_files(function: Callable[..., Any]) -> list[Path]:

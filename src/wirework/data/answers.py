@@ -134,7 +134,7 @@ def _tasks_of(config: DataConfig) -> Literal["python", "stories", "none"]:
 
 
 def _is_python(corpus: str) -> bool:
-    """Tell whether at least half of the files of a corpus are Python source."""
+    """Return whether at least half of the files of a corpus are Python source."""
     if corpus.startswith(HUB) or is_function(corpus):
         return False
     files = corpus_files(corpus) or []

@@ -109,13 +109,13 @@ def _files(corpus: str) -> list[Path] | None:
 
 
 def is_prepared(folder: str | Path) -> bool:
-    """Tell whether a folder holds the tokens of a corpus, as `prepare` writes them."""
+    """Return whether a folder holds the tokens of a corpus, as `prepare` writes them."""
     names = ("tokenizer.json", "checksums.json", "train/index.json", "val/index.json")
     return all((Path(folder) / name).is_file() for name in names)
 
 
 def is_marked(corpus: str) -> bool:
-    """Tell whether a corpus is one text file with marks between its documents."""
+    """Return whether a corpus is one text file with marks between its documents."""
     path = Path(corpus)
     kept = (*JSONL_SUFFIXES, PARQUET_SUFFIX)
     return path.is_file() and path.suffix not in kept and is_separated(path)
@@ -175,7 +175,7 @@ def _records(path: Path, field: str) -> Iterator[str] | None:
 
 
 def _lone_file(path: Path) -> Iterator[str]:
-    """Yield the documents of a text file: what stands between its marks, or pieces of lines.
+    """Yield the documents of a text file: the texts between its marks, or pieces of lines.
 
     One document would have to fit in memory, and could not be split into train and val.
     """
@@ -185,7 +185,7 @@ def _lone_file(path: Path) -> Iterator[str]:
 
 
 def _folder(folder: Path, files: list[Path], field: str) -> Iterator[str]:
-    """Yield the text of every file below a folder; what is not UTF-8 text is left out."""
+    """Yield the text of every file below a folder; files that are not UTF-8 are left out."""
     skipped = 0
     for path in sorted(files, key=lambda path: _scatter(path, folder)):
         kept = _records(path, field)

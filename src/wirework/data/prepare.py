@@ -165,7 +165,7 @@ def _total_bytes(config: DataConfig) -> int | None:
 def _make(
     config: DataConfig, tokenizer_given: Tokenizer | None, path: Path, progress: bool
 ) -> None:
-    """Make the folder, going on from what an earlier call left."""
+    """Create the folder; continue the work of an interrupted call."""
     partial = path.with_name(f".{path.name}.partial")
     clear_held([partial, *(partial / split for split in SPLITS)])
     try:

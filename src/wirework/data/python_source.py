@@ -1,4 +1,4 @@
-"""The corpus `python`: source code that is on this machine anyway.
+"""The corpus `python`: the source code installed with the running Python.
 
 The standard library and the installed packages of the running interpreter, without what would
 teach a model little about code: tests, generated and minified files, tables, copies.

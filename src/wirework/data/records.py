@@ -14,7 +14,7 @@ from wirework.foreign import no_prompts
 PARQUET_ROWS = 256
 """Rows decoded at a time."""
 MAX_LINE_BYTES = 1 << 28
-"""Longest line of a JSONL file: what is longer is no file of records and may not fit in memory."""
+"""Longest line of a JSONL file: a longer one is no record and may not fit in memory."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -138,7 +138,7 @@ def _hint(field: str, names: list[str]) -> str:
     return nearest(field, names) or f"; it has {', '.join(map(repr, names[:8]))}"
 
 
-def _extra(module: str, extra: str, what: str) -> ModuleType:
+def _extra(module: str, extra: str, feature: str) -> ModuleType:
     """Import an optional package, or say how to get it."""
     import importlib
 
@@ -147,7 +147,9 @@ def _extra(module: str, extra: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != package:  # it is there, and lacks something itself
-            raise InputError(f"{what}: cannot load {package}: {reason(error)}") from error
-        raise InputError(f"{what} needs the package {package}: pip install '.[{extra}]'") from None
+            raise InputError(f"{feature}: cannot load {package}: {reason(error)}") from error
+        raise InputError(
+            f"{feature} needs the package {package}: pip install '.[{extra}]'"
+        ) from None
     except Exception as error:  # a broken or half-removed package raises anything
-        raise InputError(f"{what}: cannot load {package}: {reason(error)}") from error
+        raise InputError(f"{feature}: cannot load {package}: {reason(error)}") from error

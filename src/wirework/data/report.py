@@ -9,20 +9,20 @@ Advance = Callable[[int], None]
 
 
 @contextlib.contextmanager
-def report(what: str, total: int | None, show: bool, done: int = 0) -> Iterator[Advance]:
-    """Show a bar while the block runs, and yield what moves it on.
+def report(label: str, total: int | None, show: bool, done: int = 0) -> Iterator[Advance]:
+    """Show a bar during the block, and yield the function that advances it.
 
     Args:
-        what: the words beside the bar.
+        label: the words beside the bar.
         total: bytes of text to come; None: not known.
         show: False shows nothing.
         done: bytes done before.
     """
-    with Progress(what, total, shown=show, done=done, count=megabytes) as bar:
+    with Progress(label, total, shown=show, done=done, count=megabytes) as bar:
         yield bar.advance
 
 
-def say_waiting(what: str, show: bool) -> None:
-    """Say that another process does the work which is waited for."""
+def say_waiting(label: str, show: bool) -> None:
+    """Say that this process waits for another one that does the same work."""
     if show:
-        say(f"waiting for another process that prepares {what}")
+        say(f"waiting for another process that prepares {label}")

@@ -210,7 +210,7 @@ def _recorded_place(run: Path, record: _Record) -> Path | None:
 
 
 def _same(before: Mapping[str, Any], config: DataConfig) -> bool:
-    """Tell whether a record's settings give the same corpus as these."""
+    """Return whether a record's settings give the same corpus as these."""
     ignored = {*_HARMLESS, "vocab_size"} if config.vocab_size == "auto" else {*_HARMLESS}
     now = config.model_dump(mode="json", exclude=ignored)
     return all(before.get(name) == value for name, value in now.items())
@@ -229,7 +229,7 @@ def _checked(data: Prepared, config: DataConfig) -> Prepared:
 
 
 def _is_foreign(corpus: str) -> bool:
-    """Tell whether a corpus is a function that is none of wirework's own."""
+    """Return whether a corpus is a function, other than one of wirework's own."""
     return corpus not in OURS and is_function(corpus)
 
 

@@ -71,7 +71,7 @@ def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
 
 
 def is_separated(path: Path) -> bool:
-    """Tell whether a file has a line `<|endoftext|>` early on.
+    """Return whether a file has a line `<|endoftext|>` early on.
 
     Raises:
         InputError: the file is unreadable.

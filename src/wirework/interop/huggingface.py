@@ -101,7 +101,7 @@ def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
 
 @contextmanager
 def _no_bars(transformers: Any) -> Iterator[None]:
-    """Keep transformers from drawing progress of what takes a moment, unlike a download."""
+    """Hide the progress bars of transformers for steps that take a moment."""
     logging = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -165,7 +165,7 @@ def _download(name: str) -> Path:
     return Path(folder)
 
 
-def _library(name: str, what: str) -> Any:
+def _library(name: str, feature: str) -> Any:
     """Return a package of the extra `hub`.
 
     Raises:
@@ -177,7 +177,7 @@ def _library(name: str, what: str) -> Any:
     except InputError as error:
         missing = error.__cause__
         if isinstance(missing, ModuleNotFoundError) and missing.name == name:
-            raise InputError(f"{what} need {name}: pip install '.[hub]'") from missing
+            raise InputError(f"{feature} need {name}: pip install '.[hub]'") from missing
         raise
 
 
