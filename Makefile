@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test slow-test lint types docs browser-test hostile-test bench clean
+.PHONY: install demo test slow-test lint types docs browser-test hostile-test notebook-test bench clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,9 @@ browser-test: $(VENV)/.installed-dev
 # Thousands of spoiled files through every loader: tests/hostile/README.md.
 hostile-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/hostile -m slow
+
+notebook-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 examples
 
 # As the command sets it: see docs/training.md.
 bench: export GOMP_SPINCOUNT = 300
