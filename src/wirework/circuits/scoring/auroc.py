@@ -1,6 +1,5 @@
 """AUROC: how well a score separates nodes of a circuit from other nodes."""
 
-import torch
 from torch import Tensor
 
 from wirework.errors import InputError
@@ -19,18 +18,17 @@ def auroc(score: Tensor, truth: Tensor) -> float:
     Raises:
         InputError: the shapes differ, `truth` holds only one kind, or a score is not a number.
     """
+    from scipy.stats import rankdata  # slow to import
+
     if score.dim() != 1 or score.shape != truth.shape:
         raise InputError(f"scores {tuple(score.shape)} and truth {tuple(truth.shape)} do not pair")
     if bool(score.isnan().any()):
         raise InputError("AUROC got a score that is not a number")
-    truth = truth.bool().to(score.device)
+    truth = truth.bool().cpu()
     true = int(truth.sum())
     false = len(truth) - true
     if not true or not false:
         raise InputError(f"AUROC needs true and false entries, got {true} and {false}")
-    ordered = score.sort().values
-    below = torch.searchsorted(ordered, score)
-    up_to = torch.searchsorted(ordered, score, right=True)
-    ranks = (below + up_to + 1).double() / 2  # from 1, ties at their middle
-    wins = float(ranks[truth].sum()) - true * (true + 1) / 2
+    ranks = rankdata(score.double().cpu().numpy())  # from 1, ties at their middle
+    wins = float(ranks[truth.numpy()].sum()) - true * (true + 1) / 2
     return wins / (true * false)

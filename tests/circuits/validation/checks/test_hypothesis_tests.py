@@ -9,7 +9,7 @@ from wirework.circuits.validation.checks import (
     minimality_test,
     pair_scores,
 )
-from wirework.circuits.validation.checks.hypothesis_tests import binomial, centred_kernel
+from wirework.circuits.validation.checks.hypothesis_tests import centred_kernel
 from wirework.errors import InputError
 
 
@@ -17,13 +17,28 @@ def test_a_pair_is_one_observation() -> None:
     assert pair_scores(torch.tensor([1.0, 3.0, -2.0, 2.0])).tolist() == [2.0, 0.0]
 
 
-def test_binomial_probabilities() -> None:
-    exact = [math.comb(20, k) * 0.3**k * 0.7 ** (20 - k) for k in range(21)]
-    assert binomial(20, 0.3) == pytest.approx(exact)
-    assert binomial(2, 0.0) == [1, 0, 0]
-    assert binomial(2, 1.0) == [0, 0, 1]
-    assert binomial(0, 0.4) == [1]
-    assert math.fsum(binomial(5000, 0.6)) == pytest.approx(1)
+def binomial(n: int, chance: float) -> list[float]:
+    return [math.comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(n + 1)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 20])
+@pytest.mark.parametrize("q", [0.0, 0.1, 0.9, 1.0])
+def test_p_values_of_minimality_are_lower_tails(n: int, q: float) -> None:
+    effects, random_effects = [k - 0.5 for k in range(n + 1)], [float(k) for k in range(n)]
+    p_values = minimality_test(effects, random_effects, q).p_values
+    tails = [math.fsum(binomial(n, q)[: k + 1]) for k in range(n + 1)]
+    assert p_values == pytest.approx(tails, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 20])
+@pytest.mark.parametrize("eps", [0.0, 0.1, 0.5])
+def test_p_values_of_equivalence_are_both_tails(n: int, eps: float) -> None:
+    for wins in range(n + 1):
+        scores = torch.tensor([1.0] * wins + [-1.0] * (n - wins))
+        chances = enumerate(binomial(n, 0.5 + eps))
+        tails = math.fsum(p for k, p in chances if abs(2 * k - n) >= abs(2 * wins - n))
+        p_value = equivalence_test(scores, torch.zeros(n), eps).p_value
+        assert p_value == pytest.approx(tails, abs=1e-12)
 
 
 def test_equivalence_by_hand() -> None:

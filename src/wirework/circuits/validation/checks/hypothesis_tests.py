@@ -6,7 +6,6 @@ small p-value is evidence against it, a large one is only absence of evidence wi
 Shapes: P pairs, u units of a circuit, R random circuits.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,6 +76,8 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     Source: Shi et al. 2024, equivalence test. Their code compares with the mean difference of the
     scores where the share of wins is meant; here it is the share.
     """
+    from scipy.stats import binom  # slow to import
+
     _check(circuit, model)
     if not 0 <= eps <= 0.5:
         raise InputError(f"eps must lie between 0 and 0.5, got {eps}")
@@ -84,9 +85,8 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     bar = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
     wins, losses = int((differences > bar).sum()), int((differences < -bar).sum())
     n = wins + losses
-    far = abs(2 * wins - n)
-    chances = binomial(n, 0.5 + eps)
-    p = math.fsum(chance for k, chance in enumerate(chances) if abs(2 * k - n) >= far)
+    fewer, wins_under_h0 = min(wins, losses), binom(n, 0.5 + eps)
+    p = float(wins_under_h0.cdf(fewer) + wins_under_h0.sf(n - fewer - 1))
     return Equivalence(wins / n if n else None, n, len(circuit) - n, min(p, 1.0))
 
 
@@ -143,29 +143,16 @@ def minimality_test(
 
     Source: Shi et al. 2024, minimality test. The correction for the number of units is ours.
     """
+    from scipy.stats import binom  # slow to import
+
     if not 0 <= q <= 1:
         raise InputError(f"q must lie between 0 and 1, got {q}")
     for effect in (*effects, *random_effects):
         finite(effect, "an effect")
     n = len(random_effects)
-    chances = binomial(n, q)
     below = (sum(effect > other for other in random_effects) for effect in effects)
-    p_values = tuple(min(math.fsum(chances[: k + 1]), 1.0) for k in below)
+    p_values = tuple(float(binom.cdf(k, n, q)) for k in below)
     return MinimalityTest(p_values, min([1.0, *(len(p_values) * p for p in p_values)]), n)
-
-
-def binomial(n: int, p: float) -> list[float]:
-    """Return the probabilities of 0 to n successes in n trials of chance p."""
-    if p in (0.0, 1.0):
-        return [float(k == n * p) for k in range(n + 1)]
-    log_n_factorial = math.lgamma(n + 1)
-    return [
-        math.exp(
-            log_n_factorial - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-            + k * math.log(p) + (n - k) * math.log1p(-p)
-        )
-        for k in range(n + 1)
-    ]  # fmt: skip
 
 
 def centred_kernel(scores: Tensor) -> Tensor:
