@@ -37,7 +37,7 @@ _BELOW_ONE = {"inv_beta2": 0.99, "lr_warmup": 0.9}
 
 STUDY_FILE = "study.log"
 
-_TOLD = "told.json"
+_LAST_SIZES = "told.json"
 """Sizes of the last round's trials, written atomically; the study is told one trial at a time."""
 
 
@@ -78,19 +78,19 @@ class Round:
 
         for place, size in zip(which, sizes, strict=True):
             self.trials[place].report(size, step)
-        seen = [t for t in self.study.get_trials(False) if t.state != TrialState.FAIL]
-        values = [t.intermediate_values[step] for t in seen if step in t.intermediate_values]
-        return [size <= median(values) for size in sizes]
+        trials = [t for t in self.study.get_trials(False) if t.state != TrialState.FAIL]
+        reported = [t.intermediate_values[step] for t in trials if step in t.intermediate_values]
+        return [size <= median(reported) for size in sizes]
 
     def tell(self, sizes: Sequence[float | None]) -> None:
         """End the round with the size of each trial's circuit, None for trials stopped early.
 
         If interrupted here, the resumed search completes the round from the saved sizes.
         """
-        told = {trial.number: size for trial, size in zip(self.trials, sizes, strict=True)}
+        by_number = {trial.number: size for trial, size in zip(self.trials, sizes, strict=True)}
         if self.folder is not None:
-            write_record(self.folder / _TOLD, {"sizes": told})
-        for number, size in told.items():
+            write_record(self.folder / _LAST_SIZES, {"sizes": by_number})
+        for number, size in by_number.items():
             _tell(self.study, number, size)
 
 
@@ -183,13 +183,13 @@ def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
     """End an interrupted round: with its saved sizes, or else by marking its trials as failed."""
     from optuna.trial import TrialState
 
-    path = None if folder is None else folder / _TOLD
-    known = (
+    path = None if folder is None else folder / _LAST_SIZES
+    sizes = (
         read_record(path, {"sizes": dict})["sizes"] if path is not None and is_file(path) else {}
     )
     for trial in study.get_trials(False, (TrialState.RUNNING,)):
-        if str(trial.number) in known:
-            _tell(study, trial.number, known[str(trial.number)])
+        if str(trial.number) in sizes:
+            _tell(study, trial.number, sizes[str(trial.number)])
         else:
             study.tell(trial.number, state=TrialState.FAIL)
 
