@@ -15,16 +15,16 @@ from wirework.circuits.adversarial import sweep
 from wirework.circuits.adversarial.attacks import LENGTHEN, NEUTRAL, Attack
 from wirework.circuits.adversarial.heads import between, kept_heads, patterns, read_heads
 from wirework.circuits.adversarial.padding import Padding
-from wirework.circuits.adversarial.reading import CircuitOn, comment_units, encode, fits
+from wirework.circuits.adversarial.reading import CircuitOnModel, comment_units, encode, fits
 from wirework.circuits.adversarial.strongest import (
-    Sides,
+    PairSplit,
     report_worst,
     says,
-    sides_of,
+    split_pairs,
     worst_by_length,
     worst_by_tokens,
 )
-from wirework.circuits.adversarial.sweep import AttackPoint, Beside, Measure
+from wirework.circuits.adversarial.sweep import AttackPoint, Comparison, Measure
 from wirework.data import train_tokenizer
 from wirework.errors import InputError
 from wirework.model import Model
@@ -78,15 +78,15 @@ def test_a_head_that_averages_is_diluted_and_the_curve_falls(diluted: Distractio
     worst = diluted.by_length
     assert worst is not None
     assert worst.point.side == 1
-    assert worst.example["model_says"] == "]"
+    assert worst.example.model_says == "]"
     assert "`]]`" in diluted.summary()["by_length"]
 
 
 def test_falls_are_those_of_the_means(diluted: Distraction):
     for point in diluted.points:
-        for beside in (point.model, point.circuit):
-            assert beside.fall == pytest.approx(beside.before.p - beside.attacked.p)
-            assert beside.beyond == pytest.approx(beside.control.p - beside.attacked.p)
+        for comparison in (point.model, point.circuit):
+            assert comparison.fall == pytest.approx(comparison.before.p - comparison.attacked.p)
+            assert comparison.beyond == pytest.approx(comparison.control.p - comparison.attacked.p)
         assert abs(point.tokens - point.control_tokens) <= 1
 
 
@@ -137,7 +137,7 @@ def test_attention_is_that_of_the_model(
 ):
     """The pattern times the values is what the heads give."""
     edge_masks = EdgeMasks.of(ablation, torch.ones(ablation.size))
-    circuit = CircuitOn(random_model, edge_masks, torch.ones(edge_masks.size))
+    circuit = CircuitOnModel(random_model, edge_masks, torch.ones(edge_masks.size))
     weights = patterns(circuit, rows)
     assert kept_heads(circuit) == [(layer, head) for layer in (0, 1) for head in (0, 1)]
     width = random_model.config.d_head
@@ -151,7 +151,7 @@ def test_attention_is_that_of_the_model(
 
 
 def test_attention_sees_what_its_window_shows(averaging: Planted):
-    circuit = CircuitOn(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
+    circuit = CircuitOnModel(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
     rows = encode(averaging.task.pairs[:2], averaging.model)
     attention = averaging.model.transformer.blocks[0].attn
     attention.window = 3
@@ -165,7 +165,7 @@ def test_attention_sees_what_its_window_shows(averaging: Planted):
 
 def test_heads_are_read_where_the_prompts_differ(averaging: Planted):
     """All weights are equal, so the deciding share is counted tokens over 40 + length."""
-    circuit = CircuitOn(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
+    circuit = CircuitOnModel(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
     pairs = averaging.task.pairs[:1]
     (head,) = read_heads(circuit, pairs, pairs)
     ids = [averaging.model.tokenizer.encode(prompt) for prompt in pairs[0].prompts]
@@ -213,7 +213,7 @@ def test_the_example_was_right_before():
     """Of two that are wrong now it is the one that was right, though the other is further off."""
     planted = averager.plant(n_ctx=256)
     model = planted.model
-    circuit = CircuitOn(model, *circuit_of(planted).edge_masks(model))
+    circuit = CircuitOnModel(model, *circuit_of(planted).edge_masks(model))
     row = Pair(("x = [" + "1, " * 9 + "2", "x = [[" + "1, " * 9 + "2"), ("]", "]]"))
     short, long = row, NEUTRAL(row, 8, Random(0))
     made = Attack("far", lambda pair, n, rng: NEUTRAL.change(pair, 4 if pair == row else 8, rng))
@@ -221,8 +221,8 @@ def test_the_example_was_right_before():
     assert logit_diffs[0, 1] > 0 > logit_diffs[1, 1]
     measured = replace(point("far", (1.0, 0.0, 0.0)), side=1, attack="far")
     padding = Padding(model.tokenizer)
-    sides = Sides([long, short], [long, short], False)
-    worst = report_worst(_last, [measured], {"far": made}, circuit, sides, padding, ("]", "]]"))
+    split = PairSplit([long, short], [long, short], False)
+    worst = report_worst(_last, [measured], {"far": made}, circuit, split, padding, ("]", "]]"))
     told = worst.example
     assert told["prompt"].endswith(short.prompts[1])
     assert not told["prompt"].endswith(long.prompts[1])
@@ -261,9 +261,9 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
     quotes: Planted, monkeypatch: pytest.MonkeyPatch
 ):
     """An attack that turns all choosing pairs and no other is reported to turn none."""
-    circuit = CircuitOn(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
-    sides = sides_of(quotes.task.pairs[:8], 8)
-    assert (sides.choosing, sides.reporting) == (
+    circuit = CircuitOnModel(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
+    split = split_pairs(quotes.task.pairs[:8], 8)
+    assert (split.choosing, split.reporting) == (
         list(quotes.task.pairs[0:8:2]), list(quotes.task.pairs[1:8:2]),
     )  # fmt: skip
     monkeypatch.setattr(
@@ -273,7 +273,7 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
     padding = Padding(quotes.model.tokenizer)
     attacks = {NEUTRAL.name: NEUTRAL}
     told = report_worst(
-        worst_by_tokens, [measured], attacks, circuit, sides, padding, ("')", '")')
+        worst_by_tokens, [measured], attacks, circuit, split, padding, ("')", '")')
     )  # fmt: skip
     assert told.chosen == measured
     assert told.chosen.model.attacked.accuracy == 0
@@ -283,12 +283,12 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
 
 
 def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
-    circuit = CircuitOn(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
-    sides = sides_of(quotes.task.pairs[:8], 8)
+    circuit = CircuitOnModel(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
+    split = split_pairs(quotes.task.pairs[:8], 8)
     points = [replace(point(NEUTRAL.name, (1.0, 0.5, 1.0)), strength=n) for n in (1, 4096)]
     padding = Padding(quotes.model.tokenizer)
     told = report_worst(
-        _last, points, {NEUTRAL.name: NEUTRAL}, circuit, sides, padding, ("a", "b")
+        _last, points, {NEUTRAL.name: NEUTRAL}, circuit, split, padding, ("a", "b")
     )  # fmt: skip
     assert told.chosen.strength == 1
     assert not told.confirmed  # four pairs are too few, whatever they show
@@ -299,18 +299,18 @@ def test_choosing_and_reporting_pairs_share_no_prompt():
         return Pair((first, second), ("a", "b"))
 
     pairs = [pair("p", "q"), pair("p", "r"), pair("s", "t"), pair("u", "v"), pair("w", "x")]
-    sides = sides_of(pairs, 2)
-    assert sides.choosing == [pairs[0], pairs[2]]
-    assert sides.reporting == [pairs[3], pairs[4]]
-    assert sides.held_out
-    few = sides_of(pairs[:3], 9)
-    assert few == Sides(pairs[:3], pairs[:3], False)
+    split = split_pairs(pairs, 2)
+    assert split.choosing == [pairs[0], pairs[2]]
+    assert split.reporting == [pairs[3], pairs[4]]
+    assert split.held_out
+    few = split_pairs(pairs[:3], 9)
+    assert few == PairSplit(pairs[:3], pairs[:3], False)
 
 
 def test_pairs_that_share_prompts_with_their_neighbours_are_held_out_in_groups():
     pairs = [Pair((f"p{i // 2}", f"q{i}"), ("a", "b")) for i in range(8)]
-    sides = sides_of(pairs, 64)
-    assert sides == Sides([*pairs[:2], *pairs[4:6]], [*pairs[2:4], *pairs[6:]], True)
+    split = split_pairs(pairs, 64)
+    assert split == PairSplit([*pairs[:2], *pairs[4:6]], [*pairs[2:4], *pairs[6:]], True)
 
 
 def test_which_pairs_each_number_is_of(turned: Distraction):
@@ -322,8 +322,8 @@ def test_which_pairs_each_number_is_of(turned: Distraction):
     assert said["by_tokens"]["point"]["n_pairs"] == 8
     assert said["by_tokens"]["point"] != said["by_tokens"]["chosen"]
     assert turned.summary()["pairs"] == (
-        "tokens read on 4 pairs that judged the circuit; attacks chosen on 8 pairs that the "
-        "circuit's search never saw, measured on 8 others (held out)"
+        "tokens read on 4 pairs that judged the circuit; attacks chosen on 8 held-out pairs, "
+        "measured on 8 others"
     )
     assert "± 0.00" in turned.summary()["by_tokens"]
     assert "of 8 held-out pairs" in turned.summary()["by_tokens"]
@@ -345,7 +345,7 @@ def test_too_few_pairs_to_hold_some_out_are_told(
     few = replace(quotes, task=task)
     found = find_distractors(circuit_of(few), few.model, progress=False)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "task few has too few pairs" in line
+    assert "task few has too few held-out pairs" in line
     assert "(3)" in line
     assert not found.held_out
     assert found.n_choosing == found.n_reporting == 3
@@ -363,15 +363,15 @@ def point(
     accuracy: tuple[float, float, float],
     errors: float = 0.01,
     tokens: float = 20.0,
-    circuit: Beside | None = None,
+    circuit: Comparison | None = None,
 ) -> AttackPoint:
     """A point with accuracies (and P) before, attacked, of the control; the circuit's the same."""
     before, attacked, control = (Measure(a, 0.0, a, a, a, 0.0, 0.0, 0.0) for a in accuracy)
-    beside = Beside(
+    comparison = Comparison(
         attacked, before, control,
         before.p - attacked.p, errors, control.p - attacked.p, errors,
     )  # fmt: skip
-    return AttackPoint(name, 1, 0, 16, tokens, 10.0, tokens, beside, circuit or beside)
+    return AttackPoint(name, 1, 0, 16, tokens, 10.0, tokens, comparison, circuit or comparison)
 
 
 def test_the_worst_is_judged_against_its_control():

@@ -41,8 +41,8 @@ class Attack:
         """
         if not strength:
             return pair
-        made = (Pair(prompts, pair.answers) for prompts in self.change(pair, strength, rng))
-        return next((after for after in made if keeps_answers(pair, after)), None)
+        changed = (Pair(prompts, pair.answers) for prompts in self.change(pair, strength, rng))
+        return next((after for after in changed if keeps_answers(pair, after)), None)
 
 
 def insert(unit: str, name: str) -> Attack:

@@ -20,7 +20,7 @@ from wirework.circuits.adversarial.attacks import GENERIC, NEUTRAL, Attack
 from wirework.circuits.adversarial.heads import HeadReading, read_heads
 from wirework.circuits.adversarial.padding import Padding
 from wirework.circuits.adversarial.reading import (
-    CircuitOn,
+    CircuitOnModel,
     TokenReading,
     read_tokens,
     with_held_out_drop,
@@ -29,7 +29,7 @@ from wirework.circuits.adversarial.strongest import (
     Breaking,
     Choice,
     report_worst,
-    sides_of,
+    split_pairs,
     worst_by_length,
     worst_by_tokens,
 )
@@ -89,7 +89,7 @@ class Distraction:
         return {
             "task": self.task,
             "by_tokens": nothing if self.by_tokens is None else self.by_tokens.says,
-            "example": None if self.by_tokens is None else self.by_tokens.example,
+            "example": None if self.by_tokens is None else self.by_tokens.example.to_dict(),
             "by_length": nothing if self.by_length is None else self.by_length.says,
             "heads": [head.words() for head in self.heads],
             "pairs": self.pairs_in_words(),
@@ -104,8 +104,8 @@ class Distraction:
             )
         else:
             chosen = (
-                f"attacks chosen on {number_of(self.n_choosing, 'pair')} that the circuit's "
-                f"search never saw, measured on {self.n_reporting} others (held out)"
+                f"attacks chosen on {number_of(self.n_choosing, 'held-out pair')}, measured on "
+                f"{self.n_reporting} others"
             )
         return f"tokens read on {number_of(self.n_read, 'pair')} that judged the circuit; {chosen}"
 
@@ -155,29 +155,29 @@ def find_distractors(
     if pairs < 2:
         raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
     circuit, model, task = load_inputs(circuit, model, task)
-    parts_on = CircuitOn(model, *circuit.edge_masks(model))
+    on_model = CircuitOnModel(model, *circuit.edge_masks(model))
     full_task, judge, held_out = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
-    sides = sides_of(held_out.pairs, pairs)
-    if not sides.held_out:
+    split = split_pairs(held_out.pairs, pairs)
+    if not split.held_out:
         warn(
-            f"task {full_task.name} has too few pairs that the circuit's search never saw "
-            f"({len(held_out.pairs)}) to hold some out: the worst attack is chosen and measured on "
-            "the same pairs, so its effect may owe to chance; give the task more pairs"
+            f"task {full_task.name} has too few held-out pairs ({len(held_out.pairs)}) to choose "
+            "the worst attack on some and measure it on others: the same pairs do both, so its "
+            "effect may be due to chance; give the task more pairs"
         )
     read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
     with Progress("tokens that turn the circuit", None, shown=progress):
-        readings = read_tokens(parts_on, read, _TOKENS_PER_SIDE)
-        tokens = [with_held_out_drop(parts_on, token, sides.reporting) for token in readings]
+        readings = read_tokens(on_model, read, _TOKENS_PER_SIDE)
+        tokens = [with_held_out_drop(on_model, token, split.reporting) for token in readings]
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
     attacks += [(reading.attack, reading.side) for reading in tokens]
     points: list[AttackPoint] = []
     with Progress(f"attacks {full_task.name}", len(attacks), shown=progress, count=counted) as bar:
         for attack, side in attacks:
-            points += all_points(parts_on, attack, side, read, sides.choosing, padding)
+            points += all_points(on_model, attack, side, read, split.choosing, padding)
             bar.advance()
     if not points:
-        most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in sides.choosing)
+        most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in split.choosing)
         raise InputError(
             f"no attack fits task {full_task.name}: its prompts have up to "
             f"{number_of(most, 'token')}, the model takes {model.config.n_ctx}"
@@ -186,20 +186,20 @@ def find_distractors(
     answers = _answers(full_task.pairs)
 
     def worst(choose: Choice) -> Breaking | None:
-        return report_worst(choose, points, by_name, parts_on, sides, padding, answers)
+        return report_worst(choose, points, by_name, on_model, split, padding, answers)
 
     return Distraction(
         task=full_task.name,
         answers=answers,
         tokens=tokens,
-        heads=_heads(parts_on, sides.reporting, padding),
+        heads=_heads(on_model, split.reporting, padding),
         points=points,
         by_tokens=worst(worst_by_tokens),
         by_length=worst(worst_by_length),
         n_read=len(read),
-        n_choosing=len(sides.choosing),
-        n_reporting=len(sides.reporting),
-        held_out=sides.held_out,
+        n_choosing=len(split.choosing),
+        n_reporting=len(split.reporting),
+        held_out=split.held_out,
     )
 
 
@@ -211,7 +211,7 @@ def _answers(pairs: Sequence[Pair]) -> tuple[str, str]:
     return only(0), only(1)
 
 
-def _heads(circuit: CircuitOn, pairs: Sequence[Pair], padding: Padding) -> list[HeadReading]:
+def _heads(circuit: CircuitOnModel, pairs: Sequence[Pair], padding: Padding) -> list[HeadReading]:
     """Read the heads on pairs and on the same ones with the most neutral code that fits."""
     last = hardest(circuit, pairs, NEUTRAL, padding, min(2, len(pairs)))
     return [] if last is None else read_heads(circuit, last.before, last.attacked)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wirework.circuits.adversarial.reading import CircuitOn, encode
+from wirework.circuits.adversarial.reading import CircuitOnModel, encode
 from wirework.nn.transformer import Attention
 from wirework.node_names import head_name
 from wirework.tasks import Pair, TokenizedPairs
@@ -71,7 +71,7 @@ class HeadReading:
         return {**asdict(self), "averages": self.averages, "says": self.words()}
 
 
-def kept_heads(circuit: CircuitOn) -> list[tuple[int, int]]:
+def kept_heads(circuit: CircuitOnModel) -> list[tuple[int, int]]:
     """Return (layer, head) of each head with a kept value channel."""
     width = circuit.model.config.d_head
     values = [(site, c) for site, c in circuit.edge_masks.kept if site.endswith("attn.v")]
@@ -79,7 +79,7 @@ def kept_heads(circuit: CircuitOn) -> list[tuple[int, int]]:
 
 
 def read_heads(
-    circuit: CircuitOn, short: Sequence[Pair], long: Sequence[Pair]
+    circuit: CircuitOnModel, short: Sequence[Pair], long: Sequence[Pair]
 ) -> list[HeadReading]:
     """Measure the attention of each kept head on pairs and on the same pairs made longer."""
     measured = [_measured(circuit, encode(pairs, circuit.model)) for pairs in (short, long)]
@@ -90,7 +90,7 @@ def read_heads(
     return head_readings
 
 
-def _measured(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
+def _measured(circuit: CircuitOnModel, batch: TokenizedPairs) -> Tensor:
     """Return (H, 4): length, spread, sink and deciding, as in `HeadReading`."""
     weights = patterns(circuit, batch)  # (H, N, T)
     total = weights.sum(-1, keepdim=True)
@@ -102,7 +102,7 @@ def _measured(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
 
 
 @torch.no_grad()
-def patterns(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
+def patterns(circuit: CircuitOnModel, batch: TokenizedPairs) -> Tensor:
     """Return the attention of each kept head, in the circuit, from the last token of each prompt.
 
     Returns:
@@ -124,7 +124,7 @@ def patterns(circuit: CircuitOn, batch: TokenizedPairs) -> Tensor:
 
 
 def _pattern(
-    circuit: CircuitOn, values: dict[str, Tensor], batch: TokenizedPairs, layer: int, head: int
+    circuit: CircuitOnModel, values: dict[str, Tensor], batch: TokenizedPairs, layer: int, head: int
 ) -> Tensor:
     attention = circuit.edge_masks.transformer.get_submodule(f"blocks.{layer}.attn")
     assert isinstance(attention, Attention)

@@ -30,8 +30,8 @@ _JOINTS = (
 
 
 @dataclass(frozen=True)
-class CircuitOn:
-    """A circuit with its model."""
+class CircuitOnModel:
+    """A circuit as masks on its model."""
 
     model: "Model"
     edge_masks: EdgeMasks
@@ -91,7 +91,9 @@ def fits(pair: Pair | None, model: "Model") -> bool:
 
 
 @torch.no_grad()
-def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> list[TokenReading]:
+def read_tokens(
+    circuit: CircuitOnModel, pairs: Sequence[Pair], per_side: int
+) -> list[TokenReading]:
     """Return the tokens that lower the circuit's logit difference most, by prompt of the pair.
 
     Candidates are tokens whose embedding is nonzero at a kept act_in channel; each is tried in a
@@ -108,16 +110,16 @@ def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> lis
         return []
     base = circuit.logit_diffs(encode(plain, circuit.model)).mean(0)
     tried = {t: _commented(pairs, unit, circuit.model) for t, unit in units.items()}
-    made = {t: prompts for t, prompts in tried.items() if prompts is not None}
-    if not made:
+    commented = {t: prompts for t, prompts in tried.items() if prompts is not None}
+    if not commented:
         return []
-    batch = encode([pair for prompts in made.values() for pair in prompts], circuit.model)
-    drops = base - circuit.logit_diffs(batch).view(len(made), len(pairs), 2).mean(1)  # (C, 2)
+    batch = encode([pair for prompts in commented.values() for pair in prompts], circuit.model)
+    drops = base - circuit.logit_diffs(batch).view(len(commented), len(pairs), 2).mean(1)  # (C, 2)
     readings = []
     for side in (0, 1):
         order = drops[:, side].sort(descending=True, stable=True).indices[:per_side].tolist()
         for place in order:
-            token, drop = list(made)[place], float(drops[place, side])
+            token, drop = list(commented)[place], float(drops[place, side])
             if drop > 0:
                 text = tokenizer_of(circuit.model).token(token)
                 readings.append(TokenReading(text, token, units[token], side, drop))
@@ -126,7 +128,7 @@ def read_tokens(circuit: CircuitOn, pairs: Sequence[Pair], per_side: int) -> lis
 
 @torch.no_grad()
 def with_held_out_drop(
-    circuit: CircuitOn, reading: TokenReading, pairs: Sequence[Pair]
+    circuit: CircuitOnModel, reading: TokenReading, pairs: Sequence[Pair]
 ) -> TokenReading:
     """Return a reading with its drop on held-out pairs, as far as these fit."""
     with_and_without = [
@@ -157,10 +159,10 @@ def comment_units(tokenizer: "Tokenizer", tokens: Sequence[int]) -> dict[int, st
     """Return for each token that can occur in a comment a repeatable text that contains it."""
     readings: dict[int, str] = {}
     for joint in _JOINTS:
-        left = [t for t in tokens if t not in readings and _printable(tokenizer, t)]
-        units = [joint + tokenizer.token(token) for token in left]
+        without_unit = [t for t in tokens if t not in readings and _printable(tokenizer, t)]
+        units = [joint + tokenizer.token(token) for token in without_unit]
         encoded = tokenizer.encode_batch([comment(unit, 2) for unit in units])
-        for token, unit, ids in zip(left, units, encoded, strict=True):
+        for token, unit, ids in zip(without_unit, units, encoded, strict=True):
             if ids.count(token) >= 2:
                 readings[token] = unit
     return readings
@@ -171,7 +173,7 @@ def _printable(tokenizer: "Tokenizer", token: int) -> bool:
     return token != tokenizer.eot and text.isprintable() and tokenizer.decode([token]) == text
 
 
-def _read_most(circuit: CircuitOn) -> list[int]:
+def _read_most(circuit: CircuitOnModel) -> list[int]:
     """Return tokens by the magnitude of their normalised embedding at kept act_in channels."""
     embed = circuit.edge_masks.transformer.embed.weight.detach()
     tokenizer = tokenizer_of(circuit.model)

@@ -5,23 +5,23 @@ Shapes: P pairs.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from wirework.circuits.adversarial.attacks import Attack
 from wirework.circuits.adversarial.heads import between, kept_heads, patterns
 from wirework.circuits.adversarial.padding import Padding
-from wirework.circuits.adversarial.reading import CircuitOn, encode
+from wirework.circuits.adversarial.reading import CircuitOnModel, encode
 from wirework.circuits.adversarial.sweep import (
     LEAST_PAIRS,
     AttackPoint,
-    Beside,
     Case,
+    Comparison,
     Measure,
     case_of,
     point,
 )
+from wirework.summaries import Report
 from wirework.tasks import Pair, differences
 from wirework.tasks.split import linked
 
@@ -31,7 +31,7 @@ _NEARLY = 0.95  # of the largest drop
 
 
 @dataclass(frozen=True)
-class Sides:
+class PairSplit:
     """Pairs that choose the worst attack, and pairs on which it is reported."""
 
     choosing: list[Pair]
@@ -40,28 +40,43 @@ class Sides:
     """Whether the two are disjoint in pairs and prompts. If not, they are the same pairs."""
 
 
-def sides_of(pairs: Sequence[Pair], most: int) -> Sides:
+def split_pairs(pairs: Sequence[Pair], most: int) -> PairSplit:
     """Split pairs into choosing and reporting pairs, at most `most` of each.
 
     Every other pair chooses, or every other group of pairs that share prompts if that makes the
-    smaller side larger. If a side would have fewer than two pairs, both are the first `most` pairs.
+    smaller part larger. If a part would have fewer than two pairs, both are the first `most` pairs.
     """
     in_groups = [pair for group in linked(pairs)[::2] for pair in group]
-    sides = max((_parted(pairs, half[:most], most) for half in (pairs[::2], in_groups)), key=_least)
-    if _least(sides) < _LEAST_REPORTED:
-        return Sides(list(pairs[:most]), list(pairs[:most]), False)
-    return sides
+    splits = (_split_by(pairs, half[:most], most) for half in (pairs[::2], in_groups))
+    split = max(splits, key=_smaller_part)
+    if _smaller_part(split) < _LEAST_REPORTED:
+        return PairSplit(list(pairs[:most]), list(pairs[:most]), False)
+    return split
 
 
-def _parted(pairs: Sequence[Pair], choosing: Sequence[Pair], most: int) -> Sides:
+def _split_by(pairs: Sequence[Pair], choosing: Sequence[Pair], most: int) -> PairSplit:
     """Return the choosing pairs, and as reporting pairs those without a common prompt."""
     prompts = {prompt for pair in choosing for prompt in pair.prompts}
     reporting = [pair for pair in pairs if prompts.isdisjoint(pair.prompts)][:most]
-    return Sides(list(choosing), reporting, True)
+    return PairSplit(list(choosing), reporting, True)
 
 
-def _least(sides: Sides) -> int:
-    return min(len(sides.choosing), len(sides.reporting))
+def _smaller_part(split: PairSplit) -> int:
+    return min(len(split.choosing), len(split.reporting))
+
+
+@dataclass(frozen=True, repr=False)
+class Example(Report):
+    """A prompt that the model answers right, and after an attack wrong or with less margin."""
+
+    prompt: str
+    """The attacked prompt."""
+    right: str
+    """Its right answer."""
+    model_says: str
+    """The answer of the two that the model prefers."""
+    p: float
+    """Probability of the right answer of the two."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +85,8 @@ class Breaking:
 
     point: AttackPoint
     """Result on the reporting pairs, which did not choose it if `held_out`."""
-    example: dict[str, Any]
-    """The reporting prompt with the largest effect: its right answer, the answer that the model
-    now prefers, and `p`, the probability of the right one of the two."""
+    example: Example
+    """The reporting prompt with the largest effect."""
     inserted: dict[str, float]
     """Head to the share of its attention, in the circuit, on the inserted tokens; mean over the
     reporting pairs."""
@@ -92,8 +106,8 @@ def report_worst(
     choose: Choice,
     points: Sequence[AttackPoint],
     attacks: Mapping[str, Attack],
-    circuit: CircuitOn,
-    sides: Sides,
+    circuit: CircuitOnModel,
+    split: PairSplit,
     padding: Padding,
     answers: tuple[str, str],
 ) -> Breaking | None:
@@ -105,14 +119,14 @@ def report_worst(
             fit the context.
         attacks: attacks by name.
         circuit: the circuit with its model.
-        sides: choosing and reporting pairs.
+        split: choosing and reporting pairs.
         padding: neutral code for the controls.
         answers: answers of the first and the second prompt, for the text.
     """
-    left = list(points)
-    while (chosen := choose(left)) is not None:
+    candidates = list(points)
+    while (chosen := choose(candidates)) is not None:
         attack = attacks[chosen.attack]
-        case = case_of(circuit, sides.reporting, attack, chosen.strength, padding)
+        case = case_of(circuit, split.reporting, attack, chosen.strength, padding)
         if len(case.before) >= _LEAST_REPORTED:
             measured = point(circuit, attack, chosen.strength, chosen.side, case)
             enough = measured.n_pairs >= LEAST_PAIRS
@@ -121,12 +135,12 @@ def report_worst(
                 point=measured,
                 example=_example(circuit, case, chosen.side),
                 inserted=_inserted(circuit, case, chosen.side),
-                says=says(measured, answers, held_out=sides.held_out, confirmed=confirmed),
+                says=says(measured, answers, held_out=split.held_out, confirmed=confirmed),
                 chosen=chosen,
-                held_out=sides.held_out,
+                held_out=split.held_out,
                 confirmed=confirmed,
             )
-        left.remove(chosen)
+        candidates.remove(chosen)
     return None
 
 
@@ -159,28 +173,28 @@ def worst_by_length(points: Sequence[AttackPoint]) -> AttackPoint | None:
     """
     fallen = [p for p in points if _clear(p.model.fall, p.model.fall_se)]
     shared = [p for p in fallen if _shared(p.model)]
-    return _furthest(shared, lambda beside: beside.before)
+    return _furthest(shared, lambda comparison: comparison.before)
 
 
-def _shared(beside: Beside) -> bool:
+def _shared(comparison: Comparison) -> bool:
     """Return whether the control drops at least half as far as the attack, in P and accuracy."""
     before, attacked, control = (
-        (m.p, m.accuracy) for m in (beside.before, beside.attacked, beside.control)
+        (m.p, m.accuracy) for m in (comparison.before, comparison.attacked, comparison.control)
     )
     drops = zip(before, attacked, control, strict=True)
     return all(was - as_long >= (was - now) / 2 for was, now, as_long in drops)
 
 
-def _by_control(beside: Beside) -> Measure:
-    return beside.control
+def _by_control(comparison: Comparison) -> Measure:
+    return comparison.control
 
 
-def _fall(point: AttackPoint, base: Callable[[Beside], Measure]) -> float:
+def _fall(point: AttackPoint, base: Callable[[Comparison], Measure]) -> float:
     return base(point.model).accuracy - point.model.attacked.accuracy
 
 
 def _furthest(
-    points: Sequence[AttackPoint], base: Callable[[Beside], Measure]
+    points: Sequence[AttackPoint], base: Callable[[Comparison], Measure]
 ) -> AttackPoint | None:
     drops = [_fall(p, base) for p in points]
     least = max(_NEARLY * max(drops, default=0), 1e-9)
@@ -192,8 +206,8 @@ def _clear(mean: float, error: float) -> bool:
     return mean > max(_CLEAR * error, 0.01)
 
 
-_WITHSTANDS = ", which withstands it: what breaks the model lies outside"
-_UNCONFIRMED = ", which do not confirm it: the choice may owe to chance"
+_WITHSTANDS = ", which withstands it: nodes outside it break the model"
+_UNCONFIRMED = ", which do not confirm it: the choice may be due to chance"
 
 
 def says(
@@ -226,7 +240,7 @@ def _with_error(measure: Measure) -> str:
     return f"{measure.accuracy:.2f} ± {measure.accuracy_se:.2f}"
 
 
-def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:
+def _example(circuit: CircuitOnModel, case: Case, side: int) -> Example:
     """Return the prompt that was answered right before the attack and is most wrong after it."""
     transformer = circuit.model.transformer
     before, after = (
@@ -236,11 +250,10 @@ def _example(circuit: CircuitOn, case: Case, side: int) -> dict[str, Any]:
     place = int(torch.where(before > 0, after, after.max() + 1).argmin())
     pair, p = case.attacked[place], float(after[place].double().sigmoid())
     right, wrong = pair.answers[side], pair.answers[1 - side]
-    says = right if p > 0.5 else wrong
-    return {"prompt": pair.prompts[side], "right": right, "model_says": says, "p": p}
+    return Example(pair.prompts[side], right, right if p > 0.5 else wrong, p)
 
 
-def _inserted(circuit: CircuitOn, case: Case, side: int) -> dict[str, float]:
+def _inserted(circuit: CircuitOnModel, case: Case, side: int) -> dict[str, float]:
     """Return each kept head's mean attention to the inserted tokens."""
     batch = encode(case.attacked, circuit.model)
     before = encode(case.before, circuit.model)

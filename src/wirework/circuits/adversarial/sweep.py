@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wirework.circuits.adversarial.attacks import Attack
 from wirework.circuits.adversarial.padding import Padding
-from wirework.circuits.adversarial.reading import CircuitOn, encode, fits
+from wirework.circuits.adversarial.reading import CircuitOnModel, encode, fits
 from wirework.circuits.build import standard_error
 from wirework.tasks import Pair, differences
 
@@ -56,7 +56,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Comparison:
     """Measures of attacked prompts, unchanged prompts and control, on the same pairs."""
 
     attacked: Measure
@@ -86,9 +86,9 @@ class AttackPoint:
     before_tokens: float
     """Mean length of the unchanged prompts."""
     control_tokens: float
-    model: Beside
+    model: Comparison
     """On the whole model."""
-    circuit: Beside
+    circuit: Comparison
     """On the circuit alone."""
 
 
@@ -102,7 +102,7 @@ class Case:
 
 
 def cases(
-    circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
+    circuit: CircuitOnModel, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
 ) -> Iterator[tuple[int, Case]]:
     """Yield strengths 1, 2, 4, ... with the pairs that fit, while these are at least `least`."""
     strength = 1
@@ -112,7 +112,7 @@ def cases(
 
 
 def case_of(
-    circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, strength: int, padding: Padding
+    circuit: CircuitOnModel, pairs: Sequence[Pair], attack: Attack, strength: int, padding: Padding
 ) -> Case:
     """Return the pairs to which an attack applies and that fit, together with their controls."""
     case = Case([], [], [])
@@ -130,7 +130,7 @@ def case_of(
 
 
 def hardest(
-    circuit: CircuitOn, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
+    circuit: CircuitOnModel, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
 ) -> Case | None:
     """Return the case of the largest strength that fits; None if none fits."""
     last: Case | None = None
@@ -139,7 +139,9 @@ def hardest(
     return last
 
 
-def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Case) -> AttackPoint:
+def point(
+    circuit: CircuitOnModel, attack: Attack, strength: int, side: int, case: Case
+) -> AttackPoint:
     """Measure one attack at one strength on the model and on the circuit."""
     rows = [encode(pairs, circuit.model) for pairs in (case.attacked, case.before, case.control)]
     transformer = circuit.model.transformer
@@ -154,15 +156,15 @@ def point(circuit: CircuitOn, attack: Attack, strength: int, side: int, case: Ca
         tokens=lengths[0],
         before_tokens=lengths[1],
         control_tokens=lengths[2],
-        model=_beside(by_model, side),
-        circuit=_beside(by_circuit, side),
+        model=_compared(by_model, side),
+        circuit=_compared(by_circuit, side),
     )
 
 
-def _beside(logit_diffs: Sequence[Tensor], side: int) -> Beside:
+def _compared(logit_diffs: Sequence[Tensor], side: int) -> Comparison:
     attacked, before, control = logit_diffs
     p, p_before, p_control = (part[:, side].double().sigmoid() for part in logit_diffs)
-    return Beside(
+    return Comparison(
         attacked=Measure.of(attacked, side),
         before=Measure.of(before, side),
         control=Measure.of(control, side),
@@ -173,7 +175,7 @@ def _beside(logit_diffs: Sequence[Tensor], side: int) -> Beside:
     )
 
 
-def weak_side(circuit: CircuitOn, case: Case) -> int:
+def weak_side(circuit: CircuitOnModel, case: Case) -> int:
     """Return the prompt of a pair (0 or 1) whose logit difference in the circuit drops more."""
     attacked, before = (
         circuit.logit_diffs(encode(pairs, circuit.model)) for pairs in (case.attacked, case.before)
@@ -182,7 +184,7 @@ def weak_side(circuit: CircuitOn, case: Case) -> int:
 
 
 def all_points(
-    circuit: CircuitOn,
+    circuit: CircuitOnModel,
     attack: Attack,
     side: int | None,
     read: Sequence[Pair],
