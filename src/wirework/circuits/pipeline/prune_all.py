@@ -95,9 +95,11 @@ def prune_all(
 
     with Progress("tasks", sum(work), shown=progress, count=count) as bar:
         baseline = AblationBaseline.of(model, data, config)
-        one = partial(_one, model, out, config, baseline, data, full_validation)
+        prune_task = partial(_prune_task, model, out, config, baseline, data, full_validation)
         finished_rows = (
-            _in_turn(one, loaded, work, bar) if jobs == 1 else parallel_map(one, loaded, jobs)
+            _in_turn(prune_task, loaded, work, bar)
+            if jobs == 1
+            else parallel_map(prune_task, loaded, jobs)
         )
         for row in finished_rows:
             rows.append(row)
@@ -133,7 +135,7 @@ def check_distinct(names: Sequence[str]) -> None:
 
 
 def _in_turn(
-    one: Callable[[Task, Callable[[float], None]], _Row],
+    prune_task: Callable[[Task, Callable[[float], None]], _Row],
     tasks: Sequence[Task],
     work: Sequence[float],
     bar: Progress,
@@ -150,7 +152,7 @@ def _in_turn(
             bar.update(before + amount * share)
 
         bar.note = task.name
-        row = one(task, on_progress)
+        row = prune_task(task, on_progress)
         if bar.done <= before:  # no search: the circuit existed or the task was skipped
             bar.skip(amount)
         yield row
@@ -164,7 +166,7 @@ def _summary(circuit: NodeCircuit) -> dict[str, Any]:
     return {**about, **sizes, **losses}
 
 
-def _one(
+def _prune_task(
     model: "Model",
     out: Path,
     config: PruneConfig,

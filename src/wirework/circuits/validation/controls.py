@@ -1,7 +1,7 @@
 """Controls of a circuit: the same method where there is no mechanism to find.
 
-- Searched controls: the same search on random labels (`random_labels.py`) and on the model with
-  shuffled weights.
+- Searched controls (`validate.searched_controls`): the same search on random labels
+  (`random_labels.py`) and on the model with shuffled weights.
 - Random control: connected circuits of the same composition, drawn at random
   (`random_circuits.py`).
 
@@ -16,43 +16,17 @@ import torch
 
 from wirework.circuits.build import pair_error
 from wirework.circuits.calibration import IDENTITY, calibrated_loss
-from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.validation_report import RandomControl, SizeRange
 from wirework.circuits.validation.verdict import reaches
-from wirework.config import PruneConfig
-from wirework.console import Progress
 from wirework.nn import Transformer
 from wirework.summaries import NotMeasured
-from wirework.tasks import Task
 
 if TYPE_CHECKING:
-    from wirework.data import Tokens
     from wirework.model import Model
 
 _RANDOM = 20  # random circuits drawn
-
-
-def search_control(model: "Model", task: Task, config: PruneConfig, text: "Tokens") -> NodeCircuit:
-    """Search for a circuit where there is no mechanism to find.
-
-    Args:
-        model: the model, or one with shuffled weights.
-        task: the task, or one with random labels.
-        config: settings of the circuit's search.
-        text: training text, on which means are measured.
-
-    Raises:
-        InputError: no search is possible: too few pairs, or a loss that is not a number.
-    """
-    # A random-label task has at most half of the pairs, which may be fewer than a batch.
-    config = without_feasibility_checks(config)
-    pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
-    with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
-        return pruning_run.run(bar.update)
 
 
 @torch.no_grad()

@@ -73,8 +73,8 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
     name = max(even, key=lambda name: _probe_accuracy(even[name]))
     answers = _commonest(task)
     pairs = tuple(Pair((one.text, other.text), answers) for one, other in even[name])
-    made = Task(f"{task.name} (random labels: {name})", pairs, generated=True, seed=seed)
-    return made.fitted(tokenizer_of(model), model.config.n_ctx)
+    random_task = Task(f"{task.name} (random labels: {name})", pairs, generated=True, seed=seed)
+    return random_task.fitted(tokenizer_of(model), model.config.n_ctx)
 
 
 def rules(prompts: Sequence[Sequence[int]], spell: Callable[[int], str]) -> Mapping[str, Rule]:

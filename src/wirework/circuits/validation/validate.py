@@ -17,11 +17,13 @@ from wirework.circuits.calibration import Calibration, calibrated_loss
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
 from wirework.circuits.masking.means import training_text_of
+from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation import checks
 from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext
-from wirework.circuits.validation.controls import random_control, search_control, shuffled
+from wirework.circuits.validation.controls import random_control, shuffled
 from wirework.circuits.validation.random_labels import random_labels
 from wirework.circuits.validation.stability import Stability, stability
 from wirework.circuits.validation.validation_report import (
@@ -108,12 +110,7 @@ def validate(
         bar.advance(_CHECKS)
         repeated = or_reason(lambda: repeat_search(context, runs)) if runs else None
         if not short:
-            config = circuit.search_config
-            controls = replace(
-                controls,
-                random_labels=or_reason(lambda: random_labels_control(context, config)),
-                shuffled_weights=or_reason(lambda: shuffled_weights_control(context, config)),
-            )
+            controls = searched_controls(context, controls)
     judged = verdict(
         results, controls, target_loss=target, n_nodes=circuit.n_nodes, full_validation=not short
     )
@@ -138,7 +135,7 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
     """
     masked_circuit, few = context.masked_circuit, context.first_held_out()
     return CircuitChecks(
-        judged=judged_losses(context),
+        judged=None if context.judged is None else losses_on(context, context.judged),
         held_out=losses_on(context, context.held_out),
         rephrased=or_reason(lambda: rephrased_losses(context)),
         resampled=or_reason(lambda: resampled_losses(context)),
@@ -153,13 +150,6 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
     )
 
 
-def judged_losses(context: ValidationContext) -> PairLosses | None:
-    """Return the losses on the judging pairs, which also fitted the calibration."""
-    if context.judged is None:
-        return None
-    return replace(losses_on(context, context.judged), circuit_calibrated=None)
-
-
 def losses_on(context: ValidationContext, batch: TokenizedPairs) -> PairLosses:
     """Return the circuit's losses on a batch of pairs, and those to compare them with."""
     edge_masks, gates = context.edge_masks, context.gates
@@ -169,9 +159,9 @@ def losses_on(context: ValidationContext, batch: TokenizedPairs) -> PairLosses:
         n_pairs=batch.n_pairs,
         **circuit_losses(edge_masks, gates, batch, logit_diffs),
         circuit_error=pair_error(logit_diffs),
-        circuit_calibrated=calibrated_loss(
-            logit_diffs, Calibration(calibration.scale, calibration.shift)
-        ),
+        circuit_calibrated=None
+        if batch is context.judged  # the calibration was fitted on these pairs
+        else calibrated_loss(logit_diffs, Calibration(calibration.scale, calibration.shift)),
     )
 
 
@@ -243,27 +233,44 @@ def repeat_search(context: ValidationContext, runs: int) -> Stability:
     return stability(circuit, context.model, task, circuit.search_config, context.text, runs)
 
 
-def random_labels_control(context: ValidationContext, config: PruneConfig) -> SearchedControl:
-    """Search on real prompts with meaningless labels, and check the circuit."""
-    task = random_labels(context.pairs.full_task, context.model, config.seed)
-    return searched_control(context.model, task, config, context.text)
+def searched_controls(context: ValidationContext, controls: Controls) -> Controls:
+    """Add the controls that repeat the search of the circuit.
 
-
-def shuffled_weights_control(context: ValidationContext, config: PruneConfig) -> SearchedControl:
-    """Search in the model with shuffled weights, and check the circuit."""
-    model = shuffled(context.model, config.seed)
-    return searched_control(model, context.pairs.full_task, config, context.text)
+    Raises:
+        InputError: the circuit's search settings are not valid.
+    """
+    config = context.circuit.search_config
+    model, task, seed = context.model, context.pairs.full_task, config.seed
+    return replace(
+        controls,
+        random_labels=or_reason(
+            lambda: searched_control(model, random_labels(task, model, seed), config, context.text)
+        ),
+        shuffled_weights=or_reason(
+            lambda: searched_control(shuffled(model, seed), task, config, context.text)
+        ),
+    )
 
 
 def searched_control(
     model: "Model", task: Task, config: PruneConfig, text: "Tokens"
 ) -> SearchedControl:
-    """Search for a circuit where there is no mechanism, and check it.
+    """Search for a circuit where there is no mechanism to find, and check it.
+
+    Args:
+        model: the model, or one with shuffled weights.
+        task: the task, or one with random labels.
+        config: settings of the circuit's search.
+        text: training text, on which means are measured.
 
     Raises:
         InputError: no search is possible: too few pairs, or a loss that is not a number.
     """
-    circuit = search_control(model, task, config, text)
+    # A random-label task has at most half of the pairs, which may be fewer than a batch.
+    config = without_feasibility_checks(config)
+    pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
+    with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
+        circuit = pruning_run.run(bar.update)
     pairs = pairs_of(circuit.document, model, task)
     results = check_circuit(ValidationContext.of(circuit, model, pairs, text), short=True)
     target, n_nodes = circuit.document.target_loss, circuit.n_nodes

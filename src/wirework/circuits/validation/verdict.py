@@ -62,7 +62,15 @@ def verdict(
         _necessary(checks.held_out),
         _resampled(checks.resampled, target_loss),
         _interchange(checks.interchange, target_loss),
-        *_controls(controls, n_nodes),
+        *(
+            _control(name, control, n_nodes)
+            for name, control in (
+                ("random circuits", controls.random_circuits),
+                ("random labels", controls.random_labels),
+                ("shuffled weights", controls.shuffled_weights),
+            )
+            if control is not None
+        ),
     ]
     if not n_nodes:
         criteria.append(Criterion(None, "the circuit is empty: the task needs no node"))
@@ -136,18 +144,6 @@ def _interchange(losses: Interchange, target: float) -> Criterion:
         f"{words}: loss {same:.3f} with values of prompts of the same answer, {other:.3f} with "
         "those of the other answer",
     )
-
-
-def _controls(controls: Controls, n_nodes: int) -> list[Criterion]:
-    """Return a criterion for each control that was run or has a reason."""
-    named = {
-        "random circuits": controls.random_circuits,
-        "random labels": controls.random_labels,
-        "shuffled weights": controls.shuffled_weights,
-    }
-    return [
-        _control(name, control, n_nodes) for name, control in named.items() if control is not None
-    ]
 
 
 def _control(

@@ -9,9 +9,9 @@ from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs
 
 
-def prompt_values(subject: MaskedCircuit, rows: TokenizedPairs) -> torch.Tensor:
+def prompt_values(masked_circuit: MaskedCircuit, rows: TokenizedPairs) -> torch.Tensor:
     inside = torch.arange(rows.tokens.shape[1]) <= rows.last_positions[:, None]
-    return torch.cat(list(subject.values(rows).values()), -1)[inside].double()
+    return torch.cat(list(masked_circuit.values(rows).values()), -1)[inside].double()
 
 
 def test_the_planted_circuit_keeps_its_loss(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from wirework.circuits.validation.checks import MaskedCircuit, interchange
-from wirework.circuits.validation.checks.interchange import _donors, _trade, last_values
+from wirework.circuits.validation.checks.interchange import _donors, _swap_edits, last_values
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs, pair_losses
 
@@ -46,7 +46,7 @@ def test_values_are_traded_at_the_last_token_alone(
 ) -> None:
     kept, values = some.kept, last_values(some, rows)
     donors = _donors(rows, 0)
-    edits = _trade(kept, values, donors, 1.0, torch.Generator().manual_seed(0))
+    edits = _swap_edits(kept, values, donors, 1.0, torch.Generator().manual_seed(0))
     changed: dict[str, torch.Tensor] = {}
     for name, edit in edits(rows, torch.arange(len(rows.last_positions))).items():
         changed[name] = edit(torch.full((*rows.tokens.shape, some.space.widths[name]), 9.0))
@@ -65,14 +65,14 @@ def test_values_are_traded_at_the_last_token_alone(
 def test_each_node_draws_for_itself(some: MaskedCircuit, rows: TokenizedPairs) -> None:
     kept = {"0.mlp.post_act": torch.arange(20)}
     values = {"0.mlp.post_act": torch.arange(24.0)[:, None].expand(24, 20)}  # who gave it
-    edits = _trade(kept, values, _donors(rows, 0), 1.0, torch.Generator().manual_seed(0))
+    edits = _swap_edits(kept, values, _donors(rows, 0), 1.0, torch.Generator().manual_seed(0))
     given = edits(rows, torch.arange(24))["0.mlp.post_act"](
         torch.zeros(24, rows.tokens.shape[1], 24)
     )
     first = given[0, rows.last_positions[0], :20]
     assert len(first.unique()) > 5
     assert not (first == 0).any()  # never its own
-    half = _trade(kept, values, _donors(rows, 0), 0.5, torch.Generator().manual_seed(0))
+    half = _swap_edits(kept, values, _donors(rows, 0), 0.5, torch.Generator().manual_seed(0))
     start = torch.full((24, rows.tokens.shape[1], 24), -1.0)
     left = (
         half(rows, torch.arange(24))["0.mlp.post_act"](start)[torch.arange(24), rows.last_positions]

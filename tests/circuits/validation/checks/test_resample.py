@@ -88,9 +88,9 @@ def test_a_bank_of_one_token_is_ablation_at_its_values(
 class Spy:
     """What leaves a site while a check runs."""
 
-    def __init__(self, subject: MaskedCircuit, name: str) -> None:
+    def __init__(self, masked_circuit: MaskedCircuit, name: str) -> None:
         self.seen: list[torch.Tensor] = []
-        self.handle = subject.transformer.sites[name].register_forward_hook(
+        self.handle = masked_circuit.transformer.sites[name].register_forward_hook(
             lambda _module, _args, out: self.seen.append(out)
         )
 

@@ -89,7 +89,7 @@ def binarise(
 
 @torch.no_grad()
 def losses_alone(
-    masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, thresholds: BinaryThresholds
 ) -> list[float]:
     """Return for each kept node the task loss in nats when it alone is binarised.
 
@@ -102,7 +102,7 @@ def losses_alone(
         copies = max(1, _TOKENS // part.tokens.numel())
         for first in range(0, len(nodes), copies):
             some = slice(first, min(first + copies, len(nodes)))
-            logit_diffs = _logit_diffs_alone(masked_circuit, part, nodes[some], levels, first)
+            logit_diffs = _logit_diffs_alone(masked_circuit, part, nodes[some], thresholds, first)
             sums[some] += pair_losses(logit_diffs.double()).sum(1)
     return [finite(loss, "a task loss") for loss in (sums / len(batch.last_positions)).tolist()]
 
@@ -121,7 +121,7 @@ def _train(
     moves = torch.zeros(2, len(unit), dtype=unit.dtype, device=unit.device, requires_grad=True)
     adam = torch.optim.Adam([moves], lr)
 
-    def levels() -> BinaryThresholds:
+    def thresholds() -> BinaryThresholds:
         return BinaryThresholds(
             start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit
         )
@@ -129,7 +129,7 @@ def _train(
     with without_weight_gradients(masked_circuit.transformer), torch.enable_grad():
         for step in range(steps):
             part = batch.select(torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs])
-            edits = _edits(masked_circuit.kept, levels(), (1 - step / steps) ** 5)
+            edits = _edits(masked_circuit.kept, thresholds(), (1 - step / steps) ** 5)
             with masked_circuit.on(), masked_circuit.transformer.edited(edits):
                 logits = masked_circuit.transformer(part.tokens, part.last_positions)
             loss = pair_losses(logit_difference(logits, part.answers)).mean()
@@ -138,14 +138,16 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
     with torch.no_grad():
-        return levels()
+        return thresholds()
 
 
-def _loss(masked_circuit: MaskedCircuit, batch: TokenizedPairs, levels: BinaryThresholds) -> float:
-    return masked_circuit.loss(batch, _edits(masked_circuit.kept, levels, 0.0))
+def _loss(
+    masked_circuit: MaskedCircuit, batch: TokenizedPairs, thresholds: BinaryThresholds
+) -> float:
+    return masked_circuit.loss(batch, _edits(masked_circuit.kept, thresholds, 0.0))
 
 
-def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> dict[str, Edit]:
+def _edits(kept: Mapping[str, Tensor], thresholds: BinaryThresholds, t: float) -> dict[str, Edit]:
     """Return edits x -> t x + (1 - t) step(x) of every kept node."""
 
     def blend(channels: Tensor, threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
@@ -157,7 +159,10 @@ def _edits(kept: Mapping[str, Tensor], levels: BinaryThresholds, t: float) -> di
         return edit
 
     sizes = [len(channels) for channels in kept.values()]
-    parts = (torch.split(values, sizes) for values in (levels.threshold, levels.low, levels.high))
+    parts = (
+        torch.split(values, sizes)
+        for values in (thresholds.threshold, thresholds.low, thresholds.high)
+    )
     return {
         name: blend(channels, *three)
         for (name, channels), *three in zip(kept.items(), *parts, strict=True)
@@ -168,7 +173,7 @@ def _logit_diffs_alone(
     masked_circuit: MaskedCircuit,
     part: TokenizedPairs,
     nodes: list[tuple[str, int]],
-    levels: BinaryThresholds,
+    thresholds: BinaryThresholds,
     first: int,
 ) -> Tensor:
     """Return (R, rows): the differences with only node r binarised, R copies in one pass.
@@ -188,7 +193,7 @@ def _logit_diffs_alone(
         channels = [nodes[copy][1] for copy in which]
         threshold, low, high = (
             values[[first + copy for copy in which], None, None]
-            for values in (levels.threshold, levels.low, levels.high)
+            for values in (thresholds.threshold, thresholds.low, thresholds.high)
         )
 
         def edit(x: Tensor) -> Tensor:

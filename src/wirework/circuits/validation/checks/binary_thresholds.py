@@ -42,7 +42,7 @@ def best_start(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> BinaryTh
     flat = high - low <= _FLAT * torch.maximum(high.abs(), low.abs())
     shares = torch.tensor(_SHARES, dtype=low.dtype, device=low.device)[:, None]
     thresholds = torch.where(flat, torch.inf, low + shares * (high - low))  # (3, n)
-    count, means = _sides(masked_circuit, batch, thresholds)
+    count, means = _counts_and_means(masked_circuit, batch, thresholds)
     # Squared error = total sum of squares (same for all thresholds) - the part explained by means.
     best = (count * means.square()).sum(0).argmax(0)  # (n,)
     below, above = means.gather(1, best.expand(2, 1, -1))[:, 0]
@@ -54,7 +54,7 @@ def best_start(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> BinaryTh
     )
 
 
-def _sides(
+def _counts_and_means(
     masked_circuit: MaskedCircuit, batch: TokenizedPairs, thresholds: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return token counts below and above each threshold, and their means, each (2, 3, n)."""

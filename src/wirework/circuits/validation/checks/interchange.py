@@ -67,28 +67,28 @@ def interchange(
     generator = torch.Generator().manual_seed(seed)
     kept, values = masked_circuit.kept, last_values(masked_circuit, batch)
     same, other = (_donors(batch, column) for column in (0, 1))
-    alike, able = _rows_with(same), _rows_with(other)
+    with_same, with_other = _rows_with(same), _rows_with(other)
 
     def after(donors: list[Tensor], chosen: Tensor, share: float) -> float | None:
         if not len(chosen):
             return None
         losses = [
             mean_loss(
-                masked_circuit.logit_diffs(batch, _trade(kept, values, donors, share, generator))[
-                    chosen
-                ]
+                masked_circuit.logit_diffs(
+                    batch, _swap_edits(kept, values, donors, share, generator)
+                )[chosen]
             )
             for _ in range(n_resamples)
         ]
         return sum(losses) / n_resamples
 
     return Interchange(
-        circuit=mean_loss(masked_circuit.logit_diffs(batch)[alike]) if len(alike) else None,
-        same=after(same, alike, 1.0),
-        mixed=after(same, alike, 0.5),
-        other=after(other, able, 1.0),
-        n_same=len(alike),
-        n_other=len(able),
+        circuit=mean_loss(masked_circuit.logit_diffs(batch)[with_same]) if len(with_same) else None,
+        same=after(same, with_same, 1.0),
+        mixed=after(same, with_same, 0.5),
+        other=after(other, with_other, 1.0),
+        n_same=len(with_same),
+        n_other=len(with_other),
     )
 
 
@@ -121,7 +121,7 @@ def _rows_with(donors: list[Tensor]) -> Tensor:
     return torch.tensor([i for i, some in enumerate(donors) if len(some)], dtype=torch.int64)
 
 
-def _trade(
+def _swap_edits(
     kept: Mapping[str, Tensor],
     values: Mapping[str, Tensor],
     donors: list[Tensor],
@@ -134,8 +134,8 @@ def _trade(
     for name, value in values.items():
         drawn = [_draw(some, place, value.shape[1], generator) for place, some in enumerate(donors)]
         taken[name] = value.gather(0, torch.stack(drawn).to(value.device))
-        lot = torch.rand(value.shape, generator=generator) < share
-        swapped[name] = (lot & has[:, None]).to(value.device)
+        is_swapped = torch.rand(value.shape, generator=generator) < share
+        swapped[name] = (is_swapped & has[:, None]).to(value.device)
 
     def edits(part: TokenizedPairs, places: Tensor) -> dict[str, Edit]:
         return {
