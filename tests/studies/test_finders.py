@@ -34,7 +34,8 @@ def study(planted: Planted, out: Path, **more):
 @pytest.mark.usefixtures("few_random_circuits")
 def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_path) -> None:
     result = study(planted, tmp_path)
-    sizes = {(row["finder"], row["target_loss"]): row["edges"] for row in result["rows"]}
+    sizes = {(row.finder, row.target_loss): row.edges for row in result.rows}
+    assert read_record(tmp_path / "finders.json")["rows"] == [row.to_dict() for row in result.rows]
     assert sizes["learned", 0.15] == pytest.approx(3)
     assert sizes["attribution + clean-up", 0.15] == pytest.approx(3)
     assert sizes["attribution", 0.15] > 3
@@ -63,8 +64,8 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
 @pytest.mark.usefixtures("few_random_circuits")
 def test_a_target_that_a_model_misses_has_no_point(planted, tmp_path) -> None:
     result = study(planted, tmp_path, which=("attribution",), targets=(1e-9,))
-    (row,) = result["rows"]
-    assert (row["n_tasks"], row["edges"]) == (0, None)
+    (row,) = result.rows
+    assert (row.n_tasks, row.edges) == (0, None)
 
 
 def test_what_cannot_be_asked_for(planted, tmp_path) -> None:

@@ -49,25 +49,27 @@ def copy(done: tuple[Path, Any], tmp_path: Path) -> Path:
 
 def test_one_impossible_model_does_not_stop_the_others(done: tuple[Path, Any]):
     out, result = done
-    rows = {row["name"]: row for row in result["cells"]}
+    rows = {row.name: row for row in result.cells}
     assert list(rows) == [SPARSE, DENSE, IMPOSSIBLE]
-    assert "999999 nonzero weights were asked for" in rows[IMPOSSIBLE]["error"]
-    assert rows[IMPOSSIBLE]["val_loss"] is None
+    assert "999999 nonzero weights were asked for" in rows[IMPOSSIBLE].error
+    assert rows[IMPOSSIBLE].val_loss is None
     failed = read_json(out / "cells" / IMPOSSIBLE / "failed.json")
-    assert failed["error"] == rows[IMPOSSIBLE]["error"]
-    assert rows[SPARSE]["error"] is None
-    assert rows[SPARSE]["n_nonzero"] == pytest.approx(9000, rel=0.01)
-    assert rows[DENSE]["n_nonzero"] == rows[DENSE]["n_weights"]
-    assert rows[SPARSE]["n_circuits"] == rows[DENSE]["n_circuits"] == 1
+    assert failed["error"] == rows[IMPOSSIBLE].error
+    assert rows[SPARSE].error is None
+    assert rows[SPARSE].n_nonzero == pytest.approx(9000, rel=0.01)
+    assert rows[DENSE].n_nonzero == rows[DENSE].n_weights
+    assert rows[SPARSE].n_circuits == rows[DENSE].n_circuits == 1
+    assert result["cells"][0] == rows[SPARSE].to_dict()  # by key, for one release
 
 
 def test_results_hold_every_number_of_the_figures(done: tuple[Path, Any], config: FrontierConfig):
     out, result = done
-    assert [Path(path).name for path in result["figures"]] == FIGURES
+    assert [Path(path).name for path in result.figures] == FIGURES
     assert all((out / name).stat().st_size > 10_000 for name in FIGURES)
     results = read_json(out / "results.json")
     assert results["pair"]["sparse"] == SPARSE
-    assert results["verdict"] == result["verdict"]
+    assert results["verdict"] == result.verdict
+    assert results["pair"]["ratio"] == result.pair.ratio
     assert [row["target_loss"] for row in results["targets"]] == [8.0, 4.0]
     assert all(row["tasks"] == ["for_while"] for row in results["targets"])
     assert results["twin"]["name"] == TWIN

@@ -13,8 +13,14 @@ from wirework.config import SelfAblationConfig, TrainConfig
 from wirework.errors import InputError
 from wirework.files import read_record, write_record
 from wirework.studies import self_ablation
-from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
-from wirework.studies.self_ablation import variants
+from wirework.studies.ablation_table import (
+    SeedMean,
+    claims,
+    csv_table,
+    markdown_table,
+    rows_of,
+)
+from wirework.studies.self_ablation import SelfAblationResult, variants
 
 VOCABULARY = 800
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -51,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, dict[str, Any]]:
+def done(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, SelfAblationResult]:
     out = tmp_path_factory.mktemp("study") / "s"
     return out, self_ablation(tiny(cache), out, progress=False)
 
@@ -63,16 +69,17 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "parallel_map", lambda work, items, jobs: map(work, items))
 
 
-def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
+def test_each_model_has_every_number(done: tuple[Path, SelfAblationResult]) -> None:
     out, result = done
-    plain, gated = result["rows"]
-    assert (plain["level"], gated["level"], gated["k"]) == (None, "local", 2)
+    plain, gated = result.rows
+    assert (plain.level, gated.level, gated.k) == (None, "local", 2)
     for name in ("path_edges", "sae_l0", "explanation_score", "perplexity", "mean_abs_weight"):
-        assert plain[name]["n"] == gated[name]["n"] == 1, name
-    assert plain["gate_live_fraction"]["mean"] is None
+        assert plain.measures[name].n == gated.measures[name].n == 1, name
+    assert plain.measures["gate_live_fraction"].mean is None
     live = (2 + 2) / (32 + 128)
-    assert gated["gate_live_fraction"]["mean"] == pytest.approx(live, rel=1e-6)
-    assert gated["path_edges"]["paper"] == 54
+    assert gated.measures["gate_live_fraction"].mean == pytest.approx(live, rel=1e-6)
+    assert gated.measures["path_edges"].paper == 54
+    assert result["rows"][1]["path_edges"]["paper"] == 54  # by key, for one release
     names = {path.name for path in out.iterdir()}
     assert names == {
         "results.json", "table.md", "table.csv", "self_ablation.png", "cells", "runs",
@@ -85,7 +92,7 @@ def test_each_model_has_every_number(done: tuple[Path, dict[str, Any]]) -> None:
 @OF_SAE_LENS
 @pytest.mark.usefixtures("here")
 def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
-    done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+    done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
 ) -> None:
     out, result = done
     again = tmp_path / "s"
@@ -93,8 +100,7 @@ def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
     (again / "cells" / "local-k2-seed0.json").unlink()
     before = (again / "cells" / "plain-seed0.json").stat().st_mtime_ns
     (again / "table.md").unlink()
-    found = self_ablation(tiny(cache), again, progress=False)
-    assert found["rows"] == result["rows"]
+    assert self_ablation(tiny(cache), again, progress=False).rows == result.rows
     assert (again / "cells" / "plain-seed0.json").stat().st_mtime_ns == before
     assert (again / "table.md").read_text() == (out / "table.md").read_text()
 
@@ -102,7 +108,7 @@ def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
 @OF_SAE_LENS
 @pytest.mark.usefixtures("here")
 def test_an_instrument_that_gave_a_reason_is_tried_again(
-    done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+    done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
 ) -> None:
     out, result = done
     again = tmp_path / "s"
@@ -113,9 +119,9 @@ def test_an_instrument_that_gave_a_reason_is_tried_again(
     cell["report"]["headline"] |= {"sae_l0": None, "ce_score": None, "perplexity": -1.0}
     cell["report"]["language"]["perplexity"] = -1.0  # so that the others are seen to be kept
     write_record(path, cell)
-    plain = self_ablation(tiny(cache), again, progress=False)["rows"][0]
-    assert plain["sae_l0"] == result["rows"][0]["sae_l0"]
-    assert plain["perplexity"]["mean"] == -1
+    plain = self_ablation(tiny(cache), again, progress=False).rows[0]
+    assert plain.measures["sae_l0"] == result.rows[0].measures["sae_l0"]
+    assert plain.measures["perplexity"].mean == -1
 
 
 def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_path: Path) -> None:
@@ -148,7 +154,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
 
 
 def test_other_settings_do_not_take_a_study_s_place(
-    done: tuple[Path, dict[str, Any]], cache: Path
+    done: tuple[Path, SelfAblationResult], cache: Path
 ) -> None:
     out, _ = done
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "lock"}
@@ -169,7 +175,7 @@ def test_other_settings_do_not_take_a_study_s_place(
 @OF_SAE_LENS
 @pytest.mark.usefixtures("here")
 def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindrance(
-    done: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+    done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
 ) -> None:
     out, result = done
     again = tmp_path / "s"
@@ -177,7 +183,7 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     train, measure = tiny(cache).train.model_dump(), tiny(cache).measure.model_dump()
     measure["explain"]["excerpt_tokens"] = 64  # what is taken by default
     other = tiny(cache, train={**train, "log_every": 7, "keep_checkpoints": 1}, measure=measure)
-    assert self_ablation(other, again, progress=False)["rows"] == result["rows"]
+    assert self_ablation(other, again, progress=False).rows == result.rows
     held = read_record(again / "results.json")
     assert held["config"]["measure"]["explain"]["excerpt_tokens"] == 64
     (again / "results.json").write_text(json.dumps({**held, "data": "other"}))
@@ -188,7 +194,8 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     (empty / ".table.md.12.partial").touch()  # a kill left it
     (empty / "results.json").write_text(json.dumps({**held, "cells": []}))
     small = tiny(cache, train={**train, "steps": 2}, measure={**measure, "which": ["language"]})
-    assert self_ablation(small, empty, progress=False)["rows"][0]["perplexity"]["n"] == 1
+    (first, _) = self_ablation(small, empty, progress=False).rows
+    assert first.measures["perplexity"].n == 1
     frontier = tmp_path / "frontier"
     frontier.mkdir()
     altered = (out / "results.json").read_text().replace('"data": "', '"data": "0')
@@ -238,31 +245,34 @@ def test_the_table_is_worked_by_hand() -> None:
         cell("global", 4, path_edges=91, perplexity=6.0),
     ]
     plain, local, whole = rows_of(cells)
-    assert plain["path_edges"] == {"mean": 102, "standard_error": 2.0, "n": 2, "paper": 79}
-    assert local["path_edges"]["paper"] == 30
-    assert whole["perplexity"] == {"mean": 6.0, "standard_error": None, "n": 1, "paper": 6.73}
+    assert plain.measures["path_edges"] == SeedMean(102, 2.0, 2, 79)
+    assert plain.to_dict() == {"level": None, "k": None} | {
+        name: mean.to_dict() for name, mean in plain.measures.items()
+    }
+    assert local.measures["path_edges"].paper == 30
+    assert whole.measures["perplexity"] == SeedMean(6.0, None, 1, 6.73)
     edges, features, _, price, _ = claims([plain, local, whole])
     # 102 - 42 = 60 with an error of sqrt(8); 102 - 97 = 5 with one of sqrt(4 + 36).
-    assert edges["in_direction"] == edges["settings"] == 2
-    assert edges["beyond_two_standard_errors"] == 1
-    assert edges["verdict"] == "held in part"
-    assert edges["largest_change"] == pytest.approx(60 / 102)
-    assert features["verdict"] == "not measured"
+    assert edges.in_direction == edges.settings == 2
+    assert edges.beyond_two_standard_errors == 1
+    assert edges.verdict == "held in part"
+    assert edges.largest_change == pytest.approx(60 / 102)
+    assert features.to_dict() == {"claim": features.claim, "verdict": "not measured"}
     # Of local gates no change, of global ones one that a single seed cannot vouch for.
-    assert (price["in_direction"], price["beyond_two_standard_errors"]) == (1, 0)
-    assert price["verdict"] == "did not show"
-    assert claims([plain, local])[0]["verdict"] == "held"
+    assert (price.in_direction, price.beyond_two_standard_errors) == (1, 0)
+    assert price.verdict == "did not show"
+    assert claims([plain, local])[0].verdict == "held"
     single = rows_of([cell(None, None, path_edges=9), cell("local", 4, path_edges=8)])
-    assert claims(single)[0]["verdict"] == "cannot tell: too few seeds"
+    assert claims(single)[0].verdict == "cannot tell: too few seeds"
     none = rows_of([cell(None, None, path_edges=0)] * 2 + [cell("local", 4, path_edges=0)] * 2)
-    assert claims(none)[0]["verdict"] == "cannot tell: the plain model has none"
+    assert claims(none)[0].verdict == "cannot tell: the plain model has none"
     near = [cell(None, None, perplexity=p) for p in (5.0, 5.4)]
     near += [cell("local", 4, perplexity=p) for p in (5.1, 5.5)]
-    assert claims(rows_of(near))[3]["verdict"] == "did not show"
+    assert claims(rows_of(near))[3].verdict == "did not show"
     worse = rows_of(
         [*cells[:2], cell("local", 4, path_edges=120), cell("local", 4, path_edges=121)]
     )
-    assert claims(worse)[0]["verdict"] == "did not hold"
+    assert claims(worse)[0].verdict == "did not hold"
     assert claims([local]) == []
     lines = markdown_table([plain, local]).splitlines()
     assert lines[2].startswith("| none | - | 2 | 102 ± 2 (79) | - |")

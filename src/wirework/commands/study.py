@@ -50,7 +50,7 @@ def finders(
     check_place(out)
     loaded = load(model)
     with resumable(out):
-        result = run_study(
+        study = run_study(
             loaded,
             [task_of(name) for name in task or tuple(PYTHON_TASKS)],
             out,
@@ -59,6 +59,7 @@ def finders(
             targets=target or TARGETS,
             data=None if corpus is None else tokens_of(loaded, corpus),
         )
+    result = study.to_dict()
     if not json:
         print_verdict(_smallest(result["rows"]))
     show_all("finders", result, json, rows="finders (mean held-out task loss in nats)")
@@ -96,7 +97,7 @@ def frontier(
     from wirework.studies import frontier as run_study
 
     with once_there_is_room("the same command goes on from what was saved"):
-        result = run_study(settings, out)
+        result = run_study(settings, out).to_dict()
     if not json:
         print_verdict(result["verdict"])
     show_all("frontier", result, json, cells="models (held-out loss in nats, lower is better)")
@@ -121,22 +122,23 @@ def self_ablation(
         jobs: Number of models at once, on a CPU, each with its share of the threads.
     """
     from wirework.studies import self_ablation as run_study
-    from wirework.studies.ablation_table import MEASURES, shown_cell
+    from wirework.studies.ablation_table import MEASURES
 
     with resumable(out):
-        result = run_study(settings, out, jobs=jobs)
+        study = run_study(settings, out, jobs=jobs)
+    result = study.to_dict()
     if not json:
         result["rows"] = [
-            {"model": "plain" if row["level"] is None else f"{row['level']}, k {row['k']}"}
-            | {title: shown_cell(row[name]) for name, title in MEASURES.items()}
-            for row in result["rows"]
+            {"model": "plain" if row.level is None else f"{row.level}, k {row.k}"}
+            | {title: str(row.measures[name]) for name, title in MEASURES.items()}
+            for row in study.rows
         ]
         result["claims"] = [
             {
                 name: f"{value:.1%}" if name == "largest_change" and value is not None else value
-                for name, value in row.items()
+                for name, value in verdict.to_dict().items()
             }
-            for row in result["claims"]
+            for verdict in study.claims
         ]
     means = "mean ± standard error over seeds (the paper's)"
     if not json:

@@ -1,14 +1,17 @@
 """Experiments that run as one call: frontier, finders and self-ablation."""
 
 from wirework.studies.compare import best_match, geometric_mean, matches
-from wirework.studies.finders import FINDERS, finders
-from wirework.studies.frontier import frontier
+from wirework.studies.finders import FINDERS, FindersResult, finders
+from wirework.studies.frontier import FrontierResult, frontier
 from wirework.studies.points import FrontierPoint, grid, settings_of
-from wirework.studies.self_ablation import self_ablation
+from wirework.studies.self_ablation import SelfAblationResult, self_ablation
 
 __all__ = [
     "FINDERS",
+    "FindersResult",
     "FrontierPoint",
+    "FrontierResult",
+    "SelfAblationResult",
     "best_match",
     "finders",
     "frontier",

@@ -7,12 +7,12 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import mean
 from typing import Any, NamedTuple
 
+from wirework.summaries import Report
 from wirework.view.figures.figure_measures import TITLES
-
-Row = dict[str, Any]
 
 MEASURES = {
     name: TITLES[name]
@@ -58,139 +58,175 @@ CLAIMS = (
 )
 
 
-def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[Row]:
+@dataclass(frozen=True, repr=False)
+class SeedMean(Report):
+    """Mean of a measure over seeds."""
+
+    mean: float | None
+    """None if no seed has a number."""
+    standard_error: float | None
+    """None for fewer than two seeds."""
+    n: int
+    """Seeds that have a number."""
+    paper: float | None
+    """The published figure; None if there is none."""
+
+    def __str__(self) -> str:
+        """Return the text of a cell: mean, standard error and, in brackets, the paper's figure."""
+        if self.mean is None:
+            return "-"
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return f"{self.mean:.4g}{error}{'' if self.paper is None else f' ({self.paper:g})'}"
+
+
+@dataclass(frozen=True, repr=False)
+class AblationRow(Report):
+    """The models of one level and k, or the plain ones."""
+
+    level: str | None
+    """None: the plain models."""
+    k: int | None
+    measures: Mapping[str, SeedMean]
+    """By the names of `MEASURES`; in JSON they stand beside `level` and `k`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `level`, `k` and the measures as one level of JSON."""
+        about = super().to_dict()
+        return {"level": about["level"], "k": about["k"], **about["measures"]}
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Report):
+    """Verdict on a claim of the paper."""
+
+    claim: str
+    verdict: str
+    """`held`, `held in part`, `did not show`, `did not hold`, `cannot tell: ...` (see `claims`) or
+    `not measured`."""
+
+
+@dataclass(frozen=True, repr=False)
+class MeasuredVerdict(Verdict):
+    """Verdict on a claim, with the numbers behind it."""
+
+    settings: int
+    """Settings that were compared with the plain model; a setting is one level and k."""
+    in_direction: int
+    """Settings with the claimed sign."""
+    beyond_two_standard_errors: int
+    """Settings whose difference has the claimed sign and is larger than two standard errors."""
+    largest_change: float | None
+    """In the claimed direction, as a share of the plain model's value; None if that is 0."""
+
+
+def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[AblationRow]:
     """Return a row for each level and k, the plain model first.
 
     Args:
         cells: `level`, `k` and `report` of each model.
-
-    Returns:
-        `level`, `k`, and for each of `MEASURES` its `mean` (None if no seed has a number),
-        `standard_error` (None for a single seed), `n` (seeds with a number) and `paper` (None if
-        no figure is published).
     """
     groups: dict[tuple[str | None, int | None], list[Mapping[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["level"], cell["k"]), []).append(cell["report"]["headline"])
     return [
-        {"level": level, "k": k}
-        | {
-            name: _summary([headline[name] for headline in headlines], level, k, name)
-            for name in MEASURES
-        }
+        AblationRow(
+            level,
+            k,
+            {name: _seed_mean(headlines, level, k, name) for name in MEASURES},
+        )
         for (level, k), headlines in groups.items()
     ]
 
 
-def claims(rows: Sequence[Row]) -> list[Row]:
+def claims(rows: Sequence[AblationRow]) -> list[Verdict]:
     """Return a verdict on each of the paper's claims.
 
-    A setting is one level and k. A difference counts as clear if it is larger than two of its
-    standard errors.
-
-    Returns:
-        For each claim:
-        `claim`: its text.
-        `verdict`: `held` (the claimed sign in every setting, clear in most), `did not hold` (the
-        claimed sign in less than half of the settings), `did not show` (clear in none), `held in
-        part` (all else), `cannot tell` with the reason, or `not measured`.
-        `settings`, `in_direction`, `beyond_two_standard_errors`: numbers of settings: all, those
-        with the claimed sign, those that are clear.
-        `largest_change`: in the claimed direction, as a share of the plain model's value.
+    A difference counts as clear if it is larger than two of its standard errors. The verdict is
+    `held` (the claimed sign in every setting, clear in most), `did not hold` (the claimed sign in
+    less than half of the settings), `did not show` (clear in none), `held in part` (all else),
+    `cannot tell` with the reason, or `not measured`.
     """
-    plain = next((row for row in rows if row["level"] is None), None)
-    gated = [row for row in rows if row["level"] is not None]
+    plain = next((row for row in rows if row.level is None), None)
+    gated = [row for row in rows if row.level is not None]
     if plain is None:
         return []
     return [_judge_claim(claim, plain, gated) for claim in CLAIMS]
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def markdown_table(rows: Sequence[AblationRow]) -> str:
     """Return the table as Markdown, the published figures in brackets."""
     lines = [["ablation", "k", "seeds", *MEASURES.values()], ["---"] * (3 + len(MEASURES))]
     for row in rows:
-        k = "-" if row["k"] is None else str(row["k"])
-        counts = {row[name]["n"] for name in MEASURES} - {0} or {0}
+        k = "-" if row.k is None else str(row.k)
+        counts = {measure.n for measure in row.measures.values()} - {0} or {0}
         seeds = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-        cells = (shown_cell(row[name]) for name in MEASURES)
-        lines.append([row["level"] or "none", k, seeds, *cells])
+        lines.append([row.level or "none", k, seeds, *map(str, row.measures.values())])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def csv_table(rows: Sequence[Row]) -> str:
+def csv_table(rows: Sequence[AblationRow]) -> str:
     """Return the table as CSV, with four columns for each measure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    parts = ("mean", "standard_error", "n", "paper")
+    parts = [part.name for part in fields(SeedMean)]
     writer.writerow(["level", "k", *(f"{name}_{part}" for name in MEASURES for part in parts)])
     for row in rows:
-        values = [row[name][part] for name in MEASURES for part in parts]
-        writer.writerow([row["level"] or "none", row["k"], *values])
+        values = [getattr(row.measures[name], part) for name in MEASURES for part in parts]
+        writer.writerow([row.level or "none", row.k, *values])
     return text.getvalue()
 
 
-def shown_cell(summary: Row) -> str:
-    """Return the text of a cell: mean, standard error and, in brackets, the published figure."""
-    if summary["mean"] is None:
-        return "-"
-    error, paper = summary["standard_error"], summary["paper"]
-    spread = "" if error is None else f" ± {error:.2g}"
-    return f"{summary['mean']:.4g}{spread}{'' if paper is None else f' ({paper:g})'}"
-
-
-def _summary(values: Sequence[float | None], level: str | None, k: int | None, name: str) -> Row:
+def _seed_mean(
+    headlines: Sequence[Mapping[str, Any]], level: str | None, k: int | None, name: str
+) -> SeedMean:
     from scipy.stats import sem  # here: scipy.stats takes half a second to import
 
-    measured = [value for value in values if value is not None]
+    values = [headline[name] for headline in headlines if headline[name] is not None]
     published = dict(zip(_PAPER_COLUMNS, _PAPER.get((level, k), ()), strict=False))
-    return {
-        "mean": mean(measured) if measured else None,
-        "standard_error": float(sem(measured)) if len(measured) > 1 else None,
-        "n": len(measured),
-        "paper": published.get(name),
-    }
-
-
-def _judge_claim(claim: Claim, plain: Row, gated: Sequence[Row]) -> Row:
-    base = plain[claim.measure]
-    gated_summaries = [
-        row[claim.measure] for row in gated if row[claim.measure]["mean"] is not None
-    ]
-    if base["mean"] is None or not gated_summaries:
-        return {"claim": claim.text, "verdict": "not measured"}
-    gains = [claim.sign * (other["mean"] - base["mean"]) for other in gated_summaries]
-    in_direction = [gain for gain in gains if gain > 0]
-    beyond = sum(
-        gain > 2 * spread
-        for gain, other in zip(gains, gated_summaries, strict=True)
-        if (spread := _difference_error(base, other)) is not None
+    return SeedMean(
+        mean=mean(values) if values else None,
+        standard_error=float(sem(values)) if len(values) > 1 else None,
+        n=len(values),
+        paper=published.get(name),
     )
-    if all(_difference_error(base, other) is None for other in gated_summaries):
+
+
+def _judge_claim(claim: Claim, plain: AblationRow, gated: Sequence[AblationRow]) -> Verdict:
+    base = plain.measures[claim.measure]
+    others = [row.measures[claim.measure] for row in gated]
+    compared = [(other, other.mean) for other in others if other.mean is not None]
+    if base.mean is None or not compared:
+        return Verdict(claim.text, "not measured")
+    errors = [_difference_error(base, other) for other, _ in compared]
+    gains = [claim.sign * (value - base.mean) for _, value in compared]
+    n_in_direction = sum(gain > 0 for gain in gains)
+    n_clear = sum(
+        error is not None and gain > 2 * error for gain, error in zip(gains, errors, strict=True)
+    )
+    if all(error is None for error in errors):
         verdict = "cannot tell: too few seeds"
-    elif not base["mean"]:
+    elif not base.mean:
         verdict = "cannot tell: the plain model has none"
-    elif len(in_direction) == len(gains) and 2 * beyond > len(gains):
+    elif n_in_direction == len(gains) and 2 * n_clear > len(gains):
         verdict = "held"
-    elif 2 * len(in_direction) < len(gains):
+    elif 2 * n_in_direction < len(gains):
         verdict = "did not hold"
-    elif beyond:
+    elif n_clear:
         verdict = "held in part"
     else:
         verdict = "did not show"
-    largest = max(gains) / abs(base["mean"]) if base["mean"] else None
-    return {
-        "claim": claim.text,
-        "verdict": verdict,
-        "settings": len(gains),
-        "in_direction": len(in_direction),
-        "beyond_two_standard_errors": beyond,
-        "largest_change": largest,
-    }
+    return MeasuredVerdict(
+        claim.text,
+        verdict,
+        settings=len(gains),
+        in_direction=n_in_direction,
+        beyond_two_standard_errors=n_clear,
+        largest_change=max(gains) / abs(base.mean) if base.mean else None,
+    )
 
 
-def _difference_error(summary: Row, other: Row) -> float | None:
+def _difference_error(first: SeedMean, second: SeedMean) -> float | None:
     """Return the standard error of a difference of means; None if either has a single seed."""
-    errors = summary["standard_error"], other["standard_error"]
-    if errors[0] is None or errors[1] is None:
+    if first.standard_error is None or second.standard_error is None:
         return None
-    return math.hypot(errors[0], errors[1])
+    return math.hypot(first.standard_error, second.standard_error)

@@ -6,6 +6,7 @@ bisection alone; the same score with our clean-up is a line of its own.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from wirework.files import check_place, locked, names_in, read_record, write_rec
 from wirework.leftovers import clear_held
 from wirework.model import load
 from wirework.studies.compare import geometric_mean, sizes_of
+from wirework.summaries import Report
 from wirework.tasks import Task, load_task
 from wirework.view import write_finders_figure
 
@@ -44,6 +46,37 @@ _SET_BY_STUDY = {"finder", "extra_rankings", "target_loss", "clean_up", "prune_e
 TARGETS = (0.5, 0.3, 0.15, 0.05)
 
 
+@dataclass(frozen=True, repr=False)
+class FinderRow(Report):
+    """Mean sizes of a finder's circuits at a target loss.
+
+    Means are over the tasks for which every finder of the study has a circuit at that target; None
+    if there is no such task.
+    """
+
+    finder: str
+    target_loss: float
+    """Nats."""
+    n_tasks: int
+    edges: float | None
+    """Geometric mean."""
+    nodes: float | None
+    """Geometric mean."""
+    held_out: float | None
+    """Mean task loss on held-out pairs, nats."""
+
+
+@dataclass(frozen=True, repr=False)
+class FindersResult(Report):
+    """Table of the study and paths of its files."""
+
+    rows: tuple[FinderRow, ...]
+    """One per finder and target loss."""
+    results: str
+    figure: str | None
+    """None if there is no circuit."""
+
+
 def finders(
     model: "Model | str | Path",
     tasks: Sequence[Task | str | Path],
@@ -54,7 +87,7 @@ def finders(
     targets: Iterable[float] = TARGETS,
     data: "Tokens | None" = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> FindersResult:
     """Find circuits of the same tasks with each finder, and draw their sizes.
 
     Args:
@@ -67,12 +100,6 @@ def finders(
         targets: target losses, nats.
         data: training text for the means, as `prune` takes it.
         progress: show progress on standard error.
-
-    Returns:
-        `rows`, `results` and `figure` (paths; `figure` is None if there is no circuit). A row has
-        `finder`, `target_loss`, `n_tasks` (tasks for which every finder has a circuit at that
-        target) and, over these tasks, `edges` and `nodes` (geometric means) and `held_out` (mean
-        task loss on held-out pairs, nats).
 
     Raises:
         InputError: an unknown finder; a setting that the study sets itself; a target at or below 0
@@ -117,11 +144,12 @@ def finders(
             )
             bar.advance()
         rows = [_row(name, target, rows_by_run, which) for name in which for target in targets]
-        result = {"model": model.fingerprint, "tasks": names, "rows": rows}
+        plain_rows = [row.to_dict() for row in rows]
+        result = {"model": model.fingerprint, "tasks": names, "rows": plain_rows}
         write_record(out / "finders.json", result)
-        has_circuits = any(row["edges"] is not None for row in rows)
+        has_circuits = any(row.edges is not None for row in rows)
         figure = str(write_finders_figure(out)) if has_circuits else None
-    return {"rows": rows, "results": str(out / "finders.json"), "figure": figure}
+    return FindersResult(tuple(rows), str(out / "finders.json"), figure)
 
 
 def _check_out(out: Path) -> None:
@@ -145,15 +173,15 @@ def _row(
     target: float,
     rows_by_run: dict[tuple[str, float], list[dict[str, Any]]],
     which: Sequence[str],
-) -> dict[str, Any]:
+) -> FinderRow:
     """Return a finder's mean sizes at a target, over the tasks that all finders solve there."""
     shared = set.intersection(*(set(sizes_of(rows_by_run[other, target])) for other in which))
     rows = [row for row in rows_by_run[name, target] if row["task"] in shared]
-    return {
-        "finder": name,
-        "target_loss": target,
-        "n_tasks": len(rows),
-        "edges": geometric_mean(row["n_edges"] for row in rows),
-        "nodes": geometric_mean(row["n_nodes"] for row in rows),
-        "held_out": None if not rows else sum(row["held_out"] for row in rows) / len(rows),
-    }
+    return FinderRow(
+        finder=name,
+        target_loss=target,
+        n_tasks=len(rows),
+        edges=geometric_mean(row["n_edges"] for row in rows),
+        nodes=geometric_mean(row["n_nodes"] for row in rows),
+        held_out=None if not rows else sum(row["held_out"] for row in rows) / len(rows),
+    )

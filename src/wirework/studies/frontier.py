@@ -7,7 +7,7 @@ only draws the figures again. Source: Gao et al. 2025, Figs. 2, 3, 10, 33.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,23 +42,61 @@ from wirework.studies.compare import (
 from wirework.studies.manifest import manifest
 from wirework.studies.points import CELLS, FrontierPoint, grid
 from wirework.studies.token_losses import joint, token_losses
+from wirework.summaries import Report
 from wirework.tasks import PYTHON_TASKS, Task, check_names, load_task
 from wirework.training import Interrupted
 from wirework.view import write_study_figures
 
 
-def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True, repr=False)
+class FrontierRow(Report):
+    """A model of the grid; a failed one has only a name and an error."""
+
+    name: str
+    val_loss: float | None
+    """Held-out loss, nats per token."""
+    n_weights: int | None
+    n_nonzero: int | None
+    kurtosis: float | None
+    """Of the final residual stream."""
+    n_circuits: int | None
+    """Tasks with a circuit that reaches the target loss."""
+    edges: float | None
+    """Geometric mean over these circuits."""
+    error: str | None
+
+
+@dataclass(frozen=True, repr=False)
+class FrontierPair(Report):
+    """The sparse and the dense model that are compared (`compare.best_match`)."""
+
+    sparse: str
+    dense: str
+    apart: float
+    """Difference of the held-out losses, as a share of the dense one."""
+    ratio: float | None
+    """Dense edges over sparse edges, geometric means over common tasks; None if there are none."""
+
+
+@dataclass(frozen=True, repr=False)
+class FrontierResult(Report):
+    """Table of the study, its verdict, and paths of its files."""
+
+    cells: tuple[FrontierRow, ...]
+    verdict: str
+    """One sentence."""
+    pair: FrontierPair | None
+    figures: tuple[str, ...]
+    results: str
+
+
+def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> FrontierResult:
     """Run the study, or resume it, and draw its figures.
 
     Args:
         study: the grid and the settings of all its models.
         out: the study's folder.
         progress: show progress on standard error.
-
-    Returns:
-        `cells` (a row per model: name, held-out loss, weights, kurtosis, number of circuits,
-        geometric mean of their edges, or the error), `verdict` (one sentence), `pair` (see
-        `compare.best_match`), `figures` and `results` (paths).
 
     Raises:
         InputError: the grid is empty; a task is unknown; `out` cannot be written to, holds other
@@ -78,13 +116,14 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> d
         figures = write_study_figures(out)
         stop.leave_if_requested(f"stopped after the end: {out} is finished")
     pair = results["pair"]
-    return {
-        "cells": [_row(cell) for cell in results["cells"] + results["failed"]],
-        "verdict": results["verdict"],
-        "pair": pair and {name: pair[name] for name in ("sparse", "dense", "apart", "ratio")},
-        "figures": [str(path) for path in figures],
-        "results": str(out / "results.json"),
-    }
+    columns = [field.name for field in fields(FrontierPair)]
+    return FrontierResult(
+        cells=tuple(_row(cell) for cell in results["cells"] + results["failed"]),
+        verdict=results["verdict"],
+        pair=None if pair is None else FrontierPair(**{name: pair[name] for name in columns}),
+        figures=tuple(str(path) for path in figures),
+        results=str(out / "results.json"),
+    )
 
 
 def _check_out(out: Path) -> None:
@@ -241,7 +280,7 @@ def _shown(cell: Cell) -> Cell:
     return kept | {"n_circuits": len(sizes), "edges": geometric_mean(sizes.values())}
 
 
-def _row(cell: Cell) -> dict[str, Any]:
+def _row(cell: Cell) -> FrontierRow:
     """Return a cell's row in the returned table."""
-    names = ("name", "val_loss", "n_weights", "n_nonzero", "kurtosis", "n_circuits", "edges")
-    return {name: cell.get(name) for name in (*names, "error")}
+    values: dict[str, Any] = {column.name: cell.get(column.name) for column in fields(FrontierRow)}
+    return FrontierRow(**values)

@@ -36,9 +36,17 @@ from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
 from wirework.parallel import parallel_map
-from wirework.studies.ablation_table import claims, csv_table, markdown_table, rows_of
+from wirework.studies.ablation_table import (
+    AblationRow,
+    Verdict,
+    claims,
+    csv_table,
+    markdown_table,
+    rows_of,
+)
 from wirework.studies.manifest import machine
 from wirework.studies.points import portable
+from wirework.summaries import Report
 from wirework.tasks import load_task
 from wirework.training import train
 from wirework.training.run import CHANGEABLE_SETTINGS as HARMLESS_TO_TRAIN
@@ -77,9 +85,20 @@ def variants(study: SelfAblationConfig) -> list[Variant]:
     return models
 
 
+@dataclass(frozen=True, repr=False)
+class SelfAblationResult(Report):
+    """Table of the study, verdicts on the paper's claims, and paths of its files."""
+
+    rows: tuple[AblationRow, ...]
+    """One per level and k, the plain models first."""
+    claims: tuple[Verdict, ...]
+    figure: str
+    results: str
+
+
 def self_ablation(
     study: SelfAblationConfig, out: str | Path, *, jobs: int = 1, progress: bool = True
-) -> dict[str, Any]:
+) -> SelfAblationResult:
     """Run the study, or resume it, and draw its figure.
 
     Args:
@@ -88,10 +107,6 @@ def self_ablation(
         jobs: models to work on at once, each in a process of its own with its share of the threads.
             A script that calls this needs `if __name__ == "__main__":`.
         progress: print a line to standard error for each finished model.
-
-    Returns:
-        `rows` (one per level and k: means, standard errors, numbers of seeds and the published
-        figures), `claims` (the paper's claims with verdicts), `figure`, `results` (paths).
 
     Raises:
         InputError: impossible settings; no such task or site; a task that does not fit the
@@ -129,15 +144,15 @@ def self_ablation(
         with Progress("models", len(all_variants), shown=progress, count=counted) as bar:
             for cell in parallel_map(partial(run_variant, study, out), all_variants, jobs):
                 cells.append(cell)
-                results = _write(out, study, data.fingerprint, cells)
+                rows = _write(out, study, data.fingerprint, cells)
                 step = bar.skip if len(cells) <= n_finished else bar.advance
                 step()
                 if progress:
                     count = f"{len(cells)} of {len(all_variants)}"
                     say(f"{cell['name']} ({count}): {_one_line(cell['report'])}")
         figure = write_self_ablation_figure(out)
-    paths = {"figure": str(figure), "results": str(out / "results.json")}
-    return {"rows": results["rows"], "claims": results["claims"], **paths}
+    verdicts = tuple(claims(rows))
+    return SelfAblationResult(tuple(rows), verdicts, str(figure), str(out / "results.json"))
 
 
 def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[str, Any]:
@@ -296,21 +311,21 @@ def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _write(
     out: Path, study: SelfAblationConfig, data: str, cells: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Write the results so far, as JSON, Markdown and CSV."""
+) -> list[AblationRow]:
+    """Write the results so far, as JSON, Markdown and CSV; return the rows of the table."""
     rows = rows_of(cells)
     results = {
         "study": _KIND,
         "config": _recorded_study(study),
         "data": data,
-        "rows": rows,
-        "claims": claims(rows),
+        "rows": [row.to_dict() for row in rows],
+        "claims": [verdict.to_dict() for verdict in claims(rows)],
         "cells": [_shown(cell) for cell in cells],
     }
     write_record(out / "results.json", results)
     write_text(out / "table.md", markdown_table(rows))
     write_text(out / "table.csv", csv_table(rows))
-    return results
+    return rows
 
 
 def _shown(cell: dict[str, Any]) -> dict[str, Any]:
