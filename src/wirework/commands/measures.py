@@ -96,7 +96,7 @@ def explain(
     loaded = load(model)
     text = None if corpus is None else prepared(loaded, corpus)
     if out is None:
-        show("estimate", estimate_cost(loaded, settings, text=text), json)
+        show("estimate", estimate_cost(loaded, settings, text=text).to_dict(), json)
         if not json:
             print_next("explain", model, "--out", Path("explained") / model.name, *_asked(settings))
         return

@@ -22,10 +22,12 @@ def check_report_place(folder: Path) -> None:
         raise InputError(f"{folder} is a file: it should be a folder")
     names_there = names_in(folder)
     if others := names_there - set(_NAMES):
-        raise InputError(f"{folder} holds {min(others)}, which measure has not made: another --out")
+        raise InputError(
+            f"{folder} holds {min(others)}, which measure has not made: choose another --out"
+        )
     if names_there and not _are_reports(folder / _NAMES[0]):
         raise InputError(
-            f"{folder} holds {min(names_there)}, which measure has not made: another --out"
+            f"{folder} holds {min(names_there)}, which measure has not made: choose another --out"
         )
     for name in _NAMES:
         check_place(folder / name)

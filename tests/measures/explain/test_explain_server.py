@@ -334,15 +334,16 @@ def test_the_estimate_is_made_without_a_request_and_holds(
     priced = changed(asking, price_in=2.0, price_out=8.0)
     found = estimate_cost(model, priced, text=text, progress=False)
     assert server.n_requests == 0
-    assert found["requests"] == PER_NEURON
-    price = (2 * found["tokens_in"] + 8 * found["tokens_out"]) / 1e6
-    assert found["price"] == pytest.approx(price)
+    assert found.requests == PER_NEURON
+    price = (2 * found.tokens_in + 8 * found.tokens_out) / 1e6
+    assert found.price == pytest.approx(price)
     explain(asking)
     letters = sum(len(m["content"]) for body in server.bodies for m in body["messages"])
-    assert letters / 6 < found["tokens_in"] < letters / 1.5
+    assert letters / 6 < found.tokens_in < letters / 1.5
     without = estimate_cost(model, changed(asking, detect=False), text=text, progress=False)
-    assert without["requests"] == 7
-    assert "price" not in without
+    assert without.requests == 7
+    assert without.price is None
+    assert "price" not in without.to_dict()
 
 
 def test_a_missing_client_names_the_extra(explain, asking: ExplainConfig, monkeypatch) -> None:

@@ -2,17 +2,29 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from wirework.config import ExplainConfig
 from wirework.measures.explain import prompts
 from wirework.measures.explain.explainers import EXPLANATION_TOKENS, LanguageModelExplainer
 from wirework.measures.explain.prompts import Messages
 from wirework.measures.explain.record import NeuronRecord
+from wirework.summaries import Report, absent
 
 _GUESS = "a kind of word or phrase, of about this length, as explanations are"
 _PER_MESSAGE = 4  # tokens that a chat format adds to each message
 _PIECE = re.compile(r"\w{1,6}|\n|[^\w\s]| +|\t")
+
+
+@dataclass(frozen=True, repr=False)
+class CostEstimate(Report):
+    """Requests to a language model, their tokens and price."""
+
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    price: float | None = absent()
+    """In the currency of `server.price_in` and `server.price_out`; None if neither is set."""
 
 
 def about_tokens(text: str) -> int:
@@ -26,8 +38,8 @@ def about_tokens(text: str) -> int:
 
 def estimate(
     records: Sequence[NeuronRecord], explainer: LanguageModelExplainer, config: ExplainConfig
-) -> dict[str, Any]:
-    """Return `requests`, `tokens_in`, `tokens_out` and, if prices are set, `price`.
+) -> CostEstimate:
+    """Estimate what explaining neurons will cost.
 
     The estimate is for a first run without failures: answers in the cache are not deducted, and
     each answer has the requested length.
@@ -51,15 +63,10 @@ def estimate(
         requests += len(requests_of_neuron)
         tokens_in += sum(_size(messages) for messages, _ in requests_of_neuron)
         tokens_out += sum(reply for _, reply in requests_of_neuron)
-    costs: dict[str, Any] = {
-        "requests": requests,
-        "tokens_in": tokens_in,
-        "tokens_out": tokens_out,
-    }
-    prices = config.server.price_in, config.server.price_out
+    price, prices = None, (config.server.price_in, config.server.price_out)
     if prices != (None, None):
-        costs["price"] = (tokens_in * (prices[0] or 0) + tokens_out * (prices[1] or 0)) / 1e6
-    return costs
+        price = (tokens_in * (prices[0] or 0) + tokens_out * (prices[1] or 0)) / 1e6
+    return CostEstimate(requests, tokens_in, tokens_out, price)
 
 
 def _size(messages: Messages) -> int:

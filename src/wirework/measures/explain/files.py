@@ -67,7 +67,7 @@ def claim(out: Path, about: dict[str, Any], harmless: Collection[str]) -> None:
         write_record(path, about)
         return
     stored = _settings(out)
-    if any((out / "neurons").glob("*.json")) and (other := _other(stored, about, harmless)):
+    if any((out / "neurons").glob("*.json")) and (other := _difference(stored, about, harmless)):
         raise InputError(f"{out} was made with {other}: give another --out")
     write_record(path, about)
 
@@ -77,14 +77,16 @@ def forget(out: Path) -> None:
     (out / SUMMARY).unlink(missing_ok=True)
 
 
-def _other(stored: dict[str, Any], about: dict[str, Any], harmless: Collection[str]) -> str | None:
+def _difference(
+    stored: dict[str, Any], about: dict[str, Any], harmless: Collection[str]
+) -> str | None:
     """Return the difference of two descriptions; None if only harmless settings differ."""
     for name in ("model", "text"):
         if stored.get(name) != about[name]:
             return f"another {name}"
     differences = changes(stored.get("settings", {}), about["settings"])
-    told = "; ".join(str(change) for change in differences if change.name not in harmless)
-    return f"other settings, {told}" if told else None
+    listed = "; ".join(str(change) for change in differences if change.name not in harmless)
+    return f"other settings, {listed}" if listed else None
 
 
 def dead_document(record: NeuronRecord) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def _has_scores(stored: dict[str, Any]) -> bool:
     if stored.get("dead") is not False or not isinstance(scores, dict):
         return False
     correlation = scores.get("correlation")
-    known = isinstance(correlation, dict) and {"top_and_random", "top", "random"} <= set(
+    has_correlations = isinstance(correlation, dict) and {"top_and_random", "top", "random"} <= set(
         correlation
     )
-    return known and {"constant", "detection"} <= scores.keys()
+    return has_correlations and {"constant", "detection"} <= scores.keys()

@@ -95,7 +95,10 @@ def collect(job: ExplainJob, on_read: OnRead) -> list[NeuronRecord]:
             f"{job.text.val.path} has no excerpt of {number_of(length, 'token')} that "
             f"{job.text.train.path} lacks: nothing to score on"
         )
-    kept = ((config.explain_top, config.explain_random), (config.score_top, config.score_random))
+    excerpt_counts = (
+        (config.explain_top, config.explain_random),
+        (config.score_top, config.score_random),
+    )
     explain, score = (
         stream(
             job.model.transformer,
@@ -108,7 +111,9 @@ def collect(job: ExplainJob, on_read: OnRead) -> list[NeuronRecord]:
             seed=config.seed,
             on_read=on_read,
         )
-        for (tokens, _), split_starts, (n_top, n_random) in zip(splits, starts, kept, strict=True)
+        for (tokens, _), split_starts, (n_top, n_random) in zip(
+            splits, starts, excerpt_counts, strict=True
+        )
     )
     return [
         NeuronRecord(

@@ -121,11 +121,11 @@ def _shortened(
     waiting = list(seeds)
     for length in range(1, config.max_context + 1):
         values = probe([context[-length:] for context, _ in waiting])
-        kept = [v >= config.keep_share * a for v, (_, a) in zip(values, waiting, strict=True)]
-        for (context, _), value, enough in zip(waiting, values, kept, strict=True):
-            if enough:
+        is_kept = [v >= config.keep_share * a for v, (_, a) in zip(values, waiting, strict=True)]
+        for (context, _), value, keeps in zip(waiting, values, is_kept, strict=True):
+            if keeps:
                 shortest[context[-length:]] = value
-        waiting = [seed for seed, enough in zip(waiting, kept, strict=True) if not enough]
+        waiting = [seed for seed, keeps in zip(waiting, is_kept, strict=True) if not keeps]
     for context, value in waiting:
         shortest.setdefault(context[-1:], value)
     return shortest

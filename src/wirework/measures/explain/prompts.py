@@ -108,8 +108,8 @@ def simulate_messages(explanation: str, tokens: Sequence[str]) -> Messages:
 
 def detect_messages(explanation: str, tokens: Sequence[str]) -> Messages:
     """Return the question whether a neuron is active in one excerpt (Paulo et al. 2024)."""
-    said = f"What the neuron looks for: {PREFIX} {explanation}\n\nText:\n{''.join(tokens)}"
-    return [_message("system", _DETECT), _message("user", said)]
+    content = f"What the neuron looks for: {PREFIX} {explanation}\n\nText:\n{''.join(tokens)}"
+    return [_message("system", _DETECT), _message("user", content)]
 
 
 def _message(role: str, content: str) -> dict[str, str]:
@@ -117,26 +117,26 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 
 def _request_with_activations(number: int, excerpts: Sequence[Shown]) -> str:
-    said = f"Neuron {number}\nActivations:\n" + "\n".join(_block(*one) for one in excerpts)
+    content = f"Neuron {number}\nActivations:\n" + "\n".join(_block(*one) for one in excerpts)
     levels = [level for one in excerpts for level in one.levels]
     nonzero = sum(level > 0 for level in levels)
     if 0 < nonzero < _RARE * len(levels):
-        said += "\nThe same, without the zeros:\n" + "\n".join(_active(one) for one in excerpts)
-    return f"{said}\nExplanation of neuron {number}: {PREFIX}"
+        content += "\nThe same, without the zeros:\n" + "\n".join(_active(one) for one in excerpts)
+    return f"{content}\nExplanation of neuron {number}: {PREFIX}"
 
 
 def _active(excerpt: Shown) -> str:
-    kept = [(t, level) for t, level in zip(*excerpt, strict=True) if level]
-    return _block([token for token, _ in kept], [level for _, level in kept])
+    active = [(t, level) for t, level in zip(*excerpt, strict=True) if level]
+    return _block([token for token, _ in active], [level for _, level in active])
 
 
 def _request_with_unknowns(number: int, explanation: str, tokens: Sequence[str]) -> str:
-    said = f"Neuron {number}\nExplanation of neuron {number}: {PREFIX} {explanation}"
-    return f"{said}\nActivations:\n{_block(tokens, ['unknown'] * len(tokens))}"
+    content = f"Neuron {number}\nExplanation of neuron {number}: {PREFIX} {explanation}"
+    return f"{content}\nActivations:\n{_block(tokens, ['unknown'] * len(tokens))}"
 
 
-def _block(tokens: Sequence[str], said: Sequence[int | str]) -> str:
-    lines = [f"{_on_a_line(token)}\t{value}" for token, value in zip(tokens, said, strict=True)]
+def _block(tokens: Sequence[str], values: Sequence[int | str]) -> str:
+    lines = [f"{_on_a_line(token)}\t{value}" for token, value in zip(tokens, values, strict=True)]
     return "\n".join(["<start>", *lines, "<end>"])
 
 
@@ -214,15 +214,15 @@ def _lines(text: str) -> list[_Line]:
 
 def read_detection(answer: Answer) -> float | None:
     """Return the probability that the answer is 1; None if the answer is neither 0 nor 1."""
-    said = answer.text.strip()
-    if said[:1] not in ("0", "1") or said[1:2].isdigit():
+    reply = answer.text.strip()
+    if reply[:1] not in ("0", "1") or reply[1:2].isdigit():
         return None
     for token_logprobs in answer.logprobs:
         if token_logprobs["token"].strip():
             odds = _odds(token_logprobs["top"])
             if set(odds) & {0, 1}:
                 return odds.get(1, 0.0) / (odds.get(0, 0.0) + odds.get(1, 0.0))
-    return float(said[0])
+    return float(reply[0])
 
 
 def _expected_levels(answer: Answer) -> dict[int, float]:

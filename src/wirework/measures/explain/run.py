@@ -17,7 +17,7 @@ from wirework.console import Progress, counted, say
 from wirework.errors import InputError, number_of
 from wirework.files import is_file, locked, write_record
 from wirework.measures.explain import files
-from wirework.measures.explain.estimate import estimate
+from wirework.measures.explain.estimate import CostEstimate, estimate
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
 from wirework.measures.explain.explanations import Explanations
 from wirework.measures.explain.job import HARMLESS, ExplainJob, collect
@@ -68,10 +68,10 @@ def explain_neurons(
     job = ExplainJob.of(model, config, text, out)
     with closing(job.explainer()) as explainer:
         if out is None:
-            return _explained(job, explainer, progress)
+            return _explain_all(job, explainer, progress)
         with locked(out / "lock", str(out)):
             files.claim(out, job.about(), HARMLESS)
-            return _explained(job, explainer, progress)
+            return _explain_all(job, explainer, progress)
 
 
 def estimate_cost(
@@ -80,7 +80,7 @@ def estimate_cost(
     *,
     text: "Prepared | None" = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> CostEstimate:
     """Estimate the requests to a language model, their tokens and price, without sending any.
 
     Args:
@@ -88,9 +88,6 @@ def estimate_cost(
         config: settings, with explainer `language_model`.
         text: text prepared with the model's tokeniser; None: the text of the model's run.
         progress: show a bar on standard error.
-
-    Returns:
-        `requests`, `tokens_in`, `tokens_out` and, if prices are set, `price`.
 
     Raises:
         InputError: as for `explain_neurons`, or the explainer is `patterns`.
@@ -105,7 +102,7 @@ def estimate_cost(
     with closing(job.explainer()) as explainer:
         assert isinstance(explainer, LanguageModelExplainer)
         records = _records(job, progress)
-        return estimate([one for one in records if not one.dead], explainer, config)
+        return estimate([record for record in records if not record.dead], explainer, config)
 
 
 def _records(job: ExplainJob, progress: bool) -> list[NeuronRecord]:
@@ -114,23 +111,25 @@ def _records(job: ExplainJob, progress: bool) -> list[NeuronRecord]:
         return collect(job, bar.advance)
 
 
-def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explanations:
-    documents = _kept(job)
+def _explain_all(job: ExplainJob, explainer: Explainer, progress: bool) -> Explanations:
+    documents = _finished(job)
     failed: list[dict[str, str]] = []
     stopped: str | None = None
     missing = [neuron for neuron in job.neurons if neuron not in documents]
     if missing:
         if job.out is not None:
             files.forget(job.out)
-        records = [one for one in _records(job, progress) if one.neuron in missing]
+        records = [record for record in _records(job, progress) if record.neuron in missing]
         for record in records:
             if record.dead:
-                documents[record.neuron] = _written(job, record.neuron, files.dead_document(record))
-        live = [one for one in records if not one.dead]
+                documents[record.neuron] = _write_document(
+                    job, record.neuron, files.dead_document(record)
+                )
+        live = [record for record in records if not record.dead]
         if isinstance(explainer, LanguageModelExplainer) and progress:
-            say(_cost(estimate(live, explainer, job.config)))
+            say(_cost_line(estimate(live, explainer, job.config)))
         with Progress("neurons", len(live), shown=progress, count=counted) as bar:
-            stopped = _each(job, explainer, live, documents, failed, bar.advance)
+            stopped = _explain_each(job, explainer, live, documents, failed, bar.advance)
     explanations = Explanations(
         tuple(documents[n] for n in job.neurons if n in documents), tuple(failed)
     )
@@ -148,17 +147,17 @@ def _explained(job: ExplainJob, explainer: Explainer, progress: bool) -> Explana
             if job.out is None
             else f", kept in {job.out}; the same command goes on with the rest"
         )
-        told = (
+        counts = (
             f"{number_of(report.explained, 'neuron')} explained, {report.dead} dead, {len(failed)} "
             f"failed, {n_left} left"
         )
-        raise ServerError(f"{stopped}: {told}{kept_in}")
+        raise ServerError(f"{stopped}: {counts}{kept_in}")
     if failed and report.explained == 0:
         raise InputError(f"no neuron of {len(failed)} was explained: {failed[0]['reason']}")
     return explanations
 
 
-def _kept(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
+def _finished(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
     """Return the files of neurons that an earlier run finished."""
     if job.out is None:
         return {}
@@ -166,13 +165,13 @@ def _kept(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
     return {n: files.read_neuron(path) for n, path in paths.items() if is_file(path)}
 
 
-def _written(job: ExplainJob, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
+def _write_document(job: ExplainJob, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
     if job.out is not None:
         write_record(files.neuron_path(job.out, neuron), document)
     return document
 
 
-def _each(
+def _explain_each(
     job: ExplainJob,
     explainer: Explainer,
     records: Sequence[NeuronRecord],
@@ -182,7 +181,7 @@ def _each(
 ) -> str | None:
     """Explain neurons; return the reason if it stopped early, else None."""
     in_a_row = 0
-    work = partial(_one, job, explainer)
+    work = partial(_explain_neuron, job, explainer)
     for record, outcome in _outcomes(work, records, explainer.at_once):
         advance()
         if isinstance(outcome, ServerError):
@@ -194,7 +193,7 @@ def _each(
                 return f"{number_of(in_a_row, 'neuron')} in a row failed, the last one: {outcome}"
         else:
             in_a_row = 0
-            documents[record.neuron] = _written(job, record.neuron, outcome)
+            documents[record.neuron] = _write_document(job, record.neuron, outcome)
     return None
 
 
@@ -239,13 +238,13 @@ def _outcomes(
         pending.clear()
 
 
-def _one(job: ExplainJob, explainer: Explainer, record: NeuronRecord) -> dict[str, Any]:
+def _explain_neuron(job: ExplainJob, explainer: Explainer, record: NeuronRecord) -> dict[str, Any]:
     """Return the content of the file of one neuron."""
     explanation = explainer.explain(record)
     simulated = explainer.simulate(record, explanation, record.held_out)
     detected = explainer.detect(record, explanation, record.held_out, simulated)
-    true = [one.activations for one in record.held_out]
-    active = [one.peak >= job.config.active_share * record.peak for one in record.held_out]
+    true = [excerpt.activations for excerpt in record.held_out]
+    active = [excerpt.peak >= job.config.active_share * record.peak for excerpt in record.held_out]
     scores = {
         "correlation": correlations(true, simulated, len(record.held_out_top)),
         "constant": len({value for values in simulated for value in values}) == 1,
@@ -264,10 +263,9 @@ def _one(job: ExplainJob, explainer: Explainer, record: NeuronRecord) -> dict[st
     )
 
 
-def _cost(costs: dict[str, Any]) -> str:
-    price = f", price {costs['price']:.2f}" if "price" in costs else ""
+def _cost_line(costs: CostEstimate) -> str:
+    price = "" if costs.price is None else f", price {costs.price:.2f}"
     return (
-        f"about {number_of(costs['requests'], 'request')}, "
-        f"{number_of(costs['tokens_in'], 'token')} in, "
-        f"{costs['tokens_out']} out{price}; answers in the cache are not asked for again"
+        f"about {number_of(costs.requests, 'request')}, {number_of(costs.tokens_in, 'token')} in, "
+        f"{costs.tokens_out} out{price}; answers in the cache are not asked for again"
     )

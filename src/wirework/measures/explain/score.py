@@ -69,15 +69,15 @@ def detection(
         Balanced accuracy, precision (0 if nothing is predicted active), recall, F1 and AUROC; None
         if the neuron is active in all excerpts or in none.
     """
-    truth, said = np.asarray(active, bool), np.asarray(score, np.float64) >= threshold
+    truth, predicted = np.asarray(active, bool), np.asarray(score, np.float64) >= threshold
     if truth.all() or not truth.any():
         return None
-    hits, alarms = int((truth & said).sum()), int((~truth & said).sum())
+    hits, false_alarms = int((truth & predicted).sum()), int((~truth & predicted).sum())
     recall = hits / int(truth.sum())
-    rejected = 1 - alarms / int((~truth).sum())
-    precision = hits / (hits + alarms) if hits else 0.0
+    specificity = 1 - false_alarms / int((~truth).sum())
+    precision = hits / (hits + false_alarms) if hits else 0.0
     return {
-        "balanced_accuracy": (recall + rejected) / 2,
+        "balanced_accuracy": (recall + specificity) / 2,
         "precision": precision,
         "recall": recall,
         "f1": 2 * precision * recall / (precision + recall) if hits else 0.0,

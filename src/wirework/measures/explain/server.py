@@ -123,9 +123,9 @@ class Server:
 
     def _count(self) -> None:
         with self._lock:
-            most = self._config.max_requests
-            if self._stopped is None and most is not None and self.n_requests >= most:
-                self._stopped = f"max_requests {most} is reached"
+            limit = self._config.max_requests
+            if self._stopped is None and limit is not None and self.n_requests >= limit:
+                self._stopped = f"max_requests {limit} is reached"
             if self._stopped is not None:
                 raise ServerError(self._stopped)
             self.n_requests += 1
@@ -138,9 +138,9 @@ class Server:
             raw = self._client.chat.completions.with_raw_response.create(**settings)
             text = raw.text
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if self._adapted(settings, _said(error).lower()):
+            if self._adapted(settings, _error_text(error).lower()):
                 return self._post(asked)
-            raise NeuronError(f"the server refused a request: {_said(error)}") from None
+            raise NeuronError(f"the server refused a request: {_error_text(error)}") from None
         except openai.APITimeoutError:
             raise NeuronError(f"no answer in {self._config.timeout:g} seconds") from None
         except openai.APIConnectionError as error:
@@ -148,18 +148,18 @@ class Server:
         except openai.RateLimitError as error:
             quota = getattr(error, "code", None) == "insufficient_quota"
             why = "over quota" if quota else f"still busy after {self._config.retries} retries"
-            raise self._no_more(f"{why} (429): {_said(error)}") from None
+            raise self._no_more(f"{why} (429): {_error_text(error)}") from None
         except (
             openai.AuthenticationError,
             openai.PermissionDeniedError,
             openai.NotFoundError,
         ) as error:
-            raise self._no_more(f"refused ({error.status_code}): {_said(error)}") from None
+            raise self._no_more(f"refused ({error.status_code}): {_error_text(error)}") from None
         except openai.APIStatusError as error:
-            raise NeuronError(f"server error {error.status_code}: {_said(error)}") from None
+            raise NeuronError(f"server error {error.status_code}: {_error_text(error)}") from None
         except Exception as error:  # of the client, httpx and what reads the bytes: no list has all
             raise NeuronError(f"the server's answer cannot be read: {reason(error)}") from error
-        return _plain(text)
+        return _checked_answer(text)
 
     def _settings(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Return a request without the settings that this server refuses."""
@@ -170,21 +170,25 @@ class Server:
             settings["max_completion_tokens"] = asked["max_tokens"]
         return settings
 
-    def _adapted(self, sent: dict[str, Any], said: str) -> bool:
+    def _adapted(self, sent: dict[str, Any], error_text: str) -> bool:
         """Remember a setting that the server refused; return whether the request had one.
 
         Many servers have no log-probabilities. OpenAI's newer models take no `max_tokens`, some of
         them no temperature.
         """
         for name, word in (("logprobs", "logprob"), ("max_tokens",) * 2, ("temperature",) * 2):
-            unsupported = name == "logprobs" or "unsupported" in said or "not support" in said
-            if name in sent and word in said and unsupported:
+            unsupported = (
+                name == "logprobs" or "unsupported" in error_text or "not support" in error_text
+            )
+            if name in sent and word in error_text and unsupported:
                 self._unknown.add(name)
                 return True
         return False
 
     def _no_more(self, why: str) -> ServerError:
-        return ServerError(self._stop(f"server {_shown(str(self._client.base_url))} {why}"))
+        return ServerError(
+            self._stop(f"server {_public_address(str(self._client.base_url))} {why}")
+        )
 
 
 def check_installed() -> None:
@@ -206,7 +210,7 @@ def _client(config: ServerConfig) -> "openai.OpenAI":
     base_url = config.base_url or os.environ.get("OPENAI_BASE_URL") or None
     if key is None and base_url is None:
         raise InputError(f"{_variable(config)} is not set, and OpenAI's server needs a key")
-    local = base_url is not None and _checked(base_url).hostname in _LOOPBACK
+    local = base_url is not None and _address_parts(base_url).hostname in _LOOPBACK
     # The client takes proxies from the environment, and those do not reach this machine.
     http = openai.DefaultHttpxClient(trust_env=False) if local else None
     with translated_errors("the language model's server cannot be asked"):
@@ -225,7 +229,7 @@ def _variable(config: ServerConfig) -> str:
     return config.api_key_env if named else "the variable that server.api_key_env names"
 
 
-def _checked(base_url: str) -> SplitResult:
+def _address_parts(base_url: str) -> SplitResult:
     """Return the parts of a server's address, and register a password in it as a secret."""
     with translated_errors("server.base_url is no address"):
         parts = urlsplit(base_url)
@@ -240,20 +244,20 @@ def _checked(base_url: str) -> SplitResult:
     return parts
 
 
-def _shown(base_url: str) -> str:
+def _public_address(base_url: str) -> str:
     """Return an address without user name and password."""
     parts = urlsplit(base_url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _said(error: Any) -> str:
+def _error_text(error: Any) -> str:
     """Return a server's error message, on one line, without secrets."""
     body = getattr(error, "body", None)
     words = body.get("message") if isinstance(body, dict) else None
     return redact(" ".join(str(words or error).split()))[:300]
 
 
-def _plain(text: str) -> dict[str, Any]:
+def _checked_answer(text: str) -> dict[str, Any]:
     """Return the text and log-probabilities of an answer, without secrets.
 
     Raises:

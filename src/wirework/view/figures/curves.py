@@ -1,6 +1,6 @@
-"""P(correct) against the length of the prompt, one line an attack (Gao et al. 2025, Fig. 8).
+"""P(correct) against the length of the prompt, one line per attack (Gao et al. 2025, Fig. 8).
 
-Drawn on a figure and canvas of its own, as the circuit's picture is.
+The figure has its own canvas and does not use pyplot's global state.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ _DASHES = (0, (4, 3))
 def write_curves(result: dict[str, Any], out_png: str | Path) -> Path:
     """Draw the curves of a model's attacks, and of its circuit alone, as a PNG; return its path.
 
-    A solid line is an attack, on the prompts whose answer it turns, with standard errors; the
-    dashed one of its colour is the same prompts made as long by neutral code. At most eight attacks
-    are drawn, those under which the model falls furthest. All are measured on the pairs that
-    choose the worst attack, and the picture says so.
+    A solid line is an attack, with standard errors, on the prompts whose answer it changes. The
+    dashed line of the same colour is the control: the same prompts lengthened by neutral code. At
+    most eight attacks are drawn, those with the largest effect on the model. All are measured on
+    the pairs that choose the worst attack, as the picture says.
 
     Args:
-        found: what `Distraction.to_json` returned.
-        out_png: written whole or not at all; the same result gives the same bytes.
+        result: the JSON of `Distraction.to_json`.
+        out_png: the file, written whole or not at all; the same result gives the same bytes.
 
     Raises:
         InputError: `out_png` cannot be written.
@@ -60,7 +60,7 @@ Line = Sequence[dict[str, Any]]
 
 
 def _lines(points: Sequence[dict[str, Any]]) -> list[Line]:
-    """Return the points by attack, those that hurt the model most first."""
+    """Return the points of each attack, the attack with the largest effect first."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for point in points:
         by_name.setdefault(point["attack"], []).append(point)

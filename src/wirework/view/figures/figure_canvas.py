@@ -1,4 +1,4 @@
-"""A figure on a canvas of its own, blank or of panels in rows, and its picture on disk."""
+"""Figures with a canvas of their own: blank, or of panels in rows; written as PNG."""
 
 import io
 from pathlib import Path
@@ -17,12 +17,12 @@ _DPI = 160.0
 def panels(
     count: int, *, columns: int = 3, size: tuple[float, float] = (3.8, 3.0)
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with as many panels.
+    """Return a figure with `count` panels, and their axes.
 
     Args:
-        count: 1 or more.
-        columns: most of them in a row.
-        size: width and height of one, in inches.
+        count: number of panels, 1 or more.
+        columns: most panels in a row.
+        size: width and height of a panel, in inches.
     """
     columns = min(count, columns)
     rows = -(-count // columns)
@@ -39,7 +39,7 @@ def write_png(figure: Figure, path: Path, *, dpi: float = _DPI) -> Path:
     The same figure gives the same bytes.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: `path` cannot be written to.
     """
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})

@@ -1,6 +1,6 @@
-"""Figures of what was measured: models side by side, and the table of self-ablation.
+"""Figures of measures: several models side by side, and the self-ablation study.
 
-Drawn from the small files that `measure` and the study wrote; no torch.
+They are drawn from the JSON files of `measure` and of the study, without torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from wirework.view.checked_file import read_checked
 from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import panels, write_png
-from wirework.view.figures.study_file import Reports, SelfAblationResults
+from wirework.view.figures.study_file import MeasuresFile, SelfAblationResults
 
 _HUES = {"local": "#1f6fb4", "global": "#c2571a", "both": "#2a9d6f"}
 TITLES = {
@@ -29,12 +29,12 @@ TITLES = {
     "gate_live_fraction": "gate live fraction",
     "dead_units": "units never on",
 }
-"""What people call each number of a report."""
+"""Title of each number of a report."""
 _STUDIED = (
     "path_edges", "sae_l0", "explanation_score", "perplexity", "ce_score",
     "mean_abs_weight_embedded",
 )  # fmt: skip
-"""What the study's figure shows."""
+"""Measures in the study's figure."""
 _CAPTION = (
     "Means over seeds; bars and the band are standard errors. "
     "Published figures are brought to our plain model's level by theirs."
@@ -62,15 +62,15 @@ def write_measures_figure(folder: str | Path) -> Path:
         InputError: the file is missing or damaged, or the folder cannot be written to.
     """
     folder = Path(folder)
-    reports = read_checked(folder / "measures.json", Reports).model_dump()["reports"]
+    reports = read_checked(folder / "measures.json", MeasuresFile).model_dump()["reports"]
     return write_png(draw_measures(reports), folder / "measures.png")
 
 
 def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     """Draw each measure against k, a line for each level; the plain model is a band.
 
-    Error bars and the band's width are standard errors; dashed lines are the published figures,
-    brought to our plain model's level by theirs.
+    Error bars and the band's width are standard errors. Dashed lines are the published figures,
+    multiplied by the ratio of our plain model to the published one.
     """
     names = [
         name for name in _STUDIED if any(row[name]["mean"] is not None for row in rows)
@@ -100,7 +100,7 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
 
 
 def draw_measures(reports: Mapping[str, Row]) -> Figure:
-    """Draw a panel for each number that any of the models has, and in it a bar for each model."""
+    """Draw a panel for each number that a model has, with a bar for each model."""
     numbers = dict.fromkeys(name for report in reports.values() for name in report["headline"])
     shown = [
         name
@@ -127,20 +127,20 @@ def draw_measures(reports: Mapping[str, Row]) -> Figure:
 
 
 def _number(value: float | None) -> str:
-    """Return four digits of a fraction, all of a whole number; a dash for none."""
+    """Return a number as text: a whole one in full, others to four digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def _named(model: str) -> str:
-    """Return a model's name with a bound on its length: of a path the end tells most."""
+    """Return a model's name, cut to its end if it is long."""
     short = model if len(model) <= _LONGEST else f"…{model[1 - _LONGEST :]}"
     return pen.legible(short, pen.SANS)
 
 
 def _draw_plain(axes: Axes, plain: Row | None, name: str) -> float | None:
-    """Draw the plain model's band; return what published figures are multiplied by."""
+    """Draw the plain model's band; return the factor for the published figures."""
     if plain is None or plain[name]["mean"] is None:
         return None
     value, error, paper = (plain[name][part] for part in ("mean", "standard_error", "paper"))

@@ -1,7 +1,7 @@
-"""The figures of the studies, drawn from the small files that they wrote.
+"""Figures of the studies, drawn from their JSON files.
 
-Numbers of figures are those of Gao et al. 2025. Each is one function from `results.json`,
-`token_losses.json` or `finders.json` to a figure on a canvas of its own.
+Figure numbers are those of Gao et al. 2025. Each figure is one function of the content of
+`results.json`, `token_losses.json` or `finders.json`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,12 +28,12 @@ Row = Mapping[str, Any]
 
 
 def write_study_figures(folder: str | Path) -> list[Path]:
-    """Draw what a study's folder has the numbers for, and return the pictures' paths.
+    """Draw the figures of a frontier study, and return their paths.
 
     Args:
-        folder: holds `results.json`, and `token_losses.json` if models were matched; the pictures
-            `fig02.png`, `fig03.png`, `fig10.png`, `fig33.png` are written beside them. One that
-            there are no numbers for is removed.
+        folder: the study's folder, with `results.json` and, if models were matched,
+            `token_losses.json`. `fig02.png`, `fig03.png`, `fig10.png` and `fig33.png` are written
+            there; a figure without numbers is removed.
 
     Raises:
         InputError: a file is missing or damaged, or the folder cannot be written to.
@@ -71,9 +71,9 @@ def write_finders_figure(folder: str | Path) -> Path:
 
 
 def draw_finders(results: Mapping[str, Any]) -> Figure:
-    """Draw Fig. 31: edges against target loss, a line for each way to find a circuit.
+    """Draw Fig. 31: edges against target loss, a line for each finder.
 
-    Each point is a geometric mean over the tasks that every finder has a circuit for.
+    Each point is a geometric mean over the tasks for which every finder has a circuit.
     """
     figure, (axes,) = panels(1, size=_SIZE)
     rows = [row for row in results["rows"] if row["edges"] is not None]
@@ -103,10 +103,10 @@ def draw_finders(results: Mapping[str, Any]) -> Figure:
 
 
 def draw_targets(results: Mapping[str, Any]) -> Figure:
-    """Draw Fig. 2: edges against target loss, of a sparse and a dense model of equal loss.
+    """Draw Fig. 2: edges against target loss, for a sparse and a dense model of equal loss.
 
-    Each point is a geometric mean over the tasks that both have a circuit for, whose number stands
-    above the dense one.
+    Each point is a geometric mean over the tasks for which both have a circuit; their number stands
+    above the dense point.
     """
     pair = results["pair"]
     rows = [row for row in results["targets"] if row["ratio"] is not None]
@@ -128,9 +128,10 @@ def draw_targets(results: Mapping[str, Any]) -> Figure:
 
 
 def draw_frontier(results: Mapping[str, Any]) -> Figure:
-    """Draw Fig. 3: held-out loss against circuit size; solid lines hold L0, dashed ones the size.
+    """Draw Fig. 3: held-out loss against circuit size.
 
-    A point's number says how many tasks its geometric mean is over.
+    Solid lines connect models of equal L0, dashed lines models of equal size. The label of a point
+    has the number of tasks of its geometric mean.
     """
     cells = [cell for cell in results["cells"] if cell["edges"] is not None]
     sparse = [cell for cell in cells if cell["kind"] == "sparse"]
@@ -192,7 +193,7 @@ def draw_kurtosis(results: Mapping[str, Any]) -> Figure:
 
 
 def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
-    """Draw Fig. 33: losses of held-out tokens, one model's against another's, a panel for each."""
+    """Draw Fig. 33: losses of held-out tokens under two models, a panel for each pair."""
     joints = tokens["joints"]
     figure, each = panels(len(joints), columns=len(joints), size=_SIZE)
     for axes, joint in zip(each, joints, strict=True):
@@ -200,14 +201,14 @@ def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
         step = top / len(counts)
         edges = [i * step for i in range(len(counts) + 1)]
         across = [list(row) for row in zip(*counts, strict=True)]  # first model's loss along x
-        most = max(2, max(max(row) for row in across))
-        mesh = axes.pcolormesh(edges, edges, across, norm=LogNorm(1, most), cmap="Blues")
+        largest_count = max(2, max(max(row) for row in across))
+        mesh = axes.pcolormesh(edges, edges, across, norm=LogNorm(1, largest_count), cmap="Blues")
         axes.plot([0, top], [0, top], color=pen.SOFT, linewidth=0.8, linestyle="--")
         figure.colorbar(mesh, ax=axes, label="tokens")
         _scales(axes, f"{joint['first']}, nats", f"{joint['second']}, nats")
-        about = f"correlation {number(joint['correlation'])} over {joint['n_tokens']:,} tokens"
+        subtitle = f"correlation {number(joint['correlation'])} over {joint['n_tokens']:,} tokens"
         kinds = "Dense and sparse" if joint["kind"] == "sparse" else "Two dense seeds"
-        _title(axes, f"Token losses: {kinds.lower()}", about)
+        _title(axes, f"Token losses: {kinds.lower()}", subtitle)
         axes.set_aspect("equal")
     return figure
 
@@ -225,12 +226,12 @@ def _styles(cells: Sequence[Row]) -> tuple[dict[int, str], dict[float, str]]:
 
 
 def _lines(
-    cells: Iterable[Row], held: tuple[str, str], along: str
+    cells: Iterable[Row], equal: tuple[str, str], along: str
 ) -> dict[tuple[Any, Any], list[Row]]:
-    """Return the cells that agree in what is held, each group in order of `along`."""
+    """Return groups of cells with equal values of `equal`, each ordered by `along`."""
     lines: dict[tuple[Any, Any], list[Row]] = {}
-    for cell in sorted(cells, key=lambda one: one[along]):
-        lines.setdefault((cell[held[0]], cell[held[1]]), []).append(cell)
+    for cell in sorted(cells, key=lambda cell: cell[along]):
+        lines.setdefault((cell[equal[0]], cell[equal[1]]), []).append(cell)
     return dict(sorted(lines.items()))
 
 

@@ -1,7 +1,7 @@
-"""What the figures of studies and measures read, checked: `results.json` and the like.
+"""Schema of the JSON files that the figures of studies and measures are drawn from.
 
-Each part has the fields that are drawn, of the many that a file has; docs/measures.md and the
-studies' own READMEs say what they mean.
+Each class has only the fields that are drawn; docs/measures.md and the studies' READMEs explain
+them.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from wirework.circuit_format import Index, Part
 from wirework.view.text import plain
 
-_LARGEST = 1e15  # what a count or a loss can be; beyond it drawing fails
+_LARGEST = 1e15  # of a count or a loss; drawing fails beyond it
 Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
 Size = Annotated[float, Field(ge=0, le=_LARGEST)]
 Positive = Annotated[float, Field(gt=0, le=_LARGEST)]
@@ -19,7 +19,7 @@ Name = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(plain)
 _Rows = Field(max_length=10_000)
 
 
-class Cell(Part):
+class FrontierModel(Part):
     """A model of the frontier."""
 
     kind: Literal["sparse", "dense"]
@@ -39,7 +39,7 @@ class Cell(Part):
         return self
 
 
-class Matched(Part):
+class MatchedPair(Part):
     """A sparse and a dense model of equal loss."""
 
     sparse: Name
@@ -48,8 +48,8 @@ class Matched(Part):
     dense_loss: Size
 
 
-class Target(Part):
-    """What both models' circuits come to at a target loss."""
+class TargetSizes(Part):
+    """Circuit sizes of both models at a target loss."""
 
     target_loss: Positive
     tasks: Annotated[tuple[str, ...], _Rows]
@@ -61,15 +61,15 @@ class Target(Part):
 class FrontierResults(Part):
     """`results.json` of the frontier."""
 
-    cells: Annotated[tuple[Cell, ...], _Rows]
+    cells: Annotated[tuple[FrontierModel, ...], _Rows]
     target_loss: Positive
-    pair: Matched | None
+    pair: MatchedPair | None
     verdict: Annotated[str, Field(max_length=2000), AfterValidator(plain)] = ""
-    targets: Annotated[tuple[Target, ...], _Rows] = ()
+    targets: Annotated[tuple[TargetSizes, ...], _Rows] = ()
 
 
-class Joint(Part):
-    """Losses of held-out tokens under two models, counted in a square of bins."""
+class JointHistogram(Part):
+    """Joint histogram of the losses of held-out tokens under two models."""
 
     first: Name
     second: Name
@@ -92,11 +92,11 @@ class Joint(Part):
 class TokenLosses(Part):
     """`token_losses.json`."""
 
-    joints: Annotated[tuple[Joint, ...], Field(max_length=16)]
+    joints: Annotated[tuple[JointHistogram, ...], Field(max_length=16)]
 
 
 class FinderRow(Part):
-    """What a finder comes to at a target loss."""
+    """Circuit sizes of a finder at a target loss."""
 
     finder: Name
     target_loss: Positive
@@ -110,8 +110,8 @@ class FinderResults(Part):
     rows: Annotated[tuple[FinderRow, ...], _Rows]
 
 
-class Measured(Part):
-    """A mean over seeds and the published figure."""
+class MeasuredMean(Part):
+    """A mean over seeds, and the published figure."""
 
     mean: Number | None
     standard_error: Size | None
@@ -119,16 +119,16 @@ class Measured(Part):
 
 
 class SelfAblationRow(Part):
-    """A level and k, or the plain model."""
+    """The models of one level and k, or the plain models."""
 
     level: Literal["local", "global", "both"] | None
     k: Annotated[int, Field(gt=0, le=_LARGEST)] | None
-    path_edges: Measured
-    sae_l0: Measured
-    explanation_score: Measured
-    perplexity: Measured
-    ce_score: Measured
-    mean_abs_weight_embedded: Measured
+    path_edges: MeasuredMean
+    sae_l0: MeasuredMean
+    explanation_score: MeasuredMean
+    perplexity: MeasuredMean
+    ce_score: MeasuredMean
+    mean_abs_weight_embedded: MeasuredMean
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -143,16 +143,16 @@ class SelfAblationResults(Part):
     rows: Annotated[tuple[SelfAblationRow, ...], _Rows]
 
 
-class Report(Part):
-    """What `measure` says of a model, as far as it is drawn."""
+class ModelHeadline(Part):
+    """The headline numbers of a model."""
 
     headline: Annotated[dict[Name, Number | None], Field(max_length=100)]
 
 
-class Reports(Part):
-    """`measures.json`, an object of reports by the names of their models."""
+class MeasuresFile(Part):
+    """`measures.json`: reports by the names of their models."""
 
-    reports: Annotated[dict[Name, Report], Field(min_length=1, max_length=1000)]
+    reports: Annotated[dict[Name, ModelHeadline], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="before")
     @classmethod
