@@ -145,7 +145,7 @@ def test_a_folder_of_something_else_is_refused(
     assert [path.name for path in (tmp_path / "editor").iterdir()] == ["settings.json"]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").touch()
-    with pytest.raises(InputError, match=r"b holds something but no settings.json"):
+    with pytest.raises(InputError, match=r"b holds files but no settings.json"):
         explain_neurons(model, config, text=text, out=tmp_path / "b", progress=False)
     path = tmp_path / "a" / "neurons" / f"{SITE}.0.json"
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_a_folder_of_something_else_is_refused(
     whole = read_record(path)
     for content, says in (
         ([], "is damaged: it does not map names to values"),
-        ({}, "is no neuron of ours"),
+        ({}, "is no neuron file"),
         ({**whole, "version": 10**4000}, "has version 1000.*this wirework reads 1 to 2"),
         ({**whole, "scores": None}, "is damaged: it lacks scores; delete it"),
         ({**whole, "scores": {**whole["scores"], "correlation": 7}}, "it lacks scores"),
