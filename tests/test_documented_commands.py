@@ -126,10 +126,3 @@ def test_the_python_names_of_a_page_are_there(page: str):
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_is_installed_by_name_before_there_is_a_release(page: str):
     assert not re.findall(r"pip install '?wirework", read(page))
-
-
-@pytest.mark.parametrize("page", sorted({*PAGES} - {"CHANGELOG.md"}))
-def test_the_lines_of_a_page_are_short(page: str):
-    lines = read(page).splitlines()
-    long = [n for n, line in enumerate(lines, 1) if len(line) > 180 and not line.startswith("|")]
-    assert long == []

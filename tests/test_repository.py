@@ -71,3 +71,19 @@ def test_the_site_lists_every_page_and_every_public_package() -> None:
         if "__all__ = [" in init.read_text(encoding="utf-8")
     } - {"commands"}
     assert {f"api/wirework.{name}.md" for name in public} <= listed
+
+
+def test_no_line_of_a_markdown_file_is_over_180_characters() -> None:
+    """`results.md` and `table.md` are left out: commands wrote them."""
+    folders = (".github", "benchmarks", "docs", "examples", "studies", "tests")
+    pages = list(ROOT.glob("*.md"))
+    for folder in folders:
+        pages += (ROOT / folder).rglob("*.md")
+    long = [
+        f"{page.relative_to(ROOT)}:{number} has {len(line)} characters"
+        for page in sorted(pages)
+        if page.name not in {"results.md", "table.md"}
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 180
+    ]
+    assert long == []
