@@ -3,11 +3,10 @@
 No torch, no other package of ours above this one: whatever has a `repr` may use it.
 """
 
-import copy
 import html
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from wirework.errors import printable, quoted
 
@@ -117,26 +116,6 @@ class NotMeasured(Report):
 
     reason: str
     """Why, and what would make it possible."""
-
-
-class DictReport(dict[str, Any]):
-    """A report that is still a dict, shown by its summary; new ones derive from `Report`."""
-
-    kind: ClassVar[str] = "Report"
-
-    def summary(self) -> dict[str, Any]:
-        """Return the numbers to look at first, by name."""
-        raise NotImplementedError
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a copy of the report, down to its leaves, as plain dicts and lists."""
-        return copy.deepcopy(dict(self))
-
-    def __repr__(self) -> str:
-        return _shown(self.kind, self.summary(), self)
-
-    def _repr_html_(self) -> str:
-        return html_table(self.kind, self.summary())
 
 
 def _entries(record: "DataclassInstance") -> dict[str, Any]:
