@@ -42,7 +42,7 @@ hostile-test: $(VENV)/.installed-dev
 notebook-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 examples
 
-# As the command sets it: see docs/training.md.
+# As the command sets it: see docs/engineering.md, Threads.
 bench: export GOMP_SPINCOUNT = 300
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/step.py

@@ -1,7 +1,7 @@
-"""The `wirework` command: its exit codes and the one line that it ends with.
+"""The `wirework` command: its exit codes and one-line errors.
 
-0: done. 1: a defect of wirework. 2: what was given cannot be used. 128 + N: ended by signal N.
-Loading this module loads next to nothing, so that signals are heard from the first moment on.
+0: done. 1: a defect of wirework. 2: an input cannot be used. 128 + N: ended by signal N.
+This module imports almost nothing, so that signals are handled from the start.
 """
 
 import io
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-TYPE_CHECKING = False  # `typing` takes longer to import than all that is needed here
+TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
     from wirework.signals import Stop
 
 _PIPE = 128 + 13
-"""What a shell says of a program whose reader has gone (SIGPIPE)."""
+"""Exit code that a shell gives a program whose output pipe was closed (SIGPIPE)."""
 _DEFECT = (
     "this is a defect of wirework, not of what you gave it: please report it with the lines above"
 )
@@ -26,7 +26,7 @@ _DEFECT = (
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before `stopping` hears it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback until `stopping` starts
     from wirework.signals import end, stopping
 
     _show_anything()
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _show_anything() -> None:
-    """Let output show what its encoding has no characters for, escaped, and do without a stream."""
+    """Escape characters that the encoding of a stream lacks, and replace a missing stream."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
@@ -44,7 +44,7 @@ def _show_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    elif type(sys.stdout) is io.TextIOWrapper:  # not what a test or notebook put there
+    elif type(sys.stdout) is io.TextIOWrapper:  # not a replacement by a test or notebook
         sys.stdout = _Output(
             sys.stdout.buffer,
             encoding=sys.stdout.encoding,
@@ -68,15 +68,15 @@ def _run(stop: "Stop") -> int:
 
             show_messages()
             launch()
-            sys.stdout.flush()  # here, where a failure can still be told
+            sys.stdout.flush()  # here, where a failure can still be reported
     except InputError as error:
-        if stop.number is not None:  # what was called made an error of its own of the signal
+        if stop.number is not None:  # the called code turned the signal into another error
             end(stop.number, f"stopped: {error}")
         return _refused(str(error), error)
-    except BrokenPipeError:  # the reader of the output has gone, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         _discard_output()
         return _PIPE
-    except SystemExit as error:  # as rich ends the process where nobody reads a help text
+    except SystemExit as error:  # rich exits if the reader of a help text is gone
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         _discard_output()
@@ -88,7 +88,7 @@ def _run(stop: "Stop") -> int:
     except KeyboardInterrupt as error:
         end(getattr(error, "number", 2), str(error) or "stopped")
     except Exception:
-        if stop.number is not None:  # what loaded or ran made an error of its own of the signal
+        if stop.number is not None:  # an import or the verb turned the signal into an error
             end(stop.number, "stopped")
         sys.excepthook(*sys.exc_info())
         _say(_DEFECT)
@@ -97,7 +97,7 @@ def _run(stop: "Stop") -> int:
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that says so where it cannot be written: the system's error names no file."""
+    """Standard output whose write errors name it; the error of the system names no file."""
 
     def write(self, text: str) -> int:
         with _told():
@@ -110,7 +110,7 @@ class _Output(io.TextIOWrapper):
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn the system's error into one line, but for that of a reader that has gone.
+    """Turn a write error of the system into one line, except that of a closed pipe.
 
     Raises:
         InputError: standard output cannot be written, as on a full disk.
@@ -127,7 +127,7 @@ def _told() -> Iterator[None]:
 
 
 def _discard_output() -> None:
-    """Let what was printed go nowhere, or Python would try once more to write it, and complain."""
+    """Discard unwritten output; at exit Python would try again to write it and report an error."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -135,7 +135,7 @@ def _discard_output() -> None:
 
 
 def _refused(message: str, error: BaseException) -> int:
-    """Say in one line what cannot be used; with `--debug` show before it where that was found."""
+    """Print the message of an `InputError`; with `--debug`, print its traceback first."""
     if "--debug" in sys.argv:
         sys.excepthook(type(error), error, error.__traceback__)
     _say(message)
@@ -145,5 +145,5 @@ def _refused(message: str, error: BaseException) -> int:
 def _say(message: str) -> None:
     from wirework.console import write_line
 
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # standard error is closed
         write_line(f"wirework: {' '.join(message.split())}")

@@ -1,4 +1,4 @@
-"""Messages and progress for the person who waits, on standard error; results go to standard output.
+"""Messages and progress on standard error; results go to standard output.
 
 Messages go through `logging`, to the logger `wirework` and its children, named after the modules.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 EVERY = 20.0
-"""Seconds between lines about work that is under way, where there is no bar."""
+"""Seconds between progress lines, if there is no bar."""
 
 _MEMORY = 60.0  # seconds over which the time left is smoothed
 
@@ -30,7 +30,7 @@ _LOGGER = "wirework"
 
 
 def say(line: str) -> None:
-    """Log one line for the person who waits, without secrets, at level INFO."""
+    """Log one line for the user, without secrets, at level INFO."""
     _log(logging.INFO, line)
 
 
@@ -68,10 +68,10 @@ def write_line(line: str) -> None:
 
 
 def _log(level: int, line: str) -> None:
-    """Log a line to the logger of the module that says it.
+    """Log a line to the logger of the calling module.
 
-    Where nobody has configured logging, for the library or for the whole program, it goes to
-    standard error, as a command's messages do.
+    If logging is not configured, neither for the library nor for the whole program, the line goes
+    to standard error, as in a command.
     """
     if not (logging.getLogger(_LOGGER).handlers or logging.getLogger().handlers):
         show_messages()
@@ -81,7 +81,7 @@ def _log(level: int, line: str) -> None:
 
 
 class _ErrorStream(logging.Handler):
-    """Writes messages to the standard error of the moment; warnings begin with `warning: `."""
+    """Writes messages to the current `sys.stderr`; warnings begin with `warning: `."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
@@ -91,11 +91,11 @@ class _ErrorStream(logging.Handler):
 def _write(stream: TextIO, line: str) -> None:
     line = redact(line)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    line = "\n".join(printable(part) for part in line.split("\n"))  # names may be a stranger's
+    line = "\n".join(printable(part) for part in line.split("\n"))  # names may be untrusted
     try:
         print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError as error:
-        if error.errno != errno.EIO:  # a terminal that is gone must not end the work
+        if error.errno != errno.EIO:  # a closed terminal must not end the work
             raise
 
 
@@ -390,23 +390,23 @@ class _Lines:
     def __init__(self, at_hand: list[Progress], every: float, stream: TextIO) -> None:
         self._at_hand = at_hand
         self._every = every
-        self._stream = stream  # libraries that are to be silent have it replaced
+        self._stream = stream  # silenced libraries replace `sys.stderr`
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
     def add(self, work: Progress) -> None:
-        """Nothing: the list of the work at hand says it."""
+        """Do nothing: the list of current work is shared."""
 
     def remove(self, work: Progress) -> None:
-        """Nothing: the list of the work at hand says it."""
+        """Do nothing: the list of current work is shared."""
 
     def close(self) -> None:
         self._ended.set()
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        # A stream that nobody reads is the work's to find out.
+        # A closed stream is reported by the work itself.
         with suppress(OSError, ValueError):
             while not self._ended.wait(self._every):
                 _write(self._stream, "; ".join(work.line() for work in [*self._at_hand]))

@@ -1,7 +1,7 @@
 """From the text on this machine to a circuit and its page, in one call.
 
-Every part is what a user would call by hand; the recipe is `recipes/demo.yaml`. A demo that was
-killed goes on where it stopped.
+The demo calls public functions only; its recipe is `recipes/demo.yaml`. A killed demo resumes where
+it stopped.
 """
 
 import json
@@ -36,7 +36,7 @@ from wirework.view import load_page_data, write_figure, write_page
 RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
 TASK = "single_double_quote"
 TARGET_LOSS = 0.15
-"""Nats that the circuit must reach, on pairs that the search never saw (sec. 2.2)."""
+"""Target task loss in nats, on held-out pairs (sec. 2.2)."""
 
 PRUNING = PruneConfig(
     target_loss=0.13,
@@ -48,17 +48,17 @@ PRUNING = PruneConfig(
     finalists=1,
     extra_rankings=(),
 )
-"""A quick search, which aims below the target so that unseen pairs reach it too."""
+"""Settings of a quick search; its target is lower so that held-out pairs reach `TARGET` too."""
 
 MINUTES = 10.0
-"""What all of it may take, on two cores of any x86 processor of the last ten years."""
+"""Minutes for the whole demo, on two cores of any x86 processor of the last ten years."""
 
 DENSE_TWIN = {"weight_sparsity": None, "model.act_fraction": None}
-"""What makes the dense twin of a sparse recipe: the same text, steps and shape."""
+"""Settings that turn a sparse recipe into its dense twin: same text, steps and shape."""
 
 DENSE_RATE = 0.25
-"""Learning rate of the twin / that of the sparse model, too high for dense weights: of rates
-swept for the shipped recipe, a quarter gave the dense model its lowest loss."""
+"""Learning rate of the dense twin / that of the sparse model, which is too high for dense weights.
+In a sweep with the shipped recipe, a quarter gave the dense model its lowest loss."""
 
 
 def demo(
@@ -69,7 +69,7 @@ def demo(
     Args:
         out: folder for the runs (`demo`, `demo-dense`), the circuit, the page and the picture.
         recipe: settings of the sparse run; None for the shipped ones.
-        minutes: for all of it. Where the recipe's steps would take longer, there are fewer.
+        minutes: time for the whole demo. If the recipe's steps take longer, fewer are trained.
 
     Returns:
         `val_loss, dense_val_loss, bigram_val_loss` (nats per token), `nonzero_fraction`,
@@ -78,15 +78,15 @@ def demo(
         (0: not measured), `minutes`, `seconds`.
 
     Raises:
-        InputError: no text, or the trained model cannot do the task.
+        InputError: there is no text, or the trained model cannot do the task.
     """
     began = time.monotonic()
-    with Progress("demo", None, alone=True) as bar:  # until the plan is made, its length is unknown
+    with Progress("demo", None, alone=True) as bar:  # the total is unknown until the plan is made
         return _demo(Path(out), Path(recipe or RECIPE), minutes, began, bar)
 
 
 def _demo(out: Path, path: Path, minutes: float, began: float, bar: Progress) -> dict[str, Any]:
-    """Run the demo; `bar` stands for all of its work."""
+    """Run the demo; `bar` shows the progress of all stages."""
     for name in ("demo.json", f"{TASK}.html", f"{TASK}.png"):
         check_file(out / name)
     places = {"runs": str(out), "data.cache": str(out / "data")}
@@ -103,7 +103,7 @@ def _demo(out: Path, path: Path, minutes: float, began: float, bar: Progress) ->
     ends = stage_ends(plan, config)
     bar.stage(ends.training, total=ends.page)
     every = torch.get_num_threads()
-    half = max(1, every // 2)  # small products gain next to nothing from more
+    half = max(1, every // 2)  # small products gain almost nothing from more
     with _trained_beside(twin, half) as training:
         with _threads(half):
             sparse = train(config, resume=True)
@@ -140,8 +140,8 @@ def _demo(out: Path, path: Path, minutes: float, began: float, bar: Progress) ->
 
 
 def _circuit_of(model: Model) -> tuple[NodeCircuit, PairLosses]:
-    """Return the circuit and its losses on pairs that the search never saw."""
-    circuit = prune(model, load_task(TASK), PRUNING)  # leaves its means beside the model
+    """Return the circuit and its losses on held-out pairs."""
+    circuit = prune(model, load_task(TASK), PRUNING)  # saves the means beside the model
     losses = held_out_losses(circuit, model)
     if losses.circuit > TARGET_LOSS:
         raise InputError(
@@ -153,7 +153,7 @@ def _circuit_of(model: Model) -> tuple[NodeCircuit, PairLosses]:
 
 @contextmanager
 def _more_time_named(plan: Plan) -> Iterator[None]:
-    """Where the model had fewer steps than the recipe has, say in an error how it gets more."""
+    """Add to an error how to train longer, if the model had fewer steps than the recipe."""
     try:
         yield
     except InputError as error:
@@ -173,7 +173,7 @@ def _dense_twin(config: TrainConfig, recipe: Path, places: dict[str, str]) -> Tr
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Use so many threads in the block, and leave the other cores to another process."""
+    """Use this number of threads in the block, so that another process can use the other cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -184,14 +184,14 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def _trained_beside(config: TrainConfig, threads: int) -> Iterator[Callable[[], bool]]:
-    """Train in a process of its own during the block, and wait for it at its end.
+    """Train in a second process during the block; at the end of the block, wait for it.
 
-    Yields whether it still trains: pruning with all threads beside it takes longer than with half
-    of them, and slows it down as well (benchmarks/README.md).
+    Yields a function that returns whether it still trains. While it does, pruning with all threads
+    takes longer than with half of them, and slows the training too (benchmarks/README.md).
 
-    An exception ends it too, with a checkpoint, and so does the end of this process, whatever the
-    way: it watches its standard input. Nothing comes back but the run: `train(config, resume=True)`
-    then returns it, goes on with it, or meets the error that it met.
+    An exception in the block stops the process, with a checkpoint. So does the end of this process,
+    because the second one watches its standard input. Its only result is the run's folder:
+    `train(config, resume=True)` then returns the run, continues it, or raises the same error.
     """
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", _CHILD, config.model_dump_json(), str(threads)],
@@ -207,7 +207,7 @@ def _trained_beside(config: TrainConfig, threads: int) -> Iterator[Callable[[], 
 
 
 def _wait_for(child: "subprocess.Popen[bytes]", config: TrainConfig) -> None:
-    """Wait until a training process ends, and show how far it is."""
+    """Wait for a training process to end, and show its progress."""
     if child.poll() is not None:
         return
     with Progress(f"training {config.name}", config.steps, count=counted) as bar:
@@ -221,7 +221,7 @@ _CHILD = "from wirework.demo import train_while_watched; train_while_watched()"
 
 
 def train_while_watched() -> None:
-    """Train by the settings (JSON) and threads in `sys.argv` until standard input ends."""
+    """Train with the settings (JSON) and threads in `sys.argv`; stop when standard input closes."""
 
     def watch() -> None:
         sys.stdin.read()
@@ -234,6 +234,6 @@ def train_while_watched() -> None:
 
 
 def _bigram_loss(config: TrainConfig, data: Prepared, vocab_size: int) -> float:
-    """Return the loss of the bigram table alone on the batches that the models are judged on."""
+    """Return the loss of the bigram table alone on the models' evaluation batches."""
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
     return bigram_loss(data.train, held_out, vocab_size)

@@ -1,4 +1,4 @@
-"""How many steps the demo trains: as many as this machine can take in the minutes that it has."""
+"""Number of training steps of the demo: as many as this machine can do in the given minutes."""
 
 import math
 import time
@@ -15,49 +15,49 @@ from wirework.parallel import parallel_map
 from wirework.training import train
 
 FEWEST_STEPS = 1200
-"""What the model needs to learn the demo's task, of 1,024 tokens each (benchmarks/README.md)."""
+"""Steps of 1,024 tokens that the model needs to learn the demo's task (benchmarks/README.md)."""
 
 _TRIAL_STEPS = 30
 _OTHER_SECONDS = 60.0
-"""Time for what does not depend on the speed of training much: loading, means, page."""
+"""Seconds for stages that hardly depend on training speed: loading, means, page."""
 _PRUNING_TOKENS = 700_000
-"""Pruning takes as long as training on so many tokens."""
+"""Time of pruning, in tokens of training."""
 _USUAL_SPEED = 5000.0
-"""Tokens per second, where the speed is not measured."""
+"""Tokens per second, if the speed is not measured."""
 _WAIT = 0.05
-"""The dense model is trained so much later than the sparse one, as a share of its training."""
+"""Delay with which the dense model finishes after the sparse one, as a share of its training."""
 _PAGE = 0.1
 """Share of `_OTHER_SECONDS` that writing the page takes."""
 _MARGIN = 0.85
-"""Share of the time left that training is given: speed drifts."""
+"""Share of the remaining time that is planned for training, because the speed varies."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long the demo trains. Settled once, so that a demo that goes on after a kill keeps it."""
+    """Length of the demo's training. Decided once, so that a resumed demo keeps it."""
 
     steps: int
-    """Of both models."""
+    """Training steps of both models."""
     steps_of_recipe: int
-    """The most."""
+    """Steps of the recipe: the maximum."""
     minutes: float
-    """Time that the whole demo was given."""
+    """Time for the whole demo."""
     tokens_per_s: float
     """Speed of the slower model, measured with both training at once; 0: not measured."""
 
     @property
     def shortened(self) -> bool:
-        """Whether there are fewer steps than the recipe has."""
+        """Whether the demo trains fewer steps than the recipe."""
         return self.steps < self.steps_of_recipe
 
 
 class StageEnds(NamedTuple):
-    """Where the stages of a demo end, in tokens of training that take as long."""
+    """Ends of the stages of a demo; their duration is measured in tokens of training."""
 
     training: float
     pruning: float
     twin: float
-    """The dense model trains beside all stages before; here it is waited for."""
+    """End of the wait for the dense model, which trains in parallel with the stages before."""
     page: float
 
 
@@ -78,17 +78,17 @@ def stage_ends(plan: Plan, config: TrainConfig) -> StageEnds:
 def make_plan(
     config: TrainConfig, twin: TrainConfig, out: Path, minutes: float, began: float
 ) -> Plan:
-    """Return the plan kept in `out`, or time a few steps of both models and keep one.
+    """Return the plan saved in `out`, or time a few steps of both models and save a new one.
 
     Args:
-        config: settings of the sparse model; its steps are the most.
-        twin: settings of the dense one, which trains at the same time.
+        config: settings of the sparse model; its steps are the maximum.
+        twin: settings of the dense model, which trains at the same time.
         out: folder of the demo.
-        minutes: for the whole demo.
-        began: when it began, on the monotonic clock.
+        minutes: time for the whole demo.
+        began: start of the demo on the monotonic clock.
 
     Raises:
-        InputError: the minutes are not a positive number, or the kept plan is damaged.
+        InputError: the minutes are not a positive number, or the saved plan is damaged.
     """
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"minutes must be a positive number, got {minutes}")
@@ -107,10 +107,10 @@ def make_plan(
 
 
 def _kept(path: Path) -> Plan:
-    """Read the plan that a demo began with.
+    """Read the saved plan of a demo.
 
     Raises:
-        InputError: the file is damaged, or lacks what this version needs.
+        InputError: the file is damaged, or lacks a key that this version needs.
     """
     needed = {"steps": int, "steps_of_recipe": int, "minutes": float, "tokens_per_s": float}
     record = files.read_record(path, needed)
@@ -120,16 +120,17 @@ def _kept(path: Path) -> Plan:
 def fitting_steps(
     most: int, tokens_per_step: int, tokens_per_s: float, seconds: float
 ) -> tuple[int, float]:
-    """Return how many steps fit the time, and the seconds that the demo will take with them.
+    """Return the number of steps that fit the time, and the seconds that the demo then takes.
 
     Args:
         most: steps of the recipe.
-        tokens_per_step: of one model.
+        tokens_per_step: tokens per step of one model.
         tokens_per_s: speed of the slower model.
-        seconds: for training and all that comes after.
+        seconds: time for training and all later stages.
 
     Returns:
-        At least `FEWEST_STEPS`, if the recipe has them, whether they fit or not.
+        Steps and seconds. There are at least `FEWEST_STEPS`, or those of the recipe if fewer, even
+        if they do not fit.
     """
     other = _OTHER_SECONDS + _PRUNING_TOKENS / tokens_per_s
     steps = int(_MARGIN * (seconds - other) * tokens_per_s / tokens_per_step)
@@ -155,7 +156,7 @@ def _new_plan(config: TrainConfig, twin: TrainConfig, minutes: float, began: flo
 
 
 def tokens_per_second(config: TrainConfig) -> float:
-    """Return the speed of training by these settings, from a short run that is thrown away."""
+    """Return the training speed with these settings, from a short run that is deleted."""
     with TemporaryDirectory(prefix="wirework-") as folder:
         changes = {
             "runs": Path(folder),
@@ -172,6 +173,6 @@ def tokens_per_second(config: TrainConfig) -> float:
 
 
 def _begun(config: TrainConfig) -> int:
-    """Return the steps of the run, if it has begun without a plan; else 0."""
+    """Return the steps of a run that began without a plan, else 0."""
     stored = config.runs / config.name / "config.yaml"
     return TrainConfig.load(stored).steps if files.is_file(stored) else 0

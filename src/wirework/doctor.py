@@ -1,4 +1,4 @@
-"""What this machine has, and what of it wirework will use."""
+"""Hardware and software of this machine, and the parts that wirework uses."""
 
 import os
 import platform
@@ -25,8 +25,8 @@ _EXTRAS = {
 def examine() -> dict[str, Any]:
     """Return versions, device, threads, the faster precision, extras and free disk by name.
 
-    `products` has a row for each shape class of float32 products that was measured here with this
-    number of threads, now or earlier: the library that is used and the milliseconds of each.
+    `products` has a row for each shape class of float32 products that was measured on this machine
+    with this number of threads: the chosen library, and the milliseconds of every library.
     """
     from wirework.config import TrainConfig
     from wirework.training.precision import faster_precision
@@ -51,7 +51,7 @@ def examine() -> dict[str, Any]:
 
 
 def _products() -> list[dict[str, Any]]:
-    """Return a row for each measured class of products: the library taken, milliseconds of each."""
+    """Return a row for each measured shape class: the chosen library, milliseconds of each."""
     return [
         {"product": question, "library": way, **{f"{name}_ms": took for name, took in ms.items()}}
         for question, (way, ms) in fastest.remembered().items()

@@ -1,7 +1,7 @@
-"""`InputError`: the one error that a user can cause, told apart from bugs by the command.
+"""`InputError`: the error for inputs that cannot be used, as opposed to defects of wirework.
 
-The library raises `InputError` for an input that cannot be used; the command prints it as one
-line and exits with code 2. Anything else that escapes is a defect of ours and keeps its traceback.
+The library raises `InputError`; the command prints its message as one line and exits with code 2.
+Any other error is a defect of wirework and is printed with its traceback.
 Errors of other libraries become `InputError` where the library is called (`translated_errors`).
 """
 
@@ -23,9 +23,9 @@ _QUOTE_LENGTH = 80
 class InputError(ValueError):
     """An input cannot be used. The message is one line: what was wanted, what came, and where.
 
-    Known secrets in the message are replaced by `***`: it is printed, and kept in files as the
-    reason why something was not done. Characters that print nothing or turn others become escapes:
-    names and values in it may be a stranger's.
+    Known secrets in the message are replaced by `***`, since it is printed and saved in files as
+    the reason for a missing result. Invisible and direction-changing characters are escaped,
+    because names and values may come from untrusted files.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -33,19 +33,19 @@ class InputError(ValueError):
 
 
 class UnreadableError(InputError):
-    """The system failed to read a file; it may be whole, so nothing may be deleted for it."""
+    """The system failed to read a file. It may be intact, so nothing is deleted because of it."""
 
 
 class DamagedError(InputError):
-    """A file was read, and it is missing a part or does not hold what was written to it."""
+    """A file is readable but incomplete or altered."""
 
 
 class DiskFullError(InputError):
-    """There is no room for a file; what was written before it is whole."""
+    """The disk is full; files written before are complete."""
 
 
 def printable(text: str) -> str:
-    """Return text with escapes for characters that print nothing or turn others."""
+    """Return text with invisible and direction-changing characters escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -55,8 +55,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string.
 
     Args:
-        name: what the user wrote.
-        known: the names that would have been understood.
+        name: the unknown name.
+        known: the valid names.
     """
     match = get_close_matches(name[:_QUOTE_LENGTH], list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
@@ -77,8 +77,8 @@ def number_of(count: int, noun: str) -> str:
     """Return a count with its noun, in the plural unless it is one: `1 pair`, `20 pairs`.
 
     Args:
-        count: how many.
-        noun: in the singular, of those that end in `s` in the plural (`entry` and `process` too).
+        count: the number.
+        noun: a noun in the singular whose plural ends in `s` (also `entry` and `process`).
     """
     if count == 1:
         return f"1 {noun}"
@@ -90,8 +90,8 @@ def number_of(count: int, noun: str) -> str:
 def reason(error: BaseException) -> str:
     """Return the message of an error on one line, cut to 200 characters; its type if it has none.
 
-    Known secrets in it are replaced by `***`.
-    The type is named too where the message alone says little, as for a `KeyError`.
+    Known secrets in it are replaced by `***`. The type is added if the message alone says little,
+    as for a `KeyError`.
     """
     system = getattr(error, "strerror", None)
     text = redact(" ".join(str(system or error).split()))
@@ -104,12 +104,12 @@ def reason(error: BaseException) -> str:
 
 
 def cannot_write(path: Path, error: OSError, size: int | None = None) -> InputError:
-    """Return the error for a place that could not be written to; `DiskFullError` if it is full.
+    """Return the error for a path that cannot be written to; `DiskFullError` if the disk is full.
 
     Args:
-        path: the place; the name of what is being written stands for that of the file to be.
-        error: what the system said.
-        size: bytes that were to be written, if that is known.
+        path: the file or folder; of a temporary name, the message has the final one.
+        error: the error of the system.
+        size: number of bytes to write, if known.
     """
     place = final_place(path)
     if isinstance(error, FileNotFoundError) and not path.is_absolute() and has_no_folder():
@@ -123,14 +123,14 @@ def cannot_write(path: Path, error: OSError, size: int | None = None) -> InputEr
 
 
 def _free_bytes(path: Path) -> int:
-    """Return how much may be written where a path lies or would lie."""
+    """Return the free bytes on the file system of a path, which need not exist."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     status = os.statvfs(there)
     return status.f_bavail * status.f_frsize
 
 
 def has_no_folder() -> bool:
-    """Return whether the folder that this process works in has been deleted."""
+    """Return whether the working directory has been deleted."""
     try:
         Path.cwd()
     except OSError:
@@ -142,15 +142,15 @@ def has_no_folder() -> bool:
 def translated_errors(message_start: str) -> Iterator[None]:
     """Turn any error that another library raises in the block into an `InputError`.
 
-    For the boundary where a library reads a foreign file, model or server: such libraries raise
-    classes that no list holds. The block must hold the library's call alone, so that no defect of
-    ours is taken for a bad input. The library's error stays as the cause (`--debug` shows it).
+    For calls in which a library reads a foreign file, model or server; such libraries raise classes
+    that cannot be listed. The block must contain the library's call only, so that a defect of ours
+    is not reported as bad input. The original error is kept as the cause (`--debug` shows it).
 
     Args:
         message_start: for example `cannot read weights.pt`.
 
     Raises:
-        InputError: `message_start`, a colon, and the reason that the library gave.
+        InputError: `message_start`, a colon, and the library's reason.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""The fastest of several implementations on this machine: measured once and remembered.
+"""Choose the fastest of several implementations on this machine, by one measurement.
 
-A choice is made once per machine and question and kept in the user's cache folder, so that every
-later process makes the same one: other code would round the last bits of a sum differently.
+Each choice is measured once per machine and saved in the user's cache folder. Later processes reuse
+it, because another implementation may round the last bits of a sum differently.
 """
 
 import json
@@ -22,11 +22,11 @@ from wirework.errors import InputError
 from wirework.locks import locked, no_lock
 
 CLEARLY = 1.1
-"""How many times as fast as the default another way must be to be taken instead."""
+"""Speed relative to the default from which another implementation is chosen."""
 
 _ROUNDS = 5
-_LEAST_SECONDS = 5e-4  # of one timing; shorter calls are repeated
-_LOCK_SECONDS = 5.0  # how long to wait for a process that measures
+_LEAST_SECONDS = 5e-4  # minimum of one timing; shorter calls are repeated
+_LOCK_SECONDS = 5.0  # maximum wait for another process that measures
 _VERSION = 1
 _ENVIRONMENT = (
     "ATEN_CPU_CAPABILITY",
@@ -37,19 +37,20 @@ _ENVIRONMENT = (
     "OPENBLAS_CORETYPE",
     "WIREWORK_PRODUCTS",
 )
-"""Variables that limit the instructions that libraries use, or force one."""
+"""Environment variables that limit the instruction sets of libraries, or force one."""
 
 _chosen: dict[tuple[str, str], str] = {}
 _record: dict[str, str] = {}
 
 
 def choose(question: str, default: str, ways: Callable[[], Mapping[str, Callable[[], Any]]]) -> str:
-    """Return the name of the fastest way, as first measured on this machine.
+    """Return the name of the fastest implementation, as first measured on this machine.
 
     Args:
-        question: what is to be done, with its shape class; the key under which it is remembered.
-        default: the way to take unless another is clearly faster.
-        ways: makes the candidates by name, each ready to be called; asked for only to measure.
+        question: operation and shape class; the key under which the choice is saved.
+        default: implementation to use unless another is clearly faster.
+        ways: returns the candidates by name, each a function without arguments; called only to
+            measure.
     """
     key = (machine(torch.get_num_threads()), question)
     if key not in _chosen:
@@ -60,7 +61,7 @@ def choose(question: str, default: str, ways: Callable[[], Mapping[str, Callable
 
 @contextmanager
 def recorded() -> Iterator[dict[str, str]]:
-    """Collect in the returned dict what is chosen in the block, by question."""
+    """Yield a dict that collects the choices made in the block, by question."""
     global _record
     before, _record = _record, {}
     try:
@@ -70,7 +71,7 @@ def recorded() -> Iterator[dict[str, str]]:
 
 
 def adopt(machine_then: str, choices: Mapping[str, str]) -> bool:
-    """Make the choices that were recorded on a machine, if it is this one; say whether it is."""
+    """Use choices recorded on a machine if it is this one; return whether it is."""
     now = machine(torch.get_num_threads())
     if machine_then != now:
         return False
@@ -80,7 +81,7 @@ def adopt(machine_then: str, choices: Mapping[str, str]) -> bool:
 
 @cache
 def machine(threads: int) -> str:
-    """Return what a choice depends on: processor, instructions, libraries and threads."""
+    """Return the facts that a choice depends on: processor, instructions, libraries, threads."""
     limits = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
     parts = [
         processor(),
@@ -94,12 +95,12 @@ def machine(threads: int) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name and model numbers, or the machine's kind where none is known."""
+    """Return the processor's name and model numbers, or the machine type if unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.machine()
-    pairs = (line.partition(":") for line in reversed(lines))  # the first processor's come last
+    pairs = (line.partition(":") for line in reversed(lines))  # the first one wins
     fields = {key.strip(): value.strip() for key, _, value in pairs}
     name = fields.get("model name", platform.machine())
     numbers = [fields[key] for key in ("cpu family", "model", "stepping") if key in fields]
@@ -107,20 +108,20 @@ def processor() -> str:
 
 
 def remembered() -> dict[str, tuple[str, dict[str, float]]]:
-    """Return what was chosen on this machine with this number of threads, by question.
+    """Return the saved choices of this machine with this number of threads, by question.
 
     Returns:
-        The way taken, and the milliseconds of each.
+        The chosen implementation, and the milliseconds of each.
     """
     answers = _read(_cache_file()).get(machine(torch.get_num_threads()), {})
     return {name: (a["way"], a["milliseconds"]) for name, a in sorted(answers.items())}
 
 
 def milliseconds(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Return the time of a call of each way: the least of a few rounds, in turn.
+    """Return the milliseconds of a call of each implementation: the minimum of a few rounds.
 
-    On one thread it is the thread's own time, which other processes disturb less. A way that is
-    twice as slow as another is dropped after the first round.
+    The implementations alternate. On one thread the thread's CPU time is measured, which other
+    processes affect less. One that is twice as slow as another is dropped after the first round.
     """
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best: dict[str, float] = {}
@@ -151,7 +152,7 @@ def _remembered_or_measured(
     path = _cache_file()
     answer = _look_up(path, key)
     if answer is None:
-        # One process at a time, so that no two choose differently or disturb each other.
+        # One process at a time, so that choices agree and timings are not disturbed.
         with _alone(path):
             answer = _look_up(path, key)
             if answer is None:
@@ -168,7 +169,7 @@ def _measure(default: str, ways: Mapping[str, Callable[[], Any]]) -> dict[str, A
 
 
 def _cache_file() -> Path | None:
-    """Return the place of the remembered choices, or None where the user has no home."""
+    """Return the path of the saved choices, or None without a home folder."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         root = folder if folder.is_absolute() else Path.home() / ".cache"
@@ -182,7 +183,7 @@ def _look_up(path: Path | None, key: tuple[str, str]) -> dict[str, Any] | None:
 
 
 def _read(path: Path | None) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return machine to question to answer; nothing of a file that is not as we write it."""
+    """Return machine to question to answer; empty if the file has another format."""
     try:
         content = json.loads(path.read_bytes()) if path else {}
         known = content["machines"] if content.get("version") == _VERSION else {}
@@ -199,7 +200,7 @@ def _is_answer(answer: Any) -> bool:
 
 
 def _remember(path: Path | None, key: tuple[str, str], answer: dict[str, Any]) -> None:
-    """Add an answer to the file; a file that cannot be written is done without."""
+    """Add an answer to the file; ignore a file that cannot be written."""
     if path is None:
         return
     machines = _read(path)
@@ -210,7 +211,7 @@ def _remember(path: Path | None, key: tuple[str, str], answer: dict[str, Any]) -
 
 @contextmanager
 def _alone(path: Path | None) -> Iterator[None]:
-    """Hold a lock beside the cache file, or go on without where it cannot be had in time."""
+    """Hold a lock beside the cache file; continue without it after a timeout."""
     with ExitStack() as stack:
         if path is not None and not no_lock():
             with suppress(InputError):

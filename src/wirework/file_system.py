@@ -1,7 +1,7 @@
 """Calls that not every file system supports: flushing to the disk, changing modes.
 
-Network drives and file systems in user space refuse some of these calls. Where a refusal costs no
-more than safety in a power cut, one warning says so and the work goes on. `locks.py` locks.
+Network drives and file systems in user space refuse some of these calls. If a refusal only reduces
+safety against power cuts, a warning is given once and the work continues. Locks are in `locks.py`.
 """
 
 import errno
@@ -17,7 +17,7 @@ from wirework.console import warn_once
 from wirework.errors import reason
 
 NOT_ORDINARY = "it is no ordinary file"
-"""What is said of pipes, sockets and devices."""
+"""Message about pipes, sockets and devices."""
 
 _REFUSALS = {
     errno.EINVAL,
@@ -28,13 +28,13 @@ _REFUSALS = {
     errno.EACCES,
     errno.EPERM,
 }
-"""What file systems answer to a call that they do not support; a disk's failure is another."""
+"""Error numbers for unsupported calls, as opposed to a failure of the disk."""
 
 
 def open_ordinary(path: Path) -> BufferedReader:
-    """Open an ordinary file for reading, without waiting for a pipe that is put in its place.
+    """Open an ordinary file for reading; never block on a pipe at its path.
 
-    What was opened is looked at, not what lies at the path then or before.
+    The opened file itself is checked, not the path, which may change in between.
 
     Raises:
         OSError: it cannot be opened, or is a folder, pipe or device.
@@ -54,7 +54,7 @@ def open_ordinary(path: Path) -> BufferedReader:
 
 
 def sync_file(file: IO[bytes], path: Path) -> None:
-    """Flush an open file to the disk; a file system that cannot is named in one warning.
+    """Flush an open file to the disk; warn once if the file system does not support it.
 
     Raises:
         OSError: the disk failed or is full.
@@ -64,7 +64,7 @@ def sync_file(file: IO[bytes], path: Path) -> None:
 
 
 def sync_dir(path: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut, where it is possible.
+    """Flush a folder's entries if possible, so that a rename persists after a power cut.
 
     Raises:
         OSError: the disk failed or is full.
@@ -78,7 +78,7 @@ def sync_dir(path: Path) -> None:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Give a file a mode if it has another one, where that is possible."""
+    """Set the mode of a file if it differs and the file system supports it."""
     if path.stat().st_mode != mode:
         with _optional(path, "cannot change who may read a file"):
             path.chmod(mode)

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: atomic writes and checksums; places that are written to.
+"""Atomic writes, checksums, and checks of output paths.
 
-Every file of ours is written beside its place, flushed to the disk and renamed, so that a kill at
-any moment leaves either the old file or the new one. Nothing here loads torch but `save_tensors`.
+Every file is written under a temporary name in the same folder, flushed to the disk and renamed. A
+kill at any moment leaves either the old file or the new one. Only `save_tensors` needs torch.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUMS = "checksums.json"
-"""SHA-256 of the files beside it, by name."""
+"""Name of the file with the SHA-256 of the other files in its folder."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 JSON_BYTES = 1 << 28
@@ -56,10 +56,10 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """Open an ordinary file for reading: the one way in which files of any origin are opened.
+    """Open an ordinary file for reading. All files are opened with this function.
 
-    Nothing waits for a pipe or reads on and on from a device. What the system says in the block
-    becomes the error of this file.
+    It never blocks on a pipe or reads endlessly from a device. A system error in the block becomes
+    an error that names the file.
 
     Raises:
         InputError: missing, unreadable (`UnreadableError`), or a folder, pipe or device
@@ -86,7 +86,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def exists(path: str | Path) -> bool:
-    """Return whether something is at a path; a name that no file can have is not there."""
+    """Return whether a path exists; False for a name that no file can have."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -94,10 +94,10 @@ def exists(path: str | Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there; anything but an ordinary file is an error, not absence.
+    """Return whether a file exists; anything but an ordinary file at the path is an error.
 
     Raises:
-        DamagedError: a folder, a pipe, a device, or links that lead in a circle are there.
+        DamagedError: the path is a folder, a pipe, a device or a circular link.
         UnreadableError: the system cannot tell.
     """
     try:
@@ -118,7 +118,7 @@ def is_file(path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[str]:
-    """Return the sorted names of the entries of a folder; none where there is no folder.
+    """Return the sorted names of the entries of a folder; an empty list without a folder.
 
     Raises:
         UnreadableError: the system cannot tell.
@@ -132,21 +132,21 @@ def entries(folder: Path) -> list[str]:
 
 
 def cannot_read(path: Path, error: OSError) -> InputError:
-    """Return the error for a file that could not be read; `UnreadableError` unless it is absent."""
+    """Return the error for a file that cannot be read; `UnreadableError` unless it is missing."""
     absent = error.errno in (*_ABSENT, errno.EISDIR)
     return (InputError if absent else UnreadableError)(f"cannot read {path}: {reason(error)}")
 
 
 @contextlib.contextmanager
 def atomic(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears at `path` whole, when the block ends without error.
+    """Open a file for writing that appears at `path` when the block ends without error.
 
     Args:
-        path: the place.
-        size: bytes that will be written, if that is known, for the message of a full disk.
+        path: path of the file.
+        size: number of bytes to be written, if known, for the message about a full disk.
 
     Raises:
-        InputError: the place cannot be written to (permissions, full disk, a folder in the way).
+        InputError: the path cannot be written to (permissions, full disk, a folder at the path).
     """
     partial = beside(path)
     try:
@@ -159,7 +159,7 @@ def atomic(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
             partial.replace(path)
             sync_dir(path.parent)
         finally:  # before the free space is told
-            with contextlib.suppress(OSError):  # such as one that says why nothing was written
+            with contextlib.suppress(OSError):  # must not hide why the file was not written
                 partial.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error, size) from error
@@ -172,7 +172,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def path_text(path: str | Path | None) -> str | None:
-    """Return a path as files keep it; None for one whose bytes are no UTF-8, which none can."""
+    """Return a path as text for a file, or None if it is not valid UTF-8."""
     if path is None or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         return None
     return str(path)
@@ -180,18 +180,18 @@ def path_text(path: str | Path | None) -> str | None:
 
 def write_text(path: Path, content: str) -> None:
     """Write a whole UTF-8 file at once, atomically."""
-    write_bytes(path, content.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))  # paths may not be valid UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinity, which JSON lacks, raise."""
+    """Write `value` as indented JSON, atomically; NaN and infinity are errors."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_whole(path: Path, most: int) -> str:
-    """Read a UTF-8 file at once, if it is an ordinary one of at most `most` bytes.
+    """Read an ordinary UTF-8 file of at most `most` bytes.
 
-    A byte-order mark before the text is left out.
+    A byte-order mark at the beginning is dropped.
 
     Raises:
         InputError: missing, unreadable, a folder, pipe or device, too large, or not UTF-8.
@@ -211,11 +211,11 @@ def read_json(path: Path, most: int = JSON_BYTES) -> Any:
 
     Args:
         path: the file.
-        most: bytes of the largest one that is read.
+        most: maximum size in bytes.
 
     Raises:
-        InputError: the file is missing, unreadable, too large or not JSON, which has neither NaN
-            nor infinity, or it gives a name twice.
+        InputError: the file is missing, unreadable, too large or not JSON (NaN and infinity are
+            not), or a name occurs twice.
     """
     text = read_whole(path, most)
     try:
@@ -239,7 +239,7 @@ def _no_number(name: str) -> NoReturn:
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
     """Write names with values as JSON, atomically, with a checksum under `sha256`.
 
-    `checksum` says that there is one, so that its loss does not make the file an older version's.
+    The entry `checksum` marks the file, so that one without `sha256` is not read as an older file.
     """
     plain = json.loads(json.dumps({**values, "checksum": "sha256"}))  # as it will be read
     write_json(path, {**plain, "sha256": _digest(plain)})
@@ -252,18 +252,18 @@ def read_record(
     unsigned: bool = False,
     most: int = JSON_BYTES,
 ) -> dict[str, Any]:
-    """Read what `write_record` wrote, without what it says of the checksum.
+    """Read a file of `write_record`, without the entries of the checksum.
 
     Args:
         path: the file.
-        needed: names that it must have, with the types of their values.
-        unsigned: also accept a file without a checksum, as older versions wrote it. Such a file
-            neither says that it has one nor gives a `version` above 1.
-        most: bytes of the largest one that is read.
+        needed: required names, with the types of their values.
+        unsigned: also accept a file without a checksum, as older versions wrote it. Such a file has
+            no entry `checksum` and no `version` above 1.
+        most: maximum size in bytes.
 
     Raises:
-        InputError: the file is missing, unreadable (`UnreadableError`), or not JSON, at odds with
-            its checksum or without what is needed (`DamagedError`).
+        InputError: the file is missing, unreadable (`UnreadableError`) or damaged (`DamagedError`):
+            not JSON, at odds with its checksum, or without a required name.
     """
     record = read_json(path, most)
     if not isinstance(record, dict):
@@ -281,7 +281,7 @@ def read_record(
 
 
 def _is_old(record: Mapping[str, Any]) -> bool:
-    """Return whether a record is of a version that wrote no checksums."""
+    """Return whether a record was written by a version without checksums."""
     return "checksum" not in record and record.get("version", 1) == 1
 
 
@@ -291,13 +291,13 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, which then replaces `path` in one rename, with checksums.
+    """Yield an empty folder to fill; it then replaces `path` in one rename.
 
-    The folder gets a `checksums.json` over all its files, all of one mode; `verify_dir` checks it.
-    A link stays, and what it points to is replaced.
+    Its files get the same mode, and `checksums.json` covers all of them; `verify_dir` checks it. If
+    `path` is a link, its target is replaced.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the path cannot be written to.
     """
     path = _target(path)
     partial, stale = beside(path), beside(path, "stale")
@@ -312,7 +312,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
             write_json(partial / CHECKSUMS, sums)
             mode = (partial / CHECKSUMS).stat().st_mode
             for file in files:
-                set_mode(file, mode)  # safetensors makes a private file
+                set_mode(file, mode)  # safetensors creates a file with mode 600
                 with file.open("rb") as handle:
                     sync_file(handle, file)
             sync_dir(partial)
@@ -332,15 +332,15 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 def save_tensors(
     path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file without a copy of it in memory; only inside an `atomic_dir`.
+    """Write a safetensors file without a copy in memory; only inside an `atomic_dir`.
 
     Args:
-        path: a place in the folder being filled.
-        tensors: contiguous, none sharing memory with another.
-        metadata: for the file's header.
+        path: path in the folder being filled.
+        tensors: contiguous tensors that share no memory.
+        metadata: metadata for the file's header.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the path cannot be written to.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -371,11 +371,11 @@ def tensors_checksum(tensors: Mapping[str, "Tensor"], header: Mapping[str, str])
 
 
 def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
-    """Check a folder that `atomic_dir` wrote: every file there, every checksum right.
+    """Check that a folder of `atomic_dir` is complete and every checksum matches.
 
     Args:
         path: the folder.
-        needed: files that must be among those with a checksum.
+        needed: files that must have a checksum.
 
     Raises:
         DamagedError: names the first file that is missing or differs.
@@ -396,7 +396,7 @@ def verify_dir(path: Path, needed: Iterable[str] = ()) -> None:
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write `checksums.json` over some files of a folder that was not written as a whole."""
+    """Write `checksums.json` for some files of a folder that `atomic_dir` did not write."""
     write_json(folder / CHECKSUMS, {name: sha256(folder / name) for name in names})
 
 
@@ -408,11 +408,11 @@ def verify_listed(path: Path, *, needed: bool = False) -> None:
         needed: refuse a file that is not listed.
 
     Raises:
-        DamagedError: the file is missing, differs, or is not listed though it should be.
+        DamagedError: the file is missing, differs, or is not listed although `needed`.
         UnreadableError: it cannot be read.
     """
     expected = _sums(path.parent).get(path.name)
-    if isinstance(expected, str) and len(expected) == 64:  # another program's may be other sums
+    if isinstance(expected, str) and len(expected) == 64:  # other programs may use other checksums
         _verify(path.parent, path.name, expected)
     elif needed:
         raise DamagedError(f"{path.parent} is damaged: no checksum of {path.name}")
@@ -427,7 +427,7 @@ def _verify(folder: Path, name: str, expected: str) -> None:
 
 
 def names_in(folder: Path) -> set[str]:
-    """Return what a folder holds, if it is one, but for what a kill left of a write.
+    """Return the names in a folder, without unfinished files; an empty set without a folder.
 
     Raises:
         UnreadableError: the system cannot tell.
@@ -436,14 +436,14 @@ def names_in(folder: Path) -> set[str]:
 
 
 def check_place(path: Path) -> None:
-    """Make sure that a file or folder can be made at `path`, before the work that fills it.
+    """Check that a file or folder can be created at `path`, before the work that fills it.
 
-    What a killed process left of writing it is removed.
+    Unfinished files of killed processes are removed.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be created.
     """
-    try:  # by doing it: permissions do not tell for root and for special file systems
+    try:  # by creating one: permissions are not decisive for root and special file systems
         absolute = path.absolute()
         above = next(parent for parent in absolute.parents if os.path.lexists(parent))
         trial = beside(above / (absolute.name or "file"))
@@ -456,10 +456,10 @@ def check_place(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Make sure that a file can be written at `path`, before the work that makes its content.
+    """Check that a file can be written at `path`, before the work that makes its content.
 
     Raises:
-        InputError: it cannot, or a folder is there.
+        InputError: it cannot be written, or the path is a folder.
     """
     check_place(path)
     if path.is_dir():
@@ -467,15 +467,16 @@ def check_file(path: Path) -> None:
 
 
 def check_folder(path: Path, content: str, needed: Iterable[str]) -> None:
-    """Make sure that `atomic_dir` can make a folder at `path` without losing anything but its own.
+    """Check that `atomic_dir` can create or replace a folder without deleting other files.
 
     Args:
-        path: nothing, an empty folder, or one that `atomic_dir` wrote, with no file added to it.
-        content: what the folder will hold, for the message: "a model".
+        path: a path without a file or folder, an empty folder, or a folder that `atomic_dir` wrote,
+            with no file added to it.
+        content: content of the folder, for the message: "a model".
         needed: files that distinguish such a folder from others that `atomic_dir` writes.
 
     Raises:
-        InputError: something else is there, or it cannot be written to.
+        InputError: the path has other content or cannot be written to.
     """
     path = _target(path)
     check_place(path)
@@ -497,7 +498,7 @@ def _target(path: Path) -> Path:
     """Return the target of a link, existing or not, and any other path unchanged."""
     try:
         return path.resolve() if path.is_symlink() else path
-    except RuntimeError:  # of pathlib before Python 3.13
+    except RuntimeError:  # raised by pathlib before Python 3.13
         raise InputError(f"cannot write {path}: its links lead in a circle") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -506,7 +507,7 @@ def _target(path: Path) -> Path:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """Return the checksums of a folder that `atomic_dir` wrote; none of another."""
+    """Return the checksums of a folder that `atomic_dir` wrote; empty for another."""
     if is_file(folder / CHECKSUMS):
         with contextlib.suppress(DamagedError):
             checksums = read_json(folder / CHECKSUMS)

@@ -1,7 +1,7 @@
-"""Libraries that read other people's files must not ask questions on the terminal.
+"""Keep libraries that read foreign files from asking questions on the terminal.
 
-A prompt ("Do you wish to run the custom code? [y/N]") would stop a job that nobody watches, and one
-careless key would run a stranger's code.
+A prompt ("Do you wish to run the custom code? [y/N]") would block an unattended job, and one wrong
+key would run untrusted code.
 """
 
 import os
@@ -13,11 +13,11 @@ from pathlib import Path
 
 @contextmanager
 def no_prompts() -> Iterator[None]:
-    """Give libraries called in the block a standard input that has ended and is no terminal.
+    """Replace standard input in the block by one that is at its end and not a terminal.
 
-    A library that asks all the same gets an `EOFError`, which the caller translates. Git is told
-    not to ask for names and passwords. Not for generators: what runs between their values would
-    have no input either.
+    A library that still asks gets an `EOFError`, which the caller translates. Git is told not to
+    ask for names and passwords. Not for generators: code that runs between their values would have
+    no input either.
     """
     before, asks = sys.stdin, os.environ.get("GIT_TERMINAL_PROMPT")
     with Path(os.devnull).open(encoding="utf-8") as nothing:

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from wirework.config import Config
 
 _ADVANCED = ("debug", "no_lock")
-"""Flags of all commands that the short form leaves out."""
+"""Flags of all commands that the short help text omits."""
 
 
 class CommandHelp(DefaultFormatter):
     """Formatter of a command's help text.
 
     Args:
-        settings: the command's class of settings, whose `basic` names those to show; None: it has
-            none. Arguments of the command that are no settings are always shown.
+        settings: the command's settings class, whose `basic` names the settings to show; None for a
+            command without settings. Its other arguments are always shown.
         full: show the other settings too.
     """
 

@@ -1,10 +1,9 @@
-"""Files of JSON lines that only grow, each line with a checksum over all lines up to it.
+"""Append-only files of JSON lines, each line with a checksum over all lines up to it.
 
-A line is a JSON object whose last entry, `sum`, is made of the sum before it and of the line's own
-text. An altered, lost or added line in the middle is found; lines lost at the end are not. Older
-files have lines without a sum: these may come first, never after a line with one. The first line
-with a sum also has `"checksum": "sum"`, so that a file whose sums were taken off is not taken for
-an older one.
+A line is a JSON object. Its last entry, `sum`, is a hash of the previous sum and of the line's own
+text. Altered, missing or added lines are detected, except lines missing at the end. Older files
+have lines without a sum, which may only come before lines with one. The first line with a sum also
+has `"checksum": "sum"`, so that a file from which the sums were removed is not read as an old one.
 """
 
 import hashlib
@@ -18,22 +17,22 @@ from wirework.errors import DamagedError
 
 _SUM = re.compile(rb'^(\{.*), "sum": "([0-9a-f]{16})"\}$')
 _MARK = {"checksum": "sum"}
-"""In the first line with a sum: from here on every line has one, under this name."""
+"""Entry of the first line with a sum: from this line on, every line has one."""
 
 
 class Sealer:
-    """Writes and checks the sums of lines, one after the other."""
+    """Writes and checks the sums of consecutive lines."""
 
     def __init__(self) -> None:
         self._sum = b""
         self._sealed = False
 
     def seal(self, record: Mapping[str, Any], *, allow_nan: bool = False) -> bytes:
-        """Return a record as the next line, with its sum, without the line's end.
+        """Return a record as the next line, with its sum, without a line break.
 
         Args:
             record: at least one entry, none called `sum` or `checksum`.
-            allow_nan: write NaN and infinity, which JSON lacks, as Python reads them.
+            allow_nan: write NaN and infinity in Python's notation, which is not valid JSON.
         """
         marked = record if self._sealed else {**record, **_MARK}
         text = json.dumps(marked, allow_nan=allow_nan).encode()
@@ -45,7 +44,7 @@ class Sealer:
         """Return the record of the next line, without its sum and mark.
 
         Raises:
-            ValueError: it is no JSON object, or does not match its sum.
+            ValueError: it is not a JSON object, or does not match its sum.
         """
         match = _SUM.match(line)
         text = line if match is None else match[1] + b"}"
@@ -69,17 +68,17 @@ class Sealer:
 
 
 def whole_lines(content: bytes) -> list[bytes]:
-    """Return the lines that have their end; a last one without is still being written."""
+    """Return the complete lines; a last one without a line break is still being written."""
     return content.split(b"\n")[:-1]
 
 
 def open_lines(content: bytes, path: Path, sealer: Sealer | None = None) -> list[dict[str, Any]]:
-    """Return the records of whole lines.
+    """Return the records of complete lines.
 
     Args:
-        content: of the file, from its beginning.
-        path: for the message.
-        sealer: a new one, which can then seal what is appended.
+        content: content of the file, from its beginning.
+        path: the file, for the message.
+        sealer: a new `Sealer`, which can then seal further lines.
 
     Raises:
         DamagedError: names the first line that is not JSON or does not match its sum.

@@ -1,4 +1,4 @@
-"""Remove what a killed process left under the names of `partial_names.py`."""
+"""Remove unfinished files of killed processes, with the names of `partial_names.py`."""
 
 import os
 import shutil
@@ -11,35 +11,34 @@ from wirework.partial_names import PATTERN, cut, host, is_cut
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a file's name is of those that `beside` gives."""
+    """Return whether a file name is one that `beside` returns."""
     return PATTERN.fullmatch(name) is not None
 
 
 def clear_leftovers(path: Path) -> None:
-    """Remove what killed processes of this machine left of writing `path`.
+    """Remove unfinished versions of `path` left by killed processes of this machine.
 
-    If one was killed while it replaced a folder, the old folder is put back.
+    If a process was killed while it replaced a folder, the old folder is restored.
     """
     _clear(path.parent, path, alone=False)
 
 
 def clear_held(folders: Iterable[Path]) -> None:
-    """Remove what killed processes left in folders whose lock the caller holds.
+    """Remove unfinished files of killed processes in folders whose lock the caller holds.
 
-    What another living process of this machine is writing stays: it may put something of its own
-    there, which the lock does not guard. With locks switched off only what is surely no longer
-    being written is removed.
+    Files of other running processes of this machine stay, since the lock may not cover them. With
+    locks switched off, only files that are certainly abandoned are removed.
     """
     for folder in folders:
         _clear(folder, None, alone=not no_lock())
 
 
 def _clear(folder: Path, place: Path | None, alone: bool) -> None:
-    """Remove what was left of writing a place; None: of all places in the folder."""
+    """Remove unfinished versions of a path, or of all paths in the folder if None."""
     name = None if place is None else cut(place.name)
     try:
         names = [path.name for path in folder.iterdir() if path.name[0] == "."]
-    except OSError:  # absent or unreadable: the caller that needs the folder reports it
+    except OSError:  # missing or unreadable: the caller that needs the folder reports it
         return
     for entry in sorted(names, reverse=True):  # `stale` before `partial`
         match = PATTERN.fullmatch(entry)
@@ -52,13 +51,13 @@ def _clear(folder: Path, place: Path | None, alone: bool) -> None:
 
 
 def _place_of(folder: Path, name: str) -> Path | None:
-    """Return what was being written under a name; None where the name was cut."""
+    """Return the final path of a temporary name, or None if the name was cut."""
     return None if is_cut(name) else folder / name
 
 
 def _remove(leftover: Path, place: Path | None, kind: str) -> None:
     if kind == "stale" and place is None:
-        return  # it may be the only copy; the next writer of that place restores it
+        return  # it may be the only copy; the next writer of that path restores it
     if kind == "stale" and place is not None and not os.path.lexists(place):
         with suppress(OSError):
             leftover.rename(place)

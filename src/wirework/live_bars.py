@@ -32,7 +32,7 @@ class LiveBars:
             console=console,
             refresh_per_second=4,
             transient=True,
-            redirect_stdout=False,  # results
+            redirect_stdout=False,  # standard output is for results
         )
         self._bars.start()
 
@@ -54,7 +54,7 @@ class LiveBars:
 
     def close(self) -> None:
         """Restore the terminal."""
-        with suppress(OSError):  # it is gone
+        with suppress(OSError):  # the terminal is closed
             self._bars.stop()
 
 
@@ -81,5 +81,5 @@ class _Words(ProgressColumn):
         self._words = words
 
     def render(self, task: Task) -> Text:
-        """Return the words of a piece of work."""
+        """Return the text for a piece of work."""
         return Text(self._words(task.fields["work"]), no_wrap=True, overflow="ellipsis")

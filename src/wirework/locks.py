@@ -1,6 +1,6 @@
 """Locks between processes: `filelock`, with removal of the lock file and one-line messages.
 
-The kernel frees a lock when its holder dies, however it dies.
+The kernel releases a lock when its holder ends for any reason.
 """
 
 import os
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 NO_LOCK = "WIREWORK_NO_LOCK"
-"""Environment variable: set to anything but 0, no file is locked."""
+"""Environment variable that switches locks off, if set to anything but 0."""
 
 _ATTEMPTS = 100
-"""How often the folder of a lock file may vanish while the lock is waited for."""
+"""How often the folder of a lock file may disappear during a wait for the lock."""
 _POLL_SECONDS = 0.01
 """Seconds between attempts on a lock that another process holds."""
 
@@ -40,9 +40,9 @@ def locked(
 
     Args:
         path: the lock file.
-        guarded: name of what the lock guards, for the messages.
-        on_wait: called once before waiting for another process, for as long as that takes; None:
-            wait no longer than `timeout`.
+        guarded: name of the locked object, for the messages.
+        on_wait: called once before an unlimited wait for another process; None to wait at most
+            `timeout`.
         timeout: seconds to wait, without `on_wait`.
 
     Raises:
@@ -51,7 +51,7 @@ def locked(
     """
     with _folders_removed(path):
         if no_lock():
-            with suppress(FileExistsError):  # whoever writes there says what is wrong
+            with suppress(FileExistsError):  # the next write to the folder reports the error
                 path.parent.mkdir(parents=True, exist_ok=True)
             warn_once(f"locks are switched off: nothing else may use {guarded} meanwhile")
             yield
@@ -73,15 +73,15 @@ def no_lock() -> bool:
 
 @contextmanager
 def _folders_removed(path: Path) -> Iterator[None]:
-    """Remove at the end the folders of a lock file that the block created and left empty."""
+    """At the end of the block, remove empty folders that it created for a lock file."""
     created = [folder for folder in path.parents if not os.path.lexists(folder)]
-    with suppress(OSError):  # an unusable folder shows when the lock file is created
+    with suppress(OSError):  # creating the lock file reports an unusable folder
         if list(path.parent.iterdir()) == [path]:  # a holder was killed before it wrote anything
             created = [path.parent]
     try:
         yield
     finally:
-        with suppress(OSError):  # of the first folder that is not empty
+        with suppress(OSError):  # raised at the first folder that is not empty
             for folder in created:
                 folder.rmdir()
 
@@ -90,7 +90,7 @@ def _acquired(
     path: Path, guarded: str, on_wait: Callable[[], None] | None, timeout: float
 ) -> tuple["FileLock", os.stat_result]:
     """Return the lock, held, and the status of its file."""
-    from filelock import FileLock, Timeout  # here: `wirework --help` does without its 40 ms
+    from filelock import FileLock, Timeout  # here, since its import takes 40 ms
 
     held: list[os.stat_result] = []
     lock = FileLock(
@@ -118,7 +118,7 @@ def _acquired(
 
 @contextmanager
 def _translated(path: Path, guarded: str) -> Iterator[None]:
-    """Turn the errors of filelock and of the system into one line."""
+    """Turn errors of filelock and of the system into an `InputError`."""
     try:
         yield
     except TimeoutError:
@@ -128,7 +128,7 @@ def _translated(path: Path, guarded: str) -> Iterator[None]:
     except OSError as error:
         if path.parent.is_file():
             raise InputError(f"{path.parent} is a file: it should be a folder") from None
-        if error.filename is not None:  # it could not be opened; locking names no file
+        if error.filename is not None:  # opening failed; errors of locking name no file
             raise cannot_write(path, error) from error
         raise _cannot_lock(path, guarded, reason(error)) from error
 
@@ -141,7 +141,7 @@ def _cannot_lock(path: Path, guarded: str, why: str) -> InputError:
 
 
 def _has_links(path: Path) -> bool:
-    """Return whether the file has a link count, without which filelock never takes the lock."""
+    """Return whether the file has a link count; without one filelock never takes the lock."""
     try:
         return path.stat().st_nlink > 0
     except OSError:  # its holder has just removed it
@@ -157,7 +157,7 @@ def _ordinary(path: Path, status: os.stat_result) -> os.stat_result:
 def _is_removable(path: Path, held: os.stat_result) -> bool:
     """Return whether the file at `path` is the one that was locked, empty and not a link.
 
-    A user's file in its place stays, and so does a new lock file, which another process may hold.
+    A user's file at the path stays. So does a new lock file, which another process may hold.
     """
     with suppress(OSError):
         return os.path.samestat(held, path.lstat()) and held.st_size == 0

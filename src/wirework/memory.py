@@ -1,4 +1,4 @@
-"""Free memory of this machine and process, to refuse early what cannot fit."""
+"""Free memory of this machine and process, to refuse early what does not fit."""
 
 import os
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def require_memory(needed: int, purpose: str, why: str = "") -> None:
-    """Refuse to build something for which memory is not free.
+    """Raise an error if less memory is available than needed.
 
     Args:
         needed: bytes.
-        purpose: of the memory, the beginning of the message.
+        purpose: purpose of the memory, the beginning of the message.
         why: the reason for the size, the end of the message.
 
     Raises:
@@ -29,18 +29,18 @@ def require_memory(needed: int, purpose: str, why: str = "") -> None:
 
 
 def available_bytes() -> int:
-    """Return how much memory this process can still take.
+    """Return the bytes of memory that this process can still allocate.
 
-    The minimum of the machine's free memory, the limits of the process's cgroups and its limit of
-    address space (`ulimit -v`). Where the system reports none of them (macOS), all memory of the
-    machine.
+    This is the minimum of the machine's free memory, the limits of the process's cgroups and its
+    limit of address space (`ulimit -v`). If the system reports none of them (macOS), it is the
+    total memory of the machine.
     """
     limits = [*_free_on_machine(), *_free_in_cgroups(), *_free_addresses()]
     return min(limits, default=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def gigabytes(n_bytes: int) -> str:
-    """Return a number of bytes in GB, in powers of ten where it is beyond any machine."""
+    """Return a number of bytes in GB; a huge one as a power of ten."""
     size = n_bytes / 1e9
     return f"{size:,.1f} GB" if size < 1e6 else f"{size:.1e} GB"
 
@@ -52,7 +52,7 @@ def _free_on_machine() -> Iterator[int]:
 
 
 def _free_in_cgroups() -> Iterator[int]:
-    """Yield what each cgroup above this process leaves; the page cache in it counts as free."""
+    """Yield the free memory of each cgroup of this process; its page cache counts as free."""
     for line in _lines(Path("/proc/self/cgroup")):
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):

@@ -1,8 +1,8 @@
-"""The commands of `wirework` and its settings file.
+"""The verbs of the `wirework` command, their help, and the settings file.
 
-Settings come from flags over a YAML file (`--config`) over defaults. Results go to standard output,
-progress to standard error. A verb's module is imported when the verb is asked for, so that
-`wirework --help` answers at once.
+Flags override a YAML file (`--config`), which overrides defaults. Results go to standard output,
+progress to standard error. A verb's module is imported only when the verb is run, so that
+`wirework --help` is fast.
 """
 
 import os
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from wirework.config import Config
 
 HELP_ALL = "--help-all"
-"""Shows the help text with all settings; `--help` shows the basic ones."""
+"""Flag that shows the help text with all settings; `--help` shows the basic ones."""
 _RECIPES = Path(__file__).parent / "recipes"
 SHIPPED = {
     "study frontier": _RECIPES / "frontier.yaml",
     "study self-ablation": _RECIPES / "self_ablation.yaml",
 }
-"""Settings of verbs whose defaults are a recipe, used where no --config is given."""
+"""Verbs whose default settings are a recipe, which is used without `--config`."""
 
 # Description and example of each command; its arguments are those of its function in `commands/`.
 MENU = {
@@ -156,7 +156,7 @@ GROUPS = {
     "study": App(name="study", help="Run a whole experiment.", help_format="plaintext"),
 }
 VERBS: dict[str, list[str]] = {"": [*GROUPS], **{name: [] for name in GROUPS}}
-"""Names of the verbs of each group, and of those in none."""
+"""Names of the verbs of each group; the empty name is for verbs without a group."""
 for group in GROUPS.values():
     app.command(group)
 for words, (description, example) in MENU.items():
@@ -173,7 +173,7 @@ def launch() -> None:
     """Run the verb that the command line names.
 
     Raises:
-        InputError: what was given cannot be used; the message is one line.
+        InputError: an argument or setting cannot be used; the message is one line.
     """
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
@@ -230,7 +230,7 @@ def _launch(
         values = with_new_names(read_yaml(config))
         _check_settings(values, config, " ".join(words))
         under = values
-        for word in reversed(words):  # under its verb a setting may be called as a verb is
+        for word in reversed(words):  # a setting may have the name of a verb
             under = {word: under}
         app.config = (Dict(under, source=str(config)),)
     try:
@@ -240,7 +240,7 @@ def _launch(
 
 
 def _check_verb(words: Sequence[str]) -> None:
-    """Refuse an unknown verb here: cyclopts would load all of them to say so."""
+    """Refuse an unknown verb; cyclopts would import all verbs to do so."""
     for group, word in zip(("", *words), words, strict=False):
         names = sorted(VERBS[group])
         if word not in (*names, "--help", "-h", "--version"):
@@ -249,7 +249,7 @@ def _check_verb(words: Sequence[str]) -> None:
 
 
 def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
-    """Refuse the values of a file that names a setting which the verb does not have."""
+    """Refuse a settings file with a setting that the verb does not have."""
     from pydantic import ValidationError
 
     from wirework.config import problem
@@ -264,12 +264,12 @@ def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
         owner.model_validate(settings)
     except ValidationError as error:
         unknown = [details for details in error.errors() if details["type"] == "extra_forbidden"]
-        if unknown:  # flags may mend the rest
+        if unknown:  # flags may override the other values
             raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
 
 
 def _options(verb: str) -> set[str]:
-    """Return what a verb takes by name beside its class of settings."""
+    """Return the named options of a verb that are not settings."""
     import inspect
 
     from wirework import commands
@@ -311,10 +311,10 @@ def _owners() -> "dict[str, type[Config]]":
 def _one_line(
     error: Exception, values: Mapping[str, Any] | None = None, config: Path | None = None
 ) -> str:
-    """Return what the command line does not take, with the file of settings where that gave it.
+    """Return an error of the command line as one line, with the settings file if it is the cause.
 
     Args:
-        error: of cyclopts.
+        error: the error of cyclopts.
         values: the settings in the file.
         config: the file, if any.
     """
@@ -332,6 +332,6 @@ def _one_line(
             )
             return f"{file}{first_problem(owner, error.__cause__)}"
     words = " ".join(str(error).split())
-    if isinstance(error, cyclopts.CycloptsError):  # which repeats what was given, however long
+    if isinstance(error, cyclopts.CycloptsError):  # its message repeats the value in full
         words = re.sub(r"\S{81,}", lambda long: f"{long[0][:77]}...", words)
     return words

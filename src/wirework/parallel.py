@@ -1,7 +1,7 @@
-"""One function on many items in several processes: results in order, no process left behind.
+"""Map a function over items in several processes: results in order, no orphaned process.
 
 Processes are started by `multiprocessing`. docs/architecture.md says which guarantees
-`concurrent.futures` and joblib's loky do not hold.
+`concurrent.futures` and joblib's loky do not give.
 """
 
 import multiprocessing
@@ -30,9 +30,9 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _SAVING_SECONDS = 10.0
-"""Time that processes have to save what they have before they are killed."""
+"""Seconds that processes have to save their work before they are killed."""
 _EXIT_SECONDS = 5.0
-"""Time that processes without work have to end by themselves."""
+"""Seconds that idle processes have to end by themselves."""
 
 
 def parallel_map(
@@ -41,17 +41,19 @@ def parallel_map(
     """Yield `work(item)` for each item, in order, computed in `jobs` processes.
 
     The processes share the torch threads of this one evenly. When the generator is closed or this
-    process is interrupted, they get SIGTERM, on which a training run saves, and ten seconds.
+    process is interrupted, they get SIGTERM, on which a training run saves, and are killed after
+    ten seconds.
 
     Args:
-        work: can be pickled, as must be the items and the results; its exceptions are raised here.
+        work: a function that can be pickled, as can items and results. Its exceptions are raised in
+            this process.
         items: the arguments, one for each call.
         jobs: number of processes, 1 or more.
 
     Raises:
         InputError: `jobs` is below 1, or a process died.
     """
-    import torch  # here: `map_in_processes` and its processes do without
+    import torch  # here, since `map_in_processes` does not need it
 
     threads = max(1, torch.get_num_threads() // max(1, jobs))
     advice = "try fewer jobs; the same call goes on from what was saved"
@@ -71,17 +73,17 @@ def map_in_processes(
 ) -> Generator[_Result, None, None]:
     """Yield `work(item)` for each item, in order, computed in `jobs` processes.
 
-    All of them end with the generator, and at once when this process dies, however it dies.
+    All processes end with the generator, and at once if this process dies for any reason.
 
     Args:
-        work: as `parallel_map` takes it.
-        items: the arguments; read as processes need them.
+        work: as for `parallel_map`.
+        items: the arguments; read only as processes need them.
         jobs: number of processes, 1 or more.
         advice: end of the message when a process died.
         initializer: called first in each process.
-        ahead: most items that are read before their results are yielded; None: no limit.
-        import_script: import the user's script, where it may define `work`, in each process. This
-            needs `if __name__ == "__main__":` in the script.
+        ahead: maximum number of items read before their results are yielded; None: no limit.
+        import_script: import the user's script, which may define `work`, in each process. The
+            script then needs `if __name__ == "__main__":`.
         saving_seconds: time between SIGTERM and SIGKILL when the generator is closed early.
 
     Raises:
@@ -112,12 +114,12 @@ def map_in_processes(
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    """Items go to the process, results come back."""
+    """Sends items to the process and receives results."""
 
 
 @contextmanager
 def _worker(import_script: bool) -> Iterator[_Worker]:
-    """Start a process, and kill it with the block."""
+    """Start a process, and kill it at the end of the block."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     connection, other = context.Pipe()
     process = context.Process(target=_serve, args=(other,))
@@ -136,9 +138,10 @@ def _worker(import_script: bool) -> Iterator[_Worker]:
 
 @contextmanager
 def _safe_imports(import_script: bool) -> Iterator[None]:
-    """Start processes that import nothing from the working folder, nor perhaps the user's script.
+    """Start processes that import nothing from the working directory.
 
-    They get the module path of this process, and with it the modules that this one would import.
+    They have the module path of this process, so they import the same modules. They import the
+    user's script only on request.
     """
     before, script = os.environ.get("PYTHONSAFEPATH"), sys.modules["__main__"]
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -157,7 +160,7 @@ def _safe_imports(import_script: bool) -> Iterator[None]:
 def _in_order(
     connections: list[Connection], items: Iterable[Any], ahead: int | None
 ) -> Iterator[Any]:
-    """Keep the processes at work on the items, and yield the results in order."""
+    """Distribute the items to the processes, and yield the results in order."""
     most_queued = 1 if ahead is None else max(1, ahead // len(connections))
     queued: dict[Connection, deque[int]] = {connection: deque() for connection in connections}
     results: dict[int, tuple[Any, Exception | None]] = {}
@@ -209,7 +212,7 @@ def _set_threads(threads: int) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Answer, in a fresh process, each item that comes until an empty tuple does."""
+    """In a new process, compute each item received until an empty tuple arrives."""
     signal.signal(signal.SIGTERM, _exit)
     work, initializer = connection.recv()
     initializer()
@@ -231,7 +234,7 @@ def _exit(*_: object) -> None:
 
 
 def _receive(connection: Connection, received: "Queue[Any]") -> None:
-    """Queue what arrives; end the process when the parent closes the connection or dies."""
+    """Queue received items; end the process when the parent closes the connection or dies."""
     while True:
         try:
             received.put(connection.recv())

@@ -1,9 +1,9 @@
 """Temporary names of files and folders that are being written.
 
-A file is written as `.NAME.HOST-PID.partial` beside its place; a folder that is replaced waits as
-`.NAME.HOST-PID.stale`. HOST identifies the machine or container, so that the process can be looked
-up; older versions left it out. A NAME that would become too long is cut, with a hash at its end. A
-corpus that is being prepared lies in `.NAME.partial`, which the next call goes on with.
+A file is written as `.NAME.HOST-PID.partial` in its final folder. A folder that is being replaced
+is kept as `.NAME.HOST-PID.stale`. HOST identifies the machine or container, so that the process can
+be looked up; older versions omitted it. A NAME that is too long is cut and gets a hash at its end.
+An unfinished prepared corpus is in `.NAME.partial`, and the next call continues it.
 """
 
 import os
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 LONGEST = 200
-"""Most bytes of NAME: file systems take names of 255, and the rest has at most 29."""
+"""Maximum bytes of NAME: file names have at most 255, of which up to 29 are for the rest."""
 
 PATTERN = re.compile(
     r"\.(?P<name>.+)\.(?:(?P<host>[0-9a-f]{8})-)?(?P<pid>\d{1,10})\.(?P<kind>partial|stale)"
@@ -24,17 +24,17 @@ _CUT = re.compile(r".+~[0-9a-f]{8}")
 
 
 def beside(path: Path, kind: str = "partial") -> Path:
-    """Return where this process keeps a file or folder while `path` is not to be touched.
+    """Return the temporary path of this process for a file or folder that belongs at `path`.
 
     Args:
-        path: the final place.
-        kind: `partial` for what is being written, `stale` for what it replaces.
+        path: the final path.
+        kind: `partial` for the new content, `stale` for the content that it replaces.
     """
     return path.with_name(f".{cut(path.name)}.{host()}-{os.getpid()}.{kind}")
 
 
 def final_place(path: Path) -> Path:
-    """Return where a path will lie once what is being written has its own name."""
+    """Return a path with temporary names replaced by the final ones."""
     return Path(*map(_final_name, path.parts))
 
 
@@ -44,7 +44,7 @@ def _final_name(part: str) -> str:
 
 
 def cut(name: str) -> str:
-    """Return a name, or its beginning and a hash where it is too long."""
+    """Return a name, or its beginning and a hash if it is too long."""
     content = os.fsencode(name)
     if len(content) <= LONGEST:
         return name
@@ -55,14 +55,14 @@ def cut(name: str) -> str:
 
 
 def is_cut(name: str) -> bool:
-    """Return whether a name may be what `cut` made of a longer one."""
+    """Return whether a name may be the result of `cut` for a longer one."""
     return len(os.fsencode(name)) > LONGEST - 12 and _CUT.fullmatch(name) is not None
 
 
 @cache
 def host() -> str:
-    """Return eight hex digits for this machine and its space of process numbers."""
-    import socket  # errors are made without it
+    """Return eight hex digits that identify this machine and its process id namespace."""
+    import socket  # here, since the errors module does not need it
 
     space = ""
     with suppress(OSError):

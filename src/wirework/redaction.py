@@ -1,9 +1,9 @@
 """Replace secrets by `***` in messages and in files.
 
-Known secrets are the values of environment variables whose names say so (`OPENAI_KEY`,
-`HF_TOKEN`, `DB_PASSWORD`), the stored tokens of the Hugging Face hub, the key that wandb keeps in
-`.netrc`, and what was registered at run time. Text that comes from elsewhere (an error, a server's
-answer) is redacted where it comes in, and before it is cut: half of a key is still a leak.
+Known secrets are the values of environment variables with telling names (`OPENAI_KEY`, `HF_TOKEN`,
+`DB_PASSWORD`), the stored tokens of the Hugging Face hub, the key that wandb keeps in `.netrc`, and
+values registered at run time. External text (an error, a server's answer) is redacted as soon as it
+is received, and before it is cut, because half of a key is still a leak.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 MASK = "***"
 _LEAST = 8
-"""Characters of the shortest value that counts as a secret: shorter ones are parts of words."""
+"""Minimum length of a secret: shorter values may be parts of words."""
 
 _NAME = re.compile(
     r"(?:(?:API|^|_)KEYS?|TOKEN|SECRETS?|(?:^|_)PAT|_PWD)(?:_?\d+)?$|PASSWORD|PASSWD|PASSPHRASE",
@@ -31,13 +31,13 @@ _registered: set[str] = set()
 
 
 def register(secret: str | None) -> None:
-    """Count a value as a secret from now on; one of fewer than 8 characters is left as it is."""
+    """Treat a value as a secret from now on; ignore one of fewer than 8 characters."""
     if secret is not None and len(secret.strip()) >= _LEAST:
         _registered.add(secret)
 
 
 def redact(text: str) -> str:
-    """Return `text` with every known secret replaced by `***`, in the forms that messages have."""
+    """Return `text` with every known secret, in all forms of `_forms`, replaced by `***`."""
     for form in sorted(_forms(), key=len, reverse=True):
         text = text.replace(form, MASK)
     return text
@@ -53,11 +53,11 @@ def print_traceback(
 
 
 def _forms() -> set[str]:
-    """Return each secret as it stands, on one line without blanks around it, and quoted."""
+    """Return each secret unchanged, on one line without surrounding blanks, and quoted."""
     forms = set()
     for secret in {*_registered, *_from_environment(), *_stored()}:
         for value in (secret, secret.strip(), " ".join(secret.split())):
-            url = quote(value, safe="", errors="surrogateescape")  # bytes that are no UTF-8
+            url = quote(value, safe="", errors="surrogateescape")  # bytes that are not UTF-8
             forms |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], url}
     return {form for form in forms if len(form) >= _LEAST}
 
@@ -67,7 +67,7 @@ def _from_environment() -> Iterator[str]:
 
 
 def _stored() -> Iterator[str]:
-    """Yield secrets that libraries in use keep in files: no other can be in anything they say."""
+    """Yield secrets that imported libraries store in files; others cannot occur in messages."""
     if "huggingface_hub" in sys.modules:
         with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):
             yield _hub_token_file().read_text(encoding="utf-8")
@@ -85,10 +85,10 @@ def _stored() -> Iterator[str]:
 
 
 def _hub_token_file() -> Path:
-    """Return where the hub keeps its token.
+    """Return the path of the hub's token.
 
     Raises:
-        RuntimeError: nobody knows the user's home folder, as in some containers.
+        RuntimeError: the user has no home folder, as in some containers.
     """
     if path := os.environ.get("HF_TOKEN_PATH"):
         return Path(path).expanduser()

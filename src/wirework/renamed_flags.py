@@ -1,4 +1,4 @@
-"""Flags and settings that were renamed: their first names still work, with a line that says so."""
+"""Renamed flags and settings: the old names still work, with a warning."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,18 +13,18 @@ RENAMED = {
     "draws": "n_resamples",
     "whole": "full_validation",
 }
-"""First names to names of today."""
+"""Old names to current names."""
 
 _FLAG = re.compile(rf"--((?:[\w-]+\.)*)((?:no-|empty-)?)({'|'.join(RENAMED)})(=.*)?", re.DOTALL)
 
 
 def with_new_flags(words: Iterable[str]) -> list[str]:
-    """Return the words of a command line with the flags of today."""
+    """Return the words of a command line with the current flags."""
     return [_renamed(word) for word in words]
 
 
 def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested settings of a file under the names of today."""
+    """Return the nested settings of a file under their current names."""
     renamed = {}
     for name, value in settings.items():
         now = RENAMED.get(name, name)

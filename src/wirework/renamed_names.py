@@ -1,4 +1,4 @@
-"""Names of the Python API that were renamed: the first names still work, with a line of warning."""
+"""Renamed names of the Python API: the old names still work, with a warning."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ from wirework.console import warn_once
 
 
 def new_name(owner: str, name: str, renamed: Mapping[str, str]) -> str:
-    """Return the name of today for a name that a `__getattr__` was asked for, and warn.
+    """Return the current name for an old name requested from a `__getattr__`, and warn.
 
     Args:
-        owner: module or class that the name is of, for messages.
-        name: the name asked for.
-        renamed: first names to names of today.
+        owner: module or class of the name, for messages.
+        name: the requested name.
+        renamed: old names to current names.
 
     Raises:
-        AttributeError: the name was never one of the owner's.
+        AttributeError: the owner never had this name.
     """
     if name not in renamed:
         raise AttributeError(f"{owner} has no attribute {name!r}")

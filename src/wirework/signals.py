@@ -1,10 +1,10 @@
-"""End on signals only where nothing is half-done.
+"""End on signals only at points where no work is half-done.
 
 Five signals ask a process to end: SIGINT (Ctrl-C), SIGTERM, SIGHUP (the terminal closed), SIGUSR1
-and SIGXCPU (a job scheduler, shortly before it kills). The handler only sets a mark, which loops
-check between steps, evaluation batches and files. Where leaving at once loses nothing (data
-preparation), it raises `Interrupted`. Further signals change nothing. An exception can be lost:
-Python drops those of destructors, and C code clears errors that it takes for a missing attribute
+and SIGXCPU (a job scheduler, shortly before it kills). The handler only sets a flag, which loops
+check between steps, evaluation batches and files. Where stopping at once loses nothing (data
+preparation), it raises `Interrupted`. Further signals have no effect. An exception can be lost:
+Python drops those of destructors, and C code clears errors that it mistakes for a missing attribute
 (a few percent of the signals during a search for a circuit). It is then raised again.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-TYPE_CHECKING = False  # `typing` takes longer to import than all else here; see `cli.py`
+TYPE_CHECKING = False  # importing `typing` takes longer than all else here, as in `cli.py`
 if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 
 _CHECK_SECONDS = 0.05
-"""Time between two checks whether a signal's exception was lost."""
+"""Seconds between two checks whether a signal's exception was lost."""
 
 _Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was asked to stop, and has; what it had is saved. The message is one line.
+    """Work has stopped on a signal, and its results so far are saved. The message is one line.
 
     A `KeyboardInterrupt`, so that notebooks and plain scripts treat it as one.
 
     Args:
-        number: of the signal.
-        message: what was saved and how to go on.
+        number: number of the signal.
+        message: what was saved and how to continue.
     """
 
     def __init__(self, number: int, message: str) -> None:
@@ -48,17 +48,17 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended: 128 + its number."""
+        """Exit code of a process ended by the signal: 128 + its number."""
         return 128 + self.number
 
 
 class Stop:
-    """Whether a signal has come, and which was first.
+    """Whether a signal has arrived, and which one was first.
 
     Args:
-        while_loading: called with the signal's number, in place of an exception, where a module is
-            being loaded. C modules do not survive exceptions there: they end in other errors, or
-            stay half-loaded.
+        while_loading: called with the signal's number, instead of an exception, while a module is
+            being imported. An exception there breaks C modules: they raise other errors or stay
+            half-loaded.
     """
 
     def __init__(self, while_loading: Callable[[int], object] | None = None) -> None:
@@ -69,12 +69,12 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """True once a signal has come."""
+        """True once a signal has arrived."""
         return self.number is not None
 
     @contextmanager
     def at_once(self, message: str) -> Iterator[None]:
-        """Within the block, a signal raises `Interrupted` with this message right away."""
+        """Within the block, a signal raises `Interrupted` with this message at once."""
         self._at_once = message
         try:
             self.leave_if_requested(message)
@@ -84,12 +84,12 @@ class Stop:
             self._at_once = None
 
     def leave_if_requested(self, message: str) -> None:
-        """Raise `Interrupted` with this message if a signal has come."""
+        """Raise `Interrupted` with this message if a signal has arrived."""
         if self.number is not None:
             raise Interrupted(self.number, message)
 
     def receive(self, number: int, frame: "FrameType | None") -> None:
-        """Take a signal; the handler that `stopping` installs."""
+        """Handle a signal; `stopping` installs this handler."""
         self.number = self.number or number
         if self._at_once is None or self._raised() is not None:
             return
@@ -97,15 +97,15 @@ class Stop:
             self._while_loading(self.number)
         error = Interrupted(self.number, self._at_once)
         self._raised = weakref.ref(error)
-        # No `threading.Thread`: it takes locks that whoever was interrupted may hold.
+        # No `threading.Thread`: it needs locks that the interrupted code may hold.
         _thread.start_new_thread(self._raise_again_if_lost, (self.number,))
         try:
             raise error
         finally:
-            del error  # or this frame would keep it alive
+            del error  # otherwise this frame keeps it alive
 
     def take_over(self, error: Interrupted) -> None:
-        """Note a signal whose exception leaves a block inside this one's: the way out is taken."""
+        """Take over a signal whose exception leaves an inner block: it is not lost."""
         self.number = self.number or error.number
         self._raised = weakref.ref(error)
 
@@ -118,11 +118,11 @@ class Stop:
 
 
 def _nothing() -> None:
-    """Stand for a reference to an exception that was not raised yet."""
+    """Return None: stands for a weak reference before an exception is raised."""
 
 
 def _loading(frame: "FrameType | None") -> bool:
-    """Say whether a frame, or one that called it, loads a module."""
+    """Return whether a frame, or one of its callers, is importing a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -132,12 +132,12 @@ def _loading(frame: "FrameType | None") -> bool:
 
 @contextmanager
 def stopping(while_loading: Callable[[int], object] | None = None) -> Iterator[Stop]:
-    """Catch the signals for the block; outside the main thread there is nothing to catch.
+    """Handle the signals during the block; outside the main thread, none can be handled.
 
-    Blocks may lie within one another: the innermost one catches.
+    Blocks may be nested: the innermost one handles the signals.
 
     Args:
-        while_loading: as `Stop` takes it.
+        while_loading: as for `Stop`.
     """
     stop = Stop(while_loading)
     if threading.current_thread() is not threading.main_thread():
@@ -162,10 +162,10 @@ def stopping(while_loading: Callable[[int], object] | None = None) -> Iterator[S
 def _to_catch() -> list[signal.Signals]:
     """Return the signals that are not ignored on purpose, as `nohup` does with SIGHUP.
 
-    SIGINT is caught all the same: shells have their background jobs ignore it, and whoever sends
-    it to one by `kill` means it.
+    SIGINT is always handled: shells make background jobs ignore it, but a SIGINT sent with `kill`
+    is intended.
     """
-    ignored = (signal.SIG_IGN, None)  # None: a handler that is not Python's
+    ignored = (signal.SIG_IGN, None)  # None: a handler that was not set by Python
     return [
         number
         for number in _SIGNALS
@@ -181,7 +181,7 @@ def _report_others(hook: _Hook, dropped: "sys.UnraisableHookArgs") -> None:
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Start processes that only SIGTERM reaches; this process handles the other signals.
+    """Start child processes that only SIGTERM reaches; this process handles the other signals.
 
     A terminal and a job scheduler send signals to all processes of a job at once.
     """
@@ -194,10 +194,10 @@ def kept_from_children() -> Iterator[None]:
 
 
 def end(number: int, message: str) -> "NoReturn":
-    """End the process as by a signal, with one line on standard error, whatever is at work in it.
+    """End the process at once, as a signal would, with one line on standard error.
 
-    Not by an exception: threads that are at work could not be waited for, and further signals
-    would end in a traceback.
+    Not by an exception: Python would have to shut down while threads are running, and further
+    signals would print a traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, RuntimeError, AttributeError):

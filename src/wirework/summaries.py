@@ -1,6 +1,6 @@
-"""How a value shows itself: in a few lines at a prompt, as a small table in a notebook.
+"""Short displays of values: a few lines at a prompt, a small table in a notebook.
 
-No torch, no other package of ours above this one: whatever has a `repr` may use it.
+Needs neither torch nor other packages of wirework, so that any class can use it for its `repr`.
 """
 
 import html
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _LONGEST = 160
-"""Characters of a value in a table."""
+"""Maximum characters of a value in a table."""
 _LINES = 4
-"""Of the `repr` of a report, without that of its keys."""
+"""Maximum lines of the `repr` of a report, without the keys."""
 
 
 def short(value: object) -> str:
-    """Return a value for a table: floats to four digits, texts as they are, the rest cut."""
+    """Return a value for a table: floats to four digits, texts unchanged, others cut."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str):
@@ -46,7 +46,7 @@ def html_table(title: str, values: Mapping[str, object]) -> str:
 
 
 def absent(key: str | None = None) -> Any:
-    """Return a dataclass field of a `Report` that `to_dict` leaves out where it is None.
+    """Return a dataclass field of a `Report` that `to_dict` omits if it is None.
 
     Args:
         key: its name in JSON; None for the name of the field.
@@ -55,13 +55,13 @@ def absent(key: str | None = None) -> Any:
 
 
 class _ReadAsDict(Mapping[str, Any]):
-    """Read-only access by key, `report["held_out"]["circuit"]`, as when reports were dicts.
+    """Deprecated read-only access by key, `report["held_out"]["circuit"]`.
 
-    It goes in the next release: use the fields, or `to_dict()`.
+    The next release removes it: use the fields, or `to_dict()`.
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is read by key."""
+        """Return the values for access by key."""
         raise NotImplementedError
 
     def __getitem__(self, key: str) -> Any:
@@ -95,11 +95,11 @@ class Report(_ReadAsDict):
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON takes it: new dicts and lists, down to the leaves."""
+        """Return the report for JSON, as nested new dicts and lists."""
         return _entries(self)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers to look at first, by name: here all that are not nested."""
+        """Return the main numbers by name: by default all that are not nested."""
         nested = (dict, list, tuple)
         return {name: v for name, v in self.to_dict().items() if not isinstance(v, nested)}
 
@@ -115,11 +115,11 @@ class NotMeasured(Report):
     """Stands for an entry of a report that cannot be computed."""
 
     reason: str
-    """Why, and what would make it possible."""
+    """Why it cannot be computed, and what is missing."""
 
 
 def _entries(record: "DataclassInstance") -> dict[str, Any]:
-    """Return the fields of a dataclass by their names in JSON, without absent ones."""
+    """Return the fields of a dataclass by their names in JSON, without omitted ones."""
     values = ((one.metadata, one.name, getattr(record, one.name)) for one in fields(record))
     return {
         about.get("key") or name: _plain(value)
@@ -148,6 +148,6 @@ def _shown(kind: str, summary: Mapping[str, object], keys: Iterable[str]) -> str
 
 
 def _in_lines(parts: list[str], count: int) -> list[list[str]]:
-    """Deal parts out to at most so many lines, in order."""
+    """Distribute parts over at most `count` lines, in order."""
     size = -(-len(parts) // count) or 1
     return [parts[first : first + size] for first in range(0, len(parts), size)]

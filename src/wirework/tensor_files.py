@@ -1,8 +1,8 @@
-"""Files of tensors, ours and other people's: read whole, or refused with what is wrong with them.
+"""Read safetensors files, our own and foreign ones; an error says what is wrong with a file.
 
-The one place that reads safetensors files. A failure of the disk (`UnreadableError`) is told apart
-from a file that is damaged (`DamagedError`), because only the latter is a reason to look for
-another copy. No torch until tensors of torch are asked for.
+Only this module reads safetensors files. It distinguishes a failing disk (`UnreadableError`) from a
+damaged file (`DamagedError`), because only the latter is a reason to look for another copy. torch
+is imported only for `read_tensors`.
 """
 
 import errno
@@ -26,22 +26,22 @@ _T = TypeVar("_T")
 
 
 class TensorInfo(NamedTuple):
-    """What the header says of one tensor."""
+    """Entry of one tensor in the header."""
 
     dtype: str
-    """As safetensors writes it: `F32`, `I64`, ..."""
+    """Name of the dtype in safetensors: `F32`, `I64`, ..."""
     shape: tuple[int, ...]
 
 
 class Header(NamedTuple):
-    """What a safetensors file holds, known without reading its tensors."""
+    """Header of a safetensors file."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
 
 
 def read_header(path: Path, advice: str = "") -> Header:
-    """Read the header of a safetensors file and check that the file is as long as it says.
+    """Read the header of a safetensors file and check the length of the file against it.
 
     Args:
         path: the file.
@@ -101,7 +101,7 @@ def read_arrays(path: Path, advice: str = "") -> dict[str, "NDArray[Any]"]:
 
 
 def check_kind(path: Path, advice: str = "") -> None:
-    """Refuse what commonly lies in the place of a file of weights.
+    """Refuse files that are commonly found instead of a file of weights.
 
     Raises:
         InputError: the file cannot be read, is empty, a git-LFS pointer, an HTML page, a pipe or a
@@ -118,7 +118,7 @@ def check_kind(path: Path, advice: str = "") -> None:
 
 
 def damaged(path: Path, how: str, advice: str = "") -> DamagedError:
-    """Return the error of a file that is not what it should be, with the way on if one is known."""
+    """Return the error of a damaged file, with advice on what to do if there is any."""
     return DamagedError(f"{path} is damaged: {how}{f': {advice}' if advice else ''}")
 
 
@@ -130,7 +130,7 @@ def _read(
         return by_map(path)
     except MemoryError:
         raise cannot_read(path, _NO_MEMORY) from _NO_MEMORY
-    except Exception:  # a file system without memory maps, or tensors at odds with the header
+    except Exception:  # no memory maps on the file system, or tensors at odds with the header
         return _read_whole(path, advice, by_bytes)
 
 
@@ -141,12 +141,12 @@ def _read_whole(path: Path, advice: str, by_bytes: Callable[[bytes], _T]) -> _T:
         raise
     except MemoryError:
         raise cannot_read(path, _NO_MEMORY) from _NO_MEMORY
-    except Exception as error:  # whatever the library raises for a header that contradicts itself
+    except Exception as error:  # the library raises many classes for an inconsistent header
         raise damaged(path, reason(error), advice) from error
 
 
 def _parsed(path: Path, text: bytes, advice: str) -> tuple[Header, int]:
-    """Return the header and the number of bytes of tensors that it promises."""
+    """Return the header and the number of bytes of tensors that it states."""
     try:
         values: Any = json.loads(text)
         metadata = dict(values.pop("__metadata__", None) or {})

@@ -10,21 +10,21 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 SPIN = 300
-"""Rounds that a thread waits for the next parallel pass before it sleeps, some 6 microseconds.
+"""Spin count: iterations that a thread waits for the next parallel pass before it sleeps.
 
-The library's own 300,000 are milliseconds: where another process needs the core, each pass then
-waits for a thread that is waiting itself, and two processes are ten times as slow as one
-(benchmarks/README.md)."""
+This is some 6 microseconds. The library's default of 300,000 is milliseconds. If another process
+needs the core, each pass then waits for a thread that spins elsewhere, and two processes are ten
+times as slow as one (benchmarks/README.md)."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set short waits, and no more threads than a container's quota has cores.
+    """Set a short spin count, and at most as many threads as a container's quota has cores.
 
-    What the user has set stays. Nothing is done once torch is loaded: it would come too late.
-    What is set stays for the processes that this one starts, which run torch as often as not, and
-    for numba's own OpenMP library, which is loaded after torch.
+    Variables set by the user are kept. Once torch is loaded nothing is changed, because it would
+    have no effect. Child processes inherit the variables, since many of them run torch. So does
+    numba's own OpenMP library, which is loaded after torch.
     """
     if "torch" in sys.modules:
         return
@@ -36,10 +36,10 @@ def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def cpu_quota(cgroup: Path = _CGROUP) -> int | None:
-    """Return how many cores the control group of this process may use; None where any number.
+    """Return the number of cores that the control group of this process may use; None if unlimited.
 
     Args:
-        cgroup: where the control groups are mounted; both versions of them are read.
+        cgroup: mount point of the control groups, of version 1 or 2.
     """
     try:
         if (cgroup / "cpu.max").is_file():
@@ -49,13 +49,13 @@ def cpu_quota(cgroup: Path = _CGROUP) -> int | None:
                 (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
             )
         cores = math.ceil(int(quota) / int(period))
-    except (OSError, ValueError, ZeroDivisionError):  # `max` is no number: no limit
+    except (OSError, ValueError, ZeroDivisionError):  # `max` is not a number: no limit
         return None
     return cores if cores > 0 else None
 
 
 def _cores() -> int:
-    """Return how many cores the system lets this process run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,8 +1,8 @@
 """A user's Python function by its name: `module:function` or `file.py:function`.
 
-Its code runs here with all that it may do, as an imported module's does. So only functions that the
-user names, on the command line, in a `--config` file or in Python, are loaded. A function that is
-named in a file of results (a circuit, a run) is refused: the folder may be a stranger's.
+Its code runs without restriction, like that of an imported module. So only functions that the user
+names are loaded: on the command line, in a `--config` file or in Python. A function that only a
+file of results (a circuit, a run) names is refused, because the folder may be untrusted.
 """
 
 import importlib
@@ -19,14 +19,14 @@ from wirework.errors import InputError, nearest, quoted
 from wirework.files import exists
 
 OURS = frozenset({"wirework.tasks:practice_texts", "wirework.tasks:ioi_practice_texts"})
-"""Functions of wirework that recipes name as a corpus; a run's settings may name them again."""
+"""Functions of wirework that recipes use as a corpus; saved settings may name these."""
 
 _PATH_LENGTH = 300
 _FUNCTION = re.compile(r"(?P<place>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
 def is_function(name: str) -> bool:
-    """Return whether `name` has the form `module:function` or `file.py:function` and is no file."""
+    """Return whether `name` has the form `module:function` or `file.py:function`, not a file."""
     return _FUNCTION.fullmatch(name) is not None and not exists(name)
 
 
@@ -36,16 +36,16 @@ def refuse_saved_function(name: str | None, where: str, flag: str) -> None:
     Every reader of such a file calls this before it uses a task or corpus that the file names.
 
     Args:
-        name: the task or corpus; None, or anything but a function, passes.
-        where: the file and the role that it gives the function, for the message.
+        name: the task or corpus; None and names of other kinds are accepted.
+        where: the file and the role of the function in it, for the message.
         flag: the option by which the user can name the function.
 
     Raises:
-        InputError: it is a function, and none of wirework's own.
+        InputError: it is a function that is not part of wirework.
     """
     if name is not None and name not in OURS and is_function(name):
         shown = quoted(name)
-        whole = repr(name) if len(name) <= _PATH_LENGTH else shown  # to be copied as it is
+        whole = repr(name) if len(name) <= _PATH_LENGTH else shown  # in full, to be copied
         raise InputError(
             f"{where} the function {shown}, and code that a file names is not run. "
             f"If you trust it, name it yourself: {flag} {whole}"
@@ -53,11 +53,11 @@ def refuse_saved_function(name: str | None, where: str, flag: str) -> None:
 
 
 def load_function(name: str, role: str) -> Callable[..., Any]:
-    """Return the function that `name` (see `is_function`) stands for.
+    """Return the function with this name (syntax: `is_function`).
 
     Args:
         name: `module:function` or `file.py:function`.
-        role: of the function, for the messages: "task", "corpus".
+        role: role of the function, for the messages: "task", "corpus".
 
     Raises:
         InputError: no such module, file or function, or the module raises.
@@ -78,7 +78,7 @@ def load_function(name: str, role: str) -> Callable[..., Any]:
 
 
 def guarded(call: Callable[[], Any], caller: str) -> Any:
-    """Call a user's code; every error that it raises becomes an `InputError`."""
+    """Call a user's code; turn every error that it raises into an `InputError`."""
     try:
         return call()
     except InputError as error:
@@ -89,7 +89,7 @@ def guarded(call: Callable[[], Any], caller: str) -> Any:
 
 
 def source_files(function: Callable[..., Any]) -> list[Path]:
-    """Return the file that a function is written in and, in a package, those beside it."""
+    """Return the source file of a function and, in a package, the files beside it."""
     source = inspect.getsourcefile(inspect.unwrap(function))
     if source is None:
         return []
@@ -107,7 +107,7 @@ def _module(place: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there for what their annotations name
+    sys.modules[spec.name] = module  # dataclasses look up their annotations there
     spec.loader.exec_module(module)
     return module
 
@@ -117,7 +117,7 @@ def _imported(place: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise  # found, but it imports something that is not there
+            raise  # found, but one of its imports is missing
         raise InputError(
             f"no module {error.name!r} on Python's path; a file is named {place}.py:function"
         ) from None

@@ -1,4 +1,4 @@
-"""Load what a caller gave as a path: a circuit, its model, a task."""
+"""Load inputs that the caller gave as paths: a circuit, its model, a task."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""What each verb of the `wirework` command does: read its arguments, call the library, print.
+"""One function per verb of the `wirework` command: read arguments, call the library, print.
 
-No logic lives here, and nothing heavy is imported before a verb runs. `cli.py` holds the menu.
+There is no logic here, and nothing heavy is imported before a verb runs. `menu.py` lists the verbs.
 """
 
 from wirework.commands.circuits import acdc, attack, prune, validate

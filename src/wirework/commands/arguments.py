@@ -1,4 +1,4 @@
-"""What several verbs take and how it is read: flags, a behaviour, a text."""
+"""Arguments shared by several verbs, and how they are read: flags, a behaviour, a text."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,21 +21,21 @@ Settings = Parameter(name="*")
 
 
 def task_of(name: str) -> "Task":
-    """Return a behaviour by its name, JSONL file or function."""
+    """Load a behaviour by its name, JSONL file or function."""
     from wirework.tasks import load_task
 
     return load_task(name)
 
 
 def tokens_of(model: "Model", corpus: str) -> "Tokens":
-    """Return the training tokens of a corpus, by a model's tokeniser."""
+    """Return the training tokens of a corpus, encoded with the model's tokeniser."""
     return prepared(model, corpus).train
 
 
 def prepared(model: "Model", corpus: str) -> "Prepared":
-    """Return a corpus as tokens of a model's tokeniser; a prepared corpus is opened.
+    """Prepare a corpus with the model's tokeniser, or open a prepared one.
 
-    A message names the folder of the tokens, which is made in the working directory.
+    A message names the folder of the tokens, which is created in the working directory.
     """
     from wirework.data import is_prepared, open_prepared, prepare, settings_of_run
     from wirework.tasks import tokenizer_of
@@ -54,7 +54,7 @@ def prepared(model: "Model", corpus: str) -> "Prepared":
 
 @contextmanager
 def resumable(kept: Path) -> Iterator[None]:
-    """Say where what was done is kept if a signal or a full disk ends the block."""
+    """If a signal or a full disk ends the block, print where the finished work is."""
     way_on = f"the same command goes on from what was saved in {kept}"
     with _ending(f"stopped; {way_on}"), once_there_is_room(way_on):
         yield
@@ -62,7 +62,7 @@ def resumable(kept: Path) -> Iterator[None]:
 
 @contextmanager
 def once_there_is_room(way_on: str) -> Iterator[None]:
-    """Say how to go on if a full disk ends the block."""
+    """If a full disk ends the block, print how to continue."""
     try:
         yield
     except DiskFullError as error:
@@ -71,10 +71,10 @@ def once_there_is_room(way_on: str) -> Iterator[None]:
 
 @contextmanager
 def not_resumable(kept: Path | None = None) -> Iterator[None]:
-    """Say that unfinished work is lost if a signal ends the block.
+    """If a signal ends the block, print that unfinished work is lost.
 
     Args:
-        kept: where what was finished lies; None: nothing was.
+        kept: folder of the finished work; None if there is none.
     """
     said = "nothing was saved" if kept is None else f"what is not in {kept} yet is lost"
     with _ending(f"stopped; {said}"):
@@ -87,8 +87,8 @@ def _ending(said: str) -> Iterator[None]:
         try:
             with stop.at_once(said):
                 yield
-        except Interrupted as error:  # training in the block names a way on of its own
+        except Interrupted as error:  # training has its own message on how to continue
             raise Interrupted(error.number, said) from error
-        except Exception:  # a C module that is stopped as it loads has an error of its own
+        except Exception:  # an interrupted import of a C module raises another error
             stop.leave_if_requested(said)
             raise

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def print_attack(distraction: "Distraction") -> None:
-    """Print what breaks the whole model, in paragraphs."""
+    """Print the attacks that break the whole model, in paragraphs."""
     about = distraction.summary()
     broken = distraction.by_tokens or distraction.by_length
     print_verdict(

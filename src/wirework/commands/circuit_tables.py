@@ -1,4 +1,4 @@
-"""A circuit, many of them and what validation says of one, in a terminal."""
+"""Terminal tables of circuits, path edges and validation reports."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ _SHOWN = (
 """Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
 _OPEN = ": no check failed, but some were not made"
 _STRONGEST = 10
-"""Path edges that are shown."""
+"""Number of path edges that are shown."""
 
 
 def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -47,7 +47,7 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 
 
 def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
-    """Print a validation: the verdict with its reasons, then a line for each number.
+    """Print a validation report: the verdict with its reasons, then a line for each number.
 
     Args:
         report: the report as a dict.
@@ -71,7 +71,7 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
 
 
 def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the few numbers of a control that a reader compares; `--json` has all of it."""
+    """Return the main numbers of a control; `--json` has all of them."""
     if "verdict" not in control:
         return control
     loss = {"held_out loss": control["held_out"]["circuit"]}

@@ -87,7 +87,7 @@ def _convert(read: "Callable[[_Source], Model]", source: _Source, out: Path) -> 
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    """Tell whether a folder has one that was not taken, of which the reason was said."""
+    """Return whether a folder has a tokeniser that could not be read; the reason was printed."""
     from wirework.data.tokenizer_files import other_tokenizer_file, tokenizer_file
 
     return bool(tokenizer_file(folder) or other_tokenizer_file(folder))

@@ -1,4 +1,4 @@
-"""Verbs that list what there is to work with: behaviours, the machine."""
+"""Verbs that list behaviours and describe the machine."""
 
 import json
 from dataclasses import asdict

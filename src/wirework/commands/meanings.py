@@ -78,7 +78,7 @@ _SCORES = {
 
 
 def meaning(name: str) -> str:
-    """Return what a number means and what is good; empty where the name says it.
+    """Return the meaning of a number and its good values; empty if the name is enough.
 
     Args:
         name: name of the number; of a dotted name or `part: name` the last word counts.
@@ -87,5 +87,5 @@ def meaning(name: str) -> str:
 
 
 def score_meaning(name: str) -> str:
-    """Return what a score of explanations means and what is good; empty for unknown names."""
+    """Return the meaning and good values of an explanation score; empty for unknown names."""
     return _SCORES.get(name, "")

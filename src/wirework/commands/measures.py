@@ -151,7 +151,7 @@ def measure(
         check_report_place(out)
     loaded = {str(path): load(path) for path in models}
     reports, measured = {}, False
-    not_yet_said: list[str] = []  # if nothing is measured, the error says it
+    not_yet_said: list[str] = []  # if nothing is measured, the error lists them
     first_said: dict[str, str] = {}
     with not_resumable(out):
         for name, model in loaded.items():
@@ -200,7 +200,7 @@ def measure(
 
 
 def _best(reports: Mapping[str, Any]) -> str:
-    """Say which model predicts text best."""
+    """Return a sentence that names the model with the lowest loss."""
     losses = {name: report.headline.perplexity for name, report in reports.items()}
     perplexities = {name: value for name, value in losses.items() if value is not None}
     if not perplexities:
@@ -223,9 +223,9 @@ def _in_lines(
     """Return why instruments have no numbers, a line for each reason.
 
     Args:
-        name: of the model.
+        name: name of the model.
         missing: instrument to reason.
-        first_said: reason to the model that it was said of first; new reasons are added.
+        first_said: reason to the first model with that reason; new reasons are added.
     """
     lines = []
     for reason in dict.fromkeys(missing.values()):

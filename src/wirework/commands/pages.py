@@ -1,4 +1,4 @@
-"""Verbs that draw: the page as a file or from a server."""
+"""Verbs for pages: as a file or from a local server."""
 
 from pathlib import Path
 from typing import Annotated

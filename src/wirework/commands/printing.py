@@ -13,9 +13,9 @@ from wirework.commands.meanings import meaning
 from wirework.view.text import plain
 
 _WIDTH = 120
-"""Width of tables that go to a file or another program."""
+"""Width of tables in a file or a pipe."""
 _PROSE = 100
-"""Longest line of prose."""
+"""Maximum length of a line of prose."""
 
 
 def show(title: str, values: Mapping[str, Any], as_json: bool) -> None:
@@ -27,10 +27,10 @@ def show(title: str, values: Mapping[str, Any], as_json: bool) -> None:
 
 
 def print_values(title: str, values: Iterable[tuple[str, Any]]) -> None:
-    """Print a line for each value: its name, the value and, where it says something, its meaning.
+    """Print a line for each value: its name, the value and its meaning, if there is one.
 
     Args:
-        title: of the table.
+        title: title of the table.
         values: name and value; the last word of the name decides the meaning.
     """
     rows = [[name, cell(value), meaning(name)] for name, value in values]
@@ -64,12 +64,12 @@ def print_next(*words: str | Path) -> None:
 
 
 def print_paths(*paths: Path, then: Sequence[str | Path]) -> None:
-    """Print where a command wrote, a path a line; on a terminal also what to run next.
+    """Print the paths that a command wrote, one per line; on a terminal also the next command.
 
     Other programs read these paths, so nothing else is printed for them.
 
     Args:
-        paths: what was written.
+        paths: files or folders that were written.
         then: words of the command to run next.
     """
     for path in paths:
@@ -91,9 +91,9 @@ def show_all(title: str, values: dict[str, Any], as_json: bool, **tables: str) -
     """Print a result on standard output: some of its values as tables, or one line of JSON.
 
     Args:
-        title: of the rest.
+        title: title of the table of all other values.
         values: the result.
-        as_json: print it as it is.
+        as_json: print the result as JSON.
         tables: titles of the values that are rows.
     """
     if not as_json:
@@ -106,16 +106,16 @@ def show_all(title: str, values: dict[str, Any], as_json: bool, **tables: str) -
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print cells on standard output, under a title.
 
-    Where the columns do not fit a line with all words whole, they become several tables, each with
-    the first column.
+    If the columns do not fit a line without breaking words, they are printed as several tables,
+    each with the first column.
     """
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # No text of the caller is markup: all of it goes to rich as `Text`. rich draws and `print`
-    # writes, since rich ends the process by itself where nobody reads what it writes.
+    # All text goes to rich as `Text`, so that none of it is markup. rich draws and `print` writes,
+    # since rich ends the process itself if the output pipe is closed.
     console = Console(width=_width())
     if not columns:
         print(title)
@@ -149,7 +149,7 @@ def _width() -> int:
 
 
 def _parts(words: list[int], room: int) -> list[list[int]]:
-    """Return which columns to show side by side, of columns that are that wide at least."""
+    """Return groups of columns to show side by side, given their minimum widths."""
     parts = [[0]]
     for i in range(1, len(words)):
         if len(parts[-1]) > 1 and _lined([words[j] for j in (*parts[-1], i)]) > room:
@@ -166,12 +166,12 @@ def _lined(widths: list[int]) -> int:
 def _widths(whole: list[int], words: list[int], room: int) -> list[int]:
     """Return widths of columns that fit a line.
 
-    rich takes no account of words: with least widths it cuts the table off at the end of the line.
+    rich does not consider words: with minimum widths it cuts the table off at the end of the line.
 
     Args:
-        whole: widths at which nothing is broken; the widest give way first.
-        words: widths at which no word is broken; only where that is not enough do these give way.
-        room: of a line.
+        whole: widths at which no text is broken; the widest columns shrink first.
+        words: widths at which no word is broken; columns become narrower only if necessary.
+        room: width of a line.
     """
     widths = list(whole)
     for least in (words, [1] * len(words)):
@@ -184,7 +184,7 @@ def _widths(whole: list[int], words: list[int], room: int) -> list[int]:
 
 
 def cell(value: Any) -> str:
-    """Return what a table shows of a value: numbers to four digits, what is nested on one line."""
+    """Return the text of a table cell: numbers to four digits, nested values on one line."""
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -68,7 +68,7 @@ def finders(
 
 
 def _smallest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say which way to find circuits gives the smallest ones at the lowest target."""
+    """Return a sentence that names the finder of the smallest circuits at the lowest target."""
     rows = [row for row in rows if row["edges"] is not None]
     if not rows:
         return "no finder reaches a target"

@@ -1,4 +1,4 @@
-"""How a model does at each behaviour, in a terminal."""
+"""Terminal table of a model's performance on each behaviour."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,12 @@ _COLUMNS = ["task", "model does it", "accuracy", "loss", "logit difference", "KL
 
 
 def print_tasks(table: "TaskTable", model: Path, *, with_reasons: bool) -> None:
-    """Print which behaviours a model does, the numbers behind it, and what to do next.
+    """Print which behaviours a model performs, its numbers, and the next command.
 
     Args:
         table: reports of the behaviours.
         model: path of the model.
-        with_reasons: say of each behaviour that does not fit the model why it does not.
+        with_reasons: print why behaviours do not fit the model.
     """
     does, fitting = table.that("yes"), [report for report in table.tasks if report.valid]
     names = f": {', '.join(one.name for one in does)}" if does else ""

@@ -1,6 +1,6 @@
-"""What all settings are: frozen, an unknown key is an error, readable from YAML.
+"""Base class of all settings: frozen, unknown keys are errors, readable from YAML.
 
-No torch in this folder: the command line reads it to print its help.
+No torch in this folder: the command line imports it to print its help.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 _LARGEST = 2**63 - 1
 _MESSAGE = 300
-"""Longest message of a validation that is shown; some list every value that would fit."""
+"""Maximum length of a validation message; some list every valid value."""
 
 
 class Config(BaseModel):
@@ -35,14 +35,14 @@ class Config(BaseModel):
         allow_inf_nan=False,
     )
     renamed: ClassVar[Mapping[str, str]] = {}
-    """First names of settings that are called otherwise now. Files keep the first names."""
+    """Old names of renamed settings. Files keep the old names."""
     basic: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that `--help` shows; `--help-all` shows all. The name of a group stands
     for the basic settings of that group, a dotted name (`train.steps`) for one setting of it."""
 
     @classmethod
     def setting_names(cls, *, basic: bool = False) -> list[str]:
-        """Return the dotted names of all settings, those of groups included, in their order.
+        """Return the dotted names of all settings, including those of groups, in order.
 
         Args:
             basic: only the basic ones.
@@ -60,10 +60,9 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _readable(cls, values: Any) -> Any:
-        """Read `none` and `null`, which is all a command line can say, as None where None fits.
+        """Read the texts `none` and `null` of a command line as None where None is valid.
 
-        An integer that has no place in 64 bits is refused: no setting is meant to be that large,
-        and what computes with it would fail much later.
+        An integer that does not fit 64 bits is refused: it would only fail later, when it is used.
         """
         if not isinstance(values, dict):
             return values
@@ -90,10 +89,10 @@ class Config(BaseModel):
 
         Args:
             values: nested mapping of settings.
-            source: where they came from, for the message.
+            source: their origin, for the message.
 
         Raises:
-            InputError: one line that names the first offending setting and what would fit.
+            InputError: a setting is invalid; the message names the first one and its valid values.
         """
         try:
             return cls.model_validate(values)
@@ -107,12 +106,12 @@ class Config(BaseModel):
         overrides: Mapping[str, Any],
         only: Collection[str] | None = None,
     ) -> Self:
-        """Return settings in which some have other values.
+        """Return settings with some values replaced.
 
         Args:
-            config: what holds where nothing else is said; None for the defaults.
+            config: the settings to start from; None for the defaults.
             overrides: name to value; they win over `config`.
-            only: the names that have an effect where these settings are used; None for all.
+            only: names that have an effect for the caller; None for all.
 
         Raises:
             InputError: `config` is of another class, or an override is unknown, without effect or
@@ -138,7 +137,8 @@ class Config(BaseModel):
             overrides: dotted names to values (`{"model.d_model": 128}`) that win over the file.
 
         Raises:
-            InputError: file missing or not a YAML mapping, or a setting unknown or out of range.
+            InputError: the file is missing or not a YAML mapping, or a setting is unknown or out of
+                range.
         """
         values = read_yaml(path)
         for name, value in (overrides or {}).items():
@@ -146,9 +146,9 @@ class Config(BaseModel):
         return cls.of(values, str(path))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with some settings changed, validated as a new one is.
+        """Return a validated copy with some settings changed.
 
-        Settings that were derived from others, such as `n_head` from `d_model`, are derived again.
+        Settings derived from others, such as `n_head` from `d_model`, are derived again.
 
         Raises:
             InputError: a changed setting is unknown or out of range.
@@ -160,22 +160,22 @@ class Config(BaseModel):
         return self.of({**set_values, **update})
 
     def derived(self, **values: Any) -> Self:
-        """Return a copy in which settings have values that follow from other settings.
+        """Return a copy with values that follow from other settings.
 
-        Unlike those of `model_copy` they do not count as set by the user, and are not validated.
+        Unlike in `model_copy`, they do not count as set by the user and are not validated.
 
         Args:
-            values: by name of the setting.
+            values: values by name of the setting.
         """
         copy = super().model_copy(update=values)
         copy.model_fields_set.intersection_update(self.model_fields_set)
         return copy
 
     def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
-        """Return the settings for a record on disk, as JSON takes them, under their first names.
+        """Return the settings as JSON values for a record on disk, under their old names.
 
         Args:
-            exclude: first names of settings to leave out.
+            exclude: old names of settings to leave out.
         """
         first = {now: name for name, now in self.renamed.items()}
         dumped = self.model_dump(mode="json")
@@ -184,7 +184,7 @@ class Config(BaseModel):
         return {name: value for name, value in named.items() if name not in exclude}
 
     def to_yaml(self) -> str:
-        """Return the settings, all of them, as YAML."""
+        """Return all settings as YAML."""
         import yaml
 
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -201,15 +201,16 @@ def _set_dotted(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def named_file(error: ValidationError, values: Mapping[str, Any], path: Path) -> str:
-    """Return `PATH: ` if the first offending setting has its value from a file of settings.
+    """Return `PATH: ` if the value of the first invalid setting comes from a settings file.
 
     Args:
-        error: of the settings that the file and flags gave together.
-        values: what the file holds.
+        error: error of the combined settings of file and flags.
+        values: content of the file.
         path: the file.
 
     Returns:
-        `PATH and flags: ` where the two together do not fit; nothing where a flag gave the value.
+        Also `PATH and flags: ` if only the combination is invalid, and an empty text if the value
+        comes from a flag.
     """
     details = error.errors(include_url=False)[0]
     from_file, refused = _words(values), _words(details["input"])
@@ -227,7 +228,7 @@ def named_file(error: ValidationError, values: Mapping[str, Any], path: Path) ->
 
 
 def _words(value: Any) -> Any:
-    """Return a value as nested names and texts, as a command line gives it; lists by number."""
+    """Return a value as nested names and texts, as on a command line; lists by index."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if isinstance(value, Mapping):
@@ -236,18 +237,18 @@ def _words(value: Any) -> Any:
 
 
 def first_problem(cls: type[Config], error: ValidationError) -> str:
-    """Say in one line what is wrong with the first offending setting."""
+    """Return one line that says what is wrong with the first invalid setting."""
     return problem(cls, error.errors(include_url=False)[0])
 
 
 def problem(cls: type[Config], details: ErrorDetails) -> str:
-    """Say one of a validation's errors in one line."""
+    """Return one validation error as one line."""
     path = [str(part) for part in details["loc"]]
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         names = _fields_at(cls, path[:-1])
         return f"unknown setting {quoted(name)}{nearest(path[-1], names)}"
-    # Without the names of types, as in vocab_size.constrained-int, where a setting takes several.
+    # Drop names of types, as in vocab_size.constrained-int, of settings with several types.
     name = ".".join(part for part in path if part.isidentifier() or part.isdigit())
     message = details["msg"].removeprefix("Value error, ")[:_MESSAGE]
     if details["type"] == "value_error":
@@ -256,14 +257,14 @@ def problem(cls: type[Config], details: ErrorDetails) -> str:
 
 
 def _fields_at(cls: type[Config], path: list[str]) -> list[str]:
-    """Names of the settings of the (nested) config at `path`."""
+    """Return the names of the settings of the nested config at `path`."""
     for part in path:
         cls = _group(cls, part) or cls
     return list(cls.model_fields)
 
 
 def _group(cls: type[Config], name: str) -> type[Config] | None:
-    """Return the class of a setting that is a group of settings; None: it is a plain one."""
+    """Return the class of a group of settings, or None for a plain setting."""
     annotation = cls.model_fields[name].annotation
     options = getattr(annotation, "__args__", (annotation,))
     groups = (

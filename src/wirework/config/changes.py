@@ -1,28 +1,28 @@
-"""In what two descriptions of settings differ."""
+"""Differences between two sets of settings."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Change(NamedTuple):
-    """A setting that has another value, or a group of them that is only there before or after."""
+    """A setting with another value, or a group of settings that only one side has."""
 
     name: str
-    """Dotted."""
+    """Dotted name of the setting."""
     before: Any
     after: Any
 
     def __str__(self) -> str:
-        """Say it in a word or two: `optimizer.lr: 0.003 -> 0.5`."""
+        """Return the change as text: `optimizer.lr: 0.003 -> 0.5`."""
         return f"{self.name}: {_said(self.before)} -> {_said(self.after)}"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[Change]:
-    """Return all changes between nested settings, in their order; a name that is missing is None.
+    """Return all changes between nested settings, in order; a missing setting is None.
 
     Args:
-        before, after: as `model_dump` gives them.
-        prefix: of the names.
+        before, after: settings as `model_dump` returns them.
+        prefix: prefix of the names.
     """
     changed: list[Change] = []
     for name in dict.fromkeys([*before, *after]):

@@ -1,8 +1,8 @@
 """YAML files of settings, read in bounded time and memory.
 
-An alias stands for all that its anchor holds, so that a few lines can stand for more values than
-memory has, or for themselves. The nodes are counted as if each alias were written out, before any
-value is made of them.
+An alias repeats the content of its anchor, so a few lines can expand to more values than fit in
+memory, or contain themselves. Before values are built, the nodes are counted with every alias
+expanded.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node, ScalarNode
 
 _BYTES = 1 << 19
-"""Longest file: some hundred times as long as a file of all settings."""
+"""Maximum size of a file: about a hundred times that of a file with all settings."""
 _NODES = 50_000
-"""Most names and values, those behind aliases counted each time."""
+"""Maximum number of names and values, with every alias expanded."""
 _DEPTH = 40
 _DIGITS = 400
-"""Longest number, in characters; the longest float needs some 310 digits."""
+"""Maximum characters of a number; the longest float needs some 310 digits."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Raises:
-        InputError: missing, too large, not YAML, a name given twice, or not a mapping of names to
-            values.
+        InputError: the file is missing, too large, not YAML or not a mapping of names to values, or
+            a name occurs twice.
     """
     import yaml
 
@@ -54,17 +54,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _size(node: Node, where: str, sizes: dict[int, int], depth: int) -> int:
-    """Return how many nodes there are below one, aliases written out.
+    """Return the number of nodes below one, with aliases expanded.
 
     Args:
         node: the node.
         where: the file, for messages.
         sizes: sizes of counted nodes by their `id`; 0 for a node that is being counted.
-        depth: of the node.
+        depth: depth of the node.
 
     Raises:
-        InputError: too many or too deep, a node within itself, a name given twice, or a number of
-            too many digits.
+        InputError: there are too many nodes or levels, a node contains itself, a name occurs twice,
+            or a number has too many digits.
     """
     import yaml
 
@@ -90,7 +90,7 @@ def _size(node: Node, where: str, sizes: dict[int, int], depth: int) -> int:
 
 
 def _check_names(node: MappingNode, where: str) -> None:
-    """Refuse a name that is given twice: YAML takes the last one without a word."""
+    """Refuse a name that occurs twice: YAML would silently use the last value."""
     named: set[str] = set()
     for name, _ in node.value:
         if not isinstance(name.value, str):

@@ -1,6 +1,6 @@
 """From text to token shards: corpora, the tokeniser, resumable batches.
 
-No torch here. `prepare` does all of it; the other names are its parts.
+No torch here. `prepare` runs all steps; the other names are its parts.
 """
 
 from wirework.data.answers import ANSWERS, Answer

@@ -2,8 +2,8 @@
 
 The tokeniser is trained so that every text here is a single token in its context, because the
 tasks compare the probabilities of two next tokens (Gao et al. 2025, Table 1). A prompt must end
-where the split pattern ends a piece, or the answer would melt into it: `x = {1` and `:` are two
-pieces, `x = {"a"` and `:` are one (`":`).
+where the split pattern ends a piece. Otherwise the answer is merged with the end of the prompt:
+`x = {1` and `:` are two pieces, but `"` and `:` after `x = {"a` are one (`":`).
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ TASKS_OF_CORPUS: dict[str, Literal["python", "stories"]] = {
     "stories": "stories",
     "wirework.tasks:ioi_practice_texts": "stories",
 }
-"""Corpora of ours, by the tasks that their text is for."""
+"""Name of a built-in corpus to the tasks that its text teaches."""
 
 
 class Answer(NamedTuple):
@@ -74,7 +74,7 @@ ANSWERS: tuple[Answer, ...] = (
     Answer("if_ternary", "y = 1 if x", " else"),
     Answer("var_swap", "x, y = y,", " x"),
     Answer("var_swap", "y, x = x,", " y"),
-    # One space fewer than the indentation: the split pattern leaves the last to the next word.
+    # One space less than the indentation: the split pattern joins the last one to the next word.
     Answer("indent_for", "for x in data:\n", "   "),
     Answer("indent_for", "    for x in data:\n", "       "),
     Answer("lambda_func", "key = lambda x", ":"),
@@ -89,15 +89,15 @@ ANSWERS: tuple[Answer, ...] = (
     Answer("while_return_true", "while True", ":\n"),
     Answer("while_return_true", "    return True", "\n"),
 )
-"""Every answer of the 20 tasks of Table 1 with one example prompt; where code usually breaks the
-line after the answer, the answer with its line break too."""
+"""Every answer of the 20 tasks of Table 1 with one example prompt. Answers that usually end a line
+of code are listed with their line break too."""
 
 
 @cache
 def story_answers() -> tuple[Answer, ...]:
-    """Return the names, gifts and places of `ioi`, each where a story has it.
+    """Return the names, gifts and places of `ioi`, each in a context that occurs in stories.
 
-    Gifts and places are no answers, but the task asks for them as single tokens too.
+    Gifts and places are not answers, but `ioi` needs them as single tokens too.
     """
     words = stories.ioi_words()
     scene = "When Tom and Lily were at the"
@@ -109,13 +109,13 @@ def story_answers() -> tuple[Answer, ...]:
 
 
 def answers_for(config: DataConfig) -> tuple[Answer, ...]:
-    """Return what the tokeniser of a corpus must hold as single tokens."""
+    """Return the texts that must be single tokens in the tokeniser of a corpus."""
     which = _tasks_of(config) if config.answers == "auto" else config.answers
     return {"python": ANSWERS, "stories": story_answers(), "none": ()}[which]
 
 
 def answers_before_records(config: DataConfig) -> DataConfig:
-    """Return the settings with the `answers` that `auto` meant to runs without a text record."""
+    """Return the settings with the `answers` that `auto` stood for before runs recorded text."""
     if config.answers != "auto":
         return config
     return config.model_copy(
@@ -124,7 +124,7 @@ def answers_before_records(config: DataConfig) -> DataConfig:
 
 
 def _tasks_of(config: DataConfig) -> Literal["python", "stories", "none"]:
-    """Return the tasks that a corpus, or else its mix, is text for."""
+    """Return the tasks that a corpus teaches, or else those that its mix teaches."""
     for corpus in (config.corpus, config.mix):
         if corpus in TASKS_OF_CORPUS:
             return TASKS_OF_CORPUS[corpus]

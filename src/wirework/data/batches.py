@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step, rank): a resumed run sees what it would have seen.
+"""Batches as a pure function of (seed, step, rank), so that a resumed run sees the same batches.
 
 An epoch cuts the tokens, from a random offset, into windows whose inputs do not overlap, and
 visits them in a random order. The order is a keyed permutation that is computed, not stored
@@ -18,16 +18,16 @@ UInt64 = NDArray[np.uint64]
 Batch = tuple[Int64, Int64]
 
 ROUNDS = 8
-"""Fewer leave a bias that shows where there are but a few windows."""
+"""Rounds of the Feistel network. With fewer, the order of a few windows is visibly biased."""
 SMALL_SPLIT = 8192
-"""Largest split, in tokens, to which a context that is longer than the split is shortened.
-Attention over more would take too long for anyone to have meant it."""
+"""Largest split, in tokens, for which a context longer than the split is shortened to fit. For a
+larger split it is an error, since attention over more tokens would take too long."""
 
 
 class Batches:
     """Training batches of one split.
 
-    `at(step)` needs no state and no order: any step can be asked for at any time.
+    `at(step)` has no state, so steps can be requested in any order.
     """
 
     def __init__(self, tokens: Tokens, n_ctx: int, batch_size: int, seed: int):
@@ -35,13 +35,13 @@ class Batches:
 
         Args:
             tokens: the split to read.
-            n_ctx: tokens per sequence; fewer where a small split has no more.
-            batch_size: sequences per batch of one rank; windows come again where the split has
-                fewer than that.
-            seed: of the order and the offsets; 0 or more.
+            n_ctx: tokens per sequence; less if a small split is shorter.
+            batch_size: sequences per batch of one rank; windows repeat if the split has fewer.
+            seed: seed of the order and the offsets; 0 or more.
 
         Raises:
-            InputError: the split has not two tokens, or thousands and yet fewer than `n_ctx`.
+            InputError: the split has fewer than two tokens, or is too large to shorten the context
+                to it but shorter than `n_ctx`.
         """
         n_ctx = _fitting(tokens, n_ctx)
         self._tokens = tokens
@@ -58,16 +58,16 @@ class Batches:
 
         Args:
             step: 0 or more. A step visits `batch_size * world` windows.
-            rank: which of the `world` processes asks; within an epoch, ranks share no window.
-            world: how many processes train together.
+            rank: number of this process, below `world`; within an epoch, ranks share no window.
+            world: number of processes that train together.
         """
         first = (step * world + rank) * self._batch_size
         return _gather(self._tokens, self.starts(first, self._batch_size), self._n_ctx)
 
     def starts(self, first: int, count: int) -> list[int]:
-        """Return where the windows number first .. first + count - 1 of the run start.
+        """Return the first tokens of windows first .. first + count - 1 of the run.
 
-        Window number g is the one at place g % n_windows of epoch g // n_windows.
+        Window g of the run is at place g % n_windows of epoch g // n_windows.
         """
         starts: list[int] = []
         while len(starts) < count:
@@ -87,12 +87,13 @@ class Batches:
 def eval_batches(tokens: Tokens, n_ctx: int, batch_size: int, n: int) -> list[Batch]:
     """Return at most `n` fixed batches, inputs and targets (B, T) int64 each, spread over a split.
 
-    No window comes twice. A split of fewer windows gives fewer batches, one smaller batch if it has
-    fewer windows than `batch_size`, and one shorter window if it is small and has no context of
-    `n_ctx` tokens.
+    No window is repeated. A split with fewer windows gives fewer batches, or one smaller batch if
+    it has fewer windows than `batch_size`. A small split of less than `n_ctx` tokens gives one
+    shorter window.
 
     Raises:
-        InputError: the split has not two tokens, or thousands and yet fewer than `n_ctx`.
+        InputError: the split has fewer than two tokens, or is too large to shorten the context to
+            it but shorter than `n_ctx`.
     """
     n_ctx = _fitting(tokens, n_ctx)
     windows = (tokens.n_tokens - 1) // n_ctx
@@ -107,15 +108,15 @@ def permute(places: UInt64, size: int, keys: UInt64) -> UInt64:
 
     Args:
         places: (n,) uint64, each below `size`.
-        size: how many there are to permute.
+        size: number of values that the permutation covers.
         keys: (rounds,) uint64, one per Feistel round.
 
     Returns:
-        (n,) uint64. Over all places, each number below `size` comes once.
+        (n,) uint64. Over all places, each number below `size` occurs once.
     """
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     out = _feistel(places, half, keys)
-    # The network permutes a power of 4; walking its cycle until inside permutes 0 .. size - 1.
+    # The network permutes 0 .. 4^k - 1. Repeat it until the value is below `size` (cycle walking).
     while (outside := out >= size).any():
         out[outside] = _feistel(out[outside], half, keys)
     return out
@@ -137,7 +138,7 @@ def _mix(x: UInt64) -> UInt64:
 
 
 def _fitting(tokens: Tokens, n_ctx: int) -> int:
-    """Return the longest context up to `n_ctx` that, with its last target, a split has."""
+    """Return the longest context, at most `n_ctx`, that fits a split with its last target."""
     if tokens.n_tokens > n_ctx:
         return n_ctx
     if tokens.n_tokens < 2:
@@ -157,6 +158,6 @@ def _fitting(tokens: Tokens, n_ctx: int) -> int:
 
 
 def _gather(tokens: Tokens, starts: list[int], n_ctx: int) -> Batch:
-    """Read windows of n_ctx + 1 tokens; targets are the inputs one later."""
+    """Read windows of n_ctx + 1 tokens; targets are the inputs shifted by one."""
     windows = np.stack([tokens.slice(start, n_ctx + 1) for start in starts]).astype(np.int64)
     return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])

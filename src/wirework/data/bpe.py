@@ -9,14 +9,14 @@ from wirework.data.answers import Answer
 from wirework.errors import InputError
 
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""How text is cut into pieces before BPE; no token crosses a cut (released `tinypython_2k`)."""
+"""Split pattern of the released `tinypython_2k`: no token crosses the border of two pieces."""
 
 ANSWER_PATTERN = r"['\"]\)|" + PATTERN
-"""Ours: what closes a string and a call is cut off from a line break or comma behind it. Else `')`
-is a token of its own only where neither follows, too rarely for a small model to learn it."""
+"""Ours: the end of a string and its call is a piece apart from a line break or comma after it.
+Otherwise `')` is a token only where neither follows, too rarely for a small model to learn it."""
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""How GPT-2 cuts text; the library's `ByteLevel` has the same pattern built in."""
+"""Split pattern of GPT-2, the same as that of the library's `ByteLevel`."""
 
 END_OF_TEXT = "<|endoftext|>"
 """The one special token. Its characters inside a document are encoded as ordinary text."""
@@ -25,11 +25,11 @@ N_BYTES = 256
 """Ids of single bytes; they come first."""
 
 Merge = tuple[str, str]
-"""Two tokens, by name, that become one."""
+"""Names of two tokens that are merged to one."""
 
 
 def with_answers(merges: list[Merge], room: int, answers: Sequence[Answer]) -> list[Merge]:
-    """Return as many of `merges` as fit in `room` tokens beside the answers' merges, then these."""
+    """Return the first of `merges`, then those of the answers: at most `room` tokens with bytes."""
     # A shorter BPE may lack more answers than a longer one: cut until both fit.
     keep = len(merges)
     while True:
@@ -46,9 +46,9 @@ def with_answers(merges: list[Merge], room: int, answers: Sequence[Answer]) -> l
 
 
 def missing_merges(merges: list[Merge], answers: Sequence[Answer]) -> list[Merge]:
-    """Return the merges that make each answer one token, to be put after `merges`.
+    """Return the merges to append to `merges` so that each answer is one token.
 
-    Later merges have lower priority, so what is one token stays one when others are added.
+    Later merges have lower priority, so adding them never splits an existing token.
     """
     extra: list[Merge] = []
     model = assemble(merges, pattern=ANSWER_PATTERN, end_of_text=False)
@@ -76,7 +76,7 @@ def assemble(
     pattern: str = PATTERN,
     end_of_text: bool = True,
 ) -> tokenizers.Tokenizer:
-    """Build a byte-level BPE from its merges; end-of-text goes behind the last id."""
+    """Build a byte-level BPE from its merges; end-of-text has the last id."""
     vocab = vocab or vocabulary(merges)
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
     if pattern == GPT2_PATTERN:

@@ -1,10 +1,9 @@
 """Corpora: from the name of a corpus to a stream of documents, in bounded memory.
 
-One function, `documents`, whatever the corpus is; the kinds are `python` (`python_source.py`),
-`stories` (`stories/`), a text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a
-user's function. A second corpus may be mixed in. The order of documents is the same every time;
-where a corpus is many files it is scattered by the hash of their names, so that any beginning of
-it is a fair sample.
+`documents` reads every kind of corpus: `python` (`python_source.py`), `stories` (`stories/`), a
+text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a user's function. A second
+corpus may be mixed in. The order of documents is deterministic. The files of a folder are ordered
+by the hash of their names, so that the first documents are a fair sample of all.
 """
 
 import hashlib
@@ -41,8 +40,8 @@ def documents(config: DataConfig) -> Iterator[str]:
     """Yield the documents of a corpus in a fixed order, none of them empty.
 
     Args:
-        config: `corpus`, `field`, `max_bytes`, `min_quotes`, `mix` and `mix_share` say what is
-            read. The document that passes `max_bytes` (UTF-8) is cut there, and is the last.
+        config: `corpus`, `field`, `max_bytes`, `min_quotes`, `mix` and `mix_share` are used. The
+            document that exceeds `max_bytes` (UTF-8) is cut there and is the last one.
 
     Raises:
         InputError: the corpus is missing, empty, binary or undecodable, or a package that reads it
@@ -68,12 +67,12 @@ def documents(config: DataConfig) -> Iterator[str]:
 def corpus_files(corpus: str | Path) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
-    Those of a function are where it is written (`user_code.source_files`), those of `stories` its
-    generator.
+    For a function they are its source files (`user_code.source_files`), for `stories` the files of
+    its generator.
 
     Raises:
-        InputError: there is nothing at that path, it is no file and no folder, a folder has no
-            files or may not be read, or no such function.
+        InputError: the path does not exist or is neither file nor folder, a folder is empty or
+            cannot be read, or there is no such function.
     """
     corpus = str(corpus)
     with reading(f"corpus {quoted(corpus)}"):
@@ -115,14 +114,14 @@ def is_prepared(folder: str | Path) -> bool:
 
 
 def is_marked(corpus: str) -> bool:
-    """Return whether a corpus is one text file with marks between its documents."""
+    """Return whether a corpus is one text file with separators between its documents."""
     path = Path(corpus)
     kept = (*JSONL_SUFFIXES, PARQUET_SUFFIX)
     return path.is_file() and path.suffix not in kept and is_separated(path)
 
 
 def _mixed(config: DataConfig) -> Iterator[str]:
-    """Yield the corpus with documents of the mix wherever that is behind its share of the bytes."""
+    """Yield the corpus, and a document of the mix whenever the mix is below its share of bytes."""
     if config.mix is None:
         yield from _read(config.corpus, config)
         return
@@ -168,16 +167,16 @@ def _from_function(name: str) -> Iterator[str]:
 
 
 def _records(path: Path, field: str) -> Iterator[str] | None:
-    """Return the records of a JSONL or Parquet file; None: it is another kind of file."""
+    """Return the records of a JSONL or Parquet file; None for another kind of file."""
     if path.suffix in JSONL_SUFFIXES:
         return records.jsonl(path, field)
     return records.parquet(path, field) if path.suffix == PARQUET_SUFFIX else None
 
 
 def _lone_file(path: Path) -> Iterator[str]:
-    """Yield the documents of a text file: the texts between its marks, or pieces of lines.
+    """Yield the documents of a text file: the texts between separators, or pieces of whole lines.
 
-    One document would have to fit in memory, and could not be split into train and val.
+    As a single document the file would have to fit in memory and could not be split.
     """
     if is_separated(path):
         return separated(path)
@@ -202,7 +201,7 @@ def _folder(folder: Path, files: list[Path], field: str) -> Iterator[str]:
 def _folder_files(folder: Path) -> list[Path]:
     """Return all files below a folder whose path has no hidden part, sorted.
 
-    A folder in it that may not be read is an error: its files would be missing without a word.
+    An unreadable subfolder is an error; otherwise its files would be silently missing.
     """
     paths: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=_raise):

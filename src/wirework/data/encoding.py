@@ -17,7 +17,7 @@ Encode = Callable[[Sequence[str]], UInt32]
 _Chunk = TypeVar("_Chunk")
 
 _CHUNKS_PER_PROCESS = 2
-"""One that is encoded, and one that waits, so that no process waits for the reader."""
+"""Chunks per process: one being encoded and one queued, so that no process waits for input."""
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> UInt32:
@@ -37,17 +37,17 @@ def encode_chunks(
 ) -> Generator[_Chunk, None, None]:
     """Yield `encode_chunk(encode, chunk)` for each chunk, in order and in bounded memory.
 
-    One worker encodes in this process, on all cores (the library's own threads). More are processes
-    of one thread each, which import neither torch nor the user's script.
+    One worker encodes in this process with the library's threads. Several workers are processes of
+    one thread each, which import neither torch nor the user's script.
 
     Args:
         tokenizer_file: a `tokenizer.json`.
-        encode_chunk: a function of a module, called with a function from texts to ids.
-        chunks: read at most two for each process ahead of what was yielded.
-        workers: how many.
+        encode_chunk: a module-level function; its first argument is a function from texts to ids.
+        chunks: at most two per process are read before their results are yielded.
+        workers: number of workers.
 
     Raises:
-        InputError: a process ended, most likely for want of memory.
+        InputError: a process died, most likely because memory ran out.
     """
     if workers == 1:
         encode = partial(encode_documents, Tokenizer.load(tokenizer_file))

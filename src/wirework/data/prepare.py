@@ -1,8 +1,8 @@
 """Prepare a corpus: train the tokeniser, tokenise every document, split, write shards.
 
-The finished folder is named after what it was made from and appears in one rename. Until then
-the work lies beside it in a hidden folder: a kill at any moment loses a second of it, and the same
-call goes on from there and gives the same bytes, for any number of workers.
+The folder is named after a hash of its settings and appears in one rename. Unfinished work is in a
+hidden folder beside it. After a kill, which loses about a second of work, the same call continues
+and produces the same bytes, for any number of workers.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ from wirework.leftovers import clear_held
 from wirework.user_code import is_function
 
 _LONGEST_WORDS = 180
-"""Most characters of a corpus' name in that of its folder, which has at most 255 bytes."""
+"""Maximum characters of the corpus name in the folder name, which has at most 255 bytes."""
 VERSION = 1
-"""Part of what a folder's name hashes; raised when the same settings come to give other bytes."""
+"""Version, part of the folder's hash; raised when a change of code changes the bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,31 @@ class Prepared:
     """A prepared corpus."""
 
     path: Path
-    """Its folder."""
+    """Folder of the prepared corpus."""
     tokenizer: Tokenizer
-    """What its ids mean."""
+    """Tokeniser of the corpus."""
     train: Tokens
-    """What to train on."""
+    """Tokens of the training documents."""
     val: Tokens
-    """Documents held out, by the hash of their text."""
+    """Tokens of the held-out documents, which are chosen by the hash of their text."""
     fingerprint: str
-    """SHA-256 over tokeniser and tokens, as hex: equal content has it equal, wherever it lies."""
+    """SHA-256 over tokeniser and tokens, as hex; independent of the place of the folder."""
 
 
 def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool = True) -> Prepared:
-    """Return the tokens of a corpus, made now, by another process meanwhile, or before.
+    """Return the tokens of a corpus; prepare it if the cache does not have it yet.
+
+    If another process prepares the same corpus, wait for its result.
 
     Args:
-        config: what to read and how; `workers` and `cache` do not change the result.
+        config: the corpus and its settings; `workers` and `cache` do not change the result.
         cache: folder of prepared corpora; None: `config.cache`.
         progress: show a progress bar on standard error.
 
     Raises:
         InputError: the corpus cannot be used (see `documents`), is too small to be split or to
-            fill a vocabulary whose size was given, changed while it was read, the disk is full, or
-            what the cache holds is damaged.
+            fill a vocabulary of the given size, or changed while it was read; the disk is full; or
+            the cached corpus is damaged.
     """
     cache = config.cache if cache is None else Path(cache)
     tokenizer_given = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
@@ -83,11 +85,11 @@ def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool 
 
 
 def open_prepared(path: str | Path) -> Prepared:
-    """Open a prepared corpus, comparing every checksum.
+    """Open a prepared corpus and verify every checksum.
 
     Raises:
-        InputError: there is none at `path`, or a file of it is missing, truncated or altered, or
-            has ids that its tokeniser lacks.
+        InputError: there is no prepared corpus at `path`, or one of its files is missing, truncated
+            or altered, or has ids that the tokeniser lacks.
     """
     path = Path(path)
     verify_dir(path)
@@ -102,7 +104,7 @@ def open_prepared(path: str | Path) -> Prepared:
 
 
 def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
-    """Return NAME-HASH12, where the hash covers all that the bytes depend on."""
+    """Return NAME-HASH12; the hash covers everything that affects the bytes."""
     unused = {"workers", "cache", "tokenizer", "answers"}
     if STORIES not in (config.corpus, config.mix):
         unused.add("stories_seed")
@@ -112,7 +114,7 @@ def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
         unused.add("subset")
     if tokenizer_given:
         unused |= {"vocab_size", "tokenizer_bytes"}
-    # `auto` is hashed as what it aims at, which a number that was given comes to as well.
+    # `auto` has the same hash as the number that it stands for.
     sized = config.model_copy(update={"vocab_size": _most_tokens(config)})
     plan: dict[str, Any] = {
         "version": VERSION,
@@ -121,7 +123,7 @@ def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
         "tokenizer": tokenizer_given.fingerprint if tokenizer_given else answers_for(config),
     }
     if is_marked(config.corpus):
-        plan["documents"] = "marked"  # such a file was cut at line ends once
+        plan["documents"] = "marked"  # older versions cut such a file at line ends
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     name = hub_name(config.corpus)[0] if config.corpus.startswith(HUB) else config.corpus
     words = re.findall(r"\w+", Path(name).stem, re.ASCII)
@@ -133,14 +135,14 @@ def _most_tokens(config: DataConfig) -> int:
 
 
 def _check_vocabulary(config: DataConfig, data: Prepared) -> None:
-    """Refuse a vocabulary that another call, with `auto`, made smaller than the number given."""
+    """Refuse a vocabulary that is smaller than requested because it was made with `auto`."""
     size = data.tokenizer.vocab_size
     if config.tokenizer is None and config.vocab_size not in ("auto", size):
         raise too_few_tokens(size, _most_tokens(config))
 
 
 def _identity(config: DataConfig) -> list[tuple[str, int, int]] | None:
-    """Return path, size and time of change (ns) of each file of a local corpus and its mix."""
+    """Return path, size and modification time (ns) of each file of a local corpus and its mix."""
     corpora = [config.corpus] if config.mix is None else [config.corpus, config.mix]
     parts = [corpus_files(corpus) for corpus in corpora]
     if parts == [None]:
@@ -150,7 +152,7 @@ def _identity(config: DataConfig) -> list[tuple[str, int, int]] | None:
 
 
 def _total_bytes(config: DataConfig) -> int | None:
-    """Return about how much text will come, None if that is not known."""
+    """Return the approximate size of the text in bytes, or None if unknown."""
     files = corpus_files(config.corpus)
     if files is None or is_function(config.corpus):
         return config.max_bytes

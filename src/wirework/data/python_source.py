@@ -1,7 +1,7 @@
 """The corpus `python`: the source code installed with the running Python.
 
-The standard library and the installed packages of the running interpreter, without what would
-teach a model little about code: tests, generated and minified files, tables, copies.
+It has the standard library and the installed packages of the running interpreter. Files that teach
+a model little about code are left out: tests, generated and minified files, tables, copies.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ PROSE = re.compile(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'|^[ \t]*#.*$', re.MU
 MAX_BYTES = 500_000
 MIN_BYTES = 200
 MAX_MEAN_LINE = 150
-"""Characters per line above which a file is taken as minified or as a table."""
+"""Mean characters per line above which a file counts as minified or as a table."""
 
 
 def roots() -> list[Path]:
@@ -37,7 +37,7 @@ def roots() -> list[Path]:
 
 
 def source_files() -> list[tuple[Path, str]]:
-    """Return candidate files with their path below their root, scattered by the hash of the latter.
+    """Return candidate files with their path below their root, in the order of that path's hash.
 
     Tests and generated code are left out by name, tiny and huge files by size.
     """
@@ -49,10 +49,10 @@ def source_files() -> list[tuple[Path, str]]:
 
 
 def documents(min_quotes: float | None = None) -> Iterator[str]:
-    """Yield the corpus, one file a document, copies left out, line ends as line feeds.
+    """Yield each file once as a document, with line feeds as line ends.
 
     Args:
-        min_quotes: files with a smaller share of quotes are left out; None: none.
+        min_quotes: files with a smaller share of quotes are left out; None keeps all.
     """
     digests: set[bytes] = set()
     for path, _ in source_files():
@@ -68,7 +68,7 @@ def documents(min_quotes: float | None = None) -> Iterator[str]:
 
 
 def is_hand_written(text: str) -> bool:
-    """Whether a file is neither generated, by what its first lines say, nor minified."""
+    """Return whether a file is neither generated (according to its first lines) nor minified."""
     head = "\n".join(text[:2000].split("\n", GENERATED_LINES)[:GENERATED_LINES])
     n_lines = text.count("\n") + 1
     return not GENERATED.search(head) and len(text) / n_lines <= MAX_MEAN_LINE
@@ -93,7 +93,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a regular file; 0 of anything else, or where it cannot be looked at."""
+    """Return the size of a regular file; 0 for anything else or if it cannot be read."""
     try:
         status = path.stat()
     except OSError:
@@ -102,7 +102,7 @@ def _size(path: Path) -> int:
 
 
 def _read(path: Path) -> str | None:
-    """Return a file's text; None where it cannot be read as UTF-8."""
+    """Return a file's text, or None if it cannot be read as UTF-8."""
     try:
         with open_ordinary(path) as file:
             text = file.read().decode("utf-8-sig")

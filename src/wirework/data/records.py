@@ -14,15 +14,15 @@ from wirework.foreign import no_prompts
 PARQUET_ROWS = 256
 """Rows decoded at a time."""
 MAX_LINE_BYTES = 1 << 28
-"""Longest line of a JSONL file: a longer one is no record and may not fit in memory."""
+"""Maximum length of a line of JSONL: a longer one may not fit in memory."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def jsonl(path: Path, field: str) -> Iterator[str]:
-    """Yield `field` of each line of a JSONL file; blank lines are passed over.
+    """Yield `field` of each line of a JSONL file; blank lines are skipped.
 
     Raises:
-        InputError: the file is unreadable, a line is too long, or it is no JSON object with text in
+        InputError: the file is unreadable, or a line is too long or not a JSON object with text in
             that field; the message names the line.
     """
     number = 0
@@ -44,7 +44,7 @@ def parquet(path: Path, field: str) -> Iterator[str]:
     """Yield a column of a Parquet file (extra `parquet`).
 
     Raises:
-        InputError: pyarrow is not installed, the file is no Parquet, or a row has no text in that
+        InputError: pyarrow is not installed, the file is not Parquet, or a row has no text in that
             column.
     """
     for number, record in enumerate(_parquet_rows(path, field), 1):
@@ -57,21 +57,22 @@ def hub(
     """Yield `field` of the train split of a Hugging Face dataset, streamed (extra `hub`).
 
     Args:
-        name: of the dataset, `OWNER/NAME`.
+        name: name of the dataset, `OWNER/NAME`.
         field: the column that holds the text.
         revision: a branch, tag or commit; None: the newest.
-        subset: the dataset's configuration, where it has several.
+        subset: the dataset's configuration, if it has several.
 
     Raises:
-        InputError: datasets is not installed, the dataset cannot be had, or it has no such field.
+        InputError: `datasets` is not installed, the dataset cannot be loaded, or it has no such
+            field.
     """
     source = f"hub:{name}" if revision is None else f"hub:{name}@{revision}"
     for number, record in enumerate(_hub_rows(name, revision, subset, source), 1):
         yield _text(record, field, source, number, "row")
 
 
-# The two libraries raise nearly anything, at the start and in the middle of a stream. These
-# generators hold nothing but their calls: what a reader of the rows raises does not pass through.
+# The two libraries raise many classes of errors, also in the middle of a stream. These generators
+# contain only the calls of the library, so that no error of our own code is translated.
 
 
 def _parquet_rows(path: Path, field: str) -> Iterator[Any]:
@@ -115,7 +116,7 @@ def _parse(line: bytes, where: str) -> Any:
 
 
 def _text(record: Any, field: str, source: Path | str, number: int, unit: str = "line") -> str:
-    """Return the text of one record, or say which record has none."""
+    """Return the text of one record; the error names the record that has none."""
     where = f"{source} {unit} {number}"
     if not isinstance(record, Mapping):
         raise InputError(f"{where}: expected an object with field {field!r}")
@@ -124,7 +125,7 @@ def _text(record: Any, field: str, source: Path | str, number: int, unit: str = 
     text = record[field]
     if not isinstance(text, str):
         raise InputError(f"{where}: field {field!r} should be text, got {type(text).__name__}")
-    # JSON can spell halves of characters (\ud800), which no tokeniser takes.
+    # JSON can contain lone surrogates (\ud800), which no tokeniser accepts.
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -139,17 +140,17 @@ def _hint(field: str, names: list[str]) -> str:
 
 
 def _extra(module: str, extra: str, feature: str) -> ModuleType:
-    """Import an optional package, or say how to get it."""
+    """Import an optional package; the error says how to install it."""
     import importlib
 
     package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != package:  # it is there, and lacks something itself
+        if error.name != package:  # installed, but one of its own imports is missing
             raise InputError(f"{feature}: cannot load {package}: {reason(error)}") from error
         raise InputError(
             f"{feature} needs the package {package}: pip install '.[{extra}]'"
         ) from None
-    except Exception as error:  # a broken or half-removed package raises anything
+    except Exception as error:  # a broken installation may raise any class
         raise InputError(f"{feature}: cannot load {package}: {reason(error)}") from error

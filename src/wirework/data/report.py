@@ -1,4 +1,4 @@
-"""Progress of data preparation on standard error: a bar, and a line while it waits."""
+"""Progress of data preparation on standard error: a bar, and a message while it waits."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -14,15 +14,15 @@ def report(label: str, total: int | None, show: bool, done: int = 0) -> Iterator
 
     Args:
         label: the words beside the bar.
-        total: bytes of text to come; None: not known.
+        total: bytes of text in total; None if unknown.
         show: False shows nothing.
-        done: bytes done before.
+        done: bytes that were done before.
     """
     with Progress(label, total, shown=show, done=done, count=megabytes) as bar:
         yield bar.advance
 
 
 def say_waiting(label: str, show: bool) -> None:
-    """Say that this process waits for another one that does the same work."""
+    """Print that this process waits for another one that does the same work."""
     if show:
         say(f"waiting for another process that prepares {label}")

@@ -1,8 +1,8 @@
-"""The text of a run: the prepared corpus it is trained on, and where that corpus lies now.
+"""The text of a run: find the prepared corpus that it is trained on.
 
-`data.json` in the run's folder names the prepared corpus by its place (relative to the run and
-absolute) and its fingerprint. Whatever needs a run's text opens that folder; it is not prepared
-again, so that a file more on the machine or a copied run changes nothing.
+`data.json` in the run's folder records the path of the prepared corpus (relative to the run and
+absolute) and its fingerprint. Commands that need the run's text open that folder. It is not
+prepared again: new files on the machine would change the corpus `python`.
 """
 
 import os
@@ -24,40 +24,40 @@ from wirework.files import CHECKSUMS, is_file, read_record, sha256, write_record
 from wirework.user_code import OURS, is_function
 
 TEXT_RECORD = "data.json"
-"""Its place is the run's folder."""
+"""Name of the record in the run's folder."""
 
 _HARMLESS = ("cache", "workers", "tokenizer")
-"""Settings that change nothing of a prepared corpus; the tokeniser is compared by fingerprint."""
+"""Settings that do not affect a prepared corpus; the tokeniser is compared by fingerprint."""
 
 
 class _Record(Config):
-    """What `data.json` says; keys of later versions are ignored."""
+    """Content of `data.json`; keys of later versions are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
     relative: str
-    """The prepared corpus, from the run's folder."""
+    """Path of the prepared corpus, relative to the run's folder."""
     absolute: str
-    """The same, from the root."""
+    """Absolute path of the prepared corpus."""
     fingerprint: str
-    """Of tokeniser and tokens."""
+    """Fingerprint of tokeniser and tokens."""
     corpus: str
-    """Where the text came from, as `--corpus` takes it in any working directory."""
+    """Source of the text, in a form that `--corpus` accepts in any working directory."""
     settings: dict[str, Any]
     """The run's `DataConfig`."""
 
 
 def record_text(run: str | Path, data: Prepared, config: DataConfig, replace: bool = True) -> None:
-    """Note in a run's folder which prepared corpus it is trained on.
+    """Record in a run's folder which prepared corpus it is trained on.
 
     Args:
-        run: the run's folder; it need not be begun.
+        run: the run's folder; the run need not have begun.
         data: the corpus.
         config: the settings that it was made with.
-        replace: False leaves a record that is there.
+        replace: False keeps an existing record.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the folder cannot be written to.
     """
     run = Path(run)
     if not replace and (run / TEXT_RECORD).exists():
@@ -74,17 +74,17 @@ def record_text(run: str | Path, data: Prepared, config: DataConfig, replace: bo
 
 
 def text_of_run(run: str | Path) -> Prepared | None:
-    """Return the text that a run is trained on; None where the run has no record of it.
+    """Return the text that a run is trained on, or None if the run has no record of it.
 
-    Looked for at the recorded places, and in the recorded cache relative to the working directory
+    The search covers the recorded paths, and the recorded cache relative to the working directory
     and to the folders above the run.
 
     Args:
         run: the run's folder.
 
     Raises:
-        InputError: the record or the prepared corpus is damaged, or the corpus is gone or another;
-            the message says what to give instead.
+        InputError: the record or the prepared corpus is damaged, or the corpus is missing or has
+            changed; the message says what to do.
     """
     run = Path(run)
     record = _read(run)
@@ -107,19 +107,18 @@ def text_of_run(run: str | Path) -> Prepared | None:
 def text_for_runs(
     runs: Sequence[str | Path], config: DataConfig, progress: bool = True, trained_on: str = ""
 ) -> Prepared:
-    """Return the text to train runs on: the recorded one, or a corpus prepared by the settings.
+    """Return the text to train runs on: the recorded corpus, or one prepared from the settings.
 
     Args:
-        runs: folders of runs on one text, which may not be there yet; the first that has a record
-            of text with these settings decides.
-        config: the runs' settings.
+        runs: folders of runs on one text; they need not exist. The first one with a record of the
+            same settings decides.
+        config: settings of the runs.
         progress: show a progress bar on standard error.
-        trained_on: fingerprint of the text of runs that were begun without a record; empty if it is
-            not known.
+        trained_on: fingerprint of the text of runs without a record; empty if unknown.
 
     Raises:
-        InputError: the corpus cannot be prepared, the recorded one is damaged, or the tokeniser
-            that the settings name is not the recorded one's.
+        InputError: the corpus cannot be prepared, the recorded corpus is damaged, or the settings
+            name another tokeniser than the recorded one.
     """
     old = False
     for run in map(Path, runs):
@@ -137,12 +136,12 @@ def text_for_runs(
 
 
 def prepared_before(run: str | Path, config: DataConfig, fingerprint: str) -> Prepared | None:
-    """Return the text of a run without a record, if it still lies in the cache of its settings.
+    """Return the text of a run without a record, if the cache of its settings still has it.
 
     Args:
         run: the run's folder.
         config: its settings.
-        fingerprint: of the text, as the run's checkpoints have it.
+        fingerprint: fingerprint of the text, from the run's checkpoints.
 
     Raises:
         InputError: the prepared corpus is damaged.
@@ -155,17 +154,17 @@ def prepared_before(run: str | Path, config: DataConfig, fingerprint: str) -> Pr
 
 
 def settings_of_run(run: str | Path, corpus: str) -> DataConfig:
-    """Return the settings to prepare a corpus with, for a model that lies in a run.
+    """Return the settings to prepare a corpus with, for a model in the folder of a run.
 
-    Where it is the run's own corpus they are the run's, but for the cache; else the defaults.
+    For the run's own corpus they are the run's settings except the cache, for another the defaults.
     A second corpus that is a user's function is left out: only the user may name code to run.
 
     Args:
-        run: the run's folder; it may be none.
-        corpus: as `--corpus` takes it.
+        run: the folder above the model; it need not be a run.
+        corpus: the value of `--corpus`.
 
     Raises:
-        InputError: the record is damaged, or its settings are none.
+        InputError: the record is damaged, or its settings are invalid.
     """
     run = Path(run)
     record = _read(run)
@@ -185,7 +184,7 @@ def _read(run: Path) -> _Record | None:
 
 
 def _places(run: Path, record: _Record) -> Iterator[Path]:
-    """Yield where the prepared corpus may lie, the likeliest first."""
+    """Yield paths at which the prepared corpus may be, the likeliest first."""
     run, absolute = run.absolute(), Path(record.absolute)
     yield run / record.relative
     yield absolute
@@ -196,12 +195,12 @@ def _places(run: Path, record: _Record) -> Iterator[Path]:
 
 
 def _bases(run: Path) -> tuple[Path, ...]:
-    """Return what a cache that is given relative to the working directory may be relative to."""
+    """Return the folders to which a relative path of the cache may refer."""
     return (Path(), *run.absolute().parents[:2])
 
 
 def _recorded_place(run: Path, record: _Record) -> Path | None:
-    """Return where the recorded corpus lies; None: nowhere that is looked at."""
+    """Return the path of the recorded corpus, or None if it is not found."""
     for place in _places(run, record):
         sums = place / CHECKSUMS
         if is_file(sums) and sha256(sums) == record.fingerprint:
@@ -217,7 +216,7 @@ def _same(before: Mapping[str, Any], config: DataConfig) -> bool:
 
 
 def _checked(data: Prepared, config: DataConfig) -> Prepared:
-    """Return `data` if the tokeniser that the settings name, where it is there, made it."""
+    """Return `data`, checked against the tokeniser that the settings name, if that file exists."""
     given = config.tokenizer
     if (
         given is not None
@@ -229,12 +228,12 @@ def _checked(data: Prepared, config: DataConfig) -> Prepared:
 
 
 def _is_foreign(corpus: str) -> bool:
-    """Return whether a corpus is a function, other than one of wirework's own."""
+    """Return whether a corpus is a function that is not part of wirework."""
     return corpus not in OURS and is_function(corpus)
 
 
 def _anywhere(corpus: str) -> str:
-    """Return the name of a corpus such that it means the same in any working directory."""
+    """Return the name of a corpus in a form that is valid in any working directory."""
     place, colon, function = corpus.rpartition(":") if is_function(corpus) else (corpus, "", "")
     path = Path(place)
     return f"{path.absolute()}{colon}{function}" if path.exists() else corpus

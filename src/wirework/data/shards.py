@@ -1,8 +1,8 @@
-"""Token shards: the ids of one split as fixed-size files that are mapped, never loaded whole.
+"""Token shards: the ids of one split in fixed-size, memory-mapped files.
 
 A split is a folder with `shard-00000.bin`, ... (little-endian uint16, or uint32 above 65,536
 tokens; all but the last hold the same number of tokens) and `index.json` (dtype, counts,
-checksums), which is written last: a folder without one is no split.
+checksums), which is written last: without it the split is incomplete.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ FORMAT = "wirework-tokens"
 VERSION = 1
 INDEX = "index.json"
 _PART = 1 << 20  # bytes of a shard that are checked at once
-OPEN_SHARDS = 64  # a mapped file holds a descriptor; the usual limit is 1024
+OPEN_SHARDS = 64  # each mapped file uses a file descriptor; the usual limit is 1024
 
 
 def dtype_for(vocab_size: int) -> DType:
@@ -42,23 +42,23 @@ def _shard_name(number: int) -> str:
 
 
 class ShardWriter:
-    """Appends ids to a split; what lies before the last `flush` survives a kill.
+    """Appends ids to a split; a kill loses only ids after the last `flush`.
 
-    The split exists once `finish` wrote its index. A writer that was killed is taken up again by
-    one made with `n_tokens`, the count at a `flush`: what was written after that is dropped.
+    The split is complete once `finish` has written its index. To continue after a kill, create a
+    writer with `n_tokens` from the last `flush`: ids written after it are dropped.
     """
 
     def __init__(self, folder: str | Path, dtype: DType, shard_tokens: int, n_tokens: int = 0):
         """Open a split for appending.
 
         Args:
-            folder: the split's folder, made if absent.
+            folder: the split's folder, created if missing.
             dtype: stored type of an id.
             shard_tokens: tokens per shard file; the last may hold fewer.
-            n_tokens: tokens to keep of what an earlier writer left there.
+            n_tokens: number of tokens to keep from an earlier writer.
 
         Raises:
-            InputError: fewer than `n_tokens` are there, or the folder cannot be written to.
+            InputError: the folder has fewer than `n_tokens`, or cannot be written to.
         """
         self._folder = Path(folder)
         self._storage = _storage(dtype)
@@ -91,7 +91,7 @@ class ShardWriter:
             raise cannot_write(self._folder, error) from error
 
     def flush(self) -> int:
-        """Put everything appended so far on the disk and return how many tokens that is."""
+        """Flush all appended ids to the disk; return the number of tokens so far."""
         try:
             for path in sorted(self._dirty):
                 with path.open("rb") as file:
@@ -106,7 +106,7 @@ class ShardWriter:
         """Write the index with the checksums; the split is complete.
 
         Args:
-            n_documents: how many documents the tokens come from, kept for the reader.
+            n_documents: number of documents of the split, recorded in the index.
         """
         self.flush()
         shards = [
@@ -158,13 +158,13 @@ class Tokens:
 
         Args:
             folder: the split's folder.
-            verify: compare every shard with its checksum (reads all of it once); sizes are
-                compared in any case.
-            vocab_size: with `verify`, refuse ids that are not below it; None: any id will do.
+            verify: compare every shard with its checksum (reads all shards once). Sizes are always
+                compared.
+            vocab_size: with `verify`, refuse ids of this size or above; None accepts all ids.
 
         Raises:
-            InputError: no split, one of a newer version, or a shard that is missing, truncated
-                or altered, or has an id that the vocabulary lacks.
+            InputError: there is no split, it is of a newer version, or a shard is missing,
+                truncated, altered or has an id outside the vocabulary.
         """
         self.path = Path(folder)
         self.name = self.path.name
@@ -187,7 +187,7 @@ class Tokens:
         return f"Tokens({str(self.path)!r}, n_tokens={self.n_tokens:,})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the place on disk."""
+        """Pickle the path only."""
         return type(self), (self.path, False)
 
     @property
@@ -221,7 +221,7 @@ class Tokens:
         return ids
 
     def _part(self, number: int, start: int, length: int) -> Ids:
-        """Return at most `length` ids of a shard: mapped, or read where that is not possible."""
+        """Return at most `length` ids of a shard, mapped if the file system can, else read."""
         path = self.path / self._shards[number]["name"]
         try:
             return self._map(path)[start : start + length]
@@ -263,7 +263,7 @@ class Tokens:
 
 
 def _scanned(path: Path, storage: np.dtype[Any]) -> tuple[str, int]:
-    """Return a shard's SHA-256 as hex and its largest id, having read it once."""
+    """Return a shard's SHA-256 as hex and its largest id, in one pass."""
     digest, largest = hashlib.sha256(), -1
     with opened(path) as file:
         while part := file.read(_PART):
@@ -288,7 +288,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _consistent(index: dict[str, Any]) -> bool:
-    """Whether the counts of an index agree, so that offsets computed from them are right."""
+    """Return whether the counts of an index agree, so that offsets can be computed from them."""
     try:
         counts = [int(shard["n_tokens"]) for shard in index["shards"]]
         named = all(Path(shard["name"]).name == shard["name"] for shard in index["shards"])

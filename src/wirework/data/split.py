@@ -1,4 +1,4 @@
-"""Which documents are held out: decided by the hash of a document's text, not by its place."""
+"""Train and validation split of documents, by the hash of a document's text."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ def digest(text: str) -> bytes:
 
 
 def split_hash(text: str) -> int:
-    """Return the number, 0 .. 2**64 - 1, that decides where a document goes."""
+    """Return the number, 0 .. 2**64 - 1, that decides whether a document is held out."""
     return int.from_bytes(digest(text)[:8], "big")
 
 
 def split_limit(documents: Iterable[str], fraction: float) -> int:
     """Return the limit such that documents with a `split_hash` below it are held out.
 
-    It is `fraction` of all hashes, moved just so far that a corpus of few documents has one on
-    each side. Reads documents until both sides have one: 1 / fraction of them on average.
+    The limit is `fraction` of the range of hashes, moved if needed so that both splits of a small
+    corpus have a document. Documents are read until both have one: 1 / `fraction` on average.
 
     Args:
         documents: the corpus.

@@ -1,7 +1,7 @@
 """Text files read in pieces of bounded size, so that a file may be larger than memory.
 
-A file whose first lines include one that is `<|endoftext|>` alone, as the released TinyStories has
-them, is a file of many documents with that line between them.
+If one of the first lines of a file is `<|endoftext|>` alone, as in the released TinyStories, that
+line separates documents.
 """
 
 import os
@@ -20,17 +20,17 @@ COMPRESSED = {
     b"\xfd7zXZ": "xz",
     b"PK": "zip",
 }
-"""First bytes of files that must be unpacked before they are text."""
+"""First bytes of compressed files and archives."""
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 MARK = re.compile(r"^<\|endoftext\|>[ \t]*\r?\n?", re.MULTILINE)
-"""The line between two documents of one file."""
+"""Line that separates two documents of one file."""
 MARK_BYTES = 1 << 16
-"""How far into a file its first mark must come, and the text that is read at a time."""
+"""Bytes within which the first separator must occur; also the bytes that are read at a time."""
 
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turn what the file system says of a file in the block into an `InputError` that names it."""
+    """Turn a system error about a file into an `InputError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -41,7 +41,7 @@ def stat_of(path: Path) -> os.stat_result:
     """Return size and times of a file.
 
     Raises:
-        InputError: it is gone, or may not be looked at.
+        InputError: it is missing or cannot be accessed.
     """
     with reading(path):
         return path.stat()
@@ -82,15 +82,15 @@ def is_separated(path: Path) -> bool:
 
 
 def separated(path: Path) -> Iterator[str]:
-    """Yield what stands between the marks of a file, without blank lines around it.
+    """Yield the texts between the separators of a file, without blank lines around them.
 
-    One document is held at a time.
+    One document is in memory at a time.
 
     Raises:
         InputError: the file is unreadable, binary or not UTF-8.
     """
     parts: list[str] = []
-    for piece in text_pieces(path, MARK_BYTES):  # each ends after a line, so no mark is cut
+    for piece in text_pieces(path, MARK_BYTES):  # pieces end after a line, so no separator is cut
         for number, text in enumerate(MARK.split(piece)):
             if number:
                 yield from _whole(parts)
@@ -100,16 +100,16 @@ def separated(path: Path) -> Iterator[str]:
 
 
 def _whole(parts: list[str]) -> Iterator[str]:
-    """Yield the document of these parts, if it is not blank."""
+    """Yield the parts as one document, if it is not blank."""
     if text := "".join(parts).strip():
         yield text
 
 
 def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:
-    """Return the pieces of a file, or None where it is binary or not UTF-8.
+    """Return the pieces of a file, or None if it is binary or not UTF-8.
 
-    Reads the file twice where it is larger than a piece, so that a file that turns out binary in
-    the middle is left out whole.
+    A file larger than a piece is read twice, so that one with binary content anywhere is left out
+    completely.
 
     Raises:
         InputError: the file is unreadable.
@@ -118,7 +118,7 @@ def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:
         for _ in text_pieces(path, piece_bytes):
             pass
     except InputError as error:
-        if isinstance(error.__cause__, OSError):  # no property of the text: another time it is read
+        if isinstance(error.__cause__, OSError):  # the text may be valid: a later read may succeed
             raise
         return None
     return text_pieces(path, piece_bytes)
@@ -132,7 +132,7 @@ def _cut(block: bytes) -> int:
     cut = len(block)
     while cut > len(block) - 4 and cut > 1 and block[cut - 1] & 0xC0 == 0x80:
         cut -= 1
-    # block[cut - 1] begins the last character, which may go on in the next block.
+    # block[cut - 1] begins the last character, which may continue in the next block.
     return cut - 1 if cut > 1 and block[cut - 1] >= 0xC0 else len(block)
 
 

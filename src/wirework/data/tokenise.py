@@ -1,8 +1,8 @@
 """Tokenise documents into the shards of both splits, with a record from which to resume.
 
-A record is written after the tokens it counts are on the disk. After a kill, what was written
-beyond the record is dropped, the documents it counts are read past (and checked to be the same
-ones), and work goes on with the next.
+A record is written after the tokens that it counts are on the disk. To resume, tokens written after
+the record are dropped, the documents that it counts are skipped and checked to be unchanged, and
+tokenising continues with the next document.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ TOKENIZER = "tokenizer.json"
 CHUNK_BYTES = 1 << 20
 """Text sent to a worker at a time."""
 RECORD_SECONDS = 1.0
-"""Least time between two records; each one waits for the disk."""
+"""Minimum seconds between two records, since each one waits for the disk."""
 
 
 def _zeros() -> dict[Split, int]:
@@ -42,7 +42,7 @@ def _zeros() -> dict[Split, int]:
 
 @dataclass(frozen=True)
 class Record:
-    """How far the work came, counted from the beginning of the corpus."""
+    """Progress of tokenising, counted from the beginning of the corpus."""
 
     n_bytes: int = 0
     """Bytes of text (UTF-8)."""
@@ -51,10 +51,10 @@ class Record:
     n_tokens: dict[Split, int] = field(default_factory=_zeros)
     """Tokens of each split."""
     chain: str = ""
-    """Hash over all documents so far, as hex: another corpus has another one."""
+    """Hash over all documents so far, as hex, to detect a changed corpus."""
 
     def with_document(self, text: str, split: Split) -> "Record":
-        """Count a document; its tokens are counted when they are known."""
+        """Return the record after one more document; its tokens are added when known."""
         return replace(
             self,
             n_bytes=self.n_bytes + len(text.encode()),
@@ -65,7 +65,7 @@ class Record:
 
 @dataclass
 class _Chunk:
-    """Some documents in a row, their ids once they are known, and the record after them."""
+    """Consecutive documents, their ids once known, and the record after them."""
 
     after: Record
     texts: dict[Split, list[str]] = field(default_factory=lambda: {split: [] for split in SPLITS})
@@ -76,13 +76,13 @@ class _Chunk:
 def tokenise(
     config: DataConfig, folder: Path, limit: int, total_bytes: int | None, progress: bool
 ) -> Record:
-    """Write the shards of `train` and `val` in `folder`, from where an earlier call was stopped.
+    """Write the shards of `train` and `val` in `folder`; resume an earlier call that was stopped.
 
     Args:
         config: the corpus, and `shard_tokens` and `workers`.
-        folder: holds `tokenizer.json`; gets `train/`, `val/` and, until `finish`, the record.
+        folder: folder with `tokenizer.json`, to which `train/`, `val/` and the record are written.
         limit: documents with a `split_hash` below it are held out.
-        total_bytes: size of the corpus as far as it is known, for the progress bar.
+        total_bytes: size of the corpus if known, for the progress bar.
         progress: show the bar.
 
     Returns:
@@ -107,7 +107,7 @@ def tokenise(
 
 
 def read_record(folder: Path) -> Record:
-    """Return the record in a folder, or an empty one where there is none or it is damaged.
+    """Return the record in a folder, or an empty one if it is missing or damaged.
 
     Raises:
         UnreadableError: the system failed to read it.
@@ -125,7 +125,7 @@ def read_record(folder: Path) -> Record:
 def _resume(config: DataConfig, folder: Path, limit: int) -> tuple[Record, Iterator[str]]:
     """Return the record and the documents that come after it.
 
-    A corpus that began otherwise when the record was made is taken from its beginning.
+    If the corpus has changed since the record was written, tokenising starts over.
     """
     record = read_record(folder)
     rest = documents(config)
@@ -152,7 +152,7 @@ def _split(text: str, limit: int) -> Split:
 
 
 def _chunks(texts: Iterable[str], record: Record, limit: int) -> Iterator[_Chunk]:
-    """Gather documents until they are enough to be worth sending."""
+    """Group documents into chunks of enough text to send to a worker."""
     chunk = _Chunk(record)
     for text in texts:
         split = _split(text, limit)
@@ -179,7 +179,7 @@ def _write(
     folder: Path,
     advance: Advance,
 ) -> Record:
-    """Append the chunks as they come, recording now and then; return the last record."""
+    """Append the chunks in order, with a record from time to time; return the last record."""
     recorded = time.monotonic()
     for chunk in chunks:
         for split, writer in writers.items():
@@ -196,7 +196,7 @@ def _write(
 
 
 def _save(record: Record, writers: dict[Split, ShardWriter], folder: Path) -> None:
-    # First the tokens, then what counts them: a record must never promise more than is there.
+    # Tokens first: a record must never count tokens that are not on the disk.
     for writer in writers.values():
         writer.flush()
     files.write_record(folder / RECORD, asdict(record))

@@ -1,9 +1,9 @@
 """The tokeniser: a byte-level BPE in which every answer of the tasks is one token.
 
-A BPE trained plainly on code lacks some answers (`')` exists only together with a line break). So
-the last few places of the vocabulary go to them: their merges come last, with the lowest priority,
-and ordinary text is cut as before. Layout and, but for one cut (`bpe.ANSWER_PATTERN`), the split
-pattern are those of the released `tinypython_2k` (Gao et al. 2025): end-of-text is the last id.
+A BPE trained on code alone lacks some answers (`')` exists only together with a line break). The
+last entries of the vocabulary are reserved for them. Their merges have the lowest priority, so that
+ordinary text is tokenised as before. The layout is that of the released `tinypython_2k` (Gao et al.
+2025), with end-of-text as the last id; so is the split pattern, except for `bpe.ANSWER_PATTERN`.
 """
 
 import hashlib
@@ -43,22 +43,22 @@ from wirework.files import verify_listed, write_json, write_text
 
 
 class NoEndOfTextError(InputError):
-    """A tokeniser works but has no token that ends a text."""
+    """A tokeniser is valid but has no end-of-text token."""
 
 
 _PIECE = 4_000_000
-"""Characters that are tokenised at once."""
+"""Characters that are tokenised in one call of the library."""
 _SIGNAL_SECONDS = 0.1
-"""Longest wait for the library between two looks at signals."""
+"""Maximum seconds between two checks for signals while the library works."""
 _MOST_SHOWN = 8
-"""Tokens that a message lists."""
+"""Maximum number of tokens listed in a message."""
 _HALF = "text to be tokenised holds half a character (a lone surrogate)"
 
 
 class Tokenizer:
     """Text to token ids and back.
 
-    Wraps a `tokenizers.Tokenizer`; nothing is added around a text and nothing is cut from it.
+    Wraps a `tokenizers.Tokenizer`; no token is added to a text and none is removed.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Tokenizer:
 
         Args:
             inner: the library's tokeniser.
-            source: where it came from, for messages.
-            eot: id of the token that ends a text; None: `<|endoftext|>`.
+            source: its origin, for messages.
+            eot: id of the end-of-text token; None for that of `<|endoftext|>`.
 
         Raises:
             NoEndOfTextError: `eot` is None and `inner` has no `<|endoftext|>`.
@@ -88,7 +88,7 @@ class Tokenizer:
 
     @property
     def eot(self) -> int:
-        """Id of the token that ends a text; the last id in tokenisers of ours."""
+        """Id of the end-of-text token; the last id in tokenisers that wirework trained."""
         return self._eot
 
     @cached_property
@@ -98,12 +98,12 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, as hex, of the tokeniser's JSON, keys sorted, and of an unusual end token."""
+        """SHA-256, as hex, of the tokeniser's JSON (keys sorted) and of an unusual end-of-text."""
         ending = "" if self._end_name == END_OF_TEXT else f"\n{self._end_name}"
         return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without an end token; a very long text is cut before."""
+        """Return the ids of a text, without end-of-text; a very long text is encoded in parts."""
         if len(text) > _PIECE:
             return self.encode_batch([text])[0]
         try:
@@ -116,7 +116,7 @@ class Tokenizer:
         """Return the ids of each text; the same as `encode` on each, in several threads.
 
         Raises:
-            InputError: a text holds half a character (a lone surrogate).
+            InputError: a text contains a lone surrogate.
         """
         ids_of_texts: list[list[int]] = [[] for _ in texts]
         for part in _parts(texts):
@@ -128,12 +128,12 @@ class Tokenizer:
     def _encoded(self, texts: list[str]) -> list[list[int]]:
         try:
             batch = self._inner.encode_batch_fast(texts, add_special_tokens=False)
-        except TypeError:  # what the library makes of text that UTF-8 cannot hold
+        except TypeError:  # raised by the library for lone surrogates
             raise InputError(_HALF) from None
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`; bytes that are no UTF-8 become U+FFFD.
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             InputError: an id outside 0 .. vocab_size - 1.
@@ -144,7 +144,7 @@ class Tokenizer:
         return text
 
     def token(self, token_id: int) -> str:
-        r"""Return the text of one token; bytes that are no UTF-8 on their own read `\xe2`.
+        r"""Return the text of one token; bytes that are not UTF-8 on their own become `\xe2`.
 
         Raises:
             InputError: `token_id` is outside 0 .. vocab_size - 1.
@@ -158,8 +158,8 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, atomically.
 
-        Where text ends with another token than `<|endoftext|>`, a `tokenizer_config.json` beside it
-        says so, as transformers has it.
+        If the end-of-text token is not `<|endoftext|>`, a `tokenizer_config.json` is written beside
+        it, as transformers does.
         """
         path = Path(path)
         if self._end_name != END_OF_TEXT:
@@ -172,16 +172,17 @@ class Tokenizer:
 
         Args:
             path: a `tokenizer.json`, or a folder with one or with a vocabulary and merges
-                (`encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`). Which token ends
-                a text is `<|endoftext|>` or what the files beside it say (`tokenizer_config.json`,
-                `special_tokens_map.json`, `generation_config.json`, `config.json`).
-            split: how vocabulary and merges cut text, `gpt2` or `tinypython`; None: as the
-                vocabulary shows.
+                (`encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`). The end-of-text
+                token is `<|endoftext|>` or the one that the files beside it name
+                (`tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`,
+                `config.json`).
+            split: split pattern of vocabulary and merges, `gpt2` or `tinypython`; None to infer it
+                from the vocabulary.
 
         Raises:
-            NoEndOfTextError: no token is known to end a text.
-            InputError: missing, damaged, another file than the `checksums.json` beside it says, or
-                the vocabulary does not show the split.
+            NoEndOfTextError: no file names the end-of-text token.
+            InputError: the file is missing, damaged or at odds with the `checksums.json` beside it,
+                or the split pattern cannot be inferred.
         """
         path = Path(path)
         file = (tokenizer_file(path) or path / "tokenizer.json") if path.is_dir() else path
@@ -204,10 +205,10 @@ class Tokenizer:
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[tuple[int, int, int]]]:
-    """Yield texts in parts of bounded length: of each piece, its text's index, start and end.
+    """Yield parts of bounded length: for each piece, the index of its text, its start and its end.
 
-    A text of ten million blanks makes the library end the process, and a character takes it some
-    200 bytes. Texts up to `_PIECE` characters stay whole, so that their tokens are what they were.
+    The library aborts the process on a text of ten million blanks, and uses some 200 bytes per
+    character. Texts of up to `_PIECE` characters stay whole, so that their tokens do not change.
     """
     part: list[tuple[int, int, int]] = []
     size = 0
@@ -231,13 +232,13 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Train a byte-level BPE on `texts` that holds each answer as one token in its context.
 
-    The same texts give the same tokeniser, byte for byte, in whatever order they come.
+    The same texts in any order give the same tokeniser, byte for byte.
 
     Args:
-        texts: read once, never held.
-        vocab_size: number of ids, the 256 bytes and end-of-text included.
-        answers: what must be one token; empty for a plain BPE.
-        fewer: take fewer tokens where the texts are too few to fill `vocab_size`.
+        texts: read once and not kept in memory.
+        vocab_size: number of ids, including the 256 bytes and end-of-text.
+        answers: answers that must be one token; empty for a plain BPE.
+        fewer: accept a smaller vocabulary if the texts are too few to fill `vocab_size`.
 
     Raises:
         InputError: `vocab_size` has no room for bytes, answers and end-of-text; the texts are
@@ -273,7 +274,7 @@ def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:
     """Return the id of `answer`, which must be one token right after `prompt`.
 
     Raises:
-        InputError: it is several tokens there, or melts into the end of the prompt.
+        InputError: it is several tokens there, or is merged with the end of the prompt.
     """
     before, whole = tokenizer.encode(prompt), tokenizer.encode(prompt + answer)
     if len(whole) != len(before) + 1 or whole[:-1] != before:
@@ -284,14 +285,14 @@ def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:
 def not_one_token(
     tokenizer: Tokenizer, prompt: str, answer: str, before: Sequence[int], whole: Sequence[int]
 ) -> str:
-    """Say why an answer is no token of its own after a prompt, and what to change.
+    """Return a message that says why an answer is not one token after a prompt, and what to do.
 
     Args:
-        tokenizer: the model's.
-        prompt: its text.
-        answer: its text.
+        tokenizer: tokeniser of the model.
+        prompt: text of the prompt.
+        answer: text of the answer.
         before: ids of the prompt.
-        whole: ids of the prompt with the answer behind it.
+        whole: ids of the prompt followed by the answer.
     """
     pairs = enumerate(zip(before, whole, strict=False))
     same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(whole)))
@@ -309,8 +310,8 @@ def not_one_token(
 def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
     """Train `learner` in a thread, so that an interrupt ends this call at once.
 
-    The library's call keeps its thread from handling signals until it returns. After an interrupt
-    nobody waits for that thread, and its result is dropped.
+    The library's call blocks signal handling in its thread until it returns. After an interrupt the
+    thread is abandoned and its result dropped.
     """
     stop, outcome = threading.Event(), SimpleQueue[BaseException | None]()
     pieces = (text[start:end] for text in texts for ((_, start, end),) in _parts([text]))
@@ -320,7 +321,7 @@ def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) ->
         try:
             learner.train_from_iterator(fed, trainer)
             outcome.put(None)
-        except BaseException as error:  # a panic of the library is no `Exception`
+        except BaseException as error:  # a panic of the library is not an `Exception`
             outcome.put(error)
 
     try:

@@ -1,7 +1,7 @@
 """Tokenisers read from files: a `tokenizer.json`, or a vocabulary and merges as GPT-2 has them.
 
-Which token ends a text, and how text is cut before the merges, is found out from the files or
-asked for, never guessed.
+The end-of-text token and the split pattern are read from the files or requested from the user,
+never guessed.
 """
 
 import json
@@ -17,12 +17,12 @@ from wirework.errors import InputError, quoted, reason
 from wirework.files import JSON_BYTES, is_file, read_json, read_whole
 
 Split = Literal["gpt2", "tinypython"]
-"""How text is cut before the merges: as GPT-2 does, or as the released `tinypython_2k` does."""
+"""Split pattern before the merges: that of GPT-2 or of the released `tinypython_2k`."""
 
 PATTERNS: dict[Split, str] = {"gpt2": GPT2_PATTERN, "tinypython": PATTERN}
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-"""Beside a `tokenizer.json`: its `eos_token` names the token that ends a text."""
+"""File beside a `tokenizer.json`; its `eos_token` names the end-of-text token."""
 
 _JSON = "tokenizer.json"
 _GPT2_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
@@ -31,28 +31,28 @@ _OTHER_FILES = ("tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.b
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """Return the file of a folder that a tokeniser is read from; None where there is none."""
+    """Return the file in a folder from which a tokeniser can be read, or None."""
     names = [_JSON, *(vocab for vocab, _ in _GPT2_FILES)]
     return next((folder / name for name in names if is_file(folder / name)), None)
 
 
 def other_tokenizer_file(folder: Path) -> Path | None:
-    """Return a file of a folder that holds a tokeniser of a kind that is not read here."""
+    """Return a file in a folder with a tokeniser of an unsupported kind, or None."""
     return next((folder / name for name in _OTHER_FILES if is_file(folder / name)), None)
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json` and try it on a letter.
+    """Read a `tokenizer.json` and check that it can encode a letter.
 
     Raises:
-        InputError: it cannot be read, or is no tokeniser that works.
+        InputError: it cannot be read, or the tokeniser does not work.
     """
     text = json.dumps(read_json(path))
     try:
         inner = tokenizers.Tokenizer.from_str(text)
         inner.encode("a", add_special_tokens=False)
     except BaseException as error:
-        # The library raises bare `Exception`, and where it panics a class that is no `Exception`.
+        # The library raises bare `Exception`, and for a panic a class that is not an `Exception`.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{path} is not a tokeniser: {reason(error)}") from error
@@ -65,11 +65,11 @@ def read_gpt2(folder: Path, split: Split | None = None) -> tokenizers.Tokenizer:
     The same files are also called `vocab.json` and `merges.txt`.
 
     Args:
-        folder: holds both.
-        split: how text is cut; None: what the vocabulary shows.
+        folder: folder with both files.
+        split: split pattern; None to infer it from the vocabulary.
 
     Raises:
-        InputError: a file is missing or damaged, or the vocabulary does not show the split.
+        InputError: a file is missing or damaged, or the split pattern cannot be inferred.
     """
     names = next(pair for pair in _GPT2_FILES if is_file(folder / pair[0]))
     encoder, vocab_bpe = (folder / name for name in names)
@@ -84,16 +84,16 @@ def read_gpt2(folder: Path, split: Split | None = None) -> tokenizers.Tokenizer:
 
 
 def end_of_text(inner: tokenizers.Tokenizer, folder: Path) -> int | None:
-    """Return the id of the token that ends a text, or None where the files name none.
+    """Return the id of the end-of-text token, or None if the files name none.
 
-    That is `<|endoftext|>` where the tokeniser has it, else what the files beside it say.
+    It is `<|endoftext|>` if the tokeniser has it, else the one that the files beside it name.
 
     Args:
         inner: the tokeniser.
-        folder: where its files lie.
+        folder: folder of its files.
 
     Raises:
-        InputError: a file that says it is damaged.
+        InputError: a file that names the token is damaged.
     """
     declared = list(_declared(folder))
     for name in (END_OF_TEXT, *declared):
@@ -104,7 +104,7 @@ def end_of_text(inner: tokenizers.Tokenizer, folder: Path) -> int | None:
 
 
 def _declared(folder: Path) -> Iterator[str | int]:
-    """Yield names and ids that the files of a folder give for the end of a text."""
+    """Yield names and ids that the files of a folder give for the end-of-text token."""
     for file in (TOKENIZER_CONFIG, "special_tokens_map.json"):
         token = _object(folder / file).get("eos_token")
         token = token.get("content") if isinstance(token, dict) else token
@@ -113,7 +113,7 @@ def _declared(folder: Path) -> Iterator[str | int]:
     for file in ("generation_config.json", "config.json"):
         ids = _object(folder / file).get("eos_token_id")
         first = ids[0] if isinstance(ids, list) and ids else ids
-        if type(first) is int and 0 <= first < 2**32:  # True is an int too
+        if type(first) is int and 0 <= first < 2**32:  # `True` is an int too
             yield first
 
 
@@ -123,14 +123,14 @@ def _object(path: Path) -> Mapping[str, Any]:
 
 
 def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> Split:
-    """Return the split that a vocabulary was learned with: the one that cuts none of its tokens.
+    """Return the split pattern of a vocabulary: the one that divides (almost) none of its tokens.
 
-    A merge never crosses a cut. A few tokens may be cut all the same: parts of longer ones.
+    No merge crosses a border of two pieces, but a few tokens that are parts of longer ones may.
 
     Raises:
-        InputError: none of those known, or more than one.
+        InputError: no known pattern fits, or more than one does.
     """
-    if not merges:  # single bytes come out alike, however text is cut
+    if not merges:  # single bytes are the same under every pattern
         return "gpt2"
     texts = list(_texts(vocab))
     most = len(texts) // _TOKENS_PER_CUT
@@ -145,7 +145,7 @@ def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> 
 
 
 def _texts(vocab: Mapping[str, int]) -> Iterator[str]:
-    """Yield the text of each token that is whole characters."""
+    """Yield the text of each token that consists of complete characters."""
     for name in vocab:
         if name != END_OF_TEXT and all(char in BYTE_OF for char in name):
             try:
@@ -167,7 +167,7 @@ def _merge(line: str, path: Path) -> Merge:
 
 
 def _check_gpt2(vocab: Any, merges: Sequence[Merge], path: Path) -> None:
-    """Refuse a vocabulary that is not ids 0, 1, ... or that lacks a part of a merge."""
+    """Refuse a vocabulary whose ids are not 0, 1, ... or that lacks a part of a merge."""
     if not isinstance(vocab, dict) or set(map(repr, vocab.values())) != set(
         map(repr, range(len(vocab)))
     ):

@@ -1,4 +1,4 @@
-"""Converters from and to other people's formats."""
+"""Converters from and to the formats of other projects."""
 
 from wirework.interop.huggingface import load_huggingface, save_huggingface
 from wirework.interop.openai import load_openai

@@ -1,4 +1,4 @@
-"""The tokeniser that lies beside the weights of another project's model."""
+"""Read the tokeniser in the folder of another project's model."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ def read_tokenizer(folder: Path, split: Split | None = None) -> Tokenizer | None
     """Read the tokeniser in a folder.
 
     Args:
-        folder: of a model.
-        split: how its vocabulary and merges cut text; None: as they show.
+        folder: folder of the model.
+        split: split pattern of vocabulary and merges; None to infer it from the vocabulary.
 
     Returns:
-        None where the folder has none, or (a warning says so) one without a token that ends a text,
-        or one of a kind that is not read.
+        The tokeniser, or None if the folder has none. Also None, with a warning, if it has no
+        end-of-text token or is of an unsupported kind.
 
     Raises:
-        InputError: its file is damaged, or does not show the split.
+        InputError: its file is damaged, or the split pattern cannot be inferred.
     """
     if tokenizer_file(folder) is None:
         if other := other_tokenizer_file(folder):

@@ -1,6 +1,6 @@
 """GPT-Neo: the names of its tensors, and which of our models can be written as one.
 
-Used for the released self-ablating models and for Hugging Face alike.
+Used for the released self-ablating models and for Hugging Face models.
 """
 
 import re
@@ -33,14 +33,14 @@ GPT_NEO_FIELDS = {
     "n_head": "num_heads",
     "d_mlp": "intermediate_size",
 }
-"""Our names of the fields that say how large a model is to its own; no `d_mlp`: 4 d_model."""
+"""Our names of the size settings to GPT-Neo's names; without `d_mlp`, it is 4 d_model."""
 
 LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)")
-"""Constants that older versions saved: masks."""
+"""Causal masks, constants that older versions saved."""
 
 
 def gpt_neo_names(name: str) -> list[str]:
-    """Return GPT-Neo's names of one of our tensors; queries, keys and values are apart there."""
+    """Return GPT-Neo's names of one of our tensors; its queries, keys and values are separate."""
     prefix, name = block_prefix(name)
     part, _, kind = name.rpartition(".")
     if part == "attn.qkv":
@@ -49,15 +49,15 @@ def gpt_neo_names(name: str) -> list[str]:
 
 
 def gpt_neo_config(theirs: Config, fields: Mapping[str, str], source: str) -> ModelConfig:
-    """Return our settings of a GPT-Neo, without the windows of attention.
+    """Return our settings of a GPT-Neo, without the attention windows.
 
     Args:
-        theirs: its own settings.
-        fields: our names of its shape to theirs, as `GPT_NEO_FIELDS`.
-        source: where the settings come from, for messages.
+        theirs: settings in its own format.
+        fields: our names of the size settings to its names, such as `GPT_NEO_FIELDS`.
+        source: origin of the settings, for messages.
 
     Raises:
-        InputError: they are impossible, such as heads that do not divide the width.
+        InputError: the settings are impossible, such as heads that do not divide the width.
     """
     shape = {ours: getattr(theirs, name) for ours, name in fields.items()}
     d_model, n_head = shape["d_model"], shape["n_head"]
@@ -91,11 +91,11 @@ def windows_of(
 
 
 def refuse_other_kinds(config: ModelConfig) -> None:
-    """Raise an InputError unless a model of ours is a GPT-Neo; it names the first difference."""
+    """Raise an InputError with the first difference if a config of ours is not a GPT-Neo."""
     wanted = {**_KIND, "d_head": config.d_model // max(config.n_head, 1)}
     values = config.model_dump()
     for name, value in wanted.items():
-        if name != "norm_eps" and values[name] != value:  # theirs may have any
+        if name != "norm_eps" and values[name] != value:  # GPT-Neo accepts any epsilon
             raise InputError(f"not a GPT-Neo: {name} is {values[name]!r}, there it is {value!r}")
     windows = {window for window in config.attention_windows or () if window is not None}
     if len(windows) > 1:
@@ -119,4 +119,4 @@ _KIND = {
     "residual_activation": "identity",
     "act_fraction": None,
 }
-"""What all of them have in common (Ferrao et al. 2025, sec. 2)."""
+"""Settings that all GPT-Neo models have in common (Ferrao et al. 2025, sec. 2)."""

@@ -1,7 +1,7 @@
-"""Hugging Face: GPT-2 and GPT-Neo models become ours, and ours that are a GPT-Neo become theirs.
+"""Hugging Face: read GPT-2 and GPT-Neo models, and write models with the parts of GPT-Neo.
 
-Models are read from their files alone, without transformers: no tensor is made up, no code of
-theirs runs. Names on the hub need `huggingface_hub`, writing needs transformers (extra `hub`).
+Models are read from their files without transformers: no tensor gets a default value, and no code
+of the model runs. Downloads need `huggingface_hub`, writing needs transformers (extra `hub`).
 """
 
 import importlib
@@ -46,11 +46,11 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
             (`openai/circuit-sparsity`) is read as `load_openai` reads it.
 
     Returns:
-        The model on the CPU in float32. Its logits are theirs up to rounding.
+        The model on the CPU in float32. Its logits equal the original's up to rounding.
 
     Raises:
-        InputError: there is no such model, a file of it is damaged, it is of another kind, it has a
-            part that ours lack, or a tensor is missing, of the wrong shape, or not finite.
+        InputError: there is no such model, one of its files is damaged, its architecture is another
+            or has an unsupported part, or a tensor is missing, of the wrong shape or not finite.
     """
     if not isinstance(source, str | Path):
         said = type(source).__name__
@@ -76,12 +76,13 @@ def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
     """Write a model as a Hugging Face GPT-Neo, with its tokeniser, whole or not at all.
 
     Args:
-        model: of GPT-Neo's parts (`recipes/stories.yaml` has them), or its path; gates stay behind.
+        model: a model with the parts of GPT-Neo (as in `recipes/stories.yaml`), or its path. Gates
+            are not written.
         folder: for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
     Raises:
         InputError: transformers is not installed, the model has parts that a GPT-Neo lacks, or the
-            place holds something else.
+            folder has other content.
     """
     transformers = _library("transformers", "Hugging Face models")
     model = load(model)
@@ -101,7 +102,7 @@ def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
 
 @contextmanager
 def _no_bars(transformers: Any) -> Iterator[None]:
-    """Hide the progress bars of transformers for steps that take a moment."""
+    """Hide the progress bars that transformers shows for short steps."""
     logging = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -115,7 +116,7 @@ def _no_bars(transformers: Any) -> Iterator[None]:
 def _transformer(
     arch: Architecture, state: dict[str, Tensor], source: str, config_source: str
 ) -> Transformer:
-    """Return a transformer with the tensors of a state dict of theirs."""
+    """Return a transformer with the tensors of a Hugging Face state dict."""
     state = _with_base(unwrapped(state, source))
     config = arch.config
     refuse_layers(config.n_layer, state, source)
@@ -134,7 +135,7 @@ def _transformer(
 
 
 def _with_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state under the names of a language model, where it has those of its base model."""
+    """Return a state with the names of a language model, also for a state of its base model."""
     if _EMBED.removeprefix("transformer.") not in state:
         return state
     return {
@@ -144,10 +145,10 @@ def _with_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _download(name: str) -> Path:
-    """Return the folder of a model of the hub, downloaded unless it was before.
+    """Return the local folder of a model on the hub; download it if needed.
 
     Raises:
-        InputError: huggingface_hub is not installed, or there is no such model to be had.
+        InputError: huggingface_hub is not installed, or the model cannot be downloaded.
     """
     parts = name.split("/")
     if len(parts) > 2 or not all(parts) or parts[0] in (".", "..", "~"):

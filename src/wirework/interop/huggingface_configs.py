@@ -1,6 +1,6 @@
 """GPT-2 and GPT-Neo: reading their `config.json`, and the names of their tensors.
 
-Fields that a file leaves out have the defaults of transformers, whose files leave them out.
+Missing fields have the defaults of transformers, which does not write defaults to its files.
 """
 
 import re
@@ -94,28 +94,28 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to read one of their models."""
+    """How to read a Hugging Face model."""
 
     config: ModelConfig
-    """Ours, without the windows of attention."""
+    """Our settings, without the attention windows."""
     names: Callable[[str], Sequence[str]]
-    """Their names of one of our tensors."""
+    """Function from our name of a tensor to their names."""
     parts: frozenset[str]
-    """Names, without layer and kind, of all that such a model may have."""
+    """Names, without layer and kind, of all tensors that such a model may have."""
     left_aside: re.Pattern[str]
-    """Their tensors that need no place."""
+    """Pattern of their tensors that may be ignored."""
     is_transposed: Callable[[str], bool]
-    """Whether a matrix of theirs has its inputs first."""
+    """Whether a matrix is stored with inputs as rows."""
     kinds: Sequence[tuple[tuple[str, ...], int]] | None = None
-    """Of attention, `global` or `local`, and how often each list of them comes; None: global."""
+    """Lists of attention kinds (`global`, `local`) with their repetitions; None: all global."""
     window: int = 1
-    """Positions that a token sees where attention is local."""
+    """Positions that a token attends to in a layer with local attention."""
 
     def with_windows(self, source: str) -> ModelConfig:
-        """Return `config` with the windows of attention.
+        """Return `config` with the attention windows.
 
         Raises:
-            InputError: they are of another number of layers, or unknown.
+            InputError: a kind of attention is unknown, or their number is not that of the layers.
         """
         if self.kinds is None:
             return self.config
@@ -135,10 +135,10 @@ def architecture(values: Any, source: str) -> Architecture:
 
     Args:
         values: the fields.
-        source: where they come from, for messages.
+        source: their origin, for messages.
 
     Raises:
-        InputError: it is no GPT-2 or GPT-Neo, or a field cannot be used.
+        InputError: it is not a GPT-2 or GPT-Neo, or a field cannot be used.
     """
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected an object of fields, got {type(values).__name__}")
@@ -208,5 +208,5 @@ def _gpt2_names(name: str) -> list[str]:
 
 
 def _is_conv1d(name: str) -> bool:
-    """Whether GPT-2 keeps this matrix with its inputs first."""
+    """Return whether GPT-2 stores this matrix with inputs as rows."""
     return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))

@@ -1,8 +1,8 @@
 """The released models of Gao et al. 2025: a folder with `beeg_config.json` and `final_model.pt`.
 
-On the hub the same model is `config.json` and safetensors, with more fields and longer names. Every
-variant that their code writes is read (openai/circuit_sparsity, `inference/gpt.py`); left aside is
-only what matters in training alone, such as dropout and gradient checkpointing.
+On the hub the same model is `config.json` and safetensors, with more fields and longer names. All
+variants that their code can write are supported (openai/circuit_sparsity, `inference/gpt.py`).
+Settings that only affect training, such as dropout and gradient checkpointing, are ignored.
 """
 
 import re
@@ -86,11 +86,11 @@ _OF_THE_HUB = {
     "transformers_version",
     "use_cache",
 }
-"""Fields that transformers adds and that say nothing of the model, or again what others say."""
+"""Fields that transformers adds, which are irrelevant to the model or repeat other fields."""
 
 
 class _Released(Config):
-    """The fields of `beeg_config.json` that say what the model computes, with their defaults."""
+    """The fields of `beeg_config.json` that affect the computation, with their defaults."""
 
     vocab_size: Count
     block_size: Count
@@ -115,7 +115,7 @@ class _Released(Config):
 
 
 def is_openai(values: Any) -> bool:
-    """Tell from the fields of a `config.json` whether it is of a model of Gao et al. 2025."""
+    """Return whether the fields of a `config.json` are those of a model of Gao et al. 2025."""
     return isinstance(values, dict) and "afrac_loctypes" in values and "block_size" in values
 
 
@@ -126,16 +126,16 @@ def load_openai(path: str | Path, split: Split | None = None) -> Model:
         path: a folder with `beeg_config.json` and `final_model.pt`, or as it is on the hub, with
             `config.json` and `model.safetensors`; nothing is downloaded, and no code in it runs. A
             tokeniser beside them (`encoder.json` and `vocab.bpe`, or `tokenizer.json`) is read too.
-        split: how `encoder.json` and `vocab.bpe` cut text, `gpt2` or `tinypython`; None: as the
-            vocabulary shows.
+        split: split pattern of `encoder.json` and `vocab.bpe`, `gpt2` or `tinypython`; None to
+            infer it from the vocabulary.
 
     Returns:
-        The model on the CPU in float32, with our sites. A line on standard error names fields of
-        the config that are not known and tensors that have no use.
+        The model on the CPU in float32, with our sites. A warning names unknown fields of the
+        config and unused tensors.
 
     Raises:
         InputError: a file is missing, damaged or foreign, a field cannot be used, or a tensor is
-            missing, of the wrong shape or no place, or not finite.
+            missing, unexpected, of the wrong shape or not finite.
 
     Source: Gao et al. 2025, App. A.1, and their released code.
     """
@@ -169,7 +169,7 @@ def load_openai(path: str | Path, split: Split | None = None) -> Model:
 
 
 def _find_files(folder: Path) -> tuple[Path, Path]:
-    """Return the config and the weights of a folder, in the layout of the release or the hub's."""
+    """Return the paths of config and weights, in the layout of the release or of the hub."""
     about, hub = folder / "beeg_config.json", folder / "config.json"
     if is_file(about) or not is_file(hub):
         weights = folder / "final_model.pt"

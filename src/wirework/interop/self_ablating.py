@@ -1,8 +1,8 @@
 """The released self-ablating models of Ferrao et al. 2025: a `.pt` and a configuration beside it.
 
 The configuration is `config.json`, or the run's `config.yaml`, where each entry is `{value: ...}`.
-What it leaves out is taken from the defaults of their code, with a warning that names it: their own
-loader did so in silence, and turned k = 2 into 32.
+Missing fields have the defaults of their code, with a warning that names them. Their own loader
+uses defaults silently, and so turned k = 2 into 32.
 """
 
 import re
@@ -48,7 +48,7 @@ _NO_EFFECT = re.compile(
 
 
 class _Released(Config):
-    """The fields of a configuration that say what the model computes, with their defaults."""
+    """The fields of a configuration that affect the computation, with their defaults."""
 
     vocab_size: Count = 50257
     hidden_size: Count = 128
@@ -82,13 +82,13 @@ def load_self_ablating(path: str | Path) -> Model:
             nothing is downloaded. A tokeniser beside it is read too.
 
     Returns:
-        The plain model on the CPU in float32, with its gates as `.gates`, for `streams`. A line on
-        standard error names fields that the configuration leaves out, for which the defaults of
-        their code are taken, fields that are not known, and tensors that have no use.
+        The plain model on the CPU in float32, with its gates as `.gates`, for `streams`. A warning
+        names missing fields, which have the defaults of their code, unknown fields and unused
+        tensors.
 
     Raises:
         InputError: a file is missing, damaged or foreign, a field cannot be used, or a tensor is
-            missing, of the wrong shape or no place, or not finite.
+            missing, unexpected, of the wrong shape or not finite.
 
     Source: Ferrao et al. 2025, and their released code.
     """

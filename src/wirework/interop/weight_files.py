@@ -1,6 +1,6 @@
-"""Other people's files of weights: one safetensors file or pickle, or several with an index.
+"""Read weight files of other projects: one safetensors file or pickle, or several with an index.
 
-Nothing that a pickle holds is run.
+No code in a pickle is run.
 """
 
 import re
@@ -24,7 +24,7 @@ _OBJECT = re.compile(r"GLOBAL (\S+)")
 
 
 def find_weights(folder: Path, names: Iterable[str]) -> Path:
-    """Return the first of `names` that a folder has, as one file or, by its index, as several.
+    """Return the first of `names` in a folder, as a single file or as an index of several.
 
     Raises:
         InputError: it has none of them.
@@ -41,10 +41,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict: safetensors by its suffix, an index of parts, else a pickle.
 
     Returns:
-        Tensors by name, of whatever dtype and layout the file has, on the CPU.
+        Tensors by name, with the dtype and layout of the file, on the CPU.
 
     Raises:
-        InputError: the file is missing or cannot be read, is damaged, or holds something else.
+        InputError: the file is missing, unreadable, damaged or not a file of weights.
     """
     if path.name.endswith(_INDEX):
         return _read_parts(path)
@@ -68,13 +68,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     check_kind(path)
     try:
         _check_archive(path)
-        with warnings.catch_warnings(action="ignore"):  # advice to those who write such files
+        with warnings.catch_warnings(action="ignore"):  # advice to authors of such files
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except MemoryError as error:
         raise InputError(f"cannot read {path}: not enough memory") from error
-    except Exception as error:  # damage meets the unpickler wherever it is, in many classes
+    except Exception as error:  # damage raises many classes of errors in the unpickler
         if isinstance(error, OSError) and error.errno is not None:
             raise cannot_read(path, error) from error
         raise InputError(f"{path} is damaged or not a PyTorch state dict: {_why(error)}") from error
@@ -85,7 +85,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Check that the archive inside a `.pt` is whole, which `torch.load` does not."""
+    """Check that the archive in a `.pt` is intact, which `torch.load` does not."""
     if not zipfile.is_zipfile(path):
         with opened(path) as file:
             if file.read(len(_ZIP)) == _ZIP:
@@ -99,7 +99,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _why(error: Exception) -> str:
-    """Return the library's reason, without its advice to load the file in a way that runs it."""
+    """Return the library's reason, without its advice to load the file with code execution."""
     text = str(error)
     if refused := _OBJECT.search(text):
         return f"it holds the Python object {refused[1]}, which is not loaded"

@@ -1,4 +1,4 @@
-"""Other people's tensors under our names: each one that the config needs, and no other, is used."""
+"""Rename the tensors of another project to our names; use exactly those that the config needs."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from wirework.model_tensors import as_float32, listed, refuse_missing, refuse_sh
 
 _BLOCK = re.compile(r"transformer\.h\.\d+\.")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""What DistributedDataParallel, torch.compile and training frameworks put before all names."""
+"""Prefixes that DistributedDataParallel, torch.compile and training frameworks add to all names."""
 
 
 def our_state(
@@ -23,21 +23,21 @@ def our_state(
     left_aside: re.Pattern[str],
     parts: Collection[str],
 ) -> dict[str, Tensor]:
-    """Return their tensors under our names, in float32, each of them there and of its shape.
+    """Return their tensors under our names, in float32, checked to be complete and of our shapes.
 
     Args:
-        state: theirs, name to tensor.
-        expected: shapes of the tensors that are wanted, by our names.
-        their_names: their names of one of ours; several stand below each other in it.
-        source: where they came from, for messages.
-        left_aside: their tensors that need no place.
-        parts: names, without layer and `.weight` or `.bias`, of all that such a model may have. A
-            tensor of such a name that the config gives no place is of another model than the
-            config; other tensors that have no place are named in a warning.
+        state: their state dict, name to tensor.
+        expected: shapes of the required tensors, by our names.
+        their_names: function from our name to their names; several tensors are stacked as rows.
+        source: origin of the state, for messages.
+        left_aside: pattern of their tensors that may be ignored.
+        parts: names, without layer and `.weight` or `.bias`, of all tensors that such a model may
+            have. An unused tensor with such a name contradicts the config and is an error; other
+            unused tensors are named in a warning.
 
     Raises:
-        InputError: a tensor is missing, of the wrong shape or no place, of no floating-point type
-            or not finite.
+        InputError: a tensor is missing, unexpected, of the wrong shape, not floating-point or not
+            finite.
     """
     theirs = {name: tuple(their_names(name)) for name in expected}
     shapes = {
@@ -59,12 +59,12 @@ def our_state(
 
 
 def unwrapped(state: dict[str, Tensor], source: str, *known: str) -> dict[str, Tensor]:
-    """Return a state without the prefixes that wrappers of a model put before all its names.
+    """Return a state without the prefixes that wrappers of a model add to all names.
 
     Args:
         state: name to tensor.
-        source: where it came from; a line says what was taken off.
-        known: prefixes of the format itself, taken off without a word.
+        source: its origin, for the warning that names a removed prefix.
+        known: prefixes of the format itself, removed without a warning.
     """
     taken = ""
     while prefix := _common_prefix(state, (*known, *_WRAPPERS)):
@@ -78,7 +78,7 @@ def unwrapped(state: dict[str, Tensor], source: str, *known: str) -> dict[str, T
 def block_prefix(name: str) -> tuple[str, str]:
     """Split one of our names: `transformer.h.0.` and `mlp.up.bias` of `blocks.0.mlp.up.bias`.
 
-    A tensor that stands in no block has no prefix.
+    The prefix of a tensor outside all blocks is empty.
     """
     if not name.startswith("blocks."):
         return "", name
@@ -89,10 +89,10 @@ def block_prefix(name: str) -> tuple[str, str]:
 def with_tied(
     state: dict[str, Tensor], embed: str, unembed: str, source: str, said: str
 ) -> dict[str, Tensor]:
-    """Return a state with a tied embedding under its first name alone, whichever it had.
+    """Return a state in which a tied embedding occurs once, under its first name.
 
     Raises:
-        InputError: both are there and differ.
+        InputError: it occurs under both names with different values.
     """
     present = {name: state[name] for name in (embed, unembed) if name in state}
     if len(present) == 2 and not torch.equal(present[embed], present[unembed]):
@@ -107,7 +107,7 @@ def _common_prefix(names: Collection[str], prefixes: Sequence[str]) -> str | Non
 
 
 def _refuse_contradiction(unused: Sequence[str], parts: Collection[str], source: str) -> None:
-    """Raise if a tensor without a place is a part that the config says the model has not."""
+    """Raise an error if an unused tensor belongs to a part that the config says is absent."""
     for name in unused:
         part = _BLOCK.sub("", name)
         if part in parts or part.removesuffix(".weight").removesuffix(".bias") in parts:

@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 _RENAMED = {"held_out": "fixed_windows", "text_of": "prepared_text"}
-"""First names to names of today; the first ones work for one more release."""
+"""Old names to current names; the next release removes the old ones."""
 
 
 def __getattr__(name: str) -> Any:

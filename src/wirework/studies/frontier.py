@@ -166,7 +166,7 @@ class _Study:
         return results | ({} if pair is None else self._of_pair(pair))
 
     def _of_pair(self, pair: Row) -> dict[str, Any]:
-        """Prune a pair at all target losses, train the dense twin, compare token losses."""
+        """Prune a pair at all target losses, train the dense model again, compare token losses."""
         targets = sorted(set(self.config.target_losses), reverse=True)
         rows = [self._at_target(pair, target) for target in targets]
         dense = next(point for point in self.points if point.name == pair["dense"])

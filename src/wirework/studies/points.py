@@ -43,7 +43,7 @@ class FrontierPoint:
         return f"sparse-w{self.width}-l{self.l0_count}-a{self.act_fraction:g}"
 
     def twin(self, seed: int) -> "FrontierPoint":
-        """Return the same model from another seed."""
+        """Return the same model with another seed."""
         return replace(self, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""Priors of a run, by its settings. A new prior is a new file and a line in `make_priors`."""
+"""Create the priors of a run from its settings; CONTRIBUTING.md says how to add one."""
 
 from wirework.config import TrainConfig
 from wirework.training.prior import Prior

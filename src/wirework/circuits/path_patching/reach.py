@@ -1,4 +1,4 @@
-"""Which kept path edges have an effect: connected from the embedding and to the output.
+"""Find kept path edges without effect: not connected from the embedding or not to the output.
 
 A removed edge contributes its source's ablated value. If no path of kept edges leads from the
 embedding to the source, its value in the patched run equals that of the corrupted run, so keeping
@@ -27,7 +27,7 @@ class Carrying(NamedTuple):
 
 
 def carrying(patched: Patched, gates: Tensor) -> Carrying:
-    """Return the kept edges of a patched run that carry nothing from embedding to output.
+    """Return the kept edges of a patched run that have no effect on the output.
 
     Args:
         patched: the model and how removed edges are ablated.

@@ -99,7 +99,7 @@ def _own_count(score: Tensor) -> int:
 
 
 def closest(masks: Masks, scores: Sequence[Tensor], batch: TokenizedPairs) -> tuple[Tensor, int]:
-    """Return the mask of lowest loss, for use when no ranking reaches the target.
+    """Return the mask of lowest loss, for searches in which no ranking reaches the target.
 
     Args:
         masks: the model with its gates.

@@ -1,4 +1,4 @@
-"""The folder of a search beside optuna's study: what it belongs to, and its best masks.
+"""The folder of a search: its identity and its best masks, beside optuna's study.
 
 Shapes: G gates.
 """

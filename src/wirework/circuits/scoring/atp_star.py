@@ -27,11 +27,11 @@ def atp_star(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
       of a head and not its whole vector. The paper linearises from the attention probabilities on,
       we from the head's output: the same, as the output is linear in them.
     - GradDrop drops attention and MLP of a layer one by one, and one run drops nothing: with two
-      layers dropped as a whole, a node of the first would never be scored by what it does through
-      the second. A node scores zero where its own sublayer is dropped, so the sum of the absolute
+      layers dropped as a whole, the effect of a node of the first through the second would never
+      be scored. A node scores zero where its own sublayer is dropped, so the sum of the absolute
       effects is divided by the number of runs less one, as in the paper.
     - Absolute values are taken of each run's mean over rows, not of each row: a circuit is judged
-      by its mean loss, and on models of ours it then took fewer nodes to reach a target.
+      by its mean loss, and on our models fewer nodes then reached a target.
 
     Args:
         ablation: the model and the means of its nodes.

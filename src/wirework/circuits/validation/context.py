@@ -29,7 +29,7 @@ COSTLY_CHECK_PAIRS = 32
 
 @dataclass(frozen=True, eq=False)
 class ValidationContext:
-    """What the checks and controls of one circuit work on; built once per circuit."""
+    """Inputs of the checks and controls of one circuit; built once per circuit."""
 
     circuit: NodeCircuit
     model: "Model"

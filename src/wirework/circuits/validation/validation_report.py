@@ -1,4 +1,4 @@
-"""`ValidationReport`: what `validate` returns, with typed entries.
+"""`ValidationReport`: the result of `validate`, with typed entries.
 
 Losses are task losses in nats unless said otherwise.
 """
@@ -139,7 +139,7 @@ class CircuitChecks(Report):
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class _ControlSize(Report):
-    """What stands first in the report of a searched control."""
+    """First entries in the report of a searched control."""
 
     task: str
     """Name of the control's task."""
@@ -174,7 +174,7 @@ class Controls(Report):
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class _CircuitSize(Report):
-    """What stands first in a validation report."""
+    """First entries of a validation report."""
 
     task: str
     """Name of the task."""

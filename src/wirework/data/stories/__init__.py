@@ -1,4 +1,4 @@
-"""The corpus `stories`: simple children's stories, generated, as many as are asked for."""
+"""The corpus `stories`: an endless stream of generated children's stories."""
 
 from wirework.data.stories.story import (
     DEFAULT_BYTES,

@@ -1,8 +1,7 @@
 """Plurals and verb forms of the words that stories use.
 
-Of an entry of several words the noun, its last word, takes the plural, and the verb, its first
-word, the ending: `toy cars`, `rode a bike`, `riding a bike`. What the rules do not give is in
-`forms.txt`.
+In an entry of several words, the plural changes the last word (the noun) and a verb form the first
+(the verb): `toy cars`, `rode a bike`, `riding a bike`. Irregular forms are in `forms.txt`.
 """
 
 import re
@@ -35,7 +34,7 @@ def ing(verb: str) -> str:
 
 
 FORMS: dict[str, Callable[[str], str]] = {"s": plural, "past": past, "ing": ing}
-"""Name of a form, as in `{thing.s}`, to what makes it."""
+"""Name of a form, as in `{thing.s}`, to the function that makes it."""
 
 
 @cache

@@ -1,9 +1,10 @@
 """A grammar of texts with slots: templates compiled to functions that draw one text each.
 
-The files are in the notation of `notation.py`. In a template `{slot}` is what the state holds,
-`[a|b]` is one of several, `<rule>` is drawn, and `<slot:rule>` is drawn and kept in the slot, other
-than what any slot holds. `{slot.form}` and `<rule.form>` give a form of the word (`forms.FORMS`).
-`<@name>` calls a function of the caller's. Words at the beginning of a list come more often.
+The files are in the notation of `notation.py`. In a template, `{slot}` is the text of a slot,
+`[a|b]` one of several alternatives and `<rule>` a text drawn from a rule. `<slot:rule>` also stores
+the drawn text in the slot; it differs from the texts of all slots. `{slot.form}` and `<rule.form>`
+give a form of the word (`forms.FORMS`). `<@name>` calls a function that the caller passed. Words at
+the beginning of a list are drawn more often.
 """
 
 import re
@@ -15,9 +16,9 @@ from wirework.data.stories.notation import read_notation
 
 State = MutableMapping[str, str]
 Draw = Callable[[], float]
-"""Gives a number in [0, 1)."""
+"""Returns a random number in [0, 1)."""
 Text = Callable[[State, Draw], str]
-"""A compiled template: state and draw in, text out."""
+"""A compiled template: a function of state and random numbers that returns text."""
 Action = Callable[[State, Draw], None]
 
 _TOKEN = re.compile(r"[\[\]|]|\{([\w.]+)\}|<(@)?(?:(\w+):)?([\w.]+)>|[^\[\]|{<]+")
@@ -33,8 +34,8 @@ class Grammar:
         """Read and compile every rule.
 
         Args:
-            sources: texts in the notation; a name is defined once among all.
-            actions: what `<@name>` calls; it changes the state and gives no text.
+            sources: texts in the notation; a name is defined once over all of them.
+            actions: functions for `<@name>`, which change the state and return no text.
 
         Raises:
             ValueError: a rule is defined twice or missing, or a template is not well-formed.
@@ -47,7 +48,7 @@ class Grammar:
         }
 
     def draw(self, rule: str, state: State, draw: Draw) -> str:
-        """Return one text of a rule; what it keeps in slots is in `state` afterwards."""
+        """Return one text of a rule; texts that it stores in slots are added to `state`."""
         return self._rules[rule](state, draw)
 
     def _compiled(self, template: str) -> Text:
@@ -60,7 +61,7 @@ class Grammar:
         return options[0]
 
     def _options(self, tokens: list[re.Match[str]], i: int) -> tuple[list[Text], int]:
-        """Return the alternatives up to the closing bracket, or the end, and where that is."""
+        """Return the alternatives up to the closing bracket or the end, and that position."""
         options: list[list[Text]] = [[]]
         while i < len(tokens) and tokens[i].group() != "]":
             text = tokens[i].group()
@@ -92,7 +93,7 @@ class Grammar:
             return _word(tuple(map(FORMS[form], words)) if form else words)
         if name not in self.templates:
             raise ValueError(f"no rule {name!r}")
-        # By name: a rule may be compiled after those that use it.
+        # By name, since a rule may be compiled after the rules that use it.
         return lambda state, draw: self._rules[name](state, draw)
 
 

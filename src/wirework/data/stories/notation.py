@@ -1,11 +1,11 @@
 """The notation of word lists and rules in the text files beside this one.
 
 # a comment
-colors = red, blue                 a list: entries apart by commas, on as many lines as it takes
+colors = red, blue                 a list: entries separated by commas, on one or more lines
 opening:                           a rule; each `-` is one way to say it
 - One day {h} found a ball.
 - Then {h.he} smiled.
-  A further line goes on.
+  A further line continues the text.
 """
 
 import re

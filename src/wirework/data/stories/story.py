@@ -1,8 +1,8 @@
-"""Simple children's stories without end: a cast, a plot and what happens on the way.
+"""An endless stream of simple children's stories, each with a cast, a plot and events.
 
-Each story is drawn from the grammar of `words.txt`, `story_segments.txt` and `plots.txt`; who takes
-part, a name, a pronoun, a lost thing and where it lay hold through the whole of it. In the spirit
-of TinyStories (Eldan and Li 2023), and none of its text.
+Each story is drawn from the grammar of `words.txt`, `story_segments.txt` and `plots.txt`. Its cast,
+names, pronouns, objects and places stay consistent. The stories are similar to TinyStories (Eldan
+and Li 2023) but contain none of its text.
 """
 
 import re
@@ -17,7 +17,7 @@ from wirework.data.stories.grammar import Draw, Grammar, State
 Gender = Literal["he", "she"]
 
 DEFAULT_BYTES = 60_000_000
-"""Text of the corpus `stories` where no `max_bytes` is set: about 14 million tokens of 2,048."""
+"""Bytes of the corpus `stories` without `max_bytes`: 14 million tokens of a vocabulary of 2,048."""
 
 _FOLDER = Path(__file__).parent
 _PRONOUNS: dict[Gender, dict[str, str]] = {
@@ -33,13 +33,13 @@ _ELDERS: dict[Gender, tuple[str, ...]] = {
 _FAR: dict[Gender, tuple[str, ...]] = {"he": ("grandpa", "uncle"), "she": ("grandma", "aunt")}
 _OLD_NAMES: dict[Gender, str] = {"he": "old_men", "she": "old_women"}
 _NAME_SKEW = 2.0
-"""Names at the beginning of their list are drawn more often, as some are in books."""
+"""Skew of the draws of names: those at the beginning of a list are more frequent, as in books."""
 _ANIMAL_SHARE = 0.2
 """Share of stories whose children are animals with a name."""
 
 _ARTICLE = re.compile(r"\b([Aa])(?= (?!uni|uku|use|one\b)(?:[aeiouAEIOU]|hon[eo]|hour))")
 _NEW = r"(?:s?he|(?:his|her) \w+) (?!said|asked|thought|shouted|cried|called)"
-"""What goes on after a quote that ends in ! or ?, where it is not who said it."""
+"""Text after a quote that ends in ! or ?, if it is a new sentence and not `she said`."""
 _FIRST = re.compile(
     rf"(?:^|(?<=[.!?] )|(?<=\n)|(?<=[ \n]\")|(?<=\.\" )|(?<=[!?]\" )(?={_NEW}))[a-z]"
 )
@@ -48,14 +48,14 @@ _SPACE = re.compile(r" {2,}")
 
 
 def stories(seed: int = 0) -> Iterator[str]:
-    """Yield stories without end, a pure function of the seed."""
+    """Yield an endless stream of stories, a pure function of the seed."""
     rng = Random(f"stories {seed}")
     while True:
         yield tell(rng)
 
 
 def bounded(seed: int, n_bytes: int) -> Iterator[str]:
-    """Yield the stories of a seed until they have `n_bytes` (UTF-8) or a little more."""
+    """Yield the stories of a seed until they have at least `n_bytes` (UTF-8)."""
     for text in stories(seed):
         yield text
         n_bytes -= len(text.encode())
@@ -67,8 +67,8 @@ def tell(rng: Random, genders: Sequence[Gender] = ("he", "she")) -> str:
     """Return one story.
 
     Args:
-        rng: decides everything.
-        genders: of all who take part but animals, which are `it`, and crowds.
+        rng: source of all random draws.
+        genders: genders of the characters, except animals (`it`) and groups.
     """
     state = cast(rng, genders)
     return _written(grammar().draw("story", state, rng.random))
@@ -81,7 +81,7 @@ def grammar() -> Grammar:
 
 
 class IoiWords(NamedTuple):
-    """Words for prompts of indirect objects: what the stories give, to whom and where."""
+    """Words for prompts of `ioi`: names, gifts and places that occur in the stories."""
 
     names: tuple[str, ...]
     gifts: tuple[str, ...]
@@ -90,7 +90,7 @@ class IoiWords(NamedTuple):
 
 @cache
 def ioi_words() -> IoiWords:
-    """Return names of children, things they give and places; single tokens of GPT-2 too."""
+    """Return names of children, gifts and places; each is also a single token of GPT-2."""
     words = grammar().words
     names = (*words["girl_names"], *words["boy_names"])
     return IoiWords(tuple(sorted(names)), words["gifts"], words["gift_places"])
@@ -107,7 +107,7 @@ def source_files() -> list[Path]:
 
 
 def cast(rng: Random, genders: Sequence[Gender]) -> dict[str, str]:
-    """Return the slots of everyone who may take part."""
+    """Return the slots of all characters that may occur."""
     words = grammar().words
     state: dict[str, str] = {}
     animals = rng.random() < _ANIMAL_SHARE
@@ -132,7 +132,7 @@ def _role(role: str, name: str, gender: Gender) -> dict[str, str]:
 
 
 def _pair(state: State, draw: Draw) -> None:
-    """Let x and y be two of the children, either first."""
+    """Assign the two children to slots x and y in random order."""
     roles = ["h", "f"] if draw() < 0.5 else ["f", "h"]
     for slot, role in zip("xy", roles, strict=True):
         for key in ("", ".he", ".him", ".his"):

@@ -66,7 +66,7 @@ class ExplainJob:
         return LanguageModelExplainer(self.model, self.config, server)
 
     def about(self) -> dict[str, Any]:
-        """Return all that the results depend on: model, text and settings."""
+        """Return everything that affects the results: model, text and settings."""
         return {
             "model": self.model.fingerprint,
             "path": None if self.model.path is None else str(self.model.path),

@@ -169,7 +169,7 @@ def _short(path: str | None) -> str:
 
 
 def _patched(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the groups of what path edges come to, few enough for a narrow picture."""
+    """Return the groups of results of path edges, few enough for a narrow picture."""
     patching = data["patching"]
     of_circuit = [
         ("path edges", f"{len(data['path_edges']):,}"),

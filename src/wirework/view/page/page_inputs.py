@@ -1,4 +1,4 @@
-"""Selection of the embedded tokens to draw: the few that matter to the task.
+"""Select the embedded tokens to draw: the few that matter to the task.
 
 A kept residual channel is read for every token with an embedding entry in it, so a circuit of a few
 dozen nodes reads hundreds of tokens. Embedding entries are not edges of the circuit (Gao et al.

@@ -96,14 +96,14 @@ def independence_test(
     """Test H0: the scores of the circuit's complement are independent of the model's scores.
 
     The statistic is the Hilbert-Schmidt independence criterion with Gaussian kernels, as wide as
-    the median distance between two scores of the same kind. p is the share of orders, the given
-    one among them, in which it is at least as high: exact. At most the first 1000 pairs are used.
+    the median distance between two scores of the same kind. p is the share of orders, including
+    the given one, in which it is at least as high: exact. At most the first 1000 pairs are used.
 
     Args:
         complement: (P,) scores of the model without the circuit.
         model: (P,) scores of the whole model.
-        permutations: random orders beside the given one.
-        seed: of the orders.
+        permutations: number of random orders in addition to the given one.
+        seed: seed of the orders.
 
     Raises:
         InputError: shapes differ, a score is no number, or there are no permutations.
@@ -131,12 +131,12 @@ def minimality_test(
     """Test for each unit H0: it matters more than a random one in at least a share q of cases.
 
     With K of R random effects below the unit's, p = P(Binomial(R, q) <= K): exact, and small for a
-    unit that matters no more than what was put into the circuit at random.
+    unit that matters no more than units added to the circuit at random.
 
     Args:
-        effects: (u,) of each unit when it goes from the circuit.
-        random_effects: (R,) of a random unit when it goes from a randomly inflated circuit.
-        q: their q*.
+        effects: (u,) effect of removing each unit from the circuit.
+        random_effects: (R,) effect of removing a random unit from a randomly inflated circuit.
+        q: q* of the paper.
 
     Raises:
         InputError: an effect is no number, or q is not between 0 and 1.
