@@ -6,6 +6,7 @@ in rounds of 8). Stopping the worse half of the trials early is ours.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -100,11 +101,11 @@ def n_finished(folder: Path) -> int:
     Raises:
         InputError: the study is damaged.
     """
-    from optuna.trial import TrialState
-
     if not is_file(folder / STUDY_FILE):
         return 0
-    study = _study(folder)
+    study = _study(folder)  # imports optuna first, quietly
+    from optuna.trial import TrialState
+
     _end_last_round(study, folder)
     return len(study.get_trials(False, (TrialState.COMPLETE,)))
 
@@ -123,9 +124,9 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
     Raises:
         InputError: the study is damaged.
     """
+    study = _study(folder)  # imports optuna first, quietly
     from optuna.trial import TrialState
 
-    study = _study(folder)
     _end_last_round(study, folder)
     first = _n_done(study)
     while first < config.trials:
@@ -150,7 +151,10 @@ def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
 
 def _study(folder: Path | None) -> "optuna.Study":
     """Return the study saved in a folder, or a new one; None keeps it in memory."""
-    import optuna
+    with warnings.catch_warnings():
+        # tqdm, which optuna imports, asks for ipywidgets in a notebook; no bar of its is shown.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import optuna
     from optuna.storages import JournalStorage
 
     from wirework.circuits.pruning.journal import Journal
