@@ -273,16 +273,18 @@ def documents():
     "words",
     [
         "tasks model --task slow.py:pair",
-        "prune model slow.py:pair --out c",
-        "acdc model slow.py:pair --out c",
         "validate circuit --task slow.py:pair",
-        "sae model --corpus slow.py:documents --out c",
-        "explain model --corpus slow.py:documents --out c",
-        "measure model --corpus slow.py:documents --out c",
-        "study finders model --task slow.py:pair --out c",
-        "study frontier --train.data.corpus slow.py:documents --out c --dense-widths 16",
-        "study self-ablation --train.data.corpus slow.py:documents --out c",
         "train --data.corpus slow.py:documents --device cpu --precision float32",
+        *slow_cases(
+            "prune model slow.py:pair --out c",
+            "acdc model slow.py:pair --out c",
+            "sae model --corpus slow.py:documents --out c",
+            "explain model --corpus slow.py:documents --out c",
+            "measure model --corpus slow.py:documents --out c",
+            "study finders model --task slow.py:pair --out c",
+            "study frontier --train.data.corpus slow.py:documents --out c --dense-widths 16",
+            "study self-ablation --train.data.corpus slow.py:documents --out c",
+        ),
     ],
 )
 def test_sigterm_ends_each_verb_with_one_line_and_its_code(
@@ -528,6 +530,7 @@ def test_tasks_shows_pairs(tmp_path: Path):
     refuses("tasks", tmp_path, "--show", "for_while", says="give no MODEL")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_random_circuits")
 def test_prune_and_validate_say_where_and_how_good(model_folder: Path, tmp_path: Path):
     text = "def f(name):\n    print('hello', name)\n" * 60

@@ -268,5 +268,6 @@ def test_attacks_are_those_of_then(copy: Path, command: Command) -> None:
     alike(command("attack"), stored("printed/attack.json"))
 
 
+@pytest.mark.slow
 def test_the_table_of_a_study_is_that_of_then(anew: Path, command: Command) -> None:
     alike(command("finders_table")["rows"], stored("printed/finders_table.json")["rows"])

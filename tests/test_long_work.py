@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from marks import slow_cases
 from small_world import QUICK, text_of, text_settings
 
 import wirework as ww
@@ -100,7 +101,12 @@ def test_it_writes_lines_and_leaves_no_thread(
     assert not [one for one in threading.enumerate() if one.name == "progress"]
 
 
-@pytest.mark.parametrize("name", WORK)
+LONGEST = ("prune", "prune_all", "validate", "attack", "study finders")
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name in WORK if name not in LONGEST), *slow_cases(*LONGEST)]
+)
 def test_it_is_silent_where_nobody_wants_to_know(
     world: Path, tmp_path: Path, capsys, monkeypatch, name: str
 ):

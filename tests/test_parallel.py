@@ -77,6 +77,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_what_processes_hold_is_given_back_without_a_word(tmp_path: Path) -> None:
     script = tmp_path / "lockers.py"
     script.write_text(LOCKERS)

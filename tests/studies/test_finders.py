@@ -31,6 +31,7 @@ def study(planted: Planted, out: Path, **more):
     return finders(planted.model, [planted.task], out, QUICK, **(options | more))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_random_circuits")
 def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_path) -> None:
     result = study(planted, tmp_path)

@@ -1,5 +1,6 @@
 """Merging: what comes of it is never larger than the smallest that went in."""
 
+import pytest
 import torch
 from hand_wired.quote_closer import NODES
 
@@ -11,6 +12,7 @@ from wirework.model import Model
 from wirework.tasks import TokenizedPairs
 
 
+@pytest.mark.slow
 def test_merging_never_loses_to_the_smallest(ablation: Ablation, rows: TokenizedPairs) -> None:
     everything = torch.ones(1, ablation.size)
     target = float(ablation.losses(everything, rows)) + 0.05

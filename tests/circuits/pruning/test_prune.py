@@ -443,6 +443,7 @@ def test_what_misses_the_target_on_a_second_sample_is_not_reached(wired, task, c
     assert found.means["1.mlp.resid_delta"][2] == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_circuit_fitted_to_a_small_sample_is_made_again_until_others_accept_it(
     random_model, task, corpus, monkeypatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_one_held_out_pair_is_enough_for_a_report(circuit, wired, task, corpus) 
     assert "a pair to train on and another" in checks.binarised.reason
 
 
+@pytest.mark.slow
 def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp_path) -> None:
     other = replace(random_labels(task, wired, 0), name="random labels")
     rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)

@@ -82,6 +82,7 @@ def test_an_estimate_asks_nothing(folder: Path, server: LanguageServer) -> None:
     assert server.n_requests == 0
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_command_asks_only_for_the_rest(
     folder: Path, server: LanguageServer, start: Callable[..., Started]
 ) -> None:
