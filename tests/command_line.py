@@ -136,7 +136,7 @@ class Server:
         self._socket, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         script = Path(__file__).with_name("command_server.py")
         with theirs:
-            self._process = subprocess.Popen([sys.executable, str(script)], stdin=theirs)
+            self._process = subprocess.Popen([sys.executable, str(script)], stdin=theirs.fileno())
         self._commands: list[Started] = []
 
     def __call__(self, job: dict[str, Any], streams: Sequence[int] = ()) -> Any:

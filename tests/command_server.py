@@ -31,7 +31,9 @@ def start(job: dict[str, Any], streams: list[int]) -> int | None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _opened(1), _opened(2)
+    sys.stdout, sys.stderr = _opened(1), _opened(2)
+    # Final in typeshed, but a forked process has streams of its own.
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc,assignment]
     for number in job["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     sys.modules["__main__"] = ModuleType("__main__")  # or workers would import this file as theirs

@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import WIREWORK, Started, run_here
@@ -376,7 +377,7 @@ def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
     pair = {"prompts": ["caf\u00e9 (\u65e5", "caf\u00e9 [\u65e5"], "answers": [")", "]"]}
     (tmp_path / "u.jsonl").write_text(json.dumps(pair, ensure_ascii=False), encoding="utf-8")
     words = ["tasks", "--show", "u.jsonl"]
-    ended = subprocess.run(
+    ended: subprocess.CompletedProcess[Any] = subprocess.run(
         [str(WIREWORK), *words],
         cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip

@@ -21,6 +21,7 @@ import yaml
 from marks import slow_cases
 
 from wirework import demo, files
+from wirework.demo_plan import Plan
 from wirework.errors import InputError
 from wirework.training.run import finished_run
 
@@ -119,7 +120,7 @@ def test_pruning_leaves_the_twin_its_cores_and_takes_all_without_it(
 def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    plan = demo.Plan(steps=2, steps_of_recipe=3, minutes=10.0, tokens_per_s=900.0)
+    plan = Plan(steps=2, steps_of_recipe=3, minutes=10.0, tokens_per_s=900.0)
     monkeypatch.setattr(demo, "make_plan", lambda *_: plan)
     with pytest.raises(InputError, match=r"2 of the recipe's 3 steps .*try --minutes 20 with"):
         demo.demo(tmp_path, recipe)
@@ -129,7 +130,7 @@ def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
 def test_the_second_training_ends_with_the_first(recipe: Path, tmp_path: Path, number: int):
     corpus = recipe.with_name("corpus")
     recipe = write_recipe(recipe, corpus, steps=1_000_000)
-    plan = demo.Plan(steps=10**6, steps_of_recipe=10**6, minutes=10.0, tokens_per_s=1.0)
+    plan = Plan(steps=10**6, steps_of_recipe=10**6, minutes=10.0, tokens_per_s=1.0)
     files.write_record(tmp_path / "out" / "demo.json", asdict(plan))
     twin = tmp_path / "out" / "tiny-dense"
     process = start(recipe, tmp_path / "out")

@@ -33,8 +33,8 @@ def settings(out, name="demo", steps=5000):
 
 
 def plan(out, minutes=10.0, steps=5000):
-    both = (settings(out, name, steps) for name in ("demo", "demo-dense"))
-    return make_plan(*both, out, minutes, time.monotonic())
+    sparse, dense = (settings(out, name, steps) for name in ("demo", "demo-dense"))
+    return make_plan(sparse, dense, out, minutes, time.monotonic())
 
 
 class TestFittingSteps:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ class TestChoose:
         assert fastest.choose("q", "b", ways("a", "b")) == "a"
         assert fastest.choose("q", "b", never) == "a"
         monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setattr(fastest.Path, "home", _no_home)
+        monkeypatch.setattr(Path, "home", _no_home)
         assert fastest.choose("r", "b", ways("a", "b")) == "a"
         assert capsys.readouterr() == ("", "")
 

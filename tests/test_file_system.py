@@ -9,6 +9,7 @@ import pytest
 
 from wirework import console, files
 from wirework.errors import InputError
+from wirework.file_system import sync_dir
 
 REFUSALS = ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EBADF", "EACCES", "EPERM"]
 
@@ -62,7 +63,7 @@ def test_a_folder_that_cannot_be_opened_is_not_flushed(tmp_path, monkeypatch, ca
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
-        files.sync_dir(tmp_path)
+        sync_dir(tmp_path)
     assert "cannot flush folders" in capsys.readouterr().err
 
 

@@ -94,7 +94,7 @@ def test_scripts_of_data_sets_are_refused_and_nothing_is_asked(
         return [{"text": "a story"}]
 
     module = SimpleNamespace(load_dataset=load_dataset)
-    monkeypatch.setitem(sys.modules, "datasets", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", module)
     assert list(documents(DataConfig(corpus="hub:some/name"))) == ["a story"]
     assert given["trust_remote_code"] is False
     assert (given["terminal"], given["input"]) == (False, "")

@@ -35,7 +35,7 @@ GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = yaml.safe_load((GOLDEN / "commands.yaml").read_text())
 INPUTS = ("model", "text.jsonl", "quotes.jsonl", "settings")
 CIRCUITS = ("circuit", "all/single_double_quote", "finders/circuits/learned/0.15/quotes", "paths")
-SETTINGS = {
+SETTINGS: dict[str, type[settings.Config]] = {
     "train": settings.TrainConfig,
     "training": settings.TrainConfig,
     "prune": settings.PruneConfig,
@@ -155,7 +155,7 @@ def test_a_circuit_opens_and_is_saved_as_it_was(name: str, copy: Path, tmp_path:
     assert circuit.task_loss == then["losses"]["circuit"]
     assert circuit.reached == then["reached"]
     assert type(circuit) is (ww.PathCircuit if name == "paths" else ww.NodeCircuit)
-    path_edges = circuit.path_edges if name == "paths" else ()
+    path_edges = circuit.path_edges if isinstance(circuit, ww.PathCircuit) else ()
     edges = [(edge.source, edge.target, edge.effect) for edge in path_edges]
     assert edges == [
         (edge["source"], edge["target"], edge["effect"]) for edge in then.get("path_edges", ())

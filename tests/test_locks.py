@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from typing import BinaryIO
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_a_file_system_without_locks_is_one_line_with_the_way_on(
 
 def test_a_lock_file_that_its_holder_deletes_is_made_anew(tmp_path):
     lock = tmp_path / "lock"
-    waited = []
+    waited: list[bool] = []
 
     def delete():
         """The holder deletes the file and lets go while this process waits."""
@@ -185,7 +186,9 @@ def test_a_file_of_the_users_in_the_place_of_a_lock_stays(tmp_path):
 
 def test_a_lock_on_a_deleted_file_is_never_held(tmp_path, monkeypatch):
     """Others replace the file between its opening and its locking, and hold the new one."""
-    lock, held, replaced, flock = tmp_path / "lock", [], [], fcntl.flock
+    lock, flock = tmp_path / "lock", fcntl.flock
+    held: list[BinaryIO] = []
+    replaced: list[None] = []
 
     def replace():
         new = (tmp_path / "new").open("wb")

@@ -279,7 +279,8 @@ class TestRunWithCache:
 
 class TestHooks:
     def test_see_the_value_and_leave_it_with_none(self):
-        model, seen = small(), []
+        model = small()
+        seen: list[torch.Tensor] = []
         logits = model.run_with_hooks(TOKENS, {"0.mlp.post_act": seen.append})
         assert torch.equal(logits, model(TOKENS))
         assert torch.equal(seen[0], model.record(TOKENS, ["0.mlp.post_act"])[1]["0.mlp.post_act"])

@@ -68,10 +68,10 @@ READERS: dict[str, Callable[[As, Path], object]] = {
     "load": lambda at, _: ww.load(at("model")),
     "task": lambda at, _: ww.task(at("pairs.jsonl"), at("model")),
     "Circuit.load": lambda at, _: ww.Circuit.load(at("circuit")),
-    "NodeCircuit.evaluate": lambda at, home: ww.Circuit.load(home / "circuit").evaluate(
+    "NodeCircuit.evaluate": lambda at, home: ww.NodeCircuit.load(home / "circuit").evaluate(
         at("model"), at("pairs.jsonl")
     ),
-    "NodeCircuit.edge_masks": lambda at, home: ww.Circuit.load(home / "circuit").edge_masks(
+    "NodeCircuit.edge_masks": lambda at, home: ww.NodeCircuit.load(home / "circuit").edge_masks(
         at("model")
     ),
     "Circuit.check_model": lambda at, home: ww.Circuit.load(home / "circuit").check_model(
@@ -135,7 +135,7 @@ WRITERS: dict[str, Callable[[str | Path, Path, As], object]] = {
     "prepare": lambda out, home, _: data.prepare(text_settings(home), out, progress=False),
     "open_prepared": lambda out, home, at: data.open_prepared(at(str(text_of(home).path))),
     "save_means": lambda out, home, at: circuits.save_means(
-        out, dict(ww.Circuit.load(home / "circuit").means), at(str(home / "model"))
+        out, dict(ww.NodeCircuit.load(home / "circuit").means), at(str(home / "model"))
     ),
     "write_page": lambda out, home, at: view.write_page(at(str(home / "circuit")), out),
     "write_figure": lambda out, home, _: view.write_figure(

@@ -1,6 +1,7 @@
 """What values of ours look like at a prompt and in a notebook: short, and safe to show."""
 
 import json
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,7 @@ def path_scores() -> Any:
     return circuits.edge_attribution(GOLDEN / "model", GOLDEN / "quotes.jsonl", pairs=4)
 
 
-VALUES = {
+VALUES: dict[str, Callable[[], Any]] = {
     "Model": lambda: ww.load(GOLDEN / "model"),
     "NodeCircuit": lambda: ww.Circuit.load(GOLDEN / "circuit"),
     "PathCircuit": lambda: ww.Circuit.load(GOLDEN / "paths"),

@@ -37,7 +37,7 @@ class TestSpinning:
     @pytest.mark.parametrize(("system", "expected"), [("linux", "300"), ("darwin", None)])
     def test_is_set_where_the_library_is_gnu_s(self, monkeypatch, system, expected):
         monkeypatch.setattr(sys, "platform", system)
-        environment = {}
+        environment: dict[str, str] = {}
         settle_threads(environment)
         assert environment.get("GOMP_SPINCOUNT") == expected
 
@@ -85,7 +85,7 @@ class TestQuota:
     def test_limits_threads(self, monkeypatch, quota, expected):
         monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
         monkeypatch.setattr(threads, "_cores", lambda: 4)
-        environment = {}
+        environment: dict[str, str] = {}
         settle_threads(environment)
         assert environment.get("OMP_NUM_THREADS") == expected
 

@@ -37,7 +37,7 @@ _EXIT_SECONDS = 5.0
 
 def parallel_map(
     work: Callable[[_Item], _Result], items: Iterable[_Item], jobs: int
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
     """Yield `work(item)` for each item, in order, computed in `jobs` processes.
 
     The processes share the torch threads of this one evenly. When the generator is closed or this

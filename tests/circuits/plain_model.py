@@ -136,7 +136,7 @@ class PlainModel:
 
     def _site(self, site: str, x: Tensor, left: Left, values: dict[str, Tensor]) -> Tensor:
         """AbsTopK, then the nodes left out, one by one."""
-        k = self.config.site_k(site.split(".", 1)[1])  # type: ignore[arg-type]
+        k = self.config.site_k(site.split(".", 1)[1])
         x = x.clone() if k is None else self._select(x, k)
         for where, channel in left.nodes:
             if where == site:

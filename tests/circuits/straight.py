@@ -34,7 +34,7 @@ def straight(*, queries: bool, **settings: object) -> tuple[Ablation, TokenizedP
     """Return a model of one layer with random weights; without `queries` attention averages."""
     transformer = blank(1, **settings)
     generator = torch.Generator().manual_seed(1)
-    block = transformer.get_submodule("blocks.0")
+    block = transformer.blocks[0]
     with torch.no_grad():
         for part in (block.attn.qkv, block.attn.out, block.mlp.up, block.mlp.down):
             part.weight.copy_(torch.randn(part.weight.shape, generator=generator) * 0.5)

@@ -12,8 +12,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
-def circuit() -> ww.Circuit:
-    return ww.Circuit.load(GOLDEN / "circuit")
+def circuit() -> ww.NodeCircuit:
+    return ww.NodeCircuit.load(GOLDEN / "circuit")
 
 
 @pytest.mark.parametrize("folder", ["circuit", "paths"])
@@ -23,7 +23,7 @@ def test_show_returns_a_picture(folder: str):
 
 
 class TestToDataframe:
-    def test_has_the_edges_by_site_and_index(self, circuit: ww.Circuit):
+    def test_has_the_edges_by_site_and_index(self, circuit: ww.NodeCircuit):
         pytest.importorskip("pandas")
         table = circuit.to_dataframe()
         assert len(table) == circuit.n_edges
@@ -32,7 +32,7 @@ class TestToDataframe:
         assert table["source_site"][0] == circuit.nodes[first.source].site
         assert table["target_index"][0] == circuit.nodes[first.target].index
 
-    def test_has_every_other_part(self, circuit: ww.Circuit):
+    def test_has_every_other_part(self, circuit: ww.NodeCircuit):
         pytest.importorskip("pandas")
         assert list(circuit.to_dataframe("nodes")["index"]) == [n.index for n in circuit.nodes]
         entries = circuit.to_dataframe("io_edges")
@@ -41,17 +41,17 @@ class TestToDataframe:
 
     def test_of_a_head_level_circuit_has_its_path_edges(self):
         pytest.importorskip("pandas")
-        circuit = ww.Circuit.load(GOLDEN / "paths")
+        circuit = ww.PathCircuit.load(GOLDEN / "paths")
         rows = circuit.to_dataframe().itertuples(index=False)
         assert [tuple(row) for row in rows] == [
             (edge.source, edge.target, edge.effect) for edge in circuit.path_edges
         ]
 
-    def test_refuses_another_table(self, circuit: ww.Circuit):
+    def test_refuses_another_table(self, circuit: ww.NodeCircuit):
         with pytest.raises(InputError, match=r"the tables nodes, edges, .*heads"):
-            circuit.to_dataframe("heads")  # type: ignore[arg-type]
+            circuit.to_dataframe("heads")
 
-    def test_says_what_to_install(self, circuit: ww.Circuit, monkeypatch: pytest.MonkeyPatch):
+    def test_says_what_to_install(self, circuit: ww.NodeCircuit, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setitem(sys.modules, "pandas", None)
         with pytest.raises(InputError, match="pip install pandas"):
             circuit.to_dataframe()

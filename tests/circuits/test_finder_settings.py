@@ -1,6 +1,7 @@
 """All finders take `(model, task, config=None, **overrides)`."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from wirework.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WHERE = (GOLDEN / "model", GOLDEN / "quotes.jsonl")
-FINDERS = {"prune": ww.prune, "acdc": ww.acdc, "acdc_sweep": ww.acdc_sweep,
-           "attribute": ww.attribute, "edge_attribution": ww.edge_attribution}  # fmt: skip
+FINDERS: dict[str, Callable[..., Any]] = {
+    "prune": ww.prune, "acdc": ww.acdc, "acdc_sweep": ww.acdc_sweep,
+    "attribute": ww.attribute, "edge_attribution": ww.edge_attribution,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FINDERS)

@@ -112,7 +112,7 @@ def test_only_the_ten_strongest_edges_are_shown(capsys: pytest.CaptureFixture[st
 
     edges = [Namespace(source=f"{i}.mlp", target=f"{i + 1}.mlp", effect=i) for i in range(12)]
     circuit = Namespace(path_edges=edges, patching=Namespace(metric="kl"))
-    print_strongest(circuit)  # type: ignore[arg-type]
+    print_strongest(circuit)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [int(row.split("│")[3]) for row in rows] == [*range(11, 1, -1)]
     assert "output of the MLP of layer 11 to the MLP of layer 12" in rows[0]

@@ -3,7 +3,7 @@ import gzip
 import os
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,7 @@ def test_a_missing_package_is_named(
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A library folder of our own in place of the interpreter's."""
     monkeypatch.setattr(python_source, "roots", lambda: [tmp_path])
     return tmp_path

@@ -18,6 +18,7 @@ from wirework import console
 from wirework.config import DataConfig
 from wirework.data import Prepared, Tokenizer, open_prepared, prepare, train_tokenizer
 from wirework.data import tokenise as tokenise_module
+from wirework.data.corpora import documents as read_documents
 from wirework.errors import InputError, UnreadableError
 from wirework.files import locked, read_record, write_record, write_sums
 
@@ -283,10 +284,8 @@ def interrupted(corpus: Path, cache: Path, documents: int, monkeypatch: pytest.M
     class StopError(Exception):
         pass
 
-    real = tokenise_module.documents
-
     def some(settings: DataConfig):
-        for i, text in enumerate(real(settings)):
+        for i, text in enumerate(read_documents(settings)):
             if i == documents:
                 raise StopError
             yield text
@@ -308,13 +307,12 @@ def test_it_goes_on_and_does_not_begin_again(
     (partial / "train" / ".index.json.123.partial").write_text("torn by a kill")
     encoded: list[int] = []
     real = tokenise_module._encode
-    monkeypatch.setattr(
-        tokenise_module,
-        "_encode",
-        lambda encode, chunk: (
-            encoded.append(sum(map(len, chunk.texts.values()))) or real(encode, chunk)
-        ),
-    )
+
+    def counting(encode, chunk):
+        encoded.append(sum(map(len, chunk.texts.values())))
+        return real(encode, chunk)
+
+    monkeypatch.setattr(tokenise_module, "_encode", counting)
     final = prepare(config(corpus), tmp_path, progress=False)
     assert sum(encoded) == 270
     assert contents(final.path) == contents(prepared.path)

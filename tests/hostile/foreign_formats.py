@@ -61,6 +61,7 @@ def _build_huggingface(kind: str, folder: Path) -> None:
     import transformers
 
     torch.manual_seed(0)
+    theirs: transformers.PreTrainedModel
     if kind == "gpt2":
         config = transformers.GPT2Config(
             vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=2,
@@ -68,12 +69,12 @@ def _build_huggingface(kind: str, folder: Path) -> None:
         )  # fmt: skip
         theirs = transformers.GPT2LMHeadModel(config)
     else:
-        config = transformers.GPTNeoConfig(
+        neo = transformers.GPTNeoConfig(
             vocab_size=300, max_position_embeddings=16, hidden_size=8, num_layers=2, num_heads=2,
             attention_types=[[["global", "local"], 1]], intermediate_size=16, window_size=8,
             bos_token_id=299, eos_token_id=299,
         )  # fmt: skip
-        theirs = transformers.GPTNeoForCausalLM(config)
+        theirs = transformers.GPTNeoForCausalLM(neo)
     theirs.save_pretrained(folder)
     make_tokenizer().save(folder / "tokenizer.json")
     fast = transformers.PreTrainedTokenizerFast(

@@ -32,12 +32,12 @@ def in_child(work: Callable[[], Any]) -> Any:
     if child == 0:
         with os.fdopen(writing, "wb") as out:
             try:
-                answer: tuple[bool, Any] = True, work()
+                outcome: tuple[bool, Any] = True, work()
             except BaseException:
                 import traceback
 
-                answer = False, traceback.format_exc()
-            pickle.dump(answer, out)
+                outcome = False, traceback.format_exc()
+            pickle.dump(outcome, out)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as back:

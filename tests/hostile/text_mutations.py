@@ -138,7 +138,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-_TYPES = ("text", [], {}, None, True, 3, 0.5, [[["x"]]])
+_TYPES: tuple[Any, ...] = ("text", [], {}, None, True, 3, 0.5, [[["x"]]])
 _HUGE = (10**30, 2**63, 2**31, 1e308, Raw("1e400"), Raw("9" * 5000), 10**9)
 _STRANGE = ("", "\0", "a" * 2_000_000, "../../../etc/passwd", "\u202e", "[/red]", "${HOME}", "-1")
 

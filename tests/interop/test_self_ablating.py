@@ -93,7 +93,7 @@ def gradients(model: ww.Model) -> dict[str, Tensor]:
 
     named = dict(model.transformer.named_parameters())
     named |= {f"gates.{name}": p for name, p in model.gates.named_parameters()}
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, parameter in named.items():
         theirs = _their_names(name)
         assert parameter.grad is not None

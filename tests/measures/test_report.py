@@ -11,7 +11,12 @@ from wirework import commands, console
 from wirework.config import GatingConfig, MeasureConfig, ModelConfig
 from wirework.errors import InputError
 from wirework.measures import COLUMNS, Headline, MeasureReport, headline, measure, reasons
+from wirework.measures.explain.explanations import ExplainReport
 from wirework.measures.files import check_report_place, write_reports
+from wirework.measures.language import Language
+from wirework.measures.report import AcdcMeasures
+from wirework.measures.sae import SaeQuality
+from wirework.measures.sparsity import Sparsity
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
@@ -42,6 +47,10 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_p
     assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
     assert report["headline"].keys() == COLUMNS.keys()
     assert report["headline"]["task_accuracy"] == pytest.approx(0.5, abs=0.1)  # of both prompts
+    assert isinstance(report.sparsity, Sparsity)
+    assert isinstance(report.acdc, AcdcMeasures)
+    assert isinstance(report.sae, SaeQuality)
+    assert isinstance(report.explain, ExplainReport)
     assert report.headline.dead_units == report.sparsity.gates.dead_units
     assert report.acdc.n_all == report["acdc"]["of"]  # by key as in the file, for one release
     assert report.acdc.skill.accuracy == report.headline.task_accuracy
@@ -49,7 +58,7 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_p
     assert report.sae.ce_score == report.headline.ce_score
     json.dumps(report.to_dict(), allow_nan=False)
     with pytest.raises(FrozenInstanceError):
-        report.headline = Headline()
+        report.headline = Headline()  # type: ignore[misc]
     two = measure(
         gated(tokenizer).save(tmp_path / "model"), ["language", "sparsity"], QUICK, data=text
     )
@@ -64,6 +73,7 @@ def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> N
     assert "does not fit" in report["acdc"]["reason"]
     assert isinstance(report.acdc, NotMeasured)
     assert report.to_dict()["acdc"] == {"reason": report.acdc.reason}
+    assert isinstance(report.language, Language)
     assert report.language.loss > 0
     assert list(reasons(report)) == ["acdc"]
     assert report.summary()["no acdc"] == report.acdc.reason
@@ -71,7 +81,7 @@ def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> N
     with pytest.raises(InputError, match="no task or file 'iio'"):
         measure(gated(tokenizer), config=QUICK.model_copy(update={"task": "iio"}), data=text)
     with pytest.raises(InputError, match="which"):
-        measure(gated(tokenizer), ["langage"], QUICK, data=text)
+        measure(gated(tokenizer), ["langage"], QUICK, data=text)  # type: ignore[list-item]
 
 
 def test_the_command_writes_what_it_could_measure(tokenizer, tmp_path: Path, capsys) -> None:

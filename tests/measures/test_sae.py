@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from wirework.data import Prepared, Tokenizer
 from wirework.data.tokenizer import train_tokenizer
@@ -25,6 +26,7 @@ from wirework.measures import (
 from wirework.measures.sae import sae_lens
 from wirework.model import Model
 from wirework.nn import Transformer
+from wirework.nn.sites import Edit
 
 # sae-lens imports a module that transformer-lens has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")
@@ -94,10 +96,17 @@ def test_an_autoencoder_of_zeros_wins_nothing_back(learned: Model, text: Prepare
     assert json.loads(json.dumps(asdict(found)))["ce_score"] == 0
 
 
+def edit_to(value: Tensor) -> Edit:
+    """Return the edit that replaces a site's activations."""
+    return lambda _: value[None]
+
+
 def test_every_number_by_a_loop_over_tokens(learned: Model, text: Prepared) -> None:
     sae = random(16, 10)
     found = evaluate_sae(learned, sae, text.val, site=SITE, n_tokens=160, skip_first=3)
-    rows, made, on = [], [], []
+    rows: list[Tensor] = []
+    made: list[Tensor] = []
+    on: list[Tensor] = []
     losses: dict[str, list[float]] = {"clean": [], "zeroed": [], "spliced": []}
     for inputs, targets in fixed_windows(text.val, 32, 160):
         for tokens, wanted in zip(inputs, targets, strict=True):
@@ -106,9 +115,9 @@ def test_every_number_by_a_loop_over_tokens(learned: Model, text: Prepared) -> N
             out = (features @ sae.W_dec + sae.b_dec).detach()
             out[:3] = x[:3]
             rows, made, on = [*rows, *x[3:]], [*made, *out[3:]], [*on, *(features[3:] > 0)]
-            zeroed = torch.cat([x[:3], torch.zeros_like(x[3:])])
-            for name, value in (("clean", x), ("zeroed", zeroed), ("spliced", out)):
-                with learned.transformer.edited({SITE: lambda _, v=value: v[None]}):
+            without = torch.cat([x[:3], torch.zeros_like(x[3:])])
+            for name, value in (("clean", x), ("zeroed", without), ("spliced", out)):
+                with learned.transformer.edited({SITE: edit_to(value)}):
                     logits = learned(tokens[None])[0]
                 losses[name] += F.cross_entropy(logits, wanted, reduction="none").tolist()
     clean, zeroed, spliced = (sum(ce) / len(ce) for ce in losses.values())

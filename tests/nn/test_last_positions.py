@@ -64,7 +64,7 @@ def test_gradients_are_the_same() -> None:
     grads = []
     for logits in (transformer(TOKENS, AT), at_of_whole(transformer)):
         grads.append(torch.autograd.grad(logits.sin().sum(), list(transformer.parameters())))
-    assert all(torch.allclose(*pair, atol=1e-4) for pair in zip(*grads, strict=True))
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(*grads, strict=True))
 
 
 def test_nothing_is_left_out_under_any_other_edit_or_hook() -> None:

@@ -14,6 +14,7 @@ from wirework.errors import InputError
 from wirework.files import read_record, write_record
 from wirework.studies import self_ablation
 from wirework.studies.ablation_table import (
+    MeasuredVerdict,
     SeedMean,
     claims,
     csv_table,
@@ -144,9 +145,10 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is no study of self-ablation"):
         self_ablation(tiny(cache), tmp_path / "mine", progress=False)
-    for changes in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
+    refused: dict[str, Any]
+    for refused in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
         with pytest.raises(InputError):
-            tiny(cache, **changes)
+            tiny(cache, **refused)
     train = tiny(cache).train.model_dump()
     with pytest.raises(InputError, match=r"train.gating.k_neurons is each model's own: give level"):
         tiny(cache, train={**train, "gating": {"k_neurons": 3}})
@@ -252,6 +254,8 @@ def test_the_table_is_worked_by_hand() -> None:
     assert local.measures["path_edges"].paper == 30
     assert whole.measures["perplexity"] == SeedMean(6.0, None, 1, 6.73)
     edges, features, _, price, _ = claims([plain, local, whole])
+    assert isinstance(edges, MeasuredVerdict)
+    assert isinstance(price, MeasuredVerdict)
     # 102 - 42 = 60 with an error of sqrt(8); 102 - 97 = 5 with one of sqrt(4 + 36).
     assert edges.in_direction == edges.settings == 2
     assert edges.beyond_two_standard_errors == 1

@@ -19,7 +19,7 @@ def test_a_run_s_losses_are_drawn_against_its_steps():
     train = [line for line in run.history() if line["kind"] == "train"]
     assert list(lines["training"].get_xdata()) == [line["step"] for line in train]
     assert list(lines["training"].get_ydata()) == [line["loss"] for line in train]
-    assert lines["held-out text"].get_ydata()[-1] == run.history()[-1]["val_loss"]
+    assert list(lines["held-out text"].get_ydata())[-1] == run.history()[-1]["val_loss"]
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 

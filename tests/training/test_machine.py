@@ -9,6 +9,7 @@ import pytest
 from wirework import fastest
 from wirework.nn.kernels import products
 from wirework.training import Interrupted, loop, train
+from wirework.training.optimizer import scale_gradients_
 
 
 @pytest.fixture
@@ -32,17 +33,16 @@ def machine(monkeypatch, tmp_path):
 def stopped(config, monkeypatch, step):
     """Train until the signal that comes after `step`."""
     count = iter(range(1000))
-    take = loop.scale_gradients_
 
     def then_stop(*args):
         if next(count) == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return take(*args)
+        return scale_gradients_(*args)
 
     monkeypatch.setattr(loop, "scale_gradients_", then_stop)
     with pytest.raises(Interrupted):
         train(config, progress=False)
-    monkeypatch.setattr(loop, "scale_gradients_", take)
+    monkeypatch.setattr(loop, "scale_gradients_", scale_gradients_)
 
 
 def test_a_resume_without_the_cache_keeps_to_the_run_s_choices(

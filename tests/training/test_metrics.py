@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,8 @@ def test_a_log_that_lost_a_part_of_a_line_goes_on_at_a_line(tmp_path, capsys):
 def test_trackers_get_the_numbers_under_their_kind(tmp_path):
     class Listener:
         def __init__(self) -> None:
-            self.heard, self.closed = [], False
+            self.heard: list[tuple[int, dict[str, Any]]] = []
+            self.closed = False
 
         def log(self, step, values):
             self.heard.append((step, dict(values)))

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from wirework.training import Interrupted, Prior, train
 from wirework.training.checkpoint import checkpoint_steps
-from wirework.training.job import make_priors
 from wirework.training.metrics import read_metrics
+from wirework.training.priors import make_priors
 
 PREPARED = "wirework.training.job:text_for_runs"
 EVALUATE = "wirework.training.loop:evaluate_batches"
@@ -80,7 +80,8 @@ class Noisy(Prior):
     ids=["some", "every"],
 )
 def test_every_step_can_be_the_last(settings, monkeypatch, tmp_path, deaths):
-    changes = {"steps": 31, "eval_every": 12, "eval_batches": 1, "checkpoint_every": 8}
+    changes: dict[str, Any] = {"steps": 31, "eval_every": 12, "eval_batches": 1}
+    changes["checkpoint_every"] = 8
     changes["bigram_start"] = "counts"
     changes["optimizer"] = {"grad_scale": "none", "eps": 1e-3}  # so that the noise tells
 

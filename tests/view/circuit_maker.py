@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from wirework.files import atomic_dir, sha256, write_json
 
-KINDS = ("attn.act_in", "attn.q", "attn.k", "attn.v", "attn.resid_delta")
+KINDS: tuple[str, ...] = ("attn.act_in", "attn.q", "attn.k", "attn.v", "attn.resid_delta")
 KINDS += ("mlp.act_in", "mlp.post_act", "mlp.resid_delta")
 MODEL = {"fingerprint": "ab" * 32, "path": "runs/demo", "n_layer": 4, "d_model": 256}
 MODEL |= {"n_head": 16, "d_head": 16, "d_mlp": 1024, "vocab_size": 2048}
@@ -111,7 +112,7 @@ def make_paths(
     patching |= {"n_all": 1519, "value": 0.0273, "kl": 0.0274, "logit_difference": 3.94}
     patching |= {"accuracy": 0.875, "model_logit_difference": 4.76, "model_accuracy": 1.0}
     edges = [{"source": a, "target": b, "effect": effect} for a, b, effect in paths]
-    nothing = {key: [] for key in ("nodes", "edges", "io_edges")}
+    nothing: dict[str, Any] = {key: [] for key in ("nodes", "edges", "io_edges")}
     nothing |= {f"n_{key}": 0 for key in nothing}
     tensors = load_file(path / "circuit.safetensors")
     tensors["examples/activations"] = tensors["examples/activations"][:, :, :0]
@@ -168,7 +169,12 @@ def random_nodes(rng: np.random.Generator, n_nodes: int, sublayers: tuple[str, .
     channels = np.sort(rng.choice(256, size=max(6, n_nodes // 5), replace=False))
     neurons = np.sort(rng.choice(1024, size=max(8, n_nodes // 3), replace=False))
     in_heads = [16 * head + c for head in (1, 6, 9) for c in range(2 + n_nodes // 25)]
-    pools = {"post_act": neurons, "q": in_heads, "k": in_heads, "v": in_heads}
+    pools: dict[str, np.ndarray | list[int]] = {
+        "post_act": neurons,
+        "q": in_heads,
+        "k": in_heads,
+        "v": in_heads,
+    }
     chosen: set[tuple[int, int]] = set()
     while len(chosen) < n_nodes:
         site = int(rng.integers(len(sites)))
@@ -198,7 +204,7 @@ def random_edges(rng: np.random.Generator, nodes: list[dict], n_edges: int) -> l
         if layer_a == layer_b and (kind_a, kind_b) in joins
     ]
     kept = sorted(rng.choice(len(pairs), size=min(n_edges, len(pairs)), replace=False).tolist())
-    weights = np.float32(rng.normal(size=len(kept)) ** 3 / 2)
+    weights = (rng.normal(size=len(kept)) ** 3 / 2).astype(np.float32)
     return [
         {"source": pairs[i][0], "target": pairs[i][1], "weight": float(w)}
         for i, w in zip(kept, weights, strict=True)
@@ -216,7 +222,7 @@ def random_io(
     reads = [i for i, node in enumerate(nodes) if node["site"].endswith("act_in")]
     writes = [i for i, node in enumerate(nodes) if node["site"].endswith("resid_delta")]
     tokens = ["'", '"', *extra_tokens, *WORDS]
-    weights = [float(w) for w in np.float32(rng.normal(size=n_io))]
+    weights = [float(w) for w in rng.normal(size=n_io).astype(np.float32)]
     edges: dict[tuple, dict] = {}
     for i, weight in enumerate(weights):
         if i % 3 and reads:

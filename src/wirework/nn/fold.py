@@ -44,7 +44,7 @@ def fold_norms(transformer: Transformer) -> Transformer:
             "the final norm's gain cannot be folded: the unembedding is tied to the embedding"
         )
     for layer, block in enumerate(folded.blocks):
-        _fold_block_(cast(Block, block), layer)
+        _fold_block_(block, layer)
     if not folded.config.tied_embedding:
         _fold_(folded.unembed, [final])
     return folded

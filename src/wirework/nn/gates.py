@@ -7,7 +7,7 @@ L layers. Source: Ferrao et al. 2025.
 
 from collections.abc import Sequence
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,8 @@ class Gates(nn.Module):
         self.n_layer = model.n_layer
         width = model.d_model
         local = gating.level in ("local", "both")
-        self.local = nn.ModuleList(_Heads(width, self.widths) for _ in range(local * model.n_layer))
+        heads = nn.ModuleList(_Heads(width, self.widths) for _ in range(local * model.n_layer))
+        self.local = cast(Sequence[_Heads], heads)
         attention, neurons = (model.n_layer * units for units in self.widths)
         self.whole = None if gating.level == "local" else _Heads(width, (attention, neurons))
         # Not the transformer's random stream: the gates would begin as copies of its embedding.

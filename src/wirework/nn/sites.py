@@ -135,7 +135,7 @@ def recorded(sites: Mapping[str, Site], names: Iterable[str]) -> Iterator[dict[s
         yield values
 
 
-def mean_ablation(gates: Tensor, mean: Tensor, closed: bool | None = None) -> Edit:
+def mean_ablation(gates: Tensor, mean: Tensor, closed: bool | None = None) -> "NodeAblation":
     """Return the edit that mean-ablates the nodes outside the gates, for one or many masks.
 
     Args:

@@ -9,7 +9,7 @@ Shapes: B sequences, T tokens, D d_model, H heads, K d_head, M d_mlp, P d_pos, V
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,8 @@ class Transformer(nn.Module):
             raise InputError("vocab_size is 0: set it to the number of tokens of the tokeniser")
         self.embed = nn.Embedding(vocab, width)
         self.positions = _Positions(config) if config.positions != "none" else None
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = cast(Sequence[Block], blocks)
         self.final_resid = Site(width)
         self.norm = _norm(config, width)
         self.unembed = Linear(width, vocab, bias=False)
@@ -560,7 +561,7 @@ def _match_positions(x: Tensor, pos: Tensor | None, positions: Tensor | None) ->
     return _select_positions(pos, positions)
 
 
-def _norm(config: ModelConfig, width: int) -> nn.Module:
+def _norm(config: ModelConfig, width: int) -> RMSNorm | nn.LayerNorm:
     if config.norm == "rms":
         return RMSNorm(width, config.norm_eps)
     return nn.LayerNorm(width, config.norm_eps or 1e-5, bias=config.norm_bias)

@@ -3,18 +3,18 @@
 import torch
 
 from hand_wired.edge_masks import Corpus, Planted
-from wirework.circuits import Ablation, Circuit, EdgeMasks, FinderResult, assemble, node_means
+from wirework.circuits import Ablation, EdgeMasks, FinderResult, NodeCircuit, assemble, node_means
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import Means, training_windows
 from wirework.tasks.split import parts_of
 
 
-def circuit_of(planted: Planted) -> Circuit:
+def circuit_of(planted: Planted) -> NodeCircuit:
     """Return the planted nodes with all edges between them, judged on a quarter of the pairs."""
     model, task = planted.model, planted.task
     assert model.tokenizer is not None
     corpus = Corpus(model.tokenizer, task)
-    windows = training_windows(corpus, model.config.n_ctx, 2)  # type: ignore[arg-type]
+    windows = training_windows(corpus, model.config.n_ctx, 2)
     means = node_means(model.transformer, windows)
     ablation = Ablation.of(model.transformer, means)
     kept: dict[str, list[int]] = {}

@@ -4,7 +4,7 @@ Plain loops over destinations, heads and sources, with nothing of `wirework.circ
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 from wirework.nn import Transformer
 from wirework.nn.activation import activate
 from wirework.nn.kernels.attention import causal_attention_reference
+from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.kernels.top_k import abs_top_k_reference
 
 Edge = tuple[str, str]
@@ -22,7 +23,7 @@ def exact(transformer: Transformer) -> Transformer:
     """Return the model in float64, with the epsilon that its norms have in float32."""
     double = copy.deepcopy(transformer).double().requires_grad_(False)
     for part in double.modules():
-        if getattr(part, "eps", 0.0) is None:
+        if isinstance(part, RMSNorm) and part.eps is None:
             part.eps = torch.finfo(torch.float32).eps
     return double
 
@@ -43,7 +44,7 @@ def run(
     model: Transformer,
     tokens: Tensor,
     at: Tensor,
-    removed: set[Edge] = frozenset(),
+    removed: Set[Edge] = frozenset(),
     ablated: dict[str, Tensor] | None = None,
     last: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,7 +68,7 @@ def run(
             heads = [f"{layer}.attn.{head}" for head in range(config.n_head)]
             if heads[0] not in values or destination.startswith(f"{layer}.attn"):
                 break
-            added = sum(seen(head, destination) for head in heads)
+            added = sum((seen(head, destination) for head in heads), torch.zeros(()))
             if block.attn.out.bias is not None:
                 added = added + block.attn.out.bias
             x = x + top(added, block.attn.resid_delta.k)
@@ -85,15 +86,18 @@ def run(
                 if beside is not None:
                     x = torch.cat([x, block.pos_norm1(beside)], -1)
                 x = top(x, block.attn.act_in.k)
-                rows = kind * config.n_head * config.d_head + head * config.d_head
-                rows = slice(rows, rows + config.d_head)
+                first = kind * config.n_head * config.d_head + head * config.d_head
+                rows = slice(first, first + config.d_head)
                 bias = None if block.attn.qkv.bias is None else block.attn.qkv.bias[rows]
                 of_heads.append(F.linear(x, block.attn.qkv.weight[rows], bias))
             joined = top(
                 torch.cat(of_heads, -1), (block.attn.q, block.attn.k, block.attn.v)[kind].k
             )
             parts.append(joined.unflatten(-1, (config.n_head, -1)).transpose(1, 2))
-        y = causal_attention_reference(*parts, block.attn.sink, block.attn.scale, block.attn.window)
+        q, k, v = parts
+        y = causal_attention_reference(
+            q, k, v, block.attn.sink, block.attn.scale, block.attn.window
+        )
         for head in range(config.n_head):
             columns = slice(head * config.d_head, (head + 1) * config.d_head)
             values[f"{layer}.attn.{head}"] = F.linear(y[:, head], block.attn.out.weight[:, columns])
@@ -103,12 +107,12 @@ def run(
         x = block.mlp.up(top(x, block.mlp.act_in.k))
         neurons = top(activate(x, block.mlp.activation), block.mlp.post_act.k)
         values[f"{layer}.mlp"] = top(block.mlp.down(neurons), block.mlp.resid_delta.k)
-    rows = torch.arange(len(tokens))
-    logits = model.unembed(model.norm(read("final_resid")[rows, at]))
+    each = torch.arange(len(tokens))
+    logits = model.unembed(model.norm(read("final_resid")[each, at]))
     if model.logit_bias is not None:
         logits = logits + model.logit_bias
     if model.bigram is not None:
-        logits = logits + model.bigram[tokens[rows, at]]
+        logits = logits + model.bigram[tokens[each, at]]
     return logits, values
 
 

@@ -38,7 +38,7 @@ def transformer_of(kind: str, seed: int = 0) -> Transformer:
         for name, weight in transformer.named_parameters():
             if name != "bigram":
                 spread = 0.5 if weight.dim() == 2 else 0.2
-                weight += spread * torch.randn(weight.shape, generator=generator)
+                weight.add_(spread * torch.randn(weight.shape, generator=generator))
     return transformer
 
 

@@ -7,7 +7,7 @@ from wirework.circuits.path_patching import search as acdc_search
 from wirework.circuits.path_patching import trials
 from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.search import SearchResult, search
-from wirework.circuits.path_patching.state import PatchedState
+from wirework.circuits.path_patching.state import PatchedState, Trials
 
 
 class Case:
@@ -101,9 +101,7 @@ def test_an_edge_that_nothing_depends_on_goes_without_a_trial(
     case = Case("neo", "corrupted", "kl")
     tried = []
 
-    def watched(
-        state: PatchedState, edges: list[tuple[int, int]], removed: object
-    ) -> trials.Trials:
+    def watched(state: PatchedState, edges: list[tuple[int, int]], removed: object) -> Trials:
         tried.append(edges)
         return trials.tried(state, edges, removed)
 

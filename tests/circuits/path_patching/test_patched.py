@@ -109,9 +109,8 @@ def test_pairs_become_clean_and_corrupted_prompts() -> None:
 
 
 def test_metrics_by_hand() -> None:
-    contrast = Contrast(
-        *torch.zeros(2, 2, 1).long(), torch.zeros(2).long(), torch.tensor([[0, 1], [1, 0]])
-    )
+    clean, corrupted = torch.zeros(2, 2, 1).long()
+    contrast = Contrast(clean, corrupted, torch.zeros(2).long(), torch.tensor([[0, 1], [1, 0]]))
     logits = torch.tensor([[2.0, 0.0], [2.0, 1.0]]).double()
     even = torch.zeros(2, 2).double()
     assert float(contrast.metric("logit_difference", even)(logits)) == pytest.approx(-(2 - 1) / 2)

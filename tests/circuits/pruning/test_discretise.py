@@ -49,8 +49,8 @@ def test_no_fewer_of_the_best_nodes_reach_the_target(planted) -> None:
 class Lucky(Masks):
     """Reaches the target with 164 gates alone, as masks that learned nonsense may."""
 
-    size = 1000  # type: ignore[assignment]
-    layers = applied = None  # type: ignore[assignment]
+    size = 1000
+    layers = applied = None
 
     def within(self, gates: torch.Tensor, rows: TokenizedPairs, target: float) -> bool:
         return int(gates.sum()) in (164, 1000)

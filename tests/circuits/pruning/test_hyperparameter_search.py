@@ -109,7 +109,8 @@ def test_a_round_that_was_cut_off_while_it_was_told_is_told_to_its_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = PruneConfig(trials=8, parallel=4)
-    whole, tell, told_of = tried(config), optuna.Study.tell, []
+    whole, tell = tried(config), optuna.Study.tell
+    told_of: list[int] = []
 
     def stop(study: optuna.Study, number: int, *rest: Any) -> optuna.trial.FrozenTrial:
         if len(told_of) == 2:

@@ -11,7 +11,15 @@ from hand_wired.quote_closer import EDGES, NODES
 from safetensors.torch import load_file, save_file
 
 from wirework.circuit_format import Document, Edge
-from wirework.circuits import Ablation, Circuit, held_out_losses, node_means, prune, validate
+from wirework.circuits import (
+    Ablation,
+    Circuit,
+    NodeCircuit,
+    held_out_losses,
+    node_means,
+    prune,
+    validate,
+)
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pruning.hyperparameter_search import Round, n_finished
@@ -31,11 +39,11 @@ QUICK = PruneConfig(
 
 
 @pytest.fixture(scope="module")
-def circuit(wired: Model, task: Task, corpus) -> Circuit:
+def circuit(wired: Model, task: Task, corpus) -> NodeCircuit:
     return prune(wired, task, QUICK, data=corpus, progress=False)
 
 
-def test_the_planted_circuit_is_found_exactly(circuit: Circuit) -> None:
+def test_the_planted_circuit_is_found_exactly(circuit: NodeCircuit) -> None:
     assert [(node.site, node.index) for node in circuit.nodes] == NODES
     assert [(edge.source, edge.target, edge.weight) for edge in circuit.edges] == EDGES
     assert (circuit.n_nodes, circuit.n_edges) == (5, 3)
@@ -50,7 +58,7 @@ def test_under_resampled_values_the_same_circuit_is_found(circuit, wired, task, 
         prune(wired, task, config, progress=False)
 
 
-def test_its_losses_stand_beside_chance_and_model(circuit: Circuit) -> None:
+def test_its_losses_stand_beside_chance_and_model(circuit: NodeCircuit) -> None:
     losses = circuit.losses
     assert losses.model < 0.05
     assert circuit.task_loss == losses.circuit <= 0.15
@@ -59,7 +67,7 @@ def test_its_losses_stand_beside_chance_and_model(circuit: Circuit) -> None:
     assert losses.chance == pytest.approx(math.log(2))
 
 
-def test_its_io_edges_are_the_quotes_and_the_answers(circuit: Circuit) -> None:
+def test_its_io_edges_are_the_quotes_and_the_answers(circuit: NodeCircuit) -> None:
     into = {(edge.target, edge.weight) for edge in circuit.io_edges if edge.token}
     assert into == {(0, 1.0), (0, -1.0), (1, 1.0)}
     out = {(edge.answer, edge.source, edge.weight) for edge in circuit.io_edges if edge.answer}
@@ -72,7 +80,7 @@ def test_the_same_call_gives_the_same_circuit(circuit, wired, task, corpus, tmp_
     assert torch.equal(again.activations, circuit.activations)
 
 
-def test_examples_are_what_the_circuit_does(circuit: Circuit, wired: Model, task: Task) -> None:
+def test_examples_are_what_the_circuit_does(circuit: NodeCircuit, wired: Model, task: Task) -> None:
     examples = circuit.document.examples
     judge = parts_of(task, QUICK.eval_pairs, QUICK.seed).judge
     assert len(examples.prompts) == 32
@@ -132,7 +140,7 @@ def test_pairs_that_the_circuit_was_fitted_to_are_never_held_out(circuit, wired,
 
 
 def test_what_was_fitted_to_must_be_known(circuit, wired, task, tmp_path) -> None:
-    def changed(**part) -> Circuit:
+    def changed(**part) -> NodeCircuit:
         about = circuit.document.task.model_copy(update=part)
         document = circuit.document.model_copy(update={"task": about})
         return replace(circuit, document=document)
@@ -166,10 +174,12 @@ def test_trials_are_compared_at_a_loss_that_the_model_reaches(wired, task, corpu
     assert trial_target(ablation, wrong, 0.15) == 0.15
 
 
-def test_a_saved_circuit_comes_back(circuit: Circuit, wired: Model, task: Task, tmp_path) -> None:
+def test_a_saved_circuit_comes_back(
+    circuit: NodeCircuit, wired: Model, task: Task, tmp_path
+) -> None:
     folder = circuit.save(tmp_path / "quote")
     verify_dir(folder)
-    again = Circuit.load(folder)
+    again = NodeCircuit.load(folder)
     assert again.document == circuit.document
     assert torch.equal(again.activations, circuit.activations)
     assert again.means.keys() == circuit.means.keys()
@@ -180,11 +190,11 @@ def test_a_saved_circuit_comes_back(circuit: Circuit, wired: Model, task: Task, 
     assert values["format"] == "wirework-circuit"
 
 
-def test_shares_of_searches_are_saved_with_the_circuit(circuit: Circuit, tmp_path) -> None:
+def test_shares_of_searches_are_saved_with_the_circuit(circuit: NodeCircuit, tmp_path) -> None:
     plain = (circuit.save(tmp_path / "quote") / "circuit.json").read_text()
     assert "share" not in plain
     found = {"runs": 4, "node_shares": (1, 1, 0.5, 1, 0), "edge_shares": (1, 0.25, 0)}
-    again = Circuit.load(circuit.with_shares(found).save(tmp_path / "quote"))
+    again = NodeCircuit.load(circuit.with_shares(found).save(tmp_path / "quote"))
     assert [node.share for node in again.nodes] == [1, 1, 0.5, 1, 0]
     assert [edge.share for edge in again.edges] == [1, 0.25, 0]
     assert again.document.share_runs == 4
@@ -193,13 +203,13 @@ def test_shares_of_searches_are_saved_with_the_circuit(circuit: Circuit, tmp_pat
         circuit.with_shares(found | {"edge_shares": (1, 0)})
 
 
-def test_the_page_reads_what_save_wrote(circuit: Circuit, tmp_path) -> None:
+def test_the_page_reads_what_save_wrote(circuit: NodeCircuit, tmp_path) -> None:
     from wirework.view import load_page_data
 
     assert len(load_page_data(circuit.save(tmp_path / "quote"))["nodes"]) == 5
 
 
-def test_folders_that_are_no_circuit(circuit: Circuit, tmp_path) -> None:
+def test_folders_that_are_no_circuit(circuit: NodeCircuit, tmp_path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="exists and is not a circuit: not overwritten"):
@@ -240,7 +250,7 @@ def test_damaged_documents_are_refused(circuit, tmp_path, changes, problem: str)
 
 
 def test_nodes_and_edges_that_the_model_lacks_are_refused(circuit, wired, task) -> None:
-    def altered(**changes: Any) -> Circuit:
+    def altered(**changes: Any) -> NodeCircuit:
         return replace(circuit, document=circuit.document.model_copy(update=changes))
 
     *first, last = circuit.nodes
@@ -253,7 +263,7 @@ def test_nodes_and_edges_that_the_model_lacks_are_refused(circuit, wired, task) 
         joined.evaluate(wired, task)
 
 
-def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:
+def test_damaged_tensors_are_refused(circuit: NodeCircuit, tmp_path) -> None:
     folder = circuit.save(tmp_path / "quote")
     (folder / "circuit.safetensors").write_bytes(b"\0" * 40)
     with pytest.raises(InputError, match=r"circuit\.safetensors does not match its checksum"):
@@ -275,7 +285,7 @@ def test_damaged_tensors_are_refused(circuit: Circuit, tmp_path) -> None:
     ],
 )
 def test_tensors_that_do_not_fit_the_document_are_refused(
-    circuit: Circuit, tmp_path, change, says: str
+    circuit: NodeCircuit, tmp_path, change, says: str
 ) -> None:
     folder = circuit.save(tmp_path / "quote")
     tensors = load_file(folder / "circuit.safetensors")
@@ -355,7 +365,7 @@ def test_a_circuit_of_pairs_that_share_prompts_is_validated(wired, task, corpus)
 def test_a_search_on_disk_gives_the_same_circuit_and_is_not_made_twice(
     circuit, wired, task, corpus, tmp_path, monkeypatch
 ) -> None:
-    def again() -> Circuit:
+    def again() -> NodeCircuit:
         return prune(wired, task, QUICK, data=corpus, search=tmp_path / "s", progress=False)
 
     def stop(*_: object, **__: object) -> None:

@@ -85,7 +85,7 @@ def test_behind_a_linear_rest_a_query_scores_its_true_rise(settings) -> None:
 def cancelling() -> tuple[Ablation, TokenizedPairs]:
     """Neuron 0 of layer 0 writes channel 0, which a neuron of layer 1 reads and answers with -1."""
     transformer = blank(2)
-    first, second = (transformer.get_submodule(f"blocks.{layer}.mlp") for layer in (0, 1))
+    first, second = (block.mlp for block in transformer.blocks)
     with torch.no_grad():
         first.up.weight[0, 1] = 1.0
         first.up.bias[0] = second.up.bias[0] = 20
@@ -131,7 +131,9 @@ def test_pieces_give_what_one_pair_at_a_time_does(
     assert all(5 * rows.select(part).tokens.numel() <= _TOKENS for part in length_groups(rows, 5))
     pairs = [rows.select(torch.tensor([i])) for i in range(rows.n_pairs)]
     with without_weight_gradients(ablation.transformer):
-        effects = sum(run_effects(ablation, pair) for pair in pairs) / len(rows.last_positions)
+        effects = sum((run_effects(ablation, pair) for pair in pairs), torch.zeros(())) / len(
+            rows.last_positions
+        )
     found = atp_star(ablation, rows)
     assert found.dtype == torch.float32
     assert bool((found >= 0).all())

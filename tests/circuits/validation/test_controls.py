@@ -17,7 +17,7 @@ from wirework.circuits.validation.controls import random_control, shuffled
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels
 from wirework.circuits.validation.validate import searched_control
-from wirework.circuits.validation.validation_report import Controls
+from wirework.circuits.validation.validation_report import Controls, RandomControl
 from wirework.circuits.validation.verdict import verdict
 from wirework.config import PruneConfig
 from wirework.data import Tokenizer
@@ -118,7 +118,7 @@ def between(edge_masks: EdgeMasks, gates: Tensor, rows: TokenizedPairs) -> set[i
 def sizes(edge_masks: EdgeMasks, gates: Tensor) -> Counter[tuple[str, ...]]:
     """Count the nodes at each site and the edges in each matrix."""
     names = edge_masks.kept
-    found = Counter((site,) for site, _ in names)
+    found: Counter[tuple[str, ...]] = Counter((site,) for site, _ in names)
     for edge, gate in zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True):
         found[names[edge.source][0], names[edge.target][0]] += int(gate)
     return found
@@ -172,6 +172,7 @@ def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_doe
     easy = everywhere(tokenizer, task)
     loose = prune(easy, task, QUICK, data=corpus, progress=False)
     control = random_control(context_of(loose, easy, task))
+    assert isinstance(control, RandomControl)
     assert control.n_sufficient > 0.5 * control.n > 3
     assert control.edges.least == control.edges.circuit == loose.n_edges
     report = validate(loose, easy, task, short=True)
@@ -181,6 +182,7 @@ def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_doe
     assert failed.faithful is False
     assert "are sufficient too" in failed.reasons[0]
     real = random_control(context_of(circuit, wired, task))
+    assert isinstance(real, RandomControl)
     assert real.n_sufficient == 0
 
 

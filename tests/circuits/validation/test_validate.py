@@ -8,20 +8,27 @@ import torch
 from hand_wired.edge_masks import Corpus
 from hand_wired.quote_closer import NODES
 
-from wirework.circuits import Circuit, held_out_losses, prune, prune_all, validate
+from wirework.circuits import Circuit, NodeCircuit, held_out_losses, prune, prune_all, validate
 from wirework.circuits.build import standard_error
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.means import means_for, save_means
 from wirework.circuits.pruning.search_folder import open_search
+from wirework.circuits.validation.checks.minimality import Minimality
 from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.random_labels import random_labels
-from wirework.circuits.validation.stability import stability
+from wirework.circuits.validation.stability import Stability, stability
 from wirework.circuits.validation.validate import check_circuit
-from wirework.circuits.validation.validation_report import ValidationReport
+from wirework.circuits.validation.validation_report import (
+    RandomControl,
+    Resampled,
+    SearchedControl,
+    ValidationReport,
+)
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import locked, read_json
 from wirework.model import Model
+from wirework.summaries import NotMeasured
 from wirework.tasks import Task, load_task
 
 QUICK = PruneConfig(
@@ -43,10 +50,12 @@ def report(circuit: Circuit, wired: Model, task: Task, corpus) -> ValidationRepo
 def test_a_planted_circuit_is_faithful_and_its_controls_are_not(report: ValidationReport) -> None:
     assert report.faithful is True, report.reasons
     for control in (report.controls.random_labels, report.controls.shuffled_weights):
+        assert isinstance(control, SearchedControl)
         assert control.reached is False
         assert control.verdict.faithful is False
         assert control.held_out.circuit > 0.3
         assert control.n_nodes > 0
+    assert isinstance(report.controls.random_circuits, RandomControl)
     assert report.controls.random_circuits.n_sufficient == 0
 
 
@@ -63,13 +72,16 @@ def test_every_part_is_there_and_is_json(report: ValidationReport) -> None:
     assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
     about = ["task", "n_nodes", "n_edges", "reached"]
     assert list(controls["nonsense task"]) == [*about, *checks, "verdict"]
+    assert isinstance(report.minimality, Minimality)
     assert report.minimality.minimal is True
     assert report.coverage.n_edges == 3
+    assert isinstance(report.resampled, Resampled)
     assert report.resampled.adversarial >= report.resampled.stochastic
 
 
 def test_a_planted_circuit_comes_back_in_every_run(report: ValidationReport) -> None:
     repeated = report.stability
+    assert isinstance(repeated, Stability)
     assert repeated.runs == 2
     assert repeated.reached == (True, True)
     assert (repeated.n_reached, repeated.edge_share) == (2, 1.0)
@@ -83,7 +95,7 @@ def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> No
     report = validate(circuit, wired, task)
     controls = report.controls
     entries = (report.resampled, controls.random_labels, controls.shuffled_weights)
-    reasons = [entry.reason for entry in entries]
+    reasons = [entry.reason for entry in entries if isinstance(entry, NotMeasured)]
     assert len(reasons) == 3
     assert all("no training text for this model" in reason for reason in reasons)
     assert report.faithful is None
@@ -157,6 +169,7 @@ def test_one_held_out_pair_is_enough_for_a_report(circuit, wired, task, corpus) 
     checks = check_circuit(ValidationContext.of(circuit, wired, pairs, corpus), short=False)
     assert checks.held_out.n_pairs == 1
     assert checks.held_out.circuit_error == 0
+    assert isinstance(checks.binarised, NotMeasured)
     assert "a pair to train on and another" in checks.binarised.reason
 
 
@@ -168,7 +181,7 @@ def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp
     assert rows[0]["verdict"] == "open"
     assert "own task loss" in rows[1]["reason"]
     saved = tmp_path / task.name
-    assert Circuit.load(saved).n_edges == 3
+    assert NodeCircuit.load(saved).n_edges == 3
     assert json.loads((tmp_path / f"{task.name}.report.json").read_text())["target_loss"] == 0.15
     table = (tmp_path / "results.md").read_text()
     assert f"| {task.name} | 5 | 3 |" in table
@@ -237,6 +250,8 @@ def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:
     by_means = prune(wired, task, QUICK, data=corpus, progress=False)
     assert by_means.edges == found.edges
     drawn, rested = (validate(one, wired, task, data=corpus) for one in (found, by_means))
+    assert isinstance(drawn.minimality, Minimality)
+    assert isinstance(rested.minimality, Minimality)
     assert drawn.minimality.minimal is rested.minimality.minimal is True
     pairs = zip(drawn.minimality.losses, rested.minimality.losses, strict=True)
     assert all(worst >= mean for worst, mean in pairs)

@@ -11,7 +11,7 @@ from wirework.config import DataConfig
 from wirework.data import Tokenizer, documents, prepare, single_token
 from wirework.data.answers import answers_for, story_answers
 from wirework.data.stories import bounded, grammar, ioi_words, stories, tell
-from wirework.data.stories.story import cast
+from wirework.data.stories.story import Gender, cast
 
 N = 1200
 MALE = r"\b(?:he|him|his|himself|boy|dad|daddy|grandpa|uncle)\b"
@@ -72,7 +72,7 @@ def test_nothing_of_the_notation_and_no_odd_space_is_left(joined: str):
 
 
 @pytest.mark.parametrize(("gender", "others"), [("she", MALE), ("he", FEMALE)])
-def test_pronouns_are_those_of_who_takes_part(gender: str, others: str):
+def test_pronouns_are_those_of_who_takes_part(gender: Gender, others: str):
     rng = Random(f"all {gender}")
     for _ in range(700):
         text = tell(rng, [gender])
@@ -112,7 +112,7 @@ def test_vocabulary_is_a_few_thousand_words():
 def test_indirect_objects_come_in_both_orders():
     scene, gift = r"(\w+) and (\w+) (?:went to|were at|came to) the \w+", r"an? (?:\w+ )?\w+"
     pattern = re.compile(rf"{scene}(?:,|\.) (\w+) \w+ {gift} to (\w+)\.")
-    orders = Counter()
+    orders: Counter[str] = Counter()
     for text in islice(stories(9), 6000):
         for a, b, giver, taker in pattern.findall(text):
             assert {giver, taker} == {a, b}

@@ -62,8 +62,8 @@ def think(messages: list[dict[str, str]]) -> tuple[str, list[str]]:
     if "give no lists" in system:
         block = asked.split("\nThe same, without the zeros")[0]
         lines = re.findall(r"(?m)^(.*)\t(\d+)$", block)
-        named = sorted({token for token, level in lines if int(level) >= 5})
-        text = " and ".join(json.dumps(token) for token in named) + "."
+        largest = sorted({token for token, level in lines if int(level) >= 5})
+        text = " and ".join(json.dumps(token) for token in largest) + "."
         return text, [text]
     named = {json.loads(one) for one in re.findall(r'"(?:[^"\\]|\\.)*"', asked.split("\n")[1])}
     if "answer 1 if" in system:

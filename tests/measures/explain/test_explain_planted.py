@@ -24,6 +24,8 @@ from wirework.data import Prepared, Tokenizer
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import read_json, read_record, write_record
 from wirework.measures import Explanations, explain_neurons
+from wirework.measures.explain import explainers
+from wirework.measures.explain.learn import learn_patterns
 from wirework.model import Model
 from wirework.view import write_neuron_page
 from wirework.view.text import quoted
@@ -115,13 +117,13 @@ def test_files_are_the_result_and_a_second_call_reads_them(
     assert summary["scores"] == result.summary()["scores"]
     assert (summary["stopped"], summary["failures"]) == (None, [])
     (out / "neurons" / names[0]).unlink()
-    learned = []
-    from wirework.measures.explain import explainers
+    learned: list[int] = []
 
-    real = explainers.learn_patterns
-    monkeypatch.setattr(
-        explainers, "learn_patterns", lambda *a: (learned.append(a[0].neuron.index), real(*a))[1]
-    )
+    def counting(*args):
+        learned.append(args[0].neuron.index)
+        return learn_patterns(*args)
+
+    monkeypatch.setattr(explainers, "learn_patterns", counting)
     again = explain_neurons(model, config, text=text, out=out, progress=False)
     assert learned == [0]
     assert json.dumps(again.neurons) == json.dumps(result.neurons)
@@ -175,6 +177,7 @@ def test_a_neuron_that_was_altered_is_named_and_one_of_an_older_version_is_read(
     path = tmp_path / "neurons" / f"{SITE}.0.json"
     held = read_json(path)
     peak = held["peak"]
+    content: object
     for content in ({**held, "peak": peak + 1}, []):
         path.write_text(json.dumps(content))
         with pytest.raises(DamagedError, match=rf"{SITE}\.0\.json is damaged: .*; delete it$"):

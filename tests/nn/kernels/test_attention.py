@@ -52,11 +52,11 @@ def test_worked_by_hand():
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("length", [1, 9, 40])
 def test_values_and_gradients_are_those_of_the_definition(attend, level, window, length):
-    leaves = [t.requires_grad_() for t in inputs(length=length)]
+    q, k, v = leaves = [t.requires_grad_() for t in inputs(length=length)]
     sink = sinks(level)
     wanted = leaves if sink is None else [*leaves, sink.requires_grad_()]
     out = attend(*leaves, sink=sink, scale=0.7, window=window)
-    expected = causal_attention_reference(*leaves, sink, 0.7, window)
+    expected = causal_attention_reference(q, k, v, sink, 0.7, window)
     torch.testing.assert_close(out, expected, atol=1e-12, rtol=1e-10)
     slope = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(1))
     got = torch.autograd.grad(out, wanted, slope)

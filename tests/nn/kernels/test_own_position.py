@@ -32,8 +32,9 @@ def test_values_and_gradients(length: int, window: int | None, with_sink: bool) 
         torch.randn(2, 3, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(5)
     ]
     sink = torch.randn(3, dtype=torch.float64, requires_grad=True) if with_sink else None
+    q, k, v, own_k, own_v = given
     found = own_position_attention(*given, sink=sink, scale=0.7, window=window)
-    wanted = by_definition(*given, sink=sink, scale=0.7, window=window)
+    wanted = by_definition(q, k, v, own_k, own_v, sink, 0.7, window)
     given += [] if sink is None else [sink]
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     grad = torch.randn_like(found)
@@ -50,7 +51,8 @@ def test_scores_so_large_that_one_position_takes_all() -> None:
     given = [torch.randn(1, 1, 9, 4) for _ in range(5)]
     given[0] *= 100
     found = own_position_attention(*given, scale=1.0)
-    wanted = by_definition(*(x.double() for x in given), None, 1.0, None)
+    q, k, v, own_k, own_v = (x.double() for x in given)
+    wanted = by_definition(q, k, v, own_k, own_v, None, 1.0, None)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -78,7 +80,7 @@ def test_its_dtype_is_that_of_the_queries() -> None:
 @pytest.mark.parametrize("window", [None, 1, 5])
 def test_the_way_of_other_devices(window: int | None, with_sink: bool) -> None:
     torch.manual_seed(0)
-    given = [torch.randn(2, 3, 17, 8, dtype=torch.float64) for _ in range(5)]
+    q, k, v, own_k, own_v = (torch.randn(2, 3, 17, 8, dtype=torch.float64) for _ in range(5))
     sink = torch.randn(3, dtype=torch.float64) if with_sink else None
-    found = _over_both(*given, sink, 0.7, window)
-    torch.testing.assert_close(found, by_definition(*given, sink, 0.7, window))
+    found = _over_both(q, k, v, own_k, own_v, sink, 0.7, window)
+    torch.testing.assert_close(found, by_definition(q, k, v, own_k, own_v, sink, 0.7, window))

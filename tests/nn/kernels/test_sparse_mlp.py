@@ -12,7 +12,7 @@ from wirework.nn.kernels.sparse_pattern import SparsePattern
 KINDS: list[Activation] = ["gelu", "gelu_tanh", "relu"]
 
 
-def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor, SparsePattern]:
+def given(k: int, bias: bool) -> tuple[list[Tensor], SparsePattern]:
     """Return x, both weights, the mask's values and maybe both biases in float64, and the places.
 
     One unit of each token is a place where the mask is 0.
@@ -20,7 +20,8 @@ def given(k: int, bias: bool) -> tuple[list[Tensor], Tensor, SparsePattern]:
     torch.manual_seed(k)
     won = torch.rand(10, 24).argsort(-1) <= k
     won[:, 3] = False  # some neuron may win nowhere
-    places = SparsePattern(*won.nonzero().unbind(-1), (10, 24))
+    tokens, units = won.nonzero().unbind(-1)
+    places = SparsePattern(tokens, units, (10, 24))
     values = torch.ones(len(places.units), dtype=torch.float64)
     values[:: k + 1] = 0
     shapes: list[tuple[int, ...]] = [(2, 5, 6), (24, 6), (7, 24)]

@@ -18,7 +18,8 @@ def mask() -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_and_sums(mask: Tensor, dtype: torch.dtype) -> None:
-    places = SparsePattern(*mask.nonzero().unbind(-1), SHAPE)
+    tokens, units = mask.nonzero().unbind(-1)
+    places = SparsePattern(tokens, units, SHAPE)
     x, weight = torch.randn(7, 3, dtype=dtype), torch.randn(5, 3, dtype=dtype)
     values = torch.randn(int(mask.sum()), dtype=dtype)
     dense = torch.zeros(SHAPE, dtype=dtype).masked_scatter(mask, values)
@@ -34,7 +35,8 @@ def test_products_and_sums(mask: Tensor, dtype: torch.dtype) -> None:
 
 
 def test_what_is_spread_gets_its_gradient_back(mask: Tensor) -> None:
-    places = SparsePattern(*mask.nonzero().unbind(-1), SHAPE)
+    tokens, units = mask.nonzero().unbind(-1)
+    places = SparsePattern(tokens, units, SHAPE)
     values = torch.randn(int(mask.sum()), requires_grad=True)
     grad = torch.randn(SHAPE)
     (found,) = torch.autograd.grad(places.spread(values), values, grad)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from circuit_maker import make_circuit, make_paths, with_shares
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -39,7 +39,7 @@ def test_what_searches_rarely_found_is_paler(circuit: Path, tmp_path: Path) -> N
         draw_graph(one, data)
     n_edges = len(plain["edges"])
     drawn = [[c for c in one.collections if len(c.get_paths()) == n_edges] for one in axes]
-    full, some = ({round(c[3], 3) for c in one.get_edgecolors()} for (one,) in drawn)
+    full, some = ({round(to_rgba(c)[3], 3) for c in one.get_edgecolor()} for (one,) in drawn)
     (most,) = full
     assert sorted(some) == pytest.approx([most * x for x in (0.2, 0.4, 0.6, 0.8, 1)], abs=0.001)
 

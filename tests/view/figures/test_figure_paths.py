@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from circuit_maker import make_paths
 from matplotlib.colors import to_hex
@@ -15,8 +16,8 @@ def test_edges_are_wider_for_larger_effects_and_orange_below_zero(tmp_path: Path
     axes = Figure().add_subplot()
     draw_paths(axes, load_page_data(make_paths(tmp_path / "c", paths)))
     (drawn,) = axes.collections
-    assert [to_hex(c) for c in drawn.get_edgecolors()] == [NEGATIVE, POSITIVE, POSITIVE]
-    pixels = [width * 100 / 72 for width in drawn.get_linewidths()]
+    assert [to_hex(c) for c in drawn.get_edgecolor()] == [NEGATIVE, POSITIVE, POSITIVE]
+    pixels = [width * 100 / 72 for width in np.atleast_1d(drawn.get_linewidth())]
     assert pixels == pytest.approx([0.5 + 3.5 / 4, 0.5 + 3.5 / 2, 4.0])
 
 

@@ -8,7 +8,8 @@ from circuit_maker import make_circuit
 from wirework.circuit_format import Document
 from wirework.view.page.page_inputs import inputs_of
 
-WEIGHTS = {0: [9.0, 5, 3, 1], 1: [-0.4, 0, 0.2, 0], 2: [0, 0, 0, 7]}  # by reader, then token
+WEIGHTS: dict[int, list[float]] = {0: [9, 5, 3, 1], 1: [-0.4, 0, 0.2, 0], 2: [0, 0, 0, 7]}
+"""By reader, then token."""
 PAIRS = [["c", "x", "d"], ["c", "x", "b"], ["x", "d"], ["x", "b"]]
 """b and d decide, d by more; c stands in two prompts, a in none."""
 

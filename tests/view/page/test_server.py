@@ -23,8 +23,9 @@ CODE += "serve(Path(sys.argv[1]))"
 def server(circuit: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The real server in a process of its own, and its address."""
     command = [sys.executable, "-c", CODE, str(circuit)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:
+    with subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         yield process, process.stdout.readline().strip()
         process.kill()

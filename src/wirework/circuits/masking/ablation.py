@@ -16,7 +16,8 @@ from torch import Tensor
 
 from wirework.circuits.masking.activation_cache import ActivationCache
 from wirework.circuits.masking.nodes import NodeSpace
-from wirework.nn import Edit, ResampleAblation, Transformer, mean_ablation
+from wirework.nn import ResampleAblation, Transformer, mean_ablation
+from wirework.nn.sites import NodeAblation
 from wirework.renamed_names import new_name
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
@@ -225,7 +226,7 @@ class Ablation(Masks):
         """Return the mask over nodes (..., N) of gates (..., G)."""
         return gates if self.tie is None else gates[..., self.tie]
 
-    def edits(self, gates: Tensor) -> dict[str, Edit]:
+    def edits(self, gates: Tensor) -> dict[str, NodeAblation]:
         """Return the site edits that ablate all nodes outside `gates`, (G,) or (R, G)."""
         parts = self.space.split(self.nodes(gates.to(self.device)))
         closed = dict(zip(parts, _closed(parts.values()), strict=True))
