@@ -428,7 +428,7 @@ class TrialSelection:
             on_progress(pace.in_trials(current.first, count, step))
             if step not in stops:
                 return [True] * len(which)
-            go_on = current.promising(step, which, [self._size(one).edges for one in tau])
+            go_on = current.in_better_half(step, which, [self._size(one).edges for one in tau])
             left[:] = [place for place, on in zip(which, go_on, strict=True) if on]
             return go_on
 
