@@ -44,7 +44,7 @@ def prune(
         full_validation: Validate as `wirework validate` does, with controls.
         jobs: With --all: behaviours to work on at once.
         corpus: Training text for the means of the nodes, as `--data.corpus` of train, for a model
-            that lies in no run.
+            outside a run folder.
     """
     if all == (task is not None):
         raise InputError("prune takes either a TASK or --all")
@@ -117,7 +117,9 @@ def acdc(
     out: Path | None = None,
     json: Json = False,
 ) -> None:
-    """Find path edges for each tau and print how many stay and what they come to.
+    """Find path edges for each tau.
+
+    Print the number of kept edges and the metrics of their patched run.
 
     Args:
         model: Model or run folder.
@@ -186,7 +188,7 @@ def validate(
         task: Other pairs to check it on: name, JSONL file or function. Needed if the circuit's own
             task is a function, because code that only a file names is not run.
         own_task: Function of the circuit's own pairs, if --task gives others.
-        corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
+        corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
         short: Only checks that take seconds: no binarisation, minimality, hypothesis tests or
             searches.
         runs: Number of repeated searches; print how often each edge is found again. Not with
@@ -210,16 +212,16 @@ def validate(
         circuits_task = None if own_task is None else task_of(own_task)
         report = check(
             checked, loaded, pairs, own_task=circuits_task, data=data, short=short, runs=runs
-        ).to_dict()
+        )
         if out is not None:
-            checked.with_shares(report["stability"]).save(out)
+            checked.with_shares(report.stability).save(out)
     if json:
-        show("validation", report, json)
+        show("validation", report.to_dict(), json)
         return
-    print_report(report)
+    print_report(report.to_dict())
     if out is not None:
         print(f"wrote: {out}")
-    if report["verdict"]["faithful"]:
+    if report.faithful:
         print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
     else:
         print_next("export", circuit, "-o", f"{circuit}.html")
