@@ -247,7 +247,7 @@ def attack(
             names is not run.
         pairs: Most held-out pairs to choose the worst attack on; up to as many others measure it.
     """
-    from wirework.circuits import find_distractors
+    from wirework.circuits import find_attacks
     from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
@@ -258,14 +258,12 @@ def attack(
     with not_resumable():
         loaded = None if model is None else load(model)
         circuits_task = None if task is None else task_of(task)
-        distraction = find_distractors(circuit, loaded, circuits_task, pairs=pairs)
-        write_json(result, distraction.to_json())
-        write_curves(distraction.to_json(), curves)
+        report = find_attacks(circuit, loaded, circuits_task, pairs=pairs)
+        write_json(result, report.to_json())
+        write_curves(report.to_json(), curves)
     if json:
-        show(
-            "attack", {**distraction.summary(), "result": str(result), "curves": str(curves)}, json
-        )
+        show("attack", {**report.summary(), "result": str(result), "curves": str(curves)}, json)
     else:
-        print_attack(distraction)
+        print_attack(report)
         print(f"wrote: {result}, {curves}")
         print_next("export", circuit, "-o", f"{circuit}.html")
