@@ -7,7 +7,7 @@ edges between them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
 from wirework.errors import InputError, number_of
-from wirework.summaries import NotMeasured, Report
+from wirework.summaries import NotMeasured
 from wirework.tasks import Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _Part = TypeVar("_Part", Node, Edge)
 
 
+@runtime_checkable
 class SearchShares(Protocol):
     """Shares of repeated searches, as `circuits.validation.stability.Stability` has them."""
 
@@ -214,8 +215,7 @@ def _measured_shares(
         raise InputError("no shares to save: the report has none; give runs=N to `validate`")
     if isinstance(stability, NotMeasured):
         raise InputError(f"no shares to save: {stability.reason}")
-    # A report is a `Mapping` too, until access by key is removed.
-    if isinstance(stability, Report) or not isinstance(stability, Mapping):
+    if isinstance(stability, SearchShares):
         return stability.runs, stability.node_shares, stability.edge_shares
     if "reason" in stability:
         raise InputError(f"no shares to save: {stability['reason']}")
