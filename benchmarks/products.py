@@ -1,7 +1,8 @@
 """GFLOP/s of each library for the products of a training step, and the chosen library.
 
 One thread unless OMP_NUM_THREADS is set. To see roughly what an AVX2 machine would choose, put
-`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell` before the command.
+`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+OPENBLAS_CORETYPE=Haswell` before the command.
 With one thread its CPU time is measured, so that other processes disturb little. The cache of
 choices is neither read nor written.
 """

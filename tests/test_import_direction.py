@@ -14,7 +14,6 @@ SOURCE = Path(__file__).parent.parent / "src" / "wirework"
 ORDER = """
     __main__ cli menu commands help_pages
     demo demo_plan studies doctor
-    bridges
     measures
     circuits
     circuits.pipeline

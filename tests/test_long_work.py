@@ -49,7 +49,7 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
         [r"acdc pairs: "],
     ),
     "attack": (
-        lambda home, _, progress: circuits.find_distractors(
+        lambda home, _, progress: circuits.find_attacks(
             home / "circuit", pairs=2, progress=progress
         ),
         [r"attacks pairs: \d+/\d+, "],

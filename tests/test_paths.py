@@ -87,7 +87,7 @@ READERS: dict[str, Callable[[As, Path], object]] = {
         at("circuit"), at("model"), at("pairs.jsonl")
     ),
     "model_of": lambda at, _: circuits.model_of(at("circuit")),
-    "find_distractors": lambda at, _: circuits.find_distractors(
+    "find_attacks": lambda at, _: circuits.find_attacks(
         at("circuit"), at("model"), pairs=2, progress=False
     ),
     "prune": lambda at, home: ww.prune(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wirework.circuits import acdc_sweep as acdc_sweep
     from wirework.circuits import attribute as attribute
     from wirework.circuits import edge_attribution as edge_attribution
-    from wirework.circuits import find_distractors as find_distractors
+    from wirework.circuits import find_attacks as find_attacks
     from wirework.circuits import prune as prune
     from wirework.circuits import prune_all as prune_all
     from wirework.circuits import validate as validate
@@ -95,7 +95,7 @@ _HOMES = {
     "attribute": "wirework.circuits",
     "edge_attribution": "wirework.circuits",
     "explain_neurons": "wirework.measures",
-    "find_distractors": "wirework.circuits",
+    "find_attacks": "wirework.circuits",
     "load": "wirework.model",
     "measure": "wirework.measures",
     "prune": "wirework.circuits",
@@ -104,6 +104,9 @@ _HOMES = {
     "train": "wirework.training",
     "validate": "wirework.circuits",
 }
+_RENAMED = {"find_distractors": "find_attacks"}
+"""Old names to current names; the next release removes the old ones."""
+
 _PACKAGES = (
     "circuits",
     "config",
@@ -150,7 +153,7 @@ __all__ = [
     "data",
     "edge_attribution",
     "explain_neurons",
-    "find_distractors",
+    "find_attacks",
     "interop",
     "load",
     "measure",
@@ -174,6 +177,10 @@ def __getattr__(name: str) -> object:
 
     if name in _PACKAGES:
         return import_module(f"wirework.{name}")
+    if name in _RENAMED:
+        from wirework.renamed_names import new_name
+
+        return __getattr__(new_name("wirework", name, _RENAMED))
     if name not in _HOMES:
         raise AttributeError(f"module 'wirework' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

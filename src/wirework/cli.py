@@ -100,16 +100,16 @@ class _Output(io.TextIOWrapper):
     """Standard output whose write errors name it; the error of the system names no file."""
 
     def write(self, text: str) -> int:
-        with _told():
+        with _reporting_write_errors():
             return super().write(text)
 
     def flush(self) -> None:
-        with _told():
+        with _reporting_write_errors():
             super().flush()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _reporting_write_errors() -> Iterator[None]:
     """Turn a write error of the system into one line, except that of a closed pipe.
 
     Raises:

@@ -340,17 +340,17 @@ class _Display:
     """All current work, and the view of it while there is any."""
 
     def __init__(self) -> None:
-        self._at_hand: list[Progress] = []
+        self._current_work: list[Progress] = []
         self._view: _View | None = None
 
     def innermost(self) -> Progress | None:
-        return self._at_hand[-1] if self._at_hand else None
+        return self._current_work[-1] if self._current_work else None
 
     def add(self, work: Progress, every: float) -> None:
-        self._at_hand.append(work)
+        self._current_work.append(work)
         try:
             if self._view is None:
-                self._view = _view(self._at_hand, every)
+                self._view = _view(self._current_work, every)
             self._view.add(work)
         except BaseException:
             self.remove(work)
@@ -358,14 +358,14 @@ class _Display:
 
     def remove(self, work: Progress) -> None:
         view = self._view
-        if work in self._at_hand:
-            self._at_hand.remove(work)
+        if work in self._current_work:
+            self._current_work.remove(work)
         if view is None:
             return
         try:
             view.remove(work)
         finally:
-            if not self._at_hand:
+            if not self._current_work:
                 self._view = None
                 view.close()
 
@@ -373,7 +373,7 @@ class _Display:
 _display = _Display()
 
 
-def _view(at_hand: list[Progress], every: float) -> _View:
+def _view(current_work: list[Progress], every: float) -> _View:
     """Return live bars for a terminal or a notebook, else lines."""
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         from wirework.live_bars import LiveBars
@@ -381,14 +381,14 @@ def _view(at_hand: list[Progress], every: float) -> _View:
         bars = LiveBars.on(sys.stderr)
         if bars is not None:
             return bars
-    return _Lines(at_hand, every, sys.stderr)
+    return _Lines(current_work, every, sys.stderr)
 
 
 class _Lines:
     """Writes a line about all current work every few seconds, from its own thread."""
 
-    def __init__(self, at_hand: list[Progress], every: float, stream: TextIO) -> None:
-        self._at_hand = at_hand
+    def __init__(self, current_work: list[Progress], every: float, stream: TextIO) -> None:
+        self._current_work = current_work
         self._every = every
         self._stream = stream  # silenced libraries replace `sys.stderr`
         self._ended = threading.Event()
@@ -409,4 +409,4 @@ class _Lines:
         # A closed stream is reported by the work itself.
         with suppress(OSError, ValueError):
             while not self._ended.wait(self._every):
-                _write(self._stream, "; ".join(work.line() for work in [*self._at_hand]))
+                _write(self._stream, "; ".join(work.line() for work in [*self._current_work]))

@@ -91,6 +91,9 @@ class TestOldNames:
         assert circuits.check_place is circuits.check_circuit_place
         assert circuits.Finding is circuits.FinderResult
         assert circuits.Wiring is circuits.EdgeMasks
+        assert circuits.find_distractors is ww.find_distractors is ww.find_attacks
+        assert circuits.Distraction is circuits.adversarial.AttackReport
+        assert circuits.Breaking is circuits.adversarial.Breaking is circuits.BreakingAttack
         assert "circuits.Finding is called FinderResult now" in capsys.readouterr().err
         with pytest.raises(AttributeError, match="no attribute 'Findings'"):
             circuits.Findings  # noqa: B018

@@ -12,7 +12,7 @@ from hand_wired.circuits import circuit_of
 from hand_wired.quote_closer import plant
 
 from wirework.circuit_format import Document
-from wirework.circuits import Circuit, find_distractors, validate
+from wirework.circuits import Circuit, find_attacks, validate
 from wirework.circuits.held_out import pairs_of
 from wirework.errors import InputError
 from wirework.model import Model
@@ -61,7 +61,7 @@ def test_a_function_in_circuit_json_is_not_run(found, mine: str) -> None:
     with pytest.raises(InputError, match=r"not run.*name it yourself: --task '.*mine\.py:make'"):
         validate(circuit, model, short=True)
     with pytest.raises(InputError, match=r"not run.*name it yourself: --task"):
-        find_distractors(circuit, model, progress=False)
+        find_attacks(circuit, model, progress=False)
     with pytest.raises(InputError, match=r"not run.*name it yourself: --own-task"):
         validate(circuit, model, load_task("single_double_quote", seed=9, n=64), short=True)
     assert not has_run(mine)
@@ -98,7 +98,7 @@ def test_the_function_that_the_user_names_gives_the_same_report_as_before(found,
     other = load_task(mine.replace(":make", ":others"), n=64)
     held_out = validate(circuit, model, other, own_task=own, short=True)["held_out"]
     assert held_out["n_pairs"] > 0
-    assert find_distractors(circuit, model, load_task(mine), pairs=4, progress=False).points
+    assert find_attacks(circuit, model, load_task(mine), pairs=4, progress=False).points
 
 
 def test_a_task_that_is_not_the_circuits_own(found) -> None:

@@ -149,7 +149,7 @@ def test_a_tensor_without_use_is_named_in_a_warning(
     ]
 
 
-def test_masks_that_older_files_hold_are_left_aside(
+def test_masks_that_older_files_hold_are_ignored(
     folder: Any, folders: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 24, 24, dtype=torch.bool)}

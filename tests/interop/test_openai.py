@@ -164,7 +164,7 @@ def test_fixed_bigram_is_not_trained(tmp_path):
     assert not model.transformer.bigram.requires_grad
 
 
-def test_mask_buffers_of_slow_attention_are_left_aside(tmp_path):
+def test_mask_buffers_of_slow_attention_are_ignored(tmp_path):
     state = random_state(BASE)
     expected = Reference(BASE, state).logits(tokens(BASE))
     state["transformer.h.1.attn.bias"] = torch.ones(12, 12).tril()[None, None]

@@ -136,7 +136,7 @@ def test_what_cannot_be_trained_on_is_refused_before_training(
     ):
         with pytest.raises(InputError, match=says):
             measure_sae(model, settings(**wrong), text)
-    with pytest.raises(InputError, match=r"lies in no run, .*give text \(--corpus"):
+    with pytest.raises(InputError, match=r"is outside a run folder, .*give text \(--corpus"):
         train_sae(model, settings())
     silent = Model(Transformer(model.config), tokenizer)
     for name in ("weight", "bias"):

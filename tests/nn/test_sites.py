@@ -203,7 +203,7 @@ def test_gates_and_mean_that_do_not_fit_are_refused(gates, mean):
 def test_batch_that_is_no_multiple_of_the_masks_is_refused(model, tokens):
     edit = mean_ablation(torch.ones(2, 16), torch.zeros(16))
     with (
-        pytest.raises(InputError, match="3 sequences cannot carry 2 masks"),
+        pytest.raises(InputError, match="3 sequences are not a multiple of 2 masks"),
         model.edited({"0.resid_in": edit}),
     ):
         model(tokens)

@@ -22,7 +22,7 @@ from wirework.studies.points import portable
 from wirework.training import train
 from wirework.view import write_study_figures
 
-SPARSE, DENSE, TWIN = "sparse-w32-l9000-a0.25", "dense-w16-s6-seed0", "dense-w16-s6-seed1"
+SPARSE, DENSE, RESEEDED = "sparse-w32-l9000-a0.25", "dense-w16-s6-seed0", "dense-w16-s6-seed1"
 IMPOSSIBLE = "sparse-w32-l999999-a0.25"
 FIGURES = ["fig02.png", "fig03.png", "fig10.png", "fig33.png"]
 
@@ -72,13 +72,13 @@ def test_results_hold_every_number_of_the_figures(done: tuple[Path, Any], config
     assert results["pair"]["ratio"] == result.pair.ratio
     assert [row["target_loss"] for row in results["targets"]] == [8.0, 4.0]
     assert all(row["tasks"] == ["for_while"] for row in results["targets"])
-    assert results["twin"]["name"] == TWIN
+    assert results["twin"]["name"] == RESEEDED
     for cell in results["cells"]:
         assert cell["kurtosis"] > 0
         circuit = out / "cells" / cell["name"] / "circuits" / "4" / "for_while" / "circuit.json"
         assert read_json(circuit)["n_edges"] == cell["tasks"][0]["n_edges"]
     tokens = read_json(out / "token_losses.json")
-    assert [joint["second"] for joint in tokens["joints"]] == [SPARSE, TWIN]
+    assert [joint["second"] for joint in tokens["joints"]] == [SPARSE, RESEEDED]
     losses = {cell["name"]: cell["val_loss"] for cell in [*results["cells"], results["twin"]]}
     for joint in tokens["joints"]:
         assert joint["n_tokens"] == 2 * 4 * 64
@@ -90,7 +90,7 @@ def test_the_manifest_reproduces_each_point(done: tuple[Path, Any], tmp_path: Pa
     out, _ = done
     manifest = read_json(out / "manifest.json")
     points = {point["name"]: point for point in manifest["points"]}
-    assert list(points) == [IMPOSSIBLE, SPARSE, DENSE, TWIN]
+    assert list(points) == [IMPOSSIBLE, SPARSE, DENSE, RESEEDED]
     assert "999999" in points[IMPOSSIBLE]["error"]
     config = FrontierConfig.of(manifest["config"])
     for point in grid(config)[1:]:
@@ -98,7 +98,7 @@ def test_the_manifest_reproduces_each_point(done: tuple[Path, Any], tmp_path: Pa
             "device": "auto"
         }
     assert str(out.parent) not in json.dumps(manifest)
-    for name in (SPARSE, TWIN):
+    for name in (SPARSE, RESEEDED):
         place = {"name": name, "runs": str(tmp_path)}
         again = TrainConfig.of({**points[name]["train"], **place})
         again = TrainConfig.of(

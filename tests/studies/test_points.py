@@ -31,6 +31,12 @@ def test_a_grid_is_every_combination_once(study: Study):
     assert {"sparse-w32-l1800-a0.5", "dense-w16-s3-seed0"} <= set(names)
 
 
+def test_the_old_name_of_with_seed_works_and_warns(capsys: pytest.CaptureFixture[str]):
+    point = FrontierPoint(16, 3, 0)
+    assert point.twin(7) == point.with_seed(7) == FrontierPoint(16, 3, 7)  # type: ignore[attr-defined]
+    assert "FrontierPoint.twin is called with_seed now" in capsys.readouterr().err
+
+
 def test_an_empty_grid_is_refused(study: Study):
     with pytest.raises(InputError, match="the grid is empty: give widths"):
         grid(study(l0_counts=[], dense_widths=[]))

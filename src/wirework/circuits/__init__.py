@@ -1,7 +1,7 @@
 """Circuits: masks, scores, pruning, path patching, validation and adversarial attacks."""
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
-from wirework.circuits.adversarial import Breaking, Distraction, find_distractors
+from wirework.circuits.adversarial import AttackReport, BreakingAttack, find_attacks
 from wirework.circuits.build import FinderResult, assemble, circuit_losses
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_circuit_place
@@ -34,10 +34,10 @@ from wirework.renamed_names import new_name
 __all__ = [
     "METHODS",
     "Ablation",
-    "Breaking",
+    "AttackReport",
+    "BreakingAttack",
     "Calibration",
     "Circuit",
-    "Distraction",
     "Edge",
     "EdgeMasks",
     "FinderResult",
@@ -65,7 +65,7 @@ __all__ = [
     "clean_up",
     "discretise",
     "edge_attribution",
-    "find_distractors",
+    "find_attacks",
     "find_edges",
     "find_io_edges",
     "heaviside",
@@ -86,9 +86,12 @@ __all__ = [
 ]
 
 _RENAMED = {
+    "Breaking": "BreakingAttack",
+    "Distraction": "AttackReport",
     "Finding": "FinderResult",
     "Wiring": "EdgeMasks",
     "check_place": "check_circuit_place",
+    "find_distractors": "find_attacks",
     "measure": "circuit_losses",
 }
 

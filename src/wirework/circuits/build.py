@@ -57,7 +57,7 @@ class FinderResult:
 
     edge_masks: EdgeMasks
     """Masks over the kept nodes and all edges between them. Removed parts are ablated with the
-    held-out means (second sample), or with the only means if there is one sample."""
+    means of the second sample, or with the only means if there is one sample."""
     gates: Tensor
     """(G,), 1 for every node and for the kept edges."""
     score: Tensor | None

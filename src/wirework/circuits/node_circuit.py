@@ -7,7 +7,7 @@ edges between them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,12 +19,30 @@ from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
 from wirework.errors import InputError, number_of
+from wirework.summaries import NotMeasured
 from wirework.tasks import Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
 
 _Part = TypeVar("_Part", Node, Edge)
+
+
+@runtime_checkable
+class SearchShares(Protocol):
+    """Shares of repeated searches, as `circuits.validation.stability.Stability` has them."""
+
+    @property
+    def runs(self) -> int:
+        """Number of searches."""
+
+    @property
+    def node_shares(self) -> Sequence[float]:
+        """Per node of the circuit: share of searches that find it."""
+
+    @property
+    def edge_shares(self) -> Sequence[float]:
+        """Per edge of the circuit: share of searches that find it."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,19 +178,17 @@ class NodeCircuit(Circuit):
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
         return float(edge_masks.losses(gates[None], tokenize_task(fitted, model))[0])
 
-    def with_shares(self, stability: Mapping[str, Any]) -> Self:
+    def with_shares(self, stability: SearchShares | NotMeasured | Mapping[str, Any] | None) -> Self:
         """Return the circuit with, for each node and edge, the share of searches that found it.
 
         Args:
-            stability: the entry `stability` of `validate(circuit, runs=N)`: `runs`, `node_shares`
-                and `edge_shares`, in the order of the circuit's nodes and edges.
+            stability: the entry `stability` of `validate(circuit, runs=N)`, or its JSON: `runs`,
+                `node_shares` and `edge_shares`, in the order of the circuit's nodes and edges.
 
         Raises:
-            InputError: it belongs to another circuit, or could not be measured.
+            InputError: it belongs to another circuit, or was not measured.
         """
-        if "reason" in stability:
-            raise InputError(f"no shares to save: {stability['reason']}")
-        nodes, edges = stability["node_shares"], stability["edge_shares"]
+        runs, nodes, edges = _measured_shares(stability)
         if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
             raise InputError(
                 f"shares of {number_of(len(nodes), 'node')} and "
@@ -182,13 +198,28 @@ class NodeCircuit(Circuit):
         changes = {
             "nodes": _with_shares(self.nodes, nodes),
             "edges": _with_shares(self.edges, edges),
-            "share_runs": stability["runs"],
+            "share_runs": runs,
         }
         return replace(self, document=self.document.model_copy(update=changes))
 
     def _target_text(self) -> str:
         reached = "reached" if self.reached else "not reached"
         return f" (target {self.document.target_loss:g}, {reached})"
+
+
+def _measured_shares(
+    stability: SearchShares | NotMeasured | Mapping[str, Any] | None,
+) -> tuple[int, Sequence[float], Sequence[float]]:
+    """Return the number of searches, and the shares of nodes and of edges."""
+    if stability is None:
+        raise InputError("no shares to save: the report has none; give runs=N to `validate`")
+    if isinstance(stability, NotMeasured):
+        raise InputError(f"no shares to save: {stability.reason}")
+    if isinstance(stability, SearchShares):
+        return stability.runs, stability.node_shares, stability.edge_shares
+    if "reason" in stability:
+        raise InputError(f"no shares to save: {stability['reason']}")
+    return stability["runs"], stability["node_shares"], stability["edge_shares"]
 
 
 def _with_shares(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[_Part, ...]:

@@ -6,15 +6,15 @@ from wirework.commands.printing import print_paragraph, print_verdict
 from wirework.view.text import plain_lines, shown
 
 if TYPE_CHECKING:
-    from wirework.circuits.adversarial import Distraction
+    from wirework.circuits.adversarial import AttackReport
 
 
-def print_attack(distraction: "Distraction") -> None:
+def print_attack(report: "AttackReport") -> None:
     """Print the attacks that break the whole model, in paragraphs."""
-    about = distraction.summary()
-    broken = distraction.by_tokens or distraction.by_length
+    about = report.summary()
+    broken = report.by_tokens or report.by_length
     print_verdict(
-        f"the model's answers in {distraction.task} "
+        f"the model's answers in {report.task} "
         + ("break on text that was read off its circuit" if broken else "withstand all attacks")
         + "; accuracy: 1.00 = always right; P: probability of the right answer of the two"
     )
@@ -29,9 +29,9 @@ def print_attack(distraction: "Distraction") -> None:
             "  ",
         )
     _print_part("Longer context", about["by_length"])
-    for number, head in enumerate(distraction.heads):
+    for number, head in enumerate(report.heads):
         _print_part("" if number else "Attention", head.words(f"head {head.name}"))
-    _print_part("Pairs", distraction.pairs_in_words())
+    _print_part("Pairs", report.pairs_in_words())
     print()
 
 

@@ -85,11 +85,11 @@ def print_strongest(circuit: "PathCircuit") -> None:
         return
     rows = [[edge.source, edge.target, cell(edge.effect), _in_words(edge)] for edge in edges]
     title = f"strongest path edges: rise of {circuit.patching.metric} without the edge"
-    print_table(title, ["source", "target", "effect", "what it carries"], rows)
+    print_table(title, ["source", "target", "effect", "connection"], rows)
 
 
 def _in_words(edge: "PathEdge") -> str:
-    """Return what a path edge carries, as in `output of head 0.attn.1 to queries of 1.attn.0`."""
+    """Return the connection in words, as in `output of head 0.attn.1 to queries of 1.attn.0`."""
     source = "the token embedding" if edge.source == "embed" else f"output of {_end(edge.source)}"
     return f"{source} to {_end(edge.target)}"
 

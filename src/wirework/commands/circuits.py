@@ -44,7 +44,7 @@ def prune(
         full_validation: Validate as `wirework validate` does, with controls.
         jobs: With --all: behaviours to work on at once.
         corpus: Training text for the means of the nodes, as `--data.corpus` of train, for a model
-            that lies in no run.
+            outside a run folder.
     """
     if all == (task is not None):
         raise InputError("prune takes either a TASK or --all")
@@ -117,7 +117,9 @@ def acdc(
     out: Path | None = None,
     json: Json = False,
 ) -> None:
-    """Find path edges for each tau and print how many stay and what they come to.
+    """Find path edges for each tau.
+
+    Print the number of kept edges and the metrics of their patched run.
 
     Args:
         model: Model or run folder.
@@ -186,7 +188,7 @@ def validate(
         task: Other pairs to check it on: name, JSONL file or function. Needed if the circuit's own
             task is a function, because code that only a file names is not run.
         own_task: Function of the circuit's own pairs, if --task gives others.
-        corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
+        corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
         short: Only checks that take seconds: no binarisation, minimality, hypothesis tests or
             searches.
         runs: Number of repeated searches; print how often each edge is found again. Not with
@@ -210,16 +212,16 @@ def validate(
         circuits_task = None if own_task is None else task_of(own_task)
         report = check(
             checked, loaded, pairs, own_task=circuits_task, data=data, short=short, runs=runs
-        ).to_dict()
+        )
         if out is not None:
-            checked.with_shares(report["stability"]).save(out)
+            checked.with_shares(report.stability).save(out)
     if json:
-        show("validation", report, json)
+        show("validation", report.to_dict(), json)
         return
-    print_report(report)
+    print_report(report.to_dict())
     if out is not None:
         print(f"wrote: {out}")
-    if report["verdict"]["faithful"]:
+    if report.faithful:
         print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
     else:
         print_next("export", circuit, "-o", f"{circuit}.html")
@@ -245,7 +247,7 @@ def attack(
             names is not run.
         pairs: Most held-out pairs to choose the worst attack on; up to as many others measure it.
     """
-    from wirework.circuits import find_distractors
+    from wirework.circuits import find_attacks
     from wirework.files import check_file, write_json
     from wirework.model import load
     from wirework.view import write_curves
@@ -256,14 +258,12 @@ def attack(
     with not_resumable():
         loaded = None if model is None else load(model)
         circuits_task = None if task is None else task_of(task)
-        distraction = find_distractors(circuit, loaded, circuits_task, pairs=pairs)
-        write_json(result, distraction.to_json())
-        write_curves(distraction.to_json(), curves)
+        report = find_attacks(circuit, loaded, circuits_task, pairs=pairs)
+        write_json(result, report.to_json())
+        write_curves(report.to_json(), curves)
     if json:
-        show(
-            "attack", {**distraction.summary(), "result": str(result), "curves": str(curves)}, json
-        )
+        show("attack", {**report.summary(), "result": str(result), "curves": str(curves)}, json)
     else:
-        print_attack(distraction)
+        print_attack(report)
         print(f"wrote: {result}, {curves}")
         print_next("export", circuit, "-o", f"{circuit}.html")

@@ -37,7 +37,7 @@ def sae(
     Args:
         model: Model or run folder.
         out: Folder to write it to, in sae-lens' format; an autoencoder there is replaced.
-        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+        corpus: Text, as `--data.corpus` of train; needed for a model outside a run folder.
     """
     from dataclasses import asdict
 
@@ -83,7 +83,7 @@ def explain(
         out: Folder of the results; the same command resumes a stopped run.
         estimate_only: Print the number and price of the requests to the language model; send none.
         corpus: Text to use instead of the training text of the run, as `--data.corpus` of train;
-            needed for a model that lies in no run.
+            needed for a model outside a run folder.
     """
     from wirework.measures import explain_neurons
     from wirework.measures.explain import estimate_cost
@@ -136,7 +136,7 @@ def measure(
     Args:
         models: Model or run folders.
         out: Folder for measures.json, measures.csv and measures.png, which are replaced.
-        corpus: Text, as `--data.corpus` of train; needed for a model that lies in no run.
+        corpus: Text, as `--data.corpus` of train; needed for a model outside a run folder.
     """
     from wirework.measures import COLUMNS, outlier_warning, reasons
     from wirework.measures import measure as measure_one

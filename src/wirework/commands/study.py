@@ -40,7 +40,7 @@ def finders(
         task: Names, JSONL files or functions; none: all built-in behaviours.
         which: Finders; none: all.
         target: Target losses in nats; none: 0.5, 0.3, 0.15 and 0.05.
-        corpus: Training text, as `--data.corpus` of train, for a model that lies in no run.
+        corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
     """
     from wirework.model import load
     from wirework.studies import finders as run_study

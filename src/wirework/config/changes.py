@@ -14,7 +14,7 @@ class Change(NamedTuple):
 
     def __str__(self) -> str:
         """Return the change as text: `optimizer.lr: 0.003 -> 0.5`."""
-        return f"{self.name}: {_said(self.before)} -> {_said(self.after)}"
+        return f"{self.name}: {_value_text(self.before)} -> {_value_text(self.after)}"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[Change]:
@@ -34,5 +34,5 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "
     return changed
 
 
-def _said(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "set" if isinstance(value, Mapping) else str(value)

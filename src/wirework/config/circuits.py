@@ -83,8 +83,8 @@ class PruneConfig(Config):
     heaviside_temp: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the sigmoid whose derivative replaces that of the step function."""
     tie_qk: bool = False
-    """One mask for query channel c and key channel c of a head. App. A.5 has two and regrets it.
-    Greedy removal of edges treats the two separately."""
+    """One mask for query channel c and key channel c of a head. App. A.5 uses two and names
+    this as a limitation. Greedy removal of edges treats the two separately."""
     clean_up: bool = True
     """Remove nodes greedily that the target does not need; the paper did it by hand."""
     prune_edges: bool = True

@@ -46,8 +46,8 @@ class GatingConfig(Config):
     basic: ClassVar = ("level", "k_attention", "k_neurons")
 
     level: Literal["local", "global", "both"] = "local"
-    """Input of the gates: each block's clean input, the final state of a clean pass, or the sum of
-    both, which nobody has trained."""
+    """Input of the gates: each block's clean input, the final state of a clean pass, or
+    `both`: their sum; no such model has been published."""
     k_attention: Count = 8
     """Channels of the concatenated head outputs that stay on, per token and layer."""
     k_neurons: Count = 8

@@ -67,7 +67,7 @@ def record_text(run: str | Path, data: Prepared, config: DataConfig, replace: bo
         relative=os.path.relpath(place, run.resolve()),
         absolute=str(place),
         fingerprint=data.fingerprint,
-        corpus=_anywhere(config.corpus),
+        corpus=_with_absolute_path(config.corpus),
         settings=config.model_dump(mode="json"),
     )
     write_record(run / TEXT_RECORD, record.model_dump())
@@ -168,7 +168,7 @@ def settings_of_run(run: str | Path, corpus: str) -> DataConfig:
     """
     run = Path(run)
     record = _read(run)
-    if record is None or record.corpus != _anywhere(corpus):
+    if record is None or record.corpus != _with_absolute_path(corpus):
         return DataConfig.of({"corpus": corpus})
     values = {name: value for name, value in record.settings.items() if name not in _HARMLESS}
     mix = values.get("mix")
@@ -232,7 +232,7 @@ def _is_foreign(corpus: str) -> bool:
     return corpus not in OURS and is_function(corpus)
 
 
-def _anywhere(corpus: str) -> str:
+def _with_absolute_path(corpus: str) -> str:
     """Return the name of a corpus in a form that is valid in any working directory."""
     place, colon, function = corpus.rpartition(":") if is_function(corpus) else (corpus, "", "")
     path = Path(place)

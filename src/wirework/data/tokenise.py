@@ -19,7 +19,7 @@ from wirework.config import DataConfig
 from wirework.console import warn_once
 from wirework.data.corpora import documents
 from wirework.data.encoding import Encode, UInt32, encode_chunks
-from wirework.data.report import Advance, report
+from wirework.data.preparation_progress import Advance, report
 from wirework.data.shards import ShardWriter, dtype_for
 from wirework.data.split import digest, split_hash
 from wirework.data.tokenizer import Tokenizer

@@ -35,7 +35,7 @@ GPT_NEO_FIELDS = {
 }
 """Our names of the size settings to GPT-Neo's names; without `d_mlp`, it is 4 d_model."""
 
-LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)")
+IGNORED = re.compile(r"transformer\.h\.\d+\.attn\.attention\.(bias|masked_bias)")
 """Causal masks, constants that older versions saved."""
 
 

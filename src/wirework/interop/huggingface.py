@@ -17,7 +17,7 @@ from wirework.data import Tokenizer
 from wirework.errors import InputError, translated_errors
 from wirework.files import atomic_dir, is_file, read_json
 from wirework.foreign import no_prompts
-from wirework.interop.beside import read_tokenizer
+from wirework.interop.foreign_tokenizer import read_tokenizer
 from wirework.interop.gpt_neo import gpt_neo_names, refuse_other_kinds
 from wirework.interop.huggingface_configs import Architecture, architecture
 from wirework.interop.openai import is_openai, load_openai
@@ -128,7 +128,7 @@ def _transformer(
         for name, tensor in state.items()
     }
     expected = untied_shapes(config)
-    tensors = our_state(state, expected, arch.names, source, arch.left_aside, arch.parts)
+    tensors = our_state(state, expected, arch.names, source, arch.ignored, arch.parts)
     transformer = Transformer(config)
     load_untied_(transformer, tensors)
     return transformer

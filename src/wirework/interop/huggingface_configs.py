@@ -15,7 +15,7 @@ from wirework.errors import InputError, number_of, quoted
 from wirework.interop.gpt_neo import (
     GPT_NEO_FIELDS,
     GPT_NEO_PARTS,
-    LEFT_ASIDE,
+    IGNORED,
     gpt_neo_config,
     gpt_neo_names,
     windows_of,
@@ -42,7 +42,7 @@ _GPT2_FIELDS = {
     "n_head": "n_head",
     "d_mlp": "n_inner",
 }
-_GPT2_LEFT_ASIDE = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
+_GPT2_IGNORED = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -102,7 +102,7 @@ class Architecture:
     """Function from our name of a tensor to their names."""
     parts: frozenset[str]
     """Names, without layer and kind, of all tensors that such a model may have."""
-    left_aside: re.Pattern[str]
+    ignored: re.Pattern[str]
     """Pattern of their tensors that may be ignored."""
     is_transposed: Callable[[str], bool]
     """Whether a matrix is stored with inputs as rows."""
@@ -169,7 +169,7 @@ def _gpt2(theirs: _Gpt2, source: str) -> Architecture:
         config=config.model_copy(update={"attention_scale": scale, "qkv_bias": True}),
         names=_gpt2_names,
         parts=frozenset(_GPT2_TENSORS.values()),
-        left_aside=_GPT2_LEFT_ASIDE,
+        ignored=_GPT2_IGNORED,
         is_transposed=_is_conv1d,
     )
 
@@ -179,7 +179,7 @@ def _gpt_neo(theirs: _GptNeo, source: str) -> Architecture:
         config=_config(theirs, GPT_NEO_FIELDS, source),
         names=gpt_neo_names,
         parts=GPT_NEO_PARTS,
-        left_aside=LEFT_ASIDE,
+        ignored=IGNORED,
         is_transposed=lambda _: False,
         kinds=theirs.attention_types,
         window=theirs.window_size,

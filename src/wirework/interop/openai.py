@@ -14,7 +14,7 @@ from wirework.console import warn
 from wirework.data.tokenizer_files import Split
 from wirework.errors import InputError, nearest
 from wirework.files import is_file, read_json
-from wirework.interop.beside import read_tokenizer
+from wirework.interop.foreign_tokenizer import read_tokenizer
 from wirework.interop.weight_files import find_weights, read_weights
 from wirework.interop.weights import block_prefix, our_state, unwrapped, with_tied
 from wirework.model import Model

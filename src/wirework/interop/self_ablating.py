@@ -13,11 +13,11 @@ from wirework.config import Config, Count, GatingConfig, ModelConfig, read_yaml
 from wirework.console import warn
 from wirework.errors import InputError, quoted
 from wirework.files import is_file, read_json
-from wirework.interop.beside import read_tokenizer
+from wirework.interop.foreign_tokenizer import read_tokenizer
 from wirework.interop.gpt_neo import (
     GPT_NEO_FIELDS,
     GPT_NEO_PARTS,
-    LEFT_ASIDE,
+    IGNORED,
     gpt_neo_config,
     gpt_neo_names,
     windows_of,
@@ -106,7 +106,7 @@ def load_self_ablating(path: str | Path) -> Model:
     state = with_tied(state, embed, unembed, str(weights), "they are tied")
     gated = {f"gates.{name}": shape for name, shape in gate_shapes(config, gating).items()}
     expected = untied_shapes(config) | gated
-    tensors = our_state(state, expected, _their_names, str(weights), LEFT_ASIDE, _PARTS)
+    tensors = our_state(state, expected, _their_names, str(weights), IGNORED, _PARTS)
     transformer, gates = Transformer(config), Gates(config, gating)
     gates.load_state_dict({name.removeprefix("gates."): tensors.pop(name) for name in gated})
     load_untied_(transformer, tensors)

@@ -20,7 +20,7 @@ def our_state(
     expected: Mapping[str, Sequence[int]],
     their_names: Callable[[str], Sequence[str]],
     source: str,
-    left_aside: re.Pattern[str],
+    ignored: re.Pattern[str],
     parts: Collection[str],
 ) -> dict[str, Tensor]:
     """Return their tensors under our names, in float32, checked to be complete and of our shapes.
@@ -30,7 +30,7 @@ def our_state(
         expected: shapes of the required tensors, by our names.
         their_names: function from our name to their names; several tensors are stacked as rows.
         source: origin of the state, for messages.
-        left_aside: pattern of their tensors that may be ignored.
+        ignored: pattern of their tensors that may be ignored.
         parts: names, without layer and `.weight` or `.bias`, of all tensors that such a model may
             have. An unused tensor with such a name contradicts the config and is an error; other
             unused tensors are named in a warning.
@@ -45,7 +45,7 @@ def our_state(
         for name, names in theirs.items()
         for part in names
     }
-    unused = sorted(name for name in state.keys() - shapes.keys() if not left_aside.fullmatch(name))
+    unused = sorted(name for name in state.keys() - shapes.keys() if not ignored.fullmatch(name))
     refuse_missing([name for name in shapes if name not in state], unused, source)
     refuse_shapes({name: state[name].shape for name in shapes}, shapes, source)
     _refuse_contradiction(unused, parts, source)

@@ -31,7 +31,8 @@ def prepared_text(model: "Model | str | Path", data: "Prepared | None") -> "Prep
         data: prepared text; None: the text of the run that the model lies in.
 
     Raises:
-        InputError: the model lies in no run, or the text was prepared with another tokeniser.
+        InputError: the model is outside a run folder, or the text was prepared with another
+            tokeniser.
     """
     from wirework.model import load
 

@@ -198,7 +198,7 @@ class MeanAblation(NodeAblation):
             return x * gates + ablated_part
         n_masks = gates.shape[0]
         if x.shape[0] % n_masks:
-            raise InputError(f"{x.shape[0]} sequences cannot carry {n_masks} masks")
+            raise InputError(f"{x.shape[0]} sequences are not a multiple of {n_masks} masks")
         by_mask = x.view(n_masks, -1, *x.shape[1:])  # (R, B/R, T, N)
         return (by_mask * gates[:, None, None] + ablated_part[:, None, None]).flatten(0, 1)
 

@@ -96,7 +96,7 @@ class AblationRow(Report):
 
 
 @dataclass(frozen=True, repr=False)
-class Verdict(Report):
+class ClaimVerdict(Report):
     """Verdict on a claim of the paper."""
 
     claim: str
@@ -106,7 +106,7 @@ class Verdict(Report):
 
 
 @dataclass(frozen=True, repr=False)
-class MeasuredVerdict(Verdict):
+class MeasuredVerdict(ClaimVerdict):
     """Verdict on a claim, with the numbers behind it."""
 
     settings: int
@@ -138,7 +138,7 @@ def rows_of(cells: Sequence[Mapping[str, Any]]) -> list[AblationRow]:
     ]
 
 
-def claims(rows: Sequence[AblationRow]) -> list[Verdict]:
+def claims(rows: Sequence[AblationRow]) -> list[ClaimVerdict]:
     """Return a verdict on each of the paper's claims.
 
     A difference counts as clear if it is larger than two of its standard errors. The verdict is
@@ -191,12 +191,12 @@ def _seed_mean(
     )
 
 
-def _judge_claim(claim: Claim, plain: AblationRow, gated: Sequence[AblationRow]) -> Verdict:
+def _judge_claim(claim: Claim, plain: AblationRow, gated: Sequence[AblationRow]) -> ClaimVerdict:
     base = plain.measures[claim.measure]
     others = [row.measures[claim.measure] for row in gated]
     compared = [(other, other.mean) for other in others if other.mean is not None]
     if base.mean is None or not compared:
-        return Verdict(claim.text, "not measured")
+        return ClaimVerdict(claim.text, "not measured")
     errors = [_difference_error(base, other) for other, _ in compared]
     gains = [claim.sign * (value - base.mean) for _, value in compared]
     n_in_direction = sum(gain > 0 for gain in gains)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,7 @@ from wirework.config.data import VOCAB_SIZE
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
+from wirework.renamed_names import new_name
 
 CELLS = "cells"
 """Folder of the models, below the study's folder."""
@@ -42,9 +43,14 @@ class FrontierPoint:
             return f"dense-w{self.width}-s{self.steps}-seed{self.seed}"
         return f"sparse-w{self.width}-l{self.l0_count}-a{self.act_fraction:g}"
 
-    def twin(self, seed: int) -> "FrontierPoint":
+    def with_seed(self, seed: int) -> "FrontierPoint":
         """Return the same model with another seed."""
         return replace(self, seed=seed)
+
+    if not TYPE_CHECKING:  # mypy reports unknown attributes
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self, new_name("FrontierPoint", name, {"twin": "with_seed"}))
 
 
 def grid(study: FrontierConfig) -> list[FrontierPoint]:

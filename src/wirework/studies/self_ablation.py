@@ -38,7 +38,7 @@ from wirework.nn.sites import look_up
 from wirework.parallel import parallel_map
 from wirework.studies.ablation_table import (
     AblationRow,
-    Verdict,
+    ClaimVerdict,
     claims,
     csv_table,
     markdown_table,
@@ -91,7 +91,7 @@ class SelfAblationResult(Report):
 
     rows: tuple[AblationRow, ...]
     """One per level and k, the plain models first."""
-    claims: tuple[Verdict, ...]
+    claims: tuple[ClaimVerdict, ...]
     figure: str
     results: str
 

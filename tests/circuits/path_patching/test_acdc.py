@@ -10,7 +10,7 @@ import wirework as ww
 from wirework.circuit_format import Document
 from wirework.circuits import (
     acdc_sweep,
-    find_distractors,
+    find_attacks,
     held_out_losses,
     sweep_row,
     validate,
@@ -158,7 +158,7 @@ def test_a_tau_that_cannot_be_is_refused(random_model: Model, task: Task, tau: f
 def test_what_needs_nodes_refuses_path_edges(found: ww.PathCircuit, random_model: Model) -> None:
     for use in (
         lambda: validate(found, random_model, short=True),
-        lambda: find_distractors(found, random_model, progress=False),
+        lambda: find_attacks(found, random_model, progress=False),
         lambda: held_out_losses(found, random_model),
     ):
         with pytest.raises(InputError, match="path edges between heads and MLPs"):

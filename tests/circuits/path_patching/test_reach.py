@@ -4,7 +4,7 @@ from random_models import contrast_of, transformer_of
 
 import wirework as ww
 from wirework.circuits.path_patching.patched import Patched
-from wirework.circuits.path_patching.reach import carrying
+from wirework.circuits.path_patching.reach import edges_without_effect
 from wirework.config import PathAblation
 from wirework.model import Model
 from wirework.tasks import Task
@@ -26,10 +26,10 @@ def test_without_idle_edges_the_patched_run_is_the_same(kind: str, ablation: Pat
     with torch.no_grad():
         for seed in range(6):
             gates = some_edges(patched, 0.15, seed)
-            idle, constant = carrying(patched, gates)
+            idle, constant = edges_without_effect(patched, gates)
             before, after = (patched.run(g).logits for g in (gates, gates * ~idle))
             assert torch.allclose(before, after, rtol=0, atol=1e-9)
-            again = carrying(patched, gates * ~idle)
+            again = edges_without_effect(patched, gates * ~idle)
             assert not again.idle.any()
             assert ablation != "corrupted" or not constant.any()
             dropped += int(idle.sum())
@@ -40,7 +40,7 @@ def test_every_other_edge_lies_between_the_embedding_and_the_output() -> None:
     patched = Patched.of(transformer_of("bare"), contrast_of())
     graph = patched.graph
     gates = some_edges(patched, 0.2, 1)
-    idle = carrying(patched, gates).idle
+    idle = edges_without_effect(patched, gates).idle
     links = [(graph.sources[s], graph.destinations[d]) for s, d in graph.edges if gates[d, s]]
     reached, read = {"embed"}, {"final_resid"}
     for _ in links:  # a plain search from both ends

@@ -89,11 +89,11 @@ def test_the_larger_half_of_all_that_came_to_a_rung_stops() -> None:
     first, second = (None, None)
     for current in rounds(PruneConfig(trials=8, parallel=4)):
         if not current.first:
-            first = current.promising(5, [0, 1, 2, 3], [40, 10, 30, 20])
-            assert current.promising(9, [1, 3], [10, 12]) == [True, False]
+            first = current.in_better_half(5, [0, 1, 2, 3], [40, 10, 30, 20])
+            assert current.in_better_half(9, [1, 3], [10, 12]) == [True, False]
             current.tell([None, 10, None, None])
         else:
-            second = current.promising(5, [0, 1, 2, 3], [26, 24, 25, 50])
+            second = current.in_better_half(5, [0, 1, 2, 3], [26, 24, 25, 50])
             current.tell([1.0] * 4)
     assert first == [False, True, False, True]
     assert second == [False, True, True, False]  # of 40 10 30 20 26 24 25 50 the median is 25.5
@@ -202,7 +202,7 @@ def test_a_damaged_study_of_an_older_version_is_told_so(tmp_path: Path, line: by
 )
 def test_a_number_of_a_study_that_changed_is_told_of(tmp_path: Path, what: bytes) -> None:
     for current in rounds(PruneConfig(trials=2), tmp_path):
-        current.promising(1, [0, 1], [3.0, 4.0])
+        current.in_better_half(1, [0, 1], [3.0, 4.0])
         current.tell([3.0, 4.0])
     path = tmp_path / "study.log"
     content = path.read_bytes()

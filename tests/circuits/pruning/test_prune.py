@@ -26,10 +26,12 @@ from wirework.circuits.pruning.hyperparameter_search import Round, n_finished
 from wirework.circuits.pruning.prune import PruningRun, trial_target
 from wirework.circuits.pruning.search_folder import open_search, read_candidates
 from wirework.circuits.pruning.search_progress import Pace
+from wirework.circuits.validation.stability import Stability
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import locked, verify_dir, write_json, write_sums
 from wirework.model import Model
+from wirework.summaries import NotMeasured
 from wirework.tasks import Pair, Task, TokenizedPairs, load_task
 from wirework.tasks.split import parts_of
 
@@ -201,6 +203,29 @@ def test_shares_of_searches_are_saved_with_the_circuit(circuit: NodeCircuit, tmp
     assert [edge.model_copy(update={"share": None}) for edge in again.edges] == [*circuit.edges]
     with pytest.raises(InputError, match="shares of 5 nodes and 2 edges, but the circuit has 5"):
         circuit.with_shares(found | {"edge_shares": (1, 0)})
+
+
+@pytest.mark.filterwarnings("error")
+def test_shares_are_read_from_the_fields_of_a_report(circuit: NodeCircuit) -> None:
+    nodes, edges = (1.0, 1.0, 0.5, 1.0, 0.0), (1.0, 0.25, 0.0)
+    measured = Stability(4, 4, 0.4, (True,) * 4, (3,) * 4, (1.0,) * 4, edges, nodes)
+    shared = circuit.with_shares(measured)
+    assert tuple(node.share for node in shared.nodes) == nodes
+    assert tuple(edge.share for edge in shared.edges) == edges
+    assert shared.document == circuit.with_shares(measured.to_dict()).document
+
+
+@pytest.mark.parametrize(
+    ("stability", "message"),
+    [
+        (None, "the report has none; give runs=N"),
+        (NotMeasured("no text"), "no shares to save: no text"),
+        ({"reason": "no text"}, "no shares to save: no text"),
+    ],
+)
+def test_shares_that_were_not_measured_are_one_line(circuit, stability, message) -> None:
+    with pytest.raises(InputError, match=message):
+        circuit.with_shares(stability)
 
 
 def test_the_page_reads_what_save_wrote(circuit: NodeCircuit, tmp_path) -> None:

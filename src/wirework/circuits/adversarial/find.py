@@ -26,7 +26,7 @@ from wirework.circuits.adversarial.reading import (
     with_held_out_drop,
 )
 from wirework.circuits.adversarial.strongest import (
-    Breaking,
+    BreakingAttack,
     Choice,
     report_worst,
     split_pairs,
@@ -49,7 +49,7 @@ _READ_PAIRS, _TOKENS_PER_SIDE = 4, 3
 
 
 @dataclass(frozen=True)
-class Distraction:
+class AttackReport:
     """Weak points read from a circuit, and the effect of attacks on the whole model."""
 
     task: str
@@ -59,10 +59,10 @@ class Distraction:
     heads: list[HeadReading]
     points: list[AttackPoint]
     """All attacks at all strengths, measured on the choosing pairs."""
-    by_tokens: Breaking | None
+    by_tokens: BreakingAttack | None
     """Attack whose inserted tokens lower the accuracy most, compared with neutral code of equal
     length; one that the circuit follows is preferred. None if none does by 3 standard errors."""
-    by_length: Breaking | None
+    by_length: BreakingAttack | None
     """Attack that lowers the accuracy most where neutral code of equal length has at least half of
     the effect."""
     n_read: int
@@ -78,19 +78,19 @@ class Distraction:
     def __repr__(self) -> str:
         about = self.summary()
         parts = (f"{name}: {short(about[name])}" for name in ("by_tokens", "by_length"))
-        return shown_as("Distraction", quoted(self.task), *parts)
+        return shown_as("AttackReport", quoted(self.task), *parts)
 
     def _repr_html_(self) -> str:
-        return html_table("Distraction", self.summary())
+        return html_table("AttackReport", self.summary())
 
     def summary(self) -> dict[str, Any]:
         """Return the task, the strongest attacks with an example, and what the heads do."""
         nothing = "nothing lowers P(correct) clearly"
         return {
             "task": self.task,
-            "by_tokens": nothing if self.by_tokens is None else self.by_tokens.says,
+            "by_tokens": nothing if self.by_tokens is None else self.by_tokens.description,
             "example": None if self.by_tokens is None else self.by_tokens.example.to_dict(),
-            "by_length": nothing if self.by_length is None else self.by_length.says,
+            "by_length": nothing if self.by_length is None else self.by_length.description,
             "heads": [head.words() for head in self.heads],
             "pairs": self.pairs_in_words(),
         }
@@ -116,6 +116,8 @@ class Distraction:
         return {
             **asdict(self),
             "heads": [head.to_json() for head in self.heads],
+            "by_tokens": None if self.by_tokens is None else self.by_tokens.to_json(),
+            "by_length": None if self.by_length is None else self.by_length.to_json(),
             "measured_on": {
                 "tokens": {"drop": "read", "held_out_drop": "held out"},
                 "heads": reporting,
@@ -127,7 +129,7 @@ class Distraction:
 
 
 @torch.no_grad()
-def find_distractors(
+def find_attacks(
     circuit: Circuit | str | Path,
     model: "Model | str | Path | None" = None,
     task: Task | str | Path | None = None,
@@ -135,7 +137,7 @@ def find_distractors(
     pairs: int = 64,
     seed: int = 0,
     progress: bool = True,
-) -> Distraction:
+) -> AttackReport:
     """Find inputs on which the whole model fails, by reading one of its circuits.
 
     Args:
@@ -185,10 +187,10 @@ def find_distractors(
     by_name = {attack.name: attack for attack, _ in attacks}
     answers = _answers(full_task.pairs)
 
-    def worst(choose: Choice) -> Breaking | None:
+    def worst(choose: Choice) -> BreakingAttack | None:
         return report_worst(choose, points, by_name, on_model, split, padding, answers)
 
-    return Distraction(
+    return AttackReport(
         task=full_task.name,
         answers=answers,
         tokens=tokens,

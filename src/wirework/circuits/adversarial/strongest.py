@@ -4,7 +4,8 @@ Shapes: P pairs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +22,7 @@ from wirework.circuits.adversarial.sweep import (
     case_of,
     point,
 )
+from wirework.renamed_names import new_name
 from wirework.summaries import Report
 from wirework.tasks import Pair, differences
 from wirework.tasks.split import linked
@@ -80,7 +82,7 @@ class Example(Report):
 
 
 @dataclass(frozen=True)
-class Breaking:
+class BreakingAttack:
     """An attack on which the whole model fails."""
 
     point: AttackPoint
@@ -90,13 +92,24 @@ class Breaking:
     inserted: dict[str, float]
     """Head to the share of its attention, in the circuit, on the inserted tokens; mean over the
     reporting pairs."""
-    says: str
+    description: str
+    """The result in words."""
     chosen: AttackPoint
     """Result on the choosing pairs. It is the worst of many there, so it overestimates the
     effect."""
     held_out: bool
     confirmed: bool
     """Whether at least `LEAST_PAIRS` reporting pairs show the effect by three standard errors."""
+
+    if not TYPE_CHECKING:  # mypy reports unknown attributes
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self, new_name("BreakingAttack", name, {"says": "description"}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result for JSON, where the key of `description` is `says`."""
+        values = asdict(self).items()
+        return {"says" if name == "description" else name: value for name, value in values}
 
 
 Choice = Callable[[Sequence[AttackPoint]], AttackPoint | None]
@@ -110,7 +123,7 @@ def report_worst(
     split: PairSplit,
     padding: Padding,
     answers: tuple[str, str],
-) -> Breaking | None:
+) -> BreakingAttack | None:
     """Return the worst attack on the choosing pairs, measured on the reporting pairs.
 
     Args:
@@ -131,11 +144,13 @@ def report_worst(
             measured = point(circuit, attack, chosen.strength, chosen.side, case)
             enough = measured.n_pairs >= LEAST_PAIRS
             confirmed = enough and choose([measured]) is not None
-            return Breaking(
+            return BreakingAttack(
                 point=measured,
                 example=_example(circuit, case, chosen.side),
                 inserted=_inserted(circuit, case, chosen.side),
-                says=says(measured, answers, held_out=split.held_out, confirmed=confirmed),
+                description=describe(
+                    measured, answers, held_out=split.held_out, confirmed=confirmed
+                ),
                 chosen=chosen,
                 held_out=split.held_out,
                 confirmed=confirmed,
@@ -210,7 +225,7 @@ _WITHSTANDS = ", which withstands it: nodes outside it break the model"
 _UNCONFIRMED = ", which do not confirm it: the choice may be due to chance"
 
 
-def says(
+def describe(
     measured: AttackPoint, answers: tuple[str, str], *, held_out: bool, confirmed: bool = True
 ) -> str:
     """Return a point in words.

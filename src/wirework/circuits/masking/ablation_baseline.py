@@ -20,15 +20,15 @@ class AblationBaseline:
     """Replacement values for one model, measured once and shared by the searches of all tasks.
 
     There are two disjoint samples of text: masks are fitted with the first, the circuit is judged
-    with the second (held out).
+    with the second.
     """
 
     means: Means
     """Node means of both samples."""
     activation_cache: ActivationCache | None = None
     """Activations to resample from during the search; None under mean ablation."""
-    held_out_cache: ActivationCache | None = None
-    """Activations of the held-out sample, with which the circuit is judged; None likewise."""
+    second_cache: ActivationCache | None = None
+    """Activations of the second sample, with which the circuit is judged; None likewise."""
     origin: str = ""
     """Hash (SHA-256) that identifies the baseline: of the text if one was given, else of the means.
     The hash of the text is preferred because means change in the last digit with the number of
@@ -55,7 +55,7 @@ class AblationBaseline:
         return cls(
             means,
             activation_cache_of_search(model, data, config),
-            activation_cache_of_search(model, data, config, held_out=True),
+            activation_cache_of_search(model, data, config, second_sample=True),
             origin,
             own if data is None else "given text",
         )
@@ -67,14 +67,12 @@ class AblationBaseline:
             ablation, activation_cache=self.activation_cache, n_resamples=config.n_resamples
         )
 
-    def held_out(self, model: "Model", config: PruneConfig) -> Ablation | None:
-        """Return node masks that ablate with the held-out sample; None if there is none.
+    def second_sample(self, model: "Model", config: PruneConfig) -> Ablation | None:
+        """Return node masks that ablate with the second sample; None if there is none.
 
         Gates are not tied: one gate per node.
         """
         if (second := self.means.second) is None:
             return None
         ablation = Ablation.of(model.transformer, second)
-        return replace(
-            ablation, activation_cache=self.held_out_cache, n_resamples=config.n_resamples
-        )
+        return replace(ablation, activation_cache=self.second_cache, n_resamples=config.n_resamples)

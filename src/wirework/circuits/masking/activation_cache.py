@@ -28,7 +28,7 @@ ActivationCache = Mapping[str, Tensor]
 
 
 def activation_cache_of(
-    model: "Model", text: "Tokens", seed: int = 0, *, held_out: bool = True
+    model: "Model", text: "Tokens", seed: int = 0, *, second_sample: bool = True
 ) -> ActivationCache:
     """Return the activations of a model's nodes at 1,024 tokens of its training text.
 
@@ -36,20 +36,20 @@ def activation_cache_of(
         model: the model.
         text: its training text.
         seed: selects the tokens.
-        held_out: use windows of text that no search uses. A text of a single window has no such
-            windows; then the same window is used.
+        second_sample: use windows of text that no search uses. A text of a single window has
+            no such windows; then the same window is used.
 
     Raises:
         InputError: the text is shorter than a context.
     """
     n_ctx = model.config.n_ctx
     first, second = disjoint_windows(text, n_ctx, _WINDOWS)
-    starts = second if held_out and second else first
+    starts = second if second_sample and second else first
     return activation_cache(model.transformer, windows_at(text, starts, n_ctx), _TOKENS, seed)
 
 
 def activation_cache_of_search(
-    model: "Model", data: "Tokens | None", config: PruneConfig, *, held_out: bool = False
+    model: "Model", data: "Tokens | None", config: PruneConfig, *, second_sample: bool = False
 ) -> ActivationCache | None:
     """Return the activation cache for a search with resample ablation; None for mean ablation.
 
@@ -57,7 +57,7 @@ def activation_cache_of_search(
         model: the model.
         data: training text; None for the text of the model's run.
         config: settings of the search.
-        held_out: return the held-out cache, with which the circuit is judged.
+        second_sample: return the cache of the second sample, with which the circuit is judged.
 
     Raises:
         InputError: there is no text, or it is shorter than a context.
@@ -65,7 +65,7 @@ def activation_cache_of_search(
     if config.ablation == "mean":
         return None
     return activation_cache_of(
-        model, training_text_of(model, data), seed=1 + config.seed, held_out=held_out
+        model, training_text_of(model, data), seed=1 + config.seed, second_sample=second_sample
     )
 
 

@@ -2,7 +2,7 @@
 
 They are measured on the training text that the caller gives, or on that of the model's run. There
 are two samples of non-overlapping windows: masks are fitted with the means of the first sample, the
-circuit is judged with those of the second (held out). Both are saved in `means.safetensors` beside
+circuit is judged with those of the second. Both are saved in `means.safetensors` beside
 the model, with the number of tokens and a checksum.
 Shapes: B sequences, T tokens, N nodes at one site, S groups of windows.
 """
@@ -234,7 +234,8 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         purpose: what needs the corpus, a plural noun for the error message.
 
     Raises:
-        InputError: the model is in no run folder, or the run's text is missing, damaged or changed.
+        InputError: the model is outside a run folder, or the run's text is missing, damaged or
+            changed.
     """
     from wirework.data import prepare, text_of_run
     from wirework.data.answers import answers_before_records
@@ -244,8 +245,9 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not is_file(settings):
         raise InputError(
-            f"no training text for this model, which lies in no run, and {purpose} need it: "
-            "give text (--corpus; from Python, data, made by prepare(config.data))"
+            "no training text for this model, which is outside a run folder, and "
+            f"{purpose} need it: give text (--corpus; from Python, data, made by "
+            "prepare(config.data))"
         )
     saved = read_settings(settings.parent).data
     data = text_of_run(settings.parent)

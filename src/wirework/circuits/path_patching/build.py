@@ -20,7 +20,7 @@ from wirework.circuit_format import (
 from wirework.circuits.build import CHANCE, model_part, shown_examples, task_part
 from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.path_circuit import PathCircuit
-from wirework.circuits.path_patching.reach import carrying
+from wirework.circuits.path_patching.reach import edges_without_effect
 from wirework.circuits.path_patching.setting import Setting, gates_of
 from wirework.files import tensors_checksum
 from wirework.tasks import TokenizedPairs, pair_losses, tokenizer_of
@@ -40,7 +40,7 @@ def assemble_paths(
 ) -> PathCircuit:
     """Measure path edges and return them as a circuit.
 
-    Edges without effect (`carrying`) are dropped unless `config.keep_unreachable`.
+    Edges without effect (`edges_without_effect`) are dropped unless `config.keep_unreachable`.
 
     Args:
         setting: model and prompts of the search.
@@ -53,7 +53,7 @@ def assemble_paths(
     patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
     device = contrast.last_positions.device
     gates = gates_of(patched.graph, edges).to(device)
-    idle, constant = carrying(patched, gates)
+    idle, constant = edges_without_effect(patched, gates)
     if not config.keep_unreachable:
         gates = gates * ~idle
         edges = [edge for edge in edges if not idle[patched.graph.numbered(edge)[::-1]]]

@@ -16,7 +16,7 @@ from wirework.circuits.path_patching.graph import QKV
 from wirework.circuits.path_patching.patched import Patched, part_sites
 
 
-class Carrying(NamedTuple):
+class EdgesWithoutEffect(NamedTuple):
     """Kept edges without effect, each (M, S) bool."""
 
     idle: Tensor
@@ -26,7 +26,7 @@ class Carrying(NamedTuple):
     differs from the ablated one: the mean of a value is not the value at the mean input."""
 
 
-def carrying(patched: Patched, gates: Tensor) -> Carrying:
+def edges_without_effect(patched: Patched, gates: Tensor) -> EdgesWithoutEffect:
     """Return the kept edges of a patched run that have no effect on the output.
 
     Args:
@@ -38,8 +38,8 @@ def carrying(patched: Patched, gates: Tensor) -> Carrying:
     unread = kept & ~_read(patched, kept)[:, None]
     none = torch.zeros_like(kept)
     if patched.ablation == "corrupted":
-        return Carrying(unread | unreached, none)
-    return Carrying(unread, unreached & ~unread)
+        return EdgesWithoutEffect(unread | unreached, none)
+    return EdgesWithoutEffect(unread, unreached & ~unread)
 
 
 def _reached(patched: Patched, kept: Tensor) -> Tensor:

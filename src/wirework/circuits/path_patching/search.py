@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wirework.circuits.path_patching.state import (
-    DEAD,
-    WHOLE,
+    ALL_TOKENS,
+    NO_TOKEN,
     Bools,
     EdgeNumbers,
     PatchedState,
@@ -108,7 +108,7 @@ class _Judge:
         self.margin = CLOSE
         self.guessed = guessed
 
-    def goes(self, edge: EdgeNumbers) -> bool:
+    def is_removed(self, edge: EdgeNumbers) -> bool:
         """Guess whether an edge will be removed."""
         return self.guessed.get(edge, 0.0) < self.tau
 
@@ -118,24 +118,24 @@ class _Judge:
         Removed edges are removed from the current run; guesses of the other edges are updated.
         """
         measured = _Measured(tried(self.quick or self.exact, plan.tested, plan.removed))
-        verdict = self._walk(plan, measured)
-        while self.quick is not None and (close := verdict.close - measured.exact.keys()):
+        decision = self._walk(plan, measured)
+        while self.quick is not None and (close := decision.close - measured.exact.keys()):
             trials = tried(self.exact, plan.tested, plan.removed[:, sorted(close)])
             apart = measured.put(sorted(close), trials)
             self.margin = max(self.margin, _SAFETY * apart)
-            verdict = self._walk(plan, measured)
-        self.guessed |= verdict.later
-        taken, column = measured.of(verdict.chosen)
-        gone = [edge for edge, growth in verdict.decided.items() if growth < self.tau]
+            decision = self._walk(plan, measured)
+        self.guessed |= decision.later
+        taken, column = measured.of(decision.chosen)
+        gone = [edge for edge, growth in decision.decided.items() if growth < self.tau]
         self.exact.take_(taken, column, gone)
         if self.quick is not None:
             self.quick.follow_(self.exact, taken)
-        return verdict.decided
+        return decision.decided
 
-    def _walk(self, plan: _Plan, measured: "_Measured") -> "_Verdict":
+    def _walk(self, plan: _Plan, measured: "_Measured") -> "_Decision":
         """Decide the edges of a plan as if they were tested one by one."""
         numbers = {edge: number for number, edge in enumerate(plan.tested)}
-        verdict = _Verdict()
+        decision = _Decision()
         before, last = self.exact.metric, -1
         right = True
         for edge in plan.edges:
@@ -143,23 +143,23 @@ class _Judge:
             metric = before if number == last else measured.metric[number]
             growth = metric - before
             if not right:
-                verdict.later[edge] = growth
+                decision.later[edge] = growth
             else:
-                verdict.decided[edge] = growth
+                decision.decided[edge] = growth
                 if growth < self.tau:
-                    verdict.chosen = number
+                    decision.chosen = number
                 if number != last and abs(growth - self.tau) <= self.margin:
-                    verdict.close |= {number, last} - {-1}
-                right = (growth < self.tau) == self.goes(edge)
-            if self.goes(edge):
+                    decision.close |= {number, last} - {-1}
+                right = (growth < self.tau) == self.is_removed(edge)
+            if self.is_removed(edge):
                 before, last = metric, number
         if plan.tested:
-            verdict.close.add(max(verdict.chosen, 0))
-        return verdict
+            decision.close.add(max(decision.chosen, 0))
+        return decision
 
 
 @dataclass
-class _Verdict:
+class _Decision:
     """Decisions of one pass."""
 
     decided: dict[EdgeNumbers, float] = field(default_factory=dict)
@@ -205,15 +205,15 @@ def _plan(state: PatchedState, order: list[EdgeNumbers], length: int, judge: _Ju
         if changed and edges[-1][1] != destination:
             reached, changed = state.reach(kept), False
         tokens_read = state.reads(destination, reached)
-        if tokens_read != DEAD:
-            widest = max(widest, n_prompts * (n_tokens if tokens_read == WHOLE else 1))
+        if tokens_read != NO_TOKEN:
+            widest = max(widest, n_prompts * (n_tokens if tokens_read == ALL_TOKENS else 1))
             if tested and (len(tested) >= length or (len(tested) + 1) * widest > _TOKENS):
                 break
             tested.append((source, destination))
         edges.append((source, destination))
-        if judge.goes((source, destination)):
+        if judge.is_removed((source, destination)):
             kept[destination, source], changed = False, True
     removed = np.eye(len(tested), dtype=bool)
     for number, edge in enumerate(tested):
-        removed[number, number:] |= judge.goes(edge)
+        removed[number, number:] |= judge.is_removed(edge)
     return _Plan(edges, tested, removed)

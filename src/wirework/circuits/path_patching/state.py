@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 EdgeNumbers = tuple[int, int]
 """(source, destination) of an edge, as numbers of a `Graph`."""
 
-DEAD, LAST, WHOLE = 0, 1, 2
+NO_TOKEN, LAST_TOKEN, ALL_TOKENS = 0, 1, 2
 """At which tokens of a source the output depends on it: none, the last token, all."""
 
 
@@ -153,10 +153,10 @@ class PatchedState:
             kept: (destinations, sources, ...) bool, for one run or several.
 
         Returns:
-            (sources, ...) of DEAD, LAST and WHOLE.
+            (sources, ...) of NO_TOKEN, LAST_TOKEN and ALL_TOKENS.
         """
         graph, n_head = self.graph, self.graph.n_head
-        reach: Ints = kept[graph.final] * np.int8(LAST)
+        reach: Ints = kept[graph.final] * np.int8(LAST_TOKEN)
         for layer in reversed(range(graph.n_layer)):
             mlp = reach[graph.mlp(layer)]
             np.maximum(reach, kept[graph.mlp_input(layer)] * mlp, out=reach)
@@ -167,22 +167,22 @@ class PatchedState:
                 first = graph.head_input(layer, 0, 0)
                 q, kv = kept[first : first + n_head], kept[first + n_head : first + 3 * n_head]
                 np.maximum(reach, (q * heads[:, None]).max(0), out=reach)
-                whole = np.concatenate([heads, heads]) > DEAD
-                np.maximum(reach, (kv & whole[:, None]).any(0) * np.int8(WHOLE), out=reach)
+                whole = np.concatenate([heads, heads]) > NO_TOKEN
+                np.maximum(reach, (kv & whole[:, None]).any(0) * np.int8(ALL_TOKENS), out=reach)
         return reach
 
     def reads(self, destination: int, reach: Ints) -> int:
-        """Return at which tokens a destination matters: DEAD, LAST or WHOLE."""
+        """Return at which tokens a destination matters: NO_TOKEN, LAST_TOKEN or ALL_TOKENS."""
         graph = self.graph
         if destination == graph.final:
-            return LAST
+            return LAST_TOKEN
         layer, place = divmod(destination, len(QKV) * graph.n_head + 1)
         kind, head = divmod(place, graph.n_head)
         if kind == len(QKV):
             return int(reach[graph.mlp(layer)])
         group = next(group for group in self.groups[layer] if head in group)
         needed = max(int(reach[graph.head(layer, head)]) for head in group)
-        return WHOLE if needed and kind else needed
+        return ALL_TOKENS if needed and kind else needed
 
     def take_(self, trials: Trials | None, chosen: int, gone: Iterable[EdgeNumbers]) -> None:
         """Make a trial the current run.
@@ -222,11 +222,11 @@ class PatchedState:
         self.reached = self.reach(self.kept)
         self.read_at = [self.reads(d, self.reached) for d in range(len(self.inputs))]
         for source, tokens in enumerate(self.reached):
-            if tokens == LAST:
+            if tokens == LAST_TOKEN:
                 self.written[source] = self.cut(self.written[source])
                 self.ablated[source] = self.cut(self.ablated[source])
         for destination, tokens in enumerate(self.read_at):
-            if tokens == LAST:
+            if tokens == LAST_TOKEN:
                 self.inputs[destination] = self.cut(self.inputs[destination])
                 if destination in self.parts:
                     self.parts[destination] = self.cut(self.parts[destination])
@@ -241,6 +241,6 @@ class PatchedState:
 
     def beside_at(self, destination: int) -> Tensor | None:
         """Return the concatenated positions (N, T, P) for the input of a destination."""
-        if self.beside is None or self.read_at[destination] == WHOLE:
+        if self.beside is None or self.read_at[destination] == ALL_TOKENS:
             return self.beside
         return self.cut(self.beside)

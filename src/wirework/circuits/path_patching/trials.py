@@ -19,8 +19,8 @@ from wirework.circuits.path_patching.patched import (
     stacked_heads,
 )
 from wirework.circuits.path_patching.state import (
-    DEAD,
-    LAST,
+    LAST_TOKEN,
+    NO_TOKEN,
     Bools,
     EdgeNumbers,
     Ints,
@@ -56,7 +56,7 @@ class _Pass:
         for (source, destination), row in zip(edges, removed, strict=True):
             self.removed.setdefault(destination, {})[source] = row
             kept[destination, source] &= ~row
-        self.alive: Bools = state.reach(kept) > DEAD  # (S, R)
+        self.alive: Bools = state.reach(kept) > NO_TOKEN  # (S, R)
         self.out = Trials([state.metric] * removed.shape[1])
 
     def run(self) -> Trials:
@@ -94,7 +94,7 @@ class _Pass:
         for own, head, source in zip(y.unbind(1), group, sources, strict=True):
             if state.reached[source]:
                 own = own.view(len(first), -1, *own.shape[1:])  # (U, N, T, K)
-                own = self._cut_if(own, state.reached[source] == LAST)
+                own = self._cut_if(own, state.reached[source] == LAST_TOKEN)
                 self._write(source, head_output(block.attn, own, head), of)
 
     def _parts(self, places: list[int], count: int) -> list[Tensor]:
@@ -197,7 +197,7 @@ class _Pass:
 
     def _add_changes_(self, x: Tensor, place: int, sources: list[int], first: Ints) -> None:
         """Add to `x` (U, N, T, D) the changes in the contributions of some sources."""
-        state, cut = self.state, self.state.read_at[place] == LAST
+        state, cut = self.state, self.state.read_at[place] == LAST_TOKEN
         removed = {s: row[first] for s, row in self.removed.get(place, {}).items()}
         gone = [source for source in sources if source in removed]
         if gone:
@@ -222,7 +222,7 @@ class _Pass:
 
     def _folded(self, place: int, layer: int, touched: list[int], first: Ints) -> Tensor:
         """Return the change (U, N, T, D) of a layer's heads if AbsTopK acts on their sum."""
-        state, cut = self.state, self.state.read_at[place] == LAST
+        state, cut = self.state, self.state.read_at[place] == LAST_TOKEN
         heads = range(self.graph.head(layer, 0), self.graph.mlp(layer))
         ablated = [state.patched.ablated[head][:, state.start :] for head in heads]
         before = self._cut_if(torch.stack(ablated).sum(0), cut)

@@ -67,7 +67,7 @@ class Round:
     trials: "list[optuna.Trial]"
     settings: list[MaskSettings]
 
-    def promising(self, step: int, which: Sequence[int], sizes: Sequence[float]) -> list[bool]:
+    def in_better_half(self, step: int, which: Sequence[int], sizes: Sequence[float]) -> list[bool]:
         """Report sizes at a rung; return which trials are in the better half of all at this rung.
 
         Args:

@@ -53,7 +53,7 @@ _QUICK_PAIRS = 32  # judging pairs on which trials are compared; finalists use a
 _CHEAP = 256  # up to this many gates after bisection, greedy removal always runs
 _MANY = 2  # candidates with more than this times the smallest count are skipped
 _ROUNDING = 1e-5  # nats: circuits end close to the target, and losses round by batch size
-_TRIES = 6  # retries for a circuit that misses the target with held-out means
+_TRIES = 6  # retries for a circuit that misses the target with the second means
 _OVERSHOOT = 1.5  # a retry lowers the target by this times the excess loss
 _SLACK = 0.01  # nats above the model's own loss that a trial may always have
 
@@ -181,33 +181,33 @@ class PruningRun:
         nodes, trial = self._smallest(best, judge, on_progress)
         pace = Pace.of(config)
         tries = Tries(lambda share: on_progress(pace.in_edges(share)))
-        edge_masks, gates = self._meeting_held_out_target(nodes, trial, judge, tries)
-        held_out = self._with_held_out_baseline(edge_masks)
+        edge_masks, gates = self._meeting_target_on_second_sample(nodes, trial, judge, tries)
+        second_sample = self._with_second_sample(edge_masks)
         result = FinderResult(
-            edge_masks=replace(held_out, ablation=held_out.ablation.with_mean_ablation()),
+            edge_masks=replace(second_sample, ablation=second_sample.ablation.with_mean_ablation()),
             gates=gates,
             score=self.ablation.nodes(trial.tau),
             target=config.target_loss,
             finder="learned_pruning" if config.finder == "learned" else config.finder,
             settings=config.recorded(),
             baseline=self.baseline,
-            reached=held_out.within(gates, judge, config.target_loss + _ROUNDING),
+            reached=second_sample.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
         )
         return assemble(self.model, self.task, self.parts, result)
 
-    def _with_held_out_baseline(self, edge_masks: EdgeMasks) -> EdgeMasks:
-        """Return the same masks with ablation values of the held-out sample of text."""
-        ablation = self.baseline.held_out(self.model, self.config)
+    def _with_second_sample(self, edge_masks: EdgeMasks) -> EdgeMasks:
+        """Return the same masks with ablation values of the second sample of text."""
+        ablation = self.baseline.second_sample(self.model, self.config)
         return edge_masks if ablation is None else replace(edge_masks, ablation=ablation)
 
-    def _meeting_held_out_target(
+    def _meeting_target_on_second_sample(
         self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs, tries: Tries
     ) -> tuple[EdgeMasks, Tensor]:
-        """Prune the edges of a circuit (G,) such that it meets the target with held-out means too.
+        """Prune the edges of a circuit (G,) to the target on the second sample too.
 
         Greedy removal goes right up to its target and so overfits to the means that it uses. If
-        the circuit then misses the target with held-out means, it is pruned again from its nodes
+        the circuit then misses the target with the second means, it is pruned again from its nodes
         and the next best of the ranking, with a target lowered by 1.5 times the excess loss.
         """
         goal = self.config.target_loss
@@ -217,7 +217,7 @@ class PruningRun:
         if not self.ablation.within(nodes, judge, goal):
             return edge_masks, gates  # no candidate reaches it: this is the closest one
         for _ in range(_TRIES):
-            missed = self._highest_held_out_loss(edge_masks, gates, judge) - goal
+            missed = self._highest_second_sample_loss(edge_masks, gates, judge) - goal
             if missed <= _ROUNDING:
                 break
             target = max(least, target - _OVERSHOOT * missed)
@@ -229,11 +229,11 @@ class PruningRun:
             )
         return edge_masks, gates
 
-    def _highest_held_out_loss(
+    def _highest_second_sample_loss(
         self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs
     ) -> float:
-        """Return the highest task loss over ablation modes, with held-out ablation values."""
-        ablation_modes = self._with_held_out_baseline(edge_masks).ablation_modes()
+        """Return the highest task loss over ablation modes, on the second sample of text."""
+        ablation_modes = self._with_second_sample(edge_masks).ablation_modes()
         return max(float(mode.losses(gates[None], judge)[0]) for mode in ablation_modes)
 
     def _grown(
@@ -428,7 +428,7 @@ class TrialSelection:
             on_progress(pace.in_trials(current.first, count, step))
             if step not in stops:
                 return [True] * len(which)
-            go_on = current.promising(step, which, [self._size(one).edges for one in tau])
+            go_on = current.in_better_half(step, which, [self._size(one).edges for one in tau])
             left[:] = [place for place, on in zip(which, go_on, strict=True) if on]
             return go_on
 

@@ -85,7 +85,7 @@ class ValidationContext:
         """Training text of the model.
 
         Raises:
-            InputError: no text was given and the model lies in no run.
+            InputError: no text was given and the model is outside a run folder.
         """
         return training_text_of(self.model, self.data)
 

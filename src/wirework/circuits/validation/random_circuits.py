@@ -45,7 +45,7 @@ class Link(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class Connections:
     """All possible connections of a model's nodes, for the prompts and answers of a task."""
 
     links: tuple[Link, ...]
@@ -56,7 +56,7 @@ class Layout:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, transformer: Transformer, batch: TokenizedPairs) -> "Layout":
+    def of(cls, transformer: Transformer, batch: TokenizedPairs) -> "Connections":
         """Derive the connections from the nonzero weights of a model.
 
         Args:
@@ -114,16 +114,16 @@ def random_circuits(
         circuits of exactly that size, those that lack the fewest are returned.
     """
     space, generator = circuit.ablation.space, torch.Generator().manual_seed(seed)
-    layout = Layout.of(circuit.transformer, batch)
+    connections = Connections.of(circuit.transformer, batch)
     sizes = {site: int(part.sum()) for site, part in _by_site(circuit, space).items()}
-    quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, layout)
+    quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, connections)
     allowed = {site: sum(name == site for name, _ in loose.values()) for site in sizes}
     drawn_sets = {frozenset(circuit.places.tolist())}
     candidates: list[tuple[int, EdgeMasks, Tensor]] = []
     for _ in range(_ATTEMPTS * count):
         if sum(not lacks for lacks, _, _ in candidates) >= count:
             break
-        draw = _Draw(layout, quotas, allowed, generator)
+        draw = _Draw(connections, quotas, allowed, generator)
         edge_masks, part = draw.with_edges(circuit, draw.nodes(sizes, space))
         places = frozenset(edge_masks.places.tolist())
         if places not in drawn_sets:
@@ -153,7 +153,7 @@ def _quotas(circuit: EdgeMasks, gates: Tensor) -> dict[tuple[str, str], int]:
 class _Draw:
     """Draws one random circuit."""
 
-    layout: Layout
+    connections: Connections
     quotas: Mapping[tuple[str, str], int]
     """Edges per weight matrix, by (source site, target site)."""
     allowed: Mapping[str, int]
@@ -178,10 +178,10 @@ class _Draw:
     def _settled(self, site: str, kept: Places) -> bool:
         """Return whether a site's nodes are connected and have enough edges in and out."""
         own = kept[site]
-        alive = (self.layout.feeding(site, kept)[own] > 0) & (
-            self.layout.reading(site, kept)[own] > 0
+        alive = (self.connections.feeding(site, kept)[own] > 0) & (
+            self.connections.reading(site, kept)[own] > 0
         )
-        links = [*self.layout.into(site), *self.layout.out_of(site)]
+        links = [*self.connections.into(site), *self.connections.out_of(site)]
         enough = int((~alive).sum()) <= self.allowed[site]
         return enough and not any(self._short(link, kept) for link in links)
 
@@ -196,19 +196,19 @@ class _Draw:
         """Move one node of a site to the channel with most of the missing neighbours."""
         own = kept[site]
         kept[site] = torch.cat([own[:number], own[number + 1 :]])
-        worth = torch.zeros(len(self.layout.fed[site]))
-        worth += _SUPPORT * (self.layout.feeding(site, kept) > 0)
-        worth += _SUPPORT * (self.layout.reading(site, kept) > 0)
-        for link in self.layout.into(site):
+        worth = torch.zeros(len(self.connections.fed[site]))
+        worth += _SUPPORT * (self.connections.feeding(site, kept) > 0)
+        worth += _SUPPORT * (self.connections.reading(site, kept) > 0)
+        for link in self.connections.into(site):
             others = kept[link.source]
             worth += link.forward(others).clamp(max=self._short(link, kept))
-            unread = others[self.layout.reading(link.source, kept)[others] == 0]
+            unread = others[self.connections.reading(link.source, kept)[others] == 0]
             worth += _SUPPORT * link.forward(unread)
-        for link in self.layout.out_of(site):
+        for link in self.connections.out_of(site):
             others = kept[link.target]
             worth += link.backward(others).clamp(max=self._short(link, kept))
             if link.feeds:
-                unfed = others[self.layout.feeding(link.target, kept)[others] == 0]
+                unfed = others[self.connections.feeding(link.target, kept)[others] == 0]
                 worth += _SUPPORT * link.backward(unfed)
         worth += torch.rand(len(worth), generator=self.generator)  # random tie-break
         worth[kept[site]] = -1
@@ -222,7 +222,7 @@ class _Draw:
         space = circuit.ablation.space
         chosen = {site: channels.tolist() for site, channels in kept.items()}
         edge_masks = EdgeMasks.of(circuit.ablation, space.gates(chosen).to(circuit.device))
-        fed, read = _joined(edge_masks, self.layout)
+        fed, read = _joined(edge_masks, self.connections)
         parts = [torch.ones(edge_masks.n_nodes)]
         for matrix_edges in edge_masks.edges_by_matrix:
             to, out = matrix_edges.entries.unbind(1)
@@ -255,7 +255,7 @@ class _Draw:
         while True:
             spare = dict(self.allowed)
             alive = torch.ones(edge_masks.n_nodes)
-            for place, (site, _) in _loose(edge_masks, gates, self.layout).items():
+            for place, (site, _) in _loose(edge_masks, gates, self.connections).items():
                 spare[site] -= 1
                 alive[place] = spare[site] >= 0
             if alive.all():
@@ -265,9 +265,11 @@ class _Draw:
             )
 
 
-def _loose(edge_masks: EdgeMasks, gates: Tensor, layout: Layout) -> dict[int, tuple[str, int]]:
+def _loose(
+    edge_masks: EdgeMasks, gates: Tensor, connections: Connections
+) -> dict[int, tuple[str, int]]:
     """Return the disconnected nodes (no input or no output) of a circuit, by index."""
-    fed, read = _joined(edge_masks, layout)
+    fed, read = _joined(edge_masks, connections)
     for edge, gate in zip(edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True):
         if gate:
             read.add(edge.source)
@@ -275,14 +277,16 @@ def _loose(edge_masks: EdgeMasks, gates: Tensor, layout: Layout) -> dict[int, tu
     return {p: node for p, node in enumerate(edge_masks.kept) if p not in fed or p not in read}
 
 
-def _joined(edge_masks: EdgeMasks, layout: Layout) -> tuple[set[int], set[int]]:
+def _joined(edge_masks: EdgeMasks, connections: Connections) -> tuple[set[int], set[int]]:
     """Return the indices of nodes that have an input, and an output, without any edge.
 
     These come from tokens and answers, the residual stream, and query-key-value links of heads.
     """
     parts = _by_site(edge_masks, edge_masks.ablation.space)
     kept = {site: part.nonzero().flatten() for site, part in parts.items()}
-    free = replace(layout, links=tuple(link for link in layout.links if link.matrix is None))
+    free = replace(
+        connections, links=tuple(link for link in connections.links if link.matrix is None)
+    )
     into = {site: free.feeding(site, kept) for site, channels in kept.items() if len(channels)}
     outof = {site: free.reading(site, kept) for site, channels in kept.items() if len(channels)}
     nodes = list(enumerate(edge_masks.kept))

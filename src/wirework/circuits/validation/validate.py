@@ -214,8 +214,10 @@ def hypothesis_tests(context: ValidationContext) -> HypothesisTests:
     edge_masks, batch = context.edge_masks, context.held_out
     nodes = context.masked_circuit.gates
     masks = torch.stack([torch.ones_like(nodes), 1 - nodes])
-    model, complement = map(checks.pair_scores, edge_masks.ablation.all_logit_diffs(masks, batch))
-    circuit = checks.pair_scores(edge_masks.all_logit_diffs(context.gates[None], batch)[0])
+    model, complement = map(
+        checks.pair_logit_diffs, edge_masks.ablation.all_logit_diffs(masks, batch)
+    )
+    circuit = checks.pair_logit_diffs(edge_masks.all_logit_diffs(context.gates[None], batch)[0])
     few = context.first_held_out(COSTLY_CHECK_PAIRS // 2)
     effects = checks.unit_effects(edge_masks.ablation, nodes, few)
     paths = checks.random_paths(edge_masks.transformer, nodes)

@@ -63,9 +63,9 @@ class HypothesisTests(Report):
     """The three tests of Shi et al. 2024; a small p-value is evidence against the circuit."""
 
     equivalence: Equivalence
-    """Circuit and model score higher than each other equally often."""
+    """Circuit and model have the higher logit difference equally often."""
     independence: Independence
-    """The scores of the complement are independent of the model's scores."""
+    """The logit differences of the complement are independent of the model's."""
     minimality: MinimalityTest
     """Each node matters more than a random one."""
 

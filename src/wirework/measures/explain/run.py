@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 
-_NOBODY = "http://localhost"
+_UNUSED_ADDRESS = "http://localhost"
 """Address for an estimate, which sends no request: OpenAI's own would need a key."""
 
 
@@ -97,7 +97,9 @@ def estimate_cost(
     model = load(model)
     if config.explainer != "language_model":
         raise InputError("patterns send no requests: an estimate is for explainer language_model")
-    server = config.server.model_copy(update={"base_url": config.server.base_url or _NOBODY})
+    server = config.server.model_copy(
+        update={"base_url": config.server.base_url or _UNUSED_ADDRESS}
+    )
     job = ExplainJob.of(model, config.model_copy(update={"server": server}), text, Path())
     with closing(job.explainer()) as explainer:
         assert isinstance(explainer, LanguageModelExplainer)

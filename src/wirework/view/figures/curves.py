@@ -32,7 +32,7 @@ def write_curves(result: dict[str, Any], out_png: str | Path) -> Path:
     the pairs that choose the worst attack, as the picture says.
 
     Args:
-        result: the JSON of `Distraction.to_json`.
+        result: the JSON of `AttackReport.to_json`.
         out_png: the file, written whole or not at all; the same result gives the same bytes.
 
     Raises:

@@ -7,14 +7,14 @@ from wirework.circuits.validation.checks import (
     equivalence_test,
     independence_test,
     minimality_test,
-    pair_scores,
+    pair_logit_diffs,
 )
 from wirework.circuits.validation.checks.hypothesis_tests import centred_kernel
 from wirework.errors import InputError
 
 
 def test_a_pair_is_one_observation() -> None:
-    assert pair_scores(torch.tensor([1.0, 3.0, -2.0, 2.0])).tolist() == [2.0, 0.0]
+    assert pair_logit_diffs(torch.tensor([1.0, 3.0, -2.0, 2.0])).tolist() == [2.0, 0.0]
 
 
 def binomial(n: int, chance: float) -> list[float]:
@@ -155,11 +155,13 @@ def test_minimality_is_calibrated_at_q() -> None:
 
 def test_bad_scores_are_one_line() -> None:
     good = torch.zeros(3)
-    with pytest.raises(InputError, match="a score is not a finite number"):
+    with pytest.raises(InputError, match="a logit difference is not a finite number"):
         equivalence_test(good, torch.tensor([0.0, torch.nan, 1.0]))
-    with pytest.raises(InputError, match=r"two rows of scores were wanted, got \(3,\) and \(2,\)"):
+    with pytest.raises(
+        InputError, match=r"two rows of logit differences were wanted, got \(3,\) and \(2,\)"
+    ):
         independence_test(good, good[:2])
-    with pytest.raises(InputError, match=r"two rows of scores were wanted, got \(0,\)"):
+    with pytest.raises(InputError, match=r"two rows of logit differences were wanted, got \(0,\)"):
         independence_test(good[:0], good[:0])
     with pytest.raises(InputError, match="eps must lie between 0 and 0"):
         equivalence_test(good, good, eps=0.7)

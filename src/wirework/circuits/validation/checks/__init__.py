@@ -15,7 +15,7 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
     equivalence_test,
     independence_test,
     minimality_test,
-    pair_scores,
+    pair_logit_diffs,
 )
 from wirework.circuits.validation.checks.interchange import Interchange, interchange
 from wirework.circuits.validation.checks.masked_circuit import Gated, MaskedCircuit
@@ -55,7 +55,7 @@ __all__ = [
     "last_pattern",
     "minimality",
     "minimality_test",
-    "pair_scores",
+    "pair_logit_diffs",
     "random_effects",
     "random_paths",
     "random_units",

@@ -1,8 +1,9 @@
-"""The three hypothesis tests of Shi et al. 2024 (arXiv 2410.13032), as functions of scores.
+"""The three hypothesis tests of Shi et al. 2024 (arXiv 2410.13032).
 
-A score is the mean logit difference of a pair (`pair_scores`); its two prompts are dependent, so
-they are one observation. Each null hypothesis states that the circuit is ideal in one respect: a
-small p-value is evidence against it, a large one is only absence of evidence with so many pairs.
+They take one number for each pair: the mean of its two logit differences (`pair_logit_diffs`). Its
+two prompts are dependent, so they are one observation. Each null hypothesis states that the circuit
+is ideal in one respect: a small p-value is evidence against it, a large one is only absence of
+evidence with so many pairs.
 Shapes: P pairs, u units of a circuit, R random circuits.
 """
 
@@ -16,16 +17,16 @@ from wirework.circuits.validation.checks.masked_circuit import finite
 from wirework.errors import InputError
 from wirework.summaries import Report
 
-_ROUNDING = 1e-5  # of the largest score; logits are float32
+_ROUNDING = 1e-5  # of the largest logit difference; logits are float32
 _MOST = 1000  # pairs in the independence test, whose memory grows with their square
 
 
 @dataclass(frozen=True, repr=False)
 class Equivalence(Report):
-    """Whether circuit and model score higher than each other equally often."""
+    """Whether circuit and model have the higher logit difference equally often."""
 
     share: float | None
-    """Share of the pairs without ties that the circuit scores higher; None if all tie."""
+    """Share of the pairs without ties in which the circuit is higher; None if all tie."""
     n_pairs: int
     """Number of pairs without ties."""
     n_ties: int
@@ -34,7 +35,7 @@ class Equivalence(Report):
 
 @dataclass(frozen=True, repr=False)
 class Independence(Report):
-    """Whether the complement of the circuit is independent of the model's scores."""
+    """Whether the complement's logit differences are independent of the model's."""
 
     hsic: float
     p_value: float
@@ -52,29 +53,29 @@ class MinimalityTest(Report):
     """R, number of random effects that the units were compared with."""
 
 
-def pair_scores(logit_diffs: Tensor) -> Tensor:
+def pair_logit_diffs(logit_diffs: Tensor) -> Tensor:
     """Return (P,) float64, the mean of each pair's two logit differences (2P,)."""
     return logit_diffs.double().view(-1, 2).mean(1)
 
 
 def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equivalence:
-    """Test H0: |P(circuit scores higher than model) - 1/2| <= eps.
+    """Test H0: |P(circuit is higher than model) - 1/2| <= eps.
 
-    Ties are dropped, as in a sign test. Scores that differ only by rounding are ties: otherwise a
+    Ties are dropped, as in a sign test. Values that differ only by rounding are ties: otherwise a
     circuit of all nodes would win or lose by the order of its floating-point sums. With K of n
     others won by the circuit, p is the largest probability under H0, attained at 1/2 + eps, that
     the share of wins is at least as far from 1/2 as K / n: exact.
 
     Args:
-        circuit: (P,) scores of the circuit.
-        model: (P,) scores of the whole model.
+        circuit: (P,) `pair_logit_diffs` of the circuit.
+        model: (P,) `pair_logit_diffs` of the whole model.
         eps: 0 to 1/2.
 
     Raises:
-        InputError: shapes differ, a score is no number, or eps is out of range.
+        InputError: shapes differ, a value is no number, or eps is out of range.
 
-    Source: Shi et al. 2024, equivalence test. Their code compares with the mean difference of the
-    scores where the share of wins is meant; here it is the share.
+    Source: Shi et al. 2024, equivalence test. Their code compares with the mean difference
+    where the share of wins is meant; here it is the share.
     """
     from scipy.stats import binom  # slow to import
 
@@ -93,27 +94,27 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
 def independence_test(
     complement: Tensor, model: Tensor, permutations: int = 999, seed: int = 0
 ) -> Independence:
-    """Test H0: the scores of the circuit's complement are independent of the model's scores.
+    """Test H0: the logit differences of the circuit's complement are independent of the model's.
 
     The statistic is the Hilbert-Schmidt independence criterion with Gaussian kernels, as wide as
-    the median distance between two scores of the same kind. p is the share of orders, including
+    the median distance between two values of the same kind. p is the share of orders, including
     the given one, in which it is at least as high: exact. At most the first 1000 pairs are used.
 
     Args:
-        complement: (P,) scores of the model without the circuit.
-        model: (P,) scores of the whole model.
+        complement: (P,) `pair_logit_diffs` of the model without the circuit.
+        model: (P,) `pair_logit_diffs` of the whole model.
         permutations: number of random orders in addition to the given one.
         seed: seed of the orders.
 
     Raises:
-        InputError: shapes differ, a score is no number, or there are no permutations.
+        InputError: shapes differ, a value is no number, or there are no permutations.
 
     Source: Shi et al. 2024, independence test; Gretton et al. 2007 (HSIC).
     """
     _check(complement, model)
     if permutations < 1:
         raise InputError(f"a permutation test needs at least one order, got {permutations}")
-    left, right = (centred_kernel(scores[:_MOST].double().cpu()) for scores in (complement, model))
+    left, right = (centred_kernel(diffs[:_MOST].double().cpu()) for diffs in (complement, model))
     generator = torch.Generator().manual_seed(seed)
     n = len(left)
     observed = float((left * right).sum())
@@ -155,13 +156,13 @@ def minimality_test(
     return MinimalityTest(p_values, min([1.0, *(len(p_values) * p for p in p_values)]), n)
 
 
-def centred_kernel(scores: Tensor) -> Tensor:
-    """Return the Gaussian kernel of scores (P,), rows and columns centred, (P, P).
+def centred_kernel(values: Tensor) -> Tensor:
+    """Return the Gaussian kernel of values (P,), rows and columns centred, (P, P).
 
-    Scores closer than rounding are equal: logits of one value must not become a signal.
+    Values closer than rounding are equal: logits of one value must not become a signal.
     """
-    differences = (scores[:, None] - scores).abs()
-    differences = torch.where(differences > _ROUNDING * scores.abs().max(), differences, 0)
+    differences = (values[:, None] - values).abs()
+    differences = torch.where(differences > _ROUNDING * values.abs().max(), differences, 0)
     far = differences[differences > 0]
     width = far.median() if len(far) else torch.ones(())
     kernel = torch.exp(-differences.square() / (2 * width.square()))
@@ -171,7 +172,8 @@ def centred_kernel(scores: Tensor) -> Tensor:
 def _check(left: Tensor, right: Tensor) -> None:
     if left.shape != right.shape or left.dim() != 1 or not len(left):
         raise InputError(
-            f"two rows of scores were wanted, got {tuple(left.shape)} and {tuple(right.shape)}"
+            f"two rows of logit differences were wanted, got {tuple(left.shape)} and "
+            f"{tuple(right.shape)}"
         )
     if not (left.isfinite().all() and right.isfinite().all()):
-        raise InputError("a score is not a finite number")
+        raise InputError("a logit difference is not a finite number")

@@ -112,8 +112,8 @@ def _donors(batch: TokenizedPairs, column: int) -> list[Tensor]:
     for place, answer in enumerate(right):
         groups.setdefault(answer, []).append(place)
     members = {answer: torch.tensor(places) for answer, places in groups.items()}
-    nobody = torch.empty(0, dtype=torch.int64)
-    wanted = [members.get(answer, nobody) for answer in batch.answers[:, column].tolist()]
+    no_prompts = torch.empty(0, dtype=torch.int64)
+    wanted = [members.get(answer, no_prompts) for answer in batch.answers[:, column].tolist()]
     return [group[group != place] for place, group in enumerate(wanted)]
 
 

@@ -10,7 +10,7 @@ from hand_wired import averager, depth_counter, quote_closer
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Planted
 
-from wirework.circuits import Ablation, Distraction, EdgeMasks, find_distractors
+from wirework.circuits import Ablation, AttackReport, EdgeMasks, find_attacks
 from wirework.circuits.adversarial import sweep
 from wirework.circuits.adversarial.attacks import LENGTHEN, NEUTRAL, Attack
 from wirework.circuits.adversarial.heads import between, kept_heads, patterns, read_heads
@@ -18,8 +18,8 @@ from wirework.circuits.adversarial.padding import Padding
 from wirework.circuits.adversarial.reading import CircuitOnModel, comment_units, encode, fits
 from wirework.circuits.adversarial.strongest import (
     PairSplit,
+    describe,
     report_worst,
-    says,
     split_pairs,
     worst_by_length,
     worst_by_tokens,
@@ -32,11 +32,11 @@ from wirework.tasks import Pair, TokenizedPairs, differences, load_task
 from wirework.view import write_curves
 
 
-def found_in(planted: Planted) -> Distraction:
-    return find_distractors(circuit_of(planted), planted.model, pairs=16, progress=False)
+def found_in(planted: Planted) -> AttackReport:
+    return find_attacks(circuit_of(planted), planted.model, pairs=16, progress=False)
 
 
-def curve(found: Distraction, attack: str) -> list[AttackPoint]:
+def curve(found: AttackReport, attack: str) -> list[AttackPoint]:
     return [point for point in found.points if point.attack == attack]
 
 
@@ -46,7 +46,7 @@ def averaging() -> Planted:
 
 
 @pytest.fixture(scope="module")
-def diluted(averaging: Planted) -> Distraction:
+def diluted(averaging: Planted) -> AttackReport:
     return found_in(averaging)
 
 
@@ -56,11 +56,11 @@ def quotes() -> Planted:
 
 
 @pytest.fixture(scope="module")
-def turned(quotes: Planted) -> Distraction:
+def turned(quotes: Planted) -> AttackReport:
     return found_in(quotes)
 
 
-def test_a_head_that_averages_is_diluted_and_the_curve_falls(diluted: Distraction):
+def test_a_head_that_averages_is_diluted_and_the_curve_falls(diluted: AttackReport):
     (head,) = diluted.heads
     assert head.averages
     assert head.diluted
@@ -82,7 +82,7 @@ def test_a_head_that_averages_is_diluted_and_the_curve_falls(diluted: Distractio
     assert "`]]`" in diluted.summary()["by_length"]
 
 
-def test_falls_are_those_of_the_means(diluted: Distraction):
+def test_falls_are_those_of_the_means(diluted: AttackReport):
     for point in diluted.points:
         for comparison in (point.model, point.circuit):
             assert comparison.fall == pytest.approx(comparison.before.p - comparison.attacked.p)
@@ -90,13 +90,13 @@ def test_falls_are_those_of_the_means(diluted: Distraction):
         assert abs(point.tokens - point.control_tokens) <= 1
 
 
-def test_unmatched_brackets_raise_the_average(diluted: Distraction):
+def test_unmatched_brackets_raise_the_average(diluted: AttackReport):
     first = [token for token in diluted.tokens if token.side == 0]
     assert first
     assert all("[" in token.token for token in first)
 
 
-def test_the_planted_token_is_found_by_reading(quotes: Planted, turned: Distraction):
+def test_the_planted_token_is_found_by_reading(quotes: Planted, turned: AttackReport):
     single, double = quote_closer.quotes(quotes.model, quotes.task)
     by_side = [{token.token_id for token in turned.tokens if token.side == s} for s in (0, 1)]
     assert by_side[0]
@@ -117,7 +117,7 @@ def test_the_planted_token_is_found_by_reading(quotes: Planted, turned: Distract
     assert turned.by_length is None  # a head that picks does not mind
 
 
-def test_a_head_that_picks_is_said_to(turned: Distraction):
+def test_a_head_that_picks_is_said_to(turned: AttackReport):
     head = next(head for head in turned.heads if head.head == 0)
     assert not head.averages
     assert head.spread[0] < 3
@@ -245,7 +245,7 @@ def test_an_effect_of_chance_on_the_pairs_that_choose_is_not_reported(
         return torch.tensor([5.0 if head else -5.0 for head in heads])
 
     monkeypatch.setattr(sweep, "differences", toss)
-    found = find_distractors(circuit_of(quotes), quotes.model, pairs=8, progress=False)
+    found = find_attacks(circuit_of(quotes), quotes.model, pairs=8, progress=False)
     worst = found.by_tokens
     assert worst is not None
     told = worst.point.model
@@ -313,7 +313,7 @@ def test_pairs_that_share_prompts_with_their_neighbours_are_held_out_in_groups()
     assert split == PairSplit([*pairs[:2], *pairs[4:6]], [*pairs[2:4], *pairs[6:]], True)
 
 
-def test_which_pairs_each_number_is_of(turned: Distraction):
+def test_which_pairs_each_number_is_of(turned: AttackReport):
     said = turned.to_json()
     assert (said["n_read"], said["n_choosing"], said["n_reporting"]) == (4, 8, 8)
     assert said["held_out"] is True
@@ -343,7 +343,7 @@ def test_too_few_pairs_to_hold_some_out_are_told(
     (tmp_path / "few.jsonl").write_text("\n".join(lines))
     task = load_task(tmp_path / "few.jsonl")
     few = replace(quotes, task=task)
-    found = find_distractors(circuit_of(few), few.model, progress=False)
+    found = find_attacks(circuit_of(few), few.model, progress=False)
     (line,) = capsys.readouterr().err.splitlines()
     assert "task few has too few held-out pairs" in line
     assert "(3)" in line
@@ -399,8 +399,8 @@ def test_an_attack_that_turns_the_circuit_too_goes_first():
     unsaid = replace(hardly, model=point("p alone", (1.0, 1.0, 1.0)).model)
     assert worst_by_tokens([withstood, unsaid]) == withstood
     answers = ("a", "b")
-    assert "withstands it" in says(withstood, answers, held_out=True)
-    assert "withstands it" not in says(shared, answers, held_out=True)
+    assert "withstands it" in describe(withstood, answers, held_out=True)
+    assert "withstands it" not in describe(shared, answers, held_out=True)
 
 
 def test_measures_by_hand():
@@ -423,11 +423,11 @@ def test_a_pair_that_does_not_fit_is_told(quotes: Planted):
     )
 
 
-def test_the_same_circuit_gives_the_same_result(quotes: Planted, turned: Distraction):
+def test_the_same_circuit_gives_the_same_result(quotes: Planted, turned: AttackReport):
     assert found_in(quotes).to_json() == turned.to_json()
 
 
-def test_curves_are_drawn(turned: Distraction, tmp_path: Path):
+def test_curves_are_drawn(turned: AttackReport, tmp_path: Path):
     first = write_curves(turned.to_json(), tmp_path / "a.png")
     second = write_curves(turned.to_json(), tmp_path / "b.png")
     assert first.read_bytes() == second.read_bytes()
@@ -436,11 +436,11 @@ def test_curves_are_drawn(turned: Distraction, tmp_path: Path):
 def test_bad_input_is_one_line(quotes: Planted, averaging: Planted, random_model: Model):
     circuit = circuit_of(quotes)
     with pytest.raises(InputError, match="belongs to another model"):
-        find_distractors(circuit, random_model)
+        find_attacks(circuit, random_model)
     with pytest.raises(InputError, match="two pairs or more, got 1"):
-        find_distractors(circuit, quotes.model, pairs=1)
+        find_attacks(circuit, quotes.model, pairs=1)
     with pytest.raises(InputError, match="does not say where its model lies"):
-        find_distractors(circuit)
+        find_attacks(circuit)
 
 
 def test_prompts_without_room_are_told(averaging: Planted, tmp_path: Path):
