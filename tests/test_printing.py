@@ -2,7 +2,7 @@
 
 import pytest
 
-from wirework.commands.printing import print_table, show_rows
+from wirework.commands.printing import print_table, print_values, show_rows
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
@@ -61,3 +61,10 @@ def test_no_text_is_read_as_markup(capsys):
     assert all(text in printed for pair in names.items() for text in pair)
     show_rows("[/nothing]", [], as_json=False)
     assert capsys.readouterr().out == "[/nothing]\n"
+
+
+def test_a_path_with_the_name_of_a_number_has_no_meaning(capsys: pytest.CaptureFixture[str]):
+    print_values("demo", [("circuit", 0.127), ("folder.circuit", "runs/circuits/quote")])
+    number, path = [line for line in capsys.readouterr().out.splitlines() if "circuit" in line]
+    assert "lower is better" in number
+    assert "lower is better" not in path

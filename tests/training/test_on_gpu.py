@@ -97,7 +97,7 @@ def test_a_weight_sparse_training_ends_at_its_density(
 
 def test_pruning_finds_the_circuit_of_the_cpu(device: str, world: Path):
     model, task = ww.load(world / "model"), ww.task(world / "pairs.jsonl")
-    expected = ww.Circuit.load(world / "circuit")
+    expected = ww.NodeCircuit.load(world / "circuit")
     circuit = circuits.prune(
         model.to(device), task, QUICK, data=text_of(world).train, progress=False
     )

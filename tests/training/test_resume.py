@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from wirework.training import Interrupted, Prior, train
 from wirework.training.checkpoint import checkpoint_steps
+from wirework.training.make_priors import make_priors
 from wirework.training.metrics import read_metrics
-from wirework.training.priors import make_priors
 
 PREPARED = "wirework.training.job:text_for_runs"
 EVALUATE = "wirework.training.loop:evaluate_batches"

@@ -33,7 +33,11 @@ def print_values(title: str, values: Iterable[tuple[str, Any]]) -> None:
         title: title of the table.
         values: name and value; the last word of the name decides the meaning.
     """
-    rows = [[name, cell(value), meaning(name)] for name, value in values]
+    rows = [
+        # A path may have the name of a number, such as `circuit`: it has no good values.
+        [name, cell(value), "" if isinstance(value, str) else meaning(name)]
+        for name, value in values
+    ]
     width = 3 if any(row[2] for row in rows) else 2
     print_table(title, [""] * width, [row[:width] for row in rows])
 
