@@ -78,7 +78,7 @@ def run(line: str, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder with the recipes, the demo's run and those that README trains."""
     folder = tmp_path_factory.mktemp("documented")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
@@ -93,11 +93,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
 @pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")  # of sae-lens
 @pytest.mark.usefixtures("few_random_circuits")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_run(page: str, folder: Path) -> None:
-    trained = commands("README.md")
+def test_the_commands_of_a_page_run(page: str, trained: Path, tmp_path: Path) -> None:
+    # A copy for each page: two pages may write to the same place.
+    folder = shutil.copytree(trained, tmp_path / "page")
     for line in dict.fromkeys(commands(page)):
         words = line.removeprefix("wirework ")
-        if words.startswith("train ") and line in trained:
+        if words.startswith("train ") and line in commands("README.md"):
             continue  # the fixture ran it
         if not any(re.search(pattern, words) for pattern in NOT_RUN):
             run(line, folder)
