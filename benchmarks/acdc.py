@@ -46,7 +46,7 @@ def report(transformer: Transformer, contrast: Contrast, tau: float, repeats: in
         ]
         search, seconds = timed(lambda: searched(transformer, contrast, tau))
         costs.append(seconds)
-    edges, cost = len(search.growth), median(costs)
+    edges, cost = len(search.increases), median(costs)
     print(
         f"{tau:8g} {edges:6} {len(search.kept):5} {cost:8.2f} {1e3 * cost / edges:10.3f} "
         f"{1e3 * median(passes):13.2f}",

@@ -142,7 +142,7 @@ def test_acdc_refuses_what_it_cannot_use_in_one_line(model_folder: Path, tmp_pat
     words = ["acdc", model_folder, "single_double_quote"]
     order = tmp_path / "order.txt"
     order.write_text("embed -> final_resid\n")
-    refuses(*words, "--order", order, says="an order has all")
+    refuses(*words, "--order", order, says="an order must contain all")
     refuses(*words, "--tau", "0.1", "--tau", "0.1", says="each tau once")
     refuses(*words, "--out", tmp_path, says="exists and is not a circuit: not overwritten")
     pairs = tmp_path / "pairs.jsonl"

@@ -62,7 +62,7 @@ def test_the_same_edges_as_one_at_a_time(
     found = case.ours(order, tau)
     assert case.named(found) == kept
     for edge, expected in growth.items():
-        assert found.growth[case.graph.numbered(edge)] == pytest.approx(expected, abs=1e-5)
+        assert found.increases[case.graph.numbered(edge)] == pytest.approx(expected, abs=1e-5)
     assert 0 < len(kept) < len(order)
 
 
@@ -89,9 +89,9 @@ def test_guesses_never_change_what_is_found(guess: float | str) -> None:
     order = case.order(None)
     plain = case.ours(order, 0.01)
     growth = {
-        "wrong": {edge: 0.02 - value for edge, value in plain.growth.items()},
-        "right": plain.growth,
-    }.get(str(guess), dict.fromkeys(plain.growth, guess))
+        "wrong": {edge: 0.02 - value for edge, value in plain.increases.items()},
+        "right": plain.increases,
+    }.get(str(guess), dict.fromkeys(plain.increases, guess))
     assert case.ours(order, 0.01, guess=growth).kept == plain.kept
 
 
@@ -103,14 +103,14 @@ def test_an_edge_that_nothing_depends_on_goes_without_a_trial(
 
     def watched(state: PatchedState, edges: list[tuple[int, int]], removed: object) -> Trials:
         tried.append(edges)
-        return trials.tried(state, edges, removed)
+        return trials.run_trials(state, edges, removed)
 
-    monkeypatch.setattr(acdc_search, "tried", watched)
+    monkeypatch.setattr(acdc_search, "run_trials", watched)
     found = search(PatchedState(case.patched, "kl"), case.graph.edges, 1e3)
     assert found.kept == []
     final = [edge for edge in case.graph.edges if edge[1] == case.graph.final]
     assert {edge for edges in tried for edge in edges} == set(final)
-    assert [found.growth[edge] for edge in case.graph.edges[len(final) :]] == [0.0] * (
+    assert [found.increases[edge] for edge in case.graph.edges[len(final) :]] == [0.0] * (
         len(case.graph.edges) - len(final)
     )
 

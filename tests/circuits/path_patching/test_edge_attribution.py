@@ -55,7 +55,7 @@ def test_integrated_gradients_are_the_mean_slope_between_the_embeddings() -> Non
     patched = Patched.of(transformer_of("neo"), contrast_of())
     metric = patched.contrast.metric("kl", patched.run().logits)
     clean = patched.run().values
-    away = [value - ablated for value, ablated in zip(clean, patched.ablated, strict=True)]
+    deviations = [value - ablated for value, ablated in zip(clean, patched.ablated, strict=True)]
     scores = path_scores(patched, metric, steps=3)
     root = 0.6**0.5 / 2  # the rule of three points, by hand
     rule = [(0.5 - root, 5 / 18), (0.5, 8 / 18), (0.5 + root, 5 / 18)]
@@ -64,7 +64,12 @@ def test_integrated_gradients_are_the_mean_slope_between_the_embeddings() -> Non
         slopes = [
             weight
             * growth(
-                patched, metric, edge, 1e-6, entry=patched.ablated[0] + away[0] * k, steps=away
+                patched,
+                metric,
+                edge,
+                1e-6,
+                entry=patched.ablated[0] + deviations[0] * k,
+                deviations=deviations,
             )
             for k, weight in rule
         ]

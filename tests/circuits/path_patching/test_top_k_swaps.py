@@ -12,7 +12,11 @@ from wirework.circuits.path_patching.attribution import (
     path_scores,
 )
 from wirework.circuits.path_patching.patched import Patched
-from wirework.circuits.path_patching.top_k_swaps import kept, recorded_choices, slopes_between
+from wirework.circuits.path_patching.top_k_swaps import (
+    recorded_selections,
+    slopes_between,
+    top_k_mask,
+)
 from wirework.config import ModelConfig
 from wirework.model import Model
 from wirework.nn import Site, Transformer
@@ -31,9 +35,9 @@ class OneSite(nn.Module):
 def slope_of(a: Tensor, b: Tensor, grad: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return AbsTopK's value between a and b, and what becomes of a gradient of it."""
     model = OneSite(a.shape[-1], k)
-    with recorded_choices(model) as start:
+    with recorded_selections(model) as start:
         model.site(a)
-    with recorded_choices(model) as stop:
+    with recorded_selections(model) as stop:
         model.site(b)
     x = ((a + b) / 2).requires_grad_()
     with slopes_between(model, start, stop):
@@ -74,8 +78,8 @@ def test_slope_times_way_is_the_change_whatever_is_swapped(zeros: float) -> None
 def test_what_is_kept_is_what_abs_top_k_keeps() -> None:
     x = torch.tensor([[2.0, -2.0, 1.0, 2.0, 0.0], [0.0, 0.0, -1.0, 0.0, 0.0]])
     for k in (1, 2, 3):
-        assert torch.equal(x * kept(x, k), abs_top_k(x, k))
-    assert kept(x, 2).sum(-1).tolist() == [2, 2]
+        assert torch.equal(x * top_k_mask(x, k), abs_top_k(x, k))
+    assert top_k_mask(x, 2).sum(-1).tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

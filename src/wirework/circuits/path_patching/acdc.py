@@ -37,13 +37,13 @@ def acdc(
     """Find the path edges between heads and MLPs that a task needs.
 
     Edges are tested one by one, in order. An edge is removed if the metric then increases by less
-    than tau. Kept edges that change nothing are dropped at the end. The search is deterministic:
-    the same model, task and order give the same circuit.
+    than tau. Kept edges without effect are dropped at the end. The search is deterministic: the
+    same model, task and order give the same circuit.
 
     Args:
         model: a model with a tokeniser; a path is loaded.
         task: a task, or what `ww.task` takes. The two prompts of a pair must have the same number
-            of tokens; other pairs are dropped if a function made them, and an error in a file.
+            of tokens. Other pairs are left out of a generated task and are an error in a task file.
         config: settings; None for the defaults. A number is taken as `tau`, the smallest increase
             of the metric for which an edge is kept.
         order: all path edges, as (source, target) names, in the order in which to test them. None
@@ -59,7 +59,7 @@ def acdc(
     Raises:
         InputError: a setting is unknown or out of range, the settings have several values of tau,
             the task does not fit the model, the model's residual stream is not a sum, or the order
-            does not have each edge of the model once.
+            does not contain each edge of the model once.
 
     Source: Conmy et al. 2023 (arXiv 2304.14997).
     """
@@ -94,6 +94,9 @@ def acdc_sweep(
 
     Returns:
         One circuit per tau, in the order of `config.tau`.
+
+    Raises:
+        InputError: as for `acdc`, except that several values of tau are allowed.
     """
     from wirework.model import load
 
@@ -111,43 +114,50 @@ def acdc_sweep(
 def sweep_row(circuit: Circuit | str | Path) -> dict[str, float | int | None]:
     """Return the table row of a path circuit: its size and the metrics of its patched run.
 
+    Args:
+        circuit: a path circuit; a path is loaded.
+
+    Returns:
+        Column name to value; a value that the finder does not have is None.
+
     Raises:
         InputError: the circuit is a `NodeCircuit`.
     """
     circuit = PathCircuit.load(circuit)
-    part = circuit.patching
+    patching = circuit.patching
     return {
-        "tau": part.tau,
+        "tau": patching.tau,
         "n_pairs": circuit.document.task.n_pairs,
         "n_path_edges": circuit.n_path_edges,
-        "of": part.n_all,
-        "n_unreachable": part.n_unreachable,
-        "kl": part.kl,
-        "logit_difference": part.logit_difference,
-        "accuracy": part.accuracy,
+        "of": patching.n_all,
+        "n_unreachable": patching.n_unreachable,
+        "kl": patching.kl,
+        "logit_difference": patching.logit_difference,
+        "accuracy": patching.accuracy,
         "task_loss": circuit.task_loss,
-        "model_logit_difference": part.model_logit_difference,
-        "model_accuracy": part.model_accuracy,
+        "model_logit_difference": patching.model_logit_difference,
+        "model_accuracy": patching.model_accuracy,
     }
 
 
 def _sweep(
     setting: Setting, edges: Sequence[EdgeNumbers], on_progress: Callable[[int], None]
 ) -> list[PathCircuit]:
+    """Search once per tau; the increases of one search are the guesses of the next."""
     graph, config = setting.patched.graph, setting.config
-    growth: dict[EdgeNumbers, float] = {}
+    increases: dict[EdgeNumbers, float] = {}
     circuits = []
     for number, tau in enumerate(config.tau):
         result = search(
             PatchedState(setting.patched, config.metric),
             edges,
             tau,
-            guess=growth,
+            guess=increases,
             on_progress=partial(_report, on_progress, number * len(edges)),
         )
-        growth = result.growth
+        increases = result.increases
         kept = [
-            graph.named(edge).model_copy(update={"effect": growth[edge]}) for edge in result.kept
+            graph.named(edge).model_copy(update={"effect": increases[edge]}) for edge in result.kept
         ]
         settings = {**config.recorded(), "tau": tau}
         circuits.append(assemble_paths(setting, kept, finder="acdc", settings=settings, tau=tau))
@@ -160,6 +170,12 @@ def _report(on_progress: Callable[[int], None], before: int, decided: int) -> No
 
 def read_order(path: str | Path) -> list[tuple[str, str]]:
     """Read an order of edges from a file, one `SOURCE -> TARGET` per line.
+
+    Args:
+        path: the file; empty lines are skipped.
+
+    Returns:
+        (source, target) names, in the order of the lines.
 
     Raises:
         InputError: the file is missing, or a line has another form.

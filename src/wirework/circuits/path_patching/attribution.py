@@ -1,10 +1,10 @@
-"""Edge attribution patching (EAP): first-order estimate of ACDC's effect for all path edges.
+"""Edge attribution patching (EAP): estimate from gradients of ACDC's effect for all path edges.
 
-A gate g on an edge makes its destination read g times the source's value plus 1 - g times its
-ablated value. The score of the edge is minus the gradient of the metric with respect to the gate:
-(ablated - clean value of the source) times the gradient with respect to the destination's input,
-summed over tokens. One forward and one backward pass score all edges. A score estimates ACDC's
-`effect`, the increase of the metric without the edge, with the same sign and units.
+With a gate g on an edge, its destination reads g times the value of the source plus 1 - g times its
+ablated value. The score of the edge is minus the gradient of the metric with respect to g at g = 1.
+This is (ablated minus clean value of the source) times the gradient with respect to the input of
+the destination, summed over channels and tokens, so one forward and one backward pass score all
+edges. To first order, a score is ACDC's `effect`: the increase of the metric without the edge.
 Source: Syed et al. 2023 (arXiv 2310.10348); with integrated gradients Hanna et al. 2024
 (arXiv 2403.17806).
 """
@@ -25,7 +25,11 @@ from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.setting import Setting
-from wirework.circuits.path_patching.top_k_swaps import Choices, recorded_choices, slopes_between
+from wirework.circuits.path_patching.top_k_swaps import (
+    Selections,
+    recorded_selections,
+    slopes_between,
+)
 from wirework.config import AcdcConfig
 from wirework.console import warn
 from wirework.errors import InputError, number_of, quoted
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 _SETTINGS = ("metric", "ablation", "symmetric", "pairs", "seed")
 """Settings of `AcdcConfig` that scores depend on."""
 TOLERANCE = 0.05
-"""Largest deviation of completeness from 1 without a warning."""
+"""A warning is printed if completeness differs from 1 by more than this."""
 
 
 @dataclass(frozen=True)
@@ -46,43 +50,53 @@ class PathScores:
     """Score of each path edge for a task: estimated increase of the metric without the edge."""
 
     setting: Setting
+    """The model and the prompts."""
     scores: Tensor
     """(destinations, sources) float64 in units of the metric; positive if removing the edge
     increases the metric, 0 where there is no edge."""
     settings: Mapping[str, Any]
+    """The settings that the scores depend on, by name."""
     completeness: float | None = None
-    """Sum of the embedding's edge scores, divided by the difference of the metric between corrupted
-    and clean embeddings; 1 if the scores explain all of it. None under `zero` and `mean` ablation,
-    which do not correspond to the corrupted embedding."""
+    """Sum of the scores of the embedding's edges, divided by the difference of the metric between
+    corrupted and clean embeddings; 1 if the scores explain all of the difference. None under `zero`
+    and `mean` ablation, whose ablated values are not those of the corrupted embedding."""
 
     def __repr__(self) -> str:
-        best = (f"{edge.source} -> {edge.target} {short(edge.effect)}" for edge in self.top(3))
+        strongest = (f"{edge.source} -> {edge.target} {short(edge.effect)}" for edge in self.top(3))
         about = (
             f"{quoted(self.setting.full_task.name)}, {self.settings['metric']}: "
             f"{number_of(len(self.graph.edges), 'path edge')}"
         )
         if self.completeness is not None:
             about += f", completeness {self.completeness:.3f}"
-        return shown_as("PathScores", about, f"strongest {', '.join(best)}")
+        return shown_as("PathScores", about, f"strongest {', '.join(strongest)}")
 
     @property
     def graph(self) -> Graph:
-        """The edges by number."""
+        """The graph, whose numbers index `scores`."""
         return self.setting.patched.graph
 
     def top(self, count: int) -> list[PathEdge]:
         """Return the edges with the largest absolute scores, each with its score as `effect`.
 
-        Ties are in ACDC's default order.
+        Edges with equal scores are in ACDC's default order.
+
+        Args:
+            count: how many edges; all if there are fewer.
         """
         scored = [(edge, float(self.scores[edge[1], edge[0]])) for edge in self.graph.edges]
-        best = sorted(scored, key=lambda edge_score: -abs(edge_score[1]))[: max(0, count)]
-        return [self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in best]
+        strongest = sorted(scored, key=lambda edge_score: -abs(edge_score[1]))[: max(0, count)]
+        return [
+            self.graph.named(edge).model_copy(update={"effect": score}) for edge, score in strongest
+        ]
 
     def circuit(self, count: int) -> PathCircuit:
         """Return the circuit of the edges of `top(count)`, measured on the same prompts.
 
-        Edges that change nothing are dropped, as in `acdc`.
+        Edges without effect are dropped, as in `acdc`.
+
+        Args:
+            count: how many edges to take before that.
         """
         return assemble_paths(
             self.setting,
@@ -109,14 +123,15 @@ def edge_attribution(
         config: settings, of which `metric`, `ablation`, `symmetric`, `pairs` and `seed` are used;
             None for the defaults, with `logit_difference` as the metric.
         steps: number of points between corrupted and clean embeddings at which gradients are taken
-            (Gauss-Legendre rule). AbsTopK selects other channels along the way; its slope between
-            neighbouring points accounts for these jumps (`top_k_swaps`). 1 takes the gradient on
-            the clean prompts only: plain edge attribution patching. The metric `kl` needs at least
-            2, because its gradient on the clean prompts is zero.
+            (Gauss-Legendre rule: integrated gradients). Between the points AbsTopK selects other
+            channels; the scores include these jumps (docs/acdc.md). 1 takes the gradient on the
+            clean prompts only: plain edge attribution patching. The metric `kl` needs at least 2,
+            because its gradient on the clean prompts is zero.
         **overrides: these settings by name; they win over `config`.
 
     Returns:
-        The scores of all path edges.
+        The scores of all path edges. A warning says if they do not add up to the difference between
+        corrupted and clean prompts.
 
     Raises:
         InputError: as for `acdc`; or `steps` is below 1, or is 1 with the metric `kl`.
@@ -127,8 +142,8 @@ def edge_attribution(
         overrides = {"metric": "logit_difference", **overrides}
     config = AcdcConfig.overridden(config, overrides, only=_SETTINGS)
     if steps < 1 or (steps == 1 and config.metric == "kl"):
-        least = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
-        raise InputError(f"edge attribution takes 1 step or more, {least}: got {steps}")
+        with_kl = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
+        raise InputError(f"edge attribution takes 1 step or more, {with_kl}: got {steps}")
     from wirework.model import load
 
     setting = Setting.of(load(model), load_task(task), config)
@@ -148,28 +163,34 @@ def edge_attribution(
 def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
     """Return minus the gradient of a metric with respect to all gates, (destinations, sources).
 
-    With several steps the result is a weighted mean over runs whose embedding is interpolated
-    between the corrupted and the clean one, at Gauss-Legendre points. The values that gates remove
-    are those of the clean run at every point. Each point represents an interval as long as its
-    weight, and AbsTopK uses its slope between the ends of that interval.
+    With several steps the result is a weighted mean of gradients in runs whose embedding lies
+    between the corrupted and the clean one, at Gauss-Legendre points. In each of these runs,
+    closing a gate subtracts what it subtracts in the clean run. Each point stands for an interval
+    as long as its weight, and AbsTopK has its slope between the ends of that interval.
+
+    Args:
+        patched: the model and the prompts.
+        metric: maps the logits of a run to one number.
+        steps: number of points; 1 takes the gradient of the clean run.
     """
     graph = patched.graph
     clean = patched.run().values
-    away = [value - ablated for value, ablated in zip(clean, patched.ablated, strict=True)]
+    deviations = [value - ablated for value, ablated in zip(clean, patched.ablated, strict=True)]
     corrupted = patched.transformer.entry(patched.contrast.corrupted)[0]
 
-    def entry(place: float) -> Tensor:
-        return corrupted + (clean[0] - corrupted) * place
+    def embedding(fraction: float) -> Tensor:
+        return corrupted + (clean[0] - corrupted) * fraction
 
     @torch.no_grad()
-    def choices(place: float) -> Choices:
-        with recorded_choices(patched.transformer) as recorded:
-            patched.run(entry=entry(place))
+    def selections(fraction: float) -> Selections:
+        with recorded_selections(patched.transformer) as recorded:
+            patched.run(entry=embedding(fraction))
         return recorded
 
-    def gradient(place: float) -> Tensor:
+    def gradient(fraction: float) -> Tensor:
         gates = torch.ones_like(total, requires_grad=True)
-        metric(patched.run(gates, entry=entry(place), steps=away).logits).backward()  # type: ignore[no-untyped-call]
+        logits = patched.run(gates, entry=embedding(fraction), deviations=deviations).logits
+        metric(logits).backward()  # type: ignore[no-untyped-call]
         assert gates.grad is not None
         return gates.grad
 
@@ -177,23 +198,27 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
     total = total.to(patched.contrast.last_positions.device)
     if steps == 1:
         return -gradient(1.0)
-    start, end = choices(0.0), 0.0
-    for place, weight in points(steps):
+    before, end = selections(0.0), 0.0
+    for point, weight in points(steps):
         end += weight
-        stop = choices(end)
-        with slopes_between(patched.transformer, start, stop):
-            total -= gradient(place) * weight
-        start = stop
+        after = selections(end)
+        with slopes_between(patched.transformer, before, after):
+            total -= gradient(point) * weight
+        before = after
     return total
 
 
 def points(steps: int) -> list[tuple[float, float]]:
-    """Return the points of the Gauss-Legendre rule on (0, 1), in order, with their weights.
+    """Return the points of the Gauss-Legendre rule on (0, 1) in ascending order, with weights.
 
-    Intervals as long as the weights, side by side from 0, each contain their point.
+    The weights add up to 1. If (0, 1) is cut into intervals as long as the weights, in order, each
+    interval contains its point.
+
+    Args:
+        steps: number of points.
     """
-    places, weights = np.polynomial.legendre.leggauss(steps)
-    return list(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
+    roots, weights = np.polynomial.legendre.leggauss(steps)  # on (-1, 1)
+    return list(zip(((roots + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
 @torch.no_grad()
@@ -202,6 +227,6 @@ def completeness(patched: Patched, metric: Metric, scores: Tensor) -> float | No
     if patched.ablation != "corrupted":
         return None
     corrupted = patched.transformer.entry(patched.contrast.corrupted)[0]
-    ends = patched.run(entry=corrupted).logits, patched.run().logits
-    difference = float(metric(ends[0]) - metric(ends[1]))
+    metric_corrupted = metric(patched.run(entry=corrupted).logits)
+    difference = float(metric_corrupted - metric(patched.run().logits))
     return float(scores[:, 0].sum()) / difference if difference else None

@@ -1,17 +1,19 @@
-"""From kept path edges to a `PathCircuit`, measured on the prompts of the search.
+"""Build a `PathCircuit` from kept path edges: measure its losses on the prompts of the search.
 
 Shapes: N clean prompts, M destinations, S sources.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from wirework import __version__
 from wirework.circuit_format import (
     CalibrationPart,
     Document,
+    Examples,
     Losses,
     PatchingPart,
     PathEdge,
@@ -26,6 +28,7 @@ from wirework.files import tensors_checksum
 from wirework.tasks import TokenizedPairs, pair_losses, tokenizer_of
 
 _EXAMPLES = 32
+"""Number of prompts that are stored as examples."""
 
 
 @torch.no_grad()
@@ -45,10 +48,13 @@ def assemble_paths(
     Args:
         setting: model and prompts of the search.
         edges: the kept path edges.
-        finder: name of the finder.
-        settings: settings of the finder.
+        finder: name of the finder, for the record.
+        settings: settings of the finder, for the record.
         tau: threshold of ACDC; None for other finders.
         completeness: completeness of edge attribution; None for other finders.
+
+    Returns:
+        The circuit, with losses, metrics and example prompts.
     """
     patched, contrast, config = setting.patched, setting.patched.contrast, setting.config
     device = contrast.last_positions.device
@@ -57,32 +63,24 @@ def assemble_paths(
     if not config.keep_unreachable:
         gates = gates * ~idle
         edges = [edge for edge in edges if not idle[patched.graph.numbered(edge)[::-1]]]
-    every = gates_of(patched.graph, [patched.graph.named(e) for e in patched.graph.edges])
-    clean, alone = patched.run().logits, patched.run(gates).logits
-    without = patched.run(every.to(device) - gates).logits
-    before, logit_diffs = contrast.logit_diffs(clean), contrast.logit_diffs(alone)
-    loss = float(pair_losses(logit_diffs).mean())
-    shown = TokenizedPairs(contrast.clean, contrast.last_positions, contrast.answers)
-    shown = TokenizedPairs(
-        *(part[:_EXAMPLES] for part in (shown.tokens, shown.last_positions, shown.answers))
+    all_edges = [patched.graph.named(edge) for edge in patched.graph.edges]
+    all_gates = gates_of(patched.graph, all_edges).to(device)
+    runs = _Logits(
+        model=patched.run().logits,
+        circuit=patched.run(gates).logits,
+        without_circuit=patched.run(all_gates - gates).logits,
     )
-    examples = shown_examples(tokenizer_of(setting.model), shown, logit_diffs)
+    losses = _losses(setting, runs)
     document = Document(
         model=model_part(setting.model),
         task=task_part(setting.full_task, setting.n_pairs),
-        target_loss=loss,
-        losses=Losses(
-            model=float(pair_losses(before).mean()),
-            circuit=loss,
-            circuit_calibrated=loss,
-            without_circuit=float(pair_losses(contrast.logit_diffs(without)).mean()),
-            chance=CHANCE,
-        ),
+        target_loss=losses.circuit,
+        losses=losses,
         calibration=CalibrationPart(scale=1.0, shift=0.0),
         nodes=(),
         edges=(),
         io_edges=(),
-        examples=examples,
+        examples=_examples(setting, contrast.logit_diffs(runs.circuit)),
         provenance=Provenance(
             finder=finder,
             settings=dict(settings),
@@ -93,23 +91,68 @@ def assemble_paths(
         level="head",
         path_edges=tuple(edges),
         patching=PatchingPart(
+            **_metrics(setting, runs),
             metric=config.metric,
             ablation=config.ablation,
             both=config.symmetric,
             tau=tau,
             n_all=len(patched.graph.edges),
-            value=float(contrast.metric(config.metric, clean)(alone)),
-            kl=float(contrast.metric("kl", clean)(alone)),
-            logit_difference=float(logit_diffs.mean()),
-            accuracy=float((logit_diffs > 0).double().mean()),
-            model_logit_difference=float(before.mean()),
-            model_accuracy=float((before > 0).double().mean()),
             n_unreachable=int(idle.sum()),
             n_constant=int(constant.sum()),
             completeness=completeness,
         ),
     )
     return PathCircuit(document)
+
+
+class _Logits(NamedTuple):
+    """Logits (N, V) at the last tokens of three runs."""
+
+    model: Tensor
+    """Nothing removed."""
+    circuit: Tensor
+    """All edges outside the circuit removed."""
+    without_circuit: Tensor
+    """The edges of the circuit removed."""
+
+
+def _losses(setting: Setting, runs: _Logits) -> Losses:
+    """Return the task losses of the runs, in nats. A path circuit is not calibrated."""
+    model, circuit, without_circuit = (
+        float(pair_losses(setting.patched.contrast.logit_diffs(logits)).mean()) for logits in runs
+    )
+    return Losses(
+        model=model,
+        circuit=circuit,
+        circuit_calibrated=circuit,
+        without_circuit=without_circuit,
+        chance=CHANCE,
+    )
+
+
+def _metrics(setting: Setting, runs: _Logits) -> dict[str, float]:
+    """Return the entries of `PatchingPart` that are measured on the model and the circuit."""
+    contrast = setting.patched.contrast
+    of_model, of_circuit = contrast.logit_diffs(runs.model), contrast.logit_diffs(runs.circuit)
+    return {
+        "value": float(contrast.metric(setting.config.metric, runs.model)(runs.circuit)),
+        "kl": float(contrast.metric("kl", runs.model)(runs.circuit)),
+        "logit_difference": float(of_circuit.mean()),
+        "accuracy": float((of_circuit > 0).double().mean()),
+        "model_logit_difference": float(of_model.mean()),
+        "model_accuracy": float((of_model > 0).double().mean()),
+    }
+
+
+def _examples(setting: Setting, logit_diffs: Tensor) -> Examples:
+    """Return the first clean prompts as examples, with the circuit's logit differences (N,)."""
+    contrast = setting.patched.contrast
+    prompts = TokenizedPairs(
+        contrast.clean[:_EXAMPLES],
+        contrast.last_positions[:_EXAMPLES],
+        contrast.answers[:_EXAMPLES],
+    )
+    return shown_examples(tokenizer_of(setting.model), prompts, logit_diffs)
 
 
 def _means_of(patched: Patched) -> dict[str, Any]:

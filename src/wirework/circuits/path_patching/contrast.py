@@ -32,31 +32,31 @@ class Contrast:
 
     @classmethod
     def of(cls, batch: TokenizedPairs, *, symmetric: bool = False) -> "Contrast":
-        """Use the prompts of each pair as clean and corrupted prompt.
+        """Use the first prompt of each pair as clean prompt, the second as its corrupted prompt.
 
         Args:
             batch: tokenised pairs of a task.
-            symmetric: use each prompt of a pair as the clean one once, not only the first.
+            symmetric: use each prompt of a pair as the clean one in turn, which doubles N.
 
         Raises:
             InputError: the prompts of a pair differ in length.
         """
         lengths = (batch.last_positions + 1).view(-1, 2)
-        uneven = (lengths[:, 0] != lengths[:, 1]).nonzero().flatten().tolist()
-        if uneven:
-            first, second = lengths[uneven[0]].tolist()
+        unequal_pairs = (lengths[:, 0] != lengths[:, 1]).nonzero().flatten().tolist()
+        if unequal_pairs:
+            first, second = lengths[unequal_pairs[0]].tolist()
             raise InputError(
                 "path edges are patched token by token, so the prompts of a pair must have equal "
-                f"length: pair {uneven[0] + 1} has {first} and {second} tokens"
+                f"length: pair {unequal_pairs[0] + 1} has {first} and {second} tokens"
             )
-        places = torch.arange(
+        rows = torch.arange(
             0, len(batch.last_positions), 1 if symmetric else 2, device=batch.last_positions.device
         )
         return cls(
-            batch.tokens[places],
-            batch.tokens[places ^ 1],
-            batch.last_positions[places],
-            batch.answers[places],
+            batch.tokens[rows],
+            batch.tokens[rows ^ 1],  # the other prompt of the pair
+            batch.last_positions[rows],
+            batch.answers[rows],
         )
 
     @property
@@ -68,12 +68,12 @@ class Contrast:
         ]
 
     def metric(self, name: PathMetric, reference: Tensor) -> Metric:
-        """Return a metric; its increase is the cost of removing an edge.
+        """Return a metric, which maps the logits of a run to one number; lower is better.
 
         Args:
-            name: `kl`, KL divergence from the clean model's next-token distribution, mean;
-                `logit_difference`, minus the mean of right minus wrong logit; `task_loss`, mean
-                cross-entropy of the two answers. In nats, except for the logit difference.
+            name: `kl`: KL divergence in nats from the clean model's next-token distribution, mean
+                over prompts; `logit_difference`: minus the mean of right minus wrong logit;
+                `task_loss`: mean cross-entropy in nats of the right answer of two.
             reference: (N, V), logits of the clean run.
         """
         if name == "kl":
@@ -89,14 +89,17 @@ class Contrast:
 
 
 def _divergence_from(reference: Tensor) -> Metric:
-    """Return the mean KL divergence from fixed logits, with two passes over the vocabulary."""
-    odds = reference.log_softmax(-1)
-    shares = odds.exp()
-    entropy = -torch.linalg.vecdot(shares, odds)
+    """Return the metric `kl`: mean KL divergence from fixed logits (N, V).
+
+    It is cross-entropy minus entropy, which reads the logits of a run only twice.
+    """
+    log_probabilities = reference.log_softmax(-1)
+    probabilities = log_probabilities.exp()
+    entropy = -torch.linalg.vecdot(probabilities, log_probabilities)
 
     def divergence(logits: Tensor) -> Tensor:
-        cross = logits.logsumexp(-1) - torch.linalg.vecdot(shares, logits)
-        mean: Tensor = (cross - entropy).mean(-1)
+        cross_entropy = logits.logsumexp(-1) - torch.linalg.vecdot(probabilities, logits)
+        mean: Tensor = (cross_entropy - entropy).mean(-1)
         return mean
 
     return divergence

@@ -1,9 +1,13 @@
-"""The head-level graph of a transformer: writers and readers of the residual stream.
+"""The head-level graph of a transformer: which components write and read the residual stream.
 
-Sources, in the order in which the forward pass meets them: `embed`, then of each layer its heads
-(`3.attn.5`) and its MLP (`3.mlp`). Destinations: of each layer the queries', keys' and values'
-inputs of each head (`3.attn.5.q`) and the MLP's input (`3.mlp`), then `final_resid`. A destination
-has an edge from every source before it.
+- A source writes to the residual stream. In execution order: `embed`; for each layer its heads
+  (`3.attn.5`: layer 3, head 5), then its MLP (`3.mlp`).
+- A destination reads the residual stream. In execution order: for each layer the inputs of the
+  queries, of the keys and of the values of all heads (`3.attn.5.q`), then the input of the MLP
+  (`3.mlp`); at the end `final_resid`, which the unembedding reads.
+- A path edge leads from a source to a destination after it; every such pair is an edge.
+
+Sources and destinations are numbered from 0 in this order.
 Source: Conmy et al. 2023 (arXiv 2304.14997), sec. 3.
 """
 
@@ -23,11 +27,13 @@ class Graph:
     """Numbered sources, destinations and path edges of a model with these layers and heads."""
 
     n_layer: int
+    """Number of layers."""
     n_head: int
+    """Number of heads per layer."""
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """Names of the sources; the index of a name is the number of the source."""
+        """Names of the sources; the index of a name is the number of its source."""
         per_layer = (
             [*(head_name(layer, head) for head in range(self.n_head)), f"{layer}.mlp"]
             for layer in range(self.n_layer)
@@ -36,7 +42,7 @@ class Graph:
 
     @cached_property
     def destinations(self) -> tuple[str, ...]:
-        """Names of the destinations; per layer queries of all heads, keys, values, the MLP."""
+        """Names of the destinations; the index of a name is the number of its destination."""
         heads = range(self.n_head)
         per_layer = (
             [*(f"{head_name(layer, h)}.{kind}" for kind in QKV for h in heads), f"{layer}.mlp"]
@@ -46,7 +52,7 @@ class Graph:
 
     @property
     def final(self) -> int:
-        """Number of the last destination, the input of the unembedding."""
+        """Number of the last destination, `final_resid`."""
         return len(self.destinations) - 1
 
     def head(self, layer: int, head: int) -> int:
@@ -58,7 +64,13 @@ class Graph:
         return self.head(layer, self.n_head)
 
     def head_input(self, layer: int, kind: int, head: int) -> int:
-        """Return the destination number of a head's queries, keys or values (kind 0, 1, 2)."""
+        """Return the destination number of a head's queries, keys or values.
+
+        Args:
+            layer: number of the layer.
+            kind: 0 for queries, 1 for keys, 2 for values.
+            head: number of the head in its layer.
+        """
         return layer * (3 * self.n_head + 1) + kind * self.n_head + head
 
     def mlp_input(self, layer: int) -> int:
@@ -66,26 +78,27 @@ class Graph:
         return self.head_input(layer, 3, 0)
 
     def n_before(self, destination: int) -> int:
-        """Return the number of sources before a destination: it has an edge from each."""
-        layer, place = divmod(destination, 3 * self.n_head + 1)
-        return self.mlp(layer) if place == 3 * self.n_head else self.head(layer, 0)
+        """Return how many sources come before a destination; it has an edge from each of them."""
+        layer, index_in_layer = divmod(destination, 3 * self.n_head + 1)
+        return self.mlp(layer) if index_in_layer == 3 * self.n_head else self.head(layer, 0)
 
     @cached_property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """All (source, destination), in the default order: both from the last to the first.
+        """All edges (source, destination) in ACDC's default order, from the last to the first.
 
-        Destinations: the final residual, then of each layer, the last first, the MLP, the heads'
-        queries, their keys, their values, each from the last head to the first. Sources of a
-        destination: from the last to the first, so that the embedding is the last. This is the
-        order of the authors' code (setup_from_model of TLACDCCorrespondence).
+        - Destinations: `final_resid`; then for each layer, the last first: the MLP, the queries,
+          the keys and the values, each from the last head to the first.
+        - Sources of a destination: from the last to the first, so that `embed` is the last.
+
+        This is the order of the authors' code (setup_from_model of TLACDCCorrespondence).
         """
         return tuple(
             (source, destination)
-            for destination in self._last_to_first()
+            for destination in self._destinations_from_last()
             for source in reversed(range(self.n_before(destination)))
         )
 
-    def _last_to_first(self) -> Iterator[int]:
+    def _destinations_from_last(self) -> Iterator[int]:
         yield self.final
         for layer in reversed(range(self.n_layer)):
             yield self.mlp_input(layer)
@@ -94,12 +107,15 @@ class Graph:
                     yield self.head_input(layer, kind, head)
 
     def named(self, edge: tuple[int, int]) -> PathEdge:
-        """Return an edge with the names of its ends."""
+        """Return an edge (source, destination) with the names of its ends."""
         source, destination = edge
         return PathEdge(source=self.sources[source], target=self.destinations[destination])
 
     def numbered(self, edge: PathEdge | tuple[str, str]) -> tuple[int, int]:
-        """Return an edge as the numbers of its ends.
+        """Return an edge as (source, destination) numbers.
+
+        Args:
+            edge: a path edge, or the names (source, destination).
 
         Raises:
             InputError: there is no such edge in this graph.
@@ -115,15 +131,21 @@ class Graph:
         return edge_numbers
 
     def ordered(self, order: Iterable[PathEdge | tuple[str, str]]) -> tuple[tuple[int, int], ...]:
-        """Return an order of all edges as numbers, checked to contain each edge exactly once.
+        """Return an order of all edges as numbers, after checking that each edge is in it once.
+
+        Args:
+            order: path edges, or (source, destination) names.
+
+        Returns:
+            (source, destination) numbers, in the same order.
 
         Raises:
-            InputError: an edge is unknown, missing or there twice.
+            InputError: an edge is unknown, missing or repeated.
         """
         edges = tuple(self.numbered(edge) for edge in order)
         if len(edges) != len(self.edges) or len(set(edges)) != len(edges):
             raise InputError(
-                f"an order has all {len(self.edges)} path edges, each once: "
+                f"an order must contain all {len(self.edges)} path edges, each once: "
                 f"got {len(edges)}, {len(set(edges))} of them different"
             )
         return edges

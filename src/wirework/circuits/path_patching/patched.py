@@ -1,12 +1,17 @@
 """The patched run: a forward pass with some path edges removed.
 
-A destination reads the embedding plus the sum of all earlier sources. A kept edge contributes its
-source's value in this run, a removed edge the source's `ablated` value, which is the same in every
-run. The bias of the attention output belongs to no source: every destination reads it in every run.
-Positions added to the embedding are part of it; concatenated ones are constants beside the input.
-If AbsTopK acts on the attention output, it acts on the sum of the layer's heads per destination.
-Shapes: N prompts, T tokens, D d_model, S sources, M destinations of one sublayer, H heads, K
-channels of a head. Source: Conmy et al. 2023, sec. 3.
+Each destination reads its own sum of all earlier sources:
+
+- A kept edge contributes the value of its source in this run.
+- A removed edge contributes the `ablated` value of its source, which is the same in every run.
+- The bias of the attention output belongs to no source: every destination reads it in every run.
+- Positions added to the embedding are part of the source `embed`; concatenated positions are
+  constants that are appended to the sum.
+- AbsTopK on the attention output acts on the sum of what one destination reads from the heads of
+  one layer.
+
+Shapes: N prompts, T tokens, D d_model, S sources, M destinations of one sublayer, H heads, G heads
+computed together, K channels of a head, V vocabulary. Source: Conmy et al. 2023, sec. 3.
 """
 
 import copy
@@ -28,13 +33,13 @@ from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.transformer import Attention, Block
 
 
-class Passed(NamedTuple):
+class PatchedRun(NamedTuple):
     """Result of a patched run."""
 
     logits: Tensor
     """(N, V) at the last tokens."""
     values: list[Tensor]
-    """(N, T, D) per source."""
+    """By source: what it writes to the residual stream, (N, T, D)."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,12 @@ class Patched:
 
     transformer: Transformer
     contrast: Contrast
+    """The clean and corrupted prompts."""
     graph: Graph
     ablation: PathAblation
+    """How the ablated values were chosen."""
     ablated: list[Tensor]
-    """(N, T, D) per source."""
+    """By source: what its removed edges contribute, (N, T, D)."""
 
     @classmethod
     def of(
@@ -64,20 +71,17 @@ class Patched:
         Raises:
             InputError: the residual stream of this model is not a sum.
         """
-        refuse_curved_stream(transformer)
+        refuse_nonlinear_residual(transformer)
         exact = copied(transformer, torch.float64)
         graph = Graph(exact.config.n_layer, exact.config.n_head)
-        none = [torch.zeros(1, dtype=torch.float64, device=contrast.last_positions.device)] * len(
-            graph.sources
-        )
-        plain = cls(exact, contrast, graph, ablation, none)
+        nothing_removed = cls(exact, contrast, graph, ablation, [])
         with torch.no_grad():
-            corrupted = plain.run(tokens=contrast.corrupted).values
+            corrupted = nothing_removed.run(tokens=contrast.corrupted).values
             if ablation == "zero":
                 ablated = [torch.zeros_like(value) for value in corrupted]
             elif ablation == "mean":
-                clean = plain.run().values
-                ablated = plain._means(clean, corrupted)
+                clean = nothing_removed.run().values
+                ablated = nothing_removed._means(clean, corrupted)
             else:
                 ablated = corrupted
         return cls(exact, contrast, graph, ablation, ablated)
@@ -88,28 +92,31 @@ class Patched:
         *,
         tokens: Tensor | None = None,
         entry: Tensor | None = None,
-        steps: list[Tensor] | None = None,
-    ) -> Passed:
+        deviations: list[Tensor] | None = None,
+    ) -> PatchedRun:
         """Run the model with some edges removed.
 
         Args:
             gates: (destinations, sources) float64, 1 for kept and 0 for removed edges; gradients
-                flow to it. None keeps all.
-            tokens: (N, T); None for the clean prompts.
+                flow to it. None keeps all edges.
+            tokens: (N, T) int64; None for the clean prompts.
             entry: (N, T, D), replaces the embedding of the tokens.
-            steps: per source, what setting its gate to 0 subtracts; None for its value minus the
-                ablated value.
+            deviations: by source, what removing one of its edges subtracts, (N, T, D); None for its
+                value in this run minus its ablated value.
+
+        Returns:
+            The logits at the last tokens, and the value of every source.
         """
         tokens = self.contrast.clean if tokens is None else tokens
-        start, beside = self.transformer.entry(tokens)
-        values = [start if entry is None else entry]
-        sums = _Sums(self, gates, values, steps)
+        embedding, pos = self.transformer.entry(tokens)
+        values = [embedding if entry is None else entry]
+        inputs = _DestinationInputs(self, gates, values, deviations)
         graph, heads = self.graph, self.graph.n_head
         for layer in range(graph.n_layer):
             block = self.block(layer)
             first = graph.head_input(layer, 0, 0)
-            x = sums.read(first, len(QKV) * heads)  # (3H, N, T, D)
-            read = block.attn.act_in(block.read_by_attention(x, beside))
+            x = inputs.read(first, len(QKV) * heads)  # (3H, N, T, D)
+            read = block.attn.act_in(block.read_by_attention(x, pos))
             q, k, v = (
                 stacked_heads(
                     site,
@@ -117,17 +124,17 @@ class Patched:
                 )
                 for kind, site in enumerate(part_sites(block.attn))
             )
-            y = attended(block.attn, q, k, v, range(heads))
+            y = attention_of_heads(block.attn, q, k, v, range(heads))
             values += [head_output(block.attn, y[:, head], head) for head in range(heads)]
-            x = sums.read(graph.mlp_input(layer))[0]
-            values.append(block.mlp(block.read_by_mlp(x, beside)))
+            x = inputs.read(graph.mlp_input(layer))[0]
+            values.append(block.mlp(block.read_by_mlp(x, pos)))
         rows = torch.arange(len(tokens), device=tokens.device)
-        x = sums.read(graph.final)[0][rows, self.contrast.last_positions]
+        x = inputs.read(graph.final)[0][rows, self.contrast.last_positions]
         logits = self.transformer.logits_of(self.transformer.norm(x), self.contrast.last)
-        return Passed(logits, values)
+        return PatchedRun(logits, values)
 
     def to(self, dtype: torch.dtype) -> "Patched":
-        """Return a copy in another dtype."""
+        """Return a copy whose weights and ablated values have another dtype."""
         ablated = [value.to(dtype) for value in self.ablated]
         return replace(self, transformer=copied(self.transformer, dtype), ablated=ablated)
 
@@ -136,8 +143,8 @@ class Patched:
         if self.ablation != "corrupted":
             return 0
         differs = self.contrast.clean != self.contrast.corrupted
-        places = torch.arange(differs.shape[1], device=differs.device)
-        first = torch.where(differs, places, differs.shape[1]).amin(1)
+        positions = torch.arange(differs.shape[1], device=differs.device)
+        first = torch.where(differs, positions, differs.shape[1]).amin(1)
         return int(torch.minimum(first, self.contrast.last_positions).min())
 
     def block(self, layer: int) -> Block:
@@ -146,66 +153,88 @@ class Patched:
         assert isinstance(block, Block)
         return block
 
-    def view(self, layer: int, heads: Tensor) -> Tensor:
-        """Return the attention output for a sum of heads (..., D): add the bias, then AbsTopK."""
+    def attention_output(self, layer: int, heads_sum: Tensor) -> Tensor:
+        """Return what a layer's attention adds to the residual stream: add the bias, then AbsTopK.
+
+        Args:
+            layer: number of the layer.
+            heads_sum: (..., D), sum of the values of its heads.
+        """
         attn = self.block(layer).attn
-        output: Tensor = attn.resid_delta(heads if attn.out.bias is None else heads + attn.out.bias)
+        biased = heads_sum if attn.out.bias is None else heads_sum + attn.out.bias
+        output: Tensor = attn.resid_delta(biased)
         return output
 
     def _means(self, clean: list[Tensor], corrupted: list[Tensor]) -> list[Tensor]:
-        """Return the mean of each source over the prompts' tokens, as (N, T, D)."""
+        """Return the mean of each source over the tokens of all prompts, expanded to (N, T, D)."""
         last_positions, length = self.contrast.last_positions, self.contrast.clean.shape[1]
-        inside = torch.arange(length, device=last_positions.device) <= last_positions[:, None]
+        is_token = torch.arange(length, device=last_positions.device) <= last_positions[:, None]
         return [
-            torch.cat([value[inside], other[inside]]).mean(0).expand_as(value).contiguous()
-            for value, other in zip(clean, corrupted, strict=True)
+            torch.cat([of_clean[is_token], of_corrupted[is_token]])
+            .mean(0)
+            .expand_as(of_clean)
+            .contiguous()
+            for of_clean, of_corrupted in zip(clean, corrupted, strict=True)
         ]
 
 
-class _Sums:
-    """Inputs of the destinations of a run, as the values of its sources are computed."""
+class _DestinationInputs:
+    """Sums up the inputs of destinations while the run appends the values of its sources."""
 
     def __init__(
         self,
         patched: Patched,
         gates: Tensor | None,
         values: list[Tensor],
-        steps: list[Tensor] | None,
+        deviations: list[Tensor] | None,
     ) -> None:
         self.patched = patched
         self.gates = gates
         self.values = values
-        self.steps = steps
+        self.deviations = deviations
 
     def read(self, first: int, count: int = 1) -> Tensor:
-        """Return (M, N, T, D), inputs of M consecutive destinations of one sublayer."""
+        """Return (M, N, T, D), the inputs of consecutive destinations of one sublayer.
+
+        Args:
+            first: number of the first destination.
+            count: M.
+        """
         graph = self.patched.graph
-        rows = None if self.gates is None else self.gates[first : first + count]
+        gates = None if self.gates is None else self.gates[first : first + count]
         n_before = graph.n_before(first)
-        x = self._mixed(rows, 0, 1)
+        x = self._contribution(gates, 0, 1)
         for layer in range(graph.n_layer):
-            start, mlp = graph.head(layer, 0), graph.mlp(layer)
-            if start < n_before:
-                x = x + self.patched.view(layer, self._mixed(rows, start, mlp))
+            first_head, mlp = graph.head(layer, 0), graph.mlp(layer)
+            if first_head < n_before:
+                heads_sum = self._contribution(gates, first_head, mlp)
+                x = x + self.patched.attention_output(layer, heads_sum)
             if mlp < n_before:
-                x = x + self._mixed(rows, mlp, mlp + 1)
+                x = x + self._contribution(gates, mlp, mlp + 1)
         return x.expand(count, *x.shape[1:])
 
-    def _mixed(self, rows: Tensor | None, start: int, stop: int) -> Tensor:
-        """Return the sum of some sources' contributions, (M or 1, N, T, D)."""
-        whole = torch.stack(self.values[start:stop])
-        total = whole.sum(0, keepdim=True)
-        if rows is None:
+    def _contribution(self, gates: Tensor | None, start: int, stop: int) -> Tensor:
+        """Return what sources start .. stop - 1 contribute together, (M or 1, N, T, D)."""
+        values = torch.stack(self.values[start:stop])
+        total = values.sum(0, keepdim=True)
+        if gates is None:
             return total
-        if self.steps is None:
-            away = whole - torch.stack(self.patched.ablated[start:stop])
+        if self.deviations is None:
+            deviations = values - torch.stack(self.patched.ablated[start:stop])
         else:
-            away = torch.stack(self.steps[start:stop])
-        return total + torch.einsum("ms,sntd->mntd", rows[:, start:stop] - 1, away)
+            deviations = torch.stack(self.deviations[start:stop])
+        return total + torch.einsum("ms,sntd->mntd", gates[:, start:stop] - 1, deviations)
 
 
 def head_part(attn: Attention, read: Tensor, kind: int, head: int) -> Tensor:
-    """Return the queries, keys or values (kind 0, 1, 2) of a head, (..., K), from its input."""
+    """Return the queries, keys or values of one head, (..., K), before AbsTopK.
+
+    Args:
+        attn: the attention of the head's layer.
+        read: (..., D), the normed input of the head.
+        kind: 0 for queries, 1 for keys, 2 for values.
+        head: number of the head.
+    """
     width = attn.d_head
     start = kind * attn.y.width + head * width
     bias = None if attn.qkv.bias is None else attn.qkv.bias[start : start + width]
@@ -213,7 +242,7 @@ def head_part(attn: Attention, read: Tensor, kind: int, head: int) -> Tensor:
 
 
 def head_output(attn: Attention, y: Tensor, head: int) -> Tensor:
-    """Return a head's write to the residual stream, (..., D), from its output (..., K)."""
+    """Return what a head writes to the residual stream, (..., D), from its output (..., K)."""
     width = attn.d_head
     return linear(y, attn.out.weight[:, head * width : (head + 1) * width])
 
@@ -223,7 +252,7 @@ def part_sites(attn: Attention) -> tuple[Site, Site, Site]:
     return attn.q, attn.k, attn.v
 
 
-def attended(
+def attention_of_heads(
     attn: Attention,
     q: Tensor,
     k: Tensor,
@@ -231,9 +260,15 @@ def attended(
     heads: Iterable[int],
     query_positions: Tensor | None = None,
 ) -> Tensor:
-    """Return the outputs of some heads, (B, G, T, K), from their queries, keys and values.
+    """Return the outputs of some heads, (B, G, queries, K).
 
-    `query_positions` gives the position of the query if there is only one per sequence.
+    Args:
+        attn: the attention of the heads' layer.
+        q: (B, G, queries, K), one query per token or a single one per sequence.
+        k: (B, G, T, K).
+        v: (B, G, T, K).
+        heads: numbers of the G heads.
+        query_positions: (B,), position of the query if there is a single one per sequence.
     """
     sink = None if attn.sink is None else attn.sink[list(heads)]
     if query_positions is not None and q.shape[-2] < k.shape[-2]:
@@ -244,33 +279,42 @@ def attended(
 
 
 def stacked_heads(site: Site, heads: list[Tensor]) -> Tensor:
-    """Stack heads (..., T, K) to (..., G, T, K), after AbsTopK over all if the site has it."""
-    joined = torch.cat(heads, -1)
-    joined = joined if site.k is None else site(joined)
-    return joined.view(*joined.shape[:-1], len(heads), heads[0].shape[-1]).transpose(-3, -2)
+    """Stack G heads (..., T, K) to (..., G, T, K), after AbsTopK over all of them.
+
+    Args:
+        site: the site of the queries, keys or values; without AbsTopK the heads stay unchanged.
+        heads: queries, keys or values of each head.
+    """
+    concatenated = torch.cat(heads, -1)
+    concatenated = concatenated if site.k is None else site(concatenated)
+    shape = *concatenated.shape[:-1], len(heads), heads[0].shape[-1]
+    return concatenated.view(shape).transpose(-3, -2)
 
 
-def refuse_curved_stream(transformer: Transformer) -> None:
-    """Refuse a model whose residual stream is not a sum.
+def refuse_nonlinear_residual(transformer: Transformer) -> None:
+    """Refuse a model whose residual stream is not the sum of what its components write.
 
     Raises:
         InputError: it has a non-linearity or AbsTopK on the residual stream.
     """
     config = transformer.config
-    acting = [kind for kind in ("resid_mid", "resid_out") if config.site_k(kind) is not None]
+    nonlinear = [kind for kind in ("resid_mid", "resid_out") if config.site_k(kind) is not None]
     if config.residual_activation != "identity":
-        acting = [config.residual_activation]
-    if acting:
+        nonlinear = [config.residual_activation]
+    if nonlinear:
         raise InputError(
-            f"no path edges in this model: {acting[0]} acts on its residual stream, which is then "
-            "not a sum of what heads and MLPs write"
+            f"no path edges in this model: {nonlinear[0]} acts on its residual stream, which is "
+            "therefore not the sum of what heads and MLPs write"
         )
 
 
 def copied(transformer: Transformer, dtype: torch.dtype) -> Transformer:
-    """Return a copy in a dtype, without gradients, with the epsilon of the original's norms."""
-    copy_ = copy.deepcopy(transformer).to(dtype).requires_grad_(False).eval()
-    for module, twin in zip(transformer.modules(), copy_.modules(), strict=True):
-        if isinstance(module, RMSNorm) and isinstance(twin, RMSNorm) and module.eps is None:
-            twin.eps = torch.finfo(module.weight.dtype).eps
-    return copy_
+    """Return a copy in another dtype, without gradients, whose norms have the same epsilon.
+
+    A norm without a set epsilon takes that of its dtype; the copy would compute something else.
+    """
+    copied_model = copy.deepcopy(transformer).to(dtype).requires_grad_(False).eval()
+    for original, norm in zip(transformer.modules(), copied_model.modules(), strict=True):
+        if isinstance(original, RMSNorm) and isinstance(norm, RMSNorm) and original.eps is None:
+            norm.eps = torch.finfo(original.weight.dtype).eps
+    return copied_model

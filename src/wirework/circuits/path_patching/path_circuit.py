@@ -1,4 +1,4 @@
-"""`PathCircuit`: kept path edges between heads and MLPs, as ACDC and edge attribution find them."""
+"""`PathCircuit`: kept path edges between heads and MLPs, found by ACDC or edge attribution."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +46,17 @@ class PathCircuit(Circuit):
         return {"n_path_edges": self.n_path_edges}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of circuit.safetensors by name: example activations of no nodes."""
+        """Return the tensors of circuit.safetensors by name.
+
+        A path circuit has no nodes, so its example activations have the shape (prompts, T, 0).
+        """
         prompts = self.document.examples.prompts
         longest = max((len(prompt) for prompt in prompts), default=0)
         return {ACTIVATIONS: torch.zeros(len(prompts), longest, 0)}
 
     @classmethod
     def of_folder(cls, folder: CircuitFolder) -> Self:
-        """Return the circuit of the content of its folder."""
+        """Return the circuit that a folder contains."""
         return cls(folder.document)
 
     def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
@@ -64,7 +67,8 @@ class PathCircuit(Circuit):
             task: a task, or what `ww.task` takes.
 
         Returns:
-            The metric of the finder, in its units, with all other path edges removed.
+            The metric that the circuit was found with, in its units, with all other path edges
+            removed.
 
         Raises:
             InputError: `model` is another model or lacks an edge of the circuit, or the task does
@@ -80,5 +84,5 @@ class PathCircuit(Circuit):
             patched = Setting.of(model, task, config, all_pairs=True).patched
             gates = gates_of(patched.graph, self.path_edges)
             metric = patched.contrast.metric(part.metric, patched.run().logits)
-            alone = patched.run(gates.to(patched.contrast.last_positions.device))
-            return float(metric(alone.logits))
+            circuit_run = patched.run(gates.to(patched.contrast.last_positions.device))
+            return float(metric(circuit_run.logits))
