@@ -230,7 +230,8 @@ def model_part(model: "Model") -> ModelPart:
 
 def _nodes(edge_masks: EdgeMasks, score: Tensor | None) -> tuple[Node, ...]:
     means = edge_masks.ablation.means
-    scores = [None] * edge_masks.n_nodes if score is None else score[edge_masks.places].tolist()
+    indices = edge_masks.node_indices
+    scores = [None] * edge_masks.n_nodes if score is None else score[indices].tolist()
     return tuple(
         Node(site=site, index=channel, mean=float(means[site][channel]), score=node_score)
         for (site, channel), node_score in zip(edge_masks.kept, scores, strict=True)

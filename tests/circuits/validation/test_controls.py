@@ -135,8 +135,8 @@ def test_random_circuits_are_connected_and_of_the_same_make_up(
         assert len(between(*one, rows)) == one[0].n_nodes
         assert not sizes(*one) - sizes(edge_masks, gates)
         assert sizes(*one).total() > 0.9 * sizes(edge_masks, gates).total()
-        assert one[0].places.tolist() != edge_masks.places.tolist()
-    assert len({tuple(one.places.tolist()) for one, _ in (first, *others)}) == 9
+        assert one[0].node_indices.tolist() != edge_masks.node_indices.tolist()
+    assert len({tuple(one.node_indices.tolist()) for one, _ in (first, *others)}) == 9
     again = random_circuits(edge_masks, gates, rows, 9, 0)
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip([first, *others], again, strict=True))
 

@@ -1,8 +1,10 @@
 """The masked forward pass: run the model with removed nodes ablated, many masks per pass.
 
-`Masks` is the common interface: task losses of a model under masks. `Ablation` has one gate per
-node; `EdgeMasks` (edge_masks.py) has gates for the nodes and edges of one circuit.
-Shapes: R masks, G gates, N nodes of all sites, P pairs (two prompts each), T tokens.
+- `Masks` is the common interface: logit differences and task losses of a model under masks.
+- `Ablation` has one gate per node of the model.
+- `EdgeMasks` (edge_masks.py) has one gate per node and per edge of one circuit.
+
+Shapes: R masks, G gates, N nodes of all sites, P pairs (two prompts each), T tokens, D d_model.
 """
 
 from abc import ABC, abstractmethod
@@ -22,17 +24,17 @@ from wirework.renamed_names import new_name
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144
-"""Tokens of all masks in one forward pass. At d_mlp 1024 a tensor then stays below 32 MB; malloc
-returns larger ones to the system at once, and each use pays for new pages (2 to 3 times slower)."""
+"""Tokens of all masks in one forward pass. At d_mlp 1024 a tensor of so many tokens is smaller than
+32 MB. malloc returns larger ones to the system when they are freed, so that each new one pays for
+fresh pages, which is 2 to 3 times slower."""
 
 CHECK_TOKENS = 1536
-"""Tokens per pass when checking whether one mask reaches a target, which can stop after any pass.
-
-`losses` uses the same passes, because resampled values are drawn anew for each pass."""
-
+"""Tokens per pass of one mask. `Masks.within` stops after the first pass that decides, so small
+passes save time. `losses` uses the same passes, because resampled values differ from pass to pass:
+with others, the two would disagree."""
 
 _RENAMED = {"differences": "logit_diffs", "all_differences": "all_logit_diffs"}
-"""Methods by the names of the version before."""
+"""Old to new names of methods; the old ones work for one more release."""
 
 
 class Masks(ABC):
@@ -53,11 +55,15 @@ class Masks(ABC):
     @property
     @abstractmethod
     def layers(self) -> Tensor:
-        """(G,) int64, the first layer whose computation depends on each gate."""
+        """(G,) int64, by gate the first layer whose computation depends on it."""
 
     @abstractmethod
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
-        """Ablate with masks (R, G) inside a `with` block; batches are then R copies of tokens."""
+        """Apply masks (R, G) to the model inside a `with` block.
+
+        A batch inside the block is R copies of the same prompts, one after the other; copy r is
+        ablated with mask r.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -68,32 +74,42 @@ class Masks(ABC):
         self,
         gates: Tensor,
         batch: TokenizedPairs,
-        enter: tuple[int, Tensor] | None = None,
-        keep: list[Tensor] | None = None,
+        start_from: tuple[int, Tensor] | None = None,
+        block_inputs: list[Tensor] | None = None,
     ) -> Tensor:
         """Return the logit difference (right minus wrong answer) per mask, in one forward pass.
 
         Args:
             gates: (R, G); gradients flow to it.
             batch: P tokenised pairs.
-            enter, keep: passed on to the transformer (start at a layer; collect block inputs).
+            start_from: a layer and the residual stream before it, (2PR, T, D), to skip the layers
+                before it; None to run all.
+            block_inputs: list to which the residual stream before each block is appended.
 
         Returns:
-            (R, 2P).
+            (R, 2P), in the dtype of the logits.
         """
-        trials = len(gates)
+        n_masks = len(gates)
         with self.applied(gates):
-            tokens, last_positions = (
-                batch.tokens.repeat(trials, 1),
-                batch.last_positions.repeat(trials),
+            logits = self.transformer(
+                batch.tokens.repeat(n_masks, 1),
+                batch.last_positions.repeat(n_masks),
+                start_from,
+                block_inputs,
             )
-            logits = self.transformer(tokens, last_positions, enter, keep)
-        return logit_difference(logits, batch.answers.repeat(trials, 1)).view(trials, -1)
+        return logit_difference(logits, batch.answers.repeat(n_masks, 1)).view(n_masks, -1)
 
     def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
-        """Return the first-order increase in loss if each gate of one mask is set to 0, (G,).
+        """Return the first-order increase in loss if a single gate of one mask is set to 0.
 
-        This is minus the gradient of the loss by the gate, summed over the prompts.
+        This is minus the gradient of the loss with respect to the gate, summed over the prompts.
+
+        Args:
+            gates: (G,), one mask.
+            batch: tokenised pairs of a task.
+
+        Returns:
+            (G,), nats, summed over the prompts.
         """
         leaf = gates.detach().clone().requires_grad_()
         total = torch.zeros_like(gates)
@@ -104,11 +120,14 @@ class Masks(ABC):
 
     @torch.no_grad()
     def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
-        """Return the task loss per mask, (R,) float64 in nats, in bounded memory.
+        """Return the task loss of each mask, in as many passes as needed for bounded memory.
 
         Args:
             gates: (R, G), at least one mask.
             batch: tokenised pairs of a task.
+
+        Returns:
+            (R,) float64, nats.
         """
         return pair_losses(self.all_logit_diffs(gates, batch).double()).mean(1)
 
@@ -126,40 +145,46 @@ class Masks(ABC):
     def ablation_modes(self) -> "tuple[Masks, ...]":
         """Return these masks once per ablation mode; a target must be met in every mode.
 
-        The hardest mode comes first, so that most masks fail before the other modes are run.
+        The mode that most masks fail comes first, so that the others are seldom run.
         """
         return (self,)
 
     def _within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
         parts = (batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS))
-        logit_diffs = (self.logit_diffs(gates[None], part) for part in parts)
+        by_part = (self.logit_diffs(gates[None], part) for part in parts)
         return sum_at_most(
-            (float(pair_losses(logit_diff.double()).sum()) for logit_diff in logit_diffs),
+            (float(pair_losses(logit_diffs.double()).sum()) for logit_diffs in by_part),
             target * len(batch.last_positions),
         )
 
     @torch.no_grad()
     def all_logit_diffs(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
-        """Return `logit_diffs`, (R, 2P), in as many passes as needed for bounded memory.
+        """Return `logit_diffs` of any number of masks, in several passes for bounded memory.
 
-        The result has the dtype and device of the model. At least one mask.
+        Args:
+            gates: (R, G), at least one mask.
+            batch: P tokenised pairs of a task.
+
+        Returns:
+            (R, 2P), on the device of the model and in the dtype of its logits.
         """
         groups, by_group = length_groups(batch, 1, CHECK_TOKENS), []
         for pairs in groups:
             part = batch.select(pairs)
-            trials = max(1, _TOKENS // part.tokens.numel())
-            masks = (gates[first : first + trials] for first in range(0, len(gates), trials))
-            logit_diffs = torch.cat([self.logit_diffs(each, part) for each in masks])
+            n_masks = max(1, _TOKENS // part.tokens.numel())
+            masks = torch.split(gates, n_masks)
+            logit_diffs = torch.cat([self.logit_diffs(some, part) for some in masks])
             by_group.append(logit_diffs.view(len(gates), -1, 2))
         return torch.cat(by_group, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
 @dataclass(frozen=True)
 class Ablation(Masks):
-    """Masks over the nodes of a transformer: removed nodes are set to their mean.
+    """Masks over the nodes of a transformer, with mean or resample ablation.
 
-    With an activation cache, removed nodes are resample-ablated instead: they take activations of
-    training text. A target must then be met with each of `n_resamples` resamples and with the mean.
+    Mean ablation sets removed nodes to their mean. With an activation cache, removed nodes take
+    activations of training text instead (resample ablation). A target must then be met with each of
+    `n_resamples` resamples and with mean ablation.
     """
 
     transformer: Transformer
@@ -171,9 +196,9 @@ class Ablation(Masks):
     activation_cache: ActivationCache | None = None
     """Activations to resample from; None for mean ablation."""
     draw: int = 0
-    """Number of the resample, a seed: the same number gives the same values."""
+    """Seed of the resample: the same number gives the same values."""
     n_resamples: int = 1
-    """How many resamples (0, 1, ...) must meet a target."""
+    """Number of resamples, with the seeds 0, 1, ..., that must each meet a target."""
 
     @classmethod
     def of(
@@ -183,10 +208,10 @@ class Ablation(Masks):
 
         Args:
             transformer: the model.
-            means: site to (width,), as `node_means` returns them.
+            means: site to (width,), the result of `node_means`.
             tie_qk: share one gate between query channel c and key channel c of a head, because
-                attention scores depend only on their product (Gao et al. 2025, App. A.5 names
-                untied masks as a limitation).
+                attention scores depend only on their product. Gao et al. 2025 (App. A.5) name
+                untied masks as a limitation.
         """
         space = NodeSpace.of(transformer)
         tie = space.tie_qk().to(transformer.embed.weight.device) if tie_qk else None
@@ -200,53 +225,58 @@ class Ablation(Masks):
     @property
     def layers(self) -> Tensor:
         """(G,) int64, the layer of each gate's nodes."""
-        parts = {
+        by_site = {
             name: torch.full((width,), int(name.split(".")[0]))
             for name, width in self.space.widths.items()
         }
-        each = self.space.join(parts)
+        of_nodes = self.space.join(by_site)
         if self.tie is None:
-            return each
-        return torch.empty(self.size, dtype=torch.int64).scatter_(0, self.tie.cpu(), each)
+            return of_nodes
+        return torch.empty(self.size, dtype=torch.int64).scatter_(0, self.tie.cpu(), of_nodes)
 
     def untied(self) -> "Ablation":
-        """Return the same with one gate per node."""
+        """Return the same ablation with one gate per node."""
         return replace(self, tie=None)
 
     def with_mean_ablation(self) -> "Ablation":
-        """Return the same with mean ablation, whether or not there is an activation cache."""
+        """Return the same masks with mean ablation, without the activation cache."""
         return replace(self, activation_cache=None)
 
     def ablation_modes(self) -> "tuple[Ablation, ...]":
         """Return one ablation per resample, if there is an activation cache, and mean ablation."""
-        drawn = () if self.activation_cache is None else range(self.n_resamples)
-        return (*(replace(self, draw=draw) for draw in drawn), self.with_mean_ablation())
+        seeds = () if self.activation_cache is None else range(self.n_resamples)
+        return (*(replace(self, draw=seed) for seed in seeds), self.with_mean_ablation())
 
     def nodes(self, gates: Tensor) -> Tensor:
-        """Return the mask over nodes (..., N) of gates (..., G)."""
+        """Return the mask over nodes, (..., N), that gates (..., G) stand for."""
         return gates if self.tie is None else gates[..., self.tie]
 
     def edits(self, gates: Tensor) -> dict[str, NodeAblation]:
-        """Return the site edits that ablate all nodes outside `gates`, (G,) or (R, G)."""
-        parts = self.space.split(self.nodes(gates.to(self.device)))
-        closed = dict(zip(parts, _closed(parts.values()), strict=True))
+        """Return the edits that ablate all removed nodes, by site.
+
+        Args:
+            gates: (G,) or (R, G).
+        """
+        masks = self.space.split(self.nodes(gates.to(self.device)))
+        is_closed = dict(zip(masks, _all_closed(masks.values()), strict=True))
         if self.activation_cache is None:
             return {
-                name: mean_ablation(part, self.means[name], closed[name])
-                for name, part in parts.items()
+                name: mean_ablation(mask, self.means[name], is_closed[name])
+                for name, mask in masks.items()
             }
         return {
             name: ResampleAblation(
-                part, self.activation_cache[name], self._generator(place), closed[name]
+                mask, self.activation_cache[name], self._generator(site), is_closed[name]
             )
-            for place, (name, part) in enumerate(parts.items())
+            for site, (name, mask) in enumerate(masks.items())
         }
 
     def _generator(self, site: int) -> torch.Generator:
+        """Return the generator of a site, by its number; each site of a resample has its own."""
         return torch.Generator().manual_seed(self.draw * self.space.size + site)
 
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
-        """Ablate with masks (R, G) inside a `with` block."""
+        """Ablate with masks (R, G) inside a `with` block; see `Masks.applied`."""
         return self.transformer.edited(self.edits(gates))
 
 
@@ -256,53 +286,58 @@ def moved(means: Mapping[str, Tensor], transformer: Transformer) -> dict[str, Te
     return {name: mean.to(weight.device, weight.dtype) for name, mean in means.items()}
 
 
-def _closed(parts: Iterable[Tensor]) -> list[bool]:
-    """Return per site whether all gates are constant 0, with one device synchronisation."""
-    parts = list(parts)
-    if any(part.requires_grad for part in parts):
-        return [False] * len(parts)
-    return torch.stack([part.any() for part in parts]).logical_not().tolist()
+def _all_closed(masks: Iterable[Tensor]) -> list[bool]:
+    """Return for each site whether its mask is 0 everywhere and needs no gradient.
+
+    All sites are checked together, so that an accelerator is waited for only once.
+    """
+    masks = list(masks)
+    if any(mask.requires_grad for mask in masks):
+        return [False] * len(masks)
+    return torch.stack([mask.any() for mask in masks]).logical_not().tolist()
 
 
-def sum_at_most(losses: Iterable[float], room: float) -> bool:
-    """Return whether non-negative losses sum to at most `room`; stop early once they do not.
+def sum_at_most(losses: Iterable[float], limit: float) -> bool:
+    """Return whether losses add up to at most a limit; stop at the first that exceeds it.
 
-    A loss that is not a number counts as too large.
+    Args:
+        losses: numbers that are not negative; NaN counts as too large.
+        limit: the largest allowed sum.
     """
     for loss in losses:
-        room -= loss
-        if not room >= 0:
+        limit -= loss
+        if not limit >= 0:  # also true for NaN
             return False
     return True
 
 
-def length_groups(batch: TokenizedPairs, trials: int, tokens: int = _TOKENS) -> list[Tensor]:
+def length_groups(batch: TokenizedPairs, n_masks: int, tokens: int = _TOKENS) -> list[Tensor]:
     """Split the pairs into groups of similar length, to keep padding small.
 
     Args:
         batch: tokenised pairs of a task.
-        trials: masks evaluated in each forward pass.
+        n_masks: masks evaluated in each forward pass.
         tokens: upper limit of tokens per group over all masks; a group has at least one pair.
 
     Returns:
-        Indices of pairs, int64, one tensor per group.
+        Indices of pairs, int64, one tensor per group, from the shortest to the longest pair.
     """
     lengths = batch.last_positions.view(-1, 2).amax(1) + 1
-    by_group: list[list[int]] = [[]]
+    groups: list[list[int]] = [[]]
     for pair in lengths.sort(stable=True).indices.tolist():
-        if by_group[-1] and 2 * trials * (len(by_group[-1]) + 1) * int(lengths[pair]) > tokens:
-            by_group.append([])
-        by_group[-1].append(pair)
-    return [torch.tensor(group) for group in by_group]
+        if groups[-1] and 2 * n_masks * (len(groups[-1]) + 1) * int(lengths[pair]) > tokens:
+            groups.append([])
+        groups[-1].append(pair)
+    return [torch.tensor(group) for group in groups]
 
 
 @contextmanager
 def without_weight_gradients(transformer: Transformer) -> Iterator[None]:
-    """Disable gradients of the model's weights inside the block."""
-    before = {p: p.requires_grad for p in transformer.parameters()}
+    """Switch off the gradients of a model's weights inside the block, and restore them after it."""
+    before = {parameter: parameter.requires_grad for parameter in transformer.parameters()}
     try:
         transformer.requires_grad_(False)
         yield
     finally:
-        for parameter, needed in before.items():
-            parameter.requires_grad_(needed)
+        for parameter, requires_grad in before.items():
+            parameter.requires_grad_(requires_grad)

@@ -19,22 +19,23 @@ if TYPE_CHECKING:
 class AblationBaseline:
     """Replacement values for one model, measured once and shared by the searches of all tasks.
 
-    There are two disjoint samples of text: masks are fitted with the first, the circuit is judged
-    with the second.
+    There are two samples of text that do not overlap: a search fits masks with the values of the
+    first, and its circuit is judged with those of the second.
     """
 
     means: Means
     """Node means of both samples."""
     activation_cache: ActivationCache | None = None
-    """Activations to resample from during the search; None under mean ablation."""
+    """Activations of the first sample, to resample from during the search; None under mean
+    ablation."""
     second_cache: ActivationCache | None = None
-    """Activations of the second sample, with which the circuit is judged; None likewise."""
+    """Activations of the second sample, with which the circuit is judged; None under mean
+    ablation."""
     origin: str = ""
-    """Hash (SHA-256) that identifies the baseline: of the text if one was given, else of the means.
-    The hash of the text is preferred because means change in the last digit with the number of
-    threads."""
+    """SHA-256 that identifies the baseline: of the text if one was given, else of the means. The
+    text is preferred because the last digits of means depend on the number of threads."""
     source: MeanSource = "given means"
-    """Where the means come from."""
+    """Where the means come from, for the record in circuit.json."""
 
     @classmethod
     def of(cls, model: "Model", data: "Tokens | None", config: PruneConfig) -> "AblationBaseline":
@@ -42,35 +43,50 @@ class AblationBaseline:
 
         Args:
             model: the model.
-            data: training text; None to use the means saved beside the model or its run's text.
+            data: training text; None to use the means saved beside the model, or else the text of
+                the run that trained the model.
             config: settings of the search.
 
         Raises:
-            InputError: there is no text to measure means or take values from.
+            InputError: there are neither means nor a text to measure them on.
         """
         means = means_for(model, data, config.mean_tokens)
-        plain = {name: mean.float().cpu() for name, mean in means.first.items()}
-        origin = tensors_checksum(plain, {}) if data is None else data.fingerprint
-        own: MeanSource = "given means" if means.n_tokens is None else "text of the model's run"
+        source: MeanSource
+        if data is not None:
+            origin, source = data.fingerprint, "given text"
+        else:
+            on_cpu = {name: mean.float().cpu() for name, mean in means.first.items()}
+            origin = tensors_checksum(on_cpu, {})
+            source = "given means" if means.n_tokens is None else "text of the model's run"
         return cls(
             means,
             activation_cache_of_search(model, data, config),
             activation_cache_of_search(model, data, config, second_sample=True),
             origin,
-            own if data is None else "given text",
+            source,
         )
 
     def ablation(self, model: "Model", config: PruneConfig) -> Ablation:
-        """Return node masks that ablate with the values of the first sample (used by a search)."""
+        """Return node masks that ablate with the first sample, for a search.
+
+        Args:
+            model: the model.
+            config: settings of the search: `tie_qk` and `n_resamples`.
+        """
         ablation = Ablation.of(model.transformer, self.means.first, tie_qk=config.tie_qk)
         return replace(
             ablation, activation_cache=self.activation_cache, n_resamples=config.n_resamples
         )
 
     def second_sample(self, model: "Model", config: PruneConfig) -> Ablation | None:
-        """Return node masks that ablate with the second sample; None if there is none.
+        """Return node masks that ablate with the second sample, to judge a circuit.
 
-        Gates are not tied: one gate per node.
+        Args:
+            model: the model.
+            config: settings of the search: `n_resamples`.
+
+        Returns:
+            Masks with one gate per node (q and k not tied); None if there is no second sample.
         """
         if (second := self.means.second) is None:
             return None

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-_TOKENS = 1024  # tokens of training text whose activations are cached
-_WINDOWS = 64  # windows of text from which these tokens are drawn
+_TOKENS = 1024
+"""Tokens of training text whose activations are cached."""
+_WINDOWS = 64
+"""Windows of text, of n_ctx tokens each, from which these tokens are drawn."""
 
 ActivationCache = Mapping[str, Tensor]
 """Site to (S, N): activations of all its nodes at the same S tokens of training text."""
@@ -30,14 +32,17 @@ ActivationCache = Mapping[str, Tensor]
 def activation_cache_of(
     model: "Model", text: "Tokens", seed: int = 0, *, second_sample: bool = True
 ) -> ActivationCache:
-    """Return the activations of a model's nodes at 1,024 tokens of its training text.
+    """Return the activations of a model's nodes at 1,024 random tokens of its training text.
 
     Args:
         model: the model.
         text: its training text.
         seed: selects the tokens.
-        second_sample: use windows of text that no search uses. A text of a single window has
-            no such windows; then the same window is used.
+        second_sample: use windows of text that no search uses. A text of a single window has no
+            others; then the search's window is used.
+
+    Returns:
+        Site to (S, N), with S at most 1,024, in the model's dtype and on its device.
 
     Raises:
         InputError: the text is shorter than a context.
@@ -57,7 +62,8 @@ def activation_cache_of_search(
         model: the model.
         data: training text; None for the text of the model's run.
         config: settings of the search.
-        second_sample: return the cache of the second sample, with which the circuit is judged.
+        second_sample: use the second sample of text, with which a circuit is judged, instead of the
+            first, which the search uses.
 
     Raises:
         InputError: there is no text, or it is shorter than a context.
@@ -81,7 +87,7 @@ def activation_cache(
         transformer: the model.
         batches: each (B, T) int64.
         n: how many tokens to draw; all tokens if there are fewer.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Site to (min(n, tokens), N), in the model's dtype and on its device.
@@ -90,22 +96,21 @@ def activation_cache(
         InputError: no token at all, or `n` is below 1.
     """
     generator, device = torch.Generator().manual_seed(seed), transformer.embed.weight.device
+    # Every token gets a random key; the cache holds the tokens with the n largest keys so far.
     keys = torch.empty(0, dtype=torch.float64)
     cache: dict[str, Tensor] = {}
     for tokens in batches:
-        before = len(keys)
-        keys = torch.cat(
-            [keys, torch.rand(tokens.numel(), generator=generator, dtype=torch.float64)]
-        )
-        chosen = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
-        keys, stay = keys[chosen], chosen[chosen < before].to(device)
+        n_cached = len(keys)
+        new_keys = torch.rand(tokens.numel(), generator=generator, dtype=torch.float64)
+        keys = torch.cat([keys, new_keys])
+        drawn = keys.topk(min(max(n, 0), len(keys))).indices.sort().values
+        keys, staying = keys[drawn], drawn[drawn < n_cached].to(device)
+        entering = drawn[drawn >= n_cached] - n_cached
         new_values: dict[str, Tensor] = {}
-        with transformer.edited(
-            _recorders(transformer, chosen[chosen >= before] - before, new_values)
-        ):
+        with transformer.edited(_recorders(transformer, entering, new_values)):
             transformer.state(tokens.to(device))
         cache = {
-            name: torch.cat([cache[name][stay], new]) if cache else new
+            name: torch.cat([cache[name][staying], new]) if cache else new
             for name, new in new_values.items()
         }
     if not len(keys):
@@ -116,13 +121,19 @@ def activation_cache(
 
 
 def _recorders(
-    transformer: Transformer, places: Tensor, recorded: dict[str, Tensor]
+    transformer: Transformer, token_numbers: Tensor, recorded: dict[str, Tensor]
 ) -> dict[str, Edit]:
-    """Return edits that copy activations at `places` of a flattened batch and change nothing."""
+    """Return edits that copy the activations of some tokens to `recorded` and change nothing.
+
+    Args:
+        transformer: the model.
+        token_numbers: int64, 1-d, indices into the B T tokens of a batch.
+        recorded: filled with site to (len(token_numbers), N) when the model runs.
+    """
 
     def recorder(name: str) -> Edit:
         def record(x: Tensor) -> Tensor:
-            recorded[name] = x.flatten(0, 1)[places.to(x.device)]
+            recorded[name] = x.flatten(0, 1)[token_numbers.to(x.device)]
             return x
 
         return record

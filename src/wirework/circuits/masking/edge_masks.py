@@ -1,8 +1,10 @@
 """Masks over the nodes of one circuit and over the edges between them.
 
-A removed edge between two kept nodes is mean-ablated: its target receives weight times the mean of
-the source instead of weight times its activation. With all edges kept, the circuit equals the
-node-only circuit. The gate of an edge has no effect when one of its end nodes is ablated.
+- A removed edge between two kept nodes is mean-ablated: its target receives the weight times the
+  mean of the source, instead of the weight times its activation.
+- If all edges are kept, the result is that of masks over the nodes alone.
+- The gate of an edge has no effect if one of its two nodes is ablated.
+
 Shapes: R masks, N nodes of all sites, n nodes and E edges of the circuit, G = n + E gates,
 S source and T target nodes of the edges in one matrix.
 """
@@ -28,17 +30,22 @@ class EdgeMasks(Masks):
 
     ablation: Ablation
     """Node masks of the same transformer, with one gate per node (q and k not tied)."""
-    places: Tensor
-    """(n,) int64, flat index of each circuit node among all N nodes."""
+    node_indices: Tensor
+    """(n,) int64, index of each circuit node among all N nodes, ascending."""
     edges_by_matrix: tuple[MatrixEdges, ...]
     """The edges grouped by weight matrix; the edge gates follow this order."""
 
     @classmethod
     def of(cls, ablation: Ablation, mask: Tensor) -> "EdgeMasks":
-        """Return masks for the circuit with the nodes of a mask (N,) and all edges between them."""
-        places = mask.nonzero().flatten()
-        kept = ablation.space.locate(places)
-        return cls(ablation.untied(), places, tuple(edges_by_matrix(ablation.transformer, kept)))
+        """Return masks for the circuit of some nodes and all edges between them.
+
+        Args:
+            ablation: node masks of the model.
+            mask: (N,), nonzero at the nodes of the circuit.
+        """
+        node_indices = mask.nonzero().flatten()
+        edges = edges_by_matrix(ablation.transformer, ablation.space.locate(node_indices))
+        return cls(ablation.untied(), node_indices, tuple(edges))
 
     @property
     def transformer(self) -> Transformer:  # type: ignore[override]
@@ -47,12 +54,12 @@ class EdgeMasks(Masks):
 
     @property
     def layers(self) -> Tensor:
-        """(G,) int64, layer of each node and of the target of each edge."""
+        """(G,) int64, the layer of each node, then that of the target of each edge."""
         edges = [
             torch.full((len(matrix_edges.entries),), int(matrix_edges.matrix.target.split(".")[0]))
             for matrix_edges in self.edges_by_matrix
         ]
-        return torch.cat([self.ablation.layers[self.places.cpu()], *edges])
+        return torch.cat([self.ablation.layers[self.node_indices.cpu()], *edges])
 
     def ablation_modes(self) -> "tuple[EdgeMasks, ...]":
         """Return these masks once per ablation mode of the nodes (resamples, then means)."""
@@ -61,31 +68,31 @@ class EdgeMasks(Masks):
     @property
     def n_nodes(self) -> int:
         """n, the number of nodes of the circuit."""
-        return len(self.places)
+        return len(self.node_indices)
 
     @property
     def size(self) -> int:
-        """G = n + E."""
+        """G = n + E, the number of gates per mask."""
         return self.n_nodes + sum(
             len(matrix_edges.entries) for matrix_edges in self.edges_by_matrix
         )
 
     @property
     def kept(self) -> KeptNodes:
-        """(site, channel) of each node."""
-        return self.ablation.space.locate(self.places)
+        """(site, channel) of each node of the circuit."""
+        return self.ablation.space.locate(self.node_indices)
 
     def edges(self) -> list[Edge]:
-        """Return all edges, in the order of the gates."""
+        """Return all edges between the nodes, in the order of the gates."""
         return [edge for matrix_edges in self.edges_by_matrix for edge in edges_of(matrix_edges)]
 
     def mask(self, gates: Tensor) -> Tensor:
         """Return the mask over all nodes (..., N) from the node gates in (..., G)."""
         node_mask = gates.new_zeros(*gates.shape[:-1], self.ablation.size)
-        return node_mask.index_copy(-1, self.places, gates[..., : self.n_nodes])
+        return node_mask.index_copy(-1, self.node_indices, gates[..., : self.n_nodes])
 
     def without_dangling_edges(self, gates: Tensor) -> Tensor:
-        """Return gates (..., G) with the edges of ablated nodes set to 0 (same outputs)."""
+        """Return gates (..., G) with the edges of ablated nodes closed; outputs stay the same."""
         parts = [
             part * self._ends_kept(matrix_edges, gates)
             for matrix_edges, part in zip(
@@ -95,44 +102,56 @@ class EdgeMasks(Masks):
         return torch.cat([gates[..., : self.n_nodes], *parts], -1)
 
     def compacted(self, gates: Tensor) -> tuple["EdgeMasks", Tensor]:
-        """Drop the nodes whose gate in (G,) is 0; return the smaller circuit and its gates."""
+        """Drop the ablated nodes of one mask.
+
+        Args:
+            gates: (G,).
+
+        Returns:
+            Masks over the kept nodes and the edges between them, and gates for them.
+        """
         gates = self.without_dangling_edges(gates)
-        remaining = EdgeMasks.of(self.ablation, self.mask(gates))
-        gate_of_edge = dict(zip(self._ends(), gates[self.n_nodes :].tolist(), strict=True))
-        edges = [gate_of_edge[ends] for ends in remaining._ends()]
-        return remaining, torch.cat([torch.ones(remaining.n_nodes), torch.tensor(edges)])
+        smaller = EdgeMasks.of(self.ablation, self.mask(gates))
+        gate_of_edge = dict(zip(self._edge_ends(), gates[self.n_nodes :].tolist(), strict=True))
+        edge_gates = [gate_of_edge[ends] for ends in smaller._edge_ends()]
+        return smaller, torch.cat([torch.ones(smaller.n_nodes), torch.tensor(edge_gates)])
 
     def without_closed(self, other: "EdgeMasks", gates: Tensor) -> Tensor:
-        """Return gates (G,) that are 0 for the edges that `gates` of another circuit remove."""
-        pairs = zip(other._ends(), gates[other.n_nodes :].tolist(), strict=True)
-        closed = {ends for ends, gate in pairs if not gate}
-        edges = [float(ends not in closed) for ends in self._ends()]
-        return torch.cat([torch.ones(self.n_nodes), torch.tensor(edges)])
+        """Return gates (G,) that keep all but the edges that a mask of another circuit removes.
 
-    def _ends(self) -> list[tuple[int, int]]:
-        """Return the flat node indices of each edge's source and target."""
-        places = self.places.tolist()
-        return [(places[edge.source], places[edge.target]) for edge in self.edges()]
+        Args:
+            other: masks over another circuit of the same model.
+            gates: a mask of `other`.
+        """
+        other_gates = zip(other._edge_ends(), gates[other.n_nodes :].tolist(), strict=True)
+        removed = {ends for ends, gate in other_gates if not gate}
+        edge_gates = [float(ends not in removed) for ends in self._edge_ends()]
+        return torch.cat([torch.ones(self.n_nodes), torch.tensor(edge_gates)])
+
+    def _edge_ends(self) -> list[tuple[int, int]]:
+        """Return the indices of each edge's source and target among all nodes of the model."""
+        indices = self.node_indices.tolist()
+        return [(indices[edge.source], indices[edge.target]) for edge in self.edges()]
 
     @contextmanager
     def applied(self, gates: Tensor) -> Iterator[None]:
-        """Ablate with masks (R, G) inside a `with` block."""
+        """Ablate with masks (R, G) inside a `with` block; see `Masks.applied`."""
         gates = gates.to(self.device)
-        removed: dict[str, list[_RemovedEdges]] = {}
-        for matrix_edges, part in zip(
+        by_module: dict[str, list[_RemovedEdges]] = {}
+        for matrix_edges, edge_gates in zip(
             self.edges_by_matrix, self.gates_by_matrix(gates), strict=True
         ):
-            if part.requires_grad or not bool((part == 1).all()):
-                closed = (1 - part) * self._ends_kept(matrix_edges, gates)
-                removed.setdefault(matrix_edges.matrix.module, []).append(
-                    self._removed_edges(matrix_edges, closed)
+            if edge_gates.requires_grad or not bool((edge_gates == 1).all()):
+                removed_share = (1 - edge_gates) * self._ends_kept(matrix_edges, gates)
+                by_module.setdefault(matrix_edges.matrix.module, []).append(
+                    self._removed_edges(matrix_edges, removed_share)
                 )
-        rewirings = {name: _subtract_removed(some) for name, some in removed.items()}
+        rewirings = {name: _subtract_removed(removed) for name, removed in by_module.items()}
         with self.ablation.applied(self.mask(gates)), rewired(self.transformer, rewirings):
             yield
 
     def gates_by_matrix(self, gates: Tensor) -> Sequence[Tensor]:
-        """Return the edge gates of (..., G) per weight matrix, each (..., E)."""
+        """Return the edge gates in (..., G), by weight matrix: (..., edges of the matrix) each."""
         sizes = [
             self.n_nodes,
             *(len(matrix_edges.entries) for matrix_edges in self.edges_by_matrix),
@@ -140,20 +159,27 @@ class EdgeMasks(Masks):
         return gates.split_with_sizes(sizes, -1)[1:]
 
     def _ends_kept(self, matrix_edges: MatrixEdges, gates: Tensor) -> Tensor:
-        """Return (..., E), 1 for edges whose two end nodes are both kept."""
-        to, out = matrix_edges.entries.unbind(1)
-        return gates[..., matrix_edges.targets[to]] * gates[..., matrix_edges.sources[out]]
+        """Return (..., edges of the matrix), 1 for edges whose two nodes are both kept."""
+        row, column = matrix_edges.entries.unbind(1)
+        return gates[..., matrix_edges.targets[row]] * gates[..., matrix_edges.sources[column]]
 
-    def _removed_edges(self, matrix_edges: MatrixEdges, closed: Tensor) -> "_RemovedEdges":
-        to, out = matrix_edges.entries.unbind(1)
+    def _removed_edges(self, matrix_edges: MatrixEdges, removed_share: Tensor) -> "_RemovedEdges":
+        """Collect the removed edges of one weight matrix.
+
+        Args:
+            matrix_edges: all its edges.
+            removed_share: (R, edges of the matrix), 1 for removed and 0 for kept edges.
+        """
+        row, column = matrix_edges.entries.unbind(1)
         width = len(matrix_edges.columns)
-        weights = closed.new_zeros(len(closed), len(matrix_edges.rows) * width)
-        weights = weights.index_copy(1, to * width + out, closed * matrix_edges.weights)
+        weights = removed_share.new_zeros(len(removed_share), len(matrix_edges.rows) * width)
+        removed_weights = removed_share * matrix_edges.weights
+        weights = weights.index_copy(1, row * width + column, removed_weights)
         return _RemovedEdges(
             columns=matrix_edges.columns,
             rows=matrix_edges.matrix.first + matrix_edges.rows,
             source_means=self.ablation.means[matrix_edges.matrix.read][matrix_edges.columns],
-            weights=weights.view(len(closed), -1, width),
+            weights=weights.view(len(removed_share), -1, width),
         )
 
 
@@ -171,15 +197,18 @@ class _RemovedEdges(NamedTuple):
 
 
 def _subtract_removed(removed: Sequence[_RemovedEdges]) -> Rewiring:
-    """Return a rewiring that subtracts removed weight times (activation - mean)."""
+    """Return a rewiring that replaces the activation by the mean in every removed edge.
+
+    It subtracts weight times (activation - mean) from the output of the module.
+    """
 
     def rewire(source_values: Tensor, output: Tensor) -> Tensor:
-        for part in removed:
-            deviation = (source_values[..., part.columns] - part.source_means).view(
-                len(part.weights), -1, len(part.columns)
+        for edges in removed:
+            deviations = (source_values[..., edges.columns] - edges.source_means).view(
+                len(edges.weights), -1, len(edges.columns)
             )
-            lost = (deviation @ part.weights.mT).view(*output.shape[:-1], -1)
-            output = output.index_add(-1, part.rows, lost, alpha=-1)
+            contribution = (deviations @ edges.weights.mT).view(*output.shape[:-1], -1)
+            output = output.index_add(-1, edges.rows, contribution, alpha=-1)
         return output
 
     return rewire

@@ -1,8 +1,10 @@
 """Find and count the edges of a circuit: nonzero weights between two kept nodes.
 
-`count_edges` is the definition of circuit size. Input and output edges (embedding and unembedding
-entries that connect tokens to kept nodes) are listed apart and not counted in the size.
-Pure functions of weights and kept nodes. Source: Gao et al. 2025, sec. 2 and App. A.5.
+The number of edges is the size of a circuit (`count_edges`). Entries of the embedding and of the
+unembedding that connect tokens with kept nodes are input and output edges: they are listed, but not
+counted in the size.
+Everything here follows from the weights and the kept nodes. Source: Gao et al. 2025, sec. 2 and
+App. A.5.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +21,14 @@ KeptNodes = Sequence[tuple[str, int]]
 
 
 class Matrix(NamedTuple):
-    """A weight matrix: rows are channels of `target`, columns are channels of `source`."""
+    """A weight matrix whose rows are channels of one site and whose columns those of another."""
 
     source: str
+    """Site of the columns."""
     target: str
+    """Site of the rows."""
     module: str
-    """Name of the `nn.Linear` that contains it."""
+    """Name of the `nn.Linear` that contains the matrix."""
     first: int
     """Index of its first row in the weight of that module."""
     weight: Tensor
@@ -32,7 +36,7 @@ class Matrix(NamedTuple):
 
     @property
     def read(self) -> str:
-        """Site whose value the module takes as input: for `attn.v` the head output `attn.y`."""
+        """Site whose value the module reads: `source`, or the head output `attn.y` for `attn.v`."""
         return self.source.removesuffix("v") + "y" if self.source.endswith(".v") else self.source
 
 
@@ -58,18 +62,24 @@ class MatrixEdges(NamedTuple):
 def edges_by_matrix(transformer: Transformer, nodes: KeptNodes) -> list[MatrixEdges]:
     """Return the edges between kept nodes grouped by weight matrix, in execution order.
 
-    Attention: act_in -> q, k, v (the rows of `qkv`) and v -> resid_delta (the output matrix,
-    through the head). MLP: act_in -> post_act -> resid_delta. Matrices without an edge are omitted.
+    - Attention: act_in to q, k and v (the rows of `qkv`); v to resid_delta (the output matrix).
+    - MLP: act_in to post_act; post_act to resid_delta.
+
+    Matrices without an edge are left out.
+
+    Args:
+        transformer: the model.
+        nodes: the kept nodes.
     """
-    places = _places(nodes)
+    by_site = _indices_by_site(nodes)
     kept_edges = []
     for matrix in matrices(transformer):
-        columns, sources = _channels(places.get(matrix.source, {}), matrix.weight.device)
-        rows, targets = _channels(places.get(matrix.target, {}), matrix.weight.device)
-        part = matrix.weight[rows][:, columns]
-        entries = part.nonzero()
+        columns, sources = _channels(by_site.get(matrix.source, {}), matrix.weight.device)
+        rows, targets = _channels(by_site.get(matrix.target, {}), matrix.weight.device)
+        between_kept = matrix.weight[rows][:, columns]
+        entries = between_kept.nonzero()
         if len(entries):
-            weights = part[entries[:, 0], entries[:, 1]]
+            weights = between_kept[entries[:, 0], entries[:, 1]]
             kept_edges.append(
                 MatrixEdges(matrix, sources, targets, columns, rows, entries, weights)
             )
@@ -90,8 +100,8 @@ def find_edges(transformer: Transformer, nodes: KeptNodes) -> list[Edge]:
 
 def edges_of(matrix_edges: MatrixEdges) -> list[Edge]:
     """Return the edges of one matrix as `Edge` objects, in the order of `entries`."""
-    to, out = matrix_edges.entries.unbind(1)
-    sources, targets = matrix_edges.sources[out].tolist(), matrix_edges.targets[to].tolist()
+    row, column = matrix_edges.entries.unbind(1)
+    sources, targets = matrix_edges.sources[column].tolist(), matrix_edges.targets[row].tolist()
     return [
         Edge(source=source, target=target, weight=weight)
         for source, target, weight in zip(
@@ -101,7 +111,7 @@ def edges_of(matrix_edges: MatrixEdges) -> list[Edge]:
 
 
 def count_edges(transformer: Transformer, nodes: KeptNodes) -> int:
-    """Return the circuit size: the number of edges between kept nodes, all of them kept."""
+    """Return the size of the circuit that keeps all edges between the kept nodes."""
     return sum(len(matrix_edges.entries) for matrix_edges in edges_by_matrix(transformer, nodes))
 
 
@@ -125,20 +135,28 @@ def find_io_edges(
     Returns:
         Embedding entries by token, then target; then unembedding entries by source, then answer.
     """
-    width = transformer.config.d_model
-    reads = [(i, c) for i, (site, c) in enumerate(nodes) if site.endswith("act_in") and c < width]
-    writes = [(i, c) for i, (site, c) in enumerate(nodes) if site.endswith("resid_delta")]
-    ins = [
-        IoEdge(token=text, token_id=token, target=place, weight=weight)
+    d_model = transformer.config.d_model  # channels of act_in above it are concatenated positions
+    readers = [
+        (node, channel)
+        for node, (site, channel) in enumerate(nodes)
+        if site.endswith("act_in") and channel < d_model
+    ]
+    writers = [
+        (node, channel)
+        for node, (site, channel) in enumerate(nodes)
+        if site.endswith("resid_delta")
+    ]
+    inputs = [
+        IoEdge(token=text, token_id=token, target=node, weight=weight)
         for token, text in sorted(tokens.items())
-        for place, weight in _nonzero(transformer.embed.weight[token], reads)
+        for node, weight in _nonzero(transformer.embed.weight[token], readers)
     ]
-    outs = [
-        IoEdge(source=place, answer=text, token_id=token, weight=weight)
+    outputs = [
+        IoEdge(source=node, answer=text, token_id=token, weight=weight)
         for token, text in sorted(answers.items())
-        for place, weight in _nonzero(transformer.unembed.weight[token], writes)
+        for node, weight in _nonzero(transformer.unembed.weight[token], writers)
     ]
-    return ins + sorted(outs, key=lambda edge: (edge.source or 0, edge.token_id))
+    return inputs + sorted(outputs, key=lambda edge: (edge.source or 0, edge.token_id))
 
 
 def matrices(transformer: Transformer) -> Iterator[Matrix]:
@@ -160,23 +178,24 @@ def matrices(transformer: Transformer) -> Iterator[Matrix]:
             yield Matrix(f"{layer}.{source}", f"{layer}.{target}", module, 0, weight)
 
 
-def _channels(places: dict[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the channels of a site's kept nodes and their indices among the kept, both int64."""
-    pairs = torch.tensor([list(places), list(places.values())], dtype=torch.int64, device=device)
-    return pairs[0], pairs[1]
+def _channels(index_of: dict[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the channels of a site's kept nodes and their indices among all kept nodes, int64."""
+    columns = [list(index_of), list(index_of.values())]
+    channels, indices = torch.tensor(columns, dtype=torch.int64, device=device)
+    return channels, indices
 
 
-def _places(nodes: KeptNodes) -> dict[str, dict[int, int]]:
+def _indices_by_site(nodes: KeptNodes) -> dict[str, dict[int, int]]:
     """Map site, then channel, to the index in `nodes`."""
-    places: dict[str, dict[int, int]] = {}
-    for place, (site, channel) in enumerate(nodes):
-        places.setdefault(site, {})[channel] = place
-    return places
+    by_site: dict[str, dict[int, int]] = {}
+    for index, (site, channel) in enumerate(nodes):
+        by_site.setdefault(site, {})[channel] = index
+    return by_site
 
 
-def _nonzero(row: Tensor, ends: Sequence[tuple[int, int]]) -> Iterator[tuple[int, float]]:
-    """Yield (node index, entry) for each (node index, channel) whose entry in `row` is nonzero."""
-    entries = row[[channel for _, channel in ends]].tolist() if ends else []
-    for (place, _), weight in zip(ends, entries, strict=True):
+def _nonzero(row: Tensor, nodes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, float]]:
+    """Yield (node, entry) for each (node, channel) whose entry in `row` is nonzero."""
+    entries = row[[channel for _, channel in nodes]].tolist() if nodes else []
+    for (node, _), weight in zip(nodes, entries, strict=True):
         if weight:
-            yield place, weight
+            yield node, weight

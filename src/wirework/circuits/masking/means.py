@@ -1,9 +1,9 @@
 """Mean activations of the nodes over the training text: the values of mean ablation.
 
-They are measured on the training text that the caller gives, or on that of the model's run. There
-are two samples of non-overlapping windows: masks are fitted with the means of the first sample, the
-circuit is judged with those of the second. Both are saved in `means.safetensors` beside
-the model, with the number of tokens and a checksum.
+They are measured on a training text given by the caller, or on that of the run that trained the
+model. There are two samples of windows of this text that do not overlap: masks are fitted with the
+means of the first sample, and the circuit is judged with those of the second. Both are saved in
+`means.safetensors` beside the model, with the number of tokens and a checksum.
 Shapes: B sequences, T tokens, N nodes at one site, S groups of windows.
 """
 
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 MEANS_FILE = "means.safetensors"
-"""File in the model's folder."""
+"""Name of the means file in the model's folder."""
 
-_BATCH = 16  # sequences per batch of `training_windows`
-_PASS = 4096  # tokens per forward pass
-_GROUPS = 8  # equal parts of the second sample, whose spread gives its standard error
-_SECOND = "second/"  # before the names of the second sample's tensors
+_BATCH = 16
+"""Sequences per batch of `training_windows`."""
+_TOKENS = 4096
+"""Tokens per forward pass."""
+_GROUPS = 8
+"""Equal parts of the second sample, whose spread gives the standard error of a loss."""
+_SECOND = "second/"
+"""Prefix of the second sample's tensors in the means file."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Means:
 
     @property
     def second(self) -> dict[str, Tensor] | None:
-        """Return site to (N,) float32, the means of the second sample."""
+        """Site to (N,) float32: means of the whole second sample; None if there is none."""
         if self.groups is None:
             return None
         return {site: part.double().mean(0).float() for site, part in self.groups.items()}
@@ -63,8 +67,8 @@ class Means:
 def ablated_sites(transformer: Transformer) -> list[str]:
     """Return the sites whose means are needed: all node sites and the head outputs (`attn.y`).
 
-    An edge from a v node acts through the output of its head, so a removed edge uses the mean of
-    that output.
+    An edge from a v node reads the output of its head, so its ablation needs the mean of that
+    output.
     """
     outputs = [f"{layer}.attn.y" for layer in range(transformer.config.n_layer)]
     return [*transformer.node_sites, *outputs]
@@ -94,7 +98,7 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
         with transformer.recorded(ablated_sites(transformer)) as values:
             transformer.state(tokens.to(device))
         for name, value in values.items():
-            total = value.sum(1).sum(0, dtype=torch.float64)  # five times as fast as both in one
+            total = value.sum(1).sum(0, dtype=torch.float64)  # 5 times as fast as float64 for both
             sums[name] = sums[name] + total if name in sums else total
         count += tokens.numel()
     if not count:
@@ -103,16 +107,21 @@ def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str,
 
 
 def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[Tensor]:
-    """Yield batches (16, n_ctx) int64 of windows spread evenly over a corpus.
+    """Yield batches of windows that are spread evenly over a corpus; they may overlap.
 
-    If the corpus has fewer than `n_ctx` tokens, each window is the whole corpus.
+    Args:
+        tokens: the corpus.
+        n_ctx: tokens per window; a corpus with fewer tokens is a single window, repeated.
+        n_batches: number of batches.
+
+    Yields:
+        (16, min(n_ctx, tokens of the corpus)) int64.
     """
     n_ctx = min(n_ctx, tokens.n_tokens)
     count = n_batches * _BATCH
     starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long()
-    for part in starts.view(n_batches, _BATCH).tolist():
-        windows = [torch.from_numpy(tokens.slice(start, n_ctx).astype("int64")) for start in part]
-        yield torch.stack(windows)
+    for batch_starts in starts.view(n_batches, _BATCH).tolist():
+        yield _windows(tokens, batch_starts, n_ctx)
 
 
 def disjoint_windows(tokens: "Tokens", n_ctx: int, count: int) -> tuple[list[int], list[int]]:
@@ -123,20 +132,37 @@ def disjoint_windows(tokens: "Tokens", n_ctx: int, count: int) -> tuple[list[int
         n_ctx: tokens per window, at most the tokens of the text.
         count: windows per sample. If the text is too short, each sample gets half of its windows;
             a text of a single window belongs to the first sample.
+
+    Returns:
+        The first token of each window of the first sample, and of the second.
     """
-    count = min(2 * count, tokens.n_tokens // n_ctx)
-    starts = torch.linspace(0, tokens.n_tokens - n_ctx, count, dtype=torch.float64).long().tolist()
+    n_windows = min(2 * count, tokens.n_tokens // n_ctx)
+    last_start = tokens.n_tokens - n_ctx
+    starts = torch.linspace(0, last_start, n_windows, dtype=torch.float64).long().tolist()
     return starts[0::2], starts[1::2]
 
 
 def windows_at(tokens: "Tokens", starts: Sequence[int], n_ctx: int) -> Iterator[Tensor]:
-    """Yield the windows of n_ctx tokens that begin at `starts`, (B, n_ctx) int64 per pass."""
-    size = max(1, _PASS // n_ctx)
+    """Yield the windows that begin at given tokens, in batches for one forward pass each.
+
+    Args:
+        tokens: the text.
+        starts: first token of each window.
+        n_ctx: tokens per window.
+
+    Yields:
+        (B, n_ctx) int64.
+    """
+    size = max(1, _TOKENS // n_ctx)
     for first in range(0, len(starts), size):
-        part = starts[first : first + size]
-        yield torch.stack(
-            [torch.from_numpy(tokens.slice(start, n_ctx).astype("int64")) for start in part]
-        )
+        yield _windows(tokens, starts[first : first + size], n_ctx)
+
+
+def _windows(tokens: "Tokens", starts: Sequence[int], n_ctx: int) -> Tensor:
+    """Return the windows that begin at `starts`, (B, n_ctx) int64."""
+    return torch.stack(
+        [torch.from_numpy(tokens.slice(start, n_ctx).astype("int64")) for start in starts]
+    )
 
 
 def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
@@ -148,36 +174,39 @@ def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
         mean_tokens: minimum tokens per sample; half of the text if it is too short for that.
     """
     n_ctx = min(model.config.n_ctx, tokens.n_tokens)
-    wanted = -(-mean_tokens // n_ctx)
-    first, second = disjoint_windows(tokens, n_ctx, -(-wanted // _GROUPS) * _GROUPS)
+    n_windows = -(-mean_tokens // n_ctx)
+    first, second = disjoint_windows(tokens, n_ctx, -(-n_windows // _GROUPS) * _GROUPS)
     n_groups = min(_GROUPS, len(second))
-    even = len(second) - len(second) % n_groups if n_groups else 0
+    if n_groups:  # groups of equal size, so that the mean of their means is that of the sample
+        second = second[: len(second) - len(second) % n_groups]
 
     def means(starts: Sequence[int]) -> dict[str, Tensor]:
         return node_means(model.transformer, windows_at(tokens, starts, n_ctx))
 
-    parts = [means(second[:even][group::n_groups]) for group in range(n_groups)]
+    of_groups = [means(second[group::n_groups]) for group in range(n_groups)]
+    sites = of_groups[0] if of_groups else ()
     return Means(
         first=means(first),
-        groups={site: torch.stack([part[site] for part in parts]) for site in parts[0]}
-        if parts
-        else None,
+        groups={site: torch.stack([group[site] for group in of_groups]) for site in sites} or None,
         n_tokens=len(first) * n_ctx,
     )
 
 
 def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
-    """Return a model's node means: from `data`, the file beside the model, or its run's corpus.
+    """Return a model's node means: measured on `data`, read from the means file, or measured now.
 
     Args:
-        model: the file is looked for in the folder of its `path`.
-        data: tokens of the training corpus; None to use the file or the corpus of the run.
-        mean_tokens: minimum tokens per sample. A file measured for another number is replaced by a
-            new measurement; means that were given (`save_means`) are always used.
+        model: the model; the means file is looked for in the folder of its `path`.
+        data: tokens of the training corpus, to measure the means on; None to read the means file.
+            If the file is missing or was measured on another number of tokens, the means are
+            measured on the corpus of the model's run and saved.
+        mean_tokens: minimum tokens per sample. Means that were given (`save_means`) are used
+            whatever this number is.
 
     Raises:
-        InputError: no data, no file and no run, a file or corpus that does not fit the model, or
-            a file of another number of tokens and no corpus.
+        InputError: there are neither data nor a means file nor the corpus of a run, the file or the
+            corpus does not fit the model, or the file was measured on another number of tokens and
+            there is no corpus.
     """
     if data is not None:
         return measured_means(model, data, mean_tokens)
@@ -201,10 +230,10 @@ def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
 
 
 def _save(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
-    """Save means for later calls; print a warning if the file cannot be written."""
+    """Save means for later calls; warn if the file cannot be written."""
     from wirework.console import warn
 
-    groups = {f"{_SECOND}{site}": part for site, part in (means.groups or {}).items()}
+    groups = {f"{_SECOND}{site}": of_groups for site, of_groups in (means.groups or {}).items()}
     about = {"mean_tokens": str(mean_tokens), "n_tokens": str(means.n_tokens)}
     try:
         _write(path, {**means.first, **groups}, model, about)
@@ -215,6 +244,10 @@ def _save(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
 def training_text_of(model: "Model", data: "Tokens | None") -> "Tokens":
     """Return the given training text, or that of the run whose folder contains the model.
 
+    Args:
+        model: the model.
+        data: training text; None for that of the run.
+
     Raises:
         InputError: there is neither.
     """
@@ -222,7 +255,11 @@ def training_text_of(model: "Model", data: "Tokens | None") -> "Tokens":
 
 
 def run_tokens(model: "Model") -> "Tokens":
-    """Return the training tokens of the run whose folder contains a model."""
+    """Return the training tokens of the run whose folder contains a model.
+
+    Raises:
+        InputError: as for `run_data`.
+    """
     return run_data(model, "means of its nodes or their values").train
 
 
@@ -258,10 +295,13 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
         for corpus in (saved.corpus, saved.mix):
             refuse_saved_function(corpus, f"{settings} names as text", "--corpus")
         data = prepare(answers_before_records(saved))
-    same = model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
-    if not same or trained_on not in (None, data.fingerprint):
+    same_tokenizer = (
+        model.tokenizer is not None and data.tokenizer.fingerprint == model.tokenizer.fingerprint
+    )
+    if not same_tokenizer or trained_on not in (None, data.fingerprint):
         raise InputError(
-            f"the corpus of {settings.parent} has changed since, and {purpose} need it: give text"
+            f"the corpus of {settings.parent} has changed since the model was trained, and "
+            f"{purpose} need it: give text"
         )
     return data
 
@@ -278,11 +318,11 @@ def _trained_on(run: Path) -> str | None:
 
 
 def save_means(path: str | Path, means: Mapping[str, Tensor], model: "Model | str | Path") -> None:
-    """Save given means; `prune` then uses them whatever its settings say.
+    """Save means that were not measured by wirework; `prune` then uses them.
 
     Args:
         path: the file, or the model's folder.
-        means: site to (N,).
+        means: site to (N,), for every site of `ablated_sites`.
         model: the model they belong to; its fingerprint is saved with them.
 
     Raises:
@@ -303,7 +343,14 @@ def _write(
 
 
 def load_means(path: str | Path, model: "Model | str | Path") -> dict[str, Tensor]:
-    """Read the means in a file: given means, or those of the first sample.
+    """Read a means file: the given means, or those of the first sample.
+
+    Args:
+        path: the file.
+        model: the model that it belongs to; a path is loaded.
+
+    Returns:
+        Site to (N,) float32.
 
     Raises:
         InputError: the file is missing, damaged, of another format or of another model.
@@ -319,16 +366,17 @@ class _MeansFile:
 
     means: Means
     measured_for: str | None
-    """The `mean_tokens` it was measured for; None if the means were given."""
+    """The setting `mean_tokens` at the measurement; None if the means were given."""
 
 
 def _read(path: Path, model: "Model") -> _MeansFile:
+    """Read and check a means file, of this or an earlier version."""
     header = read_header(path, "delete it").metadata
     tensors = read_tensors(path, "delete it")
     if header.get("format") != "wirework-means":
         raise InputError(f"{path} does not hold node means")
     if header.get("fingerprint") != model.fingerprint:
-        raise InputError(f"{path} belongs to another model: measure the means anew")
+        raise InputError(f"{path} belongs to another model: delete it to measure the means again")
     if header.pop("sha256", None) != tensors_checksum(tensors, header):
         raise InputError(f"{path} is damaged: it does not match its checksum; delete it")
     sites = ablated_sites(model.transformer)  # earlier versions saved further sites
@@ -340,26 +388,45 @@ def _read(path: Path, model: "Model") -> _MeansFile:
     if "mean_tokens" not in header:
         return _MeansFile(Means(first), None)
     groups = {site: tensors[_SECOND + site] for site in sites if _SECOND + site in tensors}
-    if (
-        any(part.dim() != 2 or not len(part) for part in groups.values())
-        or len({len(part) for part in groups.values()}) > 1
-        or not (taken := header.get("n_tokens", "")).isdecimal()
-    ):
+    n_tokens = header.get("n_tokens", "")
+    if not n_tokens.isdecimal():
         raise InputError(f"{path} does not hold node means: delete it")
-    if groups:
-        for group in range(min(map(len, groups.values()))):
-            alike = {site: part[group] for site, part in groups.items()}
-            check_means(alike, model.transformer, f"{path}, second sample")
-    return _MeansFile(Means(first, groups or None, int(taken)), header["mean_tokens"])
+    _check_groups(groups, model.transformer, path)
+    return _MeansFile(Means(first, groups or None, int(n_tokens)), header["mean_tokens"])
+
+
+def _check_groups(groups: Mapping[str, Tensor], transformer: Transformer, path: Path) -> None:
+    """Check the means of the second sample: site to (S, N), with the same S at every site.
+
+    Raises:
+        InputError: they have another shape, or those of a group do not fit the model.
+    """
+    if any(of_site.dim() != 2 or not len(of_site) for of_site in groups.values()):
+        raise InputError(f"{path} does not hold node means: delete it")
+    sizes = {len(of_site) for of_site in groups.values()}
+    if len(sizes) > 1:
+        raise InputError(f"{path} does not hold node means: delete it")
+    for group in range(max(sizes, default=0)):
+        of_group = {site: of_site[group] for site, of_site in groups.items()}
+        check_means(of_group, transformer, f"{path}, second sample")
 
 
 def check_means(
     means: dict[str, Tensor], transformer: Transformer, where: str
 ) -> dict[str, Tensor]:
-    """Return `means` if it has every site of `ablated_sites` in the right width.
+    """Return `means` if they are complete.
+
+    Args:
+        means: site to (N,).
+        transformer: the model that they belong to.
+        where: where they come from, for the error message.
+
+    Returns:
+        `means`, unchanged.
 
     Raises:
-        InputError: a site is missing, has another width or a value that is not finite.
+        InputError: a site of `ablated_sites` is missing, has another width or a value that is not
+            finite.
     """
     sites = transformer.sites
     for name in ablated_sites(transformer):

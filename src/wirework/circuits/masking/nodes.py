@@ -1,7 +1,8 @@
-"""Indexing of a model's nodes: flat index 0 to N - 1 <-> (site, channel), in execution order.
+"""Numbering of a model's nodes: flat index 0 to N - 1 for every (site, channel).
 
-A mask over a model is one tensor (..., N) with one entry per node of every site. `NodeSpace` splits
-it into one tensor per site and joins such tensors again. Source: Gao et al. 2025, App. A.5.
+Sites are in execution order, and channels of a site in order. A mask over a model is one tensor
+(..., N) with one entry per node; `NodeSpace` splits it into one tensor per site and joins such
+tensors again. Source: Gao et al. 2025, App. A.5.
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,14 @@ from wirework.nn import Transformer
 
 @dataclass(frozen=True)
 class NodeSpace:
-    """Names and widths of the sites whose channels are nodes, in execution order."""
+    """The sites whose channels are nodes."""
 
     widths: Mapping[str, int]
+    """Site to number of channels, in execution order."""
 
     @classmethod
     def of(cls, transformer: Transformer) -> "NodeSpace":
-        """Return the nodes of a transformer."""
+        """Return the node space of a transformer."""
         sites = transformer.sites
         return cls({name: sites[name].width for name in transformer.node_sites})
 
@@ -32,7 +34,7 @@ class NodeSpace:
         return sum(self.widths.values())
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
-        """Return one view of (..., N) per site, each (..., width)."""
+        """Split (..., N) into a view (..., width) per site."""
         parts = torch.split_with_sizes(values, list(self.widths.values()), -1)
         return dict(zip(self.widths, parts, strict=True))
 
@@ -42,26 +44,32 @@ class NodeSpace:
 
     def locate(self, flat: Tensor) -> list[tuple[str, int]]:
         """Return the (site, channel) of each flat node index (1-d int64)."""
-        starts = [0, *accumulate(self.widths.values())]
+        boundaries = [0, *accumulate(self.widths.values())]
         names = list(self.widths)
-        ends = torch.tensor(starts[1:])
-        which = torch.bucketize(flat.cpu(), ends, right=True).tolist()
-        return [(names[w], i - starts[w]) for w, i in zip(which, flat.tolist(), strict=True)]
+        sites = torch.bucketize(flat.cpu(), torch.tensor(boundaries[1:]), right=True).tolist()
+        return [
+            (names[site], index - boundaries[site])
+            for site, index in zip(sites, flat.tolist(), strict=True)
+        ]
 
     def tie_qk(self) -> Tensor:
-        """Return (N,) int64, the gate index of each node when q and k of a channel share a gate."""
-        gate = 0
+        """Return (N,) int64, the gate index of each node if q and k of a channel share a gate."""
+        n_gates = 0
         gate_of_node: dict[str, Tensor] = {}
         for name, width in self.widths.items():
             if name.endswith(".attn.k"):
                 gate_of_node[name] = gate_of_node[name.removesuffix("k") + "q"]
             else:
-                gate_of_node[name] = torch.arange(gate, gate + width)
-                gate += width
+                gate_of_node[name] = torch.arange(n_gates, n_gates + width)
+                n_gates += width
         return self.join(gate_of_node)
 
     def gates(self, nodes: Mapping[str, list[int]]) -> Tensor:
-        """Return (N,) float32, 1 at the given channels of each site and 0 elsewhere."""
+        """Return the mask of some nodes: (N,) float32, 1 at these nodes and 0 elsewhere.
+
+        Args:
+            nodes: site to channels.
+        """
         values = torch.zeros(self.size)
         parts = self.split(values)
         for name, channels in nodes.items():

@@ -118,14 +118,14 @@ def random_circuits(
     sizes = {site: int(part.sum()) for site, part in _by_site(circuit, space).items()}
     quotas, loose = _quotas(circuit, gates), _loose(circuit, gates, connections)
     allowed = {site: sum(name == site for name, _ in loose.values()) for site in sizes}
-    drawn_sets = {frozenset(circuit.places.tolist())}
+    drawn_sets = {frozenset(circuit.node_indices.tolist())}
     candidates: list[tuple[int, EdgeMasks, Tensor]] = []
     for _ in range(_ATTEMPTS * count):
         if sum(not lacks for lacks, _, _ in candidates) >= count:
             break
         draw = _Draw(connections, quotas, allowed, generator)
         edge_masks, part = draw.with_edges(circuit, draw.nodes(sizes, space))
-        places = frozenset(edge_masks.places.tolist())
+        places = frozenset(edge_masks.node_indices.tolist())
         if places not in drawn_sets:
             drawn_sets.add(places)
             lacks = circuit.n_nodes - edge_masks.n_nodes + int(gates.sum() - part.sum())
@@ -136,7 +136,7 @@ def random_circuits(
 
 def _by_site(circuit: EdgeMasks, space: NodeSpace) -> dict[str, Tensor]:
     mask = torch.zeros(space.size)
-    mask[circuit.places.cpu()] = 1
+    mask[circuit.node_indices.cpu()] = 1
     return space.split(mask)
 
 
