@@ -144,7 +144,7 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-Count = Callable[[float, float], str]
+CountFormat = Callable[[float, float], str]
 """Function from the work done and the total to text."""
 
 
@@ -190,7 +190,7 @@ class Progress:
         shown: bool | None = True,
         done: float = 0.0,
         part: float = 0.0,
-        count: Count = percent,
+        count: CountFormat = percent,
         every: float | None = None,
         alone: bool = False,
         clock: Callable[[], float] = time.monotonic,

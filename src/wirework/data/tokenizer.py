@@ -32,7 +32,7 @@ from wirework.data.bpe import (
 )
 from wirework.data.tokenizer_files import (
     TOKENIZER_CONFIG,
-    Split,
+    SplitPattern,
     end_of_text,
     read_gpt2,
     read_tokenizer_json,
@@ -167,7 +167,7 @@ class Tokenizer:
         write_text(path, self._json())
 
     @classmethod
-    def load(cls, path: str | Path, split: Split | None = None) -> "Tokenizer":
+    def load(cls, path: str | Path, split: SplitPattern | None = None) -> "Tokenizer":
         """Read a tokeniser.
 
         Args:

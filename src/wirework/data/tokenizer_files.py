@@ -16,10 +16,10 @@ from wirework.data.bpe import BYTE_OF, END_OF_TEXT, GPT2_PATTERN, PATTERN, Merge
 from wirework.errors import InputError, quoted, reason
 from wirework.files import JSON_BYTES, is_file, read_json, read_whole
 
-Split = Literal["gpt2", "tinypython"]
+SplitPattern = Literal["gpt2", "tinypython"]
 """Split pattern before the merges: that of GPT-2 or of the released `tinypython_2k`."""
 
-PATTERNS: dict[Split, str] = {"gpt2": GPT2_PATTERN, "tinypython": PATTERN}
+PATTERNS: dict[SplitPattern, str] = {"gpt2": GPT2_PATTERN, "tinypython": PATTERN}
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 """File beside a `tokenizer.json`; its `eos_token` names the end-of-text token."""
@@ -59,7 +59,7 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     return inner
 
 
-def read_gpt2(folder: Path, split: Split | None = None) -> tokenizers.Tokenizer:
+def read_gpt2(folder: Path, split: SplitPattern | None = None) -> tokenizers.Tokenizer:
     """Read `encoder.json` (token to id) and `vocab.bpe` (merges after a version line).
 
     The same files are also called `vocab.json` and `merges.txt`.
@@ -122,7 +122,7 @@ def _object(path: Path) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> Split:
+def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> SplitPattern:
     """Return the split pattern of a vocabulary: the one that divides (almost) none of its tokens.
 
     No merge crosses a border of two pieces, but a few tokens that are parts of longer ones may.

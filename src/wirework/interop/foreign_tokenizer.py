@@ -5,10 +5,10 @@ from pathlib import Path
 from wirework.console import warn
 from wirework.data import Tokenizer
 from wirework.data.tokenizer import NoEndOfTextError
-from wirework.data.tokenizer_files import Split, other_tokenizer_file, tokenizer_file
+from wirework.data.tokenizer_files import SplitPattern, other_tokenizer_file, tokenizer_file
 
 
-def read_tokenizer(folder: Path, split: Split | None = None) -> Tokenizer | None:
+def read_tokenizer(folder: Path, split: SplitPattern | None = None) -> Tokenizer | None:
     """Read the tokeniser in a folder.
 
     Args:

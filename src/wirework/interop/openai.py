@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from wirework.config import Config, Count, Fraction, ModelConfig, SiteKind
 from wirework.console import warn
-from wirework.data.tokenizer_files import Split
+from wirework.data.tokenizer_files import SplitPattern
 from wirework.errors import InputError, nearest
 from wirework.files import is_file, read_json
 from wirework.interop.foreign_tokenizer import read_tokenizer
@@ -89,7 +89,7 @@ _OF_THE_HUB = {
 """Fields that transformers adds, which are irrelevant to the model or repeat other fields."""
 
 
-class _Released(Config):
+class _OpenAIFields(Config):
     """The fields of `beeg_config.json` that affect the computation, with their defaults."""
 
     vocab_size: Count
@@ -119,7 +119,7 @@ def is_openai(values: Any) -> bool:
     return isinstance(values, dict) and "afrac_loctypes" in values and "block_size" in values
 
 
-def load_openai(path: str | Path, split: Split | None = None) -> Model:
+def load_openai(path: str | Path, split: SplitPattern | None = None) -> Model:
     """Load a released model of Gao et al. 2025, or one saved in their format.
 
     Args:
@@ -181,7 +181,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
     return hub, find_weights(folder, ("model.safetensors", "pytorch_model.bin", "final_model.pt"))
 
 
-def _read_config(path: Path) -> _Released:
+def _read_config(path: Path) -> _OpenAIFields:
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")
@@ -190,14 +190,16 @@ def _read_config(path: Path) -> _Released:
     if "n_mlp" in values:  # older files
         values["d_mlp"] = values.pop("n_mlp")
     idle = _NO_EFFECT | (_OF_THE_HUB if "model_type" in values else set())
-    unknown = sorted(values.keys() - _Released.model_fields.keys() - idle)
+    unknown = sorted(values.keys() - _OpenAIFields.model_fields.keys() - idle)
     if unknown:
         warn(f"{path}: unknown fields left aside: {', '.join(unknown)}")
-    values_read = {name: value for name, value in values.items() if name in _Released.model_fields}
-    return _Released.of(values_read, str(path))
+    values_read = {
+        name: value for name, value in values.items() if name in _OpenAIFields.model_fields
+    }
+    return _OpenAIFields.of(values_read, str(path))
 
 
-def _our_config(released: _Released, path: Path) -> ModelConfig:
+def _our_config(released: _OpenAIFields, path: Path) -> ModelConfig:
     if released.d_head is None and released.d_model % released.n_head:
         raise InputError(
             f"{path}: d_model {released.d_model} is not divisible by n_head {released.n_head} "
@@ -229,13 +231,13 @@ def _our_config(released: _Released, path: Path) -> ModelConfig:
     return ModelConfig.of(values, str(path))
 
 
-def _positions(released: _Released) -> str:
+def _positions(released: _OpenAIFields) -> str:
     if released.d_pos_emb is None:
         return "added"
     return "sinusoidal_concat" if released.sinusoidal_cat_pos_emb else "concat"
 
 
-def _act_sites(released: _Released, path: Path) -> tuple[SiteKind, ...]:
+def _act_sites(released: _OpenAIFields, path: Path) -> tuple[SiteKind, ...]:
     if released.afrac is None or not released.afrac_loctypes:
         return ()
     names = released.afrac_loctypes.split(",")

@@ -47,7 +47,7 @@ _NO_EFFECT = re.compile(
 )
 
 
-class _Released(Config):
+class _SelfAblatingFields(Config):
     """The fields of a configuration that affect the computation, with their defaults."""
 
     vocab_size: Count = 50257
@@ -126,16 +126,18 @@ def _find_weights(path: Path) -> tuple[Path, Path]:
     return files[0], path
 
 
-def _read_config(folder: Path) -> tuple[_Released, str]:
+def _read_config(folder: Path) -> tuple[_SelfAblatingFields, str]:
     plain, run = folder / "config.json", folder / "config.yaml"
     path = plain if is_file(plain) or not is_file(run) else run
     values = read_json(path) if path == plain else _without_wrapping(read_yaml(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")
     values = _modern(values, str(path))
-    values_read = {name: value for name, value in values.items() if name in _Released.model_fields}
-    released = _Released.of(values_read, str(path))
-    if missing := sorted(_Released.model_fields.keys() - values_read.keys()):
+    values_read = {
+        name: value for name, value in values.items() if name in _SelfAblatingFields.model_fields
+    }
+    released = _SelfAblatingFields.of(values_read, str(path))
+    if missing := sorted(_SelfAblatingFields.model_fields.keys() - values_read.keys()):
         taken = ", ".join(f"{name} = {getattr(released, name)}" for name in missing)
         warn(f"{path} leaves out, so that defaults are taken: {taken}")
     unknown = [
@@ -176,12 +178,12 @@ def _modern(values: dict[str, Any], source: str) -> dict[str, Any]:
     return values
 
 
-def _with_windows(config: ModelConfig, released: _Released, source: str) -> ModelConfig:
+def _with_windows(config: ModelConfig, released: _SelfAblatingFields, source: str) -> ModelConfig:
     windows = windows_of(released.attention_layers, released.window_size, config.n_layer, source)
     return config.model_copy(update={"attention_windows": windows})
 
 
-def _our_gating(released: _Released, source: str) -> GatingConfig:
+def _our_gating(released: _SelfAblatingFields, source: str) -> GatingConfig:
     local, whole = released.has_layer_by_layer_ablation_mask, released.has_overall_ablation_mask
     if not (local or whole):
         raise InputError(f"{source}: the model has no ablation mask, neither by layer nor overall")

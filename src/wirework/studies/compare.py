@@ -12,7 +12,7 @@ from typing import Any
 
 from wirework.errors import number_of
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 
 def geometric_mean(sizes: Iterable[int]) -> float | None:
@@ -24,12 +24,12 @@ def geometric_mean(sizes: Iterable[int]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def sizes_of(rows: Iterable[Row]) -> dict[str, int]:
+def sizes_of(rows: Iterable[JsonRow]) -> dict[str, int]:
     """Return the number of edges by task, for tasks whose circuit reaches the target loss."""
     return {row["task"]: row["n_edges"] for row in rows if row.get("reached")}
 
 
-def compare(sparse: Iterable[Row], dense: Iterable[Row]) -> dict[str, Any]:
+def compare(sparse: Iterable[JsonRow], dense: Iterable[JsonRow]) -> dict[str, Any]:
     """Compare the circuit sizes of two models on the tasks for which both have a circuit.
 
     Returns:
@@ -43,7 +43,7 @@ def compare(sparse: Iterable[Row], dense: Iterable[Row]) -> dict[str, Any]:
     return {"tasks": tasks, "sparse_edges": means[0], "dense_edges": means[1], "ratio": ratio}
 
 
-def matches(cells: Sequence[Row], within: float) -> list[dict[str, Any]]:
+def matches(cells: Sequence[JsonRow], within: float) -> list[dict[str, Any]]:
     """Pair each sparse cell with the dense one closest in held-out loss, and compare the two.
 
     Args:
@@ -56,7 +56,7 @@ def matches(cells: Sequence[Row], within: float) -> list[dict[str, Any]]:
     return [_closest(cell, dense, within) for cell in sparse] if dense else []
 
 
-def _closest(cell: Row, dense: Sequence[Row], within: float) -> dict[str, Any]:
+def _closest(cell: JsonRow, dense: Sequence[JsonRow], within: float) -> dict[str, Any]:
     loss = cell["val_loss"]
     gaps = [abs(loss - other["val_loss"]) / other["val_loss"] for other in dense]
     apart = min(gaps)
@@ -72,7 +72,7 @@ def _closest(cell: Row, dense: Sequence[Row], within: float) -> dict[str, Any]:
     }
 
 
-def best_match(pairs: Sequence[Row]) -> Row | None:
+def best_match(pairs: Sequence[JsonRow]) -> JsonRow | None:
     """Return the pair to report: among matched pairs, the one with most tasks in common.
 
     Ties go to the pair closer in loss. If no pair is matched, return the closest one; its `matched`
@@ -84,7 +84,7 @@ def best_match(pairs: Sequence[Row]) -> Row | None:
     return min(pairs, key=lambda pair: pair["apart"], default=None)
 
 
-def verdict(pair: Row | None, within: float) -> str:
+def verdict(pair: JsonRow | None, within: float) -> str:
     """Return one sentence with the result of a pair."""
     if pair is None:
         return "no pair: it takes a sparse and a dense model"

@@ -31,7 +31,7 @@ from wirework.studies.cell import (
     run_cell,
 )
 from wirework.studies.compare import (
-    Row,
+    JsonRow,
     best_match,
     compare,
     geometric_mean,
@@ -165,7 +165,7 @@ class _Study:
         }
         return results | ({} if pair is None else self._of_pair(pair))
 
-    def _of_pair(self, pair: Row) -> dict[str, Any]:
+    def _of_pair(self, pair: JsonRow) -> dict[str, Any]:
         """Prune a pair at all target losses, train the dense model again, compare token losses."""
         targets = sorted(set(self.config.target_losses), reverse=True)
         rows = [self._at_target(pair, target) for target in targets]
@@ -199,7 +199,7 @@ class _Study:
         bar.advance()
         return cell
 
-    def _at_target(self, pair: Row, target: float) -> dict[str, Any]:
+    def _at_target(self, pair: JsonRow, target: float) -> dict[str, Any]:
         """Compare a pair's circuits at a target loss."""
         with self._stoppable(f"target {target:g}"):
             sparse, dense = (

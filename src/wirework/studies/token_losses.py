@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from wirework.data import Batch
 from wirework.model import Model
 
-Losses = NDArray[np.float64]
+TokenLossArray = NDArray[np.float64]
 
 _BINS = 40
 _TAIL = 0.999  # share of the losses that the histogram's range holds; the rest is in its last bins
 
 
 @torch.no_grad()
-def token_losses(model: Model, batches: Sequence[Batch]) -> Losses:
+def token_losses(model: Model, batches: Sequence[Batch]) -> TokenLossArray:
     """Return the next-token loss (nats) of each token of the batches, (N,)."""
     batch_losses = []
     for tokens, targets in batches:
@@ -32,7 +32,7 @@ def token_losses(model: Model, batches: Sequence[Batch]) -> Losses:
     return np.concatenate(batch_losses)
 
 
-def joint(first: Losses, second: Losses) -> dict[str, Any]:
+def joint(first: TokenLossArray, second: TokenLossArray) -> dict[str, Any]:
     """Compare two models on the same tokens.
 
     Args:

@@ -12,7 +12,7 @@ from wirework.tasks.evaluate import MIN_ACCURACY, TaskReport, task_reports
 if TYPE_CHECKING:
     from wirework.model import Model
 
-Answer = Literal["yes", "partly", "no"]
+Performance = Literal["yes", "partly", "no"]
 
 _CHANCE = 0.5
 _ERRORS = 2.0
@@ -30,7 +30,7 @@ def accuracy_error(report: TaskReport) -> float | None:
     return math.sqrt(report.accuracy * (1 - report.accuracy) / report.n_pairs)
 
 
-def performs(report: TaskReport) -> Answer | None:
+def performs(report: TaskReport) -> Performance | None:
     """Return whether the model performs the task; None where the task does not fit the model.
 
     `yes`: the accuracy is above 0.75, midway between chance and 1, by two standard errors; `no`: it
@@ -56,7 +56,7 @@ class TaskTable(Report):
         """Return the table of these reports."""
         return cls(tuple(sorted(reports, key=_loss)))
 
-    def that(self, answer: Answer | None) -> tuple[TaskReport, ...]:
+    def that(self, answer: Performance | None) -> tuple[TaskReport, ...]:
         """Return the reports of the tasks that the model performs, or not, as in `performs`."""
         return tuple(report for report in self.tasks if performs(report) == answer)
 

@@ -31,7 +31,7 @@ _MAX_ROW = 940.0
 _MIN_WIDTH = 480.0
 _SWEEPS = 24
 
-Block = Sequence[int]
+RowBlock = Sequence[int]
 """Item numbers that are drawn side by side in this order, such as the nodes of a head."""
 
 
@@ -40,7 +40,7 @@ class Row:
     """One row of blocks; `boxed` adds the height and width of a box around each block (a head)."""
 
     label: str
-    blocks: Sequence[Block]
+    blocks: Sequence[RowBlock]
     boxed: bool = False
 
 
@@ -94,17 +94,17 @@ def place(
     Returns:
         The layout. The same input gives the same output, bit for bit.
     """
-    columns = _Columns(widths, links)
+    positions = _ItemPositions(widths, links)
     rows = [row for band in bands for row in band.rows]
     for sweep in range(_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            columns.place_row(row)
-    left = min((x - w / 2 for x, w in zip(columns.xs, widths, strict=True)), default=0.0)
-    right = max((x + w / 2 for x, w in zip(columns.xs, widths, strict=True)), default=0.0)
+            positions.place_row(row)
+    left = min((x - w / 2 for x, w in zip(positions.xs, widths, strict=True)), default=0.0)
+    right = max((x + w / 2 for x, w in zip(positions.xs, widths, strict=True)), default=0.0)
     inner = max(right - left + 2 * _PAD, _MIN_WIDTH)
     shift = MARGIN + (inner - left - right) / 2
-    ys, placed = _stack(bands, columns, pad)
-    points = [(round(x + shift, 1), round(y, 1)) for x, y in zip(columns.xs, ys, strict=True)]
+    ys, placed = _stack(bands, positions, pad)
+    points = [(round(x + shift, 1), round(y, 1)) for x, y in zip(positions.xs, ys, strict=True)]
     height = max((band.bottom for band in placed), default=0.0)
     return Layout(round(MARGIN + inner, 1), height, points, placed)
 
@@ -133,7 +133,7 @@ def spread(targets: Sequence[float], distances: Sequence[float]) -> list[float]:
     return [mean + offset for mean, offset in zip(flat, offsets, strict=False)]
 
 
-class _Columns:
+class _ItemPositions:
     """The x of every item, and the line of its row that it is on."""
 
     def __init__(self, widths: Sequence[float], links: Sequence[tuple[int, int, float]]) -> None:
@@ -167,7 +167,7 @@ class _Columns:
         xs = [self.xs[item] for block in row.blocks for item in block]
         return min(40.0, max(0.0, 0.05 * (max(xs) - min(xs) - 400.0)))
 
-    def _neighbour_mean(self, block: Block) -> float:
+    def _neighbour_mean(self, block: RowBlock) -> float:
         """Return the weighted mean x of a block's neighbours, or its own x if it has none."""
         weights = [weight for item in block for weight in self.neighbours[item]]
         total = sum(weight for _, weight in weights)
@@ -175,13 +175,13 @@ class _Columns:
             return sum(self.xs[item] for item in block) / len(block)
         return sum(self.xs[other] * weight for other, weight in weights) / total
 
-    def _span(self, row: Row, block: Block) -> float:
+    def _span(self, row: Row, block: RowBlock) -> float:
         return self._inner(block) + (2 * BOX_PAD if row.boxed else 0)
 
-    def _inner(self, block: Block) -> float:
+    def _inner(self, block: RowBlock) -> float:
         return sum(self.widths[item] for item in block) + _INNER_GAP * (len(block) - 1)
 
-    def _fill(self, block: Block, middle: float, line: int) -> None:
+    def _fill(self, block: RowBlock, middle: float, line: int) -> None:
         """Place a block's items side by side around `middle`."""
         left = middle - self._inner(block) / 2
         for item in block:
@@ -190,18 +190,18 @@ class _Columns:
 
 
 def _stack(
-    bands: Sequence[Band], columns: _Columns, pad: float
+    bands: Sequence[Band], positions: _ItemPositions, pad: float
 ) -> tuple[list[float], list[PlacedBand]]:
     """Stack the bands from the top down; adjacent bands without items become one thin band."""
 
-    ys = [0.0] * len(columns.xs)
+    ys = [0.0] * len(positions.xs)
     placed: list[PlacedBand] = []
     y = _BAND_GAP / 2
     groups = groupby(reversed(bands), key=lambda band: any(row.blocks for row in band.rows))
     for filled, group in groups:
         if filled:
             for band in group:
-                placed.append(_stack_band(band, columns, ys, y, pad))
+                placed.append(_stack_band(band, positions, ys, y, pad))
                 y = placed[-1].bottom + _BAND_GAP
         else:
             labels = [band.label for band in group]
@@ -212,18 +212,18 @@ def _stack(
 
 
 def _stack_band(
-    band: Band, columns: _Columns, ys: list[float], top: float, pad: float
+    band: Band, positions: _ItemPositions, ys: list[float], top: float, pad: float
 ) -> PlacedBand:
     """Set in `ys` the middles of one band's items, its rows from the top down."""
     labels = []
     rows = [row for row in reversed(band.rows) if row.blocks]
     y = top + pad + (_HEAD_LABEL_HEIGHT if rows[0].boxed else 0)
     for row in rows:
-        n_lines = columns.n_lines(row)
+        n_lines = positions.n_lines(row)
         depth = (n_lines - 1) * (_BOXED_LINE_HEIGHT if row.boxed else _LINE_HEIGHT)
         for item in (item for block in row.blocks for item in block):
-            ys[item] = y + columns.lines[item] * depth / max(n_lines - 1, 1)
+            ys[item] = y + positions.lines[item] * depth / max(n_lines - 1, 1)
         labels.append((row.label, y + depth / 2))
         bottom = y + depth
-        y = bottom + _ROW_HEIGHT + columns.extra_height(row)
+        y = bottom + _ROW_HEIGHT + positions.extra_height(row)
     return PlacedBand(band.label, top, bottom + pad, labels[::-1])

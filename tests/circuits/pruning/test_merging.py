@@ -7,7 +7,7 @@ from hand_wired.quote_closer import NODES
 from wirework.circuits import Ablation
 from wirework.circuits.masking.means import ablated_sites
 from wirework.circuits.pruning.discretise import clean_up
-from wirework.circuits.pruning.merging import Size, cleaned_and_merged, size_of
+from wirework.circuits.pruning.merging import CircuitSize, cleaned_and_merged, size_of
 from wirework.model import Model
 from wirework.tasks import TokenizedPairs
 
@@ -47,5 +47,5 @@ def test_sizes_compare_by_edges_then_nodes(wired: Model) -> None:
     kept: dict[str, list[int]] = {}
     for site, index in NODES:
         kept.setdefault(site, []).append(index)
-    assert size_of(ablation, ablation.space.gates(kept)) == Size(3, 5)
-    assert Size(3, 5) < Size(3, 6) < Size(4, 2)
+    assert size_of(ablation, ablation.space.gates(kept)) == CircuitSize(3, 5)
+    assert CircuitSize(3, 5) < CircuitSize(3, 6) < CircuitSize(4, 2)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from wirework.measures.explain.prompts import (
-    Answer,
+    ServerAnswer,
     Shown,
     detect_messages,
     explain_messages,
@@ -40,7 +40,7 @@ def test_the_request_for_a_simulation_and_a_detection() -> None:
     # The worked examples answer in the form that is read.
     asked, answered = messages[1]["content"], messages[2]["content"]
     tokens = tuple(line.split("\t")[0] for line in asked.split("\n") if "\t" in line)
-    assert max(read_activations(Answer(answered), tokens) or []) == 10
+    assert max(read_activations(ServerAnswer(answered), tokens) or []) == 10
     assert detect_messages("cats", ("a", " b"))[-1]["content"].endswith("find cats\n\nText:\na b")
 
 
@@ -54,7 +54,7 @@ def test_the_request_for_a_simulation_and_a_detection() -> None:
     ],
 )
 def test_explanations_are_read(text: str, found: str | None) -> None:
-    assert read_explanation(Answer(text)) == found
+    assert read_explanation(ServerAnswer(text)) == found
 
 
 TOKENS = ("a", " b", "\n", "7", "c")
@@ -74,7 +74,7 @@ TOKENS = ("a", " b", "\n", "7", "c")
     ],
 )
 def test_activations_are_read(text: str, found: list[float] | None) -> None:
-    assert read_activations(Answer(text), TOKENS) == found
+    assert read_activations(ServerAnswer(text), TOKENS) == found
 
 
 def logprobs(*pieces: tuple[str, dict[str, float]]) -> tuple[dict, ...]:
@@ -90,16 +90,16 @@ def test_expected_values_are_over_the_levels_among_the_likely_tokens() -> None:
         ("7", {"7": 1.0}), ("\t", {}), ("4", {"4": 0.5, "0": 0.25, "x": 0.25}), ("\n", {}),
         ("b", {}), ("\t", {}), ("1", {"1": 0.9, "2": 0.1}), ("0", {"0": 1.0}), ("\n", {}),
     )  # fmt: skip
-    answer = Answer("7\t4\nb\t10\n", pieces)
+    answer = ServerAnswer("7\t4\nb\t10\n", pieces)
     assert read_activations(answer, ("7", "b")) == [pytest.approx(4 * 2 / 3), 10]
 
 
 def test_detections_are_read() -> None:
-    assert read_detection(Answer("1")) == 1
-    assert read_detection(Answer(" 0.\n")) == 0
-    assert read_detection(Answer("10")) is None
-    assert read_detection(Answer("yes")) is None
-    sure = Answer("1", logprobs(("1", {"1": 0.6, "0": 0.2, "x": 0.2})))
+    assert read_detection(ServerAnswer("1")) == 1
+    assert read_detection(ServerAnswer(" 0.\n")) == 0
+    assert read_detection(ServerAnswer("10")) is None
+    assert read_detection(ServerAnswer("yes")) is None
+    sure = ServerAnswer("1", logprobs(("1", {"1": 0.6, "0": 0.2, "x": 0.2})))
     assert read_detection(sure) == pytest.approx(0.75)
 
 
@@ -107,11 +107,11 @@ def test_detections_are_read() -> None:
     "text", [" " * 100_000, "\t1\n" * 30_000, "1 " * 50_000, "a\t" + "9" * 9000]
 )
 def test_odd_answers_are_read_in_time_that_grows_with_their_length(text: str) -> None:
-    levels = read_activations(Answer(text), TOKENS)
+    levels = read_activations(ServerAnswer(text), TOKENS)
     assert levels is None or max(levels) <= 10
 
 
 def test_a_token_of_thousands_of_digits_is_no_level() -> None:
     digits = "1" * 5000
     top = {"token": digits, "top": {digits: 0.0, "3": math.log(0.5)}}
-    assert read_detection(Answer("1", (top,))) == 1
+    assert read_detection(ServerAnswer("1", (top,))) == 1

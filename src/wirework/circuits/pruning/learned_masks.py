@@ -38,7 +38,7 @@ class MaskSettings:
     heaviside_temp: float
 
 
-class _Columns(NamedTuple):
+class _SettingColumns(NamedTuple):
     """`MaskSettings` of R trials, each (R, 1), to broadcast over gates."""
 
     k_coef: Tensor
@@ -99,7 +99,7 @@ def learn_masks(
                 trials, tau, first_moment, second_moment = (
                     t[go_on] for t in (trials, tau, first_moment, second_moment)
                 )
-                columns = _Columns(*(column[go_on] for column in columns))
+                columns = _SettingColumns(*(column[go_on] for column in columns))
                 if not len(trials):
                     break
     return final_tau
@@ -133,7 +133,9 @@ class _Heaviside(torch.autograd.Function):
         return grads[0] * soft * (1 - soft) / temp, None
 
 
-def _gradient(ablation: Ablation, batch: TokenizedPairs, tau: Tensor, columns: _Columns) -> Tensor:
+def _gradient(
+    ablation: Ablation, batch: TokenizedPairs, tau: Tensor, columns: _SettingColumns
+) -> Tensor:
     """Return the gradient of task loss + k_coef x kept nodes per trial, norm at most 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)
@@ -155,7 +157,7 @@ def _adamw_(
     gradient: Tensor,
     first_moment: Tensor,
     second_moment: Tensor,
-    columns: _Columns,
+    columns: _SettingColumns,
     rate: Tensor,
     step: int,
 ) -> None:
@@ -175,7 +177,9 @@ def _schedule(step: int, steps: int, warmup: Tensor) -> Tensor:
     return torch.minimum(rise, (1 - done) / (1 - warmup)).clamp(max=1)
 
 
-def _initial(columns: _Columns, size: int, seeds: Sequence[int], warm: Tensor | None) -> Tensor:
+def _initial(
+    columns: _SettingColumns, size: int, seeds: Sequence[int], warm: Tensor | None
+) -> Tensor:
     """Return noise_scale x N(0, 1) + noise_bias x (1 + warm), (R, G), clamped to [-1, 1]."""
     noise = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     spread = torch.stack(noise).to(columns.lr.device) * columns.init_noise_scale
@@ -183,6 +187,6 @@ def _initial(columns: _Columns, size: int, seeds: Sequence[int], warm: Tensor | 
     return (spread + columns.init_noise_bias * lean).clamp_(-1, 1)
 
 
-def _columns(settings: Sequence[MaskSettings], device: torch.device) -> _Columns:
+def _columns(settings: Sequence[MaskSettings], device: torch.device) -> _SettingColumns:
     table = torch.tensor([astuple(trial) for trial in settings], device=device)
-    return _Columns(*table.unsqueeze(-1).unbind(1))
+    return _SettingColumns(*table.unsqueeze(-1).unbind(1))

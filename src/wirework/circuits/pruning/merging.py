@@ -20,17 +20,17 @@ from wirework.circuits.pruning.search_progress import Tries
 from wirework.tasks import TokenizedPairs
 
 
-class Size(NamedTuple):
+class CircuitSize(NamedTuple):
     """Size of a circuit; sizes compare by edges, then by nodes."""
 
     edges: int
     nodes: int
 
 
-def size_of(ablation: Ablation, gates: Tensor) -> Size:
+def size_of(ablation: Ablation, gates: Tensor) -> CircuitSize:
     """Return the size of the circuit (G,) with all edges between its nodes."""
     kept = ablation.space.locate(ablation.nodes(gates).nonzero().flatten())
-    return Size(count_edges(ablation.transformer, kept), len(kept))
+    return CircuitSize(count_edges(ablation.transformer, kept), len(kept))
 
 
 def cleaned_and_merged(

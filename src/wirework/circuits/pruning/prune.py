@@ -26,7 +26,7 @@ from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
 from wirework.circuits.pruning.learned_masks import learn_masks
-from wirework.circuits.pruning.merging import Size, cleaned_and_merged, size_of
+from wirework.circuits.pruning.merging import CircuitSize, cleaned_and_merged, size_of
 from wirework.circuits.pruning.search_folder import (
     Candidate,
     kept_best,
@@ -444,7 +444,7 @@ class TrialSelection:
         )
         return {place: Candidate(*self._size(taus[place]), taus[place]) for place in left}
 
-    def _size(self, tau: Tensor) -> Size:
+    def _size(self, tau: Tensor) -> CircuitSize:
         """Return the size of the circuit that a trial's masks give after bisection."""
         return size_of(self.ablation, discretise(self.ablation, tau, self.quick, self.target))
 

@@ -9,7 +9,7 @@ from wirework.config import ExplainConfig
 from wirework.measures.explain import prompts
 from wirework.measures.explain.learn import learn_patterns
 from wirework.measures.explain.patterns import Pattern, Trie, readable
-from wirework.measures.explain.prompts import Answer, Messages, Shown
+from wirework.measures.explain.prompts import Messages, ServerAnswer, Shown
 from wirework.measures.explain.record import LEVELS, Excerpt, NeuronRecord, levels
 from wirework.measures.explain.server import NeuronError, Server
 
@@ -184,26 +184,26 @@ class LanguageModelExplainer:
         return tuple(self._text(i) for i in excerpt.tokens)
 
 
-def _explanation(answer: Answer) -> Explanation:
+def _explanation(answer: ServerAnswer) -> Explanation:
     words = prompts.read_explanation(answer)
     if words is None:
         raise NeuronError("the server answered an empty explanation")
     return Explanation(words)
 
 
-def _activations(words: Sequence[str], answer: Answer) -> list[float]:
+def _activations(words: Sequence[str], answer: ServerAnswer) -> list[float]:
     values = prompts.read_activations(answer, words)
     if values is None:
         raise NeuronError(f"the server answered no activation per token, but {_begin(answer)}")
     return values
 
 
-def _detection(answer: Answer) -> float:
+def _detection(answer: ServerAnswer) -> float:
     score = prompts.read_detection(answer)
     if score is None:
         raise NeuronError(f"the server answered neither 0 nor 1, but {_begin(answer)}")
     return score
 
 
-def _begin(answer: Answer) -> str:
+def _begin(answer: ServerAnswer) -> str:
     return repr(" ".join(answer.text.split())[:60])

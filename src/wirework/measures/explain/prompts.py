@@ -141,7 +141,7 @@ def _block(tokens: Sequence[str], values: Sequence[int | str]) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """Answer of a server."""
 
     text: str
@@ -154,7 +154,7 @@ def _on_a_line(token: str) -> str:
     return token.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-def read_explanation(answer: Answer) -> str | None:
+def read_explanation(answer: ServerAnswer) -> str | None:
     """Return an explanation in one line, without the prefix of the prompt; None if empty."""
     words = " ".join(answer.text.split()).removesuffix(".")
     if words.lower().startswith(PREFIX):
@@ -178,7 +178,7 @@ class _Line(NamedTuple):
     """Offset in the answer at which the number begins."""
 
 
-def read_activations(answer: Answer, tokens: Sequence[str]) -> list[float] | None:
+def read_activations(answer: ServerAnswer, tokens: Sequence[str]) -> list[float] | None:
     """Return the activation from 0 to 10 that an answer gives each token; 0 if it gives none.
 
     With log-probabilities, a number is the expected value over the likely tokens at its place;
@@ -212,7 +212,7 @@ def _lines(text: str) -> list[_Line]:
     return numbered_lines
 
 
-def read_detection(answer: Answer) -> float | None:
+def read_detection(answer: ServerAnswer) -> float | None:
     """Return the probability that the answer is 1; None if the answer is neither 0 nor 1."""
     reply = answer.text.strip()
     if reply[:1] not in ("0", "1") or reply[1:2].isdigit():
@@ -225,7 +225,7 @@ def read_detection(answer: Answer) -> float | None:
     return float(reply[0])
 
 
-def _expected_levels(answer: Answer) -> dict[int, float]:
+def _expected_levels(answer: ServerAnswer) -> dict[int, float]:
     """Return the expected value of each number that is a single token, by its offset."""
     expected = {}
     offset = 0

@@ -20,7 +20,7 @@ from wirework import redaction
 from wirework.config import ServerConfig
 from wirework.errors import InputError, quoted, reason, translated_errors
 from wirework.files import is_file, read_record, write_record
-from wirework.measures.explain.prompts import Answer, Messages
+from wirework.measures.explain.prompts import Messages, ServerAnswer
 from wirework.redaction import redact
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Server:
         self,
         messages: Messages,
         max_tokens: int,
-        read: Callable[[Answer], T],
+        read: Callable[[ServerAnswer], T],
         logprobs: bool = False,
     ) -> T:
         """Send a conversation at temperature 0, and return its parsed answer.
@@ -295,7 +295,7 @@ def _top(token_entry: dict[str, Any]) -> dict[str, float]:
     return {token: min(max(value, _LEAST_LOGPROB), 0.0) for token, value in logprobs.items()}
 
 
-def _kept_answer(place: Path) -> Answer:
+def _kept_answer(place: Path) -> ServerAnswer:
     """Read an answer from the cache.
 
     Raises:
@@ -308,5 +308,5 @@ def _kept_answer(place: Path) -> Answer:
         raise InputError(f"{place} is no answer of a server: delete it") from None
 
 
-def _answer(body: dict[str, Any]) -> Answer:
-    return Answer(body["text"], tuple(body["logprobs"]))
+def _answer(body: dict[str, Any]) -> ServerAnswer:
+    return ServerAnswer(body["text"], tuple(body["logprobs"]))

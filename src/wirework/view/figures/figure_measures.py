@@ -41,7 +41,7 @@ _CAPTION = (
 )
 _LONGEST = 24  # characters of a model's name beside its bar
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 
 def write_self_ablation_figure(folder: str | Path) -> Path:
@@ -66,7 +66,7 @@ def write_measures_figure(folder: str | Path) -> Path:
     return write_png(draw_measures(reports), folder / "measures.png")
 
 
-def draw_self_ablation(rows: Sequence[Row]) -> Figure:
+def draw_self_ablation(rows: Sequence[JsonRow]) -> Figure:
     """Draw each measure against k, a line for each level; the plain model is a band.
 
     Error bars and the band's width are standard errors. Dashed lines are the published figures,
@@ -99,7 +99,7 @@ def draw_self_ablation(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_measures(reports: Mapping[str, Row]) -> Figure:
+def draw_measures(reports: Mapping[str, JsonRow]) -> Figure:
     """Draw a panel for each number that a model has, with a bar for each model."""
     numbers = dict.fromkeys(name for report in reports.values() for name in report["headline"])
     shown = [
@@ -139,7 +139,7 @@ def _named(model: str) -> str:
     return pen.legible(short, pen.SANS)
 
 
-def _draw_plain(axes: Axes, plain: Row | None, name: str) -> float | None:
+def _draw_plain(axes: Axes, plain: JsonRow | None, name: str) -> float | None:
     """Draw the plain model's band; return the factor for the published figures."""
     if plain is None or plain[name]["mean"] is None:
         return None
@@ -151,7 +151,7 @@ def _draw_plain(axes: Axes, plain: Row | None, name: str) -> float | None:
 
 
 def _draw_level(
-    axes: Axes, level: str, rows: Sequence[Row], name: str, scale: float | None
+    axes: Axes, level: str, rows: Sequence[JsonRow], name: str, scale: float | None
 ) -> None:
     measured = [row for row in rows if row[name]["mean"] is not None]
     hue = _HUES[level]

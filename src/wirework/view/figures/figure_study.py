@@ -24,7 +24,7 @@ _HUES = ("#1f6fb4", "#2a9d6f", "#7b4fa3", "#b8902a", "#c23b6a", "#4c5b6b")
 _MARKERS = ("o", "^", "D", "v", "P", "X")
 _SIZE = (6.4, 4.8)  # inches of a panel
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 
 def write_study_figures(folder: str | Path) -> list[Path]:
@@ -213,11 +213,11 @@ def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _any_edges(rows: Iterable[Row], name: str) -> bool:
+def _any_edges(rows: Iterable[JsonRow], name: str) -> bool:
     return any(row[name] is not None for row in rows)
 
 
-def _styles(cells: Sequence[Row]) -> tuple[dict[int, str], dict[float, str]]:
+def _styles(cells: Sequence[JsonRow]) -> tuple[dict[int, str], dict[float, str]]:
     """Return a colour for each L0 and a marker for each activation fraction."""
     counts = sorted({cell["l0_count"] for cell in cells})
     shares = sorted({cell["act_fraction"] for cell in cells})
@@ -226,16 +226,16 @@ def _styles(cells: Sequence[Row]) -> tuple[dict[int, str], dict[float, str]]:
 
 
 def _lines(
-    cells: Iterable[Row], equal: tuple[str, str], along: str
-) -> dict[tuple[Any, Any], list[Row]]:
+    cells: Iterable[JsonRow], equal: tuple[str, str], along: str
+) -> dict[tuple[Any, Any], list[JsonRow]]:
     """Return groups of cells with equal values of `equal`, each ordered by `along`."""
-    lines: dict[tuple[Any, Any], list[Row]] = {}
+    lines: dict[tuple[Any, Any], list[JsonRow]] = {}
     for cell in sorted(cells, key=lambda cell: cell[along]):
         lines.setdefault((cell[equal[0]], cell[equal[1]]), []).append(cell)
     return dict(sorted(lines.items()))
 
 
-def _plot(axes: Axes, cells: Sequence[Row], x: str, y: str, **style: Any) -> None:
+def _plot(axes: Axes, cells: Sequence[JsonRow], x: str, y: str, **style: Any) -> None:
     axes.plot([cell[x] for cell in cells], [cell[y] for cell in cells], **style)
 
 

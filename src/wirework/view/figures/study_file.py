@@ -95,7 +95,7 @@ class TokenLosses(Part):
     joints: Annotated[tuple[JointHistogram, ...], Field(max_length=16)]
 
 
-class FinderRow(Part):
+class FinderRowPart(Part):
     """Circuit sizes of a finder at a target loss."""
 
     finder: Name
@@ -107,7 +107,7 @@ class FinderRow(Part):
 class FinderResults(Part):
     """`finders.json`."""
 
-    rows: Annotated[tuple[FinderRow, ...], _Rows]
+    rows: Annotated[tuple[FinderRowPart, ...], _Rows]
 
 
 class MeasuredMean(Part):

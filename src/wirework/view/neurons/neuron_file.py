@@ -11,7 +11,7 @@ from wirework.files import read_record
 from wirework.view.checked_file import read_checked
 
 
-class Excerpt(Part):
+class ExcerptPart(Part):
     """A window of text with the neuron's activations and those that its explanation predicts."""
 
     tokens: tuple[str, ...]
@@ -43,7 +43,7 @@ class Detection(Part):
     auroc: float | None
 
 
-class Scores(Part):
+class ScoresPart(Part):
     """Scores of one explanation."""
 
     correlation: Correlation
@@ -62,10 +62,10 @@ class NeuronFile(Part):
     live_fraction: float
     dead: bool
     explanation: str = ""
-    scores: Scores | None = None
-    top: tuple[Excerpt, ...] = ()
-    held_out_top: tuple[Excerpt, ...] = ()
-    held_out_random: tuple[Excerpt, ...] = ()
+    scores: ScoresPart | None = None
+    top: tuple[ExcerptPart, ...] = ()
+    held_out_top: tuple[ExcerptPart, ...] = ()
+    held_out_random: tuple[ExcerptPart, ...] = ()
 
     @property
     def score(self) -> float | None:

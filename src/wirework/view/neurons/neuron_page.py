@@ -11,7 +11,7 @@ from pathlib import Path
 from wirework.files import write_text
 from wirework.node_names import node_name
 from wirework.view.neurons.neuron_file import (
-    Excerpt,
+    ExcerptPart,
     NeuronFile,
     RunOutcome,
     read_model_name,
@@ -155,7 +155,7 @@ def _statistics(neuron: NeuronFile) -> str:
     return " · ".join(statistics)
 
 
-def _excerpt(excerpt: Excerpt, peak: float) -> str:
+def _excerpt(excerpt: ExcerptPart, peak: float) -> str:
     simulated = excerpt.simulated or (None,) * len(excerpt.tokens)
     tokens = zip(excerpt.tokens, excerpt.activations, simulated, strict=True)
     return f'<p class="tokens">{"".join(_token(*token, peak) for token in tokens)}</p>'
