@@ -137,7 +137,7 @@ class TestRecord:
     def test_holds_what_the_block_chose_even_if_known_before(self, cache):
         fastest.choose("before", "b", ways("a", "b"))
         fastest.choose("both", "b", ways("a", "b"))
-        with fastest.recorded() as record:
+        with fastest.collected_choices() as record:
             fastest.choose("both", "b", never)
             fastest.choose("inside", "b", ways("b", "a"))
         assert record == {"both": "a", "inside": "b"}

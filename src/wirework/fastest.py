@@ -60,7 +60,7 @@ def choose(question: str, default: str, ways: Callable[[], Mapping[str, Callable
 
 
 @contextmanager
-def recorded() -> Iterator[dict[str, str]]:
+def collected_choices() -> Iterator[dict[str, str]]:
     """Yield a dict that collects the choices made in the block, by question."""
     global _record
     before, _record = _record, {}

@@ -88,7 +88,7 @@ def guarded(call: Callable[[], Any], caller: str) -> Any:
         raise InputError(f"{caller} raised {message}") from error
 
 
-def source_files(function: Callable[..., Any]) -> list[Path]:
+def function_files(function: Callable[..., Any]) -> list[Path]:
     """Return the source file of a function and, in a package, the files beside it."""
     source = inspect.getsourcefile(inspect.unwrap(function))
     if source is None:

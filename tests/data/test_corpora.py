@@ -288,7 +288,7 @@ def test_python_is_the_library_and_the_packages_of_this_interpreter():
     files = {path.as_posix() for path in corpus_files("python") or []}
     assert any(name.endswith("/argparse.py") for name in files)
     assert any("/pydantic/" in name for name in files)
-    names = {name for _, name in python_source.source_files()}
+    names = {name for _, name in python_source.candidate_files()}
     assert not any("/tests/" in name or Path(name).name.startswith("test_") for name in names)
     first = next(documents(DataConfig()))
     assert len(first) >= python_source.MIN_BYTES

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wirework.data import ANSWERS, END_OF_TEXT, Answer, Tokenizer, single_token, train_tokenizer
-from wirework.data.bpe import GPT2_PATTERN, PATTERN, assemble
+from wirework.data.bpe import GPT2_PATTERN, PATTERN, byte_level_bpe
 from wirework.data.tokenizer import NoEndOfTextError
 from wirework.errors import InputError
 
@@ -314,7 +314,7 @@ def test_a_gpt2_folder_without_merges_is_refused(tmp_path: Path):
 
 def bpe_with(*specials: str) -> tokenizers.Tokenizer:
     """A byte-level BPE without merges whose special tokens come last."""
-    inner = assemble([], end_of_text=False)
+    inner = byte_level_bpe([], end_of_text=False)
     inner.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in specials])
     return inner
 
@@ -392,7 +392,7 @@ def test_a_byte_order_mark_is_read_over(tokenizer: Tokenizer, tmp_path: Path):
 
 def learnt(texts: list[str], pattern: str, folder: Path, size: int = 1200) -> Path:
     """Write `encoder.json` and `vocab.bpe` of a BPE that was learned with a split pattern."""
-    learner = assemble([], pattern=pattern, end_of_text=False)
+    learner = byte_level_bpe([], pattern=pattern, end_of_text=False)
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import wirework as ww
 from wirework.commands.convert import openai as convert
-from wirework.data.bpe import GPT2_PATTERN, PATTERN, assemble
+from wirework.data.bpe import GPT2_PATTERN, PATTERN, byte_level_bpe
 from wirework.errors import InputError
 from wirework.interop import load_huggingface, load_openai, load_self_ablating
 
@@ -217,7 +217,7 @@ def test_an_archive_that_would_fill_the_memory_is_refused(
 def put_vocabulary(folder: Path, texts: list[str], pattern: str, size: int) -> None:
     import tokenizers
 
-    learner = assemble([], pattern=pattern, end_of_text=False)
+    learner = byte_level_bpe([], pattern=pattern, end_of_text=False)
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size, initial_alphabet=alphabet, show_progress=False

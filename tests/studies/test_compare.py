@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from wirework.studies import best_match, geometric_mean, matches
-from wirework.studies.compare import compare, sizes_of, verdict
+from wirework.studies.compare import compare, match_verdict, sizes_of
 
 
 def rows(**edges: int | None) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_the_pair_reported_is_within_reach_and_has_most_tasks_whatever_its_ratio
     pair = best_match(found)
     assert pair is not None
     assert pair["sparse"] == "sparse-2"
-    assert verdict(pair, 0.02) == (
+    assert match_verdict(pair, 0.02) == (
         "held-out losses 0.5% apart; over 2 tasks the dense circuits have 5.0 times the edges"
     )
 
@@ -72,11 +72,11 @@ def test_where_no_pair_is_within_reach_it_says_so():
     pair = best_match(matches([cell("dense-1", 4.0, a=8), cell("sparse-1", 4.4, a=2)], 0.02))
     assert pair is not None
     assert not pair["matched"]
-    assert verdict(pair, 0.02) == (
+    assert match_verdict(pair, 0.02) == (
         "no dense model within 2% of a sparse one: held-out losses 10.0% apart; "
         "over 1 task the dense circuits have 4.0 times the edges"
     )
     pair = best_match(matches([cell("dense-1", 4.0), cell("sparse-1", 4.0, a=2)], 0.02))
-    assert verdict(pair, 0.02) == "held-out losses 0.0% apart; no task has a circuit in both"
+    assert match_verdict(pair, 0.02) == "held-out losses 0.0% apart; no task has a circuit in both"
     assert best_match([]) is None
-    assert verdict(None, 0.02) == "no pair: it takes a sparse and a dense model"
+    assert match_verdict(None, 0.02) == "no pair: it takes a sparse and a dense model"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirework.view.text import label, number, quoted, shown
+from wirework.view.text import label, number, quoted_label, shown
 
 
 @pytest.mark.parametrize(
@@ -58,19 +58,19 @@ _AWKWARD = st.text(st.sampled_from([*" \n\t\r\\·⏎⇥∅×0123xud", "\x00", "\
 
 @given(_AWKWARD, _AWKWARD)
 def test_texts_that_differ_never_look_the_same(one: str, other: str) -> None:
-    for display in (shown, label, quoted):
+    for display in (shown, label, quoted_label):
         assert (display(one) == display(other)) == (one == other)
 
 
 @given(st.lists(_AWKWARD, max_size=3), st.lists(_AWKWARD, max_size=3))
 def test_quoted_texts_show_where_each_ends(one: list[str], other: list[str]) -> None:
-    assert ("".join(map(quoted, one)) == "".join(map(quoted, other))) == (one == other)
+    assert ("".join(map(quoted_label, one)) == "".join(map(quoted_label, other))) == (one == other)
 
 
 def test_quotes_of_the_text_are_escaped() -> None:
-    assert quoted('"') == '"\\""'
-    assert quoted('\\"') == '"\\\\\\""'
-    assert quoted("'<&") == '"\'<&"'
+    assert quoted_label('"') == '"\\""'
+    assert quoted_label('\\"') == '"\\\\\\""'
+    assert quoted_label("'<&") == '"\'<&"'
 
 
 def test_number() -> None:

@@ -58,10 +58,10 @@ def tasks(
 
 def _show_pairs(name: str, as_json: bool) -> None:
     from wirework.tasks import examples, readable
-    from wirework.view.text import plain_lines, quoted
+    from wirework.view.text import plain_lines, quoted_label
 
     task = task_of(name)
-    text = readable(task, prompt_text=plain_lines, answer_text=quoted)
+    text = readable(task, prompt_text=plain_lines, answer_text=quoted_label)
     print(json.dumps(examples(task)) if as_json else text)
     if not as_json:
         print_next("tasks", "MODEL", "--task", name)

@@ -11,7 +11,7 @@ from wirework.commands.printing import (
     print_verdict,
 )
 from wirework.errors import number_of
-from wirework.view.text import quoted
+from wirework.view.text import quoted_label
 
 if TYPE_CHECKING:
     from wirework.tasks import TaskReport, TaskTable
@@ -60,7 +60,7 @@ def print_tasks(table: "TaskTable", model: Path, *, with_reasons: bool) -> None:
 def _row(report: "TaskReport") -> list[str]:
     from wirework.tasks import accuracy_error, performs
 
-    answers = ", ".join(f"{quoted(text)} {token}" for text, token in report.answers)
+    answers = ", ".join(f"{quoted_label(text)} {token}" for text, token in report.answers)
     skipped = f" ({report.n_skipped} skipped)" if report.n_skipped else ""
     accuracy = f"{report.accuracy:.2f} ± {accuracy_error(report):.2f}"
     numbers = [cell(value) for value in (report.loss, report.logit_difference, report.kl)]

@@ -51,14 +51,14 @@ def missing_merges(merges: list[Merge], answers: Sequence[Answer]) -> list[Merge
     Later merges have lower priority, so adding them never splits an existing token.
     """
     extra: list[Merge] = []
-    model = assemble(merges, pattern=ANSWER_PATTERN, end_of_text=False)
+    model = byte_level_bpe(merges, pattern=ANSWER_PATTERN, end_of_text=False)
     for text in dict.fromkeys(answer.text for answer in answers):
         pieces = model.encode(text).tokens
         if len(pieces) == 1:
             continue
         for end in range(1, len(pieces)):
             extra.append(("".join(pieces[:end]), pieces[end]))
-        model = assemble(merges + extra, pattern=ANSWER_PATTERN, end_of_text=False)
+        model = byte_level_bpe(merges + extra, pattern=ANSWER_PATTERN, end_of_text=False)
     return extra
 
 
@@ -69,7 +69,7 @@ def vocabulary(merges: Sequence[Merge]) -> dict[str, int]:
     return {token: i for i, token in enumerate(dict.fromkeys([*tokens, *products]))}
 
 
-def assemble(
+def byte_level_bpe(
     merges: Sequence[Merge],
     vocab: dict[str, int] | None = None,
     *,

@@ -26,7 +26,7 @@ from wirework.data.text_files import (
 )
 from wirework.errors import InputError, number_of, quoted, reason
 from wirework.files import exists
-from wirework.user_code import guarded, is_function, load_function, source_files
+from wirework.user_code import function_files, guarded, is_function, load_function
 
 PYTHON = "python"
 STORIES = "stories"
@@ -67,8 +67,8 @@ def documents(config: DataConfig) -> Iterator[str]:
 def corpus_files(corpus: str | Path) -> list[Path] | None:
     """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
 
-    For a function they are its source files (`user_code.source_files`), for `stories` the files of
-    its generator.
+    For a function they are its source files (`user_code.function_files`), for `stories` the files
+    of its generator.
 
     Raises:
         InputError: the path does not exist or is neither file nor folder, a folder is empty or
@@ -83,9 +83,9 @@ def _files(corpus: str) -> list[Path] | None:
     if corpus.startswith(HUB):
         return None
     if is_function(corpus):
-        return source_files(load_function(corpus, "corpus"))
+        return function_files(load_function(corpus, "corpus"))
     if corpus == PYTHON:
-        return sorted(path for path, _ in python_source.source_files())
+        return sorted(path for path, _ in python_source.candidate_files())
     if corpus == STORIES:
         return stories.source_files()
     path = Path(corpus)
@@ -142,7 +142,7 @@ def _read(corpus: str, config: DataConfig) -> Iterator[str]:
         subset = config.subset if corpus == config.corpus else None
         return records.hub(name, config.field, revision, subset)
     if corpus == PYTHON:
-        return python_source.documents(config.min_quotes)
+        return python_source.source_documents(config.min_quotes)
     if corpus == STORIES:
         return stories.bounded(config.stories_seed, config.max_bytes or stories.DEFAULT_BYTES)
     with reading(f"corpus {quoted(corpus)}"):

@@ -25,7 +25,7 @@ from wirework.data.shards import Tokens
 from wirework.data.split import split_hash, split_limit
 from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.text_files import stat_of
-from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_record, tokenise
+from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_token_record, tokenise
 from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
 from wirework.data.tokenizer_files import TOKENIZER_CONFIG
 from wirework.errors import InputError, UnreadableError, cannot_write
@@ -183,7 +183,7 @@ def _make(
     except UnreadableError:
         raise
     except InputError:
-        if not read_record(partial).n_bytes:
+        if not read_token_record(partial).n_bytes:
             shutil.rmtree(partial, ignore_errors=True)
         raise
 

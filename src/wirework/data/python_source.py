@@ -36,7 +36,7 @@ def roots() -> list[Path]:
     return [root for root in folders if root.is_dir()]
 
 
-def source_files() -> list[tuple[Path, str]]:
+def candidate_files() -> list[tuple[Path, str]]:
     """Return candidate files with their path below their root, in the order of that path's hash.
 
     Tests and generated code are left out by name, tiny and huge files by size.
@@ -48,14 +48,14 @@ def source_files() -> list[tuple[Path, str]]:
     return sorted(names.items(), key=lambda item: (_scatter(item[1]), item[0]))
 
 
-def documents(min_quotes: float | None = None) -> Iterator[str]:
+def source_documents(min_quotes: float | None = None) -> Iterator[str]:
     """Yield each file once as a document, with line feeds as line ends.
 
     Args:
         min_quotes: files with a smaller share of quotes are left out; None keeps all.
     """
     digests: set[bytes] = set()
-    for path, _ in source_files():
+    for path, _ in candidate_files():
         text = _read(path)
         if text is None or not is_hand_written(text):
             continue

@@ -106,7 +106,7 @@ def tokenise(
     return record
 
 
-def read_record(folder: Path) -> Record:
+def read_token_record(folder: Path) -> Record:
     """Return the record in a folder, or an empty one if it is missing or damaged.
 
     Raises:
@@ -127,7 +127,7 @@ def _resume(config: DataConfig, folder: Path, limit: int) -> tuple[Record, Itera
 
     If the corpus has changed since the record was written, tokenising starts over.
     """
-    record = read_record(folder)
+    record = read_token_record(folder)
     rest = documents(config)
     replayed = Record()
     for text in islice(rest, sum(record.n_documents.values())):

@@ -27,7 +27,7 @@ from wirework.data.bpe import (
     END_OF_TEXT,
     N_BYTES,
     PATTERN,
-    assemble,
+    byte_level_bpe,
     with_answers,
 )
 from wirework.data.tokenizer_files import (
@@ -250,10 +250,10 @@ def train_tokenizer(
         show_progress=False,
     )
     pattern = ANSWER_PATTERN if answers else PATTERN
-    learner = assemble([], pattern=pattern, end_of_text=False)
+    learner = byte_level_bpe([], pattern=pattern, end_of_text=False)
     _learn(learner, texts, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-    inner = assemble(with_answers(merges, vocab_size - 1, answers), pattern=pattern)
+    inner = byte_level_bpe(with_answers(merges, vocab_size - 1, answers), pattern=pattern)
     tokenizer = Tokenizer(inner)
     if tokenizer.vocab_size != vocab_size and not fewer:
         raise too_few_tokens(tokenizer.vocab_size, vocab_size)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers import pre_tokenizers
 
-from wirework.data.bpe import BYTE_OF, END_OF_TEXT, GPT2_PATTERN, PATTERN, Merge, assemble
+from wirework.data.bpe import BYTE_OF, END_OF_TEXT, GPT2_PATTERN, PATTERN, Merge, byte_level_bpe
 from wirework.errors import InputError, quoted, reason
 from wirework.files import JSON_BYTES, is_file, read_json, read_whole
 
@@ -80,7 +80,7 @@ def read_gpt2(folder: Path, split: SplitPattern | None = None) -> tokenizers.Tok
     _check_gpt2(vocab, merges, encoder)
     pattern = PATTERNS[split or _split_of(vocab, merges, encoder)]
     ours = names == _GPT2_FILES[0]
-    return assemble(merges, vocab, pattern=pattern, end_of_text=ours or END_OF_TEXT in vocab)
+    return byte_level_bpe(merges, vocab, pattern=pattern, end_of_text=ours or END_OF_TEXT in vocab)
 
 
 def end_of_text(inner: tokenizers.Tokenizer, folder: Path) -> int | None:

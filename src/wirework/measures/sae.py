@@ -369,7 +369,7 @@ def load_sae(folder: str | Path, device: str | torch.device = "cpu") -> Any:
     return sae
 
 
-def check_installed() -> None:
+def require_sae_lens() -> None:
     """Check that sae-lens is installed, without importing it, which takes seconds.
 
     Raises:
@@ -385,5 +385,5 @@ def sae_lens() -> ModuleType:
     Raises:
         InputError: it is not installed.
     """
-    check_installed()
+    require_sae_lens()
     return import_module("sae_lens")

@@ -19,7 +19,7 @@ from wirework.errors import DiskFullError, InputError, UnreadableError
 from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.redaction import redact
-from wirework.studies.manifest import machine
+from wirework.studies.manifest import machine_facts
 from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.tasks import Task
 from wirework.tasks.split import fingerprint
@@ -147,7 +147,7 @@ def _trained_cell(
         **run.metrics,
         **_counts(run.model),
         "tasks": rows,
-        "machine": machine(),
+        "machine": machine_facts(),
         "settings": _recorded_settings(point, study, tasks, out),
     }
 

@@ -84,7 +84,7 @@ def best_match(pairs: Sequence[JsonRow]) -> JsonRow | None:
     return min(pairs, key=lambda pair: pair["apart"], default=None)
 
 
-def verdict(pair: JsonRow | None, within: float) -> str:
+def match_verdict(pair: JsonRow | None, within: float) -> str:
     """Return one sentence with the result of a pair."""
     if pair is None:
         return "no pair: it takes a sparse and a dense model"

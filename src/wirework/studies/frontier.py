@@ -35,9 +35,9 @@ from wirework.studies.compare import (
     best_match,
     compare,
     geometric_mean,
+    match_verdict,
     matches,
     sizes_of,
-    verdict,
 )
 from wirework.studies.manifest import manifest
 from wirework.studies.points import CELLS, FrontierPoint, grid
@@ -161,7 +161,7 @@ class _Study:
             "target_loss": self.config.prune.target_loss,
             "matches": pairs,
             "pair": pair,
-            "verdict": verdict(pair, self.config.match_within),
+            "verdict": match_verdict(pair, self.config.match_within),
         }
         return results | ({} if pair is None else self._of_pair(pair))
 

@@ -16,7 +16,7 @@ _FACTS = ("wirework", "python", "torch", "numpy", "device", "instructions", "thr
 
 
 @cache
-def machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Return the facts that affect a run's numbers: versions, processor or accelerator, threads."""
     from wirework.doctor import examine
 

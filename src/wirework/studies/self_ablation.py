@@ -44,7 +44,7 @@ from wirework.studies.ablation_table import (
     markdown_table,
     rows_of,
 )
-from wirework.studies.manifest import machine
+from wirework.studies.manifest import machine_facts
 from wirework.studies.points import portable
 from wirework.summaries import Report
 from wirework.tasks import load_task
@@ -116,7 +116,7 @@ def self_ablation(
     out, study = Path(out), _settled(study)
     all_variants = variants(study)
     for variant in all_variants:
-        settings_of(variant, study, out)
+        training_settings(variant, study, out)
     task = load_task(study.measure.task)
     check_place(out / "results.json")
     _check_sites(study)
@@ -164,7 +164,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
         InputError: the model cannot be trained, or its record is damaged.
     """
     path = _cell(out, variant)
-    config, instruments = settings_of(variant, study, out), measure_settings(variant, study)
+    config, instruments = training_settings(variant, study, out), measure_settings(variant, study)
     wanted = {"train": portable(config), "measure": _recorded_measure(instruments)}
     stored = read_record(path) if is_file(path) else {}
     earlier_report = (
@@ -180,7 +180,7 @@ def run_variant(study: SelfAblationConfig, out: Path, variant: Variant) -> dict[
     report = earlier_report | measured.to_dict()
     report["headline"] = headline(report).to_dict()
     about = {"name": variant.name, "level": variant.level, "k": variant.k, "seed": variant.seed}
-    cell = {**about, "run": run.metrics, "report": report, "machine": machine()}
+    cell = {**about, "run": run.metrics, "report": report, "machine": machine_facts()}
     write_record(path, {**cell, "settings": wanted})
     return read_record(path)
 
@@ -189,7 +189,7 @@ def _cell(out: Path, variant: Variant) -> Path:
     return out / "cells" / f"{variant.name}.json"
 
 
-def settings_of(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
+def training_settings(variant: Variant, study: SelfAblationConfig, out: str | Path) -> TrainConfig:
     """Return the training settings of a model.
 
     Raises:
@@ -246,9 +246,9 @@ def _check_sites(study: SelfAblationConfig) -> None:
 def _check_packages(study: SelfAblationConfig) -> None:
     """Refuse instruments whose packages are missing, before any model is trained."""
     if "sae" in study.measure.which:
-        sae.check_installed()
+        sae.require_sae_lens()
     if "explain" in study.measure.which and study.measure.explain.explainer == "language_model":
-        server.check_installed()
+        server.require_openai()
 
 
 def _check_out(out: Path, study: SelfAblationConfig) -> None:

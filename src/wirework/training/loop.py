@@ -79,7 +79,7 @@ def train(
             stop.leave_if_requested(message)
             say(message)
             return existing_run
-        with _generators_restored(), fastest.recorded() as choices:
+        with _generators_restored(), fastest.collected_choices() as choices:
             with stop.at_once(f"stopped before training of {folder} began; nothing is lost"):
                 job = begin(config, folder, resume, progress, priors)
             choices.update(job.state.choices)
@@ -211,7 +211,7 @@ def _finish(job: Job, stop: Stop) -> Run:
     state, config = job.state, job.config
     values = {
         **state.last_eval,
-        "nonzero_fraction": nonzero_fraction(job),
+        "nonzero_fraction": measured_nonzero_fraction(job),
         "tokens": state.step * config.batch_size * config.model.n_ctx,
     }
     timing = {"seconds": job.seconds()}
@@ -221,7 +221,7 @@ def _finish(job: Job, stop: Stop) -> Run:
     return Run(job.folder, model, final_metrics({"step": state.step, **values, "timing": timing}))
 
 
-def nonzero_fraction(job: Job) -> float:
+def measured_nonzero_fraction(job: Job) -> float:
     """Return the fraction of nonzero entries over all matrices and biases."""
     n_entries, n_nonzero = job.transformer.weight_counts()
     return n_nonzero / n_entries

@@ -49,7 +49,7 @@ def _count(run: re.Match[str]) -> str:
     return f"{mark}{_TIMES}{len(run[1])}{_escape(digit) if digit else ''}"
 
 
-def quoted(text: str) -> str:
+def quoted_label(text: str) -> str:
     r"""Return a label in double quotes, with double quotes in the text as \"."""
     return '"' + label(text).replace('"', '\\"') + '"'
 

@@ -10,7 +10,7 @@ from wirework.circuits.path_patching.attribution import (
     completeness,
     edge_attribution,
     path_scores,
-    points,
+    quadrature_points,
 )
 from wirework.circuits.path_patching.contrast import Contrast
 from wirework.circuits.path_patching.patched import Patched
@@ -59,7 +59,7 @@ def test_integrated_gradients_are_the_mean_slope_between_the_embeddings() -> Non
     scores = path_scores(patched, metric, steps=3)
     root = 0.6**0.5 / 2  # the rule of three points, by hand
     rule = [(0.5 - root, 5 / 18), (0.5, 8 / 18), (0.5 + root, 5 / 18)]
-    assert points(3) == [pytest.approx(point) for point in rule]
+    assert quadrature_points(3) == [pytest.approx(point) for point in rule]
     for edge in patched.graph.edges[::9]:
         slopes = [
             weight

@@ -7,7 +7,7 @@ import torch
 
 from wirework.config import PatternConfig
 from wirework.measures.explain.learn import Probe, learn_patterns
-from wirework.measures.explain.patterns import ANY, Pattern, Trie, readable, to_json
+from wirework.measures.explain.patterns import ANY, Pattern, Trie, pattern_text, to_json
 from wirework.measures.explain.record import Excerpt, Neuron, NeuronRecord
 from wirework.model import Model
 
@@ -64,11 +64,11 @@ def test_patterns_are_said_together() -> None:
         Pattern((4, 2), 1.0),
         Pattern((5, ANY, ANY), 1.0, 0),
     ]
-    said = readable(patterns, WORDS.__getitem__)
+    said = pattern_text(patterns, WORDS.__getitem__)
     assert said == '["·she"|"·he"] after ["·said"|"·asked"]; any token after "⏎" …'
-    assert readable([], WORDS.__getitem__) == "nothing found"
+    assert pattern_text([], WORDS.__getitem__) == "nothing found"
     many = [Pattern((ANY, *[ANY] * i, 1), 1.0) for i in range(11)]
-    assert readable(many, WORDS.__getitem__).endswith("; and 3 more")
+    assert pattern_text(many, WORDS.__getitem__).endswith("; and 3 more")
 
 
 def test_the_file_has_gaps_as_null() -> None:

@@ -28,7 +28,7 @@ from wirework.measures.explain import explainers
 from wirework.measures.explain.learn import learn_patterns
 from wirework.model import Model
 from wirework.view import write_neuron_page
-from wirework.view.text import quoted
+from wirework.view.text import quoted_label
 
 
 def with_noise(model: Model, text: Prepared, config: ExplainConfig, **more) -> Explanations:
@@ -53,9 +53,9 @@ def test_a_token_and_a_pair_are_found_and_predicted(found, tokenizer: Tokenizer)
     token, pair = found[TOKEN_NEURON], found[PAIR_NEURON]
     first, second = (tokenizer.token(i) for i in (FIRST, SECOND))
     assert [one["ids"] for one in token["patterns"]] == [[TOKEN]]
-    assert token["explanation"] == quoted(tokenizer.token(TOKEN))
+    assert token["explanation"] == quoted_label(tokenizer.token(TOKEN))
     assert [one["ids"] for one in pair["patterns"]] == [[FIRST, SECOND]]
-    assert pair["explanation"] == f"{quoted(second)} after {quoted(first)}"
+    assert pair["explanation"] == f"{quoted_label(second)} after {quoted_label(first)}"
     # Not quite 1: at the first place of an excerpt the token neuron does a little less.
     assert token["scores"]["correlation"]["top_and_random"] > 0.98
     assert pair["scores"]["correlation"]["top_and_random"] > 0.9999

@@ -199,7 +199,7 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
     if steps == 1:
         return -gradient(1.0)
     before, end = selections(0.0), 0.0
-    for point, weight in points(steps):
+    for point, weight in quadrature_points(steps):
         end += weight
         after = selections(end)
         with slopes_between(patched.transformer, before, after):
@@ -208,7 +208,7 @@ def path_scores(patched: Patched, metric: Metric, steps: int = 1) -> Tensor:
     return total
 
 
-def points(steps: int) -> list[tuple[float, float]]:
+def quadrature_points(steps: int) -> list[tuple[float, float]]:
     """Return the points of the Gauss-Legendre rule on (0, 1) in ascending order, with weights.
 
     The weights add up to 1. If (0, 1) is cut into intervals as long as the weights, in order, each

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from wirework.config import ExplainConfig
 from wirework.measures.explain import prompts
 from wirework.measures.explain.learn import learn_patterns
-from wirework.measures.explain.patterns import Pattern, Trie, readable
+from wirework.measures.explain.patterns import Pattern, Trie, pattern_text
 from wirework.measures.explain.prompts import Messages, ServerAnswer, Shown
 from wirework.measures.explain.record import LEVELS, Excerpt, NeuronRecord, levels
 from wirework.measures.explain.server import NeuronError, Server
@@ -89,7 +89,7 @@ class PatternExplainer:
     def explain(self, record: NeuronRecord) -> Explanation:
         """Return learned patterns, and their text."""
         patterns = learn_patterns(record, self._model.transformer, self._config.patterns)
-        return Explanation(readable(patterns, token_text(self._model)), tuple(patterns))
+        return Explanation(pattern_text(patterns, token_text(self._model)), tuple(patterns))
 
     def simulate(
         self, record: NeuronRecord, explanation: Explanation, excerpts: Sequence[Excerpt]

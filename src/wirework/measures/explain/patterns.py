@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wirework.view.text import quoted
+from wirework.view.text import quoted_label
 
 ANY = -1
 """Gap in a pattern: any token."""
@@ -94,7 +94,7 @@ def to_json(patterns: Iterable[Pattern], token: Callable[[int], str]) -> list[di
     ]
 
 
-def readable(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
+def pattern_text(patterns: Sequence[Pattern], token: Callable[[int], str]) -> str:
     r"""Return the text of patterns, the strongest first: `"·she" after ["·said"|"·asked"]`.
 
     Patterns with the same context are merged, then those that differ in one token of it. `…` is
@@ -150,7 +150,7 @@ def _slot(tokens: dict[int, float], token: Callable[[int], str]) -> str:
     if ANY in tokens:
         return "…"
     ids = sorted(tokens, key=lambda i: (-tokens[i], i))
-    words = [quoted(token(i)) for i in ids]
+    words = [quoted_label(token(i)) for i in ids]
     if len(words) == 1:
         return words[0]
     more = len(words) - _SHOWN_TOKENS

@@ -191,7 +191,7 @@ class Server:
         )
 
 
-def check_installed() -> None:
+def require_openai() -> None:
     """Check that openai is installed.
 
     Raises:
@@ -202,7 +202,7 @@ def check_installed() -> None:
 
 
 def _client(config: ServerConfig) -> "openai.OpenAI":
-    check_installed()
+    require_openai()
     import openai
 
     key = os.environ.get(config.api_key_env)

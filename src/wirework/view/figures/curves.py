@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from wirework.errors import number_of
 from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import blank, write_png
-from wirework.view.text import quoted
+from wirework.view.text import quoted_label
 
 _COLOURS = ("#2171b5", "#d95f02", "#1b9e77", "#7b3294", "#a6761d", "#e7298a", "#444444", "#66a61e")
 _MOST = len(_COLOURS)
@@ -106,4 +106,6 @@ def _legend(figure: Figure, lines: Sequence[Line], answers: Sequence[str]) -> No
 
 
 def _label(point: dict[str, Any], answers: Sequence[str]) -> str:
-    return pen.legible(f"{point['attack']} (turns {quoted(answers[point['side']])})", pen.SANS)
+    return pen.legible(
+        f"{point['attack']} (turns {quoted_label(answers[point['side']])})", pen.SANS
+    )
