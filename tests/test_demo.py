@@ -23,7 +23,7 @@ from marks import slow_cases
 from wirework import demo, files
 from wirework.demo_plan import Plan
 from wirework.errors import InputError
-from wirework.training.run import finished_run
+from wirework.training.run_folder import finished_run
 
 WIREWORK = Path(sys.executable).with_name("wirework")
 

@@ -23,7 +23,7 @@ ORDER = """
     circuits.path_patching
     circuits.scoring
     circuits.loading
-    circuits.build circuits.held_out
+    circuits.node_assembly circuits.held_out
     circuits.node_circuit
     circuits.masking
     circuits.calibration circuits.circuit circuits.circuit_views circuits.old_attributes

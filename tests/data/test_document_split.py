@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirework.data.split import HASHES, split_hash, split_limit
+from wirework.data.document_split import HASHES, split_hash, split_limit
 from wirework.errors import InputError
 
 

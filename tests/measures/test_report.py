@@ -12,9 +12,9 @@ from wirework.config import GatingConfig, MeasureConfig, ModelConfig
 from wirework.errors import InputError
 from wirework.measures import COLUMNS, Headline, MeasureReport, headline, measure, reasons
 from wirework.measures.explain.explanations import ExplainReport
-from wirework.measures.files import check_report_place, write_reports
 from wirework.measures.language import Language
 from wirework.measures.report import AcdcMeasures
+from wirework.measures.report_files import check_report_place, write_reports
 from wirework.measures.sae import SaeQuality
 from wirework.measures.sparsity import Sparsity
 from wirework.model import Model

@@ -6,7 +6,7 @@ import torch
 
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
-from wirework.training.evaluate import Moments, evaluate_batches
+from wirework.training.batch_evaluation import Moments, evaluate_batches
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(vocab_size=16, n_ctx=8, n_layer=2, d_model=16, d_head=8)

@@ -12,8 +12,8 @@ from wirework.errors import InputError
 from wirework.model import load
 from wirework.training import bigram_loss, train
 from wirework.training.baseline import bigram_table
+from wirework.training.batch_evaluation import evaluate_batches
 from wirework.training.checkpoint import checkpoint_steps
-from wirework.training.evaluate import evaluate_batches
 
 VOCABULARY = 400
 

@@ -241,6 +241,10 @@ def test_an_evaluation_cut_short_still_finds_the_best(settings, driver, tmp_path
 def test_a_signal_while_a_finished_run_is_loaded_is_obeyed(settings, driver, tmp_path):
     config = settings()
     assert driver.run(config, tmp_path / "err") == 0
-    loading = {"call": "wirework.training.run:load", "signals": [signal.SIGTERM], "resume": True}
+    loading = {
+        "call": "wirework.training.run_folder:load",
+        "signals": [signal.SIGTERM],
+        "resume": True,
+    }
     assert driver.run(config, tmp_path / "err", **loading) == 143
     assert "is finished already" in (tmp_path / "err").read_text()

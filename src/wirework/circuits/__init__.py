@@ -2,7 +2,6 @@
 
 from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
 from wirework.circuits.adversarial import AttackReport, BreakingAttack, find_attacks
-from wirework.circuits.build import FinderResult, assemble, circuit_losses
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.loading import model_of
@@ -11,6 +10,7 @@ from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_edges, find_io_edges
 from wirework.circuits.masking.means import load_means, node_means, save_means, training_windows
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.node_assembly import FinderResult, assemble, circuit_losses
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.path_patching import (
     PathCircuit,
@@ -25,8 +25,12 @@ from wirework.circuits.pruning.discretise import clean_up, discretise
 from wirework.circuits.pruning.learned_masks import MaskSettings, heaviside, learn_masks
 from wirework.circuits.pruning.prune import prune
 from wirework.circuits.scoring.atp_star import atp_star
-from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
 from wirework.circuits.scoring.auroc import auroc
+from wirework.circuits.scoring.node_attribution import (
+    attribution,
+    integrated_gradients,
+    random_order,
+)
 from wirework.circuits.scoring.scores import METHODS, Scores, attribute, score_nodes
 from wirework.circuits.validation.validate import held_out_losses, validate
 from wirework.renamed_names import new_name

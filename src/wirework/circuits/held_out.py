@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from wirework.circuit_format import Document, TaskPart
 from wirework.errors import InputError, number_of
 from wirework.tasks import Task, load_task, tokenizer_of
-from wirework.tasks.split import Parts, fingerprint, parts_of
+from wirework.tasks.task_split import Parts, fingerprint, parts_of
 from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from wirework.commands.printing import print_paragraph, print_verdict
-from wirework.view.text import plain_lines, shown
+from wirework.view.visible_text import plain_lines, shown
 
 if TYPE_CHECKING:
     from wirework.circuits.adversarial import AttackReport

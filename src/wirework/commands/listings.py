@@ -58,7 +58,7 @@ def tasks(
 
 def _show_pairs(name: str, as_json: bool) -> None:
     from wirework.tasks import examples, readable
-    from wirework.view.text import plain_lines, quoted_label
+    from wirework.view.visible_text import plain_lines, quoted_label
 
     task = task_of(name)
     text = readable(task, prompt_text=plain_lines, answer_text=quoted_label)

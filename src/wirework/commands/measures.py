@@ -140,7 +140,7 @@ def measure(
     """
     from wirework.measures import COLUMNS, outlier_warning, reasons
     from wirework.measures import measure as measure_one
-    from wirework.measures.files import check_report_place, write_reports
+    from wirework.measures.report_files import check_report_place, write_reports
     from wirework.model import load
     from wirework.tasks import accuracy_warning
     from wirework.view import write_measures_figure

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.commands.meanings import meaning
-from wirework.view.text import plain
+from wirework.view.visible_text import plain
 
 _WIDTH = 120
 """Width of tables in a file or a pipe."""

@@ -11,7 +11,7 @@ from wirework.commands.printing import (
     print_verdict,
 )
 from wirework.errors import number_of
-from wirework.view.text import quoted_label
+from wirework.view.visible_text import quoted_label
 
 if TYPE_CHECKING:
     from wirework.tasks import TaskReport, TaskTable

@@ -20,9 +20,9 @@ from wirework.config.data import HUB, VOCAB_SIZE, hub_name
 from wirework.console import say
 from wirework.data.answers import answers_for
 from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
+from wirework.data.document_split import split_hash, split_limit
 from wirework.data.preparation_progress import Advance, report, say_waiting
 from wirework.data.shards import Tokens
-from wirework.data.split import split_hash, split_limit
 from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.text_files import stat_of
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_token_record, tokenise

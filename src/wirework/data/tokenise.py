@@ -18,10 +18,10 @@ from wirework import files
 from wirework.config import DataConfig
 from wirework.console import warn_once
 from wirework.data.corpora import documents
+from wirework.data.document_split import digest, split_hash
 from wirework.data.encoding import Encode, UInt32, encode_chunks
 from wirework.data.preparation_progress import Advance, report
 from wirework.data.shards import ShardWriter, dtype_for
-from wirework.data.split import digest, split_hash
 from wirework.data.tokenizer import Tokenizer
 from wirework.errors import DamagedError
 from wirework.files import is_file

@@ -7,6 +7,7 @@ from wirework.measures.activations import default_site, site_values
 from wirework.measures.explain import ExplainReport, Explanations, explain_neurons
 from wirework.measures.instruments import measure
 from wirework.measures.language import Language, language
+from wirework.measures.measured_text import fixed_windows, prepared_text
 from wirework.measures.report import (
     COLUMNS,
     AcdcMeasures,
@@ -28,7 +29,6 @@ from wirework.measures.sae import (
 )
 from wirework.measures.sae_training import measure_sae, train_sae
 from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, sparsity
-from wirework.measures.text import fixed_windows, prepared_text
 
 __all__ = [
     "COLUMNS",

@@ -16,11 +16,11 @@ from wirework.console import Progress, counted
 from wirework.errors import InputError
 from wirework.measures.explain import ExplainReport, explain_neurons
 from wirework.measures.language import Language
+from wirework.measures.measured_text import fixed_windows, prepared_text
 from wirework.measures.report import AcdcMeasures, MeasureReport, TaskSkill
 from wirework.measures.sae import SaeQuality
 from wirework.measures.sae_training import measure_sae
 from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
-from wirework.measures.text import fixed_windows, prepared_text
 from wirework.measures.text_evaluation import TextStats, evaluate_text
 from wirework.summaries import NotMeasured, Report
 from wirework.tasks import load_task, task_accuracy

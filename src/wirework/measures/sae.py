@@ -22,7 +22,7 @@ from wirework.config import SaeConfig
 from wirework.errors import InputError, number_of, translated_errors
 from wirework.foreign import no_prompts
 from wirework.measures.activations import from_position, median_norm, norms_of, up_to_norm
-from wirework.measures.text import fixed_windows
+from wirework.measures.measured_text import fixed_windows
 from wirework.nn import Edit
 from wirework.nn.sites import look_up
 from wirework.summaries import Report

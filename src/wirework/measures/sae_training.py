@@ -17,8 +17,8 @@ from wirework.config import SaeConfig
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
 from wirework.measures.activations import default_site, median_norm, norms_of, site_values
+from wirework.measures.measured_text import fixed_windows, prepared_text, shuffled_windows
 from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
-from wirework.measures.text import fixed_windows, prepared_text, shuffled_windows
 from wirework.nn.sites import look_up
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wirework.measures.text import fixed_windows
-from wirework.training.evaluate import evaluate_batches
+from wirework.measures.measured_text import fixed_windows
+from wirework.training.batch_evaluation import evaluate_batches
 
 if TYPE_CHECKING:
     from wirework.data import Tokens

@@ -22,7 +22,7 @@ from wirework.redaction import redact
 from wirework.studies.manifest import machine_facts
 from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.tasks import Task
-from wirework.tasks.split import fingerprint
+from wirework.tasks.task_split import fingerprint
 from wirework.training import train
 
 Cell = dict[str, Any]

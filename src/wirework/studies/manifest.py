@@ -10,7 +10,7 @@ from wirework.config import FrontierConfig, TrainConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import is_file, read_record
 from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
-from wirework.training.run import read_settings
+from wirework.training.run_folder import read_settings
 
 _FACTS = ("wirework", "python", "torch", "numpy", "device", "instructions", "threads")
 

@@ -28,10 +28,10 @@ from wirework.files import (
 )
 from wirework.leftovers import clear_held
 from wirework.measures import default_site, headline, measure, reasons, sae
-from wirework.measures.explain import server
+from wirework.measures.explain import openai_client
 from wirework.measures.explain.choose import choose_neurons, excerpt_length
-from wirework.measures.explain.job import HARMLESS as HARMLESS_TO_EXPLAIN
-from wirework.measures.explain.job import PRIVATE
+from wirework.measures.explain.explain_job import HARMLESS as HARMLESS_TO_EXPLAIN
+from wirework.measures.explain.explain_job import PRIVATE
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
 from wirework.nn.sites import look_up
@@ -49,7 +49,7 @@ from wirework.studies.points import portable
 from wirework.summaries import Report
 from wirework.tasks import load_task
 from wirework.training import train
-from wirework.training.run import CHANGEABLE_SETTINGS as HARMLESS_TO_TRAIN
+from wirework.training.run_folder import CHANGEABLE_SETTINGS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
 
 _KIND = "self-ablation"
@@ -248,7 +248,7 @@ def _check_packages(study: SelfAblationConfig) -> None:
     if "sae" in study.measure.which:
         sae.require_sae_lens()
     if "explain" in study.measure.which and study.measure.explain.explainer == "language_model":
-        server.require_openai()
+        openai_client.require_openai()
 
 
 def _check_out(out: Path, study: SelfAblationConfig) -> None:

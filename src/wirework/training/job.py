@@ -35,7 +35,7 @@ from wirework.training.metrics import MetricsLog, checked_log
 from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve, resolve_device
 from wirework.training.prior import Losses, Prior, losses_of
-from wirework.training.run import refuse_differences, resumed_settings, write_settings
+from wirework.training.run_folder import refuse_differences, resumed_settings, write_settings
 from wirework.training.track import open_trackers
 
 

@@ -20,8 +20,8 @@ from wirework.errors import InputError, number_of
 from wirework.model import Model
 from wirework.nn.shapes import LOADING_BYTES, TRAINING_BYTES, check_memory
 from wirework.signals import Interrupted, Stop, stopping
+from wirework.training.batch_evaluation import evaluate_batches, to_device
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
-from wirework.training.evaluate import evaluate_batches, to_device
 from wirework.training.job import Job, begin
 from wirework.training.malloc import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
@@ -29,7 +29,7 @@ from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
 from wirework.training.prior import Prior
 from wirework.training.progress import TrainingProgress
-from wirework.training.run import (
+from wirework.training.run_folder import (
     Run,
     final_metrics,
     finished_run,

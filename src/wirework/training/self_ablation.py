@@ -15,7 +15,7 @@ from wirework.data import Batch
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 from wirework.nn.streams import clean_sites, combined_loss, run_ablated_stream, two_streams
-from wirework.training.evaluate import to_device
+from wirework.training.batch_evaluation import to_device
 from wirework.training.prior import Losses, Prior
 
 

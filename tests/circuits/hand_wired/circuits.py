@@ -6,7 +6,7 @@ from hand_wired.edge_masks import Corpus, Planted
 from wirework.circuits import Ablation, EdgeMasks, FinderResult, NodeCircuit, assemble, node_means
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.means import Means, training_windows
-from wirework.tasks.split import parts_of
+from wirework.tasks.task_split import parts_of
 
 
 def circuit_of(planted: Planted) -> NodeCircuit:

@@ -5,13 +5,13 @@ import torch
 from random_models import VOCAB, contrast_of
 from torch import Tensor, nn
 
-from wirework.circuits.path_patching.attribution import (
+from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.path_attribution import (
     TOLERANCE,
     completeness,
     edge_attribution,
     path_scores,
 )
-from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.top_k_swaps import (
     recorded_selections,
     slopes_between,

@@ -33,7 +33,7 @@ from wirework.files import locked, verify_dir, write_json, write_sums
 from wirework.model import Model
 from wirework.summaries import NotMeasured
 from wirework.tasks import Pair, Task, TokenizedPairs, load_task
-from wirework.tasks.split import parts_of
+from wirework.tasks.task_split import parts_of
 
 QUICK = PruneConfig(
     trials=3, parallel=2, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3

@@ -9,7 +9,7 @@ from wirework.circuits.validation.random_labels import random_labels, rules
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.tasks import Task, evaluate, load_task
-from wirework.tasks.split import parts_of
+from wirework.tasks.task_split import parts_of
 
 NAMES = ("single_double_quote", "bracket_counting", "for_while")
 

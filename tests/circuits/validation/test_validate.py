@@ -9,9 +9,9 @@ from hand_wired.edge_masks import Corpus
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Circuit, NodeCircuit, held_out_losses, prune, prune_all, validate
-from wirework.circuits.build import standard_error
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.means import means_for, save_means
+from wirework.circuits.node_assembly import standard_error
 from wirework.circuits.pruning.search_folder import open_search
 from wirework.circuits.validation.checks.minimality import Minimality
 from wirework.circuits.validation.context import ValidationContext

@@ -28,7 +28,7 @@ from wirework.measures.explain import explainers
 from wirework.measures.explain.learn import learn_patterns
 from wirework.model import Model
 from wirework.view import write_neuron_page
-from wirework.view.text import quoted_label
+from wirework.view.visible_text import quoted_label
 
 
 def with_noise(model: Model, text: Prepared, config: ExplainConfig, **more) -> Explanations:

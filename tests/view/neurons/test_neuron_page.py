@@ -10,7 +10,7 @@ import pytest
 from wirework.errors import InputError
 from wirework.files import write_record
 from wirework.view import write_neuron_page
-from wirework.view.text import plain
+from wirework.view.visible_text import plain
 
 ATTACK = "</style><script>alert(1)</script><img src=x onerror=alert(1)>"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.adversarial.attacks import FILLER, Attack, comment, insert
-from wirework.circuits.build import standard_error
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.node_assembly import standard_error
 from wirework.errors import InputError
 from wirework.tasks import Pair, Task, TokenizedPairs, tokenizer_of
 

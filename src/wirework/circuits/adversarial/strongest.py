@@ -25,7 +25,7 @@ from wirework.circuits.adversarial.sweep import (
 from wirework.renamed_names import new_name
 from wirework.summaries import Report
 from wirework.tasks import Pair, differences
-from wirework.tasks.split import linked
+from wirework.tasks.task_split import linked
 
 _CLEAR = 3.0  # standard errors: the largest of about fifty drops is chosen
 _LEAST_REPORTED = 2  # pairs needed for a standard error

@@ -14,7 +14,7 @@ from torch import Tensor
 from wirework.circuits.adversarial.attacks import Attack
 from wirework.circuits.adversarial.padding import Padding
 from wirework.circuits.adversarial.reading import CircuitOnModel, encode, fits
-from wirework.circuits.build import standard_error
+from wirework.circuits.node_assembly import standard_error
 from wirework.tasks import Pair, differences
 
 LEAST_PAIRS = 8

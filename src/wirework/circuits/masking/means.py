@@ -277,7 +277,7 @@ def run_data(model: "Model", purpose: str) -> "Prepared":
     from wirework.data import prepare, text_of_run
     from wirework.data.answers import answers_before_records
     from wirework.data.run_text import prepared_before
-    from wirework.training.run import read_settings
+    from wirework.training.run_folder import read_settings
 
     settings = None if model.path is None else Path(model.path).parent / "config.yaml"
     if settings is None or not is_file(settings):

@@ -1,8 +1,8 @@
 """Head-level circuits of path edges: ACDC and edge attribution patching (EAP)."""
 
 from wirework.circuits.path_patching.acdc import acdc, acdc_sweep, read_order, sweep_row
-from wirework.circuits.path_patching.attribution import PathScores, edge_attribution
 from wirework.circuits.path_patching.graph import Graph
+from wirework.circuits.path_patching.path_attribution import PathScores, edge_attribution
 from wirework.circuits.path_patching.path_circuit import PathCircuit
 
 __all__ = [

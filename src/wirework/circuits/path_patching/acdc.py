@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuit_format import PathEdge
 from wirework.circuits.circuit import Circuit
-from wirework.circuits.path_patching.build import assemble_paths
+from wirework.circuits.path_patching.path_assembly import assemble_paths
 from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.search import search
 from wirework.circuits.path_patching.setting import Setting

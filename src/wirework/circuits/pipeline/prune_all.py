@@ -23,7 +23,7 @@ from wirework.errors import InputError, number_of
 from wirework.files import is_file, read_record, write_record, write_text
 from wirework.parallel import parallel_map
 from wirework.tasks import Task, evaluate, load_task, tokenizer_of
-from wirework.tasks.split import fingerprint
+from wirework.tasks.task_split import fingerprint
 
 if TYPE_CHECKING:
     from wirework.data import Tokens

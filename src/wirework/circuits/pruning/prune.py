@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wirework.circuits.build import CHANCE, FinderResult, assemble
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.node_assembly import CHANCE, FinderResult, assemble
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
@@ -42,7 +42,7 @@ from wirework.errors import InputError
 from wirework.leftovers import clear_held
 from wirework.locks import locked
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
-from wirework.tasks.split import Parts, parts_of
+from wirework.tasks.task_split import Parts, parts_of
 
 if TYPE_CHECKING:
     from wirework.data import Tokens

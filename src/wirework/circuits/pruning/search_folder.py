@@ -26,7 +26,7 @@ from wirework.files import (
 )
 from wirework.leftovers import clear_leftovers
 from wirework.tasks import Task
-from wirework.tasks.split import fingerprint
+from wirework.tasks.task_split import fingerprint
 from wirework.tensor_files import read_header, read_tensors
 
 if TYPE_CHECKING:

@@ -13,7 +13,11 @@ from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.means import means_for
 from wirework.circuits.scoring.atp_star import atp_star
-from wirework.circuits.scoring.attribution import attribution, integrated_gradients, random_order
+from wirework.circuits.scoring.node_attribution import (
+    attribution,
+    integrated_gradients,
+    random_order,
+)
 from wirework.config import PruneConfig
 from wirework.errors import InputError, nearest, number_of, quoted
 from wirework.node_names import node_name

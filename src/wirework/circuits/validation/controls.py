@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wirework.circuits.build import pair_error
 from wirework.circuits.calibration import IDENTITY, calibrated_loss
+from wirework.circuits.node_assembly import pair_error
 from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.validation_report import RandomControl, SizeRange

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from wirework.circuits.build import circuit_losses, pair_error
 from wirework.circuits.calibration import Calibration, calibrated_loss
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.held_out import pairs_of
@@ -20,6 +19,7 @@ from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
 from wirework.circuits.masking.means import training_text_of
+from wirework.circuits.node_assembly import circuit_losses, pair_error
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation import checks
 from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from wirework.config import ExplainConfig
 from wirework.measures.explain import prompts
 from wirework.measures.explain.learn import learn_patterns
+from wirework.measures.explain.openai_client import NeuronError, Server
 from wirework.measures.explain.patterns import Pattern, Trie, pattern_text
 from wirework.measures.explain.prompts import Messages, ServerAnswer, Shown
 from wirework.measures.explain.record import LEVELS, Excerpt, NeuronRecord, levels
-from wirework.measures.explain.server import NeuronError, Server
 
 if TYPE_CHECKING:
     from wirework.model import Model

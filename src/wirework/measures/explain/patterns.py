@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wirework.view.text import quoted_label
+from wirework.view.visible_text import quoted_label
 
 ANY = -1
 """Gap in a pattern: any token."""

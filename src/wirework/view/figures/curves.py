@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from wirework.errors import number_of
 from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import blank, write_png
-from wirework.view.text import quoted_label
+from wirework.view.visible_text import quoted_label
 
 _COLOURS = ("#2171b5", "#d95f02", "#1b9e77", "#7b3294", "#a6761d", "#e7298a", "#444444", "#66a61e")
 _MOST = len(_COLOURS)

@@ -27,7 +27,7 @@ from wirework.view.figures.figure_graph import (
     draw_graph,
 )
 from wirework.view.figures.figure_paths import draw_paths
-from wirework.view.text import label, number, plain
+from wirework.view.visible_text import label, number, plain
 
 _HEADER, _FOOTER, _MARGIN, _MIN_WIDTH = 130.0, 34.0, 16.0, 820.0
 _DECIDING = {"color": "#4c545d", "marker": "s", "markersize": 6, "markerfacecolor": "#e6e9ed",

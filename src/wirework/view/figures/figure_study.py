@@ -17,7 +17,7 @@ from wirework.view.checked_file import read_checked
 from wirework.view.figures import figure_pen as pen
 from wirework.view.figures.figure_canvas import panels, write_png
 from wirework.view.figures.study_file import FinderResults, FrontierResults, TokenLosses
-from wirework.view.text import number
+from wirework.view.visible_text import number
 
 SPARSE, DENSE = "#1f6fb4", "#c2571a"
 _HUES = ("#1f6fb4", "#2a9d6f", "#7b4fa3", "#b8902a", "#c23b6a", "#4c5b6b")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from wirework.circuit_format import Index, Part
-from wirework.view.text import plain
+from wirework.view.visible_text import plain
 
 _LARGEST = 1e15  # of a count or a loss; drawing fails beyond it
 Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]

@@ -19,7 +19,7 @@ from wirework.view.neurons.neuron_file import (
     read_outcome,
 )
 from wirework.view.page.page import asset, hash_of
-from wirework.view.text import label, number, plain, shown_lines
+from wirework.view.visible_text import label, number, plain, shown_lines
 
 _STEPS = 10
 _SHOWN = 5

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.view.text import label
+from wirework.view.visible_text import label
 
 SHARE = 0.8
 """Least share of a node's absolute activation that the tokens of its name carry."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from wirework.files import write_text
 from wirework.view.page.page_data import load_page_data
-from wirework.view.text import plain
+from wirework.view.visible_text import plain
 
 _SCRIPTS = (
     "page_dom.js",

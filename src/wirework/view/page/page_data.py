@@ -26,7 +26,7 @@ from wirework.view.page.node_tokens import ActiveAt, active_tokens, answers_befo
 from wirework.view.page.page_inputs import inputs_of
 from wirework.view.page.page_layout import SUBLAYERS, lay_out
 from wirework.view.page.page_paths import components_of, lay_out_paths
-from wirework.view.text import label, shown
+from wirework.view.visible_text import label, shown
 
 FORMAT = "wirework-page"
 VERSION = 2

@@ -39,7 +39,7 @@ from wirework.errors import printable
 from wirework.files import path_text
 from wirework.nn import Edit
 from wirework.tasks import Task, TokenizedPairs, pair_losses, tokenizer_of
-from wirework.tasks.split import Parts, fingerprint
+from wirework.tasks.task_split import Parts, fingerprint
 
 if TYPE_CHECKING:
     from wirework.data import Tokenizer

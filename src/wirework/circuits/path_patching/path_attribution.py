@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from wirework.circuit_format import PathEdge
-from wirework.circuits.path_patching.build import assemble_paths
 from wirework.circuits.path_patching.contrast import Metric
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.path_assembly import assemble_paths
 from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.setting import Setting
 from wirework.circuits.path_patching.top_k_swaps import (

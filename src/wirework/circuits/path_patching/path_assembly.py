@@ -19,7 +19,7 @@ from wirework.circuit_format import (
     PathEdge,
     Provenance,
 )
-from wirework.circuits.build import CHANCE, model_part, shown_examples, task_part
+from wirework.circuits.node_assembly import CHANCE, model_part, shown_examples, task_part
 from wirework.circuits.path_patching.patched import Patched
 from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.reach import edges_without_effect

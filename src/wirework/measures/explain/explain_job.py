@@ -13,9 +13,9 @@ from wirework.measures.explain.explainers import (
     LanguageModelExplainer,
     PatternExplainer,
 )
+from wirework.measures.explain.openai_client import Server
 from wirework.measures.explain.record import Neuron, NeuronRecord
-from wirework.measures.explain.server import Server
-from wirework.measures.text import prepared_text
+from wirework.measures.measured_text import prepared_text
 
 if TYPE_CHECKING:
     from wirework.data import Prepared

@@ -19,7 +19,7 @@ from wirework.errors import DamagedError, InputError
 from wirework.files import read_json, read_record
 from wirework.measures import explain_neurons
 from wirework.measures.explain import estimate_cost
-from wirework.measures.explain.server import Server
+from wirework.measures.explain.openai_client import Server
 from wirework.model import Model
 
 PER_NEURON = 13  # one explanation, and for six excerpts a simulation and a detection

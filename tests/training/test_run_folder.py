@@ -8,7 +8,7 @@ from wirework.data import Tokenizer, text_of_run
 from wirework.errors import DamagedError, InputError
 from wirework.files import locked
 from wirework.training import train
-from wirework.training.run import edited_settings, read_settings, settings_differences
+from wirework.training.run_folder import edited_settings, read_settings, settings_differences
 
 
 def test_an_existing_run_is_not_overwritten(settings):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirework.view.text import label, number, quoted_label, shown
+from wirework.view.visible_text import label, number, quoted_label, shown
 
 
 @pytest.mark.parametrize(

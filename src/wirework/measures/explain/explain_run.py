@@ -16,14 +16,14 @@ from wirework.config import ExplainConfig
 from wirework.console import Progress, counted, say
 from wirework.errors import InputError, number_of
 from wirework.files import is_file, locked, write_record
-from wirework.measures.explain import files
+from wirework.measures.explain import explanation_folder
 from wirework.measures.explain.estimate import CostEstimate, estimate
+from wirework.measures.explain.explain_job import HARMLESS, ExplainJob, collect
 from wirework.measures.explain.explainers import Explainer, LanguageModelExplainer, token_text
 from wirework.measures.explain.explanations import Explanations
-from wirework.measures.explain.job import HARMLESS, ExplainJob, collect
+from wirework.measures.explain.openai_client import NeuronError, ServerError
 from wirework.measures.explain.record import Neuron, NeuronRecord
 from wirework.measures.explain.score import correlations, detection
-from wirework.measures.explain.server import NeuronError, ServerError
 
 if TYPE_CHECKING:
     from wirework.data import Prepared
@@ -64,13 +64,13 @@ def explain_neurons(
     model, config = load(model), config or ExplainConfig()
     out = None if out is None else Path(out)
     if out is not None:
-        files.check(out)
+        explanation_folder.check(out)
     job = ExplainJob.of(model, config, text, out)
     with closing(job.explainer()) as explainer:
         if out is None:
             return _explain_all(job, explainer, progress)
         with locked(out / "lock", str(out)):
-            files.claim(out, job.about(), HARMLESS)
+            explanation_folder.claim(out, job.about(), HARMLESS)
             return _explain_all(job, explainer, progress)
 
 
@@ -120,12 +120,12 @@ def _explain_all(job: ExplainJob, explainer: Explainer, progress: bool) -> Expla
     missing = [neuron for neuron in job.neurons if neuron not in documents]
     if missing:
         if job.out is not None:
-            files.forget(job.out)
+            explanation_folder.forget(job.out)
         records = [record for record in _records(job, progress) if record.neuron in missing]
         for record in records:
             if record.dead:
                 documents[record.neuron] = _write_document(
-                    job, record.neuron, files.dead_document(record)
+                    job, record.neuron, explanation_folder.dead_document(record)
                 )
         live = [record for record in records if not record.dead]
         if isinstance(explainer, LanguageModelExplainer) and progress:
@@ -138,9 +138,9 @@ def _explain_all(job: ExplainJob, explainer: Explainer, progress: bool) -> Expla
     report = explanations.report
     n_left = len(job.neurons) - len(explanations.neurons) - len(failed)
     if job.out is not None:
-        about = {"format": "wirework-explain", "version": files.VERSION, **job.about()}
+        about = {"format": "wirework-explain", "version": explanation_folder.VERSION, **job.about()}
         write_record(
-            job.out / files.SUMMARY,
+            job.out / explanation_folder.SUMMARY,
             about | report.to_dict() | {"stopped": stopped, "left": n_left, "failures": failed},
         )
     if stopped is not None:
@@ -163,13 +163,13 @@ def _finished(job: ExplainJob) -> dict[Neuron, dict[str, Any]]:
     """Return the files of neurons that an earlier run finished."""
     if job.out is None:
         return {}
-    paths = {neuron: files.neuron_path(job.out, neuron) for neuron in job.neurons}
-    return {n: files.read_neuron(path) for n, path in paths.items() if is_file(path)}
+    paths = {neuron: explanation_folder.neuron_path(job.out, neuron) for neuron in job.neurons}
+    return {n: explanation_folder.read_neuron(path) for n, path in paths.items() if is_file(path)}
 
 
 def _write_document(job: ExplainJob, neuron: Neuron, document: dict[str, Any]) -> dict[str, Any]:
     if job.out is not None:
-        write_record(files.neuron_path(job.out, neuron), document)
+        write_record(explanation_folder.neuron_path(job.out, neuron), document)
     return document
 
 
@@ -254,7 +254,7 @@ def _explain_neuron(job: ExplainJob, explainer: Explainer, record: NeuronRecord)
         if detected is None
         else detection(active, detected.scores, detected.threshold),
     }
-    return files.document(
+    return explanation_folder.document(
         record,
         job.config.explainer,
         explanation,

@@ -6,14 +6,14 @@ import torch
 from random_models import contrast_of, transformer_of
 from straight import TOKENS, straight
 
-from wirework.circuits.path_patching.attribution import (
+from wirework.circuits.path_patching.contrast import Contrast
+from wirework.circuits.path_patching.patched import Patched
+from wirework.circuits.path_patching.path_attribution import (
     completeness,
     edge_attribution,
     path_scores,
     quadrature_points,
 )
-from wirework.circuits.path_patching.contrast import Contrast
-from wirework.circuits.path_patching.patched import Patched
 from wirework.config import ModelConfig, PathMetric
 from wirework.errors import InputError
 from wirework.model import Model
