@@ -26,7 +26,7 @@ ORDER = """
     circuits.node_assembly circuits.held_out
     circuits.node_circuit
     circuits.masking
-    circuits.calibration circuits.circuit circuits.circuit_views circuits.old_attributes
+    circuits.calibration circuits.circuit circuits.circuit_views
     view
     interop
     training

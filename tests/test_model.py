@@ -255,7 +255,7 @@ class TestRunWithCache:
     def test_holds_what_record_gives(self):
         model, names = small(), ["0.attn.act_in", "1.mlp.post_act"]
         logits, cache = model.run_with_cache(TOKENS, names)
-        expected, values = model.record(TOKENS, names)
+        expected, values = model.transformer.record(TOKENS, names)
         assert torch.equal(logits, expected)
         assert list(cache) == names
         assert all(torch.equal(cache[name], values[name]) for name in names)
@@ -283,7 +283,8 @@ class TestHooks:
         seen: list[torch.Tensor] = []
         logits = model.run_with_hooks(TOKENS, {"0.mlp.post_act": seen.append})
         assert torch.equal(logits, model(TOKENS))
-        assert torch.equal(seen[0], model.record(TOKENS, ["0.mlp.post_act"])[1]["0.mlp.post_act"])
+        _, cache = model.run_with_cache(TOKENS, ["0.mlp.post_act"])
+        assert torch.equal(seen[0], cache["0.mlp.post_act"])
 
     def test_put_a_value_in_its_place(self):
         """The bias of the last sublayer aside, zeros at `resid_delta` take a block's MLP away."""

@@ -33,6 +33,7 @@ from wirework.nn.hooks import Hooks, hooked
 from wirework.nn.shapes import Shapes, check_memory, gate_shapes, untied_shapes
 from wirework.nn.sparse_storage import pack, unpack
 from wirework.nn.streams import combined_loss, two_streams
+from wirework.renamed_names import old_attributes
 from wirework.summaries import html_table, short, shown_as
 from wirework.tensor_files import read_tensors
 
@@ -59,6 +60,7 @@ class StreamsOutput:
     """Scalar sum of the three losses, each times its coefficient; None without targets."""
 
 
+@old_attributes(record="run_with_cache")
 class Model:
     """A transformer with the tokeniser it was trained on.
 
@@ -280,14 +282,6 @@ class Model:
                 block.
         """
         return hooked(self.transformer.sites, hooks)
-
-    def record(self, tokens: Tensor, sites: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return logits (B, T, V) and values (B, T, width) at sites: old name of `run_with_cache`.
-
-        Raises:
-            InputError: a name is no site of this model.
-        """
-        return self.transformer.record(tokens, sites)
 
     def streams(self, tokens: Tensor, targets: Tensor | None = None) -> StreamsOutput:
         """Run the clean stream and the ablated stream, in which each token has only its winners.

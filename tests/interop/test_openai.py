@@ -77,7 +77,7 @@ def test_example_has_the_expected_logits_loss_and_activations(example):
     model = load_openai(EXAMPLE)
     names = [name.removeprefix("hook/") for name in example if name.startswith("hook/")]
     assert len(names) == 23
-    logits, values = model.record(example["idx"], names)
+    logits, values = model.run_with_cache(example["idx"], names)
     torch.testing.assert_close(logits, example["logits"], atol=1e-5, rtol=0)
     for name in names:
         torch.testing.assert_close(values[name], example[f"hook/{name}"], atol=1e-5, rtol=0)
@@ -131,7 +131,7 @@ def test_variant_computes_what_the_format_says(name, tmp_path):
     reference = Reference(config, state)
     expected = reference.logits(idx)
     model = load_openai(write(tmp_path / "model", config, state))
-    logits, values = model.record(idx, reference.sites)
+    logits, values = model.run_with_cache(idx, reference.sites)
     torch.testing.assert_close(logits.double(), expected, atol=1e-5, rtol=0)
     for site, value in reference.sites.items():
         torch.testing.assert_close(values[site].double(), value, atol=1e-5, rtol=0)

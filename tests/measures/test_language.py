@@ -39,8 +39,8 @@ def test_first_names_of_text_functions_work_and_say_their_new_ones(
     assert measures.held_out is fixed_windows
     assert measures.text_of is prepared_text
     assert capsys.readouterr().err.splitlines() == [
-        "warning: measures.held_out is called measures.fixed_windows now",
-        "warning: measures.text_of is called measures.prepared_text now",
+        "warning: wirework.measures.held_out is called fixed_windows now",
+        "warning: wirework.measures.text_of is called prepared_text now",
     ]
     with pytest.raises(AttributeError, match="no attribute 'held'"):
         measures.held  # noqa: B018

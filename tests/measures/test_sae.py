@@ -110,7 +110,7 @@ def test_every_number_by_a_loop_over_tokens(learned: Model, text: Prepared) -> N
     losses: dict[str, list[float]] = {"clean": [], "zeroed": [], "spliced": []}
     for inputs, targets in fixed_windows(text.val, 32, 160):
         for tokens, wanted in zip(inputs, targets, strict=True):
-            x = learned.record(tokens[None], [SITE])[1][SITE][0].detach()
+            x = learned.run_with_cache(tokens[None], [SITE])[1][SITE][0].detach()
             features = (x @ sae.W_enc + sae.b_enc).clamp(min=0).detach()
             out = (features @ sae.W_dec + sae.b_dec).detach()
             out[:3] = x[:3]
@@ -186,7 +186,7 @@ def test_tokens_of_giant_norm_are_reported_apart(
     sae = FirstChannel(giant.transformer.embed.weight.data[token])
     found = evaluate_sae(giant, sae, text.val, site="0.resid_in", n_tokens=640)
     tokens = torch.cat([inputs for inputs, _ in fixed_windows(text.val, 32, 640)])
-    x = giant.record(tokens, ["0.resid_in"])[1]["0.resid_in"].flatten(0, 1).detach()
+    x = giant.run_with_cache(tokens, ["0.resid_in"])[1]["0.resid_in"].flatten(0, 1).detach()
     made = sae.decode(sae.encode(x))
     others = tokens.flatten() != token
     assert found.explained_variance == pytest.approx(explained(x, made), abs=1e-4)
@@ -221,7 +221,7 @@ def test_tokens_left_out_by_norm_stay_as_they_are(
         assert getattr(left_out, name) == getattr(found.without_outliers, name)
     assert left_out.outlier_share == found.outlier_share
     tokens, targets = fixed_windows(text.val, 32, 640)[0]
-    clean = giant.record(tokens, ["0.resid_in"])[1]["0.resid_in"]
+    clean = giant.run_with_cache(tokens, ["0.resid_in"])[1]["0.resid_in"]
     zeroed = torch.where((tokens == token)[..., None], clean, torch.zeros(()))
     with giant.transformer.edited({"0.resid_in": lambda _: zeroed}):
         by_hand = float(giant.transformer.loss(tokens, targets))

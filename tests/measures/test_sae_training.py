@@ -75,7 +75,7 @@ def test_what_flows_in_is_the_site_over_training_windows(model: Model, text: Pre
     chosen = settings(site="1.attn.y", skip_first=3, seed=6)
     rows = next(_rows(model, "1.attn.y", text.train, chosen)).view(-1, 29, 16)
     tokens = torch.from_numpy(Batches(text.train, 32, len(rows), seed=6).at(0)[0])
-    expected = model.record(tokens, ["1.attn.y"])[1]["1.attn.y"]
+    expected = model.run_with_cache(tokens, ["1.attn.y"])[1]["1.attn.y"]
     assert torch.equal(rows, expected[:, 3:])
 
 

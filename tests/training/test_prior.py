@@ -10,7 +10,7 @@ from wirework.nn import Transformer
 from wirework.signals import Interrupted
 from wirework.training import train
 from wirework.training.metrics import read_metrics
-from wirework.training.prior import Losses, Prior
+from wirework.training.prior import Prior, StepLosses
 
 
 class SmallNeurons(Prior):
@@ -27,7 +27,7 @@ class SmallNeurons(Prior):
     def parameters(self) -> dict[str, nn.Parameter]:
         return {"small.factor": self.factor}
 
-    def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:
+    def loss(self, clean: Callable[[], StepLosses], tokens: Tensor, targets: Tensor) -> StepLosses:
         with self.transformer.recorded(["0.mlp.post_act"]) as recorded:
             losses = clean()
         size = recorded["0.mlp.post_act"].abs().mean() * self.factor**2

@@ -33,7 +33,7 @@ from wirework.circuits.scoring.node_attribution import (
 )
 from wirework.circuits.scoring.scores import METHODS, Scores, attribute, score_nodes
 from wirework.circuits.validation.validate import held_out_losses, validate
-from wirework.renamed_names import new_name
+from wirework.renamed_names import old_names
 
 __all__ = [
     "METHODS",
@@ -89,18 +89,13 @@ __all__ = [
     "validate",
 ]
 
-_RENAMED = {
-    "Breaking": "BreakingAttack",
-    "Distraction": "AttackReport",
-    "Finding": "FinderResult",
-    "Wiring": "EdgeMasks",
-    "check_place": "check_circuit_place",
-    "find_distractors": "find_attacks",
-    "measure": "circuit_losses",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Return a public name under the name that it had in the version before."""
-    value: object = globals()[new_name("wirework.circuits", name, _RENAMED)]
-    return value
+__getattr__ = old_names(
+    __name__,
+    Breaking="BreakingAttack",
+    Distraction="AttackReport",
+    Finding="FinderResult",
+    Wiring="EdgeMasks",
+    check_place="check_circuit_place",
+    find_distractors="find_attacks",
+    measure="circuit_losses",
+)

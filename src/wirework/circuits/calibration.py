@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wirework.renamed_names import old_arguments
+
 _STEPS = 16
 
 
@@ -24,6 +26,7 @@ IDENTITY = Calibration(1.0, 0.0)
 """The calibration that changes nothing."""
 
 
+@old_arguments(differences="logit_diffs")
 def calibrated_loss(logit_diffs: Tensor, calibration: Calibration) -> float:
     """Return the task loss in nats after calibration.
 
@@ -36,6 +39,7 @@ def calibrated_loss(logit_diffs: Tensor, calibration: Calibration) -> float:
     return float(_loss(logit_diffs.double(), scale, shift))
 
 
+@old_arguments(differences="logit_diffs")
 def calibrate(logit_diffs: Tensor) -> Calibration:
     """Fit scale and shift with 16 LBFGS steps from (1, 0); return (1, 0) if the loss does not fall.
 

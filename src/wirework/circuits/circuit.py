@@ -25,7 +25,6 @@ from wirework.circuit_format import (
     read_circuit,
 )
 from wirework.circuits.circuit_views import Table, dataframe, picture
-from wirework.circuits.old_attributes import old_attribute
 from wirework.errors import InputError, quoted
 from wirework.files import atomic_dir, save_tensors, write_json
 from wirework.summaries import html_table, short, shown_as
@@ -55,11 +54,6 @@ class Circuit(ABC):
 
     def __init_subclass__(cls) -> None:
         Circuit._types[cls.level] = cls
-
-    if not TYPE_CHECKING:  # mypy reports unknown attributes
-
-        def __getattr__(self, name: str) -> Any:
-            return old_attribute(self, name)
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:

@@ -38,6 +38,7 @@ from wirework.circuits.node_circuit import NodeCircuit
 from wirework.errors import printable
 from wirework.files import path_text
 from wirework.nn import Edit
+from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import Task, TokenizedPairs, pair_losses, tokenizer_of
 from wirework.tasks.task_split import Parts, fingerprint
 
@@ -51,6 +52,7 @@ CHANCE = math.log(2)
 _EXAMPLE_PAIRS = 16
 
 
+@old_attributes(wiring="edge_masks")
 @dataclass(frozen=True)
 class FinderResult:
     """Result of a finder, from which `assemble` makes a `NodeCircuit`."""
@@ -170,6 +172,7 @@ def standard_error(values: Tensor) -> float:
     return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
+@old_arguments(wiring="edge_masks", rows="batch")
 def circuit_losses(
     edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, logit_diffs: Tensor | None = None
 ) -> dict[str, float]:

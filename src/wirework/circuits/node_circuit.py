@@ -4,7 +4,7 @@ Shapes: N nodes of all sites, P example prompts, T tokens, n kept nodes, G gates
 edges between them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
@@ -19,6 +19,7 @@ from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
 from wirework.errors import InputError, number_of
+from wirework.renamed_names import old_attributes
 from wirework.summaries import NotMeasured
 from wirework.tasks import Task, load_task, tokenizer_of
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _Part = TypeVar("_Part", Node, Edge)
+_NO_PATH_EDGES: Mapping[str, Callable[[Any], Any]] = {
+    "path_edges": lambda _: (),
+    "n_path_edges": lambda _: 0,
+}
+"""Attributes of `PathCircuit` that `Circuit` had when it was one type."""
 
 
 @runtime_checkable
@@ -45,6 +51,7 @@ class SearchShares(Protocol):
         """Per edge of the circuit: share of searches that find it."""
 
 
+@old_attributes(_NO_PATH_EDGES, wiring="edge_masks")
 @dataclass(frozen=True, eq=False, repr=False)
 class NodeCircuit(Circuit):
     """Circuit of kept nodes (channels at sites) and the weights between them (Gao et al. 2025)."""

@@ -1,8 +1,5 @@
 """Measures of a trained model: loss, sparsity, ACDC edges, sparse autoencoders, explanations."""
 
-from typing import Any
-
-from wirework.console import warn_once
 from wirework.measures.activations import default_site, site_values
 from wirework.measures.explain import ExplainReport, Explanations, explain_neurons
 from wirework.measures.instruments import measure
@@ -29,6 +26,7 @@ from wirework.measures.sae import (
 )
 from wirework.measures.sae_training import measure_sae, train_sae
 from wirework.measures.sparsity import GateUse, Sparsity, gate_masks, gate_use, sparsity
+from wirework.renamed_names import old_names
 
 __all__ = [
     "COLUMNS",
@@ -65,12 +63,4 @@ __all__ = [
     "train_sae",
 ]
 
-_RENAMED = {"held_out": "fixed_windows", "text_of": "prepared_text"}
-"""Old names to current names; the next release removes the old ones."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_once(f"measures.{name} is called measures.{_RENAMED[name]} now")
-    return globals()[_RENAMED[name]]
+__getattr__ = old_names(__name__, held_out="fixed_windows", text_of="prepared_text")

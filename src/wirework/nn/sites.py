@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wirework.errors import InputError, nearest
 from wirework.nn.kernels.top_k import abs_top_k
+from wirework.renamed_names import old_arguments
 
 Edit = Callable[[Tensor], Tensor]
 """Maps the activation (B, T, width) at a site to its replacement of the same shape."""
@@ -218,6 +219,7 @@ class ResampleAblation(NodeAblation):
     Source: Gao et al. 2025, App. E.
     """
 
+    @old_arguments(dice="generator")
     def __init__(
         self, gates: Tensor, values: Tensor, generator: torch.Generator, closed: bool | None = None
     ) -> None:

@@ -27,6 +27,7 @@ from wirework.nn.kernels.sparse_gate import SparseMask, dense_mask
 from wirework.nn.kernels.sparse_mlp import sparse_mlp
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_constant, edited, find_sites, recorded
+from wirework.renamed_names import old_arguments
 
 
 class Prunable(NamedTuple):
@@ -99,6 +100,7 @@ class Transformer(nn.Module):
         """Names of the sites whose channels are nodes, in execution order (App. A.5)."""
         return [f"{layer}.{kind}" for layer in range(self.config.n_layer) for kind in NODE_KINDS]
 
+    @old_arguments(at="last_positions", enter="start_from", keep="block_inputs")
     def forward(
         self,
         tokens: Tensor,

@@ -1,5 +1,6 @@
 """Experiments that run as one call: frontier, finders and self-ablation."""
 
+from wirework.renamed_names import old_names
 from wirework.studies.compare import best_match, geometric_mean, matches
 from wirework.studies.finders import FINDERS, FindersResult, finders
 from wirework.studies.frontier import FrontierResult, frontier
@@ -21,3 +22,5 @@ __all__ = [
     "self_ablation",
     "settings_of",
 ]
+
+__getattr__ = old_names(__name__, Point="FrontierPoint")

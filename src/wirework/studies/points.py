@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,7 +12,7 @@ from wirework.config.data import VOCAB_SIZE
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory
-from wirework.renamed_names import new_name
+from wirework.renamed_names import old_attributes
 
 CELLS = "cells"
 """Folder of the models, below the study's folder."""
@@ -21,6 +21,7 @@ _ELSEWHERE: dict[str, Any] = {"name": True, "runs": True, "track": True}
 _ELSEWHERE["data"] = {"cache": True, "workers": True}
 
 
+@old_attributes(twin="with_seed")
 @dataclass(frozen=True)
 class FrontierPoint:
     """A model of the grid; a dense one has neither `l0_count` nor `act_fraction`."""
@@ -46,11 +47,6 @@ class FrontierPoint:
     def with_seed(self, seed: int) -> "FrontierPoint":
         """Return the same model with another seed."""
         return replace(self, seed=seed)
-
-    if not TYPE_CHECKING:  # mypy reports unknown attributes
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self, new_name("FrontierPoint", name, {"twin": "with_seed"}))
 
 
 def grid(study: FrontierConfig) -> list[FrontierPoint]:

@@ -1,9 +1,7 @@
 """Tasks: pairs of prompts with two answers that test a behaviour."""
 
-from collections.abc import Mapping
-
-from wirework.console import warn_once
-from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS, Generator
+from wirework.renamed_names import old_names
+from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS
 from wirework.tasks.evaluate import (
     TaskReport,
     accuracy_warning,
@@ -56,13 +54,11 @@ __all__ = [
     "tokenizer_of",
 ]
 
-_OLD_NAMES = {"BUILT_IN": "PYTHON_TASKS", "KNOWN": "BUILT_IN_TASKS"}
-
-
-def __getattr__(name: str) -> Mapping[str, Generator]:
-    """Return a constant by its old name, with a warning; the old names go with the next release."""
-    if name not in _OLD_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_once(f"wirework.tasks.{name} is called {_OLD_NAMES[name]} now")
-    value: Mapping[str, Generator] = globals()[_OLD_NAMES[name]]
-    return value
+__getattr__ = old_names(
+    __name__,
+    BUILT_IN="PYTHON_TASKS",
+    Encoded="TokenizedPairs",
+    KNOWN="BUILT_IN_TASKS",
+    doubt="accuracy_warning",
+    skill="task_accuracy",
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.renamed_names import old_arguments
 from wirework.summaries import Report
 from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS
 from wirework.tasks.load import load_task
@@ -44,6 +45,7 @@ def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
     return right_and_wrong[:, 0] - right_and_wrong[:, 1]
 
 
+@old_arguments(gaps="logit_diffs")
 def pair_losses(logit_diffs: Tensor) -> Tensor:
     """Return the cross-entropy in nats of the right answer of two, for each logit difference.
 
@@ -69,6 +71,7 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
     return (odds.exp() * (odds - others)).sum(-1)
 
 
+@old_arguments(rows="batch")
 @torch.no_grad()
 def differences(transformer: Transformer, batch: TokenizedPairs) -> Tensor:
     """Return the logit difference of every prompt of a batch, (2P,), in bounded memory."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wirework.data.tokenizer import not_one_token
 from wirework.errors import InputError, number_of, quoted
+from wirework.renamed_names import old_arguments, old_attributes
 from wirework.summaries import shown_as
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Pair:
         return frozenset(zip(self.prompts, self.answers, strict=True))
 
 
+@old_arguments(at="last_positions")
+@old_attributes(at="last_positions")
 @dataclass(frozen=True)
 class TokenizedPairs:
     """A batch of tokenised pairs; rows 2i and 2i + 1 are the prompts of pair i."""

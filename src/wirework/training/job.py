@@ -34,7 +34,7 @@ from wirework.training.make_priors import make_priors
 from wirework.training.metrics import MetricsLog, checked_log
 from wirework.training.optimizer import make_optimizer
 from wirework.training.precision import resolve, resolve_device
-from wirework.training.prior import Losses, Prior, losses_of
+from wirework.training.prior import Prior, StepLosses, losses_of
 from wirework.training.run_folder import refuse_differences, resumed_settings, write_settings
 from wirework.training.track import open_trackers
 
@@ -94,7 +94,7 @@ class Job:
         """Return every tensor of a checkpoint."""
         return gather(self.trained, self.optimizer)
 
-    def losses(self, tokens: Tensor, targets: Tensor) -> Losses:
+    def losses(self, tokens: Tensor, targets: Tensor) -> StepLosses:
         """Return the losses of a step."""
         return losses_of(self.transformer, self.priors, tokens, targets)
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from wirework.data import Batch
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.renamed_names import old_names
 
-Losses = dict[str, Tensor]
+StepLosses = dict[str, Tensor]
 """Scalars by name: `loss`, the next-token loss in nats; `total`, the loss that is differentiated;
 and numbers of priors for the log."""
 
@@ -45,10 +46,10 @@ class Prior:
 
     def loss(
         self,
-        clean: Callable[[], Losses],
+        clean: Callable[[], StepLosses],
         tokens: Tensor,  # noqa: ARG002
         targets: Tensor,  # noqa: ARG002
-    ) -> Losses:
+    ) -> StepLosses:
         """Return the losses of a step.
 
         Args:
@@ -94,10 +95,10 @@ class Prior:
 
 def losses_of(
     transformer: Transformer, priors: Sequence[Prior], tokens: Tensor, targets: Tensor
-) -> Losses:
+) -> StepLosses:
     """Return the losses of a step; each prior changes the losses of the one before it."""
 
-    def plain() -> Losses:
+    def plain() -> StepLosses:
         loss = transformer.loss(tokens, targets)
         return {"loss": loss, "total": loss}
 
@@ -105,3 +106,6 @@ def losses_of(
     for prior in priors:
         compute = partial(prior.loss, compute, tokens, targets)
     return compute()
+
+
+__getattr__ = old_names(__name__, Losses="StepLosses")

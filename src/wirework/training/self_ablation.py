@@ -16,7 +16,7 @@ from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 from wirework.nn.streams import clean_sites, combined_loss, run_ablated_stream, two_streams
 from wirework.training.batch_evaluation import to_device
-from wirework.training.prior import Losses, Prior
+from wirework.training.prior import Prior, StepLosses
 
 
 class SelfAblation(Prior):
@@ -45,7 +45,7 @@ class SelfAblation(Prior):
         """Return the parameters of the gates."""
         return {f"gates.{name}": parameter for name, parameter in self._gates.named_parameters()}
 
-    def loss(self, clean: Callable[[], Losses], tokens: Tensor, targets: Tensor) -> Losses:
+    def loss(self, clean: Callable[[], StepLosses], tokens: Tensor, targets: Tensor) -> StepLosses:
         """Add `loss_ablated` and `loss_reconstruction`, each times its coefficient."""
         with self._transformer.recorded(self._sites) as clean_values:
             losses = clean()

@@ -142,7 +142,7 @@ def test_attention_is_that_of_the_model(
     assert kept_heads(circuit) == [(layer, head) for layer in (0, 1) for head in (0, 1)]
     width = random_model.config.d_head
     sites = [f"{layer}.attn.{kind}" for layer in (0, 1) for kind in "vy"]
-    _, values = random_model.record(rows.tokens, sites)
+    _, values = random_model.run_with_cache(rows.tokens, sites)
     at = torch.arange(len(rows.last_positions)), rows.last_positions
     for weight, (layer, head) in zip(weights, kept_heads(circuit), strict=True):
         v, y = (values[f"{layer}.attn.{kind}"][..., head * width :][..., :width] for kind in "vy")

@@ -27,7 +27,7 @@ def test_means_are_over_all_tokens_of_all_batches(random_model: Model) -> None:
     total, count = torch.zeros(24, dtype=torch.float64), 0
     for tokens in batches:
         for sequence in tokens:
-            _, values = random_model.record(sequence[None], ["1.mlp.post_act"])
+            _, values = random_model.run_with_cache(sequence[None], ["1.mlp.post_act"])
             total += values["1.mlp.post_act"][0].double().sum(0).detach()
             count += len(sequence)
     assert torch.allclose(means["1.mlp.post_act"].double(), total / count, atol=1e-6)

@@ -30,7 +30,7 @@ def test_the_top_excerpts_are_those_that_sorting_gives(model: Model, text: Prepa
     rows = torch.stack(
         [torch.tensor(text.val.slice(s, LENGTH).astype("int64")) for s in found.starts]
     )
-    _, values = model.record(rows, [SITE])
+    _, values = model.run_with_cache(rows, [SITE])
     for i, neuron in enumerate(NEURONS):
         acts = values[SITE][..., neuron.index]  # (60, T)
         order = sorted(range(60), key=lambda j: (-float(acts[j].max()), j))

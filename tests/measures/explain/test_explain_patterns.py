@@ -155,5 +155,5 @@ def test_a_probe_is_what_the_model_does_at_the_last_token(model: Model) -> None:
     probe = Probe(model.transformer, Neuron("0.mlp.post_act", 3))
     contexts = [(65, 66, 67), (300,), (301, 302), (65, 66, 67)]
     for context, value in zip(contexts, probe(contexts), strict=True):
-        _, values = model.record(torch.tensor([context]), ["0.mlp.post_act"])
+        _, values = model.run_with_cache(torch.tensor([context]), ["0.mlp.post_act"])
         assert abs(value - float(values["0.mlp.post_act"][0, -1, 3])) < 1e-5

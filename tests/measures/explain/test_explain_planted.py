@@ -94,7 +94,7 @@ def test_excerpts_of_a_file_are_what_the_neuron_saw(
         for excerpt in neuron[part]:
             ids = split.slice(excerpt["start"], 16).tolist()
             assert excerpt["tokens"] == [tokenizer.token(i) for i in ids]
-            _, values = model.record(torch.tensor([ids]), [SITE])
+            _, values = model.run_with_cache(torch.tensor([ids]), [SITE])
             expected = values[SITE][0, :, PAIR_NEURON].tolist()
             assert excerpt["activations"] == pytest.approx(expected, rel=1e-4)
     peaks = [max(one["activations"]) for one in neuron["top"]]

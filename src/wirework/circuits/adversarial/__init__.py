@@ -2,18 +2,13 @@
 
 from wirework.circuits.adversarial.find import AttackReport, find_attacks
 from wirework.circuits.adversarial.strongest import BreakingAttack
-from wirework.renamed_names import new_name
+from wirework.renamed_names import old_names
 
 __all__ = ["AttackReport", "BreakingAttack", "find_attacks"]
 
-_RENAMED = {
-    "Breaking": "BreakingAttack",
-    "Distraction": "AttackReport",
-    "find_distractors": "find_attacks",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Return a public name under the name that it had in the version before."""
-    value: object = globals()[new_name("wirework.circuits.adversarial", name, _RENAMED)]
-    return value
+__getattr__ = old_names(
+    __name__,
+    Breaking="BreakingAttack",
+    Distraction="AttackReport",
+    find_distractors="find_attacks",
+)

@@ -5,7 +5,7 @@ Shapes: P pairs.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,7 +22,7 @@ from wirework.circuits.adversarial.sweep import (
     case_of,
     point,
 )
-from wirework.renamed_names import new_name
+from wirework.renamed_names import old_attributes
 from wirework.summaries import Report
 from wirework.tasks import Pair, differences
 from wirework.tasks.task_split import linked
@@ -81,6 +81,7 @@ class Example(Report):
     """Probability of the right answer of the two."""
 
 
+@old_attributes(says="description")
 @dataclass(frozen=True)
 class BreakingAttack:
     """An attack on which the whole model fails."""
@@ -100,11 +101,6 @@ class BreakingAttack:
     held_out: bool
     confirmed: bool
     """Whether at least `LEAST_PAIRS` reporting pairs show the effect by three standard errors."""
-
-    if not TYPE_CHECKING:  # mypy reports unknown attributes
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self, new_name("BreakingAttack", name, {"says": "description"}))
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for JSON, where the key of `description` is `says`."""

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from wirework.circuits.masking.activation_cache import ActivationCache
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
 from wirework.nn.sites import NodeAblation
-from wirework.renamed_names import new_name
+from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 _TOKENS = 6144
@@ -33,19 +32,17 @@ CHECK_TOKENS = 1536
 passes save time. `losses` uses the same passes, because resampled values differ from pass to pass:
 with others, the two would disagree."""
 
-_RENAMED = {"differences": "logit_diffs", "all_differences": "all_logit_diffs"}
-"""Old to new names of methods; the old ones work for one more release."""
 
-
+@old_attributes(
+    all_differences="all_logit_diffs",
+    differences="logit_diffs",
+    falls="loss_increase",
+    views="ablation_modes",
+)
 class Masks(ABC):
     """A transformer with gates on its parts: 1 keeps a part, 0 ablates it."""
 
     transformer: Transformer
-
-    if not TYPE_CHECKING:  # mypy reports unknown attributes
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self, new_name(type(self).__name__, name, _RENAMED))
 
     @property
     @abstractmethod
@@ -70,6 +67,7 @@ class Masks(ABC):
         """Device of the transformer."""
         return self.transformer.embed.weight.device
 
+    @old_arguments(rows="batch", enter="start_from", keep="block_inputs")
     def logit_diffs(
         self,
         gates: Tensor,
@@ -99,6 +97,7 @@ class Masks(ABC):
             )
         return logit_difference(logits, batch.answers.repeat(n_masks, 1)).view(n_masks, -1)
 
+    @old_arguments(rows="batch")
     def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the first-order increase in loss if a single gate of one mask is set to 0.
 
@@ -118,6 +117,7 @@ class Masks(ABC):
             total -= torch.autograd.grad(loss, leaf)[0]
         return total
 
+    @old_arguments(rows="batch")
     @torch.no_grad()
     def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the task loss of each mask, in as many passes as needed for bounded memory.
@@ -131,6 +131,7 @@ class Masks(ABC):
         """
         return pair_losses(self.all_logit_diffs(gates, batch).double()).mean(1)
 
+    @old_arguments(rows="batch")
     @torch.no_grad()
     def within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
         """Return whether the task loss of one mask is at most `target` in every ablation mode.
@@ -157,6 +158,7 @@ class Masks(ABC):
             target * len(batch.last_positions),
         )
 
+    @old_arguments(rows="batch")
     @torch.no_grad()
     def all_logit_diffs(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return `logit_diffs` of any number of masks, in several passes for bounded memory.
@@ -178,6 +180,8 @@ class Masks(ABC):
         return torch.cat(by_group, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
+@old_arguments(bank="activation_cache", draws="n_resamples")
+@old_attributes(at_means="with_mean_ablation", bank="activation_cache", draws="n_resamples")
 @dataclass(frozen=True)
 class Ablation(Masks):
     """Masks over the nodes of a transformer, with mean or resample ablation.

@@ -1,8 +1,9 @@
 """`PathCircuit`: kept path edges between heads and MLPs, found by ACDC or edge attribution."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -11,12 +12,22 @@ from wirework.circuit_format import ACTIVATIONS, CircuitFolder, PatchingPart, Pa
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.path_patching.setting import Setting, gates_of
 from wirework.config import AcdcConfig
+from wirework.renamed_names import old_attributes
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from wirework.model import Model
 
+_NO_NODES: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("nodes", "edges", "io_edges"), lambda _: ()),
+    **dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"), lambda _: 0),
+    "means": lambda _: {},
+    "activations": lambda circuit: circuit.tensors()[ACTIVATIONS],
+}
+"""Attributes of `NodeCircuit` that `Circuit` had when it was one type."""
 
+
+@old_attributes(_NO_NODES)
 @dataclass(frozen=True, eq=False, repr=False)
 class PathCircuit(Circuit):
     """Circuit of path edges: links of the head-level graph (Conmy et al. 2023)."""

@@ -22,6 +22,7 @@ from wirework.console import Progress, say
 from wirework.errors import InputError, number_of
 from wirework.files import is_file, read_record, write_record, write_text
 from wirework.parallel import parallel_map
+from wirework.renamed_names import old_arguments
 from wirework.tasks import Task, evaluate, load_task, tokenizer_of
 from wirework.tasks.task_split import fingerprint
 
@@ -37,6 +38,7 @@ _NO_SEARCH = 0.02
 """Work of a task without a search, in searches."""
 
 
+@old_arguments(whole="full_validation")
 def prune_all(
     model: "Model | str | Path",
     tasks: Sequence[Task | str | Path],

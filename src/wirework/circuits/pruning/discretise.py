@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import Masks, without_weight_gradients
 from wirework.circuits.pruning.greedy_removal import GreedyRemoval
+from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
 _SCAN = 4  # smaller counts tried below the result of the bisection
@@ -65,6 +66,7 @@ def smallest_count(reaches: Callable[[int], bool], most: int, guess: int) -> int
     return next(smaller, high)
 
 
+@old_arguments(rows="batch")
 def discretise(
     masks: Masks, score: Tensor, batch: TokenizedPairs, target: float, guess: int | None = None
 ) -> Tensor:
@@ -123,6 +125,7 @@ def closest(masks: Masks, scores: Sequence[Tensor], batch: TokenizedPairs) -> tu
     return best, which
 
 
+@old_arguments(rows="batch")
 def clean_up(
     masks: Masks,
     gates: Tensor,

@@ -88,9 +88,13 @@ class GreedyRemoval:
 
     @torch.no_grad()
     def _run(
-        self, mode: Masks, gates: Tensor, part: TokenizedPairs, enter: tuple[int, Tensor] | None
+        self,
+        mode: Masks,
+        gates: Tensor,
+        part: TokenizedPairs,
+        start_from: tuple[int, Tensor] | None,
     ) -> tuple[float, _Streams]:
-        """Return the summed loss of a part and the input of each block from the entered one on."""
+        """Return the summed loss of a part and the input of each block from `start_from` on."""
         kept: _Streams = []
-        logit_diffs = mode.logit_diffs(gates[None], part, enter, kept)
+        logit_diffs = mode.logit_diffs(gates[None], part, start_from, kept)
         return float(pair_losses(logit_diffs.double()).sum()), kept

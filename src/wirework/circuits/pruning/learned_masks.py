@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
+from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
 _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
@@ -51,6 +52,7 @@ class _SettingColumns(NamedTuple):
     heaviside_temp: Tensor
 
 
+@old_arguments(rows="batch")
 def learn_masks(
     ablation: Ablation,
     batch: TokenizedPairs,

@@ -15,9 +15,11 @@ from torch import Tensor
 from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
 from wirework.nn import Edit, Transformer, causal_attention
 from wirework.nn.transformer import Attention
+from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
 
+@old_arguments(rows="batch")
 def atp_star(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
     """Return the AtP* score of each node.
 

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, without_weight_gradients
 from wirework.errors import InputError
+from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
 
+@old_arguments(rows="batch")
 def attribution(ablation: Ablation, batch: TokenizedPairs, *, signed: bool = False) -> Tensor:
     """Return the first-order change of the task loss when each node alone is mean-ablated.
 
@@ -35,6 +37,7 @@ def attribution(ablation: Ablation, batch: TokenizedPairs, *, signed: bool = Fal
         return _scores(_loss_increase(ablation, batch, 1.0), signed)
 
 
+@old_arguments(rows="batch")
 def integrated_gradients(
     ablation: Ablation, batch: TokenizedPairs, *, steps: int = 16, signed: bool = False
 ) -> Tensor:

@@ -21,6 +21,7 @@ from wirework.circuits.scoring.node_attribution import (
 from wirework.config import PruneConfig
 from wirework.errors import InputError, nearest, number_of, quoted
 from wirework.node_names import node_name
+from wirework.renamed_names import old_arguments
 from wirework.summaries import shown_as
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 
@@ -118,6 +119,7 @@ def attribute(
     return Scores(method, task.name, {name: part.clone().cpu() for name, part in parts.items()})
 
 
+@old_arguments(rows="batch")
 def score_nodes(ablation: Ablation, batch: TokenizedPairs, method: str, seed: int = 0) -> Tensor:
     """Return the score of each node by a named method.
 
