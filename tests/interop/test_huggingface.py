@@ -130,11 +130,11 @@ def test_a_package_that_cannot_be_imported_is_one_line(
 
 def test_what_is_no_gpt_neo_is_refused_in_a_line(tmp_path: Path) -> None:
     for change, says in (
-        ({"norm": "rms"}, "norm is 'rms', there it is 'layer'"),
+        ({"norm": "rms"}, "norm is 'rms', that of a GPT-Neo is 'layer'"),
         ({"attention_scale": "rsqrt"}, "attention_scale"),
         ({"act_fraction": 0.5}, "act_fraction"),
-        ({"d_head": 4, "n_head": 4}, "d_head is 4, there it is 8"),
-        ({"attention_windows": (2, 3, None)}, r"windows of \[2, 3\], there one"),
+        ({"d_head": 4, "n_head": 4}, "d_head is 4, that of a GPT-Neo is 8"),
+        ({"attention_windows": (2, 3, None)}, r"windows of \[2, 3\] tokens"),
     ):
         model = Model(Transformer(ModelConfig(**{**OURS.model_dump(), **change})))
         with pytest.raises(InputError, match=says):

@@ -144,8 +144,8 @@ def test_a_tensor_without_use_is_named_in_a_warning(
     same(source, folders("gpt2"))
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"warning: {source / 'model.safetensors'} has tensors that the model has no use for, left "
-        "aside: score.weight, transformer.h.0.extra"
+        f"warning: {source / 'model.safetensors'} has tensors that the model does not use, "
+        "ignored: score.weight, transformer.h.0.extra"
     ]
 
 
@@ -166,7 +166,7 @@ def test_a_prefix_of_all_names_is_taken_off_and_said(
     source = folder(tensors=renamed(lambda name: prefix + name))
     capsys.readouterr()
     same(source, folders("gpt2"))
-    assert f"the prefix '{prefix}' was taken off the names" in capsys.readouterr().err
+    assert f"the prefix '{prefix}' was removed from the names" in capsys.readouterr().err
 
 
 def test_the_names_of_the_base_model_are_understood(folder: Any, folders: Any) -> None:
@@ -286,13 +286,17 @@ def test_a_config_far_too_large_is_refused_at_once(
         ("gpt2", {"vocab_size": 2**63}, "vocab_size: an integer below"),
         ("gpt2", {"n_embd": 10**30}, "n_embd: an integer below 2"),
         ("gpt2", {"n_head": 0}, "n_head: "),
-        ("gpt2", {"n_head": 5}, "a width of 32 does not divide into 5 heads"),
+        ("gpt2", {"n_head": 5}, "a width of 32 cannot be divided into 5 heads"),
         ("gpt2", {"n_layer": "two"}, "n_layer: .*'two'"),
         ("gpt2", {"n_layer": 20_000}, "tensors, too few for the config's 20000 layers"),
         ("gpt2", {"n_embd": 64}, r"is \(300, 32\), the config says \(300, 64\)"),
         ("gpt2", {"layer_norm_epsilon": "nan"}, "layer_norm_epsilon: "),
-        ("neo", {"attention_types": [[["global"], 10**12]]}, "are of 1000000000000 layers, not 2"),
-        ("neo", {"attention_types": [[["global"], 1]]}, "attention_types are of 1 layer, not 2"),
+        (
+            "neo",
+            {"attention_types": [[["global"], 10**12]]},
+            "describe 1000000000000 layers,",
+        ),
+        ("neo", {"attention_types": [[["global"], 1]]}, "attention_types describe 1 layer, not 2"),
         ("neo", {"attention_types": "x"}, "attention_types: "),
         ("gpt2", {"model_type": ["x" * 999]}, "only gpt2 and gpt_neo can be loaded"),
     ],

@@ -206,7 +206,7 @@ def test_unknown_fields_are_named_in_a_warning_and_known_idle_ones_are_not(tmp_p
     config = BASE | {"zeta": 1, "alpha": None}
     write(tmp_path, config, random_state(BASE))
     load_openai(tmp_path)
-    assert "beeg_config.json: unknown fields left aside: alpha, zeta" in capsys.readouterr().err
+    assert "beeg_config.json: unknown fields are ignored: alpha, zeta" in capsys.readouterr().err
     idle = {"dropout": 0.1, "dropout_cat_pos_emb": True, "tokenizer_name": "tinypython_2k"}
     idle |= {"flash": True, "grad_checkpointing": True, "debug_nans": False}
     idle |= {"enable_sparse_kernels": False, "use_tied_aux_matrix": False}
@@ -244,7 +244,10 @@ def test_fields_that_cannot_be_used_are_one_clear_line(change, message, tmp_path
     ("change", "message"),
     [
         ({"n_layer": 3}, r"lacks the tensor transformer\.h\.2\.ln_1\.weight"),
-        ({"n_layer": 1}, r"has the tensor transformer\.h\.1\.\S+, which the config gives no place"),
+        (
+            {"n_layer": 1},
+            r"the tensor transformer\.h\.1\.\S+, which the config has no part for",
+        ),
         ({"sink": True}, r"lacks the tensor transformer\.h\.0\.attn\.attn_imp\.sink_logit"),
         ({"enable_bigram_table": True}, "lacks the tensor bigram_table"),
         ({"d_model": 8}, r"transformer\.wte\.weight is \(23, 16\), the config says \(23, 8\)"),

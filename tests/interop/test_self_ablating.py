@@ -110,7 +110,7 @@ def test_what_the_configuration_leaves_out_is_named(
     model = load_self_ablating(tmp_path)
     said = capsys.readouterr().err.splitlines()
     assert any("k_neurons = 32, temperature_neurons = 0.1" in line for line in said)
-    assert any("unknown fields left aside: surprise" in line for line in said)
+    assert any("unknown fields are ignored: surprise" in line for line in said)
     assert model.gates.gating.k_attention == 2
 
 
@@ -152,7 +152,7 @@ def test_ways_to_be_wrong_are_one_line_each(tmp_path: Path) -> None:
     for change, says in (
         ({"k_attention": 32}, "k_attention must be below the model's 32 units"),
         ({"k_neurons": 0}, "k_neurons"),
-        ({"num_heads": 5}, "does not divide into 5 heads"),
+        ({"num_heads": 5}, "cannot be divided into 5 heads"),
         ({"attention_layers": ["global"]}, "attention_layers must be 2"),
         ({"attention_layers": ["global", "sparse"]}, "attention_layers must be 2"),
         ({"ablation_processing": "hard"}, "ablation_processing"),
@@ -166,7 +166,7 @@ def test_ways_to_be_wrong_are_one_line_each(tmp_path: Path) -> None:
             r"lacks the tensor attention_ablations_head\.weight and 3 others \(",
         ),
         ({"num_layers": 3, "attention_layers": None}, r"lacks the tensor transformer\.h\.2"),
-        ({"num_layers": 1, "attention_layers": None}, "which the config gives no place"),
+        ({"num_layers": 1, "attention_layers": None}, "which the config has no part for"),
         ({"vocab_size": 65}, r"wte.weight is \(64, 32\), the config says \(65, 32\)"),
     ):
         (folder / "config.json").write_text(json.dumps(config | change))

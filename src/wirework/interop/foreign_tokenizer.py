@@ -1,4 +1,4 @@
-"""Read the tokeniser in the folder of another project's model."""
+"""Read the tokeniser in the folder of another project's model, if wirework supports its kind."""
 
 from pathlib import Path
 
@@ -13,14 +13,15 @@ def read_tokenizer(folder: Path, split: SplitPattern | None = None) -> Tokenizer
 
     Args:
         folder: folder of the model.
-        split: split pattern of vocabulary and merges; None to infer it from the vocabulary.
+        split: split pattern of a tokeniser that is saved as vocabulary and merges; None to infer it
+            from the vocabulary.
 
     Returns:
         The tokeniser, or None if the folder has none. Also None, with a warning, if it has no
         end-of-text token or is of an unsupported kind.
 
     Raises:
-        InputError: its file is damaged, or the split pattern cannot be inferred.
+        InputError: a file of the tokeniser is damaged, or the split pattern cannot be inferred.
     """
     if tokenizer_file(folder) is None:
         if other := other_tokenizer_file(folder):

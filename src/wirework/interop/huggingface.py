@@ -1,7 +1,8 @@
-"""Hugging Face: read GPT-2 and GPT-Neo models, and write models with the parts of GPT-Neo.
+"""Hugging Face: read GPT-2 and GPT-Neo models, and write models that have the form of a GPT-Neo.
 
-Models are read from their files without transformers: no tensor gets a default value, and no code
-of the model runs. Downloads need `huggingface_hub`, writing needs transformers (extra `hub`).
+Models are read from their files without transformers, which would give missing tensors random
+values; no code in the folder runs. Downloads need `huggingface_hub`, writing needs transformers
+(extra `hub`).
 """
 
 import importlib
@@ -35,27 +36,28 @@ if TYPE_CHECKING:
 
 _EMBED, _UNEMBED = "transformer.wte.weight", "lm_head.weight"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Names of weight files, in the order of preference."""
 
 
 def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
-    """Load a GPT-2 or GPT-Neo language model as one of ours.
+    """Load a GPT-2 or GPT-Neo language model of Hugging Face.
 
     Args:
-        source: a folder that `save_pretrained` wrote, the name of a model on the hub, or the model
-            itself. A tokeniser beside it is read too. The released weight-sparse model on the hub
-            (`openai/circuit-sparsity`) is read as `load_openai` reads it.
+        source: a folder that `save_pretrained` wrote, the name of a model on the hub, or a model in
+            memory. A tokeniser in the folder is read too. A weight-sparse model of Gao et al. 2025
+            (on the hub `openai/circuit-sparsity`) is recognised and loaded with `load_openai`.
 
     Returns:
         The model on the CPU in float32. Its logits equal the original's up to rounding.
 
     Raises:
-        InputError: there is no such model, one of its files is damaged, its architecture is another
-            or has an unsupported part, or a tensor is missing, of the wrong shape or not finite.
+        InputError: there is no such model, one of its files is damaged, its architecture or a part
+            of it is not supported, or a tensor is missing, of the wrong shape or not finite.
     """
     if not isinstance(source, str | Path):
-        said = type(source).__name__
-        arch = architecture(source.config.to_dict(), said)
-        return Model(_transformer(arch, dict(source.state_dict()), said, said))
+        name = type(source).__name__
+        arch = architecture(source.config.to_dict(), name)
+        return Model(_transformer(arch, dict(source.state_dict()), name, name))
     folder = Path(source) if Path(source).exists() else _download(str(source))
     if (folder / "beeg_config.json").is_file():
         return load_openai(folder)
@@ -73,12 +75,17 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
 
 
 def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
-    """Write a model as a Hugging Face GPT-Neo, with its tokeniser, whole or not at all.
+    """Write a model and its tokeniser as a Hugging Face GPT-Neo.
+
+    The folder appears when it is complete; an interrupted call leaves nothing.
 
     Args:
-        model: a model with the parts of GPT-Neo (as in `recipes/stories.yaml`), or its path. Gates
-            are not written.
-        folder: for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
+        model: a model that has the form of a GPT-Neo (such as that of `recipes/stories.yaml`), or
+            its path. Gates are not written.
+        folder: the folder to write; it must be new or empty.
+
+    Returns:
+        `folder`, for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
     Raises:
         InputError: transformers is not installed, the model has parts that a GPT-Neo lacks, or the
@@ -102,7 +109,7 @@ def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
 
 @contextmanager
 def _no_bars(transformers: Any) -> Iterator[None]:
-    """Hide the progress bars that transformers shows for short steps."""
+    """Hide the progress bars that transformers shows while it saves, which takes a moment."""
     logging = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -116,7 +123,14 @@ def _no_bars(transformers: Any) -> Iterator[None]:
 def _transformer(
     arch: Architecture, state: dict[str, Tensor], source: str, config_source: str
 ) -> Transformer:
-    """Return a transformer with the tensors of a Hugging Face state dict."""
+    """Return a transformer with the tensors of a Hugging Face state dict.
+
+    Args:
+        arch: how to read the model.
+        state: name to tensor.
+        source: origin of the state, for messages.
+        config_source: origin of the configuration, for messages.
+    """
     state = _with_base(unwrapped(state, source))
     config = arch.config
     refuse_layers(config.n_layer, state, source)
@@ -135,7 +149,7 @@ def _transformer(
 
 
 def _with_base(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state with the names of a language model, also for a state of its base model."""
+    """Return a state whose names begin with `transformer.`, which a base model's names do not."""
     if _EMBED.removeprefix("transformer.") not in state:
         return state
     return {
@@ -154,12 +168,12 @@ def _download(name: str) -> Path:
     if len(parts) > 2 or not all(parts) or parts[0] in (".", "..", "~"):
         raise InputError(f"no Hugging Face model at {name}: there is no such folder")
     hub = _library("huggingface_hub", "models of the Hugging Face hub")
-    about = ["*.json", "*.txt", "*.model"]
-    said = f"no Hugging Face model at {name}: no such folder, and on the hub"
-    with translated_errors(said), no_prompts():
+    small_files = ["*.json", "*.txt", "*.model"]
+    problem = f"no Hugging Face model at {name}: no such folder, and on the hub"
+    with translated_errors(problem), no_prompts():
         for weights in ("model*.safetensors", "pytorch_model*.bin"):
             folder = hub.snapshot_download(
-                name, allow_patterns=[*about, weights], ignore_patterns=["*/*"]
+                name, allow_patterns=[*small_files, weights], ignore_patterns=["*/*"]
             )
             if any(Path(folder).glob(weights)):
                 break
@@ -183,6 +197,7 @@ def _library(name: str, feature: str) -> Any:
 
 
 def _their_config(transformers: Any, config: "ModelConfig", eot: int | None) -> Any:
+    """Return the configuration of a GPT-Neo with the settings of a model of ours."""
     windows = config.attention_windows or (None,) * config.n_layer
     kinds = ["global" if window is None else "local" for window in windows]
     return transformers.GPTNeoConfig(
@@ -205,11 +220,13 @@ def _their_config(transformers: Any, config: "ModelConfig", eot: int | None) -> 
 
 
 def _their_state(transformer: Transformer) -> dict[str, Tensor]:
+    """Return our tensors under GPT-Neo's names; queries, keys and values become three matrices."""
     state: dict[str, Tensor] = {}
     for name, tensor in transformer.state_dict().items():
-        theirs = gpt_neo_names(name)
-        parts = torch.chunk(tensor, len(theirs))
-        state |= {one: part.contiguous() for one, part in zip(theirs, parts, strict=True)}
+        their_names = gpt_neo_names(name)
+        parts = torch.chunk(tensor, len(their_names))
+        named = zip(their_names, parts, strict=True)
+        state |= {their_name: part.contiguous() for their_name, part in named}
     return state
 
 

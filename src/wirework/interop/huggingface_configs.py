@@ -1,4 +1,4 @@
-"""GPT-2 and GPT-Neo: reading their `config.json`, and the names of their tensors.
+"""GPT-2 and GPT-Neo: read their `config.json`, and name their tensors.
 
 Missing fields have the defaults of transformers, which does not write defaults to its files.
 """
@@ -54,6 +54,8 @@ _Epsilon = Annotated[float, Field(gt=0)]
 
 
 class _Either(Config):
+    """Fields that both architectures have."""
+
     vocab_size: Count = 50257
     activation_function: str = "gelu_new"
     layer_norm_epsilon: _Epsilon = 1e-5
@@ -61,6 +63,8 @@ class _Either(Config):
 
 
 class _Gpt2(_Either):
+    """Fields of a GPT-2 that affect the computation."""
+
     n_positions: Count = 1024
     n_embd: Count = 768
     n_layer: Count = 12
@@ -72,6 +76,8 @@ class _Gpt2(_Either):
 
 
 class _GptNeo(_Either):
+    """Fields of a GPT-Neo that affect the computation."""
+
     max_position_embeddings: Count = 2048
     hidden_size: Count = 2048
     num_layers: Count = 24
@@ -90,6 +96,7 @@ _OTHER_NAMES = {
     },
     "gpt_neo": {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
 }
+"""By architecture: other names under which transformers accepts a field."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +108,9 @@ class Architecture:
     names: Callable[[str], Sequence[str]]
     """Function from our name of a tensor to their names."""
     parts: frozenset[str]
-    """Names, without layer and kind, of all tensors that such a model may have."""
+    """Names of all tensors that such a model may have, without layer, `.weight` and `.bias`."""
     ignored: re.Pattern[str]
-    """Pattern of their tensors that may be ignored."""
+    """Pattern of their tensors that may be ignored without a warning."""
     is_transposed: Callable[[str], bool]
     """Whether a matrix is stored with inputs as rows."""
     kinds: Sequence[tuple[tuple[str, ...], int]] | None = None
@@ -123,10 +130,10 @@ class Architecture:
         count = sum(len(kinds) * times for kinds, times in self.kinds)
         if count != n_layer:
             raise InputError(
-                f"{source}: attention_types are of {number_of(count, 'layer')}, not {n_layer}"
+                f"{source}: attention_types describe {number_of(count, 'layer')}, not {n_layer}"
             )
-        spread = [kind for kinds, times in self.kinds for kind in kinds * times]
-        windows = windows_of(spread, self.window, n_layer, source)
+        kind_by_layer = [kind for kinds, times in self.kinds for kind in kinds * times]
+        windows = windows_of(kind_by_layer, self.window, n_layer, source)
         return self.config.model_copy(update={"attention_windows": windows})
 
 
@@ -147,22 +154,23 @@ def architecture(values: Any, source: str) -> Architecture:
         return _gpt2(_Gpt2.of(_known(values, kind, _Gpt2), source), source)
     if kind == "gpt_neo":
         return _gpt_neo(_GptNeo.of(_known(values, kind, _GptNeo), source), source)
-    said = kind if isinstance(kind, str) and len(kind) < 40 else quoted(kind)
-    raise InputError(f"{source} is a {said}: only gpt2 and gpt_neo can be loaded")
+    name = kind if isinstance(kind, str) and len(kind) < 40 else quoted(kind)
+    raise InputError(f"{source} is a {name}: only gpt2 and gpt_neo can be loaded")
 
 
 def _known(values: Mapping[str, Any], kind: str, fields: type[Config]) -> dict[str, Any]:
-    others = _OTHER_NAMES[kind]
-    named = {others.get(name, name): value for name, value in values.items()}
-    named |= {name: values[name] for name in fields.model_fields.keys() & values.keys()}
-    return {name: named[name] for name in fields.model_fields if name in named}
+    """Return the values of known fields; a field's own name wins over its other names."""
+    other_names = _OTHER_NAMES[kind]
+    renamed = {other_names.get(name, name): value for name, value in values.items()}
+    renamed |= {name: values[name] for name in fields.model_fields.keys() & values.keys()}
+    return {name: renamed[name] for name in fields.model_fields if name in renamed}
 
 
 def _gpt2(theirs: _Gpt2, source: str) -> Architecture:
     if theirs.scale_attn_by_inverse_layer_idx:
-        raise InputError(f"{source} scales attention by layer, which our models do not")
+        raise InputError(f"{source} scales attention by layer, which wirework does not support")
     if theirs.add_cross_attention:
-        raise InputError(f"{source} has cross-attention, which our models have not")
+        raise InputError(f"{source} has cross-attention, which wirework does not support")
     scale = "rsqrt" if theirs.scale_attn_weights else "none"
     config = _config(theirs, _GPT2_FIELDS, source)
     return Architecture(
@@ -190,7 +198,8 @@ def _config(theirs: _Either, fields: Mapping[str, str], source: str) -> ModelCon
     if theirs.activation_function not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise InputError(
-            f"{source}: activation {quoted(theirs.activation_function)}, ours are {known}"
+            f"{source}: activation {quoted(theirs.activation_function)} is not supported, only "
+            f"{known}"
         )
     return gpt_neo_config(theirs, fields, source).model_copy(
         update={

@@ -1,7 +1,11 @@
-"""The released models of Gao et al. 2025: a folder with `beeg_config.json` and `final_model.pt`.
+"""Read the released weight-sparse models of Gao et al. 2025.
 
-On the hub the same model is `config.json` and safetensors, with more fields and longer names. All
-variants that their code can write are supported (openai/circuit_sparsity, `inference/gpt.py`).
+Two layouts of the files are read:
+
+- The release: a folder with `beeg_config.json` and `final_model.pt`.
+- The Hugging Face hub: `config.json` and safetensors, with more fields and longer tensor names.
+
+All variants that their code can write are supported (openai/circuit_sparsity, `inference/gpt.py`).
 Settings that only affect training, such as dropout and gradient checkpointing, are ignored.
 """
 
@@ -22,7 +26,7 @@ from wirework.model_tensors import load_untied_, refuse_layers
 from wirework.nn import Transformer
 from wirework.nn.shapes import check_memory, untied_shapes
 
-_SITES: dict[str, SiteKind] = {
+_SITE_OF_LOCATION: dict[str, SiteKind] = {
     "attn_in": "attn.act_in",
     "attn_q": "attn.q",
     "attn_k": "attn.k",
@@ -34,6 +38,7 @@ _SITES: dict[str, SiteKind] = {
     "resid_post_attn": "resid_mid",
     "resid_post_mlp": "resid_out",
 }
+"""Their names of the places where AbsTopK can act (`afrac_loctypes`), to our sites."""
 
 _TENSORS = {
     "embed": "transformer.wte",
@@ -52,8 +57,10 @@ _TENSORS = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
+"""Our names of the parts that have tensors, to theirs; without layer, `.weight` and `.bias`."""
 
-_CAUSAL_MASK = re.compile(r"transformer\.h\.\d+\.attn\.bias")  # a constant, saved without `flash`
+_CAUSAL_MASK = re.compile(r"transformer\.h\.\d+\.attn\.bias")
+"""The causal mask, a constant that their code saves if the setting `flash` is off."""
 
 _NO_EFFECT = {
     "bigram_table_rank",
@@ -65,9 +72,11 @@ _NO_EFFECT = {
     "grad_checkpointing",
     "tokenizer_name",
 }
+"""Fields that do not affect what a trained model computes."""
 
 _HUB_PREFIX = "circuit_model."
-_OF_THE_HUB = {
+"""Prefix of all tensor names in the layout of the hub."""
+_HUB_FIELDS = {
     "_name_or_path",
     "architectures",
     "auto_map",
@@ -86,11 +95,11 @@ _OF_THE_HUB = {
     "transformers_version",
     "use_cache",
 }
-"""Fields that transformers adds, which are irrelevant to the model or repeat other fields."""
+"""Fields that transformers adds; they do not affect the model, or repeat other fields."""
 
 
 class _OpenAIFields(Config):
-    """The fields of `beeg_config.json` that affect the computation, with their defaults."""
+    """The fields of their configuration that affect the computation, with their defaults."""
 
     vocab_size: Count
     block_size: Count
@@ -115,7 +124,11 @@ class _OpenAIFields(Config):
 
 
 def is_openai(values: Any) -> bool:
-    """Return whether the fields of a `config.json` are those of a model of Gao et al. 2025."""
+    """Return whether the content of a `config.json` is that of a model of Gao et al. 2025.
+
+    Args:
+        values: the parsed file.
+    """
     return isinstance(values, dict) and "afrac_loctypes" in values and "block_size" in values
 
 
@@ -123,15 +136,16 @@ def load_openai(path: str | Path, split: SplitPattern | None = None) -> Model:
     """Load a released model of Gao et al. 2025, or one saved in their format.
 
     Args:
-        path: a folder with `beeg_config.json` and `final_model.pt`, or as it is on the hub, with
-            `config.json` and `model.safetensors`; nothing is downloaded, and no code in it runs. A
-            tokeniser beside them (`encoder.json` and `vocab.bpe`, or `tokenizer.json`) is read too.
+        path: a folder with `beeg_config.json` and `final_model.pt`, or with `config.json` and
+            `model.safetensors` as on the hub. Nothing is downloaded, and no code in the folder
+            runs. A tokeniser in it (`encoder.json` and `vocab.bpe`, or `tokenizer.json`) is read
+            too.
         split: split pattern of `encoder.json` and `vocab.bpe`, `gpt2` or `tinypython`; None to
             infer it from the vocabulary.
 
     Returns:
-        The model on the CPU in float32, with our sites. A warning names unknown fields of the
-        config and unused tensors.
+        The model on the CPU in float32. A warning names unknown fields of the configuration and
+        unused tensors.
 
     Raises:
         InputError: a file is missing, damaged or foreign, a field cannot be used, or a tensor is
@@ -141,20 +155,19 @@ def load_openai(path: str | Path, split: SplitPattern | None = None) -> Model:
     """
     if "://" in str(path):
         raise InputError(
-            f"{path} is an address and nothing is downloaded: "
-            "fetch beeg_config.json and final_model.pt into a folder and give that"
+            f"{path} is a web address, and nothing is downloaded: "
+            "put beeg_config.json and final_model.pt into a folder and give its path"
         )
     folder = Path(path)
-    about, weights = _find_files(folder)
-    released = _read_config(about)
-    config = _our_config(released, about)
-    check_memory(config, None, str(about))
+    config_file, weights = _find_files(folder)
+    config = _our_config(_read_config(config_file), config_file)
+    check_memory(config, None, str(config_file))
     state = unwrapped(read_weights(weights), str(weights), _HUB_PREFIX)
     refuse_layers(config.n_layer, state, str(weights))
     config = config.model_copy(update={"logit_bias": "final_logits_bias" in state})
     if config.tied_embedding:
-        said = "tied_unembed is true"
-        state = with_tied(state, "transformer.wte.weight", "lm_head.weight", str(weights), said)
+        names = "transformer.wte.weight", "lm_head.weight"
+        state = with_tied(state, *names, str(weights), "tied_unembed is true")
     tensors = our_state(
         state,
         untied_shapes(config),
@@ -169,37 +182,47 @@ def load_openai(path: str | Path, split: SplitPattern | None = None) -> Model:
 
 
 def _find_files(folder: Path) -> tuple[Path, Path]:
-    """Return the paths of config and weights, in the layout of the release or of the hub."""
-    about, hub = folder / "beeg_config.json", folder / "config.json"
-    if is_file(about) or not is_file(hub):
-        weights = folder / "final_model.pt"
-        if is_file(weights) or not is_file(folder / "model.safetensors"):
-            return about, weights
-        return about, folder / "model.safetensors"
+    """Return the paths of configuration and weights, in the layout of the release or of the hub.
+
+    Files that do not exist are those of the release, so that the error about them names these.
+
+    Raises:
+        InputError: there is only a `config.json`, and it is that of another kind of model.
+    """
+    release, hub = folder / "beeg_config.json", folder / "config.json"
+    if is_file(release) or not is_file(hub):
+        pickle, safetensors = folder / "final_model.pt", folder / "model.safetensors"
+        is_safe = is_file(safetensors) and not is_file(pickle)
+        return release, safetensors if is_safe else pickle
     if not is_openai(read_json(hub)):
-        raise InputError(f"{hub} is not of a released weight-sparse model: it lacks their fields")
+        raise InputError(
+            f"{hub} is not that of a weight-sparse model: it lacks afrac_loctypes or block_size"
+        )
     return hub, find_weights(folder, ("model.safetensors", "pytorch_model.bin", "final_model.pt"))
 
 
 def _read_config(path: Path) -> _OpenAIFields:
+    """Read their configuration; a warning names fields that are unknown."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")
     if values.pop("use_tied_aux_matrix", False):
         raise InputError(f"{path}: models with use_tied_aux_matrix are not supported")
-    if "n_mlp" in values:  # older files
+    if "n_mlp" in values:  # the name in older files
         values["d_mlp"] = values.pop("n_mlp")
-    idle = _NO_EFFECT | (_OF_THE_HUB if "model_type" in values else set())
-    unknown = sorted(values.keys() - _OpenAIFields.model_fields.keys() - idle)
-    if unknown:
-        warn(f"{path}: unknown fields left aside: {', '.join(unknown)}")
-    values_read = {
-        name: value for name, value in values.items() if name in _OpenAIFields.model_fields
-    }
-    return _OpenAIFields.of(values_read, str(path))
+    known = _OpenAIFields.model_fields.keys()
+    ignored = _NO_EFFECT | (_HUB_FIELDS if "model_type" in values else set())
+    if unknown := sorted(values.keys() - known - ignored):
+        warn(f"{path}: unknown fields are ignored: {', '.join(unknown)}")
+    return _OpenAIFields.of({name: values[name] for name in values if name in known}, str(path))
 
 
 def _our_config(released: _OpenAIFields, path: Path) -> ModelConfig:
+    """Translate their configuration into ours.
+
+    Raises:
+        InputError: d_model is not divisible by n_head, or AbsTopK acts at an unknown location.
+    """
     if released.d_head is None and released.d_model % released.n_head:
         raise InputError(
             f"{path}: d_model {released.d_model} is not divisible by n_head {released.n_head} "
@@ -232,23 +255,29 @@ def _our_config(released: _OpenAIFields, path: Path) -> ModelConfig:
 
 
 def _positions(released: _OpenAIFields) -> str:
+    """Return our setting `positions`."""
     if released.d_pos_emb is None:
         return "added"
     return "sinusoidal_concat" if released.sinusoidal_cat_pos_emb else "concat"
 
 
 def _act_sites(released: _OpenAIFields, path: Path) -> tuple[SiteKind, ...]:
+    """Return the sites with AbsTopK."""
     if released.afrac is None or not released.afrac_loctypes:
         return ()
     names = released.afrac_loctypes.split(",")
     for name in names:
-        if name not in _SITES:
-            raise InputError(f"{path}: unknown afrac_loctypes {name!r}{nearest(name, _SITES)}")
-    return tuple(site for name, site in _SITES.items() if name in names)
+        if name not in _SITE_OF_LOCATION:
+            hint = nearest(name, _SITE_OF_LOCATION)
+            raise InputError(f"{path}: unknown afrac_loctypes {name!r}{hint}")
+    return tuple(site for name, site in _SITE_OF_LOCATION.items() if name in names)
 
 
 def _their_name(name: str) -> str:
-    """Return their name of one of our tensors: `blocks.0.mlp.up.bias`, `..h.0.mlp.c_fc.bias`."""
+    """Return their name of one of our tensors.
+
+    For example, `blocks.0.mlp.up.bias` is `transformer.h.0.mlp.c_fc.bias`.
+    """
     prefix, name = block_prefix(name)
     part, _, kind = name.rpartition(".")
     if kind in ("weight", "bias"):

@@ -1,6 +1,7 @@
-"""Read weight files of other projects: one safetensors file or pickle, or several with an index.
+"""Read weight files of other projects: safetensors or a pickle, in one file or in several.
 
-No code in a pickle is run.
+Several files have an index, a JSON file that says which tensor is in which file. No code in a
+pickle is run.
 """
 
 import re
@@ -19,15 +20,22 @@ from wirework.memory import require_memory
 from wirework.tensor_files import check_kind, damaged, read_tensors
 
 _INDEX = ".index.json"
+"""End of the name of an index."""
 _ZIP = b"PK\x03\x04"
+"""First bytes of a zip archive, the format of `torch.save`."""
 _OBJECT = re.compile(r"GLOBAL (\S+)")
+"""Name of the Python object in the message with which `torch.load` refuses it."""
 
 
 def find_weights(folder: Path, names: Iterable[str]) -> Path:
-    """Return the first of `names` in a folder, as a single file or as an index of several.
+    """Return the first weight file in a folder.
+
+    Args:
+        folder: the folder.
+        names: names to look for, in order; `NAME.index.json` counts as well.
 
     Raises:
-        InputError: it has none of them.
+        InputError: the folder has none of them.
     """
     names = list(names)
     for name in names:
@@ -38,7 +46,10 @@ def find_weights(folder: Path, names: Iterable[str]) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: safetensors by its suffix, an index of parts, else a pickle.
+    """Read a state dict.
+
+    Args:
+        path: `*.safetensors`, an index `*.index.json`, or a pickle of any other name.
 
     Returns:
         Tensors by name, with the dtype and layout of the file, on the CPU.
@@ -52,6 +63,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
+    """Read all files that an index names, which must be in its folder."""
     values = read_json(index)
     parts = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
@@ -65,6 +77,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Read a state dict that `torch.save` wrote, without running code in it."""
     check_kind(path)
     try:
         _check_archive(path)
@@ -78,8 +91,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         if isinstance(error, OSError) and error.errno is not None:
             raise cannot_read(path, error) from error
         raise InputError(f"{path} is damaged or not a PyTorch state dict: {_why(error)}") from error
-    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, Tensor) for value in state.values()):
+    has_names = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not has_names or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} is not a state dict: expected names to tensors")
     return dict(state)
 
@@ -93,9 +106,9 @@ def _check_archive(path: Path) -> None:
         return  # the format before PyTorch 1.6 has no checksums
     with zipfile.ZipFile(path) as archive:
         require_memory(sum(entry.file_size for entry in archive.infolist()), f"reading {path}")
-        spoiled = archive.testzip()
-    if spoiled is not None:
-        raise damaged(path, f"{spoiled} in it does not match its checksum")
+        damaged_entry = archive.testzip()
+    if damaged_entry is not None:
+        raise damaged(path, f"{damaged_entry} in it does not match its checksum")
 
 
 def _why(error: Exception) -> str:
@@ -103,5 +116,5 @@ def _why(error: Exception) -> str:
     text = str(error)
     if refused := _OBJECT.search(text):
         return f"it holds the Python object {refused[1]}, which is not loaded"
-    _, _, told = text.partition("WeightsUnpickler error:")
-    return " ".join(told.split("Check the documentation")[0].split()) or reason(error)
+    _, _, details = text.partition("WeightsUnpickler error:")
+    return " ".join(details.split("Check the documentation")[0].split()) or reason(error)
