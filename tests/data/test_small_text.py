@@ -36,7 +36,7 @@ def test_text_of_any_size_is_trained_on_with_no_setting(tmp_path: Path, lines: i
     assert size == run.model.tokenizer.vocab_size <= 2048
     said = [line for line in capsys.readouterr().err.splitlines() if "fills a vocabulary" in line]
     path = tmp_path / "notes.txt"
-    few = f"{path} fills a vocabulary of {size} tokens, not of 2048: it is made so small"
+    few = f"{path} fills a vocabulary of {size} tokens instead of 2048: the smaller one is used"
     assert said == ([few] if size < 2048 else [])
     stored = TrainConfig.load(run.path / "config.yaml")
     assert (stored.data.vocab_size, stored.model.vocab_size) == (size, size)

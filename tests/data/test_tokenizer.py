@@ -432,11 +432,13 @@ def test_the_vocabulary_shows_that_text_is_cut_as_tinypython_is(library: list[st
 
 def test_a_vocabulary_that_shows_no_split_asks_for_it(tmp_path: Path):
     folder = learnt(["word " * 50], GPT2_PATTERN, tmp_path / "both", size=259)  # merges: wo, wor
-    with pytest.raises(InputError, match=r"fit more than one way .* --split gpt2\|tinypython"):
+    with pytest.raises(
+        InputError, match=r"more than one split pattern: .* --split gpt2\|tinypython"
+    ):
         Tokenizer.load(folder)
     assert Tokenizer.load(folder, "gpt2").encode(" 1") != []
     folder = learnt(["ab cd " * 50], r"\S+ \S+", tmp_path / "neither", size=290)
-    with pytest.raises(InputError, match=r"fit no way that is known"):
+    with pytest.raises(InputError, match=r"fit no known split pattern"):
         Tokenizer.load(folder)
 
 

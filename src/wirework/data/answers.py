@@ -109,13 +109,17 @@ def story_answers() -> tuple[Answer, ...]:
 
 
 def answers_for(config: DataConfig) -> tuple[Answer, ...]:
-    """Return the texts that must be single tokens in the tokeniser of a corpus."""
-    which = _tasks_of(config) if config.answers == "auto" else config.answers
-    return {"python": ANSWERS, "stories": story_answers(), "none": ()}[which]
+    """Return the answers that must be single tokens in the tokeniser of a corpus.
+
+    Args:
+        config: settings of the corpus; `answers` says for which tasks.
+    """
+    tasks = _tasks_of(config) if config.answers == "auto" else config.answers
+    return {"python": ANSWERS, "stories": story_answers(), "none": ()}[tasks]
 
 
 def answers_before_records(config: DataConfig) -> DataConfig:
-    """Return the settings with the `answers` that `auto` stood for before runs recorded text."""
+    """Return the settings with the meaning of `answers: auto` in versions without `data.json`."""
     if config.answers != "auto":
         return config
     return config.model_copy(

@@ -1,8 +1,8 @@
 """Batches as a pure function of (seed, step, rank), so that a resumed run sees the same batches.
 
-An epoch cuts the tokens, from a random offset, into windows whose inputs do not overlap, and
-visits them in a random order. The order is a keyed permutation that is computed, not stored
-(a Feistel network with cycle walking: Black and Rogaway 2002), so memory does not grow with the
+Each epoch cuts the tokens into windows, from a random offset, and visits them in a random order.
+The inputs of windows do not overlap. The order is a keyed permutation (a Feistel network with cycle
+walking: Black and Rogaway 2002), which is computed, not stored, so memory does not grow with the
 corpus. Shapes: B sequences, T = n_ctx tokens.
 """
 
@@ -48,9 +48,9 @@ class Batches:
         self._n_ctx = n_ctx
         self._batch_size = batch_size
         self._seed = seed
-        most = (tokens.n_tokens - 1) // n_ctx
+        n_fitting = (tokens.n_tokens - 1) // n_ctx
         # One window fewer than fit leaves room for any offset below n_ctx.
-        self.n_windows = max(most - 1, 1)
+        self.n_windows = max(n_fitting - 1, 1)
         self._n_offsets = min(n_ctx, tokens.n_tokens - self.n_windows * n_ctx)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -67,29 +67,37 @@ class Batches:
     def starts(self, first: int, count: int) -> list[int]:
         """Return the first tokens of windows first .. first + count - 1 of the run.
 
-        Window g of the run is at place g % n_windows of epoch g // n_windows.
+        The run visits window g as number g % n_windows of epoch g // n_windows.
         """
         starts: list[int] = []
         while len(starts) < count:
-            epoch, place = divmod(first + len(starts), self.n_windows)
-            part = min(count - len(starts), self.n_windows - place)
-            starts += self._epoch_starts(epoch, np.arange(place, place + part, dtype=np.uint64))
+            epoch, number = divmod(first + len(starts), self.n_windows)
+            stop = min(number + count - len(starts), self.n_windows)
+            starts += self._epoch_starts(epoch, np.arange(number, stop, dtype=np.uint64))
         return starts
 
-    def _epoch_starts(self, epoch: int, places: UInt64) -> list[int]:
+    def _epoch_starts(self, epoch: int, numbers: UInt64) -> list[int]:
+        """Return the first tokens of windows of an epoch, given their numbers in its order."""
         sequence = np.random.SeedSequence([self._seed, epoch])
         keys = sequence.generate_state(ROUNDS + 1, np.uint64).astype(np.uint64)
         offset = int(keys[-1]) % self._n_offsets
-        windows = permute(places, self.n_windows, keys[:-1])
+        windows = permute(numbers, self.n_windows, keys[:-1])
         return [offset + int(window) * self._n_ctx for window in windows]
 
 
 def eval_batches(tokens: Tokens, n_ctx: int, batch_size: int, n: int) -> list[Batch]:
-    """Return at most `n` fixed batches, inputs and targets (B, T) int64 each, spread over a split.
+    """Return fixed batches that are spread over a split, without a repeated window.
 
-    No window is repeated. A split with fewer windows gives fewer batches, or one smaller batch if
-    it has fewer windows than `batch_size`. A small split of less than `n_ctx` tokens gives one
-    shorter window.
+    Args:
+        tokens: the split.
+        n_ctx: tokens per sequence.
+        batch_size: sequences per batch.
+        n: number of batches.
+
+    Returns:
+        Inputs and targets, (B, T) int64 each, of at most `n` batches. A split with fewer windows
+        gives fewer batches, or one smaller batch if it has fewer windows than `batch_size`. A small
+        split of less than `n_ctx` tokens gives one shorter window.
 
     Raises:
         InputError: the split has fewer than two tokens, or is too large to shorten the context to
@@ -103,19 +111,19 @@ def eval_batches(tokens: Tokens, n_ctx: int, batch_size: int, n: int) -> list[Ba
     return [_gather(tokens, starts[i : i + rows], n_ctx) for i in range(0, count * rows, rows)]
 
 
-def permute(places: UInt64, size: int, keys: UInt64) -> UInt64:
-    """Apply a keyed permutation of 0 .. size - 1 to each of `places`.
+def permute(values: UInt64, size: int, keys: UInt64) -> UInt64:
+    """Apply a keyed permutation of 0 .. size - 1 to each of `values`.
 
     Args:
-        places: (n,) uint64, each below `size`.
+        values: (n,) uint64, each below `size`.
         size: number of values that the permutation covers.
         keys: (rounds,) uint64, one per Feistel round.
 
     Returns:
-        (n,) uint64. Over all places, each number below `size` occurs once.
+        (n,) uint64. Applied to all numbers below `size`, each of them occurs once.
     """
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-    out = _feistel(places, half, keys)
+    out = _feistel(values, half, keys)
     # The network permutes 0 .. 4^k - 1. Repeat it until the value is below `size` (cycle walking).
     while (outside := out >= size).any():
         out[outside] = _feistel(out[outside], half, keys)
@@ -123,6 +131,7 @@ def permute(places: UInt64, size: int, keys: UInt64) -> UInt64:
 
 
 def _feistel(values: UInt64, half: np.uint64, keys: UInt64) -> UInt64:
+    """Permute the numbers of 2 `half` bits, one round per key."""
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for key in keys:

@@ -1,4 +1,4 @@
-"""Byte-level BPE from its merges, and the merges that make the tasks' answers single tokens."""
+"""Build a byte-level BPE from its merges, and find the merges that make answers single tokens."""
 
 from collections.abc import Sequence
 
@@ -29,20 +29,32 @@ Merge = tuple[str, str]
 
 
 def with_answers(merges: list[Merge], room: int, answers: Sequence[Answer]) -> list[Merge]:
-    """Return the first of `merges`, then those of the answers: at most `room` tokens with bytes."""
-    # A shorter BPE may lack more answers than a longer one: cut until both fit.
-    keep = len(merges)
+    """Drop the last merges to make room for those that make answers single tokens.
+
+    Args:
+        merges: merges of a BPE, in their order.
+        room: most tokens of the result, including the 256 bytes, without end-of-text.
+        answers: the answers.
+
+    Returns:
+        The first of `merges`, then those of the answers.
+
+    Raises:
+        InputError: bytes and answers need more than `room` tokens.
+    """
+    # A BPE with fewer merges may need more of them for the answers: repeat until both fit.
+    n_kept = len(merges)
     while True:
-        extra = missing_merges(merges[:keep], answers)
-        excess = len(vocabulary(merges[:keep] + extra)) - room
+        extra = missing_merges(merges[:n_kept], answers)
+        excess = len(vocabulary(merges[:n_kept] + extra)) - room
         if excess <= 0:
-            return merges[:keep] + extra
-        if keep == 0:
+            return merges[:n_kept] + extra
+        if n_kept == 0:
             raise InputError(
                 f"vocab_size {room + 1} is too small: {N_BYTES} bytes, the tasks' answers and "
                 f"end-of-text need {room + 1 + excess}"
             )
-        keep = max(keep - excess, 0)
+        n_kept = max(n_kept - excess, 0)
 
 
 def missing_merges(merges: list[Merge], answers: Sequence[Answer]) -> list[Merge]:
@@ -76,7 +88,14 @@ def byte_level_bpe(
     pattern: str = PATTERN,
     end_of_text: bool = True,
 ) -> tokenizers.Tokenizer:
-    """Build a byte-level BPE from its merges; end-of-text has the last id."""
+    """Build a byte-level BPE from its merges.
+
+    Args:
+        merges: in the order of their priority.
+        vocab: token to id; None for that of `vocabulary`.
+        pattern: split pattern; no merge crosses the border of two pieces.
+        end_of_text: add the end-of-text token, with the last id.
+    """
     vocab = vocab or vocabulary(merges)
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
     if pattern == GPT2_PATTERN:

@@ -1,9 +1,14 @@
 """Corpora: from the name of a corpus to a stream of documents, in bounded memory.
 
-`documents` reads every kind of corpus: `python` (`python_source.py`), `stories` (`stories/`), a
-text file, a folder, JSONL, Parquet and `hub:NAME` (`records.py`), and a user's function. A second
-corpus may be mixed in. The order of documents is deterministic. The files of a folder are ordered
-by the hash of their names, so that the first documents are a fair sample of all.
+`documents` reads every kind of corpus:
+
+- `python` (python_source.py) and `stories` (stories/);
+- a text file, or a folder of files;
+- records with a text field: JSONL, Parquet and `hub:NAME` (records.py);
+- a user's function.
+
+A second corpus may be mixed in. The order of documents is always the same. Files of a folder are
+ordered by the hash of their names, so that the first documents are a fair sample of all.
 """
 
 import hashlib
@@ -65,10 +70,14 @@ def documents(config: DataConfig) -> Iterator[str]:
 
 
 def corpus_files(corpus: str | Path) -> list[Path] | None:
-    """Return the files that a local corpus is read from, sorted by path; None for `hub:` ones.
+    """Return the files that a corpus is read from, sorted by path.
 
-    For a function they are its source files (`user_code.function_files`), for `stories` the files
-    of its generator.
+        Args:
+        corpus: name of the corpus.
+
+    Returns:
+        For a function its source files (`user_code.function_files`), for `stories` the files of its
+        generator; None for `hub:NAME`.
 
     Raises:
         InputError: the path does not exist or is neither file nor folder, a folder is empty or
@@ -80,6 +89,7 @@ def corpus_files(corpus: str | Path) -> list[Path] | None:
 
 
 def _files(corpus: str) -> list[Path] | None:
+    """Return the files of a corpus; a system error is not translated."""
     if corpus.startswith(HUB):
         return None
     if is_function(corpus):
@@ -116,27 +126,28 @@ def is_prepared(folder: str | Path) -> bool:
 def is_marked(corpus: str) -> bool:
     """Return whether a corpus is one text file with separators between its documents."""
     path = Path(corpus)
-    kept = (*JSONL_SUFFIXES, PARQUET_SUFFIX)
-    return path.is_file() and path.suffix not in kept and is_separated(path)
+    has_records = path.suffix in (*JSONL_SUFFIXES, PARQUET_SUFFIX)
+    return path.is_file() and not has_records and is_separated(path)
 
 
 def _mixed(config: DataConfig) -> Iterator[str]:
-    """Yield the corpus, and a document of the mix whenever the mix is below its share of bytes."""
+    """Yield the corpus; after each document, documents of the mix that bring it to its share."""
     if config.mix is None:
         yield from _read(config.corpus, config)
         return
-    others = _read(config.mix, config)
-    ratio = config.mix_share / (1 - config.mix_share)
-    due = 0.0
+    mix = _read(config.mix, config)
+    mix_bytes_per_byte = config.mix_share / (1 - config.mix_share)
+    missing_bytes = 0.0
     for text in _read(config.corpus, config):
         yield text
-        due += ratio * len(text.encode())
-        while due > 0 and (other := next(others, None)) is not None:
-            yield other
-            due -= len(other.encode())
+        missing_bytes += mix_bytes_per_byte * len(text.encode())
+        while missing_bytes > 0 and (mixed_in := next(mix, None)) is not None:
+            yield mixed_in
+            missing_bytes -= len(mixed_in.encode())
 
 
 def _read(corpus: str, config: DataConfig) -> Iterator[str]:
+    """Yield the documents of one corpus, without the limits of the settings."""
     if corpus.startswith(HUB):
         name, revision = hub_name(corpus)
         subset = config.subset if corpus == config.corpus else None
@@ -151,10 +162,11 @@ def _read(corpus: str, config: DataConfig) -> Iterator[str]:
     files, path = corpus_files(corpus) or [], Path(corpus)
     if path.is_dir():
         return _folder(path, files, config.field)
-    return _records(path, config.field) or _lone_file(path)
+    return _records(path, config.field) or _text_file(path)
 
 
 def _from_function(name: str) -> Iterator[str]:
+    """Yield the texts of a user's function, checked to be texts."""
     function = load_function(name, "corpus")
     texts = guarded(lambda: iter(function()), f"corpus {name}")
     while (text := guarded(lambda: next(texts, None), f"corpus {name}")) is not None:
@@ -173,7 +185,7 @@ def _records(path: Path, field: str) -> Iterator[str] | None:
     return records.parquet(path, field) if path.suffix == PARQUET_SUFFIX else None
 
 
-def _lone_file(path: Path) -> Iterator[str]:
+def _text_file(path: Path) -> Iterator[str]:
     """Yield the documents of a text file: the texts between separators, or pieces of whole lines.
 
     As a single document the file would have to fit in memory and could not be split.
@@ -187,13 +199,13 @@ def _folder(folder: Path, files: list[Path], field: str) -> Iterator[str]:
     """Yield the text of every file below a folder; files that are not UTF-8 are left out."""
     skipped = 0
     for path in sorted(files, key=lambda path: _scatter(path, folder)):
-        kept = _records(path, field)
-        if kept is None:
-            kept = read_text(path, FOLDER_PIECE_BYTES)
-        if kept is None:
+        texts = _records(path, field)
+        if texts is None:
+            texts = read_text(path, FOLDER_PIECE_BYTES)
+        if texts is None:
             skipped += 1
             continue
-        yield from kept
+        yield from texts
     if skipped:
         say(f"{folder}: {number_of(skipped, 'file')} left out, not UTF-8 text")
 
@@ -204,9 +216,9 @@ def _folder_files(folder: Path) -> list[Path]:
     An unreadable subfolder is an error; otherwise its files would be silently missing.
     """
     paths: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=_raise):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(place) / name for name in names if not name.startswith(".")]
+        paths += [Path(parent) / name for name in names if not name.startswith(".")]
     files = sorted(path for path in paths if path.is_file())
     if not files:
         raise InputError(f"corpus {folder} is empty: the folder has no files")
@@ -218,4 +230,5 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _scatter(path: Path, folder: Path) -> bytes:
+    """Return the key by which the files of a folder are ordered: a hash of the path in it."""
     return hashlib.sha256(str(path.relative_to(folder)).encode(errors="surrogateescape")).digest()

@@ -1,8 +1,8 @@
-"""Prepare a corpus: train the tokeniser, tokenise every document, split, write shards.
+"""Prepare a corpus: train the tokeniser, tokenise and split the documents, write shards.
 
-The folder is named after a hash of its settings and appears in one rename. Unfinished work is in a
-hidden folder beside it. After a kill, which loses about a second of work, the same call continues
-and produces the same bytes, for any number of workers.
+The result is a folder that is named after a hash of its settings. Unfinished work is in a hidden
+folder beside it, which is renamed when it is complete. A kill loses about a second of work; the
+same call then continues and produces the same bytes, with any number of workers.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from wirework.user_code import is_function
 _LONGEST_WORDS = 180
 """Maximum characters of the corpus name in the folder name, which has at most 255 bytes."""
 VERSION = 1
-"""Version, part of the folder's hash; raised when a change of code changes the bytes."""
+"""Part of the folder's hash; raised when a change of the code changes the bytes of a corpus."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Prepared:
     val: Tokens
     """Tokens of the held-out documents, which are chosen by the hash of their text."""
     fingerprint: str
-    """SHA-256 over tokeniser and tokens, as hex; independent of the place of the folder."""
+    """SHA-256 of tokeniser and tokens, as hex; the same wherever the folder is."""
 
 
 def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool = True) -> Prepared:
@@ -63,8 +63,11 @@ def prepare(config: DataConfig, cache: str | Path | None = None, progress: bool 
 
     Args:
         config: the corpus and its settings; `workers` and `cache` do not change the result.
-        cache: folder of prepared corpora; None: `config.cache`.
+        cache: folder of prepared corpora; None for `config.cache`.
         progress: show a progress bar on standard error.
+
+    Returns:
+        The prepared corpus, with all its checksums verified.
 
     Raises:
         InputError: the corpus cannot be used (see `documents`), is too small to be split or to
@@ -104,7 +107,7 @@ def open_prepared(path: str | Path) -> Prepared:
 
 
 def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
-    """Return NAME-HASH12; the hash covers everything that affects the bytes."""
+    """Return NAME-HASH; the 12 digits of the hash cover everything that affects the bytes."""
     unused = {"workers", "cache", "tokenizer", "answers"}
     if STORIES not in (config.corpus, config.mix):
         unused.add("stories_seed")
@@ -115,22 +118,23 @@ def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
     if tokenizer_given:
         unused |= {"vocab_size", "tokenizer_bytes"}
     # `auto` has the same hash as the number that it stands for.
-    sized = config.model_copy(update={"vocab_size": _most_tokens(config)})
-    plan: dict[str, Any] = {
+    sized = config.model_copy(update={"vocab_size": _max_tokens(config)})
+    hashed: dict[str, Any] = {
         "version": VERSION,
         "settings": sized.model_dump(mode="json", exclude=unused),
-        "files": _identity(config),
+        "files": _file_stats(config),
         "tokenizer": tokenizer_given.fingerprint if tokenizer_given else answers_for(config),
     }
     if is_marked(config.corpus):
-        plan["documents"] = "marked"  # older versions cut such a file at line ends
-    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        hashed["documents"] = "marked"  # older versions cut such a file at line ends
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
     name = hub_name(config.corpus)[0] if config.corpus.startswith(HUB) else config.corpus
     words = re.findall(r"\w+", Path(name).stem, re.ASCII)
     return f"{'-'.join(words)[:_LONGEST_WORDS] or 'corpus'}-{digest[:12]}"
 
 
-def _most_tokens(config: DataConfig) -> int:
+def _max_tokens(config: DataConfig) -> int:
+    """Return the size of the vocabulary; for `auto`, the largest size that it can get."""
     return VOCAB_SIZE if config.vocab_size == "auto" else config.vocab_size
 
 
@@ -138,11 +142,14 @@ def _check_vocabulary(config: DataConfig, data: Prepared) -> None:
     """Refuse a vocabulary that is smaller than requested because it was made with `auto`."""
     size = data.tokenizer.vocab_size
     if config.tokenizer is None and config.vocab_size not in ("auto", size):
-        raise too_few_tokens(size, _most_tokens(config))
+        raise too_few_tokens(size, _max_tokens(config))
 
 
-def _identity(config: DataConfig) -> list[tuple[str, int, int]] | None:
-    """Return path, size and modification time (ns) of each file of a local corpus and its mix."""
+def _file_stats(config: DataConfig) -> list[tuple[str, int, int]] | None:
+    """Return path, bytes and modification time (ns) of each file of the corpus and of its mix.
+
+    None if the corpus has no local files and there is no mix.
+    """
     corpora = [config.corpus] if config.mix is None else [config.corpus, config.mix]
     parts = [corpus_files(corpus) for corpus in corpora]
     if parts == [None]:
@@ -167,7 +174,10 @@ def _total_bytes(config: DataConfig) -> int | None:
 def _make(
     config: DataConfig, tokenizer_given: Tokenizer | None, path: Path, progress: bool
 ) -> None:
-    """Create the folder; continue the work of an interrupted call."""
+    """Create the folder, or continue the work of an interrupted call.
+
+    After an error in the corpus, the unfinished folder is removed if no document is done.
+    """
     partial = path.with_name(f".{path.name}.partial")
     clear_held([partial, *(partial / split for split in SPLITS)])
     try:
@@ -191,19 +201,20 @@ def _make(
 def _train(config: DataConfig, limit: int, progress: bool) -> Tokenizer:
     """Train the tokeniser on the first documents that are not held out."""
     total = min(config.tokenizer_bytes, _total_bytes(config) or config.tokenizer_bytes)
-    most, auto = _most_tokens(config), config.vocab_size == "auto"
+    vocab_size, is_auto = _max_tokens(config), config.vocab_size == "auto"
     with report("tokeniser", total, progress) as advance:
         texts = _training_texts(config, limit, advance)
-        tokenizer = train_tokenizer(texts, most, answers_for(config), fewer=auto)
-    if tokenizer.vocab_size < most:
+        tokenizer = train_tokenizer(texts, vocab_size, answers_for(config), fewer=is_auto)
+    if tokenizer.vocab_size < vocab_size:
         say(
-            f"{config.corpus} fills a vocabulary of {tokenizer.vocab_size} tokens, "
-            f"not of {most}: it is made so small"
+            f"{config.corpus} fills a vocabulary of {tokenizer.vocab_size} tokens instead of "
+            f"{vocab_size}: the smaller one is used"
         )
     return tokenizer
 
 
 def _training_texts(config: DataConfig, limit: int, advance: Advance) -> Iterator[str]:
+    """Yield the first documents that are not held out, `tokenizer_bytes` of text in all."""
     bytes_left = config.tokenizer_bytes
     for text in documents(config):
         if split_hash(text) >= limit:

@@ -1,7 +1,8 @@
 """The corpus `python`: the source code installed with the running Python.
 
-It has the standard library and the installed packages of the running interpreter. Files that teach
-a model little about code are left out: tests, generated and minified files, tables, copies.
+It consists of the standard library and the installed packages of the running interpreter. Files
+that teach a model little about code are left out: tests, generated and minified files, tables,
+copies.
 """
 
 import hashlib
@@ -16,12 +17,17 @@ from wirework.file_system import open_ordinary
 
 TEST_FOLDERS = frozenset({"test", "tests", "testing", "idle_test", "_test", "_tests"})
 OTHER_ROOTS = frozenset({"site-packages", "dist-packages", "__pycache__"})
+"""Folders of the standard library that are roots of their own, and compiled files."""
 NAMES_LEFT_OUT = re.compile(r"(test_.*|.*_test|conftest|.*_pb2|.*_pb2_grpc)\.py")
 GENERATED = re.compile(r"\bgenerated\b|\bauto-?generated\b|\bdo not edit\b", re.IGNORECASE)
 GENERATED_LINES = 5
+"""Number of first lines in which `GENERATED` is looked for."""
 PROSE = re.compile(r'"""(?:.|\n)*?"""|\'\'\'(?:.|\n)*?\'\'\'|^[ \t]*#.*$', re.MULTILINE)
+"""Docstrings and comment lines, in which quotes are not counted."""
 MAX_BYTES = 500_000
+"""Largest size of a file, in bytes; larger ones are mostly tables."""
 MIN_BYTES = 200
+"""Smallest size of a file, in bytes."""
 MAX_MEAN_LINE = 150
 """Mean characters per line above which a file counts as minified or as a table."""
 
@@ -81,13 +87,14 @@ def quote_share(text: str) -> float:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(root):
+    """Yield the Python files below a root whose name and size may be those of hand-written code."""
+    for parent, folders, names in os.walk(root):
         folders[:] = [
             name for name in folders if name not in TEST_FOLDERS and name not in OTHER_ROOTS
         ]
         for name in names:
             if name.endswith(".py") and not NAMES_LEFT_OUT.fullmatch(name):
-                path = Path(place) / name
+                path = Path(parent) / name
                 if MIN_BYTES <= _size(path) <= MAX_BYTES:
                     yield path
 
@@ -112,4 +119,5 @@ def _read(path: Path) -> str | None:
 
 
 def _scatter(name: str) -> bytes:
+    """Return the key by which files are ordered, so that neighbours come from many packages."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()

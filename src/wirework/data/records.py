@@ -105,6 +105,7 @@ def _hub_rows(name: str, revision: str | None, subset: str | None, source: str) 
 
 
 def _parse(line: bytes, where: str) -> Any:
+    """Parse one line of JSONL; the error says where it is."""
     try:
         return json.loads(line)
     except UnicodeDecodeError as error:
@@ -136,6 +137,7 @@ def _text(record: Any, field: str, source: Path | str, number: int, unit: str = 
 
 
 def _hint(field: str, names: list[str]) -> str:
+    """Return the end of a message about a missing field: the nearest name, or what there is."""
     return nearest(field, names) or f"; it has {', '.join(map(repr, names[:8]))}"
 
 

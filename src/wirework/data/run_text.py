@@ -1,8 +1,9 @@
-"""The text of a run: find the prepared corpus that it is trained on.
+"""Find the prepared corpus that a run was trained on.
 
 `data.json` in the run's folder records the path of the prepared corpus (relative to the run and
-absolute) and its fingerprint. Commands that need the run's text open that folder. It is not
-prepared again: new files on the machine would change the corpus `python`.
+absolute) and its fingerprint. Commands that need the text of a run open this folder. They do not
+prepare the text again, because the result could differ: installing packages, for example, adds
+files to the corpus `python`.
 """
 
 import os
@@ -26,8 +27,9 @@ from wirework.user_code import OURS, is_function
 TEXT_RECORD = "data.json"
 """Name of the record in the run's folder."""
 
-_HARMLESS = ("cache", "workers", "tokenizer")
-"""Settings that do not affect a prepared corpus; the tokeniser is compared by fingerprint."""
+_NOT_COMPARED = ("cache", "workers", "tokenizer")
+"""Settings that two runs on the same corpus may differ in. The first two do not affect the corpus;
+tokenisers are compared by fingerprint, not by path."""
 
 
 class _Record(Config):
@@ -62,10 +64,10 @@ def record_text(run: str | Path, data: Prepared, config: DataConfig, replace: bo
     run = Path(run)
     if not replace and (run / TEXT_RECORD).exists():
         return
-    place = data.path.resolve()
+    folder = data.path.resolve()
     record = _Record(
-        relative=os.path.relpath(place, run.resolve()),
-        absolute=str(place),
+        relative=os.path.relpath(folder, run.resolve()),
+        absolute=str(folder),
         fingerprint=data.fingerprint,
         corpus=_with_absolute_path(config.corpus),
         settings=config.model_dump(mode="json"),
@@ -74,10 +76,10 @@ def record_text(run: str | Path, data: Prepared, config: DataConfig, replace: bo
 
 
 def text_of_run(run: str | Path) -> Prepared | None:
-    """Return the text that a run is trained on, or None if the run has no record of it.
+    """Return the text that a run was trained on, or None if the run has no record of it.
 
-    The search covers the recorded paths, and the recorded cache relative to the working directory
-    and to the folders above the run.
+    It is looked for at the recorded paths, and in the recorded cache, whose path may be relative to
+    the working directory or to a folder above the run.
 
     Args:
         run: the run's folder.
@@ -90,24 +92,26 @@ def text_of_run(run: str | Path) -> Prepared | None:
     record = _read(run)
     if record is None:
         return None
-    if (place := _recorded_place(run, record)) is not None:
-        return open_prepared(place)
-    other = next((place for place in _places(run, record) if is_file(place / CHECKSUMS)), None)
-    where = (
+    if (folder := _recorded_folder(run, record)) is not None:
+        return open_prepared(folder)
+    folders = _candidate_folders(run, record)
+    changed = next((folder for folder in folders if is_file(folder / CHECKSUMS)), None)
+    problem = (
         f"the tokens that {run} was trained on are not in {record.absolute} any more"
-        if other is None
-        else f"{other} holds other tokens than those that {run} was trained on"
+        if changed is None
+        else f"{changed} holds other tokens than those that {run} was trained on"
     )
-    trusted = ", if you trust that code," if _is_foreign(record.corpus) else ""
+    if_trusted = ", if you trust that code," if _is_foreign(record.corpus) else ""
     raise InputError(
-        f"{where}: put that folder back, or{trusted} give --corpus {shlex.quote(record.corpus)}"
+        f"{problem}: put that folder back, or{if_trusted} give --corpus "
+        f"{shlex.quote(record.corpus)}"
     )
 
 
 def text_for_runs(
     runs: Sequence[str | Path], config: DataConfig, progress: bool = True, trained_on: str = ""
 ) -> Prepared:
-    """Return the text to train runs on: the recorded corpus, or one prepared from the settings.
+    """Return the text to train runs on: that of an earlier run, or one prepared from the settings.
 
     Args:
         runs: folders of runs on one text; they need not exist. The first one with a record of the
@@ -120,44 +124,51 @@ def text_for_runs(
         InputError: the corpus cannot be prepared, the recorded corpus is damaged, or the settings
             name another tokeniser than the recorded one.
     """
-    old = False
+    has_run_without_record = False
     for run in map(Path, runs):
         record = _read(run)
         if record is None:
-            old = old or is_file(run / "config.yaml")
-        elif _same(record.settings, config) and (place := _recorded_place(run, record)) is not None:
-            return _checked(open_prepared(place), config)
-    if not old:
+            has_run_without_record = has_run_without_record or is_file(run / "config.yaml")
+        elif (
+            _gives_same_corpus(record.settings, config)
+            and (folder := _recorded_folder(run, record)) is not None
+        ):
+            return _checked(open_prepared(folder), config)
+    if not has_run_without_record:
         return prepare(config, progress=progress)
-    kept = prepared_before(runs[0], config, trained_on)
-    if kept is not None:
-        return _checked(kept, config)
+    cached = prepared_before(runs[0], config, trained_on)
+    if cached is not None:
+        return _checked(cached, config)
     return prepare(answers_before_records(config), progress=progress)
 
 
 def prepared_before(run: str | Path, config: DataConfig, fingerprint: str) -> Prepared | None:
-    """Return the text of a run without a record, if the cache of its settings still has it.
+    """Return the text of a run of an earlier version, which has no record of it.
 
     Args:
         run: the run's folder.
         config: its settings.
         fingerprint: fingerprint of the text, from the run's checkpoints.
 
+    Returns:
+        The text, or None if the cache of the settings does not have it any more.
+
     Raises:
         InputError: the prepared corpus is damaged.
     """
-    for base in _bases(Path(run)):
-        for sums in sorted((base / config.cache).glob(f"*/{CHECKSUMS}")):
-            if sha256(sums) == fingerprint:
-                return open_prepared(sums.parent)
+    for base in _cache_bases(Path(run)):
+        for checksums in sorted((base / config.cache).glob(f"*/{CHECKSUMS}")):
+            if sha256(checksums) == fingerprint:
+                return open_prepared(checksums.parent)
     return None
 
 
 def settings_of_run(run: str | Path, corpus: str) -> DataConfig:
     """Return the settings to prepare a corpus with, for a model in the folder of a run.
 
-    For the run's own corpus they are the run's settings except the cache, for another the defaults.
-    A second corpus that is a user's function is left out: only the user may name code to run.
+    For the run's own corpus these are the settings of the run, without its cache; for another
+    corpus they are the defaults. A mixed-in corpus that is a user's function is left out, with a
+    warning: only the user may name code to run.
 
     Args:
         run: the folder above the model; it need not be a run.
@@ -170,7 +181,7 @@ def settings_of_run(run: str | Path, corpus: str) -> DataConfig:
     record = _read(run)
     if record is None or record.corpus != _with_absolute_path(corpus):
         return DataConfig.of({"corpus": corpus})
-    values = {name: value for name, value in record.settings.items() if name not in _HARMLESS}
+    values = {name: value for name, value in record.settings.items() if name not in _NOT_COMPARED}
     mix = values.get("mix")
     if isinstance(mix, str) and _is_foreign(mix):
         warn(f"{run} was trained with {quoted(mix)} mixed in: code that a file names is left out")
@@ -183,40 +194,44 @@ def _read(run: Path) -> _Record | None:
     return _Record.of(read_record(path), str(path)) if is_file(path) else None
 
 
-def _places(run: Path, record: _Record) -> Iterator[Path]:
-    """Yield paths at which the prepared corpus may be, the likeliest first."""
+def _candidate_folders(run: Path, record: _Record) -> Iterator[Path]:
+    """Yield the folders that may be the prepared corpus, the likeliest first."""
     run, absolute = run.absolute(), Path(record.absolute)
     yield run / record.relative
     yield absolute
     cache = record.settings.get("cache")
     if isinstance(cache, str):
-        for base in _bases(run):
+        for base in _cache_bases(run):
             yield base / cache / absolute.name
 
 
-def _bases(run: Path) -> tuple[Path, ...]:
+def _cache_bases(run: Path) -> tuple[Path, ...]:
     """Return the folders to which a relative path of the cache may refer."""
     return (Path(), *run.absolute().parents[:2])
 
 
-def _recorded_place(run: Path, record: _Record) -> Path | None:
-    """Return the path of the recorded corpus, or None if it is not found."""
-    for place in _places(run, record):
-        sums = place / CHECKSUMS
-        if is_file(sums) and sha256(sums) == record.fingerprint:
-            return place
+def _recorded_folder(run: Path, record: _Record) -> Path | None:
+    """Return the folder of the recorded corpus, or None if it is not found."""
+    for folder in _candidate_folders(run, record):
+        checksums = folder / CHECKSUMS
+        if is_file(checksums) and sha256(checksums) == record.fingerprint:
+            return folder
     return None
 
 
-def _same(before: Mapping[str, Any], config: DataConfig) -> bool:
-    """Return whether a record's settings give the same corpus as these."""
-    ignored = {*_HARMLESS, "vocab_size"} if config.vocab_size == "auto" else {*_HARMLESS}
-    now = config.model_dump(mode="json", exclude=ignored)
-    return all(before.get(name) == value for name, value in now.items())
+def _gives_same_corpus(recorded: Mapping[str, Any], config: DataConfig) -> bool:
+    """Return whether the settings of a record give the same corpus as these."""
+    ignored = {*_NOT_COMPARED, *(["vocab_size"] if config.vocab_size == "auto" else [])}
+    values = config.model_dump(mode="json", exclude=ignored)
+    return all(recorded.get(name) == value for name, value in values.items())
 
 
 def _checked(data: Prepared, config: DataConfig) -> Prepared:
-    """Return `data`, checked against the tokeniser that the settings name, if that file exists."""
+    """Return `data` after checking that it has the tokeniser that the settings name, if any.
+
+    Raises:
+        InputError: it has another one.
+    """
     given = config.tokenizer
     if (
         given is not None
@@ -234,6 +249,6 @@ def _is_foreign(corpus: str) -> bool:
 
 def _with_absolute_path(corpus: str) -> str:
     """Return the name of a corpus in a form that is valid in any working directory."""
-    place, colon, function = corpus.rpartition(":") if is_function(corpus) else (corpus, "", "")
-    path = Path(place)
+    file, colon, function = corpus.rpartition(":") if is_function(corpus) else (corpus, "", "")
+    path = Path(file)
     return f"{path.absolute()}{colon}{function}" if path.exists() else corpus

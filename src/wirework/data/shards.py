@@ -1,8 +1,10 @@
-"""Token shards: the ids of one split in fixed-size, memory-mapped files.
+"""Token shards: the token ids of one split, in files that are mapped into memory.
 
-A split is a folder with `shard-00000.bin`, ... (little-endian uint16, or uint32 above 65,536
-tokens; all but the last hold the same number of tokens) and `index.json` (dtype, counts,
-checksums), which is written last: without it the split is incomplete.
+A split is a folder with
+
+- `shard-00000.bin`, `shard-00001.bin`, ...: ids as little-endian uint16, or uint32 for a vocabulary
+  above 65,536 tokens. All shards but the last hold the same number of tokens.
+- `index.json`: dtype, counts and checksums. It is written last; a folder without it is incomplete.
 """
 
 import hashlib
@@ -24,12 +26,14 @@ Ids = NDArray[np.unsignedinteger[Any]]
 FORMAT = "wirework-tokens"
 VERSION = 1
 INDEX = "index.json"
-_PART = 1 << 20  # bytes of a shard that are checked at once
-OPEN_SHARDS = 64  # each mapped file uses a file descriptor; the usual limit is 1024
+_READ_BYTES = 1 << 20
+"""Bytes of a shard that are read at a time to verify it."""
+OPEN_SHARDS = 64
+"""Shards that are mapped at a time. Each uses a file descriptor; the usual limit is 1024."""
 
 
 def dtype_for(vocab_size: int) -> DType:
-    """Return the smallest stored type that holds ids below `vocab_size`."""
+    """Return the smallest type that can store all ids below `vocab_size`."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
@@ -42,10 +46,11 @@ def _shard_name(number: int) -> str:
 
 
 class ShardWriter:
-    """Appends ids to a split; a kill loses only ids after the last `flush`.
+    """Appends ids to a split.
 
-    The split is complete once `finish` has written its index. To continue after a kill, create a
-    writer with `n_tokens` from the last `flush`: ids written after it are dropped.
+    The split is complete once `finish` has written its index. A kill loses only ids that were
+    appended after the last `flush`. To continue after a kill, create a writer with the `n_tokens`
+    that this `flush` returned: later ids are dropped.
     """
 
     def __init__(self, folder: str | Path, dtype: DType, shard_tokens: int, n_tokens: int = 0):
@@ -55,26 +60,28 @@ class ShardWriter:
             folder: the split's folder, created if missing.
             dtype: stored type of an id.
             shard_tokens: tokens per shard file; the last may hold fewer.
-            n_tokens: number of tokens to keep from an earlier writer.
+            n_tokens: number of tokens of an earlier writer to keep; all others are dropped.
 
         Raises:
-            InputError: the folder has fewer than `n_tokens`, or cannot be written to.
+            InputError: the folder holds fewer than `n_tokens`, or cannot be written to.
         """
         self._folder = Path(folder)
         self._storage = _storage(dtype)
         self._dtype = dtype
         self._shard_tokens = shard_tokens
-        self._buffer: list[Ids] = []
         self._dirty: set[Path] = set()
         self.n_tokens = n_tokens
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._keep(n_tokens)
+            self._truncate(n_tokens)
         except OSError as error:
             raise cannot_write(self._folder, error) from error
 
     def append(self, ids: Ids) -> None:
-        """Add ids, shape (n,), at the end.
+        """Add ids at the end.
+
+        Args:
+            ids: (n,), unsigned integers.
 
         Raises:
             InputError: an id does not fit the stored type, or the disk is full.
@@ -83,15 +90,19 @@ class ShardWriter:
             raise InputError(f"token id {int(ids.max())} does not fit {self._dtype}")
         try:
             while ids.size:
-                number, inside = divmod(self.n_tokens, self._shard_tokens)
-                room = self._shard_tokens - inside
-                part, ids = ids[:room], ids[room:]
+                number, n_in_shard = divmod(self.n_tokens, self._shard_tokens)
+                n_free = self._shard_tokens - n_in_shard
+                part, ids = ids[:n_free], ids[n_free:]
                 self._write(self._folder / _shard_name(number), part)
         except OSError as error:
             raise cannot_write(self._folder, error) from error
 
     def flush(self) -> int:
-        """Flush all appended ids to the disk; return the number of tokens so far."""
+        """Flush all appended ids to the disk; return the number of tokens of the split so far.
+
+        Raises:
+            InputError: the disk is full or cannot be written to.
+        """
         try:
             for path in sorted(self._dirty):
                 with path.open("rb") as file:
@@ -103,10 +114,13 @@ class ShardWriter:
         return self.n_tokens
 
     def finish(self, n_documents: int) -> None:
-        """Write the index with the checksums; the split is complete.
+        """Complete the split: write the index, with the checksum of every shard.
 
         Args:
             n_documents: number of documents of the split, recorded in the index.
+
+        Raises:
+            InputError: the disk is full or cannot be written to.
         """
         self.flush()
         shards = [
@@ -131,26 +145,33 @@ class ShardWriter:
         self._dirty.add(path)
         self.n_tokens += part.size
 
-    def _keep(self, n_tokens: int) -> None:
-        """Drop everything after the first `n_tokens`."""
-        size = self._storage.itemsize
-        full, inside = divmod(n_tokens, self._shard_tokens)
-        wanted = [self._shard_tokens * size] * full + ([inside * size] if inside else [])
-        for number, length in enumerate(wanted):
-            path = self._folder / _shard_name(number)
-            if not is_file(path) or path.stat().st_size < length:
-                raise InputError(f"{path} is damaged: it should hold {length} bytes")
-            os.truncate(path, length)
-        kept = {_shard_name(number) for number in range(len(wanted))}
+    def _truncate(self, n_tokens: int) -> None:
+        """Drop everything after the first `n_tokens`.
+
+        Raises:
+            InputError: a shard is missing or too short.
+        """
+        n_full, n_in_last = divmod(n_tokens, self._shard_tokens)
+        counts = [self._shard_tokens] * n_full + ([n_in_last] if n_in_last else [])
+        for number, count in enumerate(counts):
+            path, n_bytes = self._folder / _shard_name(number), count * self._storage.itemsize
+            if not is_file(path) or path.stat().st_size < n_bytes:
+                raise InputError(f"{path} is damaged: it should hold {n_bytes} bytes")
+            os.truncate(path, n_bytes)
+        kept_names = {_shard_name(number) for number in range(len(counts))}
         for path in self._folder.glob("shard-*.bin"):
-            if path.name not in kept:
+            if path.name not in kept_names:
                 path.unlink()
 
 
 class Tokens:
-    """The ids of a split as one long sequence, mapped from its shards.
+    """The token ids of a split as one long sequence, mapped from its shards.
 
-    `len(tokens)` and `tokens.n_tokens` are its length; `tokens.name` names the split (`train`).
+    Attributes:
+        path: folder of the split.
+        name: name of the split, such as `train`.
+        n_tokens: number of tokens, also `len(tokens)`.
+        n_documents: number of documents.
     """
 
     def __init__(self, folder: str | Path, verify: bool = True, vocab_size: int | None = None):
@@ -158,13 +179,13 @@ class Tokens:
 
         Args:
             folder: the split's folder.
-            verify: compare every shard with its checksum (reads all shards once). Sizes are always
-                compared.
-            vocab_size: with `verify`, refuse ids of this size or above; None accepts all ids.
+            verify: compare every shard with its checksum, which reads all shards once. Sizes are
+                always compared.
+            vocab_size: with `verify`, ids of this size or above are refused; None accepts all ids.
 
         Raises:
-            InputError: there is no split, it is of a newer version, or a shard is missing,
-                truncated, altered or has an id outside the vocabulary.
+            InputError: the folder has no complete split or one of a newer version, or a shard is
+                missing, truncated or altered, or has an id outside the vocabulary.
         """
         self.path = Path(folder)
         self.name = self.path.name
@@ -187,12 +208,12 @@ class Tokens:
         return f"Tokens({str(self.path)!r}, n_tokens={self.n_tokens:,})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path only."""
+        """Pickle the path only: another process opens the files itself, without verifying them."""
         return type(self), (self.path, False)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the index, which has the checksum of every shard, as hex."""
+        """SHA-256 of the index, as hex; the index has the checksum of every shard."""
         return sha256(self.path / INDEX)
 
     @property
@@ -201,10 +222,17 @@ class Tokens:
         return self._storage
 
     def slice(self, start: int, length: int) -> Ids:
-        """Return a copy of the ids at start .. start + length - 1, shape (length,).
+        """Return a copy of consecutive ids.
+
+        Args:
+            start: position of the first id.
+            length: number of ids.
+
+        Returns:
+            (length,), in the stored type.
 
         Raises:
-            InputError: the range is not inside the split.
+            InputError: the range is not inside the split, or a shard cannot be read.
         """
         if start < 0 or length < 0 or start + length > self.n_tokens:
             raise InputError(
@@ -214,14 +242,14 @@ class Tokens:
         ids = np.empty(length, self._storage)
         n_copied = 0
         while n_copied < length:
-            number, inside = divmod(start + n_copied, self._shard_tokens)
-            part = self._part(number, inside, length - n_copied)
+            number, start_in_shard = divmod(start + n_copied, self._shard_tokens)
+            part = self._read(number, start_in_shard, length - n_copied)
             ids[n_copied : n_copied + part.size] = part
             n_copied += part.size
         return ids
 
-    def _part(self, number: int, start: int, length: int) -> Ids:
-        """Return at most `length` ids of a shard, mapped if the file system can, else read."""
+    def _read(self, number: int, start: int, length: int) -> Ids:
+        """Return at most `length` ids of one shard, mapped if possible, else read."""
         path = self.path / self._shards[number]["name"]
         try:
             return self._map(path)[start : start + length]
@@ -249,7 +277,7 @@ class Tokens:
 
     def _check_content(self, shard: dict[str, Any], vocab_size: int | None) -> None:
         path = self.path / shard["name"]
-        digest, largest = _scanned(path, self._storage)
+        digest, largest = _digest_and_largest(path, self._storage)
         if digest != shard["sha256"]:
             raise InputError(
                 f"{path} is damaged: it does not match its checksum; "
@@ -262,11 +290,11 @@ class Tokens:
             )
 
 
-def _scanned(path: Path, storage: np.dtype[Any]) -> tuple[str, int]:
+def _digest_and_largest(path: Path, storage: np.dtype[Any]) -> tuple[str, int]:
     """Return a shard's SHA-256 as hex and its largest id, in one pass."""
     digest, largest = hashlib.sha256(), -1
     with opened(path) as file:
-        while part := file.read(_PART):
+        while part := file.read(_READ_BYTES):
             digest.update(part)
             largest = max(largest, int(np.frombuffer(part, storage).max()))
     return digest.hexdigest(), largest
@@ -288,17 +316,20 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _consistent(index: dict[str, Any]) -> bool:
-    """Return whether the counts of an index agree, so that offsets can be computed from them."""
+    """Return whether the counts of an index agree, so that offsets can be computed from them.
+
+    The name of a shard must be that of a file in the folder of the split.
+    """
     try:
         counts = [int(shard["n_tokens"]) for shard in index["shards"]]
-        named = all(Path(shard["name"]).name == shard["name"] for shard in index["shards"])
-        full, total, per_shard = counts[:-1], index["n_tokens"], index["shard_tokens"]
+        are_in_folder = all(Path(shard["name"]).name == shard["name"] for shard in index["shards"])
+        per_shard = index["shard_tokens"]
         return (
-            named
+            are_in_folder
             and index["dtype"] in ("uint16", "uint32")
             and all(isinstance(index[name], int) for name in ("n_documents", "n_tokens"))
-            and sum(counts) == total
-            and all(count == per_shard for count in full)
+            and sum(counts) == index["n_tokens"]
+            and all(count == per_shard for count in counts[:-1])
             and all(0 < count <= per_shard for count in counts[-1:])
         )
     except (KeyError, TypeError, ValueError):

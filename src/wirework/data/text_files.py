@@ -14,6 +14,7 @@ from wirework.errors import InputError, reason
 from wirework.file_system import open_ordinary
 
 SNIFF_BYTES = 8192
+"""Bytes at the beginning of a file in which a NUL byte makes it binary."""
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstandard",
@@ -22,10 +23,11 @@ COMPRESSED = {
 }
 """First bytes of compressed files and archives."""
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of UTF-16 files."""
 MARK = re.compile(r"^<\|endoftext\|>[ \t]*\r?\n?", re.MULTILINE)
 """Line that separates two documents of one file."""
 MARK_BYTES = 1 << 16
-"""Bytes within which the first separator must occur; also the bytes that are read at a time."""
+"""Bytes within which the first separator must occur. A separated file is read in such pieces."""
 
 
 @contextmanager
@@ -48,30 +50,33 @@ def stat_of(path: Path) -> os.stat_result:
 
 
 def text_pieces(path: Path, piece_bytes: int) -> Iterator[str]:
-    """Yield a UTF-8 file in pieces of at most about `piece_bytes`, cut after a line end if it can.
+    """Yield a UTF-8 file in pieces, which together are its text without the byte order mark.
 
-    Joined, the pieces are the file's text (without a byte order mark).
+    Args:
+        path: the file.
+        piece_bytes: most bytes of a piece. It ends after a line if it contains a line end, else
+            between two characters.
 
     Raises:
         InputError: the file is unreadable, binary (it has a NUL byte early on) or not UTF-8; the
             message names the byte offset.
     """
-    start, rest = 0, b""
+    start, unread = 0, b""
     with reading(path), open_ordinary(path) as file:
-        while chunk := file.read(piece_bytes - len(rest)):
-            block = rest + chunk
+        while chunk := file.read(piece_bytes - len(unread)):
+            block = unread + chunk
             if start == 0:
                 _refuse_binary(path, block)
             cut = _cut(block) if len(block) >= piece_bytes else len(block)
-            rest = block[cut:]
+            unread = block[cut:]
             yield _decode(path, block[:cut], start)
             start += cut
-    if rest:
-        yield _decode(path, rest, start)
+    if unread:
+        yield _decode(path, unread, start)
 
 
 def is_separated(path: Path) -> bool:
-    """Return whether a file has a line `<|endoftext|>` early on.
+    """Return whether a file has a line `<|endoftext|>` among its first 65,536 bytes.
 
     Raises:
         InputError: the file is unreadable.
@@ -93,14 +98,14 @@ def separated(path: Path) -> Iterator[str]:
     for piece in text_pieces(path, MARK_BYTES):  # pieces end after a line, so no separator is cut
         for number, text in enumerate(MARK.split(piece)):
             if number:
-                yield from _whole(parts)
+                yield from _document(parts)
                 parts.clear()
             parts.append(text)
-    yield from _whole(parts)
+    yield from _document(parts)
 
 
-def _whole(parts: list[str]) -> Iterator[str]:
-    """Yield the parts as one document, if it is not blank."""
+def _document(parts: list[str]) -> Iterator[str]:
+    """Yield the parts as one document, unless it is blank."""
     if text := "".join(parts).strip():
         yield text
 
@@ -108,8 +113,11 @@ def _whole(parts: list[str]) -> Iterator[str]:
 def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:
     """Return the pieces of a file, or None if it is binary or not UTF-8.
 
-    A file larger than a piece is read twice, so that one with binary content anywhere is left out
-    completely.
+    The whole file is checked before its first piece is returned.
+
+    Args:
+        path: the file.
+        piece_bytes: most bytes of a piece.
 
     Raises:
         InputError: the file is unreadable.
@@ -118,14 +126,14 @@ def read_text(path: Path, piece_bytes: int) -> Iterator[str] | None:
         for _ in text_pieces(path, piece_bytes):
             pass
     except InputError as error:
-        if isinstance(error.__cause__, OSError):  # the text may be valid: a later read may succeed
+        if isinstance(error.__cause__, OSError):  # not a fault of the content
             raise
         return None
     return text_pieces(path, piece_bytes)
 
 
 def _cut(block: bytes) -> int:
-    """Return where to end a piece: after the last line end, else between two characters."""
+    """Return the length of the next piece: to the last line end, else the last whole character."""
     line_end = block.rfind(b"\n") + 1
     if line_end:
         return line_end
@@ -137,6 +145,7 @@ def _cut(block: bytes) -> int:
 
 
 def _decode(path: Path, block: bytes, start: int) -> str:
+    """Decode a piece that begins at byte `start` of a file."""
     try:
         text = block.decode()
     except UnicodeDecodeError as error:

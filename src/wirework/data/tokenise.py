@@ -1,8 +1,8 @@
 """Tokenise documents into the shards of both splits, with a record from which to resume.
 
-A record is written after the tokens that it counts are on the disk. To resume, tokens written after
-the record are dropped, the documents that it counts are skipped and checked to be unchanged, and
-tokenising continues with the next document.
+The record says how many documents are done. It is written after their tokens are on the disk. To
+resume, tokens written after the record are dropped, the documents that it counts are read again to
+check that they have not changed, and tokenising continues with the next document.
 """
 
 import hashlib
@@ -65,12 +65,16 @@ class Record:
 
 @dataclass
 class _Chunk:
-    """Consecutive documents, their ids once known, and the record after them."""
+    """Consecutive documents that one worker tokenises in one go."""
 
     after: Record
+    """Record after these documents, without their tokens."""
     texts: dict[Split, list[str]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    """Documents of each split; empty once they are tokenised."""
     ids: dict[Split, UInt32] = field(default_factory=dict)
+    """Token ids of each split, (n,), once they are known."""
     n_bytes: int = 0
+    """Bytes of text (UTF-8)."""
 
 
 def tokenise(
@@ -92,13 +96,12 @@ def tokenise(
         InputError: the corpus cannot be used, or the disk is full.
     """
     tokenizer = Tokenizer.load(folder / TOKENIZER)
-    record, rest = _resume(config, folder, limit)
+    record, remaining = _resume(config, folder, limit)
     writers = _writers(config, folder, tokenizer, record)
+    texts = _chunks(remaining, record, limit)
     with (
         report("tokens", total_bytes, progress, done=record.n_bytes) as advance,
-        closing(
-            encode_chunks(folder / TOKENIZER, _encode, _chunks(rest, record, limit), config.workers)
-        ) as chunks,
+        closing(encode_chunks(folder / TOKENIZER, _encode, texts, config.workers)) as chunks,
     ):
         record = _write(chunks, writers, record, folder, advance)
     for split, writer in writers.items():
@@ -125,15 +128,16 @@ def read_token_record(folder: Path) -> Record:
 def _resume(config: DataConfig, folder: Path, limit: int) -> tuple[Record, Iterator[str]]:
     """Return the record and the documents that come after it.
 
-    If the corpus has changed since the record was written, tokenising starts over.
+    If the corpus has changed since the record was written, this is an empty record and all
+    documents.
     """
     record = read_token_record(folder)
-    rest = documents(config)
-    replayed = Record()
-    for text in islice(rest, sum(record.n_documents.values())):
-        replayed = replayed.with_document(text, _split(text, limit))
-    if replayed.chain == record.chain:
-        return record, rest
+    remaining = documents(config)
+    reread = Record()
+    for text in islice(remaining, sum(record.n_documents.values())):
+        reread = reread.with_document(text, _split(text, limit))
+    if reread.chain == record.chain:
+        return record, remaining
     return Record(), documents(config)
 
 
@@ -179,8 +183,8 @@ def _write(
     folder: Path,
     advance: Advance,
 ) -> Record:
-    """Append the chunks in order, with a record from time to time; return the last record."""
-    recorded = time.monotonic()
+    """Append the chunks in order, saving the record from time to time; return the last record."""
+    last_save = time.monotonic()
     for chunk in chunks:
         for split, writer in writers.items():
             writer.append(chunk.ids[split])
@@ -188,9 +192,9 @@ def _write(
             chunk.after, n_tokens={split: writer.n_tokens for split, writer in writers.items()}
         )
         advance(chunk.n_bytes)
-        if time.monotonic() - recorded >= RECORD_SECONDS:
+        if time.monotonic() - last_save >= RECORD_SECONDS:
             _save(record, writers, folder)
-            recorded = time.monotonic()
+            last_save = time.monotonic()
     _save(record, writers, folder)
     return record
 

@@ -52,7 +52,7 @@ _SIGNAL_SECONDS = 0.1
 """Maximum seconds between two checks for signals while the library works."""
 _MOST_SHOWN = 8
 """Maximum number of tokens listed in a message."""
-_HALF = "text to be tokenised holds half a character (a lone surrogate)"
+_LONE_SURROGATE = "text to be tokenised holds half a character (a lone surrogate)"
 
 
 class Tokenizer:
@@ -103,13 +103,17 @@ class Tokenizer:
         return hashlib.sha256(f"{self._json()}{ending}".encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without end-of-text; a very long text is encoded in parts."""
+        """Return the ids of a text, without end-of-text; a very long text is encoded in parts.
+
+        Raises:
+            InputError: the text contains a lone surrogate.
+        """
         if len(text) > _PIECE:
             return self.encode_batch([text])[0]
         try:
             ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         except TypeError:
-            raise InputError(_HALF) from None
+            raise InputError(_LONE_SURROGATE) from None
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -129,7 +133,7 @@ class Tokenizer:
         try:
             batch = self._inner.encode_batch_fast(texts, add_special_tokens=False)
         except TypeError:  # raised by the library for lone surrogates
-            raise InputError(_HALF) from None
+            raise InputError(_LONE_SURROGATE) from None
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -156,10 +160,13 @@ class Tokenizer:
         return bytes(BYTE_OF[char] for char in name).decode(errors="backslashreplace")
 
     def save(self, path: str | Path) -> None:
-        """Write a `tokenizer.json`, atomically.
+        """Write a `tokenizer.json`, which appears when it is complete.
 
-        If the end-of-text token is not `<|endoftext|>`, a `tokenizer_config.json` is written beside
-        it, as transformers does.
+        If the end-of-text token is not `<|endoftext|>`, a `tokenizer_config.json` that names it is
+        written to the same folder, as transformers does.
+
+        Args:
+            path: the file.
         """
         path = Path(path)
         if self._end_name != END_OF_TEXT:
@@ -186,10 +193,10 @@ class Tokenizer:
         """
         path = Path(path)
         file = (tokenizer_file(path) or path / "tokenizer.json") if path.is_dir() else path
-        plain = path.is_dir() and file.name != "tokenizer.json"
-        if not plain:
+        is_gpt2 = path.is_dir() and file.name != "tokenizer.json"
+        if not is_gpt2:
             verify_listed(file)
-        inner = read_gpt2(path, split) if plain else read_tokenizer_json(file)
+        inner = read_gpt2(path, split) if is_gpt2 else read_tokenizer_json(file)
         return cls(inner, str(path), end_of_text(inner, file.parent))
 
     @property
@@ -276,14 +283,14 @@ def single_token(tokenizer: Tokenizer, prompt: str, answer: str) -> int:
     Raises:
         InputError: it is several tokens there, or is merged with the end of the prompt.
     """
-    before, whole = tokenizer.encode(prompt), tokenizer.encode(prompt + answer)
-    if len(whole) != len(before) + 1 or whole[:-1] != before:
-        raise InputError(not_one_token(tokenizer, prompt, answer, before, whole))
-    return whole[-1]
+    of_prompt, of_both = tokenizer.encode(prompt), tokenizer.encode(prompt + answer)
+    if len(of_both) != len(of_prompt) + 1 or of_both[:-1] != of_prompt:
+        raise InputError(not_one_token(tokenizer, prompt, answer, of_prompt, of_both))
+    return of_both[-1]
 
 
 def not_one_token(
-    tokenizer: Tokenizer, prompt: str, answer: str, before: Sequence[int], whole: Sequence[int]
+    tokenizer: Tokenizer, prompt: str, answer: str, of_prompt: Sequence[int], of_both: Sequence[int]
 ) -> str:
     """Return a message that says why an answer is not one token after a prompt, and what to do.
 
@@ -291,18 +298,19 @@ def not_one_token(
         tokenizer: tokeniser of the model.
         prompt: text of the prompt.
         answer: text of the answer.
-        before: ids of the prompt.
-        whole: ids of the prompt followed by the answer.
+        of_prompt: ids of the prompt.
+        of_both: ids of the prompt followed by the answer.
     """
-    pairs = enumerate(zip(before, whole, strict=False))
-    same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(whole)))
-    tokens = ", ".join(repr(tokenizer.token(i)) for i in whole[same:][:_MOST_SHOWN])
-    more = ", ..." if len(whole) - same > _MOST_SHOWN else ""
+    pairs = enumerate(zip(of_prompt, of_both, strict=False))
+    n_same = next((i for i, (a, b) in pairs if a != b), min(len(of_prompt), len(of_both)))
+    different = of_both[n_same:]
+    tokens = ", ".join(repr(tokenizer.token(token_id)) for token_id in different[:_MOST_SHOWN])
+    dots = ", ..." if len(different) > _MOST_SHOWN else ""
     wanted = f"answer {answer[:40]!r} must be one token after the prompt ...{prompt[-30:]!r}, but "
-    if same == len(before):
-        return f"{wanted}is {len(whole) - same}: {tokens}{more}; give an answer that is one token"
+    if n_same == len(of_prompt):
+        return f"{wanted}is {len(different)}: {tokens}{dots}; give an answer that is one token"
     return (
-        f"{wanted}the end of the prompt and the answer become {tokens}{more} together; let the "
+        f"{wanted}the end of the prompt and the answer become {tokens}{dots} together; let the "
         "prompt end elsewhere (the space before a word belongs to the word's token)"
     )
 
@@ -315,11 +323,11 @@ def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) ->
     """
     stop, outcome = threading.Event(), SimpleQueue[BaseException | None]()
     pieces = (text[start:end] for text in texts for ((_, start, end),) in _parts([text]))
-    fed = itertools.takewhile(lambda _: not stop.is_set(), pieces)
+    pieces_until_stop = itertools.takewhile(lambda _: not stop.is_set(), pieces)
 
     def learn() -> None:
         try:
-            learner.train_from_iterator(fed, trainer)
+            learner.train_from_iterator(pieces_until_stop, trainer)
             outcome.put(None)
         except BaseException as error:  # a panic of the library is not an `Exception`
             outcome.put(error)
@@ -334,9 +342,10 @@ def _learn(learner: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) ->
 
 
 def _result(outcome: SimpleQueue[BaseException | None]) -> BaseException | None:
-    """Wait for the outcome, and handle signals at least every `_SIGNAL_SECONDS`.
+    """Wait for the outcome, in steps of `_SIGNAL_SECONDS`, between which signals are handled.
 
-    A signal that arrives just before an unlimited wait begins is not handled until that wait ends.
+    In a wait without a limit, a signal that arrives just before it begins would be handled only
+    when it ends.
     """
     while True:
         with suppress(Empty):

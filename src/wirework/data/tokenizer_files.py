@@ -1,7 +1,7 @@
-"""Tokenisers read from files: a `tokenizer.json`, or a vocabulary and merges as GPT-2 has them.
+"""Read tokenisers from files: a `tokenizer.json`, or a vocabulary and merges in GPT-2's format.
 
-The end-of-text token and the split pattern are read from the files or requested from the user,
-never guessed.
+The end-of-text token and the split pattern follow from the files. If they do not, it is an error:
+they are never guessed.
 """
 
 import json
@@ -26,8 +26,11 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 _JSON = "tokenizer.json"
 _GPT2_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+"""Names of vocabulary and merges: those of GPT-2's release, and those of transformers."""
 _TOKENS_PER_CUT = 500
+"""A split pattern fits a vocabulary if it cuts at most one in so many of its tokens."""
 _OTHER_FILES = ("tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
+"""Files of kinds of tokenisers that are not supported."""
 
 
 def tokenizer_file(folder: Path) -> Path | None:
@@ -79,8 +82,10 @@ def read_gpt2(folder: Path, split: SplitPattern | None = None) -> tokenizers.Tok
     merges = [_merge(line, vocab_bpe) for line in kept]
     _check_gpt2(vocab, merges, encoder)
     pattern = PATTERNS[split or _split_of(vocab, merges, encoder)]
-    ours = names == _GPT2_FILES[0]
-    return byte_level_bpe(merges, vocab, pattern=pattern, end_of_text=ours or END_OF_TEXT in vocab)
+    is_release = names == _GPT2_FILES[0]
+    return byte_level_bpe(
+        merges, vocab, pattern=pattern, end_of_text=is_release or END_OF_TEXT in vocab
+    )
 
 
 def end_of_text(inner: tokenizers.Tokenizer, folder: Path) -> int | None:
@@ -118,14 +123,16 @@ def _declared(folder: Path) -> Iterator[str | int]:
 
 
 def _object(path: Path) -> Mapping[str, Any]:
+    """Return the fields of a JSON file; none if it is missing or not an object."""
     values = read_json(path) if is_file(path) else {}
     return values if isinstance(values, dict) else {}
 
 
 def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> SplitPattern:
-    """Return the split pattern of a vocabulary: the one that divides (almost) none of its tokens.
+    """Return the split pattern of a vocabulary: the one that cuts (almost) none of its tokens.
 
-    No merge crosses a border of two pieces, but a few tokens that are parts of longer ones may.
+    Merges are learnt inside the pieces of the split, so no token should be cut. A few may be: a
+    part of a longer token can be cut where the longer one is not.
 
     Raises:
         InputError: no known pattern fits, or more than one does.
@@ -133,13 +140,13 @@ def _split_of(vocab: Mapping[str, int], merges: Sequence[Merge], path: Path) -> 
     if not merges:  # single bytes are the same under every pattern
         return "gpt2"
     texts = list(_texts(vocab))
-    most = len(texts) // _TOKENS_PER_CUT
-    fitting = [name for name, pattern in PATTERNS.items() if _n_cut(pattern, texts) <= most]
+    most_cut = len(texts) // _TOKENS_PER_CUT
+    fitting = [name for name, pattern in PATTERNS.items() if _n_cut(pattern, texts) <= most_cut]
     if len(fitting) != 1:
-        ways = "more than one way" if fitting else "no way that is known"
+        patterns = "more than one split pattern" if fitting else "no known split pattern"
         raise InputError(
-            f"{path}: its {len(vocab):,} tokens fit {ways} of cutting text before the merges: "
-            f"say which, `wirework convert openai --split {'|'.join(PATTERNS)}`"
+            f"{path}: its {len(vocab):,} tokens fit {patterns}: choose one with "
+            f"`wirework convert openai --split {'|'.join(PATTERNS)}`"
         )
     return fitting[0]
 
@@ -155,11 +162,13 @@ def _texts(vocab: Mapping[str, int]) -> Iterator[str]:
 
 
 def _n_cut(pattern: str, texts: Sequence[str]) -> int:
+    """Return how many texts a split pattern cuts into several pieces."""
     cut = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
     return sum(len(cut.pre_tokenize_str(text)) > 1 for text in texts)
 
 
 def _merge(line: str, path: Path) -> Merge:
+    """Parse one line of the merges."""
     first, _, second = line.partition(" ")
     if not first or not second or " " in second:
         raise InputError(f"{path}: a merge is two tokens, got {quoted(line)}")

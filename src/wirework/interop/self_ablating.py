@@ -146,7 +146,9 @@ def _read_config(folder: Path) -> tuple[_SelfAblatingFields, str]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object of fields, got {type(values).__name__}")
     values = _with_current_names(values, str(path))
-    known = {name: value for name, value in values.items() if name in _SelfAblatingFields.model_fields}
+    known = {
+        name: value for name, value in values.items() if name in _SelfAblatingFields.model_fields
+    }
     released = _SelfAblatingFields.of(known, str(path))
     if missing := sorted(_SelfAblatingFields.model_fields.keys() - known.keys()):
         defaults = ", ".join(f"{name} = {getattr(released, name)}" for name in missing)
