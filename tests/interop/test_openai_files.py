@@ -67,7 +67,7 @@ def test_the_layout_of_the_release_is_read_by_both_commands() -> None:
 
 def test_a_folder_of_another_kind_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    refused(tmp_path, r"config\.json is not of a released weight-sparse model")
+    refused(tmp_path, r"config\.json is not that of a weight-sparse model")
 
 
 @pytest.mark.parametrize("load", [load_openai, load_self_ablating])

@@ -196,7 +196,8 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
         return release, safetensors if is_safe else pickle
     if not is_openai(read_json(hub)):
         raise InputError(
-            f"{hub} is not that of a weight-sparse model: it lacks afrac_loctypes or block_size"
+            f"{hub} is not that of a weight-sparse model: "
+            "the field afrac_loctypes or block_size is missing"
         )
     return hub, find_weights(folder, ("model.safetensors", "pytorch_model.bin", "final_model.pt"))
 
