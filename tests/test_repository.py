@@ -1,5 +1,6 @@
 """The files around the code agree with it."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_the_site_lists_every_page_and_every_public_package() -> None:
         if "__all__ = [" in init.read_text(encoding="utf-8")
     } - {"commands"}
     assert {f"api/wirework.{name}.md" for name in public} <= listed
+
+
+def test_a_conftest_of_a_folder_only_imports() -> None:
+    """mypy does not check these modules: several have one name."""
+    for path in (ROOT / "tests").glob("*/**/conftest.py"):
+        parts = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        assert not [part for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)], (
+            path
+        )
 
 
 def test_no_line_of_a_markdown_file_is_over_180_characters() -> None:

@@ -1,7 +1,3 @@
-import pytest
-from random_models import KINDS
+from random_models import kind
 
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+__all__ = ["kind"]

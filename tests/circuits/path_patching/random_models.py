@@ -1,5 +1,6 @@
 """Small models of all kinds with random weights, and prompts for them."""
 
+import pytest
 import torch
 
 from wirework.circuits.path_patching.contrast import Contrast
@@ -24,6 +25,12 @@ KINDS = {
     "apart": {"act_fraction": 0.4, "act_sites": ("attn.act_in", "mlp.post_act")},
     "bare": {"act_fraction": None, "bias": False, "n_layer": 3, "activation": "relu"},
 }  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of model in turn."""
+    return str(request.param)
 
 
 def transformer_of(kind: str, seed: int = 0) -> Transformer:
