@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from present import present
 from rich.console import Console
 
 from wirework import console, renamed_flags
@@ -112,7 +113,7 @@ def estimates(rate: Callable[[float], float], every: float = 20.0) -> list[tuple
         clock.now += 1
         share += rate(share)
         if clock.now % every == 0 and share < 1:
-            found.append((clock.now, left.at(share)))
+            found.append((clock.now, present(left.at(share))))
     return [(guess, clock.now - when) for when, guess in found]
 
 

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from present import present
+
 ROOT = Path(__file__).parent.parent
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
@@ -25,7 +27,7 @@ def test_every_name_is_in_its_file() -> None:
     for term, _, _, place in ROWS:
         if place == "none":
             continue
-        file, name = re.fullmatch(r"`([\w/.]+)`: `(\w+)`", place).groups()
+        file, name = present(re.fullmatch(r"`([\w/.]+)`: `(\w+)`", place)).groups()
         path = ROOT / "src" / "wirework" / file
         if not path.is_file() or not re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")):
             wrong.append((term, place))

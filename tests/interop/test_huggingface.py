@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+from present import present
 
 import wirework as ww
 from wirework.config import ModelConfig, TrainConfig, read_yaml
@@ -91,7 +92,7 @@ def test_a_model_of_ours_opens_as_a_gpt_neo_with_the_same_logits(
     assert words("def f(x):")["input_ids"] == tokenizer.encode("def f(x):")
     back = load_huggingface(folder)
     assert torch.equal(back(tokens), model(tokens))
-    assert back.tokenizer.encode("a = 1") == tokenizer.encode("a = 1")
+    assert present(back.tokenizer).encode("a = 1") == tokenizer.encode("a = 1")
 
 
 def test_an_unusual_end_token_goes_there_and_back(tmp_path: Path) -> None:
@@ -191,4 +192,4 @@ def test_path_edges_of_their_models_are_found(tokenizer: Any) -> None:
     model = Model(load_huggingface(theirs("GPT2", settings)).transformer, tokenizer)
     task = ww.task("single_double_quote")
     circuit = ww.acdc(model, task, tau=1e-9, pairs=2, progress=False)
-    assert 0 < circuit.n_path_edges < circuit.document.patching.n_all
+    assert 0 < circuit.n_path_edges < circuit.patching.n_all

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from openai_reference import BASE, Reference, random_state, write
+from present import present
 from torch import Tensor
 
 import wirework as ww
@@ -120,7 +121,7 @@ def test_example_has_the_expected_gradients(example):
     for theirs, name in ours.items():
         gradient = transformer.get_parameter(name).grad
         expected = example[f"grad_rows4/{theirs}"]
-        torch.testing.assert_close(gradient[:4], expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(present(gradient)[:4], expected, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -161,7 +162,7 @@ def test_missing_bias_on_the_logits_means_zeros(tmp_path):
 def test_fixed_bigram_is_not_trained(tmp_path):
     config = variant("fixed bigram")
     model = load_openai(write(tmp_path, config, random_state(config)))
-    assert not model.transformer.bigram.requires_grad
+    assert not present(model.transformer.bigram).requires_grad
 
 
 def test_mask_buffers_of_slow_attention_are_ignored(tmp_path):
@@ -341,7 +342,7 @@ def test_sinusoids_of_our_own_are_those_of_the_released_code():
     config = ww.ModelConfig(
         vocab_size=5, n_ctx=32, n_layer=1, d_model=16, positions="sinusoidal_concat", d_pos=6
     )
-    vectors = ww.Transformer(config).positions.weight
+    vectors = present(ww.Transformer(config).positions).weight
     for t in (0, 3, 31):
         for j, period in enumerate((4.0, math.sqrt(4 * 32), 32.0)):
             angle = 2 * math.pi * t / period

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from present import present
 from self_ablating_reference import BASE, Reference, random_state, write
 from torch import Tensor
 
@@ -54,8 +55,8 @@ def test_the_example_comes_out_through_the_loader() -> None:
         torch.testing.assert_close(getattr(out, name), wanted, rtol=1e-12, atol=1e-12)
     assert torch.equal(out.attention_masks.float(), known["attention_ablations"])
     assert torch.equal(out.neuron_masks.float(), known["neuron_ablations"])
-    torch.testing.assert_close(out.loss.float(), known["loss_f64"].squeeze())
-    out.loss.backward()
+    torch.testing.assert_close(present(out.loss).float(), known["loss_f64"].squeeze())
+    present(out.loss).backward()
     found = gradients(model)
     names = {name.removeprefix("grad/") for name in known if name.startswith("grad/")}
     assert names == found.keys() - {"lm_head.weight"}
@@ -79,7 +80,7 @@ def test_every_variant_is_the_reference(variant: dict[str, Any], kind: str, tmp_
     out = model.streams(tokens, targets)
     for name, value in wanted.items():
         torch.testing.assert_close(getattr(out, name), value, rtol=1e-9, atol=1e-10)
-    out.loss.backward()
+    present(out.loss).backward()
     wanted["loss"].backward()
     found = gradients(model)
     for name, tensor in reference.state.items():
@@ -92,7 +93,7 @@ def gradients(model: ww.Model) -> dict[str, Tensor]:
     from wirework.interop.self_ablating import _their_names
 
     named = dict(model.transformer.named_parameters())
-    named |= {f"gates.{name}": p for name, p in model.gates.named_parameters()}
+    named |= {f"gates.{name}": p for name, p in present(model.gates).named_parameters()}
     found: dict[str, Tensor] = {}
     for name, parameter in named.items():
         theirs = _their_names(name)
@@ -111,7 +112,7 @@ def test_what_the_configuration_leaves_out_is_named(
     said = capsys.readouterr().err.splitlines()
     assert any("k_neurons = 32, temperature_neurons = 0.1" in line for line in said)
     assert any("unknown fields are ignored: surprise" in line for line in said)
-    assert model.gates.gating.k_attention == 2
+    assert present(model.gates).gating.k_attention == 2
 
 
 def test_a_runs_own_words_are_understood(tmp_path: Path) -> None:
@@ -125,8 +126,8 @@ def test_a_runs_own_words_are_understood(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").read_text() + "_wandb:\n  value: {cli_version: 1}\n"
     )
     model = load_self_ablating(tmp_path)
-    assert model.gates.gating.level == "global"
-    assert model.gates.gating.reconstruction_coef == 0
+    assert present(model.gates).gating.level == "global"
+    assert present(model.gates).gating.reconstruction_coef == 0
 
 
 def test_saved_as_ours_it_keeps_its_gates(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_saved_as_ours_it_keeps_its_gates(tmp_path: Path) -> None:
     one, other = model.streams(tokens, tokens), again.streams(tokens, tokens)
     assert torch.equal(one.logits_ablated, other.logits_ablated)
     assert torch.equal(one.loss, other.loss)
-    assert again.gates.gating == model.gates.gating
+    assert present(again.gates).gating == present(model.gates).gating
 
 
 def refused(folder: Path | str, says: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
+from present import present
 
 from wirework import commands, console
 from wirework.config import GatingConfig, MeasureConfig, ModelConfig
@@ -51,7 +52,7 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_p
     assert isinstance(report.acdc, AcdcMeasures)
     assert isinstance(report.sae, SaeQuality)
     assert isinstance(report.explain, ExplainReport)
-    assert report.headline.dead_units == report.sparsity.gates.dead_units
+    assert report.headline.dead_units == present(report.sparsity.gates).dead_units
     assert report.acdc.n_all == report["acdc"]["of"]  # by key as in the file, for one release
     assert report.acdc.skill.accuracy == report.headline.task_accuracy
     assert report.explain.scores["top"].mean == report["explain"]["scores"]["top"]["mean"]

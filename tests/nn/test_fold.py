@@ -87,8 +87,10 @@ def test_gains_that_decide_what_abs_top_k_keeps_are_refused():
 
 def test_positions_and_stream_must_share_the_magnitude():
     transformer = build("signs", positions="concat", d_pos=8)
+    norm = transformer.blocks[0].pos_norm1
+    assert norm is not None
     with torch.no_grad():
-        transformer.blocks[0].pos_norm1.weight.mul_(2)
+        norm.weight.mul_(2)
     with pytest.raises(InputError, match=r"before 0\.attn\.act_in"):
         fold_norms(transformer)
 

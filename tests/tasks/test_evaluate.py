@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from present import present
 
 from wirework.config import ModelConfig
 from wirework.errors import InputError
@@ -46,10 +47,10 @@ def test_differences_are_those_of_one_prompt_at_a_time(model: Model) -> None:
     task = load_task("for_while", n=70)
     logit_diffs = differences(model.transformer, task.encode(model.tokenizer, 80))
     for i in (0, 1, 137):
-        prompt = model.tokenizer.encode(task.pairs[i // 2].prompts[i % 2])
+        prompt = present(model.tokenizer).encode(task.pairs[i // 2].prompts[i % 2])
         logits = model(torch.tensor([prompt]))[0, -1].detach()
         right, wrong = (
-            model.tokenizer.encode(task.pairs[i // 2].prompts[i % 2] + answer)[-1]
+            present(model.tokenizer).encode(task.pairs[i // 2].prompts[i % 2] + answer)[-1]
             for answer in (
                 task.pairs[i // 2].answers[i % 2],
                 task.pairs[i // 2].answers[1 - i % 2],
@@ -70,7 +71,7 @@ def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
     assert report.loss == pytest.approx(float(pair_losses(logit_diffs).mean()), abs=1e-6)
     assert report.accuracy == pytest.approx(float((logit_diffs > 0).float().mean()))
     assert [text for text, _ in report.answers] == [" in", ":"]
-    assert [model.tokenizer.token(token) for _, token in report.answers] == [" in", ":"]
+    assert [present(model.tokenizer).token(token) for _, token in report.answers] == [" in", ":"]
 
 
 def test_every_built_in_task_has_a_row(code_tokenizer) -> None:

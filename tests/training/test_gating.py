@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from present import present
 
 from wirework.data import Batches, eval_batches, prepare
 from wirework.errors import InputError
@@ -48,10 +49,13 @@ def test_the_loss_is_the_three_by_their_coefficients(settings):
     data = prepare(config.data, progress=False)
     tokens, targets = map(torch.from_numpy, Batches(data.train, 16, 2, config.seed).at(0))
     out = Model(transformer, gates=gates).streams(tokens, targets)
-    assert first["loss"] == pytest.approx(out.loss_clean.item(), rel=1e-6)
-    assert first["loss_ablated"] == pytest.approx(out.loss_ablated.item(), rel=1e-6)
+    assert first["loss"] == pytest.approx(present(out.loss_clean).item(), rel=1e-6)
+    assert first["loss_ablated"] == pytest.approx(present(out.loss_ablated).item(), rel=1e-6)
     assert first["loss_reconstruction"] == pytest.approx(out.loss_reconstruction.item(), rel=1e-5)
-    wanted = 0.5 * out.loss_clean + 2 * out.loss_ablated + 3 * out.loss_reconstruction
+    clean, ablated, reconstruction = map(
+        present, (out.loss_clean, out.loss_ablated, out.loss_reconstruction)
+    )
+    wanted = 0.5 * clean + 2 * ablated + 3 * reconstruction
     torch.testing.assert_close(out.loss, wanted)
 
 
@@ -75,7 +79,7 @@ def test_gates_and_weight_sparsity_go_together(settings):
     for prunable in run.model.transformer.prunable():
         size = prunable.parameter.numel()
         assert int(prunable.parameter.count_nonzero()) == max(1, round(0.15 * size))
-    assert all(bool((p != 0).all()) for p in run.model.gates.parameters() if p.dim() == 2)
+    assert all(bool((p != 0).all()) for p in present(run.model.gates).parameters() if p.dim() == 2)
     tokens = torch.randint(400, (2, 16))
     assert torch.equal(run.model.streams(tokens).logits_clean, run.model(tokens))
 
@@ -89,7 +93,8 @@ def test_a_killed_gated_run_ends_bitwise_where_it_would_have(settings, driver, t
     assert code == -signal.SIGKILL
     resumed = train(settings("cut", **gated), resume=True, progress=False)
     assert resumed.model.fingerprint == whole.model.fingerprint
-    pairs = zip(resumed.model.gates.parameters(), whole.model.gates.parameters(), strict=True)
+    gates, wanted = present(resumed.model.gates), present(whole.model.gates)
+    pairs = zip(gates.parameters(), wanted.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert resumed.metrics["val_loss_ablated"] == whole.metrics["val_loss_ablated"]
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from present import present
 
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
@@ -18,14 +19,16 @@ def batches(n: int = 2):
 
 
 def test_loss_of_an_untrained_model_is_near_that_of_guessing():
-    values = evaluate_batches(Transformer(MODEL), batches(), CPU)
+    values = present(evaluate_batches(Transformer(MODEL), batches(), CPU))
     assert values["val_loss"] == pytest.approx(math.log(16), abs=0.05)
 
 
 def test_loss_is_the_mean_over_batches():
     transformer = Transformer(MODEL)
-    whole = evaluate_batches(transformer, batches(3), CPU)["val_loss"]
-    single = [evaluate_batches(transformer, [batch], CPU)["val_loss"] for batch in batches(3)]
+    whole = present(evaluate_batches(transformer, batches(3), CPU))["val_loss"]
+    single = [
+        present(evaluate_batches(transformer, [batch], CPU))["val_loss"] for batch in batches(3)
+    ]
     assert whole == pytest.approx(sum(single) / 3, rel=1e-6)
 
 
@@ -35,7 +38,7 @@ def test_a_neuron_that_never_fires_is_dead():
         up = transformer.blocks[1].mlp.up
         up.weight[[3, 5]] = 0.0
         up.bias[[3, 5]] = 0.0  # gelu(0) = 0
-    values = evaluate_batches(transformer, batches(), CPU)
+    values = present(evaluate_batches(transformer, batches(), CPU))
     assert values["dead_neurons_by_layer"] == [0, 2]
     assert values["dead_neurons"] == 2
 

@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 import yaml
+from present import present
 
 from wirework import console
 from wirework.config import TrainConfig
@@ -32,9 +33,9 @@ def test_the_saved_model_is_the_trained_one(whole, settings):
     config = settings()
     data = prepare(config.data, progress=False)
     batches = eval_batches(data.val, 16, config.batch_size, config.eval_batches)
-    values = evaluate_batches(loaded.transformer, batches, torch.device("cpu"))
+    values = present(evaluate_batches(loaded.transformer, batches, torch.device("cpu")))
     assert values["val_loss"] == whole.metrics["val_loss"]
-    assert loaded.tokenizer.fingerprint == data.tokenizer.fingerprint
+    assert present(loaded.tokenizer).fingerprint == data.tokenizer.fingerprint
 
 
 def test_the_settings_are_saved_resolved(settings):

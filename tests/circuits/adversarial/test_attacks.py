@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from present import present
 
 from wirework.circuits.adversarial.attacks import (
     COMMENT,
@@ -89,27 +90,27 @@ def test_attacks_keep_the_right_answers_right(name, number, attack, strength):
 @pytest.mark.parametrize("attack", [COMMENT, DECOY, UNMATCHED])
 @pytest.mark.parametrize("pair", [BRACKETS, QUOTES])
 def test_a_comment_changes_no_code(attack: Attack, pair: Pair):
-    after = attack(pair, 3, Random(1))
+    after = present(attack(pair, 3, Random(1)))
     for before, now, answer in zip(pair.prompts, after.prompts, pair.answers, strict=True):
         assert code(now + answer) == code(before + answer)
         assert now != before
 
 
 def test_what_each_attack_does():
-    assert UNMATCHED(BRACKETS, 2, Random(0)).prompts[1] == (
+    assert present(UNMATCHED(BRACKETS, 2, Random(0))).prompts[1] == (
         "# value[ value[ value\nx = 1\ny = [[3, 4"
     )
-    assert DECOY(BRACKETS, 1, Random(0)).prompts[0] == "# y = [[3, 4\nx = 1\ny = [3, 4"
-    assert REPEAT(BRACKETS, 2, Random(0)).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
-    longer = LENGTHEN(BRACKETS, 5, Random(0)).prompts
+    assert present(DECOY(BRACKETS, 1, Random(0))).prompts[0] == "# y = [[3, 4\nx = 1\ny = [3, 4"
+    assert present(REPEAT(BRACKETS, 2, Random(0))).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
+    longer = present(LENGTHEN(BRACKETS, 5, Random(0))).prompts
     assert longer[1].startswith("x = 1\ny = [[")
     assert longer[1].count(",") == BRACKETS.prompts[1].count(",") + 5
     assert longer[0] == longer[1].replace("[[", "[")
-    words = LENGTHEN(QUOTES, 3, Random(0)).prompts[0]
+    words = present(LENGTHEN(QUOTES, 3, Random(0))).prompts[0]
     assert len(words.split("'")[1].split()) == 5
     assert words.endswith(" not found")
     assert UNMATCHED(BRACKETS, 0, Random(0)) is BRACKETS
-    assert NEUTRAL(BRACKETS, 3, Random(0)).prompts[0].count("\n") == 4
+    assert present(NEUTRAL(BRACKETS, 3, Random(0))).prompts[0].count("\n") == 4
 
 
 def test_what_would_make_another_answer_right_is_refused():
@@ -145,7 +146,7 @@ def test_padding_has_the_length_asked_for(tokenizer: Tokenizer, n_tokens: int, s
 
 
 def test_a_control_is_as_long_as_what_it_controls(tokenizer: Tokenizer):
-    after = UNMATCHED(BRACKETS, 8, Random(0))
+    after = present(UNMATCHED(BRACKETS, 8, Random(0)))
     control = Padding(tokenizer).control(BRACKETS, after, Random(0))
     for text, prompt, before in zip(control.prompts, after.prompts, BRACKETS.prompts, strict=True):
         assert abs(len(tokenizer.encode(text)) - len(tokenizer.encode(prompt))) <= 3

@@ -9,6 +9,7 @@ import torch
 from hand_wired import averager, depth_counter, quote_closer
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Planted
+from present import present
 
 from wirework.circuits import Ablation, AttackReport, EdgeMasks, find_attacks
 from wirework.circuits.adversarial import sweep
@@ -168,7 +169,7 @@ def test_heads_are_read_where_the_prompts_differ(averaging: Planted):
     circuit = CircuitOnModel(averaging.model, *circuit_of(averaging).edge_masks(averaging.model))
     pairs = averaging.task.pairs[:1]
     (head,) = read_heads(circuit, pairs, pairs)
-    ids = [averaging.model.tokenizer.encode(prompt) for prompt in pairs[0].prompts]
+    ids = [present(averaging.model.tokenizer).encode(prompt) for prompt in pairs[0].prompts]
     shares = [
         max(1, end - first) / (40 + len(own))
         for own, other in (ids, reversed(ids))
@@ -193,7 +194,7 @@ def test_between(one: list[int], other: list[int], place: tuple[int, int]):
 
 
 def test_comment_units_hold_their_token(quotes: Planted):
-    tokenizer = quotes.model.tokenizer
+    tokenizer = present(quotes.model.tokenizer)
     units = comment_units(tokenizer, range(tokenizer.vocab_size))
     assert tokenizer.eot not in units
     assert len(units) > 100
@@ -215,7 +216,7 @@ def test_the_example_was_right_before():
     model = planted.model
     circuit = CircuitOnModel(model, *circuit_of(planted).edge_masks(model))
     row = Pair(("x = [" + "1, " * 9 + "2", "x = [[" + "1, " * 9 + "2"), ("]", "]]"))
-    short, long = row, NEUTRAL(row, 8, Random(0))
+    short, long = row, present(NEUTRAL(row, 8, Random(0)))
     made = Attack("far", lambda pair, n, rng: NEUTRAL.change(pair, 4 if pair == row else 8, rng))
     logit_diffs = differences(model.transformer, encode([short, long], model)).view(2, 2)
     assert logit_diffs[0, 1] > 0 > logit_diffs[1, 1]
@@ -223,7 +224,7 @@ def test_the_example_was_right_before():
     padding = Padding(model.tokenizer)
     split = PairSplit([long, short], [long, short], False)
     worst = report_worst(_last, [measured], {"far": made}, circuit, split, padding, ("]", "]]"))
-    told = worst.example
+    told = present(worst).example
     assert told["prompt"].endswith(short.prompts[1])
     assert not told["prompt"].endswith(long.prompts[1])
 
@@ -275,6 +276,7 @@ def test_the_chosen_attack_is_measured_on_the_other_pairs(
     told = report_worst(
         worst_by_tokens, [measured], attacks, circuit, split, padding, ("')", '")')
     )  # fmt: skip
+    told = present(told)
     assert told.chosen == measured
     assert told.chosen.model.attacked.accuracy == 0
     assert told.point.model.attacked.accuracy == 1
@@ -290,6 +292,7 @@ def test_what_no_reporting_pair_has_room_for_is_passed_over(quotes: Planted):
     told = report_worst(
         _last, points, {NEUTRAL.name: NEUTRAL}, circuit, split, padding, ("a", "b")
     )  # fmt: skip
+    told = present(told)
     assert told.chosen.strength == 1
     assert not told.confirmed  # four pairs are too few, whatever they show
 
@@ -329,7 +332,7 @@ def test_which_pairs_each_number_is_of(turned: AttackReport):
     assert "of 8 held-out pairs" in turned.summary()["by_tokens"]
     for token in turned.tokens:
         assert token.held_out_drop == pytest.approx(token.drop, rel=0.5)
-        assert token.held_out_drop_se >= 0
+        assert present(token.held_out_drop_se) >= 0
         assert token.n_held_out > 1
 
 
@@ -445,7 +448,7 @@ def test_bad_input_is_one_line(quotes: Planted, averaging: Planted, random_model
 
 def test_prompts_without_room_are_told(averaging: Planted, tmp_path: Path):
     """A user's task whose prompts fill the context."""
-    encode = averaging.model.tokenizer.encode
+    encode = present(averaging.model.tokenizer).encode
     by_length: dict[int, list[Pair]] = {}
     for pair in averaging.task.pairs:
         by_length.setdefault(max(len(encode(prompt)) for prompt in pair.prompts), []).append(pair)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence, Set
 
 import torch
 import torch.nn.functional as F
+from present import present
 from torch import Tensor
 
 from wirework.nn import Transformer
@@ -54,13 +55,13 @@ def run(
     start = model.embed(tokens)
     beside = None
     if config.positions == "added":
-        start = start + model.positions.weight[:length]
+        start = start + present(model.positions).weight[:length]
     elif config.positions != "none":
-        beside = model.positions.weight[:length].expand(len(tokens), -1, -1)
+        beside = present(model.positions).weight[:length].expand(len(tokens), -1, -1)
     values = {"embed": start}
 
     def seen(source: str, destination: str) -> Tensor:
-        return ablated[source] if (source, destination) in removed else values[source]
+        return present(ablated)[source] if (source, destination) in removed else values[source]
 
     def read(destination: str) -> Tensor:
         x = seen("embed", destination)
@@ -84,7 +85,7 @@ def run(
             for head in range(config.n_head):
                 x = block.norm1(read(f"{layer}.attn.{head}.{'qkv'[kind]}"))
                 if beside is not None:
-                    x = torch.cat([x, block.pos_norm1(beside)], -1)
+                    x = torch.cat([x, present(block.pos_norm1)(beside)], -1)
                 x = top(x, block.attn.act_in.k)
                 first = kind * config.n_head * config.d_head + head * config.d_head
                 rows = slice(first, first + config.d_head)
@@ -103,7 +104,7 @@ def run(
             values[f"{layer}.attn.{head}"] = F.linear(y[:, head], block.attn.out.weight[:, columns])
         x = block.norm2(read(f"{layer}.mlp"))
         if beside is not None:
-            x = torch.cat([x, block.pos_norm2(beside)], -1)
+            x = torch.cat([x, present(block.pos_norm2)(beside)], -1)
         x = block.mlp.up(top(x, block.mlp.act_in.k))
         neurons = top(activate(x, block.mlp.activation), block.mlp.post_act.k)
         values[f"{layer}.mlp"] = top(block.mlp.down(neurons), block.mlp.resid_delta.k)

@@ -9,7 +9,7 @@ from wirework.nn import Transformer
 
 VOCAB = 40
 
-KINDS = {
+KINDS: dict[str, dict[str, object]] = {
     # AbsTopK everywhere, sinks, a bigram table, concatenated positions, RMSNorm
     "sparse": {"act_fraction": 0.5, "positions": "concat", "d_pos": 4},
     # GPT-Neo's parts and a window

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from one_at_a_time import exact, one_at_a_time, run
+from present import present
 
 import wirework as ww
 from wirework.circuit_format import Document
@@ -109,7 +110,7 @@ def test_a_sweep_finds_what_each_tau_finds_alone(
     sweep = acdc_sweep(random_model, task, config, progress=False)
     assert names(sweep[2]) == names(found)
     rows = [sweep_row(circuit) for circuit in sweep]
-    sizes = [row["n_path_edges"] for row in rows]
+    sizes = [present(row["n_path_edges"]) for row in rows]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
     assert [row["tau"] for row in rows] == [0.1, 0.01, 0.001]
@@ -215,7 +216,7 @@ def test_a_file_at_odds_with_itself_is_refused(
 
 
 def test_losses_are_those_of_patched_runs(found: ww.PathCircuit) -> None:
-    losses, part = found.losses, found.document.patching
+    losses, part = found.losses, found.patching
     assert found.task_loss == losses.circuit == found.document.target_loss
     assert part.kl == pytest.approx(part.value)
     assert losses.without_circuit != pytest.approx(losses.circuit)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 
 import pytest
+from present import present
 
 from wirework.circuits.validation.random_labels import random_labels, rules
 from wirework.errors import InputError
@@ -16,9 +17,9 @@ NAMES = ("single_double_quote", "bracket_counting", "for_while")
 
 def rule_of(odd: Task, task: Task, model: Model):
     """Return the rule that the name of a random-label task states, over prompts as text."""
-    encode = model.tokenizer.encode
+    encode = present(model.tokenizer).encode
     texts = [prompt for pair in task.pairs for prompt in pair.prompts]
-    every = rules([encode(text) for text in texts], model.tokenizer.token)
+    every = rules([encode(text) for text in texts], present(model.tokenizer).token)
     name = odd.name.split("random labels: ")[1].removesuffix(")")
     return lambda text: every[name](encode(text))
 
@@ -69,8 +70,8 @@ def test_it_is_a_function_of_task_model_and_seed(task: Task, wired: Model) -> No
 
 
 def test_who_knows_the_real_answer_does_no_better_than_chance(task: Task, wired: Model) -> None:
-    assert evaluate(wired, task).loss < 0.05
-    assert evaluate(wired, random_labels(task, wired, 0)).loss > math.log(2)
+    assert present(evaluate(wired, task).loss) < 0.05
+    assert present(evaluate(wired, random_labels(task, wired, 0)).loss) > math.log(2)
 
 
 def test_too_few_pairs_are_told_with_their_number(task: Task, wired: Model) -> None:

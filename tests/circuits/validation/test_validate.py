@@ -7,6 +7,7 @@ import pytest
 import torch
 from hand_wired.edge_masks import Corpus
 from hand_wired.quote_closer import NODES
+from present import present
 
 from wirework.circuits import Circuit, NodeCircuit, held_out_losses, prune, prune_all, validate
 from wirework.circuits.held_out import Pairs
@@ -133,7 +134,7 @@ def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_
 
 def test_what_is_calibrated_is_not_reported_where_it_was_fitted(circuit, wired, task) -> None:
     report = validate(circuit, wired, task, short=True)
-    assert "circuit_calibrated" not in report.judged.to_dict()
+    assert "circuit_calibrated" not in present(report.judged).to_dict()
     losses = circuit.losses
     fresh = report.held_out
     assert fresh.circuit_calibrated == pytest.approx(losses.circuit_calibrated, abs=1e-6)

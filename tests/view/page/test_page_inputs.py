@@ -80,9 +80,9 @@ def test_every_entry_is_drawn_or_folded_strongest_first(tmp_path: Path) -> None:
     document = crowded(tmp_path, PAIRS)
     for most in range(1, 5):
         inputs = inputs_of(document, 2, most)
-        shown = [(edge.token, edge.target) for edge in inputs.edges]
-        rest = [(edge.token, node) for node, some in inputs.folded.items() for edge in some]
-        assert sorted(shown + rest) == sorted((e.token, e.target) for e in document.io_edges)
+        drawn = [(edge.token, edge.target) for edge in inputs.edges]
+        drawn += [(edge.token, node) for node, some in inputs.folded.items() for edge in some]
+        assert sorted(drawn) == sorted((e.token, e.target) for e in document.io_edges)
     folded = inputs_of(document, 4, 1).folded
     assert {node: [edge.weight for edge in some] for node, some in folded.items()} == {
         0: [9, 5, 3], 1: [-0.4, 0.2],

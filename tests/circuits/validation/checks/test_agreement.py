@@ -1,5 +1,6 @@
 import pytest
 import torch
+from present import present
 
 from wirework.circuits.validation.checks import MaskedCircuit, agreement, last_pattern
 from wirework.nn import causal_attention
@@ -49,7 +50,7 @@ def test_numbers_are_those_of_plain_definitions(some: MaskedCircuit, rows: Token
             scores = [
                 float(query @ values["1.attn.k"][row, t, 8:]) / 8**0.5 for t in range(end + 1)
             ]
-            scores.append(float(transformer.blocks[1].attn.sink[1].detach()))
+            scores.append(float(present(transformer.blocks[1].attn.sink)[1].detach()))
             looks.append(torch.tensor(scores, dtype=torch.float64).softmax(0))
         total += float((looks[0] - looks[1]).abs().sum()) / 2
     head = next(head for head in found.heads if (head.layer, head.head) == (1, 1))
@@ -62,7 +63,7 @@ def test_heads_are_those_with_a_kept_channel(
     found = agreement(planted, quotes)
     # The planted query rests at its mean, which is its value, and the key is kept.
     assert [(head.layer, head.head) for head in found.heads] == [(0, 0)]
-    assert found.attention < 0.05
+    assert present(found.attention) < 0.05
     assert found.kl > 0.01  # wires beside the circuit move other tokens' logits
     nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
     assert agreement(nothing, quotes).attention is None

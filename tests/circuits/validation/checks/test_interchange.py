@@ -1,5 +1,6 @@
 import pytest
 import torch
+from present import present
 
 from wirework.circuits.validation.checks import MaskedCircuit, interchange
 from wirework.circuits.validation.checks.interchange import _donors, _swap_edits, last_values
@@ -17,7 +18,7 @@ def test_the_planted_circuit_says_the_answer_and_no_more(
     assert found.mixed == pytest.approx(own, abs=0.02)
     flipped = float(pair_losses(-planted.logit_diffs(quotes)).mean())
     assert found.other == pytest.approx(flipped, abs=0.2)
-    assert found.other > 1
+    assert present(found.other) > 1
     assert (found.n_same, found.n_other) == (32, 32)
 
 
