@@ -16,7 +16,7 @@ from present import present
 from rich.console import Console
 
 from wirework import console, renamed_flags
-from wirework.console import Progress, TimeLeft, counted, duration, megabytes
+from wirework.console import Progress, TimeLeft, counted, duration, megabytes, rescaled
 from wirework.live_bars import LiveBars
 
 
@@ -115,6 +115,12 @@ def estimates(rate: Callable[[float], float], every: float = 20.0) -> list[tuple
         if clock.now % every == 0 and share < 1:
             found.append((clock.now, present(left.at(share))))
     return [(guess, clock.now - when) for when, guess in found]
+
+
+def test_an_estimate_is_rescaled_by_how_wrong_it_was_so_far():
+    assert rescaled(left=60, done=20, elapsed=30) == 90  # half as long again
+    assert rescaled(left=60, done=20, elapsed=20) == 60
+    assert rescaled(left=0.75, done=0.25, elapsed=10) == 30
 
 
 def test_the_time_left_of_steady_work_is_right():

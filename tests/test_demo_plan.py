@@ -7,6 +7,7 @@ import pytest
 
 from wirework import demo_plan
 from wirework.config import TrainConfig
+from wirework.console import Progress, rescaled
 from wirework.demo_plan import (
     FEWEST_STEPS,
     Plan,
@@ -119,11 +120,33 @@ def test_a_plan_of_another_make_is_one_line(speeds, tmp_path):
         plan(tmp_path)
 
 
-def test_the_stages_of_a_demo_end_in_order_and_training_takes_the_plans_share():
-    config = TrainConfig.of({"batch_size": 8, "model": {"n_ctx": 128}})
-    plan = Plan(steps=2000, steps_of_recipe=3000, minutes=10.0, tokens_per_s=5000.0)
-    ends = stage_ends(plan, config)
-    assert ends.training == 2000 * 1024
-    assert list(ends) == sorted(ends)
-    _, seconds = fitting_steps(2000, 1024, 5000.0, 1e9)
-    assert ends.pruning / 5000 == pytest.approx(seconds)  # as the plan counts
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [
+        (1000, (100, 170, 170, 173)),  # a million tokens at 10,000 a second; pruning is as 700,000
+        (20_000, (2000, 2070, 2100, 2103)),  # the dense model takes a twentieth longer
+    ],
+)
+def test_the_stages_of_a_demo_take_what_the_measured_speed_says(steps, ends):
+    config = TrainConfig.of({"batch_size": 20, "model": {"n_ctx": 50}})
+    plan = Plan(steps=steps, steps_of_recipe=20_000, minutes=10.0, tokens_per_s=10_000.0)
+    assert stage_ends(plan, config) == pytest.approx(ends)
+
+
+def test_the_time_left_of_a_demo_is_rescaled_by_what_the_parts_before_took():
+    config = TrainConfig.of({"batch_size": 20, "model": {"n_ctx": 50}})
+    ends = stage_ends(Plan(1000, 1000, 10.0, 10_000.0), config)
+    now = 0.0
+    with Progress("demo", None, shown=False, alone=True, clock=lambda: now) as bar:
+        now = 40.0  # preparation
+        bar.stage(ends.training, total=ends.page)
+        bar.update(0)
+        now += 150
+        bar.update(50)  # half of the training, 50 s, took three times as long
+        assert bar.time() == "about 6 min left"  # (173 - 50) * 3 = 369 s
+        now += 50
+        bar.update(100)  # the other half took its 50 s: 100 took 200
+        assert rescaled(73, 100, 200) == 146
+        now += 600  # the time left is smoothed over a minute
+        bar.update(170)
+        assert bar.time() == "about 15 s left"  # 3 * 800 / 170 = 14 s

@@ -99,6 +99,17 @@ def _write(stream: TextIO, line: str) -> None:
             raise
 
 
+def rescaled(left: float, done: float, elapsed: float) -> float:
+    """Return the seconds that the rest of some work takes if estimates stay as wrong as so far.
+
+    Args:
+        left: estimate for the rest, in any unit.
+        done: estimate for what is done, in the same unit.
+        elapsed: seconds that it took.
+    """
+    return left * elapsed / done
+
+
 class TimeLeft:
     """Estimate of the remaining time, from the fraction of the work that is done.
 
@@ -126,7 +137,7 @@ class TimeLeft:
         elapsed, gained = now - self._began, share - self._share
         if gained <= 0 or elapsed < (5 if gained > 0.01 else 30):
             return None
-        mean = elapsed * (1 - share) / gained
+        mean = rescaled(1 - share, gained, elapsed)
         since, self._looked = now - self._looked, now
         if self._left is None:
             self._left = mean

@@ -26,8 +26,8 @@ _USUAL_SPEED = 5000.0
 """Tokens per second, if the speed is not measured."""
 _WAIT = 0.05
 """Delay with which the dense model finishes after the sparse one, as a share of its training."""
-_PAGE = 0.1
-"""Share of `_OTHER_SECONDS` that writing the page takes."""
+_PAGE_SECONDS = 3.0
+"""Seconds for the page and the picture."""
 _MARGIN = 0.85
 """Share of the remaining time that is planned for training, because the speed varies."""
 
@@ -52,7 +52,7 @@ class Plan:
 
 
 class StageEnds(NamedTuple):
-    """Ends of the stages of a demo; their duration is measured in tokens of training."""
+    """Ends of the stages of a demo, in estimated seconds from the start of training."""
 
     training: float
     pruning: float
@@ -64,15 +64,18 @@ class StageEnds(NamedTuple):
 def stage_ends(plan: Plan, config: TrainConfig) -> StageEnds:
     """Return the ends of the stages of a demo, for its progress line.
 
+    Unlike `fitting_steps`, this includes no reserve: the progress line multiplies the estimate of
+    the rest by the time that the part before took, divided by its estimate.
+
     Args:
         plan: steps and measured speed.
         config: settings of the sparse model.
     """
-    training = float(plan.steps * config.batch_size * config.model.n_ctx)
-    other = _OTHER_SECONDS * (plan.tokens_per_s or _USUAL_SPEED)
-    pruning = training + _PRUNING_TOKENS + other
-    twin = pruning + _WAIT * training
-    return StageEnds(training, pruning, twin, twin + _PAGE * other)
+    speed = plan.tokens_per_s or _USUAL_SPEED
+    training = plan.steps * config.batch_size * config.model.n_ctx / speed
+    pruning = training + _PRUNING_TOKENS / speed
+    twin = max(pruning, (1 + _WAIT) * training)
+    return StageEnds(training, pruning, twin, twin + _PAGE_SECONDS)
 
 
 def make_plan(
