@@ -57,7 +57,18 @@ def test_processes_encode_as_this_one_does(tokenizer_file: Path, workers: int):
 def test_a_process_that_dies_is_reported(tokenizer_file: Path):
     said = r"^one of 2 processes died, perhaps for want of memory: set data\.workers to 1$"
     with pytest.raises(InputError, match=said):
-        list(encode_chunks(tokenizer_file, killed, [["x"]], 2))
+        list(encode_chunks(tokenizer_file, killed, [["x"], ["y"]], 2))
+
+
+def process_of(encode: Encode, texts: list[str]) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize("n_chunks", [0, 1, 2])
+def test_a_single_chunk_is_encoded_in_this_process(tokenizer_file: Path, n_chunks: int):
+    processes = list(encode_chunks(tokenizer_file, process_of, [TEXTS] * n_chunks, 2))
+    assert len(processes) == n_chunks
+    assert (os.getpid() in processes) == (n_chunks == 1)
 
 
 def test_few_chunks_are_read_ahead(tokenizer_file: Path):
@@ -77,10 +88,10 @@ def test_few_chunks_are_read_ahead(tokenizer_file: Path):
 
 def test_an_error_of_the_reader_ends_the_processes(tokenizer_file: Path):
     def chunks() -> Iterator[list[str]]:
-        yield ["one"]
-        raise InputError("line 2 is bad")
+        yield from (["one"], ["two"])
+        raise InputError("line 3 is bad")
 
-    with pytest.raises(InputError, match="line 2 is bad"):
+    with pytest.raises(InputError, match="line 3 is bad"):
         list(encode_chunks(tokenizer_file, ids_of, chunks(), 2))
     assert not active_children()
 

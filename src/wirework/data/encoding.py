@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,8 +38,9 @@ def encode_chunks(
 ) -> Generator[_Chunk, None, None]:
     """Yield `encode_chunk(encode, chunk)` for each chunk, in order and in bounded memory.
 
-    One worker encodes in this process with the library's threads. Several workers are processes of
-    one thread each, which import neither torch nor the user's script.
+    One worker, or one chunk in all, encodes in this process with the library's threads: processes
+    take longer to start than to encode a chunk. Several workers are processes of one thread each,
+    which import neither torch nor the user's script.
 
     Args:
         tokenizer_file: a `tokenizer.json`.
@@ -49,10 +51,13 @@ def encode_chunks(
     Raises:
         InputError: a process died, most likely because memory ran out.
     """
-    if workers == 1:
+    first = list(islice(chunks := iter(chunks), 2)) if workers > 1 else []
+    chunks = chain(first, chunks)
+    if len(first) < 2:
         encode = partial(encode_documents, Tokenizer.load(tokenizer_file))
-        return (encode_chunk(encode, chunk) for chunk in chunks)
-    return map_in_processes(
+        yield from (encode_chunk(encode, chunk) for chunk in chunks)
+        return
+    yield from map_in_processes(
         partial(_encode_in_process, tokenizer_file, encode_chunk),
         chunks,
         workers,
