@@ -3,6 +3,7 @@
 import ast
 import difflib
 import errno
+import functools
 import io
 import json.decoder
 import json.encoder
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 import pytest
 import torch
 from command_line import Server, Started
@@ -31,6 +33,9 @@ _CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by children too
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a shell
+
+# For each command cyclopts parses the source of all settings classes, and of pydantic: cached here.
+docstring_parser.parse_from_object = functools.cache(docstring_parser.parse_from_object)
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 

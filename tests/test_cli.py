@@ -23,6 +23,7 @@ from wirework.config import ModelConfig
 from wirework.data import Tokenizer
 from wirework.model import Model
 from wirework.nn import Transformer
+from wirework.nn.kernels.products import LIBRARIES
 
 GOLDEN = Path(__file__).parent / "golden"
 Start = Callable[..., Started]
@@ -209,6 +210,7 @@ def test_a_hang_up_that_nohup_ignores_stays_ignored(tmp_path: Path, start: Start
     assert child.wait(timeout=60) == 143
 
 
+@pytest.mark.slow
 def test_training_saves_when_its_terminal_is_gone(tmp_path: Path):
     leader, follower = pty.openpty()
 
@@ -391,7 +393,8 @@ def test_what_an_encoding_lacks_is_escaped(tmp_path: Path):
         assert json.loads(told.stdout)["pairs"] == [pair]
 
 
-@pytest.mark.parametrize("locale", ["C", *slow_cases("C.UTF-8")])
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_names_that_are_no_text_are_shown_escaped(model_folder: Path, tmp_path: Path, locale: str):
     """A file name on Linux is bytes; the C locale has no letters but ASCII."""
     model = model_folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
@@ -642,5 +645,7 @@ def test_doctor_speaks_json():
     result = run_here("doctor", "--json")
     assert "timing" in result.stderr
     facts = json.loads(result.stdout)
-    assert all(row["library"] in ("torch", "onednn", "numpy") for row in facts["products"])
+    # The last is oneDNN's way to the gradient of a weight, where it measured fastest.
+    libraries = {*LIBRARIES, "convolution"}
+    assert {row["library"] for row in facts["products"]} <= libraries
     assert facts["precision"] in ("float32", "bfloat16")

@@ -126,7 +126,8 @@ def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
         demo.demo(tmp_path, recipe)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, *slow_cases(signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_second_training_ends_with_the_first(recipe: Path, tmp_path: Path, number: int):
     corpus = recipe.with_name("corpus")
     recipe = write_recipe(recipe, corpus, steps=1_000_000)

@@ -215,6 +215,7 @@ def test_what_was_finished_is_only_read_again(name: str, copy: Path, command: Co
     assert stamps(copy / name / kept) == before
 
 
+@pytest.mark.slow
 def test_a_search_is_gone_on_with(copy: Path, command: Command) -> None:
     shutil.rmtree("circuit")
     (search,) = (copy / "circuit.search").iterdir()

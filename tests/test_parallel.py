@@ -115,6 +115,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_what_saves_when_told_to_stop_has_the_time_to(tmp_path: Path) -> None:
     script = tmp_path / "saver.py"
     script.write_text(SAVER)
@@ -159,6 +160,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_when_one_process_dies_the_others_have_the_time_to_save(tmp_path: Path) -> None:
     script = tmp_path / "survivor.py"
     script.write_text(SURVIVOR)

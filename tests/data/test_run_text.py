@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marks import slow_cases
 
 from wirework import commands, load
 from wirework.circuits.masking.means import means_for, run_data
@@ -155,7 +154,8 @@ train(TrainConfig.load("settings.yaml"), progress=False)
 """
 
 
-@pytest.mark.parametrize("recorded", [True, *slow_cases(False)], ids=["recorded", "of before"])
+@pytest.mark.slow
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "of before"])
 def test_resume_goes_on_bitwise_with_its_text(home: Path, recorded: bool) -> None:
     whole = train(settings(name="whole"), progress=False)
     Path("settings.yaml").write_text(settings().to_yaml())

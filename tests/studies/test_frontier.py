@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 from command_line import Started, run_here
-from marks import slow_cases
 
 from wirework.config import FrontierConfig, TrainConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
@@ -124,6 +123,7 @@ def test_a_finished_study_is_only_drawn_again(copy: Path, config: FrontierConfig
     assert stamps(copy) == before
 
 
+@pytest.mark.slow
 def test_a_model_that_was_cut_off_is_gone_on_with(copy: Path, config: FrontierConfig):
     (copy / "cells" / SPARSE / "cell.json").unlink()
     (copy / "cells" / SPARSE / "circuits" / "4.json").unlink()
@@ -255,11 +255,12 @@ def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
     assert not list((tmp_path / "o").glob("cells/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "stage"),
     [
         (signal.SIGTERM, "circuits/4/for_while.search"),
-        *slow_cases((signal.SIGINT, "run/metrics.jsonl")),
+        (signal.SIGINT, "run/metrics.jsonl"),
     ],
 )
 def test_a_signal_ends_a_study_with_one_line_and_its_code(

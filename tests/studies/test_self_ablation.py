@@ -70,6 +70,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "parallel_map", lambda work, items, jobs: map(work, items))
 
 
+@pytest.mark.slow
 def test_each_model_has_every_number(done: tuple[Path, SelfAblationResult]) -> None:
     out, result = done
     plain, gated = result.rows
@@ -90,6 +91,7 @@ def test_each_model_has_every_number(done: tuple[Path, SelfAblationResult]) -> N
     assert "/tmp" not in json.dumps(held["config"])
 
 
+@pytest.mark.slow
 @OF_SAE_LENS
 @pytest.mark.usefixtures("here")
 def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
@@ -106,6 +108,7 @@ def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
     assert (again / "table.md").read_text() == (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 @OF_SAE_LENS
 @pytest.mark.usefixtures("here")
 def test_an_instrument_that_gave_a_reason_is_tried_again(
@@ -155,6 +158,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_p
     assert tiny(cache, train={**train, "gating": {"ablated_coef": 0.1}}).train.gating is not None
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_take_a_study_s_place(
     done: tuple[Path, SelfAblationResult], cache: Path
 ) -> None:
@@ -174,6 +178,7 @@ def test_other_settings_do_not_take_a_study_s_place(
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 @OF_SAE_LENS
 @pytest.mark.usefixtures("here")
 def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindrance(

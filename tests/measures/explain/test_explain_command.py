@@ -102,6 +102,7 @@ def test_after_a_kill_the_same_command_asks_only_for_the_rest(
     assert not list((folder / "killed").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_while_answers_are_awaited(
     folder: Path, server: LanguageServer, start: Callable[..., Started]
 ) -> None:
