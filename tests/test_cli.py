@@ -587,17 +587,17 @@ def test_a_study_of_finders_is_settled_by_a_file(model_folder: Path, tmp_path: P
     told = f"task: {mine}\nwhich: [attribution, signed_attribution]\ntarget: [9, 8]\n"
     settings.write_text(told + f"corpus: {corpus}\nbatch_pairs: 4\nanyway: true\n")
     words = ["study", "finders", model_folder, "--config", settings, "--out", tmp_path / "study"]
-    result = run_here(*words, "--which", "attribution", "--json", cwd=tmp_path)
+    result = run_here(*words, "--finders", "attribution", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)["rows"]
     # flags win over the file
     assert [(row["finder"], row["target_loss"], row["n_tasks"]) for row in rows] == [
         ("attribution", 9, 1), ("attribution", 8, 1),
     ]  # fmt: skip
-    settings.write_text("which: guess\ntask: for_while\n")
+    settings.write_text("finders: guess\ntask: for_while\n")
     refuses(*words, says="no finder 'guess'")
-    settings.write_text("wich: guess\n")
-    refuses(*words, says="unknown setting 'wich'")
+    settings.write_text("findrs: guess\n")
+    refuses(*words, says="unknown setting 'findrs'")
     settings.write_text("all: true\n")
     refuses(*words, says="unknown setting 'all'")
 

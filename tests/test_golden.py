@@ -50,6 +50,7 @@ RENAMED = {
     "anyway": "allow_unreached",
     "both": "symmetric",
     "draws": "n_resamples",
+    "which": "instruments",
 }
 """Names in files and settings of that time that have another name now, with that."""
 REWORDED = {

@@ -66,7 +66,7 @@ def test_the_basic_settings_are_settings_each_once(cls: type[settings.Config]):
 
 def test_setting_names_are_those_of_the_groups_too():
     names = settings.MeasureConfig.setting_names()
-    assert names[:4] == ["which", "task", "n_tokens", "acdc.tau"]
+    assert names[:4] == ["instruments", "task", "n_tokens", "acdc.tau"]
     assert "explain.server.base_url" in names
     assert "explain" not in names
 

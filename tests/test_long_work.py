@@ -77,7 +77,7 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
         lambda home, out, progress: studies.finders(
             home / "model", [home / "pairs.jsonl"], out,
             PruneConfig(allow_unreached=True, batch_pairs=4, eval_pairs=8),
-            which=["attribution"], targets=[0.69], data=text_of(home).train, progress=progress,
+            finders=["attribution"], targets=[0.69], data=text_of(home).train, progress=progress,
         ),
         [r"study: 0/1, .*; tasks: 0/1, "],
     ),

@@ -149,7 +149,7 @@ WRITERS: dict[str, Callable[[str | Path, Path, As], object]] = {
         studies.finders(
             at(str(home / "model")), [at(str(home / "pairs.jsonl"))], out,
             PruneConfig(allow_unreached=True, batch_pairs=4, eval_pairs=8),
-            which=["attribution"], targets=[0.7], data=text_of(home).train, progress=False,
+            finders=["attribution"], targets=[0.7], data=text_of(home).train, progress=False,
         ),
         view.write_finders_figure(out),
     ),

@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[list[str], list[str]]] = {
         ["--estimate-only", "--explainer", "language_model", "--server.model", "m"],
     ),
     "sae": (["sae"], ["--out", "out", "--site", "0.mlp.resid_delta"]),
-    "measure": (["measure"], ["--which", "language"]),
+    "measure": (["measure"], ["--instruments", "language"]),
     "study finders": (["study", "finders"], ["--task", "for_while", "--out", "out"]),
 }
 
@@ -136,7 +136,7 @@ def test_a_corpus_that_the_user_names_is_run(
     strange: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename_corpus(strange / "run", corpus="evil.py:texts")
-    words = ["measure", "run", "--which", "language", "--corpus", "evil.py:texts"]
+    words = ["measure", "run", "--instruments", "language", "--corpus", "evil.py:texts"]
     assert command(monkeypatch, *words) == 0
     assert (strange / "ran").exists()
 

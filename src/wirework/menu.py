@@ -227,7 +227,7 @@ def _launch(
 
         from wirework.config import read_yaml
 
-        values = with_new_names(read_yaml(config))
+        values = with_new_names(read_yaml(config), " ".join(words))
         _check_settings(values, config, " ".join(words))
         under = values
         for word in reversed(words):  # a setting may have the name of a verb

@@ -71,7 +71,7 @@ def test_every_reader_finds_the_text_of_a_moved_run(
     assert run_data(model, "means").fingerprint == text.fingerprint
     assert text_of(model, None).fingerprint == text.fingerprint
     assert means_for(model, None, 1)
-    instruments = MeasureConfig(which=("language",))
+    instruments = MeasureConfig(instruments=("language",))
     commands.measure(runs / "tiny", out=Path("measures"), settings=instruments)
     wanted = {"tokens": 1280, "batch_size": 64, "buffer": 256, "eval_tokens": 64, "expansion": 2}
     commands.sae(runs / "tiny", out=Path("sae"), settings=SaeConfig.of(wanted))

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from present import present
@@ -42,7 +43,7 @@ def gated(tokenizer) -> Model:
 
 def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_path) -> None:
     report = measure(gated(tokenizer), config=QUICK, data=text, progress=False)
-    assert list(report) == ["headline", *QUICK.which]
+    assert list(report) == ["headline", *QUICK.instruments]
     assert not [name for name, values in report.items() if "reason" in values]
     assert report["headline"]["perplexity"] == report["language"]["perplexity"]
     assert report["headline"]["gate_live_fraction"] == pytest.approx((2 + 4) / (16 + 32))
@@ -69,7 +70,9 @@ def test_a_report_has_what_was_asked_for_and_its_headline(tokenizer, text, tmp_p
 
 
 def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> None:
-    config = MeasureConfig.of({**QUICK.model_dump(), "task": "ioi", "which": ["acdc", "language"]})
+    config = MeasureConfig.of(
+        {**QUICK.model_dump(), "task": "ioi", "instruments": ["acdc", "language"]}
+    )
     report = measure(gated(tokenizer), config=config, data=text, progress=False)
     assert "does not fit" in report["acdc"]["reason"]
     assert isinstance(report.acdc, NotMeasured)
@@ -81,19 +84,26 @@ def test_an_instrument_that_does_not_fit_leaves_the_others(tokenizer, text) -> N
     assert reasons(report.to_dict()) == reasons(report)
     with pytest.raises(InputError, match="no task or file 'iio'"):
         measure(gated(tokenizer), config=QUICK.model_copy(update={"task": "iio"}), data=text)
-    with pytest.raises(InputError, match="which"):
+    with pytest.raises(InputError, match="instruments"):
         measure(gated(tokenizer), ["langage"], QUICK, data=text)  # type: ignore[list-item]
+
+
+def test_instruments_have_their_first_name_too(tokenizer, text, capsys) -> None:
+    first_name: Any = {"which": ["language"]}
+    report = measure(gated(tokenizer), config=QUICK, data=text, progress=False, **first_name)
+    assert list(report) == ["headline", "language"]
+    assert "argument which of measure is called instruments now" in capsys.readouterr().err
 
 
 def test_the_command_writes_what_it_could_measure(tokenizer, tmp_path: Path, capsys) -> None:
     folder, out = gated(tokenizer).save(tmp_path / "model"), tmp_path / "measures"
-    quick = QUICK.model_copy(update={"which": ("language",)})
+    quick = QUICK.model_copy(update={"instruments": ("language",)})
     with pytest.raises(InputError, match="nothing was measured: no training text"):
         commands.measure(folder, settings=quick, out=out)
     assert capsys.readouterr().err == ""  # said once, by the error
     assert not out.exists()
     commands.measure(
-        folder, settings=quick.model_copy(update={"which": ("language", "acdc")}), out=out
+        folder, settings=quick.model_copy(update={"instruments": ("language", "acdc")}), out=out
     )
     said = capsys.readouterr()
     assert "language: no training text" in said.err
@@ -112,14 +122,16 @@ def test_a_reason_of_several_instruments_and_models_is_said_once(
     tokenizer, tmp_path: Path, capsys
 ) -> None:
     one, other = (gated(tokenizer).save(tmp_path / name) for name in ("one", "other"))
-    quick = QUICK.model_copy(update={"which": ("language", "sparsity", "acdc", "sae")})
+    quick = QUICK.model_copy(update={"instruments": ("language", "sparsity", "acdc", "sae")})
     commands.measure(one, other, settings=quick)
     said = capsys.readouterr().err.splitlines()
     assert sum("no training text" in line for line in said) == 1
     assert any(f"{one}: language, sparsity, sae: no training text" in line for line in said)
     assert f"warning: {other}: language, sparsity, sae: as {one}" in said
     with pytest.raises(InputError) as error:
-        commands.measure(one, settings=quick.model_copy(update={"which": ("language", "sae")}))
+        commands.measure(
+            one, settings=quick.model_copy(update={"instruments": ("language", "sae")})
+        )
     assert str(error.value).count("no training text") == 1
 
 
@@ -130,7 +142,7 @@ def test_where_the_tokens_of_a_given_text_are_is_said(
     monkeypatch.setattr(console, "_said_once", set())
     folder = gated(tokenizer).save(tmp_path / "model")
     Path("notes.txt").write_text("x = 1\nfor y in range(10):\n    print(y)\n" * 400)
-    quick = QUICK.model_copy(update={"which": ("language",)})
+    quick = QUICK.model_copy(update={"instruments": ("language",)})
     commands.measure(folder, folder, settings=quick, corpus="notes.txt")
     said = capsys.readouterr().err.splitlines()
     (made,) = Path("data").glob("notes-*")

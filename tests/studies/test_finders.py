@@ -17,7 +17,7 @@ from wirework.view.figures.figure_study import draw_finders, write_finders_figur
 QUICK = PruneConfig(
     trials=2, parallel=2, steps=30, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3
 )
-WHICH = ("learned", "attribution", "attribution + clean-up")
+FINDERS = ("learned", "attribution", "attribution + clean-up")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def planted() -> Planted:
 
 def study(planted: Planted, out: Path, **more):
     corpus = Corpus(planted.model.tokenizer, planted.task)
-    options = {"which": WHICH, "targets": (0.15, 0.3), "data": corpus, "progress": False}
+    options = {"finders": FINDERS, "targets": (0.15, 0.3), "data": corpus, "progress": False}
     return finders(planted.model, [planted.task], out, QUICK, **(options | more))
 
 
@@ -42,7 +42,7 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
     assert sizes["attribution", 0.15] > 3
     assert (tmp_path / "finders.png").stat().st_size > 1000
     (axes,) = draw_finders(read_record(tmp_path / "finders.json")).axes
-    assert [line.get_label() for line in axes.get_lines()] == list(WHICH)
+    assert [line.get_label() for line in axes.get_lines()] == list(FINDERS)
     assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "-"]
     assert [len(line.get_xdata()) for line in axes.get_lines()] == [2, 2, 2]
     saved = tmp_path / "circuits" / "learned" / "0.15" / planted.task.name / "circuit.json"
@@ -64,14 +64,14 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
 
 @pytest.mark.usefixtures("few_random_circuits")
 def test_a_target_that_a_model_misses_has_no_point(planted, tmp_path) -> None:
-    result = study(planted, tmp_path, which=("attribution",), targets=(1e-9,))
+    result = study(planted, tmp_path, finders=("attribution",), targets=(1e-9,))
     (row,) = result.rows
     assert (row.n_tasks, row.edges) == (0, None)
 
 
 def test_what_cannot_be_asked_for(planted, tmp_path) -> None:
     with pytest.raises(InputError, match="no finder 'guess'; finders are learned, attribution"):
-        study(planted, tmp_path, which=("guess",))
+        study(planted, tmp_path, finders=("guess",))
     with pytest.raises(InputError, match="the study sets finder, target_loss itself"):
         finders(
             planted.model, [planted.task], tmp_path, PruneConfig(finder="random", target_loss=1)
@@ -88,6 +88,6 @@ def test_what_cannot_be_asked_for(planted, tmp_path) -> None:
 
 @pytest.mark.usefixtures("few_random_circuits")
 def test_what_is_asked_for_twice_is_done_once(planted, tmp_path) -> None:
-    twice = {"which": ("attribution", "attribution"), "targets": (0.3, 0.3)}
+    twice = {"finders": ("attribution", "attribution"), "targets": (0.3, 0.3)}
     assert len(study(planted, tmp_path, **twice)["rows"]) == 1
     assert read_json(tmp_path / "manifest.json")["finders"] == ["attribution"]

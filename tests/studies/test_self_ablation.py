@@ -200,7 +200,9 @@ def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindranc
     empty.mkdir()
     (empty / ".table.md.12.partial").touch()  # a kill left it
     (empty / "results.json").write_text(json.dumps({**held, "cells": []}))
-    small = tiny(cache, train={**train, "steps": 2}, measure={**measure, "which": ["language"]})
+    small = tiny(
+        cache, train={**train, "steps": 2}, measure={**measure, "instruments": ["language"]}
+    )
     (first, _) = self_ablation(small, empty, progress=False).rows
     assert first.measures["perplexity"].n == 1
     frontier = tmp_path / "frontier"

@@ -158,7 +158,7 @@ def measure(
             data = None if corpus is None else prepared(model, corpus)
             reports[name] = measure_one(model, config=settings, data=data)
             missing = reasons(reports[name])
-            measured = measured or len(missing) < len(settings.which)
+            measured = measured or len(missing) < len(settings.instruments)
             not_yet_said += _in_lines(name, missing, first_said)
             while measured and not_yet_said:
                 warn(not_yet_said.pop(0))

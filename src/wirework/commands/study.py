@@ -26,7 +26,7 @@ def finders(
     *,
     out: Path,
     task: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
-    which: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    finders: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     target: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     settings: Annotated[PruneConfig, Settings] = PruneConfig(),
     corpus: str | None = None,
@@ -38,7 +38,7 @@ def finders(
         model: Model or run folder.
         out: Folder of the study; the same command resumes it.
         task: Names, JSONL files or functions; none: all built-in behaviours.
-        which: Finders; none: all.
+        finders: Names of finders; none: all.
         target: Target losses in nats; none: 0.5, 0.3, 0.15 and 0.05.
         corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
     """
@@ -55,7 +55,7 @@ def finders(
             [task_of(name) for name in task or tuple(PYTHON_TASKS)],
             out,
             settings,
-            which=which or FINDERS,
+            finders=finders or FINDERS,
             targets=target or TARGETS,
             data=None if corpus is None else tokens_of(loaded, corpus),
         )

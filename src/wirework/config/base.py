@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wirework.config.yaml_file import read_yaml
 from wirework.errors import InputError, nearest, quoted
+from wirework.renamed_flags import SETTINGS
+from wirework.renamed_names import old_attributes
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,11 +36,19 @@ class Config(BaseModel):
         defer_build=True,
         allow_inf_nan=False,
     )
-    renamed: ClassVar[Mapping[str, str]] = {}
-    """Old names of renamed settings. Files keep the old names."""
     basic: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that `--help` shows; `--help-all` shows all. The name of a group stands
     for the basic settings of that group, a dotted name (`train.steps`) for one setting of it."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        old_attributes(**cls.renamed())(cls)
+
+    @classmethod
+    def renamed(cls) -> dict[str, str]:
+        """Return the old names of its settings with the current ones. Files keep the old names."""
+        return {old: now for old, now in SETTINGS.items() if now in cls.model_fields}
 
     @classmethod
     def setting_names(cls, *, basic: bool = False) -> list[str]:
@@ -66,7 +76,8 @@ class Config(BaseModel):
         """
         if not isinstance(values, dict):
             return values
-        values = {cls.renamed.get(name, name): value for name, value in values.items()}
+        renamed = cls.renamed()
+        values = {renamed.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
             for item in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(item, int) and not -_LARGEST <= item <= _LARGEST:
@@ -123,7 +134,7 @@ class Config(BaseModel):
                 "give a single setting by its name"
             )
         for name in overrides:
-            if only is not None and cls.renamed.get(name, name) not in only:
+            if only is not None and cls.renamed().get(name, name) not in only:
                 allowed = f"settings that count here are {', '.join(only)}"
                 raise InputError(f"no setting {quoted(name)}: {allowed}{nearest(name, only)}")
         return cls.of({**(cls() if config is None else config).model_dump(), **overrides})
@@ -177,7 +188,7 @@ class Config(BaseModel):
         Args:
             exclude: old names of settings to leave out.
         """
-        first = {now: name for name, now in self.renamed.items()}
+        first = {now: name for name, now in self.renamed().items()}
         dumped = self.model_dump(mode="json")
         inner = {name: value.recorded() for name, value in self if isinstance(value, Config)}
         named = {first.get(name, name): value for name, value in {**dumped, **inner}.items()}

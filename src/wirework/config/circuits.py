@@ -16,11 +16,6 @@ Score = Literal["attribution", "signed_attribution", "integrated_gradients", "at
 class PruneConfig(Config):
     """Learned pruning of one task (sec. 2.2, App. A.5); the centres of the paper's search."""
 
-    renamed: ClassVar = {
-        "also": "extra_rankings",
-        "draws": "n_resamples",
-        "anyway": "allow_unreached",
-    }
     basic: ClassVar = (
         "finder",
         "target_loss",
@@ -117,7 +112,6 @@ PathAblation = Literal["corrupted", "zero", "mean"]
 class AcdcConfig(Config):
     """Automatic circuit discovery on the head-level graph (Conmy et al. 2023, arXiv 2304.14997)."""
 
-    renamed: ClassVar = {"both": "symmetric"}
     basic: ClassVar = ("tau", "metric", "ablation", "pairs")
 
     tau: tuple[Annotated[float, Field(gt=0)], ...] = (0.01,)

@@ -84,7 +84,7 @@ class MeasureConfig(Config):
     """The instruments that compare models (Ferrao et al. 2025)."""
 
     basic: ClassVar = (
-        "which",
+        "instruments",
         "task",
         "n_tokens",
         "acdc.tau",
@@ -94,7 +94,7 @@ class MeasureConfig(Config):
         "explain.neurons",
     )
 
-    which: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
+    instruments: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
     """Instruments; `sparsity` also counts gates if the model has them."""
     task: str = "ioi"
     """Behaviour whose path edges `acdc` counts: a name, a JSONL file or a function."""
@@ -109,8 +109,10 @@ class MeasureConfig(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if not self.which or len(set(self.which)) < len(self.which):
-            raise ValueError(f"which must name at least one instrument and each once: {self.which}")
+        if not self.instruments or len(set(self.instruments)) < len(self.instruments):
+            raise ValueError(
+                f"instruments must name at least one and each once: {self.instruments}"
+            )
         if len(self.acdc.tau) > 1:
             raise ValueError(f"measure counts edges at one acdc.tau, got {self.acdc.tau}")
         return self

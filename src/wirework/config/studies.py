@@ -75,7 +75,7 @@ class SelfAblationConfig(Config):
         "train.steps",
         "train.data.corpus",
         "train.model.d_model",
-        "measure.which",
+        "measure.instruments",
         "measure.task",
         "levels",
         "ks",

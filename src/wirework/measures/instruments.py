@@ -22,6 +22,7 @@ from wirework.measures.sae import SaeQuality
 from wirework.measures.sae_training import measure_sae
 from wirework.measures.sparsity import Sparsity, gate_masks, gate_use
 from wirework.measures.text_evaluation import TextStats, evaluate_text
+from wirework.renamed_names import old_arguments
 from wirework.summaries import NotMeasured, Report
 from wirework.tasks import load_task, task_accuracy
 
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 
+@old_arguments(which="instruments")
 def measure(
     model: "Model | str | Path",
-    which: Sequence[Instrument] | None = None,
+    instruments: Sequence[Instrument] | None = None,
     config: MeasureConfig | None = None,
     *,
     data: "Prepared | None" = None,
@@ -42,7 +44,7 @@ def measure(
 
     Args:
         model: with a tokeniser, for `acdc` and `explain`; a path is loaded.
-        which: names of the instruments; None: those of `config`.
+        instruments: their names; None: those of `config`.
         config: settings of the instruments; None: the defaults.
         data: text prepared with the model's tokeniser; None: the text of the run that the model
             lies in.
@@ -60,14 +62,14 @@ def measure(
     from wirework.model import load
 
     config = config or MeasureConfig()
-    if which is not None:
-        config = MeasureConfig.of({**config.model_dump(), "which": tuple(which)})
-    if "acdc" in config.which:
+    if instruments is not None:
+        config = MeasureConfig.of({**config.model_dump(), "instruments": tuple(instruments)})
+    if "acdc" in config.instruments:
         load_task(config.task)  # an unknown task is an error, one that does not fit is not
     measured = _MeasuredModel(load(model), config, data, progress)
     entries: dict[Instrument, Report] = {}
-    with Progress("instruments", len(config.which), shown=progress, count=counted) as bar:
-        for n_measured, name in enumerate(config.which):
+    with Progress("instruments", len(config.instruments), shown=progress, count=counted) as bar:
+        for n_measured, name in enumerate(config.instruments):
             bar.update(n_measured, name)
             try:
                 entries[name] = _INSTRUMENTS[name](measured)

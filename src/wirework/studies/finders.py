@@ -19,6 +19,7 @@ from wirework.errors import InputError
 from wirework.files import check_place, locked, names_in, read_record, write_record
 from wirework.leftovers import clear_held
 from wirework.model import load
+from wirework.renamed_names import old_arguments
 from wirework.studies.compare import geometric_mean, sizes_of
 from wirework.summaries import Report
 from wirework.tasks import Task, load_task
@@ -77,13 +78,14 @@ class FindersResult(Report):
     """None if there is no circuit."""
 
 
+@old_arguments(which="finders")
 def finders(
     model: "Model | str | Path",
     tasks: Sequence[Task | str | Path],
     out: str | Path,
     config: PruneConfig | None = None,
     *,
-    which: Iterable[str] = FINDERS,
+    finders: Iterable[str] = FINDERS,
     targets: Iterable[float] = TARGETS,
     data: "Tokens | None" = None,
     progress: bool = True,
@@ -96,7 +98,7 @@ def finders(
             target loss is left out at that target.
         out: the study's folder.
         config: settings of the search; the study sets finder, target and clean-up.
-        which: names of `FINDERS`.
+        finders: names of `FINDERS`.
         targets: target losses, nats.
         data: training text for the means, as `prune` takes it.
         progress: show progress on standard error.
@@ -105,16 +107,16 @@ def finders(
         InputError: an unknown finder; a setting that the study sets itself; a target at or below 0
             or above chance; the folder cannot be written to, is in use or holds other files.
     """
-    out, which = Path(out), tuple(dict.fromkeys(which))
+    out, finders = Path(out), tuple(dict.fromkeys(finders))
     targets = tuple(sorted(map(float, set(targets)), reverse=True))
-    for name in which:
+    for name in finders:
         if name not in FINDERS:
             raise InputError(f"no finder {name!r}; finders are {', '.join(FINDERS)}")
     config = config or PruneConfig()
     if owned_settings := _SET_BY_STUDY & config.model_fields_set:
         raise InputError(f"the study sets {', '.join(sorted(owned_settings))} itself: leave it out")
     planned = {
-        (name, target): _settings(config, name, target) for target in targets for name in which
+        (name, target): _settings(config, name, target) for target in targets for name in finders
     }
     for settings in planned.values():
         check_chance(settings)
@@ -131,7 +133,7 @@ def finders(
             "model": model.fingerprint,
             "tasks": names,
         }
-        study_manifest |= {"finders": which, "targets": targets, "config": config.recorded()}
+        study_manifest |= {"finders": finders, "targets": targets, "config": config.recorded()}
         clear_held([out, *out.glob("circuits/*/*")])
         write_record(out / _MANIFEST, study_manifest)
         rows_by_run: dict[tuple[str, float], list[dict[str, Any]]] = {}
@@ -143,7 +145,7 @@ def finders(
                 model, loaded_tasks, folder, settings, data=data, progress=progress
             )
             bar.advance()
-        rows = [_row(name, target, rows_by_run, which) for name in which for target in targets]
+        rows = [_row(name, target, rows_by_run, finders) for name in finders for target in targets]
         plain_rows = [row.to_dict() for row in rows]
         result = {"model": model.fingerprint, "tasks": names, "rows": plain_rows}
         write_record(out / "finders.json", result)
@@ -172,10 +174,10 @@ def _row(
     name: str,
     target: float,
     rows_by_run: dict[tuple[str, float], list[dict[str, Any]]],
-    which: Sequence[str],
+    finders: Sequence[str],
 ) -> FinderRow:
     """Return a finder's mean sizes at a target, over the tasks that all finders solve there."""
-    shared = set.intersection(*(set(sizes_of(rows_by_run[other, target])) for other in which))
+    shared = set.intersection(*(set(sizes_of(rows_by_run[other, target])) for other in finders))
     rows = [row for row in rows_by_run[name, target] if row["task"] in shared]
     return FinderRow(
         finder=name,

@@ -131,7 +131,7 @@ def self_ablation(
         data = text_for_runs(
             folders, study.train.data, progress, text_fingerprint
         )  # not in each process
-        if "acdc" in study.measure.which:
+        if "acdc" in study.measure.instruments:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
         if earlier.get("data", data.fingerprint) != data.fingerprint:
@@ -245,9 +245,12 @@ def _check_sites(study: SelfAblationConfig) -> None:
 
 def _check_packages(study: SelfAblationConfig) -> None:
     """Refuse instruments whose packages are missing, before any model is trained."""
-    if "sae" in study.measure.which:
+    if "sae" in study.measure.instruments:
         sae.require_sae_lens()
-    if "explain" in study.measure.which and study.measure.explain.explainer == "language_model":
+    if (
+        "explain" in study.measure.instruments
+        and study.measure.explain.explainer == "language_model"
+    ):
         openai_client.require_openai()
 
 
