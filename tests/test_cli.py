@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 Start = Callable[..., Started]
 VERBS = [
     "acdc", "train", "tasks", "prune", "validate", "attack", "explain", "measure", "sae", "view",
-    "export", "convert", "study", "demo", "doctor",
+    "export", "convert", "study", "demo", "doctor", "attribute",
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
@@ -281,6 +281,7 @@ def documents():
         *slow_cases(
             "prune model slow.py:pair --out c",
             "acdc model slow.py:pair --out c",
+            "attribute model slow.py:pair --out c",
             "sae model --corpus slow.py:documents --out c",
             "explain model --corpus slow.py:documents --out c",
             "measure model --corpus slow.py:documents --out c",

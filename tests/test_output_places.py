@@ -15,6 +15,7 @@ WRITING = {
     "prune": "prune absent task --out {}/x",
     "prune all": "prune absent --all --out {}/x",
     "attack": "attack absent --out {}/x",
+    "attribute": "attribute absent task --out {}/x",
     "convert openai": "convert openai absent {}/x",
     "convert self-ablating": "convert self-ablating absent {}/x",
     "convert huggingface": "convert huggingface absent {}/x",

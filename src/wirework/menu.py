@@ -44,6 +44,12 @@ MENU = {
         "2025, Fig. 8).",
         "circuits/quote --out attacks/quote",
     ),
+    "attribute": (
+        "Rank the links between heads and MLPs that TASK needs in MODEL by gradients (edge "
+        "attribution, Syed et al. 2023).\n\n"
+        "Faster than acdc, but an estimate. Scores of nodes: `ww.attribute` in Python.",
+        "runs/demo single_double_quote --out circuits/quote-edges",
+    ),
     "convert huggingface": (
         "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
         "roneneldan/TinyStories-1M models/stories1m",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from wirework.circuits import PathCircuit
 from wirework.cli import main
 from wirework.commands.circuit_tables import print_strongest
 from wirework.commands.meanings import meaning, score_meaning
@@ -20,6 +21,8 @@ COMMANDS = {
     "tasks": "tasks model",
     "acdc": "acdc model single_double_quote --pairs 8",
     "acdc of several taus": "acdc model single_double_quote --pairs 8 --tau 0.01 9 --out taus",
+    "attribute": "attribute model single_double_quote --pairs 8 --out edges",
+    "attribute, not saved": "attribute model single_double_quote --pairs 8",
     "validate": "validate circuit --short",
     "attack": "attack circuit --pairs 4 --out attack",
     "explain": "explain runs/run --config settings/explain.yaml --out explained",
@@ -116,6 +119,31 @@ def test_only_the_ten_strongest_edges_are_shown(capsys: pytest.CaptureFixture[st
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [int(row.split("│")[3]) for row in rows] == [*range(11, 1, -1)]
     assert "output of the MLP of layer 11 to the MLP of layer 12" in rows[0]
+
+
+def test_attribute_ranks_all_edges_and_prints_the_ten_strongest(run: Run):
+    line = COMMANDS["attribute"]
+    printed, text = json.loads(run(f"{line} --json")), run(line)
+    effects = [edge["effect"] for edge in printed["edges"]]
+    assert len(effects) == printed["of"] > 10
+    assert effects == sorted(effects, key=lambda effect: -abs(effect))
+    assert printed["circuit"] == "edges"
+    shown = [row.split("│") for row in text.splitlines() if row.count("│") == 5]
+    assert len(shown) == 10
+    strongest = [(edge["source"], edge["target"]) for edge in printed["edges"][:10]]
+    assert [(row[1].strip(), row[2].strip()) for row in shown] == strongest
+    assert "wrote: edges\n" in text
+
+
+def test_attribute_saves_the_circuit_of_the_strongest_edges(run: Run):
+    printed = json.loads(run(f"{COMMANDS['attribute']} --edges 2 --metric task_loss --json"))
+    circuit = PathCircuit.load("edges")
+    assert circuit.document.provenance.finder == "edge_attribution"
+    assert circuit.patching.metric == "task_loss"
+    kept = [(edge.source, edge.target) for edge in circuit.path_edges]
+    ranked = [(edge["source"], edge["target"]) for edge in printed["edges"]]
+    assert len(kept) == printed["n_path_edges"] <= 2
+    assert set(kept) <= set(ranked[:2])
 
 
 def test_attack_is_prose_in_lines_of_a_hundred_characters(run: Run):

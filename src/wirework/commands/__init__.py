@@ -5,6 +5,7 @@ There is no logic here, and nothing heavy is imported before a verb runs. `menu.
 
 from wirework.commands.circuits import acdc, attack, prune, validate
 from wirework.commands.convert import huggingface, openai, self_ablating, to_huggingface
+from wirework.commands.edge_scores import attribute
 from wirework.commands.listings import doctor, tasks
 from wirework.commands.measures import explain, measure, sae
 from wirework.commands.pages import export, view
@@ -14,6 +15,7 @@ from wirework.commands.training import demo, train
 __all__ = [
     "acdc",
     "attack",
+    "attribute",
     "demo",
     "doctor",
     "explain",

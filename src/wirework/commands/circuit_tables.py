@@ -80,11 +80,16 @@ def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def print_strongest(circuit: "PathCircuit") -> None:
     """Print the path edges with the greatest effect, in words."""
-    edges = sorted(circuit.path_edges, key=lambda edge: -(edge.effect or 0.0))[:_STRONGEST]
-    if not edges:
+    metric = circuit.patching.metric
+    print_edges(circuit.path_edges, f"strongest path edges: rise of {metric} without the edge")
+
+
+def print_edges(edges: Sequence["PathEdge"], title: str) -> None:
+    """Print the path edges with the greatest effect by magnitude, in words."""
+    strongest = sorted(edges, key=lambda edge: -abs(edge.effect or 0.0))[:_STRONGEST]
+    if not strongest:
         return
-    rows = [[edge.source, edge.target, cell(edge.effect), _in_words(edge)] for edge in edges]
-    title = f"strongest path edges: rise of {circuit.patching.metric} without the edge"
+    rows = [[edge.source, edge.target, cell(edge.effect), _in_words(edge)] for edge in strongest]
     print_table(title, ["source", "target", "effect", "connection"], rows)
 
 

@@ -38,6 +38,16 @@ _MEANINGS = {
     "attention": "0 = the same attention, 1 = disjoint",
     "n_touching": "weights that touch its nodes",
     "share": "share of these in the circuit; 1.00 = all",
+    # path edges
+    "n_path_edges": "fewer is better",
+    "of": "all path edges of the model",
+    "n_unreachable": "edges left out because they change nothing",
+    "logit_difference": "right minus wrong answer; above 0 is right",
+    "accuracy": "1.00 = always right, 0.50 = chance",
+    "task_loss": "lower is better; chance 0.693",
+    "model_logit_difference": "the same of the whole model",
+    "model_accuracy": "the same of the whole model",
+    "completeness": "share of the metric's difference that all scores explain; 1.00 is best",
     # autoencoders
     "sae_l0": "features on per token; lower is sparser",
     "ce_score": "share of the loss that the autoencoder wins back; 1.00 is best",

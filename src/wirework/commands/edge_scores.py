@@ -1,0 +1,98 @@
+"""`attribute`: rank the path edges of a behaviour by gradients."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from wirework.commands.arguments import Json, not_resumable, task_of
+from wirework.commands.circuit_tables import print_edges
+from wirework.commands.printing import print_next, print_verdict, show
+from wirework.config import PathAblation, PathMetric
+from wirework.console import Progress
+from wirework.errors import number_of
+
+if TYPE_CHECKING:
+    from wirework.circuits import PathCircuit
+
+_Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+
+
+def attribute(
+    model: Path,
+    task: str,
+    /,
+    *,
+    edges: _Positive = 20,
+    steps: _Positive = 8,
+    metric: PathMetric = "logit_difference",
+    ablation: PathAblation = "corrupted",
+    symmetric: Annotated[bool, Parameter(negative="")] = False,
+    pairs: _Positive = 16,
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Score all path edges, print the strongest and save the circuit of the first of them.
+
+    Args:
+        model: Model or run folder.
+        task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
+        edges: Number of edges of the circuit: those with the largest scores by magnitude.
+        steps: Number of points between corrupted and clean prompts at which gradients are taken; 1
+            is plain edge attribution and not possible with kl.
+        metric: What the score of an edge estimates the rise of; kl and task_loss are in nats.
+        ablation: Value of a removed edge: its source's on the other prompt, zero, or its mean.
+        symmetric: Use each prompt of a pair as the clean one in turn.
+        pairs: Number of pairs of the task.
+        seed: Seed of the choice of pairs.
+        out: Folder of the circuit, which is replaced.
+    """
+    from wirework.circuits import check_circuit_place, edge_attribution, sweep_row
+    from wirework.model import load
+    from wirework.tasks import accuracy_warning, task_accuracy
+
+    if out is not None:
+        check_circuit_place(out)
+    loaded, behaviour = load(model), task_of(task)
+    with not_resumable(), Progress(f"edge attribution {behaviour.name}", None):
+        scores = edge_attribution(
+            loaded, behaviour, steps=steps, metric=metric, ablation=ablation, symmetric=symmetric,
+            pairs=pairs, seed=seed,
+        )  # fmt: skip
+        circuit = scores.circuit(edges)
+        if out is not None:
+            circuit.save(out)
+    accuracy = task_accuracy(loaded, behaviour).accuracy
+    if (said := accuracy_warning(behaviour.name, accuracy)) is not None:
+        print(f"warning: {said}", file=sys.stderr)
+    row = sweep_row(circuit)
+    del row["tau"]  # ACDC's
+    values = {**row, "completeness": circuit.patching.completeness}
+    ranked = scores.top(circuit.patching.n_all)
+    if json:
+        rows = [edge.model_dump(include={"source", "target", "effect"}) for edge in ranked]
+        circuit_folder = None if out is None else str(out)
+        show("attribute", {"circuit": circuit_folder, **values, "edges": rows}, json)
+        return
+    print_verdict(_verdict(circuit))
+    show("edge attribution (losses and KL in nats)", values, json)
+    print_edges(ranked, f"strongest path edges: estimated rise of {metric} without the edge")
+    if out is None:
+        place = Path("circuits") / f"{behaviour.name}-edges"
+        print_next("attribute", model, task, "--out", place)
+    else:
+        print(f"wrote: {out}")
+        print_next("export", out, "-o", f"{out}.html")
+
+
+def _verdict(circuit: "PathCircuit") -> str:
+    """Return a sentence on how the model does with the strongest edges alone."""
+    part = circuit.patching
+    return (
+        f"the strongest {number_of(circuit.n_path_edges, 'path edge')} of {part.n_all}, by "
+        f"gradient: accuracy {part.accuracy:.2f} on them alone, {part.model_accuracy:.2f} in the "
+        f"whole model (1.00 = always right, 0.50 = chance); KL {part.kl:.3g} nats (0 = the same "
+        "predictions)"
+    )
