@@ -1,13 +1,17 @@
 """Printed results: the verdict first, what is good beside each number, the next command last."""
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Started
 
 from wirework.circuits import PathCircuit
 from wirework.cli import main
@@ -68,6 +72,23 @@ def test_a_command_begins_with_its_verdict_and_ends_with_the_next_one(name: str,
     assert sum(line.startswith("verdict: ") for line in lines) == 1
     assert sum(line.startswith("next: ") for line in lines) == 1
     assert_runs(lines[-1])
+
+
+def test_view_serves_until_ctrl_c_and_ends_with_the_next_command(
+    start: Callable[..., Started], tmp_path: Path
+):
+    shutil.copytree(GOLDEN / "paths", tmp_path / "paths")
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as output:
+        served = start("view", "paths", cwd=tmp_path, stdout=writer)
+        os.close(writer)
+        address = output.readline().strip()
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=60) as page:  # now it handles signals
+            assert page.status == 200
+        served.send_signal(signal.SIGINT)
+        assert served.wait(60) == 128 + signal.SIGINT
+        assert output.read() == "next: wirework export paths -o paths.html\n"
 
 
 def test_an_estimate_ends_with_the_command_that_it_is_of(run: Run):

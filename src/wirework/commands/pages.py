@@ -5,14 +5,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from wirework.commands.printing import print_paths
+from wirework.commands.printing import print_next, print_paths
 from wirework.errors import InputError
 
 
 def view(
     circuit: Path, /, *, port: int = 0, browser: Annotated[bool, Parameter(negative="")] = False
 ) -> None:
-    """Serve a circuit's page until Ctrl-C.
+    """Serve a circuit's page until Ctrl-C, then print the next command.
 
     Args:
         circuit: Circuit folder.
@@ -22,6 +22,7 @@ def view(
     from wirework.view import serve
 
     serve(circuit, port=port, open_browser=browser)
+    print_next("export", circuit, "-o", f"{circuit}.html")
 
 
 def export(
