@@ -49,14 +49,14 @@ def locked(
         InputError: another process holds the lock after `timeout`, the file cannot be created, or
             its file system cannot lock.
     """
-    with _folders_removed(path):
+    with _folders_removed(path) as created:
         if no_lock():
             with suppress(FileExistsError):  # the next write to the folder reports the error
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _create_folder(path, created)
             warn_once(f"locks are switched off: nothing else may use {guarded} meanwhile")
             yield
             return
-        lock, status = _acquired(path, guarded, on_wait, timeout)
+        lock, status = _acquired(path, guarded, on_wait, timeout, created)
         try:
             yield
         finally:
@@ -72,24 +72,34 @@ def no_lock() -> bool:
 
 
 @contextmanager
-def _folders_removed(path: Path) -> Iterator[None]:
-    """At the end of the block, remove empty folders that it created for a lock file."""
-    created = [folder for folder in path.parents if not os.path.lexists(folder)]
+def _folders_removed(path: Path) -> Iterator[set[Path]]:
+    """Yield a set for folders created for a lock file; at the end remove those that are empty."""
+    created: set[Path] = set()
     with suppress(OSError):  # creating the lock file reports an unusable folder
         if list(path.parent.iterdir()) == [path]:  # a holder was killed before it wrote anything
-            created = [path.parent]
+            created = {path.parent}
     try:
-        yield
+        yield created
     finally:
         with suppress(OSError):  # raised at the first folder that is not empty
-            for folder in created:
+            for folder in sorted(created, reverse=True):  # the inner ones first
                 folder.rmdir()
 
 
+def _create_folder(path: Path, created: set[Path]) -> None:
+    """Create the folder of a lock file, and add each folder that did not exist to `created`."""
+    created.update(folder for folder in path.parents if not os.path.lexists(folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _acquired(
-    path: Path, guarded: str, on_wait: Callable[[], None] | None, timeout: float
+    path: Path,
+    guarded: str,
+    on_wait: Callable[[], None] | None,
+    timeout: float,
+    created: set[Path],
 ) -> tuple["FileLock", os.stat_result]:
-    """Return the lock, held, and the status of its file."""
+    """Return the lock, held, and the status of its file; add created folders to `created`."""
     from filelock import FileLock, Timeout  # here, since its import takes 40 ms
 
     held: list[os.stat_result] = []
@@ -103,7 +113,7 @@ def _acquired(
     with _translated(path, guarded):
         for _ in range(_ATTEMPTS):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _create_folder(path, created)
                 lock.acquire(timeout=timeout)
                 return lock, held[-1]
             except Timeout:
