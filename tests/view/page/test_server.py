@@ -76,6 +76,20 @@ def test_server_end_to_end(server: tuple[subprocess.Popen[str], str], circuit: P
     assert errors == ""
 
 
+def test_ctrl_c_ends_it_though_a_client_has_stopped_reading(
+    server: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, address = server
+    with socket.create_connection(("127.0.0.1", urlsplit(address).port)) as client:
+        # More than the buffers of both ends hold.
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        client.recv(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert errors == ""
+
+
 def test_only_this_machine_can_connect(server: tuple[subprocess.Popen[str], str]) -> None:
     _, address = server
     with pytest.raises(OSError), socket.create_connection(("127.0.0.2", urlsplit(address).port), 5):

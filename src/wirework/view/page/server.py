@@ -5,6 +5,7 @@ its Host header and is refused.
 """
 
 import json
+import logging
 import signal
 import socket
 import webbrowser
@@ -16,9 +17,12 @@ from wirework.view.page.page import content_policy, render_page
 from wirework.view.page.page_data import load_page_data
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
 
 HOST = "127.0.0.1"
+_SECONDS_TO_END = 2
+"""Seconds after Ctrl-C in which responses that are under way may end."""
 
 
 def serve(circuit_dir: str | Path, port: int = 0, open_browser: bool = False) -> None:
@@ -35,11 +39,9 @@ def serve(circuit_dir: str | Path, port: int = 0, open_browser: bool = False) ->
         InputError: the folder is not a readable circuit, or the port cannot be used.
         Interrupted: a signal other than Ctrl-C's ended the server.
     """
-    import uvicorn
-
     try:
         app = make_app(load_page_data(circuit_dir))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+        server = _server(app)
         with _listen(port) as listener:
             address = f"http://{HOST}:{listener.getsockname()[1]}/"
             print(address, flush=True)
@@ -80,6 +82,25 @@ def make_app(data: dict[str, Any]) -> "Starlette":
             Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
         ],
     )
+
+
+def _server(app: "Starlette") -> "uvicorn.Server":
+    """Return a server that ends soon after Ctrl-C, though a client may have stopped reading."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # A client that is cut off is no error.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_SECONDS_TO_END,
+    )
+    return Server(config)
 
 
 def _security_headers() -> dict[str, str]:
