@@ -5,8 +5,8 @@
 - Random control: connected circuits of the same composition, drawn at random
   (`random_circuits.py`).
 
-If these reach the target loss with as few nodes, the target loss is no evidence: the search solved
-the task, not the model.
+If these reach the target loss with as few nodes, the circuit's loss is no evidence: then the search
+solves the task, whatever the model computes.
 """
 
 import copy
@@ -26,14 +26,19 @@ from wirework.summaries import NotMeasured
 if TYPE_CHECKING:
     from wirework.model import Model
 
-_RANDOM = 20  # random circuits drawn
+_RANDOM = 20
+"""Number of random circuits."""
 
 
 @torch.no_grad()
 def shuffled(model: "Model", seed: int) -> "Model":
     """Return the model with the entries of each weight matrix and bias randomly permuted.
 
-    Number and magnitudes of the weights stay the same; the learned computation is destroyed.
+    The number and the magnitudes of the weights stay the same; what the model learned is lost.
+
+    Args:
+        model: the model; not changed.
+        seed: seed of the permutations.
     """
     from wirework.model import Model
 
@@ -55,7 +60,7 @@ def random_control(context: ValidationContext) -> RandomControl | NotMeasured:
     target, seed = circuit.document.target_loss, circuit.document.provenance.seed
     drawn = random_circuits(context.edge_masks, context.gates, few, _RANDOM, seed)
     if not drawn:
-        return NotMeasured("the model has no other connected circuit of this make-up")
+        return NotMeasured("the model has no other connected circuit of this composition")
     logit_diffs = [masks.all_logit_diffs(gates[None], few)[0] for masks, gates in drawn]
     losses = [calibrated_loss(part, IDENTITY) for part in logit_diffs]
     errors = [pair_error(part) for part in logit_diffs]

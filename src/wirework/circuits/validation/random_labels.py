@@ -25,14 +25,20 @@ if TYPE_CHECKING:
 Rule = Callable[[Sequence[int]], bool]
 """Maps the tokens of a prompt to its label: which of the two answers counts as right."""
 
-_TOKENS = 8  # rules "token occurs": tokens that occur in nearly half of the prompts
-_EVEN = 0.75  # a rule must give at least this share of the pairs of the best rule
-_RIDGE = 1e-3  # ridge penalty, relative to the mean square of a channel
+_N_TOKEN_RULES = 8
+"""Number of rules "token occurs", for tokens that occur in nearly half of the prompts."""
+_LEAST_SHARE = 0.75
+"""A rule must give at least this share of the pairs that the best rule gives."""
+_RIDGE = 1e-3
+"""Ridge penalty of the probe, relative to the mean square of a channel."""
 
 
 class _Prompt(NamedTuple):
+    """A prompt of the real task."""
+
     text: str
     ids: list[int]
+    """Its tokens."""
     right: str
     """Right answer in the real task."""
     state: Tensor
@@ -40,6 +46,7 @@ class _Prompt(NamedTuple):
 
 
 _Match = tuple[_Prompt, _Prompt]
+"""A prompt for which the rule holds, and one for which it does not."""
 
 
 def random_labels(task: Task, model: "Model", seed: int) -> Task:
@@ -63,16 +70,20 @@ def random_labels(task: Task, model: "Model", seed: int) -> Task:
     prompts = _drawn(task, model, generator)
     label_rules = rules([prompt.ids for prompt in prompts], tokenizer_of(model).token)
     matches = {name: _matched(prompts, rule, generator) for name, rule in label_rules.items()}
-    most = max(len(pairs) for pairs in matches.values())
-    if most < LEAST_PAIRS:
+    most_pairs = max(len(pairs) for pairs in matches.values())
+    if most_pairs < LEAST_PAIRS:
         raise InputError(
             f"no random-label task can be made of {task.name}: random labels give at most "
-            f"{number_of(most, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are needed"
+            f"{number_of(most_pairs, 'pair')} of its {len(task.pairs)}, at least {LEAST_PAIRS} are "
+            "needed"
         )
-    even = {name: pairs for name, pairs in matches.items() if len(pairs) >= _EVEN * most}
-    name = max(even, key=lambda name: _probe_accuracy(even[name]))
-    answers = _commonest(task)
-    pairs = tuple(Pair((one.text, other.text), answers) for one, other in even[name])
+    least_pairs = _LEAST_SHARE * most_pairs
+    balanced = {name: pairs for name, pairs in matches.items() if len(pairs) >= least_pairs}
+    name = max(balanced, key=lambda name: _probe_accuracy(balanced[name]))
+    answers = _most_frequent_answers(task)
+    pairs = tuple(
+        Pair((with_label.text, without.text), answers) for with_label, without in balanced[name]
+    )
     random_task = Task(f"{task.name} (random labels: {name})", pairs, generated=True, seed=seed)
     return random_task.fitted(tokenizer_of(model), model.config.n_ctx)
 
@@ -85,8 +96,8 @@ def rules(prompts: Sequence[Sequence[int]], spell: Callable[[int], str]) -> Mapp
         spell: returns the text of a token.
     """
     counts = Counter(token for ids in prompts for token in set(ids))
-    middling = sorted(counts, key=lambda token: (abs(2 * counts[token] - len(prompts)), token))
-    return {f"{spell(token)!r} occurs": _occurs(token) for token in middling[:_TOKENS]} | {
+    by_balance = sorted(counts, key=lambda token: (abs(2 * counts[token] - len(prompts)), token))
+    return {f"{spell(token)!r} occurs": _occurs(token) for token in by_balance[:_N_TOKEN_RULES]} | {
         "last token's number odd": lambda ids: ids[-1] % 2 == 1,
         "first token's number odd": lambda ids: ids[0] % 2 == 1,
         "second token's number odd": lambda ids: len(ids) > 1 and ids[1] % 2 == 1,
@@ -106,8 +117,8 @@ def _drawn(task: Task, model: "Model", generator: Random) -> list[_Prompt]:
     order = list(range(batch.n_pairs))
     generator.shuffle(order)
     drawn = []
-    for place, number in enumerate(order):
-        pair, side = fitted.pairs[number], place % 2
+    for turn, number in enumerate(order):
+        pair, side = fitted.pairs[number], turn % 2
         row = 2 * number + side
         ids = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
         drawn.append(_Prompt(pair.prompts[side], ids, pair.answers[side], states[row]))
@@ -118,39 +129,41 @@ def _drawn(task: Task, model: "Model", generator: Random) -> list[_Prompt]:
 def _states(model: "Model", batch: TokenizedPairs) -> Tensor:
     """Return (2P, D) float64, the residual stream at each prompt's last token."""
     last_states = torch.zeros(len(batch.last_positions), model.config.d_model, dtype=torch.float64)
-    for places, part in passes(batch):
+    for rows, part in passes(batch):
         states = model.transformer.state(part.tokens)
-        ends = (
-            torch.arange(len(part.last_positions), device=part.last_positions.device),
-            part.last_positions,
-        )
-        last_states[places] = states[ends].double().cpu()
+        prompts = torch.arange(len(part.last_positions), device=part.last_positions.device)
+        last_states[rows] = states[prompts, part.last_positions].double().cpu()
     return last_states
 
 
 def _matched(prompts: Sequence[_Prompt], rule: Rule, generator: Random) -> list[_Match]:
-    """Match prompts with the same right answer: first one with the label, second one without."""
-    sides: dict[str, tuple[list[_Prompt], list[_Prompt]]] = {}
+    """Match prompts of the same right answer: one for which the rule holds, one for which not."""
+    by_answer: dict[str, tuple[list[_Prompt], list[_Prompt]]] = {}
     for prompt in prompts:
-        holds, fails = sides.setdefault(prompt.right, ([], []))
+        holds, fails = by_answer.setdefault(prompt.right, ([], []))
         (holds if rule(prompt.ids) else fails).append(prompt)
-    matches = [pair for holds, fails in sides.values() for pair in zip(holds, fails, strict=False)]
+    matches = [
+        match for holds, fails in by_answer.values() for match in zip(holds, fails, strict=False)
+    ]
     generator.shuffle(matches)
     return matches
 
 
 def _probe_accuracy(matches: Sequence[_Match]) -> float:
     """Return the held-out accuracy of a linear probe fitted on half of the pairs."""
-    state_differences = torch.stack([one.state - other.state for one, other in matches])
+    state_differences = torch.stack(
+        [with_label.state - without.state for with_label, without in matches]
+    )
     half = len(state_differences) // 2
     train, held_out = state_differences[:half], state_differences[half:]
-    spread = train.T @ train / len(train)
-    ridge = _RIDGE * spread.diagonal().mean().clamp(min=1e-12)
-    direction = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), train.mean(0))
+    second_moment = train.T @ train / len(train)
+    ridge = _RIDGE * second_moment.diagonal().mean().clamp(min=1e-12)
+    penalty = ridge * torch.eye(len(second_moment)).double()
+    direction = torch.linalg.solve(second_moment + penalty, train.mean(0))
     return float((held_out @ direction > 0).double().mean())
 
 
-def _commonest(task: Task) -> tuple[str, str]:
+def _most_frequent_answers(task: Task) -> tuple[str, str]:
     """Return the two most frequent answers of a task."""
     counts = Counter(answer for pair in task.pairs for answer in pair.answers)
     (first, _), (second, _) = counts.most_common(2)

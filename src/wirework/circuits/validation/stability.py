@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 End = tuple[str, int]
+"""(site, channel) of a node."""
 
-_SHARE = 0.8  # of the pairs per run, without replacement: a copy could also be held out
+_SHARE = 0.8
+"""Share of the pairs that each run gets, drawn without replacement: of two copies of a pair, one
+could train masks and the other be held out."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,23 +65,23 @@ def stability(
     """
     edges, nodes = edge_ends(circuit), _node_ends(circuit)
     circuits = [_search_again(model, task, config, data, run) for run in range(1, runs + 1)]
-    reached = tuple(one.reached for one in circuits)
-    reaching = [one for one, there in zip(circuits, reached, strict=True) if there]
-    found_edges = Counter(edge for one in reaching for edge in edge_ends(one))
-    found_nodes = Counter(node for one in reaching for node in _node_ends(one))
-    edge_shares = tuple(found_edges[edge] / runs for edge in edges)
+    reached = tuple(found.reached for found in circuits)
+    reaching = [found for found in circuits if found.reached]
+    edge_counts = Counter(edge for found in reaching for edge in edge_ends(found))
+    node_counts = Counter(node for found in reaching for node in _node_ends(found))
+    edge_shares = tuple(edge_counts[edge] / runs for edge in edges)
     return Stability(
         runs=runs,
         n_reached=sum(reached),
         edge_share=sum(edge_shares) / len(edges) if edges else None,
         reached=reached,
-        n_edges=tuple(one.n_edges for one in circuits),
+        n_edges=tuple(found.n_edges for found in circuits),
         overlap=tuple(
-            _overlap(set(edges), set(edge_ends(one))) if there else 0.0
-            for one, there in zip(circuits, reached, strict=True)
+            _overlap(set(edges), set(edge_ends(found))) if found.reached else 0.0
+            for found in circuits
         ),
         edge_shares=edge_shares,
-        node_shares=tuple(found_nodes[node] / runs for node in nodes),
+        node_shares=tuple(node_counts[node] / runs for node in nodes),
     )
 
 
@@ -95,15 +98,19 @@ def _node_ends(circuit: NodeCircuit) -> list[End]:
 def _search_again(
     model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int
 ) -> NodeCircuit:
+    """Search on a random subset of the pairs, rephrased in every second run, with another seed."""
     generator = Random(f"stability {config.seed} {run}")
-    some = generator.sample(task.pairs, max(4, round(_SHARE * len(task.pairs))))
-    pairs = task.take(some) if run % 2 else rephrased(task.take(some), run)
+    subset = task.take(generator.sample(task.pairs, max(4, round(_SHARE * len(task.pairs)))))
+    pairs = subset if run % 2 else rephrased(subset, run)
     pairs = pairs.fitted(tokenizer_of(model), model.config.n_ctx)
-    other = without_feasibility_checks(config.model_copy(update={"seed": config.seed + 1000 * run}))
-    pruning_run = PruningRun.of(model, pairs, other, AblationBaseline.of(model, data, other))
+    reseeded = config.model_copy(update={"seed": config.seed + 1000 * run})
+    reseeded = without_feasibility_checks(reseeded)
+    baseline = AblationBaseline.of(model, data, reseeded)
+    pruning_run = PruningRun.of(model, pairs, reseeded, baseline)
     with Progress(f"search number {run}", shown=None, part=1.0) as bar:
         return pruning_run.run(bar.update)
 
 
 def _overlap(a: set[tuple[End, End]], b: set[tuple[End, End]]) -> float:
+    """Return intersection over union; 1 for two empty sets."""
     return len(a & b) / len(a | b) if a | b else 1.0

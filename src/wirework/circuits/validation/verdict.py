@@ -24,12 +24,13 @@ from wirework.summaries import NotMeasured
 SIZE_MARGIN = 3
 """A control search that reaches the target must need at least this many times the circuit's nodes.
 
-A 2026 replication of Gao et al. needed about 30 nodes for random labels, 10 for a real behaviour. A
-control circuit of similar size would show that the search fits the task by itself.
+A 2026 replication of Gao et al. needed about 30 nodes for random labels, 10 for a real behaviour.
+If a control circuit is about as small, the search can fit any task, whatever the model computes.
 """
 
 _CHANCE = math.log(2)
-_ERRORS = 2.0  # standard errors by which a held-out loss may exceed the target
+_ERRORS = 2.0
+"""Standard errors by which a held-out loss may exceed the target."""
 
 
 class Criterion(NamedTuple):
@@ -38,6 +39,7 @@ class Criterion(NamedTuple):
     met: bool | None
     """None if it was not tested."""
     words: str
+    """The reason, for the report."""
 
 
 def verdict(
@@ -76,8 +78,13 @@ def verdict(
         criteria.append(Criterion(None, "the circuit is empty: the task needs no node"))
     if not full_validation:
         criteria.append(Criterion(None, "the same search has not been run on its controls"))
-    reasons = [one.words for met in (False, None, True) for one in criteria if one.met is met]
-    return Verdict(_all([one.met for one in criteria]), tuple(reasons))
+    reasons = [
+        criterion.words
+        for met in (False, None, True)
+        for criterion in criteria
+        if criterion.met is met
+    ]
+    return Verdict(_all([criterion.met for criterion in criteria]), tuple(reasons))
 
 
 def reaches(loss: float, error: float, target: float) -> bool:

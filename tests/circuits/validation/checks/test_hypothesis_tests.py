@@ -158,10 +158,10 @@ def test_bad_scores_are_one_line() -> None:
     with pytest.raises(InputError, match="a logit difference is not a finite number"):
         equivalence_test(good, torch.tensor([0.0, torch.nan, 1.0]))
     with pytest.raises(
-        InputError, match=r"two rows of logit differences were wanted, got \(3,\) and \(2,\)"
+        InputError, match=r"logit differences of the same pairs, got shapes \(3,\) and \(2,\)"
     ):
         independence_test(good, good[:2])
-    with pytest.raises(InputError, match=r"two rows of logit differences were wanted, got \(0,\)"):
+    with pytest.raises(InputError, match=r"logit differences of the same pairs, got shapes \(0,\)"):
         independence_test(good[:0], good[:0])
     with pytest.raises(InputError, match="eps must lie between 0 and 0"):
         equivalence_test(good, good, eps=0.7)

@@ -50,7 +50,7 @@ def agreement(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> Agreement
     """
     heads = _heads(masked_circuit)
     layers = sorted({layer for layer, _ in heads})
-    kl = same = 0.0
+    kl = n_same = 0.0
     head_distances: dict[int, Tensor] = {}
     for _, part in passes(batch):
         model_logits, model_patterns = _run(masked_circuit.transformer, part, layers)
@@ -58,7 +58,7 @@ def agreement(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> Agreement
             circuit_logits, patterns = _run(masked_circuit.transformer, part, layers)
         p, q = model_logits.double().log_softmax(-1), circuit_logits.double().log_softmax(-1)
         kl += float((p.exp() * (p - q)).sum())
-        same += int((model_logits.argmax(-1) == circuit_logits.argmax(-1)).sum())
+        n_same += int((model_logits.argmax(-1) == circuit_logits.argmax(-1)).sum())
         for layer in layers:
             distance = (model_patterns[layer] - patterns[layer]).abs().sum(-1) / 2  # (B, H)
             head_distances[layer] = head_distances.get(layer, 0) + distance.sum(0)
@@ -71,7 +71,7 @@ def agreement(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> Agreement
     )
     return Agreement(
         kl=max(finite(kl, "the KL divergence") / count, 0.0),
-        top1=same / count,
+        top1=n_same / count,
         attention=sum(head.distance for head in head_agreements) / len(head_agreements)
         if head_agreements
         else None,
@@ -106,11 +106,10 @@ def last_pattern(
         wide
     )  # (B, H, K)
     scores = torch.einsum("bhk,bhtk->bht", query, k.to(wide)) * scale
-    behind = query_positions[:, None] - torch.arange(
-        k.shape[2], device=query_positions.device
-    )  # (B, T)
-    sees = (behind >= 0) & (behind < (k.shape[2] if window is None else window))
-    scores = scores.masked_fill(~sees[:, None], -torch.inf)
+    positions = torch.arange(k.shape[2], device=query_positions.device)
+    distance = query_positions[:, None] - positions  # (B, T)
+    is_visible = (distance >= 0) & (distance < (k.shape[2] if window is None else window))
+    scores = scores.masked_fill(~is_visible[:, None], -torch.inf)
     if sink is not None:
         column = sink.to(wide)[None, :, None].expand(len(query_positions), -1, 1)
         scores = torch.cat([scores, column], -1)

@@ -18,7 +18,8 @@ from wirework.nn import Edit
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 
-_TOKENS = 6144  # of all copies in one pass, as for masks
+_TOKENS = 6144
+"""Tokens of all copies of a batch in one pass, as for masks."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,11 +52,11 @@ def binarise(
     """Replace every node of the circuit by a step function of two values and report the task loss.
 
     Initially each node uses the threshold at 1/4, 1/2 or 3/4 of its range over the prompt tokens
-    with the least squared error. The step is then blended in, x -> t x + (1 - t) step(x) with
-    t = (1 - progress)^5, while Adam trains both values of all nodes jointly on the task loss, in
-    units of their distance; thresholds are fixed.
-    Trained values may do better than the circuit itself, so the result is meaningful only beside a
-    control circuit that fails after the same training.
+    with the least squared error, and the means below and above it as its two values. Then Adam
+    trains both values of all nodes jointly on the task loss, in units of their distance, with fixed
+    thresholds. During training a node is x -> t x + (1 - t) step(x), with t = (1 - progress)^5.
+    Trained values may do better than the circuit itself, so the result means something only if a
+    control circuit fails after the same training.
 
     Args:
         masked_circuit: the circuit.
@@ -65,7 +66,7 @@ def binarise(
         lr: learning rate of Adam, relative to the distance of a node's two values.
         batch_pairs: pairs per step.
         slack: tolerance in nats for a node binarised alone.
-        seed: of the batches.
+        seed: seed of the batches.
 
     Raises:
         InputError: the circuit has no node, or a loss is no number.
@@ -76,14 +77,14 @@ def binarise(
         raise InputError("an empty circuit has no node to binarise")
     start = best_start(masked_circuit, train)
     trained = _train(masked_circuit, train, start, steps, lr, batch_pairs, seed)
-    own = masked_circuit.loss(judge)
+    circuit_loss = masked_circuit.loss(judge)
     alone = losses_alone(masked_circuit, judge, start)
     return Binarised(
-        circuit=own,
+        circuit=circuit_loss,
         start=_loss(masked_circuit, judge, start),
         loss=_loss(masked_circuit, judge, trained),
         alone=tuple(alone),
-        n_keep=sum(loss <= own + slack for loss in alone),
+        n_keep=sum(loss <= circuit_loss + slack for loss in alone),
     )
 
 
@@ -116,14 +117,15 @@ def _train(
     batch_pairs: int,
     seed: int,
 ) -> BinaryThresholds:
+    """Train the two values of each node; arguments as in `binarise`."""
     generator = torch.Generator().manual_seed(seed)
     unit = start.high - start.low
-    moves = torch.zeros(2, len(unit), dtype=unit.dtype, device=unit.device, requires_grad=True)
-    adam = torch.optim.Adam([moves], lr)
+    shifts = torch.zeros(2, len(unit), dtype=unit.dtype, device=unit.device, requires_grad=True)
+    adam = torch.optim.Adam([shifts], lr)
 
     def thresholds() -> BinaryThresholds:
         return BinaryThresholds(
-            start.threshold, start.low + moves[0] * unit, start.high + moves[1] * unit
+            start.threshold, start.low + shifts[0] * unit, start.high + shifts[1] * unit
         )
 
     with without_weight_gradients(masked_circuit.transformer), torch.enable_grad():
@@ -152,9 +154,9 @@ def _edits(kept: Mapping[str, Tensor], thresholds: BinaryThresholds, t: float) -
 
     def blend(channels: Tensor, threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
         def edit(x: Tensor) -> Tensor:
-            now = x[..., channels]
-            stepped = torch.where(now > threshold, high, low).to(x.dtype)
-            return x.index_copy(-1, channels, torch.lerp(stepped, now, t))
+            current = x[..., channels]
+            stepped = torch.where(current > threshold, high, low).to(x.dtype)
+            return x.index_copy(-1, channels, torch.lerp(stepped, current, t))
 
         return edit
 
@@ -176,35 +178,40 @@ def _logit_diffs_alone(
     thresholds: BinaryThresholds,
     first: int,
 ) -> Tensor:
-    """Return (R, rows): the differences with only node r binarised, R copies in one pass.
+    """Return the logit differences with only one node binarised, for R nodes in one pass.
 
     Args:
         masked_circuit: the circuit.
-        part: rows that fit R times in one pass.
-        nodes: R of the kept nodes.
-        levels: of all kept nodes.
-        first: the place of the first of `nodes` among all.
-    """
-    copies: dict[str, list[int]] = {}
-    for copy, (name, _) in enumerate(nodes):
-        copies.setdefault(name, []).append(copy)
+        part: prompts that fit R times in one pass.
+        nodes: R of the kept nodes, (site, channel) each.
+        thresholds: thresholds and values of all kept nodes.
+        first: index of the first of `nodes` among all kept nodes.
 
-    def stepping(which: list[int]) -> Edit:
-        channels = [nodes[copy][1] for copy in which]
+    Returns:
+        (R, prompts); row r with only node r binarised.
+    """
+    copies_of_site: dict[str, list[int]] = {}
+    for copy, (name, _) in enumerate(nodes):
+        copies_of_site.setdefault(name, []).append(copy)
+
+    def step_edit(copies: list[int]) -> Edit:
+        channels = [nodes[copy][1] for copy in copies]
         threshold, low, high = (
-            values[[first + copy for copy in which], None, None]
+            values[[first + copy for copy in copies], None, None]
             for values in (thresholds.threshold, thresholds.low, thresholds.high)
         )
 
         def edit(x: Tensor) -> Tensor:
-            parted = x.clone().view(len(nodes), -1, *x.shape[1:])  # (R, B, T, N)
-            now = parted[which, :, :, channels]
-            parted[which, :, :, channels] = torch.where(now > threshold, high, low).to(x.dtype)
-            return parted.flatten(0, 1)
+            by_copy = x.clone().view(len(nodes), -1, *x.shape[1:])  # (R, B, T, N)
+            current = by_copy[copies, :, :, channels]
+            by_copy[copies, :, :, channels] = torch.where(current > threshold, high, low).to(
+                x.dtype
+            )
+            return by_copy.flatten(0, 1)
 
         return edit
 
-    edits = {name: stepping(which) for name, which in copies.items()}
+    edits = {name: step_edit(copies) for name, copies in copies_of_site.items()}
     with masked_circuit.on(), masked_circuit.transformer.edited(edits):
         logits = masked_circuit.transformer(
             part.tokens.repeat(len(nodes), 1), part.last_positions.repeat(len(nodes))

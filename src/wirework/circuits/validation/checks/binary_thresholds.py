@@ -14,7 +14,9 @@ from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, pa
 from wirework.tasks import TokenizedPairs
 
 _SHARES = (0.25, 0.5, 0.75)
-_FLAT = 1e-6  # a relative range below this counts as constant
+"""Candidate thresholds, as shares of a node's range."""
+_FLAT = 1e-6
+"""A relative range below this counts as constant."""
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ def coverage(transformer: Transformer, gates: Tensor, n_edges: int | None = None
     """
     space = NodeSpace.of(transformer)
     kept = gates != 0
-    inside, outside = (space.locate(part.nonzero().flatten()) for part in (kept, ~kept))
-    between = count_edges(transformer, inside)
-    every = count_edges(transformer, space.locate(torch.arange(space.size)))
-    touching = every - count_edges(transformer, outside)
-    own = between if n_edges is None else n_edges
-    return Coverage(own, touching, own / touching if touching else None)
+    inside, outside = (space.locate(mask.nonzero().flatten()) for mask in (kept, ~kept))
+    n_between = count_edges(transformer, inside)
+    n_all = count_edges(transformer, space.locate(torch.arange(space.size)))
+    n_touching = n_all - count_edges(transformer, outside)
+    n_edges = n_between if n_edges is None else n_edges
+    return Coverage(n_edges, n_touching, n_edges / n_touching if n_touching else None)

@@ -1,9 +1,9 @@
 """The three hypothesis tests of Shi et al. 2024 (arXiv 2410.13032).
 
-They take one number for each pair: the mean of its two logit differences (`pair_logit_diffs`). Its
-two prompts are dependent, so they are one observation. Each null hypothesis states that the circuit
-is ideal in one respect: a small p-value is evidence against it, a large one is only absence of
-evidence with so many pairs.
+They take one number for each pair, the mean of its two logit differences (`pair_logit_diffs`): the
+two prompts of a pair are dependent, so they are one observation. Each null hypothesis states that
+the circuit is ideal in one respect. A small p-value is evidence against the circuit; a large one
+only shows that this number of pairs gives no such evidence.
 Shapes: P pairs, u units of a circuit, R random circuits.
 """
 
@@ -17,8 +17,11 @@ from wirework.circuits.validation.checks.masked_circuit import finite
 from wirework.errors import InputError
 from wirework.summaries import Report
 
-_ROUNDING = 1e-5  # of the largest logit difference; logits are float32
-_MOST = 1000  # pairs in the independence test, whose memory grows with their square
+_ROUNDING = 1e-5
+"""Logit differences that differ by less than this share of the largest are equal: logits are
+float32."""
+_MOST_PAIRS = 1000
+"""Pairs in the independence test, whose memory grows with their square."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,9 +65,9 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     """Test H0: |P(circuit is higher than model) - 1/2| <= eps.
 
     Ties are dropped, as in a sign test. Values that differ only by rounding are ties: otherwise a
-    circuit of all nodes would win or lose by the order of its floating-point sums. With K of n
-    others won by the circuit, p is the largest probability under H0, attained at 1/2 + eps, that
-    the share of wins is at least as far from 1/2 as K / n: exact.
+    circuit of all nodes would win or lose by the order of its floating-point sums. If the circuit
+    is higher in K of the n pairs without ties, p is the largest probability under H0 that the share
+    of wins is at least as far from 1/2 as K / n. It is attained at 1/2 + eps and is exact.
 
     Args:
         circuit: (P,) `pair_logit_diffs` of the circuit.
@@ -83,8 +86,8 @@ def equivalence_test(circuit: Tensor, model: Tensor, eps: float = 0.1) -> Equiva
     if not 0 <= eps <= 0.5:
         raise InputError(f"eps must lie between 0 and 0.5, got {eps}")
     differences = circuit.double() - model.double()
-    bar = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
-    wins, losses = int((differences > bar).sum()), int((differences < -bar).sum())
+    rounding = _ROUNDING * float(torch.stack([circuit, model]).abs().max())
+    wins, losses = int((differences > rounding).sum()), int((differences < -rounding).sum())
     n = wins + losses
     fewer, wins_under_h0 = min(wins, losses), binom(n, 0.5 + eps)
     p = float(wins_under_h0.cdf(fewer) + wins_under_h0.sf(n - fewer - 1))
@@ -114,15 +117,17 @@ def independence_test(
     _check(complement, model)
     if permutations < 1:
         raise InputError(f"a permutation test needs at least one order, got {permutations}")
-    left, right = (centred_kernel(diffs[:_MOST].double().cpu()) for diffs in (complement, model))
+    left, right = (
+        centred_kernel(diffs[:_MOST_PAIRS].double().cpu()) for diffs in (complement, model)
+    )
     generator = torch.Generator().manual_seed(seed)
     n = len(left)
     observed = float((left * right).sum())
-    # Orders that differ by rounding alone count as equal, above all where one side is constant.
-    bar = observed - 1e-9 * (float(left.norm()) * float(right.norm()) + 1e-12)
+    # Statistics that differ by rounding count as equal; if one side is constant, all are equal.
+    threshold = observed - 1e-9 * (float(left.norm()) * float(right.norm()) + 1e-12)
     orders = (torch.randperm(n, generator=generator) for _ in range(permutations))
-    beaten = sum(float((left[order][:, order] * right).sum()) >= bar for order in orders)
-    p = (1 + beaten) / (1 + permutations)
+    n_as_high = sum(float((left[order][:, order] * right).sum()) >= threshold for order in orders)
+    p = (1 + n_as_high) / (1 + permutations)
     return Independence(observed / max(n - 1, 1) ** 2, p)
 
 
@@ -159,12 +164,12 @@ def minimality_test(
 def centred_kernel(values: Tensor) -> Tensor:
     """Return the Gaussian kernel of values (P,), rows and columns centred, (P, P).
 
-    Values closer than rounding are equal: logits of one value must not become a signal.
+    Values that differ only by rounding are equal, so that noise is not taken for a signal.
     """
     differences = (values[:, None] - values).abs()
     differences = torch.where(differences > _ROUNDING * values.abs().max(), differences, 0)
-    far = differences[differences > 0]
-    width = far.median() if len(far) else torch.ones(())
+    nonzero = differences[differences > 0]
+    width = nonzero.median() if len(nonzero) else torch.ones(())
     kernel = torch.exp(-differences.square() / (2 * width.square()))
     return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
 
@@ -172,7 +177,7 @@ def centred_kernel(values: Tensor) -> Tensor:
 def _check(left: Tensor, right: Tensor) -> None:
     if left.shape != right.shape or left.dim() != 1 or not len(left):
         raise InputError(
-            f"two rows of logit differences were wanted, got {tuple(left.shape)} and "
+            f"expected logit differences of the same pairs, got shapes {tuple(left.shape)} and "
             f"{tuple(right.shape)}"
         )
     if not (left.isfinite().all() and right.isfinite().all()):

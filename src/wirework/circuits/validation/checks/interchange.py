@@ -57,7 +57,7 @@ def interchange(
         masked_circuit: the circuit.
         batch: tokenised pairs; answers are compared by token.
         n_resamples: number of draws of donors.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         InputError: `n_resamples` below 1, or a loss that is not finite.
@@ -69,24 +69,20 @@ def interchange(
     same, other = (_donors(batch, column) for column in (0, 1))
     with_same, with_other = _rows_with(same), _rows_with(other)
 
-    def after(donors: list[Tensor], chosen: Tensor, share: float) -> float | None:
-        if not len(chosen):
+    def swapped_loss(donors: list[Tensor], rows: Tensor, share: float) -> float | None:
+        if not len(rows):
             return None
-        losses = [
-            mean_loss(
-                masked_circuit.logit_diffs(
-                    batch, _swap_edits(kept, values, donors, share, generator)
-                )[chosen]
-            )
-            for _ in range(n_resamples)
-        ]
+        losses = []
+        for _ in range(n_resamples):
+            edits = _swap_edits(kept, values, donors, share, generator)
+            losses.append(mean_loss(masked_circuit.logit_diffs(batch, edits)[rows]))
         return sum(losses) / n_resamples
 
     return Interchange(
         circuit=mean_loss(masked_circuit.logit_diffs(batch)[with_same]) if len(with_same) else None,
-        same=after(same, with_same, 1.0),
-        mixed=after(same, with_same, 0.5),
-        other=after(other, with_other, 1.0),
+        same=swapped_loss(same, with_same, 1.0),
+        mixed=swapped_loss(same, with_same, 0.5),
+        other=swapped_loss(other, with_other, 1.0),
         n_same=len(with_same),
         n_other=len(with_other),
     )
@@ -96,29 +92,30 @@ def interchange(
 def last_values(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> dict[str, Tensor]:
     """Return site to (2P, k): activations of the kept nodes at each prompt's last token."""
     node_values: dict[str, Tensor] = {}
-    for places, part in passes(batch):
-        ends = torch.arange(len(places), device=part.last_positions.device), part.last_positions
+    for rows, part in passes(batch):
+        prompts = torch.arange(len(rows), device=part.last_positions.device)
         for name, value in masked_circuit.values(part).items():
             if name not in node_values:
                 node_values[name] = value.new_zeros(len(batch.last_positions), value.shape[-1])
-            node_values[name][places] = value[ends]
+            node_values[name][rows] = value[prompts, part.last_positions]
     return node_values
 
 
 def _donors(batch: TokenizedPairs, column: int) -> list[Tensor]:
     """Return for each prompt the other prompts whose right answer is its answer in `column`."""
-    right = batch.answers[:, 0].tolist()
-    groups: dict[int, list[int]] = {}
-    for place, answer in enumerate(right):
-        groups.setdefault(answer, []).append(place)
-    members = {answer: torch.tensor(places) for answer, places in groups.items()}
-    no_prompts = torch.empty(0, dtype=torch.int64)
-    wanted = [members.get(answer, no_prompts) for answer in batch.answers[:, column].tolist()]
-    return [group[group != place] for place, group in enumerate(wanted)]
+    rows_of_answer: dict[int, list[int]] = {}
+    for row, right_answer in enumerate(batch.answers[:, 0].tolist()):
+        rows_of_answer.setdefault(right_answer, []).append(row)
+    by_answer = {answer: torch.tensor(rows) for answer, rows in rows_of_answer.items()}
+    no_rows = torch.empty(0, dtype=torch.int64)
+    donors = [by_answer.get(answer, no_rows) for answer in batch.answers[:, column].tolist()]
+    return [rows[rows != row] for row, rows in enumerate(donors)]
 
 
 def _rows_with(donors: list[Tensor]) -> Tensor:
-    return torch.tensor([i for i, some in enumerate(donors) if len(some)], dtype=torch.int64)
+    """Return the indices of the prompts that have a donor, int64."""
+    rows = [row for row, of_row in enumerate(donors) if len(of_row)]
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def _swap_edits(
@@ -128,19 +125,27 @@ def _swap_edits(
     share: float,
     generator: torch.Generator,
 ) -> EditsOf:
-    """Draw a donor for every node of every prompt; prompts without donors keep their values."""
-    has = torch.tensor([len(some) > 0 for some in donors])
-    taken, swapped = {}, {}
-    for name, value in values.items():
-        drawn = [_draw(some, place, value.shape[1], generator) for place, some in enumerate(donors)]
-        taken[name] = value.gather(0, torch.stack(drawn).to(value.device))
-        is_swapped = torch.rand(value.shape, generator=generator) < share
-        swapped[name] = (is_swapped & has[:, None]).to(value.device)
+    """Draw a donor for every node of every prompt, and return the edits that take their values.
 
-    def edits(part: TokenizedPairs, places: Tensor) -> dict[str, Edit]:
+    Args:
+        kept: site to channels (k,) of the circuit's nodes.
+        values: site to (2P, k), their values at the last token of each prompt.
+        donors: for each prompt, the prompts it may take values from; without any, it keeps its own.
+        share: probability with which a node takes the value of its donor.
+        generator: source of the draws.
+    """
+    has_donor = torch.tensor([len(of_row) > 0 for of_row in donors])
+    donor_values, is_swapped = {}, {}
+    for name, value in values.items():
+        drawn = [_draw(of_row, row, value.shape[1], generator) for row, of_row in enumerate(donors)]
+        donor_values[name] = value.gather(0, torch.stack(drawn).to(value.device))
+        is_drawn = torch.rand(value.shape, generator=generator) < share
+        is_swapped[name] = (is_drawn & has_donor[:, None]).to(value.device)
+
+    def edits(part: TokenizedPairs, rows: Tensor) -> dict[str, Edit]:
         return {
             name: _set_values(
-                channels, part.last_positions, taken[name][places], swapped[name][places]
+                channels, part.last_positions, donor_values[name][rows], is_swapped[name][rows]
             )
             for name, channels in kept.items()
         }
@@ -148,20 +153,27 @@ def _swap_edits(
     return edits
 
 
-def _draw(donors: Tensor, place: int, count: int, generator: torch.Generator) -> Tensor:
+def _draw(donors: Tensor, row: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw the donors of `count` nodes of one prompt; without donors it is its own."""
     if not len(donors):
-        return torch.full((count,), place)
+        return torch.full((count,), row)
     return donors[torch.randint(len(donors), (count,), generator=generator)]
 
 
-def _set_values(channels: Tensor, positions: Tensor, values: Tensor, where: Tensor) -> Edit:
-    """Return the edit that sets channels at each `positions` token to `values` where `where`."""
+def _set_values(channels: Tensor, positions: Tensor, values: Tensor, is_set: Tensor) -> Edit:
+    """Return the edit that replaces activations at one token of each sequence.
+
+    Args:
+        channels: (k,) channels of the site.
+        positions: (B,) position of the token in each sequence.
+        values: (B, k) new activations.
+        is_set: (B, k) bool, which activations are replaced.
+    """
     sequences = torch.arange(len(positions), device=positions.device)[:, None]
 
     def put(x: Tensor) -> Tensor:
-        now = x[sequences, positions[:, None], channels]
-        return x.index_put(
-            (sequences, positions[:, None], channels), torch.where(where, values, now)
-        )
+        current = x[sequences, positions[:, None], channels]
+        new = torch.where(is_set, values, current)
+        return x.index_put((sequences, positions[:, None], channels), new)
 
     return put

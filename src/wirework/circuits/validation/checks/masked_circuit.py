@@ -81,11 +81,11 @@ class MaskedCircuit:
             edits: further edits of the circuit, or a function that returns them for each pass.
         """
         logit_diffs = torch.zeros(len(batch.last_positions), dtype=self._dtype, device=self.device)
-        for places, part in passes(batch):
-            changed = edits(part, places) if callable(edits) else edits
-            with self.on(), self.transformer.edited(changed):
+        for rows, part in passes(batch):
+            of_part = edits(part, rows) if callable(edits) else edits
+            with self.on(), self.transformer.edited(of_part):
                 logits = self.transformer(part.tokens, part.last_positions)
-            logit_diffs[places] = logit_difference(logits, part.answers)
+            logit_diffs[rows] = logit_difference(logits, part.answers)
         return logit_diffs
 
     def loss(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
@@ -108,15 +108,15 @@ class MaskedCircuit:
 
             return record
 
-        watchers = {name: recorder(name, channels) for name, channels in self.kept.items()}
-        with self.on(), self.transformer.edited(watchers):
+        recorders = {name: recorder(name, channels) for name, channels in self.kept.items()}
+        with self.on(), self.transformer.edited(recorders):
             self.transformer.state(batch.tokens)
         return values
 
     @property
     def _dtype(self) -> torch.dtype:
-        wide = self.transformer.embed.weight.dtype == torch.float64
-        return torch.float64 if wide else torch.float32
+        is_float64 = self.transformer.embed.weight.dtype == torch.float64
+        return torch.float64 if is_float64 else torch.float32
 
 
 def passes(batch: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:

@@ -14,7 +14,8 @@ from wirework.errors import InputError
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
 
-_MASKS = 256  # masks per call, so that memory does not grow with u x U
+_MASKS = 256
+"""Masks per call, so that memory does not grow with u x U."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,14 +53,15 @@ def minimality(
         losses: Tensor = torch.stack([mode.losses(masks, batch) for mode in ablation_modes]).amax(0)
         return losses.tolist()
 
-    own = finite(highest(gates[None])[0], "the circuit's loss")
+    circuit_loss = finite(highest(gates[None])[0], "the circuit's loss")
     losses = [
         finite(loss, "a loss with one unit removed")
         for part in torch.split(gates.nonzero().flatten(), _MASKS)
         for loss in highest(without_each(gates, part))
     ]
-    removable = sum(loss <= target for loss in losses)
-    return Minimality(own, tuple(losses), removable, removable == 0 if own <= target else None)
+    n_removable = sum(loss <= target for loss in losses)
+    is_minimal = n_removable == 0 if circuit_loss <= target else None
+    return Minimality(circuit_loss, tuple(losses), n_removable, is_minimal)
 
 
 def without_each(gates: Tensor, units: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ Extras = Callable[[torch.Generator], Tensor]
 """Draws units (int64) outside a circuit to add to it; empty if there are none."""
 
 _MASKS = 64
+"""Masks per call, to bound the memory."""
 _TRIES = 100
+"""Attempts to draw a path that is not in the circuit."""
 
 
 def unit_effects(gated: Gated, gates: Tensor, batch: TokenizedPairs) -> list[float]:
@@ -29,7 +31,7 @@ def unit_effects(gated: Gated, gates: Tensor, batch: TokenizedPairs) -> list[flo
     Args:
         gated: a model with masks over units.
         gates: (U,) the circuit.
-        batch: a task.
+        batch: tokenised pairs of a task.
 
     Returns:
         (u,) mean absolute change of the logit difference over prompts, in mask order; empty for an
@@ -57,10 +59,10 @@ def random_effects(
     Args:
         gated: a model with masks over units.
         gates: (U,) the circuit.
-        batch: a task.
+        batch: tokenised pairs of a task.
         extras: draws the units added to the circuit; one of these is then removed.
         n_resamples: number of inflated circuits.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         One effect per inflated circuit, as in `unit_effects`; draws without extras are skipped.
@@ -81,7 +83,12 @@ def random_effects(
 
 
 def random_units(gates: Tensor, count: int) -> Extras:
-    """Return a function that draws `count` units outside the circuit uniformly (or all of them)."""
+    """Return a function that draws units outside the circuit uniformly.
+
+    Args:
+        gates: (U,) the circuit.
+        count: number of units to draw; all of them if there are fewer.
+    """
     outside = (gates == 0).nonzero().flatten().cpu()
 
     def draw(generator: torch.Generator) -> Tensor:
@@ -102,7 +109,7 @@ def random_paths(transformer: Transformer, gates: Tensor) -> Extras:
         transformer: the model.
         gates: (N,) the circuit, over nodes.
     """
-    reads, writes = _wires(transformer)
+    reads, writes = _sublayer_edges(transformer)
     kept = gates.cpu() != 0
 
     def draw(generator: torch.Generator) -> Tensor:
@@ -122,7 +129,7 @@ def random_paths(transformer: Transformer, gates: Tensor) -> Extras:
 
 
 @torch.no_grad()
-def _wires(transformer: Transformer) -> tuple[Tensor, Tensor]:
+def _sublayer_edges(transformer: Transformer) -> tuple[Tensor, Tensor]:
     """Return the nonzero weights into and out of value channels and neurons, each (E, 2) int64.
 
     Entries are flat node indices of source and target.
@@ -139,12 +146,18 @@ def _wires(transformer: Transformer) -> tuple[Tensor, Tensor]:
             (f"{mlp}.post_act", weights[f"{block}.mlp.up.weight"],
              weights[f"{block}.mlp.down.weight"], mlp),
         ):  # fmt: skip
-            reads.append(_places(into, starts[f"{part}.act_in"], starts[middle]))
-            writes.append(_places(out, starts[middle], starts[f"{part}.resid_delta"]))
+            reads.append(_edges_of_matrix(into, starts[f"{part}.act_in"], starts[middle]))
+            writes.append(_edges_of_matrix(out, starts[middle], starts[f"{part}.resid_delta"]))
     return torch.cat(reads), torch.cat(writes)
 
 
-def _places(matrix: Tensor, sources: int, targets: int) -> Tensor:
-    """Return source and target of each nonzero entry of a matrix (targets, sources)."""
+def _edges_of_matrix(matrix: Tensor, first_source: int, first_target: int) -> Tensor:
+    """Return (E, 2) int64, flat node indices of source and target of each nonzero entry.
+
+    Args:
+        matrix: (targets, sources).
+        first_source: flat index of the node of column 0.
+        first_target: flat index of the node of row 0.
+    """
     entries = matrix.nonzero().cpu()
-    return torch.stack([entries[:, 1] + sources, entries[:, 0] + targets], 1)
+    return torch.stack([entries[:, 1] + first_source, entries[:, 0] + first_target], 1)

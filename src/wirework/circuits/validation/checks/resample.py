@@ -53,7 +53,7 @@ def resample_ablation(
         batch: tokenised pairs of a task.
         values: activation cache, from `activation_cache`.
         n_resamples: number of resamples.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Raises:
         InputError: `n_resamples` below 1, a cache of another model, or a loss that is not finite.
@@ -88,7 +88,7 @@ def constant_resample_ablation(
         batch: tokenised pairs of a task.
         values: activation cache, from `activation_cache`.
         n_resamples: number of resamples; more can only raise the highest loss.
-        seed: of the resamples; the first ones do not depend on their number.
+        seed: seed of the resamples; the first ones do not depend on their number.
 
     Raises:
         InputError: `n_resamples` below 1, a cache of another model, or a loss that is not finite.
@@ -109,6 +109,17 @@ def _losses(
     seed: int,
     drawing: Callable[[Tensor, torch.Generator], Callable[[Tensor], Tensor]],
 ) -> Draws:
+    """Return the losses over the resamples.
+
+    Args:
+        masked_circuit: the circuit.
+        batch: tokenised pairs of a task.
+        values: activation cache.
+        n_resamples: number of resamples.
+        seed: seed of the resamples.
+        drawing: maps the cached activations (S, N) of a site and a generator to a function that
+            returns replacement values for activations (B, T, N).
+    """
     if n_resamples < 1:
         raise InputError(f"resampling needs at least one draw, got {n_resamples}")
     _check(masked_circuit, values)
@@ -130,6 +141,7 @@ def _replacing(removed: Tensor, draw: Callable[[Tensor], Tensor]) -> Edit:
 
 
 def _check(masked_circuit: MaskedCircuit, values: ActivationCache) -> None:
+    """Refuse an activation cache of another model."""
     for name, width in masked_circuit.space.widths.items():
         shape = tuple(values[name].shape) if name in values else None
         if shape is None or shape[1:] != (width,):
