@@ -18,11 +18,16 @@ from wirework.circuits.pruning.greedy_removal import GreedyRemoval
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
-_SCAN = 4  # smaller counts tried below the result of the bisection
-_PATIENCE = 2  # consecutive single gates that cannot be removed before a round ends
-_WORTH = 0.03  # fraction of the gates that a round must remove for another round to follow
-_REMOVALS = 1024  # pairs, summed over gates, on which single removals are measured
-_FEW = 4096  # kept gates up to which each is tried alone (quadratic time)
+_SCAN = 4
+"""Smaller counts that are tried below the result of the bisection."""
+_PATIENCE = 2
+"""Consecutive single gates that cannot be removed before a round ends."""
+_LEAST_SHARE = 0.03
+"""Share of the gates that a round must remove for another round to follow."""
+_REMOVALS = 1024
+"""Pairs, summed over gates, on which single removals are measured."""
+_MOST_TRIED_ALONE = 4096
+"""Kept gates up to which each is tried alone, which takes quadratic time."""
 
 
 def ranking(score: Tensor) -> Tensor:
@@ -32,20 +37,28 @@ def ranking(score: Tensor) -> Tensor:
 
 
 def best_nodes(rank: Tensor, counts: list[int]) -> Tensor:
-    """Return masks (R, N) float32 of the first `counts[r]` nodes of a ranking."""
+    """Return masks (R, N) float32; mask r keeps the first `counts[r]` nodes of a ranking.
+
+    Args:
+        rank: (N,) int64, the result of `ranking`.
+        counts: R numbers of nodes.
+    """
     return (rank < torch.tensor(counts, device=rank.device)[:, None]).float()
 
 
 def smallest_count(reaches: Callable[[int], bool], most: int, guess: int) -> int:
-    """Return the smallest k found for which the k best nodes reach the target.
+    """Search for the smallest k for which the k best nodes reach the target.
 
-    Steps of a quarter from the guess bracket the crossing, then bisection finds k. The loss is not
-    monotonic in k, so a few counts within the tenth below are tried too.
+    Steps of a quarter from the guess bracket a crossing of the target, then bisection finds it. The
+    loss is not monotonic in k, so a few counts up to a tenth below the result are tried too.
 
     Args:
         reaches: returns whether the k best nodes reach the target.
         most: the largest k; it is assumed to reach the target.
         guess: the first k to try.
+
+    Returns:
+        The smallest k that was tried and reaches the target.
     """
     low, high = 0, most
     if reaches(guess):
@@ -85,17 +98,17 @@ def discretise(
     Returns:
         (G,) float32, 1 kept.
     """
-    rank, own = ranking(score), _own_count(score)
+    rank, n_positive = ranking(score), _n_positive(score)
 
     def reaches(count: int) -> bool:
         return masks.within(best_nodes(rank, [count])[0], batch, target)
 
-    if guess is None or (not reaches(guess) and reaches(own)):
-        guess = own
+    if guess is None or (not reaches(guess) and reaches(n_positive)):
+        guess = n_positive
     return best_nodes(rank, [smallest_count(reaches, len(rank), guess)])[0]
 
 
-def _own_count(score: Tensor) -> int:
+def _n_positive(score: Tensor) -> int:
     """Return the number of positive scores, at least one."""
     return max(1, int((score > 0).sum()))
 
@@ -103,26 +116,27 @@ def _own_count(score: Tensor) -> int:
 def closest(masks: Masks, scores: Sequence[Tensor], batch: TokenizedPairs) -> tuple[Tensor, int]:
     """Return the mask of lowest loss, for searches in which no ranking reaches the target.
 
+    For each ranking the number of positive scores is tried, 1/8 to 8 times as many in powers of 2,
+    and all gates.
+
     Args:
         masks: the model with its gates.
-        scores: (G,) each. Tried counts: the number of positive scores times 1/8 to 8 in powers of
-            2, and all gates.
+        scores: (G,) each.
         batch: the judging pairs.
 
     Returns:
         The mask (G,) float32, and the index of the score it comes from.
     """
-    best, which, least = torch.ones_like(scores[0]), 0, math.inf
+    best_mask, best_score, least_loss = torch.ones_like(scores[0]), 0, math.inf
     for number, score in enumerate(scores):
-        own, most = _own_count(score), len(score)
-        counts = sorted(
-            {min(max(1, round(own * 2.0**step)), most) for step in range(-3, 4)} | {most}
-        )
-        tried = best_nodes(ranking(score), counts)
+        n_positive, n_gates = _n_positive(score), len(score)
+        around = {min(max(1, round(n_positive * 2.0**power)), n_gates) for power in range(-3, 4)}
+        tried = best_nodes(ranking(score), sorted(around | {n_gates}))
         losses = torch.stack([mode.losses(tried, batch) for mode in masks.ablation_modes()]).amax(0)
-        if float(losses.min()) < least:
-            best, which, least = tried[losses.argmin()], number, float(losses.min())
-    return best, which
+        if float(losses.min()) < least_loss:
+            best_mask, best_score = tried[losses.argmin()], number
+            least_loss = float(losses.min())
+    return best_mask, best_score
 
 
 @old_arguments(rows="batch")
@@ -135,10 +149,13 @@ def clean_up(
 ) -> Tensor:
     """Remove gates that the target does not need, until no single gate can be removed.
 
-    Each round ranks the kept gates by estimated cost of removal and removes runs of the cheapest.
-    The cost is first the gradient and then, once that removes few, the loss without each gate
-    alone on a few pairs. Finally every gate is tried alone on all pairs. With more than 4,096 gates
-    the later steps are skipped, so some removable gates may stay.
+    Each round ranks the kept gates by estimated cost of removal, and removes runs of the cheapest:
+
+    1. The cost is the gradient, as long as this removes enough gates.
+    2. Then it is the loss without each gate alone, on a few pairs.
+    3. Finally every gate is tried alone on all pairs.
+
+    With more than 4,096 kept gates steps 2 and 3 are skipped, so some removable gates may stay.
 
     Args:
         masks: the model with its gates.
@@ -156,11 +173,11 @@ def clean_up(
             return gates
         for cost in (_cost_by_gradient, _cost_by_removal):
             while len(kept := removal.gates.nonzero().flatten()):
-                if cost is _cost_by_removal and len(kept) > _FEW:
+                if cost is _cost_by_removal and len(kept) > _MOST_TRIED_ALONE:
                     return removal.gates
                 order = kept[cost(masks, removal.gates, kept, batch).sort(stable=True).indices]
                 _remove_runs(removal, order)
-                if len(kept) - int(removal.gates.sum()) < max(1.0, _WORTH * len(kept)):
+                if len(kept) - int(removal.gates.sum()) < max(1.0, _LEAST_SHARE * len(kept)):
                     break
         if len(kept):
             _remove_each(removal, order)
@@ -184,14 +201,14 @@ def _remove_runs(removal: GreedyRemoval, order: Tensor) -> None:
 
 def _remove_each(removal: GreedyRemoval, order: Tensor) -> None:
     """Try the kept gates of `order` one by one, repeatedly, until none can be removed."""
-    left = deque(order[removal.gates[order] > 0])
+    remaining = deque(order[removal.gates[order] > 0])
     failures = 0
-    while failures < len(left):
-        place = left.popleft()
-        if removal.close(place):
+    while failures < len(remaining):
+        gate = remaining.popleft()
+        if removal.close(gate):
             failures = 0
         else:
-            left.append(place)
+            remaining.append(gate)
             failures += 1
 
 
@@ -202,7 +219,7 @@ def _cost_by_gradient(masks: Masks, gates: Tensor, kept: Tensor, batch: Tokenize
 
 def _cost_by_removal(masks: Masks, gates: Tensor, kept: Tensor, batch: TokenizedPairs) -> Tensor:
     """Return the loss when each kept gate is removed alone, (K,), on a few pairs."""
-    affordable = max(2, min(16, _REMOVALS // len(kept)))
-    few = batch.select(torch.arange(min(batch.n_pairs, affordable)))
-    without = gates.repeat(len(kept), 1).scatter_(1, kept[:, None], 0)
-    return masks.losses(without, few)
+    n_pairs = max(2, min(16, _REMOVALS // len(kept)))
+    first_pairs = batch.select(torch.arange(min(batch.n_pairs, n_pairs)))
+    without_each = gates.repeat(len(kept), 1).scatter_(1, kept[:, None], 0)
+    return masks.losses(without_each, first_pairs)

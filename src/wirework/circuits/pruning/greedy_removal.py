@@ -1,7 +1,7 @@
 """Greedy removal of gates from one mask while the task loss stays within a target.
 
-A tried mask differs little from the current mask, so only the layers from the first changed one
-on are computed; the inputs of every block under the current mask are cached.
+A tried mask differs little from the current one, so only the layers from the first changed gate on
+are computed. The residual stream before every block is cached for the current mask.
 Shapes: G gates, B sequences, T tokens, D d_model.
 """
 
@@ -14,7 +14,7 @@ from wirework.circuits.masking.ablation import CHECK_TOKENS, Masks, length_group
 from wirework.tasks import TokenizedPairs, pair_losses
 
 _Streams = list[Tensor]
-"""Cached input of each layer's block, (B, T, D), for some prompts."""
+"""Residual stream before each layer's block, (B, T, D), for some prompts."""
 
 
 class GreedyRemoval:
@@ -27,7 +27,7 @@ class GreedyRemoval:
         gates: (G,), the mask to start from.
         batch: tokenised pairs of a task.
         target: task loss in nats, to be met in every ablation mode.
-        on_try: called before each removal that is tried.
+        on_try: called before each removal that is tried, for a progress bar.
     """
 
     def __init__(
@@ -44,26 +44,31 @@ class GreedyRemoval:
         self._layers = masks.layers
         self._ablation_modes = masks.ablation_modes()
         self._parts = [batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS)]
-        self._room = target * len(batch.last_positions)
+        self._limit = target * len(batch.last_positions)
         runs = [
             [self._run(mode, gates, part, None) for part in self._parts]
             for mode in self._ablation_modes
         ]
         self._streams = [[streams for _, streams in run] for run in runs]
-        self.reached = all(sum_at_most((loss for loss, _ in run), self._room) for run in runs)
+        self.reached = all(sum_at_most((loss for loss, _ in run), self._limit) for run in runs)
         """Whether the mask to start from reaches the target."""
 
-    def close(self, places: Tensor) -> bool:
-        """Remove these gates (int64 indices) if the target is still met; return whether it is."""
+    def close(self, removed: Tensor) -> bool:
+        """Remove gates if the target is still met; return whether it is.
+
+        Args:
+            removed: int64 indices of the gates.
+        """
         if self._on_try is not None:
             self._on_try()
-        first = int(self._layers[places.cpu()].min())
+        first_layer = int(self._layers[removed.cpu()].min())
         gates = self.gates.clone()
-        gates[places] = 0
+        gates[removed] = 0
         streams: list[list[_Streams]] = []
-        for mode, known in zip(self._ablation_modes, self._streams, strict=True):
+        for mode, cached in zip(self._ablation_modes, self._streams, strict=True):
             streams.append([])
-            if not sum_at_most(self._losses(mode, gates, known, first, streams[-1]), self._room):
+            losses = self._losses(mode, gates, cached, first_layer, streams[-1])
+            if not sum_at_most(losses, self._limit):
                 return False
         self.gates, self._streams = gates, streams
         return True
@@ -72,18 +77,22 @@ class GreedyRemoval:
         self,
         mode: Masks,
         gates: Tensor,
-        known: list[_Streams],
-        first: int,
+        cached: list[_Streams],
+        first_layer: int,
         new_streams: list[_Streams],
     ) -> Iterator[float]:
-        """Yield the summed loss of each part of the batch, computed from layer `first` on.
+        """Yield the summed loss of each part of the batch, computed from a layer on.
 
-        The block inputs of each part are appended to `new_streams`, those below layer `first`
-        copied from `known`.
+        Args:
+            mode: the model with its gates, in one ablation mode.
+            gates: (G,), the mask.
+            cached: streams of each part under the current mask.
+            first_layer: first layer to compute.
+            new_streams: list to which the streams of each part under this mask are appended.
         """
-        for part, before in zip(self._parts, known, strict=True):
-            loss, after = self._run(mode, gates, part, (first, before[first]))
-            new_streams.append([*before[:first], *after])
+        for part, streams in zip(self._parts, cached, strict=True):
+            loss, later = self._run(mode, gates, part, (first_layer, streams[first_layer]))
+            new_streams.append([*streams[:first_layer], *later])
             yield loss
 
     @torch.no_grad()
@@ -94,7 +103,10 @@ class GreedyRemoval:
         part: TokenizedPairs,
         start_from: tuple[int, Tensor] | None,
     ) -> tuple[float, _Streams]:
-        """Return the summed loss of a part and the input of each block from `start_from` on."""
-        kept: _Streams = []
-        logit_diffs = mode.logit_diffs(gates[None], part, start_from, kept)
-        return float(pair_losses(logit_diffs.double()).sum()), kept
+        """Return the summed loss of a part, and the stream before each block that is computed.
+
+        `start_from` is a layer and the stream before it; None computes all layers.
+        """
+        block_inputs: _Streams = []
+        logit_diffs = mode.logit_diffs(gates[None], part, start_from, block_inputs)
+        return float(pair_losses(logit_diffs.double()).sum()), block_inputs

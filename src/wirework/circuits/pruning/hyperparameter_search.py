@@ -37,9 +37,11 @@ _BELOW_ONE = {"inv_beta2": 0.99, "lr_warmup": 0.9}
 """Upper limits of settings that are fractions; a larger centre replaces the limit."""
 
 STUDY_FILE = "study.log"
+"""Journal of the study in the folder of a search."""
 
 _LAST_SIZES = "told.json"
-"""Sizes of the last round's trials, written atomically; the study is told one trial at a time."""
+"""Sizes of the last round's trials. The study takes them one trial at a time; if this is
+interrupted, the file has those that are missing."""
 
 
 def centre(config: PruneConfig) -> MaskSettings:
@@ -64,29 +66,36 @@ class Round:
     """Number of trials before this round."""
     study: "optuna.Study"
     folder: Path | None
+    """Folder of the study; None if it is kept in memory."""
     trials: "list[optuna.Trial]"
     settings: list[MaskSettings]
+    """Hyperparameters of each trial."""
 
-    def in_better_half(self, step: int, which: Sequence[int], sizes: Sequence[float]) -> list[bool]:
+    def in_better_half(
+        self, step: int, running: Sequence[int], sizes: Sequence[float]
+    ) -> list[bool]:
         """Report sizes at a rung; return which trials are in the better half of all at this rung.
 
         Args:
             step: training steps done.
-            which: indices of the trials in this round.
-            sizes: size of the circuit that each trial gives now; lower is better.
+            running: indices in this round of the trials that are still training.
+            sizes: size of the circuit that each of them gives now; lower is better.
         """
         from optuna.trial import TrialState
 
-        for place, size in zip(which, sizes, strict=True):
-            self.trials[place].report(size, step)
+        for index, size in zip(running, sizes, strict=True):
+            self.trials[index].report(size, step)
         trials = [t for t in self.study.get_trials(False) if t.state != TrialState.FAIL]
         reported = [t.intermediate_values[step] for t in trials if step in t.intermediate_values]
         return [size <= median(reported) for size in sizes]
 
     def tell(self, sizes: Sequence[float | None]) -> None:
-        """End the round with the size of each trial's circuit, None for trials stopped early.
+        """End the round.
 
-        If interrupted here, the resumed search completes the round from the saved sizes.
+        If this is interrupted, the resumed search completes the round from the saved sizes.
+
+        Args:
+            sizes: size of each trial's circuit; None for a trial that was stopped early.
         """
         by_number = {trial.number: size for trial, size in zip(self.trials, sizes, strict=True)}
         if self.folder is not None:
@@ -141,6 +150,7 @@ def rounds(config: PruneConfig, folder: Path | None = None) -> Iterator[Round]:
 
 
 def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
+    """Return the sampler of a round that `first` trials precede."""
     import optuna
 
     seed = config.seed * 100_003 + first
@@ -178,6 +188,7 @@ def _study(folder: Path | None) -> "optuna.Study":
 
 
 def _n_done(study: "optuna.Study") -> int:
+    """Return how many trials have ended, completely or early."""
     from optuna.trial import TrialState
 
     return len(study.get_trials(False, (TrialState.COMPLETE, TrialState.PRUNED)))
@@ -199,6 +210,7 @@ def _end_last_round(study: "optuna.Study", folder: Path | None) -> None:
 
 
 def _tell(study: "optuna.Study", number: int, size: float | None) -> None:
+    """End one trial of the study; without a size it was stopped early."""
     from optuna.trial import TrialState
 
     study.tell(number, size, TrialState.PRUNED if size is None else TrialState.COMPLETE)
@@ -216,4 +228,5 @@ def _draw(trial: "optuna.Trial", config: PruneConfig) -> MaskSettings:
 
 
 def _highest(name: str, value: float, factor: float) -> float:
+    """Return the upper limit of a setting with this centre."""
     return min(value * factor, max(value, _BELOW_ONE.get(name, math.inf)))

@@ -19,7 +19,7 @@ from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
 _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
-
+"""Settings of AdamW that are the same for all trials, and the largest norm of a gradient."""
 
 AfterStep = Callable[[int, list[int], Tensor], list[bool]]
 """Gets the step (from 1), the trials still training and their tau; returns which continue."""
@@ -88,20 +88,19 @@ def learn_masks(
     with without_weight_gradients(ablation.transformer):
         for step in range(1, steps + 1):
             pairs = torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs]
-            resampled = replace(
-                ablation, draw=ablation.n_resamples + step
-            )  # not one of the resamples that will judge the masks
+            # Not one of the resamples that will judge the masks.
+            resampled = replace(ablation, draw=ablation.n_resamples + step)
             gradient = _gradient(resampled, batch.select(pairs), tau, columns)
             rate = columns.lr * _schedule(step, steps, columns.lr_warmup)
             _adamw_(tau, gradient, first_moment, second_moment, columns, rate, step)
             tau.clamp_(-1, 1)
             final_tau[trials] = tau
-            go_on = [True] if after_step is None else after_step(step, trials.tolist(), tau)
-            if not all(go_on):
+            continues = [True] if after_step is None else after_step(step, trials.tolist(), tau)
+            if not all(continues):
                 trials, tau, first_moment, second_moment = (
-                    t[go_on] for t in (trials, tau, first_moment, second_moment)
+                    tensor[continues] for tensor in (trials, tau, first_moment, second_moment)
                 )
-                columns = _SettingColumns(*(column[go_on] for column in columns))
+                columns = _SettingColumns(*(column[continues] for column in columns))
                 if not len(trials):
                     break
     return final_tau
@@ -184,9 +183,9 @@ def _initial(
 ) -> Tensor:
     """Return noise_scale x N(0, 1) + noise_bias x (1 + warm), (R, G), clamped to [-1, 1]."""
     noise = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    spread = torch.stack(noise).to(columns.lr.device) * columns.init_noise_scale
-    lean = 1 if warm is None else 1 + warm
-    return (spread + columns.init_noise_bias * lean).clamp_(-1, 1)
+    scaled_noise = torch.stack(noise).to(columns.lr.device) * columns.init_noise_scale
+    relative_mean = 1 if warm is None else 1 + warm
+    return (scaled_noise + columns.init_noise_bias * relative_mean).clamp_(-1, 1)
 
 
 def _columns(settings: Sequence[MaskSettings], device: torch.device) -> _SettingColumns:

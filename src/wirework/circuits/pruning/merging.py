@@ -1,9 +1,9 @@
 """One small circuit from several candidates: greedy removal of each, then of their unions.
 
-Greedy removal ends in a local minimum, and the size before says little about the size after: 18
-trials of one task had 55 to 408 edges before and 19 to 44 after, in another order. The union of two
-pruned circuits has few nodes, so pruning it is cheap, and the result is often smaller than either.
-This step is ours, not the paper's.
+Greedy removal ends in a local minimum, and the size of a mask before it does not predict the size
+after it (docs/circuits.md has an example). The union of two cleaned-up circuits has few nodes, so
+cleaning it up is cheap, and the result is often smaller than either. This step is ours, not the
+paper's.
 Shapes: G gates.
 """
 
@@ -40,15 +40,15 @@ def cleaned_and_merged(
     target: float,
     on_done: Callable[[float, float], None],
 ) -> tuple[Tensor, int]:
-    """Prune each mask greedily, then try to improve the smallest by its union with each other.
+    """Clean up each mask, then try to improve on the smallest by its union with each of the others.
 
     Args:
         ablation: the model with its gates.
         masks: one or more, (G,) each, that reach the target.
         batch: the judging pairs.
         target: task loss in nats.
-        on_done: gets how many masks are pruned and how many unions are tried, with the estimated
-            fraction of the one at work.
+        on_done: called with the number of masks cleaned up and the number of unions tried so far;
+            the current one counts with the estimated fraction that is done.
 
     Returns:
         The smallest mask (G,), and the index of the mask it started from.
@@ -59,20 +59,20 @@ def cleaned_and_merged(
         cleaned.append(clean_up(ablation, mask, batch, target, tries.count))
         on_done(len(cleaned), 0)
     sizes = [size_of(ablation, gates) for gates in cleaned]
-    first, *others = sorted(range(len(cleaned)), key=sizes.__getitem__)
-    best, least = cleaned[first], sizes[first]
-    for place, other in enumerate(others, 1):
-        tries = _tries_of_union(on_done, len(masks), place - 1)
+    smallest, *others = sorted(range(len(cleaned)), key=sizes.__getitem__)
+    best, best_size = cleaned[smallest], sizes[smallest]
+    for n_tried, other in enumerate(others):
+        tries = _tries_of_union(on_done, len(masks), n_tried)
         union = clean_up(ablation, torch.maximum(best, cleaned[other]), batch, target, tries.count)
-        if (size := size_of(ablation, union)) < least:
-            best, least = union, size
-        on_done(len(masks), place)
-    return best, first
+        if (size := size_of(ablation, union)) < best_size:
+            best, best_size = union, size
+        on_done(len(masks), n_tried + 1)
+    return best, smallest
 
 
-def _tries_of_mask(on_done: Callable[[float, float], None], before: int) -> Tries:
-    return Tries(lambda share: on_done(before + share, 0))
+def _tries_of_mask(on_done: Callable[[float, float], None], n_cleaned: int) -> Tries:
+    return Tries(lambda share: on_done(n_cleaned + share, 0))
 
 
-def _tries_of_union(on_done: Callable[[float, float], None], masks: int, before: int) -> Tries:
-    return Tries(lambda share: on_done(masks, before + share))
+def _tries_of_union(on_done: Callable[[float, float], None], n_masks: int, n_tried: int) -> Tries:
+    return Tries(lambda share: on_done(n_masks, n_tried + share))

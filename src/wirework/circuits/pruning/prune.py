@@ -48,14 +48,23 @@ if TYPE_CHECKING:
     from wirework.data import Tokens
     from wirework.model import Model
 
-_SCORE_PAIRS = 128  # pairs on which nodes are scored
-_QUICK_PAIRS = 32  # judging pairs on which trials are compared; finalists use all
-_CHEAP = 256  # up to this many gates after bisection, greedy removal always runs
-_MANY = 2  # candidates with more than this times the smallest count are skipped
-_ROUNDING = 1e-5  # nats: circuits end close to the target, and losses round by batch size
-_TRIES = 6  # retries for a circuit that misses the target with the second means
-_OVERSHOOT = 1.5  # a retry lowers the target by this times the excess loss
-_SLACK = 0.01  # nats above the model's own loss that a trial may always have
+_SCORE_PAIRS = 128
+"""Pairs on which nodes are scored."""
+_QUICK_PAIRS = 32
+"""Judging pairs on which trials are compared; finalists use all."""
+_ALWAYS_CLEANED = 256
+"""Candidates of up to this many nodes after bisection are always cleaned up."""
+_MOST_TIMES = 2
+"""Larger candidates are dropped if they have more than this times the nodes of the smallest."""
+_ROUNDING = 1e-5
+"""Nats by which a loss may exceed the target: circuits end close to it, and rounding depends on the
+size of a batch."""
+_RETRIES = 6
+"""Retries for a circuit that misses the target with the means of the second sample."""
+_OVERSHOOT = 1.5
+"""A retry lowers the target by this times the excess loss."""
+_SLACK = 0.01
+"""Nats above the model's own loss that a trial may always have."""
 
 
 def prune(
@@ -204,23 +213,32 @@ class PruningRun:
     def _meeting_target_on_second_sample(
         self, nodes: Tensor, trial: Candidate, judge: TokenizedPairs, tries: Tries
     ) -> tuple[EdgeMasks, Tensor]:
-        """Prune the edges of a circuit (G,) to the target on the second sample too.
+        """Prune the edges of a circuit so that it meets the target on the second sample too.
 
         Greedy removal goes right up to its target and so overfits to the means that it uses. If
         the circuit then misses the target with the second means, it is pruned again from its nodes
         and the next best of the ranking, with a target lowered by 1.5 times the excess loss.
+
+        Args:
+            nodes: (G,), the mask of its nodes.
+            trial: the candidate that the nodes come from.
+            judge: the judging pairs.
+            tries: counts the removals that are tried.
+
+        Returns:
+            Masks over its nodes and edges, and the gates of the circuit.
         """
         goal = self.config.target_loss
-        own = _own_loss(self.ablation, judge)
-        target, least = goal, own if own < goal else 0.0
+        model_loss = _model_loss(self.ablation, judge)
+        target, lowest_target = goal, model_loss if model_loss < goal else 0.0
         edge_masks, gates = _with_edges(self.ablation, nodes, judge, target, self.config, tries)
         if not self.ablation.within(nodes, judge, goal):
             return edge_masks, gates  # no candidate reaches it: this is the closest one
-        for _ in range(_TRIES):
-            missed = self._highest_second_sample_loss(edge_masks, gates, judge) - goal
-            if missed <= _ROUNDING:
+        for _ in range(_RETRIES):
+            excess = self._highest_second_sample_loss(edge_masks, gates, judge) - goal
+            if excess <= _ROUNDING:
                 break
-            target = max(least, target - _OVERSHOOT * missed)
+            target = max(lowest_target, target - _OVERSHOOT * excess)
             nodes = self._grown(nodes, trial, judge, target)
             if not self.ablation.within(nodes, judge, target):
                 break
@@ -242,22 +260,26 @@ class PruningRun:
         """Add the fewest nodes, best-ranked first, that reach a lower target."""
         rank = ranking(trial.tau)
         kept_first = len(rank) * nodes.to(rank.device) - rank
-        more = discretise(self.ablation, kept_first, judge, target)
+        grown = discretise(self.ablation, kept_first, judge, target)
         if self.config.prune_edges or not self.config.clean_up:
-            return more  # nodes are pruned together with the edges
-        return clean_up(self.ablation, more, judge, target)
+            return grown  # nodes are pruned together with the edges
+        return clean_up(self.ablation, grown, judge, target)
 
     def _smallest(
         self, best: list[Candidate], judge: TokenizedPairs, on_progress: Callable[[float], None]
     ) -> tuple[Tensor, Candidate]:
         """Return the smallest node mask (G,) of these candidates, and the candidate it is from."""
         target = self.config.target_loss
-        masks = [discretise(self.ablation, one.tau, judge, target, one.nodes) for one in best]
+        masks = [
+            discretise(self.ablation, candidate.tau, judge, target, candidate.nodes)
+            for candidate in best
+        ]
         if not any(self.ablation.within(mask, judge, target) for mask in masks):
-            nodes, which = closest(self.ablation, [one.tau for one in best], judge)
-            return nodes, best[which]
-        chosen = affordable_candidates(best, masks)
-        masks = [mask for _, mask in chosen]
+            scores = [candidate.tau for candidate in best]
+            nodes, number = closest(self.ablation, scores, judge)
+            return nodes, best[number]
+        affordable = affordable_candidates(best, masks)
+        masks = [mask for _, mask in affordable]
 
         pace = Pace.of(self.config)
 
@@ -265,12 +287,12 @@ class PruningRun:
             on_progress(pace.in_clean_ups(cleaned, merged, len(masks)))
 
         if self.config.clean_up:
-            nodes, which = cleaned_and_merged(self.ablation, masks, judge, target, on_done)
+            nodes, number = cleaned_and_merged(self.ablation, masks, judge, target, on_done)
         else:
             sizes = [size_of(self.ablation, mask) for mask in masks]
-            which = sizes.index(min(sizes))
-            nodes = masks[which]
-        return nodes, chosen[which][0]
+            number = sizes.index(min(sizes))
+            nodes = masks[number]
+        return nodes, affordable[number][0]
 
 
 @contextmanager
@@ -302,9 +324,9 @@ def affordable_candidates(
         masks: (G,) each, their node masks after bisection.
     """
     sizes = [int(mask.sum()) for mask in masks]
-    most = max(_CHEAP, _MANY * min(sizes))
-    pairs = zip(best, masks, sizes, strict=True)
-    return [(one, mask) for one, mask, size in pairs if size <= most]
+    most_nodes = max(_ALWAYS_CLEANED, _MOST_TIMES * min(sizes))
+    candidates = zip(best, masks, sizes, strict=True)
+    return [(candidate, mask) for candidate, mask, size in candidates if size <= most_nodes]
 
 
 def _with_edges(
@@ -316,10 +338,17 @@ def _with_edges(
     tries: Tries,
     before: tuple[EdgeMasks, Tensor] | None = None,
 ) -> tuple[EdgeMasks, Tensor]:
-    """Return masks and gates (G,) of a circuit's nodes and edges, pruned if the config says so.
+    """Return masks and gates of a circuit's nodes and edges, with the edges pruned if configured.
 
-    `before` is a circuit with some of these nodes: greedy removal starts without the edges that it
-    lacks, if the target is met without them.
+    Args:
+        ablation: the model with its gates.
+        nodes: (G,), the mask of the circuit's nodes.
+        judge: the judging pairs.
+        target: task loss in nats.
+        config: settings of the search.
+        tries: counts the removals that are tried.
+        before: a circuit with some of these nodes. Greedy removal starts without the edges that it
+            lacks, if the target is met without them.
     """
     edge_masks = EdgeMasks.of(ablation, ablation.nodes(nodes))
     gates = torch.ones(edge_masks.size)
@@ -349,15 +378,16 @@ def check_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> No
     Raises:
         InputError: its task loss is above the target, or not a number.
     """
-    own = _own_loss(ablation, batch)
-    if not own <= target:
+    model_loss = _model_loss(ablation, batch)
+    if not model_loss <= target:
         raise InputError(
-            f"the model's own task loss {own:.3f} does not reach the target {target:g}: no circuit "
-            "of it can be expected to; raise the target (--target-loss) or train the model further"
+            f"the model's own task loss {model_loss:.3f} does not reach the target {target:g}: no "
+            "circuit of it can be expected to; raise the target (--target-loss) or train the model "
+            "further"
         )
 
 
-def _own_loss(ablation: Ablation, batch: TokenizedPairs) -> float:
+def _model_loss(ablation: Ablation, batch: TokenizedPairs) -> float:
     """Return the task loss of the model with nothing ablated, in nats."""
     everything = torch.ones(1, ablation.size, device=batch.tokens.device)
     return float(ablation.losses(everything, batch)[0])
@@ -366,7 +396,7 @@ def _own_loss(ablation: Ablation, batch: TokenizedPairs) -> float:
 def _trial_selection(
     ablation: Ablation, train: TokenizedPairs, judge: TokenizedPairs, config: PruneConfig
 ) -> "TrialSelection":
-    """Return the trials of one task, with the nodes scored first if they are warm-started."""
+    """Prepare the trials of one task; with a warm start the nodes are scored first."""
     quick = judge.select(torch.arange(min(judge.n_pairs, _QUICK_PAIRS)))
     target = trial_target(ablation, quick, config.target_loss)
     warm = None
@@ -377,13 +407,23 @@ def _trial_selection(
 
 
 def score_gates(ablation: Ablation, batch: TokenizedPairs, method: str, seed: int) -> Tensor:
-    """Return the score (G,) of each gate, the highest of its nodes, on at most 128 pairs."""
-    few = batch.select(torch.arange(min(batch.n_pairs, _SCORE_PAIRS)))
-    score = score_nodes(ablation.untied().with_mean_ablation(), few, method, seed)
+    """Return the score of each gate: the highest score of its nodes.
+
+    Args:
+        ablation: the model with its gates.
+        batch: tokenised pairs, of which at most 128 are used.
+        method: name of the scoring method.
+        seed: seed of the method `random`.
+
+    Returns:
+        (G,), higher is more important.
+    """
+    first_pairs = batch.select(torch.arange(min(batch.n_pairs, _SCORE_PAIRS)))
+    score = score_nodes(ablation.untied().with_mean_ablation(), first_pairs, method, seed)
     if ablation.tie is None:
         return score
-    least = torch.full((ablation.size,), -torch.inf, device=score.device)
-    return least.scatter_reduce(0, ablation.tie, score, "amax")
+    no_score = torch.full((ablation.size,), -torch.inf, device=score.device)
+    return no_score.scatter_reduce(0, ablation.tie, score, "amax")
 
 
 @dataclass(frozen=True)
@@ -392,8 +432,11 @@ class TrialSelection:
 
     ablation: Ablation
     train: TokenizedPairs
+    """Training pairs."""
     quick: TokenizedPairs
+    """The few judging pairs on which trials are compared."""
     target: float
+    """Task loss in nats on these, from `trial_target`."""
     config: PruneConfig
     warm: Tensor | None
     """(G,) warm start, as `learn_masks` takes it; None to start all gates alike."""
@@ -412,25 +455,27 @@ class TrialSelection:
             best = merged(best, finished.values())[:count]
             if folder is not None:
                 write_candidates(folder, best)  # before the study is told: its masks must be saved
-            tried = range(len(current.settings))
-            on_progress(pace.in_trials(current.first + len(tried), 0, 0))
-            current.tell([float(finished[i].edges) if i in finished else None for i in tried])
+            n_trials = len(current.settings)
+            on_progress(pace.in_trials(current.first + n_trials, 0, 0))
+            ended = [finished.get(index) for index in range(n_trials)]
+            current.tell([None if trial is None else float(trial.edges) for trial in ended])
         return best[:count]
 
     def _run(self, current: Round, on_progress: Callable[[float], None]) -> dict[int, Candidate]:
         """Train one round of trials; return those not stopped early, by index in the round."""
         config, count = self.config, len(current.settings)
-        stops = rungs(config)
-        left, pace = list(range(count)), Pace.of(config)
+        rung_steps = rungs(config)
+        unstopped, pace = list(range(count)), Pace.of(config)
         on_progress(pace.in_trials(current.first, count, 0))
 
-        def after_step(step: int, which: list[int], tau: Tensor) -> list[bool]:
+        def after_step(step: int, running: list[int], tau: Tensor) -> list[bool]:
             on_progress(pace.in_trials(current.first, count, step))
-            if step not in stops:
-                return [True] * len(which)
-            go_on = current.in_better_half(step, which, [self._size(one).edges for one in tau])
-            left[:] = [place for place, on in zip(which, go_on, strict=True) if on]
-            return go_on
+            if step not in rung_steps:
+                return [True] * len(running)
+            sizes = [self._size(of_trial).edges for of_trial in tau]
+            continues = current.in_better_half(step, running, sizes)
+            unstopped[:] = [index for index, goes in zip(running, continues, strict=True) if goes]
+            return continues
 
         taus = learn_masks(
             self.ablation,
@@ -438,11 +483,11 @@ class TrialSelection:
             current.settings,
             steps=config.steps,
             batch_pairs=config.batch_pairs,
-            seeds=[1000 * config.seed + current.first + place for place in range(count)],
+            seeds=[1000 * config.seed + current.first + index for index in range(count)],
             warm=self.warm,
             after_step=after_step,
         )
-        return {place: Candidate(*self._size(taus[place]), taus[place]) for place in left}
+        return {index: Candidate(*self._size(taus[index]), taus[index]) for index in unstopped}
 
     def _size(self, tau: Tensor) -> CircuitSize:
         """Return the size of the circuit that a trial's masks give after bisection."""
@@ -452,9 +497,14 @@ class TrialSelection:
 def trial_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> float:
     """Return the target loss in nats at which trials are compared on a few pairs.
 
-    It is at least slightly above the model's own loss on these pairs: otherwise a model that misses
-    the target on these few would make every trial keep every node. A model no better than chance
-    does not raise the target: an empty circuit would win every comparison.
+    It is at least slightly above the model's own loss on these pairs: otherwise every trial would
+    keep every node if the model misses the target on them. A model no better than chance does not
+    raise the target: an empty circuit would win every comparison.
+
+    Args:
+        ablation: the model with its gates.
+        batch: the pairs.
+        target: task loss of the search, in nats.
     """
-    own = _own_loss(ablation, batch)
-    return target if own >= CHANCE else max(target, own + _SLACK)
+    model_loss = _model_loss(ablation, batch)
+    return target if model_loss >= CHANCE else max(target, model_loss + _SLACK)

@@ -1,5 +1,6 @@
-"""The folder of a search: its identity and its best masks, beside optuna's study.
+"""The folder of a search: what is searched, and the best masks so far.
 
+optuna's study of the trials is in the same folder (hyperparameter_search.py).
 Shapes: G gates.
 """
 
@@ -84,8 +85,9 @@ def _remove_empty(parent: Path) -> None:
 
 def write_candidates(folder: Path, best: list[Candidate]) -> None:
     """Save the best masks so far, atomically."""
-    tensors = {f"{i}": one.tau.cpu().contiguous() for i, one in enumerate(best)}
-    sizes = {f"{i}": f"{one.edges} {one.nodes}" for i, one in enumerate(best)}
+    named = {f"{number}": candidate for number, candidate in enumerate(best)}
+    tensors = {name: candidate.tau.cpu().contiguous() for name, candidate in named.items()}
+    sizes = {name: f"{candidate.edges} {candidate.nodes}" for name, candidate in named.items()}
     sums = {"sha256": tensors_checksum(tensors, sizes)}
     write_bytes(folder / _BEST, save(tensors, {**sizes, **sums}))
 
@@ -117,9 +119,9 @@ def kept_best(folder: Path, finalists: int) -> list[Candidate]:
     Raises:
         InputError: the file is damaged, or has fewer masks than needed and trained.
     """
-    best, n_found = read_candidates(folder), n_finished(folder)
-    if len(best) < min(finalists, n_found):
-        kept = f"{len(best)} of its {number_of(n_found, 'trial')}"
+    best, n_trials = read_candidates(folder), n_finished(folder)
+    if len(best) < min(finalists, n_trials):
+        kept = f"{len(best)} of its {number_of(n_trials, 'trial')}"
         raise InputError(
             f"the search in {folder} kept the masks of {kept}, and finalists={finalists} asks for "
             f"more: {f'ask for {len(best)} or ' if best else ''}delete {folder} to search anew"
@@ -133,9 +135,10 @@ def merged(best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candida
     Duplicates occur when a round was interrupted after its masks were saved and is trained again.
     """
     unique: list[Candidate] = []
-    for one in sorted([*best, *more], key=lambda one: (one.edges, one.nodes)):
-        if not any(one.tau.equal(other.tau.to(one.tau.device)) for other in unique):
-            unique.append(one)
+    for candidate in sorted([*best, *more], key=lambda found: (found.edges, found.nodes)):
+        tau = candidate.tau
+        if not any(tau.equal(other.tau.to(tau.device)) for other in unique):
+            unique.append(candidate)
     return unique
 
 

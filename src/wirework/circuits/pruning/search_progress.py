@@ -11,10 +11,14 @@ from typing import Self
 
 from wirework.config import PruneConfig
 
-_STEP = 3  # passes per training step of a trial: forward and backward
-_CLEAN_UP = 170  # passes of all judging pairs in greedy removal of a finalist's nodes
-_MERGE = 80  # in greedy removal of the union of two
-_EDGES = 180  # in greedy removal of edges
+_STEP = 3
+"""Passes per pair in a training step of a trial: forward and backward."""
+_CLEAN_UP = 170
+"""Passes of all judging pairs in the greedy removal of a finalist's nodes."""
+_MERGE = 80
+"""The same for the union of two candidates."""
+_EDGES = 180
+"""The same for the edges of a circuit."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Pace:
         return self.trials + self.nodes * (_CLEAN_UP * cleaned + _MERGE * merged) / total
 
     def in_edges(self, share: float) -> float:
-        """Return the fraction done when this fraction of the greedy removal of edges is."""
+        """Return the fraction done during greedy removal of edges, of which `share` is done."""
         before = self.trials + self.nodes
         return before + (1 - before) * share
 
