@@ -49,16 +49,17 @@ _COLUMNS: dict[Table, list[str]] = {
 
 
 def _rows(document: Document, table: Table) -> list[tuple[Any, ...]]:
-    places = [(node.site, node.index) for node in document.nodes]
+    """Return the rows of a table, with the columns of `_COLUMNS`."""
+    nodes = [(node.site, node.index) for node in document.nodes]
     if table == "nodes":
         return [(n.site, n.index, n.mean, n.score, n.share) for n in document.nodes]
     if table == "edges":
-        return [(*places[e.source], *places[e.target], e.weight, e.share) for e in document.edges]
+        return [(*nodes[e.source], *nodes[e.target], e.weight, e.share) for e in document.edges]
     if table == "path_edges":
         return [(e.source, e.target, e.effect) for e in document.path_edges]
     rows = []
     for edge in document.io_edges:
         node = edge.target if edge.source is None else edge.source
         assert node is not None  # each has one end
-        rows.append((edge.token, edge.answer, edge.token_id, *places[node], edge.weight))
+        rows.append((edge.token, edge.answer, edge.token_id, *nodes[node], edge.weight))
     return rows

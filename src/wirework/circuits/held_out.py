@@ -46,10 +46,9 @@ def pairs_of(
             cannot be determined.
     """
     about = document.task
-    own = task is None or fingerprint(task) == about.fingerprint
     fitted = _own_task(about, task, own_task).fitted(tokenizer_of(model), model.config.n_ctx)
     parts = _parts(document, fitted)
-    if task is None or own:
+    if task is None or fingerprint(task) == about.fingerprint:
         return Pairs(fitted, parts.judge, parts.held_out)
     checked_task = task.fitted(tokenizer_of(model), model.config.n_ctx)
     return Pairs(fitted, None, _without_used_prompts(checked_task, parts))
@@ -63,9 +62,9 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     Raises:
         InputError: the pairs are not available or have changed.
     """
-    why = "which pairs were used to find the circuit cannot be told"
+    problem = "which pairs were used to find the circuit is unknown"
     origin = about.path or about.name
-    changed = f"{why}: {origin} gives other pairs now; give the task it was found for"
+    changed = f"{problem}: {origin} gives other pairs now; give the task it was found for"
     for candidate in (own_task, task):
         if candidate is None:
             continue
@@ -76,11 +75,11 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
     if own_task is not None:
         raise InputError(f"task {own_task.name} is not the one that the circuit was found for")
     flag = "--task" if task is None else "--own-task"
-    refuse_saved_function(origin, f"{why}: they come from", flag)
+    refuse_saved_function(origin, f"{problem}: they come from", flag)
     try:
         own_pairs = load_task(origin, seed=about.seed, n=about.n_all)
     except InputError as error:
-        raise InputError(f"{why}: {error}") from None
+        raise InputError(f"{problem}: {error}") from None
     if fingerprint(own_pairs) != about.fingerprint:
         raise InputError(changed)
     return own_pairs
@@ -91,8 +90,8 @@ def _regenerated(about: TaskPart, candidate: Task) -> Task | None:
 
     A user's function is called again, with the seed and number of pairs of the search.
     """
-    same = fingerprint(candidate) == about.fingerprint
-    if not same and candidate.path is not None and candidate.generated:
+    is_same = fingerprint(candidate) == about.fingerprint
+    if not is_same and candidate.path is not None and candidate.generated:
         with suppress(InputError):
             candidate = load_task(candidate.path, seed=about.seed, n=about.n_all)
     return candidate if fingerprint(candidate) == about.fingerprint else None
@@ -104,13 +103,13 @@ def _parts(about: Document, fitted: Task) -> Parts:
     Raises:
         InputError: the number of judging pairs differs from that of the finder.
     """
-    asked = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
-    parts = parts_of(fitted, asked, about.provenance.seed)
+    eval_pairs = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
+    parts = parts_of(fitted, eval_pairs, about.provenance.seed)
     if len(parts.judge.pairs) != about.task.n_pairs:
         raise InputError(
-            f"the circuit was judged on {number_of(about.task.n_pairs, 'pair')}, which is no "
-            f"part of its task's {len(fitted.pairs)} that can be repeated: give pairs of another "
-            "task"
+            f"the circuit was judged on {number_of(about.task.n_pairs, 'pair')}, but the split of "
+            f"its task's {len(fitted.pairs)} pairs gives {len(parts.judge.pairs)}: give pairs of "
+            "another task"
         )
     return parts
 
@@ -126,7 +125,7 @@ def _without_used_prompts(task: Task, parts: Parts) -> Task:
     unused_pairs = [pair for pair in task.pairs if used.isdisjoint(pair.prompts)]
     if not unused_pairs:
         raise InputError(
-            f"of the {number_of(len(task.pairs), 'pair')} given the circuit's search has seen all: "
-            "give others"
+            f"the circuit's search has seen prompts of all {number_of(len(task.pairs), 'pair')}: "
+            "give other pairs"
         )
     return task.take(unused_pairs)

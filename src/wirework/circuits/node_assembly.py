@@ -50,6 +50,7 @@ CHANCE = math.log(2)
 """Task loss at chance, ln 2 nats."""
 
 _EXAMPLE_PAIRS = 16
+"""Number of judging pairs that are stored as examples."""
 
 
 @old_attributes(wiring="edge_masks")
@@ -176,7 +177,7 @@ def standard_error(values: Tensor) -> float:
 def circuit_losses(
     edge_masks: EdgeMasks, gates: Tensor, batch: TokenizedPairs, logit_diffs: Tensor | None = None
 ) -> dict[str, float]:
-    """Return the task losses in nats of a circuit, of the whole model, of the rest, and of chance.
+    """Return the task losses in nats of a circuit, of the model with and without it, and of chance.
 
     Args:
         edge_masks: masks over its nodes and all edges between them.
@@ -249,11 +250,9 @@ def _edges(edge_masks: EdgeMasks, gates: Tensor) -> tuple[Edge, ...]:
 
 def _prompt_tokens(batch: TokenizedPairs) -> list[int]:
     """Return the distinct tokens of the prompts, without padding."""
-    inside = (
-        torch.arange(batch.tokens.shape[1], device=batch.last_positions.device)
-        <= batch.last_positions[:, None]
-    )
-    return sorted(set(batch.tokens[inside].tolist()))
+    positions = torch.arange(batch.tokens.shape[1], device=batch.last_positions.device)
+    is_token = positions <= batch.last_positions[:, None]
+    return sorted(set(batch.tokens[is_token].tolist()))
 
 
 def shown_examples(tokenizer: "Tokenizer", shown: TokenizedPairs, logit_diffs: Tensor) -> Examples:
@@ -280,9 +279,10 @@ def _activations(edge_masks: EdgeMasks, gates: Tensor, shown: TokenizedPairs) ->
         transformer.edited(_recorders(space.split(edge_masks.mask(gates)), values)),
     ):
         transformer.state(shown.tokens)
-    kept = space.join(values)
-    inside = torch.arange(kept.shape[1], device=kept.device) <= shown.last_positions[:, None]
-    return (kept * inside[..., None]).float().cpu()
+    activations = space.join(values)
+    positions = torch.arange(activations.shape[1], device=activations.device)
+    is_token = positions <= shown.last_positions[:, None]
+    return (activations * is_token[..., None]).float().cpu()
 
 
 def _recorders(gates: Mapping[str, Tensor], values: dict[str, Tensor]) -> dict[str, Edit]:

@@ -138,7 +138,7 @@ def test_pairs_that_the_circuit_was_fitted_to_are_never_held_out(circuit, wired,
     assert held_out_losses(circuit, wired, more.take((*fresh, *halves))) == losses
     used = parts.train.pairs[:8]
     turned = [Pair(pair.prompts[::-1], pair.answers[::-1]) for pair in used]
-    with pytest.raises(InputError, match="of the 16 pairs given the circuit's search has seen all"):
+    with pytest.raises(InputError, match="search has seen prompts of all 16 pairs: give other"):
         held_out_losses(circuit, wired, task.take((*used, *turned)))
 
 
@@ -149,11 +149,13 @@ def test_what_was_fitted_to_must_be_known(circuit, wired, task, tmp_path) -> Non
         return replace(circuit, document=document)
 
     lost = changed(name="mine", path=str(tmp_path / "mine.jsonl"))
-    with pytest.raises(InputError, match="cannot be told: cannot read task"):
+    with pytest.raises(InputError, match="is unknown: cannot read task"):
         held_out_losses(lost, wired, task.take(task.pairs[:20]))
     with pytest.raises(InputError, match="gives other pairs now"):
         held_out_losses(changed(seed=5), wired)
-    with pytest.raises(InputError, match="judged on 90 pairs, which is no part of its task's 96"):
+    with pytest.raises(
+        InputError, match="judged on 90 pairs, but the split of its task's 96 pairs"
+    ):
         held_out_losses(changed(n_pairs=90), wired, task)
 
 

@@ -18,6 +18,7 @@ from wirework.tasks import Pair
 from wirework.tasks.snippets import WORDS, elements, lines_before
 
 Prompts = tuple[str, str]
+"""The two prompts of a pair."""
 
 FILLER = " value"
 """Filler word of inserted comments."""
@@ -28,6 +29,7 @@ class Attack:
     """A change of prompts with adjustable strength."""
 
     name: str
+    """Name for tables and figures."""
     change: Callable[[Pair, int, Random], Iterator[Prompts]]
     """Yields changed prompts of a pair, best first; nothing if the attack does not apply."""
 
@@ -65,7 +67,12 @@ def comment(unit: str, strength: int) -> str:
 
 
 def neutral_lines(rng: Random, count: int) -> list[str]:
-    """Return lines of top-level code without quotes, square brackets or blocks."""
+    """Return lines of top-level code without quotes, square brackets or blocks.
+
+    Args:
+        rng: source of random draws.
+        count: number of lines.
+    """
     chosen_lines: list[str] = []
     while len(chosen_lines) < count:
         lines = lines_before(rng)[0].splitlines()
@@ -74,48 +81,54 @@ def neutral_lines(rng: Random, count: int) -> list[str]:
 
 
 def _before(pair: Pair, text: str) -> Prompts:
+    """Return the prompts of a pair with the same text in front of both."""
     return text + pair.prompts[0], text + pair.prompts[1]
 
 
 def _more_code(pair: Pair, strength: int, rng: Random) -> Iterator[Prompts]:
+    """Put lines of neutral code before the prompt."""
     yield _before(pair, "".join(f"{line}\n" for line in neutral_lines(rng, strength)))
 
 
 def _lengthen(pair: Pair, strength: int, rng: Random) -> Iterator[Prompts]:
     """Insert elements at the start of the open list, or words at the start of the open string."""
-    ends = [open_ends(prompt) for prompt in pair.prompts]
-    if not all(ends):
+    open_parts = [open_ends(prompt) for prompt in pair.prompts]
+    if not all(open_parts):
         return
-    (first, i), (second, j) = ends[0][-1], ends[1][-1]
-    one, other = pair.prompts
-    if not (one[i:].strip() and other[j:].strip()):
+    (opener, start), (other_opener, other_start) = open_parts[0][-1], open_parts[1][-1]
+    prompt, other = pair.prompts
+    if not (prompt[start:].strip() and other[other_start:].strip()):
         return
-    if first == second == "[":
-        more = f"{elements(rng, strength, strength)}, "
-    elif first in _QUOTES and second in _QUOTES:
-        more = "".join(f"{rng.choice(WORDS)} " for _ in range(strength))
+    if opener == other_opener == "[":
+        added = f"{elements(rng, strength, strength)}, "
+    elif opener in _QUOTES and other_opener in _QUOTES:
+        added = "".join(f"{rng.choice(WORDS)} " for _ in range(strength))
     else:
         return
-    yield one[:i] + more + one[i:], other[:j] + more + other[j:]
+    yield (
+        prompt[:start] + added + prompt[start:],
+        other[:other_start] + added + other[other_start:],
+    )
 
 
 def _repeat(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
-    """Repeat the first line before the last one that allows it."""
-    one, other = (prompt.split("\n") for prompt in pair.prompts)
-    for i in range(min(len(one), len(other)) - 1):
-        if one[i].strip() and other[i].strip():
-            yield _repeated(one, i, strength), _repeated(other, i, strength)
+    """Repeat a line before the last one, the first that can be repeated."""
+    lines, other = (prompt.split("\n") for prompt in pair.prompts)
+    for i in range(min(len(lines), len(other)) - 1):
+        if lines[i].strip() and other[i].strip():
+            yield _repeated(lines, i, strength), _repeated(other, i, strength)
 
 
 def _repeated(lines: list[str], i: int, strength: int) -> str:
+    """Return the text of lines of which line i is repeated `strength` times."""
     return "\n".join([*lines[: i + 1], *[lines[i]] * strength, *lines[i + 1 :]])
 
 
 def _decoy(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
     """Put the other prompt's last line in comments before the prompt."""
-    tails = [prompt.strip().rpartition("\n")[2].strip() for prompt in pair.prompts]
-    before = [f"# {tail}\n" * strength for tail in reversed(tails)]
-    yield before[0] + pair.prompts[0], before[1] + pair.prompts[1]
+    last_lines = [prompt.strip().rpartition("\n")[2].strip() for prompt in pair.prompts]
+    comments = [f"# {line}\n" * strength for line in reversed(last_lines)]
+    yield comments[0] + pair.prompts[0], comments[1] + pair.prompts[1]
 
 
 COMMENT = insert(FILLER, "plain words in a comment")
@@ -158,6 +171,7 @@ def open_ends(text: str) -> list[tuple[str, int]]:
 
 
 _ENDS = ("", " pass", " x", ": pass", " x: pass", "(x): pass", f"\n{' ' * 80}pass")
+"""Ways to complete a program prefix."""
 
 
 def keeps_answers(before: Pair, after: Pair) -> bool:
@@ -167,8 +181,9 @@ def keeps_answers(before: Pair, after: Pair) -> bool:
 
 @lru_cache(maxsize=4096)
 def _verdicts(pair: Pair) -> tuple[bool, ...]:
-    wholes = [prompt + answer for prompt in pair.prompts for answer in pair.answers]
-    return tuple(can_end(whole, closing) for whole in wholes for closing in (False, True))
+    """Return whether each prompt with each answer can be completed, without and with closing."""
+    prefixes = [prompt + answer for prompt in pair.prompts for answer in pair.answers]
+    return tuple(can_end(prefix, closing) for prefix in prefixes for closing in (False, True))
 
 
 def can_end(text: str, closing: bool = False) -> bool:

@@ -45,7 +45,10 @@ from wirework.tasks import Pair, Task, tokenizer_of
 if TYPE_CHECKING:
     from wirework.model import Model
 
-_READ_PAIRS, _TOKENS_PER_SIDE = 4, 3
+_READ_PAIRS = 4
+"""Judging pairs on which tokens are read, the shortest ones."""
+_TOKENS_PER_SIDE = 3
+"""Tokens that are tried on each prompt of a pair."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def find_attacks(
             "effect may be due to chance; give the task more pairs"
         )
     read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
-    with Progress("tokens that turn the circuit", None, shown=progress):
+    with Progress("tokens that flip the circuit", None, shown=progress):
         readings = read_tokens(on_model, read, _TOKENS_PER_SIDE)
         tokens = [with_held_out_drop(on_model, token, split.reporting) for token in readings]
     attacks: list[tuple[Attack, int | None]] = [(attack, None) for attack in GENERIC]
@@ -179,10 +182,10 @@ def find_attacks(
             points += all_points(on_model, attack, side, read, split.choosing, padding)
             bar.advance()
     if not points:
-        most = max(len(tokenizer_of(model).encode(p.prompts[0])) for p in split.choosing)
+        longest = max(len(tokenizer_of(model).encode(pair.prompts[0])) for pair in split.choosing)
         raise InputError(
             f"no attack fits task {full_task.name}: its prompts have up to "
-            f"{number_of(most, 'token')}, the model takes {model.config.n_ctx}"
+            f"{number_of(longest, 'token')}, the model takes {model.config.n_ctx}"
         )
     by_name = {attack.name: attack for attack, _ in attacks}
     answers = _answers(full_task.pairs)
@@ -206,11 +209,13 @@ def find_attacks(
 
 
 def _answers(pairs: Sequence[Pair]) -> tuple[str, str]:
-    def only(side: int) -> str:
+    """Return the right answers of first and second prompts; `...` where they vary."""
+
+    def common_answer(side: int) -> str:
         texts = {pair.answers[side] for pair in pairs}
         return min(texts) if len(texts) == 1 else "..."
 
-    return only(0), only(1)
+    return common_answer(0), common_answer(1)
 
 
 def _heads(circuit: CircuitOnModel, pairs: Sequence[Pair], padding: Padding) -> list[HeadReading]:

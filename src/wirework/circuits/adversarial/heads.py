@@ -16,8 +16,10 @@ from wirework.nn.transformer import Attention
 from wirework.node_names import head_name
 from wirework.tasks import Pair, TokenizedPairs
 
-_AVERAGES = 0.25  # share of the tokens over which an averaging head spreads its attention
-_DILUTED = 0.75  # a diluted head keeps at most this share of its attention on the deciding tokens
+_AVERAGES = 0.25
+"""An averaging head attends to at least this share of the tokens."""
+_DILUTED = 0.75
+"""A diluted head keeps at most this share of its attention on the deciding tokens."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,17 @@ class HeadReading:
         """Return a description in one sentence.
 
         Args:
-            head: its subject; None for `head 0.1`, as files have it.
+            head: the subject of the sentence; None for `head 0.1`, as in files.
         """
-        (n, long), (spread, wide), (before, after) = self.tokens, self.spread, self.deciding
-        what = "averages over the context" if self.averages else "picks tokens"
-        so = "longer contexts dilute it" if self.diluted else "longer contexts hardly dilute it"
+        (tokens, long_tokens), (spread, long_spread) = self.tokens, self.spread
+        before, after = self.deciding
+        role = "averages over the context" if self.averages else "picks tokens"
+        effect = "longer contexts dilute it" if self.diluted else "longer contexts hardly dilute it"
         subject = head or f"head {self.layer}.{self.head}"
         return (
-            f"{subject} {what} (its weight lies on {spread:.1f} of {n:.0f} "
-            f"tokens, on {wide:.1f} of {long:.0f} in longer prompts; on the deciding ones "
-            f"{before:.3f}, then {after:.3f}; {self.sink[0]:.2f} goes to the sink): {so}"
+            f"{subject} {role} (its weight lies on {spread:.1f} of {tokens:.0f} "
+            f"tokens, on {long_spread:.1f} of {long_tokens:.0f} in longer prompts; on the deciding "
+            f"ones {before:.3f}, then {after:.3f}; {self.sink[0]:.2f} goes to the sink): {effect}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -81,12 +84,18 @@ def kept_heads(circuit: CircuitOnModel) -> list[tuple[int, int]]:
 def read_heads(
     circuit: CircuitOnModel, short: Sequence[Pair], long: Sequence[Pair]
 ) -> list[HeadReading]:
-    """Measure the attention of each kept head on pairs and on the same pairs made longer."""
+    """Measure the attention of each kept head on pairs and on the same pairs made longer.
+
+    Args:
+        circuit: the circuit with its model.
+        short: the pairs.
+        long: the same pairs with longer prompts.
+    """
     measured = [_measured(circuit, encode(pairs, circuit.model)) for pairs in (short, long)]
     head_readings = []
-    for place, (layer, head) in enumerate(kept_heads(circuit)):
-        numbers = zip(*(part[place].tolist() for part in measured), strict=True)
-        head_readings.append(HeadReading(layer, head, *numbers))
+    for number, (layer, head) in enumerate(kept_heads(circuit)):
+        short_and_long = zip(*(measures[number].tolist() for measures in measured), strict=True)
+        head_readings.append(HeadReading(layer, head, *short_and_long))
     return head_readings
 
 
@@ -115,30 +124,35 @@ def patterns(circuit: CircuitOnModel, batch: TokenizedPairs) -> Tensor:
     # Record inside the block: the values after the circuit's edits.
     with circuit.edge_masks.applied(circuit.gates[None]), transformer.recorded(sites) as values:
         transformer.state(batch.tokens)
-    head_readings = [_pattern(circuit, values, batch, layer, head) for layer, head in heads]
-    return (
-        torch.stack(head_readings)
-        if head_readings
-        else batch.tokens.new_zeros(0, *batch.tokens.shape).float()
-    )
+    if not heads:
+        return batch.tokens.new_zeros(0, *batch.tokens.shape).float()
+    return torch.stack([_pattern(circuit, values, batch, layer, head) for layer, head in heads])
 
 
 def _pattern(
     circuit: CircuitOnModel, values: dict[str, Tensor], batch: TokenizedPairs, layer: int, head: int
 ) -> Tensor:
+    """Return the attention of one head from the last tokens, (N, T).
+
+    Args:
+        circuit: the circuit with its model.
+        values: recorded queries and keys of its layer, by site.
+        batch: the prompts.
+        layer: number of the layer.
+        head: number of the head.
+    """
     attention = circuit.edge_masks.transformer.get_submodule(f"blocks.{layer}.attn")
     assert isinstance(attention, Attention)
-    own = slice(head * attention.d_head, (head + 1) * attention.d_head)
-    q, k = (values[f"{layer}.attn.{kind}"][..., own] for kind in "qk")
-    last = q[
-        torch.arange(len(batch.last_positions), device=q.device), batch.last_positions
-    ]  # (N, K)
-    scores: Tensor = (k @ last[:, :, None])[..., 0] * attention.scale
-    places = torch.arange(scores.shape[1], device=scores.device)
-    visible = places <= batch.last_positions[:, None]
+    channels = slice(head * attention.d_head, (head + 1) * attention.d_head)
+    q, k = (values[f"{layer}.attn.{kind}"][..., channels] for kind in "qk")
+    prompts = torch.arange(len(batch.last_positions), device=q.device)
+    last_query = q[prompts, batch.last_positions]  # (N, K)
+    scores: Tensor = (k @ last_query[:, :, None])[..., 0] * attention.scale
+    positions = torch.arange(scores.shape[1], device=scores.device)
+    is_visible = positions <= batch.last_positions[:, None]
     if attention.window is not None:
-        visible &= places > batch.last_positions[:, None] - attention.window
-    scores = scores.masked_fill(~visible, -torch.inf)
+        is_visible &= positions > batch.last_positions[:, None] - attention.window
+    scores = scores.masked_fill(~is_visible, -torch.inf)
     if attention.sink is None:
         return scores.softmax(-1)
     sink = attention.sink[head].expand(len(scores), 1)
@@ -162,8 +176,14 @@ def _deciding(batch: TokenizedPairs) -> Tensor:
 
 
 def between(ids: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """Return start and end of the part of `ids` outside the common prefix and suffix."""
-    most = min(len(ids), len(other))
-    first = next((i for i in range(most) if ids[i] != other[i]), most)
-    last = next((i for i in range(most - first) if ids[-1 - i] != other[-1 - i]), most - first)
-    return first, len(ids) - last
+    """Return start and end of the part of `ids` outside the common prefix and suffix.
+
+    Args:
+        ids: tokens of a prompt.
+        other: tokens of the prompt that it is compared with.
+    """
+    shorter = min(len(ids), len(other))
+    n_prefix = next((i for i in range(shorter) if ids[i] != other[i]), shorter)
+    n_rest = shorter - n_prefix
+    n_suffix = next((i for i in range(n_rest) if ids[-1 - i] != other[-1 - i]), n_rest)
+    return n_prefix, len(ids) - n_suffix

@@ -12,13 +12,19 @@ from wirework.tasks import Pair
 from wirework.tasks.snippets import WORDS
 
 _POOL = 64
+"""Number of neutral lines to draw from, besides short comments."""
 
 
 class Padding:
     """Neutral lines of code with their lengths in tokens."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int = 0) -> None:
-        """Draw the lines with `seed`."""
+        """Draw the lines.
+
+        Args:
+            tokenizer: the model's tokeniser, which counts their tokens.
+            seed: seed of the draw.
+        """
         rng = Random(f"padding {seed}")
         self._tokenizer = tokenizer
         lines = [*neutral_lines(rng, _POOL), "#", *(f"# {word}" for word in WORDS)]
@@ -26,7 +32,12 @@ class Padding:
         self._pool = [(len(tokenizer.encode(text)), text) for text in texts]
 
     def text(self, n_tokens: int, rng: Random) -> str:
-        """Return lines with about `n_tokens` tokens in total, at most by their separate lengths."""
+        """Return lines whose lengths add up to about `n_tokens` tokens, and not to more.
+
+        Args:
+            n_tokens: number of tokens.
+            rng: source of random draws.
+        """
         chosen_lines: list[str] = []
         while fitting := [entry for entry in self._pool if entry[0] <= n_tokens]:
             # Long lines first; short comments fill the remaining tokens.

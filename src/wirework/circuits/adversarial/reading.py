@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from wirework.data import Tokenizer
     from wirework.model import Model
 
-_STRENGTH = 2  # repetitions of the token: more than the one that the prompt has
+_STRENGTH = 2
+"""Repetitions of the token: more than the one that the prompt has."""
 _MOST_CANDIDATES = 2048
+"""Tokens that are tried."""
 _JOINTS = (
     FILLER,
     " 1",
@@ -48,6 +50,7 @@ class TokenReading:
     """A token that, in a comment before the prompt, lowers the circuit's logit difference."""
 
     token: str
+    """Text of the token."""
     token_id: int
     unit: str
     """Text that contains the token when repeated in a comment."""
@@ -104,7 +107,7 @@ def read_tokens(
         pairs: a few pairs with room for a short comment.
         per_side: number of tokens per prompt of a pair.
     """
-    units = comment_units(tokenizer_of(circuit.model), _read_most(circuit))
+    units = comment_units(tokenizer_of(circuit.model), _candidates(circuit))
     plain = _commented(pairs, "", circuit.model)
     if plain is None:
         return []
@@ -118,8 +121,8 @@ def read_tokens(
     readings = []
     for side in (0, 1):
         order = drops[:, side].sort(descending=True, stable=True).indices[:per_side].tolist()
-        for place in order:
-            token, drop = list(commented)[place], float(drops[place, side])
+        for number in order:
+            token, drop = list(commented)[number], float(drops[number, side])
             if drop > 0:
                 text = tokenizer_of(circuit.model).token(token)
                 readings.append(TokenReading(text, token, units[token], side, drop))
@@ -130,7 +133,14 @@ def read_tokens(
 def with_held_out_drop(
     circuit: CircuitOnModel, reading: TokenReading, pairs: Sequence[Pair]
 ) -> TokenReading:
-    """Return a reading with its drop on held-out pairs, as far as these fit."""
+    """Return a reading with its drop on held-out pairs.
+
+    Args:
+        circuit: the circuit with its model.
+        reading: the reading of a token.
+        pairs: held-out pairs; those that do not fit the context are left out. With fewer than two
+            left, the reading is returned unchanged.
+    """
     with_and_without = [
         [_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs
     ]
@@ -156,34 +166,43 @@ def with_held_out_drop(
 
 
 def comment_units(tokenizer: "Tokenizer", tokens: Sequence[int]) -> dict[int, str]:
-    """Return for each token that can occur in a comment a repeatable text that contains it."""
-    readings: dict[int, str] = {}
+    """Return for each token that can occur in a comment a text with it that can be repeated.
+
+    Args:
+        tokenizer: the model's tokeniser.
+        tokens: ids of the tokens.
+    """
+    unit_of_token: dict[int, str] = {}
     for joint in _JOINTS:
-        without_unit = [t for t in tokens if t not in readings and _printable(tokenizer, t)]
+        without_unit = [t for t in tokens if t not in unit_of_token and _printable(tokenizer, t)]
         units = [joint + tokenizer.token(token) for token in without_unit]
         encoded = tokenizer.encode_batch([comment(unit, 2) for unit in units])
         for token, unit, ids in zip(without_unit, units, encoded, strict=True):
             if ids.count(token) >= 2:
-                readings[token] = unit
-    return readings
+                unit_of_token[token] = unit
+    return unit_of_token
 
 
 def _printable(tokenizer: "Tokenizer", token: int) -> bool:
+    """Return whether a token is a printable text of its own."""
     text = tokenizer.token(token)
     return token != tokenizer.eot and text.isprintable() and tokenizer.decode([token]) == text
 
 
-def _read_most(circuit: CircuitOnModel) -> list[int]:
-    """Return tokens by the magnitude of their normalised embedding at kept act_in channels."""
+def _candidates(circuit: CircuitOnModel) -> list[int]:
+    """Return tokens by the magnitude of their normalised embedding at kept act_in channels.
+
+    Tokens without such an embedding are left out.
+    """
     embed = circuit.edge_masks.transformer.embed.weight.detach()
     tokenizer = tokenizer_of(circuit.model)
     width = embed.shape[1]
     channels = {c for site, c in circuit.edge_masks.kept if site.endswith("act_in") and c < width}
     embed = embed[: tokenizer.vocab_size]
-    size = embed.square().mean(1).sqrt().clamp_min(1e-12)
-    read = embed[:, sorted(channels)].abs().sum(1) / size
-    order = read.sort(descending=True, stable=True).indices[:_MOST_CANDIDATES].tolist()
-    return [token for token in order if read[token] > 0]
+    rms = embed.square().mean(1).sqrt().clamp_min(1e-12)
+    magnitude = embed[:, sorted(channels)].abs().sum(1) / rms
+    order = magnitude.sort(descending=True, stable=True).indices[:_MOST_CANDIDATES].tolist()
+    return [token for token in order if magnitude[token] > 0]
 
 
 def _commented(pairs: Sequence[Pair], unit: str, model: "Model") -> list[Pair] | None:
@@ -193,4 +212,5 @@ def _commented(pairs: Sequence[Pair], unit: str, model: "Model") -> list[Pair] |
 
 
 def _one_commented(pair: Pair, unit: str) -> Pair | None:
+    """Return a pair with a comment of `unit`, or of filler words, before it; None if impossible."""
     return insert(unit or FILLER, unit)(pair, _STRENGTH, Random(0))

@@ -24,12 +24,15 @@ from wirework.circuits.adversarial.sweep import (
 )
 from wirework.renamed_names import old_attributes
 from wirework.summaries import Report
-from wirework.tasks import Pair, differences
+from wirework.tasks import Pair, TokenizedPairs, differences
 from wirework.tasks.task_split import linked
 
-_CLEAR = 3.0  # standard errors: the largest of about fifty drops is chosen
-_LEAST_REPORTED = 2  # pairs needed for a standard error
-_NEARLY = 0.95  # of the largest drop
+_CLEAR = 3.0
+"""Standard errors that a drop must exceed: the largest of about fifty drops is chosen."""
+_LEAST_REPORTED = 2
+"""Pairs needed for a standard error."""
+_NEARLY = 0.95
+"""Drops of at least this share of the largest count as equal to it."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,25 @@ class PairSplit:
     """Pairs that choose the worst attack, and pairs on which it is reported."""
 
     choosing: list[Pair]
+    """Pairs on which attacks are compared."""
     reporting: list[Pair]
+    """Pairs on which the chosen attack is measured."""
     held_out: bool
-    """Whether the two are disjoint in pairs and prompts. If not, they are the same pairs."""
+    """Whether the two have no pair and no prompt in common. If not, they are the same pairs."""
 
 
 def split_pairs(pairs: Sequence[Pair], most: int) -> PairSplit:
-    """Split pairs into choosing and reporting pairs, at most `most` of each.
+    """Split pairs into choosing and reporting pairs.
 
     Every other pair chooses, or every other group of pairs that share prompts if that makes the
     smaller part larger. If a part would have fewer than two pairs, both are the first `most` pairs.
+
+    Args:
+        pairs: the pairs.
+        most: most pairs of each part.
     """
-    in_groups = [pair for group in linked(pairs)[::2] for pair in group]
-    splits = (_split_by(pairs, half[:most], most) for half in (pairs[::2], in_groups))
+    of_groups = [pair for group in linked(pairs)[::2] for pair in group]
+    splits = (_split_by(pairs, half[:most], most) for half in (pairs[::2], of_groups))
     split = max(splits, key=_smaller_part)
     if _smaller_part(split) < _LEAST_REPORTED:
         return PairSplit(list(pairs[:most]), list(pairs[:most]), False)
@@ -64,12 +73,13 @@ def _split_by(pairs: Sequence[Pair], choosing: Sequence[Pair], most: int) -> Pai
 
 
 def _smaller_part(split: PairSplit) -> int:
+    """Return the number of pairs of the smaller part."""
     return min(len(split.choosing), len(split.reporting))
 
 
 @dataclass(frozen=True, repr=False)
 class Example(Report):
-    """A prompt that the model answers right, and after an attack wrong or with less margin."""
+    """A prompt that the model answers right, but wrong or less surely after an attack."""
 
     prompt: str
     """The attacked prompt."""
@@ -99,6 +109,7 @@ class BreakingAttack:
     """Result on the choosing pairs. It is the worst of many there, so it overestimates the
     effect."""
     held_out: bool
+    """Whether the reporting pairs did not choose the attack."""
     confirmed: bool
     """Whether at least `LEAST_PAIRS` reporting pairs show the effect by three standard errors."""
 
@@ -109,6 +120,7 @@ class BreakingAttack:
 
 
 Choice = Callable[[Sequence[AttackPoint]], AttackPoint | None]
+"""Returns the worst of some points, or None if none is clear."""
 
 
 def report_worst(
@@ -138,8 +150,8 @@ def report_worst(
         case = case_of(circuit, split.reporting, attack, chosen.strength, padding)
         if len(case.before) >= _LEAST_REPORTED:
             measured = point(circuit, attack, chosen.strength, chosen.side, case)
-            enough = measured.n_pairs >= LEAST_PAIRS
-            confirmed = enough and choose([measured]) is not None
+            has_enough_pairs = measured.n_pairs >= LEAST_PAIRS
+            confirmed = has_enough_pairs and choose([measured]) is not None
             return BreakingAttack(
                 point=measured,
                 example=_example(circuit, case, chosen.side),
@@ -161,59 +173,73 @@ def worst_by_tokens(points: Sequence[AttackPoint]) -> AttackPoint | None:
     P(correct) must drop by three standard errors; None if it does nowhere. An attack that the
     circuit follows is preferred to one with up to twice the drop that it does not follow. Among
     drops close to the largest, the point with the shortest prompts is returned.
+
+    Args:
+        points: results on the choosing pairs.
     """
-    beyond = [p for p in points if _clear(p.model.beyond, p.model.beyond_se)]
-    worst = _furthest(beyond, _by_control)
+    clear = [point for point in points if _is_clear(point.model.beyond, point.model.beyond_se)]
+    worst = _largest_drop(clear, _control)
     if worst is None:
         return None
-    enough = _fall(worst, _by_control) / 2
-    followed = [p for p in beyond if follows(p) and _fall(p, _by_control) >= enough]
-    return _furthest(followed, _by_control) or worst
+    least_drop = _accuracy_drop(worst, _control) / 2
+    followed = [
+        point for point in clear if follows(point) and _accuracy_drop(point, _control) >= least_drop
+    ]
+    return _largest_drop(followed, _control) or worst
 
 
 def follows(point: AttackPoint) -> bool:
     """Return whether the circuit alone drops clearly too, at least half as far as the model."""
     model, circuit = point.model, point.circuit
-    return _clear(circuit.fall, circuit.fall_se) and circuit.fall >= model.fall / 2
+    return _is_clear(circuit.fall, circuit.fall_se) and circuit.fall >= model.fall / 2
 
 
 def worst_by_length(points: Sequence[AttackPoint]) -> AttackPoint | None:
     """Return the point with the largest drop of which neutral code causes at least half.
 
     None if there is none; ties as in `worst_by_tokens`.
+
+    Args:
+        points: results on the choosing pairs.
     """
-    fallen = [p for p in points if _clear(p.model.fall, p.model.fall_se)]
-    shared = [p for p in fallen if _shared(p.model)]
-    return _furthest(shared, lambda comparison: comparison.before)
+    clear = [point for point in points if _is_clear(point.model.fall, point.model.fall_se)]
+    due_to_length = [point for point in clear if _is_due_to_length(point.model)]
+    return _largest_drop(due_to_length, lambda comparison: comparison.before)
 
 
-def _shared(comparison: Comparison) -> bool:
+def _is_due_to_length(comparison: Comparison) -> bool:
     """Return whether the control drops at least half as far as the attack, in P and accuracy."""
-    before, attacked, control = (
-        (m.p, m.accuracy) for m in (comparison.before, comparison.attacked, comparison.control)
+    before, attacked, control = comparison.before, comparison.attacked, comparison.control
+
+    def is_half(before: float, attacked: float, control: float) -> bool:
+        return before - control >= (before - attacked) / 2
+
+    return is_half(before.p, attacked.p, control.p) and is_half(
+        before.accuracy, attacked.accuracy, control.accuracy
     )
-    drops = zip(before, attacked, control, strict=True)
-    return all(was - as_long >= (was - now) / 2 for was, now, as_long in drops)
 
 
-def _by_control(comparison: Comparison) -> Measure:
+def _control(comparison: Comparison) -> Measure:
     return comparison.control
 
 
-def _fall(point: AttackPoint, base: Callable[[Comparison], Measure]) -> float:
+def _accuracy_drop(point: AttackPoint, base: Callable[[Comparison], Measure]) -> float:
+    """Return by how much the attack lowers the model's accuracy, relative to a base."""
     return base(point.model).accuracy - point.model.attacked.accuracy
 
 
-def _furthest(
+def _largest_drop(
     points: Sequence[AttackPoint], base: Callable[[Comparison], Measure]
 ) -> AttackPoint | None:
-    drops = [_fall(p, base) for p in points]
+    """Return the point of the largest drop of accuracy; of nearly equal ones the shortest."""
+    drops = [_accuracy_drop(point, base) for point in points]
     least = max(_NEARLY * max(drops, default=0), 1e-9)
-    near = [p for p, drop in zip(points, drops, strict=True) if drop >= least]
+    near = [point for point, drop in zip(points, drops, strict=True) if drop >= least]
     return min(near, key=lambda point: point.tokens, default=None)
 
 
-def _clear(mean: float, error: float) -> bool:
+def _is_clear(mean: float, error: float) -> bool:
+    """Return whether a drop exceeds three standard errors, and a hundredth."""
     return mean > max(_CLEAR * error, 0.01)
 
 
@@ -228,13 +254,13 @@ def describe(
 
     Args:
         measured: result on the reporting pairs.
-        answers: of the first and the second prompt.
-        held_out: whether these pairs did not choose it.
-        confirmed: whether they show it clearly.
+        answers: right answers of the first and the second prompt.
+        held_out: whether these pairs did not choose the attack.
+        confirmed: whether they show its effect clearly.
     """
     model, circuit = measured.model, measured.circuit
     times = "once" if measured.strength == 1 else f"{measured.strength} times"
-    which = "held-out pairs" if held_out else "pairs, which also chose it (not held out)"
+    pairs = "held-out pairs" if held_out else "pairs, which also chose it (not held out)"
     return (
         f"{measured.attack}, {times}: accuracy where `{answers[measured.side]}` is right falls from"
         f" {model.before.accuracy:.2f} to {_with_error(model.attacked)} (P from"
@@ -243,7 +269,7 @@ def describe(
         f" {_with_error(model.control)} (P {model.control.p:.2f}); of the circuit alone from"
         f" {circuit.before.accuracy:.2f} to {_with_error(circuit.attacked)}"
         f"{'' if follows(measured) else _WITHSTANDS}; mean ± standard error of "
-        f"{measured.n_pairs} {which}{'' if confirmed else _UNCONFIRMED}"
+        f"{measured.n_pairs} {pairs}{'' if confirmed else _UNCONFIRMED}"
     )
 
 
@@ -258,27 +284,29 @@ def _example(circuit: CircuitOnModel, case: Case, side: int) -> Example:
         differences(transformer, encode(pairs, circuit.model)).view(-1, 2)[:, side]
         for pairs in (case.before, case.attacked)
     )
-    place = int(torch.where(before > 0, after, after.max() + 1).argmin())
-    pair, p = case.attacked[place], float(after[place].double().sigmoid())
+    number = int(torch.where(before > 0, after, after.max() + 1).argmin())
+    pair, p = case.attacked[number], float(after[number].double().sigmoid())
     right, wrong = pair.answers[side], pair.answers[1 - side]
     return Example(pair.prompts[side], right, right if p > 0.5 else wrong, p)
 
 
 def _inserted(circuit: CircuitOnModel, case: Case, side: int) -> dict[str, float]:
-    """Return each kept head's mean attention to the inserted tokens."""
-    batch = encode(case.attacked, circuit.model)
-    before = encode(case.before, circuit.model)
+    """Return the share of each kept head's attention that is on the inserted tokens, by head."""
+    batch, before = encode(case.attacked, circuit.model), encode(case.before, circuit.model)
     weights = patterns(circuit, batch)
     total = torch.zeros(len(weights))
-    chosen = range(side, len(batch.last_positions), 2)
-    for row in chosen:
-        ids = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
-        first, end = between(
-            ids, before.tokens[row, : int(before.last_positions[row]) + 1].tolist()
-        )
+    rows = range(side, len(batch.last_positions), 2)
+    for row in rows:
+        first, end = between(_tokens_of(batch, row), _tokens_of(before, row))
         total += weights[:, row, first:end].sum(-1).cpu()
-    shares = (total / len(chosen)).tolist()
+    shares = (total / len(rows)).tolist()
     return {
         f"{layer}.{head}": share
         for (layer, head), share in zip(kept_heads(circuit), shares, strict=True)
     }
+
+
+def _tokens_of(batch: TokenizedPairs, row: int) -> list[int]:
+    """Return the tokens of one prompt, without padding."""
+    tokens: list[int] = batch.tokens[row, : int(batch.last_positions[row]) + 1].tolist()
+    return tokens

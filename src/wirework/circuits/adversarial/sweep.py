@@ -34,14 +34,20 @@ class Measure:
     p_both: float
     """Mean probability over both prompts of each pair."""
     accuracy_both: float
+    """The same share over both prompts of each pair."""
     accuracy_se: float
-    """Standard error of `accuracy` over pairs, as `_se` throughout."""
+    """Standard error of `accuracy` over pairs; `_se` means this throughout."""
     p_both_se: float
     accuracy_both_se: float
 
     @classmethod
     def of(cls, logit_diffs: Tensor, side: int) -> "Measure":
-        """Compute the measures from logit differences (P, 2)."""
+        """Compute the measures from logit differences.
+
+        Args:
+            logit_diffs: (P, 2), right minus wrong logit.
+            side: which prompt of a pair is attacked, 0 or 1.
+        """
         p, right = logit_diffs.double().sigmoid(), (logit_diffs > 0).double()
         return cls(
             p=float(p[:, side].mean()),
@@ -60,6 +66,7 @@ class Comparison:
     """Measures of attacked prompts, unchanged prompts and control, on the same pairs."""
 
     attacked: Measure
+    """Attacked prompts."""
     before: Measure
     """Unchanged prompts."""
     control: Measure
@@ -77,15 +84,19 @@ class AttackPoint:
     """One attack at one strength."""
 
     attack: str
+    """Name of the attack."""
     strength: int
+    """Number of elements, words, lines or tokens that it adds."""
     side: int
     """Which prompt of a pair is attacked, 0 or 1."""
     n_pairs: int
+    """Number of pairs to which it applies and that fit the context."""
     tokens: float
     """Mean length of the attacked prompts of that side."""
     before_tokens: float
     """Mean length of the unchanged prompts."""
     control_tokens: float
+    """Mean length of the prompts of the control."""
     model: Comparison
     """On the whole model."""
     circuit: Comparison
@@ -104,7 +115,18 @@ class Case:
 def cases(
     circuit: CircuitOnModel, pairs: Sequence[Pair], attack: Attack, padding: Padding, least: int
 ) -> Iterator[tuple[int, Case]]:
-    """Yield strengths 1, 2, 4, ... with the pairs that fit, while these are at least `least`."""
+    """Yield an attack at growing strength, as long as enough attacked pairs fit the context.
+
+    Args:
+        circuit: the circuit with its model.
+        pairs: the pairs to attack.
+        attack: the attack.
+        padding: neutral code for the controls.
+        least: fewest pairs that must fit.
+
+    Yields:
+        Strength 1, 2, 4, ..., and the pairs that fit at this strength.
+    """
     strength = 1
     while len((case := case_of(circuit, pairs, attack, strength, padding)).before) >= least:
         yield strength, case
@@ -143,11 +165,11 @@ def point(
     circuit: CircuitOnModel, attack: Attack, strength: int, side: int, case: Case
 ) -> AttackPoint:
     """Measure one attack at one strength on the model and on the circuit."""
-    rows = [encode(pairs, circuit.model) for pairs in (case.attacked, case.before, case.control)]
+    batches = [encode(pairs, circuit.model) for pairs in (case.attacked, case.before, case.control)]
     transformer = circuit.model.transformer
-    by_model = [differences(transformer, part).view(-1, 2) for part in rows]
-    by_circuit = [circuit.logit_diffs(part) for part in rows]
-    lengths = [float((part.last_positions[side::2] + 1).double().mean()) for part in rows]
+    by_model = [differences(transformer, batch).view(-1, 2) for batch in batches]
+    by_circuit = [circuit.logit_diffs(batch) for batch in batches]
+    lengths = [float((batch.last_positions[side::2] + 1).double().mean()) for batch in batches]
     return AttackPoint(
         attack=attack.name,
         strength=strength,
@@ -162,8 +184,9 @@ def point(
 
 
 def _compared(logit_diffs: Sequence[Tensor], side: int) -> Comparison:
+    """Compare logit differences (P, 2) of attacked prompts, unchanged prompts and control."""
     attacked, before, control = logit_diffs
-    p, p_before, p_control = (part[:, side].double().sigmoid() for part in logit_diffs)
+    p, p_before, p_control = (diffs[:, side].double().sigmoid() for diffs in logit_diffs)
     return Comparison(
         attacked=Measure.of(attacked, side),
         before=Measure.of(before, side),
