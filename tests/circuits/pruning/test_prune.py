@@ -492,7 +492,7 @@ def test_a_circuit_fitted_to_a_small_sample_is_made_again_until_others_accept_it
     assert found.reached
     assert max(found.losses.circuit, present(found.losses.circuit_searched)) <= 0.9
     module = sys.modules["wirework.circuits.pruning.prune"]
-    monkeypatch.setattr(module, "_TRIES", 0)
+    monkeypatch.setattr(module, "_RETRIES", 0)
     first = prune(random_model, task, noisy, data=corpus, progress=False)
     assert present(first.losses.circuit_searched) <= 0.9 < first.losses.circuit
     assert not first.reached
