@@ -28,6 +28,7 @@ from wirework.circuits.adversarial.reading import (
 from wirework.circuits.adversarial.strongest import (
     BreakingAttack,
     Choice,
+    PairSplit,
     report_worst,
     split_pairs,
     worst_by_length,
@@ -163,13 +164,7 @@ def find_attacks(
     on_model = CircuitOnModel(model, *circuit.edge_masks(model))
     full_task, judge, held_out = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
-    split = split_pairs(held_out.pairs, pairs)
-    if not split.held_out:
-        warn(
-            f"task {full_task.name} has too few held-out pairs ({len(held_out.pairs)}) to choose "
-            "the worst attack on some and measure it on others: the same pairs do both, so its "
-            "effect may be due to chance; give the task more pairs"
-        )
+    split = _split(held_out, pairs)
     read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]
     with Progress("tokens that flip the circuit", None, shown=progress):
         readings = read_tokens(on_model, read, _TOKENS_PER_SIDE)
@@ -182,11 +177,7 @@ def find_attacks(
             points += all_points(on_model, attack, side, read, split.choosing, padding)
             bar.advance()
     if not points:
-        longest = max(len(tokenizer_of(model).encode(pair.prompts[0])) for pair in split.choosing)
-        raise InputError(
-            f"no attack fits task {full_task.name}: its prompts have up to "
-            f"{number_of(longest, 'token')}, the model takes {model.config.n_ctx}"
-        )
+        raise _no_attack_fits(full_task, split.choosing, model)
     by_name = {attack.name: attack for attack, _ in attacks}
     answers = _answers(full_task.pairs)
 
@@ -205,6 +196,32 @@ def find_attacks(
         n_choosing=len(split.choosing),
         n_reporting=len(split.reporting),
         held_out=split.held_out,
+    )
+
+
+def _split(held_out: Task, most: int) -> PairSplit:
+    """Split the held-out pairs of a task; warn if the same pairs must choose and report.
+
+    Args:
+        held_out: the task with its held-out pairs.
+        most: most pairs to choose on, and most pairs to report on.
+    """
+    split = split_pairs(held_out.pairs, most)
+    if not split.held_out:
+        warn(
+            f"task {held_out.name} has too few held-out pairs ({len(held_out.pairs)}) to choose "
+            "the worst attack on some and measure it on others: the same pairs do both, so its "
+            "effect may be due to chance; give the task more pairs"
+        )
+    return split
+
+
+def _no_attack_fits(task: Task, pairs: Sequence[Pair], model: "Model") -> InputError:
+    """Return the error of a task whose prompts leave no room for an attack."""
+    longest = max(len(tokenizer_of(model).encode(pair.prompts[0])) for pair in pairs)
+    return InputError(
+        f"no attack fits task {task.name}: its prompts have up to "
+        f"{number_of(longest, 'token')}, the model takes {model.config.n_ctx}"
     )
 
 
