@@ -65,69 +65,68 @@ def test_the_parser_tells_right_from_wrong():
     assert can_end("with open('a', 'r", closing=True)
 
 
-@given(
-    name=st.sampled_from(sorted(PYTHON_TASKS)),
-    number=st.integers(0, 30),
-    attack=st.sampled_from([*GENERIC, UNMATCHED, insert(" value('\"", "quotes")]),
-    strength=st.sampled_from([1, 2, 5]),
-)
-@settings(max_examples=60, deadline=None)
-def test_attacks_keep_the_right_answers_right(name, number, attack, strength):
-    pair = load_task(name, n=31).pairs[number]
-    after = attack(pair, strength, Random(0))
-    if after is None:
-        assert attack in (LENGTHEN, REPEAT)
-        return
-    assert after.answers == pair.answers
-    assert keeps_answers(pair, after)
-    for before, now in zip(pair.prompts, after.prompts, strict=True):
-        assert len(now) > len(before)
-        same_last = now.rpartition("\n")[2] == before.rpartition("\n")[2]
-        assert same_last or attack is LENGTHEN
-        assert [opener for opener, _ in open_ends(now)] == [o for o, _ in open_ends(before)]
-
-
-@pytest.mark.parametrize("attack", [COMMENT, DECOY, UNMATCHED])
-@pytest.mark.parametrize("pair", [BRACKETS, QUOTES])
-def test_a_comment_changes_no_code(attack: Attack, pair: Pair):
-    after = present(attack(pair, 3, Random(1)))
-    for before, now, answer in zip(pair.prompts, after.prompts, pair.answers, strict=True):
-        assert code(now + answer) == code(before + answer)
-        assert now != before
-
-
-def test_what_each_attack_does():
-    assert present(UNMATCHED(BRACKETS, 2, Random(0))).prompts[1] == (
-        "# value[ value[ value\nx = 1\ny = [[3, 4"
+class TestAttacks:
+    @given(
+        name=st.sampled_from(sorted(PYTHON_TASKS)),
+        number=st.integers(0, 30),
+        attack=st.sampled_from([*GENERIC, UNMATCHED, insert(" value('\"", "quotes")]),
+        strength=st.sampled_from([1, 2, 5]),
     )
-    assert present(DECOY(BRACKETS, 1, Random(0))).prompts[0] == "# y = [[3, 4\nx = 1\ny = [3, 4"
-    assert present(REPEAT(BRACKETS, 2, Random(0))).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
-    longer = present(LENGTHEN(BRACKETS, 5, Random(0))).prompts
-    assert longer[1].startswith("x = 1\ny = [[")
-    assert longer[1].count(",") == BRACKETS.prompts[1].count(",") + 5
-    assert longer[0] == longer[1].replace("[[", "[")
-    words = present(LENGTHEN(QUOTES, 3, Random(0))).prompts[0]
-    assert len(words.split("'")[1].split()) == 5
-    assert words.endswith(" not found")
-    assert UNMATCHED(BRACKETS, 0, Random(0)) is BRACKETS
-    assert present(NEUTRAL(BRACKETS, 3, Random(0))).prompts[0].count("\n") == 4
+    @settings(max_examples=60, deadline=None)
+    def test_attacks_keep_the_right_answers_right(self, name, number, attack, strength):
+        pair = load_task(name, n=31).pairs[number]
+        after = attack(pair, strength, Random(0))
+        if after is None:
+            assert attack in (LENGTHEN, REPEAT)
+            return
+        assert after.answers == pair.answers
+        assert keeps_answers(pair, after)
+        for before, now in zip(pair.prompts, after.prompts, strict=True):
+            assert len(now) > len(before)
+            same_last = now.rpartition("\n")[2] == before.rpartition("\n")[2]
+            assert same_last or attack is LENGTHEN
+            assert [opener for opener, _ in open_ends(now)] == [o for o, _ in open_ends(before)]
 
+    @pytest.mark.parametrize("attack", [COMMENT, DECOY, UNMATCHED])
+    @pytest.mark.parametrize("pair", [BRACKETS, QUOTES])
+    def test_a_comment_changes_no_code(self, attack: Attack, pair: Pair):
+        after = present(attack(pair, 3, Random(1)))
+        for before, now, answer in zip(pair.prompts, after.prompts, pair.answers, strict=True):
+            assert code(now + answer) == code(before + answer)
+            assert now != before
 
-def test_what_would_make_another_answer_right_is_refused():
-    def unmatched_in_code(pair: Pair, strength: int, _: Random):
-        yield "[" * strength + pair.prompts[0], pair.prompts[1]
+    def test_what_each_attack_does(self):
+        assert present(UNMATCHED(BRACKETS, 2, Random(0))).prompts[1] == (
+            "# value[ value[ value\nx = 1\ny = [[3, 4"
+        )
+        assert present(DECOY(BRACKETS, 1, Random(0))).prompts[0] == "# y = [[3, 4\nx = 1\ny = [3, 4"
+        assert (
+            present(REPEAT(BRACKETS, 2, Random(0))).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
+        )
+        longer = present(LENGTHEN(BRACKETS, 5, Random(0))).prompts
+        assert longer[1].startswith("x = 1\ny = [[")
+        assert longer[1].count(",") == BRACKETS.prompts[1].count(",") + 5
+        assert longer[0] == longer[1].replace("[[", "[")
+        words = present(LENGTHEN(QUOTES, 3, Random(0))).prompts[0]
+        assert len(words.split("'")[1].split()) == 5
+        assert words.endswith(" not found")
+        assert UNMATCHED(BRACKETS, 0, Random(0)) is BRACKETS
+        assert present(NEUTRAL(BRACKETS, 3, Random(0))).prompts[0].count("\n") == 4
 
-    assert Attack("bad", unmatched_in_code)(BRACKETS, 1, Random(0)) is None
-    head = Pair(("def f(a):\n    x = [1", "def f(a):\n    x = [[1"), ("]", "]]"))
-    assert REPEAT(head, 1, Random(0)) is None  # a function without a body
+    def test_what_would_make_another_answer_right_is_refused(self):
+        def unmatched_in_code(pair: Pair, strength: int, _: Random):
+            yield "[" * strength + pair.prompts[0], pair.prompts[1]
 
+        assert Attack("bad", unmatched_in_code)(BRACKETS, 1, Random(0)) is None
+        head = Pair(("def f(a):\n    x = [1", "def f(a):\n    x = [[1"), ("]", "]]"))
+        assert REPEAT(head, 1, Random(0)) is None  # a function without a body
 
-def test_where_an_attack_does_not_apply():
-    loop = Pair(("for x", "while x"), (" in", ":"))
-    assert LENGTHEN(loop, 1, Random(0)) is None
-    assert REPEAT(loop, 1, Random(0)) is None
-    empty = Pair(("x = f('a', '", 'x = f("a", "'), ("')", '")'))
-    assert LENGTHEN(empty, 1, Random(0)) is None  # an answer here would melt into the words
+    def test_where_an_attack_does_not_apply(self):
+        loop = Pair(("for x", "while x"), (" in", ":"))
+        assert LENGTHEN(loop, 1, Random(0)) is None
+        assert REPEAT(loop, 1, Random(0)) is None
+        empty = Pair(("x = f('a', '", 'x = f("a", "'), ("')", '")'))
+        assert LENGTHEN(empty, 1, Random(0)) is None  # an answer here would melt into the words
 
 
 def test_neutral_lines_decide_nothing():
@@ -137,17 +136,19 @@ def test_neutral_lines_decide_nothing():
     code("\n".join(lines) + "\n")  # parses
 
 
-@given(n_tokens=st.integers(0, 90), seed=st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
-def test_padding_has_the_length_asked_for(tokenizer: Tokenizer, n_tokens: int, seed: int):
-    text = Padding(tokenizer).text(n_tokens, Random(seed))
-    assert abs(len(tokenizer.encode(text)) - n_tokens) <= 2
-    assert text == "" or text.endswith("\n")
+class TestPadding:
+    @given(n_tokens=st.integers(0, 90), seed=st.integers(0, 5))
+    @settings(max_examples=40, deadline=None)
+    def test_padding_has_the_length_asked_for(self, tokenizer: Tokenizer, n_tokens: int, seed: int):
+        text = Padding(tokenizer).text(n_tokens, Random(seed))
+        assert abs(len(tokenizer.encode(text)) - n_tokens) <= 2
+        assert text == "" or text.endswith("\n")
 
-
-def test_a_control_is_as_long_as_what_it_controls(tokenizer: Tokenizer):
-    after = present(UNMATCHED(BRACKETS, 8, Random(0)))
-    control = Padding(tokenizer).control(BRACKETS, after, Random(0))
-    for text, prompt, before in zip(control.prompts, after.prompts, BRACKETS.prompts, strict=True):
-        assert abs(len(tokenizer.encode(text)) - len(tokenizer.encode(prompt))) <= 3
-        assert text.endswith(before)
+    def test_a_control_is_as_long_as_what_it_controls(self, tokenizer: Tokenizer):
+        after = present(UNMATCHED(BRACKETS, 8, Random(0)))
+        control = Padding(tokenizer).control(BRACKETS, after, Random(0))
+        for text, prompt, before in zip(
+            control.prompts, after.prompts, BRACKETS.prompts, strict=True
+        ):
+            assert abs(len(tokenizer.encode(text)) - len(tokenizer.encode(prompt))) <= 3
+            assert text.endswith(before)

@@ -24,34 +24,85 @@ def some_gates(edge_masks: EdgeMasks, seed: int, share: float = 0.7) -> torch.Te
     ).float()
 
 
-def test_all_edges_kept_is_the_circuit_of_the_nodes(
-    edge_masks: EdgeMasks, rows: TokenizedPairs
-) -> None:
-    gates = torch.ones(1, edge_masks.size)
-    nodes = edge_masks.ablation.all_logit_diffs(edge_masks.mask(gates), rows)
-    assert torch.equal(edge_masks.all_logit_diffs(gates, rows), nodes)
-    assert len(edge_masks.edges()) == len(find_edges(edge_masks.transformer, edge_masks.kept)) > 100
+class TestEdgeMasks:
+    def test_all_edges_kept_is_the_circuit_of_the_nodes(
+        self, edge_masks: EdgeMasks, rows: TokenizedPairs
+    ) -> None:
+        gates = torch.ones(1, edge_masks.size)
+        nodes = edge_masks.ablation.all_logit_diffs(edge_masks.mask(gates), rows)
+        assert torch.equal(edge_masks.all_logit_diffs(gates, rows), nodes)
+        assert (
+            len(edge_masks.edges())
+            == len(find_edges(edge_masks.transformer, edge_masks.kept))
+            > 100
+        )
 
+    def test_a_cut_edge_is_a_zero_weight_and_a_constant_in_its_place(
+        self, edge_masks: EdgeMasks, rows: TokenizedPairs
+    ) -> None:
+        gates = torch.cat(
+            [torch.ones(edge_masks.n_nodes), some_gates(edge_masks, 8)[edge_masks.n_nodes :]]
+        )
+        plain = copy.deepcopy(edge_masks.transformer)
+        weights = dict(plain.named_parameters())
+        with torch.no_grad():
+            for edge, gate in zip(
+                edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True
+            ):
+                if not gate:
+                    cut_by_hand(weights, edge_masks, edge.source, edge.target)
+        by_hand = Ablation.of(plain, edge_masks.ablation.means)
+        expected = by_hand.all_logit_diffs(edge_masks.mask(gates[None]), rows)
+        found = edge_masks.all_logit_diffs(gates[None], rows)
+        assert torch.allclose(found, expected, atol=1e-4)
+        assert not torch.allclose(
+            found, edge_masks.all_logit_diffs(torch.ones_like(gates)[None], rows)
+        )
 
-def test_a_cut_edge_is_a_zero_weight_and_a_constant_in_its_place(
-    edge_masks: EdgeMasks, rows: TokenizedPairs
-) -> None:
-    gates = torch.cat(
-        [torch.ones(edge_masks.n_nodes), some_gates(edge_masks, 8)[edge_masks.n_nodes :]]
-    )
-    plain = copy.deepcopy(edge_masks.transformer)
-    weights = dict(plain.named_parameters())
-    with torch.no_grad():
+    def test_masks_in_one_pass_are_those_one_at_a_time(
+        self, edge_masks: EdgeMasks, rows: TokenizedPairs
+    ) -> None:
+        gates = torch.stack([some_gates(edge_masks, seed, 0.9) for seed in range(4)])
+        together = edge_masks.logit_diffs(gates, rows)
+        for r in range(4):
+            alone = edge_masks.logit_diffs(gates[r : r + 1], rows)[0]
+            assert torch.allclose(together[r], alone, atol=1e-4)
+
+    def test_gradients_reach_the_gates_of_nodes_and_edges(
+        self, edge_masks: EdgeMasks, rows: TokenizedPairs
+    ) -> None:
+        few = rows.select(torch.arange(2))
+        gates = torch.ones(1, edge_masks.size, requires_grad=True)
+        (slope,) = torch.autograd.grad(edge_masks.logit_diffs(gates, few).sum(), gates)
+        edges = slope[0, edge_masks.n_nodes :]
+        assert slope[0, : edge_masks.n_nodes].count_nonzero() > 10
+        # A gate acts linearly on what its target reads: the slope is that of a small step.
+        best = int(edges.abs().argmax()) + edge_masks.n_nodes
+        step = torch.ones(1, edge_masks.size)
+        step[0, best] -= 1e-3
+        with torch.no_grad():
+            moved = (
+                edge_masks.logit_diffs(gates, few).sum() - edge_masks.logit_diffs(step, few).sum()
+            )
+        assert float(moved) / 1e-3 == pytest.approx(float(slope[0, best]), rel=0.1)
+
+    def test_an_edge_without_an_end_is_closed_and_never_missed(
+        self, edge_masks: EdgeMasks, rows: TokenizedPairs
+    ) -> None:
+        gates = some_gates(edge_masks, 9, 0.9)
+        without_dangling_edges = edge_masks.without_dangling_edges(gates)
+        assert without_dangling_edges.sum() < gates.sum()
         for edge, gate in zip(
-            edge_masks.edges(), gates[edge_masks.n_nodes :].tolist(), strict=True
+            edge_masks.edges(), without_dangling_edges[edge_masks.n_nodes :].tolist(), strict=True
         ):
-            if not gate:
-                cut_by_hand(weights, edge_masks, edge.source, edge.target)
-    by_hand = Ablation.of(plain, edge_masks.ablation.means)
-    expected = by_hand.all_logit_diffs(edge_masks.mask(gates[None]), rows)
-    found = edge_masks.all_logit_diffs(gates[None], rows)
-    assert torch.allclose(found, expected, atol=1e-4)
-    assert not torch.allclose(found, edge_masks.all_logit_diffs(torch.ones_like(gates)[None], rows))
+            assert gate <= min(gates[edge.source], gates[edge.target])
+        both = edge_masks.all_logit_diffs(torch.stack([gates, without_dangling_edges]), rows)
+        assert torch.allclose(both[0], both[1], atol=1e-4)
+        left, open_ = edge_masks.compacted(gates)
+        assert left.n_nodes == int(gates[: edge_masks.n_nodes].sum())
+        assert open_[: left.n_nodes].all()
+        assert int(open_.sum()) == int(without_dangling_edges.sum())
+        assert torch.allclose(left.all_logit_diffs(open_[None], rows)[0], both[1], atol=1e-4)
 
 
 def cut_by_hand(weights, edge_masks: EdgeMasks, source: int, target: int) -> None:
@@ -69,52 +120,6 @@ def cut_by_hand(weights, edge_masks: EdgeMasks, source: int, target: int) -> Non
     weight, bias = (weights[f"blocks.{layer}.{name}.{kind}"] for kind in ("weight", "bias"))
     bias[row] += weight[row, column] * edge_masks.ablation.means[read][column]
     weight[row, column] = 0
-
-
-def test_masks_in_one_pass_are_those_one_at_a_time(
-    edge_masks: EdgeMasks, rows: TokenizedPairs
-) -> None:
-    gates = torch.stack([some_gates(edge_masks, seed, 0.9) for seed in range(4)])
-    together = edge_masks.logit_diffs(gates, rows)
-    for r in range(4):
-        alone = edge_masks.logit_diffs(gates[r : r + 1], rows)[0]
-        assert torch.allclose(together[r], alone, atol=1e-4)
-
-
-def test_gradients_reach_the_gates_of_nodes_and_edges(
-    edge_masks: EdgeMasks, rows: TokenizedPairs
-) -> None:
-    few = rows.select(torch.arange(2))
-    gates = torch.ones(1, edge_masks.size, requires_grad=True)
-    (slope,) = torch.autograd.grad(edge_masks.logit_diffs(gates, few).sum(), gates)
-    edges = slope[0, edge_masks.n_nodes :]
-    assert slope[0, : edge_masks.n_nodes].count_nonzero() > 10
-    # A gate acts linearly on what its target reads: the slope is that of a small step.
-    best = int(edges.abs().argmax()) + edge_masks.n_nodes
-    step = torch.ones(1, edge_masks.size)
-    step[0, best] -= 1e-3
-    with torch.no_grad():
-        moved = edge_masks.logit_diffs(gates, few).sum() - edge_masks.logit_diffs(step, few).sum()
-    assert float(moved) / 1e-3 == pytest.approx(float(slope[0, best]), rel=0.1)
-
-
-def test_an_edge_without_an_end_is_closed_and_never_missed(
-    edge_masks: EdgeMasks, rows: TokenizedPairs
-) -> None:
-    gates = some_gates(edge_masks, 9, 0.9)
-    without_dangling_edges = edge_masks.without_dangling_edges(gates)
-    assert without_dangling_edges.sum() < gates.sum()
-    for edge, gate in zip(
-        edge_masks.edges(), without_dangling_edges[edge_masks.n_nodes :].tolist(), strict=True
-    ):
-        assert gate <= min(gates[edge.source], gates[edge.target])
-    both = edge_masks.all_logit_diffs(torch.stack([gates, without_dangling_edges]), rows)
-    assert torch.allclose(both[0], both[1], atol=1e-4)
-    left, open_ = edge_masks.compacted(gates)
-    assert left.n_nodes == int(gates[: edge_masks.n_nodes].sum())
-    assert open_[: left.n_nodes].all()
-    assert int(open_.sum()) == int(without_dangling_edges.sum())
-    assert torch.allclose(left.all_logit_diffs(open_[None], rows)[0], both[1], atol=1e-4)
 
 
 def test_idle_edges_go(wired: Model, task: Task) -> None:

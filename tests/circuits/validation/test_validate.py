@@ -48,114 +48,133 @@ def report(circuit: Circuit, wired: Model, task: Task, corpus) -> ValidationRepo
     return validate(circuit, wired, task, data=corpus, runs=2)
 
 
-def test_a_planted_circuit_is_faithful_and_its_controls_are_not(report: ValidationReport) -> None:
-    assert report.faithful is True, report.reasons
-    for control in (report.controls.random_labels, report.controls.shuffled_weights):
-        assert isinstance(control, SearchedControl)
-        assert control.reached is False
-        assert control.verdict.faithful is False
-        assert control.held_out.circuit > 0.3
-        assert control.n_nodes > 0
-    assert isinstance(report.controls.random_circuits, RandomControl)
-    assert report.controls.random_circuits.n_sufficient == 0
+class TestValidate:
+    def test_a_planted_circuit_is_faithful_and_its_controls_are_not(
+        self, report: ValidationReport
+    ) -> None:
+        assert report.faithful is True, report.reasons
+        for control in (report.controls.random_labels, report.controls.shuffled_weights):
+            assert isinstance(control, SearchedControl)
+            assert control.reached is False
+            assert control.verdict.faithful is False
+            assert control.held_out.circuit > 0.3
+            assert control.n_nodes > 0
+        assert isinstance(report.controls.random_circuits, RandomControl)
+        assert report.controls.random_circuits.n_sufficient == 0
+
+    def test_every_part_is_there_and_is_json(self, report: ValidationReport) -> None:
+        json.dumps(report.to_dict(), allow_nan=False)
+        checks = [
+            "judged", "held_out", "rephrased", "resampled", "interchange", "agreement", "coverage",
+        ]  # fmt: skip
+        assert list(report.to_dict()) == [
+            "task", "target_loss", "n_nodes", "n_edges", *checks, "binarised", "minimality",
+            "hypothesis_tests", "stability", "controls", "verdict",
+        ]  # fmt: skip
+        controls = report.to_dict()["controls"]
+        assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
+        about = ["task", "n_nodes", "n_edges", "reached"]
+        assert list(controls["nonsense task"]) == [*about, *checks, "verdict"]
+        assert isinstance(report.minimality, Minimality)
+        assert report.minimality.minimal is True
+        assert report.coverage.n_edges == 3
+        assert isinstance(report.resampled, Resampled)
+        assert report.resampled.adversarial >= report.resampled.stochastic
+
+    def test_a_planted_circuit_comes_back_in_every_run(self, report: ValidationReport) -> None:
+        repeated = report.stability
+        assert isinstance(repeated, Stability)
+        assert repeated.runs == 2
+        assert repeated.reached == (True, True)
+        assert (repeated.n_reached, repeated.edge_share) == (2, 1.0)
+        assert repeated.edge_shares == (1.0, 1.0, 1.0)
+        assert repeated.node_shares == (1.0,) * len(NODES)
+        assert repeated.overlap == (1.0, 1.0)
+
+    @pytest.mark.usefixtures("few_random_circuits")
+    def test_what_needs_text_says_so_where_there_is_none(self, circuit, wired, task) -> None:
+        report = validate(circuit, wired, task)
+        controls = report.controls
+        entries = (report.resampled, controls.random_labels, controls.shuffled_weights)
+        reasons = [entry.reason for entry in entries if isinstance(entry, NotMeasured)]
+        assert len(reasons) == 3
+        assert all("no training text for this model" in reason for reason in reasons)
+        assert report.faithful is None
+        assert report.reasons[0].startswith("not checked under resampling")
+
+    def test_runs_are_for_the_whole_report(self, circuit, wired, task) -> None:
+        with pytest.raises(InputError, match="no training text for this model"):
+            validate(circuit, wired, task, runs=1)
+        with pytest.raises(InputError, match="makes no searches: leave out short or the 2 runs"):
+            validate(circuit, wired, task, short=True, runs=2)
+        with pytest.raises(InputError, match="runs must be 0 or more, got -1"):
+            validate(circuit, wired, task, runs=-1)
+
+    def test_without_its_controls_nothing_is_called_faithful(
+        self, circuit, wired, task, corpus
+    ) -> None:
+        report = validate(circuit, wired, task, data=corpus, short=True)
+        assert report.faithful is None
+        assert report.binarised is None
+        assert "binarised" not in report.to_dict()
+
+    @pytest.mark.usefixtures("few_random_circuits")
+    def test_paths_stand_for_a_circuit_a_model_and_a_task(
+        self, circuit, wired, task, tmp_path
+    ) -> None:
+        folder, model = circuit.save(tmp_path / "quote"), wired.save(tmp_path / "model")
+        pairs = tmp_path / "mine.jsonl"
+        more = load_task("single_double_quote", n=40, seed=1)
+        pairs.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in more.pairs))
+        expected = validate(circuit, wired, load_task(pairs), short=True)
+        assert validate(str(folder), str(model), str(pairs), short=True) == expected
+        assert validate(folder, model, pairs, short=True) == expected
+        assert held_out_losses(folder, model, pairs) == expected.held_out
+        assert circuit.evaluate(model, pairs) == circuit.evaluate(wired, load_task(pairs))
+
+    def test_what_is_calibrated_is_not_reported_where_it_was_fitted(
+        self, circuit, wired, task
+    ) -> None:
+        report = validate(circuit, wired, task, short=True)
+        assert "circuit_calibrated" not in present(report.judged).to_dict()
+        losses = circuit.losses
+        fresh = report.held_out
+        assert fresh.circuit_calibrated == pytest.approx(losses.circuit_calibrated, abs=1e-6)
+        assert fresh.circuit == pytest.approx(losses.circuit_held_out, abs=1e-6)
+
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("few_random_circuits")
+    def test_minimality_freezes_as_the_search_did(self, wired, task, corpus) -> None:
+        config = QUICK.model_copy(update={"ablation": "resample"})
+        found = prune(wired, task, config, data=corpus, progress=False)
+        by_means = prune(wired, task, QUICK, data=corpus, progress=False)
+        assert by_means.edges == found.edges
+        drawn, rested = (validate(one, wired, task, data=corpus) for one in (found, by_means))
+        assert isinstance(drawn.minimality, Minimality)
+        assert isinstance(rested.minimality, Minimality)
+        assert drawn.minimality.minimal is rested.minimality.minimal is True
+        pairs = zip(drawn.minimality.losses, rested.minimality.losses, strict=True)
+        assert all(worst >= mean for worst, mean in pairs)
+        assert drawn.minimality.losses != rested.minimality.losses
 
 
-def test_every_part_is_there_and_is_json(report: ValidationReport) -> None:
-    json.dumps(report.to_dict(), allow_nan=False)
-    checks = [
-        "judged", "held_out", "rephrased", "resampled", "interchange", "agreement", "coverage",
-    ]  # fmt: skip
-    assert list(report.to_dict()) == [
-        "task", "target_loss", "n_nodes", "n_edges", *checks, "binarised", "minimality",
-        "hypothesis_tests", "stability", "controls", "verdict",
-    ]  # fmt: skip
-    controls = report.to_dict()["controls"]
-    assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
-    about = ["task", "n_nodes", "n_edges", "reached"]
-    assert list(controls["nonsense task"]) == [*about, *checks, "verdict"]
-    assert isinstance(report.minimality, Minimality)
-    assert report.minimality.minimal is True
-    assert report.coverage.n_edges == 3
-    assert isinstance(report.resampled, Resampled)
-    assert report.resampled.adversarial >= report.resampled.stochastic
+class TestStability:
+    def test_overlap_is_of_edges_by_their_ends(self, circuit, wired, task, corpus) -> None:
+        document = circuit.document.model_copy(update={"edges": circuit.edges[:2]})
+        fewer = replace(circuit, document=document)
+        found = stability(fewer, wired, task, QUICK, corpus, 1)
+        assert found.edge_shares == (1.0, 1.0)
+        assert found.overlap == (pytest.approx(2 / 3),)
 
-
-def test_a_planted_circuit_comes_back_in_every_run(report: ValidationReport) -> None:
-    repeated = report.stability
-    assert isinstance(repeated, Stability)
-    assert repeated.runs == 2
-    assert repeated.reached == (True, True)
-    assert (repeated.n_reached, repeated.edge_share) == (2, 1.0)
-    assert repeated.edge_shares == (1.0, 1.0, 1.0)
-    assert repeated.node_shares == (1.0,) * len(NODES)
-    assert repeated.overlap == (1.0, 1.0)
-
-
-@pytest.mark.usefixtures("few_random_circuits")
-def test_what_needs_text_says_so_where_there_is_none(circuit, wired, task) -> None:
-    report = validate(circuit, wired, task)
-    controls = report.controls
-    entries = (report.resampled, controls.random_labels, controls.shuffled_weights)
-    reasons = [entry.reason for entry in entries if isinstance(entry, NotMeasured)]
-    assert len(reasons) == 3
-    assert all("no training text for this model" in reason for reason in reasons)
-    assert report.faithful is None
-    assert report.reasons[0].startswith("not checked under resampling")
-
-
-def test_runs_are_for_the_whole_report(circuit, wired, task) -> None:
-    with pytest.raises(InputError, match="no training text for this model"):
-        validate(circuit, wired, task, runs=1)
-    with pytest.raises(InputError, match="makes no searches: leave out short or the 2 runs"):
-        validate(circuit, wired, task, short=True, runs=2)
-    with pytest.raises(InputError, match="runs must be 0 or more, got -1"):
-        validate(circuit, wired, task, runs=-1)
-
-
-def test_without_its_controls_nothing_is_called_faithful(circuit, wired, task, corpus) -> None:
-    report = validate(circuit, wired, task, data=corpus, short=True)
-    assert report.faithful is None
-    assert report.binarised is None
-    assert "binarised" not in report.to_dict()
-
-
-@pytest.mark.usefixtures("few_random_circuits")
-def test_paths_stand_for_a_circuit_a_model_and_a_task(circuit, wired, task, tmp_path) -> None:
-    folder, model = circuit.save(tmp_path / "quote"), wired.save(tmp_path / "model")
-    pairs = tmp_path / "mine.jsonl"
-    more = load_task("single_double_quote", n=40, seed=1)
-    pairs.write_text("".join(json.dumps(asdict(pair)) + "\n" for pair in more.pairs))
-    expected = validate(circuit, wired, load_task(pairs), short=True)
-    assert validate(str(folder), str(model), str(pairs), short=True) == expected
-    assert validate(folder, model, pairs, short=True) == expected
-    assert held_out_losses(folder, model, pairs) == expected.held_out
-    assert circuit.evaluate(model, pairs) == circuit.evaluate(wired, load_task(pairs))
-
-
-def test_what_is_calibrated_is_not_reported_where_it_was_fitted(circuit, wired, task) -> None:
-    report = validate(circuit, wired, task, short=True)
-    assert "circuit_calibrated" not in present(report.judged).to_dict()
-    losses = circuit.losses
-    fresh = report.held_out
-    assert fresh.circuit_calibrated == pytest.approx(losses.circuit_calibrated, abs=1e-6)
-    assert fresh.circuit == pytest.approx(losses.circuit_held_out, abs=1e-6)
-
-
-def test_overlap_is_of_edges_by_their_ends(circuit, wired, task, corpus) -> None:
-    document = circuit.document.model_copy(update={"edges": circuit.edges[:2]})
-    fewer = replace(circuit, document=document)
-    found = stability(fewer, wired, task, QUICK, corpus, 1)
-    assert found.edge_shares == (1.0, 1.0)
-    assert found.overlap == (pytest.approx(2 / 3),)
-
-
-def test_a_run_that_misses_the_target_brings_nothing_back(circuit, wired, task, corpus) -> None:
-    hard = QUICK.model_copy(update={"target_loss": 1e-9, "trials": 1, "steps": 2})
-    found = stability(circuit, wired, task, hard, corpus, 1)
-    assert (found.reached, found.n_reached, found.edge_share) == ((False,), 0, 0.0)
-    assert found.n_edges[0] > 3
-    assert found.edge_shares == (0.0, 0.0, 0.0)
-    assert found.overlap == (0.0,)
+    def test_a_run_that_misses_the_target_brings_nothing_back(
+        self, circuit, wired, task, corpus
+    ) -> None:
+        hard = QUICK.model_copy(update={"target_loss": 1e-9, "trials": 1, "steps": 2})
+        found = stability(circuit, wired, task, hard, corpus, 1)
+        assert (found.reached, found.n_reached, found.edge_share) == ((False,), 0, 0.0)
+        assert found.n_edges[0] > 3
+        assert found.edge_shares == (0.0, 0.0, 0.0)
+        assert found.overlap == (0.0,)
 
 
 def test_the_error_of_a_mean_by_hand() -> None:
@@ -174,86 +193,79 @@ def test_one_held_out_pair_is_enough_for_a_report(circuit, wired, task, corpus) 
     assert "a pair to train on and another" in checks.binarised.reason
 
 
-@pytest.mark.slow
-def test_many_tasks_are_pruned_in_one_call_that_goes_on(wired, task, corpus, tmp_path) -> None:
-    other = replace(random_labels(task, wired, 0), name="random labels")
-    rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)
-    assert rows[0]["n_edges"] == 3
-    assert rows[0]["verdict"] == "open"
-    assert "own task loss" in rows[1]["reason"]
-    saved = tmp_path / task.name
-    assert NodeCircuit.load(saved).n_edges == 3
-    assert json.loads((tmp_path / f"{task.name}.report.json").read_text())["target_loss"] == 0.15
-    table = (tmp_path / "results.md").read_text()
-    assert f"| {task.name} | 5 | 3 |" in table
-    assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
-    before = (saved / "circuit.json").stat().st_mtime_ns
-    assert prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False) == rows
-    beside = tmp_path / "beside"
-    assert rows == prune_all(wired, [task, other], beside, QUICK, data=corpus, jobs=2)
-    assert read_json(beside / "results.json") == read_json(tmp_path / "results.json")
-    assert (saved / "circuit.json").stat().st_mtime_ns == before
-    changed = QUICK.model_copy(update={"target_loss": 0.2})
-    prune_all(wired, [task], tmp_path, changed, data=corpus, progress=False)
-    assert (saved / "circuit.json").stat().st_mtime_ns > before
-    with pytest.raises(InputError, match="different names"):
-        prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
+class TestPruneAll:
+    @pytest.mark.slow
+    def test_many_tasks_are_pruned_in_one_call_that_goes_on(
+        self, wired, task, corpus, tmp_path
+    ) -> None:
+        other = replace(random_labels(task, wired, 0), name="random labels")
+        rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)
+        assert rows[0]["n_edges"] == 3
+        assert rows[0]["verdict"] == "open"
+        assert "own task loss" in rows[1]["reason"]
+        saved = tmp_path / task.name
+        assert NodeCircuit.load(saved).n_edges == 3
+        assert (
+            json.loads((tmp_path / f"{task.name}.report.json").read_text())["target_loss"] == 0.15
+        )
+        table = (tmp_path / "results.md").read_text()
+        assert f"| {task.name} | 5 | 3 |" in table
+        assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
+        before = (saved / "circuit.json").stat().st_mtime_ns
+        assert prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False) == rows
+        beside = tmp_path / "beside"
+        assert rows == prune_all(wired, [task, other], beside, QUICK, data=corpus, jobs=2)
+        assert read_json(beside / "results.json") == read_json(tmp_path / "results.json")
+        assert (saved / "circuit.json").stat().st_mtime_ns == before
+        changed = QUICK.model_copy(update={"target_loss": 0.2})
+        prune_all(wired, [task], tmp_path, changed, data=corpus, progress=False)
+        assert (saved / "circuit.json").stat().st_mtime_ns > before
+        with pytest.raises(InputError, match="different names"):
+            prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
 
+    @pytest.mark.usefixtures("few_random_circuits")
+    def test_means_of_another_text_are_another_search(self, wired, task, corpus, tmp_path) -> None:
+        def written(text: Corpus) -> int:
+            prune_all(wired, [task], tmp_path, QUICK, data=text, progress=False)
+            return (tmp_path / task.name / "circuit.json").stat().st_mtime_ns
 
-@pytest.mark.usefixtures("few_random_circuits")
-def test_means_of_another_text_are_another_search(wired, task, corpus, tmp_path) -> None:
-    def written(text: Corpus) -> int:
-        prune_all(wired, [task], tmp_path, QUICK, data=text, progress=False)
-        return (tmp_path / task.name / "circuit.json").stat().st_mtime_ns
+        first = written(corpus)
+        assert written(corpus) == first
+        other = Corpus(wired.tokenizer, task.take(task.pairs[:40]))
+        second = written(other)
+        assert second > first
+        assert Circuit.load(tmp_path / task.name).document.provenance.means == other.fingerprint
+        assert len(list((tmp_path / f"{task.name}.search").iterdir())) == 2
+        save_means(tmp_path, means_for(wired, corpus, 1).first, wired)
+        placed = Model(wired.transformer, wired.tokenizer, tmp_path)
+        times = []
+        for _ in range(2):  # with the means beside the model
+            prune_all(placed, [task], tmp_path, QUICK, progress=False)
+            times.append((tmp_path / task.name / "circuit.json").stat().st_mtime_ns)
+        assert second < times[0] == times[1]
 
-    first = written(corpus)
-    assert written(corpus) == first
-    other = Corpus(wired.tokenizer, task.take(task.pairs[:40]))
-    second = written(other)
-    assert second > first
-    assert Circuit.load(tmp_path / task.name).document.provenance.means == other.fingerprint
-    assert len(list((tmp_path / f"{task.name}.search").iterdir())) == 2
-    save_means(tmp_path, means_for(wired, corpus, 1).first, wired)
-    placed = Model(wired.transformer, wired.tokenizer, tmp_path)
-    times = []
-    for _ in range(2):  # with the means beside the model
-        prune_all(placed, [task], tmp_path, QUICK, progress=False)
-        times.append((tmp_path / task.name / "circuit.json").stat().st_mtime_ns)
-    assert second < times[0] == times[1]
-
-
-@pytest.mark.usefixtures("few_random_circuits")
-def test_damaged_files_beside_the_circuits_are_told_of(wired, task, corpus, tmp_path) -> None:
-    prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
-    for name in ("results.json", f"{task.name}.report.json"):
-        whole = (tmp_path / name).read_text()
-        for content in ("[]", "{}", "{", whole.replace('"held_out": ', '"held_out": 1', 1)):
-            (tmp_path / name).write_text(content)
-            with pytest.raises(InputError, match=rf"{name} is (damaged.*delete it|not valid JSON)"):
-                prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
-        (tmp_path / name).write_text(whole)
-
-
-@pytest.mark.usefixtures("few_random_circuits")
-def test_a_search_in_use_is_no_fault_of_the_task(wired, task, corpus, tmp_path) -> None:
-    search = tmp_path / f"{task.name}.search"
-    folder = open_search(search, wired, task, QUICK, corpus.fingerprint)
-    with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
+    @pytest.mark.usefixtures("few_random_circuits")
+    def test_damaged_files_beside_the_circuits_are_told_of(
+        self, wired, task, corpus, tmp_path
+    ) -> None:
         prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
-    assert prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)[0]["n_edges"] == 3
+        for name in ("results.json", f"{task.name}.report.json"):
+            whole = (tmp_path / name).read_text()
+            for content in ("[]", "{}", "{", whole.replace('"held_out": ', '"held_out": 1', 1)):
+                (tmp_path / name).write_text(content)
+                with pytest.raises(
+                    InputError, match=rf"{name} is (damaged.*delete it|not valid JSON)"
+                ):
+                    prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+            (tmp_path / name).write_text(whole)
 
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("few_random_circuits")
-def test_minimality_freezes_as_the_search_did(wired, task, corpus) -> None:
-    config = QUICK.model_copy(update={"ablation": "resample"})
-    found = prune(wired, task, config, data=corpus, progress=False)
-    by_means = prune(wired, task, QUICK, data=corpus, progress=False)
-    assert by_means.edges == found.edges
-    drawn, rested = (validate(one, wired, task, data=corpus) for one in (found, by_means))
-    assert isinstance(drawn.minimality, Minimality)
-    assert isinstance(rested.minimality, Minimality)
-    assert drawn.minimality.minimal is rested.minimality.minimal is True
-    pairs = zip(drawn.minimality.losses, rested.minimality.losses, strict=True)
-    assert all(worst >= mean for worst, mean in pairs)
-    assert drawn.minimality.losses != rested.minimality.losses
+    @pytest.mark.usefixtures("few_random_circuits")
+    def test_a_search_in_use_is_no_fault_of_the_task(self, wired, task, corpus, tmp_path) -> None:
+        search = tmp_path / f"{task.name}.search"
+        folder = open_search(search, wired, task, QUICK, corpus.fingerprint)
+        with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
+            prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
+        assert (
+            prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)[0]["n_edges"]
+            == 3
+        )

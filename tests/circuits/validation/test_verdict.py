@@ -53,71 +53,90 @@ def searched(reached: bool, n_nodes: int) -> SearchedControl:
     )
 
 
-def test_all_met_is_faithful_and_only_with_controls() -> None:
-    assert verdict(GOOD, NONE, **SIZE).faithful is True
-    short = verdict(GOOD, NONE, **SIZE, full_validation=False)
-    assert short.faithful is None
-    assert short.reasons[0] == "the same search has not been run on its controls"
+class TestVerdict:
+    def test_all_met_is_faithful_and_only_with_controls(self) -> None:
+        assert verdict(GOOD, NONE, **SIZE).faithful is True
+        short = verdict(GOOD, NONE, **SIZE, full_validation=False)
+        assert short.faithful is None
+        assert short.reasons[0] == "the same search has not been run on its controls"
 
-
-@pytest.mark.parametrize(
-    ("part", "change", "words"),
-    [
-        ("held_out", {"circuit": 0.18}, "not sufficient: loss 0.180 +- 0.010 on 24 held-out pairs"),
-        ("held_out", {"without_circuit": 0.5}, "not necessary"),
-        ("resampled", {"resample": 0.43}, "does not hold"),
-        ("interchange", {"same": 0.5}, "does not carry"),
-        ("interchange", {"other": 0.1}, "does not carry"),
-    ],
-)
-def test_what_failed_stands_first(part: str, change: dict[str, float], words: str) -> None:
-    failed = verdict(changed(part, **change), NONE, **SIZE)
-    assert failed.faithful is False
-    assert failed.reasons[0].startswith(words)
-
-
-@pytest.mark.parametrize("name", ["random labels", "shuffled weights"])
-def test_a_control_that_gets_there_with_few_nodes_speaks_against_the_circuit(name: str) -> None:
-    def with_control(reached: bool, n_nodes: int) -> Verdict:
-        controls = Controls(**{name.replace(" ", "_"): searched(reached, n_nodes)})
-        return verdict(GOOD, controls, **SIZE)
-
-    assert SIZE_MARGIN == 3
-    failed = with_control(reached=True, n_nodes=29)
-    assert failed.faithful is False
-    assert failed.reasons[0] == (
-        f"{name}: the same search reaches the target too: loss 0.100 with 29 nodes and 5 edges "
-        "where the circuit has 10 nodes"
+    @pytest.mark.parametrize(
+        ("part", "change", "words"),
+        [
+            (
+                "held_out",
+                {"circuit": 0.18},
+                "not sufficient: loss 0.180 +- 0.010 on 24 held-out pairs",
+            ),
+            ("held_out", {"without_circuit": 0.5}, "not necessary"),
+            ("resampled", {"resample": 0.43}, "does not hold"),
+            ("interchange", {"same": 0.5}, "does not carry"),
+            ("interchange", {"other": 0.1}, "does not carry"),
+        ],
     )
-    assert with_control(reached=True, n_nodes=30).faithful is True
-    assert with_control(reached=False, n_nodes=2).faithful is True
+    def test_what_failed_stands_first(
+        self, part: str, change: dict[str, float], words: str
+    ) -> None:
+        failed = verdict(changed(part, **change), NONE, **SIZE)
+        assert failed.faithful is False
+        assert failed.reasons[0].startswith(words)
 
+    @pytest.mark.parametrize("name", ["random labels", "shuffled weights"])
+    def test_a_control_that_gets_there_with_few_nodes_speaks_against_the_circuit(
+        self, name: str
+    ) -> None:
+        def with_control(reached: bool, n_nodes: int) -> Verdict:
+            controls = Controls(**{name.replace(" ", "_"): searched(reached, n_nodes)})
+            return verdict(GOOD, controls, **SIZE)
 
-def test_random_circuits_must_not_be_sufficient() -> None:
-    nodes, edges = SizeRange(10, 8, 10), SizeRange(5, 5, 5)
-    lucky = RandomControl(n=20, nodes=nodes, edges=edges, lowest=0.1, median=2.0, n_sufficient=1)
-    failed = verdict(GOOD, Controls(random_circuits=lucky), **SIZE)
-    assert failed.faithful is False
-    assert failed.reasons[0] == (
-        "random circuits: 1 of 20 are sufficient too, lowest loss 0.100, with 8 to 10 "
-        "(circuit 10) nodes and 5 (circuit 5) edges"
-    )
-    unlucky = replace(lucky, n_sufficient=0)
-    assert verdict(GOOD, Controls(random_circuits=unlucky), **SIZE).faithful is True
+        assert SIZE_MARGIN == 3
+        failed = with_control(reached=True, n_nodes=29)
+        assert failed.faithful is False
+        assert failed.reasons[0] == (
+            f"{name}: the same search reaches the target too: loss 0.100 with 29 nodes and 5 edges "
+            "where the circuit has 10 nodes"
+        )
+        assert with_control(reached=True, n_nodes=30).faithful is True
+        assert with_control(reached=False, n_nodes=2).faithful is True
 
+    def test_random_circuits_must_not_be_sufficient(self) -> None:
+        nodes, edges = SizeRange(10, 8, 10), SizeRange(5, 5, 5)
+        lucky = RandomControl(
+            n=20, nodes=nodes, edges=edges, lowest=0.1, median=2.0, n_sufficient=1
+        )
+        failed = verdict(GOOD, Controls(random_circuits=lucky), **SIZE)
+        assert failed.faithful is False
+        assert failed.reasons[0] == (
+            "random circuits: 1 of 20 are sufficient too, lowest loss 0.100, with 8 to 10 "
+            "(circuit 10) nodes and 5 (circuit 5) edges"
+        )
+        unlucky = replace(lucky, n_sufficient=0)
+        assert verdict(GOOD, Controls(random_circuits=unlucky), **SIZE).faithful is True
 
-def test_what_could_not_be_looked_at_leaves_it_open() -> None:
-    missing = replace(GOOD, resampled=NotMeasured("no text"))
-    controls = Controls(random_labels=NotMeasured("few pairs"))
-    left_open = verdict(missing, controls, **SIZE)
-    assert left_open.faithful is None
-    assert left_open.reasons[:2] == (
-        "not checked under resampling: no text", "random labels: not run: few pairs",
-    )  # fmt: skip
-    failed = replace(missing, interchange=replace(GOOD.interchange, same=2.0))
-    assert verdict(failed, NONE, **SIZE).faithful is False
-    alone = changed("interchange", same=None, other=None)
-    assert verdict(alone, NONE, **SIZE).faithful is None
+    def test_what_could_not_be_looked_at_leaves_it_open(self) -> None:
+        missing = replace(GOOD, resampled=NotMeasured("no text"))
+        controls = Controls(random_labels=NotMeasured("few pairs"))
+        left_open = verdict(missing, controls, **SIZE)
+        assert left_open.faithful is None
+        assert left_open.reasons[:2] == (
+            "not checked under resampling: no text", "random labels: not run: few pairs",
+        )  # fmt: skip
+        failed = replace(missing, interchange=replace(GOOD.interchange, same=2.0))
+        assert verdict(failed, NONE, **SIZE).faithful is False
+        alone = changed("interchange", same=None, other=None)
+        assert verdict(alone, NONE, **SIZE).faithful is None
+
+    def test_a_single_pair_has_no_standard_error(self) -> None:
+        single = changed("held_out", circuit=0.03, circuit_error=0.0, n_pairs=1)
+        reasons = verdict(single, NONE, **SIZE).reasons
+        words = "0.030 on a single held-out pair, too few for a standard"
+        assert any(words in reason for reason in reasons)
+        assert not any("+- 0.000" in reason for reason in reasons)
+
+    def test_an_empty_circuit_is_called_so(self) -> None:
+        empty = verdict(GOOD, NONE, target_loss=0.15, n_nodes=0)
+        assert empty.faithful is None
+        assert empty.reasons[0] == "the circuit is empty: the task needs no node"
 
 
 def test_a_large_error_does_not_make_a_circuit_sufficient() -> None:
@@ -125,17 +144,3 @@ def test_a_large_error_does_not_make_a_circuit_sufficient() -> None:
     assert not reaches(0.18, 0.01, 0.15)
     assert not reaches(1.0, 0.5, 0.15)
     assert reaches(0.9, 0.0, 1.0)
-
-
-def test_a_single_pair_has_no_standard_error() -> None:
-    single = changed("held_out", circuit=0.03, circuit_error=0.0, n_pairs=1)
-    reasons = verdict(single, NONE, **SIZE).reasons
-    words = "0.030 on a single held-out pair, too few for a standard"
-    assert any(words in reason for reason in reasons)
-    assert not any("+- 0.000" in reason for reason in reasons)
-
-
-def test_an_empty_circuit_is_called_so() -> None:
-    empty = verdict(GOOD, NONE, target_loss=0.15, n_nodes=0)
-    assert empty.faithful is None
-    assert empty.reasons[0] == "the circuit is empty: the task needs no node"

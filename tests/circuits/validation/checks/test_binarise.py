@@ -14,64 +14,89 @@ def prompt_values(masked_circuit: MaskedCircuit, rows: TokenizedPairs) -> torch.
     return torch.cat(list(masked_circuit.values(rows).values()), -1)[inside].double()
 
 
-def test_the_planted_circuit_keeps_its_loss(
-    planted: MaskedCircuit, quotes: TokenizedPairs, task, wired
-) -> None:
-    judge = task.take(task.pairs[16:32]).encode(wired.tokenizer, 80)
-    found = binarise(planted, quotes, judge, steps=60)
-    assert found.circuit == pytest.approx(planted.loss(judge))
-    assert found.loss < found.circuit + 0.05
-    assert found.loss < found.start
-    assert len(found.alone) == 5
-    assert found.n_keep == sum(loss <= found.circuit + 0.01 for loss in found.alone)
+class TestBinarise:
+    def test_the_planted_circuit_keeps_its_loss(
+        self, planted: MaskedCircuit, quotes: TokenizedPairs, task, wired
+    ) -> None:
+        judge = task.take(task.pairs[16:32]).encode(wired.tokenizer, 80)
+        found = binarise(planted, quotes, judge, steps=60)
+        assert found.circuit == pytest.approx(planted.loss(judge))
+        assert found.loss < found.circuit + 0.05
+        assert found.loss < found.start
+        assert len(found.alone) == 5
+        assert found.n_keep == sum(loss <= found.circuit + 0.01 for loss in found.alone)
+
+    def test_batches_are_drawn_by_seed(self, some: MaskedCircuit, rows: TokenizedPairs) -> None:
+        few = [
+            binarise(some, rows, rows.select(torch.arange(2)), steps=3, batch_pairs=3, seed=seed)
+            for seed in (1, 1, 2)
+        ]
+        assert few[0] == few[1] != few[2]
+
+    def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
+        self, planted: MaskedCircuit, wired_ablation: Ablation, quotes: TokenizedPairs
+    ) -> None:
+        found = binarise(planted, quotes, quotes, steps=0)
+        assert found.loss == found.start
+        weight = planted.transformer.unembed.weight
+        assert weight.requires_grad
+        assert weight.grad is None
+        nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
+        with pytest.raises(InputError, match="no node to binarise"):
+            binarise(nothing, quotes, quotes)
 
 
-def test_the_start_is_the_best_of_three_thresholds(
-    some: MaskedCircuit, rows: TokenizedPairs
-) -> None:
-    found = best_start(some, rows)
-    for node, column in enumerate(prompt_values(some, rows).T):
-        low, high = column.min(), column.max()
-        if high - low < 1e-9:
-            assert float(found.low[node]) == float(found.high[node]) == pytest.approx(float(low))
-            continue
-        errors = []
-        for share in (0.25, 0.5, 0.75):
-            above = column > low + share * (high - low)
-            sides = (column[~above], column[above])
-            errors.append((sum(float((s - s.mean()).square().sum()) for s in sides), share, sides))
-        _, share, sides = min(errors, key=lambda error: error[0])
-        assert float(found.threshold[node]) == pytest.approx(
-            float(low + share * (high - low)), abs=1e-5
-        )
-        assert float(found.low[node]) == pytest.approx(float(sides[0].mean()), abs=1e-5)
-        assert float(found.high[node]) == pytest.approx(float(sides[1].mean()), abs=1e-5)
+class TestBestStart:
+    def test_the_start_is_the_best_of_three_thresholds(
+        self, some: MaskedCircuit, rows: TokenizedPairs
+    ) -> None:
+        found = best_start(some, rows)
+        for node, column in enumerate(prompt_values(some, rows).T):
+            low, high = column.min(), column.max()
+            if high - low < 1e-9:
+                assert (
+                    float(found.low[node]) == float(found.high[node]) == pytest.approx(float(low))
+                )
+                continue
+            errors = []
+            for share in (0.25, 0.5, 0.75):
+                above = column > low + share * (high - low)
+                sides = (column[~above], column[above])
+                errors.append(
+                    (sum(float((s - s.mean()).square().sum()) for s in sides), share, sides)
+                )
+            _, share, sides = min(errors, key=lambda error: error[0])
+            assert float(found.threshold[node]) == pytest.approx(
+                float(low + share * (high - low)), abs=1e-5
+            )
+            assert float(found.low[node]) == pytest.approx(float(sides[0].mean()), abs=1e-5)
+            assert float(found.high[node]) == pytest.approx(float(sides[1].mean()), abs=1e-5)
 
+    def test_padding_does_not_count(self, some: MaskedCircuit, rows: TokenizedPairs) -> None:
+        few = rows.select(torch.arange(4))
+        wider = torch.nn.functional.pad(few.tokens, (0, 20), value=511)
+        padded = TokenizedPairs(wider, few.last_positions, few.answers)
+        padded.select(torch.arange(4))
+        found, again = best_start(some, few), best_start(some, padded)
+        assert torch.equal(found.low, again.low)
+        short, long = (rows.last_positions.view(-1, 2).amax(1).sort().indices[[0, -1]]).tolist()
+        both = rows.select(torch.tensor([short, long]))
+        inside = prompt_values(some, both)
+        low = best_start(some, both).low.double()
+        assert (low >= inside.amin(0) - 1e-5).all()
 
-def test_padding_does_not_count(some: MaskedCircuit, rows: TokenizedPairs) -> None:
-    few = rows.select(torch.arange(4))
-    wider = torch.nn.functional.pad(few.tokens, (0, 20), value=511)
-    padded = TokenizedPairs(wider, few.last_positions, few.answers)
-    padded.select(torch.arange(4))
-    found, again = best_start(some, few), best_start(some, padded)
-    assert torch.equal(found.low, again.low)
-    short, long = (rows.last_positions.view(-1, 2).amax(1).sort().indices[[0, -1]]).tolist()
-    both = rows.select(torch.tensor([short, long]))
-    inside = prompt_values(some, both)
-    low = best_start(some, both).low.double()
-    assert (low >= inside.amin(0) - 1e-5).all()
-
-
-def test_a_constant_node_keeps_its_value(everything: MaskedCircuit, rows: TokenizedPairs) -> None:
-    one = rows.select(torch.tensor([0]))
-    first = TokenizedPairs(one.tokens[:, :1].repeat(1, 2), torch.tensor([1, 1]), one.answers)
-    levels = best_start(everything, first)
-    values = prompt_values(everything, first)
-    flat = values.amax(0) - values.amin(0) <= 1e-6 * values.abs().amax(0)
-    assert flat.any()
-    assert torch.equal(levels.low[flat], levels.high[flat])
-    assert torch.allclose(levels.low[flat].double(), values[0, flat], atol=1e-6)
-    assert levels.low.isfinite().all()
+    def test_a_constant_node_keeps_its_value(
+        self, everything: MaskedCircuit, rows: TokenizedPairs
+    ) -> None:
+        one = rows.select(torch.tensor([0]))
+        first = TokenizedPairs(one.tokens[:, :1].repeat(1, 2), torch.tensor([1, 1]), one.answers)
+        levels = best_start(everything, first)
+        values = prompt_values(everything, first)
+        flat = values.amax(0) - values.amin(0) <= 1e-6 * values.abs().amax(0)
+        assert flat.any()
+        assert torch.equal(levels.low[flat], levels.high[flat])
+        assert torch.allclose(levels.low[flat].double(), values[0, flat], atol=1e-6)
+        assert levels.low.isfinite().all()
 
 
 def test_the_blend_goes_from_identity_to_the_step(
@@ -102,24 +127,3 @@ def test_nodes_alone_are_those_one_at_a_time(some: MaskedCircuit, rows: Tokenize
         )
         edits = _edits({name: channel[None]}, one, 0.0)
         assert found[i] == pytest.approx(some.loss(rows, edits), abs=1e-5)
-
-
-def test_batches_are_drawn_by_seed(some: MaskedCircuit, rows: TokenizedPairs) -> None:
-    few = [
-        binarise(some, rows, rows.select(torch.arange(2)), steps=3, batch_pairs=3, seed=seed)
-        for seed in (1, 1, 2)
-    ]
-    assert few[0] == few[1] != few[2]
-
-
-def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
-    planted: MaskedCircuit, wired_ablation: Ablation, quotes: TokenizedPairs
-) -> None:
-    found = binarise(planted, quotes, quotes, steps=0)
-    assert found.loss == found.start
-    weight = planted.transformer.unembed.weight
-    assert weight.requires_grad
-    assert weight.grad is None
-    nothing = MaskedCircuit.of(wired_ablation, torch.zeros(wired_ablation.space.size))
-    with pytest.raises(InputError, match="no node to binarise"):
-        binarise(nothing, quotes, quotes)
