@@ -14,46 +14,50 @@ from wirework.model import Model
 WORDS = {1: " she", 2: " he", 3: " said", 4: " asked", 5: "\n"}
 
 
-def test_the_longest_pattern_that_fits_predicts_and_then_the_one_with_fewest_gaps() -> None:
-    trie = Trie(
-        [
-            Pattern((1,), 1.0),
-            Pattern((3, 1), 2.0),
-            Pattern((ANY, 1), 1.5),
-            Pattern((4, ANY, 1), 3.0),
-            Pattern((4, 3, 1), 4.0),
-            Pattern((ANY, 5), 7.0),
-        ]
-    )
-    assert trie.predict([1, 1, 3, 1]) == [1.0, 1.5, 0.0, 2.0]
-    assert trie.predict([4, 1, 1]) == [0.0, 1.5, 3.0]
-    assert trie.predict([4, 3, 1]) == [0.0, 0.0, 4.0]
-    assert trie.predict([5, 5]) == [0.0, 7.0]  # a gap stands for a token, so that there must be one
+class TestTrie:
+    def test_the_longest_pattern_that_fits_predicts_and_then_the_one_with_fewest_gaps(self) -> None:
+        trie = Trie(
+            [
+                Pattern((1,), 1.0),
+                Pattern((3, 1), 2.0),
+                Pattern((ANY, 1), 1.5),
+                Pattern((4, ANY, 1), 3.0),
+                Pattern((4, 3, 1), 4.0),
+                Pattern((ANY, 5), 7.0),
+            ]
+        )
+        assert trie.predict([1, 1, 3, 1]) == [1.0, 1.5, 0.0, 2.0]
+        assert trie.predict([4, 1, 1]) == [0.0, 1.5, 3.0]
+        assert trie.predict([4, 3, 1]) == [0.0, 0.0, 4.0]
+        assert trie.predict([5, 5]) == [
+            0.0,
+            7.0,
+        ]  # a gap stands for a token, so that there must be one
 
-
-def test_a_trie_finds_what_a_plain_search_finds() -> None:
-    generator = random.Random(0)
-    keys = {
-        tuple(generator.choice([ANY, 1, 2, 3]) for _ in range(generator.randint(1, 4)))
-        for _ in range(200)
-    }
-    patterns = [Pattern(key, float(i)) for i, key in enumerate(sorted(keys))]
-    trie = Trie(patterns)
-    for tokens in itertools.product([1, 2, 3], repeat=4):
-        fits = [
-            one
-            for one in patterns
-            if all(
-                a in (ANY, b) for a, b in zip(one.tokens, tokens[-len(one.tokens) :], strict=True)
-            )
-        ]
-        found = trie.find(tokens, 3)
-        if not fits:
-            assert found is None
-            continue
-        rank = {one: (len(one.tokens), -one.tokens.count(ANY)) for one in fits}
-        assert found is not None
-        assert rank[found] == max(rank.values())
+    def test_a_trie_finds_what_a_plain_search_finds(self) -> None:
+        generator = random.Random(0)
+        keys = {
+            tuple(generator.choice([ANY, 1, 2, 3]) for _ in range(generator.randint(1, 4)))
+            for _ in range(200)
+        }
+        patterns = [Pattern(key, float(i)) for i, key in enumerate(sorted(keys))]
+        trie = Trie(patterns)
+        for tokens in itertools.product([1, 2, 3], repeat=4):
+            fits = [
+                one
+                for one in patterns
+                if all(
+                    a in (ANY, b)
+                    for a, b in zip(one.tokens, tokens[-len(one.tokens) :], strict=True)
+                )
+            ]
+            found = trie.find(tokens, 3)
+            if not fits:
+                assert found is None
+                continue
+            rank = {one: (len(one.tokens), -one.tokens.count(ANY)) for one in fits}
+            assert found is not None
+            assert rank[found] == max(rank.values())
 
 
 def test_patterns_are_said_together() -> None:
@@ -101,52 +105,55 @@ def texts(words: list[int], extra: list[tuple[int, ...]]) -> list[tuple[int, ...
     return made + [row[:5] + one + row[5:] for row, one in zip(made, extra, strict=False)]
 
 
-def test_a_gap_in_the_context_is_found(monkeypatch, model: Model) -> None:
-    """Fires 3 on 7 two after a 9, whatever stands between."""
+class TestLearnPatterns:
+    def test_a_gap_in_the_context_is_found(self, monkeypatch, model: Model) -> None:
+        """Fires 3 on 7 two after a 9, whatever stands between."""
 
-    def activation(context: tuple[int, ...]) -> float:
-        return 3.0 if len(context) > 2 and context[-1] == 7 and context[-3] == 9 else 0.0
+        def activation(context: tuple[int, ...]) -> float:
+            return 3.0 if len(context) > 2 and context[-1] == 7 and context[-3] == 9 else 0.0
 
-    words = list(range(20, 60))
-    found = learned(monkeypatch, model, activation, texts(words, [(9, w, 7) for w in words[:6]]))
-    assert found == {(9, ANY, 7): 3.0}
+        words = list(range(20, 60))
+        found = learned(
+            monkeypatch, model, activation, texts(words, [(9, w, 7) for w in words[:6]])
+        )
+        assert found == {(9, ANY, 7): 3.0}
 
+    def test_any_token_after_another_is_found(self, monkeypatch, model: Model) -> None:
+        def activation(context: tuple[int, ...]) -> float:
+            return 2.0 if context[-2:-1] == (9,) else 0.0
 
-def test_any_token_after_another_is_found(monkeypatch, model: Model) -> None:
-    def activation(context: tuple[int, ...]) -> float:
-        return 2.0 if context[-2:-1] == (9,) else 0.0
+        words = list(range(20, 60))
+        found = learned(monkeypatch, model, activation, texts(words, [(9,), (9,), (9,)]))
+        assert found == {(9, ANY): 2.0}
 
-    words = list(range(20, 60))
-    found = learned(monkeypatch, model, activation, texts(words, [(9,), (9,), (9,)]))
-    assert found == {(9, ANY): 2.0}
+    def test_tokens_nearest_in_the_embedding_are_tried(self, monkeypatch, model: Model) -> None:
+        """8 is in no excerpt, but embedded as 7 is; 6 is as near, but does not activate."""
+        with torch.no_grad():
+            weight = model.transformer.embed.weight
+            weight.copy_(torch.eye(*weight.shape))
+            weight[8] = 2 * weight[7]
+            weight[6] = 3 * weight[7]
 
+        def activation(context: tuple[int, ...]) -> float:
+            return 4.0 if context[-1] in (7, 8) else 0.0
 
-def test_tokens_nearest_in_the_embedding_are_tried(monkeypatch, model: Model) -> None:
-    """8 is in no excerpt, but embedded as 7 is; 6 is as near, but does not activate."""
-    with torch.no_grad():
-        weight = model.transformer.embed.weight
-        weight.copy_(torch.eye(*weight.shape))
-        weight[8] = 2 * weight[7]
-        weight[6] = 3 * weight[7]
+        words = list(range(20, 60))
+        found = learned(monkeypatch, model, activation, texts(words, [(7,)]))
+        assert found == {(7,): 4.0, (8,): 4.0}
 
-    def activation(context: tuple[int, ...]) -> float:
-        return 4.0 if context[-1] in (7, 8) else 0.0
+    def test_a_pattern_predicts_the_mean_of_where_it_fits(self, monkeypatch, model: Model) -> None:
+        """7 alone gives 4; in text it gives 1 after a 9.
 
-    words = list(range(20, 60))
-    found = learned(monkeypatch, model, activation, texts(words, [(7,)]))
-    assert found == {(7,): 4.0, (8,): 4.0}
+        That is seen more often than it counts.
+        """
 
+        def activation(context: tuple[int, ...]) -> float:
+            return 0.0 if context[-1] != 7 else 1.0 if 9 in context else 4.0
 
-def test_a_pattern_predicts_the_mean_of_where_it_fits(monkeypatch, model: Model) -> None:
-    """7 alone gives 4; in text it gives 1 after a 9, which is seen more often than it counts."""
-
-    def activation(context: tuple[int, ...]) -> float:
-        return 0.0 if context[-1] != 7 else 1.0 if 9 in context else 4.0
-
-    words = list(range(20, 60))
-    found = learned(monkeypatch, model, activation, texts(words, [(7,), (9, 7), (9, 7)]))
-    # Of the places of 7 one is 4 and two are 1; the model says 4 for it alone.
-    assert found[7,] == (4 + 4 + 1 + 1) / 4
+        words = list(range(20, 60))
+        found = learned(monkeypatch, model, activation, texts(words, [(7,), (9, 7), (9, 7)]))
+        # Of the places of 7 one is 4 and two are 1; the model says 4 for it alone.
+        assert found[7,] == (4 + 4 + 1 + 1) / 4
 
 
 @torch.no_grad()
