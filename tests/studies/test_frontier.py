@@ -46,121 +46,181 @@ def copy(done: tuple[Path, Any], tmp_path: Path) -> Path:
     return Path(shutil.copytree(done[0], tmp_path / "copy"))
 
 
-def test_one_impossible_model_does_not_stop_the_others(done: tuple[Path, Any]):
-    out, result = done
-    rows = {row.name: row for row in result.cells}
-    assert list(rows) == [SPARSE, DENSE, IMPOSSIBLE]
-    assert "999999 nonzero weights were asked for" in rows[IMPOSSIBLE].error
-    assert rows[IMPOSSIBLE].val_loss is None
-    failed = read_json(out / "cells" / IMPOSSIBLE / "failed.json")
-    assert failed["error"] == rows[IMPOSSIBLE].error
-    assert rows[SPARSE].error is None
-    assert rows[SPARSE].n_nonzero == pytest.approx(9000, rel=0.01)
-    assert rows[DENSE].n_nonzero == rows[DENSE].n_weights
-    assert rows[SPARSE].n_circuits == rows[DENSE].n_circuits == 1
-    assert result["cells"][0] == rows[SPARSE].to_dict()  # by key, for one release
+class TestFrontier:
+    def test_one_impossible_model_does_not_stop_the_others(self, done: tuple[Path, Any]):
+        out, result = done
+        rows = {row.name: row for row in result.cells}
+        assert list(rows) == [SPARSE, DENSE, IMPOSSIBLE]
+        assert "999999 nonzero weights were asked for" in rows[IMPOSSIBLE].error
+        assert rows[IMPOSSIBLE].val_loss is None
+        failed = read_json(out / "cells" / IMPOSSIBLE / "failed.json")
+        assert failed["error"] == rows[IMPOSSIBLE].error
+        assert rows[SPARSE].error is None
+        assert rows[SPARSE].n_nonzero == pytest.approx(9000, rel=0.01)
+        assert rows[DENSE].n_nonzero == rows[DENSE].n_weights
+        assert rows[SPARSE].n_circuits == rows[DENSE].n_circuits == 1
+        assert result["cells"][0] == rows[SPARSE].to_dict()  # by key, for one release
 
-
-def test_results_hold_every_number_of_the_figures(done: tuple[Path, Any], config: FrontierConfig):
-    out, result = done
-    assert [Path(path).name for path in result.figures] == FIGURES
-    assert all((out / name).stat().st_size > 10_000 for name in FIGURES)
-    results = read_json(out / "results.json")
-    assert results["pair"]["sparse"] == SPARSE
-    assert results["verdict"] == result.verdict
-    assert results["pair"]["ratio"] == result.pair.ratio
-    assert [row["target_loss"] for row in results["targets"]] == [8.0, 4.0]
-    assert all(row["tasks"] == ["for_while"] for row in results["targets"])
-    assert results["twin"]["name"] == RESEEDED
-    for cell in results["cells"]:
-        assert cell["kurtosis"] > 0
-        circuit = out / "cells" / cell["name"] / "circuits" / "4" / "for_while" / "circuit.json"
-        assert read_json(circuit)["n_edges"] == cell["tasks"][0]["n_edges"]
-    tokens = read_json(out / "token_losses.json")
-    assert [joint["second"] for joint in tokens["joints"]] == [SPARSE, RESEEDED]
-    losses = {cell["name"]: cell["val_loss"] for cell in [*results["cells"], results["twin"]]}
-    for joint in tokens["joints"]:
-        assert joint["n_tokens"] == 2 * 4 * 64
-        expected = [losses[joint["first"]], losses[joint["second"]]]
-        assert joint["means"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_manifest_reproduces_each_point(done: tuple[Path, Any], tmp_path: Path):
-    out, _ = done
-    manifest = read_json(out / "manifest.json")
-    points = {point["name"]: point for point in manifest["points"]}
-    assert list(points) == [IMPOSSIBLE, SPARSE, DENSE, RESEEDED]
-    assert "999999" in points[IMPOSSIBLE]["error"]
-    config = FrontierConfig.of(manifest["config"])
-    for point in grid(config)[1:]:
-        assert portable(settings_of(point, config, out)) == points[point.name]["train"] | {
-            "device": "auto"
-        }
-    assert str(out.parent) not in json.dumps(manifest)
-    for name in (SPARSE, RESEEDED):
-        place = {"name": name, "runs": str(tmp_path)}
-        again = TrainConfig.of({**points[name]["train"], **place})
-        again = TrainConfig.of(
-            {**again.model_dump(), "data": {**again.data.model_dump(), "cache": tmp_path}}
-        )
-        run = train(again, progress=False)
-        cell = read_json(out / points[name]["files"] / "cell.json")
-        assert run.metrics["val_loss"] == cell["val_loss"]
-        assert run.model.fingerprint == cell["fingerprint"]
-        assert points[name]["data"] == cell["data"]
-        assert points[name]["machine"]["threads"] == 1
-
-
-def test_a_finished_study_is_only_drawn_again(copy: Path, config: FrontierConfig):
-    for name in FIGURES:
-        (copy / name).unlink()
-    before = stamps(copy)
-    results = (copy / "results.json").read_bytes()
-    shutil.rmtree(copy / "data")  # nor is the text looked at
-    again = frontier(config, copy, progress=False)
-    assert [Path(path).name for path in again["figures"]] == FIGURES
-    assert (copy / "results.json").read_bytes() == results
-    assert stamps(copy) == before
-
-
-@pytest.mark.slow
-def test_a_model_that_was_cut_off_is_gone_on_with(copy: Path, config: FrontierConfig):
-    (copy / "cells" / SPARSE / "cell.json").unlink()
-    (copy / "cells" / SPARSE / "circuits" / "4.json").unlink()
-    before = stamps(copy)
-    results = read_json(copy / "results.json")
-    again = frontier(config, copy, progress=False)
-    assert again["verdict"] == results["verdict"]
-    assert read_json(copy / "results.json") == results
-    after = stamps(copy)
-    assert {name: after[name] for name in before} == before  # neither run nor circuit is made anew
-    assert after.keys() - before.keys() == {
-        f"cells/{SPARSE}/cell.json",
-        f"cells/{SPARSE}/circuits/4.json",
-    }
-
-
-def test_a_damaged_cell_fails_alone(copy: Path, config: FrontierConfig):
-    path = copy / "cells" / SPARSE / "cell.json"
-    path.write_text("{}")
-    again = frontier(config, copy, progress=False)
-    errors = {row["name"]: row["error"] for row in again["cells"]}
-    assert f"{path} is damaged: it has no checksum; delete it" in errors[SPARSE]
-    assert errors[DENSE] is None
-
-
-def test_a_cell_that_cannot_be_read_stops_the_study(
-    copy: Path, config: FrontierConfig, unreadable: Callable[..., AbstractContextManager[None]]
-):
-    before = stamps(copy)
-    said = r"^cannot read .*cell\.json: Input/output error$"
-    with (
-        unreadable(copy / "cells" / SPARSE / "cell.json"),
-        pytest.raises(UnreadableError, match=said),
+    def test_results_hold_every_number_of_the_figures(
+        self, done: tuple[Path, Any], config: FrontierConfig
     ):
-        frontier(config, copy, progress=False)
-    assert stamps(copy) == before
-    assert not (copy / "cells" / SPARSE / "failed.json").exists()
+        out, result = done
+        assert [Path(path).name for path in result.figures] == FIGURES
+        assert all((out / name).stat().st_size > 10_000 for name in FIGURES)
+        results = read_json(out / "results.json")
+        assert results["pair"]["sparse"] == SPARSE
+        assert results["verdict"] == result.verdict
+        assert results["pair"]["ratio"] == result.pair.ratio
+        assert [row["target_loss"] for row in results["targets"]] == [8.0, 4.0]
+        assert all(row["tasks"] == ["for_while"] for row in results["targets"])
+        assert results["twin"]["name"] == RESEEDED
+        for cell in results["cells"]:
+            assert cell["kurtosis"] > 0
+            circuit = out / "cells" / cell["name"] / "circuits" / "4" / "for_while" / "circuit.json"
+            assert read_json(circuit)["n_edges"] == cell["tasks"][0]["n_edges"]
+        tokens = read_json(out / "token_losses.json")
+        assert [joint["second"] for joint in tokens["joints"]] == [SPARSE, RESEEDED]
+        losses = {cell["name"]: cell["val_loss"] for cell in [*results["cells"], results["twin"]]}
+        for joint in tokens["joints"]:
+            assert joint["n_tokens"] == 2 * 4 * 64
+            expected = [losses[joint["first"]], losses[joint["second"]]]
+            assert joint["means"] == pytest.approx(expected, rel=1e-4)
+
+    def test_the_manifest_reproduces_each_point(self, done: tuple[Path, Any], tmp_path: Path):
+        out, _ = done
+        manifest = read_json(out / "manifest.json")
+        points = {point["name"]: point for point in manifest["points"]}
+        assert list(points) == [IMPOSSIBLE, SPARSE, DENSE, RESEEDED]
+        assert "999999" in points[IMPOSSIBLE]["error"]
+        config = FrontierConfig.of(manifest["config"])
+        for point in grid(config)[1:]:
+            assert portable(settings_of(point, config, out)) == points[point.name]["train"] | {
+                "device": "auto"
+            }
+        assert str(out.parent) not in json.dumps(manifest)
+        for name in (SPARSE, RESEEDED):
+            place = {"name": name, "runs": str(tmp_path)}
+            again = TrainConfig.of({**points[name]["train"], **place})
+            again = TrainConfig.of(
+                {**again.model_dump(), "data": {**again.data.model_dump(), "cache": tmp_path}}
+            )
+            run = train(again, progress=False)
+            cell = read_json(out / points[name]["files"] / "cell.json")
+            assert run.metrics["val_loss"] == cell["val_loss"]
+            assert run.model.fingerprint == cell["fingerprint"]
+            assert points[name]["data"] == cell["data"]
+            assert points[name]["machine"]["threads"] == 1
+
+    def test_a_finished_study_is_only_drawn_again(self, copy: Path, config: FrontierConfig):
+        for name in FIGURES:
+            (copy / name).unlink()
+        before = stamps(copy)
+        results = (copy / "results.json").read_bytes()
+        shutil.rmtree(copy / "data")  # nor is the text looked at
+        again = frontier(config, copy, progress=False)
+        assert [Path(path).name for path in again["figures"]] == FIGURES
+        assert (copy / "results.json").read_bytes() == results
+        assert stamps(copy) == before
+
+    @pytest.mark.slow
+    def test_a_model_that_was_cut_off_is_gone_on_with(self, copy: Path, config: FrontierConfig):
+        (copy / "cells" / SPARSE / "cell.json").unlink()
+        (copy / "cells" / SPARSE / "circuits" / "4.json").unlink()
+        before = stamps(copy)
+        results = read_json(copy / "results.json")
+        again = frontier(config, copy, progress=False)
+        assert again["verdict"] == results["verdict"]
+        assert read_json(copy / "results.json") == results
+        after = stamps(copy)
+        assert {
+            name: after[name] for name in before
+        } == before  # neither run nor circuit is made anew
+        assert after.keys() - before.keys() == {
+            f"cells/{SPARSE}/cell.json",
+            f"cells/{SPARSE}/circuits/4.json",
+        }
+
+    def test_a_damaged_cell_fails_alone(self, copy: Path, config: FrontierConfig):
+        path = copy / "cells" / SPARSE / "cell.json"
+        path.write_text("{}")
+        again = frontier(config, copy, progress=False)
+        errors = {row["name"]: row["error"] for row in again["cells"]}
+        assert f"{path} is damaged: it has no checksum; delete it" in errors[SPARSE]
+        assert errors[DENSE] is None
+
+    def test_a_cell_that_cannot_be_read_stops_the_study(
+        self,
+        copy: Path,
+        config: FrontierConfig,
+        unreadable: Callable[..., AbstractContextManager[None]],
+    ):
+        before = stamps(copy)
+        said = r"^cannot read .*cell\.json: Input/output error$"
+        with (
+            unreadable(copy / "cells" / SPARSE / "cell.json"),
+            pytest.raises(UnreadableError, match=said),
+        ):
+            frontier(config, copy, progress=False)
+        assert stamps(copy) == before
+        assert not (copy / "cells" / SPARSE / "failed.json").exists()
+
+    def test_other_settings_of_the_search_prune_again_but_train_nothing(
+        self, copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
+    ):
+        before = stamps(copy)
+        search = {**settings()["prune"], "target_loss": 8.0}
+        again = frontier(study(prune=search), copy, progress=False)
+        assert [row["error"] for row in again["cells"]] == [None, None]
+        after = stamps(copy)
+        assert all(after[name] == old for name, old in before.items() if "/run/" in name)
+        assert (
+            read_json(copy / "cells" / SPARSE / "cell.json")["settings"]["prune"]["target_loss"]
+            == 8
+        )
+
+    def test_other_settings_of_training_fail_that_model(
+        self, copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
+    ):
+        longer = {**settings()["train"], "steps": 7}
+        again = frontier(study(train=longer), copy, progress=False)
+        errors = {row["name"]: row["error"] for row in again["cells"]}
+        assert "steps: 6 -> 7" in errors[SPARSE]
+        assert errors["dense-w16-s7-seed0"] is None
+        assert not (copy / "fig02.png").exists()  # no pair is left
+
+    def test_text_that_has_changed_is_refused(
+        self,
+        copy: Path,
+        study: Study,
+        settings: Callable[..., dict[str, Any]],
+        corpus: Path,
+        tmp_path: Path,
+    ):
+        other = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+        (other / "more.py").write_text("".join(f"v{i} = {i}\n" for i in range(999)))
+        common = settings()["train"]
+        changed = {**common, "data": {**common["data"], "corpus": str(other)}}
+        with pytest.raises(InputError, match=r"the text has changed since .* was trained: choose"):
+            frontier(study(train=changed), copy, progress=False)
+
+    def test_a_study_without_dense_models_has_no_pair(self, copy: Path, study: Study):
+        again = frontier(study(dense_widths=[]), copy, progress=False)
+        assert again["pair"] is None
+        assert [Path(path).name for path in again["figures"]] == ["fig03.png", "fig10.png"]
+
+    def test_if_all_models_fail_the_study_does(self, study: Study, tmp_path: Path):
+        with pytest.raises(
+            InputError, match=r"every model failed; sparse-w24-l9-a0.25: .*d_head 16"
+        ):
+            frontier(
+                study(widths=[24], l0_counts=[9], dense_widths=[]), tmp_path / "o", progress=False
+            )
+
+    def test_a_folder_of_something_else_is_left_alone(self, study: Study, tmp_path: Path):
+        (tmp_path / "thesis.txt").write_text("")
+        with pytest.raises(InputError, match="holds files but is no study"):
+            frontier(study(), tmp_path, progress=False)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_results_that_were_altered_are_not_drawn(copy: Path):
@@ -170,130 +230,84 @@ def test_results_that_were_altered_are_not_drawn(copy: Path):
         write_study_figures(copy)
 
 
-def test_other_settings_of_the_search_prune_again_but_train_nothing(
-    copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
-):
-    before = stamps(copy)
-    search = {**settings()["prune"], "target_loss": 8.0}
-    again = frontier(study(prune=search), copy, progress=False)
-    assert [row["error"] for row in again["cells"]] == [None, None]
-    after = stamps(copy)
-    assert all(after[name] == old for name, old in before.items() if "/run/" in name)
-    assert read_json(copy / "cells" / SPARSE / "cell.json")["settings"]["prune"]["target_loss"] == 8
-
-
-def test_other_settings_of_training_fail_that_model(
-    copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
-):
-    longer = {**settings()["train"], "steps": 7}
-    again = frontier(study(train=longer), copy, progress=False)
-    errors = {row["name"]: row["error"] for row in again["cells"]}
-    assert "steps: 6 -> 7" in errors[SPARSE]
-    assert errors["dense-w16-s7-seed0"] is None
-    assert not (copy / "fig02.png").exists()  # no pair is left
-
-
-def test_text_that_has_changed_is_refused(
-    copy: Path, study: Study, settings: Callable[..., dict[str, Any]], corpus: Path, tmp_path: Path
-):
-    other = Path(shutil.copytree(corpus, tmp_path / "corpus"))
-    (other / "more.py").write_text("".join(f"v{i} = {i}\n" for i in range(999)))
-    common = settings()["train"]
-    changed = {**common, "data": {**common["data"], "corpus": str(other)}}
-    with pytest.raises(InputError, match=r"the text has changed since .* was trained: choose"):
-        frontier(study(train=changed), copy, progress=False)
-
-
-def test_a_study_without_dense_models_has_no_pair(copy: Path, study: Study):
-    again = frontier(study(dense_widths=[]), copy, progress=False)
-    assert again["pair"] is None
-    assert [Path(path).name for path in again["figures"]] == ["fig03.png", "fig10.png"]
-
-
-def test_if_all_models_fail_the_study_does(study: Study, tmp_path: Path):
-    with pytest.raises(InputError, match=r"every model failed; sparse-w24-l9-a0.25: .*d_head 16"):
-        frontier(study(widths=[24], l0_counts=[9], dense_widths=[]), tmp_path / "o", progress=False)
-
-
-def test_a_folder_of_something_else_is_left_alone(study: Study, tmp_path: Path):
-    (tmp_path / "thesis.txt").write_text("")
-    with pytest.raises(InputError, match="holds files but is no study"):
-        frontier(study(), tmp_path, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_the_command_prints_the_table_or_one_json_object(copy: Path, config: FrontierConfig):
-    path = copy.parent / "study.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
-    result = run_here("study", "frontier", "--config", path, "--out", copy, "--json")
-    assert result.returncode == 0, result.stderr
-    printed = json.loads(result.stdout)
-    assert [row["name"] for row in printed["cells"]] == [SPARSE, DENSE, IMPOSSIBLE]
-    assert printed["pair"]["sparse"] == SPARSE
-    assert f"warning: {IMPOSSIBLE} failed, the study goes on" in result.stderr
-
-
-def test_mistakes_are_one_line_and_code_2(tmp_path: Path):
-    path, out = tmp_path / "study.yaml", str(tmp_path / "o")
-    for settings, words, says in (
-        ("widths: []", [out], "the grid is empty"),
-        ("dense_widths: [16]", [out, "--tasks", "for_whale"], "did you mean 'for_while'"),
-        ("dense_widths: [16]", [out, "--tasks", "for_while", "var_of"], "did you mean 'var_if'"),
-        ("dense_widths: [16]", ["/proc/nowhere"], "cannot write /proc/nowhere"),
-        ("dense_widths: [16]", [str(path)], "cannot write"),
-        ("dense_widths: [16]", [out, "--target-losses", "0"], "target_losses"),
-        ("train: {modle: {}}", [out], "unknown setting 'train.modle'; did you mean 'model'"),
-        ("train: {data: {corpus: /none}}\ndense_widths: [16]", [out], "/none"),
+class TestStudyFrontierCommand:
+    def test_the_command_prints_the_table_or_one_json_object(
+        self, copy: Path, config: FrontierConfig
     ):
-        path.write_text(settings)
-        ended = run_here("study", "frontier", "--config", path, "--out", *words)
-        assert ended.returncode == 2
-        assert ended.stdout == ""
-        line = ended.stderr.splitlines()[-1]
-        assert says in line
-        assert line.startswith("wirework: ")
-    assert not list((tmp_path / "o").glob("cells/*"))
+        path = copy.parent / "study.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+        result = run_here("study", "frontier", "--config", path, "--out", copy, "--json")
+        assert result.returncode == 0, result.stderr
+        printed = json.loads(result.stdout)
+        assert [row["name"] for row in printed["cells"]] == [SPARSE, DENSE, IMPOSSIBLE]
+        assert printed["pair"]["sparse"] == SPARSE
+        assert f"warning: {IMPOSSIBLE} failed, the study goes on" in result.stderr
 
+    def test_mistakes_are_one_line_and_code_2(self, tmp_path: Path):
+        path, out = tmp_path / "study.yaml", str(tmp_path / "o")
+        for settings, words, says in (
+            ("widths: []", [out], "the grid is empty"),
+            ("dense_widths: [16]", [out, "--tasks", "for_whale"], "did you mean 'for_while'"),
+            (
+                "dense_widths: [16]",
+                [out, "--tasks", "for_while", "var_of"],
+                "did you mean 'var_if'",
+            ),
+            ("dense_widths: [16]", ["/proc/nowhere"], "cannot write /proc/nowhere"),
+            ("dense_widths: [16]", [str(path)], "cannot write"),
+            ("dense_widths: [16]", [out, "--target-losses", "0"], "target_losses"),
+            ("train: {modle: {}}", [out], "unknown setting 'train.modle'; did you mean 'model'"),
+            ("train: {data: {corpus: /none}}\ndense_widths: [16]", [out], "/none"),
+        ):
+            path.write_text(settings)
+            ended = run_here("study", "frontier", "--config", path, "--out", *words)
+            assert ended.returncode == 2
+            assert ended.stdout == ""
+            line = ended.stderr.splitlines()[-1]
+            assert says in line
+            assert line.startswith("wirework: ")
+        assert not list((tmp_path / "o").glob("cells/*"))
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "stage"),
-    [
-        (signal.SIGTERM, "circuits/4/for_while.search"),
-        (signal.SIGINT, "run/metrics.jsonl"),
-    ],
-)
-def test_a_signal_ends_a_study_with_one_line_and_its_code(
-    settings: Callable[..., dict[str, Any]],
-    start: Callable[..., Started],
-    tmp_path: Path,
-    number: signal.Signals,
-    stage: str,
-):
-    values = settings(dense_widths=[])
-    if stage.startswith("run"):
-        values["train"] |= {"steps": 10**6, "log_every": 1}
-    else:
-        values["prune"] |= {"steps": 10**6}
-    path, out = tmp_path / "study.yaml", tmp_path / "out"
-    path.write_text(yaml.safe_dump(values))
-    cell = out / "cells" / SPARSE
-    child = start("study", "frontier", "--config", path, "--out", out)
-    while not (cell / stage).exists():
-        assert child.poll() is None, child.communicate(1)
-        time.sleep(0.05)
-    time.sleep(0.5)
-    for _ in range(3):  # an impatient person's
-        child.send_signal(number)
-        time.sleep(0.05)
-    _, errors = child.communicate(timeout=60)
-    assert child.returncode == 128 + number, errors
-    assert errors.splitlines()[-1] == (
-        f"wirework: stopped in {SPARSE} of {out}; the same command goes on from what was saved"
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("number", "stage"),
+        [
+            (signal.SIGTERM, "circuits/4/for_while.search"),
+            (signal.SIGINT, "run/metrics.jsonl"),
+        ],
     )
-    assert not (cell / "cell.json").exists()
-    assert (cell / "run" / "model").exists() != stage.startswith("run")
-    assert list((cell / "run" / "checkpoints").glob("step-*"))
+    def test_a_signal_ends_a_study_with_one_line_and_its_code(
+        self,
+        settings: Callable[..., dict[str, Any]],
+        start: Callable[..., Started],
+        tmp_path: Path,
+        number: signal.Signals,
+        stage: str,
+    ):
+        values = settings(dense_widths=[])
+        if stage.startswith("run"):
+            values["train"] |= {"steps": 10**6, "log_every": 1}
+        else:
+            values["prune"] |= {"steps": 10**6}
+        path, out = tmp_path / "study.yaml", tmp_path / "out"
+        path.write_text(yaml.safe_dump(values))
+        cell = out / "cells" / SPARSE
+        child = start("study", "frontier", "--config", path, "--out", out)
+        while not (cell / stage).exists():
+            assert child.poll() is None, child.communicate(1)
+            time.sleep(0.05)
+        time.sleep(0.5)
+        for _ in range(3):  # an impatient person's
+            child.send_signal(number)
+            time.sleep(0.05)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 128 + number, errors
+        assert errors.splitlines()[-1] == (
+            f"wirework: stopped in {SPARSE} of {out}; the same command goes on from what was saved"
+        )
+        assert not (cell / "cell.json").exists()
+        assert (cell / "run" / "model").exists() != stage.startswith("run")
+        assert list((cell / "run" / "checkpoints").glob("step-*"))
 
 
 def stamps(folder: Path) -> dict[str, int]:

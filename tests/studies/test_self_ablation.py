@@ -70,158 +70,170 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "parallel_map", lambda work, items, jobs: map(work, items))
 
 
-@pytest.mark.slow
-def test_each_model_has_every_number(done: tuple[Path, SelfAblationResult]) -> None:
-    out, result = done
-    plain, gated = result.rows
-    assert (plain.level, gated.level, gated.k) == (None, "local", 2)
-    for name in ("path_edges", "sae_l0", "explanation_score", "perplexity", "mean_abs_weight"):
-        assert plain.measures[name].n == gated.measures[name].n == 1, name
-    assert plain.measures["gate_live_fraction"].mean is None
-    live = (2 + 2) / (32 + 128)
-    assert gated.measures["gate_live_fraction"].mean == pytest.approx(live, rel=1e-6)
-    assert gated.measures["path_edges"].paper == 54
-    assert result["rows"][1]["path_edges"]["paper"] == 54  # by key, for one release
-    names = {path.name for path in out.iterdir()}
-    assert names == {
-        "results.json", "table.md", "table.csv", "self_ablation.png", "cells", "runs",
-    }  # fmt: skip
-    held = json.loads((out / "results.json").read_text())
-    assert [cell["name"] for cell in held["cells"]] == ["plain-seed0", "local-k2-seed0"]
-    assert "/tmp" not in json.dumps(held["config"])
+class TestSelfAblation:
+    @pytest.mark.slow
+    def test_each_model_has_every_number(self, done: tuple[Path, SelfAblationResult]) -> None:
+        out, result = done
+        plain, gated = result.rows
+        assert (plain.level, gated.level, gated.k) == (None, "local", 2)
+        for name in ("path_edges", "sae_l0", "explanation_score", "perplexity", "mean_abs_weight"):
+            assert plain.measures[name].n == gated.measures[name].n == 1, name
+        assert plain.measures["gate_live_fraction"].mean is None
+        live = (2 + 2) / (32 + 128)
+        assert gated.measures["gate_live_fraction"].mean == pytest.approx(live, rel=1e-6)
+        assert gated.measures["path_edges"].paper == 54
+        assert result["rows"][1]["path_edges"]["paper"] == 54  # by key, for one release
+        names = {path.name for path in out.iterdir()}
+        assert names == {
+            "results.json", "table.md", "table.csv", "self_ablation.png", "cells", "runs",
+        }  # fmt: skip
+        held = json.loads((out / "results.json").read_text())
+        assert [cell["name"] for cell in held["cells"]] == ["plain-seed0", "local-k2-seed0"]
+        assert "/tmp" not in json.dumps(held["config"])
 
+    @pytest.mark.slow
+    @OF_SAE_LENS
+    @pytest.mark.usefixtures("here")
+    def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
+        self, done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
+    ) -> None:
+        out, result = done
+        again = tmp_path / "s"
+        shutil.copytree(out, again)
+        (again / "cells" / "local-k2-seed0.json").unlink()
+        before = (again / "cells" / "plain-seed0.json").stat().st_mtime_ns
+        (again / "table.md").unlink()
+        assert self_ablation(tiny(cache), again, progress=False).rows == result.rows
+        assert (again / "cells" / "plain-seed0.json").stat().st_mtime_ns == before
+        assert (again / "table.md").read_text() == (out / "table.md").read_text()
 
-@pytest.mark.slow
-@OF_SAE_LENS
-@pytest.mark.usefixtures("here")
-def test_a_finished_study_only_draws_and_a_lost_report_is_made_again(
-    done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
-) -> None:
-    out, result = done
-    again = tmp_path / "s"
-    shutil.copytree(out, again)
-    (again / "cells" / "local-k2-seed0.json").unlink()
-    before = (again / "cells" / "plain-seed0.json").stat().st_mtime_ns
-    (again / "table.md").unlink()
-    assert self_ablation(tiny(cache), again, progress=False).rows == result.rows
-    assert (again / "cells" / "plain-seed0.json").stat().st_mtime_ns == before
-    assert (again / "table.md").read_text() == (out / "table.md").read_text()
+    @pytest.mark.slow
+    @OF_SAE_LENS
+    @pytest.mark.usefixtures("here")
+    def test_an_instrument_that_gave_a_reason_is_tried_again(
+        self, done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
+    ) -> None:
+        out, result = done
+        again = tmp_path / "s"
+        shutil.copytree(out, again)
+        path = again / "cells" / "plain-seed0.json"
+        cell = read_record(path)
+        cell["report"] |= {"sae": {"reason": "no sae-lens"}}
+        cell["report"]["headline"] |= {"sae_l0": None, "ce_score": None, "perplexity": -1.0}
+        cell["report"]["language"]["perplexity"] = -1.0  # so that the others are seen to be kept
+        write_record(path, cell)
+        plain = self_ablation(tiny(cache), again, progress=False).rows[0]
+        assert plain.measures["sae_l0"] == result.rows[0].measures["sae_l0"]
+        assert plain.measures["perplexity"].mean == -1
 
-
-@pytest.mark.slow
-@OF_SAE_LENS
-@pytest.mark.usefixtures("here")
-def test_an_instrument_that_gave_a_reason_is_tried_again(
-    done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
-) -> None:
-    out, result = done
-    again = tmp_path / "s"
-    shutil.copytree(out, again)
-    path = again / "cells" / "plain-seed0.json"
-    cell = read_record(path)
-    cell["report"] |= {"sae": {"reason": "no sae-lens"}}
-    cell["report"]["headline"] |= {"sae_l0": None, "ce_score": None, "perplexity": -1.0}
-    cell["report"]["language"]["perplexity"] = -1.0  # so that the others are seen to be kept
-    write_record(path, cell)
-    plain = self_ablation(tiny(cache), again, progress=False).rows[0]
-    assert plain.measures["sae_l0"] == result.rows[0].measures["sae_l0"]
-    assert plain.measures["perplexity"].mean == -1
-
-
-def test_what_cannot_be_is_refused_before_anything_is_trained(cache: Path, tmp_path: Path) -> None:
-    for changes, says in (
-        ({"ks": [2, 32]}, "local-k32-seed0: k_attention must be below the model's 32 units"),
-        ({"measure": {"task": "ioo"}}, "ioo"),
-        ({"measure": {"sae": {"site": "7.mlp.resid_delta"}}}, "no site '7.mlp.resid_delta'"),
-        ({"measure": {"explain": {"only": ["0.mlp.post_act.512"]}}}, "0 .. 127, got 512"),
-        ({"measure": {"explain": {"excerpt_tokens": 65}}}, "more than the model's context of 64"),
-    ):
-        with pytest.raises(InputError, match=says):
-            self_ablation(tiny(cache, **changes), tmp_path / "s", progress=False)
-    assert not (tmp_path / "s").exists()
-    foreign = tmp_path / "foreign.jsonl"
-    foreign.write_text('{"prompts": ["a b", "b a"], "answers": [" qxqx", " zqzq"]}')
-    with pytest.raises(InputError, match="token"):
-        self_ablation(tiny(cache, measure={"task": str(foreign)}), tmp_path / "t", progress=False)
-    assert not (tmp_path / "t" / "runs").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="is no study of self-ablation"):
-        self_ablation(tiny(cache), tmp_path / "mine", progress=False)
-    refused: dict[str, Any]
-    for refused in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
-        with pytest.raises(InputError):
-            tiny(cache, **refused)
-    train = tiny(cache).train.model_dump()
-    with pytest.raises(InputError, match=r"train.gating.k_neurons is each model's own: give level"):
-        tiny(cache, train={**train, "gating": {"k_neurons": 3}})
-    assert tiny(cache, train={**train, "gating": {"ablated_coef": 0.1}}).train.gating is not None
-
-
-@pytest.mark.slow
-def test_other_settings_do_not_take_a_study_s_place(
-    done: tuple[Path, SelfAblationResult], cache: Path
-) -> None:
-    out, _ = done
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "lock"}
-    measure = tiny(cache).measure.model_dump()
-    train = tiny(cache).train.model_dump()
-    for changes, says in (
-        ({"ks": [3]}, r"has models of ks \[2\], which this call leaves out"),
-        ({"seeds": [1]}, r"has models of seeds \[0\]"),
-        ({"measure": {**measure, "n_tokens": 600}}, r"settings, measure.n_tokens: 512 -> 600: ch"),
-        ({"train": {**train, "steps": 7}}, r"other settings, train.steps: 6 -> 7: choose another"),
-        ({"train": {**train, "gating": {"epsilon": 1e-9}}}, r"train.gating: None -> set"),
-    ):
-        with pytest.raises(InputError, match=says):
-            self_ablation(tiny(cache, **changes), out, progress=False)
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-
-
-@pytest.mark.slow
-@OF_SAE_LENS
-@pytest.mark.usefixtures("here")
-def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindrance(
-    done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
-) -> None:
-    out, result = done
-    again = tmp_path / "s"
-    shutil.copytree(out, again)
-    train, measure = tiny(cache).train.model_dump(), tiny(cache).measure.model_dump()
-    measure["explain"]["excerpt_tokens"] = 64  # what is taken by default
-    other = tiny(cache, train={**train, "log_every": 7, "keep_checkpoints": 1}, measure=measure)
-    assert self_ablation(other, again, progress=False).rows == result.rows
-    held = read_record(again / "results.json")
-    assert held["config"]["measure"]["explain"]["excerpt_tokens"] == 64
-    (again / "results.json").write_text(json.dumps({**held, "data": "other"}))
-    with pytest.raises(InputError, match="made with other text or tokeniser"):
-        self_ablation(tiny(cache), again, progress=False)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (empty / ".table.md.12.partial").touch()  # a kill left it
-    (empty / "results.json").write_text(json.dumps({**held, "cells": []}))
-    small = tiny(
-        cache, train={**train, "steps": 2}, measure={**measure, "instruments": ["language"]}
-    )
-    (first, _) = self_ablation(small, empty, progress=False).rows
-    assert first.measures["perplexity"].n == 1
-    frontier = tmp_path / "frontier"
-    frontier.mkdir()
-    altered = (out / "results.json").read_text().replace('"data": "', '"data": "0')
-    unsettled = json.dumps({**held, "config": {"train": {}}})
-    for text in ('{"cells": [1]}', "[]", "mine", altered, unsettled):
-        (frontier / "results.json").write_text(text)
+    def test_what_cannot_be_is_refused_before_anything_is_trained(
+        self, cache: Path, tmp_path: Path
+    ) -> None:
+        for changes, says in (
+            ({"ks": [2, 32]}, "local-k32-seed0: k_attention must be below the model's 32 units"),
+            ({"measure": {"task": "ioo"}}, "ioo"),
+            ({"measure": {"sae": {"site": "7.mlp.resid_delta"}}}, "no site '7.mlp.resid_delta'"),
+            ({"measure": {"explain": {"only": ["0.mlp.post_act.512"]}}}, "0 .. 127, got 512"),
+            (
+                {"measure": {"explain": {"excerpt_tokens": 65}}},
+                "more than the model's context of 64",
+            ),
+        ):
+            with pytest.raises(InputError, match=says):
+                self_ablation(tiny(cache, **changes), tmp_path / "s", progress=False)
+        assert not (tmp_path / "s").exists()
+        foreign = tmp_path / "foreign.jsonl"
+        foreign.write_text('{"prompts": ["a b", "b a"], "answers": [" qxqx", " zqzq"]}')
+        with pytest.raises(InputError, match="token"):
+            self_ablation(
+                tiny(cache, measure={"task": str(foreign)}), tmp_path / "t", progress=False
+            )
+        assert not (tmp_path / "t" / "runs").exists()
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes.txt").write_text("mine")
         with pytest.raises(InputError, match="is no study of self-ablation"):
-            self_ablation(tiny(cache), frontier, progress=False)
+            self_ablation(tiny(cache), tmp_path / "mine", progress=False)
+        refused: dict[str, Any]
+        for refused in ({"ks": [2, 2]}, {"seeds": []}, {"measure": {"acdc": {"tau": [0.1, 0.2]}}}):
+            with pytest.raises(InputError):
+                tiny(cache, **refused)
+        train = tiny(cache).train.model_dump()
+        with pytest.raises(
+            InputError, match=r"train.gating.k_neurons is each model's own: give level"
+        ):
+            tiny(cache, train={**train, "gating": {"k_neurons": 3}})
+        assert (
+            tiny(cache, train={**train, "gating": {"ablated_coef": 0.1}}).train.gating is not None
+        )
 
+    @pytest.mark.slow
+    def test_other_settings_do_not_take_a_study_s_place(
+        self, done: tuple[Path, SelfAblationResult], cache: Path
+    ) -> None:
+        out, _ = done
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "lock"}
+        measure = tiny(cache).measure.model_dump()
+        train = tiny(cache).train.model_dump()
+        for changes, says in (
+            ({"ks": [3]}, r"has models of ks \[2\], which this call leaves out"),
+            ({"seeds": [1]}, r"has models of seeds \[0\]"),
+            (
+                {"measure": {**measure, "n_tokens": 600}},
+                r"settings, measure.n_tokens: 512 -> 600: ch",
+            ),
+            (
+                {"train": {**train, "steps": 7}},
+                r"other settings, train.steps: 6 -> 7: choose another",
+            ),
+            ({"train": {**train, "gating": {"epsilon": 1e-9}}}, r"train.gating: None -> set"),
+        ):
+            with pytest.raises(InputError, match=says):
+                self_ablation(tiny(cache, **changes), out, progress=False)
+        assert before == {path: path.stat().st_mtime_ns for path in before}
 
-def test_a_missing_package_is_said_before_models_are_trained(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "sae_lens", None)
-    with pytest.raises(InputError, match="need sae-lens"):
-        self_ablation(tiny(cache), tmp_path / "s", progress=False)
-    assert not (tmp_path / "s").exists()
+    @pytest.mark.slow
+    @OF_SAE_LENS
+    @pytest.mark.usefixtures("here")
+    def test_settings_that_change_nothing_and_a_study_of_nothing_yet_are_no_hindrance(
+        self, done: tuple[Path, SelfAblationResult], cache: Path, tmp_path: Path
+    ) -> None:
+        out, result = done
+        again = tmp_path / "s"
+        shutil.copytree(out, again)
+        train, measure = tiny(cache).train.model_dump(), tiny(cache).measure.model_dump()
+        measure["explain"]["excerpt_tokens"] = 64  # what is taken by default
+        other = tiny(cache, train={**train, "log_every": 7, "keep_checkpoints": 1}, measure=measure)
+        assert self_ablation(other, again, progress=False).rows == result.rows
+        held = read_record(again / "results.json")
+        assert held["config"]["measure"]["explain"]["excerpt_tokens"] == 64
+        (again / "results.json").write_text(json.dumps({**held, "data": "other"}))
+        with pytest.raises(InputError, match="made with other text or tokeniser"):
+            self_ablation(tiny(cache), again, progress=False)
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        (empty / ".table.md.12.partial").touch()  # a kill left it
+        (empty / "results.json").write_text(json.dumps({**held, "cells": []}))
+        small = tiny(
+            cache, train={**train, "steps": 2}, measure={**measure, "instruments": ["language"]}
+        )
+        (first, _) = self_ablation(small, empty, progress=False).rows
+        assert first.measures["perplexity"].n == 1
+        frontier = tmp_path / "frontier"
+        frontier.mkdir()
+        altered = (out / "results.json").read_text().replace('"data": "', '"data": "0')
+        unsettled = json.dumps({**held, "config": {"train": {}}})
+        for text in ('{"cells": [1]}', "[]", "mine", altered, unsettled):
+            (frontier / "results.json").write_text(text)
+            with pytest.raises(InputError, match="is no study of self-ablation"):
+                self_ablation(tiny(cache), frontier, progress=False)
+
+    def test_a_missing_package_is_said_before_models_are_trained(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "sae_lens", None)
+        with pytest.raises(InputError, match="need sae-lens"):
+            self_ablation(tiny(cache), tmp_path / "s", progress=False)
+        assert not (tmp_path / "s").exists()
 
 
 def test_the_recipe_of_stories_is_the_study_s_plain_model() -> None:

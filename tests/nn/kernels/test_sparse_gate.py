@@ -39,48 +39,50 @@ def check(heads: list[Head], k: int, temperature: float, epsilon: float = EPSILO
         assert (one - other).norm() <= least * other.norm()
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("k", [1, 2, 5, 39])
-@pytest.mark.parametrize("temperature", [0.02, 0.03, 0.1, 3.0])
-def test_mask_and_gradients_are_those_of_dense_scores(
-    heads: int, k: int, temperature: float
-) -> None:
-    check(drawn(heads), k, temperature)
+class TestSparseKWinners:
+    @pytest.mark.parametrize("heads", [1, 2])
+    @pytest.mark.parametrize("k", [1, 2, 5, 39])
+    @pytest.mark.parametrize("temperature", [0.02, 0.03, 0.1, 3.0])
+    def test_mask_and_gradients_are_those_of_dense_scores(
+        self, heads: int, k: int, temperature: float
+    ) -> None:
+        check(drawn(heads), k, temperature)
 
+    def test_so_they_are_in_float32_and_with_a_wide_epsilon(self) -> None:
+        for temperature in (0.02, 0.03, 0.1):
+            check(drawn(1, torch.float32), 4, temperature)
+        check(drawn(1, torch.float32), 4, 0.1, 1.0)
+        check(drawn(1), 4, 0.1, 0.5)
 
-def test_so_they_are_in_float32_and_with_a_wide_epsilon() -> None:
-    for temperature in (0.02, 0.03, 0.1):
-        check(drawn(1, torch.float32), 4, temperature)
-    check(drawn(1, torch.float32), 4, 0.1, 1.0)
-    check(drawn(1), 4, 0.1, 0.5)
+    def test_equal_scores(self) -> None:
+        (head,) = drawn(1)
+        with torch.no_grad():
+            head.weight[5:25] = head.weight[4]
+            head.bias[5:25] = head.bias[4]
+        check([head], 3, 0.1, 1e-3)
 
+    def test_what_is_frozen_gets_no_gradient(self) -> None:
+        (head,) = drawn(1)
+        for frozen in range(3):
+            parts = [t.detach().requires_grad_(n != frozen) for n, t in enumerate(head)]
+            sparse_k_winners([Head(*parts)], 3, 0.1, EPSILON).values.sum().backward()
+            assert [part.grad is None for part in parts] == [n == frozen for n in range(3)]
 
-def test_equal_scores() -> None:
-    (head,) = drawn(1)
-    with torch.no_grad():
-        head.weight[5:25] = head.weight[4]
-        head.bias[5:25] = head.bias[4]
-    check([head], 3, 0.1, 1e-3)
+    def test_no_tokens(self) -> None:
+        (head,) = drawn(1)
+        found = sparse_k_winners([head._replace(x=head.x[:0])], 3, 0.1, EPSILON)
+        assert found.spread(head.x[:0]).shape == (0, 30, 40)
 
+    def test_few_places_have_a_gradient(self) -> None:
+        found = sparse_k_winners(drawn(1, torch.float32), 4, 0.1, EPSILON)
+        assert 5 * 60 <= len(found.values) < 13 * 60  # of 40 * 60
+        assert found.values.sum() == 4 * 60
 
-def test_what_is_frozen_gets_no_gradient() -> None:
-    (head,) = drawn(1)
-    for frozen in range(3):
-        parts = [t.detach().requires_grad_(n != frozen) for n, t in enumerate(head)]
-        sparse_k_winners([Head(*parts)], 3, 0.1, EPSILON).values.sum().backward()
-        assert [part.grad is None for part in parts] == [n == frozen for n in range(3)]
-
-
-def test_no_tokens() -> None:
-    (head,) = drawn(1)
-    found = sparse_k_winners([head._replace(x=head.x[:0])], 3, 0.1, EPSILON)
-    assert found.spread(head.x[:0]).shape == (0, 30, 40)
-
-
-def test_few_places_have_a_gradient() -> None:
-    found = sparse_k_winners(drawn(1, torch.float32), 4, 0.1, EPSILON)
-    assert 5 * 60 <= len(found.values) < 13 * 60  # of 40 * 60
-    assert found.values.sum() == 4 * 60
+    def test_a_mask_without_gradient(self) -> None:
+        heads = [Head(*(tensor.detach() for tensor in head)) for head in drawn(1)]
+        mask: Tensor = sparse_k_winners(heads, 2, 0.1, EPSILON).spread(heads[0].x)
+        assert mask.shape == (2, 30, 40)
+        assert not mask.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,3 @@ def test_where_it_pays(
 ) -> None:
     (head,) = drawn(1)
     assert sparse_is_faster(Head(*(t.to(device, dtype) for t in head)), k, temperature) is expected
-
-
-def test_a_mask_without_gradient() -> None:
-    heads = [Head(*(tensor.detach() for tensor in head)) for head in drawn(1)]
-    mask: Tensor = sparse_k_winners(heads, 2, 0.1, EPSILON).spread(heads[0].x)
-    assert mask.shape == (2, 30, 40)
-    assert not mask.requires_grad
