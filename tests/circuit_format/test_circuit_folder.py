@@ -24,163 +24,164 @@ def edit_tensors(path: Path, **changes: np.ndarray | None) -> Path:
     return sum_again(path)
 
 
-def test_read_gives_back_what_was_written(circuit: Path) -> None:
-    read = read_circuit(circuit)
-    written = json.loads((circuit / "circuit.json").read_text())
-    assert read.document.to_json()["nodes"] == written["nodes"]
-    assert read.document.to_json()["edges"] == written["edges"]
-    tensors = load_file(circuit / "circuit.safetensors")
-    np.testing.assert_array_equal(read.activations, tensors["examples/activations"])
+class TestReadCircuit:
+    def test_read_gives_back_what_was_written(self, circuit: Path) -> None:
+        read = read_circuit(circuit)
+        written = json.loads((circuit / "circuit.json").read_text())
+        assert read.document.to_json()["nodes"] == written["nodes"]
+        assert read.document.to_json()["edges"] == written["edges"]
+        tensors = load_file(circuit / "circuit.safetensors")
+        np.testing.assert_array_equal(read.activations, tensors["examples/activations"])
 
+    def test_unknown_keys_are_ignored(self, circuit: Path) -> None:
+        assert len(read_circuit(edit_document(circuit, a_later_key={"x": 1})).document.nodes) == 40
 
-def test_unknown_keys_are_ignored(circuit: Path) -> None:
-    assert len(read_circuit(edit_document(circuit, a_later_key={"x": 1})).document.nodes) == 40
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"format": "other"}, r"expected format 'wirework-circuit', got 'other'"),
+            ({"version": 2}, r"has version 2, this wirework reads up to 1"),
+            ({"version": "1"}, r"expected version 1, got '1'"),
+            ({"version": True}, r"expected version 1, got True"),
+            ({"nodes": None}, r"circuit.json: nodes: Input should be a valid tuple"),
+            ({"n_edges": 7}, r"n_edges is 7, but \d+ edges are listed"),
+            (
+                {"edges": [{"source": 0, "target": 99, "weight": 1.0}], "n_edges": 1},
+                r"an edge names node 99, but there are 40 nodes",
+            ),
+            (
+                {"edges": [{"source": 0, "target": 1, "weight": float("nan")}], "n_edges": 1},
+                r"circuit.json is not valid JSON: NaN is no number in JSON",
+            ),
+            (
+                {"io_edges": [{"token": "x", "token_id": 1, "weight": 1.0}], "n_io_edges": 1},
+                r"io_edges.0: needs either token and target or source and answer",
+            ),
+            ({"n_nodes": None}, r"n_nodes is None, but 40 nodes are listed"),
+            (
+                {"examples": {"prompts": [["a"]], "answers": [["b", "c"]], "logit_diff": []}},
+                r"1 example prompts, but 0 logit_diff",
+            ),
+        ],
+    )
+    def test_a_document_at_odds_is_refused(
+        self, circuit: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            read_circuit(edit_document(circuit, **changes))
+        assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("source", "target", "message"),
+        [
+            ("embed", "<b>", "'<b>' is no end of a path edge"),
+            ("embed", "00.mlp", "'00.mlp' is no end"),
+            ("embed", "0.mlp.q", "'0.mlp.q' is no end"),
+            ("embed", "1.attn.2", "no path edge embed -> 1.attn.2"),
+            ("0.attn.1.q", "0.mlp", "no path edge 0.attn.1.q -> 0.mlp"),
+            ("final_resid", "0.mlp", "no path edge final_resid -> 0.mlp"),
+            ("0.mlp", "embed", "no path edge 0.mlp -> embed"),
+            ("1.attn.0", "1.attn.1.q", "no path edge 1.attn.0 -> 1.attn.1.q"),
+            ("1.mlp", "1.mlp", "no path edge 1.mlp -> 1.mlp"),
+            ("embed", "4.mlp", "embed -> 4.mlp is beyond the 4 layers of 16 heads"),
+            ("embed", "0.attn.16.q", "beyond the 4 layers of 16 heads"),
+        ],
+    )
+    def test_a_path_edge_that_no_model_has_is_refused(
+        self, tmp_path: Path, source: str, target: str, message: str
+    ) -> None:
+        made = make_paths(tmp_path / "c", [(source, target, 1.0)])
+        with pytest.raises(InputError, match=message) as caught:
+            read_circuit(made)
+        assert "\n" not in str(caught.value)
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format": "other"}, r"expected format 'wirework-circuit', got 'other'"),
-        ({"version": 2}, r"has version 2, this wirework reads up to 1"),
-        ({"version": "1"}, r"expected version 1, got '1'"),
-        ({"version": True}, r"expected version 1, got True"),
-        ({"nodes": None}, r"circuit.json: nodes: Input should be a valid tuple"),
-        ({"n_edges": 7}, r"n_edges is 7, but \d+ edges are listed"),
-        (
-            {"edges": [{"source": 0, "target": 99, "weight": 1.0}], "n_edges": 1},
-            r"an edge names node 99, but there are 40 nodes",
-        ),
-        (
-            {"edges": [{"source": 0, "target": 1, "weight": float("nan")}], "n_edges": 1},
-            r"circuit.json is not valid JSON: NaN is no number in JSON",
-        ),
-        (
-            {"io_edges": [{"token": "x", "token_id": 1, "weight": 1.0}], "n_io_edges": 1},
-            r"io_edges.0: needs either token and target or source and answer",
-        ),
-        ({"n_nodes": None}, r"n_nodes is None, but 40 nodes are listed"),
-        (
-            {"examples": {"prompts": [["a"]], "answers": [["b", "c"]], "logit_diff": []}},
-            r"1 example prompts, but 0 logit_diff",
-        ),
-    ],
-)
-def test_a_document_at_odds_is_refused(
-    circuit: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        read_circuit(edit_document(circuit, **changes))
-    assert "\n" not in str(caught.value)
+    @pytest.mark.parametrize(
+        ("site", "message"),
+        [
+            ("0.mlp.post", "'0.mlp.post' is not a site that holds nodes"),
+            ("x.mlp.post_act", "is not a site"),
+            ("4.mlp.post_act", "4.mlp.post_act is beyond the 4 layers"),
+        ],
+    )
+    def test_unknown_sites_are_refused(self, circuit: Path, site: str, message: str) -> None:
+        nodes = [{"site": site, "index": 0, "mean": 0.0, "score": None}]
+        edit_document(
+            circuit, nodes=nodes, n_nodes=1, edges=[], n_edges=0, io_edges=[], n_io_edges=0
+        )
+        with pytest.raises(InputError, match=message):
+            read_circuit(circuit)
 
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"examples__lengths": None}, "tensor examples/lengths is missing"),
+            ({"examples__lengths": np.ones(16, np.int32)}, "lengths differ from the prompts"),
+            ({"examples__lengths": np.ones((2, 2), np.int32)}, "should have 1 dimensions, got 2"),
+            (
+                {"examples__activations": np.zeros((16, 99, 39), np.float32)},
+                r"should be \(16, \d+, 40\) \(prompts, tokens, nodes\), got \(16, 99, 39\)",
+            ),
+            (
+                {"examples__activations": np.full((16, 99, 40), np.inf, np.float32)},
+                "values that are not finite",
+            ),
+            ({"examples__activations": None}, "tensor examples/activations is missing"),
+            (
+                {"examples__activations": np.zeros((16, 99, 40), np.int32)},
+                "not finite, or no floats",
+            ),
+            ({"means__0.mlp.post_act": np.zeros(1, np.float32)}, r"0.mlp.post_act has 1 node"),
+            (
+                {"means__0.mlp.post_act": np.zeros((1, 1024), np.float32)},
+                r"post_act \(1024,\), got",
+            ),
+            ({"means__3.attn.y": None}, r"expected means/3.attn.y \(256,\), got None"),
+            ({"means__4.attn.y": np.zeros(256, np.float32)}, "means/4.attn.y is of no site"),
+            ({"means__3.attn.y": np.full(256, np.nan, np.float32)}, "means/3.attn.y holds values"),
+        ],
+    )
+    @pytest.mark.parametrize("read", [read_circuit, Circuit.load, load_page_data])
+    def test_tensors_at_odds_are_refused(
+        self, circuit: Path, changes: dict[str, np.ndarray | None], message: str, read: Any
+    ) -> None:
+        with pytest.raises(InputError, match=rf"circuit\.safetensors: .*{message}"):
+            read(edit_tensors(circuit, **changes))
 
-@pytest.mark.parametrize(
-    ("source", "target", "message"),
-    [
-        ("embed", "<b>", "'<b>' is no end of a path edge"),
-        ("embed", "00.mlp", "'00.mlp' is no end"),
-        ("embed", "0.mlp.q", "'0.mlp.q' is no end"),
-        ("embed", "1.attn.2", "no path edge embed -> 1.attn.2"),
-        ("0.attn.1.q", "0.mlp", "no path edge 0.attn.1.q -> 0.mlp"),
-        ("final_resid", "0.mlp", "no path edge final_resid -> 0.mlp"),
-        ("0.mlp", "embed", "no path edge 0.mlp -> embed"),
-        ("1.attn.0", "1.attn.1.q", "no path edge 1.attn.0 -> 1.attn.1.q"),
-        ("1.mlp", "1.mlp", "no path edge 1.mlp -> 1.mlp"),
-        ("embed", "4.mlp", "embed -> 4.mlp is beyond the 4 layers of 16 heads"),
-        ("embed", "0.attn.16.q", "beyond the 4 layers of 16 heads"),
-    ],
-)
-def test_a_path_edge_that_no_model_has_is_refused(
-    tmp_path: Path, source: str, target: str, message: str
-) -> None:
-    made = make_paths(tmp_path / "c", [(source, target, 1.0)])
-    with pytest.raises(InputError, match=message) as caught:
-        read_circuit(made)
-    assert "\n" not in str(caught.value)
+    def test_a_flipped_bit_is_refused(self, circuit: Path) -> None:
+        file = circuit / "circuit.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"circuit.safetensors does not match its checksum"):
+            read_circuit(circuit)
 
+    def test_a_foreign_or_missing_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"no circuit at .*nowhere: expected a folder with"):
+            read_circuit(tmp_path / "nowhere")
+        path = make_circuit(tmp_path / "c")
+        (path / "circuit.safetensors").write_bytes(b"not safetensors at all")
+        with pytest.raises(InputError, match=r"circuit\.safetensors is damaged"):
+            read_circuit(sum_again(path))
+        (path / "circuit.safetensors").unlink()
+        with pytest.raises(InputError, match=r"c is damaged: circuit.safetensors is missing"):
+            read_circuit(path)
 
-@pytest.mark.parametrize(
-    ("site", "message"),
-    [
-        ("0.mlp.post", "'0.mlp.post' is not a site that holds nodes"),
-        ("x.mlp.post_act", "is not a site"),
-        ("4.mlp.post_act", "4.mlp.post_act is beyond the 4 layers"),
-    ],
-)
-def test_unknown_sites_are_refused(circuit: Path, site: str, message: str) -> None:
-    nodes = [{"site": site, "index": 0, "mean": 0.0, "score": None}]
-    edit_document(circuit, nodes=nodes, n_nodes=1, edges=[], n_edges=0, io_edges=[], n_io_edges=0)
-    with pytest.raises(InputError, match=message):
-        read_circuit(circuit)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"examples__lengths": None}, "tensor examples/lengths is missing"),
-        ({"examples__lengths": np.ones(16, np.int32)}, "lengths differ from the prompts"),
-        ({"examples__lengths": np.ones((2, 2), np.int32)}, "should have 1 dimensions, got 2"),
-        (
-            {"examples__activations": np.zeros((16, 99, 39), np.float32)},
-            r"should be \(16, \d+, 40\) \(prompts, tokens, nodes\), got \(16, 99, 39\)",
-        ),
-        (
-            {"examples__activations": np.full((16, 99, 40), np.inf, np.float32)},
-            "values that are not finite",
-        ),
-        ({"examples__activations": None}, "tensor examples/activations is missing"),
-        ({"examples__activations": np.zeros((16, 99, 40), np.int32)}, "not finite, or no floats"),
-        ({"means__0.mlp.post_act": np.zeros(1, np.float32)}, r"0.mlp.post_act has 1 node"),
-        ({"means__0.mlp.post_act": np.zeros((1, 1024), np.float32)}, r"post_act \(1024,\), got"),
-        ({"means__3.attn.y": None}, r"expected means/3.attn.y \(256,\), got None"),
-        ({"means__4.attn.y": np.zeros(256, np.float32)}, "means/4.attn.y is of no site"),
-        ({"means__3.attn.y": np.full(256, np.nan, np.float32)}, "means/3.attn.y holds values"),
-    ],
-)
-@pytest.mark.parametrize("read", [read_circuit, Circuit.load, load_page_data])
-def test_tensors_at_odds_are_refused(
-    circuit: Path, changes: dict[str, np.ndarray | None], message: str, read: Any
-) -> None:
-    with pytest.raises(InputError, match=rf"circuit\.safetensors: .*{message}"):
-        read(edit_tensors(circuit, **changes))
-
-
-def test_a_flipped_bit_is_refused(circuit: Path) -> None:
-    file = circuit / "circuit.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(InputError, match=r"circuit.safetensors does not match its checksum"):
-        read_circuit(circuit)
-
-
-def test_a_foreign_or_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no circuit at .*nowhere: expected a folder with"):
-        read_circuit(tmp_path / "nowhere")
-    path = make_circuit(tmp_path / "c")
-    (path / "circuit.safetensors").write_bytes(b"not safetensors at all")
-    with pytest.raises(InputError, match=r"circuit\.safetensors is damaged"):
-        read_circuit(sum_again(path))
-    (path / "circuit.safetensors").unlink()
-    with pytest.raises(InputError, match=r"c is damaged: circuit.safetensors is missing"):
-        read_circuit(path)
-
-
-@pytest.mark.parametrize("content", [None, "{}", '{"circuit.json": "0"}'])
-def test_checksums_that_are_gone_are_refused(circuit: Path, content: str | None) -> None:
-    """As `validate` does: a folder without them may have been changed."""
-    path = circuit / "checksums.json"
-    path.unlink()
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=r"checksums\.json") as caught:
-        read_circuit(circuit)
-    with pytest.raises(InputError) as other:
-        Circuit.load(circuit)
-    assert str(caught.value) == str(other.value)
-    with pytest.raises(InputError, match=r"checksums\.json"):
-        write_page(circuit, circuit.parent / "page.html")
-    with pytest.raises(InputError, match=r"checksums\.json"):
-        serve(circuit)
+    @pytest.mark.parametrize("content", [None, "{}", '{"circuit.json": "0"}'])
+    def test_checksums_that_are_gone_are_refused(self, circuit: Path, content: str | None) -> None:
+        """As `validate` does: a folder without them may have been changed."""
+        path = circuit / "checksums.json"
+        path.unlink()
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(InputError, match=r"checksums\.json") as caught:
+            read_circuit(circuit)
+        with pytest.raises(InputError) as other:
+            Circuit.load(circuit)
+        assert str(caught.value) == str(other.value)
+        with pytest.raises(InputError, match=r"checksums\.json"):
+            write_page(circuit, circuit.parent / "page.html")
+        with pytest.raises(InputError, match=r"checksums\.json"):
+            serve(circuit)
 
 
 def test_split_site() -> None:
