@@ -3,47 +3,45 @@ import pytest
 from wirework.errors import InputError, nearest, number_of, quoted, reason, translated_errors
 
 
-def test_an_error_of_another_library_becomes_one_line_and_keeps_its_cause():
-    cause = RuntimeError("first line\nsecond line")
-    said = r"^cannot read x: first line second line$"
-    with pytest.raises(InputError, match=said) as caught, translated_errors("cannot read x"):
-        raise cause
-    assert caught.value.__cause__ is cause
+class TestTranslatedErrors:
+    def test_an_error_of_another_library_becomes_one_line_and_keeps_its_cause(self):
+        cause = RuntimeError("first line\nsecond line")
+        said = r"^cannot read x: first line second line$"
+        with pytest.raises(InputError, match=said) as caught, translated_errors("cannot read x"):
+            raise cause
+        assert caught.value.__cause__ is cause
+
+    def test_our_own_error_passes_as_it_is(self):
+        own = InputError("mine")
+        with pytest.raises(InputError) as caught, translated_errors("cannot read x"):
+            raise own
+        assert caught.value is own
+
+    def test_ctrl_c_is_not_translated(self):
+        with pytest.raises(KeyboardInterrupt), translated_errors("cannot read x"):
+            raise KeyboardInterrupt
+
+    def test_memory_errors_say_so(self):
+        said = "cannot read x: not enough memory"
+        with pytest.raises(InputError, match=said), translated_errors("cannot read x"):
+            raise MemoryError
 
 
-def test_our_own_error_passes_as_it_is():
-    own = InputError("mine")
-    with pytest.raises(InputError) as caught, translated_errors("cannot read x"):
-        raise own
-    assert caught.value is own
+class TestReason:
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (KeyError("train"), "KeyError: 'train'"),
+            (EOFError(), "EOFError"),
+            (OSError(5, "Input/output error", "weights"), "Input/output error"),
+            (ValueError("a  b\n c"), "a b c"),
+        ],
+    )
+    def test_reason(self, error, said):
+        assert reason(error) == said
 
-
-def test_ctrl_c_is_not_translated():
-    with pytest.raises(KeyboardInterrupt), translated_errors("cannot read x"):
-        raise KeyboardInterrupt
-
-
-def test_memory_errors_say_so():
-    said = "cannot read x: not enough memory"
-    with pytest.raises(InputError, match=said), translated_errors("cannot read x"):
-        raise MemoryError
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (KeyError("train"), "KeyError: 'train'"),
-        (EOFError(), "EOFError"),
-        (OSError(5, "Input/output error", "weights"), "Input/output error"),
-        (ValueError("a  b\n c"), "a b c"),
-    ],
-)
-def test_reason(error, said):
-    assert reason(error) == said
-
-
-def test_reason_is_cut():
-    assert len(reason(ValueError("x" * 10_000))) == 200
+    def test_reason_is_cut(self):
+        assert len(reason(ValueError("x" * 10_000))) == 200
 
 
 def test_quoted_is_cut_and_takes_any_integer():

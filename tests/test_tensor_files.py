@@ -26,22 +26,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_header_and_tensors_are_those_that_were_saved(file: Path) -> None:
-    header = read_header(file)
-    assert header.tensors == {"a": ("F32", (2, 3)), "b": ("I64", (2,))}
-    assert header.metadata == {"format": "test"}
-    read = read_tensors(file)
-    assert read.keys() == STATE.keys()
-    assert all(torch.equal(read[name], tensor) for name, tensor in STATE.items())
-    arrays = read_arrays(file)
-    assert all(np.array_equal(arrays[name], tensor.numpy()) for name, tensor in STATE.items())
-
-
-def test_a_file_without_tensors_is_whole(file: Path) -> None:
-    save_file({}, file)
-    assert read_tensors(file) == {}
-
-
 def header_of(values: Any, data: bytes = b"\0" * 8) -> bytes:
     text = json.dumps(values).encode()
     return len(text).to_bytes(8, "little") + text + data
@@ -73,24 +57,101 @@ DAMAGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("read", [read_tensors, read_arrays])
-@pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_said_in_a_line(name: str, read: Callable[..., Any], tmp_path: Path) -> None:
-    content, says = DAMAGE[name]
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"w\.safetensors is damaged: ") as caught:
-        read(path)
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not isinstance(caught.value.__cause__, OSError)
+class TestAllReaders:
+    def test_header_and_tensors_are_those_that_were_saved(self, file: Path) -> None:
+        header = read_header(file)
+        assert header.tensors == {"a": ("F32", (2, 3)), "b": ("I64", (2,))}
+        assert header.metadata == {"format": "test"}
+        read = read_tensors(file)
+        assert read.keys() == STATE.keys()
+        assert all(torch.equal(read[name], tensor) for name, tensor in STATE.items())
+        arrays = read_arrays(file)
+        assert all(np.array_equal(arrays[name], tensor.numpy()) for name, tensor in STATE.items())
+
+    @pytest.mark.parametrize("read", [read_tensors, read_arrays])
+    @pytest.mark.parametrize("name", DAMAGE)
+    def test_damage_is_said_in_a_line(
+        self, name: str, read: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        content, says = DAMAGE[name]
+        path = tmp_path / "w.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"w\.safetensors is damaged: ") as caught:
+            read(path)
+        assert says in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not isinstance(caught.value.__cause__, OSError)
+
+    @pytest.mark.parametrize("read", [read_header, read_tensors, read_arrays])
+    def test_a_pipe_is_refused_at_once(self, read: Callable[..., Any], tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "w.safetensors")
+        with pytest.raises(InputError, match=r"w\.safetensors: it is no ordinary file"):
+            read(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("read", [read_header, read_tensors, read_arrays])
-def test_a_pipe_is_refused_at_once(read: Callable[..., Any], tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match=r"w\.safetensors: it is no ordinary file"):
-        read(tmp_path / "w.safetensors")
+class TestReadTensors:
+    def test_a_file_without_tensors_is_whole(self, file: Path) -> None:
+        save_file({}, file)
+        assert read_tensors(file) == {}
+
+    def test_a_missing_file_is_not_called_damaged(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            InputError, match=r"cannot read .*w\.safetensors: No such file"
+        ) as caught:
+            read_tensors(tmp_path / "w.safetensors")
+        assert isinstance(caught.value.__cause__, FileNotFoundError)
+        with pytest.raises(InputError, match=r"cannot read .*: Is a directory"):
+            read_tensors(tmp_path)
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.ESTALE])
+    def test_a_failing_disk_is_not_called_damage(
+        self, code: int, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: object, **__: object) -> Any:
+            raise OSError(code, "the disk fails")
+
+        monkeypatch.setattr(os, "open", fails)
+        with pytest.raises(
+            InputError, match=r"cannot read .*w\.safetensors: the disk fails"
+        ) as caught:
+            read_tensors(file)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.__cause__.errno == code
+
+    @pytest.mark.parametrize(
+        "error", [OSError(errno.ENODEV, "No such device"), RuntimeError("mmap")]
+    )
+    def test_a_file_system_without_memory_maps_is_read(
+        self, error: Exception, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_maps(*_: object, **__: object) -> Any:
+            raise error
+
+        monkeypatch.setattr("safetensors.torch.load_file", no_maps)
+        assert torch.equal(read_tensors(file)["a"], STATE["a"])
+
+    def test_want_of_memory_is_not_called_damage(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def too_much(*_: object, **__: object) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr("safetensors.torch.load_file", too_much)
+        with pytest.raises(InputError, match=r"cannot read .*: not enough memory") as caught:
+            read_tensors(file)
+        assert isinstance(caught.value.__cause__, OSError)
+
+    def test_every_cut_and_flip_of_a_file_is_refused_or_read(self, tmp_path: Path) -> None:
+        path, whole = tmp_path / "w.safetensors", save(STATE)
+        contents = [whole[:end] for end in range(len(whole))]
+        for place in range(len(whole) - 40):  # the header
+            flipped = bytearray(whole)
+            flipped[place] ^= 0x15
+            contents.append(bytes(flipped))
+        for content in contents:
+            path.write_bytes(content)
+            with contextlib.suppress(InputError):  # nothing else may come out
+                read_tensors(path)
 
 
 def test_a_cut_file_and_one_that_is_too_long_say_by_how_much(file: Path) -> None:
@@ -101,59 +162,3 @@ def test_a_cut_file_and_one_that_is_too_long_say_by_how_much(file: Path) -> None
     file.write_bytes(whole + b"more")
     with pytest.raises(InputError, match=r"4 bytes too many at its end: delete it$"):
         read_header(file, "delete it")
-
-
-def test_a_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*w\.safetensors: No such file") as caught:
-        read_tensors(tmp_path / "w.safetensors")
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
-    with pytest.raises(InputError, match=r"cannot read .*: Is a directory"):
-        read_tensors(tmp_path)
-
-
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.ESTALE])
-def test_a_failing_disk_is_not_called_damage(
-    code: int, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*_: object, **__: object) -> Any:
-        raise OSError(code, "the disk fails")
-
-    monkeypatch.setattr(os, "open", fails)
-    with pytest.raises(InputError, match=r"cannot read .*w\.safetensors: the disk fails") as caught:
-        read_tensors(file)
-    assert isinstance(caught.value.__cause__, OSError)
-    assert caught.value.__cause__.errno == code
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENODEV, "No such device"), RuntimeError("mmap")])
-def test_a_file_system_without_memory_maps_is_read(
-    error: Exception, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_maps(*_: object, **__: object) -> Any:
-        raise error
-
-    monkeypatch.setattr("safetensors.torch.load_file", no_maps)
-    assert torch.equal(read_tensors(file)["a"], STATE["a"])
-
-
-def test_want_of_memory_is_not_called_damage(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_much(*_: object, **__: object) -> Any:
-        raise MemoryError
-
-    monkeypatch.setattr("safetensors.torch.load_file", too_much)
-    with pytest.raises(InputError, match=r"cannot read .*: not enough memory") as caught:
-        read_tensors(file)
-    assert isinstance(caught.value.__cause__, OSError)
-
-
-def test_every_cut_and_flip_of_a_file_is_refused_or_read(tmp_path: Path) -> None:
-    path, whole = tmp_path / "w.safetensors", save(STATE)
-    contents = [whole[:end] for end in range(len(whole))]
-    for place in range(len(whole) - 40):  # the header
-        flipped = bytearray(whole)
-        flipped[place] ^= 0x15
-        contents.append(bytes(flipped))
-    for content in contents:
-        path.write_bytes(content)
-        with contextlib.suppress(InputError):  # nothing else may come out
-            read_tensors(path)
