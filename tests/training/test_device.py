@@ -16,25 +16,27 @@ def test_auto_becomes_a_choice_and_a_choice_stays(settings):
     assert resolve(fixed) == fixed
 
 
-def test_the_faster_precision_is_one_of_the_two(settings):
-    assert faster_precision(settings(), torch.device("cpu")) in ("float32", "bfloat16")
+class TestFasterPrecision:
+    def test_the_faster_precision_is_one_of_the_two(self, settings):
+        assert faster_precision(settings(), torch.device("cpu")) in ("float32", "bfloat16")
 
+    def test_few_tokens_are_enough_where_a_precision_is_many_times_slower(
+        self, settings, monkeypatch
+    ):
+        seen = []
 
-def test_few_tokens_are_enough_where_a_precision_is_many_times_slower(settings, monkeypatch):
-    seen = []
+        class SlowInBfloat16(torch.nn.Linear):
+            def forward(self, x):
+                seen.append((x.dtype, len(x)))
+                if x.dtype == torch.bfloat16:
+                    time.sleep(0.02)
+                return super().forward(x)
 
-    class SlowInBfloat16(torch.nn.Linear):
-        def forward(self, x):
-            seen.append((x.dtype, len(x)))
-            if x.dtype == torch.bfloat16:
-                time.sleep(0.02)
-            return super().forward(x)
-
-    monkeypatch.setattr(precision, "Linear", SlowInBfloat16)
-    config = settings(batch_size=512)
-    assert faster_precision(config, torch.device("cpu")) == "float32"
-    assert max(tokens for _, tokens in seen) < config.batch_size * config.model.n_ctx / 10
-    assert {dtype for dtype, _ in seen} == {torch.float32, torch.bfloat16}
+        monkeypatch.setattr(precision, "Linear", SlowInBfloat16)
+        config = settings(batch_size=512)
+        assert faster_precision(config, torch.device("cpu")) == "float32"
+        assert max(tokens for _, tokens in seen) < config.batch_size * config.model.n_ctx / 10
+        assert {dtype for dtype, _ in seen} == {torch.float32, torch.bfloat16}
 
 
 @pytest.mark.parametrize(
@@ -54,21 +56,22 @@ def test_nothing_is_timed_before_what_may_be_refused(settings, monkeypatch, chan
         train(settings(precision="auto", **changes), progress=False)
 
 
-def test_a_device_that_is_not_here_is_refused():
-    with pytest.raises(InputError, match="device 'tpu' is not available"):
-        resolve_device("tpu")
+class TestResolveDevice:
+    def test_a_device_that_is_not_here_is_refused(self):
+        with pytest.raises(InputError, match="device 'tpu' is not available"):
+            resolve_device("tpu")
 
+    def test_a_gpu_number_beyond_those_here_is_refused(self):
+        count = torch.cuda.device_count()
+        with pytest.raises(
+            InputError, match=f"device 'cuda:{count}' is not available: use auto, cpu"
+        ):
+            resolve_device(f"cuda:{count}")
 
-def test_a_gpu_number_beyond_those_here_is_refused():
-    count = torch.cuda.device_count()
-    with pytest.raises(InputError, match=f"device 'cuda:{count}' is not available: use auto, cpu"):
-        resolve_device(f"cuda:{count}")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_cuda_without_a_gpu_is_refused():
-    with pytest.raises(InputError, match="needs a CUDA GPU"):
-        resolve_device("cuda")
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+    def test_cuda_without_a_gpu_is_refused(self):
+        with pytest.raises(InputError, match="needs a CUDA GPU"):
+            resolve_device("cuda")
 
 
 def test_products_run_in_the_precision_of_the_settings(settings):

@@ -20,44 +20,31 @@ def locate(transformer: Transformer) -> str | None:
     return locate_nonfinite(transformer, trained, lambda: transformer.loss(TOKENS, TOKENS))
 
 
-def test_a_healthy_model_has_nothing_to_blame():
-    assert locate(Transformer(MODEL)) is None
+class TestLocateNonfinite:
+    def test_a_healthy_model_has_nothing_to_blame(self):
+        assert locate(Transformer(MODEL)) is None
 
+    def test_the_first_parameter_is_named(self):
+        transformer = Transformer(MODEL)
+        with torch.no_grad():
+            transformer.blocks[1].mlp.up.weight[0, 0] = torch.inf
+            transformer.unembed.weight[0, 0] = torch.nan
+        assert nonfinite_parameter(dict(transformer.named_parameters())) == "blocks.1.mlp.up.weight"
+        found = locate(transformer)
+        assert found == "parameter blocks.1.mlp.up.weight"
 
-def test_the_first_parameter_is_named():
-    transformer = Transformer(MODEL)
-    with torch.no_grad():
-        transformer.blocks[1].mlp.up.weight[0, 0] = torch.inf
-        transformer.unembed.weight[0, 0] = torch.nan
-    assert nonfinite_parameter(dict(transformer.named_parameters())) == "blocks.1.mlp.up.weight"
-    found = locate(transformer)
-    assert found == "parameter blocks.1.mlp.up.weight"
+    def test_the_first_site_is_named_when_parameters_are_finite(self):
+        transformer = Transformer(MODEL)
+        with torch.no_grad():
+            transformer.blocks[1].mlp.down.weight.fill_(3e38)  # finite, but its sums are not
+            transformer.blocks[1].mlp.up.bias.fill_(9.0)
+        assert locate(transformer) == "site 1.mlp.resid_delta"
+        assert all(not site._forward_pre_hooks for site in transformer.sites.values())
 
-
-def test_the_first_site_is_named_when_parameters_are_finite():
-    transformer = Transformer(MODEL)
-    with torch.no_grad():
-        transformer.blocks[1].mlp.down.weight.fill_(3e38)  # finite, but its sums are not
-        transformer.blocks[1].mlp.up.bias.fill_(9.0)
-    assert locate(transformer) == "site 1.mlp.resid_delta"
-    assert all(not site._forward_pre_hooks for site in transformer.sites.values())
-
-
-def test_a_gradient_is_named_last():
-    transformer = Transformer(MODEL)
-    transformer.norm.weight.grad = torch.full_like(transformer.norm.weight, torch.nan)
-    assert locate(transformer) == "gradient of norm.weight"
-
-
-def test_a_run_that_diverges_stops_in_one_line(settings):
-    config = settings(checkpoint_every=2, optimizer={"lr": 1e36, "warmup": 0.5, "weight_decay": 0})
-    with pytest.raises(InputError) as caught:
-        train(config, progress=False)
-    message = str(caught.value)
-    assert message.startswith("NaN or infinity at step ")
-    assert "first in " in message
-    assert "last good checkpoint: " in message
-    assert "\n" not in message
+    def test_a_gradient_is_named_last(self):
+        transformer = Transformer(MODEL)
+        transformer.norm.weight.grad = torch.full_like(transformer.norm.weight, torch.nan)
+        assert locate(transformer) == "gradient of norm.weight"
 
 
 class Poison(Prior):
@@ -75,41 +62,52 @@ class Poison(Prior):
         return {}
 
 
-@pytest.mark.parametrize(("step", "found_at", "saved"), [(5, 6, "step-4"), (7, 8, "step-4")])
-def test_step_tensor_and_last_good_checkpoint_are_named(
-    settings, monkeypatch, step, found_at, saved
-):
-    # At step 8 an evaluation comes first, then a checkpoint: neither may pass the poison on.
-    monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Poison(step)])
-    config = settings(weight_sparsity=None)
-    with pytest.raises(InputError) as caught:
-        train(config, progress=False)
-    message = str(caught.value)
-    assert f"at step {found_at}, first in parameter blocks.0.attn.out.bias" in message
-    assert f"checkpoints/{saved}; " in message
-    assert (config.runs / config.name / "checkpoints" / saved).is_dir()
+class TestDivergedRun:
+    def test_a_run_that_diverges_stops_in_one_line(self, settings):
+        config = settings(
+            checkpoint_every=2, optimizer={"lr": 1e36, "warmup": 0.5, "weight_decay": 0}
+        )
+        with pytest.raises(InputError) as caught:
+            train(config, progress=False)
+        message = str(caught.value)
+        assert message.startswith("NaN or infinity at step ")
+        assert "first in " in message
+        assert "last good checkpoint: " in message
+        assert "\n" not in message
 
+    @pytest.mark.parametrize(("step", "found_at", "saved"), [(5, 6, "step-4"), (7, 8, "step-4")])
+    def test_step_tensor_and_last_good_checkpoint_are_named(
+        self, settings, monkeypatch, step, found_at, saved
+    ):
+        # At step 8 an evaluation comes first, then a checkpoint: neither may pass the poison on.
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Poison(step)])
+        config = settings(weight_sparsity=None)
+        with pytest.raises(InputError) as caught:
+            train(config, progress=False)
+        message = str(caught.value)
+        assert f"at step {found_at}, first in parameter blocks.0.attn.out.bias" in message
+        assert f"checkpoints/{saved}; " in message
+        assert (config.runs / config.name / "checkpoints" / saved).is_dir()
 
-def test_a_stop_does_not_save_what_is_not_finite(settings, monkeypatch):
-    class Stopped(Poison):
-        def after_step(self, step):
-            if step == self.step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().after_step(step)
+    def test_a_stop_does_not_save_what_is_not_finite(self, settings, monkeypatch):
+        class Stopped(Poison):
+            def after_step(self, step):
+                if step == self.step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return super().after_step(step)
 
-    monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Stopped(5)])
-    config = settings(weight_sparsity=None)
-    with pytest.raises(InputError, match=r"at step 6, first in parameter blocks\.0\.attn\.out"):
-        train(config, progress=False)
-    assert checkpoint_steps(config.runs / config.name / "checkpoints") == [4]
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Stopped(5)])
+        config = settings(weight_sparsity=None)
+        with pytest.raises(InputError, match=r"at step 6, first in parameter blocks\.0\.attn\.out"):
+            train(config, progress=False)
+        assert checkpoint_steps(config.runs / config.name / "checkpoints") == [4]
 
+    def test_an_error_that_no_nan_caused_keeps_its_traceback(self, settings, monkeypatch):
+        class Broken(Poison):
+            def after_step(self, step):
+                raise ValueError("a defect of ours")
 
-def test_an_error_that_no_nan_caused_keeps_its_traceback(settings, monkeypatch):
-    class Broken(Poison):
-        def after_step(self, step):
-            raise ValueError("a defect of ours")
-
-    monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Broken(0)])
-    with pytest.raises(ValueError, match="a defect of ours") as caught:
-        train(settings(), progress=False)
-    assert not isinstance(caught.value, InputError)
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [Broken(0)])
+        with pytest.raises(ValueError, match="a defect of ours") as caught:
+            train(settings(), progress=False)
+        assert not isinstance(caught.value, InputError)
