@@ -41,65 +41,63 @@ def names_in(prompt: str) -> list[str]:
     return [word for word in re.findall(r"\w+", prompt) if word in known]
 
 
-def test_ioi_is_known_by_name_and_is_not_one_of_the_twenty(task: Task):
-    assert "ioi" in BUILT_IN_TASKS
-    assert "ioi" not in PYTHON_TASKS
-    assert len(PYTHON_TASKS) == 20
-    assert len(task.pairs) == 1024
-    with pytest.raises(InputError, match="did you mean 'ioi'"):
-        load_task("iois")
+class TestIoi:
+    def test_ioi_is_known_by_name_and_is_not_one_of_the_twenty(self, task: Task):
+        assert "ioi" in BUILT_IN_TASKS
+        assert "ioi" not in PYTHON_TASKS
+        assert len(PYTHON_TASKS) == 20
+        assert len(task.pairs) == 1024
+        with pytest.raises(InputError, match="did you mean 'ioi'"):
+            load_task("iois")
 
+    def test_the_answer_is_who_does_not_give_and_the_corrupted_prompt_has_the_other(
+        self, task: Task
+    ):
+        for pair in task.pairs:
+            (a, b, giver), (a2, b2, other) = map(names_in, pair.prompts)
+            assert (a, b) == (a2, b2)
+            assert a != b
+            assert {giver, other} == {a, b}
+            assert pair.answers == (f" {other}", f" {giver}")
+            # The prompts differ in that one word.
+            before, after = (prompt.split() for prompt in pair.prompts)
+            assert sum(x != y for x, y in zip(before, after, strict=True)) == 1
+            assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", pair.prompts[0])
 
-def test_the_answer_is_who_does_not_give_and_the_corrupted_prompt_has_the_other(task: Task):
-    for pair in task.pairs:
-        (a, b, giver), (a2, b2, other) = map(names_in, pair.prompts)
-        assert (a, b) == (a2, b2)
-        assert a != b
-        assert {giver, other} == {a, b}
-        assert pair.answers == (f" {other}", f" {giver}")
-        # The prompts differ in that one word.
-        before, after = (prompt.split() for prompt in pair.prompts)
-        assert sum(x != y for x, y in zip(before, after, strict=True)) == 1
-        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", pair.prompts[0])
+    def test_orders_givers_and_templates_all_come_equally_often(self, task: Task):
+        clean = Counter(names_in(pair.prompts[0]).index(pair.answers[0][1:]) for pair in task.pairs)
+        assert 400 < clean[0] < 624  # ABBA: the answer is named first
+        assert clean[0] + clean[1] == 1024
+        starts = Counter(pair.prompts[0].split()[0] for pair in task.pairs)
+        assert set(starts) == {template.split()[0] for template in TEMPLATES}
+        assert all(name not in ioi_words().names for name in starts)
+        assert len({name for pair in task.pairs for name in pair.answers}) == 64
 
+    def test_pairs_are_distinct_and_a_function_of_the_seed(self, task: Task):
+        assert len({pair.content for pair in task.pairs}) == 1024
+        assert load_task("ioi", n=5).pairs == task.pairs[:5]
+        assert not set(load_task("ioi", seed=1).pairs) & set(task.pairs)
 
-def test_orders_givers_and_templates_all_come_equally_often(task: Task):
-    clean = Counter(names_in(pair.prompts[0]).index(pair.answers[0][1:]) for pair in task.pairs)
-    assert 400 < clean[0] < 624  # ABBA: the answer is named first
-    assert clean[0] + clean[1] == 1024
-    starts = Counter(pair.prompts[0].split()[0] for pair in task.pairs)
-    assert set(starts) == {template.split()[0] for template in TEMPLATES}
-    assert all(name not in ioi_words().names for name in starts)
-    assert len({name for pair in task.pairs for name in pair.answers}) == 64
+    def test_prompts_of_a_pair_have_equal_length_and_differ_in_one_token(
+        self, task: Task, story_tokenizer: Tokenizer
+    ):
+        fitted = task.fitted(story_tokenizer, 64)
+        assert fitted.pairs == task.pairs
+        rows = fitted.encode(story_tokenizer, 64)
+        assert torch.equal(rows.last_positions[::2], rows.last_positions[1::2])
+        assert torch.equal(
+            (rows.tokens[::2] != rows.tokens[1::2]).sum(1), torch.ones(1024, dtype=torch.int64)
+        )
+        assert torch.equal(rows.answers[::2], rows.answers[1::2].flip(1))
 
-
-def test_pairs_are_distinct_and_a_function_of_the_seed(task: Task):
-    assert len({pair.content for pair in task.pairs}) == 1024
-    assert load_task("ioi", n=5).pairs == task.pairs[:5]
-    assert not set(load_task("ioi", seed=1).pairs) & set(task.pairs)
-
-
-def test_prompts_of_a_pair_have_equal_length_and_differ_in_one_token(
-    task: Task, story_tokenizer: Tokenizer
-):
-    fitted = task.fitted(story_tokenizer, 64)
-    assert fitted.pairs == task.pairs
-    rows = fitted.encode(story_tokenizer, 64)
-    assert torch.equal(rows.last_positions[::2], rows.last_positions[1::2])
-    assert torch.equal(
-        (rows.tokens[::2] != rows.tokens[1::2]).sum(1), torch.ones(1024, dtype=torch.int64)
-    )
-    assert torch.equal(rows.answers[::2], rows.answers[1::2].flip(1))
-
-
-def test_pairs_with_a_word_of_several_tokens_are_left_out(story_tokenizer: Tokenizer):
-    known = Pair(("Tom has a hat", "Lily has a hat"), (" a", " b"))
-    split = Pair(("Tom has a xylophone", "Lily has a xylophone"), (" a", " b"))
-    task = Task("t", (known, split) * 20, generated=True, single=("hat", "xylophone"))
-    assert set(task.fitted(story_tokenizer, 16).pairs) == {known}
-    none = Task("t", (split,) * 20, generated=True, single=("xylophone",))
-    with pytest.raises(InputError, match="the first: 'xylophone' is not one token"):
-        none.fitted(story_tokenizer, 16)
+    def test_pairs_with_a_word_of_several_tokens_are_left_out(self, story_tokenizer: Tokenizer):
+        known = Pair(("Tom has a hat", "Lily has a hat"), (" a", " b"))
+        split = Pair(("Tom has a xylophone", "Lily has a xylophone"), (" a", " b"))
+        task = Task("t", (known, split) * 20, generated=True, single=("hat", "xylophone"))
+        assert set(task.fitted(story_tokenizer, 16).pairs) == {known}
+        none = Task("t", (split,) * 20, generated=True, single=("xylophone",))
+        with pytest.raises(InputError, match="the first: 'xylophone' is not one token"):
+            none.fitted(story_tokenizer, 16)
 
 
 def small(tokenizer: Tokenizer) -> Model:
@@ -109,35 +107,35 @@ def small(tokenizer: Tokenizer) -> Model:
     return Model(Transformer(config, seed=1), tokenizer)
 
 
-def test_a_report_has_the_logit_difference_and_the_divergence(
-    task: Task, story_tokenizer: Tokenizer
-):
-    model = small(story_tokenizer)
-    report = evaluate(model, task.take(task.pairs[:100]))
-    clean, corrupted, logit_diffs = [], [], []
-    for pair in task.pairs[:100]:
-        right, wrong = (story_tokenizer.encode(answer)[0] for answer in pair.answers)
-        with torch.no_grad():
-            first, second = (
-                model(torch.tensor([story_tokenizer.encode(prompt)]))[0, -1]
-                for prompt in pair.prompts
-            )
-        logit_diffs += [first[right] - first[wrong], second[wrong] - second[right]]
-        clean.append(first)
-        corrupted.append(second)
-    assert report.logit_difference == pytest.approx(
-        float(torch.stack(logit_diffs).mean()), abs=1e-6
-    )
-    wanted = kl_divergence(torch.stack(clean), torch.stack(corrupted)).mean()
-    assert report.kl == pytest.approx(float(wanted), rel=1e-3)
-    assert present(report.kl) > 0
+class TestReports:
+    def test_a_report_has_the_logit_difference_and_the_divergence(
+        self, task: Task, story_tokenizer: Tokenizer
+    ):
+        model = small(story_tokenizer)
+        report = evaluate(model, task.take(task.pairs[:100]))
+        clean, corrupted, logit_diffs = [], [], []
+        for pair in task.pairs[:100]:
+            right, wrong = (story_tokenizer.encode(answer)[0] for answer in pair.answers)
+            with torch.no_grad():
+                first, second = (
+                    model(torch.tensor([story_tokenizer.encode(prompt)]))[0, -1]
+                    for prompt in pair.prompts
+                )
+            logit_diffs += [first[right] - first[wrong], second[wrong] - second[right]]
+            clean.append(first)
+            corrupted.append(second)
+        assert report.logit_difference == pytest.approx(
+            float(torch.stack(logit_diffs).mean()), abs=1e-6
+        )
+        wanted = kl_divergence(torch.stack(clean), torch.stack(corrupted)).mean()
+        assert report.kl == pytest.approx(float(wanted), rel=1e-3)
+        assert present(report.kl) > 0
 
-
-def test_all_tasks_of_a_model_are_the_twenty_and_ioi_where_it_fits(
-    story_tokenizer: Tokenizer, code_tokenizer: Tokenizer
-):
-    assert tasks_for(small(code_tokenizer)) == tuple(PYTHON_TASKS)
-    assert tasks_for(small(story_tokenizer)) == (*PYTHON_TASKS, "ioi")
-    rows = all_reports(small(code_tokenizer), ["ioi"], n=20)
-    assert not rows[0]["valid"]
-    assert "does not fit this tokeniser" in rows[0]["reason"]
+    def test_all_tasks_of_a_model_are_the_twenty_and_ioi_where_it_fits(
+        self, story_tokenizer: Tokenizer, code_tokenizer: Tokenizer
+    ):
+        assert tasks_for(small(code_tokenizer)) == tuple(PYTHON_TASKS)
+        assert tasks_for(small(story_tokenizer)) == (*PYTHON_TASKS, "ioi")
+        rows = all_reports(small(code_tokenizer), ["ioi"], n=20)
+        assert not rows[0]["valid"]
+        assert "does not fit this tokeniser" in rows[0]["reason"]
