@@ -38,6 +38,22 @@ COMMANDS = {
     "prune": "prune model single_double_quote --config settings/prune.yaml --corpus text.jsonl"
     " --out circuit",
 }  # fmt: skip
+WROTE = {
+    "acdc of several taus": "taus/tau-9",
+    "attribute": "edges",
+    "attack": "attack/attack.json, attack/attack.png",
+    "explain": "explained",
+    "finders": "finders/finders.json, finders/finders.png",
+    "prune": "circuit",
+    "self-ablation": "self_ablation/results.json, self_ablation/self_ablation.png",
+    "train": "runs/run",
+}
+"""Files and folders on the last line but one of the commands that write."""
+VERDICTS = {
+    "estimate": "26 requests to m for a first run",
+    "self-ablation": "0 of 5 claims of the paper held; 5 could not be judged",  # one seed, no SAE
+}
+"""Beginnings of the verdicts of some commands."""
 Run = Callable[..., str]
 
 pytestmark = [
@@ -65,13 +81,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return printed
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "estimate"])
-def test_a_command_begins_with_its_verdict_and_ends_with_the_next_one(name: str, run: Run):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_begins_with_its_verdict_and_ends_with_what_it_wrote_and_the_next_one(
+    name: str, run: Run
+):
     lines = run(COMMANDS[name]).splitlines()
-    assert lines[0].startswith("verdict: ")
+    assert lines[0].startswith(f"verdict: {VERDICTS.get(name, '')}")
     assert sum(line.startswith("verdict: ") for line in lines) == 1
     assert sum(line.startswith("next: ") for line in lines) == 1
     assert_runs(lines[-1])
+    wrote = lines[-2].removeprefix("wrote: ") if lines[-2].startswith("wrote: ") else None
+    assert wrote == WROTE.get(name)
+    assert all(Path(path).exists() for path in (wrote or ".").split(", "))
 
 
 def test_view_serves_until_ctrl_c_and_ends_with_the_next_command(
@@ -122,6 +143,35 @@ def test_tasks_says_which_behaviours_the_model_does_best_first(run: Run):
         ("with_open", ("no", "0.00 ± 0.00")),
     ]
     assert "for_while does not fit: task for_while does not fit this tokeniser" in text
+
+
+def test_of_several_taus_the_smallest_accurate_circuit_is_shown(run: Run):
+    text = run(COMMANDS["acdc of several taus"])  # at tau 9 no edge is left
+    assert text.startswith("verdict: 2 of 46 path edges stay at tau 0.01: ")
+    assert text.endswith("next: wirework export taus/tau-0.01 -o taus/tau-0.01.html\n")
+
+
+def test_a_circuit_without_edges_asks_for_a_lower_tau(run: Run):
+    last = run("acdc model single_double_quote --pairs 8 --tau 9 --out none").splitlines()[-1]
+    assert last == "next: wirework acdc model single_double_quote --tau 0.9 --out none"
+
+
+@pytest.mark.parametrize(
+    ("source", "then"),
+    [
+        ("circuit", "attack circuit --out circuit-attack"),
+        ("paths", "prune model single_double_quote --out paths-nodes"),  # no attack reads paths
+        ("explained", "measure runs/run/model --out measures"),
+    ],
+)
+def test_export_names_a_command_that_reads_what_it_showed(
+    source: str, then: str, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("wirework.cli._show_anything", lambda: None)
+    last = run(f"export {source} -o page.html").splitlines()[-1]
+    assert last == f"next: wirework {then}"
+    assert_runs(last)
 
 
 def test_acdc_says_what_its_strongest_edges_carry(run: Run):

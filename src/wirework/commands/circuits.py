@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
@@ -13,11 +13,15 @@ from wirework.commands.circuit_tables import print_report, print_strongest, show
 from wirework.commands.printing import (
     print_next,
     print_verdict,
+    print_wrote,
     show,
     show_rows,
 )
 from wirework.config import AcdcConfig, PruneConfig
 from wirework.errors import InputError, number_of
+
+if TYPE_CHECKING:
+    from wirework.circuits import PathCircuit
 
 
 def prune(
@@ -74,7 +78,7 @@ def prune(
         if not json:
             reached = [row for row in rows if not row.get("reason")]
             best = min(reached, key=lambda row: row["n_edges"], default=None)
-            print(f"wrote: {out}")
+            print_wrote(out)
             print_next(*(("tasks", model) if best is None else ("validate", out / best["task"])))
         return
     pairs = task_of(task)
@@ -100,7 +104,7 @@ def prune(
     )
     show("circuit (task losses in nats)", values, json)
     print_report(report, title="validation")
-    print(f"wrote: {out}")
+    print_wrote(out)
     if circuit.reached:
         print_next("export", out, "-o", f"{out}.html")
     else:
@@ -147,24 +151,33 @@ def acdc(
     if json:
         show_rows("acdc", rows, json)
         return
-    smallest = min(circuits, key=lambda circuit: circuit.n_path_edges)
-    part = smallest.patching
+    best = min(circuits, key=_by_accuracy_and_size)
+    part = best.patching
     print_verdict(
-        f"{smallest.n_path_edges} of {part.n_all} path edges stay at tau {part.tau:g}: accuracy "
+        f"{best.n_path_edges} of {part.n_all} path edges stay at tau {part.tau:g}: accuracy "
         f"{part.accuracy:.2f} on them alone, {part.model_accuracy:.2f} in the whole model (1.00 = "
         f"always right, 0.50 = chance); KL {part.kl:.3g} nats (0 = the same predictions)"
     )
-    show_rows("acdc (losses and KL in nats)", rows, json)
-    print_strongest(smallest)
+    show_rows("acdc (losses and KL in nats; lower is better, as are fewer edges)", rows, json)
+    print_strongest(best)
     for place in places:
-        print(f"wrote: {place}")
-    if places:
-        page = places[circuits.index(smallest)]
+        print_wrote(place)
+    if not best.path_edges:
+        saved: list[str | Path] = [] if out is None else ["--out", out]
+        print_next("acdc", model, task, "--tau", f"{min(settings.tau) / 10:g}", *saved)
+    elif places:
+        page = places[circuits.index(best)]
         print_next("export", page, "-o", f"{page}.html")
     else:
         taus = [f"{tau:g}" for tau in settings.tau]
         place = Path("circuits") / f"{pairs.name}-paths"
         print_next("acdc", model, task, "--tau", *taus, "--out", place)
+
+
+def _by_accuracy_and_size(circuit: "PathCircuit") -> tuple[bool, int]:
+    """Rank circuits that answer as accurately as the model first, then those with fewer edges."""
+    part = circuit.patching
+    return part.accuracy < part.model_accuracy, circuit.n_path_edges
 
 
 def validate(
@@ -220,7 +233,7 @@ def validate(
         return
     print_report(report.to_dict())
     if out is not None:
-        print(f"wrote: {out}")
+        print_wrote(out)
     if report.faithful:
         print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
     else:
@@ -265,5 +278,5 @@ def attack(
         show("attack", {**report.summary(), "result": str(result), "curves": str(curves)}, json)
     else:
         print_attack(report)
-        print(f"wrote: {result}, {curves}")
+        print_wrote(result, curves)
         print_next("export", circuit, "-o", f"{circuit}.html")

@@ -8,7 +8,7 @@ from cyclopts import Parameter, validators
 
 from wirework.commands.arguments import Json, not_resumable, task_of
 from wirework.commands.circuit_tables import print_edges
-from wirework.commands.printing import print_next, print_verdict, show
+from wirework.commands.printing import print_next, print_verdict, print_wrote, show
 from wirework.config import PathAblation, PathMetric
 from wirework.console import Progress
 from wirework.errors import number_of
@@ -83,7 +83,7 @@ def attribute(
         place = Path("circuits") / f"{behaviour.name}-edges"
         print_next("attribute", model, task, "--out", place)
     else:
-        print(f"wrote: {out}")
+        print_wrote(out)
         print_next("export", out, "-o", f"{out}.html")
 
 

@@ -40,6 +40,8 @@ def tasks(
     check_names(task)
     if model is None:
         names = [*(task or BUILT_IN_TASKS)]
+        if not json:
+            print_verdict(f"{number_of(len(names), 'behaviour')} that a model may have")
         show_rows("tasks", [{"name": name} for name in names], json)
         if not json:
             print_next("tasks", "--show", names[0])

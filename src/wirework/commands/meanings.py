@@ -27,6 +27,9 @@ _MEANINGS = {
     "dense_val_loss": "the same of the dense model",
     "bigram_val_loss": "the same of the bigram table alone; models should be below",
     "kurtosis": "of the final residual stream; 3 = normally distributed",
+    "val_loss_ablated": "the same of the ablated stream",
+    "val_loss_reconstruction": "squared difference of the two streams; 0 = they are the same",
+    "tokens": "tokens trained on",
     "dead_neurons": "neurons that are zero at every token; 0 is best",
     "nonzero_fraction": "share of weights that are not zero; lower is sparser",
     # checks of a circuit
@@ -38,6 +41,11 @@ _MEANINGS = {
     "attention": "0 = the same attention, 1 = disjoint",
     "n_touching": "weights that touch its nodes",
     "share": "share of these in the circuit; 1.00 = all",
+    "resample": "other nodes at random text, new at each token; lower is better",
+    "stochastic": "other nodes at one random token; lower is better",
+    "adversarial": "the same, worst draw; lower is better",
+    "n_same": "prompts for `same` and `mixed`",
+    "n_other": "prompts for `other`",
     # path edges
     "n_path_edges": "fewer is better",
     "of": "all path edges of the model",
@@ -58,6 +66,8 @@ _MEANINGS = {
     "mse": "lower is better",
     "dead_features": "features that are never on; 0 is best",
     "outlier_share": "share of tokens with extreme values; 0 is best",
+    "n_tokens": "tokens measured on",
+    "without_outliers": "the same without tokens of extreme values",
     # measures
     "perplexity": "lower is better; 1 = certain of every token",
     "path_edges": "path edges that the task needs; fewer is better",
@@ -68,6 +78,10 @@ _MEANINGS = {
     "gate_live_fraction": "share of gated units that are on per token; lower is sparser",
     "dead_units": "units that are never on; 0 is best",
     # explanations
+    "requests": "answers in the cache are not deducted",
+    "tokens_in": "tokens of all prompts, a rough count",
+    "tokens_out": "tokens of all answers, a rough count",
+    "price": "in the currency of the prices given",
     "explained": "neurons with an explanation",
     "dead": "neurons that are never active",
     "failed": "neurons without an answer of the explainer; 0 is best",

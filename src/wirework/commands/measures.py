@@ -14,6 +14,7 @@ from wirework.commands.printing import (
     print_next,
     print_table,
     print_verdict,
+    print_wrote,
     show,
     show_rows,
 )
@@ -61,8 +62,10 @@ def sae(
             f"{quality.sae_l0:.1f} of {quality.d_sae} features on per token (fewer is sparser), CE "
             f"score {score} (1.00 = nothing is lost, 0 = no better than zeroing the site)"
         )
-    show("sparse autoencoder", {"sae": str(out), **asdict(quality)}, json)
+    where = {"sae": str(out)} if json else {}
+    show("sparse autoencoder", {**where, **asdict(quality)}, json)
     if not json:
+        print_wrote(out)
         print_next("measure", model, "--out", "measures")
 
 
@@ -96,7 +99,13 @@ def explain(
     loaded = load(model)
     text = None if corpus is None else prepared(loaded, corpus)
     if out is None:
-        show("estimate", estimate_cost(loaded, settings, text=text).to_dict(), json)
+        cost = estimate_cost(loaded, settings, text=text)
+        if not json:
+            print_verdict(
+                f"{number_of(cost.requests, 'request')} to {settings.server.model} for a first run "
+                "without failures"
+            )
+        show("estimate", cost.to_dict(), json)
         if not json:
             print_next("explain", model, "--out", Path("explained") / model.name, *_asked(settings))
         return
@@ -104,9 +113,9 @@ def explain(
         explanations = explain_neurons(loaded, settings, text=text, out=out)
     for failure in explanations.failed:
         print(f"warning: {failure['neuron']}: {failure['reason']}", file=sys.stderr)
-    result = {"result": str(out), **explanations.summary()}
+    result = explanations.summary()
     if json:
-        show("explain", result, json)
+        show("explain", {"result": str(out), **result}, json)
     else:
         scores = result.pop("scores")
         main = scores.get("top_and_random", {}).get("mean")
@@ -121,6 +130,7 @@ def explain(
             for name, values in scores.items()
         ]
         show_rows("scores", rows, json)
+        print_wrote(out)
         print_next("export", out, "-o", f"{out}.html")
 
 
@@ -195,7 +205,7 @@ def measure(
         if out is None:
             print_next("measure", *models, "--out", "measures")
         else:
-            print(f"wrote: {out}")
+            print_wrote(out)
             print_next("explain", models[0], "--out", Path("explained") / models[0].name)
 
 

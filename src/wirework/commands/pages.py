@@ -52,7 +52,7 @@ def export(
         if png is not None:
             raise InputError(f"--png draws circuits: {circuit} holds explained neurons")
         page = write_neuron_page(circuit, out)
-        print_paths(page, then=("export", circuit, "-o", out))
+        print_paths(page, then=_after_neurons(circuit))
         return
     if png is not None:
         if png.suffix.lower() != ".png":
@@ -63,5 +63,24 @@ def export(
     paths = [write_page(circuit, out)]
     if png is not None:
         paths.append(write_figure(load_page_data(circuit), png))
-    attacks = circuit.with_name(f"{circuit.name}-attack")
-    print_paths(*paths, then=("attack", circuit, "--out", attacks))
+    print_paths(*paths, then=_after_circuit(circuit))
+
+
+def _after_circuit(circuit: Path) -> list[str | Path]:
+    """Return the command that goes on from a circuit's page: `attack` needs a circuit of nodes."""
+    from wirework.circuit_format import read_circuit
+
+    document = read_circuit(circuit).document
+    if document.level == "head" and document.model.path is not None:
+        task = document.task.path or document.task.name
+        nodes = circuit.with_name(f"{circuit.name}-nodes")
+        return ["prune", document.model.path, task, "--out", nodes]
+    return ["attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack")]
+
+
+def _after_neurons(explained: Path) -> list[str | Path]:
+    """Return the command that goes on from the page of explained neurons."""
+    from wirework.view.neurons.neuron_file import read_model_name
+
+    model = read_model_name(explained)
+    return ["doctor"] if model is None else ["measure", model, "--out", "measures"]

@@ -67,6 +67,11 @@ def print_next(*words: str | Path) -> None:
     print(f"next: wirework {plain(shlex.join(map(str, words)))}")
 
 
+def print_wrote(*paths: str | Path) -> None:
+    """Print which files or folders a command wrote."""
+    print(f"wrote: {', '.join(plain(str(path)) for path in paths)}")
+
+
 def print_paths(*paths: Path, then: Sequence[str | Path]) -> None:
     """Print the paths that a command wrote, one per line; on a terminal also the next command.
 

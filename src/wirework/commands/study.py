@@ -14,7 +14,13 @@ from wirework.commands.arguments import (
     task_of,
     tokens_of,
 )
-from wirework.commands.printing import print_next, print_verdict, show_all
+from wirework.commands.printing import (
+    print_next,
+    print_verdict,
+    print_wrote,
+    show,
+    show_rows,
+)
 from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
 from wirework.errors import number_of
 from wirework.files import check_place
@@ -60,10 +66,13 @@ def finders(
             data=None if corpus is None else tokens_of(loaded, corpus),
         )
     result = study.to_dict()
-    if not json:
+    if json:
+        show("finders", result, json)
+    else:
         print_verdict(_smallest(result["rows"]))
-    show_all("finders", result, json, rows="finders (mean held-out task loss in nats)")
-    if not json:
+        title = "finders (mean held-out task loss in nats; fewer edges and nodes are better)"
+        show_rows(title, result["rows"], json)
+        print_wrote(*(path for path in (study.results, study.figure) if path is not None))
         print_next("prune", model, "--all", "--out", out.with_name(f"{out.name}-circuits"))
 
 
@@ -98,10 +107,15 @@ def frontier(
 
     with once_there_is_room("the same command goes on from what was saved"):
         result = run_study(settings, out).to_dict()
-    if not json:
+    if json:
+        show("frontier", result, json)
+    else:
         print_verdict(result["verdict"])
-    show_all("frontier", result, json, cells="models (held-out loss in nats, lower is better)")
-    if not json:
+        title = "models (held-out loss in nats, lower is better; fewer edges are better)"
+        show_rows(title, result["cells"], json)
+        if result["pair"] is not None:
+            show("pair that is compared", result["pair"], json)
+        print_wrote(result["results"], *result["figures"])
         models = [row["name"] for row in result["cells"] if not row.get("error")]
         print_next(*(("tasks", out / "cells" / models[0] / "run") if models else ("doctor",)))
 
@@ -127,23 +141,32 @@ def self_ablation(
     with resumable(out):
         study = run_study(settings, out, jobs=jobs)
     result = study.to_dict()
-    if not json:
-        result["rows"] = [
+    if json:
+        show("self-ablation", result, json)
+    else:
+        rows = [
             {"model": "plain" if row.level is None else f"{row.level}, k {row.k}"}
             | {title: str(row.measures[name]) for name, title in MEASURES.items()}
             for row in study.rows
         ]
-        result["claims"] = [
+        claims = [
             {
                 name: f"{value:.1%}" if name == "largest_change" and value is not None else value
                 for name, value in verdict.to_dict().items()
             }
             for verdict in study.claims
         ]
-    means = "mean ± standard error over seeds (the paper's)"
-    if not json:
-        n_held = sum(row["verdict"] == "held" for row in result["claims"])
-        print_verdict(f"{n_held} of {number_of(len(result['claims']), 'claim')} of the paper held")
-    show_all("self-ablation", result, json, rows=means, claims="claims")
-    if not json:
+        verdicts = [str(row["verdict"]) for row in claims]
+        n_open = sum(words.startswith(("cannot tell", "not measured")) for words in verdicts)
+        print_verdict(
+            f"{verdicts.count('held')} of {number_of(len(claims), 'claim')} of the paper held; "
+            f"{n_open} could not be judged"
+        )
+        title = (
+            "mean ± standard error over seeds (the paper's); lower is better for edges, SAE L0 and "
+            "perplexity, higher for accuracy and scores"
+        )
+        show_rows(title, rows, json)
+        show_rows("claims", claims, json)
+        print_wrote(study.results, study.figure)
         print_next("tasks", out / "runs" / f"plain-seed{settings.seeds[0]}")

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.commands.arguments import Json, Settings, once_there_is_room, resumable
-from wirework.commands.printing import print_next, print_verdict, show
+from wirework.commands.printing import print_next, print_verdict, print_wrote, show
 from wirework.config import TrainConfig
 from wirework.errors import number_of
 
@@ -31,8 +31,10 @@ def train(
             f"trained: {run.metrics['val_loss']:.4g} nats per token on held-out text (lower is "
             "better)"
         )
-    show("training", {"run": str(run.path), **run.metrics}, json)
+    where = {"run": str(run.path)} if json else {}
+    show("training", {**where, **run.metrics}, json)
     if not json:
+        print_wrote(run.path)
         print_next("tasks", run.path)
 
 
@@ -63,7 +65,10 @@ def demo(
             f"(target {TARGET_LOSS}, chance 0.693); the model without them has "
             f"{table['task_loss_without_circuit']:.3f}"
         )
-    show("demo", table, json)
+    files = ("circuit", "page", "png")
+    shown = {name: value for name, value in table.items() if json or name not in files}
+    show("demo", shown, json)
     if not json:
         circuit = Path(table["circuit"])
+        print_wrote(*(table[name] for name in files))
         print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
