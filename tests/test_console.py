@@ -1,6 +1,7 @@
 import errno
 import io
 import logging
+import math
 import os
 import pty
 import subprocess
@@ -125,6 +126,15 @@ class TestTimeLeft:
     def test_the_time_left_of_steady_work_is_right(self):
         for guess, true in estimates(lambda _: 1 / 600):
             assert guess == pytest.approx(true, abs=2)
+
+    def test_a_slow_start_is_soon_forgotten(self):
+        clock = Clock()
+        left = TimeLeft(clock=clock)
+        clock.now += 20
+        assert left.at(0.02) == pytest.approx(980)  # then five times as fast
+        clock.now += 20
+        # 40 * 0.88 / 0.12 = 293.3; of the 960 - 293.3 above it remains exp(-20 / 10)
+        assert left.at(0.12) == pytest.approx(293.3 + math.exp(-2) * (960 - 293.3), abs=0.1)
 
     @pytest.mark.parametrize("factor", [0.4, 2.5])
     def test_the_time_left_does_not_jump_where_work_turns_slower_or_faster(self, factor):

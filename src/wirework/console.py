@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EVERY = 20.0
 """Seconds between progress lines, if there is no bar."""
 
-_MEMORY = 60.0  # seconds over which the time left is smoothed
+_MEMORY = 60.0  # seconds over which the time left is smoothed, at most
+_EARLY = 0.25  # the same as a share of the elapsed time: early estimates are soon replaced
 
 _said_once: set[str] = set()
 
@@ -113,8 +114,8 @@ def rescaled(left: float, done: float, elapsed: float) -> float:
 class TimeLeft:
     """Estimate of the remaining time, from the fraction of the work that is done.
 
-    It extrapolates the mean rate since the start and is smoothed over a minute, so that it does not
-    jump where the fraction does.
+    It extrapolates the mean rate since the start and is smoothed over a minute, or a quarter of a
+    shorter time, so that it does not jump where the fraction does.
 
     Args:
         share: fraction that was done before.
@@ -143,7 +144,7 @@ class TimeLeft:
             self._left = mean
         elif since > 0:
             expected = max(self._left - since, 0.0)
-            weight = 1 - math.exp(-since / _MEMORY)
+            weight = 1 - math.exp(-since / min(_MEMORY, _EARLY * elapsed))
             self._left = expected + weight * (mean - expected)
         return self._left
 

@@ -21,7 +21,10 @@ _TRIAL_STEPS = 30
 _OTHER_SECONDS = 60.0
 """Seconds for stages that hardly depend on training speed: loading, means, page."""
 _PRUNING_TOKENS = 700_000
-"""Time of pruning, in tokens of training."""
+"""Time of pruning with a reserve, in tokens of training."""
+_USUAL_PRUNING_TOKENS = 600_000
+"""Time of pruning, in tokens of training: 47 CPU seconds where 1,200 steps take 96
+(benchmarks/README.md)."""
 _USUAL_SPEED = 5000.0
 """Tokens per second, if the speed is not measured."""
 _WAIT = 0.05
@@ -73,7 +76,7 @@ def stage_ends(plan: Plan, config: TrainConfig) -> StageEnds:
     """
     speed = plan.tokens_per_s or _USUAL_SPEED
     training = plan.steps * config.batch_size * config.model.n_ctx / speed
-    pruning = training + _PRUNING_TOKENS / speed
+    pruning = training + _USUAL_PRUNING_TOKENS / speed
     twin = max(pruning, (1 + _WAIT) * training)
     return StageEnds(training, pruning, twin, twin + _PAGE_SECONDS)
 
