@@ -46,6 +46,9 @@ _MEANINGS = {
     "adversarial": "the same, worst draw; lower is better",
     "n_same": "prompts for `same` and `mixed`",
     "n_other": "prompts for `other`",
+    # pair of models that a study compares
+    "apart": "difference of the held-out losses, as a share; near 0 is comparable",
+    "ratio": "edges of the dense circuits / the sparse; above 1 the sparse are smaller",
     # path edges
     "n_path_edges": "fewer is better",
     "of": "all path edges of the model",
