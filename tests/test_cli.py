@@ -18,9 +18,10 @@ import pytest
 from command_line import WIREWORK, Started, run_here
 from marks import slow_cases
 
-from wirework import __version__
+from wirework import __version__, menu
 from wirework.config import ModelConfig
 from wirework.data import Tokenizer
+from wirework.errors import InputError
 from wirework.model import Model
 from wirework.nn import Transformer
 from wirework.nn.kernels.products import LIBRARIES
@@ -510,6 +511,19 @@ class TestSettingsFiles:
         settings.write_text("model: {d_model: 100}\nweight_sparsity: null\n")
         refuses("train", "--config", settings, says="d_model 100")
         refuses("train", "--config", settings, "--model.d-model", "90", says="d_model 90")
+
+    def test_a_later_launch_in_the_same_process_is_without_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (tmp_path / "settings.yaml").write_text("steps: -1\n")
+        monkeypatch.setattr(menu.app, "config", None)
+        for words, says in (
+            (["--config", str(tmp_path / "settings.yaml")], r"settings\.yaml: steps: "),
+            (["--batch-size", "-2"], r"^batch_size: "),
+        ):
+            monkeypatch.setattr(sys, "argv", ["wirework", "train", *words])
+            with pytest.raises(InputError, match=says):
+                menu.launch()
 
     @pytest.mark.parametrize(
         ("written", "flags", "says"),

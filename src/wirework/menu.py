@@ -226,6 +226,7 @@ def _launch(
         os.environ[NO_LOCK] = "1"  # for the processes that a verb starts too
     words = tokens[: 2 if tokens and tokens[0] in GROUPS else 1]
     _check_verb(words)
+    app.config = None  # of an earlier launch in this process
     values: dict[str, Any] = {}
     config = config or SHIPPED.get(" ".join(words))
     if config is not None:
