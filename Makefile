@@ -10,15 +10,21 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/wirework demo $(DEMO_ARGS)
 
-# One process a core, each with one thread: more threads than cores are slower.
+# Tests start hundreds of interpreters: without cached bytecode each compiles everything.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Three processes for two cores, since some tests wait, of one thread each: more are slower.
+# `worksteal` keeps the tests of a file together, which share what takes long to make.
+PARALLEL = -n $$(( ($$(nproc) * 3 + 1) / 2 )) --dist worksteal --durations=25
+
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --durations=25
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # Kills and signals at every moment, whole matrices, small full disks: what takes too long for `test`.
 slow-test: export OMP_NUM_THREADS = 1
 slow-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto -m slow --ignore=tests/hostile --durations=25
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --ignore=tests/hostile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

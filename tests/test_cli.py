@@ -421,10 +421,9 @@ class TestOutput:
     def test_a_reader_that_has_gone_ends_a_command_without_a_word(self, start: Start):
         reader, writer = os.pipe()
         os.close(reader)
-        for words in (["tasks"], ["--help"]):
-            ended = subprocess.run([str(WIREWORK), *words], stdout=writer, stderr=subprocess.PIPE)
-            assert (ended.returncode, ended.stderr) == (141, b"")
-        for words in (["tasks", "--json"], ["prune", "--help"]):
+        ended = subprocess.run([str(WIREWORK), "--help"], stdout=writer, stderr=subprocess.PIPE)
+        assert (ended.returncode, ended.stderr) == (141, b"")
+        for words in (["tasks"], ["tasks", "--json"], ["prune", "--help"]):
             child = start(*words, stdout=writer)
             _, said = child.communicate(timeout=60)
             assert (child.returncode, said) == (141, "")

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from marks import slow_cases
 
 from wirework import demo, files
 from wirework.demo_plan import Plan
@@ -89,7 +88,8 @@ def test_the_circuit_is_looked_for_while_the_twin_still_trains(
     assert list((tmp_path / "tiny-dense" / "checkpoints").glob("step-*"))
 
 
-@pytest.mark.parametrize(("twin_steps", "threads"), [(10**6, 1), *slow_cases((3, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("twin_steps", "threads"), [(10**6, 1), (3, 2)])
 def test_pruning_leaves_the_twin_its_cores_and_takes_all_without_it(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin_steps: int, threads: int
 ):
@@ -117,6 +117,7 @@ def test_pruning_leaves_the_twin_its_cores_and_takes_all_without_it(
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_model_of_few_steps_that_is_too_weak_names_the_way_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -176,7 +176,8 @@ def test_a_process_that_dies_is_one_line() -> None:
         list(parallel_map(math.sqrt, [4.0], 0))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, *slow_cases(signal.SIGINT)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)

@@ -41,6 +41,7 @@ for package in {PACKAGES}:
 """
 
 
+@pytest.mark.slow
 def test_a_package_is_an_attribute_without_an_import_of_its_own():
     """In one process, which forgets wirework after each: an interpreter takes long to start."""
     shown = subprocess.check_output([sys.executable, "-c", EACH_AS_FIRST], text=True)

@@ -87,6 +87,7 @@ def test_a_function_in_the_place_of_a_name_is_not_run(found, mine: str, path: st
     assert not has_run(mine)
 
 
+@pytest.mark.slow
 def test_the_function_that_the_user_names_gives_the_same_report_as_before(found, mine) -> None:
     circuit, model = found
     own = load_task(mine, seed=3, n=64)

@@ -50,7 +50,7 @@ WROTE = {
 }
 """Files and folders on the last line but one of the commands that write."""
 VERDICTS = {
-    "estimate": "26 requests to m for a first run",
+    "estimate": "168 requests to m for a first run",
     "self-ablation": "0 of 5 claims of the paper held; 5 could not be judged",  # one seed, no SAE
 }
 """Beginnings of the verdicts of some commands."""

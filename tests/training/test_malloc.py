@@ -14,9 +14,9 @@ import resource
 import torch
 from wirework.training.malloc import freed_memory_kept
 
-def faults():  # of 96 MB in blocks of 24
+def faults():  # of 96 MB in blocks of 24, several times
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
+    for _ in range(3):
         several = [torch.zeros(6 << 20) for _ in range(4)]
         several.clear()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
