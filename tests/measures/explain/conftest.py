@@ -1,3 +1,3 @@
-from explain_fixtures import asking, config, model, server, text
+from explain_fixtures import asking, config, model, new_server, server, text
 
-__all__ = ["asking", "config", "model", "server", "text"]
+__all__ = ["asking", "config", "model", "new_server", "server", "text"]

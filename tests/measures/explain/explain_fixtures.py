@@ -1,6 +1,6 @@
 """A model with known neurons, text for it, and a server to ask."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,10 +29,15 @@ def config() -> ExplainConfig:
     )
 
 
+@pytest.fixture(scope="session")
+def new_server() -> Iterator[Callable[[], LanguageServer]]:
+    with serving() as renew:
+        yield renew
+
+
 @pytest.fixture
-def server() -> Iterator[LanguageServer]:
-    with serving() as running:
-        yield running
+def server(new_server: Callable[[], LanguageServer]) -> LanguageServer:
+    return new_server()
 
 
 @pytest.fixture

@@ -84,18 +84,30 @@ def logprob(piece: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving() -> Iterator[LanguageServer]:
-    """A server in a thread, on a free port of 127.0.0.1."""
-    language = LanguageServer()
-    app = Starlette(routes=[Route("/v1/chat/completions", language.answer, methods=["POST"])])
+def serving() -> Iterator[Callable[[], LanguageServer]]:
+    """Serve in a thread, on a free port of 127.0.0.1; the value makes a new server of that port.
+
+    A request is answered by the newest one.
+    """
+    newest: list[LanguageServer] = []
+
+    async def answer(request: Request) -> Response:
+        return await newest[-1].answer(request)
+
+    def renew() -> LanguageServer:
+        newest[:] = [LanguageServer()]
+        newest[0].address = address
+        return newest[0]
+
+    app = Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])])
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        language.address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield language
+        yield renew
         server.should_exit = server.force_exit = True
         thread.join(10)
         assert not thread.is_alive()
