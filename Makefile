@@ -13,9 +13,9 @@ demo: $(VENV)/.installed
 # Tests start hundreds of interpreters: without cached bytecode each compiles everything.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Three processes for two cores, since some tests wait, of one thread each: more are slower.
+# One process a core, each with one thread: more threads than cores are slower.
 # `worksteal` keeps the tests of a file together, which share what takes long to make.
-PARALLEL = -n $$(( ($$(nproc) * 3 + 1) / 2 )) --dist worksteal --durations=25
+PARALLEL = -n auto --dist worksteal --durations=25
 
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev

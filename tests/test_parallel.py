@@ -223,6 +223,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_modules_in_the_working_folder_are_not_taken_for_pythons_own(tmp_path: Path) -> None:
     folder = tmp_path / "strange"
     folder.mkdir()

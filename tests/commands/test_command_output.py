@@ -95,6 +95,7 @@ def test_a_command_begins_with_its_verdict_and_ends_with_what_it_wrote_and_the_n
     assert all(Path(path).exists() for path in (wrote or ".").split(", "))
 
 
+@pytest.mark.slow
 def test_view_serves_until_ctrl_c_and_ends_with_the_next_command(
     start: Callable[..., Started], tmp_path: Path
 ):

@@ -47,6 +47,7 @@ def test_pages_are_fetched_once_within_the_block_and_given_back_after_it():
     assert after > (96 << 20) / mmap.PAGESIZE / 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_glibc() is None, reason="glibc alone is told to")
 def test_settings_of_the_environment_stand():
     before, within, _ = faults(MALLOC_MMAP_THRESHOLD_="131072")

@@ -223,6 +223,7 @@ class TestPruneAll:
         with pytest.raises(InputError, match="different names"):
             prune_all(wired, [task, task], tmp_path, QUICK, data=corpus, progress=False)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("few_random_circuits")
     def test_means_of_another_text_are_another_search(self, wired, task, corpus, tmp_path) -> None:
         def written(text: Corpus) -> int:
