@@ -36,7 +36,8 @@ def locked(
     """Hold an exclusive lock on the file `path`, created if absent, for the block.
 
     At the end the holder removes the file, and the folders that were created for it if they hold
-    nothing else. A process that waited for the removed file creates it again.
+    nothing else. A process that waited for the removed file creates it again. Where another process
+    takes the lock between the two removals, an empty folder stays.
 
     Args:
         path: the lock file.
