@@ -45,8 +45,9 @@ browser-test: $(VENV)/.installed-dev
 hostile-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/hostile -m slow
 
+notebook-test: export OMP_NUM_THREADS = 1
 notebook-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 examples
+	$(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=600 examples
 
 # As the command sets it: see docs/engineering.md, Threads.
 bench: export GOMP_SPINCOUNT = 300
