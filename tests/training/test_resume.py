@@ -23,7 +23,7 @@ STEP = "wirework.training.loop:scale_gradients_"
 SAVE = "wirework.training.loop:save_checkpoint"
 CLEAN = "wirework.training.loop:prune_checkpoints"
 SETTINGS = "wirework.training.job:write_settings"
-MODEL = "wirework.training.loop:nonzero_fraction"
+MODEL = "wirework.training.loop:measured_nonzero_fraction"
 
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[dict[str, Any]], str]:
