@@ -47,7 +47,8 @@ MENU = {
     "attribute": (
         "Rank the links between heads and MLPs that TASK needs in MODEL by gradients (edge "
         "attribution, Syed et al. 2023).\n\n"
-        "Faster than acdc, but an estimate. Scores of nodes: `ww.attribute` in Python.",
+        "Faster than acdc, but an estimate. In Python: `ww.edge_attribution`; `ww.attribute` "
+        "scores nodes.",
         "runs/demo single_double_quote --out circuits/quote-edges",
     ),
     "convert huggingface": (

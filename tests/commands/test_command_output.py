@@ -15,7 +15,7 @@ from command_line import Started
 
 from wirework.circuits import PathCircuit
 from wirework.cli import main
-from wirework.commands.circuit_tables import print_strongest
+from wirework.commands.circuit_tables import on_them_alone, print_strongest
 from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import print_paths, show
 from wirework.menu import app
@@ -152,9 +152,33 @@ def test_of_several_taus_the_smallest_accurate_circuit_is_shown(run: Run):
     assert text.endswith("next: wirework export taus/tau-0.01 -o taus/tau-0.01.html\n")
 
 
-def test_a_circuit_without_edges_asks_for_a_lower_tau(run: Run):
-    last = run("acdc model single_double_quote --pairs 8 --tau 9 --out none").splitlines()[-1]
-    assert last == "next: wirework acdc model single_double_quote --tau 0.9 --out none"
+@pytest.mark.parametrize(
+    ("taus", "place"), [("9", "none"), ("9 8", "none/tau-0.8")], ids=["one tau", "several taus"]
+)
+def test_a_circuit_without_edges_asks_for_a_lower_tau(taus: str, place: str, run: Run):
+    line = f"acdc model single_double_quote --pairs 8 --tau {taus} --out none"
+    last, tau = run(line).splitlines()[-1], "0.9" if taus == "9" else "0.8"
+    wanted = f"acdc model single_double_quote --tau {tau} --pairs 8 --out {place}"
+    assert last == f"next: wirework {wanted}"
+    assert_runs(last)
+    run(wanted)  # `--out` is not refused
+    assert PathCircuit.load(place).patching.tau == float(tau)
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        ("acdc model single_double_quote --tau 0.01 0.1 --pairs 8 --symmetric --metric task_loss",
+         "--tau 0.01 0.1 --metric task_loss --symmetric --pairs 8"),
+        ("attribute model single_double_quote --steps 2 --edges 3 --pairs 8 --symmetric",
+         "--edges 3 --steps 2 --symmetric --pairs 8"),
+    ],
+    ids=["acdc", "attribute"],
+)  # fmt: skip
+def test_the_next_command_repeats_the_settings(line: str, flags: str, run: Run):
+    last = run(line).splitlines()[-1]
+    assert last.startswith(f"next: wirework {line.split()[0]} model single_double_quote {flags} ")
+    assert_runs(last)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +196,19 @@ def test_export_names_a_command_that_reads_what_it_showed(
     monkeypatch.setattr("wirework.cli._show_anything", lambda: None)
     last = run(f"export {source} -o page.html").splitlines()[-1]
     assert last == f"next: wirework {then}"
+    assert_runs(last)
+
+
+def test_export_of_path_edges_without_a_model_suggests_the_view(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    document = PathCircuit.load("paths").document
+    model = document.model.model_copy(update={"path": None})
+    PathCircuit(document.model_copy(update={"model": model})).save("paths")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("wirework.cli._show_anything", lambda: None)
+    last = run("export paths -o page.html").splitlines()[-1]
+    assert last == "next: wirework view paths"
     assert_runs(last)
 
 
@@ -216,6 +253,31 @@ def test_attribute_saves_the_circuit_of_the_strongest_edges(run: Run):
     ranked = [(edge["source"], edge["target"]) for edge in printed["edges"]]
     assert len(kept) == printed["n_path_edges"] <= 2
     assert set(kept) <= set(ranked[:2])
+
+
+@pytest.mark.parametrize(
+    ("edges", "verdict"),
+    [
+        (3, "2 of the 3 strongest path edges (1 has no effect and is left out), of 46 in all: "),
+        (46, "the strongest 46 path edges of 46, by gradient: "),
+        (99, "the strongest 46 path edges of 46, by gradient: "),
+    ],
+)
+def test_the_verdict_of_attribute_counts_the_edges_that_were_saved(
+    edges: int, verdict: str, run: Run
+):
+    text = " ".join(run(f"{COMMANDS['attribute']} --edges {edges}").split())
+    assert text.startswith(f"verdict: {verdict}accuracy ")
+    assert PathCircuit.load("edges").n_path_edges == (2 if edges == 3 else 46)
+
+
+def test_a_kl_below_zero_by_rounding_is_printed_as_zero():
+    from types import SimpleNamespace as Namespace
+
+    part = Namespace(accuracy=1.0, model_accuracy=1.0, kl=-4.44e-16)
+    assert "; KL 0 nats (" in on_them_alone(part)
+    part.kl = 0.25
+    assert "; KL 0.25 nats (" in on_them_alone(part)
 
 
 def test_attack_is_prose_in_lines_of_a_hundred_characters(run: Run):

@@ -3,9 +3,9 @@
 There is no logic here, and nothing heavy is imported before a verb runs. `menu.py` lists the verbs.
 """
 
+from wirework.commands.attribute import attribute
 from wirework.commands.circuits import acdc, attack, prune, validate
 from wirework.commands.convert import huggingface, openai, self_ablating, to_huggingface
-from wirework.commands.edge_scores import attribute
 from wirework.commands.listings import doctor, tasks
 from wirework.commands.measures import explain, measure, sae
 from wirework.commands.pages import export, view

@@ -15,7 +15,7 @@ from wirework.commands.printing import (
 from wirework.node_names import head_name
 
 if TYPE_CHECKING:
-    from wirework.circuit_format import PathEdge
+    from wirework.circuit_format import PatchingPart, PathEdge
     from wirework.circuits import PathCircuit
 
 _SHOWN = (
@@ -76,6 +76,15 @@ def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
         return control
     loss = {"held_out loss": control["held_out"]["circuit"]}
     return {name: control[name] for name in ("task", "reached", "n_nodes", "n_edges")} | loss
+
+
+def on_them_alone(part: "PatchingPart") -> str:
+    """Return how the model does with a circuit's path edges alone, as the end of a verdict."""
+    return (
+        f"accuracy {part.accuracy:.2f} on them alone, {part.model_accuracy:.2f} in the whole model "
+        f"(1.00 = always right, 0.50 = chance); KL {max(0.0, part.kl):.3g} nats (0 = the same "
+        "predictions)"  # rounding may leave a KL just below 0
+    )
 
 
 def print_strongest(circuit: "PathCircuit") -> None:

@@ -9,8 +9,14 @@ from cyclopts import Parameter, validators
 from wirework import files
 from wirework.commands.arguments import Json, Settings, not_resumable, resumable, task_of, tokens_of
 from wirework.commands.attack_text import print_attack
-from wirework.commands.circuit_tables import print_report, print_strongest, show_circuits
+from wirework.commands.circuit_tables import (
+    on_them_alone,
+    print_report,
+    print_strongest,
+    show_circuits,
+)
 from wirework.commands.printing import (
+    changed_flags,
     print_next,
     print_verdict,
     print_wrote,
@@ -154,24 +160,27 @@ def acdc(
     best = min(circuits, key=_by_accuracy_and_size)
     part = best.patching
     print_verdict(
-        f"{best.n_path_edges} of {part.n_all} path edges stay at tau {part.tau:g}: accuracy "
-        f"{part.accuracy:.2f} on them alone, {part.model_accuracy:.2f} in the whole model (1.00 = "
-        f"always right, 0.50 = chance); KL {part.kl:.3g} nats (0 = the same predictions)"
+        f"{best.n_path_edges} of {part.n_all} path edges stay at tau {part.tau:g}: "
+        f"{on_them_alone(part)}"
     )
     show_rows("acdc (losses and KL in nats; lower is better, as are fewer edges)", rows, json)
     print_strongest(best)
     for place in places:
         print_wrote(place)
+    flags = changed_flags(settings.model_dump(exclude={"tau"}), AcdcConfig().model_dump())
     if not best.path_edges:
-        saved: list[str | Path] = [] if out is None else ["--out", out]
-        print_next("acdc", model, task, "--tau", f"{min(settings.tau) / 10:g}", *saved)
+        tau = f"{min(settings.tau) / 10:g}"
+        saved: list[str | Path] = []
+        if out is not None:  # a folder of several circuits cannot be replaced by one
+            saved = ["--out", out / f"tau-{tau}" if len(places) > 1 else out]
+        print_next("acdc", model, task, "--tau", tau, *flags, *saved)
     elif places:
         page = places[circuits.index(best)]
         print_next("export", page, "-o", f"{page}.html")
     else:
         taus = [f"{tau:g}" for tau in settings.tau]
         place = Path("circuits") / f"{pairs.name}-paths"
-        print_next("acdc", model, task, "--tau", *taus, "--out", place)
+        print_next("acdc", model, task, "--tau", *taus, *flags, "--out", place)
 
 
 def _by_accuracy_and_size(circuit: "PathCircuit") -> tuple[bool, int]:

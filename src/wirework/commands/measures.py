@@ -11,6 +11,7 @@ from wirework.commands.arguments import Json, Settings, not_resumable, prepared,
 from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import (
     cell,
+    changed_flags,
     print_next,
     print_table,
     print_verdict,
@@ -222,9 +223,8 @@ def _best(reports: Mapping[str, Any]) -> str:
 
 def _asked(settings: ExplainConfig) -> list[str]:
     """Return the flags that name the explainer."""
-    if settings.explainer == "patterns":
-        return []
-    return ["--explainer", settings.explainer, "--server.model", settings.server.model]
+    explainer = {"explainer": settings.explainer, "server.model": settings.server.model}
+    return changed_flags(explainer, {"explainer": "patterns", "server.model": ""})
 
 
 def _in_lines(

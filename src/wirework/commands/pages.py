@@ -71,7 +71,9 @@ def _after_circuit(circuit: Path) -> list[str | Path]:
     from wirework.circuit_format import read_circuit
 
     document = read_circuit(circuit).document
-    if document.level == "head" and document.model.path is not None:
+    if document.level == "head":
+        if document.model.path is None:  # no model to find a circuit of nodes in
+            return ["view", circuit]
         task = document.task.path or document.task.name
         nodes = circuit.with_name(f"{circuit.name}-nodes")
         return ["prune", document.model.path, task, "--out", nodes]

@@ -67,6 +67,21 @@ def print_next(*words: str | Path) -> None:
     print(f"next: wirework {plain(shlex.join(map(str, words)))}")
 
 
+def changed_flags(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Return the flags that repeat settings on a next command: those that are not the default.
+
+    Args:
+        values: dotted name to value; a switch is off by default.
+        defaults: dotted name to default; more names than in `values` do no harm.
+    """
+    flags: list[str] = []
+    for name, value in values.items():
+        if value != defaults[name]:
+            flag = f"--{name.replace('_', '-')}"
+            flags += [flag] if value is True else [flag, str(value)]
+    return flags
+
+
 def print_wrote(*paths: str | Path) -> None:
     """Print which files or folders a command wrote."""
     print(f"wrote: {', '.join(plain(str(path)) for path in paths)}")

@@ -141,9 +141,11 @@ def edge_attribution(
     if config is None:
         overrides = {"metric": "logit_difference", **overrides}
     config = AcdcConfig.overridden(config, overrides, only=_SETTINGS)
-    if steps < 1 or (steps == 1 and config.metric == "kl"):
-        with_kl = "at least 2 steps with kl, whose gradient on the clean prompts is zero"
-        raise InputError(f"edge attribution takes 1 step or more, {with_kl}: got {steps}")
+    if steps < 1:
+        raise InputError(f"edge attribution takes 1 step or more: got {steps}")
+    if steps == 1 and config.metric == "kl":
+        why = "its gradient on the clean prompts is zero"
+        raise InputError(f"kl needs at least 2 steps: {why}; got {steps}")
     from wirework.model import load
 
     setting = Setting.of(load(model), load_task(task), config)

@@ -1,14 +1,21 @@
 """`attribute`: rank the path edges of a behaviour by gradients."""
 
+import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from wirework.commands.arguments import Json, not_resumable, task_of
-from wirework.commands.circuit_tables import print_edges
-from wirework.commands.printing import print_next, print_verdict, print_wrote, show
+from wirework.commands.circuit_tables import on_them_alone, print_edges
+from wirework.commands.printing import (
+    changed_flags,
+    print_next,
+    print_verdict,
+    print_wrote,
+    show,
+)
 from wirework.config import PathAblation, PathMetric
 from wirework.console import Progress
 from wirework.errors import number_of
@@ -34,12 +41,13 @@ def attribute(
     out: Path | None = None,
     json: Json = False,
 ) -> None:
-    """Score all path edges, print the strongest and save the circuit of the first of them.
+    """Score all path edges, print the strongest and save the circuit of the strongest.
 
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-        edges: Number of edges of the circuit: those with the largest scores by magnitude.
+        edges: Number of edges to take, largest magnitude first; those without effect are then left
+            out.
         steps: Number of points between corrupted and clean prompts at which gradients are taken; 1
             is plain edge attribution and not possible with kl.
         metric: What the score of an edge estimates the rise of; kl and task_loss are in nats.
@@ -55,12 +63,13 @@ def attribute(
 
     if out is not None:
         check_circuit_place(out)
+    settings: dict[str, Any] = {
+        "steps": steps, "metric": metric, "ablation": ablation, "symmetric": symmetric,
+        "pairs": pairs, "seed": seed,
+    }  # fmt: skip
     loaded, behaviour = load(model), task_of(task)
     with not_resumable(), Progress(f"edge attribution {behaviour.name}", None):
-        scores = edge_attribution(
-            loaded, behaviour, steps=steps, metric=metric, ablation=ablation, symmetric=symmetric,
-            pairs=pairs, seed=seed,
-        )  # fmt: skip
+        scores = edge_attribution(loaded, behaviour, **settings)
         circuit = scores.circuit(edges)
         if out is not None:
             circuit.save(out)
@@ -76,23 +85,33 @@ def attribute(
         circuit_folder = None if out is None else str(out)
         show("attribute", {"circuit": circuit_folder, **values, "edges": rows}, json)
         return
-    print_verdict(_verdict(circuit))
+    print_verdict(_verdict(circuit, min(edges, len(ranked))))
     show("edge attribution (losses and KL in nats)", values, json)
     print_edges(ranked, f"strongest path edges: estimated rise of {metric} without the edge")
     if out is None:
         place = Path("circuits") / f"{behaviour.name}-edges"
-        print_next("attribute", model, task, "--out", place)
+        parameters = inspect.signature(attribute).parameters
+        defaults = {name: parameter.default for name, parameter in parameters.items()}
+        flags = changed_flags({"edges": edges, **settings}, defaults)
+        print_next("attribute", model, task, *flags, "--out", place)
     else:
         print_wrote(out)
         print_next("export", out, "-o", f"{out}.html")
 
 
-def _verdict(circuit: "PathCircuit") -> str:
-    """Return a sentence on how the model does with the strongest edges alone."""
+def _verdict(circuit: "PathCircuit", n_taken: int) -> str:
+    """Return a sentence on how the model does with the strongest edges alone.
+
+    Args:
+        circuit: the circuit of the strongest edges that have an effect.
+        n_taken: number of edges before those without effect were left out.
+    """
     part = circuit.patching
-    return (
-        f"the strongest {number_of(circuit.n_path_edges, 'path edge')} of {part.n_all}, by "
-        f"gradient: accuracy {part.accuracy:.2f} on them alone, {part.model_accuracy:.2f} in the "
-        f"whole model (1.00 = always right, 0.50 = chance); KL {part.kl:.3g} nats (0 = the same "
-        "predictions)"
-    )
+    edges = f"the strongest {number_of(n_taken, 'path edge')} of {part.n_all}, by gradient"
+    if left_out := n_taken - circuit.n_path_edges:
+        have = "has no effect and is" if left_out == 1 else "have no effect and are"
+        edges = (
+            f"{circuit.n_path_edges} of the {number_of(n_taken, 'strongest path edge')} "
+            f"({left_out} {have} left out), of {part.n_all} in all"
+        )
+    return f"{edges}: {on_them_alone(part)}"
