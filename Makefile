@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 # One process a core, each with one thread: more threads than cores are slower.
-# `worksteal` keeps the tests of a file together, which share what takes long to make.
+# `worksteal` mostly keeps the tests of a file together, which share what takes long to make.
 PARALLEL = -n auto --dist worksteal --durations=25
 
 test: export OMP_NUM_THREADS = 1

@@ -107,7 +107,7 @@ def test_one_process_at_a_time_though_the_file_is_removed_each_time(tmp_path):
     assert [process.wait() for process in processes] == [0] * 4
     assert (tmp_path / "count").read_text() == "240"
     left = set(tmp_path.rglob("*")) - {tmp_path / "count"}
-    assert left <= {tmp_path / "deep"}  # seldom: another took the lock before it was removed
+    assert left <= {tmp_path / "deep"}  # in rare cases: another took the lock before it was removed
 
 
 @pytest.mark.parametrize("no_lock", ["0", "1"])

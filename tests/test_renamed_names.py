@@ -13,6 +13,7 @@ import torch
 
 import wirework as ww
 from wirework import circuits, console, renamed_names, studies, tasks
+from wirework.circuits.validation import checks
 from wirework.config import ModelConfig
 from wirework.nn import Transformer
 from wirework.renamed_names import old_arguments, old_attributes
@@ -41,6 +42,23 @@ class Painted(Sized):
     colour: str = "red"
 
 
+@old_attributes(length="size")
+class Fitted:
+    """A class with a property that raises an AttributeError of its own."""
+
+    size = 3
+
+    @property
+    def weights(self) -> list[float]:
+        """Its weights."""
+        raise AttributeError("no weights: fit the box first")
+
+
+@old_attributes(count="size")
+class FittedChild(Fitted):
+    """A class that has one more old name than its base."""
+
+
 def repeat(batch: list[int], count: int = 1) -> list[int]:
     """Return a list as often as asked for."""
     return batch * count
@@ -62,6 +80,7 @@ class TestOldNames:
             (tasks, "doubt", "accuracy_warning"),
             (studies, "Point", "FrontierPoint"),
             (prior, "Losses", "StepLosses"),
+            (checks, "pair_scores", "pair_logit_diffs"),
         ],
     )
     def test_is_the_current_object(self, module, old, new, capsys):
@@ -69,8 +88,11 @@ class TestOldNames:
         assert f"{module.__name__}.{old} is called {new} now" in capsys.readouterr().err
 
     def test_an_unknown_name_is_an_attribute_error(self):
-        with pytest.raises(AttributeError, match=r"wirework\.studies has no attribute 'Pint'"):
+        with pytest.raises(AttributeError, match="has no attribute 'Pint'") as error:
             studies.Pint  # noqa: B018
+        assert str(error.value) == "module 'wirework.studies' has no attribute 'Pint'"
+        # From these, Python finds what it asks in "Did you mean".
+        assert (error.value.name, error.value.obj) == ("Pint", studies)
 
 
 class TestOldAttributes:
@@ -89,8 +111,17 @@ class TestOldAttributes:
     def test_a_subclass_has_those_of_its_base_too(self):
         box = Coloured(3)
         assert (box.color, box.length, box.weight) == ("red", 3, 6)
-        with pytest.raises(AttributeError, match="Sized has no attribute 'color'"):
+        with pytest.raises(
+            AttributeError, match="'Sized' object has no attribute 'color'"
+        ) as error:
             Box(3).color  # noqa: B018
+        assert (error.value.name, error.value.obj) == ("color", Box(3))
+        assert str(error.value) == "'Sized' object has no attribute 'color'"
+
+    @pytest.mark.parametrize("fitted", [Fitted(), FittedChild()])
+    def test_a_property_that_fails_keeps_its_message(self, fitted):
+        with pytest.raises(AttributeError, match=r"^no weights: fit the box first$"):
+            fitted.weights  # noqa: B018
 
     def test_copies_and_pickles_are_as_before(self):
         assert copy.deepcopy(Box(3)) == pickle.loads(pickle.dumps(Box(3))) == Box(3)
@@ -114,6 +145,17 @@ class TestOldAttributes:
         assert ablation.falls == ablation.loss_increase
         assert ablation.at_means == ablation.with_mean_ablation
         assert "Ablation.falls is called loss_increase now" in capsys.readouterr().err
+        masks: Any = circuits.EdgeMasks.of(ablation, torch.ones(ablation.size))
+        assert masks.places is masks.node_indices
+        by_old_name: Any = circuits.EdgeMasks
+        indices = torch.arange(2)
+        assert by_old_name(ablation, places=indices, edges_by_matrix=()).node_indices is indices
+
+    def test_of_a_transformer(self):
+        transformer: Any = Transformer(ModelConfig(n_layer=1, d_model=16, vocab_size=8, n_ctx=4))
+        assert transformer.ablated == transformer.run_ablated
+        with pytest.raises(AttributeError, match="'Transformer' object has no attribute 'nope'"):
+            transformer.nope  # noqa: B018
 
 
 class TestOldArguments:
@@ -139,6 +181,10 @@ class TestOldArguments:
         assert list(inspect.signature(repeated).parameters) == ["batch", "count"]
         assert list(inspect.signature(Box).parameters) == ["size"]
         assert repeated.__doc__ == "Return a list as often as asked for."
+
+    def test_of_the_best_match(self):
+        best_match: Any = studies.best_match
+        assert best_match(found=[]) is None
 
     def test_of_a_transformer(self, capsys):
         transformer = Transformer(ModelConfig(n_layer=1, d_model=16, vocab_size=8, n_ctx=4))

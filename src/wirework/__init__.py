@@ -178,9 +178,11 @@ def __getattr__(name: str) -> object:
     if name in _PACKAGES:
         return import_module(f"wirework.{name}")
     if name in _RENAMED:
+        import sys
+
         from wirework.renamed_names import new_name
 
-        return __getattr__(new_name("wirework", name, _RENAMED))
+        return __getattr__(new_name(sys.modules[__name__], name, _RENAMED))
     if name not in _HOMES:
         raise AttributeError(f"module 'wirework' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

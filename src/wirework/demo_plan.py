@@ -67,8 +67,8 @@ class StageEnds(NamedTuple):
 def stage_ends(plan: Plan, config: TrainConfig) -> StageEnds:
     """Return the ends of the stages of a demo, for its progress line.
 
-    Unlike `fitting_steps`, this includes no reserve: the progress line multiplies the estimate of
-    the rest by the time that the part before took, divided by its estimate.
+    Unlike `fitting_steps`, this includes no reserve: the progress line scales the remaining
+    estimate by (elapsed time / estimate for the part done).
 
     Args:
         plan: steps and measured speed.

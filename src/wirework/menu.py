@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -235,14 +236,15 @@ def _launch(
 
         from wirework.config import read_yaml
 
-        values = with_new_names(read_yaml(config), " ".join(words))
+        values = with_new_names(read_yaml(config), " ".join(words), str(config))
         _check_settings(values, config, " ".join(words))
         under = values
         for word in reversed(words):  # a setting may have the name of a verb
             under = {word: under}
         app.config = (Dict(under, source=str(config)),)
     try:
-        app(with_new_flags(tokens), exit_on_error=False, print_error=False)
+        current = with_new_flags(tokens, partial(_has_setting, " ".join(words)))
+        app(current, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         raise InputError(_one_line(error, values, config)) from error
 
@@ -274,6 +276,14 @@ def _check_settings(values: dict[str, Any], config: Path, verb: str) -> None:
         unknown = [details for details in error.errors() if details["type"] == "extra_forbidden"]
         if unknown:  # flags may override the other values
             raise InputError(f"{config}: {problem(owner, unknown[0])}") from None
+
+
+def _has_setting(verb: str, name: str) -> bool:
+    """Return whether a verb has a setting or named option, by its dotted name."""
+    if verb not in MENU:
+        return False
+    owner = _owners().get(verb)
+    return name in _options(verb) or (owner is not None and name in owner.setting_names())
 
 
 def _options(verb: str) -> set[str]:

@@ -11,8 +11,8 @@ Type checkers see the current names only. Settings and flags: `renamed_flags.py`
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import wraps
-from types import MappingProxyType
+from functools import cached_property, wraps
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar, cast
 
 from wirework.console import warn_once
@@ -21,20 +21,24 @@ _Class = TypeVar("_Class", bound=type)
 _Callable = TypeVar("_Callable", bound=Callable[..., Any])
 
 
-def new_name(owner: str, name: str, renamed: Mapping[str, str]) -> str:
+def new_name(owner: object, name: str, renamed: Mapping[str, str]) -> str:
     """Return the current name for an old name requested from a `__getattr__`, and warn.
 
     Args:
-        owner: module or class of the name, for messages.
+        owner: the module or object that was asked for the name.
         name: the requested name.
         renamed: old names to current names.
 
     Raises:
         AttributeError: the owner never had this name.
     """
+    if isinstance(owner, ModuleType):
+        label, kind = owner.__name__, f"module {owner.__name__!r}"
+    else:
+        label, kind = type(owner).__name__, f"{type(owner).__name__!r} object"
     if name not in renamed:
-        raise AttributeError(f"{owner} has no attribute {name!r}")
-    warn_once(f"{owner}.{name} is called {renamed[name]} now")
+        raise AttributeError(f"{kind} has no attribute {name!r}", name=name, obj=owner)
+    warn_once(f"{label}.{name} is called {renamed[name]} now")
     return renamed[name]
 
 
@@ -47,7 +51,8 @@ def old_names(module: str, /, **renamed: str) -> Callable[[str], Any]:
     """
 
     def by_old_name(name: str) -> Any:
-        return getattr(sys.modules[module], new_name(module, name, renamed))
+        owner = sys.modules[module]
+        return getattr(owner, new_name(owner, name, renamed))
 
     return by_old_name
 
@@ -74,13 +79,15 @@ def old_attributes(
         inherited = getattr(kind, "__getattr__", None)
 
         def by_old_name(self: Any, name: str) -> Any:
-            owner = type(self).__name__
             if name in removed:
-                warn_once(f"a {owner} has no {name}: the next version refuses it")
+                warn_once(f"a {type(self).__name__} has no {name}: the next version refuses it")
                 return removed[name](self)
+            if isinstance(getattr(type(self), name, None), property | cached_property):
+                # Python asks here if the property itself raised AttributeError: raise that one.
+                return object.__getattribute__(self, name)
             if inherited is not None and name not in renamed:
                 return inherited(self, name)
-            return getattr(self, new_name(owner, name, renamed))
+            return getattr(self, new_name(self, name, renamed))
 
         kind.__getattr__ = by_old_name  # type: ignore[attr-defined]
         return kind

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wirework.config.yaml_file import read_yaml
 from wirework.errors import InputError, nearest, quoted
-from wirework.renamed_flags import SETTINGS
+from wirework.renamed_flags import SETTINGS, current_names
 from wirework.renamed_names import old_attributes
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ class Config(BaseModel):
     basic: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that `--help` shows; `--help-all` shows all. The name of a group stands
     for the basic settings of that group, a dotted name (`train.steps`) for one setting of it."""
+
+    def __init__(self, **values: Any) -> None:
+        current_names(values, self.renamed())  # here its InputError is no ValidationError
+        super().__init__(**values)
+
+    # As in pydantic's own RootModel: validation need not call this `__init__`.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -76,8 +83,7 @@ class Config(BaseModel):
         """
         if not isinstance(values, dict):
             return values
-        renamed = cls.renamed()
-        values = {renamed.get(name, name): value for name, value in values.items()}
+        values = current_names(values, cls.renamed())
         for name, value in values.items():
             for item in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(item, int) and not -_LARGEST <= item <= _LARGEST:
@@ -125,8 +131,8 @@ class Config(BaseModel):
             only: names that have an effect for the caller; None for all.
 
         Raises:
-            InputError: `config` is of another class, or an override is unknown, without effect or
-                out of range.
+            InputError: `config` is of another class, or an override is unknown, without effect,
+                out of range or also given by its old name.
         """
         if config is not None and not isinstance(config, cls):
             raise InputError(
@@ -137,6 +143,7 @@ class Config(BaseModel):
             if only is not None and cls.renamed().get(name, name) not in only:
                 allowed = f"settings that count here are {', '.join(only)}"
                 raise InputError(f"no setting {quoted(name)}: {allowed}{nearest(name, only)}")
+        overrides = current_names(overrides, cls.renamed())  # they win over `config` by either name
         return cls.of({**(cls() if config is None else config).model_dump(), **overrides})
 
     @classmethod
@@ -168,7 +175,7 @@ class Config(BaseModel):
         if not update:
             return copy
         set_values = {name: getattr(copy, name) for name in copy.model_fields_set}
-        return self.of({**set_values, **update})
+        return self.of({**set_values, **current_names(update, self.renamed())})
 
     def derived(self, **values: Any) -> Self:
         """Return a copy with values that follow from other settings.
@@ -208,6 +215,10 @@ def _set_dotted(values: dict[str, Any], name: str, value: Any) -> None:
         inner = values.get(parent)
         values[parent] = inner = dict(inner) if isinstance(inner, Mapping) else {}
         values = inner
+    for old, now in SETTINGS.items():
+        if last in (old, now):  # the value wins by either name
+            values.pop(old, None)
+            values.pop(now, None)
     values[last] = value
 
 

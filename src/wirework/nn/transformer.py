@@ -27,7 +27,7 @@ from wirework.nn.kernels.sparse_gate import SparseMask, dense_mask
 from wirework.nn.kernels.sparse_mlp import sparse_mlp
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_constant, edited, find_sites, recorded
-from wirework.renamed_names import old_arguments
+from wirework.renamed_names import old_arguments, old_attributes
 
 
 class Prunable(NamedTuple):
@@ -57,6 +57,7 @@ class AblatedInputs(NamedTuple):
     """(B, T, M) mask of the neurons, dense or sparse."""
 
 
+@old_attributes(ablated="run_ablated")
 class Transformer(nn.Module):
     """The model: embedding, blocks, final norm, unembedding, bigram table.
 

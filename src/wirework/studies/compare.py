@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wirework.errors import number_of
+from wirework.renamed_names import old_arguments
 
 JsonRow = Mapping[str, Any]
 
@@ -72,6 +73,7 @@ def _closest(cell: JsonRow, dense: Sequence[JsonRow], within: float) -> dict[str
     }
 
 
+@old_arguments(found="pairs")
 def best_match(pairs: Sequence[JsonRow]) -> JsonRow | None:
     """Return the pair to report: among matched pairs, the one with most tasks in common.
 

@@ -22,10 +22,16 @@ from wirework.circuits.masking.ablation import Ablation, Masks
 from wirework.circuits.masking.edges import KeptNodes, MatrixEdges, edges_by_matrix, edges_of
 from wirework.nn import Transformer
 from wirework.nn.rewire import Rewiring, rewired
-from wirework.renamed_names import old_attributes
+from wirework.renamed_names import old_arguments, old_attributes
 
 
-@old_attributes(bundles="edges_by_matrix", reduced="compacted", settled="without_dangling_edges")
+@old_arguments(places="node_indices")
+@old_attributes(
+    bundles="edges_by_matrix",
+    places="node_indices",
+    reduced="compacted",
+    settled="without_dangling_edges",
+)
 @dataclass(frozen=True)
 class EdgeMasks(Masks):
     """Masks over a circuit: one gate per node, followed by one gate per edge."""

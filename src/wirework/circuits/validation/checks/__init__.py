@@ -31,6 +31,7 @@ from wirework.circuits.validation.checks.resample import (
     constant_resample_ablation,
     resample_ablation,
 )
+from wirework.renamed_names import old_names
 
 __all__ = [
     "Agreement",
@@ -62,3 +63,5 @@ __all__ = [
     "resample_ablation",
     "unit_effects",
 ]
+
+__getattr__ = old_names(__name__, pair_scores="pair_logit_diffs")
