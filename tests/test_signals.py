@@ -162,6 +162,23 @@ def test_children_hear_nothing_but_sigterm():
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_a_signal_just_before_they_are_blocked_leaves_none_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    real = signal.pthread_sigmask
+
+    def block_and_raise(how: int, numbers: set[int]) -> set[int]:
+        before = real(how, numbers)
+        if how == signal.SIG_BLOCK and numbers:  # as for a signal that was pending
+            raise KeyboardInterrupt
+        return before
+
+    monkeypatch.setattr(signal, "pthread_sigmask", block_and_raise)
+    with pytest.raises(KeyboardInterrupt), kept_from_children():
+        raise AssertionError("no process may start")
+    assert not real(signal.SIG_BLOCK, ())
+
+
 def begin_after_a_signal() -> None:
     with stopping() as stop:
         send(signal.SIGTERM)

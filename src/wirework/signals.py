@@ -186,8 +186,10 @@ def kept_from_children() -> Iterator[None]:
     A terminal and a job scheduler send signals to all processes of a job at once.
     """
     kept = set(_SIGNALS) - {signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, kept)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # May raise for a signal that arrived just before: the signals are then blocked already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, kept)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

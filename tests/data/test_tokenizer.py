@@ -99,9 +99,10 @@ class DeafQueue(SimpleQueue):
     waits = threading.Event()
 
     def get(self, block: bool = True, timeout: float | None = None):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self.waits.set()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # may raise, and has blocked
+            self.waits.set()
             return super().get(block, timeout)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
