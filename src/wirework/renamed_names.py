@@ -79,15 +79,17 @@ def old_attributes(
         inherited = getattr(kind, "__getattr__", None)
 
         def by_old_name(self: Any, name: str) -> Any:
+            if name in renamed:
+                return getattr(self, new_name(self, name, renamed))
             if name in removed:
                 warn_once(f"a {type(self).__name__} has no {name}: the next version refuses it")
                 return removed[name](self)
+            if inherited is not None:  # of a module: finds its parameters, so it must be fast
+                return inherited(self, name)
             if isinstance(getattr(type(self), name, None), property | cached_property):
                 # Python asks here if the property itself raised AttributeError: raise that one.
                 return object.__getattribute__(self, name)
-            if inherited is not None and name not in renamed:
-                return inherited(self, name)
-            return getattr(self, new_name(self, name, renamed))
+            return new_name(self, name, renamed)  # raises
 
         kind.__getattr__ = by_old_name  # type: ignore[attr-defined]
         return kind

@@ -74,7 +74,7 @@ class TestOldNames:
         assert "a PathCircuit has no nodes" in capsys.readouterr().err
 
     def test_an_attribute_that_never_was_is_none(self, node_circuit, path_circuit):
-        with pytest.raises(AttributeError, match="NodeCircuit has no attribute 'n_nods'"):
+        with pytest.raises(AttributeError, match="'NodeCircuit' object has no attribute 'n_nods'"):
             node_circuit.n_nods  # noqa: B018
         assert not hasattr(path_circuit, "wiring")
 
@@ -83,7 +83,7 @@ class TestOldNames:
         assert edge_masks.differences == edge_masks.logit_diffs
         assert edge_masks.ablation.all_differences == edge_masks.ablation.all_logit_diffs
         assert "EdgeMasks.differences is called logit_diffs now" in capsys.readouterr().err
-        with pytest.raises(AttributeError, match="EdgeMasks has no attribute 'diffs'"):
+        with pytest.raises(AttributeError, match="'EdgeMasks' object has no attribute 'diffs'"):
             edge_masks.diffs  # noqa: B018
 
     def test_names_of_the_package(self, capsys):
