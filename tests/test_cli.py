@@ -418,6 +418,7 @@ class TestSignals:
 
 
 class TestOutput:
+    @pytest.mark.slow
     def test_a_reader_that_has_gone_ends_a_command_without_a_word(self, start: Start):
         reader, writer = os.pipe()
         os.close(reader)

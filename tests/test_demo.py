@@ -56,6 +56,7 @@ def start(recipe: Path, out: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_trains_both_models_and_says_that_this_one_is_too_weak(recipe: Path, tmp_path: Path):
     process = start(recipe, tmp_path / "out")
     output, errors = process.communicate(timeout=120)

@@ -358,6 +358,7 @@ class TestReportWorst:
         assert told.point.n_pairs == 4
         assert not told.confirmed
 
+    @pytest.mark.slow
     def test_what_no_reporting_pair_has_room_for_is_passed_over(self, quotes: Planted):
         circuit = CircuitOnModel(quotes.model, *circuit_of(quotes).edge_masks(quotes.model))
         split = split_pairs(quotes.task.pairs[:8], 8)

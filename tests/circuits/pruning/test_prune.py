@@ -119,6 +119,7 @@ class TestPrune:
         ):
             prune(wired, task, QUICK, target_loss=0.7, data=corpus, progress=False)
 
+    @pytest.mark.slow
     def test_where_no_order_reaches_the_target_the_closest_is_kept(
         self, random_model, task, corpus
     ) -> None:

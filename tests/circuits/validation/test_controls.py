@@ -167,6 +167,7 @@ def everywhere(tokenizer: Tokenizer, task: Task) -> Model:
     return model
 
 
+@pytest.mark.slow
 def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_does_the_task(
     circuit, wired, tokenizer, task, corpus
 ) -> None:
