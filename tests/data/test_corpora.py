@@ -395,6 +395,7 @@ class TestPythonSource:
         assert "a" * 12 not in order
         assert read("python") == read("python")
 
+    @pytest.mark.slow
     def test_python_is_the_library_and_the_packages_of_this_interpreter(self):
         files = {path.as_posix() for path in corpus_files("python") or []}
         assert any(name.endswith("/argparse.py") for name in files)

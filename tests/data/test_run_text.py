@@ -59,6 +59,7 @@ def moved_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 class TestTextOfRun:
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:The 'utils' module has been deprecated")  # of sae-lens
     def test_every_reader_finds_the_text_of_a_moved_run(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

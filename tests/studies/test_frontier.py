@@ -178,6 +178,7 @@ class TestFrontier:
             == 8
         )
 
+    @pytest.mark.slow
     def test_other_settings_of_training_fail_that_model(
         self, copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
     ):

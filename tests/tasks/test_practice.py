@@ -1,5 +1,7 @@
 from itertools import islice
 
+import pytest
+
 from wirework.tasks import (
     PYTHON_TASKS,
     ioi_practice_texts,
@@ -17,6 +19,7 @@ def test_texts_are_prompts_with_their_right_answers_of_all_tasks_in_turn() -> No
     assert len(set(texts)) == 400
 
 
+@pytest.mark.slow
 def test_no_text_is_a_prompt_that_a_task_measures() -> None:
     texts = set(islice(practice_texts(), 20_000))
     assert texts == set(islice(practice_texts(), 20_000))

@@ -74,6 +74,7 @@ class Noisy(Prior):
         return {"draw": torch.rand(()).item()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deaths",
     [[1, 8, 13, 24, 30], pytest.param(range(1, 31), marks=pytest.mark.slow)],

@@ -60,6 +60,7 @@ def wandb_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of its own
 def test_wandb_gets_all_settings_and_goes_on_with_the_same_curve(settings, wandb_runs):
     run = train(settings(steps=2, track=("wandb",)), progress=False)

@@ -72,6 +72,7 @@ def test_the_kept_set_depends_on_the_order() -> None:
     assert one != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neo", "sparse"])
 def test_a_growth_a_hair_from_tau_is_decided_in_float64(kind: str) -> None:
     case = Case(kind, "corrupted", "kl")

@@ -319,6 +319,7 @@ class TestHeldOutLosses:
         other = replace(circuit, document=document)
         assert held_out_losses(other, wired) == held_out_losses(circuit, wired)
 
+    @pytest.mark.slow
     def test_a_circuit_of_pairs_that_share_prompts_is_validated(self, wired, task, corpus) -> None:
         generator = Random(0)
         firsts, seconds = zip(*(pair.prompts for pair in task.pairs[:64]), strict=True)

@@ -245,6 +245,7 @@ class TestPruneAll:
             times.append((tmp_path / task.name / "circuit.json").stat().st_mtime_ns)
         assert second < times[0] == times[1]
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("few_random_circuits")
     def test_damaged_files_beside_the_circuits_are_told_of(
         self, wired, task, corpus, tmp_path
