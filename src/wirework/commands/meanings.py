@@ -15,7 +15,7 @@ _MEANINGS = {
     "reached": "True: the circuit reaches the target",
     "task_accuracy": "1.00 = always right, 0.50 = chance",
     "task_loss_model": "task loss of the whole model; lower is better",
-    "task_loss_circuit": "task loss of the circuit; lower is better, target 0.15, chance 0.693",
+    "task_loss_circuit": "task loss of the circuit; lower is better; chance 0.693",
     "task_loss_without_circuit": "task loss without the circuit; above 0.693 it is necessary",
     # sizes
     "n_nodes": "fewer is better",
