@@ -4,12 +4,13 @@ import signal
 import pytest
 import torch
 
-from wirework.config import ModelConfig
+from wirework.config import ModelConfig, WeightSparsityConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.training import Prior, train
 from wirework.training.checkpoint import checkpoint_steps
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
+from wirework.training.weight_sparsity import WeightSparsity
 
 MODEL = ModelConfig(vocab_size=16, n_ctx=8, n_layer=2, d_model=16, d_head=8)
 TOKENS = torch.arange(8)[None]
@@ -111,3 +112,46 @@ class TestDivergedRun:
         with pytest.raises(ValueError, match="a defect of ours") as caught:
             train(settings(), progress=False)
         assert not isinstance(caught.value, InputError)
+
+
+class LateNaN(WeightSparsity):
+    """Weight sparsity as on a device, with a weight that becomes NaN in the update of a step.
+
+    The embedding of a token that does not occur: no loss depends on it.
+    """
+
+    def __init__(self, step: int) -> None:
+        config = WeightSparsityConfig(l0_fraction=0.15, anneal_start=0, anneal_end=1e-9)
+        super().__init__(config, steps=12)
+        self.step = step
+
+    def wrap_model(self, transformer):
+        self.embed = transformer.embed.weight
+        return super().wrap_model(transformer)
+
+    def after_step(self, step):
+        if step == self.step:
+            with torch.no_grad():
+                self.embed[399, 3] = torch.nan
+        return super().after_step(step)
+
+
+class TestDeferredFlag:
+    @pytest.mark.parametrize("on_cpu", [True, False])
+    @pytest.mark.parametrize(("step", "saved"), [(5, "step-4"), (7, "step-4"), (11, "step-8")])
+    def test_the_error_is_that_of_the_cpu(self, settings, monkeypatch, step, saved, on_cpu):
+        # After steps 5 and 11 an evaluation comes next, after 7 and 11 a checkpoint.
+        monkeypatch.setattr(WeightSparsity, "_on_cpu", lambda self: on_cpu)
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [LateNaN(step)])
+        config = settings()
+        with pytest.raises(InputError) as caught:
+            train(config, progress=False)
+        message = str(caught.value)
+        assert f"at step {step}, first in parameter embed.weight; " in message
+        assert f"checkpoints/{saved}; " in message
+
+    def test_a_step_between_reads_the_flag_with_its_losses(self, settings, monkeypatch):
+        monkeypatch.setattr(WeightSparsity, "_on_cpu", lambda self: False)
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [LateNaN(1)])
+        with pytest.raises(InputError, match=r"at step 1, first in parameter embed\.weight; "):
+            train(settings(), progress=False)

@@ -106,3 +106,37 @@ def test_nan_is_refused():
     prior.wrap_model(transformer)
     with pytest.raises(ValueError, match="NaN"):
         prior.after_step(0)
+
+
+class TestOnADevice:
+    """The path of parameters that are not on the CPU, on tensors of the CPU."""
+
+    @pytest.fixture(autouse=True)
+    def _as_on_a_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(WeightSparsity, "_on_cpu", lambda self: False)
+
+    def test_the_weights_and_the_fraction_are_those_of_the_cpu(self, monkeypatch):
+        config = WeightSparsityConfig(l0_fraction=0.05, anneal_start=0.0, anneal_end=0.9)
+        results = []
+        for on_cpu in (False, True):
+            monkeypatch.setattr(WeightSparsity, "_on_cpu", lambda self, on_cpu=on_cpu: on_cpu)
+            transformer = dense()
+            prior = WeightSparsity(config, steps=4)
+            prior.wrap_model(transformer)
+            numbers = [prior.after_step(step) for step in range(4)]
+            results.append((numbers, dict(transformer.named_parameters())))
+        assert results[0][0] == results[1][0]
+        for name, parameter in results[0][1].items():
+            assert torch.equal(parameter, results[1][1][name])
+
+    def test_nan_is_a_flag(self):
+        transformer = dense()
+        prior = WeightSparsity(WeightSparsityConfig(l0_fraction=0.1), steps=1)
+        prior.wrap_model(transformer)
+        assert prior.nan_flag is None
+        prior.after_step(0)
+        assert not present(prior.nan_flag)
+        with torch.no_grad():
+            transformer.embed.weight[0, 0] = torch.nan
+        prior.after_step(0)
+        assert present(prior.nan_flag)

@@ -4,17 +4,21 @@ The projection is exact; ties go to the lower flat index. The tensor is never so
 changes little from step to step, so the next one is searched for in a narrow band around the last.
 One pass counts the entries above the band and lists the few inside it, which are ranked; a second
 pass sets the others to zero. Everything runs on the calling thread: moving the weights between two
-cores takes longer than the passes.
+cores takes longer than the passes. Tensors on another device are projected there
+(`device_projection.py`).
 Source: Gao et al. 2025, sec. 2.1, App. A.2.
 Shapes: R rows, C columns of a matrix; a bias is one row.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from wirework.nn.device_projection import keep_each_
 
 _NARROWEST, _WIDEST = 0.01, 0.25  # half the width of the band, as a share of the last threshold
 _PIECE = 1 << 19  # entries scanned at once: they and the results fit the cache
@@ -58,6 +62,10 @@ class Projection:
         """Return the number of entries that the floor keeps; k cannot be lower."""
         return 0 if self.floor_dim is None else self.floor * self.weight.shape[self.floor_dim]
 
+    def n_kept(self, k: int) -> int:
+        """Return the number of entries that `keep_(k)` keeps."""
+        return max(k, self.n_floor_entries())
+
     @torch.no_grad()
     def keep_(self, k: int) -> int:
         """Set all but k entries to zero: those of largest magnitude, with a floor for each neuron.
@@ -77,14 +85,14 @@ class Projection:
         size = self.weight.numel()
         if not 1 <= k <= size:
             raise ValueError(f"k must be between 1 and the size {size}, got {k}")
-        k = max(k, self.n_floor_entries())
+        if self.weight.device.type != "cpu":
+            _refuse_nan(bool(keep_all_([self], [k])))
+            return self.n_kept(k)
+        k = self.n_kept(k)
         if k == size:
             _refuse_nan(bool(torch.isnan(self.weight.amax())))
             return k
-        on_cpu = self.weight.detach().cpu()
-        self._keep(on_cpu.view(-1, self.columns), k)
-        if on_cpu.data_ptr() != self.weight.data_ptr():
-            self.weight.copy_(on_cpu)
+        self._keep(self.weight.detach().view(-1, self.columns), k)
         return k
 
     def _keep(self, weight: Tensor, k: int) -> None:
@@ -185,6 +193,23 @@ class Projection:
             magnitudes[each, inner[rank]] = -1
         row, column = (short, inner) if self.floor_dim == 0 else (inner, short)
         return (row * self.columns + column).reshape(-1)
+
+
+def keep_all_(projections: Sequence[Projection], ks: Sequence[int]) -> Tensor:
+    """Do `keep_(k)` for each tensor on the tensors' device, without a wait for its result.
+
+    Args:
+        projections: of tensors on one device.
+        ks: number of entries to keep of each, 1 <= k <= size.
+
+    Returns:
+        Bool scalar on the device: whether a tensor has a NaN, for which `keep_` raises an error.
+    """
+    return keep_each_(
+        [projection.weight for projection in projections],
+        [projection.n_kept(k) for projection, k in zip(projections, ks, strict=True)],
+        [(projection.floor, projection.floor_dim) for projection in projections],
+    )
 
 
 def _refuse_nan(has_nan: bool) -> None:

@@ -37,6 +37,7 @@ from wirework.training.run_folder import (
     settings_to_use,
 )
 from wirework.training.schedule import learning_rate
+from wirework.training.step_numbers import EarlierNaNError, read_numbers
 from wirework.training.track import check_trackers
 
 
@@ -96,6 +97,8 @@ def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
     """Run the steps, with evaluations and checkpoints between them."""
     config, state = job.config, job.state
     while True:
+        if _evaluation_due(config, state.step) or stop.requested:
+            _refuse_nan_of_last_step(job)
         if _evaluation_due(config, state.step) and state.evaluated != state.step:
             _evaluate(job, stop, progress_bar)
         if _checkpoint_due(config, state.step) or stop.requested:
@@ -113,7 +116,7 @@ def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
             losses.pop("total").backward()  # type: ignore[no-untyped-call]
             grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
             # Before the update, so that the weights are still the last good ones.
-            numbers = _finite_numbers(**losses, grad_rms=grad_rms)
+            numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors)
             factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
             numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
             set_learning_rate_(job.optimizer, numbers["lr"])
@@ -146,7 +149,7 @@ def _evaluate(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
                 return
             for prior in job.priors:
                 values |= prior.evaluate(job.held_out, job.device)
-        _finite_numbers(loss=values["val_loss"])
+        read_numbers({"loss": values["val_loss"]})
     state.evaluated, state.last_eval = state.step, values
     job.log.write(state.step, "eval", values, {"seconds": job.seconds()})
     progress_bar.evaluated(state.step, values["val_loss"])
@@ -227,15 +230,6 @@ def measured_nonzero_fraction(job: Job) -> float:
     return n_nonzero / n_entries
 
 
-def _finite_numbers(**values: Tensor | float) -> dict[str, float]:
-    """Return the values as floats; raise ValueError if one is NaN or infinite."""
-    numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in values.items()}
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise ValueError(f"{name} is {number}")
-    return numbers
-
-
 @contextmanager
 def _locating_nonfinite(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[None]:
     """Turn a ValueError caused by NaN or infinity into an InputError that names the tensor."""
@@ -250,13 +244,24 @@ def _locating_nonfinite(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[N
             )
         if where is None and "is nan" not in str(error) and "is inf" not in str(error):
             raise
-        raise InputError(_nonfinite_message(job, where or str(error))) from error
+        earlier = isinstance(error, EarlierNaNError)
+        raise InputError(_nonfinite_message(job, where or str(error), earlier)) from error
 
 
-def _nonfinite_message(job: Job, where: str) -> str:
+def _refuse_nan_of_last_step(job: Job) -> None:
+    """Raise an InputError if a prior met a NaN after the last step, before anything reads it."""
+    try:
+        read_numbers({}, job.priors)
+    except EarlierNaNError as error:
+        name = nonfinite_parameter(job.trained)
+        where = str(error) if name is None else f"parameter {name}"
+        raise InputError(_nonfinite_message(job, where, earlier=True)) from error
+
+
+def _nonfinite_message(job: Job, where: str, earlier: bool = False) -> str:
     saved = job.checkpoints / f"step-{job.saved}" if job.saved else "none"
     return (
-        f"NaN or infinity at step {job.state.step}, first in {where}; "
+        f"NaN or infinity at step {job.state.step - earlier}, first in {where}; "
         f"last good checkpoint: {saved}; a lower optimizer.lr may help"
     )
 

@@ -28,6 +28,11 @@ class Prior:
     gates: Gates | None = None
     """Gates to save with the model, or None."""
 
+    nan_flag: Tensor | None = None
+    """Bool scalar on the model's device: whether the last `after_step` met a NaN. The loop reads it
+    with the losses of the next step, and before an evaluation or a checkpoint, so that the host
+    need not wait for the device. None if `after_step` raises `ValueError` itself."""
+
     def wrap_model(self, transformer: Transformer) -> Transformer:
         """Prepare the model. Called once, before the optimizer is created.
 

@@ -10,7 +10,7 @@ import re
 from wirework.config import WeightSparsityConfig
 from wirework.console import warn
 from wirework.nn import Transformer
-from wirework.nn.projection import Projection
+from wirework.nn.projection import Projection, keep_all_
 from wirework.training.prior import Prior
 from wirework.training.schedule import nonzero_fraction, sharkfin
 
@@ -61,11 +61,17 @@ class WeightSparsity(Prior):
         sizes = [projection.weight.numel() for projection in self._projections]
         if fraction == 1.0:
             return {"l0_fraction": 1.0}
-        kept = sum(
-            projection.keep_(kept_entries(fraction, size))
-            for projection, size in zip(self._projections, sizes, strict=True)
-        )
+        ks = [kept_entries(fraction, size) for size in sizes]
+        pairs = list(zip(self._projections, ks, strict=True))
+        if self._on_cpu():
+            kept = sum(projection.keep_(k) for projection, k in pairs)
+        else:
+            self.nan_flag = keep_all_(self._projections, ks)
+            kept = sum(projection.n_kept(k) for projection, k in pairs)
         return {"l0_fraction": kept / sum(sizes)}
+
+    def _on_cpu(self) -> bool:
+        return all(projection.weight.device.type == "cpu" for projection in self._projections)
 
 
 def kept_entries(fraction: float, size: int) -> int:

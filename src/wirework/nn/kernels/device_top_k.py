@@ -1,0 +1,85 @@
+"""The k entries of largest magnitude of each row, on any device, without a wait of the host.
+
+The k-th largest key of a row is the threshold; of the entries that equal it, the first few are
+kept. Nothing read from the device decides what is computed, so that all work is queued ahead.
+
+`torch.topk` finds the threshold. On CUDA it is a radix selection: a row that one thread block
+holds is read from memory about once, a longer one four times. Bisection over the bits of a float32
+would read the rows 31 times, and write a mask each time. `topk` breaks ties arbitrarily, so only
+its values are used, and a running count of the entries at the threshold breaks them here.
+
+Keys are integers as wide as the floats: half the memory traffic for 16-bit floats, and a NaN has a
+key above that of infinity. NaN is therefore always among the k largest and reaches the result.
+
+Shapes: R rows, N entries a row.
+"""
+
+import torch
+from torch import Tensor
+
+INTEGERS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+}
+"""The integer type as wide as each float type."""
+
+
+def magnitude_keys(x: Tensor) -> Tensor:
+    """Return integers in the order of |x|, with NaN above infinity.
+
+    Args:
+        x: (..., N) of a type in `INTEGERS`.
+
+    Returns:
+        (..., N), the bits of |x|.
+    """
+    integer = INTEGERS[x.dtype]
+    return x.contiguous().view(integer) & torch.iinfo(integer).max
+
+
+def has_nan(keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a bool scalar on the device: whether `magnitude_keys` of `dtype` got a NaN."""
+    return keys.amax() > infinity_key(dtype)
+
+
+def infinity_key(dtype: torch.dtype) -> int:
+    """Return the key of infinity, the largest one that is not a NaN's."""
+    info = torch.finfo(dtype)
+    # All bits of the exponent are ones and those of the fraction are zeros.
+    return int(torch.tensor(info.max, dtype=dtype).view(INTEGERS[dtype])) + 1
+
+
+def largest(keys: Tensor, k: int) -> Tensor:
+    """Return the mask of the k largest keys of each row; ties go to the lower index.
+
+    Args:
+        keys: (..., N) integers.
+        k: 1 <= k <= N.
+
+    Returns:
+        (..., N) bool, True at exactly k entries of each row.
+    """
+    width = keys.shape[-1]
+    if k == width:
+        return torch.ones_like(keys, dtype=torch.bool)
+    if k <= width // 2:
+        top = keys.topk(k, dim=-1, sorted=False).values
+        threshold = top.amin(-1, keepdim=True)
+        n_ties = (top == threshold).sum(-1, keepdim=True)
+        ranks, ties = _ranks_of_ties(keys, threshold)
+    else:  # the dropped ones are fewer, so that `topk` writes less
+        bottom = keys.topk(width - k, dim=-1, largest=False, sorted=False).values
+        threshold = bottom.amax(-1, keepdim=True)
+        n_dropped = (bottom == threshold).sum(-1, keepdim=True)
+        ranks, ties = _ranks_of_ties(keys, threshold)
+        n_ties = ranks[..., -1:] - n_dropped
+    return torch.where(ties, ranks <= n_ties, keys > threshold)
+
+
+def _ranks_of_ties(keys: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many entries up to each one equal the threshold, and which ones do."""
+    ties = keys == threshold
+    narrow = keys.shape[-1] <= torch.iinfo(torch.int16).max
+    return ties.cumsum(-1, dtype=torch.int16 if narrow else torch.int32), ties

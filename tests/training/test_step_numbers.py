@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from wirework.training import Prior
+from wirework.training.step_numbers import EarlierNaNError, read_numbers
+
+
+def prior_with(flag: bool) -> Prior:
+    prior = Prior()
+    prior.nan_flag = torch.tensor(flag)
+    return prior
+
+
+def test_tensors_and_floats_are_read_exactly_and_in_order():
+    tenth = torch.tensor(0.1)
+    values = {"loss": tenth, "l0": 0.3, "wide": torch.tensor([1 / 3], dtype=torch.float64)}
+    numbers = read_numbers(values, [Prior(), prior_with(False)])
+    assert numbers == {"loss": tenth.item(), "l0": 0.3, "wide": 1 / 3}
+    assert list(numbers) == ["loss", "l0", "wide"]
+    assert read_numbers({}) == {}
+
+
+@pytest.mark.parametrize("bad", [torch.tensor(torch.inf), float("nan")])
+def test_what_is_not_finite_is_named(bad):
+    with pytest.raises(ValueError, match=r"rms is (inf|nan)"):
+        read_numbers({"loss": torch.tensor(1.0), "rms": bad})
+
+
+def test_a_flag_comes_before_the_losses_that_it_spoilt():
+    with pytest.raises(EarlierNaNError, match="NaN"):
+        read_numbers({"loss": torch.tensor(torch.nan)}, [prior_with(True)])
