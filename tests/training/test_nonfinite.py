@@ -6,7 +6,7 @@ import torch
 
 from wirework.config import ModelConfig, WeightSparsityConfig
 from wirework.errors import InputError
-from wirework.nn import Transformer
+from wirework.nn import Transformer, device_reads
 from wirework.training import Prior, train
 from wirework.training.checkpoint import checkpoint_steps
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
@@ -136,6 +136,26 @@ class LateNaN(WeightSparsity):
         return super().after_step(step)
 
 
+class NaNSite(Prior):
+    """A NaN before AbsTopK at a site of one step, of which nothing is left behind the site."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def wrap_model(self, transformer):
+        self.site = transformer.sites["0.mlp.post_act"]
+        return transformer
+
+    def learning_rate_factor(self, step):
+        if step == self.step - 1:
+            self.site.register_forward_pre_hook(lambda _, inputs: (self._spoil(inputs[0]),))
+            self.site.register_forward_hook(lambda _, inputs, output: output.nan_to_num())
+        return 1.0
+
+    def _spoil(self, x):
+        return x.masked_fill(torch.arange(x.shape[-1]) == 3, torch.nan)
+
+
 class TestDeferredFlag:
     @pytest.mark.parametrize("on_cpu", [True, False])
     @pytest.mark.parametrize(("step", "saved"), [(5, "step-4"), (7, "step-4"), (11, "step-8")])
@@ -155,3 +175,16 @@ class TestDeferredFlag:
         monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [LateNaN(1)])
         with pytest.raises(InputError, match=r"at step 1, first in parameter embed\.weight; "):
             train(settings(), progress=False)
+
+    def test_a_nan_in_abs_top_k_is_named_as_on_the_cpu(self, settings, monkeypatch):
+        monkeypatch.setattr("wirework.training.job.make_priors", lambda config: [NaNSite(3)])
+        for number, deferred in enumerate((False, True)):
+            if deferred:
+                monkeypatch.setattr("wirework.nn.kernels.top_k._by_torch", lambda x: True)
+                monkeypatch.setattr(
+                    "wirework.nn.device_reads.may_read",
+                    lambda x: device_reads._state.scalars is None,
+                )
+            config = settings(f"run{number}", model={"act_fraction": 0.5}, weight_sparsity=None)
+            with pytest.raises(InputError, match=r"at step 3, first in site 0\.mlp\.post_act; "):
+                train(config, progress=False)

@@ -29,3 +29,12 @@ def test_what_is_not_finite_is_named(bad):
 def test_a_flag_comes_before_the_losses_that_it_spoilt():
     with pytest.raises(EarlierNaNError, match="NaN"):
         read_numbers({"loss": torch.tensor(torch.nan)}, [prior_with(True)])
+
+
+def test_a_nan_in_abs_top_k_is_found_with_finite_losses():
+    scalars = [torch.tensor(1.0), torch.tensor(torch.nan, dtype=torch.bfloat16)]
+    values = {"loss": torch.tensor(2.0)}
+    assert read_numbers(values, [prior_with(False)], scalars[:1]) == {"loss": 2.0}
+    with pytest.raises(ValueError, match="AbsTopK got NaN") as caught:
+        read_numbers(values, [prior_with(False)], scalars)
+    assert not isinstance(caught.value, EarlierNaNError)

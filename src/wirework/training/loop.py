@@ -18,6 +18,7 @@ from wirework.config import TrainConfig
 from wirework.console import say
 from wirework.errors import InputError, number_of
 from wirework.model import Model
+from wirework.nn.device_reads import device_reads_deferred
 from wirework.nn.shapes import LOADING_BYTES, TRAINING_BYTES, check_memory
 from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.batch_evaluation import evaluate_batches, to_device
@@ -110,13 +111,13 @@ def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
         step, started = state.step, time.perf_counter()
         tokens, targets = (to_device(t, job.device) for t in job.batches.at(step))
         with _locating_nonfinite(job, tokens, targets):
-            with autocast(config):
+            with autocast(config), device_reads_deferred() as nan_scalars:
                 losses = job.losses(tokens, targets)
             job.optimizer.zero_grad(set_to_none=False)
             losses.pop("total").backward()  # type: ignore[no-untyped-call]
             grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
             # Before the update, so that the weights are still the last good ones.
-            numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors)
+            numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
             factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
             numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
             set_learning_rate_(job.optimizer, numbers["lr"])

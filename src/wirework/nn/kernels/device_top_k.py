@@ -26,6 +26,24 @@ INTEGERS = {
 """The integer type as wide as each float type."""
 
 
+def select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Keep the k entries of largest magnitude of each row; ties go to the lower index.
+
+    A NaN ranks above infinity, so that the caller finds it in the result.
+
+    Args:
+        x: (..., N) of a type in `INTEGERS`.
+        k: 1 <= k <= N.
+
+    Returns:
+        (..., N) the kept values, 0 elsewhere, and the mask of exactly k entries of each row.
+
+    Source: Gao et al. 2025, sec. 2.1.
+    """
+    mask = largest(magnitude_keys(x), k)
+    return torch.where(mask, x, 0), mask
+
+
 def magnitude_keys(x: Tensor) -> Tensor:
     """Return integers in the order of |x|, with NaN above infinity.
 

@@ -3,7 +3,8 @@
 Entries are selected by a threshold, without an argsort. The entries of a row become integer keys
 with the order of their magnitudes (the bits of |x| are ordered like |x|); the k-th largest key is
 the threshold. On the CPU, rows are processed in pieces that stay in cache, and numpy's partition
-gives the threshold, several times faster than `torch.topk` (benchmarks/README.md).
+gives the threshold, several times faster than `torch.topk` (benchmarks/README.md). Other devices:
+`device_top_k.py`.
 `abs_top_k_reference` is the plain definition.
 
 Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
@@ -19,6 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.device_reads import check_nan
+from wirework.nn.kernels import device_top_k
+from wirework.nn.kernels.device_top_k import INTEGERS
 from wirework.nn.kernels.pieces import each_piece
 
 Bytes = npt.NDArray[np.uint8]
@@ -42,6 +46,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
 
     Raises:
         ValueError: `x` is not floating-point, has no dimension or has a NaN, or k is out of range.
+            In a training step on a device, the step raises the error for NaN.
 
     Source: Gao et al. 2025, sec. 2.1.
     """
@@ -51,7 +56,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     if not 1 <= k <= width:
         raise ValueError(f"k must be between 1 and the width {width}, got {k}")
     if k == width or not x.numel():
-        _refuse_nan(bool(x.isnan().any()))
+        check_nan(x, _refuse_nan)
         return x
     kept: Tensor = _AbsTopK.apply(x, k)  # type: ignore[no-untyped-call]
     return kept
@@ -88,13 +93,14 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     The mask has the shape of `x`, or on the CPU one bit for each entry: (R, ceil(N / 8)) uint8.
     """
     width = x.shape[-1]
-    if x.device.type != "cpu" or x.dtype not in _BITS:
-        return _select_by_sort(x, k)
+    if _by_torch(x):
+        check_nan(x, _refuse_nan)
+        return device_top_k.select(x, k)
     kept = torch.empty(x.shape, dtype=x.dtype)
     bits, out = _rows_of_bits(x.detach()), _rows_of_bits(kept)
     mask = torch.empty(len(bits), -(-width // 8), dtype=torch.uint8)
     packed = mask.numpy()
-    infinity = int(torch.tensor(torch.inf, dtype=x.dtype).view(_BITS[x.dtype]))
+    infinity = int(torch.tensor(torch.inf, dtype=x.dtype).view(INTEGERS[x.dtype]))
 
     def select_rows(rows: slice) -> None:
         chosen, largest = _select_rows(bits[rows], k, out[rows])
@@ -103,6 +109,10 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     each_piece(len(bits), width, select_rows)
     return kept, mask
+
+
+def _by_torch(x: Tensor) -> bool:
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
 
 
 def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
@@ -134,23 +144,9 @@ def _unpack(packed: Bytes, width: int) -> Bytes:
 
 def _rows_of_bits(x: Tensor) -> Bits:
     """Return the bits of floats as (R, N) integers, without a copy where rows are contiguous."""
-    bits: Bits = x.view(_BITS[x.dtype]).reshape(-1, x.shape[-1]).numpy()
+    bits: Bits = x.view(INTEGERS[x.dtype]).reshape(-1, x.shape[-1]).numpy()
     return bits
 
-
-def _select_by_sort(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    _refuse_nan(bool(x.isnan().any()))
-    order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    mask = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order, True)
-    return torch.where(mask, x, 0), mask
-
-
-_BITS = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.bfloat16: torch.int16,
-    torch.float16: torch.int16,
-}
 
 _SIMD = np.show_config("dicts")["SIMD Extensions"].get("found", [])
 _KEYS = {2: np.uint16 if "AVX512_ICL" in _SIMD else np.uint32, 4: np.uint32, 8: np.uint64}
