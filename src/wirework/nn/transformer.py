@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wirework.config import NODE_KINDS, ModelConfig, SiteKind
 from wirework.errors import InputError
 from wirework.nn.activation import activate
+from wirework.nn.device_reads import may_read
 from wirework.nn.kernels.attention import causal_attention, last_position_attention
 from wirework.nn.kernels.linear import Linear
 from wirework.nn.kernels.loss import next_token_loss
@@ -339,7 +340,18 @@ class Transformer(nn.Module):
             )
         self._check_known(targets, "target")
 
+    def check_batch(self, tokens: Tensor, targets: Tensor) -> None:
+        """Check tokens and targets of a step on the CPU, before they are copied to a device.
+
+        Raises:
+            InputError: as `loss`.
+        """
+        self._check(tokens)
+        self.check_targets(tokens, targets)
+
     def _check_known(self, tokens: Tensor, kind: str) -> None:
+        if not may_read(tokens):
+            return
         low, high = (int(end) for end in tokens.aminmax())
         if low < 0 or high >= self.config.vocab_size:
             raise InputError(

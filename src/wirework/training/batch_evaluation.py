@@ -57,7 +57,7 @@ def evaluate_batches(
             if stopped():
                 return None
             losses.append(transformer.loss(to_device(tokens, device), to_device(targets, device)))
-    dead = [int((~layer).sum()) for layer in alive]
+    dead: list[int] = (~torch.stack(alive)).sum(1).tolist()
     return {
         "val_loss": torch.stack(losses).double().mean().item(),
         "kurtosis": moments.kurtosis(),
@@ -68,7 +68,10 @@ def evaluate_batches(
 
 def to_device(batch: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     """Return a batch as a tensor on the device, without waiting for the copy."""
-    return torch.from_numpy(batch).to(device, non_blocking=True)
+    tokens = torch.from_numpy(batch)
+    if device.type == "cuda":  # only from pinned memory does the copy wait for nothing
+        tokens = tokens.pin_memory()
+    return tokens.to(device, non_blocking=True)
 
 
 class Moments:
@@ -93,7 +96,7 @@ class Moments:
         """Return E[(x - mean)^4] / E[(x - mean)^2]^2, or 0 for equal values or no values."""
         if self._sums is None:
             return 0.0
-        mean, second, third, fourth = map(float, self._sums / self._count)
+        mean, second, third, fourth = map(float, (self._sums / self._count).tolist())
         variance = second - mean**2
         if variance <= 0:
             return 0.0

@@ -109,7 +109,7 @@ def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
         if state.step == config.steps:
             return
         step, started = state.step, time.perf_counter()
-        tokens, targets = (to_device(t, job.device) for t in job.batches.at(step))
+        tokens, targets = _batch(job, step)
         with _locating_nonfinite(job, tokens, targets):
             with autocast(config), device_reads_deferred() as nan_scalars:
                 losses = job.losses(tokens, targets)
@@ -126,6 +126,14 @@ def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
                 numbers |= prior.after_step(step)
         state.step += 1
         _log(job, progress_bar, numbers, time.perf_counter() - started)
+
+
+def _batch(job: Job, step: int) -> tuple[Tensor, Tensor]:
+    """Return tokens and targets of a step, (B, T) each, on the device."""
+    tokens, targets = job.batches.at(step)
+    if job.device.type != "cpu":  # there the forward pass checks them
+        job.transformer.check_batch(torch.from_numpy(tokens), torch.from_numpy(targets))
+    return to_device(tokens, job.device), to_device(targets, job.device)
 
 
 def _evaluation_due(config: TrainConfig, step: int) -> bool:

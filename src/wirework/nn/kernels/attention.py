@@ -188,19 +188,20 @@ def attention_with_sink_key(
     """
     if sink is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
-    # q gets a channel of ones that only the sink's key uses; v gets one that is removed again.
-    key = F.pad(k, (0, 1, 1, 0))
-    first = (sink / scale).to(k.dtype)[None, :, None].expand(k.shape[0], -1, 1)
-    key = torch.cat([torch.cat([key[..., :1, :-1], first.unsqueeze(-1)], -1), key[..., 1:, :]], -2)
-    query = F.pad(q, (0, 1), value=1.0)
+    # q gets channels of ones, of which only the sink's key uses the first; v gets ones that are
+    # removed again. Fused kernels on CUDA need a multiple of 8 channels.
+    width = k.shape[-1]
+    added = 8 - width % 8
+    key = F.pad(k, (0, added, 1, 0))
+    key[..., 0, width] = (sink / scale).to(k.dtype)
     out = F.scaled_dot_product_attention(
-        query,
+        F.pad(q, (0, added), value=1.0),
         key,
-        F.pad(v, (0, 1, 1, 0)),
+        F.pad(v, (0, added, 1, 0)),
         attn_mask=F.pad(visible, (1, 0), value=True),
         scale=scale,
     )
-    return out[..., :-1]
+    return out[..., :width]
 
 
 def _visible(length: int, window: int | None, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from wirework.nn.kernels.products import product
 
 _PIECES = (128, 512)  # fewest and most tokens of a piece: 1 to 4 MB at a vocabulary of 2048
+_DEVICE_LOGITS = 1 << 25  # most logits of a piece on a GPU, which needs few large kernels: 128 MB
 
 
 def next_token_loss(
@@ -55,6 +56,13 @@ def next_token_loss(
     return loss
 
 
+def _piece(state: Tensor, vocab: int) -> int:
+    """Return the number of tokens whose logits are in memory at once."""
+    if state.device.type != "cpu":
+        return max(_PIECES[1], _DEVICE_LOGITS // vocab)
+    return min(max(state.shape[1], _PIECES[0]), _PIECES[1])
+
+
 class _Loss(torch.autograd.Function):
     """Computes the gradients in the forward pass, where the logits are in memory."""
 
@@ -80,7 +88,7 @@ class _Loss(torch.autograd.Function):
         compute = torch.promote_types(state.dtype, torch.float32)
         total = torch.zeros((), device=state.device, dtype=compute)
         count = len(targets)
-        step = min(max(state.shape[1], _PIECES[0]), _PIECES[1])
+        step = _piece(state, len(weight))
         for start in range(0, count, step):
             piece = slice(start, start + step)
             logits = product(state[piece], lowered.t()).to(compute)

@@ -55,7 +55,8 @@ class _RMSNorm(torch.autograd.Function):
         width = x.shape[-1]
         to_x = torch.empty(x.shape, dtype=scale.dtype, device=x.device)
         to_gain = torch.zeros_like(gain)
-        rows = max(1, _PIECE // width)
+        # A GPU has no such cache, and each piece would queue as many kernels as the whole.
+        rows = max(1, _PIECE // width) if x.device.type == "cpu" else max(1, x.numel() // width)
         parts = (t.reshape(-1, t.shape[-1]).split(rows) for t in (x, scale, grads[0], to_x))
         for part, row_scale, grad, out in zip(*parts, strict=True):
             unit = part * row_scale
