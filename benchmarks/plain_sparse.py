@@ -59,9 +59,9 @@ class PlainSparseBlock(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         length = q.shape[2]
         k, v = (torch.cat([torch.zeros_like(t[:, :, :1]), t], 2) for t in (k, v))
-        sees = torch.ones(length, length + 1, dtype=torch.bool).tril(1)
-        mask = torch.zeros(length, length + 1, dtype=q.dtype).masked_fill(~sees, -torch.inf)
-        first = F.one_hot(torch.tensor(0), length + 1).to(q.dtype)
+        sees = torch.ones(length, length + 1, dtype=torch.bool, device=q.device).tril(1)
+        mask = torch.zeros_like(sees, dtype=q.dtype).masked_fill(~sees, -torch.inf)
+        first = F.one_hot(torch.tensor(0, device=q.device), length + 1).to(q.dtype)
         mask = mask + first * self.sink.to(q.dtype)[None, :, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 
 from wirework.config import ModelConfig, OptimizerConfig, WeightSparsityConfig
 from wirework.nn import Transformer
+from wirework.nn.device_reads import device_reads_deferred
 from wirework.nn.projection import Projection
 from wirework.training.optimizer import make_optimizer, scale_gradients_
+from wirework.training.step_numbers import read_numbers
 from wirework.training.weight_sparsity import WeightSparsity
 
 VOCAB, D_HEAD = 2048, 16
@@ -36,25 +38,28 @@ Shape = tuple[int, int, int, int]
 Step = Callable[[], None]
 
 
-def make_step(variant: str, shape: Shape) -> Step:
+def make_step(variant: str, shape: Shape, device: str = "cpu", read: bool = True) -> Step:
+    """Return a step; without `read` ours leaves out the one read of its numbers."""
     d_model, n_layer, n_ctx, batch = shape
     generator = torch.Generator().manual_seed(0)
-    tokens, targets = torch.randint(0, VOCAB, (2, batch, n_ctx), generator=generator)
+    tokens, targets = torch.randint(0, VOCAB, (2, batch, n_ctx), generator=generator).to(device)
     if variant == "plain":
-        return plain_step(PlainGPT(VOCAB, d_model, n_layer, D_HEAD, n_ctx), tokens, targets)
+        plain = PlainGPT(VOCAB, d_model, n_layer, D_HEAD, n_ctx)
+        return plain_step(plain.to(device), tokens, targets)
     if variant == "plain-sparse":
-        return plain_step(PlainSparseGPT(VOCAB, d_model, n_layer, D_HEAD), tokens, targets)
+        plain_sparse = PlainSparseGPT(VOCAB, d_model, n_layer, D_HEAD)
+        return plain_step(plain_sparse.to(device), tokens, targets)
     config = ModelConfig(
         vocab_size=VOCAB, d_model=d_model, n_layer=n_layer, n_ctx=n_ctx, d_head=D_HEAD,
         act_fraction=None if variant == "dense" else 0.25,
     )  # fmt: skip
-    transformer = Transformer(config)
+    transformer = Transformer(config).to(device)
     prior = None
     if variant == "weight-sparse":
         # Annealing over in the first step: every step projects to 1/64 under the floor.
         prior = WeightSparsity(WeightSparsityConfig(anneal_start=0, anneal_end=1e-9), 100)
         prior.wrap_model(transformer)
-    return our_step(transformer, prior, tokens, targets)
+    return our_step(transformer, prior, tokens, targets, read)
 
 
 def plain_step(model: PlainGPT | PlainSparseGPT, tokens: Tensor, targets: Tensor) -> Step:
@@ -62,7 +67,7 @@ def plain_step(model: PlainGPT | PlainSparseGPT, tokens: Tensor, targets: Tensor
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(tokens.device.type, torch.bfloat16):
             loss = model.loss(tokens, targets)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -74,17 +79,25 @@ def plain_step(model: PlainGPT | PlainSparseGPT, tokens: Tensor, targets: Tensor
 
 
 def our_step(
-    transformer: Transformer, prior: WeightSparsity | None, tokens: Tensor, targets: Tensor
+    transformer: Transformer,
+    prior: WeightSparsity | None,
+    tokens: Tensor,
+    targets: Tensor,
+    read: bool,
 ) -> Step:
     optimizer = make_optimizer(transformer, OptimizerConfig())
     parameters = list(transformer.parameters())
+    priors = () if prior is None else (prior,)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        kind = tokens.device.type
+        with torch.autocast(kind, torch.bfloat16), device_reads_deferred() as nan_scalars:
             loss = transformer.loss(tokens, targets)
         optimizer.zero_grad()
         loss.backward()
-        scale_gradients_(parameters, "normalise")
+        rms = scale_gradients_(parameters, "normalise")
+        if read:
+            read_numbers({"loss": loss, "rms": rms}, priors, nan_scalars)
         optimizer.step()
         if prior is not None:
             prior.after_step(99)

@@ -1,0 +1,52 @@
+"""`benchmarks/gpu.py` runs without a GPU too, so that a machine with one has only to start it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_without_a_gpu_it_says_so_in_one_line():
+    result = run()
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "no CUDA GPU" in result.stderr
+
+
+@pytest.mark.slow
+def test_everything_runs_small_on_the_cpu():
+    result = run("--device", "cpu", "--quick")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("    ok  ") >= 9
+    for part in ("small run", "training steps", "AbsTopK", "sparse product", "compiled block"):
+        assert f"\n{part}" in result.stdout
+    assert "| 64x1x32x2 | weight-sparse |" in result.stdout
+    assert "0 failed" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_failed_check_is_the_exit_code(tmp_path: Path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "import gpu, gpu_checks\n"
+        "def fail(device): raise AssertionError('off by 1')\n"
+        "gpu.CHECKS.clear(); gpu.CHECKS['loss'] = fail\n"
+        "sys.argv[1:] = ['--device', 'cpu', '--quick', '--minutes', '0']\n"
+        "sys.exit(gpu.main())\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert "FAILED  loss" in result.stdout
+    assert "training steps: left out, 0 minutes are over" in result.stdout
+    assert "off by 1" in result.stderr
