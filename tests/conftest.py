@@ -23,12 +23,16 @@ import torch
 from command_line import Server, Started
 from small_world import make_world
 
+from wirework.cache_folder import cache_folder
 from wirework.console import show_messages
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
+from wirework.nn import abs_top_k
 from wirework.tasks import load_task
 
 show_messages()  # as the command line does: pytest's own handlers would hide them
+# Kernels are compiled once, for all test processes and later runs.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache_folder() or ".") / "compiled"))
 _CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by children too
@@ -36,6 +40,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a
 
 # For each command cyclopts parses the source of all settings classes, and of pydantic: cached here.
 docstring_parser.parse_from_object = functools.cache(docstring_parser.parse_from_object)
+
+for _dtype in (torch.float32, torch.float64, torch.bfloat16):
+    # The first compilation logs a line, which would be taken for one of the tested command's.
+    abs_top_k(torch.ones(2, 9, dtype=_dtype, requires_grad=True), 2).sum().backward()
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 

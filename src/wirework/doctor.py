@@ -12,6 +12,7 @@ import torch
 from wirework import __version__, fastest
 from wirework.console import say
 from wirework.fastest import processor
+from wirework.nn.kernels import compiled
 
 _EXTRAS = {
     "explain": ("openai",),
@@ -25,8 +26,9 @@ _EXTRAS = {
 def examine() -> dict[str, Any]:
     """Return versions, device, threads, the faster precision, extras and free disk by name.
 
-    `products` has a row for each shape class of float32 products that was measured on this machine
-    with this number of threads: the chosen library, and the milliseconds of every library.
+    `compiled_kernels` is the version of numba, or why the slower plain kernels are used. `products`
+    has a row for each shape class of float32 products that was measured on this machine with this
+    number of threads: the chosen library, and the milliseconds of every library.
     """
     from wirework.config import TrainConfig
     from wirework.training.precision import faster_precision
@@ -44,6 +46,7 @@ def examine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "free_disk_gib": round(shutil.disk_usage(".").free / 2**30, 1),
+        "compiled_kernels": compiled.why_not() or f"numba {version('numba')}",
         "precision": faster_precision(TrainConfig(), device),
         "products": _products(),
         **{f"extra_{name}": _missing(modules) for name, modules in _EXTRAS.items()},

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from wirework import files
+from wirework.cache_folder import cache_folder
 from wirework.errors import InputError
 from wirework.locks import locked, no_lock
 
@@ -35,6 +36,7 @@ _ENVIRONMENT = (
     "MKL_ENABLE_INSTRUCTIONS",
     "ONEDNN_MAX_CPU_ISA",
     "OPENBLAS_CORETYPE",
+    "WIREWORK_COMPILED",
     "WIREWORK_PRODUCTS",
 )
 """Environment variables that limit the instruction sets of libraries, or force one."""
@@ -170,12 +172,8 @@ def _measure(default: str, ways: Mapping[str, Callable[[], Any]]) -> dict[str, A
 
 def _cache_file() -> Path | None:
     """Return the path of the saved choices, or None without a home folder."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        root = folder if folder.is_absolute() else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return root / "wirework" / "fastest.json"
+    folder = cache_folder()
+    return None if folder is None else folder / "fastest.json"
 
 
 def _look_up(path: Path | None, key: tuple[str, str]) -> dict[str, Any] | None:

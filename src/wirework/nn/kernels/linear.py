@@ -1,8 +1,9 @@
-"""Linear layers whose float32 products use the library that is fastest for their shape.
+"""Linear layers whose float32 products are computed in the fastest way on this machine.
 
-The output, the gradient of the input and that of the weight are products of different shapes; the
-library of each is chosen separately (`nn/kernels/products.py`). If torch is the choice for all
-three, its own linear layer is used.
+If the weight has few nonzero entries, the output and the gradient of the input are computed from
+its compressed rows (`nn/kernels/sparse_linear.py`). Other products use the library that is fastest
+for their shape (`nn/kernels/products.py`): the output, the gradient of the input and that of the
+weight are chosen separately. If torch is the choice for all three, its own linear layer is used.
 """
 
 from typing import Any
@@ -19,6 +20,12 @@ from wirework.nn.kernels.products import (
     library_for,
     product,
     weight_gradient,
+)
+from wirework.nn.kernels.sparse_linear import (
+    CompressedRows,
+    compressed_if_faster,
+    sparse_product,
+    transposed,
 )
 
 
@@ -45,30 +52,50 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     fits = x.dim() > 1 and x.shape[-1] == weight.shape[1] and _fits(bias, weight)
     ours = fits and fit(x, weight) and not torch.is_autocast_enabled("cpu")
-    if not ours or _all_by_torch(x, weight):
+    rows = compressed_if_faster(weight) if ours else None
+    if not ours or (rows is None and _all_by_torch(x, weight)):
         return F.linear(x, weight, bias)
-    out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    out: Tensor = _Linear.apply(x, weight, bias, rows)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        to_x, to_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
-        return product(x.flatten(0, -2), weight.t(), bias).reshape(*x.shape[:-1], -1)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: CompressedRows | None
+    ) -> Tensor:
+        to_x, to_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(x if to_weight else None, weight if to_x and rows is None else None)
+        ctx.rows = rows
+        tokens = x.flatten(0, -2)
+        out = (
+            product(tokens, weight.t(), bias)
+            if rows is None
+            else sparse_product(tokens, rows, bias)
+        )
+        return out.reshape(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grads[0].contiguous()
-        rows = grad.flatten(0, -2)
-        to_x, to_weight, to_bias = ctx.needs_input_grad
+        tokens = grad.flatten(0, -2)
+        to_x, to_weight, to_bias, _ = ctx.needs_input_grad
+        input_gradient = None
+        if to_x:
+            rows = ctx.rows
+            gradient = (
+                product(tokens, weight)
+                if rows is None
+                else sparse_product(tokens, transposed(rows))
+            )
+            input_gradient = gradient.reshape(*grad.shape[:-1], -1)
         return (
-            product(rows, weight).reshape(*grad.shape[:-1], -1) if to_x else None,
+            input_gradient,
             weight_gradient(grad, x) if to_weight else None,
-            rows.sum(0) if to_bias else None,
+            tokens.sum(0) if to_bias else None,
+            None,
         )
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.kernels.products import product
+from wirework.nn.kernels.products import fit, product
+from wirework.nn.kernels.sparse_linear import compressed_if_faster, sparse_product, transposed
 
 _PIECES = (128, 512)  # fewest and most tokens of a piece: 1 to 4 MB at a vocabulary of 2048
 _DEVICE_LOGITS = 1 << 25  # most logits of a piece on a GPU, which needs few large kernels: 128 MB
@@ -85,13 +86,19 @@ class _Loss(torch.autograd.Function):
             for t, needed in zip((state, weight, bigram, bias), needs_gradient, strict=True)
         )
         lowered = weight.to(state.dtype)
+        rows = compressed_if_faster(lowered) if fit(state, lowered) else None
+        columns = None if rows is None or to_state is None else transposed(rows)
         compute = torch.promote_types(state.dtype, torch.float32)
         total = torch.zeros((), device=state.device, dtype=compute)
         count = len(targets)
         step = _piece(state, len(weight))
         for start in range(0, count, step):
             piece = slice(start, start + step)
-            logits = product(state[piece], lowered.t()).to(compute)
+            logits = (
+                product(state[piece], lowered.t()).to(compute)
+                if rows is None
+                else sparse_product(state[piece], rows)
+            )
             if bigram is not None and tokens is not None:
                 logits += bigram.index_select(0, tokens[piece])  # several times faster than []
             if bias is not None:
@@ -112,7 +119,9 @@ class _Loss(torch.autograd.Function):
                 to_bias += slope.sum(0)
             slope = slope.to(state.dtype)
             if to_state is not None:
-                to_state[piece] = product(slope, lowered)
+                to_state[piece] = (
+                    product(slope, lowered) if columns is None else sparse_product(slope, columns)
+                )
             if to_weight is not None:
                 to_weight += product(slope.t(), state[piece])
         ctx.save_for_backward(to_state, to_weight, to_bigram, to_bias)

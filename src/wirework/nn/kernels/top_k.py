@@ -1,37 +1,28 @@
 """AbsTopK: keep exactly the k entries of largest magnitude of each row, ties to the lower index.
 
-Entries are selected by a threshold, without an argsort. The entries of a row become integer keys
-with the order of their magnitudes (the bits of |x| are ordered like |x|); the k-th largest key is
-the threshold. On the CPU, rows are processed in pieces that stay in cache, and numpy's partition
-gives the threshold, several times faster than `torch.topk` (benchmarks/README.md). Other devices:
-`device_top_k.py`.
+Entries are selected by a threshold, without a sort: the bits of |x| are ordered like |x|. On the
+CPU a compiled kernel does so (`compiled/selection.py`); on other devices and without numba, torch's
+own operations select the same entries (`device_top_k.py`).
 `abs_top_k_reference` is the plain definition.
 
 Shapes: R rows, N entries a row. Source: Gao et al. 2025, sec. 2.1, App. A.1.
 """
 
-import math
-import threading
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework.nn.device_reads import check_nan
-from wirework.nn.kernels import device_top_k
+from wirework.nn.kernels import compiled, device_top_k
 from wirework.nn.kernels.device_top_k import INTEGERS
 from wirework.nn.kernels.pieces import each_piece
 
-Bytes = npt.NDArray[np.uint8]
-Bits = npt.NDArray[np.signedinteger[Any]]
-Ints = npt.NDArray[np.integer[Any]]
-Keys = npt.NDArray[np.unsignedinteger[Any]]
-Mask = npt.NDArray[np.bool_]
-
-_BLOCK = 512  # numpy sorts up to 512 keys in one branch-free network; above that it is 5x slower
+Bits = NDArray[np.signedinteger[Any]]
 
 
 def abs_top_k(x: Tensor, k: int) -> Tensor:
@@ -84,62 +75,50 @@ class _AbsTopK(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return (grads[0] * mask if mask.dtype == torch.bool else _where_kept(grads[0], mask)), None
+        is_bool = mask.dtype == torch.bool
+        return torch.where(mask, grads[0], 0) if is_bool else _where_kept(grads[0], mask), None
 
 
 def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the kept values and a mask of the kept entries.
 
-    The mask has the shape of `x`, or on the CPU one bit for each entry: (R, ceil(N / 8)) uint8.
+    The mask has the shape of `x`, or from a compiled kernel a bit for each entry,
+    (R, ceil(N / 8)) uint8.
     """
     width = x.shape[-1]
     if _by_torch(x):
         check_nan(x, _refuse_nan)
         return device_top_k.select(x, k)
+    from wirework.nn.kernels.compiled.selection import select_rows
+
     kept = torch.empty(x.shape, dtype=x.dtype)
-    bits, out = _rows_of_bits(x.detach()), _rows_of_bits(kept)
-    mask = torch.empty(len(bits), -(-width // 8), dtype=torch.uint8)
+    bits, stride = _flat_bits(_rows_of_bits(x.detach()))
+    out = _rows_of_bits(kept)
+    mask = torch.empty(len(out), -(-width // 8), dtype=torch.uint8)
     packed = mask.numpy()
-    infinity = int(torch.tensor(torch.inf, dtype=x.dtype).view(INTEGERS[x.dtype]))
+    magnitude = bits.dtype.type(np.iinfo(bits.dtype).max)
+    infinity = _rows_of_bits(torch.tensor([torch.inf], dtype=x.dtype))[0, 0]
 
-    def select_rows(rows: slice) -> None:
-        chosen, largest = _select_rows(bits[rows], k, out[rows])
-        _refuse_nan(largest > infinity)
-        packed[rows] = _pack(chosen)
+    def select(rows: slice) -> None:
+        part = bits[rows.start * stride :]
+        _refuse_nan(select_rows(part, stride, k, magnitude, infinity, out[rows], packed[rows]))
 
-    each_piece(len(bits), width, select_rows)
+    each_piece(len(out), width, select)
     return kept, mask
 
 
 def _by_torch(x: Tensor) -> bool:
-    return x.device.type != "cpu" or torch.compiler.is_compiling()
+    return x.device.type != "cpu" or torch.compiler.is_compiling() or not compiled.is_available()
 
 
 def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
-    """Return `x` where the mask is 1, else 0; integer products, as float times bool is slow."""
+    """Return `x` where the bit in a mask of bits is 1, else 0."""
+    from wirework.nn.kernels.compiled.selection import pass_rows
+
     passed = torch.empty(x.shape, dtype=x.dtype)
     bits, out, packed = _rows_of_bits(x), _rows_of_bits(passed), mask.numpy()
-    width = x.shape[-1]
-
-    def pass_rows(rows: slice) -> None:
-        np.multiply(bits[rows], _unpack(packed[rows], width), out=out[rows])
-
-    each_piece(len(bits), width, pass_rows)
+    each_piece(len(bits), x.shape[-1], lambda rows: pass_rows(bits[rows], packed[rows], out[rows]))
     return passed
-
-
-def _pack(chosen: Mask) -> Bytes:
-    """Return (R, N) packed into bits, (R, ceil(N / 8)); flat if possible, which is faster."""
-    if chosen.shape[1] % 8:
-        return np.packbits(chosen, axis=1)
-    return np.packbits(chosen.reshape(-1)).reshape(len(chosen), -1)
-
-
-def _unpack(packed: Bytes, width: int) -> Bytes:
-    """Return the mask that `_pack` packed as zeros and ones, (R, width)."""
-    if width % 8:
-        return np.unpackbits(packed, axis=1, count=width)
-    return np.unpackbits(packed.reshape(-1)).reshape(-1, width)
 
 
 def _rows_of_bits(x: Tensor) -> Bits:
@@ -148,85 +127,13 @@ def _rows_of_bits(x: Tensor) -> Bits:
     return bits
 
 
-_SIMD = np.show_config("dicts")["SIMD Extensions"].get("found", [])
-_KEYS = {2: np.uint16 if "AVX512_ICL" in _SIMD else np.uint32, 4: np.uint32, 8: np.uint64}
-"""Key type by bytes of the float. Without AVX512_ICL numpy may sort 16-bit keys with plain code,
-much slower than 32-bit keys."""
+def _flat_bits(rows: Bits) -> tuple[Bits, int]:
+    """Return rows as one sequence, without a copy if there are only gaps between them, and stride.
 
-
-def _select_rows(bits: Bits, k: int, out: Bits) -> tuple[Mask, int]:
-    """Fill `out` for rows of float bits (R, N); return the mask (R, N) and the largest key.
-
-    The next call in the same thread overwrites the mask.
+    Rows with gaps are, for instance, the queries in the joint output of queries, keys and values.
     """
-    keys: Keys = _buffer("keys", bits.shape, _KEYS[bits.itemsize])
-    np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=keys, casting="unsafe")
-    threshold, n_ties = kth_largest(keys, k)
-    chosen: Mask = _buffer("mask", bits.shape, np.bool_)
-    places = np.flatnonzero(np.equal(keys, threshold, out=chosen))
-    np.greater_equal(keys, threshold, out=chosen)
-    chosen.reshape(-1)[_beyond(places, n_ties, bits.shape[1])] = False
-    np.multiply(bits, chosen, out=out)
-    return chosen, int(keys.max())
-
-
-def _beyond(places: Ints, counts: Ints, width: int) -> Ints:
-    """Return the flat indices, given in ascending order, after the first `counts` of each row."""
-    rows = places // width
-    first = np.searchsorted(rows, np.arange(len(counts)))
-    beyond: Ints = places[np.arange(len(places)) - first[rows] >= counts[rows]]
-    return beyond
-
-
-def kth_largest(keys: Keys, k: int) -> tuple[Keys, Ints]:
-    """Return the k-th largest key of each row, and how many of the row's k largest equal it.
-
-    Args:
-        keys: (R, N) unsigned.
-        k: 1 <= k <= N.
-
-    Returns:
-        (R, 1) keys, overwritten by the next call in the same thread, and (R,) counts.
-    """
-    if keys.shape[1] > _BLOCK >= k:
-        work = _largest_block(keys)
-    else:
-        work = _buffer("work", keys.shape, keys.dtype)
-        work[...] = keys
-    last = work.shape[1] - k
-    work.partition(last, axis=1)
-    threshold = work[:, last : last + 1]
-    return threshold, np.equal(work[:, last:], threshold).sum(axis=1)
-
-
-def _largest_block(keys: Keys) -> Keys:
-    """Return the `_BLOCK` largest keys of each row, unordered, by pairwise merging of blocks.
-
-    Of two sorted blocks, the larger of each pair (i-th smallest, i-th largest) is in the upper half
-    of their union, so one elementwise maximum halves the number of blocks.
-    """
-    rows, width = keys.shape
-    n_blocks = -(-width // _BLOCK)
-    blocks: Keys = _buffer("work", (rows, n_blocks, _BLOCK), keys.dtype)
-    padded = blocks.reshape(rows, -1)
-    padded[:, :width], padded[:, width:] = keys, 0
-    while n_blocks > 1:
-        blocks[:, :n_blocks].sort(axis=2)
-        half = n_blocks // 2
-        reversed_blocks = blocks[:, n_blocks - half : n_blocks, ::-1]
-        np.maximum(blocks[:, :half], reversed_blocks, out=blocks[:, :half])
-        n_blocks -= half
-    return blocks[:, 0]
-
-
-_buffers = threading.local()
-
-
-def _buffer(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return reused memory of the current thread: new memory costs more than the passes."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer: Bytes | None = getattr(_buffers, name, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        setattr(_buffers, name, buffer)
-    return buffer[:size].view(dtype).reshape(shape)
+    (n_rows, width), (stride, step) = rows.shape, rows.strides
+    if n_rows > 1 and step == rows.itemsize and stride >= width * step:
+        flat_shape = ((n_rows - 1) * (stride // step) + width,)
+        return as_strided(rows, flat_shape, (step,)), stride // step
+    return np.ascontiguousarray(rows).reshape(-1), width

@@ -1,0 +1,191 @@
+"""Products with a sparse matrix: cost follows its nonzero entries and the sizes of both sides.
+
+The matrix is in compressed rows (CSR). Tokens are processed in tiles: a tile is transposed, so that
+the tokens of one channel are adjacent, and stays in cache. An entry of the matrix then adds a
+multiple of one channel to another, for all tokens of the tile at once.
+
+Shapes: T tokens, D inputs, M outputs, E nonzero entries.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirework.nn.kernels.compiled.compiler import compiled, compiled_with_any_order
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.signedinteger[Any]]
+
+TILE = 64
+"""Tokens of a tile."""
+_SIDE = 8  # side of the blocks in which a tile is transposed: a cache line of outputs or fewer
+_OUTPUTS = 64  # outputs that are transposed back at once
+
+
+@compiled
+def multiply_rows(
+    x: Floats, starts: Ints, columns: Ints, values: Floats, bias: Floats, out: Floats
+) -> None:
+    """Fill `out` with `x @ w.T + bias` for a sparse matrix `w`, (M, D).
+
+    The sum of each output is in the order of its entries, whatever the number of tokens.
+
+    Args:
+        x: (T, D).
+        starts: (M + 1,) index of the first entry of each row of `w`, and E.
+        columns: (E,) input channel of each entry, ascending within a row.
+        values: (E,) the entries.
+        bias: (M,).
+        out: (T, M) to be filled.
+    """
+    n_tokens, width = x.shape
+    n_outputs = len(starts) - 1
+    tile = np.empty((width, TILE), np.float32)
+    sums = np.empty((_OUTPUTS, TILE), np.float32)
+    for first in range(0, n_tokens, TILE):
+        n_in_tile = min(TILE, n_tokens - first)
+        _read_tile(x, first, tile)
+        for output in range(0, n_outputs, _OUTPUTS):
+            n = min(_OUTPUTS, n_outputs - output)
+            for i in range(n):
+                start, end = starts[output + i], starts[output + i + 1]
+                sums[i, :] = bias[output + i]
+                _add_entries(tile, columns[start:end], values[start:end], sums[i])
+            _write_tile(sums, n, n_in_tile, out, first, output)
+
+
+@compiled
+def _add_entries(tile: Floats, columns: Ints, values: Floats, total: Floats) -> None:
+    """Add channels of the tile times the entries of a row to `total`, (TILE,)."""
+    n = len(columns)
+    i = 0
+    while i + 4 <= n:  # four entries in each pass: the total is read and written a quarter as often
+        a, b, c, d = values[i], values[i + 1], values[i + 2], values[i + 3]
+        channel_a, channel_b = tile[columns[i]], tile[columns[i + 1]]
+        channel_c, channel_d = tile[columns[i + 2]], tile[columns[i + 3]]
+        for t in range(TILE):
+            total[t] = (
+                total[t] + a * channel_a[t] + b * channel_b[t] + c * channel_c[t] + d * channel_d[t]
+            )
+        i += 4
+    while i < n:
+        a, channel_a = values[i], tile[columns[i]]
+        for t in range(TILE):
+            total[t] += a * channel_a[t]
+        i += 1
+
+
+@compiled
+def entry_gradients(x: Floats, grad: Floats, starts: Ints, columns: Ints, out: Floats) -> None:
+    """Fill `out` with the gradient of each entry: the sum over tokens of output times input.
+
+    Args:
+        x: (T, D) input.
+        grad: (T, M) gradient of the output.
+        starts: (M + 1,) as in `multiply_rows`.
+        columns: (E,) as in `multiply_rows`.
+        out: (E,) to be filled.
+    """
+    inputs = np.empty((x.shape[1], TILE), np.float32)
+    outputs = np.empty((grad.shape[1], TILE), np.float32)
+    out[:] = 0
+    for first in range(0, len(x), TILE):
+        _read_tile(x, first, inputs)
+        _read_tile(grad, first, outputs)
+        for row in range(len(outputs)):
+            channel = outputs[row]
+            for entry in range(starts[row], starts[row + 1]):
+                out[entry] += _dot(channel, inputs[columns[entry]])
+
+
+@compiled_with_any_order
+def _dot(a: Floats, b: Floats) -> float:
+    """Return the sum of products over a tile, in the order that this processor adds fastest."""
+    total = np.float32(0)
+    for t in range(TILE):
+        total += a[t] * b[t]
+    return total
+
+
+@compiled
+def _read_tile(matrix: Floats, first: int, tile: Floats) -> None:
+    """Fill the channels of a tile, (C, TILE), with the tokens of (T, C) from `first`, and zeros."""
+    width = matrix.shape[1]
+    n = min(TILE, len(matrix) - first)
+    whole_n, whole_width = n - n % _SIDE, width - width % _SIDE
+    for token in range(0, whole_n, _SIDE):
+        for channel in range(0, whole_width, _SIDE):
+            for i in range(_SIDE):
+                for j in range(_SIDE):
+                    tile[channel + i, token + j] = matrix[first + token + j, channel + i]
+    for token in range(n):
+        for channel in range(whole_width if token < whole_n else 0, width):
+            tile[channel, token] = matrix[first + token, channel]
+    if n < TILE:
+        tile[:, n:] = 0
+
+
+@compiled
+def _write_tile(tile: Floats, n_channels: int, n: int, out: Floats, first: int, start: int) -> None:
+    """Write the first channels and tokens of a tile to (T, C), from token `first`, channel `start`.
+
+    The matrix is passed whole: its layout is then known, and the copy uses vectors. A few tokens
+    are written at a time, as whole cache lines.
+    """
+    whole_n, whole_width = n - n % _SIDE, n_channels - n_channels % _SIDE
+    for token in range(0, whole_n, _SIDE):
+        for channel in range(0, whole_width, _SIDE):
+            for i in range(_SIDE):
+                for j in range(_SIDE):
+                    out[first + token + i, start + channel + j] = tile[channel + j, token + i]
+    for token in range(n):
+        for channel in range(whole_width if token < whole_n else 0, n_channels):
+            out[first + token, start + channel] = tile[channel, token]
+
+
+@compiled
+def count_entries(matrix: Floats, limit: int) -> int:
+    """Return the number of nonzero entries of (M, D), or more than `limit` if there are more."""
+    n = 0
+    for row in range(len(matrix)):
+        entries = matrix[row]
+        count = np.int32(0)
+        for i in range(len(entries)):
+            count += np.int32(entries[i] != 0)
+        n += count
+        if n > limit:
+            break
+    return n
+
+
+@compiled
+def compress(matrix: Floats, starts: Ints, columns: Ints, values: Floats) -> None:
+    """Fill in the compressed rows of (M, D), which has room for all its nonzero entries."""
+    n = 0
+    for row in range(len(matrix)):
+        starts[row] = n
+        entries = matrix[row]
+        for i in range(len(entries)):
+            if entries[i] != 0:
+                columns[n], values[n] = i, entries[i]
+                n += 1
+    starts[len(matrix)] = n
+
+
+@compiled
+def transpose_rows(
+    starts: Ints, columns: Ints, values: Floats, t_starts: Ints, t_columns: Ints, t_values: Floats
+) -> None:
+    """Fill in the compressed rows of the transpose, (D, M), of a matrix in compressed rows."""
+    t_starts[:] = 0
+    for column in columns:
+        t_starts[column + 1] += 1
+    for i in range(1, len(t_starts)):
+        t_starts[i] += t_starts[i - 1]
+    place = t_starts[:-1].copy()
+    for row in range(len(starts) - 1):
+        for entry in range(starts[row], starts[row + 1]):
+            column = columns[entry]
+            t_columns[place[column]], t_values[place[column]] = row, values[entry]
+            place[column] += 1
