@@ -19,6 +19,7 @@ from wirework.nn.kernels.attention import causal_attention, causal_attention_ref
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.kernels.top_k import abs_top_k_reference
+from wirework.nn.kernels.triton.choice import installed, interpreted
 from wirework.nn.kernels.winners import k_winners
 from wirework.nn.projection import Projection, keep_all_
 
@@ -179,6 +180,38 @@ def check_waits(device: str) -> None:
                 torch.cuda.set_sync_debug_mode("default")
 
 
+def check_triton(device: str) -> None:
+    """Triton's kernels, where triton is installed and can run: on a GPU or in its interpreter."""
+    if not installed() or (device == "cpu" and not interpreted()):
+        print("        triton left out: it needs a GPU and the package triton")
+        return
+    from wirework.nn.kernels.triton import abs_top_k as kernels
+    from wirework.nn.kernels.triton.sparse_product import entry_positions, sparse_product
+
+    for dtype in DTYPES:
+        for width, k in ((40, 10), (256, 64), (1000, 999), (4096, 1024), (16384, 5)):
+            x = normal(20, width).to(dtype)
+            x[3], x[4, ::3] = 1, -2.0
+            kept, mask = kernels.select(x.to(device), k)
+            assert torch.equal(kept.cpu(), abs_top_k_reference(x, k)), f"{dtype} {width} {k}"
+            assert torch.equal(kernels.pass_kept(x.to(device), mask), x.to(device) * mask)
+    weight = normal(96, 64) * (normal(96, 64, seed=1) > 1.5)
+    x = normal(500, 64, seed=2)
+    matrix = weight.to_sparse_csr()
+    pattern = entry_positions(matrix.crow_indices().to(device), matrix.col_indices().to(device), 64)
+    values = matrix.values().to(device, copy=True).requires_grad_()
+    leaves = [x.double().requires_grad_(), weight.double().requires_grad_()]
+    expected = leaves[0] @ leaves[1].t()
+    ours = x.to(device, copy=True).requires_grad_()
+    got = sparse_product(ours, values, pattern)
+    grad = normal(500, 96, seed=3)
+    expected.backward(grad.double())
+    got.backward(grad.to(device))
+    close(got, expected, 1e-5)
+    close(ours.grad, leaves[0].grad, 1e-5)
+    close(values.grad, leaves[1].grad[weight != 0], 1e-5)
+
+
 CHECKS: dict[str, Check] = {
     "AbsTopK": check_abs_top_k,
     "NaN": check_nan,
@@ -187,6 +220,7 @@ CHECKS: dict[str, Check] = {
     "loss": check_loss,
     "RMSNorm": check_norm,
     "winners": check_winners,
+    "Triton": check_triton,
     "model": check_model,
     "no waits in a step": check_waits,
 }

@@ -6,6 +6,7 @@ Each function returns the header and the rows of a table. Variants alternate, me
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from wirework.config import ModelConfig
 from wirework.nn import Transformer, abs_top_k
+from wirework.nn.kernels.triton.choice import installed
 
 Table = tuple[list[str], list[list[str]]]
 VARIANTS = ("plain", "dense", "weight-sparse", "plain-sparse")
@@ -86,6 +88,8 @@ def time_abs_top_k(widths: list[int], tokens: int, rounds: int, device: str) -> 
                 "topk + scatter": top_k_and_scatter,
                 "copy": lambda x, _: x * 1,
             }
+            if installed() and device != "cpu":
+                ways["Triton"] = triton_abs_top_k
             ms = medians(
                 {
                     name: (lambda way=way, x=x, k=width // 4: way(x, k).sum().backward())
@@ -96,8 +100,27 @@ def time_abs_top_k(widths: list[int], tokens: int, rounds: int, device: str) -> 
             )
             name = str(dtype).removeprefix("torch.")
             rows.append([f"{tokens} x {width}", name, *(f"{ms[way]:.3f}" for way in ways)])
-    heads = ["rows x width", "dtype", "ours ms", "topk + scatter ms", "copy ms"]
-    return heads, rows
+    return ["rows x width", "dtype", *(f"{way} ms" for way in ways)], rows
+
+
+class TritonAbsTopK(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, k: int) -> Tensor:
+        from wirework.nn.kernels.triton import abs_top_k as kernels
+
+        kept, mask = kernels.select(x, k)
+        ctx.save_for_backward(mask)
+        return kept
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        from wirework.nn.kernels.triton import abs_top_k as kernels
+
+        return kernels.pass_kept(grads[0], *ctx.saved_tensors), None
+
+
+def triton_abs_top_k(x: Tensor, k: int) -> Tensor:
+    return TritonAbsTopK.apply(x, k)
 
 
 def sparse_weight(width: int, density: float, device: str) -> Tensor:
@@ -108,7 +131,10 @@ def sparse_weight(width: int, density: float, device: str) -> Tensor:
 
 
 def time_sparse_products(width: int, tokens: int, rounds: int, device: str) -> Table:
-    """Time the forward product of an MLP's first matrix, in float32."""
+    """Time the forward product of an MLP's first matrix, in float32.
+
+    Triton's product is timed on channels x tokens, as its kernel takes them.
+    """
     x = torch.randn(tokens, width, device=device)
     rows = []
     for density in DENSITIES:
@@ -116,9 +142,19 @@ def time_sparse_products(width: int, tokens: int, rounds: int, device: str) -> T
         ways: dict[str, Step] = {"dense": lambda weight=weight: F.linear(x, weight)}
         compressed, columns = weight.to_sparse_csr(), x.t().contiguous()
         ways["torch CSR"] = lambda matrix=compressed, columns=columns: matrix @ columns
+        if installed() and device != "cpu":
+            ways["Triton"] = triton_product(compressed, columns)
         ms = medians(ways, rounds, device)
         rows.append([f"{density:.4g}", *(f"{ms[way]:.3f}" for way in ways)])
     return ["density", *(f"{way} ms" for way in ways)], rows
+
+
+def triton_product(matrix: Tensor, columns: Tensor) -> Step:
+    from wirework.nn.kernels.triton.sparse_product import product_of_channels
+
+    starts, places = matrix.crow_indices().int(), matrix.col_indices().int()
+    values = matrix.values()
+    return lambda: product_of_channels(columns, starts, places, values)
 
 
 def time_compiled_block(shape: Shape, rounds: int, device: str, backend: str) -> Table:

@@ -45,7 +45,12 @@ _chosen: dict[tuple[str, str], str] = {}
 _record: dict[str, str] = {}
 
 
-def choose(question: str, default: str, ways: Callable[[], Mapping[str, Callable[[], Any]]]) -> str:
+def choose(
+    question: str,
+    default: str,
+    ways: Callable[[], Mapping[str, Callable[[], Any]]],
+    clock: Callable[[], float] | None = None,
+) -> str:
     """Return the name of the fastest implementation, as first measured on this machine.
 
     Args:
@@ -53,10 +58,11 @@ def choose(question: str, default: str, ways: Callable[[], Mapping[str, Callable
         default: implementation to use unless another is clearly faster.
         ways: returns the candidates by name, each a function without arguments; called only to
             measure.
+        clock: returns seconds; None for CPU time on one thread, else the time of day.
     """
     key = (machine(torch.get_num_threads()), question)
     if key not in _chosen:
-        _chosen[key] = _remembered_or_measured(key, default, ways)
+        _chosen[key] = _remembered_or_measured(key, default, ways, clock)
     _record[question] = _chosen[key]
     return _chosen[key]
 
@@ -119,13 +125,16 @@ def remembered() -> dict[str, tuple[str, dict[str, float]]]:
     return {name: (a["way"], a["milliseconds"]) for name, a in sorted(answers.items())}
 
 
-def milliseconds(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+def milliseconds(
+    ways: Mapping[str, Callable[[], Any]], clock: Callable[[], float] | None = None
+) -> dict[str, float]:
     """Return the milliseconds of a call of each implementation: the minimum of a few rounds.
 
     The implementations alternate. On one thread the thread's CPU time is measured, which other
     processes affect less. One that is twice as slow as another is dropped after the first round.
     """
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    if clock is None:
+        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best: dict[str, float] = {}
     repeats: dict[str, int] = {}
     for name, way in ways.items():
@@ -149,7 +158,10 @@ def _time(way: Callable[[], Any], repeats: int, clock: Callable[[], float]) -> f
 
 
 def _remembered_or_measured(
-    key: tuple[str, str], default: str, ways: Callable[[], Mapping[str, Callable[[], Any]]]
+    key: tuple[str, str],
+    default: str,
+    ways: Callable[[], Mapping[str, Callable[[], Any]]],
+    clock: Callable[[], float] | None,
 ) -> str:
     path = _cache_file()
     answer = _look_up(path, key)
@@ -158,13 +170,15 @@ def _remembered_or_measured(
         with _alone(path):
             answer = _look_up(path, key)
             if answer is None:
-                answer = _measure(default, ways())
+                answer = _measure(default, ways(), clock)
                 _remember(path, key, answer)
     return str(answer["way"])
 
 
-def _measure(default: str, ways: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    times = milliseconds(ways) if len(ways) > 1 else dict.fromkeys(ways, 0.0)
+def _measure(
+    default: str, ways: Mapping[str, Callable[[], Any]], clock: Callable[[], float] | None
+) -> dict[str, Any]:
+    times = milliseconds(ways, clock) if len(ways) > 1 else dict.fromkeys(ways, 0.0)
     fastest = min(times, key=lambda name: times[name])
     clear = default not in times or times[default] > CLEARLY * times[fastest]
     return {"way": fastest if clear else default, "milliseconds": times}

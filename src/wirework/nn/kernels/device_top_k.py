@@ -11,11 +11,19 @@ its values are used, and a running count of the entries at the threshold breaks 
 Keys are integers as wide as the floats: half the memory traffic for 16-bit floats, and a NaN has a
 key above that of infinity. NaN is therefore always among the k largest and reaches the result.
 
+Triton's kernel, which reads a row once, takes its place where it is faster (`triton/choice.py`).
+
 Shapes: R rows, N entries a row.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from wirework.nn.kernels.triton.choice import use_triton
 
 INTEGERS = {
     torch.float64: torch.int64,
@@ -24,6 +32,8 @@ INTEGERS = {
     torch.float16: torch.int16,
 }
 """The integer type as wide as each float type."""
+
+_TRITON_WIDTH = 1 << 14  # a wider row does not fit the registers of a block of threads
 
 
 def select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -40,8 +50,47 @@ def select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Source: Gao et al. 2025, sec. 2.1.
     """
+    width = x.shape[-1]
+    fits = width <= _TRITON_WIDTH and x.dtype != torch.float64
+    operation = f"AbsTopK {x.dtype} {1 << (width - 1).bit_length()}"
+    if fits and use_triton(operation, x, partial(_ways_to_select, x, k)):
+        return _ways_to_select(x, k)["triton"]()
+    return select_by_torch(x, k)
+
+
+def select_by_torch(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Compute `select` with operations of torch."""
     mask = largest(magnitude_keys(x), k)
     return torch.where(mask, x, 0), mask
+
+
+def pass_kept(grad: Tensor, mask: Tensor) -> Tensor:
+    """Return the gradient (..., N) at the entries of the mask, 0 elsewhere."""
+    fits = grad.dtype != torch.float64 and grad.numel() > 0
+    if fits and use_triton(
+        f"AbsTopK backward {grad.dtype}", grad, partial(_ways_to_pass, grad, mask)
+    ):
+        passed: Tensor = _ways_to_pass(grad, mask)["triton"]()
+        return passed
+    return torch.where(mask, grad, 0)
+
+
+def _ways_to_select(x: Tensor, k: int) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
+    from wirework.nn.kernels.triton import abs_top_k
+
+    return {
+        "torch": partial(select_by_torch, x, k),
+        "triton": partial(abs_top_k.select, x, k),
+    }
+
+
+def _ways_to_pass(grad: Tensor, mask: Tensor) -> dict[str, Callable[[], Any]]:
+    from wirework.nn.kernels.triton import abs_top_k
+
+    return {
+        "torch": partial(torch.where, mask, grad, 0),
+        "triton": partial(abs_top_k.pass_kept, grad, mask),
+    }
 
 
 def magnitude_keys(x: Tensor) -> Tensor:

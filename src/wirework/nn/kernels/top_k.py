@@ -75,8 +75,8 @@ class _AbsTopK(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        is_bool = mask.dtype == torch.bool
-        return torch.where(mask, grads[0], 0) if is_bool else _where_kept(grads[0], mask), None
+        backward = device_top_k.pass_kept if mask.dtype == torch.bool else _where_kept
+        return backward(grads[0], mask), None
 
 
 def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
