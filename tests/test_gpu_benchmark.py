@@ -1,5 +1,6 @@
 """`benchmarks/gpu.py` runs without a GPU too, so that a machine with one has only to start it."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 
 
@@ -21,6 +23,17 @@ def test_without_a_gpu_it_says_so_in_one_line():
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "no CUDA GPU" in result.stderr
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_kernel_passes_its_check(device: str, monkeypatch: pytest.MonkeyPatch):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    checks = importlib.import_module("gpu_checks").CHECKS
+    assert len(checks) == 10
+    for check in checks.values():
+        check(device)
 
 
 @pytest.mark.slow
