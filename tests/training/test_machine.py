@@ -76,7 +76,7 @@ def test_a_checkpoint_names_its_machine_and_what_was_chosen(settings, machine):
     run = train(settings(), progress=False)
     state = json.loads((run.path / "checkpoints" / "step-12" / "state.json").read_text())
     assert state["machine"] == fastest.machine(1)
-    ways = {"product": set(), "sparse product": set()}
+    ways: dict[str, set[str]] = {"product": set(), "sparse product": set()}
     for question, way in state["choices"].items():
         ways["sparse product" if question.startswith("sparse product") else "product"].add(way)
     # The fixture makes neither way of a sparse product the fastest: the default is kept.
