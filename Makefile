@@ -49,15 +49,9 @@ notebook-test: export OMP_NUM_THREADS = 1
 notebook-test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=600 examples
 
-# As the command sets it: see docs/engineering.md, Threads.
-bench: export GOMP_SPINCOUNT = 300
+# BENCH_ARGS go to `python -m benchmarks`.
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/selection.py
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/planted.py
-	$(BIN)/python benchmarks/self_ablation.py --ours
-	$(BIN)/python benchmarks/acdc.py --threads 2
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # pip writes nothing while it loads a large file or unpacks it, so a line every 20 seconds does.
 PIP := start=$$(date +%s); \

@@ -1,7 +1,7 @@
 """Everything to check and measure on a GPU, in one command of under eight minutes.
 
-    python benchmarks/gpu.py
-    python benchmarks/gpu.py --device cpu --quick    # the same code, small, without a GPU
+    python -m benchmarks.gpu
+    python -m benchmarks.gpu --device cpu --quick    # the same code, small, without a GPU
 
 It checks every kernel against its reference, times training steps, AbsTopK, sparse products and a
 compiled block, and trains a small run. A part that begins after `--minutes` is left out. Exit code
@@ -18,17 +18,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from gpu_checks import CHECKS
-from gpu_timings import (
+
+import wirework as ww
+from benchmarks.gpu_checks import CHECKS
+from benchmarks.gpu_timings import (
     Table,
     time_abs_top_k,
     time_compiled_block,
     time_sparse_products,
     time_steps,
 )
-from step import Shape
-
-import wirework as ww
+from benchmarks.step import Shape
 from wirework.config import TrainConfig
 from wirework.fastest import processor
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from step import D_HEAD, VOCAB, Shape, Step, make_step
 from torch import Tensor
 
+from benchmarks.step import D_HEAD, VOCAB, Shape, Step, make_step
 from wirework.config import ModelConfig
 from wirework.nn import Transformer, abs_top_k
 from wirework.nn.kernels.triton.choice import installed
@@ -56,7 +56,7 @@ def time_steps(shapes: list[Shape], rounds: int, device: str) -> Table:
     for shape in shapes:
         ms, mib = {}, {}
         for variant in VARIANTS:  # one model in memory at a time, so that its peak is its own
-            step = make_step(variant, shape, device)
+            step = make_step(variant, shape, device, "bfloat16")
             ms |= medians({variant: step}, rounds, device)
             mib[variant] = peak_mib(step, device)
         for variant in VARIANTS:

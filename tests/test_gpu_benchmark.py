@@ -1,6 +1,5 @@
-"""`benchmarks/gpu.py` runs without a GPU too, so that a machine with one has only to start it."""
+"""`benchmarks.gpu` runs without a GPU too, so that a machine with one has only to start it."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu_checks import CHECKS
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(words, capture_output=True, text=True, timeout=300)
+    words = [sys.executable, "-m", "benchmarks.gpu", *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
@@ -26,13 +27,11 @@ def test_without_a_gpu_it_says_so_in_one_line():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_every_kernel_passes_its_check(device: str, monkeypatch: pytest.MonkeyPatch):
+def test_every_kernel_passes_its_check(device: str):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    checks = importlib.import_module("gpu_checks").CHECKS
-    assert len(checks) == 10
-    for check in checks.values():
+    assert len(CHECKS) == 10
+    for check in CHECKS.values():
         check(device)
 
 
@@ -51,8 +50,8 @@ def test_everything_runs_small_on_the_cpu():
 def test_a_failed_check_is_the_exit_code(tmp_path: Path):
     script = tmp_path / "run.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
-        "import gpu, gpu_checks\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from benchmarks import gpu\n"
         "def fail(device): raise AssertionError('off by 1')\n"
         "gpu.CHECKS.clear(); gpu.CHECKS['loss'] = fail\n"
         "sys.argv[1:] = ['--device', 'cpu', '--quick', '--minutes', '0']\n"

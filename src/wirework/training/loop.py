@@ -108,24 +108,43 @@ def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
             raise Interrupted(stop.number, _where_it_stopped(job))
         if state.step == config.steps:
             return
-        step, started = state.step, time.perf_counter()
-        tokens, targets = _batch(job, step)
+        started = time.perf_counter()
+        tokens, targets = _batch(job, state.step)
         with _locating_nonfinite(job, tokens, targets):
-            with autocast(config), device_reads_deferred() as nan_scalars:
-                losses = job.losses(tokens, targets)
-            job.optimizer.zero_grad(set_to_none=False)
-            losses.pop("total").backward()  # type: ignore[no-untyped-call]
-            grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
-            # Before the update, so that the weights are still the last good ones.
-            numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
-            factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
-            numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
-            set_learning_rate_(job.optimizer, numbers["lr"])
-            job.optimizer.step()
-            for prior in job.priors:
-                numbers |= prior.after_step(step)
+            numbers = training_step(job, tokens, targets)
         state.step += 1
         _log(job, progress_bar, numbers, time.perf_counter() - started)
+
+
+def training_step(job: Job, tokens: Tensor, targets: Tensor) -> dict[str, float]:
+    """Train on one batch: forward, backward, update, and the priors after it.
+
+    Args:
+        job: the run; its step number is read and not changed.
+        tokens: (B, T) int64 on the run's device.
+        targets: (B, T) int64 next tokens.
+
+    Returns:
+        Numbers for the log.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    config, step = job.config, job.state.step
+    with autocast(config), device_reads_deferred() as nan_scalars:
+        losses = job.losses(tokens, targets)
+    job.optimizer.zero_grad(set_to_none=False)
+    losses.pop("total").backward()  # type: ignore[no-untyped-call]
+    grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
+    # Before the update, so that the weights are still the last good ones.
+    numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
+    factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
+    numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
+    set_learning_rate_(job.optimizer, numbers["lr"])
+    job.optimizer.step()
+    for prior in job.priors:
+        numbers |= prior.after_step(step)
+    return numbers
 
 
 def _batch(job: Job, step: int) -> tuple[Tensor, Tensor]:

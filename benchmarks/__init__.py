@@ -1,0 +1,1 @@
+"""Speed and memory of wirework, measured against plain code: `python -m benchmarks`."""
