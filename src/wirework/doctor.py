@@ -20,6 +20,7 @@ _EXTRAS = {
     "parquet": ("pyarrow",),
     "sae": ("sae_lens",),
     "track": ("tensorboard", "wandb"),
+    "triton": ("triton",),
 }
 
 

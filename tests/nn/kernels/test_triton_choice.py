@@ -61,7 +61,7 @@ def test_on_cuda_the_faster_one_is_chosen_once_for_each_gpu(monkeypatch, fastest
     monkeypatch.delenv("WIREWORK_TRITON", raising=False)
     monkeypatch.setattr(choice, "installed", lambda: True)
     monkeypatch.setattr("wirework.fastest.choose", choose)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
+    monkeypatch.setattr(choice, "_gpu", lambda device: "GPU X")
     both = {"torch": lambda: 1, "triton": lambda: 2}
     assert use_triton("AbsTopK", FakeCuda(), lambda: both) == (fastest == "triton")
     assert asked == [("AbsTopK on GPU X", "torch", ["torch", "triton"])]

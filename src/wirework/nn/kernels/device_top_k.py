@@ -132,21 +132,12 @@ def largest(keys: Tensor, k: int) -> Tensor:
     if k == width:
         return torch.ones_like(keys, dtype=torch.bool)
     if k <= width // 2:
-        top = keys.topk(k, dim=-1, sorted=False).values
-        threshold = top.amin(-1, keepdim=True)
-        n_ties = (top == threshold).sum(-1, keepdim=True)
-        ranks, ties = _ranks_of_ties(keys, threshold)
-    else:  # the dropped ones are fewer, so that `topk` writes less
-        bottom = keys.topk(width - k, dim=-1, largest=False, sorted=False).values
-        threshold = bottom.amax(-1, keepdim=True)
-        n_dropped = (bottom == threshold).sum(-1, keepdim=True)
-        ranks, ties = _ranks_of_ties(keys, threshold)
-        n_ties = ranks[..., -1:] - n_dropped
-    return torch.where(ties, ranks <= n_ties, keys > threshold)
-
-
-def _ranks_of_ties(keys: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many entries up to each one equal the threshold, and which ones do."""
-    ties = keys == threshold
-    narrow = keys.shape[-1] <= torch.iinfo(torch.int16).max
-    return ties.cumsum(-1, dtype=torch.int16 if narrow else torch.int32), ties
+        threshold = keys.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    else:  # the largest dropped key: the dropped ones are fewer, so that `topk` writes less
+        dropped = keys.topk(width - k, dim=-1, largest=False, sorted=False).values
+        threshold = dropped.amax(-1, keepdim=True)
+    above, ties = keys > threshold, keys == threshold
+    n_ties = k - above.sum(-1, keepdim=True)
+    narrow = width <= torch.iinfo(torch.int16).max
+    rank = ties.cumsum(-1, dtype=torch.int16 if narrow else torch.int32)
+    return torch.where(ties, rank <= n_ties, above)

@@ -39,7 +39,7 @@ def use_triton(
     if wanted is None:
         if x.device.type != "cuda" or not installed():
             return False
-        question = f"{operation} on {torch.cuda.get_device_name(x.device)}"
+        question = f"{operation} on {_gpu(x.device)}"
         finished = partial(_finished, x.device, ways)
         return fastest.choose(question, "torch", finished, time.perf_counter) == "triton"
     if wanted and not installed():
@@ -56,6 +56,11 @@ def interpreted() -> bool:
 def installed() -> bool:
     """Return whether triton can be imported."""
     return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _gpu(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
 
 
 def _forced() -> bool | None:
