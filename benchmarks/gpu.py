@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -67,7 +68,7 @@ def run_checks(device: str) -> int:
     n_failed = 0
     for name, check in CHECKS.items():
         start = time.monotonic()
-        passed = guarded(lambda check=check: check(device))
+        passed = guarded(partial(check, device))
         seconds = time.monotonic() - start
         print(f"{'ok' if passed else 'FAILED':>6}  {name} ({seconds:.1f} s)", flush=True)
         n_failed += not passed

@@ -91,9 +91,9 @@ def check_attention(device: str) -> None:
         q, k, v = (normal(2, 4, 33, width, seed=seed) for seed in range(3))
         for sink, window in ((None, None), (normal(4), None), (normal(4), 7), (None, 7)):
             leaves = [t.double().requires_grad_() for t in (q, k, v)]
-            expected = causal_attention_reference(
-                *leaves, None if sink is None else sink.double(), 0.25, window
-            )
+            wide_sink = None if sink is None else sink.double()
+            reference: Callable[..., Tensor] = causal_attention_reference
+            expected = reference(*leaves, wide_sink, 0.25, window)
             expected.square().sum().backward()
             ours = [t.to(device, copy=True).requires_grad_() for t in (q, k, v)]
             got = causal_attention(
@@ -210,8 +210,10 @@ def check_triton(device: str) -> None:
     expected.backward(grad.double())
     got.backward(grad.to(device))
     close(got, expected, 1e-5)
-    close(ours.grad, leaves[0].grad, 1e-5)
-    close(values.grad, leaves[1].grad[weight != 0], 1e-5)
+    gradients = [t.grad for t in (ours, leaves[0], values, leaves[1])]
+    to_x, expected_x, to_values, expected_weight = (g for g in gradients if g is not None)
+    close(to_x, expected_x, 1e-5)
+    close(to_values, expected_weight[weight != 0], 1e-5)
 
 
 CHECKS: dict[str, Check] = {

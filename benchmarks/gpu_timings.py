@@ -5,6 +5,7 @@ Each function returns the header and the rows of a table. Variants alternate, me
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -27,7 +28,7 @@ def wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def medians(steps: dict[str, Step], rounds: int, device: str) -> dict[str, float]:
+def medians(steps: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
     """Return milliseconds of each function, from an idle device to an idle device."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 2):
@@ -54,7 +55,8 @@ def peak_mib(step: Step, device: str) -> float | None:
 def time_steps(shapes: list[Shape], rounds: int, device: str) -> Table:
     rows = []
     for shape in shapes:
-        ms, mib = {}, {}
+        ms: dict[str, float] = {}
+        mib: dict[str, float | None] = {}
         for variant in VARIANTS:  # one model in memory at a time, so that its peak is its own
             step = make_step(variant, shape, device, "bfloat16")
             ms |= medians({variant: step}, rounds, device)
@@ -91,16 +93,17 @@ def time_abs_top_k(widths: list[int], tokens: int, rounds: int, device: str) -> 
             if installed() and device != "cpu":
                 ways["Triton"] = triton_abs_top_k
             ms = medians(
-                {
-                    name: (lambda way=way, x=x, k=width // 4: way(x, k).sum().backward())
-                    for name, way in ways.items()
-                },
+                {name: partial(both_ways, way, x, width // 4) for name, way in ways.items()},
                 rounds,
                 device,
             )
             name = str(dtype).removeprefix("torch.")
             rows.append([f"{tokens} x {width}", name, *(f"{ms[way]:.3f}" for way in ways)])
     return ["rows x width", "dtype", *(f"{way} ms" for way in ways)], rows
+
+
+def both_ways(way: Callable[[Tensor, int], Tensor], x: Tensor, k: int) -> None:
+    way(x, k).sum().backward()
 
 
 class TritonAbsTopK(torch.autograd.Function):
@@ -139,9 +142,9 @@ def time_sparse_products(width: int, tokens: int, rounds: int, device: str) -> T
     rows = []
     for density in DENSITIES:
         weight = sparse_weight(width, density, device)
-        ways: dict[str, Step] = {"dense": lambda weight=weight: F.linear(x, weight)}
+        ways: dict[str, Callable[[], object]] = {"dense": partial(F.linear, x, weight)}
         compressed, columns = weight.to_sparse_csr(), x.t().contiguous()
-        ways["torch CSR"] = lambda matrix=compressed, columns=columns: matrix @ columns
+        ways["torch CSR"] = partial(torch.matmul, compressed, columns)
         if installed() and device != "cpu":
             ways["Triton"] = triton_product(compressed, columns)
         ms = medians(ways, rounds, device)
@@ -149,12 +152,12 @@ def time_sparse_products(width: int, tokens: int, rounds: int, device: str) -> T
     return ["density", *(f"{way} ms" for way in ways)], rows
 
 
-def triton_product(matrix: Tensor, columns: Tensor) -> Step:
+def triton_product(matrix: Tensor, columns: Tensor) -> Callable[[], Tensor]:
     from wirework.nn.kernels.triton.sparse_product import product_of_channels
 
     starts, places = matrix.crow_indices().int(), matrix.col_indices().int()
     values = matrix.values()
-    return lambda: product_of_channels(columns, starts, places, values)
+    return partial(product_of_channels, columns, starts, places, values)
 
 
 def time_compiled_block(shape: Shape, rounds: int, device: str, backend: str) -> Table:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # remembers functions of torch when it is loaded: not those patched here
 
 from wirework.config import GatingConfig, ModelConfig, OptimizerConfig, WeightSparsityConfig
 from wirework.errors import InputError
