@@ -2,6 +2,7 @@
 
     python -m benchmarks                        # all figures, in under 15 minutes on two cores
     python -m benchmarks --only step selection
+    python -m benchmarks sweep                  # cost against density: studies/results/scaling.*
     python -m benchmarks --json now.json --compare before.json
 
 One thread unless `--threads` says otherwise, and then CPU time, which hardly depends on what else

@@ -20,11 +20,14 @@ EXIT_SLOWER, EXIT_INPUT = 1, 2
 
 def main(words: Sequence[str], description: str) -> int:
     """Run the command; return its exit code."""
-    options = _arguments(words, description)
     from wirework.errors import InputError  # before torch: it sets how its threads wait
 
     try:
-        return _run(options)
+        if words[:1] == ["sweep"]:
+            from benchmarks.sweep import main as sweep
+
+            return sweep(words[1:])
+        return _run(_arguments(words, description))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -40,6 +43,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from benchmarks import comparison, figures
     from benchmarks.machine import this_machine
+    from benchmarks.timing import cpu_seconds
 
     if options.list:
         for name in (*figures.NAMES, *figures.EXTRA):
@@ -52,14 +56,15 @@ def _run(options: argparse.Namespace) -> int:
     machine = this_machine()
     print(f"{machine.line()}\n{settings.precision}; {_clock(options.threads)}", flush=True)
     measured: list[Figure] = []
-    start = time.monotonic()
+    start, cpu_start = time.monotonic(), cpu_seconds()
     for name in names:
         print(f"\n{figures.subject(name)}", flush=True)
         for figure in figures.measure(name, settings):
             print(f"  {figure.line()}", flush=True)
             measured.append(figure)
     missed = [figure for figure in measured if figure.is_met is False]
-    print(f"\n{time.monotonic() - start:.0f} s, {len(missed)} targets missed")
+    took, cpu = time.monotonic() - start, cpu_seconds() - cpu_start
+    print(f"\n{took:.0f} s ({cpu:.0f} CPU s), {len(missed)} targets missed")
     if options.json is not None:
         comparison.save(options.json, machine, settings.precision, measured)
     return 0 if saved is None else _compare(machine, settings, measured, saved)

@@ -32,6 +32,7 @@ def make_step(
     device: str = "cpu",
     precision: Precision = "float32",
     l0_fraction: float = 1 / 64,
+    floor: int = 4,
 ) -> Step:
     """Return a training step.
 
@@ -43,6 +44,7 @@ def make_step(
         device: device of the model.
         precision: of matrix products, by autocast.
         l0_fraction: nonzero share of each matrix of a weight-sparse model.
+        floor: least nonzero weights of a neuron.
     """
     d_model, n_layer, n_ctx, batch = shape
     generator = torch.Generator().manual_seed(0)
@@ -59,7 +61,7 @@ def make_step(
     }  # fmt: skip
     settings = {
         "batch_size": batch, "model": model, "device": device, "precision": precision,
-        "weight_sparsity": weight_sparsity(variant, l0_fraction),
+        "weight_sparsity": weight_sparsity(variant, l0_fraction, floor),
     }  # fmt: skip
     return job_step(started_job(settings), tokens, targets)
 
@@ -69,12 +71,13 @@ def has_live_gradient() -> bool:
     return "gradient" in WeightSparsityConfig.model_fields
 
 
-def weight_sparsity(variant: str, l0_fraction: float) -> dict[str, Any] | None:
+def weight_sparsity(variant: str, l0_fraction: float, floor: int) -> dict[str, Any] | None:
     """Return settings whose annealing ends in the first step."""
     if variant not in ("weight-sparse", "live"):
         return None
     live = {"gradient": "live"} if variant == "live" else {}
-    return {"l0_fraction": l0_fraction, "anneal_start": 0, "anneal_end": 1e-9, **live}
+    sizes = {"l0_fraction": l0_fraction, "floor": floor}
+    return {**sizes, "anneal_start": 0, "anneal_end": 1e-9, **live}
 
 
 def started_job(settings: dict[str, Any]) -> Job:

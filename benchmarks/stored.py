@@ -5,7 +5,6 @@ processor mean nothing here, so no ratio is given on another one.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,26 +24,30 @@ def figures() -> Saved:
 
 
 def now_over_stored(now: Sequence[Figure], target: float) -> list[Figure]:
-    """Return seconds of this version over those of the stored one, lower is better."""
-    return [ratio(figure, f"{figure.name} / {VERSION}", target, "lower") for figure in now]
+    """Return this version's numbers over the stored ones."""
+    return [ratio(figure, f"{figure.name} / {VERSION}", target, False) for figure in now]
 
 
-def stored_over_now(now: Sequence[Figure], target: float) -> list[Figure]:
-    """Return how many times faster this version is than the stored one."""
-    return [ratio(figure, f"{VERSION} / {figure.name}", target, "higher") for figure in now]
+def times_as_fast(now: Sequence[Figure], target: float) -> list[Figure]:
+    """Return how many times faster this version is: of seconds the inverse of the ratio."""
+    return [
+        ratio(figure, f"{figure.name}, times as fast as {VERSION}", target, True) for figure in now
+    ]
 
 
-def ratio(figure: Figure, name: str, target: float, better: Better) -> Figure:
-    """Return a figure over its stored value, or the inverse if `better` is `higher`."""
+def ratio(figure: Figure, name: str, target: float, speed: bool) -> Figure:
+    """Return a figure over its stored value, as a speed (higher is better) or as it is."""
     before = figures().figures.get(figure.name)
+    better: Better = "higher" if speed else figure.better
     if before is None or before.median is None:
-        return not_available(name, f"no figure of {VERSION} is stored")
+        return not_available(name, f"no figure of {VERSION} is stored", target, better)
     other = differences(this_machine(), figures())
     if other:
-        return not_available(name, f"{VERSION} was measured elsewhere ({'; '.join(other)})")
+        where = f"{VERSION} was measured elsewhere ({'; '.join(other)})"
+        return not_available(name, where, target, better)
     assert figure.median is not None
     values = [getattr(figure, part) / before.median for part in ("low", "median", "high")]
-    if better == "higher":
+    if speed and figure.better == "lower":
         values = [1 / value for value in values]
-    ratios = Figure.of(name, values, target=target)
-    return replace(ratios, better=better)
+    note = "" if figure.note == before.note else f"stored for another model, {before.note}"
+    return Figure.of(name, values, better=better, target=target, note=note)

@@ -41,6 +41,11 @@ def over(seconds: Sequence[float], others: Sequence[float]) -> list[float]:
     return [one / other for one, other in zip(seconds, others, strict=True)]
 
 
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of all child processes that have ended."""
+    return time.process_time() + child_seconds()
+
+
 def child_seconds() -> float:
     """Return the CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -11,7 +11,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 PATTERNS = (
     "*.md", "docs/*.md", "docs/*.png", "benchmarks/*.md", "tests/hostile/*.md",
-    "studies/results/*/*.md", "studies/results/*/*.png", "examples/*.ipynb",
+    "studies/results/*/*.md", "studies/results/*/*.png", "studies/results/*.png",
+    "examples/*.ipynb",
 )  # fmt: skip
 
 

@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks import stored
 from benchmarks.comparison import Saved, changes, differences, read, save, verdict
 from benchmarks.figure import Figure, not_available
 from benchmarks.machine import bf16_instructions, this_machine
+from benchmarks.step import D_HEAD, VOCAB
+from benchmarks.sweep import n_weights, sparse_matrix
 from benchmarks.timing import over
+from wirework.config import ModelConfig
 from wirework.errors import InputError
+from wirework.nn import Transformer
 
 
 class TestFigure:
@@ -119,3 +125,52 @@ def test_bf16_instructions_are_whole_words(tmp_path: Path):
 
 def test_over_divides_round_by_round():
     assert over([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+
+
+class TestSweep:
+    def test_a_matrix_has_an_exact_share_of_nonzero_entries(self):
+        weight = sparse_matrix(8, 25, 1 / 16, torch.Generator().manual_seed(0))
+        assert weight.shape == (8, 25)
+        assert int(weight.count_nonzero()) == 12  # 200 / 16, rounded to even
+
+    def test_the_weights_of_a_step_are_those_of_its_model(self):
+        config = ModelConfig(vocab_size=VOCAB, d_model=32, n_layer=1, n_ctx=8, d_head=D_HEAD)
+        matrices = [p.parameter for p in Transformer(config).prunable() if p.parameter.dim() == 2]
+        assert n_weights(32) == sum(matrix.numel() for matrix in matrices)
+
+
+class TestStored:
+    @pytest.fixture
+    def before(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+        figures = {"a": Figure.of("a", [2.0], unit="s", note="model 1")}
+        saved = Saved(this_machine().as_dict(), "float32", figures)
+        monkeypatch.setattr(stored, "figures", lambda: saved)
+        return figures
+
+    @pytest.mark.usefixtures("before")
+    def test_seconds_are_given_as_a_ratio_and_as_a_speed(self):
+        now = Figure.of("a", [0.5, 1.0, 1.6], unit="s", note="model 1")
+        (ratio,) = stored.now_over_stored([now], 1.05)
+        assert (ratio.low, ratio.median, ratio.high, ratio.better) == (0.25, 0.5, 0.8, "lower")
+        (speed,) = stored.times_as_fast([now], 4.0)
+        assert (speed.low, speed.median, speed.high, speed.better) == (1.25, 2.0, 4.0, "higher")
+        assert speed.is_met is False
+        assert speed.note == ""
+
+    @pytest.mark.usefixtures("before")
+    def test_a_rate_is_a_speed_already(self):
+        now = Figure.of("a", [8.0], unit="1/min", better="higher", note="model 2")
+        (speed,) = stored.times_as_fast([now], 4.0)
+        assert (speed.median, speed.is_met) == (4.0, True)
+        assert speed.note == "stored for another model, model 1"
+
+    def test_on_another_processor_there_is_no_ratio(self, monkeypatch: pytest.MonkeyPatch):
+        machine = {**this_machine().as_dict(), "processor": "abacus"}
+        saved = Saved(machine, "float32", {"a": Figure.of("a", [2.0], unit="s")})
+        monkeypatch.setattr(stored, "figures", lambda: saved)
+        (figure,) = stored.times_as_fast([Figure.of("a", [1.0], unit="s")], 4.0)
+        assert figure.median is None
+        assert "measured elsewhere (processor: abacus -> " in figure.note
+
+    def test_the_file_is_one_of_figures(self):
+        assert stored.figures().precision == "float32"

@@ -89,3 +89,14 @@ def test_list_names_every_figure():
     lines = run("--list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == [*figures.NAMES, *figures.EXTRA]
     assert all(len(line.split()) > 4 for line in lines)
+
+
+@pytest.mark.slow
+def test_a_sweep_writes_its_table_and_plot(tmp_path: Path):
+    result = run("sweep", "--quick", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = (tmp_path / "out" / "scaling.csv").read_text().splitlines()
+    assert lines[0] == "work,width,density,nonzeros,ms,low,high"
+    cells = [line.split(",") for line in lines[1:]]
+    assert {cell[0] for cell in cells} >= {"output", '"step'}
+    assert (tmp_path / "out" / "scaling.png").read_bytes().startswith(b"\x89PNG")

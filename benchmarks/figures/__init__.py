@@ -1,6 +1,6 @@
 """Every figure by name. Each module measures one subject and returns numbers; none prints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +15,7 @@ NAMES = (
     "projection",
     "self_ablation",
     "acdc",
+    "pruning",
     "products",
     "startup",
     "threads",
@@ -25,9 +26,9 @@ EXTRA = ("self_ablation_reference",)
 """Modules that run only when they are named, because they take minutes."""
 
 
-def measure(name: str, settings: Settings) -> list[Figure]:
-    """Return the figures of a module."""
-    function: Callable[[Settings], list[Figure]] = _module(name).measure
+def measure(name: str, settings: Settings) -> Iterable[Figure]:
+    """Return the figures of a module; some come one by one, as they are measured."""
+    function: Callable[[Settings], Iterable[Figure]] = _module(name).measure
     return function(settings)
 
 

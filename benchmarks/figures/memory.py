@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figure import Figure, not_available
@@ -13,15 +14,15 @@ STEPS = 2
 EXACT_TARGET, LIVE_TARGET = 1.0, 0.5
 
 
-def measure(settings: Settings) -> list[Figure]:
-    """Return ratios of peaks, of one process for each run, and MiB."""
+def measure(settings: Settings) -> Iterator[Figure]:
+    """Yield ratios of peaks, of one process for each run, and MiB."""
     rounds = 1 if settings.quick else 2
     if settings.quick:
-        return over_dense(SMALL, "weight-sparse", 1 / 64, None, rounds, settings)
-    figures: list[Figure] = []
+        yield from over_dense(SMALL, "weight-sparse", 1 / 64, None, rounds, settings)
+        return
     for shape in TARGETS:
-        figures += over_dense(shape, "weight-sparse", 1 / 64, EXACT_TARGET, rounds, settings)
-    return figures + over_dense(SPARSEST, "live", 0.005, LIVE_TARGET, rounds, settings)
+        yield from over_dense(shape, "weight-sparse", 1 / 64, EXACT_TARGET, rounds, settings)
+    yield from over_dense(SPARSEST, "live", 0.005, LIVE_TARGET, rounds, settings)
 
 
 def over_dense(

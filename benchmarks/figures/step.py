@@ -1,5 +1,7 @@
 """A training step: weight-sparse over a plain dense GPT and over public sparse code."""
 
+from collections.abc import Iterator
+
 from benchmarks.figure import RATIO, Figure, not_available
 from benchmarks.settings import Settings
 from benchmarks.step import Shape, has_live_gradient, make_step
@@ -19,15 +21,15 @@ SPARSEST_TARGET = 0.10
 SMALL: Shape = (64, 2, 32, 4)
 
 
-def measure(settings: Settings) -> list[Figure]:
-    """Return ratios of steps that alternate, and milliseconds of each."""
+def measure(settings: Settings) -> Iterator[Figure]:
+    """Yield ratios of steps that alternate, and milliseconds of each."""
     if settings.quick:
-        return at_shape(SMALL, {}, ("plain-sparse",), settings)
-    figures: list[Figure] = []
+        yield from at_shape(SMALL, {}, ("plain-sparse",), settings)
+        return
     for shape, targets in TARGETS.items():
         more = ("plain-sparse",) if shape == SPARSE_CODE else ()
-        figures += at_shape(shape, targets, more, settings)
-    return [*figures, *at_lowest_density(settings)]
+        yield from at_shape(shape, targets, more, settings)
+    yield from at_lowest_density(settings)
 
 
 def at_shape(
