@@ -30,6 +30,16 @@ class WeightSparsityConfig(Config):
     """Share of the steps at which the fraction reaches its target (App. A.2)."""
     sharkfin: bool = True
     """Multiply the learning rate by 1/sqrt(nonzero fraction); annealing needs it (App. A.2)."""
+    gradient: Literal["exact", "live"] = "exact"
+    """`exact`: gradients and moments of all weights, as in the paper; `live`: only of nonzero
+    weights and candidates, so that a step costs as much as there are nonzero weights. CPU only."""
+    live_below: Fraction = 1 / 8
+    """With `gradient: live`, nonzero fraction from which only live weights are trained."""
+    dense_every: Count = 16
+    """With `gradient: live`, steps from one dense gradient of a matrix to the next; it chooses the
+    candidates, the zero weights that may come alive."""
+    candidates: Annotated[float, Field(gt=0)] = 1.0
+    """With `gradient: live`, candidates for each nonzero weight of a matrix."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -197,6 +207,19 @@ class TrainConfig(Config):
     def _possible(self) -> Self:
         if self.gating is not None:
             self.gating.check_fits(self.model)
+        if self.weight_sparsity is not None and self.weight_sparsity.gradient == "live":
+            self._check_live()
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         return self
+
+    def _check_live(self) -> None:
+        """Refuse settings with which not every gradient of a weight is one of its live entries."""
+        refused = {
+            "gating": self.gating is not None,
+            "model.tied_embedding": self.model.tied_embedding,
+            f"precision: {self.precision}": self.precision == "bfloat16",
+            f"device: {self.device}": self.device not in ("auto", "cpu"),
+        }
+        for name in (name for name, is_set in refused.items() if is_set):
+            raise ValueError(f"weight_sparsity.gradient: live does not work with {name}; use exact")

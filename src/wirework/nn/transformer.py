@@ -20,7 +20,7 @@ from wirework.errors import InputError
 from wirework.nn.activation import activate
 from wirework.nn.device_reads import may_read
 from wirework.nn.kernels.attention import causal_attention, last_position_attention
-from wirework.nn.kernels.linear import Linear
+from wirework.nn.kernels.linear import Embedding, Linear
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.kernels.own_position import own_position_attention
@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         vocab, width = config.vocab_size, config.d_model
         if not vocab:
             raise InputError("vocab_size is 0: set it to the number of tokens of the tokeniser")
-        self.embed = nn.Embedding(vocab, width)
+        self.embed = Embedding(vocab, width)
         self.positions = _Positions(config) if config.positions != "none" else None
         blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.blocks = cast(Sequence[Block], blocks)
@@ -165,6 +165,7 @@ class Transformer(nn.Module):
             bigram=self.bigram,
             tokens=None if self.bigram is None else tokens.flatten(),
             bias=self.logit_bias,
+            live=self.unembed.live,
         )
 
     def state(self, tokens: Tensor) -> Tensor:

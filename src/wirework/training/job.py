@@ -30,6 +30,7 @@ from wirework.training.checkpoint import (
     newest_checkpoint,
     restore_,
 )
+from wirework.training.live_gradient import LiveGradient
 from wirework.training.make_priors import make_priors
 from wirework.training.metrics import MetricsLog, checked_log
 from wirework.training.optimizer import make_optimizer
@@ -90,9 +91,20 @@ class Job:
         """Return the time spent on the run so far, over all resumes."""
         return time.monotonic() - self.started
 
+    @property
+    def live(self) -> LiveGradient | None:
+        """The matrices of which only live weights are trained, if a prior has some."""
+        return next((prior.live for prior in self.priors if prior.live is not None), None)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return what the optimizer updates, by name: entries in place of a live matrix."""
+        return {**self.trained, **(self.live.parameters() if self.live else {})}
+
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of a checkpoint."""
-        return gather(self.trained, self.optimizer)
+        entries = self.live.tensors() if self.live else {}
+        dense = {n: p for n, p in self.trained.items() if f"live/places/{n}" not in entries}
+        return {**gather(dense, self.optimizer), **entries}
 
     def losses(self, tokens: Tensor, targets: Tensor) -> StepLosses:
         """Return the losses of a step."""
@@ -142,12 +154,17 @@ def begin(
     gates = {name: p for prior in priors for name, p in prior.parameters().items()}
     optimizer = make_optimizer(transformer, config.optimizer, gates)
     trained = {**dict(transformer.named_parameters()), **gates}
+    for prior in priors:
+        prior.prepare(transformer, optimizer)
+        if prior.live is not None and tensors is not None:
+            prior.live.restore(tensors)
     for parameter in trained.values():
         # Gradients are allocated once, and a resumed run starts from the same zeros.
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     if tensors is not None:
-        restore_(trained, optimizer, tensors)
+        dense = {n: p for n, p in trained.items() if f"live/places/{n}" not in tensors}
+        restore_(dense, optimizer, tensors)
         drop_checkpoints_after(folder / "checkpoints", state.step)
         say(f"resuming {folder} at step {state.step} of {config.steps}")
     else:

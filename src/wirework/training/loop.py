@@ -131,11 +131,13 @@ def training_step(job: Job, tokens: Tensor, targets: Tensor) -> dict[str, float]
         ValueError: a value is NaN or infinite.
     """
     config, step = job.config, job.state.step
+    if job.live is not None:
+        job.live.plan(step)
     with autocast(config), device_reads_deferred() as nan_scalars:
         losses = job.losses(tokens, targets)
     job.optimizer.zero_grad(set_to_none=False)
     losses.pop("total").backward()  # type: ignore[no-untyped-call]
-    grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale)
+    grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale, job.live)
     # Before the update, so that the weights are still the last good ones.
     numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
     factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
@@ -236,6 +238,8 @@ def _log(
 def _finish(job: Job, stop: Stop) -> Run:
     """Save the model, then write the last line of the log, which marks the run as finished."""
     job.optimizer.zero_grad()
+    if job.live is not None:
+        job.live.finish()
     gates = next((prior.gates.cpu() for prior in job.priors if prior.gates is not None), None)
     model = Model(job.transformer.cpu(), job.tokenizer, job.folder / "model", gates)
     model.save(job.folder / "model")
@@ -268,7 +272,7 @@ def _locating_nonfinite(job: Job, tokens: Tensor, targets: Tensor) -> Iterator[N
     except ValueError as error:
         with autocast(job.config):
             where = locate_nonfinite(
-                job.transformer, job.trained, lambda: job.losses(tokens, targets)
+                job.transformer, job.parameters(), lambda: job.losses(tokens, targets)
             )
         if where is None and "is nan" not in str(error) and "is inf" not in str(error):
             raise

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wirework.config import OptimizerConfig
 from wirework.nn import Transformer
+from wirework.training.live_gradient import LiveGradient
 
 
 def make_optimizer(
@@ -60,7 +61,9 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def scale_gradients_(
-    parameters: Iterable[nn.Parameter], mode: Literal["normalise", "clip", "clip_norm", "none"]
+    parameters: Iterable[nn.Parameter],
+    mode: Literal["normalise", "clip", "clip_norm", "none"],
+    live: LiveGradient | None = None,
 ) -> Tensor:
     """Bring the root mean square, or the norm, of the whole gradient to 1, in place.
 
@@ -68,6 +71,8 @@ def scale_gradients_(
         parameters: all parameters; those without a gradient are ignored.
         mode: `normalise` always scales the root mean square to 1, `clip` only if it is above 1,
             `clip_norm` scales the norm to 1 if it is above 1, `none` scales nothing.
+        live: matrices of which only entries are trained. Their whole gradient counts, by an
+            estimate.
 
     Returns:
         Scalar float32: the root mean square before scaling. If it is 0, NaN or infinite, the
@@ -78,6 +83,11 @@ def scale_gradients_(
     gradients = [p.grad for p in parameters if p.grad is not None]
     entries = sum(g.numel() for g in gradients)
     norm: Tensor = torch.nn.utils.get_total_norm(gradients)
+    if live is not None and live.matrices:
+        live.take_explored()
+        gradients += live.gradients()
+        entries += live.n_weights()
+        norm = torch.hypot(norm, live.norm())
     rms: Tensor = norm / max(entries, 1) ** 0.5
     if mode == "none":
         return rms

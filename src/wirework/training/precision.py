@@ -27,7 +27,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
-        precision = faster_precision(config, torch.device(device))
+        sparsity = config.weight_sparsity
+        is_live = sparsity is not None and sparsity.gradient == "live"
+        precision = "float32" if is_live else faster_precision(config, torch.device(device))
     return config.model_copy(update={"device": device, "precision": precision})
 
 
@@ -54,6 +56,8 @@ def _devices() -> list[str]:
 def faster_precision(config: TrainConfig, device: torch.device) -> Precision:
     """Return the precision in which the up matrix of an MLP is faster, forward and backward.
 
+    With weight sparsity, the matrix has the nonzero fraction of the end of training.
+
     A few tokens are timed first. They are enough where one precision is many times slower: without
     hardware support, a whole batch in bfloat16 can take 16 CPU seconds.
     """
@@ -77,6 +81,9 @@ def _time_linear(
     """Return the seconds of the fastest of a few rounds, after one warm-up round."""
     model = config.model
     layer = Linear(model.d_model, model.d_mlp, device=device, dtype=dtype)
+    if config.weight_sparsity is not None:
+        with torch.no_grad():
+            layer.weight.mul_(torch.rand_like(layer.weight) < config.weight_sparsity.l0_fraction)
     x = torch.ones(tokens, model.d_model, device=device, dtype=dtype, requires_grad=True)
     seconds = []
     for _ in range(_ROUNDS + 1):

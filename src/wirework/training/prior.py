@@ -16,6 +16,7 @@ from wirework.data import Batch
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
 from wirework.renamed_names import old_names
+from wirework.training.live_gradient import LiveGradient
 
 StepLosses = dict[str, Tensor]
 """Scalars by name: `loss`, the next-token loss in nats; `total`, the loss that is differentiated;
@@ -27,6 +28,8 @@ class Prior:
 
     gates: Gates | None = None
     """Gates to save with the model, or None."""
+    live: LiveGradient | None = None
+    """Matrices of which only live weights are trained, or None."""
 
     nan_flag: Tensor | None = None
     """Bool scalar on the model's device: whether the last `after_step` met a NaN. The loop reads it
@@ -44,6 +47,14 @@ class Prior:
             new one.
         """
         return transformer
+
+    def prepare(self, transformer: Transformer, optimizer: torch.optim.Optimizer) -> None:
+        """Prepare the training. Called once, after the optimizer was created.
+
+        Args:
+            transformer: the model, wrapped by all priors.
+            optimizer: the optimizer of its parameters.
+        """
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that the prior trains in addition to the transformer, by name."""

@@ -6,11 +6,15 @@ Source: Gao et al. 2025, sec. 2.1, App. A.2.
 """
 
 import re
+from collections.abc import Sequence
+
+import torch
 
 from wirework.config import WeightSparsityConfig
 from wirework.console import warn
 from wirework.nn import Transformer
 from wirework.nn.projection import Projection, keep_all_
+from wirework.training.live_gradient import LiveGradient
 from wirework.training.prior import Prior
 from wirework.training.schedule import nonzero_fraction, sharkfin
 
@@ -44,6 +48,11 @@ class WeightSparsity(Prior):
             warn(floor_message(self.config, reached))
         return transformer
 
+    def prepare(self, transformer: Transformer, optimizer: torch.optim.Optimizer) -> None:
+        """Prepare the training of live weights only, if the settings ask for it."""
+        if self.config.gradient == "live":
+            self.live = LiveGradient(self.config, transformer, optimizer)
+
     def learning_rate_factor(self, step: int) -> float:
         """Return the sharkfin factor of the step, or 1 if it is switched off."""
         if not self.config.sharkfin:
@@ -63,12 +72,30 @@ class WeightSparsity(Prior):
             return {"l0_fraction": 1.0}
         ks = [kept_entries(fraction, size) for size in sizes]
         pairs = list(zip(self._projections, ks, strict=True))
-        if self._on_cpu():
+        if self.live is not None and self.live.matrices:
+            kept = self._keep_live(self.live, pairs)
+        elif self._on_cpu():
             kept = sum(projection.keep_(k) for projection, k in pairs)
         else:
             self.nan_flag = keep_all_(self._projections, ks)
             kept = sum(projection.n_kept(k) for projection, k in pairs)
+        if self.live is not None and not self.live.matrices and fraction <= self.config.live_below:
+            self.live.start()
         return {"l0_fraction": kept / sum(sizes)}
+
+    def _keep_live(self, live: LiveGradient, pairs: Sequence[tuple[Projection, int]]) -> int:
+        """Project live matrices by their entries and other tensors as always; return the count."""
+        by_weight = {matrix.layer.weight: matrix for matrix in live.matrices}
+        kept = 0
+        for projection, k in pairs:
+            matrix = by_weight.get(projection.weight)
+            if matrix is None:
+                kept += projection.keep_(k)
+            else:
+                kept += projection.n_kept(k)
+                matrix.keep(projection.n_kept(k), self.config.floor)
+        live.choose_candidates()
+        return kept
 
     def _on_cpu(self) -> bool:
         return all(projection.weight.device.type == "cpu" for projection in self._projections)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.kernels.live_weight import LiveWeight, live_embedding, live_linear
 from wirework.nn.kernels.products import (
     fit,
     gradient_library,
@@ -30,11 +31,27 @@ from wirework.nn.kernels.sparse_linear import (
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that computes its output with `linear`."""
+    """`nn.Linear` that computes its output with `linear`, or from its live entries."""
+
+    live: LiveWeight | None = None
+    """The trained entries of `weight`, if the others are not trained."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
+        if self.live is not None:
+            return live_linear(x, self.live, self.bias)
         return linear(x, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """`nn.Embedding` of which only live entries may be trained."""
+
+    live: LiveWeight | None = None
+    """The trained entries of `weight`, if the others are not trained."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (..., D) of (...) int64."""
+        return super().forward(input) if self.live is None else live_embedding(input, self.live)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

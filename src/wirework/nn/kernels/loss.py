@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.kernels.live_weight import LiveWeight
 from wirework.nn.kernels.products import fit, product
-from wirework.nn.kernels.sparse_linear import compressed_if_faster, sparse_product, transposed
+from wirework.nn.kernels.sparse_linear import (
+    CompressedRows,
+    compressed_if_faster,
+    entry_gradients,
+    sparse_product,
+    transposed,
+)
 
 _PIECES = (128, 512)  # fewest and most tokens of a piece: 1 to 4 MB at a vocabulary of 2048
 _DEVICE_LOGITS = 1 << 25  # most logits of a piece on a GPU, which needs few large kernels: 128 MB
@@ -27,6 +34,7 @@ def next_token_loss(
     bigram: Tensor | None = None,
     tokens: Tensor | None = None,
     bias: Tensor | None = None,
+    live: LiveWeight | None = None,
 ) -> Tensor:
     """Return the mean cross-entropy of `state @ weight.T + bias + bigram[tokens]`.
 
@@ -37,6 +45,7 @@ def next_token_loss(
         bigram: (V, V) logits for each current token; needs `tokens`.
         tokens: (N,) int64 current tokens.
         bias: (V,) bias of the logits.
+        live: trained entries of `weight`, which get the gradient in its place; None for all.
 
     Returns:
         Scalar float32 (float64 for a float64 state), nats per token. Softmax and sum are computed
@@ -53,7 +62,8 @@ def next_token_loss(
         state, weight = state.detach(), weight.detach()
         bigram = None if bigram is None else bigram.detach()
         bias = None if bias is None else bias.detach()
-    loss: Tensor = _Loss.apply(state, weight, targets, bigram, tokens, bias)  # type: ignore[no-untyped-call]
+    trained = weight if live is None or not torch.is_grad_enabled() else live.values
+    loss: Tensor = _Loss.apply(state, weight, trained, targets, bigram, tokens, bias, live)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -72,22 +82,24 @@ class _Loss(torch.autograd.Function):
         ctx: Any,
         state: Tensor,
         weight: Tensor,
+        trained: Tensor,
         targets: Tensor,
         bigram: Tensor | None,
         tokens: Tensor | None,
         bias: Tensor | None,
+        live: LiveWeight | None,
     ) -> Tensor:
+        is_exploring = live is not None and live.is_exploring
+        graded = (state, weight if is_exploring else trained, bigram, bias)
         needs_gradient = [t is not None and need for t, need in zip(
-            (state, weight, bigram, bias),
-            (ctx.needs_input_grad[i] for i in (0, 1, 3, 5)), strict=True,
+            graded, (ctx.needs_input_grad[i] for i in (0, 2, 4, 6)), strict=True,
         )]  # fmt: skip
         to_state, to_weight, to_bigram, to_bias = (
             torch.zeros_like(t) if t is not None and needed else None
-            for t, needed in zip((state, weight, bigram, bias), needs_gradient, strict=True)
+            for t, needed in zip(graded, needs_gradient, strict=True)
         )
         lowered = weight.to(state.dtype)
-        rows = compressed_if_faster(lowered) if fit(state, lowered) else None
-        columns = None if rows is None or to_state is None else transposed(rows)
+        rows, columns = _compressed(state, lowered, live)
         compute = torch.promote_types(state.dtype, torch.float32)
         total = torch.zeros((), device=state.device, dtype=compute)
         count = len(targets)
@@ -123,7 +135,13 @@ class _Loss(torch.autograd.Function):
                     product(slope, lowered) if columns is None else sparse_product(slope, columns)
                 )
             if to_weight is not None:
-                to_weight += product(slope.t(), state[piece])
+                to_weight += (
+                    product(slope.t(), state[piece])
+                    if live is None or is_exploring
+                    else entry_gradients(slope, state[piece], live.rows)
+                )
+        if to_weight is not None and live is not None and is_exploring:
+            to_weight = live.explore(to_weight)
         ctx.save_for_backward(to_state, to_weight, to_bigram, to_bias)
         return total / count
 
@@ -133,4 +151,14 @@ class _Loss(torch.autograd.Function):
         to_state, to_weight, to_bigram, to_bias = (
             None if t is None else t.mul_(grads[0].to(t.dtype)) for t in ctx.saved_tensors
         )
-        return to_state, to_weight, None, to_bigram, None, to_bias
+        return to_state, None, to_weight, None, to_bigram, None, to_bias, None
+
+
+def _compressed(
+    state: Tensor, weight: Tensor, live: LiveWeight | None
+) -> tuple[CompressedRows | None, CompressedRows | None]:
+    """Return the compressed rows of the weight and of its transpose, or None for dense products."""
+    if live is not None:
+        return live.nonzero_rows, live.nonzero_columns
+    rows = compressed_if_faster(weight) if fit(state, weight) else None
+    return rows, None if rows is None else transposed(rows)

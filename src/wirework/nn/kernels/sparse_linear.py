@@ -101,6 +101,15 @@ def transposed(matrix: CompressedRows) -> CompressedRows:
     return rows
 
 
+def without_zeros(matrix: CompressedRows) -> CompressedRows:
+    """Return the compressed rows of the same matrix without entries that are 0."""
+    from wirework.nn.kernels.compiled.sparse_products import drop_zeros
+
+    rows = _empty(len(matrix.starts) - 1, matrix.width, len(matrix.values))
+    n = drop_zeros(*matrix[:3], *rows[:3])
+    return rows._replace(columns=rows.columns[:n], values=rows.values[:n])
+
+
 def sparse_product(x: Tensor, matrix: CompressedRows, bias: Tensor | None = None) -> Tensor:
     """Return `x @ matrix.T + bias`, without autograd.
 

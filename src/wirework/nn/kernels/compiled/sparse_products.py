@@ -174,6 +174,22 @@ def compress(matrix: Floats, starts: Ints, columns: Ints, values: Floats) -> Non
 
 
 @compiled
+def drop_zeros(
+    starts: Ints, columns: Ints, values: Floats, new_starts: Ints, new_columns: Ints, out: Floats
+) -> int:
+    """Copy the compressed rows of a matrix without entries that are 0; return their number."""
+    n = 0
+    for row in range(len(starts) - 1):
+        new_starts[row] = n
+        for entry in range(starts[row], starts[row + 1]):
+            if values[entry] != 0:
+                new_columns[n], out[n] = columns[entry], values[entry]
+                n += 1
+    new_starts[len(starts) - 1] = n
+    return n
+
+
+@compiled
 def transpose_rows(
     starts: Ints, columns: Ints, values: Floats, t_starts: Ints, t_columns: Ints, t_values: Floats
 ) -> None:
@@ -189,3 +205,23 @@ def transpose_rows(
             column = columns[entry]
             t_columns[place[column]], t_values[place[column]] = row, values[entry]
             place[column] += 1
+
+
+@compiled
+def embedding_gradients(
+    tokens: Ints, grad: Floats, starts: Ints, columns: Ints, out: Floats
+) -> None:
+    """Fill `out` with the gradient of each entry of an embedding, (V, D) in compressed rows.
+
+    Args:
+        tokens: (T,) row of each token.
+        grad: (T, D) gradient of the embedded tokens.
+        starts: (V + 1,) as in `multiply_rows`.
+        columns: (E,) as in `multiply_rows`.
+        out: (E,) to be filled.
+    """
+    out[:] = 0
+    for i in range(len(tokens)):
+        row = tokens[i]
+        for entry in range(starts[row], starts[row + 1]):
+            out[entry] += grad[i, columns[entry]]

@@ -1,0 +1,238 @@
+"""A weight matrix of which only some entries are trained; the others are zero.
+
+The trained entries are the live (nonzero) ones and candidates, which are zero and may come alive.
+Output, input gradient and the gradients of the entries cost as much as there are entries. Now and
+then the dense gradient of the matrix is computed as well, to choose other candidates.
+
+Shapes: M outputs, D inputs, E trained entries, T tokens. Entries are in ascending flat order.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from wirework.nn.kernels.products import weight_gradient
+from wirework.nn.kernels.sparse_linear import (
+    CompressedRows,
+    entry_gradients,
+    sparse_product,
+    transposed,
+    without_zeros,
+)
+
+
+class LiveWeight:
+    """The trained entries of a weight matrix.
+
+    The dense matrix holds the same values, and products leave out entries that are zero: call
+    `update_` after a change of `values`.
+
+    Args:
+        weight: (M, D) float32 on the CPU; nonzero only at `places`.
+        places: (E,) int64 flat indices, ascending.
+    """
+
+    def __init__(self, weight: Tensor, places: Tensor) -> None:
+        self.weight = weight
+        self.is_exploring = False
+        """Whether the next backward pass computes the dense gradient too."""
+        self.explored: Tensor | None = None
+        """(M, D) that gradient, until it is used."""
+        self.set_places(places, weight.detach().view(-1)[places])
+
+    def set_places(self, places: Tensor, values: Tensor) -> None:
+        """Train other entries, which are a new parameter.
+
+        Args:
+            places: (E,) int64 flat indices, ascending.
+            values: (E,) float32.
+        """
+        self.places = places
+        self.values = nn.Parameter(values)
+        """(E,) trained entries."""
+        self.values.grad = torch.zeros_like(values)
+        n_rows, width = self.weight.shape
+        rows, columns = (places // width).numpy(), (places % width).numpy()
+        self.rows = CompressedRows(
+            _starts(rows, n_rows), columns.astype(np.int32), self.values.data.numpy(), width
+        )
+        self.by_column = np.argsort(columns, kind="stable")
+        """(E,) entries column by column, ascending within a column."""
+        self._column_starts = _starts(columns, width)
+        self.update_()
+
+    @torch.no_grad()
+    def update_(self) -> None:
+        """Write the entries to the dense matrix, and find those that are not zero."""
+        self.weight.view(-1)[self.places] = self.values.detach()
+        self.nonzero_rows = without_zeros(self.rows)
+        """The matrix, (M, D)."""
+        self.nonzero_columns = transposed(self.nonzero_rows)
+        """Its transpose, (D, M)."""
+
+    def neurons(self, floor_dim: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return where each neuron's entries start, and the entries neuron by neuron.
+
+        Args:
+            floor_dim: 0 if the rows of the matrix are neurons, 1 if its columns are.
+        """
+        if floor_dim == 0:
+            return self.rows.starts, np.arange(len(self.values))
+        return self._column_starts, self.by_column
+
+    def explore(self, gradient: Tensor) -> Tensor:
+        """Add to the dense gradient; return its entries.
+
+        Args:
+            gradient: (M, D).
+        """
+        gradient = gradient.contiguous()
+        self.explored = gradient if self.explored is None else self.explored + gradient
+        return gradient.view(-1)[self.places]
+
+
+def live_linear(x: Tensor, live: LiveWeight, bias: Tensor | None = None) -> Tensor:
+    """Return `x @ weight.T + bias`, with gradients for `live.values`.
+
+    Args:
+        x: (..., D) float32 on the CPU.
+        live: entries of (M, D).
+        bias: (M,).
+
+    Returns:
+        (..., M).
+    """
+    tokens = x.reshape(-1, x.shape[-1])
+    out: Tensor = _LiveLinear.apply(tokens, live.values, bias, live)  # type: ignore[no-untyped-call]
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def live_embedding(tokens: Tensor, live: LiveWeight) -> Tensor:
+    """Return the rows of the matrix at tokens, with gradients for `live.values`.
+
+    Args:
+        tokens: (...) int64.
+        live: entries of (V, D).
+
+    Returns:
+        (..., D).
+    """
+    out: Tensor = _LiveEmbedding.apply(tokens, live.values, live)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _LiveLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,  # noqa: ARG004 - the leaf that gets the gradient
+        bias: Tensor | None,
+        live: LiveWeight,
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.live = live
+        return sparse_product(x, live.nonzero_rows, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), live = ctx.saved_tensors, ctx.live
+        grad = grads[0].contiguous()
+        to_x, _, to_bias, _ = ctx.needs_input_grad
+        return (
+            sparse_product(grad, live.nonzero_columns) if to_x else None,
+            _gradient_of_entries(grad, x, live),
+            grad.sum(0) if to_bias else None,
+            None,
+        )
+
+
+def _gradient_of_entries(grad: Tensor, x: Tensor, live: LiveWeight) -> Tensor:
+    if live.is_exploring:
+        return live.explore(weight_gradient(grad, x))
+    return entry_gradients(grad, x, live.rows)
+
+
+class _LiveEmbedding(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: Tensor,
+        values: Tensor,  # noqa: ARG004 - the leaf that gets the gradient
+        live: LiveWeight,
+    ) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.live = live
+        return F.embedding(tokens, live.weight.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (tokens,), live = ctx.saved_tensors, ctx.live
+        ids, grad = tokens.flatten(), grads[0].contiguous().flatten(0, -2)
+        if live.is_exploring:
+            dense = torch.zeros_like(live.weight).index_add_(0, ids, grad)
+            return None, live.explore(dense), None
+        from wirework.nn.kernels.compiled.sparse_products import embedding_gradients
+
+        out = torch.empty(len(live.places))
+        embedding_gradients(
+            ids.numpy(), grad.numpy(), live.rows.starts, live.rows.columns, out.numpy()
+        )
+        return None, out, None
+
+
+@torch.no_grad()
+def keep_largest_entries_(live: LiveWeight, k: int, floor: int, floor_dim: int | None) -> None:
+    """Set all but k entries to zero: those of largest magnitude, with a floor for each neuron.
+
+    The result is that of `Projection.keep_` on the dense matrix.
+
+    Args:
+        live: entries; `values` and the dense matrix are changed.
+        k: number of entries to keep.
+        floor: fewest entries of each neuron; 0 for none.
+        floor_dim: 0 if the rows of the matrix are neurons, 1 if its columns are, None for none.
+
+    Raises:
+        ValueError: an entry is NaN.
+
+    Source: Gao et al. 2025, sec. 2.1, App. A.2.
+    """
+    from wirework.nn.kernels.compiled.entry_floor import mark_largest_of_neurons
+
+    values = live.rows.values
+    if np.isnan(values).any():
+        raise ValueError("projection got NaN, which has no rank")
+    kept = np.zeros(len(values), np.bool_)
+    n_marked = 0
+    if floor and floor_dim is not None:
+        n_marked = mark_largest_of_neurons(values, *live.neurons(floor_dim), floor, kept)
+    room = k - n_marked
+    if room > 0:
+        kept |= largest(np.where(kept, 0, np.abs(values)), room)
+    values[~kept] = 0
+    live.update_()
+
+
+def largest(sizes: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+    """Return a mask of the k largest of (E,) sizes, ties to the lower index; of all, if k >= E."""
+    if k >= len(sizes):
+        return np.ones(len(sizes), np.bool_)
+    threshold = np.partition(sizes, len(sizes) - k)[len(sizes) - k]
+    chosen: NDArray[np.bool_] = sizes > threshold
+    ties = np.flatnonzero(sizes == threshold)
+    chosen[ties[: k - np.count_nonzero(chosen)]] = True
+    return chosen
+
+
+def _starts(groups: NDArray[np.int64], n_groups: int) -> NDArray[np.int32]:
+    """Return where each group starts among ascending members, and their number: (G + 1,)."""
+    counts = np.bincount(groups, minlength=n_groups)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
