@@ -28,6 +28,9 @@ from wirework.console import show_messages
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
 from wirework.nn import abs_top_k
+from wirework.nn.kernels import sparse_linear
+from wirework.nn.kernels.linear import linear
+from wirework.nn.kernels.loss import next_token_loss
 from wirework.tasks import load_task
 
 show_messages()  # as the command line does: pytest's own handlers would hide them
@@ -41,9 +44,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a
 # For each command cyclopts parses the source of all settings classes, and of pydantic: cached here.
 docstring_parser.parse_from_object = functools.cache(docstring_parser.parse_from_object)
 
-for _dtype in (torch.float32, torch.float64, torch.bfloat16):
-    # The first compilation logs a line, which would be taken for one of the tested command's.
-    abs_top_k(torch.ones(2, 9, dtype=_dtype, requires_grad=True), 2).sum().backward()
+
+def compile_kernels() -> None:
+    """Compile what commands need: the first compilation logs a line, as if a command had."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        abs_top_k(torch.ones(2, 9, dtype=dtype, requires_grad=True), 2).sum().backward()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(sparse_linear.VARIABLE, "1")
+        weight, ids = torch.ones(128, 128, requires_grad=True), torch.zeros(1, dtype=torch.int64)
+        state = linear(torch.ones(1, 128, requires_grad=True), weight)
+        next_token_loss(state, weight, ids, bigram=weight, tokens=ids).backward()
+
+
+compile_kernels()
 
 TASKS = ("single_double_quote", "bracket_counting", "for_while")
 

@@ -14,13 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from wirework.nn.kernels.live_weight import LiveWeight
 from wirework.nn.kernels.products import fit, product
-from wirework.nn.kernels.sparse_linear import (
-    CompressedRows,
-    compressed_if_faster,
-    entry_gradients,
-    sparse_product,
-    transposed,
-)
+from wirework.nn.kernels.sparse_linear import CompressedRows, compressed_if_faster
+from wirework.nn.kernels.sparse_loss import Wanted, sparse_loss
 
 _PIECES = (128, 512)  # fewest and most tokens of a piece: 1 to 4 MB at a vocabulary of 2048
 _DEVICE_LOGITS = 1 << 25  # most logits of a piece on a GPU, which needs few large kernels: 128 MB
@@ -89,28 +84,25 @@ class _Loss(torch.autograd.Function):
         bias: Tensor | None,
         live: LiveWeight | None,
     ) -> Tensor:
-        is_exploring = live is not None and live.is_exploring
-        graded = (state, weight if is_exploring else trained, bigram, bias)
+        graded = (state, trained, bigram, bias)
         needs_gradient = [t is not None and need for t, need in zip(
             graded, (ctx.needs_input_grad[i] for i in (0, 2, 4, 6)), strict=True,
         )]  # fmt: skip
+        lowered = weight.to(state.dtype)
+        rows = _compressed(state, lowered, live)
+        if rows is not None:
+            return _sparse(ctx, state, rows, targets, bigram, tokens, bias, live, needs_gradient)
         to_state, to_weight, to_bigram, to_bias = (
             torch.zeros_like(t) if t is not None and needed else None
             for t, needed in zip(graded, needs_gradient, strict=True)
         )
-        lowered = weight.to(state.dtype)
-        rows, columns = _compressed(state, lowered, live)
         compute = torch.promote_types(state.dtype, torch.float32)
         total = torch.zeros((), device=state.device, dtype=compute)
         count = len(targets)
         step = _piece(state, len(weight))
         for start in range(0, count, step):
             piece = slice(start, start + step)
-            logits = (
-                product(state[piece], lowered.t()).to(compute)
-                if rows is None
-                else sparse_product(state[piece], rows)
-            )
+            logits = product(state[piece], lowered.t()).to(compute)
             if bigram is not None and tokens is not None:
                 logits += bigram.index_select(0, tokens[piece])  # several times faster than []
             if bias is not None:
@@ -131,17 +123,9 @@ class _Loss(torch.autograd.Function):
                 to_bias += slope.sum(0)
             slope = slope.to(state.dtype)
             if to_state is not None:
-                to_state[piece] = (
-                    product(slope, lowered) if columns is None else sparse_product(slope, columns)
-                )
+                to_state[piece] = product(slope, lowered)
             if to_weight is not None:
-                to_weight += (
-                    product(slope.t(), state[piece])
-                    if live is None or is_exploring
-                    else entry_gradients(slope, state[piece], live.rows)
-                )
-        if to_weight is not None and live is not None and is_exploring:
-            to_weight = live.explore(to_weight)
+                to_weight += product(slope.t(), state[piece])
         ctx.save_for_backward(to_state, to_weight, to_bigram, to_bias)
         return total / count
 
@@ -154,11 +138,39 @@ class _Loss(torch.autograd.Function):
         return to_state, None, to_weight, None, to_bigram, None, to_bias, None
 
 
-def _compressed(
-    state: Tensor, weight: Tensor, live: LiveWeight | None
-) -> tuple[CompressedRows | None, CompressedRows | None]:
-    """Return the compressed rows of the weight and of its transpose, or None for dense products."""
+def _compressed(state: Tensor, weight: Tensor, live: LiveWeight | None) -> CompressedRows | None:
+    """Return the compressed rows of the weight, or None for dense products."""
     if live is not None:
-        return live.nonzero_rows, live.nonzero_columns
-    rows = compressed_if_faster(weight) if fit(state, weight) else None
-    return rows, None if rows is None else transposed(rows)
+        return live.nonzero_rows
+    return compressed_if_faster(weight) if fit(state, weight) else None
+
+
+def _sparse(
+    ctx: Any,
+    state: Tensor,
+    rows: CompressedRows,
+    targets: Tensor,
+    bigram: Tensor | None,
+    tokens: Tensor | None,
+    bias: Tensor | None,
+    live: LiveWeight | None,
+    needs_gradient: list[bool],
+) -> Tensor:
+    """Return the loss from compressed rows; keep the gradients for the backward pass."""
+    to_state, to_weight, to_bigram, to_bias = needs_gradient
+    is_dense = live is None or live.is_exploring
+    wanted = Wanted(
+        state=to_state,
+        weight=to_weight and is_dense,
+        entries=live.rows if live is not None and to_weight and not is_dense else None,
+        bigram=to_bigram,
+        bias=to_bias,
+    )
+    result = sparse_loss(
+        state, rows, targets, bigram=bigram, tokens=tokens, bias=bias, wanted=wanted
+    )
+    weight_gradient = result.entries if result.weight is None else result.weight
+    if live is not None and result.weight is not None:
+        weight_gradient = live.explore(result.weight)
+    ctx.save_for_backward(result.state, weight_gradient, result.bigram, result.bias)
+    return result.loss

@@ -45,18 +45,18 @@ def multiply_rows(
     sums = np.empty((_OUTPUTS, TILE), np.float32)
     for first in range(0, n_tokens, TILE):
         n_in_tile = min(TILE, n_tokens - first)
-        _read_tile(x, first, tile)
+        read_tile(x, first, tile)
         for output in range(0, n_outputs, _OUTPUTS):
             n = min(_OUTPUTS, n_outputs - output)
             for i in range(n):
                 start, end = starts[output + i], starts[output + i + 1]
                 sums[i, :] = bias[output + i]
-                _add_entries(tile, columns[start:end], values[start:end], sums[i])
-            _write_tile(sums, n, n_in_tile, out, first, output)
+                add_entries(tile, columns[start:end], values[start:end], sums[i])
+            write_tile(sums, n, n_in_tile, out, first, output)
 
 
 @compiled
-def _add_entries(tile: Floats, columns: Ints, values: Floats, total: Floats) -> None:
+def add_entries(tile: Floats, columns: Ints, values: Floats, total: Floats) -> None:
     """Add channels of the tile times the entries of a row to `total`, (TILE,)."""
     n = len(columns)
     i = 0
@@ -91,16 +91,16 @@ def entry_gradients(x: Floats, grad: Floats, starts: Ints, columns: Ints, out: F
     outputs = np.empty((grad.shape[1], TILE), np.float32)
     out[:] = 0
     for first in range(0, len(x), TILE):
-        _read_tile(x, first, inputs)
-        _read_tile(grad, first, outputs)
+        read_tile(x, first, inputs)
+        read_tile(grad, first, outputs)
         for row in range(len(outputs)):
             channel = outputs[row]
             for entry in range(starts[row], starts[row + 1]):
-                out[entry] += _dot(channel, inputs[columns[entry]])
+                out[entry] += dot(channel, inputs[columns[entry]])
 
 
 @compiled_with_any_order
-def _dot(a: Floats, b: Floats) -> float:
+def dot(a: Floats, b: Floats) -> float:
     """Return the sum of products over a tile, in the order that this processor adds fastest."""
     total = np.float32(0)
     for t in range(TILE):
@@ -109,7 +109,7 @@ def _dot(a: Floats, b: Floats) -> float:
 
 
 @compiled
-def _read_tile(matrix: Floats, first: int, tile: Floats) -> None:
+def read_tile(matrix: Floats, first: int, tile: Floats) -> None:
     """Fill the channels of a tile, (C, TILE), with the tokens of (T, C) from `first`, and zeros."""
     width = matrix.shape[1]
     n = min(TILE, len(matrix) - first)
@@ -127,7 +127,7 @@ def _read_tile(matrix: Floats, first: int, tile: Floats) -> None:
 
 
 @compiled
-def _write_tile(tile: Floats, n_channels: int, n: int, out: Floats, first: int, start: int) -> None:
+def write_tile(tile: Floats, n_channels: int, n: int, out: Floats, first: int, start: int) -> None:
     """Write the first channels and tokens of a tile to (T, C), from token `first`, channel `start`.
 
     The matrix is passed whole: its layout is then known, and the copy uses vectors. A few tokens
