@@ -66,6 +66,12 @@ def make_step(
     return job_step(started_job(settings), tokens, targets)
 
 
+LIVE_CALLS = 4
+"""Steps of a live run in a round: a step computes the dense gradient of some matrices only."""
+_STRIDE = 5
+"""Added to the step number, so that four rounds of `LIVE_CALLS` see all of a cycle of 16 steps."""
+
+
 def has_live_gradient() -> bool:
     """Return whether this version can compute the gradient of nonzero weights only."""
     return "gradient" in WeightSparsityConfig.model_fields
@@ -111,7 +117,7 @@ def job_step(job: Job, tokens: Tensor, targets: Tensor) -> Step:
 
     def step() -> None:
         training_step(job, tokens, targets)
-        job.state.step += 1
+        job.state.step += _STRIDE
 
     return step
 

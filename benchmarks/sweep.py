@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.machine import this_machine
-from benchmarks.step import Shape, has_live_gradient, make_step
+from benchmarks.step import LIVE_CALLS, Shape, has_live_gradient, make_step
 from benchmarks.timing import Step, alternate
 from wirework.errors import InputError
 from wirework.nn.kernels.linear import linear
@@ -115,7 +115,8 @@ def costs_of(
 ) -> list[Cost]:
     """Return the cost of each function."""
     costs = []
-    for work, seconds in alternate(steps, rounds, warm_up=2).items():
+    calls = {name: LIVE_CALLS for name in steps if "live" in name}
+    for work, seconds in alternate(steps, rounds, warm_up=2, calls=calls).items():
         ms = [1e3 * value for value in seconds]
         costs.append(Cost(work, width, density, nonzeros, median(ms), min(ms), max(ms)))
     return costs

@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
@@ -22,17 +23,27 @@ def alternate(
     rounds: int,
     warm_up: int = 1,
     before_round: Step = lambda: None,
+    calls: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, list[float]]:
-    """Return the seconds of each function in each round, after some rounds that do not count."""
+    """Return the seconds of a call of each function in each round.
+
+    Args:
+        steps: functions by name.
+        rounds: rounds that count.
+        warm_up: rounds before them.
+        before_round: called before each round, not timed.
+        calls: calls in a round, by name, of functions whose calls differ; once by default.
+    """
     now = clock()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(warm_up + rounds):
         before_round()
         for name, step in steps.items():
-            start = now()
-            step()
+            n_calls, start = calls.get(name, 1), now()
+            for _ in range(n_calls):
+                step()
             if round_ >= warm_up:
-                seconds[name].append(now() - start)
+                seconds[name].append((now() - start) / n_calls)
     return seconds
 
 

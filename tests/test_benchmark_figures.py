@@ -1,17 +1,19 @@
 """Figures and their comparison, by numbers worked by hand."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import stored
+from benchmarks import machine, stored
+from benchmarks.command import main
 from benchmarks.comparison import Saved, changes, differences, read, save, verdict
 from benchmarks.figure import Figure, not_available
 from benchmarks.machine import bf16_instructions, this_machine
 from benchmarks.step import D_HEAD, VOCAB
 from benchmarks.sweep import n_weights, sparse_matrix
-from benchmarks.timing import over
+from benchmarks.timing import alternate, over
 from wirework.config import ModelConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer
@@ -174,3 +176,25 @@ class TestStored:
 
     def test_the_file_is_one_of_figures(self):
         assert stored.figures().precision == "float32"
+
+
+def test_alternate_calls_in_turn_and_does_not_count_the_warm_up():
+    order: list[str] = []
+    steps = {name: partial(order.append, name) for name in "ab"}
+    seconds = alternate(
+        steps, rounds=2, warm_up=1, before_round=lambda: order.append("|"), calls={"b": 2}
+    )
+    assert "".join(order) == "|abb|abb|abb"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_emulated_bfloat16_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(machine, "bf16_instructions", list)
+    assert main(["--precision", "bfloat16"], "") == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err == (
+        "error: this processor has no instructions for bfloat16: use --precision float32\n"
+    )

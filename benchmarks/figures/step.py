@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks.figure import RATIO, Figure, not_available
 from benchmarks.settings import Settings
-from benchmarks.step import Shape, has_live_gradient, make_step
+from benchmarks.step import LIVE_CALLS, Shape, has_live_gradient, make_step
 from benchmarks.timing import alternate, over
 
 NO_LIVE = "there is no setting weight_sparsity.gradient in this version"
@@ -40,7 +40,8 @@ def at_shape(
     live = ("live",) if has_live_gradient() else ()
     variants = ("plain", "weight-sparse", *live, *more)
     steps = {one: make_step(one, shape, precision=settings.precision) for one in variants}
-    seconds = alternate(steps, settings.counted_rounds, warm_up=2)
+    calls = {"live": LIVE_CALLS}
+    seconds = alternate(steps, settings.counted_rounds, warm_up=2, calls=calls)
     plain, exact = seconds["plain"], seconds["weight-sparse"]
     figures = [
         Figure.of(f"{where} weight-sparse, exact / plain", over(exact, plain),
@@ -71,7 +72,7 @@ def at_lowest_density(settings: Settings) -> list[Figure]:
         one: make_step(one, SPARSEST, precision=settings.precision, l0_fraction=0.005)
         for one in variants
     }
-    seconds = alternate(steps, min(3, settings.counted_rounds))
+    seconds = alternate(steps, min(4, settings.counted_rounds), calls={"live": LIVE_CALLS})
     plain = seconds["plain"]
     if has_live_gradient():
         ratios = over(seconds["live"], plain)
