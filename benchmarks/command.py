@@ -128,7 +128,7 @@ def _arguments(words: Sequence[str], description: str) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="figures to measure")
     parser.add_argument("--list", action="store_true", help="name the figures, measure nothing")
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds for each figure")
-    parser.add_argument("--rounds", type=_positive, default=5, help="of each comparison")
+    parser.add_argument("--rounds", type=_positive, default=3, help="of each comparison")
     parser.add_argument("--threads", type=_positive, default=1)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--model", type=Path, help="run of the demo on which circuits are searched")

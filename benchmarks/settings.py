@@ -13,7 +13,7 @@ class Settings:
 
     quick: bool = False
     """Small sizes and few rounds, to see that everything runs."""
-    rounds: int = 5
+    rounds: int = 3
     """Rounds of each comparison after warm-up."""
     precision: Precision = "float32"
     """Of the products of training steps, of plain code and of ours."""

@@ -23,12 +23,14 @@ from benchmarks.step import LIVE_CALLS, Shape, has_live_gradient, make_step
 from benchmarks.timing import Step, alternate
 from wirework.errors import InputError
 from wirework.nn.kernels.linear import linear
+from wirework.nn.kernels.sparse_linear import compressed_rows, entry_gradients
 
 WIDTHS = (128, 256, 512, 1024, 2048)
 DENSITIES = (1.0, 1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 1000)
 CONTEXT, BATCH, ROUNDS = 128, 4, 3
 OUT = Path("studies/results")
-PRODUCTS = ("output", "gradient of the input", "gradient of the weight")
+LIVE_BELOW = 1 / 8
+"""Density of `weight_sparsity.live_below`, from which a live run trains only live weights."""
 
 
 class Cost(NamedTuple):
@@ -57,7 +59,7 @@ def main(words: Sequence[str]) -> int:
     cells = (WIDTHS[:2], DENSITIES[::5], 1) if options.quick else (WIDTHS, DENSITIES, ROUNDS)
     for cost in sweep(*cells):
         print(
-            f"{cost.work:24} width {cost.width:5} density {cost.density:7.4f} "
+            f"{cost.work:27} width {cost.width:5} density {cost.density:7.4f} "
             f"{cost.nonzeros:9} nonzeros {cost.ms:9.2f} ms ({cost.low:.2f} to {cost.high:.2f})",
             flush=True,
         )
@@ -81,7 +83,10 @@ def sweep(widths: Sequence[int], densities: Sequence[float], rounds: int) -> Ite
 
 
 def of_products(width: int, density: float, rounds: int) -> list[Cost]:
-    """Return the costs of the three products of a layer, timed apart."""
+    """Return the costs of the three products of a layer, timed apart.
+
+    The gradient of the weight is timed in both forms, of all weights and of nonzero ones.
+    """
     generator = torch.Generator().manual_seed(0)
     weight = sparse_matrix(4 * width, width, density, generator).requires_grad_()
     x = torch.randn(CONTEXT * BATCH, width, generator=generator).requires_grad_()
@@ -92,22 +97,31 @@ def of_products(width: int, density: float, rounds: int) -> list[Cost]:
     steps: dict[str, Step] = {
         "output": lambda: linear(fixed_x, fixed_weight),
         "gradient of the input": lambda: gradient(to_x, x),
-        "gradient of the weight": lambda: gradient(to_weight, weight),
+        "gradient of all weights": lambda: gradient(to_weight, weight),
     }
+    if density <= LIVE_BELOW:
+        rows = compressed_rows(fixed_weight, int(fixed_weight.count_nonzero()))
+        steps["gradient of nonzero weights"] = lambda: entry_gradients(grad, fixed_x, rows)
     return costs_of(steps, width, density, int(weight.count_nonzero()), 3 * rounds)
 
 
 def of_step(width: int, density: float, rounds: int) -> list[Cost]:
-    """Return the costs of a training step; at density 1 there is no projection."""
+    """Return the costs of a training step; at density 1 there is no projection.
+
+    A live run trains all weights above a density of 1/8, like an exact one: there it is timed once
+    for both.
+    """
     shape: Shape = (width, 1, CONTEXT, BATCH)
-    variants = {"exact": "weight-sparse", **({"live": "live"} if has_live_gradient() else {})}
+    is_live = has_live_gradient() and density <= LIVE_BELOW
+    variants = {"exact": "weight-sparse", **({"live": "live"} if is_live else {})}
     steps: dict[str, Step] = {
         f"step, {name} gradient": make_step(
             "activation-sparse" if density == 1 else variant, shape, l0_fraction=density, floor=0
         )
         for name, variant in variants.items()
     }
-    return costs_of(steps, width, density, round(density * n_weights(width)), rounds)
+    costs = costs_of(steps, width, density, round(density * n_weights(width)), rounds)
+    return costs if is_live else [*costs, costs[0]._replace(work="step, live gradient")]
 
 
 def costs_of(
@@ -116,7 +130,7 @@ def costs_of(
     """Return the cost of each function."""
     costs = []
     calls = {name: LIVE_CALLS for name in steps if "live" in name}
-    for work, seconds in alternate(steps, rounds, warm_up=2, calls=calls).items():
+    for work, seconds in alternate(steps, rounds, calls=calls).items():
         ms = [1e3 * value for value in seconds]
         costs.append(Cost(work, width, density, nonzeros, median(ms), min(ms), max(ms)))
     return costs

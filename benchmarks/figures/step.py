@@ -41,7 +41,7 @@ def at_shape(
     variants = ("plain", "weight-sparse", *live, *more)
     steps = {one: make_step(one, shape, precision=settings.precision) for one in variants}
     calls = {"live": LIVE_CALLS}
-    seconds = alternate(steps, settings.counted_rounds, warm_up=2, calls=calls)
+    seconds = alternate(steps, settings.counted_rounds, calls=calls)
     plain, exact = seconds["plain"], seconds["weight-sparse"]
     figures = [
         Figure.of(f"{where} weight-sparse, exact / plain", over(exact, plain),
