@@ -27,7 +27,7 @@ from wirework.cache_folder import cache_folder
 from wirework.console import show_messages
 from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
-from wirework.nn import abs_top_k
+from wirework.nn import abs_top_k, causal_attention
 from wirework.nn.kernels import sparse_linear
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.loss import next_token_loss
@@ -54,6 +54,8 @@ def compile_kernels() -> None:
         weight, ids = torch.ones(128, 128, requires_grad=True), torch.zeros(1, dtype=torch.int64)
         state = linear(torch.ones(1, 128, requires_grad=True), weight)
         next_token_loss(state, weight, ids, bigram=weight, tokens=ids).backward()
+    heads = torch.ones(1, 1, 64, 16, requires_grad=True)
+    causal_attention(heads, heads, heads).sum().backward()
 
 
 compile_kernels()

@@ -687,8 +687,8 @@ def test_doctor_speaks_json():
     result = run_here("doctor", "--json")
     assert "timing" in result.stderr
     facts = json.loads(result.stdout)
-    # oneDNN's way to the gradient of a weight, and products from compressed rows or not.
-    libraries = {*LIBRARIES, "convolution", "sparse", "dense"}
+    # oneDNN's way to the gradient of a weight, products from compressed rows or not, and attention.
+    libraries = {*LIBRARIES, "convolution", "sparse", "dense", "compiled"}
     assert {row["library"] for row in facts["products"]} <= libraries
     assert facts["compiled_kernels"].startswith("numba ")
     assert facts["precision"] in ("float32", "bfloat16")

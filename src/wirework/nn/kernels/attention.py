@@ -1,5 +1,7 @@
 """Fused causal attention with an optional sink; no (T, T) tensor is stored.
 
+Compiled kernels compute narrow heads on a CPU (`narrow_attention.py`), torch's kernel the others.
+
 A sink is a learned logit per head that enters only the softmax denominator, like one more key with
 value zero (Gao et al. 2025, App. A.1). With the log-sum-exp that a fused kernel returns, the output
 with a sink is the output without it times exp(lse - lse'), lse' = log(exp(lse) + exp(sink)).
@@ -14,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.kernels import tiled_attention
+from wirework.nn.kernels.narrow_attention import is_faster, narrow_attention
 
 
 def causal_attention(
@@ -44,13 +46,18 @@ def causal_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     window = None if window is not None and window >= q.shape[-2] else window
     if q.device.type == "cpu":
-        mask = None if window is None else window_bias(q.shape[-2], window, q.device)
         with torch.autocast("cpu", enabled=False):  # it would round the scores to bf16
-            out: Tensor = _CpuAttention.apply(q, k, v, sink, scale, mask)  # type: ignore[no-untyped-call]
-        return out
+            if narrow_is_faster(q, scale):
+                return narrow_attention(q, k, v, None, sink, scale, window)
+            return _by_torch(q, k, v, sink, scale, window)
     if sink is None and window is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     return attention_with_sink_key(q, k, v, sink, scale, _visible(q.shape[-2], window, q.device))
+
+
+def narrow_is_faster(q: Tensor, scale: float) -> bool:
+    """Return whether `narrow_attention` is used for queries (B, H, T, K) on the CPU."""
+    return is_faster(q, scale, lambda q, k, v: _by_torch(q, k, v, None, scale, None))
 
 
 def last_position_attention(
@@ -108,8 +115,6 @@ def fused(
         bias: (T, T) to add to the scores, -inf where a token must not attend; None for causal.
         scale: factor on the scores.
     """
-    if tiled_attention.is_faster(q):
-        return tiled_attention.tiled(q, k, v, bias, scale)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, bias is None, attn_mask=bias, scale=scale
     )
@@ -125,15 +130,21 @@ def fused_backward(
     Output and log-sum-exp may be those of a softmax over more keys than `k`; the result is then the
     part of the gradient that belongs to these keys.
     """
-    if tiled_attention.is_faster(q):
-        return tiled_attention.tiled_backward(grad, q, k, v, out, lse, bias, scale)
     to_q, to_k, to_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, q, k, v, out, lse, 0.0, bias is None, attn_mask=bias, scale=scale
     )
     return to_q, to_k, to_v
 
 
-class _CpuAttention(torch.autograd.Function):
+def _by_torch(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float, window: int | None
+) -> Tensor:
+    mask = None if window is None else window_bias(q.shape[-2], window, q.device)
+    out: Tensor = _TorchAttention.apply(q, k, v, sink, scale, mask)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _TorchAttention(torch.autograd.Function):
     """Computes in float32 or wider: the bf16 kernel's backward is 2 to 5 times slower here."""
 
     @staticmethod

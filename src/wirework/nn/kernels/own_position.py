@@ -1,6 +1,7 @@
 """Attention of the ablated stream: earlier positions are clean, a token's own position is ablated.
 
-A fused attention over the strictly earlier positions gives an output and a log-sum-exp `past_lse`.
+Compiled kernels compute narrow heads on a CPU (`narrow_attention.py`). For others, a fused
+attention over the strictly earlier positions gives an output and a log-sum-exp `past_lse`.
 With `own_score`, the score of the token's own key, the joint softmax weights that output by
 exp(past_lse - joint_lse) and the own value by exp(own_score - joint_lse), where joint_lse =
 log(exp(past_lse) + exp(own_score)), plus exp(sink) inside the logarithm if there is a sink. No two
@@ -19,8 +20,10 @@ from wirework.nn.kernels.attention import (
     attention_with_sink_key,
     fused,
     fused_backward,
+    narrow_is_faster,
     window_bias,
 )
+from wirework.nn.kernels.narrow_attention import narrow_attention
 
 
 def own_position_attention(
@@ -51,6 +54,8 @@ def own_position_attention(
     if q.device.type != "cpu":
         return _over_both(q, k, v, own_k, own_v, sink, scale, window)
     with torch.autocast("cpu", enabled=False):  # it would round the log-sum-exp to bf16
+        if narrow_is_faster(q, scale):
+            return narrow_attention(q, k, v, (own_k, own_v), sink, scale, window)
         out: Tensor = _OwnPosition.apply(q, k, v, own_k, own_v, sink, scale, window)  # type: ignore[no-untyped-call]
     return out
 
