@@ -85,14 +85,23 @@ def test_property_exact_for_any_tensor(rows, columns, floor, floor_dim, data):
     check(weight, k, min(floor, across), floor_dim, steps=3)
 
 
+@pytest.mark.parametrize("floor_dim", [None, 0, 1])
+def test_without_compiled_kernels_the_same_is_kept(monkeypatch, floor_dim):
+    weight = torch.randn(23, 17).round(decimals=1)
+    by_torch = weight.clone()
+    Projection(weight, floor=2, floor_dim=floor_dim).keep_(60)
+    monkeypatch.setattr("wirework.nn.kernels.compiled.is_available", lambda: False)
+    Projection(by_torch, floor=2, floor_dim=floor_dim).keep_(60)
+    assert torch.equal(by_torch, weight)
+
+
 def test_a_bias_is_one_row():
     bias = torch.tensor([0.0, -4.0, 2.0, 3.0])
     Projection(bias).keep_(2)
     assert torch.equal(bias, torch.tensor([0.0, -4.0, 0.0, 3.0]))
 
 
-def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("wirework.nn.projection._PIECE", 50)
+def test_an_odd_size():
     for floor_dim in (None, 0, 1):
         check(torch.randn(23, 17), 60, 2, floor_dim, steps=3)
 

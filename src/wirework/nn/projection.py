@@ -2,10 +2,10 @@
 
 The projection is exact; ties go to the lower flat index. The tensor is never sorted: the threshold
 changes little from step to step, so the next one is searched for in a narrow band around the last.
-One pass counts the entries above the band and lists the few inside it, which are ranked; a second
-pass sets the others to zero. Everything runs on the calling thread: moving the weights between two
-cores takes longer than the passes. Tensors on another device are projected there
-(`device_projection.py`).
+One compiled pass counts the entries above the band and lists the few inside it, which are ranked; a
+second pass sets the others to zero. Everything runs on the calling thread: moving the weights
+between two cores takes longer than the passes. Tensors on another device are projected there, and
+all tensors without numba, by torch's operations (`device_projection.py`).
 Source: Gao et al. 2025, sec. 2.1, App. A.2.
 Shapes: R rows, C columns of a matrix; a bias is one row.
 """
@@ -19,17 +19,15 @@ import torch
 from torch import Tensor
 
 from wirework.nn.device_projection import keep_each_
+from wirework.nn.kernels import compiled
 
 _NARROWEST, _WIDEST = 0.01, 0.25  # half the width of the band, as a share of the last threshold
-_PIECE = 1 << 19  # entries scanned at once: they and the results fit the cache
 _SERIAL = (1 << 15) - 8  # below 2^15 torch stays on the calling thread, whose cache has the weights
 _LARGEST = float(np.finfo(np.float32).max)
 _INFINITY = 0x7F800000  # bits of infinity
-_BYTE = 255  # largest sum of bools in one byte
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.signedinteger[Any]]
-Bools = npt.NDArray[np.bool_]
 
 
 class Projection:
@@ -57,6 +55,7 @@ class Projection:
             self.floor = min(floor, weight.shape[1 - self.floor_dim])
         self._threshold: float | None = None  # the last one
         self._last_change = 0.0  # distance from the threshold before it
+        self._places = np.empty(max(64, weight.numel() >> 8), np.int64)  # room for a band
 
     def n_floor_entries(self) -> int:
         """Return the number of entries that the floor keeps; k cannot be lower."""
@@ -85,7 +84,7 @@ class Projection:
         size = self.weight.numel()
         if not 1 <= k <= size:
             raise ValueError(f"k must be between 1 and the size {size}, got {k}")
-        if self.weight.device.type != "cpu":
+        if self.weight.device.type != "cpu" or not compiled.is_available():
             _refuse_nan(bool(keep_all_([self], [k])))
             return self.n_kept(k)
         k = self.n_kept(k)
@@ -142,23 +141,18 @@ class Projection:
 
     def _scan(self, values: Floats, low: float, high: float) -> tuple[Ints, Ints]:
         """Return each neuron's count of entries above `high`, and the indices of band and NaN."""
+        from wirework.nn.kernels.compiled.projection_passes import scan_band
 
-        def scan(rows: slice) -> tuple[Ints, Ints]:
-            magnitudes = np.abs(values[rows])
-            above, below = magnitudes > high, magnitudes < low
-            inside = _places(np.equal(above, below, out=below))  # neither: a NaN too
-            return self._per_neuron(above), inside + rows.start * self.columns
-
-        step = max(1, _PIECE // self.columns)
-        pieces = (slice(start, start + step) for start in range(0, len(values), step))
-        counts, places = zip(*map(scan, pieces), strict=True)
-        per_neuron = np.concatenate(counts) if self.floor_dim == 0 else np.sum(counts, axis=0)
-        return per_neuron, np.concatenate(places)
-
-    def _per_neuron(self, chosen: Bools) -> Ints:
-        if self.floor_dim is None:
-            return np.array([np.count_nonzero(chosen)])
-        return _count_rows(chosen) if self.floor_dim == 0 else _count_columns(chosen)
+        lowest, highest = np.array([low, high], np.float32).view(np.int32)
+        floor_dim = -1 if self.floor_dim is None else self.floor_dim
+        counts = np.zeros(1 if floor_dim < 0 else values.shape[floor_dim], np.int64)
+        bits = values.view(np.int32)
+        n = scan_band(bits, lowest, highest, floor_dim, counts, self._places)
+        if n > len(self._places):  # the kernel lists as many as there is room for
+            self._places = np.empty(2 * n, np.int64)
+            counts[:] = 0
+            n = scan_band(bits, lowest, highest, floor_dim, counts, self._places)
+        return counts, self._places[:n]
 
     def _contains_threshold(self, counts: Ints, in_band: int, k: int) -> bool:
         """Return whether the threshold lies in the band."""
@@ -181,18 +175,23 @@ class Projection:
 
     def _protect(self, values: Floats, counts: Ints) -> Ints:
         """Return the indices of the floor's entries in neurons that have fewer than the floor."""
-        short = np.flatnonzero(counts < self.floor)
+        from wirework.nn.kernels.compiled.projection_passes import (
+            largest_of_columns,
+            largest_of_rows,
+        )
+
+        is_short = counts < self.floor
+        short = np.flatnonzero(is_short)
         if not len(short):
             return short
-        by_neuron = values[short] if self.floor_dim == 0 else values[:, short].T
-        magnitudes = np.abs(by_neuron, order="C")
-        each = np.arange(len(short))
-        inner = np.empty((self.floor, len(short)), np.int64)
-        for rank in range(self.floor):  # argmax takes the first of equals
-            inner[rank] = magnitudes.argmax(axis=1)
-            magnitudes[each, inner[rank]] = -1
-        row, column = (short, inner) if self.floor_dim == 0 else (inner, short)
-        return (row * self.columns + column).reshape(-1)
+        bits = values.view(np.int32)
+        if self.floor_dim == 0:
+            places = np.empty((len(short), self.floor), np.int64)
+            largest_of_rows(bits, short, self.floor, places)
+            return (short[:, None] * self.columns + places).reshape(-1)
+        places = np.empty((self.columns, self.floor), np.int64)
+        largest_of_columns(bits, is_short, self.floor, places)
+        return (places[short] * self.columns + short[:, None]).reshape(-1)
 
 
 def keep_all_(projections: Sequence[Projection], ks: Sequence[int]) -> Tensor:
@@ -215,36 +214,6 @@ def keep_all_(projections: Sequence[Projection], ks: Sequence[int]) -> Tensor:
 def _refuse_nan(has_nan: bool) -> None:
     if has_nan:
         raise ValueError("projection got NaN, which has no rank")
-
-
-def _count_rows(chosen: Bools) -> Ints:
-    """Return the number of True entries in each row, adding eight bytes of a word at once."""
-    columns, sums = chosen.shape[1], chosen.view(np.uint8)
-    if columns % 8 == 0:
-        words = chosen.view(np.uint64)
-        sums = np.add.reduceat(words, range(0, columns // 8, _BYTE), axis=1).view(np.uint8)
-    total: Ints = sums.sum(axis=1, dtype=np.int64)
-    return total
-
-
-def _count_columns(chosen: Bools) -> Ints:
-    """Return the number of True entries in each column."""
-    pieces = (chosen[start : start + _BYTE] for start in range(0, len(chosen), _BYTE))
-    sums = [piece.view(np.uint8).sum(axis=0, dtype=np.uint8) for piece in pieces]
-    total: Ints = np.sum(sums, axis=0, dtype=np.int64)
-    return total
-
-
-def _places(chosen: Bools) -> Ints:
-    """Return the flat indices of the few True entries, checking eight at a time."""
-    flat = chosen.reshape(-1)
-    if flat.size % 8:
-        return np.flatnonzero(flat)
-    words = flat.view(np.uint64)
-    nonzero_words = np.flatnonzero(words != 0)
-    inner = np.flatnonzero(words[nonzero_words].view(np.bool_))
-    places: Ints = 8 * nonzero_words[inner >> 3] + (inner & 7)
-    return places
 
 
 def _by_rank(flat: Floats, places: Ints) -> Ints:

@@ -32,7 +32,7 @@ rows, or `auto` to measure it."""
 _MIN_SIZE = 1 << 13  # entries of a matrix, zeros included, from which its entries are counted
 _MAX_DENSITY = 1 / 4  # no processor is known on which a denser matrix is faster from its entries
 _TIMED_TOKENS = 512
-_PIECE_TOKENS = 1024  # tokens whose gradients are summed apart, whatever the number of threads
+_PIECE_TOKENS = 512  # tokens whose gradients are summed apart, whatever the number of threads
 _MAX_INVERSE = 1024  # of the density
 
 
