@@ -32,6 +32,12 @@ def _nothing_compiled_yet() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.fixture(autouse=True)
+def _torchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph has no kernels of numba: the same operations of torch are run without a graph."""
+    monkeypatch.setattr("wirework.nn.kernels.norm._is_compiled", lambda *_: False)
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile as one graph: a break is an error."""
     return torch.compile(function, backend="aot_eager", fullgraph=True)

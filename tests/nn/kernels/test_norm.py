@@ -40,6 +40,54 @@ def test_values_and_gradients_are_pytorchs(eps, dtype, shape, piece, monkeypatch
         torch.testing.assert_close(a, b, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=1e-5)
 
 
+@pytest.fixture(params=[True, False], ids=["compiled", "torch"])
+def _way(request, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr("wirework.nn.kernels.norm._is_compiled", lambda *_: False)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("shape", [(1, 1, 5), (255, 9), (3, 171, 33), (1000, 64)])
+def test_both_ways_are_float64s_to_rounding(shape):
+    norm, x = norm_and_input(torch.float32, None, shape)
+    slope = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    got = torch.autograd.grad(norm(x), (x, norm.weight), slope)
+    exact, gain = (t.detach().double().requires_grad_() for t in (x, norm.weight))
+    expected = F.rms_norm(exact, shape[-1:], gain, torch.finfo(torch.float32).eps)
+    torch.testing.assert_close(norm(x).double(), expected, atol=1e-6, rtol=1e-6)
+    aim = torch.autograd.grad(expected, (exact, gain), slope.double())
+    n_rows = x.numel() // shape[-1]
+    for a, b, atol in zip(got, aim, (3e-6, 1e-7 * n_rows), strict=True):
+        torch.testing.assert_close(a.double(), b, atol=atol, rtol=3e-6)
+
+
+def test_bits_depend_neither_on_other_rows_nor_on_threads():
+    norm, x = norm_and_input(torch.float32, None, (2100, 300))
+    whole = norm(x)
+    assert torch.equal(norm(x[700:701]), whole[700:701])
+    before, results = torch.get_num_threads(), []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            results.append(
+                [norm(x), *torch.autograd.grad(norm(x).square().sum(), (x, norm.weight))]
+            )
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_rows_and_gradients_that_do_not_follow_each_other():
+    norm, x = norm_and_input(torch.float32, None, (6, 5, 8))
+    wanted = norm(x)
+    assert torch.equal(norm(x.transpose(0, 1)), wanted.transpose(0, 1))
+    slope = torch.randn(8, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad(norm(x), x, slope.expand(6, 5, 8))
+    (aim,) = torch.autograd.grad(wanted, x, slope.expand(6, 5, 8).contiguous())
+    assert torch.equal(found, aim)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_epsilon_is_that_of_the_dtype(dtype):
     x = torch.full((1, 4), 1e-6, dtype=dtype)
