@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from wirework.nn.kernels.compiled.compiler import compiled, compiled_with_any_order
 from wirework.nn.kernels.compiled.sparse_products import (
     TILE,
+    VECTORS,
     Floats,
     Ints,
-    add_entries,
-    dot,
     read_tile,
     write_tile,
+)
+from wirework.nn.kernels.compiled.vectors import (
+    add_multiple,
+    load_vectors,
+    product_of_all,
+    repeat_vectors,
+    store_vectors,
 )
 
 Doubles = NDArray[np.float64]
@@ -80,9 +86,12 @@ def loss_of_tokens(
         n = min(TILE, len(state) - first)
         read_tile(state, first, tile)
         for v in range(n_vocabulary):
-            logits[v, :] = bias[v]
-            start, end = starts[v], starts[v + 1]
-            add_entries(tile, columns[start:end], values[start:end], logits[v])
+            total_logits = repeat_vectors(bias[v], VECTORS)
+            for entry in range(starts[v], starts[v + 1]):
+                total_logits = add_multiple(
+                    total_logits, values[entry], tile, TILE * columns[entry]
+                )
+            store_vectors(logits, TILE * v, total_logits)
         if bigram.size:
             _add_rows(bigram, tokens, first, n, logits)
         _find_largest(logits, largest)
@@ -183,9 +192,9 @@ def _spread(slopes: Floats, starts: Ints, columns: Ints, values: Floats, out: Fl
     out[:] = 0
     for v in range(len(slopes)):
         for entry in range(starts[v], starts[v + 1]):
-            value, column = values[entry], columns[entry]
-            for t in range(TILE):
-                out[column, t] += value * slopes[v, t]
+            place = TILE * columns[entry]
+            total = load_vectors(out, place, VECTORS)
+            store_vectors(out, place, add_multiple(total, values[entry], slopes, TILE * v))
 
 
 @compiled
@@ -193,9 +202,9 @@ def _add_entry_gradients(
     slopes: Floats, tile: Floats, starts: Ints, columns: Ints, out: Floats
 ) -> None:
     for v in range(len(slopes)):
-        slope = slopes[v]
+        slope = load_vectors(slopes, TILE * v, VECTORS)
         for entry in range(starts[v], starts[v + 1]):
-            out[entry] += dot(slope, tile[columns[entry]])
+            out[entry] += product_of_all(slope, tile, TILE * columns[entry])
 
 
 @compiled_with_any_order

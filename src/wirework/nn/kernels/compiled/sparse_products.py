@@ -12,13 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirework.nn.kernels.compiled.compiler import compiled, compiled_with_any_order
+from wirework.nn.kernels.compiled.compiler import compiled
+from wirework.nn.kernels.compiled.vector_type import LANES
+from wirework.nn.kernels.compiled.vectors import (
+    add_multiple,
+    count,
+    load_vectors,
+    product_of_all,
+    repeat_vectors,
+    store_vectors,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.signedinteger[Any]]
 
 TILE = 64
 """Tokens of a tile."""
+VECTORS = count(TILE // LANES)
+"""Registers that hold a channel of a tile, for the compiler."""
 _SIDE = 8  # side of the blocks in which a tile is transposed: a cache line of outputs or fewer
 _OUTPUTS = 64  # outputs that are transposed back at once
 
@@ -49,31 +60,11 @@ def multiply_rows(
         for output in range(0, n_outputs, _OUTPUTS):
             n = min(_OUTPUTS, n_outputs - output)
             for i in range(n):
-                start, end = starts[output + i], starts[output + i + 1]
-                sums[i, :] = bias[output + i]
-                add_entries(tile, columns[start:end], values[start:end], sums[i])
+                total = repeat_vectors(bias[output + i], VECTORS)
+                for entry in range(starts[output + i], starts[output + i + 1]):
+                    total = add_multiple(total, values[entry], tile, TILE * columns[entry])
+                store_vectors(sums, TILE * i, total)
             write_tile(sums, n, n_in_tile, out, first, output)
-
-
-@compiled
-def add_entries(tile: Floats, columns: Ints, values: Floats, total: Floats) -> None:
-    """Add channels of the tile times the entries of a row to `total`, (TILE,)."""
-    n = len(columns)
-    i = 0
-    while i + 4 <= n:  # four entries in each pass: the total is read and written a quarter as often
-        a, b, c, d = values[i], values[i + 1], values[i + 2], values[i + 3]
-        channel_a, channel_b = tile[columns[i]], tile[columns[i + 1]]
-        channel_c, channel_d = tile[columns[i + 2]], tile[columns[i + 3]]
-        for t in range(TILE):
-            total[t] = (
-                total[t] + a * channel_a[t] + b * channel_b[t] + c * channel_c[t] + d * channel_d[t]
-            )
-        i += 4
-    while i < n:
-        a, channel_a = values[i], tile[columns[i]]
-        for t in range(TILE):
-            total[t] += a * channel_a[t]
-        i += 1
 
 
 @compiled
@@ -94,18 +85,9 @@ def entry_gradients(x: Floats, grad: Floats, starts: Ints, columns: Ints, out: F
         read_tile(x, first, inputs)
         read_tile(grad, first, outputs)
         for row in range(len(outputs)):
-            channel = outputs[row]
+            channel = load_vectors(outputs, TILE * row, VECTORS)
             for entry in range(starts[row], starts[row + 1]):
-                out[entry] += dot(channel, inputs[columns[entry]])
-
-
-@compiled_with_any_order
-def dot(a: Floats, b: Floats) -> float:
-    """Return the sum of products over a tile, in the order that this processor adds fastest."""
-    total = np.float32(0)
-    for t in range(TILE):
-        total += a[t] * b[t]
-    return total
+                out[entry] += product_of_all(channel, inputs, TILE * columns[entry])
 
 
 @compiled

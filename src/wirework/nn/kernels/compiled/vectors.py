@@ -113,6 +113,12 @@ def zeros(_builder, n):
 
 
 @operation(as_many)
+def repeat_vectors(builder, number, n):
+    """Return n vectors with a float32 in all lanes."""
+    return [_repeat(builder, number)] * n
+
+
+@operation(as_many)
 def load_vectors(_builder, array, index, n):
     """Return n vectors that follow each other in an array."""
     return [array.load(index, LANES * i) for i in range(n)]
@@ -173,6 +179,16 @@ def add_multiples(builder, vectors, factor, array, index):
     ]
 
 
+@operation(like_first)
+def add_multiple(builder, vectors, number, array, index):
+    """Return vectors plus a float32 times the vectors that follow each other in an array."""
+    factor = _repeat(builder, number)
+    return [
+        _multiply_add(builder, factor, array.load(index, LANES * i), vector)
+        for i, vector in enumerate(vectors)
+    ]
+
+
 @operation(one_vector)
 def weighted_sum(builder, vectors, array, index):
     """Return the sum of vectors times the numbers of an array from an index."""
@@ -201,6 +217,13 @@ def _sum_of_products(builder: Any, vectors: list[Any], others: list[Any]) -> Any
     return builder.fadd(*halves)
 
 
+@operation(lambda *_: types.float32)
+def product_of_all(builder, vectors, array, index):
+    """Return the sum of the products of vectors and those that follow each other in an array."""
+    others = [array.load(index, LANES * i) for i in range(len(vectors))]
+    return _sum_of_lanes(builder, _sum_of_products(builder, vectors, others), LANES)
+
+
 @operation(nothing)
 def copy_row(_builder, n, array, index, out, out_index):
     """Copy n numbers of an array."""
@@ -225,11 +248,7 @@ def row_product(builder, n, array, index, other, other_index):
     """Return the sum of products of n numbers of two arrays; n is a power of two."""
     kind = ir.VectorType(FLOAT, n)
     total = builder.fmul(array.load(index, kind=kind), other.load(other_index, kind=kind))
-    while n > 1:
-        n //= 2
-        lower, upper = list(range(n)), list(range(n, 2 * n))
-        total = builder.fadd(*(_shuffle(builder, total, total, m) for m in (lower, upper)))
-    return builder.extract_element(total, ir.Constant(INT, 0))
+    return _sum_of_lanes(builder, total, n)
 
 
 def _binary(symbol: Any, instruction: str) -> None:
@@ -265,6 +284,15 @@ def _repeat(builder: Any, number: Any, n: int = LANES) -> Any:
     empty = ir.Constant(ir.VectorType(number.type, n), ir.Undefined)
     first = builder.insert_element(empty, number, ir.Constant(INT, 0))
     return _shuffle(builder, first, empty, [0] * n)
+
+
+def _sum_of_lanes(builder: Any, total: Any, n: int) -> Any:
+    """Return the sum of n lanes, a power of two, by halves."""
+    while n > 1:
+        n //= 2
+        lower, upper = list(range(n)), list(range(n, 2 * n))
+        total = builder.fadd(*(_shuffle(builder, total, total, m) for m in (lower, upper)))
+    return builder.extract_element(total, ir.Constant(INT, 0))
 
 
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
