@@ -53,6 +53,19 @@ class TestChoose:
     def test_one_way_is_not_timed(self, cache):
         assert fastest.choose("q", "a", lambda: {"a": never}) == "a"
 
+    def test_in_inference_a_way_can_still_compute_gradients(self, cache):
+        def backward(leaf):
+            with torch.enable_grad():
+                leaf.square().sum().backward()
+
+        def graded():
+            leaf = torch.ones(2, requires_grad=True)
+            return {"a": lambda: backward(leaf), "b": slow}
+
+        with torch.inference_mode():
+            assert fastest.choose("q", "b", graded) == "a"
+            assert torch.is_inference_mode_enabled()
+
     def test_is_remembered_by_later_processes(self, cache, monkeypatch):
         assert fastest.choose("q", "b", ways("a", "b")) == "a"
         forget(monkeypatch)

@@ -170,7 +170,9 @@ def _remembered_or_measured(
         with _alone(path):
             answer = _look_up(path, key)
             if answer is None:
-                answer = _measure(default, ways(), clock)
+                # A choice may be due in inference, and some ways compute gradients.
+                with torch.inference_mode(False):
+                    answer = _measure(default, ways(), clock)
                 _remember(path, key, answer)
     return str(answer["way"])
 
