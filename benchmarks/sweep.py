@@ -67,7 +67,7 @@ def main(words: Sequence[str]) -> int:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         write_csv(options.out / "scaling.csv", costs)
-        plot(costs, machine).savefig(options.out / "scaling.png", dpi=150)
+        plot(costs, machine).savefig(options.out / "scaling.png", dpi=110)
     except OSError as error:
         raise InputError(f"cannot write to {options.out}: {error.strerror}") from error
     print(f"wrote: {options.out / 'scaling.csv'}\nwrote: {options.out / 'scaling.png'}")
@@ -130,7 +130,7 @@ def costs_of(
     """Return the cost of each function."""
     costs = []
     calls = {name: LIVE_CALLS for name in steps if "live" in name}
-    for work, seconds in alternate(steps, rounds, calls=calls).items():
+    for work, seconds in alternate(steps, rounds, warm_up=2, calls=calls).items():
         ms = [1e3 * value for value in seconds]
         costs.append(Cost(work, width, density, nonzeros, median(ms), min(ms), max(ms)))
     return costs

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#e6a700")
 """Dark to light, apart also in grey; the last is darker than the yellow of viridis."""
 MARKERS = "osD^v"
-COLUMNS = 3
+COLUMNS = 2
 
 
 def plot(costs: "Sequence[Cost]", machine: str) -> Picture:
     """Return a panel for each kind of work."""
-    works = list(dict.fromkeys(cost.work for cost in costs))
+    works = sorted(dict.fromkeys(cost.work for cost in costs), key=lambda w: w.startswith("step"))
     widths = sorted({cost.width for cost in costs})
     n_rows = -(-len(works) // COLUMNS)
-    picture = blank(13, 4.2 * n_rows + 0.6, constrained=True)
+    picture = blank(11, 4 * n_rows + 0.6, constrained=True)
     axes = picture.subplots(n_rows, COLUMNS, squeeze=False, sharey="row").flatten()
     for ax, work in zip(axes, works, strict=False):
         for width, colour, marker in zip(widths, COLOURS, MARKERS, strict=False):
@@ -39,8 +39,7 @@ def plot(costs: "Sequence[Cost]", machine: str) -> Picture:
         ax.remove()
     axes[0].legend(fontsize=9, frameon=False)
     picture.suptitle(
-        "Cost against nonzero weights, 512 tokens; rightmost point of each line: dense\n"
-        + fill(machine, 140),
+        "Cost against nonzero weights, 512 tokens, densities 1/1,000 to 1\n" + fill(machine, 110),
         fontsize=10,
     )
     return picture
