@@ -1,5 +1,6 @@
 """Live entries: values, gradients and projection are those of the dense matrix at these entries."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wirework.nn.kernels.linear import Embedding, Linear
-from wirework.nn.kernels.live_weight import LiveWeight, keep_largest_entries_
+from wirework.nn.kernels.live_weight import LiveWeight, keep_largest_entries_, largest
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.projection import Projection
 
@@ -120,6 +121,15 @@ def test_a_projection_of_some_entries_leaves_the_others_zero():
     assert live.values.tolist() == [3, 0, 0, -2]
     assert live.nonzero_rows.columns.tolist() == [1, 2]
     assert live.nonzero_columns.starts.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"),
+    [(0, []), (1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])],
+)
+def test_the_largest_worked_by_hand(k, expected):
+    sizes = np.array([1, 3, 1, 2], np.float32)
+    assert np.flatnonzero(largest(sizes, k)).tolist() == expected
 
 
 def test_a_projection_refuses_nan():

@@ -223,8 +223,8 @@ def keep_largest_entries_(live: LiveWeight, k: int, floor: int, floor_dim: int |
 
 def largest(sizes: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
     """Return a mask of the k largest of (E,) sizes, ties to the lower index; of all, if k >= E."""
-    if k >= len(sizes):
-        return np.ones(len(sizes), np.bool_)
+    if k == 0 or k >= len(sizes):
+        return np.full(len(sizes), k > 0)
     threshold = np.partition(sizes, len(sizes) - k)[len(sizes) - k]
     chosen: NDArray[np.bool_] = sizes > threshold
     ties = np.flatnonzero(sizes == threshold)
