@@ -34,9 +34,12 @@ from wirework.nn.kernels.loss import next_token_loss
 from wirework.tasks import load_task
 
 show_messages()  # as the command line does: pytest's own handlers would hide them
-# Kernels are compiled once, for all test processes and later runs.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(cache_folder() or ".") / "compiled"))
 _CACHE = tempfile.TemporaryDirectory(prefix="wirework-tests-")
+if _users_cache := cache_folder():
+    # Kernels are compiled once, for all test processes and later runs.
+    (_users_cache / "compiled").mkdir(parents=True, exist_ok=True)
+    (Path(_CACHE.name) / "wirework").mkdir()
+    (Path(_CACHE.name) / "wirework" / "compiled").symlink_to(_users_cache / "compiled")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of children too
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by children too
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a shell

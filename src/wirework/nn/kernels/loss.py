@@ -53,12 +53,13 @@ def next_token_loss(
     """
     if (bigram is None) != (tokens is None):
         raise ValueError("give both bigram and tokens, or neither")
+    entries: Tensor | None = None if live is None else live.values
     if not torch.is_grad_enabled():  # autograd would still report that gradients are needed
+        entries = None if entries is None else entries.detach()
         state, weight = state.detach(), weight.detach()
         bigram = None if bigram is None else bigram.detach()
         bias = None if bias is None else bias.detach()
-    trained = weight if live is None or not torch.is_grad_enabled() else live.values
-    loss: Tensor = _Loss.apply(state, weight, trained, targets, bigram, tokens, bias, live)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Loss.apply(state, weight, entries, targets, bigram, tokens, bias, live)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -77,17 +78,20 @@ class _Loss(torch.autograd.Function):
         ctx: Any,
         state: Tensor,
         weight: Tensor,
-        trained: Tensor,
+        entries: Tensor | None,
         targets: Tensor,
         bigram: Tensor | None,
         tokens: Tensor | None,
         bias: Tensor | None,
         live: LiveWeight | None,
     ) -> Tensor:
-        graded = (state, trained, bigram, bias)
+        graded = (state, weight if entries is None else entries, bigram, bias)
         needs_gradient = [t is not None and need for t, need in zip(
-            graded, (ctx.needs_input_grad[i] for i in (0, 2, 4, 6)), strict=True,
+            graded,
+            (ctx.needs_input_grad[i] for i in (0, 1 if entries is None else 2, 4, 6)),
+            strict=True,
         )]  # fmt: skip
+        ctx.is_live = entries is not None
         lowered = weight.to(state.dtype)
         rows = _compressed(state, lowered, live)
         if rows is not None:
@@ -135,7 +139,8 @@ class _Loss(torch.autograd.Function):
         to_state, to_weight, to_bigram, to_bias = (
             None if t is None else t.mul_(grads[0].to(t.dtype)) for t in ctx.saved_tensors
         )
-        return to_state, None, to_weight, None, to_bigram, None, to_bias, None
+        of_weight = (None, to_weight) if ctx.is_live else (to_weight, None)
+        return to_state, *of_weight, None, to_bigram, None, to_bias, None
 
 
 def _compressed(state: Tensor, weight: Tensor, live: LiveWeight | None) -> CompressedRows | None:

@@ -1,10 +1,12 @@
 """The decorator of compiled kernels."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -50,11 +52,18 @@ def _saved_in_cache_folder() -> Iterator[None]:
     config: Any = numba.config  # its names are set when numba is imported
     before, folder = config.CACHE_DIR, cache_folder()
     if not before and folder is not None:
-        config.CACHE_DIR = os.fspath(folder / "compiled")
+        config.CACHE_DIR = os.fspath(folder / "compiled" / _source_hash())
     try:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+@cache
+def _source_hash() -> str:
+    """Return a hash of all kernels: numba looks for changes in the file of a kernel alone."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
 @cache
