@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments
 from wirework.summaries import Report
 from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS
@@ -112,6 +113,7 @@ class TaskReport(Report):
     pair: how strongly the model reacts to their difference."""
 
 
+@unchanged_weights()
 def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport:
     """Measure a model on all pairs of a task that fit its tokeniser.
 

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from wirework.data import Batch
 from wirework.nn import Edit, Transformer
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 
 
 @torch.no_grad()
+@unchanged_weights()
 def evaluate_batches(
     transformer: Transformer,
     batches: Sequence[Batch],

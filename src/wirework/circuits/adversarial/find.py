@@ -40,6 +40,7 @@ from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
 from wirework.console import Progress, counted, warn
 from wirework.errors import InputError, number_of, quoted
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.summaries import html_table, short, shown_as
 from wirework.tasks import Pair, Task, tokenizer_of
 
@@ -133,6 +134,7 @@ class AttackReport:
 
 
 @torch.no_grad()
+@unchanged_weights()
 def find_attacks(
     circuit: Circuit | str | Path,
     model: "Model | str | Path | None" = None,

@@ -16,6 +16,7 @@ from wirework.config import AcdcConfig
 from wirework.console import Progress, counted
 from wirework.errors import InputError, quoted
 from wirework.files import JSON_BYTES, read_whole
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Order = Iterable[PathEdge | tuple[str, str]]
 """All path edges of a model, in the order in which ACDC tests them."""
 
 
+@unchanged_weights()
 def acdc(
     model: "Model | str | Path",
     task: Task | str | Path,
@@ -73,6 +75,7 @@ def acdc(
     return acdc_sweep(model, task, settings, order, progress=progress)[0]
 
 
+@unchanged_weights()
 def acdc_sweep(
     model: "Model | str | Path",
     task: Task | str | Path,

@@ -33,6 +33,7 @@ from wirework.circuits.path_patching.top_k_swaps import (
 from wirework.config import AcdcConfig
 from wirework.console import warn
 from wirework.errors import InputError, number_of, quoted
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.summaries import short, shown_as
 from wirework.tasks import Task, load_task
 
@@ -107,6 +108,7 @@ class PathScores:
         )
 
 
+@unchanged_weights()
 def edge_attribution(
     model: "Model | str | Path",
     task: Task | str | Path,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import Masks, without_weight_gradients
 from wirework.circuits.pruning.greedy_removal import GreedyRemoval
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
@@ -80,6 +81,7 @@ def smallest_count(reaches: Callable[[int], bool], most: int, guess: int) -> int
 
 
 @old_arguments(rows="batch")
+@unchanged_weights()
 def discretise(
     masks: Masks, score: Tensor, batch: TokenizedPairs, target: float, guess: int | None = None
 ) -> Tensor:
@@ -140,6 +142,7 @@ def closest(masks: Masks, scores: Sequence[Tensor], batch: TokenizedPairs) -> tu
 
 
 @old_arguments(rows="batch")
+@unchanged_weights()
 def clean_up(
     masks: Masks,
     gates: Tensor,

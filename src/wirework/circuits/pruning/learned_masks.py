@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
 
@@ -53,6 +54,7 @@ class _SettingColumns(NamedTuple):
 
 
 @old_arguments(rows="batch")
+@unchanged_weights()
 def learn_masks(
     ablation: Ablation,
     batch: TokenizedPairs,

@@ -41,6 +41,7 @@ from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.leftovers import clear_held
 from wirework.locks import locked
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 from wirework.tasks.task_split import Parts, parts_of
 
@@ -67,6 +68,7 @@ _SLACK = 0.01
 """Nats above the model's own loss that a trial may always have."""
 
 
+@unchanged_weights()
 def prune(
     model: "Model | str | Path",
     task: Task | str | Path,

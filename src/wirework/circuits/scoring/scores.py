@@ -20,6 +20,7 @@ from wirework.circuits.scoring.node_attribution import (
 )
 from wirework.config import PruneConfig
 from wirework.errors import InputError, nearest, number_of, quoted
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.node_names import node_name
 from wirework.renamed_names import old_arguments
 from wirework.summaries import shown_as
@@ -75,6 +76,7 @@ class Scores:
         return sorted(scored_nodes, key=lambda node: -node[2])[: max(0, count)]
 
 
+@unchanged_weights()
 def attribute(
     model: "Model | str | Path",
     task: Task | str | Path,

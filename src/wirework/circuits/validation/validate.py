@@ -39,6 +39,7 @@ from wirework.circuits.validation.verdict import reaches, verdict
 from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.summaries import NotMeasured
 from wirework.tasks import Task, TokenizedPairs, load_task, rephrased, tokenizer_of
 
@@ -52,6 +53,7 @@ _SEARCHED_CONTROLS = 2  # random labels and shuffled weights
 _Result = TypeVar("_Result")
 
 
+@unchanged_weights()
 def validate(
     circuit: Circuit | str | Path,
     model: "Model | str | Path | None" = None,
@@ -294,6 +296,7 @@ def or_reason(check: Callable[[], _Result]) -> _Result | NotMeasured:
         return NotMeasured(str(error))
 
 
+@unchanged_weights()
 def held_out_losses(
     circuit: Circuit | str | Path,
     model: "Model | str | Path",

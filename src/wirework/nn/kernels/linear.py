@@ -26,7 +26,7 @@ from wirework.nn.kernels.sparse_linear import (
     CompressedRows,
     compressed_if_faster,
     sparse_product,
-    transposed,
+    transposed_once,
 )
 
 
@@ -105,7 +105,7 @@ class _Linear(torch.autograd.Function):
             gradient = (
                 product(tokens, weight)
                 if rows is None
-                else sparse_product(tokens, transposed(rows))
+                else sparse_product(tokens, transposed_once(rows))
             )
             input_gradient = gradient.reshape(*grad.shape[:-1], -1)
         return (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from wirework.errors import InputError
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.products import library_for, product
+
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
 
 VARIABLE = "WIREWORK_SPARSE"
 """Environment variable with the highest density of a matrix that is multiplied from its compressed
@@ -74,12 +77,7 @@ def compressed_if_faster(weight: Tensor) -> CompressedRows | None:
     """
     if weight.numel() < _MIN_SIZE or not weight.is_contiguous() or not compiled.is_available():
         return None
-    known = _known.get()
-    if known is None:
-        return _compressed_if_faster(weight)
-    if id(weight) not in known:
-        known[id(weight)] = (weight, _compressed_if_faster(weight))
-    return known[id(weight)][1]
+    return _once(_compressed_if_faster, weight)
 
 
 def compressed_rows(weight: Tensor, n_entries: int) -> CompressedRows:
@@ -99,6 +97,11 @@ def transposed(matrix: CompressedRows) -> CompressedRows:
     rows = _empty(matrix.width, len(matrix.starts) - 1, len(matrix.values))
     transpose_rows(*matrix[:3], *rows[:3])
     return rows
+
+
+def transposed_once(matrix: CompressedRows) -> CompressedRows:
+    """Return `transposed(matrix)`, computed once in a block of `unchanged_weights`."""
+    return _once(transposed, matrix)
 
 
 def without_zeros(matrix: CompressedRows) -> CompressedRows:
@@ -165,10 +168,21 @@ def entry_gradients(grad: Tensor, x: Tensor, matrix: CompressedRows) -> Tensor:
     return sums.sum(0)
 
 
-_known: ContextVar[dict[int, tuple[Tensor, CompressedRows | None]] | None] = ContextVar(
-    "weights that do not change", default=None
+_known: ContextVar[dict[int, tuple[Any, Any]] | None] = ContextVar(
+    "results for weights that do not change", default=None
 )
-"""Weights by their identity; the weight is kept, so that its identity is not given to another."""
+"""Results by the identity of their argument, which is kept: no other object gets its identity."""
+
+
+def _once(function: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
+    """Return the result of a function; in a block of `unchanged_weights`, the first one."""
+    known = _known.get()
+    if known is None:
+        return function(argument)
+    if id(argument) not in known:
+        known[id(argument)] = (argument, function(argument))
+    result: _Result = known[id(argument)][1]
+    return result
 
 
 def _compressed_if_faster(weight: Tensor) -> CompressedRows | None:
