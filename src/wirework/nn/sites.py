@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wirework.errors import InputError, nearest
+from wirework.nn.kernels.mask_gates import ablated, can_be_ablated
 from wirework.nn.kernels.top_k import abs_top_k
 from wirework.renamed_names import old_arguments
 
@@ -190,6 +191,7 @@ class MeanAblation(NodeAblation):
 
     def __init__(self, gates: Tensor, mean: Tensor, closed: bool | None = None) -> None:
         super().__init__(gates, closed)
+        self.mean = mean
         self.ablated_part = (1 - gates) * mean
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -201,6 +203,8 @@ class MeanAblation(NodeAblation):
         if x.shape[0] % n_masks:
             raise InputError(f"{x.shape[0]} sequences are not a multiple of {n_masks} masks")
         by_mask = x.view(n_masks, -1, *x.shape[1:])  # (R, B/R, T, N)
+        if can_be_ablated(x, gates, self.mean):
+            return ablated(by_mask.flatten(1, 2), gates, self.mean).view(x.shape)
         return (by_mask * gates[:, None, None] + ablated_part[:, None, None]).flatten(0, 1)
 
 
