@@ -180,11 +180,11 @@ class Transformer(nn.Module):
         block_inputs: list[Tensor] | None = None,
     ) -> Tensor:
         """Return the final normalised state (B, T, D), or (B, 1, D) with `last_positions`."""
-        self._check(tokens)
+        self.check_tokens(tokens)
         x, pos = (
             self.entry(tokens)
             if start_from is None
-            else (start_from[1], self._concatenated_positions(tokens))
+            else (start_from[1], self.concatenated_positions(tokens))
         )
         first = 0 if start_from is None else start_from[0]
         narrow_from = None if last_positions is None else self._last_mixing_layer()
@@ -195,7 +195,7 @@ class Transformer(nn.Module):
             x = block(x, pos, last_positions if is_narrow else None)
         x = self.final_resid(x)
         if last_positions is not None:
-            x = _select_positions(x, last_positions)
+            x = select_positions(x, last_positions)
         final: Tensor = self.norm(x)
         return final
 
@@ -229,9 +229,10 @@ class Transformer(nn.Module):
         x = self.embed(tokens)
         if self.positions is not None and self.config.positions == "added":
             x = x + self.positions(tokens.shape[1])
-        return x, self._concatenated_positions(tokens)
+        return x, self.concatenated_positions(tokens)
 
-    def _concatenated_positions(self, tokens: Tensor) -> Tensor | None:
+    def concatenated_positions(self, tokens: Tensor) -> Tensor | None:
+        """Return position vectors to concatenate, (B, T, P), or None."""
         if self.positions is None or self.config.positions == "added":
             return None
         vectors: Tensor = self.positions(tokens.shape[1])
@@ -319,7 +320,12 @@ class Transformer(nn.Module):
             tokens = torch.cat([tokens, choice], 1)
         return tokens
 
-    def _check(self, tokens: Tensor) -> None:
+    def check_tokens(self, tokens: Tensor) -> None:
+        """Check the shape and the values of tokens.
+
+        Raises:
+            InputError: as `forward`.
+        """
         fits = tokens.dim() == 2 and 1 <= tokens.shape[1] <= self.config.n_ctx
         if not fits or not len(tokens) or tokens.dtype not in (torch.int32, torch.int64):
             raise InputError(
@@ -347,7 +353,7 @@ class Transformer(nn.Module):
         Raises:
             InputError: as `loss`.
         """
-        self._check(tokens)
+        self.check_tokens(tokens)
         self.check_targets(tokens, targets)
 
     def _check_known(self, tokens: Tensor, kind: str) -> None:
@@ -412,13 +418,13 @@ class Block(nn.Module):
         """
         x = self.resid_in(x)
         delta = self.attn(
-            self.read_by_attention(x, _match_positions(x, pos, last_positions)),
+            self.read_by_attention(x, match_positions(x, pos, last_positions)),
             last_positions,
             ablated,
         )
         if last_positions is not None:
-            x = _select_positions(x, last_positions)
-            pos = _match_positions(x, pos, last_positions)
+            x = select_positions(x, last_positions)
+            pos = match_positions(x, pos, last_positions)
         x = x + delta
         x = self.resid_mid(x.relu() if self.relu_residual else x)
         x = x + self.mlp(self.read_by_mlp(x, pos), ablated)
@@ -470,11 +476,11 @@ class Attention(nn.Module):
         """
         if all_constant(self, self.resid_delta):
             return self.resid_delta.constant_value(
-                x if last_positions is None else _select_positions(x, last_positions)
+                x if last_positions is None else select_positions(x, last_positions)
             )
         q, k, v = self.qkv(self.act_in(x)).chunk(3, -1)  # each (B, T, H*K)
         if last_positions is not None:
-            q = _select_positions(q, last_positions)
+            q = select_positions(q, last_positions)
         q, k, v = self.q(q), self.k(k), self.v(v)
         q, k, v = self._heads(q, k, v)
         if ablated is not None:
@@ -563,18 +569,18 @@ def _sinusoids(length: int, width: int) -> Tensor:
     return F.pad(waves, (0, width - waves.shape[1]))  # zeros if the width is odd
 
 
-def _select_positions(x: Tensor, positions: Tensor) -> Tensor:
+def select_positions(x: Tensor, positions: Tensor) -> Tensor:
     """Return (B, 1, D), the values at one position of each sequence; unchanged if T is 1."""
     return (
         x if x.shape[1] == 1 else x[torch.arange(len(x), device=x.device), positions].unsqueeze(1)
     )
 
 
-def _match_positions(x: Tensor, pos: Tensor | None, positions: Tensor | None) -> Tensor | None:
+def match_positions(x: Tensor, pos: Tensor | None, positions: Tensor | None) -> Tensor | None:
     """Return position vectors (B, T, P) for as many tokens as `x` has."""
     if pos is None or positions is None or pos.shape[1] == x.shape[1]:
         return pos
-    return _select_positions(pos, positions)
+    return select_positions(pos, positions)
 
 
 def _norm(config: ModelConfig, width: int) -> RMSNorm | nn.LayerNorm:

@@ -58,7 +58,7 @@ class Lucky(Masks):
     """Reaches the target with 164 gates alone, as masks that learned nonsense may."""
 
     size = 1000
-    layers = applied = None  # type: ignore[assignment]
+    layers = applied = compact = None  # type: ignore[assignment]
 
     def within(self, gates: torch.Tensor, rows: TokenizedPairs, target: float) -> bool:
         return int(gates.sum()) in (164, 1000)

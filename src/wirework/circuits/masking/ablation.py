@@ -8,7 +8,7 @@ Shapes: R masks, G gates, N nodes of all sites, P pairs (two prompts each), T to
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.activation_cache import ActivationCache
+from wirework.circuits.masking.compact import CompactCircuit, Weights, can_be_compact
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
 from wirework.nn.sites import NodeAblation
@@ -26,6 +27,13 @@ _TOKENS = 6144
 """Tokens of all masks in one forward pass. At d_mlp 1024 a tensor of so many tokens is smaller than
 32 MB. malloc returns larger ones to the system when they are freed, so that each new one pays for
 fresh pages, which is 2 to 3 times slower."""
+
+_MOST_COMPACT = 1 / 4
+"""Share of kept nodes up to which a mask is run as a compact circuit: with more, its dense products
+cost more than those of the sparse model."""
+
+MaskPass = Callable[[TokenizedPairs, tuple[int, Tensor] | None, list[Tensor] | None], Tensor]
+"""Maps a batch, `start_from` and `block_inputs` to the logit differences of one mask, (2P,)."""
 
 CHECK_TOKENS = 1536
 """Tokens per pass of one mask. `Masks.within` stops after the first pass that decides, so small
@@ -97,6 +105,20 @@ class Masks(ABC):
             )
         return logit_difference(logits, batch.answers.repeat(n_masks, 1)).view(n_masks, -1)
 
+    @abstractmethod
+    def compact(self, gates: Tensor) -> CompactCircuit | None:
+        """Return a small model with the outputs of one mask (G,); None to run the masked model."""
+
+    def pass_of(self, gates: Tensor) -> MaskPass:
+        """Return the forward pass of one mask (G,) without gradients, in the cheapest way.
+
+        The weights must not change before the last call.
+        """
+        compact = self.compact(gates)
+        if compact is not None:
+            return compact.logit_diffs
+        return lambda *inputs: self.logit_diffs(gates[None], *inputs)[0]
+
     @old_arguments(rows="batch")
     def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the first-order increase in loss if a single gate of one mask is set to 0.
@@ -152,7 +174,8 @@ class Masks(ABC):
 
     def _within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
         parts = (batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS))
-        by_part = (self.logit_diffs(gates[None], part) for part in parts)
+        run = self.pass_of(gates)
+        by_part = (run(part, None, None) for part in parts)
         return sum_at_most(
             (float(pair_losses(logit_diffs.double()).sum()) for logit_diffs in by_part),
             target * len(batch.last_positions),
@@ -171,12 +194,17 @@ class Masks(ABC):
             (R, 2P), on the device of the model and in the dtype of its logits.
         """
         groups, by_group = length_groups(batch, 1, CHECK_TOKENS), []
+        compact = [self.compact(mask) for mask in gates]
+        is_plain = torch.tensor([circuit is None for circuit in compact])
         for pairs in groups:
             part = batch.select(pairs)
+            by_mask = [circuit.logit_diffs(part) for circuit in compact if circuit is not None]
             n_masks = max(1, _TOKENS // part.tokens.numel())
-            masks = torch.split(gates, n_masks)
-            logit_diffs = torch.cat([self.logit_diffs(some, part) for some in masks])
-            by_group.append(logit_diffs.view(len(gates), -1, 2))
+            for some in torch.split(gates[is_plain], n_masks):
+                by_mask.extend(self.logit_diffs(some, part) if len(some) else ())
+            # Compact circuits come first, so that the order of the masks is restored.
+            order = is_plain.sort(stable=True).indices.argsort()
+            by_group.append(torch.stack(by_mask)[order].view(len(gates), -1, 2))
         return torch.cat(by_group, 1)[:, torch.cat(groups).argsort()].flatten(1)
 
 
@@ -282,6 +310,21 @@ class Ablation(Masks):
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
         """Ablate with masks (R, G) inside a `with` block; see `Masks.applied`."""
         return self.transformer.edited(self.edits(gates))
+
+    def compact(self, gates: Tensor, weights: Weights | None = None) -> CompactCircuit | None:
+        """Return a small model of one mask; see `Masks.compact`.
+
+        Args:
+            gates: (G,).
+            weights: weights and biases of the linear layers; None for those of the model.
+        """
+        if self.activation_cache is not None or not can_be_compact(self.transformer):
+            return None
+        mask = self.nodes(gates.detach())
+        kept = mask.nonzero().flatten()
+        if len(kept) > _MOST_COMPACT * len(mask) or not bool((mask[kept] == 1).all()):
+            return None
+        return CompactCircuit(self.transformer, self.space.channels(kept), self.means, weights)
 
 
 def moved(means: Mapping[str, Tensor], transformer: Transformer) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wirework.circuit_format import Edge
 from wirework.circuits.masking.ablation import Ablation, Masks
+from wirework.circuits.masking.compact import CompactCircuit, Weights
 from wirework.circuits.masking.edges import KeptNodes, MatrixEdges, edges_by_matrix, edges_of
 from wirework.nn import Transformer
 from wirework.nn.rewire import Rewiring, rewired
@@ -157,6 +158,38 @@ class EdgeMasks(Masks):
         rewirings = {name: _subtract_removed(removed) for name, removed in by_module.items()}
         with self.ablation.applied(self.mask(gates)), rewired(self.transformer, rewirings):
             yield
+
+    def compact(self, gates: Tensor) -> CompactCircuit | None:
+        """Return a small model of one mask (G,); see `Masks.compact`."""
+        if not bool(((gates == 0) | (gates == 1)).all()):
+            return None
+        return self.ablation.compact(self.mask(gates), self._weights_without_removed(gates))
+
+    def _weights_without_removed(self, gates: Tensor) -> Weights:
+        """Return a function that gives each linear layer's weight and bias under a mask (G,).
+
+        A removed edge has the weight 0, and the bias gets what it adds at its source's mean.
+        """
+        by_matrix = list(zip(self.edges_by_matrix, self.gates_by_matrix(gates), strict=True))
+
+        def weights(name: str) -> tuple[Tensor, Tensor | None]:
+            layer = self.transformer.get_submodule(name)
+            weight: Tensor = layer.weight  # type: ignore[assignment]
+            bias: Tensor | None = layer.bias  # type: ignore[assignment]
+            for matrix_edges, edge_gates in by_matrix:
+                if matrix_edges.matrix.module != name or bool((edge_gates == 1).all()):
+                    continue
+                removed = (1 - edge_gates) * self._ends_kept(matrix_edges, gates) > 0
+                row, column = matrix_edges.entries[removed].unbind(1)
+                rows = matrix_edges.matrix.first + matrix_edges.rows[row]
+                columns = matrix_edges.columns[column]
+                means = self.ablation.means[matrix_edges.matrix.read][columns]
+                bias = weight.new_zeros(len(weight)) if bias is None else bias
+                bias = bias.index_add(0, rows, matrix_edges.weights[removed] * means)
+                weight = weight.index_put((rows, columns), weight.new_zeros(()))
+            return weight, bias
+
+        return weights
 
     def gates_by_matrix(self, gates: Tensor) -> Sequence[Tensor]:
         """Return the edge gates in (..., G), by weight matrix: (..., edges of the matrix) each."""

@@ -52,6 +52,14 @@ class NodeSpace:
             for site, index in zip(sites, flat.tolist(), strict=True)
         ]
 
+    def channels(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return the channels of flat node indices (1-d int64, ascending) at each site."""
+        ends = torch.tensor([*accumulate(self.widths.values())])
+        n_before = torch.searchsorted(flat, ends).tolist()
+        starts = [0, *ends.tolist()]
+        parts = zip(self.widths, starts, [0, *n_before], n_before, strict=False)
+        return {name: flat[first:end] - start for name, start, first, end in parts}
+
     def tie_qk(self) -> Tensor:
         """Return (N,) int64, the gate index of each node if q and k of a channel share a gate."""
         n_gates = 0

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import CHECK_TOKENS, Masks, length_groups, sum_at_most
+from wirework.circuits.masking.ablation import (
+    CHECK_TOKENS,
+    MaskPass,
+    Masks,
+    length_groups,
+    sum_at_most,
+)
 from wirework.tasks import TokenizedPairs, pair_losses
 
 _Streams = list[Tensor]
@@ -46,8 +52,8 @@ class GreedyRemoval:
         self._parts = [batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS)]
         self._limit = target * len(batch.last_positions)
         runs = [
-            [self._run(mode, gates, part, None) for part in self._parts]
-            for mode in self._ablation_modes
+            [_run(run_mask, part, None) for part in self._parts]
+            for run_mask in (mode.pass_of(gates) for mode in self._ablation_modes)
         ]
         self._streams = [[streams for _, streams in run] for run in runs]
         self.reached = all(sum_at_most((loss for loss, _ in run), self._limit) for run in runs)
@@ -90,23 +96,21 @@ class GreedyRemoval:
             first_layer: first layer to compute.
             new_streams: list to which the streams of each part under this mask are appended.
         """
+        run_mask = mode.pass_of(gates)
         for part, streams in zip(self._parts, cached, strict=True):
-            loss, later = self._run(mode, gates, part, (first_layer, streams[first_layer]))
+            loss, later = _run(run_mask, part, (first_layer, streams[first_layer]))
             new_streams.append([*streams[:first_layer], *later])
             yield loss
 
-    @torch.no_grad()
-    def _run(
-        self,
-        mode: Masks,
-        gates: Tensor,
-        part: TokenizedPairs,
-        start_from: tuple[int, Tensor] | None,
-    ) -> tuple[float, _Streams]:
-        """Return the summed loss of a part, and the stream before each block that is computed.
 
-        `start_from` is a layer and the stream before it; None computes all layers.
-        """
-        block_inputs: _Streams = []
-        logit_diffs = mode.logit_diffs(gates[None], part, start_from, block_inputs)
-        return float(pair_losses(logit_diffs.double()).sum()), block_inputs
+@torch.no_grad()
+def _run(
+    run_mask: MaskPass, part: TokenizedPairs, start_from: tuple[int, Tensor] | None
+) -> tuple[float, _Streams]:
+    """Return the summed loss of a part, and the stream before each block that is computed.
+
+    `start_from` is a layer and the stream before it; None computes all layers.
+    """
+    block_inputs: _Streams = []
+    logit_diffs = run_mask(part, start_from, block_inputs)
+    return float(pair_losses(logit_diffs.double()).sum()), block_inputs

@@ -63,6 +63,7 @@ class ValidationContext:
             edge_masks.ablation.space,
             edge_masks.mask(torch.ones_like(gates)),
             lambda: edge_masks.applied(gates[None]),
+            lambda: edge_masks.compact(gates),
         )
         return cls(
             circuit=circuit,

@@ -47,7 +47,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     if not 1 <= k <= width:
         raise ValueError(f"k must be between 1 and the width {width}, got {k}")
     if k == width or not x.numel():
-        check_nan(x, _refuse_nan)
+        check_nan(x, refuse_nan)
         return x
     kept: Tensor = _AbsTopK.apply(x, k)  # type: ignore[no-untyped-call]
     return kept
@@ -59,7 +59,8 @@ def abs_top_k_reference(x: Tensor, k: int) -> Tensor:
     return torch.zeros_like(x).scatter(-1, order, x.gather(-1, order))
 
 
-def _refuse_nan(has_nan: bool) -> None:
+def refuse_nan(has_nan: bool) -> None:
+    """Raise the error of `abs_top_k` if there is a NaN."""
     if has_nan:
         raise ValueError("AbsTopK got NaN, which has no rank")
 
@@ -87,7 +88,7 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     width = x.shape[-1]
     if _by_torch(x):
-        check_nan(x, _refuse_nan)
+        check_nan(x, refuse_nan)
         return device_top_k.select(x, k)
     from wirework.nn.kernels.compiled.selection import select_rows
 
@@ -101,7 +102,7 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     def select(rows: slice) -> None:
         part = bits[rows.start * stride :]
-        _refuse_nan(select_rows(part, stride, k, magnitude, infinity, out[rows], packed[rows]))
+        refuse_nan(select_rows(part, stride, k, magnitude, infinity, out[rows], packed[rows]))
 
     each_piece(len(out), width, select)
     return kept, mask

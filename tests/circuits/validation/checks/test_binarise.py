@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from wirework.circuits import Ablation
 from wirework.circuits.validation.checks import MaskedCircuit, binarise
 from wirework.circuits.validation.checks.binarise import _edits, losses_alone
 from wirework.circuits.validation.checks.binary_thresholds import BinaryThresholds, best_start
+from wirework.circuits.validation.checks.masked_circuit import Edits, of_channels
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs
 
@@ -12,6 +15,12 @@ from wirework.tasks import TokenizedPairs
 def prompt_values(masked_circuit: MaskedCircuit, rows: TokenizedPairs) -> torch.Tensor:
     inside = torch.arange(rows.tokens.shape[1]) <= rows.last_positions[:, None]
     return torch.cat(list(masked_circuit.values(rows).values()), -1)[inside].double()
+
+
+def site_edits(kept: Mapping[str, torch.Tensor], levels: BinaryThresholds, t: float) -> Edits:
+    """The edits of kept nodes, as edits of whole sites."""
+    edits = _edits(kept, levels, t)
+    return {name: of_channels(kept[name], edit) for name, edit in edits.items()}
 
 
 class TestBinarise:
@@ -107,11 +116,11 @@ def test_the_blend_goes_from_identity_to_the_step(
         torch.tensor([0.5, 2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 2.0])
     )
     x = torch.tensor([[[9.0, 0.4, 9.0, 3.0]], [[9.0, 0.6, 9.0, 2.0]]])
-    (step,) = _edits(kept, levels, 0.0).values()
+    (step,) = site_edits(kept, levels, 0.0).values()
     assert step(x).tolist() == [[[9.0, -1.0, 9.0, 2.0]], [[9.0, 1.0, 9.0, -2.0]]]
-    (half,) = _edits(kept, levels, 0.5).values()
+    (half,) = site_edits(kept, levels, 0.5).values()
     assert torch.allclose(half(x)[0, 0], torch.tensor([9.0, -0.3, 9.0, 2.5]))
-    edits = _edits(some.kept, best_start(some, rows), 1.0)
+    edits = site_edits(some.kept, best_start(some, rows), 1.0)
     assert torch.allclose(some.logit_diffs(rows, edits), some.logit_diffs(rows), atol=1e-5)
 
 
@@ -125,5 +134,5 @@ def test_nodes_alone_are_those_one_at_a_time(some: MaskedCircuit, rows: Tokenize
         one = BinaryThresholds(
             *(part[i : i + 1] for part in (levels.threshold, levels.low, levels.high))
         )
-        edits = _edits({name: channel[None]}, one, 0.0)
+        edits = site_edits({name: channel[None]}, one, 0.0)
         assert found[i] == pytest.approx(some.loss(rows, edits), abs=1e-5)

@@ -1,6 +1,6 @@
 """Binarisation: the task loss if each node of a circuit can take only two values.
 
-Shapes: n kept nodes of all sites, k of one site, P pairs (two prompts each), R copies of a batch.
+Shapes: n kept nodes of all sites, k of one site, P pairs (two prompts each).
 Source: Gao et al. 2025, App. C.
 """
 
@@ -12,14 +12,16 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import without_weight_gradients
 from wirework.circuits.validation.checks.binary_thresholds import BinaryThresholds, best_start
-from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
+from wirework.circuits.validation.checks.masked_circuit import (
+    MaskedCircuit,
+    finite,
+    mean_loss,
+    passes,
+)
 from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.summaries import Report
-from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
-
-_TOKENS = 6144
-"""Tokens of all copies of a batch in one pass, as for masks."""
+from wirework.tasks import TokenizedPairs, pair_losses
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,14 +99,17 @@ def losses_alone(
     Raises:
         InputError: a loss is no number.
     """
-    nodes = [(name, int(c)) for name, channels in masked_circuit.kept.items() for c in channels]
+    run, kept = masked_circuit.runner(), masked_circuit.kept
+    nodes = [(name, number) for name, channels in kept.items() for number in range(len(channels))]
+    levels = torch.stack([thresholds.threshold, thresholds.low, thresholds.high], 1)
+    edits = [
+        {name: _step_of_one(number, *of_node)}
+        for (name, number), of_node in zip(nodes, levels, strict=True)
+    ]
     sums = torch.zeros(len(nodes), dtype=torch.float64, device=masked_circuit.device)
     for _, part in passes(batch):
-        copies = max(1, _TOKENS // part.tokens.numel())
-        for first in range(0, len(nodes), copies):
-            some = slice(first, min(first + copies, len(nodes)))
-            logit_diffs = _logit_diffs_alone(masked_circuit, part, nodes[some], thresholds, first)
-            sums[some] += pair_losses(logit_diffs.double()).sum(1)
+        for first, edit in enumerate(edits):
+            sums[first] += pair_losses(run(part, edit).double()).sum()
     return [finite(loss, "a task loss") for loss in (sums / len(batch.last_positions)).tolist()]
 
 
@@ -128,13 +133,12 @@ def _train(
             start.threshold, start.low + shifts[0] * unit, start.high + shifts[1] * unit
         )
 
+    run = masked_circuit.runner()
     with without_weight_gradients(masked_circuit.transformer), torch.enable_grad():
         for step in range(steps):
             part = batch.select(torch.randperm(batch.n_pairs, generator=generator)[:batch_pairs])
             edits = _edits(masked_circuit.kept, thresholds(), (1 - step / steps) ** 5)
-            with masked_circuit.on(), masked_circuit.transformer.edited(edits):
-                logits = masked_circuit.transformer(part.tokens, part.last_positions)
-            loss = pair_losses(logit_difference(logits, part.answers)).mean()
+            loss = pair_losses(run(part, edits)).mean()
             finite(loss.item(), f"the loss at step {step} of binarisation")
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -143,20 +147,20 @@ def _train(
         return thresholds()
 
 
+@torch.no_grad()
 def _loss(
     masked_circuit: MaskedCircuit, batch: TokenizedPairs, thresholds: BinaryThresholds
 ) -> float:
-    return masked_circuit.loss(batch, _edits(masked_circuit.kept, thresholds, 0.0))
+    run, edits = masked_circuit.runner(), _edits(masked_circuit.kept, thresholds, 0.0)
+    return mean_loss(torch.cat([run(part, edits) for _, part in passes(batch)]))
 
 
 def _edits(kept: Mapping[str, Tensor], thresholds: BinaryThresholds, t: float) -> dict[str, Edit]:
-    """Return edits x -> t x + (1 - t) step(x) of every kept node."""
+    """Return edits x -> t x + (1 - t) step(x) of every kept node, for (..., k) at each site."""
 
-    def blend(channels: Tensor, threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
+    def blend(threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
         def edit(x: Tensor) -> Tensor:
-            current = x[..., channels]
-            stepped = torch.where(current > threshold, high, low).to(x.dtype)
-            return x.index_copy(-1, channels, torch.lerp(stepped, current, t))
+            return torch.lerp(torch.where(x > threshold, high, low).to(x.dtype), x, t)
 
         return edit
 
@@ -165,55 +169,15 @@ def _edits(kept: Mapping[str, Tensor], thresholds: BinaryThresholds, t: float) -
         torch.split(values, sizes)
         for values in (thresholds.threshold, thresholds.low, thresholds.high)
     )
-    return {
-        name: blend(channels, *three)
-        for (name, channels), *three in zip(kept.items(), *parts, strict=True)
-    }
+    return {name: blend(*three) for name, *three in zip(kept, *parts, strict=True)}
 
 
-def _logit_diffs_alone(
-    masked_circuit: MaskedCircuit,
-    part: TokenizedPairs,
-    nodes: list[tuple[str, int]],
-    thresholds: BinaryThresholds,
-    first: int,
-) -> Tensor:
-    """Return the logit differences with only one node binarised, for R nodes in one pass.
+def _step_of_one(number: int, threshold: Tensor, low: Tensor, high: Tensor) -> Edit:
+    """Return the edit that binarises one of the kept nodes of a site, for (..., k)."""
 
-    Args:
-        masked_circuit: the circuit.
-        part: prompts that fit R times in one pass.
-        nodes: R of the kept nodes, (site, channel) each.
-        thresholds: thresholds and values of all kept nodes.
-        first: index of the first of `nodes` among all kept nodes.
+    def edit(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[..., number] = torch.where(x[..., number] > threshold, high, low).to(x.dtype)
+        return x
 
-    Returns:
-        (R, prompts); row r with only node r binarised.
-    """
-    copies_of_site: dict[str, list[int]] = {}
-    for copy, (name, _) in enumerate(nodes):
-        copies_of_site.setdefault(name, []).append(copy)
-
-    def step_edit(copies: list[int]) -> Edit:
-        channels = [nodes[copy][1] for copy in copies]
-        threshold, low, high = (
-            values[[first + copy for copy in copies], None, None]
-            for values in (thresholds.threshold, thresholds.low, thresholds.high)
-        )
-
-        def edit(x: Tensor) -> Tensor:
-            by_copy = x.clone().view(len(nodes), -1, *x.shape[1:])  # (R, B, T, N)
-            current = by_copy[copies, :, :, channels]
-            by_copy[copies, :, :, channels] = torch.where(current > threshold, high, low).to(
-                x.dtype
-            )
-            return by_copy.flatten(0, 1)
-
-        return edit
-
-    edits = {name: step_edit(copies) for name, copies in copies_of_site.items()}
-    with masked_circuit.on(), masked_circuit.transformer.edited(edits):
-        logits = masked_circuit.transformer(
-            part.tokens.repeat(len(nodes), 1), part.last_positions.repeat(len(nodes))
-        )
-    return logit_difference(logits, part.answers.repeat(len(nodes), 1)).view(len(nodes), -1)
+    return edit

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, length_groups
+from wirework.circuits.masking.compact import NO_EDITS, CompactCircuit, KeptEdits
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
@@ -52,12 +53,18 @@ class MaskedCircuit:
     """Ablates everything outside the circuit inside a `with` block. Edits added in the block act on
     the ablated values; every prompt of a batch gets the same circuit."""
 
+    compact: Callable[[], CompactCircuit | None] = lambda: None
+    """Returns a small model with the same outputs; None if there is none."""
+
     @classmethod
     def of(cls, ablation: Ablation, gates: Tensor) -> "MaskedCircuit":
         """Return the circuit of the nodes in `gates` (N,), all other nodes ablated."""
-        transformer = ablation.transformer
         return cls(
-            transformer, ablation.space, gates, lambda: transformer.edited(ablation.edits(gates))
+            ablation.transformer,
+            ablation.space,
+            gates,
+            lambda: ablation.transformer.edited(ablation.edits(gates)),
+            lambda: ablation.untied().compact(gates),
         )
 
     @property
@@ -72,6 +79,26 @@ class MaskedCircuit:
         channels_of = {name: part.nonzero().flatten() for name, part in parts.items()}
         return {name: channels for name, channels in channels_of.items() if len(channels)}
 
+    def runner(self) -> "Runner":
+        """Return the forward pass of the circuit, in the cheapest way.
+
+        The weights must not change before the last call.
+        """
+        compact = self.compact()
+
+        def run(part: TokenizedPairs, edits: KeptEdits = NO_EDITS) -> Tensor:
+            if compact is not None:
+                return compact.logit_diffs(part, edits=edits)
+            of_sites = {name: of_channels(self.kept[name], edit) for name, edit in edits.items()}
+            return self._run(part, of_sites)
+
+        return run
+
+    def _run(self, part: TokenizedPairs, edits: Edits) -> Tensor:
+        with self.on(), self.transformer.edited(edits):
+            logits = self.transformer(part.tokens, part.last_positions)
+        return logit_difference(logits, part.answers)
+
     @torch.no_grad()
     def logit_diffs(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> Tensor:
         """Return the logit differences of the circuit alone, (2P,), in bounded memory.
@@ -81,11 +108,12 @@ class MaskedCircuit:
             edits: further edits of the circuit, or a function that returns them for each pass.
         """
         logit_diffs = torch.zeros(len(batch.last_positions), dtype=self._dtype, device=self.device)
+        run = None if edits else self.runner()
         for rows, part in passes(batch):
-            of_part = edits(part, rows) if callable(edits) else edits
-            with self.on(), self.transformer.edited(of_part):
-                logits = self.transformer(part.tokens, part.last_positions)
-            logit_diffs[rows] = logit_difference(logits, part.answers)
+            if run is not None:
+                logit_diffs[rows] = run(part)
+            else:
+                logit_diffs[rows] = self._run(part, edits(part, rows) if callable(edits) else edits)
         return logit_diffs
 
     def loss(self, batch: TokenizedPairs, edits: Edits | EditsOf = NOTHING) -> float:
@@ -117,6 +145,24 @@ class MaskedCircuit:
     def _dtype(self) -> torch.dtype:
         is_float64 = self.transformer.embed.weight.dtype == torch.float64
         return torch.float64 if is_float64 else torch.float32
+
+
+class Runner(Protocol):
+    """The forward pass of a circuit."""
+
+    def __call__(self, part: TokenizedPairs, edits: KeptEdits = NO_EDITS) -> Tensor:
+        """Return the logit differences, (2P,).
+
+        Args:
+            part: tokenised pairs, as many as fit in one pass.
+            edits: changes of kept nodes; a function gets (B, T, k) or, where only the last token is
+                computed, (B, 1, k).
+        """
+
+
+def of_channels(channels: Tensor, edit: Edit) -> Edit:
+    """Return an edit of a whole site that changes some channels."""
+    return lambda x: x.index_copy(-1, channels, edit(x[..., channels]))
 
 
 def passes(batch: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
