@@ -41,6 +41,10 @@ passes save time. `losses` uses the same passes, because resampled values differ
 with others, the two would disagree."""
 
 
+_FIRST_TOKENS = 384
+"""Tokens of the first pass of `Masks.within`, which decides about masks far from the target."""
+
+
 @old_attributes(
     all_differences="all_logit_diffs",
     differences="logit_diffs",
@@ -165,6 +169,11 @@ class Masks(ABC):
         """
         return all(mode._within(gates, batch, target) for mode in self.ablation_modes())
 
+    @property
+    def is_resampled(self) -> bool:
+        """Whether removed nodes take resampled values, which differ from pass to pass."""
+        return False
+
     def ablation_modes(self) -> "tuple[Masks, ...]":
         """Return these masks once per ablation mode; a target must be met in every mode.
 
@@ -173,9 +182,11 @@ class Masks(ABC):
         return (self,)
 
     def _within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
-        parts = (batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS))
+        groups = (
+            length_groups(batch, 1, CHECK_TOKENS) if self.is_resampled else _checked_groups(batch)
+        )
         run = self.pass_of(gates)
-        by_part = (run(part, None, None) for part in parts)
+        by_part = (run(batch.select(pairs), None, None) for pairs in groups)
         return sum_at_most(
             (float(pair_losses(logit_diffs.double()).sum()) for logit_diffs in by_part),
             target * len(batch.last_positions),
@@ -265,6 +276,11 @@ class Ablation(Masks):
         if self.tie is None:
             return of_nodes
         return torch.empty(self.size, dtype=torch.int64).scatter_(0, self.tie.cpu(), of_nodes)
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether removed nodes take resampled values."""
+        return self.activation_cache is not None
 
     def untied(self) -> "Ablation":
         """Return the same ablation with one gate per node."""
@@ -376,6 +392,15 @@ def length_groups(batch: TokenizedPairs, n_masks: int, tokens: int = _TOKENS) ->
             groups.append([])
         groups[-1].append(pair)
     return [torch.tensor(group) for group in groups]
+
+
+def _checked_groups(batch: TokenizedPairs) -> list[Tensor]:
+    """Split the pairs as `length_groups`, the first few shortest ones apart."""
+    first, *others = length_groups(batch, 1, _FIRST_TOKENS)
+    if not others:
+        return [first]
+    rest = torch.cat(others)
+    return [first, *(rest[group] for group in length_groups(batch.select(rest), 1, CHECK_TOKENS))]
 
 
 @contextmanager

@@ -70,6 +70,11 @@ class EdgeMasks(Masks):
         ]
         return torch.cat([self.ablation.layers[self.node_indices.cpu()], *edges])
 
+    @property
+    def is_resampled(self) -> bool:
+        """Whether removed nodes take resampled values."""
+        return self.ablation.is_resampled
+
     def ablation_modes(self) -> "tuple[EdgeMasks, ...]":
         """Return these masks once per ablation mode of the nodes (resamples, then means)."""
         return tuple(replace(self, ablation=mode) for mode in self.ablation.ablation_modes())

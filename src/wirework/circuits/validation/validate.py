@@ -248,7 +248,13 @@ def searched_controls(context: ValidationContext, controls: Controls) -> Control
     return replace(
         controls,
         random_labels=or_reason(
-            lambda: searched_control(model, random_labels(task, model, seed), config, context.text)
+            lambda: searched_control(
+                model,
+                random_labels(task, model, seed),
+                config,
+                context.text,
+                _own_baseline(context),
+            )
         ),
         shuffled_weights=or_reason(
             lambda: searched_control(shuffled(model, seed), task, config, context.text)
@@ -256,8 +262,23 @@ def searched_controls(context: ValidationContext, controls: Controls) -> Control
     )
 
 
+def _own_baseline(context: ValidationContext) -> AblationBaseline | None:
+    """Return the ablation values of the circuit's search, if they were measured on the same text.
+
+    They are saved beside the model, which is faster than measuring them again.
+    """
+    source = context.circuit.document.provenance.mean_source
+    if context.data is not None or source != "text of the model's run":
+        return None
+    return AblationBaseline.of(context.model, None, context.circuit.search_config)
+
+
 def searched_control(
-    model: "Model", task: Task, config: PruneConfig, text: "Tokens"
+    model: "Model",
+    task: Task,
+    config: PruneConfig,
+    text: "Tokens",
+    baseline: AblationBaseline | None = None,
 ) -> SearchedControl:
     """Search for a circuit where there is no mechanism to find, and check it.
 
@@ -266,13 +287,15 @@ def searched_control(
         task: the task, or one with random labels.
         config: settings of the circuit's search.
         text: training text, on which means are measured.
+        baseline: ablation values of the search; None to measure them on `text`.
 
     Raises:
         InputError: no search is possible: too few pairs, or a loss that is not a number.
     """
     # A random-label task has at most half of the pairs, which may be fewer than a batch.
     config = without_feasibility_checks(config)
-    pruning_run = PruningRun.of(model, task, config, AblationBaseline.of(model, text, config))
+    baseline = baseline or AblationBaseline.of(model, text, config)
+    pruning_run = PruningRun.of(model, task, config, baseline)
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
         circuit = pruning_run.run(bar.update)
     pairs = pairs_of(circuit.document, model, task)
