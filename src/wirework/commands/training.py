@@ -42,7 +42,7 @@ def demo(
     *,
     out: Path = Path("runs"),
     recipe: Path | None = None,
-    minutes: float = 10.0,
+    minutes: float = 3.0,
     json: Json = False,
 ) -> None:
     """Run the demo and print its table.

@@ -8,10 +8,12 @@ import torch
 
 from wirework.config import TrainConfig
 from wirework.errors import InputError
+from wirework.nn.kernels import compiled
 from wirework.nn.kernels.linear import Linear
 
 Precision = Literal["float32", "bfloat16"]
 
+_SPARSE_FRACTION = 1 / 8  # products of the layers, of the loss and of attention are then compiled
 _ROUNDS = 5
 _MAX_TOKENS = 4096
 _FIRST_TOKENS = 64
@@ -27,9 +29,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
-        sparsity = config.weight_sparsity
-        is_live = sparsity is not None and sparsity.gradient == "live"
-        precision = "float32" if is_live else faster_precision(config, torch.device(device))
+        precision = (
+            "float32"
+            if _has_sparse_products(config, device)
+            else faster_precision(config, torch.device(device))
+        )
     return config.model_copy(update={"device": device, "precision": precision})
 
 
@@ -53,10 +57,17 @@ def _devices() -> list[str]:
     return ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
 
 
+def _has_sparse_products(config: TrainConfig, device: str) -> bool:
+    """Return whether the end of training uses products from nonzero weights: in float32 only."""
+    sparsity = config.weight_sparsity
+    few = sparsity is not None and (
+        sparsity.gradient == "live" or sparsity.l0_fraction <= _SPARSE_FRACTION
+    )
+    return few and device == "cpu" and compiled.is_available()
+
+
 def faster_precision(config: TrainConfig, device: torch.device) -> Precision:
     """Return the precision in which the up matrix of an MLP is faster, forward and backward.
-
-    With weight sparsity, the matrix has the nonzero fraction of the end of training.
 
     A few tokens are timed first. They are enough where one precision is many times slower: without
     hardware support, a whole batch in bfloat16 can take 16 CPU seconds.
@@ -81,9 +92,6 @@ def _time_linear(
     """Return the seconds of the fastest of a few rounds, after one warm-up round."""
     model = config.model
     layer = Linear(model.d_model, model.d_mlp, device=device, dtype=dtype)
-    if config.weight_sparsity is not None:
-        with torch.no_grad():
-            layer.weight.mul_(torch.rand_like(layer.weight) < config.weight_sparsity.l0_fraction)
     x = torch.ones(tokens, model.d_model, device=device, dtype=dtype, requires_grad=True)
     seconds = []
     for _ in range(_ROUNDS + 1):
