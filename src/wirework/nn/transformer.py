@@ -25,6 +25,7 @@ from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.kernels.own_position import own_position_attention
 from wirework.nn.kernels.sparse_gate import SparseMask, dense_mask
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.nn.kernels.sparse_mlp import sparse_mlp
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, all_constant, edited, find_sites, recorded
@@ -288,6 +289,7 @@ class Transformer(nn.Module):
         return logits, values
 
     @torch.no_grad()
+    @unchanged_weights()
     def generate(
         self, tokens: Tensor, length: int, *, temperature: float = 1.0, seed: int = 0
     ) -> Tensor:

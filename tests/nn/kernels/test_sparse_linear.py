@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wirework import fastest
+from wirework.config import ModelConfig
 from wirework.errors import InputError
+from wirework.nn import Transformer
 from wirework.nn.kernels import sparse_linear
 from wirework.nn.kernels.linear import Linear, linear
 from wirework.nn.kernels.loss import next_token_loss
@@ -184,3 +186,14 @@ def test_without_numba_every_product_is_dense(monkeypatch):
     monkeypatch.setattr("wirework.nn.kernels.compiled.is_available", lambda: False)
     assert compressed_if_faster(torch.eye(4)) is None
     assert np.array_equal(linear(torch.ones(2, 4), torch.eye(4)).numpy(), np.ones((2, 4)))
+
+
+def test_generation_reads_each_weight_once(monkeypatch):
+    read = []
+    real = sparse_linear._compressed_if_faster
+    monkeypatch.setattr(
+        sparse_linear, "_compressed_if_faster", lambda weight: read.append(1) or real(weight)
+    )
+    model = Transformer(ModelConfig(vocab_size=50, d_model=16, n_layer=1, n_ctx=8, d_head=8))
+    model.generate(torch.zeros(1, 2, dtype=torch.int64), 5)
+    assert len(read) == 5  # four of a block and the unembedding
