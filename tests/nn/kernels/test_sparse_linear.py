@@ -191,9 +191,12 @@ def test_without_numba_every_product_is_dense(monkeypatch):
 def test_generation_reads_each_weight_once(monkeypatch):
     read = []
     real = sparse_linear._compressed_if_faster
-    monkeypatch.setattr(
-        sparse_linear, "_compressed_if_faster", lambda weight: read.append(1) or real(weight)
-    )
+
+    def counted(weight):
+        read.append(1)
+        return real(weight)
+
+    monkeypatch.setattr(sparse_linear, "_compressed_if_faster", counted)
     model = Transformer(ModelConfig(vocab_size=50, d_model=16, n_layer=1, n_ctx=8, d_head=8))
     model.generate(torch.zeros(1, 2, dtype=torch.int64), 5)
     assert len(read) == 5  # four of a block and the unembedding
