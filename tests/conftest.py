@@ -123,10 +123,13 @@ def unreadable() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture(autouse=True)
 def _interrupts_raise() -> Iterator[None]:
-    """Put back what Ctrl-C does, which the command's `main` sets for a process of its own."""
-    before = signal.getsignal(signal.SIGINT)
+    """Put back what Ctrl-C does, which the command's `main` sets for a process of its own.
+
+    Processes that later tests start inherit whether it is ignored or blocked.
+    """
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @pytest.fixture(scope="session")
