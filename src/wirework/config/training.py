@@ -40,6 +40,9 @@ class WeightSparsityConfig(Config):
     candidates, the zero weights that may come alive."""
     candidates: Annotated[float, Field(gt=0)] = 1.0
     """With `gradient: live`, candidates for each nonzero weight of a matrix."""
+    candidate_rule: Literal["first_moment", "gradient"] = "first_moment"
+    """With `gradient: live`, which zero weights become candidates: those with the largest first
+    Adam moment, or those with the largest gradient at that step, as in RigL (Evci et al. 2020)."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

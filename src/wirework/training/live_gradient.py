@@ -2,8 +2,8 @@
 
 Once few weights are nonzero, gradients and Adam moments are kept for these and for as many
 candidates: zero weights that may come alive. On every N-th step the dense gradient of a matrix is
-computed too, and the zero weights with the largest gradient become its candidates. Matrices take
-turns, so that each step costs the same.
+computed too, and by it the candidates are chosen anew. Matrices take turns, so that each step costs
+the same.
 
 The gradient at all other weights is not known. Where the optimizer scales the whole gradient to a
 norm, the norm of a matrix is estimated from its entries: by the ratio of the two norms when the
@@ -128,9 +128,15 @@ class LiveGradient:
         for matrix in self.matrices:
             entries = matrix.entries
             if entries.explored is not None:
-                moments = self._first_moments(entries, entries.explored)
-                self._set_places(entries, self._with_candidates(entries.weight, moments))
+                scores = self._scores(entries, entries.explored)
+                self._set_places(entries, self._with_candidates(entries.weight, scores))
                 entries.explored = None
+
+    def _scores(self, entries: LiveWeight, gradient: Tensor) -> Tensor:
+        """Return by what weights become candidates, (M, D), not negative; reuse the gradient."""
+        if self.config.candidate_rule == "gradient":
+            return gradient.abs_()
+        return self._first_moments(entries, gradient)
 
     def _first_moments(self, entries: LiveWeight, gradient: Tensor) -> Tensor:
         """Return the size of the first Adam moment of each weight, (M, D).
