@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.kernels.products import weight_gradient
 from wirework.nn.kernels.sparse_linear import (
     CompressedRows,
     entry_gradients,
@@ -24,6 +23,7 @@ from wirework.nn.kernels.sparse_linear import (
     transposed,
     without_zeros,
 )
+from wirework.nn.kernels.weight_gradient import weight_gradient
 
 
 class LiveWeight:
