@@ -41,13 +41,18 @@ class Memory:
     def __init__(self, builder: Any, start: Any) -> None:
         self._builder, self._start = builder, start
 
+    @property
+    def kind(self) -> Any:
+        """Type of a number."""
+        return self._start.type.pointee
+
     def load(self, index: Any, offset: int = 0, kind: Any = FLOATS) -> Any:
         """Return the number or the numbers at an index plus an offset."""
-        return self._builder.load(self._place(index, offset, kind), align=4)
+        return self._builder.load(self._place(index, offset, kind), align=1)
 
     def store(self, value: Any, index: Any, offset: int = 0) -> None:
         """Write a number or numbers at an index plus an offset."""
-        self._builder.store(value, self._place(index, offset, value.type), align=4)
+        self._builder.store(value, self._place(index, offset, value.type), align=1)
 
     def fetch(self, index: Any) -> None:
         """Start to move the numbers at an index to the cache."""
