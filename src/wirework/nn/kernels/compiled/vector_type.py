@@ -11,6 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 LANES = 16
@@ -81,6 +82,9 @@ def operation(result: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
 
     def decorate(write: Callable[..., Any]) -> Any:
         def typed(_: Any, *kinds: Any) -> Any:
+            if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in kinds):
+                raise TypingError(f"{write.__name__} needs contiguous arrays, got {kinds}")
+
             def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
                 pairs = zip(kinds, given, strict=True)
                 arguments = [_argument(context, builder, kind, value) for kind, value in pairs]
