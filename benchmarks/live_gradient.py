@@ -30,6 +30,8 @@ from wirework.nn.kernels.sparse_linear import VARIABLE
 RESULTS = Path(__file__).parents[1] / "studies" / "results" / "live_gradient"
 _LIVE = {"weight_sparsity.gradient": "live"}
 _EVERY = "weight_sparsity.dense_every"
+_CANDIDATES = "weight_sparsity.candidates"
+_FEW = {"weight_sparsity.start_fraction": 0.05}
 _EARLY = {"weight_sparsity.anneal_end": 0.1}
 BASE = "exact"
 WAYS: dict[str, dict[str, Any]] = {
@@ -40,10 +42,12 @@ WAYS: dict[str, dict[str, Any]] = {
         **_LIVE, _EVERY: 4, "weight_sparsity.candidate_rule": "gradient",
     },
     **{
-        f"live, every {n}, 4 candidates": {**_LIVE, _EVERY: n, "weight_sparsity.candidates": 4}
+        f"live, every {n}, 4 candidates": {**_LIVE, _EVERY: n, _CANDIDATES: 4}
         for n in (4, 16, 64)
     },
-    "live, every 16, 8 candidates": {**_LIVE, _EVERY: 16, "weight_sparsity.candidates": 8},
+    "live, every 16, 8 candidates": {**_LIVE, _EVERY: 16, _CANDIDATES: 8},
+    "exact, start_fraction 0.05": _FEW,
+    "live, every 4, 4 candidates, start_fraction 0.05": {**_LIVE, _EVERY: 4, _CANDIDATES: 4, **_FEW},
     "exact, anneal_end 0.1": _EARLY,
     "live, every 4, anneal_end 0.1": {**_LIVE, _EVERY: 4, **_EARLY},
 }  # fmt: skip
