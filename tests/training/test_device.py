@@ -91,7 +91,7 @@ class TestResolveDevice:
 )  # fmt: skip
 def test_the_choice_in_words(monkeypatch, device, numba, words):
     monkeypatch.setattr(precision, "faster_precision", lambda *_: "bfloat16")
-    monkeypatch.setattr(precision.compiled, "is_available", lambda: numba)
+    monkeypatch.setattr("wirework.nn.kernels.compiled.is_available", lambda: numba)
     assert auto_precision(torch.device(device)) == words
 
 
