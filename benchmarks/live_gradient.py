@@ -39,7 +39,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "live, every 4, by gradient": {
         **_LIVE, _EVERY: 4, "weight_sparsity.candidate_rule": "gradient",
     },
-    "live, every 4, 4 candidates": {**_LIVE, _EVERY: 4, "weight_sparsity.candidates": 4},
+    **{
+        f"live, every {n}, 4 candidates": {**_LIVE, _EVERY: n, "weight_sparsity.candidates": 4}
+        for n in (4, 16, 64)
+    },
+    "live, every 16, 8 candidates": {**_LIVE, _EVERY: 16, "weight_sparsity.candidates": 8},
     "exact, anneal_end 0.1": _EARLY,
     "live, every 4, anneal_end 0.1": {**_LIVE, _EVERY: 4, **_EARLY},
 }  # fmt: skip

@@ -39,7 +39,7 @@ def make_step(
     Args:
         variant: `plain` (a plain dense GPT), `plain-sparse` (the method by public operations), or
             ours: `dense`, `activation-sparse`, `weight-sparse` with the exact gradient, `live` with
-            the gradient of nonzero weights only.
+            the gradient of nonzero weights only, `live-from-few` that begins with few weights too.
         shape: width, layers, context, batch.
         device: device of the model.
         precision: of matrix products, by autocast.
@@ -66,6 +66,8 @@ def make_step(
     return job_step(started_job(settings), tokens, targets)
 
 
+FEW = 4
+"""Nonzero weights at the start over those at the end, of a run that begins with few."""
 LIVE_CALLS = 4
 """Steps of a live run in a round: a step computes the dense gradient of some matrices only."""
 _STRIDE = 5
@@ -79,10 +81,12 @@ def has_live_gradient() -> bool:
 
 def weight_sparsity(variant: str, l0_fraction: float, floor: int) -> dict[str, Any] | None:
     """Return settings whose annealing ends in the first step."""
-    if variant not in ("weight-sparse", "live"):
+    if variant not in ("weight-sparse", "live", "live-from-few"):
         return None
-    live = {"gradient": "live"} if variant == "live" else {}
+    live = {} if variant == "weight-sparse" else {"gradient": "live"}
     sizes = {"l0_fraction": l0_fraction, "floor": floor}
+    if variant == "live-from-few":
+        sizes["start_fraction"] = min(1.0, FEW * l0_fraction)
     return {**sizes, "anneal_start": 0, "anneal_end": 1e-9, **live}
 
 

@@ -22,8 +22,9 @@ from benchmarks.machine import this_machine
 from benchmarks.step import LIVE_CALLS, Shape, has_live_gradient, make_step
 from benchmarks.timing import Step, alternate
 from wirework.errors import InputError
+from wirework.nn.kernels.layer_gradients import layer_gradients
 from wirework.nn.kernels.linear import linear
-from wirework.nn.kernels.sparse_linear import compressed_rows, entry_gradients
+from wirework.nn.kernels.sparse_linear import compressed_rows
 
 WIDTHS = (128, 256, 512, 1024, 2048)
 DENSITIES = (1.0, 1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 1000)
@@ -101,7 +102,7 @@ def of_products(width: int, density: float, rounds: int) -> list[Cost]:
     }
     if density <= LIVE_BELOW:
         rows = compressed_rows(fixed_weight, int(fixed_weight.count_nonzero()))
-        steps["gradient of nonzero weights"] = lambda: entry_gradients(grad, fixed_x, rows)
+        steps["gradient of nonzero weights"] = lambda: layer_gradients(grad, fixed_x, rows)
     return costs_of(steps, width, density, int(weight.count_nonzero()), 3 * rounds)
 
 

@@ -147,6 +147,10 @@ class TestTrainConfig:
                 {"weight_sparsity": {"anneal_start": 0.5, "anneal_end": 0.5}},
                 r"anneal_end 0\.5 must come after anneal_start 0\.5",
             ),
+            (
+                {"weight_sparsity": {"start_fraction": 0.01, "l0_fraction": 0.02}},
+                r"start_fraction 0\.01 must not be below l0_fraction 0\.02",
+            ),
         ],
     )
     def test_impossible_run_is_refused(self, values, message):

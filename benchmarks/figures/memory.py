@@ -9,8 +9,9 @@ from benchmarks.figure import Figure, not_available
 from benchmarks.figures.step import NO_LIVE, SMALL, SPARSEST, TARGETS
 from benchmarks.settings import Settings
 from benchmarks.step import Shape, has_live_gradient, make_step
+from wirework.config import WeightSparsityConfig
 
-STEPS = {"dense": 2, "weight-sparse": 2, "live": 16}
+STEPS = {"dense": 2, "weight-sparse": 2, "live": 16, "live-from-few": 16}
 """A live run computes the dense gradient of each matrix once in 16 steps."""
 EXACT_TARGET, LIVE_TARGET = 1.0, 0.5
 
@@ -24,6 +25,13 @@ def measure(settings: Settings) -> Iterator[Figure]:
     for shape in TARGETS:
         yield from over_dense(shape, "weight-sparse", 1 / 64, EXACT_TARGET, rounds, settings)
     yield from over_dense(SPARSEST, "live", 0.005, LIVE_TARGET, rounds, settings)
+    if can_begin_with_few():
+        yield from over_dense(SPARSEST, "live-from-few", 0.005, LIVE_TARGET, rounds, settings)
+
+
+def can_begin_with_few() -> bool:
+    """Return whether a run of this version can begin with few weights."""
+    return "start_fraction" in WeightSparsityConfig.model_fields
 
 
 def over_dense(

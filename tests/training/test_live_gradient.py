@@ -9,6 +9,7 @@ from test_resume import assert_same
 
 from wirework.errors import InputError
 from wirework.training import train
+from wirework.training.live_gradient import LiveGradient
 from wirework.training.metrics import read_metrics
 
 LIVE = {"l0_fraction": 0.05, "gradient": "live", "live_below": 0.5, "dense_every": 3}
@@ -71,6 +72,33 @@ def test_zero_weights_come_alive(settings):
     assert alive[1] - alive[0]
 
 
+START = {**LIVE, "floor": 0, "start_fraction": 0.1, "anneal_start": 0.5, "anneal_end": 0.8}
+
+
+@pytest.mark.parametrize("gradient", ["exact", "live"])
+def test_a_run_may_begin_with_few_weights(settings, gradient):
+    changes = {**START, "gradient": gradient}
+    run = train(settings("few", weight_sparsity=changes), progress=False)
+    lines = [line for line in read_metrics(run.path / "metrics.jsonl") if "l0_fraction" in line]
+    assert lines[0]["l0_fraction"] == pytest.approx(0.1, abs=0.02)
+    assert lines[-1]["l0_fraction"] == pytest.approx(0.05, abs=0.02)
+    assert losses(run)[-1] < losses(run)[0]
+
+
+def test_a_live_run_that_begins_sparse_never_has_a_dense_gradient(settings, monkeypatch):
+    seen = []
+    plan = LiveGradient.plan
+
+    def noted(self, step):
+        seen.append([matrix.layer.weight.grad for matrix in self.matrices])
+        plan(self, step)
+
+    monkeypatch.setattr(LiveGradient, "plan", noted)
+    train(settings("few", weight_sparsity=START), progress=False)
+    assert len(seen) == 12
+    assert all(gradients and not any(g is not None for g in gradients) for gradients in seen)
+
+
 def test_a_checkpoint_holds_the_trained_entries_only(settings):
     run = train(settings("live", weight_sparsity=LIVE), progress=False)
     tensors = load_file(run.path / "checkpoints/step-12/tensors.safetensors")
@@ -83,13 +111,14 @@ def test_a_checkpoint_holds_the_trained_entries_only(settings):
     assert f"optimizer/exp_avg/{name}" not in tensors
 
 
+@pytest.mark.parametrize("changes", [LIVE, START], ids=["dense at first", "sparse at first"])
 @pytest.mark.parametrize("stop", [4, 8])
-def test_a_resumed_run_ends_bitwise_the_same(settings, monkeypatch, stop):
+def test_a_resumed_run_ends_bitwise_the_same(settings, monkeypatch, stop, changes):
     class StopError(Exception):
         pass
 
-    whole = train(settings("whole", weight_sparsity=LIVE), progress=False)
-    config = settings("stopped", weight_sparsity=LIVE)
+    whole = train(settings("whole", weight_sparsity=changes), progress=False)
+    config = settings("stopped", weight_sparsity=changes)
     saved = []
 
     def stopped(*_):

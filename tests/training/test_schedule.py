@@ -44,6 +44,13 @@ def test_fraction_anneals_linearly_between_its_two_ends():
     assert got[4:] == [0.25] * 6
 
 
+def test_a_run_may_begin_with_few_weights():
+    config = SPARSITY.model_copy(update={"start_fraction": 0.5})
+    got = [nonzero_fraction(step, 10, config) for step in range(10)]
+    assert got[:4] == pytest.approx([0.5, 0.5 - 0.25 / 4, 0.5 - 0.25 / 2, 0.5 - 0.25 * 3 / 4])
+    assert got[4:] == [0.25] * 6
+
+
 def test_sharkfin_raises_the_rate_by_one_over_the_root_of_the_fraction():
     assert sharkfin(0.25) == 2.0
     assert WeightSparsity(SPARSITY, 10).learning_rate_factor(5) == 2.0

@@ -24,6 +24,9 @@ class WeightSparsityConfig(Config):
     floor: Annotated[int, Field(ge=0)] = 4
     """Least nonzero weights of each neuron and attention channel; 0 turns it off (App. A.2,
     `j`)."""
+    start_fraction: Fraction = 1.0
+    """Nonzero share of each matrix and bias before the first step, from which it falls to
+    `l0_fraction`. The paper begins with all weights; a run that does not needs less memory."""
     anneal_start: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of the steps before the fraction begins to fall (1% in the authors' code)."""
     anneal_end: Fraction = 0.5
@@ -46,6 +49,11 @@ class WeightSparsityConfig(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.start_fraction < self.l0_fraction:
+            raise ValueError(
+                f"start_fraction {self.start_fraction:g} must not be below l0_fraction "
+                f"{self.l0_fraction:g}"
+            )
         if self.anneal_end <= self.anneal_start:
             raise ValueError(
                 f"anneal_end {self.anneal_end} must come after anneal_start {self.anneal_start}"

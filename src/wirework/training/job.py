@@ -156,7 +156,9 @@ def begin(
     trained = {**dict(transformer.named_parameters()), **gates}
     for prior in priors:
         prior.prepare(transformer, optimizer)
-        if prior.live is not None and tensors is not None:
+        if tensors is None:
+            prior.before_first_step()
+        elif prior.live is not None:
             prior.live.restore(tensors)
     for parameter in trained.values():
         # Gradients are allocated once, and a resumed run starts from the same zeros.

@@ -95,19 +95,31 @@ class LiveGradient:
 
     @torch.no_grad()
     def start(self) -> None:
-        """Train only the nonzero weights and candidates, chosen by the last gradient, from now on.
+        """Train only the nonzero weights and candidates from now on.
 
-        Moments of other weights are dropped.
+        Candidates are chosen by the last gradient, or before the first step at random. Moments of
+        other weights are dropped.
         """
+        generator = torch.Generator().manual_seed(0)
         for name, layer, floor_dim in _prunable_layers(self.transformer):
             weight, gradient = layer.weight, layer.weight.grad
-            assert gradient is not None
-            places = self._with_candidates(weight, gradient.abs())
-            ratio = _norm_ratio(gradient, gradient.view(-1)[places])
-            moments = self.optimizer.state[weight]
-            state = {key: moments[key].view(-1)[places].clone() for key in _MOMENTS}
-            state["step"] = moments["step"]
+            if gradient is None:
+                scores = torch.rand(weight.shape, generator=generator)
+                places = self._with_candidates(weight, scores)
+                ratio = (weight.numel() / len(places)) ** 0.5
+            else:
+                places = self._with_candidates(weight, gradient.abs())
+                ratio = _norm_ratio(gradient, gradient.view(-1)[places])
+            state = self._moments(weight, places)
             self._add(LiveMatrix(name, layer, floor_dim, places, ratio), state)
+
+    def _moments(self, weight: Tensor, places: Tensor) -> dict[str, Tensor]:
+        """Return the optimizer's state of a matrix at some entries; empty before the first step."""
+        state = self.optimizer.state.get(weight)
+        if not state:
+            return {}
+        moments = {key: state[key].view(-1)[places].clone() for key in _MOMENTS}
+        return {**moments, "step": state["step"]}
 
     def plan(self, step: int) -> None:
         """Decide which matrices compute their dense gradient at a step."""

@@ -56,6 +56,9 @@ class Prior:
             optimizer: the optimizer of its parameters.
         """
 
+    def before_first_step(self) -> None:
+        """Act before the first step of a run. A resumed run has its checkpoint instead."""
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that the prior trains in addition to the transformer, by name."""
         return {}

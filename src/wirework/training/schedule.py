@@ -35,7 +35,8 @@ def warmup_decay(
 def nonzero_fraction(step: int, steps: int, config: WeightSparsityConfig) -> float:
     """Return the nonzero fraction after a step; after the last step it is exactly the target.
 
-    It is 1 until `anneal_start`, then falls linearly to `l0_fraction` at `anneal_end`.
+    It is `start_fraction` until `anneal_start`, then falls linearly to `l0_fraction` at
+    `anneal_end`.
 
     Args:
         step: 0 <= step < steps.
@@ -48,9 +49,9 @@ def nonzero_fraction(step: int, steps: int, config: WeightSparsityConfig) -> flo
     if elapsed >= config.anneal_end:
         return config.l0_fraction
     if elapsed <= config.anneal_start:
-        return 1.0
+        return config.start_fraction
     annealed = (elapsed - config.anneal_start) / (config.anneal_end - config.anneal_start)
-    return 1.0 + annealed * (config.l0_fraction - 1.0)
+    return config.start_fraction + annealed * (config.l0_fraction - config.start_fraction)
 
 
 def sharkfin(fraction: float) -> float:

@@ -53,6 +53,11 @@ class WeightSparsity(Prior):
         if self.config.gradient == "live":
             self.live = LiveGradient(self.config, transformer, optimizer)
 
+    def before_first_step(self) -> None:
+        """Project the initial weights, if the run does not begin with all of them."""
+        if self.config.start_fraction < 1:
+            self._project(self.config.start_fraction)
+
     def learning_rate_factor(self, step: int) -> float:
         """Return the sharkfin factor of the step, or 1 if it is switched off."""
         if not self.config.sharkfin:
@@ -67,9 +72,11 @@ class WeightSparsity(Prior):
         """Project every tensor; return `l0_fraction`, the kept fraction of all entries."""
         # After the optimizer step, not before: AdamW's update makes pruned weights nonzero again.
         fraction = nonzero_fraction(step, self.steps, self.config)
+        return {"l0_fraction": 1.0 if fraction == 1 else self._project(fraction)}
+
+    def _project(self, fraction: float) -> float:
+        """Keep a fraction of each tensor; return the kept fraction of all entries."""
         sizes = [projection.weight.numel() for projection in self._projections]
-        if fraction == 1.0:
-            return {"l0_fraction": 1.0}
         ks = [kept_entries(fraction, size) for size in sizes]
         pairs = list(zip(self._projections, ks, strict=True))
         if self.live is not None and self.live.matrices:
@@ -81,7 +88,7 @@ class WeightSparsity(Prior):
             kept = sum(projection.n_kept(k) for projection, k in pairs)
         if self.live is not None and not self.live.matrices and fraction <= self.config.live_below:
             self.live.start()
-        return {"l0_fraction": kept / sum(sizes)}
+        return kept / sum(sizes)
 
     def _keep_live(self, live: LiveGradient, pairs: Sequence[tuple[Projection, int]]) -> int:
         """Project live matrices by their entries and other tensors as always; return the count."""

@@ -9,10 +9,10 @@ from wirework.nn.kernels import products
 from wirework.nn.kernels.products import (
     LIBRARIES,
     available,
+    dense_weight_gradient,
     gradient_library,
     library_for,
     product,
-    weight_gradient,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,7 +83,7 @@ class TestProduct:
 def test_a_weight_s_gradient_sums_over_tokens(library, shape, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     x, grad = drawn(*shape), drawn(*shape[:-1], 9, seed=1)
-    close(weight_gradient(grad, x), grad.flatten(0, -2).t() @ x.flatten(0, -2))
+    close(dense_weight_gradient(grad, x), grad.flatten(0, -2).t() @ x.flatten(0, -2))
 
 
 class TestLibrary:

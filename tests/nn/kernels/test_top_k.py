@@ -163,3 +163,10 @@ def test_a_forked_child_has_threads_of_its_own():
 
 def test_no_rows_give_no_rows():
     assert abs_top_k(torch.ones(0, 4), 2).shape == (0, 4)
+
+
+def test_a_gradient_whose_entries_are_one_number_in_memory():
+    x = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    abs_top_k(x, 7).sum().backward()  # the gradient of a sum is expanded from one number
+    assert (x.grad.sum(-1) == 7).all()
+    assert set(x.grad.unique().tolist()) == {0.0, 1.0}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled import vectors
@@ -71,3 +72,9 @@ def test_lanes_between(first: int, last: int) -> None:
     wanted = [number if first <= lane < last else 0 for lane, number in enumerate(x)]
     chosen(x, first, last)
     np.testing.assert_array_equal(x, wanted)
+
+
+def test_an_array_with_gaps_is_refused_when_the_kernel_is_compiled():
+    x = np.zeros(64, np.float32)
+    with pytest.raises(TypingError, match="load needs contiguous arrays"):
+        powers(x[::2], x[::2])

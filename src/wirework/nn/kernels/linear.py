@@ -3,7 +3,9 @@
 If the weight has few nonzero entries, the output and the gradient of the input are computed from
 its compressed rows (`nn/kernels/sparse_linear.py`). Other products use the library that is fastest
 for their shape (`nn/kernels/products.py`): the output, the gradient of the input and that of the
-weight are chosen separately. If torch is the choice for all three, its own linear layer is used.
+weight are chosen separately. The gradient of the weight may leave out zeros of the activations
+(`nn/kernels/weight_gradient.py`). If torch is the choice for all three, its own linear layer is
+used.
 """
 
 from typing import Any
@@ -20,7 +22,6 @@ from wirework.nn.kernels.products import (
     layout,
     library_for,
     product,
-    weight_gradient,
 )
 from wirework.nn.kernels.sparse_linear import (
     CompressedRows,
@@ -28,6 +29,7 @@ from wirework.nn.kernels.sparse_linear import (
     sparse_product,
     transposed_once,
 )
+from wirework.nn.kernels.weight_gradient import may_leave_out_zeros, weight_gradient
 
 
 class Linear(nn.Linear):
@@ -128,8 +130,12 @@ def _all_by_torch(x: Tensor, weight: Tensor) -> bool:
             and x.requires_grad
             and library_for("n" + layout(weight), rows, out, width) != "torch"
         )
-        and not (graded and weight.requires_grad and gradient_library(x.shape, out) != "torch")
+        and not (graded and weight.requires_grad and not _gradient_by_torch(x.shape, out))
     )
+
+
+def _gradient_by_torch(shape: torch.Size, out: int) -> bool:
+    return gradient_library(shape, out) == "torch" and not may_leave_out_zeros(shape, out)
 
 
 def _fits(bias: Tensor | None, weight: Tensor) -> bool:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.kernels.products import weight_gradient
+from wirework.nn.kernels.layer_gradients import layer_gradients
 from wirework.nn.kernels.sparse_linear import (
     CompressedRows,
-    entry_gradients,
     sparse_product,
     transposed,
     without_zeros,
 )
+from wirework.nn.kernels.weight_gradient import weight_gradient
 
 
 class LiveWeight:
@@ -145,18 +145,16 @@ class _LiveLinear(torch.autograd.Function):
         (x,), live = ctx.saved_tensors, ctx.live
         grad = grads[0].contiguous()
         to_x, _, to_bias, _ = ctx.needs_input_grad
-        return (
-            sparse_product(grad, live.nonzero_columns) if to_x else None,
-            _gradient_of_entries(grad, x, live),
-            grad.sum(0) if to_bias else None,
-            None,
-        )
-
-
-def _gradient_of_entries(grad: Tensor, x: Tensor, live: LiveWeight) -> Tensor:
-    if live.is_exploring:
-        return live.explore(weight_gradient(grad, x))
-    return entry_gradients(grad, x, live.rows)
+        across = live.nonzero_columns if to_x else None
+        if live.is_exploring:
+            return (
+                sparse_product(grad, across) if across is not None else None,
+                live.explore(weight_gradient(grad, x)),
+                grad.sum(0) if to_bias else None,
+                None,
+            )
+        gradients = layer_gradients(grad, x, live.rows, across=across, with_bias=to_bias)
+        return *gradients, None
 
 
 class _LiveEmbedding(torch.autograd.Function):

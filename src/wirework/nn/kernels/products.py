@@ -49,8 +49,10 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return _BY[library](a, b, bias)
 
 
-def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+def dense_weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """Return the gradient of a linear layer's weight: the sum over tokens of outer products.
+
+    `weight_gradient.py` leaves out zeros where that is faster.
 
     Args:
         grad: (..., T, M) gradient of the output, contiguous.

@@ -35,7 +35,6 @@ rows, or `auto` to measure it."""
 _MIN_SIZE = 1 << 13  # entries of a matrix, zeros included, from which its entries are counted
 _MAX_DENSITY = 1 / 4  # no processor is known on which a denser matrix is faster from its entries
 _TIMED_TOKENS = 512
-_PIECE_TOKENS = 512  # tokens whose gradients are summed apart, whatever the number of threads
 _MAX_INVERSE = 1024  # of the density
 
 
@@ -137,35 +136,6 @@ def sparse_product(x: Tensor, matrix: CompressedRows, bias: Tensor | None = None
 
     each_piece(-(-len(x) // TILE), TILE * max(matrix.width, n_outputs), multiply)
     return out
-
-
-def entry_gradients(grad: Tensor, x: Tensor, matrix: CompressedRows) -> Tensor:
-    """Return the gradient of a sparse matrix at its entries, given that of `x @ matrix.T`.
-
-    Args:
-        grad: (T, M) gradient of the output, float32 on the CPU.
-        x: (T, D) input.
-        matrix: (M, D).
-
-    Returns:
-        (E,), in the order of the entries; the same bits for any number of threads.
-    """
-    from wirework.nn.kernels.compiled import sparse_products
-
-    inputs, outputs = (t.detach().contiguous().numpy() for t in (x, grad))
-    n_pieces = -(-len(x) // _PIECE_TOKENS)
-    sums = torch.empty(n_pieces, len(matrix.values))
-    parts = sums.numpy()
-
-    def add_up(pieces: slice) -> None:
-        for piece in range(pieces.start, min(pieces.stop, n_pieces)):
-            tokens = slice(piece * _PIECE_TOKENS, (piece + 1) * _PIECE_TOKENS)
-            sparse_products.entry_gradients(
-                inputs[tokens], outputs[tokens], matrix.starts, matrix.columns, parts[piece]
-            )
-
-    each_piece(n_pieces, _PIECE_TOKENS * max(inputs.shape[1], outputs.shape[1]), add_up)
-    return sums.sum(0)
 
 
 _known: ContextVar[dict[int, tuple[Any, Any]] | None] = ContextVar(

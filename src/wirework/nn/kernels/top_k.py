@@ -117,7 +117,7 @@ def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
     from wirework.nn.kernels.compiled.selection import pass_rows
 
     passed = torch.empty(x.shape, dtype=x.dtype)
-    bits, out, packed = _rows_of_bits(x), _rows_of_bits(passed), mask.numpy()
+    bits, out, packed = _rows_of_bits(x.contiguous()), _rows_of_bits(passed), mask.numpy()
     each_piece(len(bits), x.shape[-1], lambda rows: pass_rows(bits[rows], packed[rows], out[rows]))
     return passed
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
+from wirework.nn.kernels.compiled.lane_masks import copy_chosen, copy_large, mask_of_equal
+from wirework.nn.kernels.compiled.vector_type import LANES
 
 Integer = np.signedinteger[Any]
 Bits = NDArray[Integer]
@@ -21,10 +23,7 @@ Bytes = NDArray[np.uint8]
 Upper = NDArray[np.int16]
 
 _COUNTED = 1 << 14  # entries of which a count fits in 16 bits
-# Eight bytes of 0 or 1 in an integer, times _GATHER, have these eight bits as their highest byte.
-_GATHER = np.uint64(0x0102040810204080)
-# A byte times _SPREAD is eight copies of it; each copy keeps a bit of its own in _OWN_BIT.
-_SPREAD, _OWN_BIT = np.uint64(0x0101010101010101), np.uint64(0x8040201008040201)
+_FIRST_STEP = 4  # from the guessed threshold of a row to the next one that is tried
 
 
 @compiled
@@ -52,26 +51,25 @@ def select_rows(
         Whether a row has a NaN; the later rows are then not filled.
     """
     width = out.shape[1]
-    keys = np.empty_like(out[0])
     upper = np.empty(width, np.int16)
     low = np.empty(width, np.int64)
-    chosen = np.zeros(8 * mask.shape[1], np.uint8)
+    guess = np.int64(-1)  # of a row's upper threshold: near those of the rows before
     for row in range(len(out)):
         entries = bits[row * stride : row * stride + width]
-        largest = _keys(entries, magnitude, keys, upper)
+        largest = _upper_bits(entries, magnitude, upper)
         if largest > infinity:
             return True
-        n_nonzero = _count_nonzero(keys)
+        n_nonzero = _count_nonzero(entries, magnitude, upper, k)
         if n_nonzero <= k:
-            _choose(entries, keys, 1, out[row], chosen)
-            _add_first_zeros(entries, keys, k - n_nonzero, out[row], chosen)
-            _pack(chosen, mask[row])
+            _copy_large(entries, magnitude, 1, out[row], mask[row])
+            _add_first_zeros(entries, magnitude, k - n_nonzero, out[row], mask[row])
             continue
-        threshold, n_reached = _threshold(keys, upper, low, k, largest)
-        _choose(entries, keys, threshold, out[row], chosen)
+        threshold, n_reached = _threshold(entries, upper, low, k, largest, guess)
+        _copy_large(entries, magnitude, threshold, out[row], mask[row])
         if n_reached > k:
-            _drop_last_ties(keys, threshold, n_reached - k, out[row], chosen)
-        _pack(chosen, mask[row])
+            _drop_last_ties(magnitude, threshold, n_reached - k, out[row], mask[row])
+        found = threshold >> (8 * bits.itemsize - 16)
+        guess = found if guess < 0 else (3 * guess + found + 2) >> 2
     return False
 
 
@@ -84,71 +82,102 @@ def pass_rows(bits: Bits, mask: Bytes, out: Bits) -> None:
         mask: (R, ceil(N / 8)), as `select_rows` writes it.
         out: (R, N) to be filled.
     """
-    chosen = np.empty(8 * mask.shape[1], np.uint8)
-    eights = chosen.view(np.uint64)
     for row in range(len(bits)):
         packed, entries, passed = mask[row], bits[row], out[row]
-        for i in range(len(eights)):
-            eights[i] = np.uint64(packed[i]) * _SPREAD & _OWN_BIT
-        for i in range(len(entries)):
-            passed[i] = entries[i] if chosen[i] != 0 else 0
+        whole = len(entries) - len(entries) % LANES
+        for i in range(0, whole, LANES):
+            copy_chosen(packed, entries, i, passed)
+        for i in range(whole, len(entries)):
+            passed[i] = entries[i] if packed[i >> 3] >> (i & 7) & 1 else 0
 
 
 @compiled
-def _keys(entries: Bits, magnitude: Integer, keys: Bits, upper: Upper) -> int:
-    """Fill in the keys and their upper 16 bits; return the largest key."""
+def _upper_bits(entries: Bits, magnitude: Integer, upper: Upper) -> int:
+    """Fill in the upper 16 bits of the keys; return the largest key."""
+    largest = entries[0] & magnitude
     for i in range(len(entries)):
-        keys[i] = entries[i] & magnitude
-    largest = keys[0]
-    for i in range(len(entries)):
-        upper[i] = keys[i] >> (8 * keys.itemsize - 16)
-        largest = max(largest, keys[i])
+        key = entries[i] & magnitude
+        upper[i] = key >> (8 * entries.itemsize - 16)
+        largest = max(largest, key)
     return largest
 
 
 @compiled
-def _count_nonzero(keys: Bits) -> int:
-    """Return how many keys are not 0: in sparse models often fewer than k."""
-    count = np.int32(0)
-    for i in range(len(keys)):
-        count += np.int32(keys[i] != 0)
-    return count
+def _count_nonzero(entries: Bits, magnitude: Integer, upper: Upper, k: int) -> int:
+    """Return how many keys are not 0, or a smaller number above k if there are more than k.
+
+    In sparse models there are often fewer than k.
+    """
+    count = _count(upper, np.int16(1))
+    if count > k:
+        return count
+    nonzero = np.int32(0)
+    for i in range(len(entries)):
+        nonzero += np.int32(entries[i] & magnitude != 0)
+    return nonzero
 
 
 @compiled
 def _threshold(
-    keys: Bits, upper: Upper, low: NDArray[np.int64], k: int, largest: int
+    entries: Bits, upper: Upper, low: NDArray[np.int64], k: int, largest: int, guess: int
 ) -> tuple[int, int]:
     """Return the k-th largest key of a row, and how many keys reach it: k, or more with ties.
 
     The search ends early at a smaller threshold that exactly k keys reach.
     """
-    shift = 8 * keys.itemsize - 16
-    threshold, n_reached = _upper_threshold(upper, k, largest >> shift)
+    shift = 8 * entries.itemsize - 16
+    threshold, n_reached = _upper_threshold(upper, k, largest >> shift, guess)
     if shift == 0 or n_reached == k:
         return threshold << shift, n_reached
-    n_same = 0
-    for i in range(len(upper)):
-        if upper[i] == threshold:
-            low[n_same] = keys[i] & ((np.int64(1) << shift) - 1)
-            n_same += 1
+    n_same = _lower_bits(entries, upper, threshold, (np.int64(1) << shift) - 1, low)
     n_above = n_reached - n_same
     lower, n_low = _low_threshold(low[:n_same], k - n_above, shift)
     return (threshold << shift) | lower, n_above + n_low
 
 
 @compiled
-def _upper_threshold(upper: Upper, k: int, largest: int) -> tuple[int, int]:
-    """Bisect for the largest threshold of upper bits that k or more entries reach."""
+def _upper_threshold(upper: Upper, k: int, largest: int, guess: int) -> tuple[int, int]:
+    """Search for the largest threshold of upper bits that k or more entries reach.
+
+    From the guess the steps double until the threshold lies between two tried ones. Then, or if the
+    guess is negative, by bisection.
+    """
     lowest, n_reached = np.int64(0), len(upper)
+    is_above = is_below = guess < 0
+    tried, step = np.int64(min(guess, largest)), np.int64(_FIRST_STEP)
     while lowest < largest and n_reached > k:
-        middle = (lowest + largest + 1) >> 1
-        count = _count(upper, np.int16(middle))
+        if is_above and is_below:
+            tried = (lowest + largest + 1) >> 1
+        count = _count(upper, np.int16(tried))
         if count >= k:
-            lowest, n_reached = middle, count
+            lowest, n_reached, is_below = tried, count, True
+            tried = min(lowest + step, largest)
         else:
-            largest = middle - 1
+            largest, is_above = tried - 1, True
+            tried = max(largest - step, lowest + 1)
+        step *= 2
     return lowest, n_reached
+
+
+@compiled
+def _lower_bits(
+    entries: Bits, upper: Upper, threshold: int, lower: int, low: NDArray[np.int64]
+) -> int:
+    """List the lower bits of the keys whose upper bits equal the threshold; return how many."""
+    n = 0
+    whole = len(upper) - len(upper) % LANES
+    for start in range(0, whole, LANES):
+        same = mask_of_equal(upper, start, np.int16(threshold))
+        if same:
+            for i in range(start, start + LANES):
+                if same >> (i - start) & 1:
+                    low[n] = entries[i] & lower
+                    n += 1
+    for i in range(whole, len(upper)):
+        if upper[i] == threshold:
+            low[n] = entries[i] & lower
+            n += 1
+    return n
 
 
 @compiled
@@ -181,42 +210,42 @@ def _low_threshold(low: NDArray[np.int64], k: int, n_bits: int) -> tuple[int, in
 
 
 @compiled
-def _choose(entries: Bits, keys: Bits, threshold: int, out: Bits, chosen: Bytes) -> None:
-    """Keep the entries whose keys reach the threshold."""
-    one_key = keys[:1].copy()
-    one_key[0] = threshold
-    least = one_key[0]  # in the type of the keys, so that one instruction compares many
-    for i in range(len(entries)):
-        out[i] = entries[i] if keys[i] >= least else 0
-    for i in range(len(entries)):
-        chosen[i] = keys[i] >= least
+def _copy_large(entries: Bits, magnitude: Integer, least: int, out: Bits, mask: Bytes) -> None:
+    """Copy the entries whose keys reach `least`, or 0, and fill in the mask."""
+    one_key = out[:1]
+    one_key[0] = least
+    threshold = one_key[0]  # in the type of the keys
+    whole = len(entries) - len(entries) % LANES
+    for i in range(0, whole, LANES):
+        copy_large(entries, i, magnitude, threshold, out, mask)
+    mask[whole >> 3 :] = 0
+    for i in range(whole, len(entries)):
+        is_large = entries[i] & magnitude >= threshold
+        out[i] = entries[i] if is_large else 0
+        mask[i >> 3] |= np.uint8(is_large) << (i & 7)
 
 
 @compiled
-def _add_first_zeros(entries: Bits, keys: Bits, n: int, out: Bits, chosen: Bytes) -> None:
+def _add_first_zeros(entries: Bits, magnitude: Integer, n: int, out: Bits, mask: Bytes) -> None:
     """Keep the first n entries whose keys are 0."""
     i = 0
     while n:
-        if keys[i] == 0:
-            out[i], chosen[i] = entries[i], 1
+        if entries[i] & magnitude == 0:
+            out[i] = entries[i]
+            mask[i >> 3] |= np.uint8(1) << (i & 7)
             n -= 1
         i += 1
 
 
 @compiled
-def _drop_last_ties(keys: Bits, threshold: int, n_surplus: int, out: Bits, chosen: Bytes) -> None:
-    """Drop the last entries whose keys equal the threshold."""
-    i = len(keys)
+def _drop_last_ties(
+    magnitude: Integer, threshold: int, n_surplus: int, out: Bits, mask: Bytes
+) -> None:
+    """Drop the last kept entries whose keys equal the threshold, which is not 0."""
+    i = len(out)
     while n_surplus:
         i -= 1
-        if keys[i] == threshold:
-            out[i], chosen[i] = 0, 0
+        if out[i] & magnitude == threshold:
+            out[i] = 0
+            mask[i >> 3] &= ~(np.uint8(1) << (i & 7))
             n_surplus -= 1
-
-
-@compiled
-def _pack(chosen: Bytes, packed: Bytes) -> None:
-    """Pack eight bytes of 0 or 1 into each byte."""
-    eights = chosen.view(np.uint64)
-    for i in range(len(eights)):
-        packed[i] = np.uint8((eights[i] * _GATHER) >> np.uint64(56))

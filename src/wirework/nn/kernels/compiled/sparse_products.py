@@ -17,8 +17,6 @@ from wirework.nn.kernels.compiled.vector_type import LANES
 from wirework.nn.kernels.compiled.vectors import (
     add_multiple,
     count,
-    load_vectors,
-    product_of_all,
     repeat_vectors,
     store_vectors,
 )
@@ -31,7 +29,8 @@ TILE = 64
 VECTORS = count(TILE // LANES)
 """Registers that hold a channel of a tile, for the compiler."""
 _SIDE = 8  # side of the blocks in which a tile is transposed: a cache line of outputs or fewer
-_OUTPUTS = 64  # outputs that are transposed back at once
+OUTPUTS = 64
+"""Outputs of a tile that are transposed back at once."""
 
 
 @compiled
@@ -50,44 +49,52 @@ def multiply_rows(
         bias: (M,).
         out: (T, M) to be filled.
     """
-    n_tokens, width = x.shape
-    n_outputs = len(starts) - 1
-    tile = np.empty((width, TILE), np.float32)
-    sums = np.empty((_OUTPUTS, TILE), np.float32)
-    for first in range(0, n_tokens, TILE):
-        n_in_tile = min(TILE, n_tokens - first)
+    tile, sums = aligned_tile(x.shape[1]), aligned_tile(OUTPUTS)
+    for first in range(0, len(x), TILE):
         read_tile(x, first, tile)
-        for output in range(0, n_outputs, _OUTPUTS):
-            n = min(_OUTPUTS, n_outputs - output)
-            for i in range(n):
-                total = repeat_vectors(bias[output + i], VECTORS)
-                for entry in range(starts[output + i], starts[output + i + 1]):
-                    total = add_multiple(total, values[entry], tile, TILE * columns[entry])
-                store_vectors(sums, TILE * i, total)
-            write_tile(sums, n, n_in_tile, out, first, output)
+        multiply_tile(tile, (starts, columns, values), bias, sums, out, first)
 
 
 @compiled
-def entry_gradients(x: Floats, grad: Floats, starts: Ints, columns: Ints, out: Floats) -> None:
-    """Fill `out` with the gradient of each entry: the sum over tokens of output times input.
+def multiply_tile(
+    tile: Floats,
+    rows: tuple[Ints, Ints, Floats],
+    bias: Floats,
+    sums: Floats,
+    out: Floats,
+    first: int,
+) -> None:
+    """Fill the rows of `out` from `first` with the product of the tokens of a tile.
 
     Args:
-        x: (T, D) input.
-        grad: (T, M) gradient of the output.
-        starts: (M + 1,) as in `multiply_rows`.
-        columns: (E,) as in `multiply_rows`.
-        out: (E,) to be filled.
+        tile: (D, TILE), transposed tokens.
+        rows: starts, columns and values of `w`, as in `multiply_rows`.
+        bias: (M,).
+        sums: (64, TILE) memory to work in.
+        out: (T, M), of which as many rows are filled as there are, up to TILE.
+        first: row of the tile's first token.
     """
-    inputs = np.empty((x.shape[1], TILE), np.float32)
-    outputs = np.empty((grad.shape[1], TILE), np.float32)
-    out[:] = 0
-    for first in range(0, len(x), TILE):
-        read_tile(x, first, inputs)
-        read_tile(grad, first, outputs)
-        for row in range(len(outputs)):
-            channel = load_vectors(outputs, TILE * row, VECTORS)
-            for entry in range(starts[row], starts[row + 1]):
-                out[entry] += product_of_all(channel, inputs, TILE * columns[entry])
+    starts, columns, values = rows
+    n_outputs, n_in_tile = len(starts) - 1, min(TILE, len(out) - first)
+    for output in range(0, n_outputs, OUTPUTS):
+        n = min(OUTPUTS, n_outputs - output)
+        for i in range(n):
+            total = repeat_vectors(bias[output + i], VECTORS)
+            for entry in range(starts[output + i], starts[output + i + 1]):
+                total = add_multiple(total, values[entry], tile, TILE * columns[entry])
+            store_vectors(sums, TILE * i, total)
+        write_tile(sums, n, n_in_tile, out, first, output)
+
+
+@compiled
+def aligned_tile(n_rows: int) -> Floats:
+    """Return an uninitialised (R, TILE) matrix that begins with a cache line.
+
+    A vector that lies in two lines takes twice as long to load: products are then a third slower.
+    """
+    room = np.empty(n_rows * TILE + LANES, np.float32)
+    skipped = -(room.ctypes.data >> 2) % LANES
+    return room[skipped : skipped + n_rows * TILE].reshape(n_rows, TILE)
 
 
 @compiled

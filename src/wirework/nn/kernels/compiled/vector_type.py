@@ -11,6 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 LANES = 16
@@ -41,13 +42,18 @@ class Memory:
     def __init__(self, builder: Any, start: Any) -> None:
         self._builder, self._start = builder, start
 
+    @property
+    def kind(self) -> Any:
+        """Type of a number."""
+        return self._start.type.pointee
+
     def load(self, index: Any, offset: int = 0, kind: Any = FLOATS) -> Any:
         """Return the number or the numbers at an index plus an offset."""
-        return self._builder.load(self._place(index, offset, kind), align=4)
+        return self._builder.load(self._place(index, offset, kind), align=1)
 
     def store(self, value: Any, index: Any, offset: int = 0) -> None:
         """Write a number or numbers at an index plus an offset."""
-        self._builder.store(value, self._place(index, offset, value.type), align=4)
+        self._builder.store(value, self._place(index, offset, value.type), align=1)
 
     def fetch(self, index: Any) -> None:
         """Start to move the numbers at an index to the cache."""
@@ -76,6 +82,9 @@ def operation(result: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
 
     def decorate(write: Callable[..., Any]) -> Any:
         def typed(_: Any, *kinds: Any) -> Any:
+            if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in kinds):
+                raise TypingError(f"{write.__name__} needs contiguous arrays, got {kinds}")
+
             def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
                 pairs = zip(kinds, given, strict=True)
                 arguments = [_argument(context, builder, kind, value) for kind, value in pairs]

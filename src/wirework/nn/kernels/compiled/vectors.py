@@ -6,6 +6,7 @@ processor. A tuple of vectors stays in registers. Lengths that the compiler must
 """
 
 import operator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,12 @@ def product_of_all(builder, vectors, array, index):
     """Return the sum of the products of vectors and those that follow each other in an array."""
     others = [array.load(index, LANES * i) for i in range(len(vectors))]
     return _sum_of_lanes(builder, _sum_of_products(builder, vectors, others), LANES)
+
+
+@operation(lambda *_: types.float32)
+def sum_of_all(builder, vectors):
+    """Return the sum of all numbers of vectors."""
+    return _sum_of_lanes(builder, reduce(builder.fadd, vectors), LANES)
 
 
 @operation(nothing)
