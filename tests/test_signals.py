@@ -180,7 +180,8 @@ def test_a_signal_just_before_they_are_blocked_leaves_none_blocked(
 
 
 def test_a_signal_as_they_are_unblocked_leaves_none_blocked(monkeypatch: pytest.MonkeyPatch):
-    real, raised = signal.pthread_sigmask, []
+    real = signal.pthread_sigmask
+    raised: list[int] = []
 
     def raise_first(how: int, numbers: set[int]) -> set[int]:
         if how == signal.SIG_SETMASK and not raised:  # as for a signal that another thread got
