@@ -66,6 +66,7 @@ class LiveWeight:
         self._column_starts = _starts(columns, width)
         self.update_()
 
+    @torch.no_grad()
     def update_(self) -> None:
         """Write the entries to the dense matrix, and find those that are not zero."""
         # By numpy: torch takes several times as long to write a few thousand entries.
