@@ -61,9 +61,7 @@ class LiveWeight:
         self.rows = CompressedRows(
             _starts(rows, n_rows), columns.astype(np.int32), self.values.data.numpy(), width
         )
-        self.by_column = np.argsort(columns, kind="stable")
-        """(E,) entries column by column, ascending within a column."""
-        self._column_starts = _starts(columns, width)
+        self._by_column: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
         self.update_()
 
     @torch.no_grad()
@@ -84,7 +82,11 @@ class LiveWeight:
         """
         if floor_dim == 0:
             return self.rows.starts, np.arange(len(self.values))
-        return self._column_starts, self.by_column
+        if self._by_column is None:
+            columns = self.rows.columns
+            order = np.argsort(columns, kind="stable")
+            self._by_column = _starts(columns, self.rows.width), order
+        return self._by_column
 
     def explore(self, gradient: Tensor) -> Tensor:
         """Add to the dense gradient; return its entries.
@@ -231,7 +233,7 @@ def largest(sizes: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _starts(groups: NDArray[np.int64], n_groups: int) -> NDArray[np.int32]:
+def _starts(groups: NDArray[np.integer[Any]], n_groups: int) -> NDArray[np.int32]:
     """Return where each group starts among ascending members, and their number: (G + 1,)."""
     counts = np.bincount(groups, minlength=n_groups)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
