@@ -123,13 +123,16 @@ def unreadable() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture(autouse=True)
 def _interrupts_raise() -> Iterator[None]:
-    """Put back what Ctrl-C does, which the command's `main` sets for a process of its own.
+    """Put back what Ctrl-C does; fail a test that leaves it ignored or blocked.
 
-    Processes that later tests start inherit whether it is ignored or blocked.
+    The command's `main` changes the handler, for a process of its own. Processes that later tests
+    start would inherit an ignored or blocked signal, and not end on it.
     """
     yield
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    assert handler not in (signal.SIG_IGN, None), "this test leaves SIGINT ignored"
+    assert not blocked, f"this test leaves signals blocked: {blocked}"
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.usefixtures("few_random_circuits"),
 ]
 
-_EXPLAIN = ExplainConfig(neurons=2, excerpt_tokens=8, explain_excerpts=64, score_excerpts=64)
+_EXPLAIN = ExplainConfig(neurons=20, excerpt_tokens=8, explain_excerpts=512, score_excerpts=512)
 _SAE = SaeConfig(tokens=2048, batch_size=64, buffer=256, eval_tokens=256)
 
 WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {

@@ -179,6 +179,22 @@ def test_a_signal_just_before_they_are_blocked_leaves_none_blocked(
     assert not real(signal.SIG_BLOCK, ())
 
 
+def test_a_signal_as_they_are_unblocked_leaves_none_blocked(monkeypatch: pytest.MonkeyPatch):
+    real = signal.pthread_sigmask
+    raised: list[int] = []
+
+    def raise_first(how: int, numbers: set[int]) -> set[int]:
+        if how == signal.SIG_SETMASK and not raised:  # as for a signal that another thread got
+            raised.append(how)
+            raise KeyboardInterrupt
+        return real(how, numbers)
+
+    monkeypatch.setattr(signal, "pthread_sigmask", raise_first)
+    with pytest.raises(KeyboardInterrupt), kept_from_children():
+        pass
+    assert not real(signal.SIG_BLOCK, ())
+
+
 def begin_after_a_signal() -> None:
     with stopping() as stop:
         send(signal.SIGTERM)

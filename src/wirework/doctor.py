@@ -25,14 +25,14 @@ _EXTRAS = {
 
 
 def examine() -> dict[str, Any]:
-    """Return versions, device, threads, the faster precision, extras and free disk by name.
+    """Return versions, device, threads, precisions, extras and free disk by name.
 
+    `precision` says in words what `precision: auto` is for dense and for weight-sparse runs.
     `compiled_kernels` is the version of numba, or why the slower plain kernels are used. `products`
     has a row for each shape class of float32 products that was measured on this machine with this
     number of threads: the chosen library, and the milliseconds of every library.
     """
-    from wirework.config import TrainConfig
-    from wirework.training.precision import faster_precision
+    from wirework.training.precision import auto_precision
 
     say("timing a layer in bfloat16 and float32, and its products by each library")
 
@@ -48,7 +48,7 @@ def examine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "free_disk_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "compiled_kernels": compiled.why_not() or f"numba {version('numba')}",
-        "precision": faster_precision(TrainConfig(), device),
+        "precision": auto_precision(device),
         "products": _products(),
         **{f"extra_{name}": _missing(modules) for name, modules in _EXTRAS.items()},
     }

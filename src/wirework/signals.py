@@ -192,7 +192,12 @@ def kept_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, kept)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finally:
+            # `pthread_sigmask` is written in Python: a signal that another thread received raises
+            # as it is called, before it does anything. A second call is not disturbed.
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end(number: int, message: str) -> "NoReturn":

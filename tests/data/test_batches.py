@@ -102,6 +102,15 @@ class TestBatches:
         other = Batches(counting(300), 8, 1, seed=1)
         assert other.starts(0, other.n_windows) != epochs[0]
 
+    def test_the_order_does_not_depend_on_blocks(self, counting, monkeypatch):
+        n_windows = Batches(counting(300), 8, 1, seed=3).n_windows
+        expected = Batches(counting(300), 8, 1, seed=3).starts(0, 3 * n_windows)
+        monkeypatch.setattr("wirework.data.batches._BLOCK", 5)
+        batches = Batches(counting(300), 8, 1, seed=3)
+        for first in (2 * n_windows, 4, 0, n_windows - 2, 7):
+            assert batches.starts(first, 9) == expected[first : first + 9]
+        assert batches.starts(0, 3 * n_windows) == expected
+
     def test_the_order_never_changes(self, counting):
         """Golden numbers: another order would break resuming runs of an earlier version."""
         assert Batches(counting(300), 8, 1, seed=7).starts(0, 6) == [228, 124, 28, 276, 172, 244]

@@ -105,7 +105,10 @@ class DeafQueue(SimpleQueue):
             self.waits.set()
             return super().get(block, timeout)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            finally:  # the first call raises before it does anything
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def train_interrupted(ready: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from wirework.nn import projection
 from wirework.nn.projection import Projection
 
 
@@ -22,12 +23,12 @@ def plain_projection(weight: Tensor, k: int, floor: int, floor_dim: int | None) 
 
 
 def check(weight: Tensor, k: int, floor: int, floor_dim: int | None, steps: int = 1) -> None:
-    projection = Projection(weight, floor=floor, floor_dim=floor_dim)
+    repeated = Projection(weight, floor=floor, floor_dim=floor_dim)
     for step in range(steps):
         expected = plain_projection(weight.clone(), k, floor, floor_dim)
-        kept = projection.keep_(k)
+        kept = repeated.keep_(k)
         assert torch.equal(weight, expected)
-        assert kept == max(k, projection.n_floor_entries())
+        assert kept == max(k, repeated.n_floor_entries())
         weight += 0.002 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(step))
 
 
@@ -74,15 +75,18 @@ def test_warm_start_gives_what_ranking_gives(k: int, floor_dim: int | None):
     columns=st.integers(1, 9),
     floor=st.integers(0, 5),
     floor_dim=st.sampled_from([None, 0, 1]),
+    most_ranked=st.sampled_from([0, 1024]),
     data=st.data(),
 )
-def test_property_exact_for_any_tensor(rows, columns, floor, floor_dim, data):
+def test_property_exact_for_any_tensor(rows, columns, floor, floor_dim, most_ranked, data):
     values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -0.25, 3e38, 1e-40, math.inf])
     flat = data.draw(st.lists(values, min_size=rows * columns, max_size=rows * columns))
     k = data.draw(st.integers(1, rows * columns))
     weight = torch.tensor(flat).view(rows, columns)
     across = 0 if floor_dim is None else weight.shape[1 - floor_dim]
-    check(weight, k, min(floor, across), floor_dim, steps=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projection, "_MOST_RANKED", most_ranked)
+        check(weight, k, min(floor, across), floor_dim, steps=3)
 
 
 @pytest.mark.parametrize("floor_dim", [None, 0, 1])

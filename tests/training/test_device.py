@@ -5,7 +5,13 @@ import torch
 
 from wirework.errors import InputError
 from wirework.training import precision, train
-from wirework.training.precision import autocast, faster_precision, resolve, resolve_device
+from wirework.training.precision import (
+    auto_precision,
+    autocast,
+    faster_precision,
+    resolve,
+    resolve_device,
+)
 
 
 def test_auto_becomes_a_choice_and_a_choice_stays(settings):
@@ -72,6 +78,21 @@ class TestResolveDevice:
     def test_cuda_without_a_gpu_is_refused(self):
         with pytest.raises(InputError, match="needs a CUDA GPU"):
             resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "numba", "words"),
+    [
+        ("cpu", True, "auto is bfloat16 for dense runs, float32 for runs that end with at most 1/8 "
+                      "of the weights"),
+        ("cpu", False, "auto is bfloat16 for all runs"),
+        ("cuda", True, "auto is bfloat16 for all runs"),
+    ],
+)  # fmt: skip
+def test_the_choice_in_words(monkeypatch, device, numba, words):
+    monkeypatch.setattr(precision, "faster_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("wirework.nn.kernels.compiled.is_available", lambda: numba)
+    assert auto_precision(torch.device(device)) == words
 
 
 def test_products_run_in_the_precision_of_the_settings(settings):

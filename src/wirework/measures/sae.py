@@ -24,6 +24,7 @@ from wirework.foreign import no_prompts
 from wirework.measures.activations import from_position, median_norm, norms_of, up_to_norm
 from wirework.measures.measured_text import fixed_windows
 from wirework.nn import Edit
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.nn.sites import look_up
 from wirework.summaries import Report
 from wirework.tensor_files import read_header
@@ -104,6 +105,7 @@ class SaeQuality(Report):
 
 
 @torch.no_grad()
+@unchanged_weights()
 def evaluate_sae(
     model: "Model | str | Path",
     sae: Sae,

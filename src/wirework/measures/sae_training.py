@@ -19,6 +19,7 @@ from wirework.errors import InputError, number_of
 from wirework.measures.activations import default_site, median_norm, norms_of, site_values
 from wirework.measures.measured_text import fixed_windows, prepared_text, shuffled_windows
 from wirework.measures.sae import SaeQuality, evaluate_sae, sae_lens
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.nn.sites import look_up
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _LENS_NAMES = {
 """TransformerLens' names of a block's sites, which tools of sae-lens look up."""
 
 
+@unchanged_weights()
 def measure_sae(
     model: "Model | str | Path",
     settings: SaeConfig = SaeConfig(),
@@ -77,6 +79,7 @@ def measure_sae(
     return sae, quality
 
 
+@unchanged_weights()  # of the model; the autoencoder trains in products of its own
 def train_sae(
     model: "Model | str | Path",
     settings: SaeConfig = SaeConfig(),

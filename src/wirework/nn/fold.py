@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from wirework.errors import InputError
+from wirework.nn.block import Block
 from wirework.nn.kernels.norm import RMSNorm
 from wirework.nn.sites import Site
-from wirework.nn.transformer import Block, Transformer
+from wirework.nn.transformer import Transformer
 
 
 def fold_norms(transformer: Transformer) -> Transformer:

@@ -1,11 +1,11 @@
 """Projection of a weight tensor to its top k by magnitude, with a floor for every neuron.
 
-The projection is exact; ties go to the lower flat index. The tensor is never sorted: the threshold
-changes little from step to step, so the next one is searched for in a narrow band around the last.
-One compiled pass counts the entries above the band and lists the few inside it, which are ranked; a
-second pass sets the others to zero. Everything runs on the calling thread: moving the weights
-between two cores takes longer than the passes. Tensors on another device are projected there, and
-all tensors without numba, by torch's operations (`device_projection.py`).
+The projection is exact; ties go to the lower flat index. A bias is sorted, a matrix never: its
+threshold changes little from step to step, so the next one is searched for in a narrow band around
+the last. One compiled pass counts the entries above the band and lists the few inside it, which are
+ranked; a second pass sets the others to zero. Everything runs on the calling thread: moving the
+weights between two cores takes longer than the passes. Tensors on another device are projected
+there, and all tensors without numba, by torch's operations (`device_projection.py`).
 Source: Gao et al. 2025, sec. 2.1, App. A.2.
 Shapes: R rows, C columns of a matrix; a bias is one row.
 """
@@ -22,6 +22,7 @@ from wirework.nn.device_projection import keep_each_
 from wirework.nn.kernels import compiled
 
 _NARROWEST, _WIDEST = 0.01, 0.25  # half the width of the band, as a share of the last threshold
+_MOST_RANKED = 1024  # entries of a tensor without a floor that is ranked whole: cheaper than passes
 _SERIAL = (1 << 15) - 8  # below 2^15 torch stays on the calling thread, whose cache has the weights
 _LARGEST = float(np.finfo(np.float32).max)
 _INFINITY = 0x7F800000  # bits of infinity
@@ -65,7 +66,6 @@ class Projection:
         """Return the number of entries that `keep_(k)` keeps."""
         return max(k, self.n_floor_entries())
 
-    @torch.no_grad()
     def keep_(self, k: int) -> int:
         """Set all but k entries to zero: those of largest magnitude, with a floor for each neuron.
 
@@ -87,11 +87,13 @@ class Projection:
         if self.weight.device.type != "cpu" or not compiled.is_available():
             _refuse_nan(bool(keep_all_([self], [k])))
             return self.n_kept(k)
-        k = self.n_kept(k)
+        k, weight = self.n_kept(k), self.weight.detach()  # takes less time than `torch.no_grad`
         if k == size:
-            _refuse_nan(bool(torch.isnan(self.weight.amax())))
-            return k
-        self._keep(self.weight.detach().view(-1, self.columns), k)
+            _refuse_nan(bool(torch.isnan(weight.amax())))
+        elif size <= _MOST_RANKED and self.floor_dim is None:
+            _keep_ranked(weight.view(-1).numpy(), k)
+        else:
+            self._keep(weight.view(-1, self.columns), k)
         return k
 
     def _keep(self, weight: Tensor, k: int) -> None:
@@ -214,6 +216,13 @@ def keep_all_(projections: Sequence[Projection], ks: Sequence[int]) -> Tensor:
 def _refuse_nan(has_nan: bool) -> None:
     if has_nan:
         raise ValueError("projection got NaN, which has no rank")
+
+
+def _keep_ranked(flat: Floats, k: int) -> None:
+    """Set all but the k entries of largest magnitude to zero."""
+    ranked = _by_rank(flat, np.arange(flat.size))
+    _refuse_nan(bool(np.isnan(flat[ranked[0]])))
+    flat[ranked[k:]] = 0
 
 
 def _by_rank(flat: Floats, places: Ints) -> Ints:

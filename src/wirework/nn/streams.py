@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from wirework.config import GatingConfig
+from wirework.nn.block import AblatedInputs
 from wirework.nn.gates import GateMasks, Gates
 from wirework.nn.kernels.unit_distance import unit_distance
-from wirework.nn.transformer import AblatedInputs, Transformer
+from wirework.nn.transformer import Transformer
 
 
 class Streams(NamedTuple):

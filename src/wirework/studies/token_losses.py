@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wirework.data import Batch
 from wirework.model import Model
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 
 TokenLossArray = NDArray[np.float64]
 
@@ -22,6 +23,7 @@ _TAIL = 0.999  # share of the losses that the histogram's range holds; the rest 
 
 
 @torch.no_grad()
+@unchanged_weights()
 def token_losses(model: Model, batches: Sequence[Batch]) -> TokenLossArray:
     """Return the next-token loss (nats) of each token of the batches, (N,)."""
     batch_losses = []

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from wirework.config import TrainConfig
+from wirework.config import TrainConfig, WeightSparsityConfig
 from wirework.errors import InputError
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.linear import Linear
@@ -64,6 +64,19 @@ def _has_sparse_products(config: TrainConfig, device: str) -> bool:
         sparsity.gradient == "live" or sparsity.l0_fraction <= _SPARSE_FRACTION
     )
     return few and device == "cpu" and compiled.is_available()
+
+
+def auto_precision(device: torch.device) -> str:
+    """Return in words what `precision: auto` is on a device, for default sizes of the model."""
+    dense = faster_precision(TrainConfig(), device)
+    few = WeightSparsityConfig(l0_fraction=_SPARSE_FRACTION)
+    if not _has_sparse_products(TrainConfig(weight_sparsity=few), device.type):
+        return f"auto is {dense} for all runs"
+    share = f"1/{round(1 / _SPARSE_FRACTION)}"
+    return (
+        f"auto is {dense} for dense runs, "
+        f"float32 for runs that end with at most {share} of the weights"
+    )
 
 
 def faster_precision(config: TrainConfig, device: torch.device) -> Precision:

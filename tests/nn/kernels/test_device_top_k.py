@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from top_k_cases import rows_and_k
 
 from wirework.nn import abs_top_k, device_reads
 from wirework.nn.device_reads import device_reads_deferred
@@ -16,23 +15,10 @@ from wirework.nn.kernels.device_top_k import has_nan, infinity_key, largest, mag
 from wirework.nn.kernels.top_k import abs_top_k_reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-VALUES = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 1e-7, -6e-8, 60000.0, math.inf, -math.inf]
+WIDTHS = st.integers(1, 40) | st.sampled_from([256, 1023])
 
 
-@st.composite
-def rows_and_k(draw: st.DrawFn) -> tuple[Tensor, int]:
-    """A tensor of any shape, with and without ties, and an admissible k."""
-    width = draw(st.integers(1, 40) | st.sampled_from([256, 1023]))
-    shape = (*draw(st.lists(st.integers(1, 4), max_size=2)), width)
-    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    share = draw(st.sampled_from([0.0, 0.5, 1.0]))
-    tied, smooth = generator.choice(VALUES, shape), generator.standard_normal(shape)
-    x = np.where(generator.random(shape) < share, tied, smooth)
-    k = draw(st.integers(1, width) | st.sampled_from([1, width]))
-    return torch.from_numpy(np.asarray(x)).to(draw(st.sampled_from(DTYPES))), k
-
-
-@given(rows_and_k())
+@given(rows_and_k(DTYPES, WIDTHS, most_rows=4))
 @settings(max_examples=200, deadline=None)
 def test_keeps_what_the_sort_keeps(case):
     x, k = case

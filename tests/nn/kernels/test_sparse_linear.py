@@ -145,6 +145,22 @@ def test_unchanged_weights_are_read_once(monkeypatch):
     assert linear(x, weight).sum() == 9
 
 
+@pytest.mark.parametrize("graded", [False, True])
+def test_the_unembedding_is_compressed_once_for_all_losses(graded, monkeypatch):
+    compressions = []
+
+    def counted(*arguments):
+        compressions.append(arguments)
+        return compressed_rows(*arguments)
+
+    monkeypatch.setattr(sparse_linear, "compressed_rows", counted)
+    state, weight = drawn(10, 8), drawn(30, 8, density=0.2).requires_grad_()
+    with unchanged_weights(), torch.set_grad_enabled(graded):
+        losses = [next_token_loss(state, weight, torch.arange(10)) for _ in range(3)]
+    assert torch.equal(losses[0], losses[2])
+    assert len(compressions) == 1
+
+
 def test_a_dense_weight_stays_dense(monkeypatch):
     monkeypatch.setenv(sparse_linear.VARIABLE, "0.5")
     assert compressed_if_faster(torch.ones(4, 4)) is None

@@ -98,7 +98,7 @@ def test_dense_products_are_used_where_zeros_do_not_pay(why, monkeypatch):
     choose("dense" if why == "slower" else "sparse", monkeypatch)
     monkeypatch.setattr(module, "sum_of_outer_products", None)  # a call would fail
     if why == "not compiled":
-        monkeypatch.setattr(module.compiled, "is_available", lambda: False)
+        monkeypatch.setattr("wirework.nn.kernels.compiled.is_available", lambda: False)
     n_tokens = 100 if why == "few tokens" else 300
     width = 100 if why == "odd width" else 128
     x = drawn(n_tokens, width, density=1 if why == "dense" else 0.25)

@@ -2,11 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from top_k_cases import rows_and_k
 from torch import Tensor
 
 from wirework.nn import abs_top_k
@@ -22,22 +22,10 @@ from wirework.nn.kernels.triton.sparse_product import (
 )
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-VALUES = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 1e-7, -6e-8, 60000.0, math.inf, -math.inf, math.nan]
+WIDTHS = st.integers(1, 20) | st.sampled_from([64, 100])
 
 
-@st.composite
-def rows_and_k(draw: st.DrawFn) -> tuple[Tensor, int]:
-    width = draw(st.integers(1, 20) | st.sampled_from([64, 100]))
-    shape = (*draw(st.lists(st.integers(1, 3), max_size=2)), width)
-    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    share = draw(st.sampled_from([0.0, 0.5, 1.0]))
-    tied, smooth = generator.choice(VALUES, shape), generator.standard_normal(shape)
-    x = np.where(generator.random(shape) < share, tied, smooth)
-    k = draw(st.integers(1, width) | st.sampled_from([1, width]))
-    return torch.from_numpy(np.asarray(x)).to(draw(st.sampled_from(DTYPES))), k
-
-
-@given(rows_and_k())
+@given(rows_and_k(DTYPES, WIDTHS, most_rows=3, with_nan=True))
 @settings(max_examples=40, deadline=None)
 def test_select_keeps_what_torch_keeps(case):
     x, k = case

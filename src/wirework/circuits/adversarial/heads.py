@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.adversarial.reading import CircuitOnModel, encode
-from wirework.nn.transformer import Attention
+from wirework.nn.block import Attention
 from wirework.node_names import head_name
 from wirework.tasks import Pair, TokenizedPairs
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from wirework.nn import Transformer
 from wirework.nn.activation import activate
+from wirework.nn.block import Block
 from wirework.nn.kernels.attention import causal_attention, last_position_attention
 from wirework.nn.kernels.live_weight import LiveWeight
 from wirework.nn.kernels.top_members import top_members
+from wirework.nn.positions import match_positions, select_positions
 from wirework.nn.sites import Site
-from wirework.nn.transformer import Block, match_positions, select_positions
 from wirework.tasks import TokenizedPairs
 
 Weights = Callable[[str], tuple[Tensor, Tensor | None]]

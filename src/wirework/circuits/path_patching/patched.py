@@ -27,10 +27,10 @@ from wirework.circuits.path_patching.graph import QKV, Graph
 from wirework.config import PathAblation
 from wirework.errors import InputError
 from wirework.nn import Site, Transformer, causal_attention
+from wirework.nn.block import Attention, Block
 from wirework.nn.kernels.attention import last_position_attention
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.norm import RMSNorm
-from wirework.nn.transformer import Attention, Block
 
 
 class PatchedRun(NamedTuple):

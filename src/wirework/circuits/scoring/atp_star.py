@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
 from wirework.nn import Edit, Transformer, causal_attention
-from wirework.nn.transformer import Attention
+from wirework.nn.block import Attention
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 

@@ -16,6 +16,7 @@ from wirework.errors import InputError, number_of
 from wirework.measures.activations import site_values
 from wirework.measures.explain.record import Excerpt, Neuron
 from wirework.nn import Transformer
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -87,6 +88,7 @@ class CollectedExcerpts:
 
 
 @torch.no_grad()
+@unchanged_weights()
 def stream(
     transformer: Transformer,
     neurons: Sequence[Neuron],

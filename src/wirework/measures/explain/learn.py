@@ -21,6 +21,7 @@ from wirework.config import PatternConfig
 from wirework.measures.explain.collect import activations
 from wirework.measures.explain.patterns import ANY, Key, Pattern, Trie
 from wirework.measures.explain.record import Excerpt, Neuron, NeuronRecord
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 
 if TYPE_CHECKING:
     from wirework.nn import Transformer
@@ -65,6 +66,7 @@ class Probe:
         return last_values
 
 
+@unchanged_weights()
 def learn_patterns(
     record: NeuronRecord, transformer: "Transformer", config: PatternConfig
 ) -> list[Pattern]:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from wirework.nn.kernels.live_weight import LiveWeight
 from wirework.nn.kernels.products import fit, product
 from wirework.nn.kernels.sparse_linear import CompressedRows, compressed_if_faster
-from wirework.nn.kernels.sparse_loss import Wanted, sparse_loss
+from wirework.nn.kernels.sparse_loss import LossAndGradients, Wanted, sparse_loss
 
 _PIECES = (128, 512)  # fewest and most tokens of a piece: 1 to 4 MB at a vocabulary of 2048
 _DEVICE_LOGITS = 1 << 25  # most logits of a piece on a GPU, which needs few large kernels: 128 MB
@@ -54,12 +54,15 @@ def next_token_loss(
     if (bigram is None) != (tokens is None):
         raise ValueError("give both bigram and tokens, or neither")
     entries: Tensor | None = None if live is None else live.values
+    rows = _compressed(state, weight, live)  # before detach: a known weight is known by identity
     if not torch.is_grad_enabled():  # autograd would still report that gradients are needed
         entries = None if entries is None else entries.detach()
         state, weight = state.detach(), weight.detach()
         bigram = None if bigram is None else bigram.detach()
         bias = None if bias is None else bias.detach()
-    loss: Tensor = _Loss.apply(state, weight, entries, targets, bigram, tokens, bias, live)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
+        state, weight, entries, targets, bigram, tokens, bias, live, rows
+    )
     return loss
 
 
@@ -84,6 +87,7 @@ class _Loss(torch.autograd.Function):
         tokens: Tensor | None,
         bias: Tensor | None,
         live: LiveWeight | None,
+        rows: CompressedRows | None,
     ) -> Tensor:
         graded = (state, weight if entries is None else entries, bigram, bias)
         needs_gradient = [t is not None and need for t, need in zip(
@@ -92,10 +96,11 @@ class _Loss(torch.autograd.Function):
             strict=True,
         )]  # fmt: skip
         ctx.is_live = entries is not None
-        lowered = weight.to(state.dtype)
-        rows = _compressed(state, lowered, live)
         if rows is not None:
-            return _sparse(ctx, state, rows, targets, bigram, tokens, bias, live, needs_gradient)
+            result = _from_rows(state, rows, targets, bigram, tokens, bias, live, needs_gradient)
+            ctx.save_for_backward(result.state, result.weight, result.bigram, result.bias)
+            return result.loss
+        lowered = weight.to(state.dtype)
         to_state, to_weight, to_bigram, to_bias = (
             torch.zeros_like(t) if t is not None and needed else None
             for t, needed in zip(graded, needs_gradient, strict=True)
@@ -140,7 +145,7 @@ class _Loss(torch.autograd.Function):
             None if t is None else t.mul_(grads[0].to(t.dtype)) for t in ctx.saved_tensors
         )
         of_weight = (None, to_weight) if ctx.is_live else (to_weight, None)
-        return to_state, *of_weight, None, to_bigram, None, to_bias, None
+        return to_state, *of_weight, None, to_bigram, None, to_bias, None, None
 
 
 def _compressed(state: Tensor, weight: Tensor, live: LiveWeight | None) -> CompressedRows | None:
@@ -150,8 +155,7 @@ def _compressed(state: Tensor, weight: Tensor, live: LiveWeight | None) -> Compr
     return compressed_if_faster(weight) if fit(state, weight) else None
 
 
-def _sparse(
-    ctx: Any,
+def _from_rows(
     state: Tensor,
     rows: CompressedRows,
     targets: Tensor,
@@ -160,22 +164,16 @@ def _sparse(
     bias: Tensor | None,
     live: LiveWeight | None,
     needs_gradient: list[bool],
-) -> Tensor:
-    """Return the loss from compressed rows; keep the gradients for the backward pass."""
+) -> LossAndGradients:
+    """Return the loss from compressed rows; `weight` is the gradient of what is trained of it."""
     to_state, to_weight, to_bigram, to_bias = needs_gradient
-    is_dense = live is None or live.is_exploring
-    wanted = Wanted(
-        state=to_state,
-        weight=to_weight and is_dense,
-        entries=live.rows if live is not None and to_weight and not is_dense else None,
-        bigram=to_bigram,
-        bias=to_bias,
-    )
+    entries = live.rows if live is not None and to_weight and not live.is_exploring else None
+    wanted = Wanted(to_state, to_weight and entries is None, entries, to_bigram, to_bias)
     result = sparse_loss(
         state, rows, targets, bigram=bigram, tokens=tokens, bias=bias, wanted=wanted
     )
-    weight_gradient = result.entries if result.weight is None else result.weight
+    if result.entries is not None:
+        return result._replace(weight=result.entries)
     if live is not None and result.weight is not None:
-        weight_gradient = live.explore(result.weight)
-    ctx.save_for_backward(result.state, weight_gradient, result.bigram, result.bias)
-    return result.loss
+        return result._replace(weight=live.explore(result.weight))
+    return result

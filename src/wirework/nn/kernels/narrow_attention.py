@@ -8,7 +8,7 @@ Shapes: B sequences, H heads, T tokens, K channels of a head.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,12 +95,11 @@ class _NarrowAttention(torch.autograd.Function):
 
         inputs = [_with_adjacent_channels(t) for t in (q, k, v, own_k, own_v) if t is not None]
         out, top, total = _like_projection(q), q.new_empty(q.shape[:3]), q.new_empty(q.shape[:3])
-        strides = _strides(*_five(inputs), out)
-        settings = _settings(q, sink, scale, window, len(inputs) == 5)
-        flat, results = _flat_inputs(inputs), (_flat(out), _flat(top), _flat(total))
+        read = _read_by_both(inputs, [out], sink, scale, window)
+        results = (_flat(out), _flat(top), _flat(total))
 
         def work(first: int, last: int) -> None:
-            attend(flat, strides, *settings, first, last, *results)
+            attend(read.inputs, read.strides, *read.settings, first, last, *results)
 
         _each_head(q, work)
         ctx.scale, ctx.window = scale, window
@@ -115,13 +114,13 @@ class _NarrowAttention(torch.autograd.Function):
         out, top, total, sink, *inputs = ctx.saved_tensors
         q, grad = inputs[0], _with_adjacent_channels(grads[0])
         gradients, to_sinks = [_like_projection(q) for _ in inputs], q.new_empty(q.shape[:2])
-        strides = _strides(*_five(inputs), grad, out, *_five(gradients))
-        settings = _settings(q, sink, ctx.scale, ctx.window, len(inputs) == 5)
+        others = [grad, out, *_five(gradients)]
+        read = _read_by_both(inputs, others, sink, ctx.scale, ctx.window)
         results = (_flat(grad), _flat(out), _flat(top), _flat(total))
-        flat, made = _flat_inputs(inputs), (_flat_inputs(gradients), _flat(to_sinks))
+        made = (_flat_inputs(gradients), _flat(to_sinks))
 
         def work(first: int, last: int) -> None:
-            attend_backward(flat, results, strides, *settings, first, last, *made)
+            attend_backward(read.inputs, results, read.strides, *read.settings, first, last, *made)
 
         _each_head(q, work)
         to_sink = None if sink is None else to_sinks.sum(0).to(sink.dtype)
@@ -135,10 +134,37 @@ def _each_head(q: Tensor, work: Callable[[int, int], None]) -> None:
     each_piece(n_heads, q.shape[2] ** 2, lambda p: work(p.start, min(p.stop, n_heads)))
 
 
+class _Read(NamedTuple):
+    """Arguments that the kernels of both passes have in common."""
+
+    inputs: _FlatInputs
+    strides: NDArray[np.int64]
+    settings: _Settings
+    """From the number of heads to the groups of channels."""
+
+
+def _read_by_both(
+    inputs: list[Tensor],
+    others: list[Tensor],
+    sink: Tensor | None,
+    scale: float,
+    window: int | None,
+) -> _Read:
+    """Return the common arguments.
+
+    Args:
+        inputs: queries, keys and values, and own keys and values if there are any.
+        others: tensors of the same shape whose strides follow those of the inputs.
+        sink, scale, window: as in `narrow_attention`.
+    """
+    strides = np.array([t.stride()[:3] for t in (*_five(inputs), *others)], np.int64)
+    settings = _settings(inputs[0], sink, scale, window, is_past=len(inputs) == 5)
+    return _Read(_flat_inputs(inputs), strides, settings)
+
+
 def _settings(
-    q: Tensor, sink: Tensor | None, scale: float, window: int | None, is_past: bool
+    q: Tensor, sink: Tensor | None, scale: float, window: int | None, *, is_past: bool
 ) -> _Settings:
-    """Return the arguments of both kernels from the number of heads to the groups of channels."""
     _, heads, length, channels = q.shape
     sinks = np.full(heads, -np.inf, np.float32)
     if sink is not None:
@@ -176,10 +202,6 @@ def _flat(x: Tensor) -> _Floats:
     last = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
     flat: _Floats = x.detach().as_strided((last + 1,), (1,)).numpy()
     return flat
-
-
-def _strides(*tensors: Tensor) -> NDArray[np.int64]:
-    return np.array([t.stride()[:3] for t in tensors], np.int64)
 
 
 def _ways(

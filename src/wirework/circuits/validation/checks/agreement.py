@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
 from wirework.nn import Transformer
-from wirework.nn.transformer import Attention
+from wirework.nn.block import Attention
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
 
