@@ -67,7 +67,7 @@ def select_rows(
             _add_first_zeros(entries, keys, k - n_nonzero, out[row], chosen)
             _pack(chosen, mask[row])
             continue
-        threshold, n_reached = _threshold(keys, upper, low, k, largest)
+        threshold, n_reached = find_threshold(keys, upper, low, k, largest)
         _choose(entries, keys, threshold, out[row], chosen)
         if n_reached > k:
             _drop_last_ties(keys, threshold, n_reached - k, out[row], chosen)
@@ -116,7 +116,7 @@ def _count_nonzero(keys: Bits) -> int:
 
 
 @compiled
-def _threshold(
+def find_threshold(
     keys: Bits, upper: Upper, low: NDArray[np.int64], k: int, largest: int
 ) -> tuple[int, int]:
     """Return the k-th largest key of a row, and how many keys reach it: k, or more with ties.
