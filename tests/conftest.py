@@ -29,8 +29,10 @@ from wirework.data import Tokenizer, train_tokenizer
 from wirework.data.answers import ANSWERS
 from wirework.nn import abs_top_k, causal_attention
 from wirework.nn.kernels import sparse_linear
+from wirework.nn.kernels.gated_top_k import SiteChannels, SiteTable, gated_top_k
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.loss import next_token_loss
+from wirework.nn.kernels.prefix_attention import HeadChannels, Queries, prefix_attention
 from wirework.tasks import load_task
 
 show_messages()  # as the command line does: pytest's own handlers would hide them
@@ -59,6 +61,11 @@ def compile_kernels() -> None:
         next_token_loss(state, weight, ids, bigram=weight, tokens=ids).backward()
     heads = torch.ones(1, 1, 64, 16, requires_grad=True)
     causal_attention(heads, heads, heads).sum().backward()
+    x, gates, row = torch.ones(1, 1, 1, requires_grad=True), torch.ones(1, 1), torch.zeros(1)
+    gated_top_k(x, SiteTable.of([SiteChannels(row.long(), 1)]), gates, row).sum().backward()
+    own, end = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 2, dtype=torch.int64)
+    channels = HeadChannels(own.expand(1, 2), end, row, 1.0, None)
+    prefix_attention(x, x, x, Queries(own[0], own, own[0]), channels).sum().backward()
 
 
 compile_kernels()

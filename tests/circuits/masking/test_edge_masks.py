@@ -29,8 +29,8 @@ class TestEdgeMasks:
         self, edge_masks: EdgeMasks, rows: TokenizedPairs
     ) -> None:
         gates = torch.ones(1, edge_masks.size)
-        nodes = edge_masks.ablation.all_logit_diffs(edge_masks.mask(gates), rows)
-        assert torch.equal(edge_masks.all_logit_diffs(gates, rows), nodes)
+        nodes = edge_masks.ablation.logit_diffs(edge_masks.mask(gates), rows)
+        assert torch.equal(edge_masks.logit_diffs(gates, rows), nodes)
         assert (
             len(edge_masks.edges())
             == len(find_edges(edge_masks.transformer, edge_masks.kept))

@@ -93,6 +93,18 @@ class TestLearnMasks:
             assert close.float().mean() > 0.97
         assert together.abs().max() <= 1
 
+    def test_masks_are_those_of_the_masked_model(
+        self, ablation: Ablation, rows: TokenizedPairs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = [CENTRE, replace(CENTRE, k_coef=1e-2, lr=3e-2)]
+        run = {"steps": 10, "batch_pairs": 6, "seeds": [7, 8]}
+        found = learn_masks(ablation, rows, settings, **run)
+        monkeypatch.setattr(Ablation, "connected", lambda _: None)
+        expected = learn_masks(ablation, rows, settings, **run)
+        assert not torch.equal(found, expected)  # another order of sums
+        assert ((found - expected).abs() < 1e-5).float().mean() > 0.97
+        assert ((found > 0) == (expected > 0)).float().mean() > 0.99
+
     def test_a_price_without_need_turns_everything_off(
         self, ablation: Ablation, rows: TokenizedPairs
     ) -> None:

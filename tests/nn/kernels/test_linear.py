@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from wirework.nn.kernels import products
-from wirework.nn.kernels.linear import Linear, linear
+from wirework.nn.kernels.linear import Linear, linear, linear_from_rows
 from wirework.nn.kernels.products import LIBRARIES, available
+from wirework.nn.kernels.sparse_linear import compressed_rows
 
 
 @pytest.fixture(autouse=True, params=LIBRARIES)
@@ -38,6 +39,15 @@ def test_a_layer_does_what_torch_s_does(shape, biased):
     found = torch.autograd.grad(out, inputs, grad)
     for one, other in zip(found, torch.autograd.grad(wanted, inputs, grad), strict=True):
         close(one, other)
+
+
+def test_a_product_from_the_entries_of_a_small_weight():
+    weight, bias = drawn(9, 5, seed=1) * (drawn(9, 5, seed=2) > 1), drawn(9, seed=3)
+    x, grad = drawn(2, 7, 5).requires_grad_(), drawn(2, 7, 9, seed=4)
+    rows = compressed_rows(weight, int(weight.count_nonzero()))
+    out, wanted = linear_from_rows(x, weight, bias, rows), F.linear(x, weight, bias)
+    close(out, wanted)
+    close(*(torch.autograd.grad(made, x, grad)[0] for made in (out, wanted)))
 
 
 def test_operands_that_lie_apart_in_memory():

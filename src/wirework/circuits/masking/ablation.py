@@ -17,8 +17,14 @@ from torch import Tensor
 
 from wirework.circuits.masking.activation_cache import ActivationCache
 from wirework.circuits.masking.compact import CompactCircuit, Weights, can_be_compact
+from wirework.circuits.masking.connected import (
+    CONNECTED_TOKENS,
+    ConnectedModel,
+    can_be_connected,
+)
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
+from wirework.nn.kernels.sparse_linear import once_if_unchanged
 from wirework.nn.sites import NodeAblation
 from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
@@ -31,6 +37,10 @@ fresh pages, which is 2 to 3 times slower."""
 _MOST_COMPACT = 1 / 4
 """Share of kept nodes up to which a mask is run as a compact circuit: with more, its dense products
 cost more than those of the sparse model."""
+
+_LEAST_CONNECTED = 1 / 50
+"""Share of kept nodes above which whole passes of a mask are run on the connected model, which is
+then cheaper than a compact circuit."""
 
 MaskPass = Callable[[TokenizedPairs, tuple[int, Tensor] | None, list[Tensor] | None], Tensor]
 """Maps a batch, `start_from` and `block_inputs` to the logit differences of one mask, (2P,)."""
@@ -123,6 +133,17 @@ class Masks(ABC):
             return compact.logit_diffs
         return lambda *inputs: self.logit_diffs(gates[None], *inputs)[0]
 
+    def _small_circuit(self, gates: Tensor) -> CompactCircuit | None:
+        """Return a small model of one mask (G,) if whole passes of it are cheapest, or None."""
+        return self.compact(gates)
+
+    def logit_diffs_together(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return `logit_diffs` of masks (R, G) in the cheapest way for many large masks.
+
+        Gradients flow to the gates. The order of sums may be another one.
+        """
+        return self.logit_diffs(gates, batch)
+
     @old_arguments(rows="batch")
     def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the first-order increase in loss if a single gate of one mask is set to 0.
@@ -139,7 +160,7 @@ class Masks(ABC):
         leaf = gates.detach().clone().requires_grad_()
         total = torch.zeros_like(gates)
         for pairs in length_groups(batch, 1):
-            loss = pair_losses(self.logit_diffs(leaf[None], batch.select(pairs))).sum()
+            loss = pair_losses(self.logit_diffs_together(leaf[None], batch.select(pairs))).sum()
             total -= torch.autograd.grad(loss, leaf)[0]
         return total
 
@@ -185,8 +206,14 @@ class Masks(ABC):
         groups = (
             length_groups(batch, 1, CHECK_TOKENS) if self.is_resampled else _checked_groups(batch)
         )
-        run = self.pass_of(gates)
-        by_part = (run(batch.select(pairs), None, None) for pairs in groups)
+        compact = self._small_circuit(gates)
+        parts = (batch.select(pairs) for pairs in groups)
+        by_part = (
+            self.logit_diffs_together(gates[None], part)
+            if compact is None
+            else compact.logit_diffs(part)
+            for part in parts
+        )
         return sum_at_most(
             (float(pair_losses(logit_diffs.double()).sum()) for logit_diffs in by_part),
             target * len(batch.last_positions),
@@ -205,14 +232,14 @@ class Masks(ABC):
             (R, 2P), on the device of the model and in the dtype of its logits.
         """
         groups, by_group = length_groups(batch, 1, CHECK_TOKENS), []
-        compact = [self.compact(mask) for mask in gates]
+        compact = [self._small_circuit(mask) for mask in gates]
         is_plain = torch.tensor([circuit is None for circuit in compact])
         for pairs in groups:
             part = batch.select(pairs)
             by_mask = [circuit.logit_diffs(part) for circuit in compact if circuit is not None]
             n_masks = max(1, _TOKENS // part.tokens.numel())
             for some in torch.split(gates[is_plain], n_masks):
-                by_mask.extend(self.logit_diffs(some, part) if len(some) else ())
+                by_mask.extend(self.logit_diffs_together(some, part) if len(some) else ())
             # Compact circuits come first, so that the order of the masks is restored.
             order = is_plain.sort(stable=True).indices.argsort()
             by_group.append(torch.stack(by_mask)[order].view(len(gates), -1, 2))
@@ -341,6 +368,31 @@ class Ablation(Masks):
         if len(kept) > _MOST_COMPACT * len(mask) or not bool((mask[kept] == 1).all()):
             return None
         return CompactCircuit(self.transformer, self.space.channels(kept), self.means, weights)
+
+    def connected(self) -> ConnectedModel | None:
+        """Return a model of the connected nodes; None where its outputs would differ.
+
+        The weights must not change while it is used.
+        """
+        if not can_be_connected(self):
+            return None
+        return once_if_unchanged(lambda _: ConnectedModel(self), self.means)
+
+    def _small_circuit(self, gates: Tensor) -> CompactCircuit | None:
+        is_large = self.nodes(gates).count_nonzero() > _LEAST_CONNECTED * self.space.size
+        return None if is_large and can_be_connected(self) else self.compact(gates)
+
+    @property
+    def tokens_together(self) -> int:
+        """Tokens of all masks that `logit_diffs_together` should get."""
+        return CONNECTED_TOKENS if can_be_connected(self) else _TOKENS
+
+    def logit_diffs_together(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
+        """Return `logit_diffs` of masks (R, G), from the connected model if there is one."""
+        connected = self.connected()
+        if connected is None:
+            return self.logit_diffs(gates, batch)
+        return connected.logit_diffs(self.nodes(gates), batch)
 
 
 def moved(means: Mapping[str, Tensor], transformer: Transformer) -> dict[str, Tensor]:

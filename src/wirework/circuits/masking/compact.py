@@ -47,6 +47,25 @@ def can_be_compact(transformer: Transformer) -> bool:
     )
 
 
+def answer_logit_diffs(model: Transformer, state: Tensor, batch: TokenizedPairs) -> Tensor:
+    """Return the logit of the right answer minus that of the wrong one, (..., 2P).
+
+    Args:
+        model: the transformer, of whose unembedding only the rows of the answers are read.
+        state: (..., 2P, D) final normalised states at the last tokens.
+        batch: P tokenised pairs.
+    """
+    answers = batch.answers
+    logits = (model.unembed.weight[answers] @ state.unsqueeze(-1)).squeeze(-1)
+    if model.logit_bias is not None:
+        logits = logits + model.logit_bias[answers]
+    if model.bigram is not None:
+        tokens = batch.tokens[torch.arange(len(answers)), batch.last_positions]
+        logits = logits + model.bigram[tokens[:, None], answers]
+    right, wrong = logits.unbind(-1)
+    return right - wrong
+
+
 def _is_changed(part: nn.Module) -> bool:
     live: LiveWeight | None = getattr(part, "live", None)
     edits = part.edits if isinstance(part, Site) else ()
@@ -104,19 +123,7 @@ class CompactCircuit:
                 block_inputs.append(x)
             x = self._run(layer, block, x, pos, last if layer >= narrow_from else None, edits)
         state = model.norm(select_positions(x, last)).squeeze(1)
-        right, wrong = self._answer_logits(state, batch).unbind(1)
-        return right - wrong
-
-    def _answer_logits(self, state: Tensor, batch: TokenizedPairs) -> Tensor:
-        """Return the logits of both answers, (2P, 2), for final normalised states (2P, D)."""
-        model, answers = self._transformer, batch.answers
-        logits = (model.unembed.weight[answers] @ state.unsqueeze(-1)).squeeze(-1)
-        if model.logit_bias is not None:
-            logits = logits + model.logit_bias[answers]
-        if model.bigram is None:
-            return logits
-        tokens = batch.tokens[torch.arange(len(answers)), batch.last_positions]
-        return logits + model.bigram[tokens[:, None], answers]
+        return answer_logit_diffs(model, state, batch)
 
     def _last_mixing_layer(self) -> int:
         """Return the last layer whose attention is not constant; only it needs all tokens."""

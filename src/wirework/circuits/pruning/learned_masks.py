@@ -142,9 +142,9 @@ def _gradient(
     """Return the gradient of task loss + k_coef x kept nodes per trial, norm at most 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)
-    for pairs in length_groups(batch, len(tau)):
+    for pairs in length_groups(batch, len(tau), ablation.tokens_together):
         gates = heaviside(leaf, columns.heaviside_temp)
-        losses = F.softplus(-ablation.logit_diffs(gates, batch.select(pairs))).sum(1)
+        losses = F.softplus(-ablation.logit_diffs_together(gates, batch.select(pairs))).sum(1)
         share = len(pairs) / batch.n_pairs
         total = (
             losses.sum() / len(batch.last_positions)

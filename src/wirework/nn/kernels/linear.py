@@ -74,6 +74,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = compressed_if_faster(weight) if ours else None
     if not ours or (rows is None and _all_by_torch(x, weight)):
         return F.linear(x, weight, bias)
+    return linear_from_rows(x, weight, bias, rows)
+
+
+def linear_from_rows(
+    x: Tensor, weight: Tensor, bias: Tensor | None, rows: CompressedRows | None
+) -> Tensor:
+    """Return `linear`, computed from the compressed rows of the weight; None for dense products."""
     out: Tensor = _Linear.apply(x, weight, bias, rows)  # type: ignore[no-untyped-call]
     return out
 

@@ -28,9 +28,10 @@ def each_piece(rows: int, width: int, work: Callable[[slice], None]) -> None:
             work(piece)
 
     others = torch.get_num_threads() - 1
-    helpers = []
-    if others and rows > step:
-        helpers = [_threads(others).submit(work_through) for _ in range(others)]
+    if not others or rows <= step:
+        work_through()
+        return
+    helpers = [_threads(others).submit(work_through) for _ in range(others)]
     try:
         work_through()
     finally:

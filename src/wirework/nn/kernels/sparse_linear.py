@@ -76,7 +76,7 @@ def compressed_if_faster(weight: Tensor) -> CompressedRows | None:
     """
     if weight.numel() < _MIN_SIZE or not weight.is_contiguous() or not compiled.is_available():
         return None
-    return _once(_compressed_if_faster, weight)
+    return once_if_unchanged(_compressed_if_faster, weight)
 
 
 def compressed_rows(weight: Tensor, n_entries: int) -> CompressedRows:
@@ -100,7 +100,7 @@ def transposed(matrix: CompressedRows) -> CompressedRows:
 
 def transposed_once(matrix: CompressedRows) -> CompressedRows:
     """Return `transposed(matrix)`, computed once in a block of `unchanged_weights`."""
-    return _once(transposed, matrix)
+    return once_if_unchanged(transposed, matrix)
 
 
 def without_zeros(matrix: CompressedRows) -> CompressedRows:
@@ -144,7 +144,7 @@ _known: ContextVar[dict[int, tuple[Any, Any]] | None] = ContextVar(
 """Results by the identity of their argument, which is kept: no other object gets its identity."""
 
 
-def _once(function: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
+def once_if_unchanged(function: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
     """Return the result of a function; in a block of `unchanged_weights`, the first one."""
     known = _known.get()
     if known is None:

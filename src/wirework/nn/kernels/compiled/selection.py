@@ -64,7 +64,7 @@ def select_rows(
             _copy_large(entries, magnitude, 1, out[row], mask[row])
             _add_first_zeros(entries, magnitude, k - n_nonzero, out[row], mask[row])
             continue
-        threshold, n_reached = _threshold(entries, upper, low, k, largest, guess)
+        threshold, n_reached = find_threshold(entries, upper, low, k, largest, guess)
         _copy_large(entries, magnitude, threshold, out[row], mask[row])
         if n_reached > k:
             _drop_last_ties(magnitude, threshold, n_reached - k, out[row], mask[row])
@@ -118,12 +118,12 @@ def _count_nonzero(entries: Bits, magnitude: Integer, upper: Upper, k: int) -> i
 
 
 @compiled
-def _threshold(
+def find_threshold(
     entries: Bits, upper: Upper, low: NDArray[np.int64], k: int, largest: int, guess: int
 ) -> tuple[int, int]:
     """Return the k-th largest key of a row, and how many keys reach it: k, or more with ties.
 
-    The search ends early at a smaller threshold that exactly k keys reach.
+    A negative guess of the upper threshold is none. The search ends early at a smaller threshold that exactly k keys reach.
     """
     shift = 8 * entries.itemsize - 16
     threshold, n_reached = _upper_threshold(upper, k, largest >> shift, guess)
