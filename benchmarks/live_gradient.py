@@ -47,7 +47,9 @@ WAYS: dict[str, dict[str, Any]] = {
     },
     "live, every 16, 8 candidates": {**_LIVE, _EVERY: 16, _CANDIDATES: 8},
     "exact, start_fraction 0.05": _FEW,
-    "live, every 4, 4 candidates, start_fraction 0.05": {**_LIVE, _EVERY: 4, _CANDIDATES: 4, **_FEW},
+    "live, every 4, 4 candidates, start_fraction 0.05": {
+        **_LIVE, _EVERY: 4, _CANDIDATES: 4, **_FEW,
+    },
     "exact, anneal_end 0.1": _EARLY,
     "live, every 4, anneal_end 0.1": {**_LIVE, _EVERY: 4, **_EARLY},
 }  # fmt: skip

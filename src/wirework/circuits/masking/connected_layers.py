@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wirework.circuits.masking.connected_nodes import GatedSites, LayerNodes, Product, SiteGates
 from wirework.nn.activation import Activation, activate
+from wirework.nn.block import Block
 from wirework.nn.kernels.prefix_attention import HeadChannels, Queries, prefix_attention
-from wirework.nn.transformer import Block
 
 
 @dataclass(frozen=True)

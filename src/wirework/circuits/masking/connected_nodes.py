@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from wirework.nn.block import Block
 from wirework.nn.kernels.gated_top_k import SiteChannels, SiteTable, gated_top_k
 from wirework.nn.kernels.linear import linear, linear_from_rows
 from wirework.nn.kernels.sparse_linear import CompressedRows, compressed_rows
-from wirework.nn.transformer import Block
 
 if TYPE_CHECKING:
     from wirework.circuits.masking.ablation import Ablation

@@ -123,7 +123,8 @@ def find_threshold(
 ) -> tuple[int, int]:
     """Return the k-th largest key of a row, and how many keys reach it: k, or more with ties.
 
-    A negative guess of the upper threshold is none. The search ends early at a smaller threshold that exactly k keys reach.
+    The search ends early at a smaller threshold that exactly k keys reach. A negative guess of the
+    upper bits is none.
     """
     shift = 8 * entries.itemsize - 16
     threshold, n_reached = _upper_threshold(upper, k, largest >> shift, guess)
