@@ -8,7 +8,7 @@ from benchmarks.figure import Figure
 from benchmarks.settings import Settings
 from benchmarks.step import VOCAB, Step, job_step, started_job
 from benchmarks.timing import alternate, over
-from wirework.training.malloc import freed_memory_kept
+from wirework.malloc import freed_memory_kept
 
 LAYERS, WIDTH, HEADS, CONTEXT, BATCH, K = 8, 128, 16, 256, 32, 8
 TARGETS = {"local": 1.8, "global": 1.9}

@@ -15,7 +15,7 @@ from benchmarks.figures import self_ablation as gated
 from benchmarks.settings import Settings
 from benchmarks.step import VOCAB, Step
 from benchmarks.timing import alternate, over
-from wirework.training.malloc import freed_memory_kept
+from wirework.malloc import freed_memory_kept
 
 
 def measure(settings: Settings) -> list[Figure]:

@@ -17,6 +17,7 @@ from wirework import fastest
 from wirework.config import TrainConfig
 from wirework.console import say
 from wirework.errors import InputError, number_of
+from wirework.malloc import freed_memory_kept
 from wirework.model import Model
 from wirework.nn.device_reads import device_reads_deferred
 from wirework.nn.shapes import LOADING_BYTES, TRAINING_BYTES, check_memory
@@ -24,7 +25,6 @@ from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.batch_evaluation import evaluate_batches, to_device
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
 from wirework.training.job import Job, begin
-from wirework.training.malloc import freed_memory_kept
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wirework import fastest
 from wirework.errors import InputError
+from wirework.malloc import freed_memory_kept
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.products import library_for, product
@@ -53,17 +54,18 @@ class CompressedRows(NamedTuple):
 
 @contextmanager
 def unchanged_weights() -> Iterator[None]:
-    """Compress each weight once for all products in a `with` block.
+    """Compress each weight once for all products in a `with` block, a series of passes.
 
     Outside such a block a weight is read at each product, so that every change of it counts. Inside
-    it no weight may change, whichever way.
+    it no weight may change, whichever way. Memory that a pass frees is kept for the next one.
     """
     if _known.get() is not None:
         yield
         return
     token = _known.set({})
     try:
-        yield
+        with freed_memory_kept(return_at_end=False):
+            yield
     finally:
         _known.reset(token)
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from wirework.training.malloc import _glibc, freed_memory_kept
+from wirework.malloc import _glibc, freed_memory_kept
 
 FAULTS = """
 import resource
 import torch
-from wirework.training.malloc import freed_memory_kept
+from wirework.malloc import freed_memory_kept
 
 def faults():  # of 96 MB in blocks of 24, several times
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -57,3 +57,14 @@ def test_settings_of_the_environment_stand():
 def test_an_error_passes_through():
     with pytest.raises(ZeroDivisionError), freed_memory_kept():
         _ = 1 / 0
+
+
+@pytest.mark.skipif(_glibc() is None, reason="glibc alone is told to")
+def test_the_outermost_block_decides(monkeypatch):
+    thresholds = []
+    monkeypatch.setattr("wirework.malloc._set", lambda _, options: thresholds.append(options))
+    with freed_memory_kept():
+        with freed_memory_kept():
+            assert len(thresholds) == 1
+        assert len(thresholds) == 1
+    assert len(thresholds) == 2
