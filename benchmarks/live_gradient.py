@@ -37,9 +37,9 @@ BASE = "exact"
 WAYS: dict[str, dict[str, Any]] = {
     BASE: {},
     "exact, dense products": {},
-    **{f"live, every {n}": {**_LIVE, _EVERY: n} for n in (1, 4, 16, 64)},
+    **{f"live, every {n}": {**_LIVE, _EVERY: n, _CANDIDATES: 1} for n in (1, 4, 16, 64)},
     "live, every 4, by gradient": {
-        **_LIVE, _EVERY: 4, "weight_sparsity.candidate_rule": "gradient",
+        **_LIVE, _EVERY: 4, _CANDIDATES: 1, "weight_sparsity.candidate_rule": "gradient",
     },
     **{
         f"live, every {n}, 4 candidates": {**_LIVE, _EVERY: n, _CANDIDATES: 4}
@@ -51,7 +51,7 @@ WAYS: dict[str, dict[str, Any]] = {
         **_LIVE, _EVERY: 4, _CANDIDATES: 4, **_FEW,
     },
     "exact, anneal_end 0.1": _EARLY,
-    "live, every 4, anneal_end 0.1": {**_LIVE, _EVERY: 4, **_EARLY},
+    "live, every 4, anneal_end 0.1": {**_LIVE, _EVERY: 4, _CANDIDATES: 1, **_EARLY},
 }  # fmt: skip
 """Changes to the recipe, by name. Dense products round otherwise, and so show what is chance."""
 COLUMNS = ("way", "seed", "steps", "val_loss", "task_loss", "circuit_loss", "nodes", "edges",

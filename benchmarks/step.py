@@ -39,8 +39,8 @@ def make_step(
     Args:
         variant: `plain` (a plain dense GPT), `plain-sparse` (the method by public operations), or
             ours: `dense`, `activation-sparse`, `weight-sparse` with the exact gradient, `live` with
-            the gradient of nonzero weights only, `live-careful` with four times the dense gradients
-            and candidates, `live-from-few` that begins with few weights.
+            the gradient of nonzero weights only, `live-careful` with four times as many dense
+            gradients, `live-from-few` that begins with few weights.
         shape: width, layers, context, batch.
         device: device of the model.
         precision: of matrix products, by autocast.
@@ -86,7 +86,7 @@ def weight_sparsity(variant: str, l0_fraction: float, floor: int) -> dict[str, A
         return None
     live: dict[str, Any] = {} if variant == "weight-sparse" else {"gradient": "live"}
     if variant == "live-careful":
-        live |= {"dense_every": 4, "candidates": 4}
+        live |= {"dense_every": 4}
     sizes: dict[str, float] = {"l0_fraction": l0_fraction, "floor": floor}
     if variant == "live-from-few":
         sizes["start_fraction"] = min(1.0, FEW * l0_fraction)

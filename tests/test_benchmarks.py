@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures
+from benchmarks import figures, live_gradient
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,3 +100,22 @@ def test_a_sweep_writes_its_table_and_plot(tmp_path: Path):
     cells = [line.split(",") for line in lines[1:]]
     assert {cell[0] for cell in cells} >= {"output", '"step'}
     assert (tmp_path / "out" / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_of_live_gradients_compares_runs_of_one_seed():
+    def cell(way, seed, loss, nodes):
+        empty = dict.fromkeys(live_gradient.COLUMNS, "")
+        values = {"val_loss": loss, "task_loss": "0.5", "train_cpu_s": "60", "nodes": nodes}
+        return {**empty, "way": way, "seed": seed, **values}
+
+    cells = [
+        cell("exact", "1", "4.0", "7"),
+        cell("exact", "2", "5.0", "9"),
+        cell("live, every 4", "1", "4.04", "8"),
+        cell("live, every 4", "2", "4.9", ""),
+        cell("live, every 4", "3", "9.9", "1"),  # no exact run to compare with
+    ]
+    *_, exact, live = live_gradient.table(cells).splitlines()
+    assert exact == "| exact | 2 | 4.500 |  | 0.500 |  | 7, 9 | none, none | 60 |"
+    assert live.startswith("| live, every 4 | 2 | 4.470 | -0.50 (-2.00 to +1.00) | 0.500 |")
+    assert "| 8, none |" in live

@@ -104,7 +104,7 @@ def test_a_checkpoint_holds_the_trained_entries_only(settings):
     tensors = load_file(run.path / "checkpoints/step-12/tensors.safetensors")
     name = "blocks.0.mlp.up.weight"
     n = len(tensors[f"live/places/{name}"])
-    assert n <= 2 * run.model.transformer.blocks[0].mlp.up.weight.count_nonzero() + 1
+    assert n <= 5 * run.model.transformer.blocks[0].mlp.up.weight.count_nonzero() + 1
     assert tensors[f"live/values/{name}"].shape == (n,)
     assert tensors[f"live/exp_avg/{name}"].shape == (n,)
     assert f"model/{name}" not in tensors

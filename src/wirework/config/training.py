@@ -41,7 +41,7 @@ class WeightSparsityConfig(Config):
     dense_every: Count = 16
     """With `gradient: live`, steps from one dense gradient of a matrix to the next; it chooses the
     candidates, the zero weights that may come alive."""
-    candidates: Annotated[float, Field(gt=0)] = 1.0
+    candidates: Annotated[float, Field(gt=0)] = 4.0
     """With `gradient: live`, candidates for each nonzero weight of a matrix."""
     candidate_rule: Literal["first_moment", "gradient"] = "first_moment"
     """With `gradient: live`, which zero weights become candidates: those with the largest first

@@ -1,6 +1,6 @@
 """Training of the live weights only: `weight_sparsity.gradient` is `live`.
 
-Once few weights are nonzero, gradients and Adam moments are kept for these and for as many
+Once few weights are nonzero, gradients and Adam moments are kept for these and for some
 candidates: zero weights that may come alive. On every N-th step the dense gradient of a matrix is
 computed too, and by it the candidates are chosen anew. Matrices take turns, so that each step costs
 the same.
