@@ -132,6 +132,8 @@ def test_the_connected_model_is_kept_while_weights_do_not_change() -> None:
     assert ablation.connected() is not ablation.connected()
     with unchanged_weights():
         assert ablation.connected() is ablation.untied().connected()
+        other = replace(ablation, transformer=build("default"))
+        assert other.connected() is not ablation.connected()
 
 
 def test_losses_of_large_masks_are_those_of_the_masked_model() -> None:

@@ -17,6 +17,7 @@ from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.sparse_linear import (
     compressed_if_faster,
     compressed_rows,
+    once_if_unchanged,
     sparse_product,
     transposed,
     unchanged_weights,
@@ -146,6 +147,14 @@ def test_unchanged_weights_are_read_once(monkeypatch):
 
 
 @pytest.mark.parametrize("graded", [False, True])
+def test_results_for_one_object_are_kept_for_each_function():
+    weight = drawn(3, 5)
+    with unchanged_weights():
+        assert once_if_unchanged(len, weight) == 3
+        assert once_if_unchanged(rows_of, weight).width == 5
+        assert once_if_unchanged(torch.equal, weight, weight) is True
+
+
 def test_the_unembedding_is_compressed_once_for_all_losses(graded, monkeypatch):
     compressions = []
 

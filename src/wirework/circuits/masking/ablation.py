@@ -376,7 +376,7 @@ class Ablation(Masks):
         """
         if not can_be_connected(self):
             return None
-        return once_if_unchanged(lambda _: ConnectedModel(self), self.means)
+        return once_if_unchanged(lambda *_: ConnectedModel(self), self.transformer, self.means)
 
     def _small_circuit(self, gates: Tensor) -> CompactCircuit | None:
         is_large = self.nodes(gates).count_nonzero() > _LEAST_CONNECTED * self.space.size

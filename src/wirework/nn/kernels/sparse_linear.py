@@ -26,7 +26,6 @@ from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.products import library_for, product
 
-_Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 VARIABLE = "WIREWORK_SPARSE"
@@ -140,20 +139,26 @@ def sparse_product(x: Tensor, matrix: CompressedRows, bias: Tensor | None = None
     return out
 
 
-_known: ContextVar[dict[int, tuple[Any, Any]] | None] = ContextVar(
+_known: ContextVar[dict[tuple[Any, ...], tuple[Any, Any]] | None] = ContextVar(
     "results for weights that do not change", default=None
 )
-"""Results by the identity of their argument, which is kept: no other object gets its identity."""
+"""Results by function and identity of the arguments, which are kept: no other object gets it."""
 
 
-def once_if_unchanged(function: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
-    """Return the result of a function; in a block of `unchanged_weights`, the first one."""
+def once_if_unchanged(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Return the result of a function; in a block of `unchanged_weights`, the first one.
+
+    Args:
+        function: its name tells it apart from other functions.
+        arguments: all objects that the result depends on; the same objects give the same result.
+    """
     known = _known.get()
     if known is None:
-        return function(argument)
-    if id(argument) not in known:
-        known[id(argument)] = (argument, function(argument))
-    result: _Result = known[id(argument)][1]
+        return function(*arguments)
+    key = (function.__module__, function.__qualname__, *map(id, arguments))
+    if key not in known:
+        known[key] = (arguments, function(*arguments))
+    result: _Result = known[key][1]
     return result
 
 
