@@ -4,6 +4,7 @@ The demo's own model is not in the repository. This one is trained by the demo's
 steps, once, and kept in the user's cache folder. The quick one has a planted circuit.
 """
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +53,18 @@ def planted_subject() -> Subject:
 
 
 def trained_run() -> Path:
-    """Return a run of the demo's recipe in the user's cache folder, trained unless it is there."""
+    """Return a run of the demo's recipe in the user's cache folder, trained unless it is there.
+
+    Its name has a hash of the recipe with all defaults: other settings are another run.
+    """
     from wirework.cache_folder import cache_folder  # not in the version of `stored.json`
 
     root = (cache_folder() or Path(".cache")) / "benchmarks"
     changes = {
-        "name": f"demo-{STEPS}", "runs": str(root), "data.cache": str(root / "data"),
+        "runs": str(root), "data.cache": str(root / "data"),
         "steps": STEPS, "precision": "float32", "eval_batches": 4,
     }  # fmt: skip
-    return ww.train(TrainConfig.load(RECIPE, changes), resume=True, progress=False).path
+    settings = TrainConfig.load(RECIPE, changes)
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    config = settings.model_copy(update={"name": f"demo-{STEPS}-{digest}"})
+    return ww.train(config, resume=True, progress=False).path

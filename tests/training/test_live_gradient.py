@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from test_resume import assert_same
 
 from wirework.errors import InputError
-from wirework.training import train
+from wirework.nn import Transformer
+from wirework.training import loop, train
 from wirework.training.live_gradient import LiveGradient
 from wirework.training.metrics import read_metrics
 
@@ -85,7 +86,32 @@ def test_a_run_may_begin_with_few_weights(settings, gradient):
     assert losses(run)[-1] < losses(run)[0]
 
 
-def test_a_live_run_that_begins_sparse_never_has_a_dense_gradient(settings, monkeypatch):
+@pytest.mark.parametrize("gradient", ["exact", "live"])
+def test_the_first_step_sees_the_projected_weights(settings, gradient, monkeypatch):
+    fractions = []
+    step = loop.training_step
+
+    def noted(job, *batch):
+        fractions.append(loop.measured_nonzero_fraction(job))
+        return step(job, *batch)
+
+    monkeypatch.setattr(loop, "training_step", noted)
+    train(settings("few", weight_sparsity={**START, "gradient": gradient}), progress=False)
+    assert fractions[0] == pytest.approx(0.1, abs=0.02)
+
+
+def test_candidates_are_chosen_by_the_rule(settings):
+    changes = {**LIVE, "live_below": 1.0, "dense_every": 1, "l0_fraction": 0.05}
+    places = []
+    for rule in ("first_moment", "gradient"):
+        config = settings(rule, weight_sparsity={**changes, "candidate_rule": rule})
+        run = train(config, progress=False)
+        tensors = load_file(run.path / "checkpoints/step-12/tensors.safetensors")
+        places.append({n: set(t.tolist()) for n, t in tensors.items() if "live/places/" in n})
+    assert places[0] != places[1]
+
+
+def test_a_live_run_that_begins_sparse_keeps_no_gradients_of_whole_matrices(settings, monkeypatch):
     seen = []
     plan = LiveGradient.plan
 
@@ -188,3 +214,27 @@ def test_without_numba_live_is_refused(settings, monkeypatch):
     monkeypatch.setattr("wirework.nn.kernels.compiled.why_not", lambda: reason)
     with pytest.raises(InputError, match=f"live needs numba: {reason}; use exact"):
         train(settings(weight_sparsity=LIVE), progress=False)
+
+
+@pytest.mark.parametrize(("start", "fits"), [(0.02, True), (1.0, False)])
+def test_a_live_run_that_begins_with_few_weights_needs_memory_for_these(
+    settings, monkeypatch, start, fits
+):
+    changes = {**LIVE, "floor": 0, "start_fraction": start, "l0_fraction": 0.02}
+    config = settings("few", weight_sparsity=changes)
+    n_parameters = 10 * Transformer(config.model.derived(vocab_size=300)).weight_counts()[0]
+    monkeypatch.setattr("wirework.memory.available_bytes", lambda: n_parameters)
+    if fits:
+        train(config, progress=False)
+    else:
+        with pytest.raises(InputError, match="of memory"):
+            train(config, progress=False)
+
+
+@pytest.mark.parametrize("name", ["WIREWORK_SPARSE", "WIREWORK_PRODUCTS"])
+def test_an_error_in_the_environment_comes_before_anything_is_written(settings, monkeypatch, name):
+    monkeypatch.setenv(name, "abc")
+    config = settings("new")
+    with pytest.raises(InputError, match=f"{name} must be"):
+        train(config, progress=False)
+    assert not (config.runs / config.name).exists()

@@ -15,6 +15,10 @@ LOADING_BYTES = 8
 """Bytes for each parameter while loading: the model's tensor and the tensor read from the file."""
 TRAINING_BYTES = 16
 """Bytes for each parameter while training: weight, gradient and two Adam moments."""
+WEIGHT_BYTES = 4
+"""Bytes of a weight."""
+LIVE_BYTES = 28
+"""Bytes for each live weight and candidate: value, gradient, two moments, and its place."""
 
 
 def tensor_shapes(config: ModelConfig) -> Shapes:

@@ -20,7 +20,15 @@ from wirework.errors import InputError, number_of
 from wirework.malloc import freed_memory_kept
 from wirework.model import Model
 from wirework.nn.device_reads import device_reads_deferred
-from wirework.nn.shapes import LOADING_BYTES, TRAINING_BYTES, check_memory
+from wirework.nn.kernels.products import forced_library
+from wirework.nn.kernels.sparse_linear import highest_density
+from wirework.nn.shapes import (
+    LIVE_BYTES,
+    LOADING_BYTES,
+    TRAINING_BYTES,
+    WEIGHT_BYTES,
+    check_memory,
+)
 from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.batch_evaluation import evaluate_batches, to_device
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
@@ -70,9 +78,8 @@ def train(
     Source: Gao et al. 2025, App. A.2; Ferrao et al. 2025.
     """
     check_trackers(config.track)
-    # On a GPU, gradients and moments are in GPU memory.
-    bytes_each = LOADING_BYTES if torch.cuda.is_available() else TRAINING_BYTES
-    check_memory(config.model, config.gating, "the settings", bytes_each)
+    highest_density(), forced_library()  # errors in the environment, before anything is written
+    check_memory(config.model, config.gating, "the settings", _bytes_for_each_weight(config))
     with stopping() as stop, locked_run_folder(config, resume) as folder, freed_memory_kept():
         config = settings_to_use(config, folder)
         existing_run = finished_run(folder)
@@ -92,6 +99,19 @@ def train(
             ):
                 _train(job, stop, progress_bar)
                 return _finish(job, stop)
+
+
+def _bytes_for_each_weight(config: TrainConfig) -> int:
+    """Return the least memory of a run for each weight, before activations."""
+    if torch.cuda.is_available():  # gradients and moments are in GPU memory
+        return LOADING_BYTES
+    sparsity = config.weight_sparsity
+    if sparsity is None or sparsity.gradient != "live":
+        return TRAINING_BYTES
+    if sparsity.start_fraction > sparsity.live_below:
+        return TRAINING_BYTES
+    trained = min(1.0, (1 + sparsity.candidates) * sparsity.start_fraction)
+    return min(TRAINING_BYTES, WEIGHT_BYTES + math.ceil(LIVE_BYTES * trained))
 
 
 def _train(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:

@@ -74,10 +74,13 @@ def assert_same(ablation: Ablation) -> None:
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize("lanes", [1, 16])
 @pytest.mark.parametrize("is_sparse", [False, True])
 def test_outputs_and_gradients_are_those_of_the_masked_model(
-    transformer: Transformer, is_sparse: bool
+    transformer: Transformer, is_sparse: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # With 16, these narrow sites are computed whole or not at all.
+    monkeypatch.setattr("wirework.circuits.masking.connected_nodes._LANES", lanes)
     assert_same(ablation_of(sparse(transformer) if is_sparse else transformer))
 
 
@@ -94,6 +97,18 @@ def test_matrices_of_zeros(name: str, layers: tuple[int, ...]) -> None:
             matrix = transformer.blocks[layer].get_submodule(name)
             for parameter in matrix.parameters():
                 parameter.zero_()
+    assert_same(ablation_of(transformer, share=0.0))
+
+
+def test_heads_without_values_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirework.circuits.masking.connected_nodes._LANES", 1)
+    transformer = build("default")
+    attention = transformer.blocks[0].attn
+    width, inner = attention.d_head, attention.y.width
+    with torch.no_grad():  # the values of the first head, and the keys of the last one
+        for rows in (slice(2 * inner, 2 * inner + width), slice(2 * inner - width, 2 * inner)):
+            attention.qkv.weight[rows] = 0
+            attention.qkv.bias[rows] = 0
     assert_same(ablation_of(transformer, share=0.0))
 
 

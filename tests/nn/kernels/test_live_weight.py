@@ -113,6 +113,19 @@ def test_a_projection_keeps_what_the_dense_one_keeps(
     assert torch.equal(live.values.detach(), dense.view(-1))
 
 
+@pytest.mark.parametrize("floor_dim", [0, 1])
+def test_a_neuron_with_fewer_entries_than_the_floor_keeps_its_place(floor_dim):
+    dense = torch.tensor([[4.0, 3.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    if floor_dim == 1:
+        dense = dense.t().contiguous()
+    live = LiveWeight(nn.Parameter(dense.clone()), dense.view(-1).nonzero().flatten())
+    projection = Projection(dense, floor=1, floor_dim=floor_dim)
+    projection.keep_(2)
+    keep_largest_entries_(live, 2, 1, floor_dim)
+    assert dense.count_nonzero() == 1  # the other place is that of a zero of the second neuron
+    assert torch.equal(live.weight, dense)
+
+
 def test_a_projection_of_some_entries_leaves_the_others_zero():
     weight = nn.Parameter(torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, -2.0]]))
     live = LiveWeight(weight, torch.tensor([1, 2, 3, 5]))

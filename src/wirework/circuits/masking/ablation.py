@@ -24,7 +24,7 @@ from wirework.circuits.masking.connected import (
 )
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
-from wirework.nn.kernels.sparse_linear import once_if_unchanged
+from wirework.nn.kernels.sparse_linear import once_if_unchanged, unchanged_weights
 from wirework.nn.sites import NodeAblation
 from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
@@ -145,6 +145,7 @@ class Masks(ABC):
         return self.logit_diffs(gates, batch)
 
     @old_arguments(rows="batch")
+    @unchanged_weights()
     def loss_increase(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the first-order increase in loss if a single gate of one mask is set to 0.
 
@@ -166,6 +167,7 @@ class Masks(ABC):
 
     @old_arguments(rows="batch")
     @torch.no_grad()
+    @unchanged_weights()
     def losses(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return the task loss of each mask, in as many passes as needed for bounded memory.
 
@@ -180,6 +182,7 @@ class Masks(ABC):
 
     @old_arguments(rows="batch")
     @torch.no_grad()
+    @unchanged_weights()
     def within(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
         """Return whether the task loss of one mask is at most `target` in every ablation mode.
 
@@ -221,6 +224,7 @@ class Masks(ABC):
 
     @old_arguments(rows="batch")
     @torch.no_grad()
+    @unchanged_weights()
     def all_logit_diffs(self, gates: Tensor, batch: TokenizedPairs) -> Tensor:
         """Return `logit_diffs` of any number of masks, in several passes for bounded memory.
 

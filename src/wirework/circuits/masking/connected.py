@@ -3,7 +3,7 @@
 Most rows of a sparse weight matrix are zero, so that most nodes are zero under every mask: they are
 left out (`connected_nodes.py`). Each distinct prefix is computed once (`prefixes.py`). Outputs and
 gradients are those of `Ablation.logit_diffs`, the reference, except for rounding: sums have another
-order.
+order. Where two magnitudes at an AbsTopK are almost tied, rounding can decide which one is kept.
 
 Shapes: R masks, N nodes of all sites, C computed nodes of a site, U distinct prefixes, E distinct
 tokens, P pairs, D d_model.

@@ -46,7 +46,7 @@ def gated_top_k(x: Tensor, sites: SiteTable, gates: Tensor, mean: Tensor) -> Ten
     """Return AbsTopK of each site, with the nodes outside the gates at their means.
 
     Args:
-        x: (R, U, C) float32 on the CPU, the computed channels of all sites.
+        x: (R, U, C) finite float32 on the CPU, the computed channels of all sites.
         sites: the sites.
         gates: (R, C) float32.
         mean: (C,) float32.
@@ -78,7 +78,7 @@ class _GatedTopK(torch.autograd.Function):
                 )
             )  # fmt: skip
 
-        each_piece(len(x), max(1, x[0].numel()), fill)
+        each_piece(len(x), max(1, x.shape[1:].numel()), fill)
         ctx.save_for_backward(x, kept, gates, mean)
         return out
 
@@ -100,5 +100,5 @@ class _GatedTopK(torch.autograd.Function):
                 of_x[part], of_gates[part],
             )  # fmt: skip
 
-        each_piece(len(x), max(1, x[0].numel()), fill)
+        each_piece(len(x), max(1, x.shape[1:].numel()), fill)
         return to_x, None, to_gates, None

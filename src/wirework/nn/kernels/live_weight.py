@@ -212,10 +212,12 @@ def keep_largest_entries_(live: LiveWeight, k: int, floor: int, floor_dim: int |
     if np.isnan(values).any():
         raise ValueError("projection got NaN, which has no rank")
     kept = np.zeros(len(values), np.bool_)
-    n_marked = 0
+    room = k
     if floor and floor_dim is not None:
-        n_marked = mark_largest_of_neurons(values, *live.neurons(floor_dim), floor, kept)
-    room = k - n_marked
+        mark_largest_of_neurons(values, *live.neurons(floor_dim), floor, kept)
+        # A neuron with fewer entries than the floor has zeros for the others.
+        n_neurons, width = live.weight.shape if floor_dim == 0 else live.weight.t().shape
+        room -= n_neurons * min(floor, width)
     if room > 0:
         kept |= largest(np.where(kept, 0, np.abs(values)), room)
     values[~kept] = 0

@@ -87,7 +87,7 @@ def library_for(layouts: str, rows: int, between: int, columns: int) -> Library:
     """
     if rows * between * columns < _MIN_CHOSEN:
         return "torch"
-    if forced := _forced():
+    if forced := forced_library():
         return forced
     sizes = tuple(_power_of_two(size) for size in (rows, between, columns))
     key = f"product {layouts} {'x'.join(map(str, sizes))}"
@@ -112,7 +112,7 @@ def gradient_library(shape: torch.Size, out: int) -> Library | Literal["convolut
         return library_for("tn", out, images * tokens, width)
     if images * tokens * width * out < _MIN_CHOSEN:
         return "torch"
-    if forced := _forced():
+    if forced := forced_library():
         return "convolution" if forced == "onednn" else forced
     sizes = tuple(_power_of_two(size) for size in (images, tokens, width, out))
     key = f"weight gradient {'x'.join(map(str, sizes))}"
@@ -138,8 +138,12 @@ def available() -> tuple[Library, ...]:
     return tuple(name for name in LIBRARIES if usable[name])
 
 
-def _forced() -> Library | None:
-    """Return the library that the environment sets, or torch if that one is not available."""
+def forced_library() -> Library | None:
+    """Return the library that the environment sets, or torch if that one is not available.
+
+    Raises:
+        InputError: the variable names no library.
+    """
     name = os.environ.get(VARIABLE, "auto")
     if name == "auto":
         return None

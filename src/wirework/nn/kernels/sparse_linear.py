@@ -77,6 +77,8 @@ def compressed_if_faster(weight: Tensor) -> CompressedRows | None:
     """
     if weight.numel() < _MIN_SIZE or not weight.is_contiguous() or not compiled.is_available():
         return None
+    if weight._is_view():  # a new object at each product, which would be kept for nothing
+        return _compressed_if_faster(weight)
     return once_if_unchanged(_compressed_if_faster, weight)
 
 
@@ -165,7 +167,7 @@ def once_if_unchanged(function: Callable[..., _Result], *arguments: Any) -> _Res
 def _compressed_if_faster(weight: Tensor) -> CompressedRows | None:
     from wirework.nn.kernels.compiled.sparse_products import count_entries
 
-    size, highest = weight.numel(), _highest_density()
+    size, highest = weight.numel(), highest_density()
     limit = int(size * (_MAX_DENSITY if highest is None else highest))
     n_entries = count_entries(weight.detach().numpy(), limit)
     if n_entries > limit or (
@@ -175,8 +177,12 @@ def _compressed_if_faster(weight: Tensor) -> CompressedRows | None:
     return compressed_rows(weight, n_entries)
 
 
-def _highest_density() -> float | None:
-    """Return the density that the environment sets, or None if it is to be measured."""
+def highest_density() -> float | None:
+    """Return the density that the environment sets, or None if it is to be measured.
+
+    Raises:
+        InputError: the variable is no density.
+    """
     return _density(os.environ.get(VARIABLE, "auto"))
 
 

@@ -3,7 +3,8 @@
 The operands are the layer's input and the gradient of its output. AbsTopK and masks leave exact
 zeros in the one that follows them or, in the backward pass, precedes them. A kernel that leaves the
 zeros out is used where it was measured to be faster on this machine, for the sizes and the density
-of the sparse operand (`compiled/sparse_gradient.py`). The result differs by rounding only.
+of the sparse operand (`compiled/sparse_gradient.py`). For finite operands the result differs
+by rounding only.
 
 Shapes: T tokens, D inputs, M outputs, C channels of the sparse operand, N of the dense one.
 """
@@ -66,6 +67,8 @@ def sum_of_outer_products(sparse: Tensor, dense: Tensor) -> Tensor:
     """
     from wirework.nn.kernels.compiled.sparse_gradient import COLUMNS, add_outer_products
 
+    assert len(sparse) == len(dense)
+    assert dense.shape[1] % COLUMNS == 0
     entries, rows = (t.detach().contiguous().numpy() for t in (sparse, dense))
     out = torch.empty(entries.shape[1], rows.shape[1])
     filled, end = out.numpy(), rows.shape[1]

@@ -15,7 +15,7 @@ Mask = NDArray[np.bool_]
 @compiled
 def mark_largest_of_neurons(
     values: Floats, starts: Ints, entries: Ints, floor: int, marked: Mask
-) -> int:
+) -> None:
     """Set `marked` at the `floor` entries of largest magnitude of each neuron.
 
     Args:
@@ -24,11 +24,7 @@ def mark_largest_of_neurons(
         entries: (E,) indices in `values`, neuron by neuron, ascending within a neuron.
         floor: number of entries of each neuron; all, if it has fewer.
         marked: (E,) False; changed.
-
-    Returns:
-        The number of marked entries.
     """
-    total = 0
     for neuron in range(len(starts) - 1):
         start, end = starts[neuron], starts[neuron + 1]
         for _ in range(min(floor, end - start)):
@@ -41,5 +37,3 @@ def mark_largest_of_neurons(
             if best < 0:  # only NaN is left
                 break
             marked[best] = True
-            total += 1
-    return total

@@ -106,6 +106,8 @@ def _keep(
     kept: Floats, start: int,
 ) -> bool:  # fmt: skip
     """Fill `kept`, from `start`, for the channels of one site; return whether there is a NaN."""
+    if first == end:
+        return False
     if k < 0:
         kept[start + first : start + end] = 1
         return False

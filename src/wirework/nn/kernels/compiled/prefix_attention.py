@@ -36,7 +36,7 @@ def attend(
     q: Floats, k: Floats, v: Floats, query_rows: Ints, ancestors: Ints, spans: Ints,
     in_q: Ints, in_k: Ints, in_v: Ints, ends: Ints, sink: Floats, scale: np.float32, out: Floats,
 ) -> None:  # fmt: skip
-    """Fill the outputs of attention of each query over its ancestors.
+    """Fill the outputs of attention of each query over its ancestors; all inputs are finite.
 
     Args:
         q: (R, Q, any) queries.
@@ -157,7 +157,6 @@ def _first_change(path: Ints, ancestors: Ints, end: int) -> int:
     """Put ancestors into the path; return the first position that changed."""
     start = _first_difference(path, ancestors, end)
     path[start:end] = ancestors[start:end]
-    path[end:] = -1
     return start
 
 

@@ -90,7 +90,7 @@ def multiply_tile(
 def aligned_tile(n_rows: int) -> Floats:
     """Return an uninitialised (R, TILE) matrix that begins with a cache line.
 
-    A vector that lies in two lines takes twice as long to load: products are then a third slower.
+    A vector that lies in two lines takes twice as long to load.
     """
     room = np.empty(n_rows * TILE + LANES, np.float32)
     skipped = -(room.ctypes.data >> 2) % LANES
