@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from test_resume import assert_same
 
 from wirework.errors import InputError
-from wirework.nn import Transformer
+from wirework.nn.shapes import n_parameters
 from wirework.training import loop, train
 from wirework.training.live_gradient import LiveGradient
 from wirework.training.metrics import read_metrics
@@ -222,8 +222,8 @@ def test_a_live_run_that_begins_with_few_weights_needs_memory_for_these(
 ):
     changes = {**LIVE, "floor": 0, "start_fraction": start, "l0_fraction": 0.02}
     config = settings("few", weight_sparsity=changes)
-    n_parameters = 10 * Transformer(config.model.derived(vocab_size=300)).weight_counts()[0]
-    monkeypatch.setattr("wirework.memory.available_bytes", lambda: n_parameters)
+    available = 10 * n_parameters(config.model)
+    monkeypatch.setattr("wirework.memory.available_bytes", lambda: available)
     if fits:
         train(config, progress=False)
     else:
