@@ -25,15 +25,20 @@ def mark_largest_of_neurons(
         floor: number of entries of each neuron; all, if it has fewer.
         marked: (E,) False; changed.
     """
+    best = np.empty(floor, np.int64)  # entries of a neuron, largest first
+    sizes = np.empty(floor, np.float32)
     for neuron in range(len(starts) - 1):
-        start, end = starts[neuron], starts[neuron + 1]
-        for _ in range(min(floor, end - start)):
-            best, most = -1, np.float32(-1)
-            for i in range(start, end):
-                entry = entries[i]
-                size = abs(values[entry])
-                if size > most and not marked[entry]:  # the first of equals
-                    best, most = entry, size
-            if best < 0:  # only NaN is left
-                break
-            marked[best] = True
+        n = 0
+        for i in range(starts[neuron], starts[neuron + 1]):
+            entry = entries[i]
+            size = abs(values[entry])
+            if n == floor and not size > sizes[floor - 1]:  # the first of equals stays
+                continue
+            place = n if n < floor else floor - 1
+            while place > 0 and size > sizes[place - 1]:
+                best[place], sizes[place] = best[place - 1], sizes[place - 1]
+                place -= 1
+            best[place], sizes[place] = entry, size
+            n = min(n + 1, floor)
+        for place in range(n):
+            marked[best[place]] = True
