@@ -36,8 +36,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
         x: (..., D) input.
 
     Returns:
-        (M, D); it may be the transposed view of a contiguous matrix. The same bits for any number
-        of threads.
+        (M, D); it may be the transposed view of a contiguous matrix.
     """
     if fit(grad, x) and may_leave_out_zeros(x.shape, grad.shape[-1]):
         outputs, inputs = grad.flatten(0, -2), x.flatten(0, -2)
