@@ -87,9 +87,9 @@ def compressed_rows(weight: Tensor, n_entries: int) -> CompressedRows:
     from wirework.nn.kernels.compiled.sparse_products import compress
 
     n_outputs, width = weight.shape
-    rows = _empty(n_outputs, width, n_entries)
+    rows = _empty(n_outputs, width, n_entries + 1)
     compress(weight.detach().numpy(), *rows[:3])
-    return rows
+    return rows._replace(columns=rows.columns[:-1], values=rows.values[:-1])
 
 
 def transposed(matrix: CompressedRows) -> CompressedRows:

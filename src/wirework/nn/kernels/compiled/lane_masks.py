@@ -1,4 +1,4 @@
-"""Operations on 16 integers at once whose results depend on a condition for each of them.
+"""Operations on 16 numbers at once whose results depend on a condition for each of them.
 
 A mask has a bit for each number, the first one the lowest.
 """
@@ -18,6 +18,15 @@ def mask_of_equal(builder, array, index, number):
     """Return the mask of 16 integers of an array, from an index, that equal a number."""
     equal = builder.icmp_signed("==", _load(array, index), _repeat(builder, number))
     return builder.zext(builder.bitcast(equal, _MASK), ir.IntType(64))
+
+
+@operation(lambda *_: types.boolean)
+def any_nonzero(builder, array, index):
+    """Return whether any of 16 floats of an array, from an index, is not 0; NaN is not."""
+    numbers = _load(array, index)
+    zero = ir.Constant(numbers.type, [0.0] * LANES)
+    mask = builder.bitcast(builder.fcmp_unordered("!=", numbers, zero), _MASK)
+    return builder.icmp_unsigned("!=", mask, ir.Constant(_MASK, 0))
 
 
 @operation(nothing)
