@@ -78,7 +78,9 @@ def train(
     Source: Gao et al. 2025, App. A.2; Ferrao et al. 2025.
     """
     check_trackers(config.track)
-    highest_density(), forced_library()  # errors in the environment, before anything is written
+    # Errors in the environment come before anything is written.
+    highest_density()
+    forced_library()
     check_memory(config.model, config.gating, "the settings", _bytes_for_each_weight(config))
     with stopping() as stop, locked_run_folder(config, resume) as folder, freed_memory_kept():
         config = settings_to_use(config, folder)

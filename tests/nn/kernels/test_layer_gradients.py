@@ -5,27 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from present import present
+from sparse_cases import close, drawn, rows_of
 
 from wirework.nn.kernels.layer_gradients import layer_gradients
-from wirework.nn.kernels.sparse_linear import compressed_rows, transposed
+from wirework.nn.kernels.sparse_linear import transposed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 sizes = st.integers(1, 20) | st.sampled_from([63, 64, 65, 130])
-
-
-def drawn(*shape, seed=0, density=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(*shape, generator=generator)
-    return torch.where(torch.rand(*shape, generator=generator) < density, values, 0)
-
-
-def rows_of(weight):
-    return compressed_rows(weight, int(weight.count_nonzero()))
-
-
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_gradients_worked_by_hand():

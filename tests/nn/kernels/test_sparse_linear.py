@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparse_cases import close, drawn, rows_of
 
 from wirework import fastest
 from wirework.config import ModelConfig
@@ -29,20 +30,6 @@ def always_sparse(monkeypatch, one_thread):
     """Take every matrix from its compressed rows, however small or dense."""
     monkeypatch.setenv(sparse_linear.VARIABLE, "1")
     monkeypatch.setattr(sparse_linear, "_MIN_SIZE", 0)
-
-
-def drawn(*shape, seed=0, density=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(*shape, generator=generator)
-    return torch.where(torch.rand(*shape, generator=generator) < density, values, 0)
-
-
-def rows_of(weight):
-    return compressed_rows(weight, int(weight.count_nonzero()))
-
-
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_compressed_rows_worked_by_hand():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparse_cases import close, drawn
 
 from wirework import fastest
 from wirework.nn.kernels import weight_gradient as module
@@ -12,16 +13,6 @@ from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.weight_gradient import sum_of_outer_products, weight_gradient
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def drawn(*shape, seed=0, density=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(*shape, generator=generator)
-    return torch.where(torch.rand(*shape, generator=generator) < density, values, 0)
-
-
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def choose(way, monkeypatch):

@@ -22,7 +22,7 @@ def mask_of_equal(builder, array, index, number):
 
 @operation(lambda *_: types.boolean)
 def any_nonzero(builder, array, index):
-    """Return whether any of 16 floats of an array, from an index, is not 0; NaN is not."""
+    """Return whether any of 16 floats of an array, from an index, is not 0, as NaN is not."""
     numbers = _load(array, index)
     zero = ir.Constant(numbers.type, [0.0] * LANES)
     mask = builder.bitcast(builder.fcmp_unordered("!=", numbers, zero), _MASK)

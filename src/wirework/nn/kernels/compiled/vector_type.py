@@ -1,7 +1,7 @@
 """The type of vectors of 16 float32 in compiled kernels, and operations that write instructions.
 
-The instructions are those of LLVM, which numba compiles. Saved code of a kernel is not renewed when
-only this file, `vectors.py` or `head_rows.py` changes: change the file of the kernel too.
+The instructions are those of LLVM, which numba compiles. With `NUMBA_CACHE_DIR` set, saved code of
+a kernel is renewed only when the file of the kernel changes, not when this file does.
 """
 
 from collections.abc import Callable
