@@ -35,7 +35,8 @@ def _nothing_compiled_yet() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _torchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph has no kernels of numba: the same operations of torch are run without a graph."""
-    monkeypatch.setattr("wirework.nn.kernels.norm._is_compiled", lambda *_: False)
+    for kernel in ("norm", "gelu_top_k"):
+        monkeypatch.setattr(f"wirework.nn.kernels.{kernel}._is_compiled", lambda *_: False)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from wirework.config import ModelConfig, SiteKind
-from wirework.nn.activation import activate
 from wirework.nn.kernels.attention import causal_attention, last_position_attention
 from wirework.nn.kernels.linear import Linear
 from wirework.nn.kernels.norm import RMSNorm
@@ -198,7 +197,7 @@ class MLP(nn.Module):
             up, down = ((layer.weight, layer.bias) for layer in (self.up, self.down))
             output = sparse_mlp(x, up, down, mask, self.activation)
         else:
-            neurons = self.post_act(activate(self.up(x), self.activation))  # (B, T, M)
+            neurons = self.post_act(self.up(x), self.activation)  # (B, T, M)
             output = self.down(neurons if mask is None else neurons * dense_mask(mask, x))
         delta: Tensor = self.resid_delta(output)
         return delta

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from wirework.errors import InputError, nearest
+from wirework.nn.activation import Activation, activate
+from wirework.nn.kernels.gelu_top_k import activated_top_k
 from wirework.nn.kernels.mask_gates import ablated, can_be_ablated
 from wirework.nn.kernels.top_k import abs_top_k
 from wirework.renamed_names import old_arguments
@@ -35,9 +37,17 @@ class Site(nn.Module):
         self.k = k
         self.edits: tuple[Edit, ...] = ()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were added."""
-        if self.k is not None and not self.is_constant:
+    def forward(self, x: Tensor, activation: Activation | None = None) -> Tensor:
+        """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were added.
+
+        Args:
+            x: (B, T, width).
+            activation: non-linearity to apply first.
+        """
+        keeps = self.k is not None and not self.is_constant
+        if activation is not None:
+            x = activated_top_k(x, activation, self.k) if keeps else activate(x, activation)
+        elif keeps:
             x = abs_top_k(x, self.k)
         return self._edited(x)
 

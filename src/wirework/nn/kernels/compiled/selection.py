@@ -22,6 +22,7 @@ Bits = NDArray[Integer]
 Bytes = NDArray[np.uint8]
 Upper = NDArray[np.int16]
 
+NO_GUESS, HAS_NAN = -1, -2  # in place of a threshold's upper bits
 _COUNTED = 1 << 14  # entries of which a count fits in 16 bits
 _FIRST_STEP = 4  # from the guessed threshold of a row to the next one that is tried
 
@@ -53,24 +54,55 @@ def select_rows(
     width = out.shape[1]
     upper = np.empty(width, np.int16)
     low = np.empty(width, np.int64)
-    guess = np.int64(-1)  # of a row's upper threshold: near those of the rows before
+    guess = NO_GUESS
     for row in range(len(out)):
         entries = bits[row * stride : row * stride + width]
-        largest = _upper_bits(entries, magnitude, upper)
-        if largest > infinity:
+        guess = select_row(entries, k, magnitude, infinity, upper, low, guess, out[row], mask[row])
+        if guess == HAS_NAN:
             return True
-        n_nonzero = _count_nonzero(entries, magnitude, upper, k)
-        if n_nonzero <= k:
-            _copy_large(entries, magnitude, 1, out[row], mask[row])
-            _add_first_zeros(entries, magnitude, k - n_nonzero, out[row], mask[row])
-            continue
-        threshold, n_reached = find_threshold(entries, upper, low, k, largest, guess)
-        _copy_large(entries, magnitude, threshold, out[row], mask[row])
-        if n_reached > k:
-            _drop_last_ties(magnitude, threshold, n_reached - k, out[row], mask[row])
-        found = threshold >> (8 * bits.itemsize - 16)
-        guess = found if guess < 0 else (3 * guess + found + 2) >> 2
     return False
+
+
+@compiled
+def select_row(
+    entries: Bits,
+    k: int,
+    magnitude: Integer,
+    infinity: Integer,
+    upper: Upper,
+    low: NDArray[np.int64],
+    guess: int,
+    out: Bits,
+    mask: Bytes,
+) -> int:
+    """Fill `out` and `mask` with the k entries of largest magnitude of one row.
+
+    Args:
+        entries: (N,) bits of floats, as in `select_rows`.
+        k, magnitude, infinity: as in `select_rows`.
+        upper: (N,) memory for the search.
+        low: (N,) memory for the search.
+        guess: upper bits of the threshold, near those of the rows before, or `NO_GUESS`.
+        out: (N,) to be filled; may be `entries`.
+        mask: (ceil(N / 8),) to be filled.
+
+    Returns:
+        The guess for the next row, or `HAS_NAN`.
+    """
+    largest = _upper_bits(entries, magnitude, upper)
+    if largest > infinity:
+        return HAS_NAN
+    n_nonzero = _count_nonzero(entries, magnitude, upper, k)
+    if n_nonzero <= k:
+        _copy_large(entries, magnitude, 1, out, mask)
+        _add_first_zeros(entries, magnitude, k - n_nonzero, out, mask)
+        return guess
+    threshold, n_reached = find_threshold(entries, upper, low, k, largest, guess)
+    _copy_large(entries, magnitude, threshold, out, mask)
+    if n_reached > k:
+        _drop_last_ties(magnitude, threshold, n_reached - k, out, mask)
+    found = threshold >> (8 * entries.itemsize - 16)
+    return found if guess == NO_GUESS else (3 * guess + found + 2) >> 2
 
 
 @compiled
@@ -213,9 +245,10 @@ def _low_threshold(low: NDArray[np.int64], k: int, n_bits: int) -> tuple[int, in
 @compiled
 def _copy_large(entries: Bits, magnitude: Integer, least: int, out: Bits, mask: Bytes) -> None:
     """Copy the entries whose keys reach `least`, or 0, and fill in the mask."""
-    one_key = out[:1]
-    one_key[0] = least
-    threshold = one_key[0]  # in the type of the keys
+    first = out[0]
+    out[0] = least
+    threshold = out[0]  # in the type of the keys
+    out[0] = first  # `out` may be `entries`
     whole = len(entries) - len(entries) % LANES
     for i in range(0, whole, LANES):
         copy_large(entries, i, magnitude, threshold, out, mask)
