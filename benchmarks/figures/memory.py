@@ -10,6 +10,7 @@ from benchmarks.figures.step import NO_LIVE, SMALL, SPARSEST, TARGETS
 from benchmarks.settings import Settings
 from benchmarks.step import Shape, has_live_gradient, make_step
 from wirework.config import WeightSparsityConfig
+from wirework.malloc import freed_memory_kept
 
 STEPS = {"dense": 2, "weight-sparse": 2, "live": 16, "live-from-few": 16}
 """A live run computes the dense gradient of each matrix once in 16 steps."""
@@ -75,9 +76,10 @@ def own_peak(words: list[str]) -> float:
     before = resident_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the text
     shape = (width, layers, context, batch)
-    step = make_step(variant, shape, precision=precision, l0_fraction=float(l0_fraction))
-    for _ in range(STEPS[variant]):
-        step()
+    with freed_memory_kept():  # as in `train`
+        step = make_step(variant, shape, precision=precision, l0_fraction=float(l0_fraction))
+        for _ in range(STEPS[variant]):
+            step()
     return resident_mib("VmHWM") - before
 
 

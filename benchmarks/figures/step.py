@@ -6,6 +6,7 @@ from benchmarks.figure import RATIO, Figure, not_available
 from benchmarks.settings import Settings
 from benchmarks.step import LIVE_CALLS, Shape, has_live_gradient, make_step
 from benchmarks.timing import alternate, over
+from wirework.malloc import freed_memory_kept
 
 NO_LIVE = "there is no setting weight_sparsity.gradient in this version"
 TARGETS: dict[Shape, dict[str, float]] = {
@@ -24,13 +25,14 @@ SMALL: Shape = (64, 2, 32, 4)
 
 def measure(settings: Settings) -> Iterator[Figure]:
     """Yield ratios of steps that alternate, and milliseconds of each."""
-    if settings.quick:
-        yield from at_shape(SMALL, {}, ("plain-sparse",), settings)
-        return
-    for shape, targets in TARGETS.items():
-        more = ("plain-sparse",) if shape == SPARSE_CODE else ()
-        yield from at_shape(shape, targets, more, settings)
-    yield from at_lowest_density(settings)
+    with freed_memory_kept():  # as in `train`
+        if settings.quick:
+            yield from at_shape(SMALL, {}, ("plain-sparse",), settings)
+            return
+        for shape, targets in TARGETS.items():
+            more = ("plain-sparse",) if shape == SPARSE_CODE else ()
+            yield from at_shape(shape, targets, more, settings)
+        yield from at_lowest_density(settings)
 
 
 def at_shape(

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from wirework import block_pool
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST = 1 << 25
 """Larger blocks are mapped separately, as malloc does by default: in the heap they would leave
@@ -38,11 +40,13 @@ def freed_memory_kept(*, return_at_end: bool = True) -> Iterator[None]:
     _n_blocks += 1
     if _n_blocks == 1:
         _set(libc, _DURING)
+        block_pool.open_pool()
     try:
         yield
     finally:
         _n_blocks -= 1
         if not _n_blocks:
+            block_pool.close_pool()
             _set(libc, _AFTER)
             if return_at_end:
                 libc.malloc_trim(0)

@@ -44,11 +44,11 @@ class Site(nn.Module):
             x: (B, T, width).
             activation: non-linearity to apply first.
         """
-        keeps = self.k is not None and not self.is_constant
+        k = None if self.is_constant else self.k
         if activation is not None:
-            x = activated_top_k(x, activation, self.k) if keeps else activate(x, activation)
-        elif keeps:
-            x = abs_top_k(x, self.k)
+            x = activate(x, activation) if k is None else activated_top_k(x, activation, k)
+        elif k is not None:
+            x = abs_top_k(x, k)
         return self._edited(x)
 
     @property

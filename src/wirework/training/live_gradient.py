@@ -190,7 +190,7 @@ class LiveGradient:
         tensors = {}
         for matrix in self.matrices:
             name, entries = matrix.name, matrix.entries
-            tensors[f"live/places/{name}"] = entries.places
+            tensors[f"live/places/{name}"] = entries.places.long()
             tensors[f"live/values/{name}"] = entries.values.detach()
             tensors[f"live/norm_ratio/{name}"] = torch.tensor(matrix.norm_ratio, dtype=torch.double)
             for key, value in self.optimizer.state.get(entries.values, {}).items():
@@ -219,7 +219,7 @@ class LiveGradient:
                 key: _stored(tensors, f"live/{key}/{name}", len(places)).clone() for key in _MOMENTS
             }
             state["step"] = _stored(tensors, f"live/step/{name}").clone()
-            self._add(LiveMatrix(name, layer, floor_dim, places.clone(), ratio), state)
+            self._add(LiveMatrix(name, layer, floor_dim, places, ratio), state)
 
     def finish(self) -> None:
         """Make every matrix an ordinary dense parameter again; its optimizer state is dropped."""
@@ -243,7 +243,7 @@ class LiveGradient:
         """Train other entries; those that were trained before keep their values and moments."""
         old, values = entries.places, entries.values
         state = dict(self.optimizer.state[values])
-        index = torch.searchsorted(old, places).clamp_(max=len(old) - 1)
+        index = torch.searchsorted(old, places.to(old.dtype)).clamp_(max=len(old) - 1)
         is_old = old[index] == places
         for key in _MOMENTS:
             state[key] = torch.where(is_old, state[key][index], 0)

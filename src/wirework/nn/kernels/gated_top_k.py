@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.block_pool import empty_like
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.top_k import refuse_nan
 
@@ -67,7 +68,7 @@ class _GatedTopK(torch.autograd.Function):
         from wirework.nn.kernels.compiled.gated_top_k import keep_and_ablate
 
         x, gates = x.detach().contiguous(), gates.detach().contiguous()
-        out, kept = torch.empty_like(x), torch.empty_like(x)
+        out, kept = empty_like(x), empty_like(x)
         inputs, weights, made, mask = (t.numpy() for t in (x, gates, out, kept))
         bits, means = x.view(torch.int32).numpy(), mean.numpy()
 
@@ -88,7 +89,7 @@ class _GatedTopK(torch.autograd.Function):
         from wirework.nn.kernels.compiled.gated_top_k import keep_and_ablate_backward
 
         x, kept, gates, mean = ctx.saved_tensors
-        to_x, to_gates = torch.empty_like(x), torch.empty_like(gates)
+        to_x, to_gates = empty_like(x), torch.empty_like(gates)
         slopes, inputs, mask, weights, of_x, of_gates = (
             t.numpy() for t in (grads[0].contiguous(), x, kept, gates, to_x, to_gates)
         )

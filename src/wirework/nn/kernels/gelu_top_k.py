@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.block_pool import empty, empty_like
 from wirework.nn.activation import Activation, activate
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
@@ -55,8 +56,8 @@ class _GeluTopK(torch.autograd.Function):
 
         rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
         count, width = rows.shape
-        kept, mask = torch.empty_like(rows), torch.empty(count, -(-width // 8), dtype=torch.uint8)
-        slopes = torch.empty(count, k if ctx.needs_input_grad[0] else 0)
+        kept, mask = empty_like(rows), torch.empty(count, -(-width // 8), dtype=torch.uint8)
+        slopes = empty((count, k if ctx.needs_input_grad[0] else 0))
         given, out, bits = rows.numpy(), kept.numpy(), kept.view(torch.int32).numpy()
         packed, derivatives = mask.numpy(), slopes.numpy()
         infinity = np.float32(np.inf).view(np.int32)
@@ -78,11 +79,11 @@ class _GeluTopK(torch.autograd.Function):
 
         mask, slopes = (t.numpy() for t in ctx.saved_tensors)
         rows = grads[0].reshape(len(mask), -1).contiguous()
-        to_x = torch.empty_like(rows)
+        to_x = empty_like(rows)
         given, made = rows.numpy(), to_x.numpy()
 
         def work(part: slice) -> None:
             gelu_top_k_backward(given[part], mask[part], slopes[part], made[part])
 
-        each_piece(*rows.shape, work)
+        each_piece(len(rows), rows.shape[1], work)
         return to_x.view(grads[0].shape), None

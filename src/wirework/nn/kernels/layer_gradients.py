@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wirework.block_pool import empty
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.sparse_linear import CompressedRows
 
@@ -50,7 +51,7 @@ def layer_gradients(
     inputs, outputs = (t.detach().contiguous().numpy() for t in (x, grad))
     (n_tokens, width), n_outputs = inputs.shape, outputs.shape[1]
     n_pieces = -(-n_tokens // _PIECE_TOKENS)
-    to_x = torch.empty((0, width) if across is None else inputs.shape)
+    to_x = empty((0, width) if across is None else inputs.shape)
     entry_sums = torch.empty(n_pieces, len(entries.columns))
     bias_sums = torch.empty(n_pieces, n_outputs if with_bias else 0)
     unused = (entries.starts, entries.columns, entries.values)

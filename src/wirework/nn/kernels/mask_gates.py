@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.block_pool import empty_like
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 
@@ -54,7 +55,7 @@ class _Ablated(torch.autograd.Function):
         from wirework.nn.kernels.compiled.mask_gates import gate_gradients
 
         x, gates, mean = (t.detach().contiguous() for t in ctx.saved_tensors)
-        to_x, to_gates = torch.empty_like(x), torch.empty_like(gates)
+        to_x, to_gates = empty_like(x), torch.empty_like(gates)
         grad, inputs, weights = (t.numpy() for t in (grads[0].contiguous(), x, gates))
         means, of_x, of_gates = mean.numpy(), to_x.numpy(), to_gates.numpy()
 

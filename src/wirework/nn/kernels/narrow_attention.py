@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework import fastest
+from wirework.block_pool import empty
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 
@@ -180,7 +181,7 @@ def _settings(
 def _like_projection(q: Tensor) -> Tensor:
     """Return uninitialised (B, H, T, K) whose memory is that of a contiguous (B, T, H, K)."""
     count, heads, length, channels = q.shape
-    return q.new_empty(count, length, heads, channels).transpose(1, 2)
+    return empty((count, length, heads, channels), q.dtype).transpose(1, 2)
 
 
 def _with_adjacent_channels(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from wirework.block_pool import empty_like
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 
@@ -62,7 +63,7 @@ class _CompiledRMSNorm(torch.autograd.Function):
         from wirework.nn.kernels.compiled.norm import normalise
 
         rows = x.reshape(-1, x.shape[-1]).contiguous()
-        out, scales = torch.empty_like(rows), rows.new_empty(len(rows))
+        out, scales = empty_like(rows), rows.new_empty(len(rows))
         given, made, factors = rows.detach().numpy(), out.numpy(), scales.numpy()
         gains, added = gain.detach().contiguous().numpy(), np.float32(eps)
 
@@ -79,7 +80,7 @@ class _CompiledRMSNorm(torch.autograd.Function):
         from wirework.nn.kernels.compiled.norm import normalise_backward
 
         rows, gain, scales = ctx.saved_tensors
-        to_x, n_parts = torch.empty_like(rows), -(-len(rows) // _GAIN_ROWS)
+        to_x, n_parts = empty_like(rows), -(-len(rows) // _GAIN_ROWS)
         to_gains = gain.new_empty(n_parts, len(gain))
         slopes = grads[0].reshape(rows.shape).contiguous().numpy()
         given, factors = rows.detach().numpy(), scales.numpy()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.block_pool import empty_like
 from wirework.nn.kernels.attention import (
     attention_with_sink_key,
     fused,
@@ -147,7 +148,7 @@ def _next(t: Tensor) -> Tensor:
     stays T because the kernel is slower at T - 1; the output of the last query is not used, and its
     gradient is zero.
     """
-    moved = torch.empty_like(t)
+    moved = empty_like(t)
     moved[:, :-1], moved[:, -1] = t[:, 1:], 0
     return moved
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from wirework import fastest
+from wirework.block_pool import empty
 from wirework.errors import InputError
 
 Library = Literal["torch", "onednn", "numpy"]
@@ -173,7 +174,7 @@ def _by_onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _by_numpy(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    out = torch.empty(a.shape[0], b.shape[1])
+    out = empty((a.shape[0], b.shape[1]))
     with _one_openblas_thread():
         np.matmul(a.detach().numpy(), b.detach().numpy(), out=out.numpy())
     return out if bias is None else out.add_(bias)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wirework import fastest
+from wirework.block_pool import empty
 from wirework.errors import InputError
 from wirework.malloc import freed_memory_kept
 from wirework.nn.kernels import compiled
@@ -110,9 +111,9 @@ def without_zeros(matrix: CompressedRows) -> CompressedRows:
     """Return the compressed rows of the same matrix without entries that are 0."""
     from wirework.nn.kernels.compiled.sparse_products import drop_zeros
 
-    rows = _empty(len(matrix.starts) - 1, matrix.width, len(matrix.values))
-    n = drop_zeros(*matrix[:3], *rows[:3])
-    return rows._replace(columns=rows.columns[:n], values=rows.values[:n])
+    rows = _empty(len(matrix.starts) - 1, matrix.width, int(np.count_nonzero(matrix.values)))
+    drop_zeros(*matrix[:3], *rows[:3])
+    return rows
 
 
 def sparse_product(x: Tensor, matrix: CompressedRows, bias: Tensor | None = None) -> Tensor:
@@ -129,7 +130,7 @@ def sparse_product(x: Tensor, matrix: CompressedRows, bias: Tensor | None = None
     from wirework.nn.kernels.compiled.sparse_products import TILE, multiply_rows
 
     n_outputs = len(matrix.starts) - 1
-    out = torch.empty(len(x), n_outputs)
+    out = empty((len(x), n_outputs))
     inputs, outputs = x.detach().contiguous().numpy(), out.numpy()
     added = np.zeros(n_outputs, np.float32) if bias is None else bias.detach().numpy()
 

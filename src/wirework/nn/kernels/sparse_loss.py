@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wirework.block_pool import empty
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.products import product
 from wirework.nn.kernels.sparse_linear import CompressedRows
@@ -79,7 +80,7 @@ def sparse_loss(
     losses = np.empty(count)
     needs_slopes = wanted.weight or wanted.bigram
     slopes = torch.empty((n_vocabulary, min(_PIECE, count)) if needs_slopes else (0, 0))
-    to_state = torch.empty(count if wanted.state else 0, width)
+    to_state = empty((count if wanted.state else 0, width))
     to_weight = torch.zeros(n_vocabulary, width) if wanted.weight else None
     to_bigram = torch.zeros(n_vocabulary, n_vocabulary) if wanted.bigram else None
     n_entries = 0 if wanted.entries is None else len(wanted.entries.columns)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wirework.block_pool import empty
 from wirework.nn.device_reads import check_nan
 from wirework.nn.kernels import compiled, device_top_k
 from wirework.nn.kernels.device_top_k import INTEGERS
@@ -92,7 +93,7 @@ def _select(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return device_top_k.select(x, k)
     from wirework.nn.kernels.compiled.selection import select_rows
 
-    kept = torch.empty(x.shape, dtype=x.dtype)
+    kept = empty(x.shape, x.dtype)
     bits, stride = _flat_bits(_rows_of_bits(x.detach()))
     out = _rows_of_bits(kept)
     mask = torch.empty(len(out), -(-width // 8), dtype=torch.uint8)
@@ -116,7 +117,7 @@ def _where_kept(x: Tensor, mask: Tensor) -> Tensor:
     """Return `x` where the bit in a mask of bits is 1, else 0."""
     from wirework.nn.kernels.compiled.selection import pass_rows
 
-    passed = torch.empty(x.shape, dtype=x.dtype)
+    passed = empty(x.shape, x.dtype)
     bits, out, packed = _rows_of_bits(x.contiguous()), _rows_of_bits(passed), mask.numpy()
     each_piece(len(bits), x.shape[-1], lambda rows: pass_rows(bits[rows], packed[rows], out[rows]))
     return passed

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wirework import fastest
+from wirework.block_pool import empty
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.products import dense_weight_gradient, fit, gradient_library
@@ -69,7 +70,7 @@ def sum_of_outer_products(sparse: Tensor, dense: Tensor) -> Tensor:
     assert len(sparse) == len(dense)
     assert dense.shape[1] % COLUMNS == 0
     entries, rows = (t.detach().contiguous().numpy() for t in (sparse, dense))
-    out = torch.empty(entries.shape[1], rows.shape[1])
+    out = empty((entries.shape[1], rows.shape[1]))
     filled, end = out.numpy(), rows.shape[1]
     # A range of columns for each thread, as wide as possible: each lists the entries anew.
     width = -(-end // (COLUMNS * torch.get_num_threads())) * COLUMNS

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
 from wirework.nn.kernels.compiled.kept_places import gather_kept, scatter_products
-from wirework.nn.kernels.compiled.selection import HAS_NAN, NO_GUESS, Bits, Bytes, select_row
+from wirework.nn.kernels.compiled.selection import HAS_NAN, NO_GUESS, select_row
 
 Floats = NDArray[np.float32]
+Bits = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
 
 _BLOCK = 128  # entries that are computed at once
 _LARGEST = np.float32(13)  # exp(-t**2 / 2) is hardly a normal float32; beyond, GELU(-t) is 0
@@ -41,7 +43,7 @@ _E = tuple(np.float32(np.log(2) ** i / math.factorial(i)) for i in range(8))
 
 @compiled
 def gelu_top_k_rows(
-    x: Floats, k: int, infinity: int, out: Floats, bits: Bits, mask: Bytes, slopes: Floats
+    x: Floats, k: int, infinity: np.int32, out: Floats, bits: Bits, mask: Bytes, slopes: Floats
 ) -> bool:
     """Fill `out` with the k entries of largest magnitude of the GELU of each row, and 0.
 

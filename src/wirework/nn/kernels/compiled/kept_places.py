@@ -1,15 +1,13 @@
-"""Places of the bits that are 1 in a mask of bits.
+"""Entries whose bit in a mask of bits is 1.
 
 Shapes: N entries of a row, k of them kept.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
-from wirework.nn.kernels.compiled.vector_type import operation
+from wirework.nn.kernels.compiled.lane_masks import lowest_bit, word_at
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -28,10 +26,10 @@ def gather_kept(mask: Bytes, entries: Floats, kept: Floats) -> None:
     n = np.uint64(0)
     whole = len(mask) - len(mask) % _WORD
     for i in range(0, whole, _WORD):
-        word = _word_at(mask, i)
+        word = word_at(mask, i)
         start = np.uint64(8 * i)
         while word:
-            kept[n] = entries[start + _lowest_bit(word)]
+            kept[n] = entries[start + lowest_bit(word)]
             word &= word - np.uint64(1)
             n += np.uint64(1)
     for i in range(8 * whole, len(entries)):
@@ -54,10 +52,10 @@ def scatter_products(mask: Bytes, entries: Floats, factors: Floats, out: Floats)
     out[:] = 0
     whole = len(mask) - len(mask) % _WORD
     for i in range(0, whole, _WORD):
-        word = _word_at(mask, i)
+        word = word_at(mask, i)
         start = np.uint64(8 * i)
         while word:
-            place = start + _lowest_bit(word)
+            place = start + lowest_bit(word)
             out[place] = entries[place] * factors[n]
             word &= word - np.uint64(1)
             n += np.uint64(1)
@@ -65,15 +63,3 @@ def scatter_products(mask: Bytes, entries: Floats, factors: Floats, out: Floats)
         if mask[i >> 3] >> (i & 7) & 1:
             out[i] = entries[i] * factors[n]
             n += np.uint64(1)
-
-
-@operation(lambda *_: types.uint64)
-def _word_at(_builder, mask, index):
-    """Return eight bytes of a mask from an index as one number."""
-    return mask.load(index, kind=ir.IntType(64))
-
-
-@operation(lambda *_: types.uint64)
-def _lowest_bit(builder, word):
-    """Return the place of the lowest bit that is 1, of a number above 0."""
-    return builder.cttz(word, ir.Constant(ir.IntType(1), 1))

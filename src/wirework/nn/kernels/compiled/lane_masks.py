@@ -57,6 +57,18 @@ def copy_chosen(builder, mask, array, index, out):
     out.store(_or_zero(builder, chosen, _load(array, index)), index)
 
 
+@operation(lambda *_: types.uint64)
+def word_at(_builder, mask, index):
+    """Return eight bytes of a mask from an index as one number."""
+    return mask.load(index, kind=ir.IntType(64))
+
+
+@operation(lambda *_: types.uint64)
+def lowest_bit(builder, word):
+    """Return the place of the lowest bit that is 1, of a number above 0."""
+    return builder.cttz(word, ir.Constant(ir.IntType(1), 1))
+
+
 def _load(array: Memory, index: Any) -> Any:
     return array.load(index, kind=ir.VectorType(array.kind, LANES))
 

@@ -174,8 +174,8 @@ def compress(matrix: Floats, starts: Ints, columns: Ints, values: Floats) -> Non
 @compiled
 def drop_zeros(
     starts: Ints, columns: Ints, values: Floats, new_starts: Ints, new_columns: Ints, out: Floats
-) -> int:
-    """Copy the compressed rows of a matrix without entries that are 0; return their number."""
+) -> None:
+    """Copy the compressed rows of a matrix without entries that are 0."""
     n = 0
     for row in range(len(starts) - 1):
         new_starts[row] = n
@@ -184,7 +184,6 @@ def drop_zeros(
                 new_columns[n], out[n] = columns[entry], values[entry]
                 n += 1
     new_starts[len(starts) - 1] = n
-    return n
 
 
 @compiled
