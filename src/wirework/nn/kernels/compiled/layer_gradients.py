@@ -19,7 +19,12 @@ from wirework.nn.kernels.compiled.sparse_products import (
     multiply_tile,
     read_tile,
 )
-from wirework.nn.kernels.compiled.vectors import load_vectors, product_of_all, sum_of_all
+from wirework.nn.kernels.compiled.vectors import (
+    add_four_products,
+    load_vectors,
+    product_of_all,
+    sum_of_all,
+)
 
 
 @compiled
@@ -55,7 +60,13 @@ def layer_gradients(
         read_tile(x, first, inputs)
         for row in range(len(outputs)):
             channel = load_vectors(outputs, TILE * row, VECTORS)
-            for entry in range(starts[row], starts[row + 1]):
+            end = starts[row + 1]
+            whole_end = end - (end - starts[row]) % 4
+            for entry in range(starts[row], whole_end, 4):
+                a, b = TILE * columns[entry], TILE * columns[entry + 1]
+                c, d = TILE * columns[entry + 2], TILE * columns[entry + 3]
+                add_four_products(channel, inputs, a, b, c, d, to_entries, entry)
+            for entry in range(whole_end, end):
                 to_entries[entry] += product_of_all(channel, inputs, TILE * columns[entry])
         for row in range(len(to_bias)):
             to_bias[row] += sum_of_all(load_vectors(outputs, TILE * row, VECTORS))

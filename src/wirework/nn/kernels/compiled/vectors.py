@@ -225,6 +225,42 @@ def product_of_all(builder, vectors, array, index):
     return _sum_of_lanes(builder, _sum_of_products(builder, vectors, others), LANES)
 
 
+@operation(nothing)
+def add_four_products(builder, vectors, array, first, second, third, fourth, out, index):
+    """Add to four numbers of `out` the sums of products of vectors and others of an array.
+
+    The four sums share most instructions, which takes half as long as four `product_of_all`.
+
+    Args:
+        vectors: n vectors.
+        array: array of the other vectors.
+        first, second, third, fourth: places in `array`, each of n vectors that follow each other.
+        out: array.
+        index: place of the first of the four numbers.
+    """
+    a, b, c, d = (
+        _sum_of_products(builder, vectors, [array.load(i, LANES * j) for j in range(len(vectors))])
+        for i in (first, second, third, fourth)
+    )
+    ab, cd = (_sum_of_halves(builder, *pair, _PAIRS) for pair in ((a, b), (c, d)))
+    total, n = _sum_of_halves(builder, ab, cd, _PAIRS_OF_TWO), LANES
+    while n > 4:
+        n //= 2
+        lower, upper = list(range(n)), list(range(n, 2 * n))
+        total = builder.fadd(*(_shuffle(builder, total, total, m) for m in (lower, upper)))
+    out.store(builder.fadd(out.load(index, kind=total.type), total), index)
+
+
+_PAIRS = ([0, LANES, 1, LANES + 1], [2, LANES + 2, 3, LANES + 3])
+_PAIRS_OF_TWO = ([0, 1, LANES, LANES + 1], [2, 3, LANES + 2, LANES + 3])
+
+
+def _sum_of_halves(builder: Any, a: Any, b: Any, halves: tuple[list[int], list[int]]) -> Any:
+    """Return the sum of two mixtures of two vectors, each by its lanes of four among 16."""
+    lanes = ([four + i for four in range(0, LANES, 4) for i in half] for half in halves)
+    return builder.fadd(*(_shuffle(builder, a, b, mixed) for mixed in lanes))
+
+
 @operation(lambda *_: types.float32)
 def sum_of_all(builder, vectors):
     """Return the sum of all numbers of vectors."""
