@@ -127,7 +127,8 @@ def sparse_product(x: Tensor, matrix: CompressedRows, bias: Tensor | None = None
     Returns:
         (T, M); the same bits for any number of threads.
     """
-    from wirework.nn.kernels.compiled.sparse_products import TILE, multiply_rows
+    from wirework.nn.kernels.compiled.sparse_products import multiply_rows
+    from wirework.nn.kernels.compiled.tiles import TILE
 
     n_outputs = len(matrix.starts) - 1
     out = empty((len(x), n_outputs))

@@ -1,7 +1,7 @@
 """Cross-entropy of logits that are the product of a state and a sparse unembedding.
 
 The logits of a tile of tokens are computed with the tokens of an entry of the vocabulary adjacent,
-and stay in cache until they have become loss and gradient. `sparse_products.py` explains tiles.
+and stay in cache until they have become loss and gradient. `tiles.py` explains tiles.
 
 Shapes: N tokens, D width, V vocabulary, E nonzero entries, P tokens of a piece.
 """
@@ -10,14 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled, compiled_with_any_order
-from wirework.nn.kernels.compiled.sparse_products import (
-    TILE,
-    VECTORS,
-    Floats,
-    Ints,
-    read_tile,
-    write_tile,
-)
+from wirework.nn.kernels.compiled.sparse_products import Floats, Ints
+from wirework.nn.kernels.compiled.tiles import TILE, VECTORS, read_tile, write_tile
 from wirework.nn.kernels.compiled.vectors import (
     add_multiple,
     load_vectors,

@@ -1,7 +1,7 @@
 """The gradients of a linear layer of which only some entries are trained, in one pass.
 
 The gradient of the output is read and transposed once, for the gradients of the input, the entries
-and the bias. Tiles are those of `sparse_products.py`.
+and the bias. `tiles.py` explains tiles.
 
 Shapes: T tokens, D inputs, M outputs, E trained entries.
 """
@@ -9,16 +9,8 @@ Shapes: T tokens, D inputs, M outputs, E trained entries.
 import numpy as np
 
 from wirework.nn.kernels.compiled.compiler import compiled
-from wirework.nn.kernels.compiled.sparse_products import (
-    OUTPUTS,
-    TILE,
-    VECTORS,
-    Floats,
-    Ints,
-    aligned_tile,
-    multiply_tile,
-    read_tile,
-)
+from wirework.nn.kernels.compiled.sparse_products import OUTPUTS, Floats, Ints, multiply_tile
+from wirework.nn.kernels.compiled.tiles import TILE, VECTORS, aligned_tile, read_tile
 from wirework.nn.kernels.compiled.vectors import (
     add_four_products,
     load_vectors,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
-from wirework.nn.kernels.compiled.sparse_products import TILE, VECTORS, Floats, aligned_tile
+from wirework.nn.kernels.compiled.tiles import TILE, VECTORS, Floats, aligned_tile
 from wirework.nn.kernels.compiled.vectors import add_multiple, load_vectors, store_vectors
 
 Bytes = NDArray[np.uint8]

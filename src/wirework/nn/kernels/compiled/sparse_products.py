@@ -1,8 +1,7 @@
 """Products with a sparse matrix: cost follows its nonzero entries and the sizes of both sides.
 
-The matrix is in compressed rows (CSR). Tokens are processed in tiles: a tile is transposed, so that
-the tokens of one channel are adjacent, and stays in cache. An entry of the matrix then adds a
-multiple of one channel to another, for all tokens of the tile at once.
+The matrix is in compressed rows (CSR). Tokens are processed in transposed tiles (`tiles.py`). An
+entry of the matrix adds a multiple of one channel to another, for all tokens of the tile at once.
 
 Shapes: T tokens, D inputs, M outputs, E nonzero entries.
 """
@@ -14,22 +13,13 @@ from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
 from wirework.nn.kernels.compiled.lane_masks import any_nonzero
+from wirework.nn.kernels.compiled.tiles import TILE, VECTORS, aligned_tile, read_tile, write_tile
 from wirework.nn.kernels.compiled.vector_type import LANES
-from wirework.nn.kernels.compiled.vectors import (
-    add_multiple,
-    count,
-    repeat_vectors,
-    store_vectors,
-)
+from wirework.nn.kernels.compiled.vectors import add_multiple, repeat_vectors, store_vectors
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.signedinteger[Any]]
 
-TILE = 64
-"""Tokens of a tile."""
-VECTORS = count(TILE // LANES)
-"""Registers that hold a channel of a tile, for the compiler."""
-_SIDE = 8  # side of the blocks in which a tile is transposed: a cache line of outputs or fewer
 OUTPUTS = 64
 """Outputs of a tile that are transposed back at once."""
 
@@ -85,53 +75,6 @@ def multiply_tile(
                 total = add_multiple(total, values[entry], tile, TILE * columns[entry])
             store_vectors(sums, TILE * i, total)
         write_tile(sums, n, n_in_tile, out, first, output)
-
-
-@compiled
-def aligned_tile(n_rows: int) -> Floats:
-    """Return an uninitialised (R, TILE) matrix that begins with a cache line.
-
-    A vector that lies in two lines takes twice as long to load.
-    """
-    room = np.empty(n_rows * TILE + LANES, np.float32)
-    skipped = -(room.ctypes.data >> 2) % LANES
-    return room[skipped : skipped + n_rows * TILE].reshape(n_rows, TILE)
-
-
-@compiled
-def read_tile(matrix: Floats, first: int, tile: Floats) -> None:
-    """Fill the channels of a tile, (C, TILE), with the tokens of (T, C) from `first`, and zeros."""
-    width = matrix.shape[1]
-    n = min(TILE, len(matrix) - first)
-    whole_n, whole_width = n - n % _SIDE, width - width % _SIDE
-    for token in range(0, whole_n, _SIDE):
-        for channel in range(0, whole_width, _SIDE):
-            for i in range(_SIDE):
-                for j in range(_SIDE):
-                    tile[channel + i, token + j] = matrix[first + token + j, channel + i]
-    for token in range(n):
-        for channel in range(whole_width if token < whole_n else 0, width):
-            tile[channel, token] = matrix[first + token, channel]
-    if n < TILE:
-        tile[:, n:] = 0
-
-
-@compiled
-def write_tile(tile: Floats, n_channels: int, n: int, out: Floats, first: int, start: int) -> None:
-    """Write the first channels and tokens of a tile to (T, C), from token `first`, channel `start`.
-
-    The matrix is passed whole: its layout is then known, and the copy uses vectors. A few tokens
-    are written at a time, as whole cache lines.
-    """
-    whole_n, whole_width = n - n % _SIDE, n_channels - n_channels % _SIDE
-    for token in range(0, whole_n, _SIDE):
-        for channel in range(0, whole_width, _SIDE):
-            for i in range(_SIDE):
-                for j in range(_SIDE):
-                    out[first + token + i, start + channel + j] = tile[channel + j, token + i]
-    for token in range(n):
-        for channel in range(whole_width if token < whole_n else 0, n_channels):
-            out[first + token, start + channel] = tile[channel, token]
 
 
 @compiled

@@ -144,13 +144,36 @@ def rows_of_columns(builder, vectors):
     return _rotated(builder, vectors, (len(vectors) - 1).bit_length())
 
 
+@operation(nothing)
+def transpose_block(builder, n, array, index, stride, out, out_index, out_stride):
+    """Write the transpose of an (n, n) block of a matrix; n is a power of two.
+
+    Args:
+        n: a `count`.
+        array: matrix that is read.
+        index: place of the block's first number in `array`.
+        stride: distance of two rows of `array`.
+        out: matrix that is written.
+        out_index: place of the block's first number in `out`.
+        out_stride: distance of two rows of `out`.
+    """
+    vectors = []
+    for _ in range(n):
+        vectors.append(array.load(index, kind=ir.VectorType(FLOAT, n)))
+        index = builder.add(index, stride)
+    for column in _rotated(builder, vectors, (n - 1).bit_length()):
+        out.store(column, out_index)
+        out_index = builder.add(out_index, out_stride)
+
+
 def _rotated(builder: Any, vectors: list[Any], n_bits: int) -> list[Any]:
     """Rotate the bits of the numbers' indices to the left; all lengths are powers of two.
 
     Numbers of both halves in turn move the highest bit of each index to the lowest place.
     """
-    half = LANES // 2
-    lower = [lane for i in range(half) for lane in (i, LANES + i)]
+    n_lanes = vectors[0].type.count
+    half = n_lanes // 2
+    lower = [lane for i in range(half) for lane in (i, n_lanes + i)]
     upper = [lane + half for lane in lower]
     for _ in range(n_bits):
         middle = len(vectors) // 2
