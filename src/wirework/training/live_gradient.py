@@ -21,7 +21,7 @@ from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.linear import Embedding, Linear
-from wirework.nn.kernels.live_weight import LiveWeight, keep_largest_entries_, largest
+from wirework.nn.kernels.live_weight import LiveWeight, keep_largest_entries_, with_candidates
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -255,14 +255,10 @@ class LiveGradient:
 
         Args:
             weight: (M, D).
-            scores: (M, D), not negative; those of nonzero weights are overwritten.
+            scores: (M, D), not negative.
         """
-        is_live = weight.detach().numpy() != 0
-        n_candidates = round(self.config.candidates * np.count_nonzero(is_live))
-        sizes = scores.numpy()
-        sizes[is_live] = -1
-        is_candidate = largest(sizes.reshape(-1), n_candidates)
-        return torch.from_numpy(np.flatnonzero(is_live.reshape(-1) | is_candidate))
+        n_live = int(np.count_nonzero(weight.detach().numpy()))
+        return with_candidates(weight, scores, round(self.config.candidates * n_live))
 
 
 def _norm_ratio(dense: Tensor, entries: Tensor) -> float:

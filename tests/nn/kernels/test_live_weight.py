@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wirework.nn.kernels.linear import Embedding, Linear
-from wirework.nn.kernels.live_weight import LiveWeight, keep_largest_entries_, largest
+from wirework.nn.kernels.live_weight import (
+    LiveWeight,
+    keep_largest_entries_,
+    largest,
+    with_candidates,
+)
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.projection import Projection
 
@@ -143,6 +148,34 @@ def test_a_projection_of_some_entries_leaves_the_others_zero():
 def test_the_largest_worked_by_hand(k, expected):
     sizes = np.array([1, 3, 1, 2], np.float32)
     assert np.flatnonzero(largest(sizes, k)).tolist() == expected
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 70)),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from([1, 3, 1000]),
+    st.integers(0, 2**32 - 1),
+    st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_candidates_are_the_zero_weights_of_largest_score(shape, density, levels, seed, data):
+    generator = np.random.default_rng(seed)
+    weight = np.where(generator.random(shape) < density, -1.5, 0).astype(np.float32)
+    scores = (generator.integers(0, levels, shape) / levels).astype(np.float32)
+    n = data.draw(st.integers(0, weight.size))
+    dead = np.flatnonzero(weight == 0)
+    chosen = dead[np.argsort(-scores.reshape(-1)[dead], kind="stable")[:n]]
+    expected = sorted({*np.flatnonzero(weight).tolist(), *chosen.tolist()})
+    found = with_candidates(torch.from_numpy(weight), torch.from_numpy(scores), n)
+    assert found.tolist() == expected
+
+
+def test_candidates_of_one_magnitude_and_of_infinite_score():
+    weight = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    scores = torch.tensor([[1.0, torch.inf, 1.0000001], [torch.inf, 0.0, 1.0]])
+    assert with_candidates(weight, scores, 1).tolist() == [1, 3]
+    assert with_candidates(weight, scores, 2).tolist() == [1, 2, 3]
+    assert with_candidates(weight, scores, 3).tolist() == [0, 1, 2, 3]
 
 
 def test_a_projection_refuses_nan():

@@ -43,6 +43,8 @@ class LiveWeight:
         """Whether the next backward pass computes the dense gradient too."""
         self.explored: Tensor | None = None
         """(M, D) that gradient, until it is used."""
+        self.nonzero_rows = CompressedRows.zeros(*weight.shape)
+        """The matrix, (M, D)."""
         self.set_places(places, weight.detach().view(-1)[places])
 
     def set_places(self, places: Tensor, values: Tensor) -> None:
@@ -71,10 +73,13 @@ class LiveWeight:
     @torch.no_grad()
     def update_(self) -> None:
         """Write the entries to the dense matrix, and find those that are not zero."""
-        # By numpy: torch takes several times as long to write a few thousand entries.
-        self.weight.detach().view(-1).numpy()[self.places.numpy()] = self.rows.values
+        from wirework.nn.kernels.compiled.sparse_products import write_entries
+
+        dense, before = self.weight.detach().numpy(), self.nonzero_rows
+        # The matrix is not in cache: only what may change is written.
+        write_entries(before.starts, before.columns, np.zeros_like(before.values), dense)
         self.nonzero_rows = without_zeros(self.rows)
-        """The matrix, (M, D)."""
+        write_entries(*self.nonzero_rows[:3], dense)
         self.nonzero_columns = transposed(self.nonzero_rows)
         """Its transpose, (D, M)."""
 
@@ -215,17 +220,58 @@ def keep_largest_entries_(live: LiveWeight, k: int, floor: int, floor_dim: int |
     values = live.rows.values
     if np.isnan(values).any():
         raise ValueError("projection got NaN, which has no rank")
-    kept = np.zeros(len(values), np.bool_)
-    room = k
     if floor and floor_dim is not None:
-        mark_largest_of_neurons(values, *live.neurons(floor_dim), floor, kept)
+        is_protected = np.zeros(len(values), np.bool_)
+        mark_largest_of_neurons(values, *live.neurons(floor_dim), floor, is_protected)
         # A neuron with fewer entries than the floor has zeros for the others.
         n_neurons, width = live.weight.shape if floor_dim == 0 else live.weight.t().shape
-        room -= n_neurons * min(floor, width)
-    if room > 0:
-        kept |= largest(np.where(kept, 0, np.abs(values)), room)
-    values[~kept] = 0
+        others = np.where(is_protected, np.float32(0), values)
+        _keep_largest_(others, k - n_neurons * min(floor, width))
+        np.copyto(values, others, where=~is_protected)
+    else:
+        _keep_largest_(values, k)
     live.update_()
+
+
+def _keep_largest_(values: NDArray[np.float32], k: int) -> None:
+    """Set all but the k entries of largest magnitude of (E,) to zero, ties to the lower index."""
+    from wirework.nn.kernels.compiled.selection import select_rows
+
+    if k <= 0:
+        values[:] = 0
+    elif k < len(values):
+        bits = values.view(np.int32)
+        magnitude, infinity = np.int32(0x7FFFFFFF), np.float32(np.inf).view(np.int32)
+        mask = np.empty((1, -(-len(values) // 8)), np.uint8)
+        select_rows(bits, len(values), k, magnitude, infinity, bits.reshape(1, -1), mask)
+
+
+def with_candidates(weight: Tensor, scores: Tensor, n_candidates: int) -> Tensor:
+    """Return the flat indices of the nonzero weights and the candidates, ascending.
+
+    Args:
+        weight: (M, D) float32 on the CPU.
+        scores: (M, D) float32, not negative.
+        n_candidates: number of zero weights of largest score to add; ties to the lower index.
+
+    Returns:
+        (E,) int64; all indices, if there are fewer zero weights.
+    """
+    from wirework.nn.kernels.compiled.candidates import count_scores, mark_above
+
+    weights, sizes = (t.detach().contiguous().view(-1).numpy() for t in (weight, scores))
+    bits = sizes.view(np.int32)
+    counts = np.zeros(1 << 15, np.int64)
+    count_scores(weights, bits, counts)
+    at_least = counts[::-1].cumsum()[::-1]  # scores with these upper bits or higher ones
+    if n_candidates >= at_least[0]:
+        return torch.arange(len(weights))
+    upper = int(np.count_nonzero(at_least > n_candidates)) - 1
+    marked, places = np.empty(len(weights), np.bool_), np.empty(counts[upper], np.int64)
+    mark_above(weights, bits, upper, marked, places)
+    room = n_candidates - int(at_least[upper] - counts[upper])
+    marked[places[largest(sizes[places], room)]] = True
+    return torch.from_numpy(np.flatnonzero(marked))
 
 
 def largest(sizes: NDArray[np.float32], k: int) -> NDArray[np.bool_]:

@@ -51,6 +51,12 @@ class CompressedRows(NamedTuple):
     width: int
     """D."""
 
+    @classmethod
+    def zeros(cls, n_rows: int, width: int) -> "CompressedRows":
+        """Return a matrix of zeros."""
+        starts = np.zeros(n_rows + 1, np.int32)
+        return cls(starts, np.empty(0, np.int32), np.empty(0, np.float32), width)
+
 
 @contextmanager
 def unchanged_weights() -> Iterator[None]:

@@ -115,6 +115,14 @@ def compress(matrix: Floats, starts: Ints, columns: Ints, values: Floats) -> Non
 
 
 @compiled
+def write_entries(starts: Ints, columns: Ints, values: Floats, matrix: Floats) -> None:
+    """Write the entries of compressed rows into (M, D), and change no others."""
+    for row in range(len(matrix)):
+        for entry in range(starts[row], starts[row + 1]):
+            matrix[row, columns[entry]] = values[entry]
+
+
+@compiled
 def drop_zeros(
     starts: Ints, columns: Ints, values: Floats, new_starts: Ints, new_columns: Ints, out: Floats
 ) -> None:
