@@ -34,6 +34,14 @@ def test_products_and_sums(mask: Tensor, dtype: torch.dtype) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+def test_values_of_tokens_and_units(mask: Tensor) -> None:
+    tokens, units = mask.nonzero().unbind(-1)
+    places = SparsePattern(tokens, units, SHAPE)
+    by_token, by_unit = torch.arange(7.0), torch.arange(5.0)
+    assert torch.equal(places.of_tokens(by_token), by_token[:, None].expand(SHAPE)[mask])
+    assert torch.equal(places.of_units(by_unit), by_unit.expand(SHAPE)[mask])
+
+
 def test_what_is_spread_gets_its_gradient_back(mask: Tensor) -> None:
     tokens, units = mask.nonzero().unbind(-1)
     places = SparsePattern(tokens, units, SHAPE)

@@ -129,13 +129,13 @@ def _to_scores(
     pattern, scores, border = selection.pattern, selection.scores, selection.border
     inside, outside = scores[border].unbind(-1)
     width = temperature * (inside - outside) + epsilon
-    scaled = (scores - ((inside + outside) / 2)[pattern.tokens]) / width[pattern.tokens]
+    scaled = (scores - pattern.of_tokens((inside + outside) / 2)) / pattern.of_tokens(width)
     soft = scaled.sigmoid()
     total = pattern.sum_by_token(soft)
     mean = pattern.sum_by_token(grad * soft) / total
-    out = (grad - mean[pattern.tokens]) * soft * (1 - soft) * (k / (total * width))[pattern.tokens]
+    factor = pattern.of_tokens(k / (total * width))
+    out = (grad - pattern.of_tokens(mean)) * soft * (1 - soft) * factor
     half_gradient = -pattern.sum_by_token(out) / 2
     width_gradient = -pattern.sum_by_token(out * scaled) * temperature
-    out[border[:, 0]] += half_gradient + width_gradient
-    out[border[:, 1]] += half_gradient - width_gradient
-    return out
+    of_border = torch.stack([half_gradient + width_gradient, half_gradient - width_gradient], 1)
+    return out.index_add_(0, border.flatten(), of_border.flatten())

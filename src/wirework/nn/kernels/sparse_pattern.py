@@ -31,6 +31,14 @@ class SparsePattern:
         dense = values.new_zeros(self.shape[0] * self.shape[1])
         return dense.scatter(0, self.tokens * self.shape[1] + self.units, values).view(self.shape)
 
+    def of_tokens(self, values: Tensor) -> Tensor:
+        """Return (S,): for each entry the value of its token, of (N,)."""
+        return values.index_select(0, self.tokens)  # several times faster than []
+
+    def of_units(self, values: Tensor) -> Tensor:
+        """Return (S,): for each entry the value of its unit, of (U,)."""
+        return values.index_select(0, self.units)
+
     def products(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return (S,): entries of the product of (N, D) and the transpose of (U, D)."""
         _drop_beta_warning()
@@ -50,7 +58,8 @@ class SparsePattern:
     def sum_rows_by_unit(self, x: Tensor, values: Tensor) -> Tensor:
         """Return (U, D): for each unit the sum of its tokens' rows of (N, D), times values (S,)."""
         order, tokens, starts = self._order_by_unit
-        return F.embedding_bag(tokens, x, starts, per_sample_weights=values[order], mode="sum")
+        weights = values.index_select(0, order)
+        return F.embedding_bag(tokens, x, starts, per_sample_weights=weights, mode="sum")
 
     def sum_by_token(self, values: Tensor) -> Tensor:
         """Return (N,): the sum of the values (S,) of each token."""
@@ -67,7 +76,7 @@ class SparsePattern:
         narrow = units.astype(np.uint16) if self.shape[1] <= 1 << 16 else units  # uses radix sort
         order = torch.from_numpy(np.argsort(narrow, kind="stable"))
         counts = torch.bincount(self.units, minlength=self.shape[1])
-        return order, self.tokens[order], counts.cumsum(0) - counts
+        return order, self.tokens.index_select(0, order), counts.cumsum(0) - counts
 
 
 @cache
