@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from wirework.config import GatingConfig, ModelConfig
 from wirework.nn import Transformer
 from wirework.nn.gates import Gates
+from wirework.nn.kernels.own_position import own_position_attention
 from wirework.nn.streams import two_streams
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "self_ablating_example"
@@ -118,3 +121,79 @@ def test_gates_of_the_same_seed_do_not_begin_as_the_transformers_weights() -> No
     assert not torch.isin(heads, transformer.embed.weight).any()
     assert torch.equal(heads, Gates(SHAPE, GatingConfig(), seed=3).local[0].attention.weight)
     assert not torch.equal(heads, Gates(SHAPE, GatingConfig(), seed=4).local[0].attention.weight)
+
+
+def gated(**changes: object) -> tuple[Transformer, Gates]:
+    """Return a model in float64 with gates that matter."""
+    shape = SHAPE.model_copy(update=changes)
+    transformer, gates = Transformer(shape), Gates(shape, GatingConfig(k_attention=3, k_neurons=5))
+    torch.manual_seed(0)
+    for parameter in gates.parameters():
+        torch.nn.init.normal_(parameter)
+    return transformer.double(), gates.double()
+
+
+class TestFirstAttention:
+    """It is computed once for both streams, unless an edit or a hook may tell them apart."""
+
+    def test_the_ablated_stream_has_one_attention_less(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+
+        def counted(*args: Any, **kwargs: Any) -> Tensor:
+            calls.append(args)
+            return own_position_attention(*args, **kwargs)
+
+        monkeypatch.setattr("wirework.nn.block.own_position_attention", counted)
+        two_streams(*gated(), torch.randint(64, (2, 16)))
+        assert len(calls) == SHAPE.n_layer - 1
+
+    def outputs(self, transformer: Transformer, gates: Gates, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return the ablated state, the reconstruction loss and all gradients of their sum."""
+        streams = two_streams(transformer, gates, tokens)
+        parameters = [*transformer.parameters(), *gates.parameters()]
+        loss = streams.ablated.square().sum() + streams.reconstruction
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        return streams.ablated, streams.reconstruction, *gradients
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"sinks": True, "attention_windows": [3, None]},
+            {"positions": "concat", "d_pos": 4},
+        ],
+    )
+    @pytest.mark.parametrize("site", ["resid_in", "attn.act_in", "attn.q", "attn.y"])
+    def test_results_and_gradients_are_those_of_two_computations(
+        self, site: str, changes: dict[str, object]
+    ) -> None:
+        transformer, gates = gated(**changes)
+        tokens = torch.randint(64, (2, 16))
+        once = self.outputs(transformer, gates, tokens)
+        with transformer.edited({f"0.{site}": lambda x: x.clone()}):
+            twice = self.outputs(transformer, gates, tokens)
+        for one, other in zip(once, twice, strict=True):
+            torch.testing.assert_close(one, other)
+
+    @pytest.mark.parametrize("kind", ["resid_in", "attn.act_in", "attn.q", "attn.resid_delta"])
+    def test_an_edit_acts_in_both_streams(self, kind: str) -> None:
+        transformer, gates = gated()
+        calls = []
+
+        def edit(x: Tensor) -> Tensor:
+            calls.append(x)
+            return x
+
+        with transformer.edited({f"0.{kind}": edit}):
+            two_streams(transformer, gates, torch.randint(64, (2, 16)))
+        assert len(calls) == 2
+
+    @pytest.mark.parametrize("name", ["blocks.0.norm1", "blocks.0.attn.qkv"])
+    def test_a_hook_is_called_for_both_streams(self, name: str) -> None:
+        transformer, gates = gated()
+        calls = []
+        transformer.get_submodule(name).register_forward_hook(lambda *_: calls.append(name))
+        two_streams(transformer, gates, torch.randint(64, (2, 16)))
+        assert len(calls) == 2

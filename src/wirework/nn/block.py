@@ -36,6 +36,9 @@ class AblatedInputs(NamedTuple):
     """(B, T, H*K) mask of the channels of the head outputs."""
     neurons: Tensor | SparseMask
     """(B, T, M) mask of the neurons, dense or sparse."""
+    y: Tensor | None = None
+    """(B, T, H*K) head outputs, if known: where both streams read the same, those of the clean one.
+    None to compute them."""
 
 
 class Block(nn.Module):
@@ -78,11 +81,14 @@ class Block(nn.Module):
                 with `last_positions`.
         """
         x = self.resid_in(x)
-        delta = self.attn(
-            self.read_by_attention(x, match_positions(x, pos, last_positions)),
-            last_positions,
-            ablated,
-        )
+        if ablated is not None and ablated.y is not None:
+            delta = self.attn.write(ablated.y, ablated)
+        else:
+            delta = self.attn(
+                self.read_by_attention(x, match_positions(x, pos, last_positions)),
+                last_positions,
+                ablated,
+            )
         if last_positions is not None:
             x = select_positions(x, last_positions)
             pos = match_positions(x, pos, last_positions)
@@ -155,7 +161,10 @@ class Attention(nn.Module):
             y = last_position_attention(
                 q, k, v, last_positions, sink=self.sink, scale=self.scale, window=self.window
             )
-        y = self.y(y.transpose(1, 2).flatten(2))  # (B, T, H*K)
+        return self.write(self.y(y.transpose(1, 2).flatten(2)), ablated)
+
+    def write(self, y: Tensor, ablated: AblatedInputs | None = None) -> Tensor:
+        """Return (B, T, D) to add to the residual stream, of head outputs (B, T, H*K)."""
         if ablated is not None:
             y = y * ablated.attention
         delta: Tensor = self.resid_delta(self.out(y))

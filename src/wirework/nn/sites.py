@@ -54,8 +54,7 @@ class Site(nn.Module):
     @property
     def acts(self) -> bool:
         """Whether the site changes its input or has hooks."""
-        hooked = self._forward_hooks or self._forward_pre_hooks
-        return self.k is not None or bool(self.edits) or bool(hooked)
+        return self.k is not None or bool(self.edits) or _is_hooked(self)
 
     @property
     def is_constant(self) -> bool:
@@ -260,7 +259,16 @@ def all_constant(sublayer: nn.Module, last: Site) -> bool:
         return False
     for part in sublayer.modules():
         edits = part.edits if isinstance(part, Site) and part is not last else ()
-        watched = part._forward_hooks or part._forward_pre_hooks
-        if watched or not all(isinstance(edit, NodeAblation) for edit in edits):
+        if _is_hooked(part) or not all(isinstance(edit, NodeAblation) for edit in edits):
             return False
     return True
+
+
+def nothing_acts(modules: Iterable[nn.Module]) -> bool:
+    """Return whether no site in the modules acts, and no part of them has hooks."""
+    parts = [part for module in modules for part in module.modules()]
+    return not any(part.acts if isinstance(part, Site) else _is_hooked(part) for part in parts)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -14,7 +14,10 @@ from wirework.config import GatingConfig
 from wirework.nn.block import AblatedInputs
 from wirework.nn.gates import GateMasks, Gates
 from wirework.nn.kernels.unit_distance import unit_distance
+from wirework.nn.sites import nothing_acts
 from wirework.nn.transformer import Transformer
+
+_FIRST_Y = "0.attn.y"
 
 
 class Streams(NamedTuple):
@@ -62,7 +65,8 @@ def combined_loss(
 def clean_sites(n_layer: int) -> list[str]:
     """Return the sites of the clean stream whose values the ablated stream reads."""
     kinds = ("resid_in", "attn.k", "attn.v")
-    return [*(f"{layer}.{kind}" for layer in range(n_layer) for kind in kinds), "final_resid"]
+    by_layer = (f"{layer}.{kind}" for layer in range(n_layer) for kind in kinds)
+    return [*by_layer, _FIRST_Y, "final_resid"]
 
 
 def two_streams(transformer: Transformer, gates: Gates, tokens: Tensor) -> Streams:
@@ -103,6 +107,7 @@ def run_ablated_stream(
         )
         for layer in layers
     ]
+    ablated[0] = ablated[0]._replace(y=_common_head_outputs(transformer, clean_values))
     outputs, final = transformer.run_ablated(tokens, ablated)
     reconstruction = clean.new_zeros(())
     if gates.gating.reconstruction_coef > 0:
@@ -117,3 +122,17 @@ def run_ablated_stream(
         masks=masks,
         reconstruction=reconstruction,
     )
+
+
+def _common_head_outputs(
+    transformer: Transformer, clean_values: Mapping[str, Tensor]
+) -> Tensor | None:
+    """Return the head outputs of the first block, (B, T, A), if those of both streams are the same.
+
+    Both streams begin with the embedding. Edits and hooks must act in each, as they may be random
+    or count their calls: with any of them, return None.
+    """
+    block = transformer.blocks[0]
+    read = (transformer.embed, transformer.positions, block.norm1, block.pos_norm1)
+    parts = [part for part in (*read, block.resid_in, block.attn) if part is not None]
+    return clean_values[_FIRST_Y] if nothing_acts(parts) else None

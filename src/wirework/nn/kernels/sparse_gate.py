@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.sparse_pattern import SparsePattern
-from wirework.nn.kernels.winners import WinnerSelection, numpy_supports, select_winners
+from wirework.nn.kernels.winner_selection import WinnerSelection, numpy_supports, select_winners
 
 _MAX_SHARE = 1 / 8  # of winners among the units; above it, dense passes are as fast
 _MAX_TEMPERATURE = 0.25  # above it, too many units have a slope
@@ -81,9 +81,8 @@ def sparse_k_winners(
     with torch.no_grad():
         scores = total_scores(heads)
     selection = select_winners(scores, k, temperature, epsilon)
-    kept_scores = scores[selection.pattern.tokens, selection.pattern.units]
     flat = (tensor for head in heads for tensor in head)
-    values = _SparseKWinners.apply(selection, kept_scores, k, temperature, epsilon, *flat)  # type: ignore[no-untyped-call]
+    values = _SparseKWinners.apply(selection, k, temperature, epsilon, *flat)  # type: ignore[no-untyped-call]
     return SparseMask(selection.pattern, values)
 
 
@@ -92,23 +91,22 @@ class _SparseKWinners(torch.autograd.Function):
     def forward(
         ctx: Any,
         selection: WinnerSelection,
-        scores: Tensor,
         k: int,
         temperature: float,
         epsilon: float,
         *heads: Tensor,
     ) -> Tensor:
         ctx.selection, ctx.settings = selection, (k, temperature, epsilon)
-        ctx.save_for_backward(scores, *heads)
-        return selection.is_winner.to(scores.dtype)
+        ctx.save_for_backward(*heads)
+        return selection.is_winner.to(selection.scores.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scores, *heads = ctx.saved_tensors
+        heads = ctx.saved_tensors
         pattern = ctx.selection.pattern
-        to_scores = _to_scores(grads[0], scores, ctx.selection, *ctx.settings)
-        need = ctx.needs_input_grad[5:]
+        to_scores = _to_scores(grads[0], ctx.selection, *ctx.settings)
+        need = ctx.needs_input_grad[4:]
         to_bias = pattern.sum_by_unit(to_scores) if any(need[2::3]) else None
         gradients: list[Tensor | None] = []
         for x, weight, to_x, to_weight in zip(
@@ -117,28 +115,27 @@ class _SparseKWinners(torch.autograd.Function):
             gradients.append(pattern.sum_rows_by_token(weight, to_scores) if to_x else None)
             gradients.append(pattern.sum_rows_by_unit(x, to_scores) if to_weight else None)
             gradients.append(to_bias)
-        return (*[None] * 5, *gradients)
+        return (*[None] * 4, *gradients)
 
 
 def _to_scores(
     grad: Tensor,
-    scores: Tensor,
     selection: WinnerSelection,
     k: int,
     temperature: float,
     epsilon: float,
 ) -> Tensor:
     """Return the gradient of the scores (S,) from that of the mask (S,), as in `winners.py`."""
-    pattern, border = selection.pattern, selection.border
+    pattern, scores, border = selection.pattern, selection.scores, selection.border
     inside, outside = scores[border].unbind(-1)
     width = temperature * (inside - outside) + epsilon
-    scaled = (scores - ((inside + outside) / 2)[pattern.tokens]) / width[pattern.tokens]
+    scaled = (scores - pattern.of_tokens((inside + outside) / 2)) / pattern.of_tokens(width)
     soft = scaled.sigmoid()
     total = pattern.sum_by_token(soft)
     mean = pattern.sum_by_token(grad * soft) / total
-    out = (grad - mean[pattern.tokens]) * soft * (1 - soft) * (k / (total * width))[pattern.tokens]
+    factor = pattern.of_tokens(k / (total * width))
+    out = (grad - pattern.of_tokens(mean)) * soft * (1 - soft) * factor
     half_gradient = -pattern.sum_by_token(out) / 2
     width_gradient = -pattern.sum_by_token(out * scaled) * temperature
-    out[border[:, 0]] += half_gradient + width_gradient
-    out[border[:, 1]] += half_gradient - width_gradient
-    return out
+    of_border = torch.stack([half_gradient + width_gradient, half_gradient - width_gradient], 1)
+    return out.index_add_(0, border.flatten(), of_border.flatten())

@@ -58,7 +58,7 @@ class _SparseMLP(torch.autograd.Function):
     ) -> Tensor:
         neurons = pattern.products(x, up)
         if up_bias is not None:
-            neurons += up_bias[pattern.units]
+            neurons += pattern.of_units(up_bias)
         acts = activate(neurons, activation)
         ctx.pattern, ctx.activation = pattern, activation
         ctx.save_for_backward(x, mask, up, down, neurons, acts)

@@ -4,20 +4,17 @@ The mask is 1 at the k highest scores of a token. Its gradient is that of `k s /
 `s = sigmoid((x - gamma) / (T + epsilon))`. gamma is the midpoint of the k-th and the (k+1)-th
 score, T is `temperature` times their difference. The sigmoid is steep: most units are very close
 to 0 or 1.
-Shapes: N tokens, U units of one layer and kind, S entries that can have a gradient.
+Shapes: N tokens, U units of one layer and kind.
 Source: Ferrao et al. 2025.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.kernels.pieces import each_piece
-from wirework.nn.kernels.sparse_pattern import SparsePattern
+from wirework.nn.kernels.winner_selection import numpy_supports, select_winners
 
 _PIECE = 1 << 17  # entries of which the gradient is computed at once, so that they stay in cache
 
@@ -56,101 +53,6 @@ def k_winners(
         raise ValueError(f"k must be at least 1 and below the {width} units, got {k}")
     winners: Tensor = _KWinners.apply(scores, k, temperature, epsilon, mask == "hard")  # type: ignore[no-untyped-call]
     return winners
-
-
-def numpy_supports(x: Tensor) -> bool:
-    """Return whether `select_winners` supports scores of this device and dtype."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-
-
-class WinnerSelection(NamedTuple):
-    """The k winners of each token and the units close behind, which get a gradient."""
-
-    pattern: SparsePattern
-    """Winners and units close behind, S in all."""
-    is_winner: Tensor
-    """(S,) bool, True for the k winners of each token."""
-    border: Tensor
-    """(N, 2) int64, indices into S of each token's k-th and (k+1)-th score."""
-
-
-def select_winners(
-    scores: Tensor, k: int, temperature: float = 0.0, epsilon: float = 0.0
-) -> WinnerSelection:
-    """Return the k winners of each token and the units close enough behind to get a gradient.
-
-    A unit is left out if its slope under the sigmoid is lost in rounding next to that of the
-    (k+1)-th score.
-
-    Args:
-        scores: (N, U) float32 or float64 on a CPU.
-        k: 1 <= k < U.
-        temperature, epsilon: as in `k_winners`.
-    """
-    values = scores.detach().numpy()
-    count, width = values.shape
-    parts_by_start = {}
-
-    def select(rows: slice) -> None:
-        parts_by_start[rows.start] = _select_winners(values[rows], k, temperature, epsilon)
-
-    select(slice(0, 0))  # an empty part with the right dtypes, in case there are no rows
-    each_piece(count, width, select)
-    parts, n_before = [], 0
-    for start in sorted(parts_by_start):
-        tokens, units, is_winner, border = parts_by_start[start]
-        parts.append((tokens + start, units, is_winner, border + n_before))
-        n_before += len(units)
-    joined = [torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)]
-    return WinnerSelection(
-        SparsePattern(joined[0], joined[1], (count, width)), joined[2], joined[3]
-    )
-
-
-_Ints = npt.NDArray[np.int64]
-
-
-def _select_winners(
-    scores: npt.NDArray[Any], k: int, temperature: float, epsilon: float
-) -> tuple[_Ints, _Ints, npt.NDArray[np.bool_], _Ints]:
-    """Return tokens, units and is_winner, (S,) each, and the border, (N, 2), of some rows."""
-    inside, outside = _border(scores, k)
-    with np.errstate(invalid="ignore", over="ignore"):
-        gap = inside - outside
-        # Distance from the border, where slopes are largest; at low temperature all are small.
-        reach = -1.2 * np.log(np.finfo(scores.dtype).eps)
-        lowest = outside - reach * (temperature * gap + epsilon)
-    irregular = np.flatnonzero(~((gap > 0) & (gap < np.inf)))
-    if len(irregular):  # ties, infinities, NaN: use ranks, and keep all units
-        scores = scores.copy()
-        scores[irregular] = _ranks(scores[irregular])
-        inside, outside = _border(scores, k)
-        lowest[irregular] = 0
-    width = scores.shape[1]
-    flat = np.flatnonzero(scores >= lowest)
-    tokens = flat // width
-    values = scores.reshape(-1)[flat]
-    border_places = [_first(tokens, values == end[tokens, 0]) for end in (inside, outside)]
-    return tokens, flat - tokens * width, values >= inside[tokens, 0], np.stack(border_places, 1)
-
-
-def _border(scores: npt.NDArray[Any], k: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the k-th and the (k+1)-th highest score of each row, (N, 1) each."""
-    first = scores.shape[1] - k
-    parted = np.partition(scores, first - 1, axis=-1)
-    return parted[:, first:].min(-1, keepdims=True), parted[:, first - 1 : first]
-
-
-def _ranks(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return ranks within a row, (N, U), from 0; ties: later entries are lower; NaN is highest."""
-    rising = np.argsort(scores[:, ::-1], axis=-1, kind="stable")
-    return np.argsort(rising, axis=-1)[:, ::-1]
-
-
-def _first(tokens: _Ints, hits: npt.NDArray[np.bool_]) -> _Ints:
-    """Return the index of each token's first hit; every token has one."""
-    hit_indices = np.flatnonzero(hits)
-    return hit_indices[np.unique(tokens[hit_indices], return_index=True)[1]]
 
 
 class _KWinners(torch.autograd.Function):

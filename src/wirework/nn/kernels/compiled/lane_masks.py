@@ -20,6 +20,19 @@ def mask_of_equal(builder, array, index, number):
     return builder.zext(builder.bitcast(equal, _MASK), ir.IntType(64))
 
 
+@operation(lambda *_: types.int64)
+def mask_of_reaching(builder, array, index, number):
+    """Return the mask of 16 floats of an array, from an index, that are a number or more."""
+    reached = builder.fcmp_ordered(">=", _load(array, index), _repeat(builder, number))
+    return builder.zext(builder.bitcast(reached, _MASK), ir.IntType(64))
+
+
+@operation(lambda *_: types.int64)
+def first_of(builder, mask):
+    """Return the place of the lowest bit of a mask that is 1; there must be one."""
+    return builder.cttz(mask, ir.Constant(ir.IntType(1), 1))
+
+
 @operation(lambda *_: types.boolean)
 def any_nonzero(builder, array, index):
     """Return whether any of 16 floats of an array, from an index, is not 0, as NaN is not."""
