@@ -8,7 +8,14 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from wirework.nn.kernels.compiled.vector_type import INT, LANES, Memory, nothing, operation
+from wirework.nn.kernels.compiled.vector_type import (
+    INT,
+    LANES,
+    Memory,
+    like_first,
+    nothing,
+    operation,
+)
 
 _MASK, _CONDITIONS = ir.IntType(LANES), ir.VectorType(ir.IntType(1), LANES)
 
@@ -27,12 +34,6 @@ def mask_of_reaching(builder, array, index, number):
     return builder.zext(builder.bitcast(reached, _MASK), ir.IntType(64))
 
 
-@operation(lambda *_: types.int64)
-def first_of(builder, mask):
-    """Return the place of the lowest bit of a mask that is 1; there must be one."""
-    return builder.cttz(mask, ir.Constant(ir.IntType(1), 1))
-
-
 @operation(lambda *_: types.boolean)
 def any_nonzero(builder, array, index):
     """Return whether any of 16 floats of an array, from an index, is not 0, as NaN is not."""
@@ -40,6 +41,14 @@ def any_nonzero(builder, array, index):
     zero = ir.Constant(numbers.type, [0.0] * LANES)
     mask = builder.bitcast(builder.fcmp_unordered("!=", numbers, zero), _MASK)
     return builder.icmp_unsigned("!=", mask, ir.Constant(_MASK, 0))
+
+
+@operation(lambda *_: types.int64)
+def mask_of_large(builder, array, index, magnitude, least):
+    """Return the mask of 16 integers of an array whose bits in `magnitude` reach `least`."""
+    keys = builder.and_(_load(array, index), _repeat(builder, magnitude))
+    is_large = builder.icmp_signed(">=", keys, _repeat(builder, least))
+    return builder.zext(builder.bitcast(is_large, _MASK), ir.IntType(64))
 
 
 @operation(nothing)
@@ -76,10 +85,16 @@ def word_at(_builder, mask, index):
     return mask.load(index, kind=ir.IntType(64))
 
 
-@operation(lambda *_: types.uint64)
-def lowest_bit(builder, word):
-    """Return the place of the lowest bit that is 1, of a number above 0."""
-    return builder.cttz(word, ir.Constant(ir.IntType(1), 1))
+@operation(like_first)
+def lowest_bit(builder, mask):
+    """Return the place of the lowest bit that is 1, of a mask that is not 0."""
+    return builder.cttz(mask, ir.Constant(ir.IntType(1), 1))
+
+
+@operation(like_first)
+def count_bits(builder, mask):
+    """Return the number of bits that are 1."""
+    return builder.ctpop(mask)
 
 
 def _load(array: Memory, index: Any) -> Any:

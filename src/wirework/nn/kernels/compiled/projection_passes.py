@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
+from wirework.nn.kernels.compiled.lane_masks import count_bits, lowest_bit, mask_of_large
+from wirework.nn.kernels.compiled.vector_type import LANES
 
 Keys = NDArray[np.int32]
 Ints = NDArray[np.signedinteger[Any]]
 
 _CHUNK = 64  # entries that are compared before one of them is looked at
 _KEY = np.int32(0x7FFFFFFF)  # all bits but the sign
+_INFINITY = 0x7F800000  # larger keys are NaN
 
 
 @compiled
@@ -35,35 +38,42 @@ def scan_band(bits: Keys, low: int, high: int, floor_dim: int, counts: Ints, pla
         The number of entries in the band.
     """
     n_columns = bits.shape[1]
-    infinity = np.int32(0x7F800000)
-    lowest, highest = np.int32(low), np.int32(high)
+    whole = n_columns - n_columns % LANES
+    lowest, above_band, nan = np.int32(low), np.int32(high + 1), np.int32(_INFINITY + 1)
     n_found = 0
     for row in range(len(bits)):
         entries = bits[row]
-        above = np.int32(0)
-        for start in range(0, n_columns, _CHUNK):
-            part = entries[start : start + _CHUNK]
-            n_above, n_inside = np.int32(0), np.int32(0)
-            for i in range(len(part)):
-                key = part[i] & _KEY
-                n_above += np.int32((key > highest) & (key <= infinity))
-                n_inside += np.int32(((key >= lowest) & (key <= highest)) | (key > infinity))
-            above += n_above
-            if floor_dim == 1 and n_above:
-                for i in range(len(part)):
-                    key = part[i] & _KEY
-                    counts[start + i] += (key > highest) & (key <= infinity)
-            if n_inside:
-                for i in range(len(part)):
-                    key = part[i] & _KEY
-                    if ((key >= lowest) & (key <= highest)) | (key > infinity):
-                        if n_found < len(places):
-                            places[n_found] = row * n_columns + start + i
-                        n_found += 1
+        n_above = np.int64(0)
+        for start in range(0, whole, LANES):
+            reaching = mask_of_large(entries, start, _KEY, lowest)
+            if not reaching:
+                continue
+            above = mask_of_large(entries, start, _KEY, above_band)
+            above &= ~mask_of_large(entries, start, _KEY, nan)
+            n_above += count_bits(above)
+            if floor_dim == 1 and above:
+                for i in range(LANES):
+                    counts[start + i] += above >> i & 1
+            inside = reaching & ~above
+            while inside:
+                if n_found < len(places):
+                    places[n_found] = row * n_columns + start + lowest_bit(inside)
+                n_found += 1
+                inside &= inside - 1  # without its lowest bit
+        for i in range(whole, n_columns):
+            key = entries[i] & _KEY
+            is_above = above_band <= key < nan
+            n_above += is_above
+            if floor_dim == 1:
+                counts[i] += is_above
+            if key >= lowest and not is_above:
+                if n_found < len(places):
+                    places[n_found] = row * n_columns + i
+                n_found += 1
         if floor_dim == 0:
-            counts[row] = above
+            counts[row] = n_above
         elif floor_dim < 0:
-            counts[0] += above
+            counts[0] += n_above
     return n_found
 
 

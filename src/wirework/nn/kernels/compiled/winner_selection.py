@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirework.nn.kernels.compiled.compiler import compiled
-from wirework.nn.kernels.compiled.lane_masks import first_of, mask_of_reaching
+from wirework.nn.kernels.compiled.lane_masks import lowest_bit, mask_of_reaching
 from wirework.nn.kernels.compiled.vector_type import LANES
 
 Floats = NDArray[np.floating[Any]]
@@ -144,7 +144,7 @@ def _list_reaching(entries: Floats, threshold: float, places: Ints, n: int) -> i
     for start in range(0, whole, LANES):
         reached = mask_of_reaching(entries, start, threshold)
         while reached:
-            places[n] = start + first_of(reached)
+            places[n] = start + lowest_bit(reached)
             n += 1
             reached &= reached - 1  # without its lowest bit
     for i in range(whole, len(entries)):
