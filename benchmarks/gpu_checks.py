@@ -5,8 +5,10 @@ Shapes: B sequences, T tokens, D width, H heads, K channels of a head, V vocabul
 """
 
 import math
-from collections.abc import Callable
-from unittest.mock import patch
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import Mock, patch
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +19,12 @@ from wirework.config import ModelConfig
 from wirework.nn import Transformer, abs_top_k
 from wirework.nn.device_reads import device_reads_deferred
 from wirework.nn.kernels.attention import causal_attention, causal_attention_reference
+from wirework.nn.kernels.linear import Linear, linear
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.norm import RMSNorm
+from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.nn.kernels.top_k import abs_top_k_reference
-from wirework.nn.kernels.triton.choice import installed, interpreted
+from wirework.nn.kernels.triton.choice import can_run, installed
 from wirework.nn.kernels.winners import k_winners
 from wirework.nn.projection import Projection, keep_all_
 
@@ -182,10 +186,17 @@ def check_waits(device: str) -> None:
                 torch.cuda.set_sync_debug_mode("default")
 
 
+def has_triton(device: str) -> bool:
+    """Return whether Triton's kernels can be checked; print a line if not."""
+    found = installed() and can_run(torch.device(device))
+    if not found:
+        print("        triton left out: it needs a GPU and the package triton")
+    return found
+
+
 def check_triton(device: str) -> None:
     """Triton's kernels, where triton is installed and can run: on a GPU or in its interpreter."""
-    if not installed() or (device == "cpu" and not interpreted()):
-        print("        triton left out: it needs a GPU and the package triton")
+    if not has_triton(device):
         return
     from wirework.nn.kernels.triton import abs_top_k as kernels
     from wirework.nn.kernels.triton.sparse_product import entry_positions, sparse_product
@@ -216,6 +227,61 @@ def check_triton(device: str) -> None:
     close(to_values, expected_weight[weight != 0], 1e-5)
 
 
+def check_triton_layer(device: str) -> None:
+    """A layer of few weights by Triton, with the gradients of its input and bias."""
+    if not has_triton(device):
+        return
+    weight = normal(96, 64) * (normal(96, 64, seed=1) > 1.5)
+    bias, x, grad = normal(96, seed=2), normal(5, 100, 64, seed=3), normal(5, 100, 96, seed=4)
+    for dtype, tolerance in zip(DTYPES, (1e-5, 2e-2, 2e-3), strict=True):
+        rounded = [t.to(dtype) for t in (x, bias, weight, grad)]
+        leaves = [t.double().requires_grad_() for t in rounded[:2]]
+        expected = F.linear(leaves[0], rounded[2].double(), leaves[1])
+        expected.backward(rounded[3].double())
+        ours = [t.to(device, copy=True).requires_grad_() for t in rounded[:2]]
+        with triton_products() as product:
+            got = linear(ours[0], rounded[2].to(device), ours[1])
+        assert product.call_count == 1, f"{dtype} did not use Triton"
+        got.backward(rounded[3].to(device))
+        close(got, expected, tolerance)
+        for leaf, other in zip(leaves, ours, strict=True):
+            assert leaf.grad is not None
+            assert other.grad is not None
+            close(other.grad, leaf.grad, tolerance)
+
+
+def check_triton_model(device: str) -> None:
+    """Logits of a weight-sparse model whose layers are all computed by Triton."""
+    if not has_triton(device):
+        return
+    config = ModelConfig(
+        vocab_size=50, d_model=32, d_head=8, n_layer=2, n_ctx=16, act_fraction=None, bigram=True
+    )
+    transformer = Transformer(config)
+    layers = [module for module in transformer.modules() if isinstance(module, Linear)]
+    for seed, layer in enumerate(layers):
+        shape = layer.weight.shape
+        layer.weight.data = normal(*shape, seed=seed) * (normal(*shape, seed=seed + 99) > 1.5)
+    tokens = torch.randint(0, 50, (3, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = transformer(tokens)
+        with triton_products() as product:
+            got = transformer.to(device)(tokens.to(device))
+    assert product.call_count == len(layers), f"{product.call_count} of {len(layers)} layers"
+    close(got, expected, 1e-4)
+
+
+@contextmanager
+def triton_products() -> Iterator[Mock]:
+    """Compute layers of few weights by Triton in a `with` block; yield the counted product."""
+    from wirework.nn.kernels.triton.sparse_product import sparse_product
+
+    settings = {"WIREWORK_TRITON": "1", "WIREWORK_SPARSE": "0.125"}
+    counted = patch(f"{sparse_product.__module__}.sparse_product", wraps=sparse_product)
+    with unchanged_weights(), patch.dict(os.environ, settings), counted as product:
+        yield product
+
+
 CHECKS: dict[str, Check] = {
     "AbsTopK": check_abs_top_k,
     "NaN": check_nan,
@@ -225,6 +291,8 @@ CHECKS: dict[str, Check] = {
     "RMSNorm": check_norm,
     "winners": check_winners,
     "Triton": check_triton,
+    "layer by Triton": check_triton_layer,
+    "model by Triton": check_triton_model,
     "model": check_model,
     "no waits in a step": check_waits,
 }

@@ -33,4 +33,4 @@ def test_in_the_interpreter_they_are_right():
 def test_they_compile_for_cuda(tmp_path: Path):
     result = run(str(HERE / "triton_compiled.py"), TRITON_CACHE_DIR=str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 2 * (2 * (3 + 1) + 3 * 2)
+    assert len(result.stdout.splitlines()) == 2 * (2 * (3 + 1) + (1 + 2 + 2) + 3)

@@ -39,12 +39,12 @@ def main():
         )
     indices = {"starts": "*i32", "columns": "*i32", "rows": "*i32", "n_tokens": "i32"}
     for kind in ("*fp32", "*bf16", "*fp16"):
-        floats = {"x": kind, "grad": kind, "values": "*fp32"}
-        for kernel, out in (
-            (sparse_product._product_kernel, kind),
-            (sparse_product._gradient_kernel, "*fp32"),
-        ):
-            compile_for_cuda(kernel, {**indices, **floats, "out": out}, {"TOKENS": 256})
+        floats = {**indices, "x": kind, "grad": kind}
+        for values in {"*fp32": 0, kind: 0}:
+            types = {**floats, "values": values, "out": kind}
+            compile_for_cuda(sparse_product._product_kernel, types, {"TOKENS": 256})
+        types = {**floats, "out": "*fp32"}
+        compile_for_cuda(sparse_product._gradient_kernel, types, {"TOKENS": 256})
 
 
 if __name__ == "__main__":

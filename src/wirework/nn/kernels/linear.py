@@ -5,7 +5,8 @@ its compressed rows (`nn/kernels/sparse_linear.py`). Other products use the libr
 for their shape (`nn/kernels/products.py`): the output, the gradient of the input and that of the
 weight are chosen separately. The gradient of the weight may leave out zeros of the activations
 (`nn/kernels/weight_gradient.py`). If torch is the choice for all three, its own linear layer is
-used.
+used. On a GPU that is always so, unless the user asks for the products of
+`nn/kernels/device_sparse_linear.py`.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from wirework.nn.kernels.device_sparse_linear import linear_by_triton
 from wirework.nn.kernels.live_weight import LiveWeight, live_embedding, live_linear
 from wirework.nn.kernels.products import (
     fit,
@@ -70,6 +72,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., M).
     """
     fits = x.dim() > 1 and x.shape[-1] == weight.shape[1] and _fits(bias, weight)
+    if fits and (by_triton := linear_by_triton(x, weight, bias)) is not None:
+        return by_triton
     ours = fits and fit(x, weight) and not torch.is_autocast_enabled("cpu")
     rows = compressed_if_faster(weight) if ours else None
     if not ours or (rows is None and _all_by_torch(x, weight)):

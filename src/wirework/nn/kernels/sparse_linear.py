@@ -76,6 +76,11 @@ def unchanged_weights() -> Iterator[None]:
         _known.reset(token)
 
 
+def weights_are_unchanged() -> bool:
+    """Return whether a block of `unchanged_weights` runs."""
+    return _known.get() is not None
+
+
 def compressed_if_faster(weight: Tensor) -> CompressedRows | None:
     """Return the compressed rows of a weight if products with them are faster here, or None.
 

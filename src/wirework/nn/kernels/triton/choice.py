@@ -2,6 +2,8 @@
 
 On CUDA they are timed against torch's operations, once per machine and class of shapes. The
 environment variable WIREWORK_TRITON decides without measuring: 1 uses them, 0 does not.
+A kernel that has not been timed is used with 1 only, and not with `auto`: `is_forced` in place of
+`use_triton`.
 """
 
 import importlib.util
@@ -42,9 +44,24 @@ def use_triton(
         question = f"{operation} on {_gpu(x.device)}"
         finished = partial(_finished, x.device, ways)
         return fastest.choose(question, "torch", finished, time.perf_counter) == "triton"
+    return is_forced() and can_run(x.device)
+
+
+def is_forced() -> bool:
+    """Return whether WIREWORK_TRITON is 1.
+
+    Raises:
+        InputError: as `use_triton`.
+    """
+    wanted = _forced() is True
     if wanted and not installed():
         raise InputError(f"{VARIABLE}=1 needs triton: pip install wirework[triton]")
-    return wanted and (x.device.type == "cuda" or interpreted())
+    return wanted
+
+
+def can_run(device: torch.device) -> bool:
+    """Return whether Triton's kernels take tensors on a device."""
+    return device.type == "cuda" or interpreted()
 
 
 def interpreted() -> bool:

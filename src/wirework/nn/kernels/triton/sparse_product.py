@@ -65,7 +65,7 @@ def sparse_product(x: Tensor, values: Tensor, pattern: EntryPositions) -> Tensor
         pattern: their positions.
 
     Returns:
-        (..., M) in the dtype of `x`; sums are computed in float32.
+        (..., M) contiguous in the dtype of `x`; sums are computed in float32.
     """
     out: Tensor = _SparseProduct.apply(x, values, pattern)
     return out
@@ -75,10 +75,10 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, pattern: EntryPositions) -> Tensor:
         channels = _channels(x)
-        ctx.save_for_backward(channels, values)
+        ctx.save_for_backward(channels if ctx.needs_input_grad[1] else None, values)
         ctx.pattern, ctx.shape = pattern, x.shape
         out = product_of_channels(channels, pattern.starts, pattern.columns, values)
-        return out.t().reshape(*x.shape[:-1], -1)
+        return _tokens(out, x.shape[:-1])
 
     @staticmethod
     @once_differentiable
@@ -89,7 +89,7 @@ class _SparseProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             order = pattern.order
             transposed = pattern.column_starts, pattern.rows[order], values[order]
-            to_x = product_of_channels(grad, *transposed).t().reshape(ctx.shape)
+            to_x = _tokens(product_of_channels(grad, *transposed), ctx.shape[:-1])
         if ctx.needs_input_grad[1]:
             to_values = gradient_at_nonzeros(grad, channels, pattern).to(values.dtype)
         return to_x, to_values, None
@@ -98,6 +98,11 @@ class _SparseProduct(torch.autograd.Function):
 def _channels(x: Tensor) -> Tensor:
     """Return (..., D) as (D, N), channels x tokens."""
     return x.reshape(-1, x.shape[-1]).t().contiguous()
+
+
+def _tokens(channels: Tensor, shape: torch.Size) -> Tensor:
+    """Return (D, N), channels x tokens, as (..., D) contiguous."""
+    return channels.t().contiguous().view(*shape, len(channels))
 
 
 def product_of_channels(x: Tensor, starts: Tensor, columns: Tensor, values: Tensor) -> Tensor:
