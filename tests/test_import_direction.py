@@ -39,7 +39,7 @@ ORDER = """
     user_code tensor_files json_lines fastest memory parallel foreign
     renamed_flags renamed_names
     files locks leftovers file_system console live_bars signals summaries picture
-    errors node_names partial_names redaction threads malloc cache_folder
+    errors node_names partial_names redaction threads malloc block_pool cache_folder
 """.strip().splitlines()
 """Packages and modules from top to bottom; those of one line may import each other."""
 

@@ -8,68 +8,130 @@ blocks.
 
 import mmap
 import weakref
+from collections import deque
 from collections.abc import Sequence
+from threading import RLock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _SMALLEST = 1 << 20
-_MAX_IDLE = 10_000
-"""Results after which a free block is returned to the system: several steps of training."""
+_MOST_HELD = 1.5
+"""Bytes of all blocks over the most bytes that were in use at once; beyond, free blocks of sizes
+that were not used for longest are returned to the system."""
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return an uninitialised contiguous tensor on the CPU, like `torch.empty`.
 
-    Between `open_pool` and `close_pool`, large ones take a free block, to which they return it when
-    no tensor uses it.
+    Between `open_pool` and `close_pool`, one of 1 MB or more takes a free block, to which it
+    returns it when no tensor uses it. Such a tensor cannot be resized.
     """
     size = int(np.prod(shape)) * dtype.itemsize
-    if not _is_open or size < _SMALLEST:
-        return torch.empty(*shape, dtype=dtype)
-    block = _take(size)
+    block = None if _pool is None or size < _SMALLEST else _pool.take(size)
+    if _pool is None or block is None:
+        return torch.empty(*shape, dtype=dtype, device="cpu")
     array = np.frombuffer(block, np.uint8)
     # torch drops its reference to the array when the last tensor of the memory is gone.
-    weakref.finalize(array, _give_back, block).atexit = False
+    weakref.finalize(array, _pool.give_back, block).atexit = False
     return torch.from_numpy(array).view(dtype).view(*shape)
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Return `empty` with the shape and dtype of a tensor."""
+    """Return an uninitialised contiguous tensor like `x`; on the CPU, as `empty` does."""
+    if x.device.type != "cpu":
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
     return empty(x.shape, x.dtype)
 
 
 def open_pool() -> None:
     """Use blocks again from now on."""
-    global _is_open
-    _is_open = True
+    global _pool
+    _pool = BlockPool()
 
 
 def close_pool() -> None:
     """Return all free blocks to the system; those in use follow when they are free."""
-    global _is_open
-    _is_open = False
-    _free.clear()
+    global _pool
+    if _pool is not None:
+        _pool.close()
+    _pool = None
 
 
-_is_open = False
-_n_results = 0
-_free: dict[int, list[tuple[int, mmap.mmap]]] = {}
-"""Free blocks by size, each with the number of the result after which it became free."""
+class BlockPool:
+    """Blocks of memory, each used by one result at a time."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[mmap.mmap]] = {}
+        """Free blocks by size, in the order in which sizes were last used."""
+        self._returned: deque[mmap.mmap] = deque()
+        self._is_closed = False
+        self._lock = RLock()
+        self._in_use = self._most_in_use = self._held = 0
+
+    def take(self, size: int) -> mmap.mmap | None:
+        """Return a block of so many bytes, or None if the system has none."""
+        with self._lock:
+            self._collect()
+            blocks = self._free.pop(size, [])
+            self._free[size] = blocks  # the last one
+            self._in_use += size
+            self._most_in_use = max(self._most_in_use, self._in_use)
+            if blocks:
+                return blocks.pop()
+            self._held += size
+            self._shrink(int(_MOST_HELD * self._most_in_use))
+            block = _map(size)
+            if block is None:
+                self._shrink(0)
+                block = _map(size)
+            if block is None:
+                self._in_use, self._held = self._in_use - size, self._held - size
+            return block
+
+    def give_back(self, block: mmap.mmap) -> None:
+        """Take back a block that nothing uses.
+
+        Python's garbage collector may call this at any moment and in any thread, so that it only
+        adds to a queue, which is atomic.
+        """
+        if not self._is_closed:
+            self._returned.append(block)
+
+    def close(self) -> None:
+        """Return all free blocks to the system, and take none back from now on."""
+        self._is_closed = True
+        self._returned.clear()
+        self._free.clear()
+
+    def free_bytes(self) -> int:
+        """Return the bytes of blocks that nothing uses."""
+        with self._lock:
+            self._collect()
+            return sum(size * len(blocks) for size, blocks in self._free.items())
+
+    def _collect(self) -> None:
+        while self._returned:
+            block = self._returned.popleft()
+            self._free.setdefault(len(block), []).append(block)
+            self._in_use -= len(block)
+
+    def _shrink(self, limit: int) -> None:
+        """Return free blocks to the system until at most so many bytes are held."""
+        for size in list(self._free):
+            while self._held > limit and self._free[size]:
+                self._free[size].pop()
+                self._held -= size
+            if not self._free[size]:
+                del self._free[size]
 
 
-def _take(size: int) -> mmap.mmap:
-    global _n_results
-    _n_results += 1
-    free = _free.get(size)
-    if free:
-        return free.pop()[1]
-    for blocks in _free.values():
-        blocks[:] = [block for block in blocks if _n_results - block[0] < _MAX_IDLE]
-    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+_pool: BlockPool | None = None
 
 
-def _give_back(block: mmap.mmap) -> None:
-    if _is_open:
-        _free.setdefault(len(block), []).append((_n_results, block))
+def _map(size: int) -> mmap.mmap | None:
+    try:
+        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from present import present
-from torch import Tensor
+from torch import Tensor, nn
 
 from wirework.config import NODE_KINDS, ModelConfig
 from wirework.errors import InputError
@@ -96,6 +96,27 @@ class TestRecordedValues:
         model(tokens)
         assert seen.keys() == values.keys()
         assert all(torch.equal(seen[name], values[name]) for name in values)
+
+    def test_a_hook_before_a_site_sees_and_may_replace_its_input(self, model, tokens):
+        expected, seen = model(tokens), []
+        site = model.blocks[0].mlp.post_act
+
+        def keep(_: nn.Module, args: tuple[Tensor]) -> Tensor:
+            seen.append(args[0])
+            return args[0]
+
+        site.register_forward_pre_hook(keep)
+        assert torch.equal(model(tokens), expected)
+        assert seen[0].min() > -0.2  # GELU's values, before AbsTopK
+        site.register_forward_pre_hook(lambda _, args: torch.zeros_like(args[0]))
+        assert not torch.equal(model(tokens), expected)
+
+    def test_a_backward_hook_on_a_site_is_called(self, model, tokens):
+        seen: list[int] = []
+        site = model.blocks[0].mlp.post_act
+        site.register_full_backward_hook(lambda *_: seen.append(1))
+        model(tokens).sum().backward()
+        assert seen == [1]
 
     def test_gradients_flow_through_recorded_values(self, model, tokens):
         with model.recorded(["0.mlp.post_act"]) as values:

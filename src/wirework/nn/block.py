@@ -206,7 +206,7 @@ class MLP(nn.Module):
             up, down = ((layer.weight, layer.bias) for layer in (self.up, self.down))
             output = sparse_mlp(x, up, down, mask, self.activation)
         else:
-            neurons = self.post_act(self.up(x), self.activation)  # (B, T, M)
+            neurons = self.post_act.activated(self.up(x), self.activation)  # (B, T, M)
             output = self.down(neurons if mask is None else neurons * dense_mask(mask, x))
         delta: Tensor = self.resid_delta(output)
         return delta

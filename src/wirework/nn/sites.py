@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from wirework.errors import InputError, nearest
 from wirework.nn.activation import Activation, activate
-from wirework.nn.kernels.gelu_top_k import activated_top_k
+from wirework.nn.kernels.gelu_top_k import activate_like_top_k, activated_top_k
 from wirework.nn.kernels.mask_gates import ablated, can_be_ablated
 from wirework.nn.kernels.top_k import abs_top_k
 from wirework.renamed_names import old_arguments
@@ -37,24 +38,30 @@ class Site(nn.Module):
         self.k = k
         self.edits: tuple[Edit, ...] = ()
 
-    def forward(self, x: Tensor, activation: Activation | None = None) -> Tensor:
-        """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were added.
-
-        Args:
-            x: (B, T, width).
-            activation: non-linearity to apply first.
-        """
-        k = None if self.is_constant else self.k
-        if activation is not None:
-            x = activate(x, activation) if k is None else activated_top_k(x, activation, k)
-        elif k is not None:
-            x = abs_top_k(x, k)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, T, width): AbsTopK of `x`, then the edits in the order they were added."""
+        if self.k is not None and not self.is_constant:
+            x = abs_top_k(x, self.k)
         return self._edited(x)
+
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        """Return the output of the site for the input `activate(x, activation)`, (B, T, width).
+
+        The non-linearity and AbsTopK are one operation, unless a hook of the module may need what
+        is between them. The bits are the same then.
+        """
+        if self.k is None or self.is_constant:
+            out: Tensor = self(activate(x, activation))
+        elif is_hooked(self):
+            out = self(activate_like_top_k(x, activation))
+        else:
+            out = self._edited(activated_top_k(x, activation, self.k))
+        return out
 
     @property
     def acts(self) -> bool:
         """Whether the site changes its input or has hooks."""
-        return self.k is not None or bool(self.edits) or _is_hooked(self)
+        return self.k is not None or bool(self.edits) or is_hooked(self)
 
     @property
     def is_constant(self) -> bool:
@@ -259,7 +266,7 @@ def all_constant(sublayer: nn.Module, last: Site) -> bool:
         return False
     for part in sublayer.modules():
         edits = part.edits if isinstance(part, Site) and part is not last else ()
-        if _is_hooked(part) or not all(isinstance(edit, NodeAblation) for edit in edits):
+        if is_hooked(part) or not all(isinstance(edit, NodeAblation) for edit in edits):
             return False
     return True
 
@@ -267,8 +274,15 @@ def all_constant(sublayer: nn.Module, last: Site) -> bool:
 def nothing_acts(modules: Iterable[nn.Module]) -> bool:
     """Return whether no site in the modules acts, and no part of them has hooks."""
     parts = [part for module in modules for part in module.modules()]
-    return not any(part.acts if isinstance(part, Site) else _is_hooked(part) for part in parts)
+    return not any(part.acts if isinstance(part, Site) else is_hooked(part) for part in parts)
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def is_hooked(module: nn.Module) -> bool:
+    """Return whether a hook of torch sees a call of the module: its own, or one of all modules."""
+    own = (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+    return bool(own or _has_any_global_hook())  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from wirework.nn.kernels.attention import causal_attention, last_position_attent
 from wirework.nn.kernels.live_weight import LiveWeight
 from wirework.nn.kernels.top_members import top_members
 from wirework.nn.positions import match_positions, select_positions
-from wirework.nn.sites import Site
+from wirework.nn.sites import Site, is_hooked
 from wirework.tasks import TokenizedPairs
 
 Weights = Callable[[str], tuple[Tensor, Tensor | None]]
@@ -69,7 +69,7 @@ def answer_logit_diffs(model: Transformer, state: Tensor, batch: TokenizedPairs)
 def _is_changed(part: nn.Module) -> bool:
     live: LiveWeight | None = getattr(part, "live", None)
     edits = part.edits if isinstance(part, Site) else ()
-    return bool(edits or part._forward_hooks or part._forward_pre_hooks) or live is not None
+    return bool(edits) or is_hooked(part) or live is not None
 
 
 class CompactCircuit:

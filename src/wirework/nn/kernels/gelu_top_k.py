@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wirework.block_pool import empty, empty_like
-from wirework.nn.activation import Activation, activate
+from wirework.nn.activation import Activation, activate, activate_backward
 from wirework.nn.kernels import compiled
 from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.top_k import abs_top_k, refuse_nan
@@ -41,6 +41,14 @@ def activated_top_k(x: Tensor, activation: Activation, k: int) -> Tensor:
         out: Tensor = _GeluTopK.apply(x, k)  # type: ignore[no-untyped-call]
         return out
     return abs_top_k(activate(x, activation), k)
+
+
+def activate_like_top_k(x: Tensor, activation: Activation) -> Tensor:
+    """Return `activate(x, activation)` with the bits from which `activated_top_k` chooses."""
+    if activation == "gelu" and _is_compiled(x):
+        out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
+        return out
+    return activate(x, activation)
 
 
 def _is_compiled(x: Tensor) -> bool:
@@ -87,3 +95,22 @@ class _GeluTopK(torch.autograd.Function):
 
         each_piece(len(rows), rows.shape[1], work)
         return to_x.view(grads[0].shape), None
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        from wirework.nn.kernels.compiled.gelu import gelu_rows
+
+        rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+        made = empty_like(rows)
+        given, out = rows.numpy(), made.numpy()
+        each_piece(len(rows), rows.shape[1], lambda part: gelu_rows(given[part], out[part]))
+        ctx.save_for_backward(x)
+        return made.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return activate_backward(grads[0], x, "gelu")

@@ -30,7 +30,7 @@ class LiveWeight:
     """The trained entries of a weight matrix.
 
     The dense matrix holds the same values, and products leave out entries that are zero: call
-    `update_` after a change of `values`.
+    `update_` after a change of `values`. Nothing else may write to the dense matrix.
 
     Args:
         weight: (M, D) float32 on the CPU; nonzero only at `places`.
@@ -44,7 +44,7 @@ class LiveWeight:
         self.explored: Tensor | None = None
         """(M, D) that gradient, until it is used."""
         self.nonzero_rows = CompressedRows.zeros(*weight.shape)
-        """The matrix, (M, D)."""
+        """The matrix as of the last `update_`, (M, D)."""
         self.set_places(places, weight.detach().view(-1)[places])
 
     def set_places(self, places: Tensor, values: Tensor) -> None:
@@ -255,7 +255,7 @@ def with_candidates(weight: Tensor, scores: Tensor, n_candidates: int) -> Tensor
         n_candidates: number of zero weights of largest score to add; ties to the lower index.
 
     Returns:
-        (E,) int64; all indices, if there are fewer zero weights.
+        (E,) int64; all indices, if there are no more zero weights than candidates.
     """
     from wirework.nn.kernels.compiled.candidates import count_scores, mark_above
 
@@ -275,7 +275,7 @@ def with_candidates(weight: Tensor, scores: Tensor, n_candidates: int) -> Tensor
 
 
 def largest(sizes: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
-    """Return a mask of the k largest of (E,) sizes, ties to the lower index; of all, if k >= E."""
+    """Return a mask of the k largest of (E,) sizes, ties to the lower index; all if k >= E."""
     if k == 0 or k >= len(sizes):
         return np.full(len(sizes), k > 0)
     threshold = np.partition(sizes, len(sizes) - k)[len(sizes) - k]

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from wirework.nn.kernels.linear import linear
 from wirework.nn.kernels.sparse_pattern import SparsePattern
-from wirework.nn.kernels.winner_selection import WinnerSelection, numpy_supports, select_winners
+from wirework.nn.kernels.winner_selection import WinnerSelection, is_supported, select_winners
 
 _MAX_SHARE = 1 / 8  # of winners among the units; above it, dense passes are as fast
 _MAX_TEMPERATURE = 0.25  # above it, too many units have a slope
@@ -53,7 +53,7 @@ def dense_mask(mask: Tensor | SparseMask, like: Tensor) -> Tensor:
 def sparse_is_faster(head: Head, k: int, temperature: float) -> bool:
     """Return whether `sparse_k_winners` supports the head and is faster than `k_winners`."""
     few = k <= _MAX_SHARE * len(head.weight)
-    return numpy_supports(head.x) and few and temperature <= _MAX_TEMPERATURE
+    return is_supported(head.x) and few and temperature <= _MAX_TEMPERATURE
 
 
 def total_scores(heads: Sequence[Head]) -> Tensor:

@@ -18,7 +18,7 @@ from wirework.nn.kernels.pieces import each_piece
 from wirework.nn.kernels.sparse_pattern import SparsePattern
 
 
-def numpy_supports(x: Tensor) -> bool:
+def is_supported(x: Tensor) -> bool:
     """Return whether `select_winners` supports scores of this device and dtype."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wirework.nn.kernels.winner_selection import numpy_supports, select_winners
+from wirework.nn.kernels.winner_selection import is_supported, select_winners
 
 _PIECE = 1 << 17  # entries of which the gradient is computed at once, so that they stay in cache
 
@@ -112,7 +112,7 @@ def _scaled_scores(
 
 def _choose(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k winners of each row of (N, U), (N, k), and the k-th and (k+1)-th, (N, 2)."""
-    if not numpy_supports(scores):
+    if not is_supported(scores):
         order = scores.topk(k + 1, -1).indices
         return order[:, :k], order[:, k - 1 :]
     chosen = select_winners(scores, k)

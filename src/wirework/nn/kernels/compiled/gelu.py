@@ -21,7 +21,7 @@ Bits = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
 _BLOCK = 128  # entries that are computed at once
-_LARGEST = np.float32(13)  # exp(-t**2 / 2) is hardly a normal float32; beyond, GELU(-t) is 0
+_LARGEST = np.float32(13)  # float32 has no digits left for P(-t) beyond; GELU(-t) is 0 there
 _RATE, _DEGREE = np.float32(0.3), 8
 _TO_POWER_OF_2 = np.float32(-0.5 / math.log(2))
 _ROOT = np.float32(1 / math.sqrt(2 * math.pi))
@@ -80,6 +80,14 @@ def gelu_top_k_rows(
 
 
 @compiled
+def gelu_rows(x: Floats, out: Floats) -> None:
+    """Fill `out` with the GELU of all entries, with the bits of `gelu_top_k_rows`; both (R, N)."""
+    tail, density = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
+    for row in range(len(x)):
+        _gelu(x[row], tail, density, out[row])
+
+
+@compiled
 def gelu_top_k_backward(grad: Floats, mask: Bytes, slopes: Floats, to_x: Floats) -> None:
     """Fill in the gradient of `x`, from that of `out` and the other results of `gelu_top_k_rows`.
 
@@ -101,7 +109,9 @@ def _gelu(x: Floats, tail: Floats, density: Bits, out: Floats) -> None:
         _normal(part, tail, density)
         for i in range(len(part)):
             entry = part[i]
-            missing = _clipped(abs(entry)) * (np.float32(0) if entry < -_LARGEST else tail[i])
+            is_far = entry < -_LARGEST  # -infinity times 0 is NaN, as in torch's GELU
+            size = abs(entry) if is_far else _clipped(abs(entry))
+            missing = size * (np.float32(0) if is_far else tail[i])
             # A comparison with NaN is false, so NaN stays.
             made[i] = (np.float32(0) if entry < 0 else entry) - missing
 

@@ -53,7 +53,7 @@ def find_borders(scores: Floats, k: int, inside: Floats, outside: Floats) -> Non
                 second = score
         inside[row], outside[row] = second, lowest
         guess += share * (threshold - guess)
-        if second - lowest < np.inf:
+        if 0 < second - lowest < np.inf:  # equal scores say nothing about other rows
             step += share * (second - lowest - step)
 
 
