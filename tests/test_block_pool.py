@@ -138,6 +138,14 @@ def test_blocks_in_use_when_the_pool_closes_are_not_taken_by_the_next_one(pool):
 
 
 @needs_glibc
+def test_passes_of_changing_sizes_use_no_pool():
+    with freed_memory_kept(same_sizes=False):
+        assert block_pool._pool is None
+        with freed_memory_kept():  # the outer block decides
+            assert block_pool._pool is None
+
+
+@needs_glibc
 def test_results_of_a_pass_need_no_new_pages():
     def faults() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

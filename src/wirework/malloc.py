@@ -21,7 +21,7 @@ _AFTER = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 2 * _LARGEST}
 
 
 @contextmanager
-def freed_memory_kept(*, return_at_end: bool = True) -> Iterator[None]:
+def freed_memory_kept(*, same_sizes: bool = True) -> Iterator[None]:
     """Keep freed memory inside a `with` block, then return it. Works only on Linux with glibc.
 
     Of blocks inside each other, the outermost decides. Afterwards malloc's thresholds are 32 and
@@ -29,8 +29,10 @@ def freed_memory_kept(*, return_at_end: bool = True) -> Iterator[None]:
     thresholds, nothing is changed.
 
     Args:
-        return_at_end: return all free memory at the end of the block, which can take tens of
-            milliseconds. If False, malloc returns it when it frees memory next.
+        same_sizes: whether all passes need memory of the same sizes, as steps of training do. Then
+            large results use blocks of their size again (`block_pool.py`), and all free memory is
+            returned at the end, which can take tens of milliseconds. Otherwise malloc keeps it, and
+            returns it when it frees memory after the block.
     """
     global _n_blocks
     libc = _glibc()
@@ -40,7 +42,8 @@ def freed_memory_kept(*, return_at_end: bool = True) -> Iterator[None]:
     _n_blocks += 1
     if _n_blocks == 1:
         _set(libc, _DURING)
-        block_pool.open_pool()
+        if same_sizes:
+            block_pool.open_pool()
     try:
         yield
     finally:
@@ -48,7 +51,7 @@ def freed_memory_kept(*, return_at_end: bool = True) -> Iterator[None]:
         if not _n_blocks:
             block_pool.close_pool()
             _set(libc, _AFTER)
-            if return_at_end:
+            if same_sizes:
                 libc.malloc_trim(0)
 
 

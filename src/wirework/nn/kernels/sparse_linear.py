@@ -70,7 +70,7 @@ def unchanged_weights() -> Iterator[None]:
         return
     token = _known.set({})
     try:
-        with freed_memory_kept(return_at_end=False):
+        with freed_memory_kept(same_sizes=False):
             yield
     finally:
         _known.reset(token)
