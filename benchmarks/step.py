@@ -69,10 +69,10 @@ def make_step(
 
 FEW = 4
 """Nonzero weights at the start over those at the end, of a run that begins with few."""
-LIVE_CALLS = 4
+LIVE_CALLS = {"live": 16, "live-careful": 4}
 """Steps of a live run in a round: a step computes the dense gradient of some matrices only."""
 _STRIDE = 5
-"""Added to the step number, so that four rounds of `LIVE_CALLS` see all of a cycle of 16 steps."""
+"""Added to the step number, so that four rounds see all of a cycle of 64 steps."""
 
 
 def has_live_gradient() -> bool:

@@ -130,7 +130,7 @@ def costs_of(
 ) -> list[Cost]:
     """Return the cost of each function."""
     costs = []
-    calls = {name: LIVE_CALLS for name in steps if "live" in name}
+    calls = {name: LIVE_CALLS["live"] for name in steps if "live" in name}
     for work, seconds in alternate(steps, rounds, warm_up=2, calls=calls).items():
         ms = [1e3 * value for value in seconds]
         costs.append(Cost(work, width, density, nonzeros, median(ms), min(ms), max(ms)))

@@ -13,7 +13,7 @@ from wirework.config import WeightSparsityConfig
 from wirework.malloc import freed_memory_kept
 
 STEPS = {"dense": 2, "weight-sparse": 2, "live": 16, "live-from-few": 16}
-"""A live run computes the dense gradient of each matrix once in 16 steps."""
+"""In 16 steps a live run computes the dense gradients of some matrices; each needs some memory."""
 EXACT_TARGET, LIVE_TARGET = 1.0, 0.5
 
 

@@ -43,8 +43,7 @@ def at_shape(
     live = ("live", "live-careful") if has_live_gradient() else ()
     variants = ("plain", "weight-sparse", *live, *more)
     steps = {one: make_step(one, shape, precision=settings.precision) for one in variants}
-    calls = dict.fromkeys(live, LIVE_CALLS)
-    seconds = alternate(steps, settings.counted_rounds, calls=calls)
+    seconds = alternate(steps, settings.counted_rounds, calls=LIVE_CALLS)
     plain, exact = seconds["plain"], seconds["weight-sparse"]
     figures = [
         Figure.of(f"{where} weight-sparse, exact / plain", over(exact, plain),
@@ -78,7 +77,7 @@ def at_lowest_density(settings: Settings) -> list[Figure]:
         for one in variants
     }
     rounds = min(4, settings.counted_rounds)
-    seconds = alternate(steps, rounds, calls=dict.fromkeys(live, LIVE_CALLS))
+    seconds = alternate(steps, rounds, calls=LIVE_CALLS)
     plain = seconds["plain"]
     if live:
         ratios = over(seconds["live"], plain)

@@ -38,7 +38,7 @@ class WeightSparsityConfig(Config):
     weights and candidates, so that a step costs as much as there are nonzero weights. CPU only."""
     live_below: Fraction = 1 / 8
     """With `gradient: live`, nonzero fraction from which only live weights are trained."""
-    dense_every: Count = 16
+    dense_every: Count = 64
     """With `gradient: live`, steps from one dense gradient of a matrix to the next; it chooses the
     candidates, the zero weights that may come alive."""
     candidates: Annotated[float, Field(gt=0)] = 4.0
