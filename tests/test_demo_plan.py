@@ -123,8 +123,8 @@ def test_a_plan_of_another_make_is_one_line(speeds, tmp_path):
 @pytest.mark.parametrize(
     ("steps", "ends"),
     [
-        (1000, (100, 138, 138, 141)),  # a million tokens at 10,000 a second; pruning is as 380,000
-        (20_000, (2000, 2038, 2100, 2103)),  # the dense model takes a twentieth longer
+        (1000, (100, 130, 130, 133)),  # a million tokens at 10,000 a second; pruning is as 300,000
+        (20_000, (2000, 2030, 2100, 2103)),  # the dense model takes a twentieth longer
     ],
 )
 def test_the_stages_of_a_demo_take_what_the_measured_speed_says(steps, ends):
@@ -143,10 +143,10 @@ def test_the_time_left_of_a_demo_is_rescaled_by_what_the_parts_before_took():
         bar.update(0)
         now += 150
         bar.update(50)  # half of the training, 50 s, took three times as long
-        assert bar.time() == "about 5 min left"  # (141 - 50) * 3 = 273 s
+        assert bar.time() == "about 4 min left"  # (133 - 50) * 3 = 249 s
         now += 50
         bar.update(100)  # the other half took its 50 s: 100 took 200
-        assert rescaled(41, 100, 200) == 82
+        assert rescaled(33, 100, 200) == 66
         now += 600  # the time left is smoothed over a minute
-        bar.update(136)
-        assert bar.time() == "about 30 s left"  # 5 * 800 / 136 = 29 s
+        bar.update(128)
+        assert bar.time() == "about 30 s left"  # 5 * 800 / 128 = 31 s

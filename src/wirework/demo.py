@@ -38,7 +38,7 @@ TASK = "single_double_quote"
 TARGET_LOSS = 0.15
 """Target task loss in nats, on held-out pairs (sec. 2.2)."""
 
-PRUNING = PruneConfig(target_loss=0.14, steps=200, batch_pairs=16, lr=0.02)
+PRUNING = PruneConfig(target_loss=0.14, trials=4, steps=100, batch_pairs=16, lr=0.02, finalists=2)
 """Settings of a quick search, whose lower target makes held-out pairs reach `TARGET_LOSS`."""
 
 MINUTES = 3.0

@@ -21,11 +21,11 @@ _TRIAL_STEPS = 40
 """Steps that are timed. The first half, which compiles and chooses kernels, is left out."""
 _OTHER_SECONDS = 20.0
 """Seconds for stages that hardly depend on training speed: loading, means, page."""
-_PRUNING_TOKENS = 430_000
+_PRUNING_TOKENS = 350_000
 """Time of pruning with a reserve, in tokens of training."""
-_USUAL_PRUNING_TOKENS = 380_000
-"""Time of pruning, in tokens of training: 13 to 17 CPU seconds, first compiling, and the means,
-where 1,750 steps take 100 (benchmarks/README.md)."""
+_USUAL_PRUNING_TOKENS = 300_000
+"""Time of pruning, in tokens of training: 7 to 10 CPU seconds (benchmarks/README.md), the means
+and first compiling."""
 _USUAL_SPEED = 5000.0
 """Tokens per second, if the speed is not measured."""
 _WAIT = 0.05
