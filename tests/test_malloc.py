@@ -24,7 +24,8 @@ def faults():  # of 96 MB in blocks of 24, several times
 faults()
 print(faults())
 with freed_memory_kept():
-    faults()
+    for _ in range(4):  # until every block has had pages at its place in the heap
+        faults()
     print(faults())
 print(faults())
 """
