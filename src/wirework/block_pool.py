@@ -6,6 +6,7 @@ with AbsTopK then needs a quarter more memory than its tensors have. Here each s
 blocks.
 """
 
+import math
 import mmap
 import weakref
 from collections import deque
@@ -28,13 +29,13 @@ def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     Between `open_pool` and `close_pool`, one of 1 MB or more takes a free block, to which it
     returns it when no tensor uses it. Such a tensor cannot be resized.
     """
-    size = int(np.prod(shape)) * dtype.itemsize
-    block = None if _pool is None or size < _SMALLEST else _pool.take(size)
-    if _pool is None or block is None:
+    size, pool = math.prod(shape) * dtype.itemsize, _pool  # another thread may close the pool
+    block = None if pool is None or size < _SMALLEST else pool.take(size)
+    if pool is None or block is None:
         return torch.empty(*shape, dtype=dtype, device="cpu")
     array = np.frombuffer(block, np.uint8)
     # torch drops its reference to the array when the last tensor of the memory is gone.
-    weakref.finalize(array, _pool.give_back, block).atexit = False
+    weakref.finalize(array, pool.give_back, block).atexit = False
     return torch.from_numpy(array).view(dtype).view(*shape)
 
 
