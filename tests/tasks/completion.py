@@ -40,6 +40,10 @@ def completed(name: str, prompt: str, answer: str) -> str:
     ending = ENDINGS.get(f"{name} {answer.strip()}".strip(), "")
     if name == "else_elif" and answer != ":\n":
         ending = ":BODY"
+    if name == "var_swap" and "= (" in last:
+        ending = ")"
+    if name == "enumerate_range" and not last.lstrip().startswith("for "):
+        ending = ending.replace(":BODY", "CLOSE")
     if name == "if_equals" and last.lstrip().startswith(("if ", "while ")):
         ending += ":BODY"
     text = prompt + answer + ending.replace("BODY", f"\n{indent}    pass")

@@ -8,7 +8,7 @@ from wirework.tasks.snippets import ANSWER_NAMES, FILE_NAMES, NAMES, body, code_
 
 @given(st.integers())
 def test_code_before_is_python_that_goes_on_at_its_indentation(seed: int) -> None:
-    text, indent = code_before(Random(seed))
+    text, indent, _ = code_before(Random(seed))
     compile(f"{text}{indent}pass\n", "code", "exec")
     assert indent in ("", " " * 4, " " * 8)
     assert text.endswith("\n")
@@ -17,7 +17,7 @@ def test_code_before_is_python_that_goes_on_at_its_indentation(seed: int) -> Non
 
 @given(st.integers())
 def test_inside_a_function_return_may_stand(seed: int) -> None:
-    text, indent = code_before(Random(seed), inside=True)
+    text, indent, _ = code_before(Random(seed), inside=True)
     compile(f"{text}{indent}return True\n", "code", "exec")
 
 

@@ -34,9 +34,10 @@ class DataConfig(Config):
     basic: ClassVar = ("corpus", "max_bytes")
 
     corpus: Annotated[str, Field(min_length=1)] = "python"
-    """`python` (source on this machine), `stories` (generated children's stories, 60 MB unless
-    `max_bytes` is set), a file or folder of text, JSONL or Parquet, `hub:NAME[@REVISION]` (Hugging
-    Face, extra `hub`), or `module:function` or `file.py:function` that yields documents."""
+    """`python` (source on this machine), `programs` or `stories` (generated Python programs or
+    children's stories, 60 MB unless `max_bytes` is set), a file or folder of text, JSONL or
+    Parquet, `hub:NAME[@REVISION]` (Hugging Face, extra `hub`), or `module:function` or
+    `file.py:function` that yields documents."""
     subset: Annotated[str, Field(min_length=1)] | None = None
     """Corpus `hub:NAME`: name of the data set's configuration, if it has several."""
     field: str = "text"
@@ -45,12 +46,15 @@ class DataConfig(Config):
     """Bytes of text to take; None: all."""
     min_quotes: Fraction | None = None
     """Corpus `python`: skip files in which less than this share of the characters are quotes."""
+    programs_seed: Annotated[int, Field(ge=0)] = 0
+    """Corpus `programs`: seed of the generator."""
     stories_seed: Annotated[int, Field(ge=0)] = 0
     """Corpus `stories`: seed of the generator."""
     mix: Annotated[str, Field(min_length=1)] | None = None
     """Second corpus, given like `corpus`, whose documents are mixed into the first until it ends.
-    `wirework.tasks:practice_texts`: prompts of the built-in tasks with answers, none of which the
-    tasks measure."""
+    `wirework.tasks:practice_texts`: prompts of the built-in tasks with answers. A model that is
+    trained on them is named so (`trained_on_tasks`), because it was trained on what the tasks
+    measure, if not on the same prompts."""
     mix_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the bytes that come from `mix`."""
     vocab_size: Count | Literal["auto"] = "auto"

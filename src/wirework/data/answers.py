@@ -17,6 +17,7 @@ from wirework.user_code import is_function
 
 TASKS_OF_CORPUS: dict[str, Literal["python", "stories"]] = {
     "python": "python",
+    "programs": "python",
     "wirework.tasks:practice_texts": "python",
     "stories": "stories",
     "wirework.tasks:ioi_practice_texts": "stories",

@@ -2,7 +2,7 @@
 
 `documents` reads every kind of corpus:
 
-- `python` (python_source.py) and `stories` (stories/);
+- `python` (python_source.py), and the generated `programs` (programs/) and `stories` (stories/);
 - a text file, or a folder of files;
 - records with a text field: JSONL, Parquet and `hub:NAME` (records.py);
 - a user's function.
@@ -13,14 +13,14 @@ ordered by the hash of their names, so that the first documents are a fair sampl
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from wirework.config import DataConfig
 from wirework.config.data import HUB, hub_name
 from wirework.console import say
-from wirework.data import python_source, records, stories
+from wirework.data import programs, python_source, records, stories
 from wirework.data.text_files import (
     is_separated,
     read_text,
@@ -34,11 +34,34 @@ from wirework.files import exists
 from wirework.user_code import function_files, guarded, is_function, load_function
 
 PYTHON = "python"
-STORIES = "stories"
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
 FOLDER_PIECE_BYTES = 1 << 20
 """A file of a folder is one document up to this size, in bytes; a larger one is cut."""
+
+
+class GeneratedCorpus(NamedTuple):
+    """A corpus that a grammar writes, an endless stream for each seed."""
+
+    bounded: Callable[[int, int], Iterator[str]]
+    """Maps a seed and a number of bytes to documents of at least that size."""
+    source_files: Callable[[], list[Path]]
+    """Returns every file that the text depends on."""
+    default_bytes: int
+    """Size without `max_bytes`."""
+    seed_setting: str
+    """Name of the setting with its seed."""
+
+
+GENERATED = {
+    "programs": GeneratedCorpus(
+        programs.bounded, programs.source_files, programs.DEFAULT_BYTES, "programs_seed"
+    ),
+    "stories": GeneratedCorpus(
+        stories.bounded, stories.source_files, stories.DEFAULT_BYTES, "stories_seed"
+    ),
+}
+"""The generated corpora by name."""
 
 
 def documents(config: DataConfig) -> Iterator[str]:
@@ -76,8 +99,8 @@ def corpus_files(corpus: str | Path) -> list[Path] | None:
         corpus: name of the corpus.
 
     Returns:
-        For a function its source files (`user_code.function_files`), for `stories` the files of its
-        generator; None for `hub:NAME`.
+        For a function its source files (`user_code.function_files`), for a generated corpus the
+        files of its generator; None for `hub:NAME`.
 
     Raises:
         InputError: the path does not exist or is neither file nor folder, a folder is empty or
@@ -96,8 +119,8 @@ def _files(corpus: str) -> list[Path] | None:
         return function_files(load_function(corpus, "corpus"))
     if corpus == PYTHON:
         return sorted(path for path, _ in python_source.candidate_files())
-    if corpus == STORIES:
-        return stories.source_files()
+    if corpus in GENERATED:
+        return GENERATED[corpus].source_files()
     path = Path(corpus)
     if is_prepared(path):
         raise InputError(
@@ -107,8 +130,8 @@ def _files(corpus: str) -> list[Path] | None:
         return _folder_files(path)
     if not exists(path):
         raise InputError(
-            f"corpus {corpus[:200]} does not exist: give `python`, `stories`, a file, a folder, "
-            "`hub:NAME` or `file.py:function`"
+            f"corpus {corpus[:200]} does not exist: give `python`, `programs`, `stories`, a file, "
+            "a folder, `hub:NAME` or `file.py:function`"
         )
     if not path.is_file():
         raise InputError(
@@ -154,8 +177,10 @@ def _read(corpus: str, config: DataConfig) -> Iterator[str]:
         return records.hub(name, config.field, revision, subset)
     if corpus == PYTHON:
         return python_source.source_documents(config.min_quotes)
-    if corpus == STORIES:
-        return stories.bounded(config.stories_seed, config.max_bytes or stories.DEFAULT_BYTES)
+    if corpus in GENERATED:
+        generated = GENERATED[corpus]
+        seed = getattr(config, generated.seed_setting)
+        return generated.bounded(seed, config.max_bytes or generated.default_bytes)
     with reading(f"corpus {quoted(corpus)}"):
         if is_function(corpus):
             return _from_function(corpus)

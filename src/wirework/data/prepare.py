@@ -19,11 +19,10 @@ from wirework.config import DataConfig
 from wirework.config.data import HUB, VOCAB_SIZE, hub_name
 from wirework.console import say
 from wirework.data.answers import answers_for
-from wirework.data.corpora import STORIES, corpus_files, documents, is_marked
+from wirework.data.corpora import GENERATED, corpus_files, documents, is_marked
 from wirework.data.document_split import split_hash, split_limit
 from wirework.data.preparation_progress import Advance, report, say_waiting
 from wirework.data.shards import Tokens
-from wirework.data.stories import DEFAULT_BYTES
 from wirework.data.text_files import stat_of
 from wirework.data.tokenise import RECORD, SPLITS, TOKENIZER, read_token_record, tokenise
 from wirework.data.tokenizer import Tokenizer, too_few_tokens, train_tokenizer
@@ -109,8 +108,11 @@ def open_prepared(path: str | Path) -> Prepared:
 def _folder_name(config: DataConfig, tokenizer_given: Tokenizer | None) -> str:
     """Return NAME-HASH; the 12 digits of the hash cover everything that affects the bytes."""
     unused = {"workers", "cache", "tokenizer", "answers"}
-    if STORIES not in (config.corpus, config.mix):
-        unused.add("stories_seed")
+    unused |= {
+        generated.seed_setting
+        for name, generated in GENERATED.items()
+        if name not in (config.corpus, config.mix)
+    }
     if config.mix is None:
         unused |= {"mix", "mix_share"}
     if config.subset is None:
@@ -164,8 +166,8 @@ def _total_bytes(config: DataConfig) -> int | None:
     if files is None or is_function(config.corpus):
         return config.max_bytes
     total = sum(stat_of(path).st_size for path in files)
-    if config.corpus == STORIES:
-        total = DEFAULT_BYTES
+    if config.corpus in GENERATED:
+        total = GENERATED[config.corpus].default_bytes
     if config.mix is not None:
         total = round(total / (1 - config.mix_share))
     return total if config.max_bytes is None else min(total, config.max_bytes)

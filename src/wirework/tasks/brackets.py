@@ -2,8 +2,30 @@
 
 from random import Random
 
-from wirework.tasks.snippets import FUNCTIONS, NAMES, code_before, elements, lines_before
+from wirework.tasks.snippets import NAMES, code_before, elements, evened, filled, lines_before
 from wirework.tasks.task import Pair
+
+_LISTS = (
+    "{name} = ",
+    "{name}_list = ",
+    "{name} += ",
+    "{name}.{other} = ",
+    "{name} = {other} + ",
+    "{function}_{name} = ",
+    "return ",
+    "assert {name} == ",
+)
+"""Statements up to a list."""
+
+_COLLECTIONS = (
+    "{name} = ",
+    "{name}.{other} = ",
+    "{name}_{other} = ",
+    "{name} = {function}(",
+    "{function}_{name}({other}, ",
+    "return ",
+)
+"""Statements up to a list or dict."""
 
 
 def bracket_counting(rng: Random) -> Pair:
@@ -11,27 +33,12 @@ def bracket_counting(rng: Random) -> Pair:
 
     The prompts differ in one more opening bracket in the second.
     """
-    before, indent = lines_before(rng)
-    head, row = f"{before}{indent}{_list_head(rng)}", elements(rng, 2, 4)
+    context, form = lines_before(rng), rng.choice(_LISTS)
+    head = f"{context.text}{context.indent}{filled(rng, form)}"
+    row = elements(rng, 2, 4)
     if rng.random() < 0.3:  # an earlier closed row: `[[1, 2], [3` and the tuple `[1, 2], [3`
         row = f"{elements(rng, 1, 2)}], [{row}"
-    return Pair((f"{head}[{row}", f"{head}[[{row}"), ("]", "]]"))
-
-
-def _list_head(rng: Random) -> str:
-    name, other = rng.sample(NAMES, 2)
-    return rng.choice(
-        (
-            f"{name} = ",
-            f"{name}_list = ",
-            f"{name} += ",
-            f"{name}.{other} = ",
-            f"{name} = {other} + ",
-            f"{rng.choice(FUNCTIONS)}_{name} = ",
-            "return ",
-            f"assert {name} == ",
-        )
-    )
+    return Pair(evened(rng, f"{head}[{row}", f"{head}[[{row}"), ("]", "]]"), form)
 
 
 def bracket_brace(rng: Random) -> Pair:
@@ -40,27 +47,13 @@ def bracket_brace(rng: Random) -> Pair:
     The prompts differ in the opening bracket and in the separators of earlier items. There is at
     least one earlier item, because `{1,` could begin a set.
     """
-    returned = rng.random() < 0.2
-    before, indent = code_before(rng, inside=returned)
-    head = f"{before}{indent}{'return ' if returned else _collection_head(rng)}"
+    form = rng.choice(_COLLECTIONS)
+    context = code_before(rng, inside=form == "return ")
+    head = f"{context.text}{context.indent}{filled(rng, form)}"
     items, last = _items(rng)
     keyed = "".join(f"{key}: {value}, " for key, value in items)
     listed = "".join(f"{key}, {value}, " for key, value in items)
-    return Pair((f"{head}{{{keyed}{last}", f"{head}[{listed}{last}"), (":", ","))
-
-
-def _collection_head(rng: Random) -> str:
-    name, other = rng.sample(NAMES, 2)
-    return rng.choice(
-        (
-            f"{name} = ",
-            f"{name} = ",
-            f"{name}.{other} = ",
-            f"{name}_{other} = ",
-            f"{name} = {rng.choice(FUNCTIONS)}(",
-            f"{rng.choice(FUNCTIONS)}_{name}({other}, ",
-        )
-    )
+    return Pair((f"{head}{{{keyed}{last}", f"{head}[{listed}{last}"), (":", ","), form)
 
 
 def _items(rng: Random) -> tuple[list[tuple[str, str]], str]:

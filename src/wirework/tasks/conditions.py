@@ -7,13 +7,36 @@ from random import Random
 
 from wirework.tasks.snippets import (
     ANSWER_NAMES,
-    FUNCTIONS,
     NAMES,
+    Context,
     body,
     code_before,
+    evened,
+    filled,
     line,
 )
 from wirework.tasks.task import Pair
+
+_TESTS = ("", " == {digit}", " > {number}", " in {other}", ".{other}", " is None")
+"""Rests of a condition after its variable, up to the colon."""
+
+_CONDITIONS = (
+    "{name}",
+    "{name}_{other}",
+    "{name}.{other}",
+    "{name} == {digit}",
+    "{name} > {other}",
+    "{name} in {other}",
+    "{name} is None",
+)
+"""Conditions that end in a letter or digit, so that no token spans the answer."""
+
+_VALUES = ("{name}", "{digit}", "{name}.{other}", "None")
+_ASSIGNMENTS = ("{name} = ", "{name} = ", "{name}.{other} = ", "{function}_{name} = ")
+"""Statements up to the value of a conditional expression."""
+
+_TARGETS = ("{name}", "{name}", "{name}_{other}", "{name}.{other}")
+"""Expressions that can be compared and assigned to."""
 
 
 def else_elif(rng: Random) -> Pair:
@@ -21,13 +44,14 @@ def else_elif(rng: Random) -> Pair:
 
     The prompts differ in the keyword.
     """
-    before, indent = code_before(rng)
+    context, test = code_before(rng), rng.choice(_TESTS)
     name = rng.choice((*ANSWER_NAMES, "x", "y"))
-    lines = [f"if {name}{_test(rng)}:", f"    {body(rng)}"]
+    lines = [f"if {name}{filled(rng, test)}:", f"    {body(rng)}"]
     if rng.random() < 0.3:
         lines.append(f"    {line(rng)}")
-    head = before + "".join(f"{indent}{text}\n" for text in lines) + indent
-    return Pair((f"{head}else", f"{head}elif"), (":\n", f" {name}"))
+    head = "".join(f"{context.indent}{text}\n" for text in lines) + context.indent
+    head = context.text + head
+    return Pair((f"{head}else", f"{head}elif"), (":\n", f" {name}"), f"if NAME{test}")
 
 
 def if_ternary(rng: Random) -> Pair:
@@ -35,9 +59,12 @@ def if_ternary(rng: Random) -> Pair:
 
     The prompts differ in the text before the `if`.
     """
-    before, indent = code_before(rng)
-    head, condition = f"{before}{indent}", f"if {_condition(rng)}"
-    return Pair((f"{head}{condition}", f"{head}{_value_head(rng)} {condition}"), (":\n", " else"))
+    context, form = code_before(rng), rng.choice(_CONDITIONS)
+    condition = f"if {rng.choice(('', '', 'not '))}{filled(rng, form)}"
+    head = f"{context.text}{context.indent}"
+    value = filled(rng, rng.choice(_ASSIGNMENTS) + rng.choice(_VALUES))
+    prompts = evened(rng, f"{head}{condition}", f"{head}{value} {condition}")
+    return Pair(prompts, (":\n", " else"), f"if {form}")
 
 
 def if_equals(rng: Random) -> Pair:
@@ -45,10 +72,12 @@ def if_equals(rng: Random) -> Pair:
 
     The prompts differ in the keyword before the variable.
     """
-    before, indent = code_before(rng)
-    head, target = f"{before}{indent}", _target(rng, before)
+    context = code_before(rng)
+    form, target = _target(rng, context)
     keyword = rng.choices(("if", "while", "assert"), (6, 1, 1))[0]
-    return Pair((f"{head}{keyword} {target}", f"{head}{target}"), (" ==", " ="))
+    head = f"{context.text}{context.indent}"
+    prompts = evened(rng, f"{head}{keyword} {target}", f"{head}{target}")
+    return Pair(prompts, (" ==", " ="), f"{keyword} {form}")
 
 
 def var_if(rng: Random) -> Pair:
@@ -57,63 +86,18 @@ def var_if(rng: Random) -> Pair:
     Both answers contain the line break, as in Table 1. The prompts differ in the keyword and the
     comparison.
     """
-    before, indent = code_before(rng)
-    head, target = f"{before}{indent}", _target(rng, before)
+    context = code_before(rng)
+    form, target = _target(rng, context)
     keyword = rng.choices(("if", "while"), (3, 1))[0]
     compare = rng.choice(("is", "==", "is not", "!="))
-    return Pair(
-        (f"{head}{keyword} {target} {compare} True", f"{head}{target} = True"), (":\n", "\n")
-    )
+    head = f"{context.text}{context.indent}"
+    prompts = evened(rng, f"{head}{keyword} {target} {compare} True", f"{head}{target} = True")
+    return Pair(prompts, (":\n", "\n"), f"{keyword} {form} {compare}")
 
 
-def _test(rng: Random) -> str:
-    """Return the rest of a condition after its variable, up to the colon."""
-    name = rng.choice(NAMES)
-    return rng.choice(
-        (
-            "",
-            f" == {rng.randint(0, 9)}",
-            f" > {rng.randint(0, 99)}",
-            f" in {name}",
-            f".{name}",
-            " is None",
-        )
-    )
-
-
-def _condition(rng: Random) -> str:
-    """Return a condition that ends in a letter or digit, so that no token spans the answer."""
-    name, other = rng.sample(NAMES, 2)
-    return rng.choice(("", "", "not ")) + rng.choice(
-        (
-            name,
-            f"{name}_{other}",
-            f"{name}.{other}",
-            f"{name} == {rng.randint(0, 9)}",
-            f"{name} > {other}",
-            f"{name} in {other}",
-            f"{name} is None",
-        )
-    )
-
-
-def _value_head(rng: Random) -> str:
-    """Return the start of a statement, up to the `if` of a conditional expression."""
-    name, other = rng.sample(NAMES, 2)
-    value = rng.choice((rng.choice(NAMES), str(rng.randint(0, 9)), f"{name}.{other}", "None"))
-    return rng.choice(
-        (
-            f"{name} = {value}",
-            f"{name} = {value}",
-            f"{name}.{other} = {value}",
-            f"{rng.choice(FUNCTIONS)}_{name} = {value}",
-        )
-    )
-
-
-def _target(rng: Random, before: str) -> str:
-    """Return an expression that can be compared and assigned to; in a method often `self.NAME`."""
-    name, other = rng.sample(NAMES, 2)
-    if "(self" in before and rng.random() < 0.5:
-        return f"self.{name}"
-    return rng.choice((name, name, f"{name}_{other}", f"{name}.{other}"))
+def _target(rng: Random, context: Context) -> tuple[str, str]:
+    """Return the form of a target and the target; in a method often `self.NAME`."""
+    if context.place == "method" and rng.random() < 0.5:
+        return "self.{name}", f"self.{rng.choice(NAMES)}"
+    form = rng.choice(_TARGETS)
+    return form, filled(rng, form)

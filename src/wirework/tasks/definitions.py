@@ -5,8 +5,45 @@ An answer contains the line break where code usually has one after it (`loops.py
 
 from random import Random
 
-from wirework.tasks.snippets import ANSWER_NAMES, FUNCTIONS, NAMES, code_before, names, top_line
+from wirework.tasks.snippets import (
+    ANSWER_NAMES,
+    NAMES,
+    code_before,
+    evened,
+    filled,
+    names,
+    opening,
+)
 from wirework.tasks.task import Pair
+
+_FUNCTION_NAMES = ("{function}", "{function}_{name}", "_{function}", "{function}_all", "on_{name}")
+_ATTRIBUTES = (
+    "self.{}", "self.{}", "self.{}", "self._{}", "self.my_{}", "self.new_{}", "self.config.{}",
+)  # fmt: skip
+"""Attributes that are named after their value."""
+_FIRST_LINES = (
+    "super().__init__()",
+    "self.{other} = {digit}",
+    "self.{name} = None",
+    "{name} = {function}({other})",
+    "self.{function}({name})",
+    "self.{name} = {function}()",
+)
+"""Lines that an `__init__` may have before its attributes."""
+
+_LAMBDAS = (
+    "{name} = ",
+    "{function} = ",
+    "{name}.{function} = ",
+    "{name}.sort(key=",
+    "{name} = sorted({name}, key=",
+    "{name} = max({name}, key=",
+    "{name} = map(",
+    "{name} = filter(",
+    "{function}_{name}({name}, ",
+    "{function}_{name} = ",
+)
+"""Statements up to a lambda."""
 
 
 def final_kwarg(rng: Random) -> Pair:
@@ -17,19 +54,18 @@ def final_kwarg(rng: Random) -> Pair:
     always follows it in code.
     """
     before, indent = _definition_place(rng)
+    form = rng.choice(_FUNCTION_NAMES)
     *earlier, last = rng.sample(NAMES, rng.randint(2, 4))
     fixed = earlier[: rng.randint(0, len(earlier) - 1)]
     if indent:
         fixed = ["self", *fixed[:1]]
     free = [name for name in earlier if name not in fixed]
-    head = f"{before}{indent}def {_function_name(rng)}("
+    head = f"{before}{indent}def {filled(rng, form)}("
     defaults = rng.choices(("None", "0", "False", "1"), (8, 1, 1, 1), k=len(free))
     keywords = [f"{name}={value}" for name, value in zip(free, defaults, strict=True)]
     prompts = [f"{head}{', '.join([*fixed, *parameters, last])}" for parameters in (keywords, free)]
-    return Pair(
-        (prompts[0], prompts[1]),
-        ("=None", "):\n"),
-    )
+    template = f"def {form}(self" if indent else f"def {form}("
+    return Pair(evened(rng, prompts[0], prompts[1]), ("=None", "):\n"), template)
 
 
 def class_init(rng: Random) -> Pair:
@@ -37,21 +73,25 @@ def class_init(rng: Random) -> Pair:
 
     The prompts differ in the attribute; both names are parameters in both prompts.
     """
-    top_lines = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(0, 1)))
+    form = rng.choice(_ATTRIBUTES)
     first, second = rng.sample(ANSWER_NAMES, 2)
-    others = [name for name in names(rng, 0, 2) if name not in (first, second)]
+    others = [name for name in names(rng, 0, 1) if name not in (first, second)]
     parameters = rng.sample([first, second, *others], 2 + len(others))
-    head = (
-        f"{top_lines}class {_class_name(rng)}:\n    def __init__(self, {', '.join(parameters)}):\n"
-    )
-    assignments = [f"self.{name} = {name}" for name in others]
+    lines = [*opening(rng), f"class {_class_name(rng)}:"]
     if rng.random() < 0.3:
-        assignments.insert(
-            0, rng.choice(("super().__init__()", "self.ready = False", "self.count = 0"))
-        )
-    lines = "".join(f"        {line}\n" for line in assignments)
-    start = f"{head}{lines}        self."
-    return Pair((f"{start}{first} =", f"{start}{second} ="), (f" {first}", f" {second}"))
+        lines.append(f"    {filled(rng, '{name} = {number}')}")
+    indent = "    "
+    if rng.random() < 0.15:
+        lines.insert(2, f"if {filled(rng, '{name}')}:")
+        lines[3:] = [f"    {text}" for text in lines[3:]]
+        indent = " " * 8
+    lines.append(f"{indent}def __init__(self, {', '.join(parameters)}):")
+    if rng.random() < 0.4:
+        lines.append(f"{indent}    {filled(rng, rng.choice(_FIRST_LINES))}")
+    lines += [f"{indent}    {form.format(name)} = {name}" for name in others]
+    head = "".join(f"{text}\n" for text in lines) + f"{indent}    "
+    prompts = (f"{head}{form.format(name)} =" for name in (first, second))
+    return Pair((next(prompts), next(prompts)), (f" {first}", f" {second}"), form)
 
 
 def lambda_func(rng: Random) -> Pair:
@@ -59,48 +99,23 @@ def lambda_func(rng: Random) -> Pair:
 
     The prompts end in the same name.
     """
-    before, indent = code_before(rng)
-    name, other = rng.sample(NAMES, 2)
-    return Pair(
-        (f"{before}{indent}{_lambda_head(rng, other)}lambda {name}", f"{before}{indent}def {name}"),
-        (":", "("),
-    )
+    context, form, name = code_before(rng), rng.choice(_LAMBDAS), rng.choice(NAMES)
+    head = f"{context.text}{context.indent}"
+    prompts = evened(rng, f"{head}{filled(rng, form)}lambda {name}", f"{head}def {name}")
+    return Pair(prompts, (":", "("), form)
 
 
 def _definition_place(rng: Random) -> tuple[str, str]:
     """Return lines before a definition, and its indentation: none, or that of a class body."""
-    top_lines = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(0, 2)))
+    top_lines = "".join(f"{text}\n" for text in opening(rng))
     if rng.random() < 0.5:
         return top_lines, ""
     head = f"{top_lines}class {_class_name(rng)}:\n"
     if rng.random() < 0.4:
-        head += f"    {rng.choice(NAMES)} = {rng.randint(0, 99)}\n"
+        head += f"    {filled(rng, '{name} = {number}')}\n"
     return head, "    "
-
-
-def _function_name(rng: Random) -> str:
-    function = rng.choice(FUNCTIONS)
-    return rng.choice((function, f"{function}_{rng.choice(NAMES)}", f"_{function}"))
 
 
 def _class_name(rng: Random) -> str:
     first, second = rng.sample(NAMES, 2)
     return rng.choice((first.title(), first.title() + second.title(), f"{first.title()}(object)"))
-
-
-def _lambda_head(rng: Random, name: str) -> str:
-    function = rng.choice(FUNCTIONS)
-    return rng.choice(
-        (
-            f"{name} = ",
-            f"{function} = ",
-            f"{name}.{function} = ",
-            f"{name}.sort(key=",
-            f"{name} = sorted({name}, key=",
-            f"{name} = max({name}, key=",
-            f"{name} = map(",
-            f"{name} = filter(",
-            f"{function}_{name}({name}, ",
-            f"{function}_{name} = ",
-        )
-    )

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from wirework.tasks.snippets import FILE_NAMES, NAMES, code_before
+from wirework.tasks.snippets import FILE_NAMES, NAMES, code_before, evened
 from wirework.tasks.task import Pair
 
 _READ_WRITE = (
@@ -25,6 +25,31 @@ _NEUTRAL = tuple(name for name in NAMES if name not in FILE_NAMES)
 _ENDINGS = ("txt", "txt", "csv", "json", "log", "dat", "xml", "py")
 
 
+_CALLS = (
+    "open({file})",
+    "open({file}, {mode})",
+    "open({name}, {mode})",
+    "open({name}.{other}, {mode})",
+    "open({name}_{other}, {mode})",
+    "codecs.open({name}, {mode})",
+    "{name}.open({mode})",
+)
+"""Calls that open a file and end in a string."""
+
+_PLACES = (
+    "{quote}{word}.{ending}{quote}",
+    "{quote}{word}.{ending}{quote}",
+    "{quote}{word}_{name}.{ending}{quote}",
+    "{quote}{name}_{word}.{ending}{quote}",
+    "{quote}{name}/{word}.{ending}{quote}",
+    "{word}_path",
+    "{word}_file",
+    "{word}_filename",
+    "args.{word}_path",
+)
+"""File names in quotes, or variables, with the word that differs."""
+
+
 def with_as(rng: Random) -> Pair:
     """Continue a `with` statement with ` as`, end an assignment with a line break.
 
@@ -32,10 +57,19 @@ def with_as(rng: Random) -> Pair:
     tokenisers have the line break as a token of its own, whereas `)` after a name is one token with
     it. The pairs do not fit other tokenisers, such as the released one.
     """
-    before, indent = code_before(rng)
-    call, name = _closed_call(rng), rng.choice((*NAMES, "f", "fp", "handle", "stream"))
-    head = f"{before}{indent}"
-    return Pair((f"{head}with {call}", f"{head}{name} = {call}"), (" as", "\n"))
+    context, form = code_before(rng), rng.choice(_CALLS)
+    quote = rng.choice(("'", '"'))
+    name, other = rng.sample(NAMES, 2)
+    call = form.format(
+        file=f"{quote}{name}.{rng.choice(_ENDINGS)}{quote}",
+        mode=f"{quote}{rng.choice(('r', 'w', 'rb', 'wb', 'a'))}{quote}",
+        name=name,
+        other=other,
+    )
+    variable = rng.choice((*NAMES, "f", "fp", "handle", "stream"))
+    head = f"{context.text}{context.indent}"
+    prompts = evened(rng, f"{head}with {call}", f"{head}{variable} = {call}")
+    return Pair(prompts, (" as", "\n"), form)
 
 
 def with_open(rng: Random) -> Pair:
@@ -44,49 +78,14 @@ def with_open(rng: Random) -> Pair:
     The prompts differ in a word of the name. A space or `=` comes before the quote of the mode, so
     that the letter after the quote is a token of its own.
     """
-    before, indent = code_before(rng)
+    context, form = code_before(rng), rng.choice(_PLACES)
     quote = rng.choice(("'", '"'))
-    place = _file_place(rng, quote)
-    mode = rng.choice((f", {quote}", f", {quote}", f", {quote}", f", mode={quote}"))
-    head = f"{before}{indent}{rng.choice(('with ', 'with ', f'{rng.choice(_NEUTRAL)} = '))}open("
-    read, write = rng.choice(_READ_WRITE)
-    return Pair(
-        (f"{head}{place.format(read)}{mode}", f"{head}{place.format(write)}{mode}"), ("r", "w")
-    )
-
-
-def _closed_call(rng: Random) -> str:
-    """Return a call that opens a file and ends in a string."""
-    quote = rng.choice(("'", '"'))
-    mode = f"{quote}{rng.choice(('r', 'w', 'rb', 'wb', 'a'))}{quote}"
-    name, other = rng.sample(NAMES, 2)
-    file = f"{quote}{name}.{rng.choice(_ENDINGS)}{quote}"
-    return rng.choice(
-        (
-            f"open({file})",
-            f"open({file}, {mode})",
-            f"open({name}, {mode})",
-            f"open({name}.{other}, {mode})",
-            f"open({name}_{other}, {mode})",
-            f"codecs.open({name}, {mode})",
-            f"{name}.open({mode})",
-        )
-    )
-
-
-def _file_place(rng: Random, quote: str) -> str:
-    """Return a quoted file name, or a variable, with `{}` in the place of the word that differs."""
     name, ending = rng.choice(_NEUTRAL), rng.choice(_ENDINGS)
-    return rng.choice(
-        (
-            f"{quote}{{}}.{ending}{quote}",
-            f"{quote}{{}}.{ending}{quote}",
-            f"{quote}{{}}_{name}.{ending}{quote}",
-            f"{quote}{name}_{{}}.{ending}{quote}",
-            f"{quote}{name}/{{}}.{ending}{quote}",
-            "{}_path",
-            "{}_file",
-            "{}_filename",
-            "args.{}_path",
-        )
+    mode = rng.choice((f", {quote}", f", {quote}", f", {quote}", f", mode={quote}"))
+    statement = rng.choice(("with ", "with ", f"{rng.choice(_NEUTRAL)} = "))
+    head = f"{context.text}{context.indent}{statement}open("
+    read, write = (
+        head + form.format(quote=quote, word=word, name=name, ending=ending) + mode
+        for word in rng.choice(_READ_WRITE)
     )
+    return Pair((read, write), ("r", "w"), form)

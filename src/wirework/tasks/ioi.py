@@ -37,14 +37,15 @@ def ioi(rng: Random) -> Pair:
     words = ioi_words()
     a, b = rng.sample(words.names, 2)
     gift, place = rng.choice(words.gifts), rng.choice(words.places)
-    template = rng.choice(TEMPLATES)
+    form = rng.choice(TEMPLATES)
+    template = form
     if gift[0] in "aeiou":
         template = template.replace(" a {gift}", " an {gift}")
     giver, other = (a, b) if rng.random() < 0.5 else (b, a)
     clean, corrupted = (
         template.format(a=a, b=b, gift=gift, place=place, giver=name) for name in (giver, other)
     )
-    return Pair((clean, corrupted), (f" {other}", f" {giver}"))
+    return Pair((clean, corrupted), (f" {other}", f" {giver}"), form)
 
 
 def single_tokens() -> tuple[str, ...]:

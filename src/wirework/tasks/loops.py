@@ -11,12 +11,41 @@ from wirework.tasks.snippets import (
     NAMES,
     body,
     code_before,
+    evened,
+    filled,
     line,
     lines_before,
     names,
-    top_line,
+    opening,
 )
 from wirework.tasks.task import Pair
+
+_LOOP_NAMES = (
+    "{name}", "{name}", "{name}", "{name}_{other}", "{name}_{other}", "new_{name}", "is_{name}",
+    "has_{name}", "{function}_{name}", "n_{name}",
+)  # fmt: skip
+"""Names that may follow both `for` and `while`."""
+
+_ITERABLES = (
+    "{name}",
+    "{name}.{other}",
+    "{name}_{other}",
+    "{function}({name})",
+    "{name}.{function}({other})",
+    "zip({name}, {other})",
+    "sorted({name})",
+)
+
+_LOOP_STARTS = (
+    "for ",
+    "for ",
+    "for ",
+    "{name}_list = [{function}(index) for ",
+    "print(value for ",
+    "{name} = sum({other} for ",
+    "{name}.{function}(index for ",
+)
+"""Loops and comprehensions up to their variables."""
 
 
 def for_while(rng: Random) -> Pair:
@@ -25,12 +54,9 @@ def for_while(rng: Random) -> Pair:
     The prompts differ in the keyword. `:` has no line break, as in Table 1: it only needs to differ
     from ` in`.
     """
-    before, indent = lines_before(rng)
-    name = rng.choice(NAMES)
-    if rng.random() < 0.4:
-        name = f"{name}_{rng.choice(NAMES)}"
-    head = f"{before}{indent}"
-    return Pair((f"{head}for {name}", f"{head}while {name}"), (" in", ":"))
+    context, form = lines_before(rng), rng.choice(_LOOP_NAMES)
+    head, name = f"{context.text}{context.indent}", filled(rng, form)
+    return Pair((f"{head}for {name}", f"{head}while {name}"), (" in", ":"), form)
 
 
 def indent_for(rng: Random) -> Pair:
@@ -40,15 +66,17 @@ def indent_for(rng: Random) -> Pair:
     indentation, because the tokeniser joins the last space to the next word.
     """
     head = f"def {rng.choice(FUNCTIONS)}_{rng.choice(NAMES)}({', '.join(names(rng, 0, 2))}):"
-    lines = [top_line(rng) + rng.choice(("", "\n")), head]
-    lines += [f"    {line(rng)}" for _ in range(rng.randint(0, 1))]
+    lines = opening(rng)
+    lines[-1] += rng.choice(("", "\n"))
+    lines += [head, *(f"    {line(rng)}" for _ in range(rng.randint(0, 1)))]
     if rng.random() < 0.5:
         lines += [f"    if {rng.choice(NAMES)}:", f"        {body(rng)}"]
     else:
         lines.append(f"    {body(rng)}")
     before = "".join(f"{text}\n" for text in lines) + rng.choice(("", "", "\n"))
-    loop = f"for {_loop_variables(rng)} in {_iterable(rng)}:\n"
-    return Pair((f"{before}{loop}", f"{before}    {loop}"), ("   ", "       "))
+    iterable = rng.choice(_ITERABLES)
+    loop = f"for {', '.join(names(rng, 1, 2))} in {filled(rng, iterable)}:\n"
+    return Pair((f"{before}{loop}", f"{before}    {loop}"), ("   ", "       "), iterable)
 
 
 def enumerate_range(rng: Random) -> Pair:
@@ -57,11 +85,12 @@ def enumerate_range(rng: Random) -> Pair:
     The prompts differ in the variable of the element. Both answers are valid Python after both
     prompts.
     """
-    before, indent = code_before(rng)
+    context, form = code_before(rng), rng.choice(_LOOP_STARTS)
     index = _index(rng)
     element = rng.choice([name for name in NAMES if name != index])
-    head = f"{before}{indent}for {index}"
-    return Pair((f"{head}, {element} in", f"{head} in"), (" enumerate", " range"))
+    head = f"{context.text}{context.indent}{filled(rng, form)}{index}"
+    prompts = evened(rng, f"{head}, {element} in", f"{head} in")
+    return Pair(prompts, (" enumerate", " range"), form)
 
 
 def while_return_true(rng: Random) -> Pair:
@@ -69,30 +98,15 @@ def while_return_true(rng: Random) -> Pair:
 
     The prompts differ in the keyword.
     """
-    before, indent = code_before(rng, inside=True)
-    head = f"{before}{indent}"
-    return Pair((f"{head}while True", f"{head}return True"), (":\n", "\n"))
+    context = code_before(rng, inside=True)
+    text, indent, place = context
+    if rng.random() < 0.4:
+        text += f"{indent}if {filled(rng, '{name}')}:\n"
+        indent, place = f"{indent}    ", f"if in {place}"
+    head = f"{text}{indent}"
+    return Pair((f"{head}while True", f"{head}return True"), (":\n", "\n"), place)
 
 
 def _index(rng: Random) -> str:
     short = rng.choice(("i", "j", "k", "n", "idx"))
     return rng.choice((short, short, rng.choice(("index", "count", "level", "offset", "size"))))
-
-
-def _loop_variables(rng: Random) -> str:
-    return ", ".join(names(rng, 1, 2))
-
-
-def _iterable(rng: Random) -> str:
-    name, other = rng.sample(NAMES, 2)
-    return rng.choice(
-        (
-            name,
-            f"{name}.{other}",
-            f"{name}_{other}",
-            f"{rng.choice(FUNCTIONS)}({name})",
-            f"{name}.{rng.choice(FUNCTIONS)}({other})",
-            f"zip({name}, {other})",
-            f"sorted({name})",
-        )
-    )

@@ -49,13 +49,24 @@ def _rephrased(pair: Pair, seed: int) -> Pair:
     texts = (*pair.prompts, *pair.answers)
     new = _other_names(texts, rng) | _other_numbers(texts, rng)
     front = "".join(f"{top_line(rng)}\n" for _ in range(rng.randint(1, 2)))
-    prompts = [f"{front}{_replaced(prompt, new)}" for prompt in pair.prompts]
-    first, second = (_replaced(answer, new) for answer in pair.answers)
-    return Pair((prompts[0], prompts[1]), (first, second))
+    answers = frozenset(answer.strip() for answer in pair.answers)
+    prompts = [f"{front}{_replaced(prompt, new, answers)}" for prompt in pair.prompts]
+    first, second = (_replaced(answer, new, answers) for answer in pair.answers)
+    return Pair((prompts[0], prompts[1]), (first, second), pair.template)
 
 
-def _replaced(text: str, new: Mapping[str, str]) -> str:
-    return _PART.sub(lambda part: new.get(part["other"], part[0]), text)
+def _replaced(text: str, new: Mapping[str, str], answers: frozenset[str]) -> str:
+    """Replace names, and answers inside a name such as `my_value`, which say what is copied."""
+
+    def changed(part: re.Match[str]) -> str:
+        if part["other"] is None:
+            return part[0]
+        words = part[0].split("_")
+        if len(words) == 1 or answers.isdisjoint(words):
+            return new.get(part[0], part[0])
+        return "_".join(new.get(word, word) if word in answers else word for word in words)
+
+    return _PART.sub(changed, text)
 
 
 def _other_names(texts: Iterable[str], rng: Random) -> dict[str, str]:

@@ -1,10 +1,14 @@
 """Names and lines of realistic Python code, the building blocks of the built-in tasks.
 
 Lines before a prompt contain no quotes and no square brackets, so that only the last statement of
-the prompt determines the answer. All random draws use the generator that is passed in.
+the prompt determines the answer. A prompt begins with an import that is directly followed by a
+statement; the corpus `programs` always has an empty line there, so that no prompt occurs in it. All
+random draws use the generator that is passed in.
 """
 
+import re
 from random import Random
+from typing import NamedTuple
 
 NAMES = (
     "name", "value", "path", "data", "size", "key", "index", "result", "item", "text", "line",
@@ -42,6 +46,70 @@ FILE_NAMES = ("source", "target", "output", "result")
 """The names that suggest whether a file is read or written."""
 
 _SUFFIXES = ("", "", "Base", "Manager", "(object)")
+_TOKEN = re.compile(r"\w+|[^\w\s]+|\n")
+"""About one token of our tokenisers."""
+_IMPORT_TOKENS = 3
+"""Tokens of an added line: `import`, the module and the line break."""
+
+
+class Context(NamedTuple):
+    """Lines of code before the statement that decides the answer."""
+
+    text: str
+    """The lines, ending in a line break."""
+    indent: str
+    """Indentation of the next line: none, four or eight spaces."""
+    place: str
+    """Where the lines end: `top level`, `block`, `function`, `method` or `block in function`."""
+
+
+def filled(rng: Random, form: str) -> str:
+    """Fill the placeholders of a form.
+
+    Args:
+        rng: random generator.
+        form: text with `{name}`, `{other}` and `{third}` (distinct variables), `{function}`,
+            `{digit}` or `{number}`.
+    """
+    name, other, third = rng.sample(NAMES, 3)
+    return form.format(
+        name=name,
+        other=other,
+        third=third,
+        function=rng.choice(FUNCTIONS),
+        digit=rng.randint(0, 9),
+        number=rng.randint(0, 99),
+    )
+
+
+def evened(rng: Random, first: str, second: str) -> tuple[str, str]:
+    """Lengthen the shorter of two prompts in half of the pairs, so that length tells nothing.
+
+    Import lines are added after the first line, about twice as many tokens as the prompts differ
+    by. The longer prompt of a pair then has either answer equally often, and the mean lengths of
+    both kinds of prompts are about equal.
+    """
+    lengths = [len(_TOKEN.findall(prompt)) for prompt in (first, second)]
+    difference = abs(lengths[0] - lengths[1])
+    if difference == 0 or rng.random() < 0.5:
+        return first, second
+    count = max(1, round(2 * difference / _IMPORT_TOKENS))
+    added = "".join(f"import {module}\n" for module in rng.sample(MODULES, count))
+    if lengths[0] < lengths[1]:
+        return _with_imports(first, added), second
+    return first, _with_imports(second, added)
+
+
+def _with_imports(prompt: str, added: str) -> str:
+    head, _, rest = prompt.partition("\n")
+    return f"{head}\n{added}{rest}"
+
+
+def opening(rng: Random) -> list[str]:
+    """Return the first two lines of a prompt: an import and a statement."""
+    module = rng.choice(MODULES)
+    form = f"from {module} import {rng.choice(FUNCTIONS)}" if rng.random() < 0.3 else None
+    return [form or f"import {module}", statement(rng)]
 
 
 def words(rng: Random, max_count: int) -> str:
@@ -69,44 +137,34 @@ def names(rng: Random, min_count: int, max_count: int) -> list[str]:
     return rng.sample(NAMES, rng.randint(min_count, max_count))
 
 
-def code_before(rng: Random, *, inside: bool = False) -> tuple[str, str]:
+def code_before(rng: Random, *, inside: bool = False) -> Context:
     """Return some lines of code that end at top level, in a block, a function or a method.
 
     Args:
         rng: random generator.
         inside: end in a function or method, where `return` is allowed.
-
-    Returns:
-        The text, ending in a line break, and the indentation of the next line: none, four or eight
-        spaces.
     """
-    top = [top_line(rng) for _ in range(rng.randint(1, 2))]
-    heads = _heads(rng, inside)
+    top = opening(rng)
+    place, heads = _heads(rng, inside)
     if heads and heads[0].startswith(("def", "class")):
         top[-1] += "\n" * rng.choice((1, 2, 2))
     indent = " " * 4 * len(heads)
     inner = [f"{' ' * 4 * depth}{head}" for depth, head in enumerate(heads)]
     inner += [f"{indent}{line(rng)}" for _ in range(rng.randint(0, 1))]
-    return "".join(f"{text}\n" for text in top + inner), indent
+    return Context("".join(f"{text}\n" for text in top + inner), indent, place)
 
 
-def lines_before(rng: Random) -> tuple[str, str]:
-    """Return some lines of code and the indentation of the next line.
-
-    Simpler than `code_before`. The oldest tasks use it, so that their pairs do not change and old
-    circuits can still be checked on them.
-
-    Returns:
-        The text, ending in a line break, and the indentation, none or four spaces.
-    """
-    head = [top_line(rng) for _ in range(2)]
+def lines_before(rng: Random) -> Context:
+    """Return some lines of code, simpler than those of `code_before`."""
+    head = opening(rng)
     indent = ""
     if rng.random() < 0.3:
         arguments = ", ".join(rng.sample(NAMES, rng.randint(1, 2)))
         head.append(f"def {rng.choice(FUNCTIONS)}({arguments}):")
         indent = "    "
     head += [f"{indent}{statement(rng)}" for _ in range(rng.randint(0, 1))]
-    return "".join(f"{text}\n" for text in head), indent
+    place = "function" if indent else "top level"
+    return Context("".join(f"{text}\n" for text in head), indent, place)
 
 
 def top_line(rng: Random) -> str:
@@ -133,13 +191,19 @@ def statement(rng: Random) -> str:
     )
 
 
-def _heads(rng: Random, inside: bool) -> list[str]:
-    """Return the lines that open the blocks around the next line, outermost first."""
+def _heads(rng: Random, inside: bool) -> tuple[str, list[str]]:
+    """Return the place, and the lines that open the blocks around it, outermost first."""
     function = f"def {rng.choice(FUNCTIONS)}_{rng.choice(NAMES)}({', '.join(names(rng, 0, 2))}):"
     head = f"class {rng.choice(NAMES).title()}{rng.choice(_SUFFIXES)}:"
     method = f"def {rng.choice(FUNCTIONS)}({', '.join(['self', *names(rng, 0, 1)])}):"
-    places = [[function], [function], [head, method], [function, _block(rng)]]
-    return rng.choice(places if inside else [[], [], [], [_block(rng)], *places])
+    places = [
+        ("function", [function]),
+        ("function", [function]),
+        ("method", [head, method]),
+        ("block in function", [function, _block(rng)]),
+    ]
+    outside: list[tuple[str, list[str]]] = [("top level", [])] * 3 + [("block", [_block(rng)])]
+    return rng.choice(places if inside else outside + places)
 
 
 def _block(rng: Random) -> str:

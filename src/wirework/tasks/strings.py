@@ -2,8 +2,37 @@
 
 from random import Random
 
-from wirework.tasks.snippets import FUNCTIONS, NAMES, code_before, lines_before, words
+from wirework.tasks.snippets import NAMES, code_before, evened, filled, lines_before, words
 from wirework.tasks.task import Pair
+
+_QUOTED_CALLS = (
+    "print(",
+    "{name} = {function}(",
+    "{name} = {other}.{function}(",
+    "{name}.append(",
+    "{name}.{function}(",
+    "{name}.{function}({other}, ",
+    "{function}({name}, ",
+    "return {function}(",
+    "raise ValueError(",
+    "logger.info(",
+    "assert {name}.startswith(",
+)
+"""Calls up to their last argument, a string."""
+
+_PRINTING_CALLS = (
+    "print(",
+    "print({name}, ",
+    "logger.debug(",
+    "logger.error(",
+    "logging.info(",
+    "logging.warning(",
+    "{name}.log.info(",
+    "{name}.write(",
+    "raise ValueError(",
+    "raise KeyError(",
+)
+"""Calls of functions that take a text and values, up to the text."""
 
 
 def single_double_quote(rng: Random) -> Pair:
@@ -11,30 +40,9 @@ def single_double_quote(rng: Random) -> Pair:
 
     The prompts differ in the opening quote.
     """
-    before, indent = lines_before(rng)
-    opening, text = f"{before}{indent}{_quoted_call(rng)}", _content(rng)
-    return Pair((f"{opening}'{text}", f'{opening}"{text}'), ("')", '")'))
-
-
-def _quoted_call(rng: Random) -> str:
-    """Return a call up to its last argument, a string."""
-    name, other = rng.sample(NAMES, 2)
-    function = rng.choice(FUNCTIONS)
-    return rng.choice(
-        (
-            "print(",
-            f"{name} = {function}(",
-            f"{name} = {other}.{function}(",
-            f"{name}.append(",
-            f"{name}.{function}(",
-            f"{name}.{function}({other}, ",
-            f"{function}({name}, ",
-            f"return {function}(",
-            "raise ValueError(",
-            "logger.info(",
-            f"assert {name}.startswith(",
-        )
-    )
+    context, form = lines_before(rng), rng.choice(_QUOTED_CALLS)
+    opening, text = f"{context.text}{context.indent}{filled(rng, form)}", _content(rng)
+    return Pair((f"{opening}'{text}", f'{opening}"{text}'), ("')", '")'), form)
 
 
 def _content(rng: Random) -> str:
@@ -49,24 +57,6 @@ def fstring_brace(rng: Random) -> Pair:
     The prompts differ in the `f`. Both answers are valid Python after both prompts, but an f-string
     without variables and a plain string with braces are mistakes.
     """
-    before, indent = code_before(rng)
-    call, text = f"{before}{indent}{_printing_call(rng)}", words(rng, 4)
-    return Pair((f'{call}f"{text}', f'{call}"{text}'), (" {", '",'))
-
-
-def _printing_call(rng: Random) -> str:
-    """Return a call of a function that takes a text and values, up to the text."""
-    name = rng.choice(NAMES)
-    level = rng.choice(("debug", "info", "warning", "error"))
-    return rng.choice(
-        (
-            "print(",
-            "print(",
-            f"print({name}, ",
-            f"logger.{level}(",
-            f"logging.{level}(",
-            f"{name}.log.{level}(",
-            f"{name}.write(",
-            f"raise {rng.choice(('Value', 'Type', 'Key', 'Runtime'))}Error(",
-        )
-    )
+    context, form = code_before(rng), rng.choice(_PRINTING_CALLS)
+    call, text = f"{context.text}{context.indent}{filled(rng, form)}", words(rng, 4)
+    return Pair(evened(rng, f'{call}f"{text}', f'{call}"{text}'), (" {", '",'), form)

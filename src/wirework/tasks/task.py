@@ -9,7 +9,7 @@ Shapes: P pairs, T tokens of the longest prompt.
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +47,9 @@ class Pair:
 
     prompts: tuple[str, str]
     answers: tuple[str, str]
+    template: str | None = field(default=None, compare=False)
+    """Form of the statement that decides the answer; pairs of some templates are held out from
+    every search (task_split.py). None: the task has no templates."""
 
     def __post_init__(self) -> None:
         for kind, texts in (("prompts", self.prompts), ("answers", self.answers)):

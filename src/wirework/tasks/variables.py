@@ -2,8 +2,21 @@
 
 from random import Random
 
-from wirework.tasks.snippets import ANSWER_NAMES, FUNCTIONS, NAMES, code_before, line
+from wirework.tasks.snippets import ANSWER_NAMES, NAMES, code_before, evened, filled, line
 from wirework.tasks.task import Pair
+
+_LOOPS = (
+    "for {name} in {other}:",
+    "for {name} in {other}.{third}:",
+    "for {name} in {function}({other}):",
+    "for {name}, {other} in {third}:",
+    "while {name} < {number}:",
+)
+_LOOP_CONDITIONS = ("if {name}:", "if {name} > {digit}:", "if {name}.{other}:")
+_VALUES = ("{number}", "{name}.{other}", "len({name})")
+_SWAPS = ("{x}, {y} = {y},", "({x}, {y}) = ({y},", "{x}, {y} = ({y},", "({x}, {y}) = {y},")
+"""Swaps of two variables up to their last name; plain ones are drawn more often."""
+_BEFORE_SWAP = ("", "", "", "if {x} > {y}:", "while {x} < {y}:")
 
 
 def set_or_string(rng: Random) -> Pair:
@@ -25,30 +38,45 @@ def var_swap(rng: Random) -> Pair:
 
     The prompts differ in the order of the names.
     """
-    before, indent = code_before(rng)
+    context = code_before(rng)
+    head, indent = context.text, context.indent
     x, y = rng.sample((*ANSWER_NAMES, "x", "y"), 2)
-    head = before
     if rng.random() < 0.4:
-        head += f"{indent}{x} = {_value(rng)}\n{indent}{y} = {_value(rng)}\n"
-    if rng.random() < 0.3:
-        head += f"{indent}if {x} > {y}:\n"
+        values = [filled(rng, rng.choice(_VALUES)) for _ in range(2)]
+        head += f"{indent}{x} = {values[0]}\n{indent}{y} = {values[1]}\n"
+    before, swap = rng.choice(_BEFORE_SWAP), rng.choice((_SWAPS[0], *_SWAPS))
+    if before:
+        head += f"{indent}{before.format(x=x, y=y)}\n"
         indent += "    "
     head += indent
-    return Pair((f"{head}{x}, {y} = {y},", f"{head}{y}, {x} = {x},"), (f" {x}", f" {y}"))
+    return Pair(
+        (f"{head}{swap.format(x=x, y=y)}", f"{head}{swap.format(x=y, y=x)}"),
+        (f" {x}", f" {y}"),
+        f"{before} {swap}".strip(),
+    )
 
 
 def _set_or_string(rng: Random, name: str) -> Pair:
-    before, indent = code_before(rng)
-    begin = f"{before}{indent}{name} ="
-    after = "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, rng.randint(0, 1)))
-    for head in _loop_heads(rng, name):
-        after += f"{indent}{head}\n"
+    context = code_before(rng)
+    indent = context.indent
+    begin = f"{context.text}{indent}{name} ="
+    after = "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, rng.choice((0, 0, 1))))
+    loop = rng.choice(_LOOPS)
+    for head in [loop, rng.choice(_LOOP_CONDITIONS)] if rng.random() < 0.2 else [loop]:
+        after += f"{indent}{_without(rng, head, name)}\n"
         indent += "    "
-    inner = rng.choice((0, 0, 1))
+    inner = rng.choice((0, 0, 0, 1))
     after += "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, inner))
     empty = rng.choice(('""', '""', "''"))
     end = f"\n{after}{indent}{name}"
-    return Pair((f"{begin} set(){end}", f"{begin} {empty}{end}"), (".add", " +="))
+    return Pair(evened(rng, f"{begin} set(){end}", f"{begin} {empty}{end}"), (".add", " +="), loop)
+
+
+def _without(rng: Random, form: str, name: str) -> str:
+    """Return a form filled with names other than this one."""
+    while name in (text := filled(rng, form)):
+        pass
+    return text
 
 
 def _other_lines(rng: Random, name: str, count: int) -> list[str]:
@@ -59,25 +87,3 @@ def _other_lines(rng: Random, name: str, count: int) -> list[str]:
         if name not in text:
             lines.append(text)
     return lines
-
-
-def _loop_heads(rng: Random, name: str) -> list[str]:
-    """Return the first line of a loop, and sometimes of a condition inside it."""
-    left, right, other = rng.sample([candidate for candidate in NAMES if candidate != name], 3)
-    function = rng.choice(FUNCTIONS)
-    loop = rng.choice(
-        (
-            f"for {left} in {right}:",
-            f"for {left} in {right}.{other}:",
-            f"for {left} in {function}({right}):",
-            f"for {left}, {other} in {right}:",
-            f"while {left} < {rng.randint(1, 100)}:",
-        )
-    )
-    condition = rng.choice((f"if {left}:", f"if {left} > {rng.randint(0, 9)}:", f"if {other}:"))
-    return [loop, condition] if rng.random() < 0.3 else [loop]
-
-
-def _value(rng: Random) -> str:
-    name = rng.choice(NAMES)
-    return rng.choice((str(rng.randint(0, 99)), f"{name}.{rng.choice(NAMES)}", f"len({name})"))
