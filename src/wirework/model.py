@@ -37,6 +37,10 @@ from wirework.renamed_names import old_attributes
 from wirework.summaries import html_table, short, shown_as
 from wirework.tensor_files import read_tensors
 
+_TRAINING = "training.json"
+"""File of a model folder with facts about its training."""
+_ON_TASKS = "trained_on_tasks"
+
 
 @dataclass(frozen=True)
 class StreamsOutput:
@@ -69,6 +73,8 @@ class Model:
         tokenizer: the tokeniser; None for a model that is only used on token ids.
         path: folder of the model, for messages and provenance.
         gates: gates of a self-ablating model; only `streams` needs them.
+        trained_on_tasks: whether its training text was drawn from the generators of the built-in
+            tasks, so that measures on these tasks are contaminated; None: unknown.
 
     Raises:
         InputError: the tokeniser has more tokens than the network.
@@ -80,6 +86,7 @@ class Model:
         tokenizer: Tokenizer | None = None,
         path: Path | None = None,
         gates: Gates | None = None,
+        trained_on_tasks: bool | None = None,
     ) -> None:
         if tokenizer is not None and tokenizer.vocab_size > transformer.config.vocab_size:
             raise InputError(
@@ -91,6 +98,7 @@ class Model:
         self.tokenizer = tokenizer
         self.path = path
         self.gates = gates
+        self.trained_on_tasks = trained_on_tasks
 
     @property
     def config(self) -> ModelConfig:
@@ -110,6 +118,8 @@ class Model:
         }
         if self.gates is not None:
             about["gates"] = "self-ablating"
+        if self.trained_on_tasks:
+            about["trained on tasks"] = "text drawn from the generators of the built-in tasks"
         if self.path is not None:
             about["path"] = str(self.path)
         return about
@@ -353,6 +363,8 @@ class Model:
             files.save_tensors(weights, pack(state), {"format": "wirework-model"})
             if self.tokenizer is not None:
                 self.tokenizer.save(partial / "tokenizer.json")
+            if self.trained_on_tasks is not None:
+                files.write_record(partial / _TRAINING, {_ON_TASKS: self.trained_on_tasks})
             if self.gates is not None:
                 files.write_text(partial / "gates.json", _canonical(self.gates.gating) + "\n")
                 heads = {k: v.contiguous() for k, v in self.gates.state_dict().items()}
@@ -420,8 +432,20 @@ def load(path: str | Path | Model) -> Model:
         gates.load_state_dict(heads)
     tokenizer = folder / "tokenizer.json"
     return Model(
-        transformer, Tokenizer.load(tokenizer) if files.is_file(tokenizer) else None, folder, gates
+        transformer,
+        Tokenizer.load(tokenizer) if files.is_file(tokenizer) else None,
+        folder,
+        gates,
+        _trained_on_tasks(folder / _TRAINING),
     )
+
+
+def _trained_on_tasks(path: Path) -> bool | None:
+    """Return whether the model's text was drawn from tasks; None where the file does not say."""
+    if not files.is_file(path):
+        return None
+    value: bool = files.read_record(path, {_ON_TASKS: bool})[_ON_TASKS]
+    return value
 
 
 def _read_state(path: Path, config: ModelConfig, gating: GatingConfig | None) -> dict[str, Tensor]:

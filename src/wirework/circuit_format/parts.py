@@ -33,6 +33,8 @@ class ModelPart(Part):
     vocab_size: Size
     n_weights: Large
     n_nonzero: Large
+    trained_on_tasks: bool | None = None
+    """Whether its training text was drawn from the generators of the tasks; None: not recorded."""
 
 
 class TaskPart(Part):

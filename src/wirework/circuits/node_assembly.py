@@ -229,6 +229,7 @@ def model_part(model: "Model") -> ModelPart:
         vocab_size=config.vocab_size,
         n_weights=n_weights,
         n_nonzero=n_nonzero,
+        trained_on_tasks=model.trained_on_tasks,
     )
 
 

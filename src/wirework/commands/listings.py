@@ -5,10 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from wirework.commands.arguments import Json, task_of
 from wirework.commands.printing import print_next, print_verdict, show_all, show_rows
+from wirework.commands.task_audit import print_contamination, print_shortcuts
 from wirework.commands.task_rows import print_tasks
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
@@ -20,19 +21,45 @@ def tasks(
     *,
     task: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     show: str | None = None,
+    contamination: str | None = None,
+    max_bytes: Annotated[int, Parameter(validator=validators.Number(gte=1))] | None = None,
+    shortcuts: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
     """Print the behaviours, or how a model does at each, or examples of one.
+
+    Also: how many prompts occur in a corpus, and what the length or the last token of a prompt
+    tells of its answer.
 
     Args:
         model: Model or run folder.
         task: Names, JSONL files or functions (`my_tasks.py:make_pair`); none: all built-in
             behaviours, with a model the twenty on Python and others that fit it.
         show: Name, JSONL file or function of one behaviour: print a few of its pairs instead.
+        contamination: Corpus (as in `data.corpus`) or run folder: print which share of each
+            behaviour's prompts occurs in its text.
+        max_bytes: With --contamination: bytes of the text to read. Default: 60 MB of a corpus, all
+            text of a run.
+        shortcuts: Print how often a linear probe on the length or the last token of a prompt tells
+            the answer; with a model, in tokens of its tokeniser.
     """
+    if contamination is not None and (model is not None or show is not None or shortcuts):
+        raise InputError(
+            "--contamination compares prompts with text: give no MODEL or other report"
+        )
+    if max_bytes is not None and contamination is None:
+        raise InputError("--max-bytes is for --contamination")
+    if contamination is not None:
+        print_contamination(contamination, task, max_bytes, as_json=json)
+        return
+    if shortcuts and show is None:
+        print_shortcuts(task, model, as_json=json)
+        return
     if show is not None:
-        if model is not None or task:
-            raise InputError("--show prints pairs as they are: give no MODEL and no --task")
+        if model is not None or task or shortcuts:
+            raise InputError(
+                "--show prints pairs as they are: give no MODEL, --task or --shortcuts"
+            )
         _show_pairs(show, json)
         return
     from wirework.tasks import BUILT_IN_TASKS, TaskTable, check_names, task_reports, tokenizer_of

@@ -12,6 +12,10 @@ from wirework.errors import InputError
 
 HUB = "hub:"
 """Prefix of a Hugging Face data set in `corpus`."""
+BUILT_IN_CORPORA = frozenset(("python", "programs", "stories"))
+"""Corpora that come with wirework."""
+TASKS_MODULE = "wirework.tasks:"
+"""Beginning of the names of corpora that are drawn from the generators of the tasks."""
 VOCAB_SIZE = 2048
 """Vocabulary size for `auto`, if the text is large enough."""
 
@@ -76,6 +80,17 @@ class DataConfig(Config):
     """Number of processes for tokenising."""
     cache: Path = Path("data")
     """Folder of prepared corpora, each named after its settings."""
+
+    @property
+    def draws_from_tasks(self) -> bool | None:
+        """Whether text is drawn from the generators of the built-in tasks; None: unknown.
+
+        It is unknown for the user's own files and functions.
+        """
+        corpora = {corpus for corpus in (self.corpus, self.mix) if corpus is not None}
+        if any(corpus.startswith(TASKS_MODULE) for corpus in corpora):
+            return True
+        return False if corpora <= BUILT_IN_CORPORA else None
 
     @model_validator(mode="after")
     def _used(self) -> Self:

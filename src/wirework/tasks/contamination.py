@@ -136,11 +136,6 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def tokens_of(text: str) -> list[str]:
-    """Return the words, signs and line breaks (with the indentation after them) of a text."""
-    return _TOKEN.findall(text)
-
-
 def skeleton(text: str) -> list[str]:
     """Return a text as tokens in which all names, numbers, strings and comments are alike."""
     return [_kind(part) for part in _PART.findall(text)]
@@ -211,7 +206,7 @@ class _Sequences:
         for length in range(1, max(self._by_length, default=0) + 1):
             inside = starts + length <= len(ids)
             starts, values = starts[inside], values[inside]
-            values = values * _BASE + ids[starts + length - 1]
+            values = values * np.uint64(_BASE) + ids[starts + length - 1]
             if length in self._by_length:
                 self._found.update(values[np.isin(values, self._by_length[length])].tolist())
             if length == WINDOW:
@@ -226,15 +221,17 @@ class _Sequences:
         return sum(value in self._found for value in hashes) / max(1, len(hashes))
 
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)
+_BASE = 0x9E3779B97F4A7C15
 """Base of the polynomial hash of a sequence, modulo 2**64."""
+_MASK = (1 << 64) - 1
 
 
 def _sequence_hash(sequence: Hashes) -> int:
-    value = np.zeros(1, dtype=np.uint64)
-    for token in sequence:
-        value = value * _BASE + token
-    return int(value[0])
+    """Return the hash that `_Sequences.search` computes token by token, in whole numbers."""
+    value = 0
+    for token in sequence.tolist():
+        value = (value * _BASE + token) & _MASK
+    return value
 
 
 def _distinct(values: list[int]) -> Hashes:

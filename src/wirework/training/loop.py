@@ -263,7 +263,13 @@ def _finish(job: Job, stop: Stop) -> Run:
     if job.live is not None:
         job.live.finish()
     gates = next((prior.gates.cpu() for prior in job.priors if prior.gates is not None), None)
-    model = Model(job.transformer.cpu(), job.tokenizer, job.folder / "model", gates)
+    model = Model(
+        job.transformer.cpu(),
+        job.tokenizer,
+        job.folder / "model",
+        gates,
+        job.config.data.draws_from_tasks,
+    )
     model.save(job.folder / "model")
     state, config = job.state, job.config
     values = {

@@ -6,6 +6,7 @@ that it is named after. A task whose answer follows from the last token is a big
 Shapes: N prompts (two per pair), F features.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from wirework.summaries import Report
 from wirework.tasks.built_in import PYTHON_TASKS
-from wirework.tasks.contamination import tokens_of
 from wirework.tasks.load import load_task
 from wirework.tasks.task import Task
 
@@ -27,6 +27,8 @@ CHANCE = 0.5
 SUSPICIOUS = 0.6
 """Held-out accuracy of a probe above which a task counts as having a shortcut."""
 _RIDGE = 1e-3
+_TOKEN = re.compile(r"\n[ \t]*|\w+|[^\w\s]+")
+"""Words, runs of signs and line breaks: about the tokens of our tokenisers."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +71,7 @@ def shortcuts(task: Task | str | Path, model: "Model | None" = None) -> Shortcut
         encode = model.tokenizer.encode
         prompts: list[list[Any]] = [[*encode(p)] for pair in task.pairs for p in pair.prompts]
     else:
-        prompts = [list(tokens_of(p)) for pair in task.pairs for p in pair.prompts]
+        prompts = [_TOKEN.findall(p) for pair in task.pairs for p in pair.prompts]
     lengths = torch.tensor([float(len(prompt)) for prompt in prompts])
     train = torch.tensor(_in_first_half(task))
     unequal = lengths.view(-1, 2)[lengths[::2] != lengths[1::2]]
