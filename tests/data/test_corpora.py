@@ -105,7 +105,7 @@ class TestTextFiles:
 class TestUnusablePlaces:
     def test_a_missing_corpus_is_refused(self, tmp_path: Path):
         with pytest.raises(
-            InputError, match="nowhere does not exist: give `python`, `stories`, a file"
+            InputError, match="nowhere does not exist: give `python`, `programs`, `stories`, a file"
         ):
             read(tmp_path / "nowhere")
         with pytest.raises(InputError, match="does not exist"):

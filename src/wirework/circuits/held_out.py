@@ -26,6 +26,9 @@ class Pairs(NamedTuple):
     """The judging pairs; None if the circuit is checked on another task."""
     held_out: Task
     """Pairs to check the circuit on: none of their prompts trained or judged it."""
+    held_out_templates: Task | None = None
+    """Pairs of templates that the search has not seen; None: the task has too few templates, or
+    the circuit is checked on another task."""
 
 
 def pairs_of(
@@ -49,7 +52,7 @@ def pairs_of(
     fitted = _own_task(about, task, own_task).fitted(tokenizer_of(model), model.config.n_ctx)
     parts = _parts(document, fitted)
     if task is None or fingerprint(task) == about.fingerprint:
-        return Pairs(fitted, parts.judge, parts.held_out)
+        return Pairs(fitted, parts.judge, parts.held_out, parts.held_out_templates)
     checked_task = task.fitted(tokenizer_of(model), model.config.n_ctx)
     return Pairs(fitted, None, _without_used_prompts(checked_task, parts))
 

@@ -34,8 +34,8 @@ def load_task(
     Args:
         name_or_path: a name of `BUILT_IN_TASKS`; a function `(random.Random) -> Pair` in a module
             or file (`mymodule:make_pair`, `my_tasks.py:make_pair`), which is run; or a file with
-            one pair per line, `{"prompts": [text, text], "answers": [text, text]}`. A `Task` is
-            returned as it is.
+            one pair per line, `{"prompts": [text, text], "answers": [text, text]}`, perhaps with a
+            `"template"` (text). A `Task` is returned as it is.
         model: model or path; if given, the task is checked to fit it. The pairs do not change.
         seed: seed of a generated task; must be 0 for a file.
         n: number of pairs. None: 1024 for a built-in task, up to 1024 distinct ones of a user's

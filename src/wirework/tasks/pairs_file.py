@@ -79,11 +79,17 @@ def _parse(line: str, where: str) -> Pair:
         value: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {reason(error)}") from None
-    if not isinstance(value, dict) or sorted(value) != ["answers", "prompts"]:
+    if not isinstance(value, dict) or sorted({*value} - {"template"}) != ["answers", "prompts"]:
         keys = quoted(sorted(value)) if isinstance(value, dict) else type(value).__name__
-        raise InputError(f"{where}: a pair has the keys 'prompts' and 'answers', got {keys}")
+        raise InputError(
+            f"{where}: a pair has the keys 'prompts', 'answers' and perhaps 'template', got {keys}"
+        )
+    template = value.get("template")
+    if template is not None and not isinstance(template, str):
+        raise InputError(f"{where}: template must be a text, got {quoted(template)}")
     try:
-        return Pair(_texts(value["prompts"], "prompts"), _texts(value["answers"], "answers"))
+        prompts, answers = _texts(value["prompts"], "prompts"), _texts(value["answers"], "answers")
+        return Pair(prompts, answers, template)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -1,4 +1,8 @@
-"""Split of a task: pairs that train masks, pairs that judge circuits, and held-out pairs."""
+"""Split of a task: pairs that train masks, pairs that judge circuits, and held-out pairs.
+
+Pairs are held out in two ways: some pairs of the templates that train and judge, and all pairs of a
+quarter of the templates, which no search sees.
+"""
 
 import hashlib
 import json
@@ -10,10 +14,12 @@ from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task
 
 _MIN_PAIRS = 4
+MIN_TEMPLATES = 4
+"""Fewest templates of a task of which a quarter is held out."""
 
 
 class Parts(NamedTuple):
-    """Three parts of a task that share neither a pair nor a prompt."""
+    """Parts of a task that share neither a pair nor a prompt."""
 
     train: Task
     """Training pairs: masks are trained on them. At least half, unless pairs share prompts."""
@@ -21,14 +27,17 @@ class Parts(NamedTuple):
     """Judging pairs: circuits are discretised and measured on them. At most a quarter."""
     held_out: Task
     """Held-out pairs: used only to validate the circuit. A quarter."""
+    held_out_templates: Task | None = None
+    """Pairs of the templates that neither train nor judge; None: the task has too few templates."""
 
 
 def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     """Split a task: a pure function of its pairs, `judge_pairs` and the seed.
 
-    Pairs that share a prompt, directly or through other pairs, go to the same part. A group of
-    such pairs that is too large is cut: each prompt is assigned to one part, and pairs with prompts
-    in two parts are dropped.
+    The pairs of a quarter of the templates are set aside first, if there are `MIN_TEMPLATES`. Pairs
+    that share a prompt, directly or through other pairs, go to the same part. A group of such pairs
+    that is too large is cut: each prompt is assigned to one part, and pairs with prompts in two
+    parts are dropped.
 
     Raises:
         InputError: fewer than 4 pairs, or so many shared prompts that a part is empty.
@@ -38,6 +47,35 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
         raise InputError(
             f"task {task.name} has {number_of(count, 'pair')}, at least {_MIN_PAIRS} are needed"
         )
+    if (apart := held_out_templates(task, seed)) is not None:
+        seen = task.take([pair for pair in task.pairs if pair.template not in apart])
+        unseen = task.take([pair for pair in task.pairs if pair.template in apart])
+        used = {prompt for pair in seen.pairs for prompt in pair.prompts}
+        unseen = unseen.take([pair for pair in unseen.pairs if used.isdisjoint(pair.prompts)])
+        parts = _parts_of(seen, judge_pairs, seed)
+        return parts._replace(held_out_templates=unseen if unseen.pairs else None)
+    return _parts_of(task, judge_pairs, seed)
+
+
+def held_out_templates(task: Task, seed: int) -> frozenset[str] | None:
+    """Return the templates whose pairs no search sees: a quarter of them, drawn with the seed.
+
+    Returns:
+        None if the task has fewer than `MIN_TEMPLATES` templates, a pair without a template, or
+        fewer than four pairs of the other templates.
+    """
+    templates = sorted({pair.template for pair in task.pairs if pair.template is not None})
+    if len(templates) < MIN_TEMPLATES or any(pair.template is None for pair in task.pairs):
+        return None
+    Random(f"templates {seed}").shuffle(templates)
+    apart = frozenset(templates[: max(1, len(templates) // 4)])
+    n_seen = sum(pair.template not in apart for pair in task.pairs)
+    return apart if n_seen >= _MIN_PAIRS else None
+
+
+def _parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
+    """Split a task by pairs and prompts."""
+    count = len(task.pairs)
     judged = min(judge_pairs, count // 4)
     groups = linked(task.pairs)
     if len(groups) == count:

@@ -62,10 +62,10 @@ def _set_or_string(rng: Random, name: str) -> Pair:
     begin = f"{context.text}{indent}{name} ="
     after = "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, rng.choice((0, 0, 1))))
     loop = rng.choice(_LOOPS)
-    for head in [loop, rng.choice(_LOOP_CONDITIONS)] if rng.random() < 0.2 else [loop]:
+    for head in [loop, rng.choice(_LOOP_CONDITIONS)] if rng.random() < 0.15 else [loop]:
         after += f"{indent}{_without(rng, head, name)}\n"
         indent += "    "
-    inner = rng.choice((0, 0, 0, 1))
+    inner = int(rng.random() < 0.15)
     after += "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, inner))
     empty = rng.choice(('""', '""', "''"))
     end = f"\n{after}{indent}{name}"
