@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 
 from wirework.circuits import load_means, node_means, save_means, training_windows
 from wirework.circuits.masking.means import (
-    ablated_sites,
     disjoint_windows,
     means_for,
     measured_means,
     windows_at,
 )
+from wirework.circuits.masking.node_statistics import ablated_sites
 from wirework.config import PruneConfig, TrainConfig
 from wirework.errors import InputError
 from wirework.files import tensors_checksum
