@@ -52,9 +52,9 @@ class TestBinarisation:
 
     def test_in_between_it_is_a_mixture_with_a_scaled_sigmoid_of_temperature_t(self) -> None:
         t, x = 0.5, 2.5
-        # l = 0, r = 2, middle 1: a + b sigmoid((x - 1) / t) that is 0 at 0 and 2 at 2.
-        at_low, at_high = sigmoid(-1 / t), sigmoid(1 / t)
-        step = 2 * (sigmoid((x - 1) / t) - at_low) / (at_high - at_low)
+        # l = 0, r = 2, middle 1, distance 2: a + b sigmoid((x - 1) / 2t), 0 at 0 and 2 at 2.
+        at_low, at_high = sigmoid(-1 / (2 * t)), sigmoid(1 / (2 * t))
+        step = 2 * (sigmoid((x - 1) / (2 * t)) - at_low) / (at_high - at_low)
         found = binarisation(torch.tensor([x]), self.low[:1], self.high[:1], t)
         assert float(found) == pytest.approx(t * x + (1 - t) * step)
 
@@ -183,10 +183,22 @@ class TestBinarise:
 
     def test_batches_are_drawn_by_seed(self, some: MaskedCircuit, rows: TokenizedPairs) -> None:
         found = [
-            binarise(some, few(rows, 8), few(rows), steps=3, batch_pairs=3, seed=seed)
+            binarise(some, few(rows, 8), few(rows), steps=3, lr=0.1, batch_pairs=3, seed=seed)
             for seed in (1, 1, 2)
         ]
         assert found[0] == found[1] != found[2]
+
+    def test_of_several_trainings_the_best_on_training_pairs_is_kept(
+        self, planted: MaskedCircuit, quotes: TokenizedPairs
+    ) -> None:
+        one = quotes.select(torch.arange(4))
+        alone = [
+            binarise(planted, quotes, one, steps=20, lr=lr, seed=seed)
+            for seed, lr in ((3, 0.001), (4, 0.05))
+        ]
+        found = binarise(planted, quotes, one, steps=20, lr=(0.001, 0.05), seed=3)
+        assert alone[0].train_loss != alone[1].train_loss
+        assert found == min(alone, key=lambda binarised: binarised.train_loss)
 
     def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
         self, planted: MaskedCircuit, wired_ablation: Ablation, quotes: TokenizedPairs

@@ -4,6 +4,7 @@ Shapes: n kept nodes of all sites, k of one site, P pairs (two prompts each).
 Source: Gao et al. 2025, App. C.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ from wirework.tasks import TokenizedPairs, pair_losses
 
 _START_PAIRS = 32
 """Training pairs on which the initial values are compared: three passes per node."""
+
+_CLIP = 1.0
+"""Norm that a gradient is cut to: where an activation lies near a threshold that is almost a step,
+it is hundreds of times that of other batches."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,8 +63,8 @@ def binarise(
     train: TokenizedPairs,
     judge: TokenizedPairs,
     *,
-    steps: int = 300,
-    lr: float = 0.03,
+    steps: int = 400,
+    lr: float | Sequence[float] = (0.01, 0.01, 0.02),
     batch_pairs: int = 16,
     slack: float = 0.01,
     seed: int = 0,
@@ -69,18 +74,22 @@ def binarise(
     Initially each node has the best of three pairs of values (`best_start`). Then Adam trains both
     values of all nodes jointly on the task loss, in units of their distance, while the nodes turn
     from the identity into the step between their values: they are psi_t (`binarisation`) with
-    t = (1 - progress)^5. Trained values may do better than the circuit itself, so the result means
-    something only if a control circuit fails after the same training.
+    t = (1 - progress)^5. One training can end with a node whose two values no longer separate what
+    the task needs, from which no gradient leads back, so there is one for each learning rate, and
+    the values with the lowest loss on the training pairs are kept. Trained values may do better
+    than the circuit itself, so the result means something only if a control circuit fails after
+    the same training.
 
     Args:
         masked_circuit: the circuit.
         train: pairs on which initial values are chosen and trained.
         judge: other pairs, on which losses are measured.
         steps: Adam steps; 0 for the initial values.
-        lr: learning rate of Adam, relative to the distance of a node's two values.
+        lr: learning rates of Adam, one for each training, relative to the distance of a node's two
+            initial values; each falls linearly to 0.
         batch_pairs: pairs per step.
         slack: tolerance in nats for a node binarised alone.
-        seed: seed of the batches.
+        seed: seed of the batches of the first training; later ones count up from it.
 
     Raises:
         InputError: the circuit has no node, or a loss is no number.
@@ -90,14 +99,20 @@ def binarise(
     if not masked_circuit.kept:
         raise InputError("an empty circuit has no node to binarise")
     start = best_start(masked_circuit, train.select(torch.arange(train.n_pairs)[:_START_PAIRS]))
-    trained = _train(masked_circuit, train, start, steps, lr, batch_pairs, seed)
+    rates = (lr,) if isinstance(lr, float | int) else tuple(lr)
+    candidates = [
+        _train(masked_circuit, train, start, steps, rate, batch_pairs, seed + number)
+        for number, rate in enumerate(rates)
+    ]
+    train_losses = [binarised_loss(masked_circuit, train, values) for values in candidates]
+    trained = candidates[train_losses.index(min(train_losses))]
     circuit_loss = masked_circuit.loss(judge)
     alone = losses_alone(masked_circuit, judge, start)
     return Binarised(
         circuit=circuit_loss,
         start=binarised_loss(masked_circuit, judge, start),
         loss=binarised_loss(masked_circuit, judge, trained),
-        train_loss=binarised_loss(masked_circuit, train, trained),
+        train_loss=min(train_losses),
         n_pairs=judge.n_pairs,
         n_train_pairs=train.n_pairs,
         alone=tuple(alone),
@@ -151,7 +166,7 @@ def _train(
     batch_pairs: int,
     seed: int,
 ) -> BinaryValues:
-    """Train the two values of each node; arguments as in `binarise`."""
+    """Train the two values of each node at one learning rate; arguments as in `binarise`."""
     generator = torch.Generator().manual_seed(seed)
     unit = start.high - start.low
     shifts = torch.zeros(2, len(unit), dtype=unit.dtype, device=unit.device, requires_grad=True)
@@ -169,6 +184,8 @@ def _train(
             finite(loss.item(), f"the loss at step {step} of binarisation")
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_([shifts], _CLIP)
+            adam.param_groups[0]["lr"] = lr * (1 - step / steps)
             adam.step()
     with torch.no_grad():
         return values()

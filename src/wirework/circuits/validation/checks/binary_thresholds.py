@@ -5,6 +5,7 @@ each).
 Source: Gao et al. 2025, App. C.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ _SHARES = (0.25, 0.5, 0.75)
 _FLAT = 1e-6
 """A relative range below this counts as constant."""
 _LEAST_DISTANCE = 1e-12
-"""Half distance of two values below which they count as equal, so that nothing is divided by 0."""
+"""Distance of two values below which they count as equal, so that nothing is divided by 0."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class BinaryValues:
 def binarisation(x: Tensor, low: Tensor, high: Tensor, t: float) -> Tensor:
     """Return psi_t of activations: the identity at t = 1, a step at t = 0, a mixture in between.
 
-    psi_0 is `low` where x < (low + high) / 2, else `high`. In between it is
-    t x + (1 - t) s(x), where s is a sigmoid of temperature t around the middle, scaled so that
-    s(low) = low and s(high) = high.
+    psi_0 is `low` where x < (low + high) / 2, else `high`. In between it is t x + (1 - t) s(x),
+    where s is a sigmoid of temperature t around the middle, scaled so that s(low) = low and
+    s(high) = high. The temperature is a share of the distance of both values, so that nodes of all
+    scales turn into steps together; the paper does not give its unit.
 
     Args:
         x: (..., k) activations.
@@ -62,12 +64,12 @@ def binarisation(x: Tensor, low: Tensor, high: Tensor, t: float) -> Tensor:
     Source: Gao et al. 2025, App. C.
     """
     low, high = torch.minimum(low, high), torch.maximum(low, high)
-    middle = (low + high) / 2
+    middle, distance = (low + high) / 2, (high - low).clamp(min=_LEAST_DISTANCE)
     if t == 0:
         return torch.where(x < middle, low, high).to(x.dtype)
     # sigmoid(y / t) - 1/2 = tanh(y / 2t) / 2
-    half = ((high - low) / 2).clamp(min=_LEAST_DISTANCE)
-    step = middle + half / torch.tanh(half / (2 * t)) * torch.tanh((x - middle) / (2 * t))
+    at_values = math.tanh(1 / (4 * t))
+    step = middle + distance / (2 * at_values) * torch.tanh((x - middle) / (2 * t * distance))
     return torch.lerp(step, x, t).to(x.dtype)
 
 
