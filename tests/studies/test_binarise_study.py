@@ -8,9 +8,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
 
 from hand_wired import Corpus
 from hand_wired.quote_closer import plant
+from present import present
 
 from wirework.circuits import prune
-from wirework.circuits.validation import validate as validation
+from wirework.circuits.validation import checks
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import read_record
@@ -77,8 +78,8 @@ def test_circuits_are_binarised_once_and_drawn(
     out = tmp_path / "study"
     result = binarise([tmp_path / "circuits"], out, progress=False)
     (row,) = result.models
-    assert row.n_weights, row.n_nonzero == model.transformer.weight_counts()
-    assert row.loss == row.shared_loss < 0.05
+    assert (row.n_weights, row.n_nonzero) == model.transformer.weight_counts()
+    assert row.loss == present(row.shared_loss) < 0.05
     assert row.circuit < 0.15 < row.start
     assert len(result.failed) == 1
     assert "broken" in result.failed[0]
@@ -89,7 +90,7 @@ def test_circuits_are_binarised_once_and_drawn(
     def fail(*_: object) -> None:
         raise AssertionError("the circuit was binarised again")
 
-    monkeypatch.setattr(validation.checks, "binarise", fail)
+    monkeypatch.setattr(checks, "binarise", fail)
     assert binarise([tmp_path / "circuits"], out, progress=False) == result
     (tmp_path / "circuits" / "quotes" / "circuit.json").write_text("{}")
     with pytest.raises(InputError, match=r"no circuit can be binarised; .*quotes"):

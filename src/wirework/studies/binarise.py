@@ -181,7 +181,7 @@ def _record_of(folder: Path, out: Path) -> dict[str, Any]:
         return read_record(path, _NEEDED)
     circuit = NodeCircuit.load(folder)
     model = model_of(circuit)
-    record = {"folder": path_text(folder), **_binarised(circuit, model)}
+    record = {"folder": path_text(folder) or "circuit", **_binarised(circuit, model)}
     write_record(path, record)
     return record
 
@@ -194,7 +194,7 @@ def _binarised(circuit: NodeCircuit, model: Model) -> dict[str, Any]:
     n_weights, n_nonzero = model.transformer.weight_counts()
     return {
         "task": pairs.full_task.name,
-        "model": path_text(Path(str(model.path))),
+        "model": path_text(model.path) or "model",
         "fingerprint": model.fingerprint,
         "n_weights": n_weights,
         "n_nonzero": n_nonzero,

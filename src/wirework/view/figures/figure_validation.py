@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wirework.errors import InputError, number_of
 from wirework.view.checked_file import read_checked
@@ -58,6 +59,8 @@ def draw_necessity(report: Mapping[str, Any]) -> Figure:
     axes.plot(drawn, means, color=_RANDOM, marker="s", markersize=4, label=label)
     axes.fill_between(drawn, means, highest, color=_RANDOM, alpha=0.2, linewidth=0)
     _chance(axes)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _dress(
         axes,
         f"Necessity: {report['task']}",
