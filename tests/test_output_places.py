@@ -25,12 +25,14 @@ WRITING = {
     "export": "export absent --out {}/x",
     "measure": "measure absent --out {}/x",
     "sae": "sae absent --out {}/x",
+    "study binarise": "study binarise absent --out {}/x",
     "study finders": "study finders absent --out {}/x",
     "study frontier": "study frontier --out {}/x",
     "study self-ablation": "study self-ablation --out {}/x",
     "train": "train --runs {}/x",
     "train, cache": "train --data.cache {}/x",
     "validate": "validate absent --runs 2 --out {}/x",
+    "validate, report": "validate absent --report {}/x",
 }
 READING = ["view absent", "tasks", "doctor", "validate absent", "train --resume"]
 

@@ -187,6 +187,8 @@ REFUSED: dict[str, tuple[Callable[[str | Path], object], str]] = {
     "demo": (lambda none: demo(none, none), "cannot read"),
     "curves": (lambda none: view.write_measures_figure(none), "measures.json"),
     "self_ablation's figure": (lambda none: view.write_self_ablation_figure(none), "results.json"),
+    "binarise": (lambda none: studies.binarise([none], none), "no circuit at"),
+    "figure of binarise": (lambda none: view.write_binarise_figure(none), "results.json"),
     "figures of a study": (lambda none: view.write_study_figures(none), "results.json"),
 }
 

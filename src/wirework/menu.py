@@ -105,6 +105,12 @@ MENU = {
         "2025).\n\nLosses are in nats per token.",
         "runs/demo --site 1.mlp.resid_delta --out saes/demo",
     ),
+    "study binarise": (
+        "Binarise circuits of several models and draw the mean task loss against their total "
+        "parameters and L0 (Gao et al. 2025, App. C, Fig. 34).\n\n"
+        "The same command resumes a stopped study.",
+        "circuits/small circuits/large --out studies/binarise",
+    ),
     "study finders": (
         "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
         "against the target loss (Gao et al. 2025, Fig. 31).\n\n"

@@ -28,6 +28,7 @@ COMMANDS = {
     "attribute": "attribute model single_double_quote --pairs 8 --out edges",
     "attribute, not saved": "attribute model single_double_quote --pairs 8",
     "validate": "validate circuit --short",
+    "validate, report": "validate circuit --short --report report",
     "attack": "attack circuit --pairs 4 --out attack",
     "explain": "explain runs/run --config settings/explain.yaml --out explained",
     "estimate": "explain runs/run --estimate-only --explainer language_model --server.model m",
@@ -47,6 +48,7 @@ WROTE = {
     "prune": "circuit",
     "self-ablation": "self_ablation/results.json, self_ablation/self_ablation.png",
     "train": "runs/run",
+    "validate, report": "report/report.json",
 }
 """Files and folders on the last line but one of the commands that write."""
 VERDICTS = {

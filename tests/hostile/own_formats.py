@@ -68,7 +68,8 @@ def _load_model(folder: Path) -> Any:
 def _build_means(folder: Path) -> None:
     import torch
 
-    from wirework.circuits.masking.means import node_means, save_means
+    from wirework.circuits.masking.means import save_means
+    from wirework.circuits.masking.node_statistics import node_means
 
     model = make_model()
     model.save(folder / "model")

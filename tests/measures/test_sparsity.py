@@ -29,6 +29,7 @@ def test_the_mean_weight_leaves_embeddings_out(model: Model, text: Prepared) -> 
     assert found.mean_abs_weight == pytest.approx(total / count, rel=1e-6)
     assert found.mean_abs_weight_embedded == pytest.approx(everything / entries, rel=1e-6)
     assert found.n_tokens == 320
+    assert present(found.log_kurtosis) > 0
     assert json.loads(json.dumps(asdict(found)))["weight_l0"] == found.weight_l0
 
 

@@ -76,6 +76,7 @@ class TestFrontier:
         assert results["twin"]["name"] == RESEEDED
         for cell in results["cells"]:
             assert cell["kurtosis"] > 0
+            assert cell["log_kurtosis"] > 0
             circuit = out / "cells" / cell["name"] / "circuits" / "4" / "for_while" / "circuit.json"
             assert read_json(circuit)["n_edges"] == cell["tasks"][0]["n_edges"]
         tokens = read_json(out / "token_losses.json")

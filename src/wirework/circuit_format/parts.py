@@ -194,4 +194,9 @@ class Provenance(Part):
     nothing is ablated with a mean."""
     mean_tokens: Index | None = None
     """Number of tokens in each sample of the means; None if it is not known."""
+    mean_error_median: float | None = None
+    """Median over channels of the standard error of the means with which the circuit is judged, as
+    a share of the channel's standard deviation; None if it is not known."""
+    mean_error_largest: float | None = None
+    """The largest of these shares."""
     mean_source: MeanSource = ""

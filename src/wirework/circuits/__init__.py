@@ -8,7 +8,8 @@ from wirework.circuits.loading import model_of
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_edges, find_io_edges
-from wirework.circuits.masking.means import load_means, node_means, save_means, training_windows
+from wirework.circuits.masking.means import load_means, save_means, training_windows
+from wirework.circuits.masking.node_statistics import node_means
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.circuits.node_assembly import FinderResult, assemble, circuit_losses
 from wirework.circuits.node_circuit import NodeCircuit

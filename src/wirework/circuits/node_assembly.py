@@ -95,6 +95,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
     tokens = {t: tokenizer.token(t) for t in _prompt_tokens(batch)}
     answers = {t: tokenizer.token(t) for t in sorted(set(batch.answers.flatten().tolist()))}
     shown = batch.select(torch.arange(min(batch.n_pairs, _EXAMPLE_PAIRS)))
+    error = result.baseline.means.error
     task = task_part(full_task, batch.n_pairs).model_copy(update={"n_held_out": held_out.n_pairs})
     document = Document(
         model=model_part(model),
@@ -115,6 +116,8 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
             wirework=__version__,
             means=result.baseline.origin,
             mean_tokens=result.baseline.means.n_tokens,
+            mean_error_median=None if error is None else error.median,
+            mean_error_largest=None if error is None else error.largest,
             mean_source=result.baseline.source,
         ),
     )

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -28,6 +28,8 @@ from wirework.errors import InputError, number_of
 
 if TYPE_CHECKING:
     from wirework.circuits import PathCircuit
+
+_REPORT = "report.json"
 
 
 def prune(
@@ -200,6 +202,7 @@ def validate(
     short: Annotated[bool, Parameter(negative="")] = False,
     runs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     out: Path | None = None,
+    report: Path | None = None,
     json: Json = False,
 ) -> None:
     """Print the report on a circuit.
@@ -217,11 +220,15 @@ def validate(
             --short.
         out: Folder to save the circuit to, with the share of --runs that found each node and edge;
             it may be the circuit's own. Its page shows the shares.
+        report: Folder for `report.json`, the report, and `necessity.png`, the model's task loss
+            against the number of ablated nodes of the circuit (not with --short).
     """
     from wirework.circuits import NodeCircuit, check_circuit_place, model_of
     from wirework.circuits import validate as check
     from wirework.model import load
 
+    if report is not None:
+        files.check_file(report / _REPORT)
     if out is not None:
         if not runs:
             raise InputError("--out saves how often each edge comes back: give --runs too")
@@ -232,21 +239,34 @@ def validate(
         data = None if corpus is None else tokens_of(loaded, corpus)
         pairs = None if task is None else task_of(task)
         circuits_task = None if own_task is None else task_of(own_task)
-        report = check(
+        result = check(
             checked, loaded, pairs, own_task=circuits_task, data=data, short=short, runs=runs
         )
         if out is not None:
-            checked.with_shares(report.stability).save(out)
+            checked.with_shares(result.stability).save(out)
+        written = [] if report is None else _write_report(result.to_dict(), report)
     if json:
-        show("validation", report.to_dict(), json)
+        show("validation", result.to_dict(), json)
         return
-    print_report(report.to_dict())
-    if out is not None:
-        print_wrote(out)
-    if report.faithful:
+    print_report(result.to_dict())
+    written += [] if out is None else [out]
+    if written:
+        print_wrote(*written)
+    if result.faithful:
         print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
     else:
         print_next("export", circuit, "-o", f"{circuit}.html")
+
+
+def _write_report(report: dict[str, Any], folder: Path) -> list[Path]:
+    """Write a validation report and, if it has a curve, its figure; return the paths."""
+    from wirework.view import write_necessity_figure
+
+    path = folder / _REPORT
+    files.write_json(path, report)
+    if "n_ablated" not in report.get("necessity", {}):
+        return [path]
+    return [path, write_necessity_figure(report, folder / "necessity.png")]
 
 
 def attack(

@@ -51,6 +51,11 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield f"{before}{name}", value
 
 
+def without_pooled_kurtosis(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's numbers for a table, which has one kurtosis: that of the channels' mean."""
+    return {name: value for name, value in values.items() if name != "kurtosis"}
+
+
 def print_verdict(words: str) -> None:
     """Print the main result in one or two sentences, before the numbers behind it."""
     print_paragraph(f"verdict: {words}")

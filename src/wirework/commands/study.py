@@ -20,10 +20,45 @@ from wirework.commands.printing import (
     print_wrote,
     show,
     show_rows,
+    without_pooled_kurtosis,
 )
 from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
 from wirework.errors import number_of
 from wirework.files import check_place
+
+
+def binarise(
+    circuits: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    /,
+    *,
+    out: Path,
+    json: Json = False,
+) -> None:
+    """Run or resume the study, draw its figure and print a line per model.
+
+    Args:
+        circuits: Circuit folders, or folders with circuits at any depth, of one or more models.
+        out: Folder of the study; the same command resumes it.
+    """
+    from wirework.studies import binarise as run_study
+
+    check_place(out)
+    with resumable(out):
+        study = run_study(circuits, out)
+    result = study.to_dict()
+    if json:
+        show("binarise", result, json)
+        return
+    rows = result["models"]
+    best = min(rows, key=lambda row: row["loss"])
+    print_verdict(
+        f"{best['model']} has the most binarisable circuits of {number_of(len(rows), 'model')}: "
+        f"mean task loss {best['loss']:.3g} nats with two values per node "
+        "(lower is better, chance 0.693)"
+    )
+    show_rows("models (mean held-out task loss in nats; lower is better)", rows, json)
+    print_wrote(study.results, study.figure)
+    print_next("tasks", best["model"])
 
 
 def finders(
@@ -112,7 +147,7 @@ def frontier(
     else:
         print_verdict(result["verdict"])
         title = "models (held-out loss in nats, lower is better; fewer edges are better)"
-        show_rows(title, result["cells"], json)
+        show_rows(title, [without_pooled_kurtosis(row) for row in result["cells"]], json)
         if result["pair"] is not None:
             show("pair that is compared", result["pair"], json)
         print_wrote(result["results"], *result["figures"])

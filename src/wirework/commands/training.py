@@ -6,7 +6,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from wirework.commands.arguments import Json, Settings, once_there_is_room, resumable
-from wirework.commands.printing import print_next, print_verdict, print_wrote, show
+from wirework.commands.printing import (
+    print_next,
+    print_verdict,
+    print_wrote,
+    show,
+    without_pooled_kurtosis,
+)
 from wirework.config import TrainConfig
 from wirework.errors import number_of
 
@@ -32,7 +38,8 @@ def train(
             "better)"
         )
     where = {"run": str(run.path)} if json else {}
-    show("training", {**where, **run.metrics}, json)
+    metrics = run.metrics if json else without_pooled_kurtosis(run.metrics)
+    show("training", {**where, **metrics}, json)
     if not json:
         print_wrote(run.path)
         print_next("tasks", run.path)

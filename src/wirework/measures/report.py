@@ -33,6 +33,7 @@ class Headline(Report):
     weight_l0: float | None = _column("sparsity", "weight_l0")
     gate_live_fraction: float | None = _column("sparsity", "gates", "live_fraction")
     dead_units: float | None = _column("sparsity", "gates", "dead_units")
+    log_kurtosis: float | None = _column("sparsity", "log_kurtosis")
 
 
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Sparsity of a model: sizes of its weights, dead neurons, use of its gates.
+"""Sparsity of a model: sizes of its weights, kurtosis, dead neurons, use of its gates.
 
 Shapes: B sequences, T tokens, L layers, A attention units, M neurons.
 """
@@ -46,7 +46,7 @@ class GateUse(Report):
 
 @dataclass(frozen=True, repr=False)
 class Sparsity(Report):
-    """Sizes of a model's weights, and numbers of dead neurons."""
+    """Sizes of a model's weights, its kurtosis and numbers of dead neurons."""
 
     mean_abs_weight: float
     """Mean magnitude of all parameters without token embedding, positions, unembedding (tied or
@@ -64,12 +64,16 @@ class Sparsity(Report):
     """The same, layer by layer."""
     n_tokens: int
     """Tokens that were read."""
+    log_kurtosis: float | None = absent()
+    """log(mean over channels of Pearson's kurtosis over tokens) of the final residual stream
+    (Gao et al. 2025, Fig. 10); log 3 = 1.10 for normally distributed channels. None in reports of
+    earlier versions."""
     gates: GateUse | None = absent()
     """Use of the gates; None for a model without gates, or if it was not measured."""
 
     @classmethod
     def of(cls, transformer: "Transformer", stats: TextStats) -> "Sparsity":
-        """Return the weight counts of a model with the dead neurons of one pass over text."""
+        """Return the weight counts of a model with the numbers of one pass over text."""
         entries, nonzero = transformer.weight_counts()
         return cls(
             mean_abs_weight=mean_abs_weight(transformer),
@@ -79,11 +83,12 @@ class Sparsity(Report):
             dead_neurons=sum(stats.dead_neurons_by_layer),
             dead_neurons_by_layer=stats.dead_neurons_by_layer,
             n_tokens=stats.n_tokens,
+            log_kurtosis=stats.log_kurtosis,
         )
 
 
 def sparsity(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536) -> Sparsity:
-    """Measure a model's weights, and on text its dead neurons.
+    """Measure a model's weights, and on text its kurtosis and dead neurons.
 
     Args:
         model: the model; a path is loaded.
@@ -93,7 +98,7 @@ def sparsity(model: "Model | str | Path", text: "Tokens", n_tokens: int = 65_536
     Raises:
         InputError: the text is shorter than a window.
 
-    Source: Ferrao et al. 2025 (mean magnitude).
+    Source: Ferrao et al. 2025 (mean magnitude); Gao et al. 2025, Fig. 10 (kurtosis).
     """
     from wirework.model import load
 

@@ -1,4 +1,4 @@
-"""One pass over text, shared by the instruments: loss and dead neurons."""
+"""One pass over text, shared by the instruments: loss, kurtosis and dead neurons."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextStats:
-    """Loss and dead neurons of a model on text."""
+    """Loss, kurtosis and dead neurons of a model on text."""
 
     loss: float
     """Mean next-token cross-entropy of the plain model, nats per token."""
@@ -21,6 +21,8 @@ class TextStats:
     """MLP neurons that are exactly 0 at every token, layer by layer."""
     n_tokens: int
     """Tokens that were read."""
+    log_kurtosis: float
+    """log(mean over channels of the kurtosis over tokens) of the final residual stream."""
 
 
 def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
@@ -42,4 +44,5 @@ def evaluate_text(model: "Model", text: "Tokens", n_tokens: int) -> TextStats:
         metrics["val_loss"],
         tuple(metrics["dead_neurons_by_layer"]),
         sum(inputs.numel() for inputs, _ in batches),
+        metrics["log_kurtosis"],
     )

@@ -1,6 +1,7 @@
-"""Experiments that run as one call: frontier, finders and self-ablation."""
+"""Experiments that run as one call: frontier, finders, binarisation and self-ablation."""
 
 from wirework.renamed_names import old_names
+from wirework.studies.binarise import BinariseResult, BinariseRow, binarise
 from wirework.studies.compare import best_match, geometric_mean, matches
 from wirework.studies.finders import FINDERS, FindersResult, finders
 from wirework.studies.frontier import FrontierResult, frontier
@@ -9,11 +10,14 @@ from wirework.studies.self_ablation import SelfAblationResult, self_ablation
 
 __all__ = [
     "FINDERS",
+    "BinariseResult",
+    "BinariseRow",
     "FindersResult",
     "FrontierPoint",
     "FrontierResult",
     "SelfAblationResult",
     "best_match",
+    "binarise",
     "finders",
     "frontier",
     "geometric_mean",

@@ -42,7 +42,7 @@ from wirework.studies.compare import (
 from wirework.studies.manifest import manifest
 from wirework.studies.points import CELLS, FrontierPoint, grid
 from wirework.studies.token_losses import joint, token_losses
-from wirework.summaries import Report
+from wirework.summaries import Report, absent
 from wirework.tasks import PYTHON_TASKS, Task, check_names, load_task
 from wirework.training import Interrupted
 from wirework.view import write_study_figures
@@ -57,13 +57,17 @@ class FrontierRow(Report):
     """Held-out loss, nats per token."""
     n_weights: int | None
     n_nonzero: int | None
-    kurtosis: float | None
-    """Of the final residual stream."""
+    log_kurtosis: float | None
+    """log(mean over channels of the kurtosis over tokens) of the final residual stream; None for a
+    model of an earlier version."""
     n_circuits: int | None
     """Tasks with a circuit that reaches the target loss."""
     edges: float | None
     """Geometric mean over these circuits."""
     error: str | None
+    kurtosis: float | None = absent()
+    """Kurtosis of the final residual stream, pooled over channels, as earlier versions report it.
+    """
 
 
 @dataclass(frozen=True, repr=False)

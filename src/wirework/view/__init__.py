@@ -15,6 +15,10 @@ if TYPE_CHECKING:
         write_self_ablation_figure,
     )
     from wirework.view.figures.figure_study import write_finders_figure, write_study_figures
+    from wirework.view.figures.figure_validation import (
+        write_binarise_figure,
+        write_necessity_figure,
+    )
     from wirework.view.neurons.neuron_page import write_neuron_page
     from wirework.view.page.page import render_page, write_page
     from wirework.view.page.page_data import load_page_data
@@ -24,10 +28,12 @@ __all__ = [
     "load_page_data",
     "render_page",
     "serve",
+    "write_binarise_figure",
     "write_curves",
     "write_figure",
     "write_finders_figure",
     "write_measures_figure",
+    "write_necessity_figure",
     "write_neuron_page",
     "write_page",
     "write_self_ablation_figure",
@@ -38,10 +44,12 @@ _HOMES = {
     "load_page_data": "page.page_data",
     "render_page": "page.page",
     "serve": "page.server",
+    "write_binarise_figure": "figures.figure_validation",
     "write_curves": "figures.curves",
     "write_figure": "figures.figure",
     "write_finders_figure": "figures.figure_study",
     "write_measures_figure": "figures.figure_measures",
+    "write_necessity_figure": "figures.figure_validation",
     "write_neuron_page": "neurons.neuron_page",
     "write_page": "page.page",
     "write_self_ablation_figure": "figures.figure_measures",

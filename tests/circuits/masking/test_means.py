@@ -8,12 +8,14 @@ from safetensors.torch import save_file
 
 from wirework.circuits import load_means, node_means, save_means, training_windows
 from wirework.circuits.masking.means import (
-    ablated_sites,
+    Means,
     disjoint_windows,
+    means_file,
     means_for,
     measured_means,
     windows_at,
 )
+from wirework.circuits.masking.node_statistics import ablated_sites
 from wirework.config import PruneConfig, TrainConfig
 from wirework.errors import InputError
 from wirework.files import tensors_checksum
@@ -86,7 +88,80 @@ class TestMeasuredMeans:
         )
 
 
+class TestError:
+    def test_it_is_of_the_windows_of_the_sample_that_judges(
+        self, random_model: Model, corpus
+    ) -> None:
+        means = measured_means(random_model, corpus, 16 * 80)
+        first, second = disjoint_windows(corpus, 80, 16)
+        for starts, found in ((first, means.first_error), (second, means.second_error)):
+            of_windows = torch.stack([
+                node_means(random_model.transformer, windows_at(corpus, [start], 80))["0.attn.q"]
+                for start in starts
+            ])  # fmt: skip
+            expected = of_windows.std(0) / len(starts) ** 0.5
+            assert torch.allclose(present(found)["0.attn.q"], expected, atol=1e-6)
+        error = present(means.error)
+        assert 0 < error.median < error.largest < 1
+        relative = present(means.second_error)["0.attn.q"] / present(means.deviation)["0.attn.q"]
+        assert error.largest >= float(relative.nan_to_num().max())
+
+    def test_more_text_makes_it_smaller(self, random_model: Model, corpus) -> None:
+        few, many = (measured_means(random_model, corpus, n * 80) for n in (8, 64))
+        assert present(many.error).median < present(few.error).median / 2
+
+    def test_given_means_have_none(self, random_model: Model, corpus) -> None:
+        assert Means(measured_means(random_model, corpus, 80).first).error is None
+
+
 class TestMeansFor:
+    def test_means_of_a_given_text_are_kept_beside_the_model_and_not_measured_again(
+        self, random_model: Model, wired: Model, corpus, tmp_path, monkeypatch
+    ) -> None:
+        home = Model(random_model.transformer, random_model.tokenizer, tmp_path)
+        measured = means_for(home, corpus, 640)
+        file = tmp_path / means_file(corpus)
+        assert [path.name for path in tmp_path.iterdir()] == [file.name]
+        assert corpus.fingerprint[:16] in file.name
+
+        def fail(*_):
+            raise AssertionError("the means were measured again")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("wirework.circuits.masking.means.measured_means", fail)
+            again = means_for(home, corpus, 640)
+            with pytest.raises(AssertionError, match="measured again"):
+                means_for(home, corpus, 1280)  # of another number of tokens
+        assert again.error == measured.error
+        for name in ("first", "groups", "first_error", "second_error", "deviation"):
+            kept, made = present(getattr(again, name)), present(getattr(measured, name))
+            assert kept.keys() == made.keys()
+            assert all(torch.equal(kept[site], made[site]) for site in kept)
+        other = Model(wired.transformer, wired.tokenizer, tmp_path)
+        with pytest.raises(InputError, match="belongs to another model"):
+            means_for(other, corpus, 640)
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+        with pytest.raises(InputError, match="does not match its checksum; delete it"):
+            means_for(home, corpus, 640)
+
+    def test_a_file_without_errors_is_read_as_before(
+        self, random_model: Model, corpus, tmp_path
+    ) -> None:
+        home = Model(random_model.transformer, random_model.tokenizer, tmp_path)
+        path = tmp_path / "means.safetensors"
+        means = measured_means(home, corpus, 640)
+        header = {
+            "format": "wirework-means", "fingerprint": home.fingerprint, "mean_tokens": "640",
+            "n_tokens": str(means.n_tokens),
+        }  # fmt: skip
+        tensors = dict(means.first) | {
+            f"second/{site}": part for site, part in present(means.groups).items()
+        }
+        save_file(tensors, path, {**header, "sha256": tensors_checksum(tensors, header)})
+        found = means_for(home, None, 640)
+        assert found.n_groups == 8
+        assert found.error is found.deviation is None
+
     def test_saved_means_come_back_for_their_model_only(
         self, random_model: Model, wired: Model, corpus, tmp_path
     ) -> None:

@@ -5,7 +5,7 @@ import torch
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation
-from wirework.circuits.masking.means import ablated_sites
+from wirework.circuits.masking.node_statistics import ablated_sites
 from wirework.circuits.pruning.discretise import clean_up
 from wirework.circuits.pruning.merging import CircuitSize, cleaned_and_merged, size_of
 from wirework.model import Model

@@ -14,7 +14,9 @@ from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.means import means_for, save_means
 from wirework.circuits.node_assembly import standard_error
 from wirework.circuits.pruning.search_folder import open_search
+from wirework.circuits.validation.checks.binarise import Binarised
 from wirework.circuits.validation.checks.minimality import Minimality
+from wirework.circuits.validation.checks.necessity import Necessity
 from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.random_labels import random_labels
 from wirework.circuits.validation.stability import Stability, stability
@@ -62,14 +64,16 @@ class TestValidate:
         assert isinstance(report.controls.random_circuits, RandomControl)
         assert report.controls.random_circuits.n_sufficient == 0
 
-    def test_every_part_is_there_and_is_json(self, report: ValidationReport) -> None:
+    def test_every_part_is_there_and_is_json(
+        self, report: ValidationReport, circuit: Circuit
+    ) -> None:
         json.dumps(report.to_dict(), allow_nan=False)
         checks = [
             "judged", "held_out", "rephrased", "resampled", "interchange", "agreement", "coverage",
         ]  # fmt: skip
         assert list(report.to_dict()) == [
             "task", "target_loss", "n_nodes", "n_edges", *checks, "binarised", "minimality",
-            "hypothesis_tests", "stability", "controls", "verdict",
+            "necessity", "hypothesis_tests", "means", "stability", "controls", "verdict",
         ]  # fmt: skip
         controls = report.to_dict()["controls"]
         assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
@@ -78,6 +82,16 @@ class TestValidate:
         assert isinstance(report.minimality, Minimality)
         assert report.minimality.minimal is True
         assert report.coverage.n_edges == 3
+        assert isinstance(report.necessity, Necessity)
+        assert report.necessity.circuit[0] == pytest.approx(report.held_out.model, abs=1e-5)
+        without = report.held_out.without_circuit
+        assert report.necessity.circuit[-1] == pytest.approx(without, abs=1e-5)
+        assert isinstance(report.binarised, Binarised)
+        assert report.binarised.n_pairs == report.held_out.n_pairs
+        means = present(report.means)
+        assert means.n_tokens == present(circuit.document.provenance.mean_tokens)
+        assert means.whole_text is True
+        assert 0 < means.median_error < means.largest_error
         assert isinstance(report.resampled, Resampled)
         assert report.resampled.adversarial >= report.resampled.stochastic
 
@@ -185,12 +199,12 @@ def test_the_error_of_a_mean_by_hand() -> None:
 def test_one_held_out_pair_is_enough_for_a_report(circuit, wired, task, corpus) -> None:
     more = load_task("single_double_quote", n=120, seed=1)
     one = replace(more, generated=False, pairs=more.pairs[:1])
-    pairs = Pairs(task, None, one)
+    pairs = Pairs(task, None, one, task.take(task.pairs[:8]))
     checks = check_circuit(ValidationContext.of(circuit, wired, pairs, corpus), short=False)
     assert checks.held_out.n_pairs == 1
     assert checks.held_out.circuit_error == 0
-    assert isinstance(checks.binarised, NotMeasured)
-    assert "a pair to train on and another" in checks.binarised.reason
+    assert isinstance(checks.binarised, Binarised)
+    assert (checks.binarised.n_train_pairs, checks.binarised.n_pairs) == (8, 1)
 
 
 class TestPruneAll:

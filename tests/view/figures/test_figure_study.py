@@ -21,8 +21,9 @@ from wirework.view.figures.figure_study import (
 def sparse(width: int, l0: int, edges: float | None, act: float = 0.25) -> dict[str, Any]:
     return {
         "name": f"sparse-w{width}-l{l0}-a{act}", "kind": "sparse", "width": width, "l0_count": l0,
-        "act_fraction": act, "n_nonzero": l0 + 1, "val_loss": 4 - width / 100, "kurtosis": width,
-        "edges": edges, "n_circuits": 0 if edges is None else 2,
+        "act_fraction": act, "n_nonzero": l0 + 1, "val_loss": 4 - width / 100,
+        "log_kurtosis": width, "kurtosis": 2 * width, "edges": edges,
+        "n_circuits": 0 if edges is None else 2,
     }  # fmt: skip
 
 
@@ -105,6 +106,17 @@ def test_kurtosis_is_drawn_against_l0_and_against_width(results: dict[str, Any])
     ]  # fmt: skip
     assert lines(right)[0] == ([32, 64, 128], [32, 64, 128])
     assert len(lines(right)) == 4
+    assert left.get_yscale() == "linear"
+    assert left.get_ylabel() == "log(mean kurtosis of channels), final residual stream"
+
+
+def test_results_of_earlier_versions_show_their_pooled_kurtosis(results: dict[str, Any]):
+    for cell in results["cells"]:
+        del cell["log_kurtosis"]
+    left, right = draw_kurtosis(results).axes
+    assert lines(right)[0] == ([32, 64, 128], [64, 128, 256])
+    assert left.get_ylabel() == "pooled kurtosis of the final residual stream"
+    assert left.get_yscale() == "log"
 
 
 def test_token_losses_has_a_panel_for_each_pair_with_its_correlation(tokens: dict[str, Any]):

@@ -2,12 +2,13 @@
 
 They are measured on a training text given by the caller, or on that of the run that trained the
 model. There are two samples of windows of this text that do not overlap: masks are fitted with the
-means of the first sample, and the circuit is judged with those of the second. Both are saved in
-`means.safetensors` beside the model, with the number of tokens and a checksum.
+means of the first sample, and the circuit is judged with those of the second. Both are saved beside
+the model, with their standard errors, the number of tokens and a checksum: in `means.safetensors`
+for the text of the model's run, in `means-TEXT.safetensors` for another one.
 Shapes: B sequences, T tokens, N nodes at one site, S groups of windows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from wirework.circuits.masking.node_statistics import (
+    MeansError,
+    NodeSums,
+    ablated_sites,
+    means_error,
+    node_sums,
+)
+from wirework.console import warn
 from wirework.errors import InputError
 from wirework.files import is_file, tensors_checksum, write_bytes
 from wirework.nn import Transformer
@@ -37,6 +46,8 @@ _GROUPS = 8
 """Equal parts of the second sample, whose spread gives the standard error of a loss."""
 _SECOND = "second/"
 """Prefix of the second sample's tensors in the means file."""
+_FIRST_ERROR, _SECOND_ERROR, _DEVIATION = "first_error/", "second_error/", "deviation/"
+"""Prefixes of the standard errors of both samples and of the standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,21 @@ class Means:
     second sample: the means were given (`save_means`) or the text is a single window."""
     n_tokens: int | None = None
     """Tokens per sample; None if the means were given."""
+    first_error: Mapping[str, Tensor] | None = None
+    """Site to (N,) float32: standard error of `first`; None if it was not recorded."""
+    second_error: Mapping[str, Tensor] | None = None
+    """Site to (N,) float32: standard error of `second`; None as above, or without `second`."""
+    deviation: Mapping[str, Tensor] | None = None
+    """Site to (N,) float32: standard deviation of the activation over the tokens of both samples;
+    None if it was not recorded."""
+
+    @property
+    def error(self) -> MeansError | None:
+        """Standard error of the means with which circuits are judged, in short."""
+        errors = self.first_error if self.groups is None else self.second_error
+        if errors is None or self.deviation is None:
+            return None
+        return means_error(errors, self.deviation)
 
     @property
     def n_groups(self) -> int:
@@ -62,48 +88,6 @@ class Means:
         if self.groups is None:
             return None
         return {site: part.double().mean(0).float() for site, part in self.groups.items()}
-
-
-def ablated_sites(transformer: Transformer) -> list[str]:
-    """Return the sites whose means are needed: all node sites and the head outputs (`attn.y`).
-
-    An edge from a v node reads the output of its head, so its ablation needs the mean of that
-    output.
-    """
-    outputs = [f"{layer}.attn.y" for layer in range(transformer.config.n_layer)]
-    return [*transformer.node_sites, *outputs]
-
-
-@torch.no_grad()
-def node_means(transformer: Transformer, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the mean of every node and head output over all tokens of the batches.
-
-    Args:
-        transformer: the model.
-        batches: each (B, T) int64.
-
-    Returns:
-        Site to (N,) float32. Tokens of a sequence are summed in the model's dtype, sequences in
-        float64.
-
-    Raises:
-        InputError: no batch at all.
-
-    Source: Gao et al. 2025, sec. 2.2 (mean ablation).
-    """
-    sums: dict[str, Tensor] = {}
-    count = 0
-    device = transformer.embed.weight.device
-    for tokens in batches:
-        with transformer.recorded(ablated_sites(transformer)) as values:
-            transformer.state(tokens.to(device))
-        for name, value in values.items():
-            total = value.sum(1).sum(0, dtype=torch.float64)  # 5 times as fast as float64 for both
-            sums[name] = sums[name] + total if name in sums else total
-        count += tokens.numel()
-    if not count:
-        raise InputError("means need at least one batch of training tokens")
-    return {name: (total / count).float() for name, total in sums.items()}
 
 
 def training_windows(tokens: "Tokens", n_ctx: int, n_batches: int) -> Iterator[Tensor]:
@@ -166,12 +150,12 @@ def _windows(tokens: "Tokens", starts: Sequence[int], n_ctx: int) -> Tensor:
 
 
 def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
-    """Measure the node means of both samples.
+    """Measure the node means of both samples, with their standard errors.
 
     Args:
         model: the model.
         tokens: training text.
-        mean_tokens: minimum tokens per sample; half of the text if it is too short for that.
+        mean_tokens: minimum tokens per sample. Of a shorter text all is used, half in each sample.
     """
     n_ctx = min(model.config.n_ctx, tokens.n_tokens)
     n_windows = -(-mean_tokens // n_ctx)
@@ -180,42 +164,52 @@ def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
     if n_groups:  # groups of equal size, so that the mean of their means is that of the sample
         second = second[: len(second) - len(second) % n_groups]
 
-    def means(starts: Sequence[int]) -> dict[str, Tensor]:
-        return node_means(model.transformer, windows_at(tokens, starts, n_ctx))
+    def sums(starts: Sequence[int]) -> NodeSums:
+        return node_sums(model.transformer, windows_at(tokens, starts, n_ctx))
 
-    of_groups = [means(second[group::n_groups]) for group in range(n_groups)]
-    sites = of_groups[0] if of_groups else ()
+    of_first = sums(first)
+    of_groups = [sums(second[group::n_groups]) for group in range(n_groups)]
+    of_second = sum(of_groups[1:], of_groups[0]) if of_groups else None
+    group_means = [group.means() for group in of_groups]
     return Means(
-        first=means(first),
-        groups={site: torch.stack([group[site] for group in of_groups]) for site in sites} or None,
-        n_tokens=len(first) * n_ctx,
+        first=of_first.means(),
+        groups=_stacked(group_means) or None,
+        n_tokens=of_first.n_tokens,
+        first_error=of_first.errors(),
+        second_error=None if of_second is None else of_second.errors(),
+        deviation=(of_first if of_second is None else of_first + of_second).deviations(),
     )
 
 
+def _stacked(of_groups: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return site to (S, N) of S mappings from site to (N,); empty for none."""
+    sites = of_groups[0] if of_groups else ()
+    return {site: torch.stack([group[site] for group in of_groups]) for site in sites}
+
+
 def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
-    """Return a model's node means: measured on `data`, read from the means file, or measured now.
+    """Return a model's node means: read from a file beside the model, or measured now and saved.
 
     Args:
-        model: the model; the means file is looked for in the folder of its `path`.
-        data: tokens of the training corpus, to measure the means on; None to read the means file.
-            If the file is missing or was measured on another number of tokens, the means are
-            measured on the corpus of the model's run and saved.
-        mean_tokens: minimum tokens per sample. Means that were given (`save_means`) are used
-            whatever this number is.
+        model: the model; files of means are looked for in the folder of its `path`.
+        data: tokens of the training corpus to measure the means on; None for the corpus of the
+            model's run. A file holds the means of one text.
+        mean_tokens: minimum tokens per sample; means measured with another number are measured
+            again. Means that were given (`save_means`) are used whatever this number is, unless
+            there is `data`.
 
     Raises:
         InputError: there are neither data nor a means file nor the corpus of a run, the file or the
             corpus does not fit the model, or the file was measured on another number of tokens and
             there is no corpus.
     """
-    if data is not None:
-        return measured_means(model, data, mean_tokens)
-    path = None if model.path is None else Path(model.path) / MEANS_FILE
+    path = None if model.path is None else Path(model.path) / means_file(data)
     saved = None if path is None or not is_file(path) else _read(path, model)
-    if saved is not None and saved.measured_for in (None, str(mean_tokens)):
+    wanted = (str(mean_tokens),) if data is not None else (None, str(mean_tokens))
+    if saved is not None and saved.measured_for in wanted:
         return saved.means
     try:
-        tokens = run_tokens(model)
+        tokens = training_text_of(model, data)
     except InputError as error:
         if saved is None:
             raise
@@ -229,14 +223,30 @@ def means_for(model: "Model", data: "Tokens | None", mean_tokens: int) -> Means:
     return means
 
 
+def means_file(data: "Tokens | None") -> str:
+    """Return the name of the file with the means of a text; None for that of the model's run."""
+    if data is None:
+        return MEANS_FILE
+    stem, suffix = MEANS_FILE.split(".")
+    return f"{stem}-{data.fingerprint[:16]}.{suffix}"
+
+
 def _save(path: Path, means: Means, model: "Model", mean_tokens: int) -> None:
     """Save means for later calls; warn if the file cannot be written."""
-    from wirework.console import warn
-
-    groups = {f"{_SECOND}{site}": of_groups for site, of_groups in (means.groups or {}).items()}
+    parts = {
+        _SECOND: means.groups,
+        _FIRST_ERROR: means.first_error,
+        _SECOND_ERROR: means.second_error,
+        _DEVIATION: means.deviation,
+    }
+    tensors = {
+        f"{prefix}{site}": of_site
+        for prefix, part in parts.items()
+        for site, of_site in (part or {}).items()
+    }
     about = {"mean_tokens": str(mean_tokens), "n_tokens": str(means.n_tokens)}
     try:
-        _write(path, {**means.first, **groups}, model, about)
+        _write(path, {**means.first, **tensors}, model, about)
     except InputError as error:
         warn(f"{error}: the means will be measured again next time")
 
@@ -392,7 +402,16 @@ def _read(path: Path, model: "Model") -> _MeansFile:
     if not n_tokens.isdecimal():
         raise InputError(f"{path} does not hold node means: delete it")
     _check_groups(groups, model.transformer, path)
-    return _MeansFile(Means(first, groups or None, int(n_tokens)), header["mean_tokens"])
+    of_prefix = (
+        {site: tensors[prefix + site] for site in sites if prefix + site in tensors}
+        for prefix in (_FIRST_ERROR, _SECOND_ERROR, _DEVIATION)
+    )
+    spreads = [
+        check_means(part, model.transformer, f"{path}, spread") if part else None
+        for part in of_prefix
+    ]
+    means = Means(first, groups or None, int(n_tokens), *spreads)
+    return _MeansFile(means, header["mean_tokens"])
 
 
 def _check_groups(groups: Mapping[str, Tensor], transformer: Transformer, path: Path) -> None:

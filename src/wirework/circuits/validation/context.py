@@ -82,6 +82,11 @@ class ValidationContext:
         return self.held_out.select(torch.arange(min(self.held_out.n_pairs, count)))
 
     @cached_property
+    def train(self) -> TokenizedPairs:
+        """The training pairs of its search."""
+        return tokenize_task(self.pairs.train, self.model)
+
+    @cached_property
     def text(self) -> "Tokens":
         """Training text of the model.
 

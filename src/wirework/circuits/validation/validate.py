@@ -20,6 +20,7 @@ from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
 from wirework.circuits.masking.means import training_text_of
 from wirework.circuits.node_assembly import circuit_losses, pair_error
+from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation import checks
 from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext
@@ -28,6 +29,7 @@ from wirework.circuits.validation.random_labels import random_labels
 from wirework.circuits.validation.stability import Stability, stability
 from wirework.circuits.validation.validation_report import (
     CircuitChecks,
+    CircuitMeans,
     Controls,
     HypothesisTests,
     PairLosses,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 _CHECKS = 0.3  # time of all checks of the circuit itself, as a fraction of one search
+_MASKS = 256  # masks per call of the order of the necessity curve
 _SEARCHED_CONTROLS = 2  # random labels and shuffled weights
 
 _Result = TypeVar("_Result")
@@ -77,8 +80,8 @@ def validate(
             pairs.
         data: training text, for resampled activations and controls; None for the text of the
             model's run. Without text, the entries that need it give a `reason`.
-        short: only checks that take seconds: no binarisation, hypothesis tests, minimality or
-            searched controls.
+        short: only checks that take seconds: no binarisation, minimality, necessity curve,
+            hypothesis tests or searched controls.
         runs: repetitions of the search, to measure the stability of each edge; not with `short`.
         progress: show progress on standard error; None: as the caller does.
 
@@ -122,6 +125,7 @@ def validate(
         n_nodes=circuit.n_nodes,
         n_edges=circuit.n_edges,
         **vars(results),
+        means=precision_of_means(circuit),
         stability=repeated,
         controls=controls,
         verdict=judged,
@@ -133,7 +137,7 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
 
     Args:
         context: the circuit on its model.
-        short: leave out the last three, which take longer than seconds.
+        short: leave out the last four, which take longer than seconds.
     """
     masked_circuit, few = context.masked_circuit, context.first_held_out()
     return CircuitChecks(
@@ -148,6 +152,7 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
         ),
         binarised=None if short else or_reason(lambda: binarised_losses(context)),
         minimality=None if short else or_reason(lambda: losses_without_each(context)),
+        necessity=None if short else or_reason(lambda: necessity_curve(context)),
         hypothesis_tests=None if short else or_reason(lambda: hypothesis_tests(context)),
     )
 
@@ -187,13 +192,17 @@ def resampled_losses(context: ValidationContext) -> Resampled:
 
 
 def binarised_losses(context: ValidationContext) -> checks.Binarised:
-    """Train two values per node on half of the held-out pairs and judge them on the others."""
-    batch = context.held_out
-    half = batch.n_pairs // 2
-    if not half:
-        raise InputError("binarising needs a pair to train on and another to judge by, got 1")
-    train, judge = batch.select(torch.arange(half)), batch.select(torch.arange(half, batch.n_pairs))
-    return checks.binarise(context.masked_circuit, train, judge)
+    """Train two values per node on the search's training pairs and judge them on held-out pairs."""
+    return checks.binarise(context.masked_circuit, context.train, context.held_out)
+
+
+def precision_of_means(circuit: NodeCircuit) -> CircuitMeans | None:
+    """Return the tokens and standard errors of a circuit's means; None if they are not recorded."""
+    about = circuit.document.provenance
+    n_tokens, median, largest = about.mean_tokens, about.mean_error_median, about.mean_error_largest
+    if n_tokens is None or median is None or largest is None:
+        return None
+    return CircuitMeans(n_tokens, n_tokens < circuit.search_config.mean_tokens, median, largest)
 
 
 def losses_without_each(context: ValidationContext) -> checks.Minimality:
@@ -208,6 +217,29 @@ def losses_without_each(context: ValidationContext) -> checks.Minimality:
         context.gates,
         context.held_out if context.judged is None else context.judged,
         circuit.document.target_loss,
+    )
+
+
+def necessity_curve(context: ValidationContext) -> checks.Necessity:
+    """Ablate the circuit's nodes one after the other in the whole model, on held-out pairs.
+
+    The order is measured on judging pairs, if there are any: nodes whose removal alone raises the
+    circuit's loss most come first.
+    """
+    edge_masks, gates = context.edge_masks, context.gates
+    judged = context.held_out if context.judged is None else context.judged
+    nodes = torch.arange(edge_masks.n_nodes)
+    alone = [
+        edge_masks.losses(checks.without_each(gates, part), judged)
+        for part in torch.split(nodes, _MASKS)
+    ]
+    return checks.necessity(
+        edge_masks.ablation,
+        edge_masks.node_indices,
+        torch.cat(alone),
+        edge_masks.ablation.space.size,
+        context.first_held_out(),
+        order="loss of the circuit without this node alone, highest first",
     )
 
 

@@ -16,6 +16,7 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
 )
 from wirework.circuits.validation.checks.interchange import Interchange
 from wirework.circuits.validation.checks.minimality import Minimality
+from wirework.circuits.validation.checks.necessity import Necessity
 from wirework.circuits.validation.stability import Stability
 from wirework.summaries import NotMeasured, Report, absent
 
@@ -68,6 +69,23 @@ class HypothesisTests(Report):
     """The logit differences of the complement are independent of the model's."""
     minimality: MinimalityTest
     """Each node matters more than a random one."""
+
+
+@dataclass(frozen=True, repr=False)
+class CircuitMeans(Report):
+    """The means with which the circuit's ablated nodes are set, and how precise they are.
+
+    Standard errors are shares of the standard deviation of a node's activation.
+    """
+
+    n_tokens: int
+    """Tokens that they were measured on."""
+    whole_text: bool
+    """Whether the text was too short for the wanted number of tokens."""
+    median_error: float
+    """Median standard error over channels."""
+    largest_error: float
+    """Largest standard error over channels."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,6 +151,9 @@ class CircuitChecks(Report):
     """Losses if each node takes two values only; absent from a short report."""
     minimality: Minimality | NotMeasured | None = absent()
     """Losses with one node or edge removed; absent from a short report."""
+    necessity: Necessity | NotMeasured | None = absent()
+    """Losses of the model with more and more of the circuit's nodes ablated; absent from a short
+    report."""
     hypothesis_tests: HypothesisTests | NotMeasured | None = absent()
     """Tests of Shi et al. 2024; absent from a short report."""
 
@@ -190,6 +211,8 @@ class _CircuitSize(Report):
 class ValidationReport(CircuitChecks, _CircuitSize):
     """All checks and controls of a circuit, and the verdict on them."""
 
+    means: CircuitMeans | None = absent()
+    """Precision of the means; absent for circuits of earlier versions and given means."""
     stability: Stability | NotMeasured | None = absent()
     """Which nodes and edges repeated searches find again; absent without `runs`."""
     controls: Controls

@@ -28,6 +28,7 @@ TITLES = {
     "weight_l0": "nonzero weights",
     "gate_live_fraction": "gate live fraction",
     "dead_units": "units never on",
+    "log_kurtosis": "log mean kurtosis",
 }
 """Title of each number of a report."""
 _STUDIED = (

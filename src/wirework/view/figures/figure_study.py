@@ -24,6 +24,20 @@ _HUES = ("#1f6fb4", "#2a9d6f", "#7b4fa3", "#b8902a", "#c23b6a", "#4c5b6b")
 _MARKERS = ("o", "^", "D", "v", "P", "X")
 _SIZE = (6.4, 4.8)  # inches of a panel
 
+_KURTOSES = {
+    "log_kurtosis": (
+        "log(mean kurtosis of channels), final residual stream",
+        "1.10: normally distributed channels",
+        "linear",
+    ),
+    "kurtosis": (
+        "pooled kurtosis of the final residual stream",
+        "pooled over channels, as in versions up to 0.2; 3: normal distribution",
+        "log",
+    ),
+}
+"""Label of the axis, note and scale of each kind of kurtosis, the one to prefer first."""
+
 JsonRow = Mapping[str, Any]
 
 
@@ -46,7 +60,7 @@ def write_study_figures(folder: str | Path) -> list[Path]:
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
         "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
         "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
-        "fig10.png": (draw_kurtosis, results, True),
+        "fig10.png": (draw_kurtosis, results, _kurtosis_name(results["cells"]) is not None),
         "fig33.png": (draw_token_losses, tokens, bool(tokens["joints"])),
     }
     written = []
@@ -162,34 +176,48 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
 
 
 def draw_kurtosis(results: Mapping[str, Any]) -> Figure:
-    """Draw Fig. 10: kurtosis of the final residual stream against L0 (left) and width (right)."""
+    """Draw Fig. 10: kurtosis of the final residual stream against L0 (left) and width (right).
+
+    The axis is log(mean over channels of the kurtosis). Results of earlier versions have only the
+    kurtosis pooled over channels; it is drawn, on a logarithmic axis, if no model has the former.
+    """
     figure, (left, right) = panels(2, size=_SIZE)
-    sparse = [cell for cell in results["cells"] if cell["kind"] == "sparse"]
-    dense = [cell for cell in results["cells"] if cell["kind"] == "dense"]
+    name = _kurtosis_name(results["cells"]) or "log_kurtosis"
+    cells = [cell for cell in results["cells"] if cell.get(name) is not None]
+    sparse = [cell for cell in cells if cell["kind"] == "sparse"]
+    dense = [cell for cell in cells if cell["kind"] == "dense"]
     hues, marks = _styles(sparse)
     widths = sorted({cell["width"] for cell in sparse})
     for (width, share), line in _lines(sparse, ("width", "act_fraction"), "n_nonzero").items():
         style = {"color": _HUES[widths.index(width) % len(_HUES)], "marker": marks[share]}
         label = f"width {width}{_kept(share)}"
-        _plot(left, line, "n_nonzero", "kurtosis", label=label, **style)
+        _plot(left, line, "n_nonzero", name, label=label, **style)
     for (count, share), line in _lines(sparse, ("l0_count", "act_fraction"), "width").items():
         style = {"color": hues[count], "marker": marks[share]}
-        _plot(right, line, "width", "kurtosis", label=_l0(count, share), **style)
+        _plot(right, line, "width", name, label=_l0(count, share), **style)
     if dense:
         style = {"color": DENSE, "marker": "s", "linestyle": "", "label": "dense"}
-        _plot(left, dense, "n_nonzero", "kurtosis", **style)
-        _plot(right, dense, "width", "kurtosis", **style)
-    _scales(left, "nonzero weights (L0)", "kurtosis of the final residual stream", x="log", y="log")
-    _scales(right, "width", "", x="log", y="log")
-    for axes, name in ((left, "l0_count"), (right, "width")):
-        values = sorted({cell[name] for cell in sparse})
+        _plot(left, dense, "n_nonzero", name, **style)
+        _plot(right, dense, "width", name, **style)
+    label, note, scale = _KURTOSES[name]
+    _scales(left, "nonzero weights (L0)", label, x="log", y=scale)
+    _scales(right, "width", "", x="log", y=scale)
+    for axes, column in ((left, "l0_count"), (right, "width")):
+        values = sorted({cell[column] for cell in sparse})
         if values:
             axes.xaxis.set_major_locator(FixedLocator(values))
-    _title(left, "Kurtosis against L0", "3: normal distribution")
+    _title(left, "Kurtosis against L0", note)
     _title(right, "Kurtosis against width", "")
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=7)
     return figure
+
+
+def _kurtosis_name(cells: Iterable[JsonRow]) -> str | None:
+    """Return which kurtosis the models have; None if they have none."""
+    cells = list(cells)
+    measured = (name for name in _KURTOSES if any(cell.get(name) is not None for cell in cells))
+    return next(measured, None)
 
 
 def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:

@@ -27,7 +27,8 @@ class FrontierModel(Part):
     l0_count: Annotated[int, Field(gt=0, le=_LARGEST)] | None = None
     act_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     val_loss: Size
-    kurtosis: Number
+    log_kurtosis: Number | None = None
+    kurtosis: Number | None = None
     n_nonzero: Size
     n_circuits: Index
     edges: Size | None
@@ -108,6 +109,25 @@ class FinderResults(Part):
     """`finders.json`."""
 
     rows: Annotated[tuple[FinderRowPart, ...], _Rows]
+
+
+class BinarisedModel(Part):
+    """A model and the mean task losses of its binarised circuits."""
+
+    model: Name
+    n_weights: Positive
+    n_nonzero: Positive
+    n_circuits: Index
+    circuit: Size
+    loss: Size
+    n_shared: Index
+    shared_loss: Size | None
+
+
+class BinariseResults(Part):
+    """`results.json` of binarise."""
+
+    models: Annotated[tuple[BinarisedModel, ...], _Rows]
 
 
 class MeasuredMean(Part):

@@ -19,7 +19,8 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
 )
 from wirework.circuits.validation.checks.interchange import Interchange, interchange
 from wirework.circuits.validation.checks.masked_circuit import Gated, MaskedCircuit
-from wirework.circuits.validation.checks.minimality import Minimality, minimality
+from wirework.circuits.validation.checks.minimality import Minimality, minimality, without_each
+from wirework.circuits.validation.checks.necessity import Necessity, necessity
 from wirework.circuits.validation.checks.random_inflation import (
     random_effects,
     random_paths,
@@ -46,6 +47,7 @@ __all__ = [
     "MaskedCircuit",
     "Minimality",
     "MinimalityTest",
+    "Necessity",
     "agreement",
     "binarise",
     "constant_resample_ablation",
@@ -56,12 +58,14 @@ __all__ = [
     "last_pattern",
     "minimality",
     "minimality_test",
+    "necessity",
     "pair_logit_diffs",
     "random_effects",
     "random_paths",
     "random_units",
     "resample_ablation",
     "unit_effects",
+    "without_each",
 ]
 
 __getattr__ = old_names(__name__, pair_scores="pair_logit_diffs")
