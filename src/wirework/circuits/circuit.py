@@ -56,8 +56,11 @@ class Circuit(ABC):
         Circuit._types[cls.level] = cls
 
     @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """Return the number of parts of each kind: the entries `n_...` of `summary`."""
+    def sizes(self) -> dict[str, int | None]:
+        """Return the number of parts of each kind, the entries `n_...` of `summary`.
+
+        None: not recorded.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -98,7 +101,7 @@ class Circuit(ABC):
 
     def __repr__(self) -> str:
         about = self.summary()
-        sizes = (f"{n} {name[2:].replace('_', ' ')}" for name, n in self.sizes().items())
+        sizes = (_counted(name[2:].replace("_", " "), n) for name, n in self.sizes().items())
         losses = f"task loss {self.task_loss:.4g} nats{self._target_text()}"
         losses += f", whole model {self.losses.model:.4g}, found by {short(about['finder'])}"
         kind = type(self).__name__
@@ -201,6 +204,10 @@ class Circuit(ABC):
             where = "" if isinstance(folder, Circuit) else f"{folder}: "
             raise InputError(f"{where}expected a circuit of {cls.contents}, got {circuit.contents}")
         return circuit
+
+
+def _counted(parts: str, count: int | None) -> str:
+    return f"{parts} not recorded" if count is None else f"{count} {parts}"
 
 
 def check_circuit_place(folder: str | Path) -> None:

@@ -106,6 +106,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
         calibration=CalibrationPart(**calibration._asdict()),
         nodes=_nodes(edge_masks, result.score),
         edges=_edges(edge_masks, result.gates),
+        n_edges=edge_masks.size - edge_masks.n_nodes,
         io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
         examples=shown_examples(tokenizer, shown, logit_diffs),
         provenance=Provenance(

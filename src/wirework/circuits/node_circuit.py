@@ -72,7 +72,7 @@ class NodeCircuit(Circuit):
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """The kept edges: nonzero weights between kept nodes."""
+        """The kept edges: nonzero weights between kept nodes, without those that were pruned."""
         return self.document.edges
 
     @property
@@ -86,8 +86,17 @@ class NodeCircuit(Circuit):
         return len(self.nodes)
 
     @property
-    def n_edges(self) -> int:
-        """Number of kept edges: the circuit size of Gao et al. 2025, sec. 2.2."""
+    def n_edges(self) -> int | None:
+        """Number of nonzero weights between kept nodes: circuit size of Gao et al. 2025, sec. 2.2.
+
+        None if it is not recorded: a file of an earlier version whose edges were pruned has only
+        the kept ones. `count_edges` counts them in the model.
+        """
+        return self.document.n_edges_between_nodes
+
+    @property
+    def n_kept_edges(self) -> int:
+        """Number of kept edges; the others between the nodes are set to their source's mean."""
         return len(self.edges)
 
     @property
@@ -106,9 +115,28 @@ class NodeCircuit(Circuit):
         settings.pop("mean_batches", None)  # of earlier versions, whose samples were too small
         return PruneConfig.of(settings, "circuit.json: provenance.settings")
 
-    def sizes(self) -> dict[str, int]:
-        """Return the number of nodes, edges and input and output edges."""
-        return {"n_nodes": self.n_nodes, "n_edges": self.n_edges, "n_io_edges": self.n_io_edges}
+    def sizes(self) -> dict[str, int | None]:
+        """Return the number of nodes, edges, kept edges, and input and output edges."""
+        return {
+            "n_nodes": self.n_nodes,
+            "n_edges": self.n_edges,
+            "n_kept_edges": self.n_kept_edges,
+            "n_io_edges": self.n_io_edges,
+        }
+
+    def count_edges(self, model: "Model | str | Path") -> int:
+        """Return the number of nonzero weights between the kept nodes: `n_edges` of any file.
+
+        Args:
+            model: the circuit's model; a path is loaded. Not loaded if the number is recorded.
+
+        Raises:
+            InputError: `model` is another model or lacks a node of the circuit.
+        """
+        if self.n_edges is not None:
+            return self.n_edges
+        edge_masks = EdgeMasks.of(*self.ablation(model))
+        return edge_masks.size - edge_masks.n_nodes
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of circuit.safetensors by name: means and example activations."""
@@ -196,11 +224,11 @@ class NodeCircuit(Circuit):
             InputError: it belongs to another circuit, or was not measured.
         """
         runs, nodes, edges = _measured_shares(stability)
-        if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
+        if (len(nodes), len(edges)) != (self.n_nodes, self.n_kept_edges):
             raise InputError(
                 f"shares of {number_of(len(nodes), 'node')} and "
                 f"{number_of(len(edges), 'edge')}, but the circuit has "
-                f"{self.n_nodes} and {self.n_edges}: they are another circuit's"
+                f"{self.n_nodes} and {self.n_kept_edges}: they are another circuit's"
             )
         changes = {
             "nodes": _with_shares(self.nodes, nodes),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from wirework.circuits import PathCircuit
 
 _SHOWN = (
-    "task", "n_nodes", "n_edges", "model", "circuit", "held_out", "resampled", "without_circuit",
-    "verdict",
+    "task", "n_nodes", "n_edges", "n_kept_edges", "model", "circuit", "held_out", "resampled",
+    "without_circuit", "verdict",
 )  # fmt: skip
 """Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
 _OPEN = ": no check failed, but some were not made"
@@ -60,7 +60,7 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
     print_paragraph(f"{title}: {WORDS[faithful]}{_OPEN * (faithful is None)}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
-    names = ("task", "target_loss", "n_nodes", "n_edges")
+    names = ("task", "target_loss", "n_nodes", "n_edges", "n_kept_edges")
     values = [(name, report[name]) for name in names]
     for part, numbers in report.items():
         if part not in (*names, "controls", "verdict"):
@@ -75,7 +75,8 @@ def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
     if "verdict" not in control:
         return control
     loss = {"held_out loss": control["held_out"]["circuit"]}
-    return {name: control[name] for name in ("task", "reached", "n_nodes", "n_edges")} | loss
+    names = ("task", "reached", "n_nodes", "n_edges", "n_kept_edges")
+    return {name: control.get(name) for name in names} | loss
 
 
 def on_them_alone(part: "PatchingPart") -> str:

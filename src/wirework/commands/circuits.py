@@ -92,7 +92,7 @@ def prune(
         circuit = find(loaded, pairs, settings, data=data, search=search)
         circuit.save(out)
         report = check(circuit, loaded, pairs, data=data, short=not full_validation).to_dict()
-    sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
+    sizes = circuit.sizes()
     losses = circuit.losses.model_dump()
     values = {"reached": circuit.reached, **sizes, "losses": losses}
     if not circuit.reached:
@@ -104,7 +104,8 @@ def prune(
     does = "reaches" if circuit.reached else "misses"
     print_verdict(
         f"a circuit of {number_of(circuit.n_nodes, 'node')} and "
-        f"{number_of(circuit.n_edges, 'edge')} {does} the target: task loss "
+        f"{number_of(circuit.count_edges(loaded), 'edge')} ({circuit.n_kept_edges} kept) {does} "
+        f"the target: task loss "
         f"{circuit.losses.circuit:.3g} nats (target {settings.target_loss:g}, chance 0.693; lower "
         "is better)"
     )

@@ -19,7 +19,8 @@ _MEANINGS = {
     "task_loss_without_circuit": "task loss without the circuit; above 0.693 it is necessary",
     # sizes
     "n_nodes": "fewer is better",
-    "n_edges": "fewer is better",
+    "n_edges": "nonzero weights between the nodes; fewer is better",
+    "n_kept_edges": "those of them that the circuit keeps; fewer is better",
     "n_io_edges": "entries of embedding and unembedding",
     "n_pairs": "pairs measured on",
     # training

@@ -60,7 +60,9 @@ class FinderRow(Report):
     """Nats."""
     n_tasks: int
     edges: float | None
-    """Geometric mean."""
+    """Geometric mean of `n_edges`."""
+    kept_edges: float | None
+    """Geometric mean of `n_kept_edges`."""
     nodes: float | None
     """Geometric mean."""
     held_out: float | None
@@ -177,13 +179,15 @@ def _row(
     finders: Sequence[str],
 ) -> FinderRow:
     """Return a finder's mean sizes at a target, over the tasks that all finders solve there."""
-    shared = set.intersection(*(set(sizes_of(rows_by_run[other, target])) for other in finders))
+    counts = (sizes_of(rows_by_run[other, target], "n_kept_edges") for other in finders)
+    shared = set.intersection(*map(set, counts))
     rows = [row for row in rows_by_run[name, target] if row["task"] in shared]
     return FinderRow(
         finder=name,
         target_loss=target,
         n_tasks=len(rows),
         edges=geometric_mean(row["n_edges"] for row in rows),
+        kept_edges=geometric_mean(row["n_kept_edges"] for row in rows),
         nodes=geometric_mean(row["n_nodes"] for row in rows),
         held_out=None if not rows else sum(row["held_out"] for row in rows) / len(rows),
     )

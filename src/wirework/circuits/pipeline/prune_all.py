@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.pipeline.task_table import judged, markdown
+from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_edges
 from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
 from wirework.circuits.validation.validate import validate
 from wirework.circuits.validation.validation_report import MISSED, WORDS
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _Row = dict[str, Any]
 
+SIZES = ("n_nodes", "n_edges", "n_kept_edges", "n_io_edges")
+"""Sizes in a row; None without a circuit."""
 
 _PAIRS_TO_GUESS = 32
 _NO_SEARCH = 0.02
@@ -69,10 +71,11 @@ def prune_all(
 
     Returns:
         A row per task: `task`, `reached` (false only with `config.allow_unreached`), `n_nodes`,
-        `n_edges`, `n_io_edges`, the circuit's losses (nats), and from the report of `validate`,
-        which is written to `NAME.report.json`, the losses on held-out and rephrased pairs and under
-        resampling, the controls in words and the verdict. A skipped task has a `reason` instead.
-        All rows so far are saved in `results.json` and, as a table, in `results.md`.
+        `n_edges`, `n_kept_edges`, `n_io_edges`, the circuit's losses (nats), and from the report
+        of `validate`, which is written to `NAME.report.json`, the losses on held-out and rephrased
+        pairs and under resampling, the controls in words and the verdict. A skipped task has a
+        `reason` instead. All rows so far are saved in `results.json` and, as a table, in
+        `results.md`.
 
     Raises:
         InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is
@@ -160,10 +163,10 @@ def _in_turn(
         yield row
 
 
-def _summary(circuit: NodeCircuit) -> dict[str, Any]:
+def _summary(circuit: NodeCircuit, model: "Model") -> dict[str, Any]:
     """Return a circuit's task, sizes and losses (nats) as one flat row."""
     losses = circuit.losses.model_dump(exclude={"chance"})
-    sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
+    sizes = circuit.sizes() | {"n_edges": circuit.count_edges(model)}
     about = {"task": circuit.document.task.name, "reached": circuit.reached}
     return {**about, **sizes, **losses}
 
@@ -185,27 +188,42 @@ def _prune_task(
         try:
             pruning_run = PruningRun.of(model, task, config, baseline, search)
         except InputError as error:
-            nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
+            nothing = dict.fromkeys(SIZES)
             return {"task": task.name, **nothing, "reason": str(error)}
         circuit = pruning_run.run(on_progress)
         circuit.save(folder)
     report = _report(circuit, model, task, data, full_validation, out / f"{task.name}.report.json")
     said = WORDS[report["verdict"]["faithful"]] if circuit.reached else MISSED
-    return _summary(circuit) | judged(report) | {"verdict": said}
+    return _summary(circuit, model) | judged(report) | {"verdict": said}
 
 
 def _write(
     out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]], last: bool
 ) -> None:
-    """Save the rows so far, unless the file already has them (and, before the end, more)."""
+    """Save the rows so far, unless the file already has them (and, before the end, more).
+
+    A finished table of an earlier version that only lacks columns is left as it is.
+    """
     about = {"model": model.fingerprint, "settings": config.recorded()}
     path = out / "results.json"
     held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
     if not isinstance(held.get("rows"), list):
         raise InputError(f"{path} is damaged or no table of circuits: delete it")
-    if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
+    merged = rows + held["rows"][len(rows) :] * (not last)
+    if held | {"rows": None} != about | {"rows": None} or not _has(held["rows"], merged):
         write_record(path, about | {"rows": rows})
         write_text(out / "results.md", markdown(rows))
+
+
+def _has(held: Sequence[_Row], rows: Sequence[_Row]) -> bool:
+    """Return whether held rows say the same as these in all columns that they have."""
+    if len(held) != len(rows) or not all(isinstance(row, dict) for row in held):
+        return False
+    recorded = (
+        {name: value for name, value in row.items() if value is not None}
+        for row in with_kept_edges(held)
+    )
+    return all(old.items() <= new.items() for old, new in zip(recorded, rows, strict=True))
 
 
 def _report(
@@ -264,7 +282,7 @@ def _line(row: dict[str, Any]) -> str:
         return f"{row['task']}: {row['reason']}"
     return (
         f"{row['task']}: {number_of(row['n_nodes'], 'node')}, "
-        f"{number_of(row['n_edges'], 'edge')}, task loss "
+        f"{number_of(row['n_edges'], 'edge')} ({row['n_kept_edges']} kept), task loss "
         f"{row['circuit']:.3f} (model {row['model']:.3f}, without {row['without_circuit']:.3f})"
         f"{'' if row['reached'] else f': {MISSED}'}"
     )

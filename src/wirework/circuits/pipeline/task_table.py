@@ -9,6 +9,7 @@ _COLUMNS = {
     "task": "task",
     "n_nodes": "nodes",
     "n_edges": "edges",
+    "n_kept_edges": "kept edges",
     "model": "model",
     "circuit": "circuit",
     "held_out": "held out",
@@ -31,6 +32,16 @@ def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
     lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in with_circuit]
     passed_over = [f"- {row['task']}: {row['reason']}" for row in table_rows if row.get("reason")]
     return "\n".join([*lines, *([""] if passed_over else []), *passed_over]) + "\n"
+
+
+def with_kept_edges(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return stored rows in today's form: an earlier version's `n_edges` counts kept edges."""
+    return [
+        dict(row)
+        if "n_kept_edges" in row
+        else {**row, "n_edges": None, "n_kept_edges": row.get("n_edges")}
+        for row in rows
+    ]
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:

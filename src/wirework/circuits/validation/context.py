@@ -77,6 +77,11 @@ class ValidationContext:
             held_out=tokenize_task(pairs.held_out, model),
         )
 
+    @property
+    def n_edges(self) -> int:
+        """Number of nonzero weights between the circuit's nodes, recorded in its file or not."""
+        return self.edge_masks.size - self.edge_masks.n_nodes
+
     def first_held_out(self, count: int = COSTLY_CHECK_PAIRS) -> TokenizedPairs:
         """Return the first held-out pairs, for checks that would take too long on all."""
         return self.held_out.select(torch.arange(min(self.held_out.n_pairs, count)))

@@ -69,7 +69,7 @@ def random_control(context: ValidationContext) -> RandomControl | NotMeasured:
     return RandomControl(
         n=len(drawn),
         nodes=SizeRange(circuit.n_nodes, min(nodes), max(nodes)),
-        edges=SizeRange(circuit.n_edges, min(edges), max(edges)),
+        edges=SizeRange(circuit.n_kept_edges, min(edges), max(edges)),
         lowest=float(torch.tensor(losses).min()),
         median=float(torch.tensor(losses).median()),
         n_sufficient=sum(

@@ -120,7 +120,8 @@ def validate(
         task=name,
         target_loss=target,
         n_nodes=circuit.n_nodes,
-        n_edges=circuit.n_edges,
+        n_edges=context.n_edges,
+        n_kept_edges=circuit.n_kept_edges,
         **vars(results),
         stability=repeated,
         controls=controls,
@@ -144,7 +145,7 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
         interchange=checks.interchange(masked_circuit, few),
         agreement=checks.agreement(masked_circuit, few),
         coverage=checks.coverage(
-            masked_circuit.transformer, masked_circuit.gates, context.circuit.n_edges
+            masked_circuit.transformer, masked_circuit.gates, context.circuit.n_kept_edges
         ),
         binarised=None if short else or_reason(lambda: binarised_losses(context)),
         minimality=None if short else or_reason(lambda: losses_without_each(context)),
@@ -299,12 +300,14 @@ def searched_control(
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
         circuit = pruning_run.run(bar.update)
     pairs = pairs_of(circuit.document, model, task)
-    results = check_circuit(ValidationContext.of(circuit, model, pairs, text), short=True)
+    context = ValidationContext.of(circuit, model, pairs, text)
+    results = check_circuit(context, short=True)
     target, n_nodes = circuit.document.target_loss, circuit.n_nodes
     return SearchedControl(
         task=task.name,
         n_nodes=n_nodes,
-        n_edges=circuit.n_edges,
+        n_edges=context.n_edges,
+        n_kept_edges=circuit.n_kept_edges,
         reached=reaches(results.held_out.circuit, results.held_out.circuit_error, target),
         **vars(results),
         verdict=verdict(results, Controls(), target_loss=target, n_nodes=n_nodes),

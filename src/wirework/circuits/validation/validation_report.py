@@ -91,7 +91,7 @@ class RandomControl(Report):
     nodes: SizeRange
     """Their numbers of nodes."""
     edges: SizeRange
-    """Their numbers of edges."""
+    """Their numbers of kept edges."""
     lowest: float
     """Lowest of their losses, in nats."""
     median: float
@@ -146,7 +146,9 @@ class _ControlSize(Report):
     n_nodes: int
     """Nodes of the circuit that the search returned."""
     n_edges: int
-    """Edges of that circuit."""
+    """Nonzero weights between its nodes."""
+    n_kept_edges: int | None = absent()
+    """Those of them that it keeps."""
     reached: bool
     """Whether its held-out loss is compatible with the target."""
 
@@ -183,7 +185,9 @@ class _CircuitSize(Report):
     n_nodes: int
     """Nodes of the circuit."""
     n_edges: int
-    """Edges of the circuit: nonzero weights between its nodes."""
+    """Nonzero weights between its nodes."""
+    n_kept_edges: int
+    """Those of them that it keeps."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -215,6 +219,7 @@ class ValidationReport(CircuitChecks, _CircuitSize):
             "because": next(iter(self.reasons), None),
             "n_nodes": self.n_nodes,
             "n_edges": self.n_edges,
+            "n_kept_edges": self.n_kept_edges,
             "target_loss": self.target_loss,
             "circuit": self.held_out.circuit,
             "model": self.held_out.model,

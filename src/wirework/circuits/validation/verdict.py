@@ -163,7 +163,7 @@ def _control(
             not control.n_sufficient,
             f"{name}: {control.n_sufficient} of {control.n} are sufficient too, lowest loss "
             f"{control.lowest:.3f}, with {_sizes(control.nodes)} nodes and "
-            f"{_sizes(control.edges)} edges",
+            f"{_sizes(control.edges)} kept edges",
         )
     words = "reaches the target too" if control.reached else "does not reach the target"
     size = f"{number_of(control.n_nodes, 'node')} and {number_of(control.n_edges, 'edge')}"

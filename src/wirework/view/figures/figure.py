@@ -148,7 +148,8 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         return [("Model", of_model), *_patched(data), ("Task loss, nats", of_losses)]
     of_circuit = [
         ("nodes", f"{len(data['nodes']):,}"),
-        ("edges", f"{len(data['edges']):,}"),
+        ("edges", "not recorded" if data["n_edges"] is None else f"{data['n_edges']:,}"),
+        ("kept edges", f"{len(data['edges']):,}"),
         ("io edges", f"{_n_io(data):,}"),
     ]
     of_losses = [

@@ -31,8 +31,9 @@ function nodeGroups(data, circuit) {
   const { losses } = data;
   return [
     ["Circuit", [
-      ["nodes", grouped(data.nodes.length)], ["edges", grouped(data.edges.length), "key"],
-      ["io edges", grouped(circuit.ioEdges)]]],
+      ["nodes", grouped(data.nodes.length)],
+      ["edges", data.n_edges === null ? "not recorded" : grouped(data.n_edges), "key"],
+      ["kept edges", grouped(data.edges.length)], ["io edges", grouped(circuit.ioEdges)]]],
     [`Task loss, nats (target ${brief(data.target_loss)})`, [
       ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
       ["calibrated", brief(losses.circuit_calibrated)],
