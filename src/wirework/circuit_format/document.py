@@ -17,6 +17,7 @@ from wirework.circuit_format.parts import (
     LossPairs,
     ModelPart,
     Node,
+    PaperSize,
     PatchingPart,
     PathEdge,
     Provenance,
@@ -52,6 +53,9 @@ class Document(Part):
     n_edges: Index | None = None
     """Number of nonzero weights between kept nodes, of which `edges` are those that the circuit
     keeps. None if not recorded: in files of earlier versions, and of head-level circuits."""
+    paper_size: PaperSize | None = None
+    """None in files of earlier versions, of head-level circuits, and where bisection alone does not
+    reach the target."""
     io_edges: Annotated[tuple[IoEdge, ...], FailFast()]
     examples: Examples
     provenance: Provenance
@@ -144,8 +148,9 @@ class Document(Part):
         values = self.model_dump(mode="json")
         if self.level == "node":
             del values["level"], values["path_edges"], values["patching"]
-        if values["share_runs"] is None:
-            del values["share_runs"]
+        for key in ("share_runs", "paper_size"):
+            if values[key] is None:
+                del values[key]
         for part in (*values["nodes"], *values["edges"]):
             if part["share"] is None:
                 del part["share"]

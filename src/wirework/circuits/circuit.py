@@ -105,7 +105,12 @@ class Circuit(ABC):
         losses = f"task loss {self.task_loss:.4g} nats{self._target_text()}"
         losses += f", whole model {self.losses.model:.4g}, found by {short(about['finder'])}"
         kind = type(self).__name__
-        return shown_as(kind, f"{quoted(about['task'])}: {', '.join(sizes)}", losses)
+        first = f"{quoted(about['task'])}: {', '.join(sizes)}"
+        return shown_as(kind, first, losses, *self._more_text())
+
+    def _more_text(self) -> tuple[str, ...]:
+        """Return further lines of `repr`."""
+        return ()
 
     def _target_text(self) -> str:
         """Return what `repr` says of the target loss."""

@@ -25,6 +25,7 @@ from wirework.circuit_format import (
     LossPairs,
     ModelPart,
     Node,
+    PaperSize,
     Provenance,
     TaskPart,
 )
@@ -75,6 +76,8 @@ class FinderResult:
     """Ablation values that the search used."""
     seed: int
     """Seed with which `parts_of` split the task; `validate` repeats the split."""
+    paper_size: PaperSize | None = None
+    """Size at plain bisection; None without a ranking or if this does not reach the target."""
 
 
 def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> NodeCircuit:
@@ -107,6 +110,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
         nodes=_nodes(edge_masks, result.score),
         edges=_edges(edge_masks, result.gates),
         n_edges=edge_masks.size - edge_masks.n_nodes,
+        paper_size=result.paper_size,
         io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
         examples=shown_examples(tokenizer, shown, logit_diffs),
         provenance=Provenance(

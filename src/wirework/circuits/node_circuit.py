@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from wirework.circuit_format import ACTIVATIONS, MEANS, CircuitFolder, Edge, IoEdge, Node
+from wirework.circuit_format import (
+    ACTIVATIONS,
+    MEANS,
+    CircuitFolder,
+    Edge,
+    IoEdge,
+    Node,
+    PaperSize,
+)
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -100,6 +108,15 @@ class NodeCircuit(Circuit):
         return len(self.edges)
 
     @property
+    def paper_size(self) -> PaperSize | None:
+        """Size and losses at plain bisection of the same masks, to compare with the paper's sizes.
+
+        None if it is not recorded (a file of an earlier version, or a circuit of no ranking), or if
+        the bisection does not reach the target.
+        """
+        return self.document.paper_size
+
+    @property
     def n_io_edges(self) -> int:
         """Number of input and output edges; not part of the size."""
         return len(self.io_edges)
@@ -123,6 +140,21 @@ class NodeCircuit(Circuit):
             "n_kept_edges": self.n_kept_edges,
             "n_io_edges": self.n_io_edges,
         }
+
+    def summary(self) -> dict[str, Any]:
+        """Return its task, sizes and losses (nats), how it was found, and the paper's size of it.
+
+        `paper_...` are the entries of `paper_size`, absent if it is None.
+        """
+        paper = {} if self.paper_size is None else paper_entries(self.paper_size)
+        return super().summary() | paper
+
+    def _more_text(self) -> tuple[str, ...]:
+        if self.paper_size is None:
+            return ()
+        sizes = f"{number_of(self.paper_size.n_nodes, 'node')}, "
+        sizes += number_of(self.paper_size.n_edges, "edge")
+        return (f"by bisection alone (the paper's size): {sizes}",)
 
     def count_edges(self, model: "Model | str | Path") -> int:
         """Return the number of nonzero weights between the kept nodes: `n_edges` of any file.
@@ -240,6 +272,19 @@ class NodeCircuit(Circuit):
     def _target_text(self) -> str:
         reached = "reached" if self.reached else "not reached"
         return f" (target {self.document.target_loss:g}, {reached})"
+
+
+def paper_entries(paper_size: PaperSize | None) -> dict[str, int | float | None]:
+    """Return the paper's size as entries of a flat table; each None if there is none."""
+    names = {
+        "paper_nodes": "n_nodes",
+        "paper_edges": "n_edges",
+        "paper_loss": "task_loss",
+        "paper_loss_calibrated": "task_loss_calibrated",
+        "paper_held_out": "held_out_loss",
+        "paper_held_out_calibrated": "held_out_loss_calibrated",
+    }
+    return {key: getattr(paper_size, name, None) for key, name in names.items()}
 
 
 def _measured_shares(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from wirework.circuits import PathCircuit
 
 _SHOWN = (
-    "task", "n_nodes", "n_edges", "n_kept_edges", "model", "circuit", "held_out", "resampled",
-    "without_circuit", "verdict",
+    "task", "n_nodes", "n_edges", "n_kept_edges", "paper_edges", "model", "circuit", "held_out",
+    "resampled", "without_circuit", "verdict",
 )  # fmt: skip
 """Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
 _OPEN = ": no check failed, but some were not made"
@@ -39,7 +39,7 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         f"{len(circuits)} of {len(rows)} behaviours have a circuit, {faithful} of them faithful"
     )
     if circuits:
-        shown = [{name: row[name] for name in _SHOWN} for row in circuits]
+        shown = [{name: row.get(name) for name in _SHOWN} for row in circuits]
         show_rows("circuits (task losses in nats; chance is 0.693)", shown, as_json)
     for row in rows:
         if row.get("reason"):

@@ -1,6 +1,7 @@
 """Verbs that find circuits, check them and attack models with them."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +95,8 @@ def prune(
         report = check(circuit, loaded, pairs, data=data, short=not full_validation).to_dict()
     sizes = circuit.sizes()
     losses = circuit.losses.model_dump()
-    values = {"reached": circuit.reached, **sizes, "losses": losses}
+    paper = None if circuit.paper_size is None else asdict(circuit.paper_size)
+    values = {"reached": circuit.reached, **sizes, "losses": losses, "paper_size": paper}
     if not circuit.reached:
         goal = f"the target of {settings.target_loss:g} nats"
         print(f"warning: nothing reaches {goal}: this is the closest", file=sys.stderr)

@@ -21,6 +21,11 @@ _MEANINGS = {
     "n_nodes": "fewer is better",
     "n_edges": "nonzero weights between the nodes; fewer is better",
     "n_kept_edges": "those of them that the circuit keeps; fewer is better",
+    "paper_edges": "edges at plain bisection, as the paper counts; fewer is better",
+    "paper_nodes": "nodes at plain bisection",
+    "task_loss_calibrated": "the same with scale and shift fitted",
+    "held_out_loss": "the same on held-out pairs",
+    "held_out_loss_calibrated": "the same with scale and shift fitted on the judging pairs",
     "n_io_edges": "entries of embedding and unembedding",
     "n_pairs": "pairs measured on",
     # training

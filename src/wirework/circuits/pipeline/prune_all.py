@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.node_circuit import NodeCircuit
+from wirework.circuits.node_circuit import NodeCircuit, paper_entries
 from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_edges
 from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
 from wirework.circuits.validation.validate import validate
@@ -70,12 +70,13 @@ def prune_all(
         progress: show one progress bar over all tasks and each result on standard error.
 
     Returns:
-        A row per task: `task`, `reached` (false only with `config.allow_unreached`), `n_nodes`,
-        `n_edges`, `n_kept_edges`, `n_io_edges`, the circuit's losses (nats), and from the report
-        of `validate`, which is written to `NAME.report.json`, the losses on held-out and rephrased
-        pairs and under resampling, the controls in words and the verdict. A skipped task has a
-        `reason` instead. All rows so far are saved in `results.json` and, as a table, in
-        `results.md`.
+        A row per task: `task`, `reached` (false only with `config.allow_unreached`), the sizes
+        `n_nodes`, `n_edges`, `n_kept_edges` and `n_io_edges`, those and the losses at plain
+        bisection (`paper_nodes`, `paper_edges`, `paper_loss`, ...; null if the circuit has no
+        `paper_size`), the circuit's losses (nats), and from the report of `validate`, which is
+        written to `NAME.report.json`, the losses on held-out and rephrased pairs and under
+        resampling, the controls in words and the verdict. A skipped task has a `reason` instead.
+        All rows so far are saved in `results.json` and, as a table, in `results.md`.
 
     Raises:
         InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is
@@ -168,7 +169,7 @@ def _summary(circuit: NodeCircuit, model: "Model") -> dict[str, Any]:
     losses = circuit.losses.model_dump(exclude={"chance"})
     sizes = circuit.sizes() | {"n_edges": circuit.count_edges(model)}
     about = {"task": circuit.document.task.name, "reached": circuit.reached}
-    return {**about, **sizes, **losses}
+    return {**about, **sizes, **paper_entries(circuit.paper_size), **losses}
 
 
 def _prune_task(

@@ -16,6 +16,12 @@ _COLUMNS = {
     "rephrased": "rephrased",
     "resampled": "resampled",
     "without_circuit": "without",
+    "paper_nodes": "paper nodes",
+    "paper_edges": "paper edges",
+    "paper_loss": "paper loss",
+    "paper_loss_calibrated": "paper calibrated",
+    "paper_held_out": "paper held out",
+    "paper_held_out_calibrated": "paper held out, calibrated",
     "controls": "controls",
     "verdict": "verdict",
 }

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from wirework.circuit_format import PaperSize
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
@@ -27,6 +28,7 @@ from wirework.circuits.pruning.discretise import clean_up, closest, discretise, 
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
 from wirework.circuits.pruning.learned_masks import learn_masks
 from wirework.circuits.pruning.merging import CircuitSize, cleaned_and_merged, size_of
+from wirework.circuits.pruning.paper_size import paper_mask, paper_size
 from wirework.circuits.pruning.search_folder import (
     Candidate,
     kept_best,
@@ -189,7 +191,12 @@ class PruningRun:
     ) -> NodeCircuit:
         """Return the smallest circuit obtained from these candidates."""
         config, judge = self.config, tokenize_task(self.parts.judge, self.model)
-        nodes, trial = self._smallest(best, judge, on_progress)
+        bisected = [
+            discretise(self.ablation, candidate.tau, judge, config.target_loss, candidate.nodes)
+            for candidate in best
+        ]
+        plain_size = self._paper_size(best, bisected, judge)
+        nodes, trial = self._smallest(best, bisected, judge, on_progress)
         pace = Pace.of(config)
         tries = Tries(lambda share: on_progress(pace.in_edges(share)))
         edge_masks, gates = self._meeting_target_on_second_sample(nodes, trial, judge, tries)
@@ -204,8 +211,22 @@ class PruningRun:
             baseline=self.baseline,
             reached=second_sample.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
+            paper_size=plain_size,
         )
         return assemble(self.model, self.task, self.parts, result)
+
+    def _paper_size(
+        self, best: list[Candidate], masks: list[Tensor], judge: TokenizedPairs
+    ) -> PaperSize | None:
+        """Return the size at plain bisection, of the candidates that the finder itself ranked."""
+        pairs = zip(best, masks, strict=True)
+        finder = self.config.finder
+        own = [(candidate, mask) for candidate, mask in pairs if candidate.finder == finder]
+        mask = paper_mask(self.ablation, own, judge, self.config.target_loss) if own else None
+        if mask is None:
+            return None
+        held_out = tokenize_task(self.parts.held_out, self.model)
+        return paper_size(self.ablation, mask, judge, held_out)
 
     def _with_second_sample(self, edge_masks: EdgeMasks) -> EdgeMasks:
         """Return the same masks with ablation values of the second sample of text."""
@@ -268,14 +289,21 @@ class PruningRun:
         return clean_up(self.ablation, grown, judge, target)
 
     def _smallest(
-        self, best: list[Candidate], judge: TokenizedPairs, on_progress: Callable[[float], None]
+        self,
+        best: list[Candidate],
+        masks: list[Tensor],
+        judge: TokenizedPairs,
+        on_progress: Callable[[float], None],
     ) -> tuple[Tensor, Candidate]:
-        """Return the smallest node mask (G,) of these candidates, and the candidate it is from."""
+        """Return the smallest node mask (G,) of these candidates, and the candidate it is from.
+
+        Args:
+            best: the candidates.
+            masks: (G,) each, their masks after bisection.
+            judge: the judging pairs.
+            on_progress: gets the fraction of work done.
+        """
         target = self.config.target_loss
-        masks = [
-            discretise(self.ablation, candidate.tau, judge, target, candidate.nodes)
-            for candidate in best
-        ]
         if not any(self.ablation.within(mask, judge, target) for mask in masks):
             scores = [candidate.tau for candidate in best]
             nodes, number = closest(self.ablation, scores, judge)
@@ -446,7 +474,7 @@ class TrialSelection:
     def by_score(self, method: str) -> Candidate:
         """Return the ranking by a score as a candidate."""
         score = score_gates(self.ablation, self.train, method, self.config.seed)
-        return Candidate(*self._size(score), score)
+        return Candidate(*self._size(score), score, method)
 
     def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Candidate]:
         """Return the `finalists` smallest trials; `on_progress` gets the fraction of work done."""

@@ -160,7 +160,18 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("chance", number(losses["chance"])),
         ("target", number(data["target_loss"])),
     ]
-    return [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
+    groups = [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
+    return groups if data["paper_size"] is None else [*groups, _bisected(data["paper_size"])]
+
+
+def _bisected(paper_size: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the group of the size as the paper measures it."""
+    return "Bisection alone (the paper's size)", [
+        ("nodes", f"{paper_size['n_nodes']:,}"),
+        ("edges", f"{paper_size['n_edges']:,}"),
+        ("loss", number(paper_size["task_loss"])),
+        ("calibrated", number(paper_size["task_loss_calibrated"])),
+    ]
 
 
 def _short(path: str | None) -> str:

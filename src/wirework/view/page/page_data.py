@@ -7,6 +7,7 @@ items.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def page_data(circuit: CircuitFolder) -> PageData:
         "n_edges": document.n_edges_between_nodes,
         "share_runs": document.share_runs,
         "losses": document.losses.model_dump(),
+        "paper_size": document.paper_size and asdict(document.paper_size),
         "calibration": document.calibration.model_dump(),
         "provenance": document.provenance.model_dump(),
         "patching": document.patching and document.patching.model_dump(),

@@ -28,7 +28,7 @@ function drawHeader(data, circuit) {
 }
 
 function nodeGroups(data, circuit) {
-  const { losses } = data;
+  const { losses, paper_size: bisected } = data;
   return [
     ["Circuit", [
       ["nodes", grouped(data.nodes.length)],
@@ -38,6 +38,11 @@ function nodeGroups(data, circuit) {
       ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
       ["calibrated", brief(losses.circuit_calibrated)],
       ["without circuit", brief(losses.without_circuit)], ["chance", brief(losses.chance)]]],
+    ...(bisected === null ? [] : [["Bisection alone (the paper's size)", [
+      ["nodes", grouped(bisected.n_nodes)], ["edges", grouped(bisected.n_edges)],
+      ["loss", brief(bisected.task_loss)], ["calibrated", brief(bisected.task_loss_calibrated)],
+      ["held out", brief(bisected.held_out_loss)],
+      ["held out, calibrated", brief(bisected.held_out_loss_calibrated)]]]]),
   ];
 }
 
