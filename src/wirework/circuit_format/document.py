@@ -23,6 +23,7 @@ from wirework.circuit_format.parts import (
     Provenance,
     TaskPart,
 )
+from wirework.config import LossReduction
 from wirework.errors import InputError, number_of, quoted
 
 FORMAT = "wirework-circuit"
@@ -40,6 +41,9 @@ class Document(Part):
     model: ModelPart
     task: TaskPart
     target_loss: float
+    loss_reduction: LossReduction | None = None
+    """How the target and all losses combine the two prompts of a pair. None in files of earlier
+    versions and of head-level circuits, which have means."""
     reached: bool = True
     """Whether the target is met in all ablation modes of the search, with means (and activations)
     of text that the search has not seen, if there is such text."""
@@ -148,7 +152,7 @@ class Document(Part):
         values = self.model_dump(mode="json")
         if self.level == "node":
             del values["level"], values["path_edges"], values["patching"]
-        for key in ("share_runs", "paper_size"):
+        for key in ("share_runs", "paper_size", "loss_reduction"):
             if values[key] is None:
                 del values[key]
         for part in (*values["nodes"], *values["edges"]):

@@ -195,7 +195,9 @@ class NodeCircuit(Circuit):
         model = load(model)
         self.check_model(model)
         check_means(dict(self.means), model.transformer, "circuit")
-        ablation = Ablation.of(model.transformer, self.means)
+        ablation = replace(
+            Ablation.of(model.transformer, self.means), loss_reduction=self.loss_reduction
+        )
         kept: dict[str, list[int]] = {}
         for node in self.nodes:
             if node.index >= (width := ablation.space.widths[node.site]):
@@ -233,7 +235,8 @@ class NodeCircuit(Circuit):
             task: a task, or what `ww.task` takes.
 
         Returns:
-            The uncalibrated task loss in nats, everything outside the circuit ablated.
+            The uncalibrated task loss in nats, everything outside the circuit ablated, in the
+            circuit's `loss_reduction`.
 
         Raises:
             InputError: `model` is another model, or the task does not fit it.

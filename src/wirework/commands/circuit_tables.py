@@ -28,6 +28,11 @@ _STRONGEST = 10
 """Number of path edges that are shown."""
 
 
+def loss_unit(reduction: str) -> str:
+    """Return the unit of task losses, with how they combine the two prompts of a pair."""
+    return "nats" if reduction == "mean" else "nats, sum over the two prompts of a pair"
+
+
 def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Print how many circuits were found, their table, and why other tasks have none."""
     if as_json:
@@ -40,7 +45,10 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     )
     if circuits:
         shown = [{name: row.get(name) for name in _SHOWN} for row in circuits]
-        show_rows("circuits (task losses in nats; chance is 0.693)", shown, as_json)
+        reduction = circuits[0].get("loss_reduction", "mean")
+        chance = "0.693" if reduction == "mean" else "1.386"
+        title = f"circuits (task losses in {loss_unit(reduction)}; chance is {chance})"
+        show_rows(title, shown, as_json)
     for row in rows:
         if row.get("reason"):
             print(f"{row['task']}: {row['reason']}")
@@ -60,14 +68,14 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
     print_paragraph(f"{title}: {WORDS[faithful]}{_OPEN * (faithful is None)}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
-    names = ("task", "target_loss", "n_nodes", "n_edges", "n_kept_edges")
+    names = ("task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges")
     values = [(name, report[name]) for name in names]
     for part, numbers in report.items():
         if part not in (*names, "controls", "verdict"):
             values += [(f"{part}: {name}", value) for name, value in flat(numbers)]
     for name, control in report["controls"].items():
         values.append((f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))))
-    print_values("validation (task losses in nats)", values)
+    print_values(f"validation (task losses in {loss_unit(report['loss_reduction'])})", values)
 
 
 def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ _MEANINGS = {
     "without_circuit": "circuit removed; above chance is good",
     "chance": "a guess, ln 2",
     "target_loss": "the circuit must be at or below",
+    "loss_reduction": "over the two prompts of a pair",
     "reached": "True: the circuit reaches the target",
     "task_accuracy": "1.00 = always right, 0.50 = chance",
     "task_loss_model": "task loss of the whole model; lower is better",

@@ -68,8 +68,8 @@ class TestValidate:
             "judged", "held_out", "rephrased", "resampled", "interchange", "agreement", "coverage",
         ]  # fmt: skip
         assert list(report.to_dict()) == [
-            "task", "target_loss", "n_nodes", "n_edges", "n_kept_edges", *checks, "binarised",
-            "minimality", "hypothesis_tests", "stability", "controls", "verdict",
+            "task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges", *checks,
+            "binarised", "minimality", "hypothesis_tests", "stability", "controls", "verdict",
         ]  # fmt: skip
         controls = report.to_dict()["controls"]
         assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]

@@ -24,6 +24,7 @@ from wirework.files import is_file, read_record, write_record, write_text
 from wirework.parallel import parallel_map
 from wirework.renamed_names import old_arguments
 from wirework.tasks import Task, evaluate, load_task, tokenizer_of
+from wirework.tasks.task_loss import reduced
 from wirework.tasks.task_split import fingerprint
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def expected_work(model: "Model", tasks: Sequence[Task], config: PruneConfig) ->
     work = []
     for task in tasks:
         report = evaluate(model, task.take(task.pairs[:_PAIRS_TO_GUESS]))
-        misses = report.loss is None or report.loss > config.target_loss
+        loss = None if report.loss is None else reduced(report.loss, config.loss_reduction)
+        misses = loss is None or loss > config.target_loss
         work.append(_NO_SEARCH if misses and not config.allow_unreached else 1.0)
     return work
 
@@ -169,6 +171,7 @@ def _summary(circuit: NodeCircuit, model: "Model") -> dict[str, Any]:
     losses = circuit.losses.model_dump(exclude={"chance"})
     sizes = circuit.sizes() | {"n_edges": circuit.count_edges(model)}
     about = {"task": circuit.document.task.name, "reached": circuit.reached}
+    about["loss_reduction"] = circuit.loss_reduction
     return {**about, **sizes, **paper_entries(circuit.paper_size), **losses}
 
 

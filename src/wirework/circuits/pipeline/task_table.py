@@ -31,13 +31,19 @@ CONTROL_NAMES = {"nonsense task": "random labels"}
 
 
 def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table of the rows that `prune_all` returns; losses in nats, three decimals."""
+    """Return a table of the rows that `prune_all` returns; losses in nats, three decimals.
+
+    A last line says how the losses combine the two prompts of a pair, if the rows have it.
+    """
     table_rows = list(table_rows)
     lines = [_line(_COLUMNS.values()), _line("---" for _ in _COLUMNS)]
     with_circuit = [row for row in table_rows if not row.get("reason")]
     lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in with_circuit]
     passed_over = [f"- {row['task']}: {row['reason']}" for row in table_rows if row.get("reason")]
-    return "\n".join([*lines, *([""] if passed_over else []), *passed_over]) + "\n"
+    reductions = dict.fromkeys(filter(None, (row.get("loss_reduction") for row in table_rows)))
+    said = [f"Task losses in nats: {name} over the two prompts of a pair." for name in reductions]
+    parts = [part for part in (lines, passed_over, said) if part]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def with_kept_edges(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

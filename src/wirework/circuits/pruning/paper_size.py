@@ -55,12 +55,12 @@ def paper_size(
     """
     size, ablation = size_of(ablation, mask), ablation.with_mean_ablation()
     judged, unseen = (ablation.all_logit_diffs(mask[None], pairs)[0] for pairs in (judge, held_out))
-    calibration = calibrate(judged)
+    calibration, reduction = calibrate(judged), ablation.loss_reduction
     return PaperSize(
         n_nodes=size.nodes,
         n_edges=size.edges,
-        task_loss=calibrated_loss(judged, IDENTITY),
-        task_loss_calibrated=calibrated_loss(judged, calibration),
-        held_out_loss=calibrated_loss(unseen, IDENTITY),
-        held_out_loss_calibrated=calibrated_loss(unseen, calibration),
+        task_loss=calibrated_loss(judged, IDENTITY, reduction),
+        task_loss_calibrated=calibrated_loss(judged, calibration, reduction),
+        held_out_loss=calibrated_loss(unseen, IDENTITY, reduction),
+        held_out_loss_calibrated=calibrated_loss(unseen, calibration, reduction),
     )

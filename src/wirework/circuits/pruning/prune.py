@@ -22,7 +22,7 @@ from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
-from wirework.circuits.node_assembly import CHANCE, FinderResult, assemble
+from wirework.circuits.node_assembly import FinderResult, assemble
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
@@ -45,6 +45,7 @@ from wirework.leftovers import clear_held
 from wirework.locks import locked
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
+from wirework.tasks.task_loss import chance_loss, reduced
 from wirework.tasks.task_split import Parts, parts_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ _RETRIES = 6
 _OVERSHOOT = 1.5
 """A retry lowers the target by this times the excess loss."""
 _SLACK = 0.01
-"""Nats above the model's own loss that a trial may always have."""
+"""Nats, as a mean over prompts, above the model's own loss that a trial may always have."""
 
 
 @unchanged_weights()
@@ -395,10 +396,11 @@ def check_chance(config: PruneConfig) -> None:
     Raises:
         InputError: it is not: an empty circuit would reach it.
     """
-    if config.target_loss >= CHANCE and not config.allow_unreached:
+    chance = chance_loss(config.loss_reduction)
+    if config.target_loss >= chance and not config.allow_unreached:
         raise InputError(
             f"target_loss (--target-loss) {config.target_loss:g} asks for nothing: a circuit "
-            f"without nodes has {CHANCE:.3f} nats, which is chance; give less"
+            f"without nodes has {chance:.3f} nats, which is chance; give less"
         )
 
 
@@ -537,4 +539,7 @@ def trial_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> fl
         target: task loss of the search, in nats.
     """
     model_loss = _model_loss(ablation, batch)
-    return target if model_loss >= CHANCE else max(target, model_loss + _SLACK)
+    reduction = ablation.loss_reduction
+    if model_loss >= chance_loss(reduction):
+        return target
+    return max(target, model_loss + reduced(_SLACK, reduction))

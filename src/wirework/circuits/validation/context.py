@@ -64,6 +64,7 @@ class ValidationContext:
             edge_masks.mask(torch.ones_like(gates)),
             lambda: edge_masks.applied(gates[None]),
             lambda: edge_masks.compact(gates),
+            edge_masks.loss_reduction,
         )
         return cls(
             circuit=circuit,

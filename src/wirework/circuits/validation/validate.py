@@ -119,6 +119,7 @@ def validate(
     return ValidationReport(
         task=name,
         target_loss=target,
+        loss_reduction=circuit.loss_reduction,
         n_nodes=circuit.n_nodes,
         n_edges=context.n_edges,
         n_kept_edges=circuit.n_kept_edges,
@@ -161,10 +162,14 @@ def losses_on(context: ValidationContext, batch: TokenizedPairs) -> PairLosses:
     return PairLosses(
         n_pairs=batch.n_pairs,
         **circuit_losses(edge_masks, gates, batch, logit_diffs),
-        circuit_error=pair_error(logit_diffs),
+        circuit_error=pair_error(logit_diffs, edge_masks.loss_reduction),
         circuit_calibrated=None
         if batch is context.judged  # the calibration was fitted on these pairs
-        else calibrated_loss(logit_diffs, Calibration(calibration.scale, calibration.shift)),
+        else calibrated_loss(
+            logit_diffs,
+            Calibration(calibration.scale, calibration.shift),
+            edge_masks.loss_reduction,
+        ),
     )
 
 
@@ -302,13 +307,13 @@ def searched_control(
     pairs = pairs_of(circuit.document, model, task)
     context = ValidationContext.of(circuit, model, pairs, text)
     results = check_circuit(context, short=True)
-    target, n_nodes = circuit.document.target_loss, circuit.n_nodes
+    target, n_nodes, losses = circuit.document.target_loss, circuit.n_nodes, results.held_out
     return SearchedControl(
         task=task.name,
         n_nodes=n_nodes,
         n_edges=context.n_edges,
         n_kept_edges=circuit.n_kept_edges,
-        reached=reaches(results.held_out.circuit, results.held_out.circuit_error, target),
+        reached=reaches(losses.circuit, losses.circuit_error, target, losses.chance),
         **vars(results),
         verdict=verdict(results, Controls(), target_loss=target, n_nodes=n_nodes),
     )

@@ -17,6 +17,7 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
 from wirework.circuits.validation.checks.interchange import Interchange
 from wirework.circuits.validation.checks.minimality import Minimality
 from wirework.circuits.validation.stability import Stability
+from wirework.config import LossReduction
 from wirework.summaries import NotMeasured, Report, absent
 
 WORDS = {True: "faithful", False: "not faithful", None: "open"}
@@ -182,6 +183,8 @@ class _CircuitSize(Report):
     """Name of the task."""
     target_loss: float
     """Loss that the search aimed for, in nats."""
+    loss_reduction: LossReduction = "mean"
+    """Whether all losses are means or sums over the two prompts of a pair."""
     n_nodes: int
     """Nodes of the circuit."""
     n_edges: int
@@ -221,6 +224,7 @@ class ValidationReport(CircuitChecks, _CircuitSize):
             "n_edges": self.n_edges,
             "n_kept_edges": self.n_kept_edges,
             "target_loss": self.target_loss,
+            "loss_reduction": self.loss_reduction,
             "circuit": self.held_out.circuit,
             "model": self.held_out.model,
             "without_circuit": self.held_out.without_circuit,

@@ -160,7 +160,8 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("chance", number(losses["chance"])),
         ("target", number(data["target_loss"])),
     ]
-    groups = [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
+    loss_title = f"Task loss, nats, {data['loss_reduction']} over a pair"
+    groups = [("Model", of_model), ("Circuit", of_circuit), (loss_title, of_losses)]
     return groups if data["paper_size"] is None else [*groups, _bisected(data["paper_size"])]
 
 

@@ -96,6 +96,7 @@ def page_data(circuit: CircuitFolder) -> PageData:
         "model": document.model.model_dump(),
         "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
         "target_loss": document.target_loss,
+        "loss_reduction": document.loss_reduction or "mean",
         "n_edges": document.n_edges_between_nodes,
         "share_runs": document.share_runs,
         "losses": document.losses.model_dump(),

@@ -34,7 +34,7 @@ function nodeGroups(data, circuit) {
       ["nodes", grouped(data.nodes.length)],
       ["edges", data.n_edges === null ? "not recorded" : grouped(data.n_edges), "key"],
       ["kept edges", grouped(data.edges.length)], ["io edges", grouped(circuit.ioEdges)]]],
-    [`Task loss, nats (target ${brief(data.target_loss)})`, [
+    [`Task loss, nats, ${data.loss_reduction} over a pair (target ${brief(data.target_loss)})`, [
       ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
       ["calibrated", brief(losses.circuit_calibrated)],
       ["without circuit", brief(losses.without_circuit)], ["chance", brief(losses.chance)]]],

@@ -15,13 +15,13 @@ from wirework.circuits.validation.checks.binary_thresholds import BinaryThreshol
 from wirework.circuits.validation.checks.masked_circuit import (
     MaskedCircuit,
     finite,
-    mean_loss,
     passes,
 )
 from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs, pair_losses
+from wirework.tasks.task_loss import reduced
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +110,8 @@ def losses_alone(
     for _, part in passes(batch):
         for first, edit in enumerate(edits):
             sums[first] += pair_losses(run(part, edit).double()).sum()
-    return [finite(loss, "a task loss") for loss in (sums / len(batch.last_positions)).tolist()]
+    losses = reduced(sums / len(batch.last_positions), masked_circuit.loss_reduction)
+    return [finite(loss, "a task loss") for loss in losses.tolist()]
 
 
 def _train(
@@ -152,7 +153,7 @@ def _loss(
     masked_circuit: MaskedCircuit, batch: TokenizedPairs, thresholds: BinaryThresholds
 ) -> float:
     run, edits = masked_circuit.runner(), _edits(masked_circuit.kept, thresholds, 0.0)
-    return mean_loss(torch.cat([run(part, edits) for _, part in passes(batch)]))
+    return masked_circuit.loss_of(torch.cat([run(part, edits) for _, part in passes(batch)]))
 
 
 def _edits(kept: Mapping[str, Tensor], thresholds: BinaryThresholds, t: float) -> dict[str, Edit]:
