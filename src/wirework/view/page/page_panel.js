@@ -42,7 +42,7 @@ function nodeGroups(data, circuit) {
       ["nodes", grouped(bisected.n_nodes)], ["edges", grouped(bisected.n_edges)],
       ["loss", brief(bisected.task_loss)], ["calibrated", brief(bisected.task_loss_calibrated)],
       ["held out", brief(bisected.held_out_loss)],
-      ["held out, calibrated", brief(bisected.held_out_loss_calibrated)]]]]),
+      ["calibrated", brief(bisected.held_out_loss_calibrated)]]]]),
   ];
 }
 
