@@ -106,7 +106,7 @@ def circuit_values(model: Model) -> dict[str, str]:
     except InputError:  # the model cannot do the task
         return values
     loss = held_out_losses(circuit, model).circuit
-    sizes = {"nodes": str(circuit.n_nodes), "edges": str(circuit.n_edges)}
+    sizes = {"nodes": str(circuit.n_nodes), "edges": str(circuit.n_kept_edges)}
     return {**values, "circuit_loss": f"{loss:.4f}", **sizes}
 
 

@@ -24,7 +24,7 @@ from wirework.tasks import Task
 
 class Outcome(NamedTuple):
     nodes: int
-    edges: int
+    edges: int  # kept edges
     seconds: float
 
 
@@ -64,7 +64,7 @@ def outcomes(
         start = time.process_time()
         circuit = pruning_run.circuit_from(ranked[:count])
         seconds = search + time.process_time() - start
-        outcomes_.append(Outcome(circuit.n_nodes, circuit.n_edges, seconds))
+        outcomes_.append(Outcome(circuit.n_nodes, circuit.n_kept_edges, seconds))
     return outcomes_
 
 

@@ -64,9 +64,10 @@ def demo(
 
     Returns:
         `val_loss, dense_val_loss, bigram_val_loss` (nats per token), `nonzero_fraction`,
-        `n_nodes, n_edges`, `task_loss_model, task_loss_circuit, task_loss_without_circuit` (nats,
-        on held-out pairs), `circuit, page, png` (paths), `steps, steps_of_recipe, tokens_per_s`
-        (0: not measured), `minutes`, `seconds`.
+        `n_nodes, n_edges, n_kept_edges`, `paper_nodes, paper_edges` (at plain bisection),
+        `task_loss_model, task_loss_circuit, task_loss_without_circuit` (nats, on held-out pairs),
+        `circuit, page, png` (paths), `steps, steps_of_recipe, tokens_per_s` (0: not measured),
+        `minutes`, `seconds`.
 
     Raises:
         InputError: there is no text, or the trained model cannot do the task.
@@ -119,6 +120,9 @@ def _demo(out: Path, path: Path, minutes: float, began: float, bar: Progress) ->
         "nonzero_fraction": sparse.metrics["nonzero_fraction"],
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
+        "n_kept_edges": circuit.n_kept_edges,
+        "paper_nodes": circuit.paper_size and circuit.paper_size.n_nodes,
+        "paper_edges": circuit.paper_size and circuit.paper_size.n_edges,
         "task_loss_model": losses.model,
         "task_loss_circuit": losses.circuit,
         "task_loss_without_circuit": losses.without_circuit,

@@ -33,6 +33,41 @@ class TestReadCircuit:
         tensors = load_file(circuit / "circuit.safetensors")
         np.testing.assert_array_equal(read.activations, tensors["examples/activations"])
 
+    def test_edges_between_nodes_and_kept_edges_are_counted_apart(self, circuit: Path) -> None:
+        written = json.loads((circuit / "circuit.json").read_text())
+        old = read_circuit(circuit).document
+        assert (old.n_edges_between_nodes, len(old.edges)) == (None, written["n_edges"])
+        assert "n_kept_edges" not in old.to_json()
+        assert old.to_json()["n_edges"] == written["n_edges"]
+        n_kept = written["n_edges"]
+        edit_document(circuit, n_edges=n_kept + 12, n_kept_edges=n_kept)
+        new = read_circuit(circuit).document
+        assert new.n_edges_between_nodes == n_kept + 12
+        counts = {key: new.to_json()[key] for key in ("n_edges", "n_kept_edges")}
+        assert counts == {"n_edges": n_kept + 12, "n_kept_edges": n_kept}
+
+    def test_an_earlier_file_whose_edges_were_not_pruned_has_both_counts(self, circuit: Path):
+        written = json.loads((circuit / "circuit.json").read_text())
+        settings = {"prune_edges": False}
+        edit_document(circuit, provenance={**written["provenance"], "settings": settings})
+        assert read_circuit(circuit).document.n_edges_between_nodes == written["n_edges"]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"n_kept_edges": 7}, r"n_kept_edges is 7, but \d+ edges are listed"),
+            ({"edges": [], "n_edges": 7, "n_kept_edges": 1}, r"n_kept_edges is 1, but 0 edges"),
+            ({"n_edges": 2, "n_kept_edges": 120}, r"n_edges is 2, but \d+ edges are listed"),
+            ({"n_edges": -1, "n_kept_edges": 120}, r"n_edges: Input should be greater than"),
+        ],
+    )
+    def test_counts_at_odds_are_refused(
+        self, circuit: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            read_circuit(edit_document(circuit, **changes))
+        assert "\n" not in str(caught.value)
+
     def test_unknown_keys_are_ignored(self, circuit: Path) -> None:
         assert len(read_circuit(edit_document(circuit, a_later_key={"x": 1})).document.nodes) == 40
 

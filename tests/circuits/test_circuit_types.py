@@ -6,6 +6,7 @@ import pytest
 
 import wirework as ww
 from wirework import circuits, console
+from wirework.circuits import find_edges
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -51,8 +52,20 @@ class TestTypes:
         assert not hasattr(node_circuit, "patching")
 
     def test_sizes_are_those_of_its_parts(self, node_circuit, path_circuit):
-        assert node_circuit.sizes() == {"n_nodes": 5, "n_edges": 3, "n_io_edges": 10}
+        assert node_circuit.sizes() == {
+            "n_nodes": 5, "n_edges": None, "n_kept_edges": 3, "n_io_edges": 10,
+        }  # fmt: skip
         assert path_circuit.sizes() == {"n_path_edges": len(path_circuit.path_edges)}
+
+
+class TestEdgeCounts:
+    def test_of_an_earlier_file_are_counted_in_the_model(self, node_circuit):
+        assert "5 nodes, edges not recorded, 3 kept edges" in repr(node_circuit)
+        assert node_circuit.summary()["n_edges"] is None
+        assert node_circuit.count_edges(GOLDEN / "model") == 5
+        model = ww.load(GOLDEN / "model")
+        nodes = [(node.site, node.index) for node in node_circuit.nodes]
+        assert len(find_edges(model.transformer, nodes)) == 5
 
 
 class TestOldNames:

@@ -26,7 +26,7 @@ class TestToDataframe:
     def test_has_the_edges_by_site_and_index(self, circuit: ww.NodeCircuit):
         pytest.importorskip("pandas")
         table = circuit.to_dataframe()
-        assert len(table) == circuit.n_edges
+        assert len(table) == circuit.n_kept_edges
         assert list(table["weight"]) == [edge.weight for edge in circuit.edges]
         first = circuit.edges[0]
         assert table["source_site"][0] == circuit.nodes[first.source].site

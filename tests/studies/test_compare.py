@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from wirework.studies import best_match, geometric_mean, matches
-from wirework.studies.compare import compare, match_verdict, sizes_of
+from wirework.studies.compare import compare, compare_all, match_verdict, mean_sizes, sizes_of
 
 
 def rows(**edges: int | None) -> list[dict[str, Any]]:
@@ -32,6 +32,44 @@ def test_tasks_without_a_circuit_are_left_out_of_both_sides():
     assert found["ratio"] == pytest.approx(16)
     nothing = compare(rows(a=4), rows(b=4))
     assert nothing == {"tasks": [], "sparse_edges": None, "dense_edges": None, "ratio": None}
+
+
+def counted(task: str, n_edges: int | None, n_kept: int, paper: int | None) -> dict[str, Any]:
+    return {
+        "task": task, "reached": True, "n_edges": n_edges, "n_kept_edges": n_kept,
+        "paper_edges": paper,
+    }  # fmt: skip
+
+
+def test_each_number_of_edges_is_compared_on_the_tasks_that_have_it():
+    found = compare_all(
+        [counted("a", 4, 2, 10), counted("b", 4, 2, None)],
+        [counted("a", 8, 2, 90), counted("b", 8, 8, 30)],
+    )
+    assert (found["tasks"], found["ratio"]) == (["a", "b"], pytest.approx(2))
+    assert found["kept"]["ratio"] == pytest.approx(2)
+    assert (found["paper"]["tasks"], found["paper"]["ratio"]) == (["a"], pytest.approx(9))
+    means = mean_sizes([counted("a", None, 2, 10), counted("b", None, 8, 90)])
+    assert means == {
+        "edges": None,
+        "kept_edges": pytest.approx(4),
+        "paper_edges": pytest.approx(30),
+    }
+
+
+def test_the_verdict_names_the_ratio_of_the_paper_and_old_numbers_as_kept_edges():
+    def words(sparse: dict[str, Any], dense: dict[str, Any]) -> str:
+        cells = [{**cell("dense-1", 4.0), "tasks": [dense]}]
+        pairs = matches([*cells, {**cell("sparse-1", 4.0), "tasks": [sparse]}], 0.02)
+        return match_verdict(best_match(pairs), 0.02).removeprefix("held-out losses 0.0% apart; ")
+
+    assert words(counted("a", 4, 2, 10), counted("a", 8, 8, 90)) == (
+        "over 1 task the dense circuits have 2.0 times the edges; at plain bisection, as in the "
+        "paper, 9.0 times (1 task)"
+    )
+    assert words(counted("a", None, 2, None), counted("a", None, 8, None)) == (
+        "over 1 task the dense circuits have 4.0 times the kept edges"
+    )
 
 
 def test_each_sparse_model_gets_the_dense_one_closest_in_loss():

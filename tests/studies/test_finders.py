@@ -35,16 +35,22 @@ def study(planted: Planted, out: Path, **more):
 @pytest.mark.usefixtures("few_random_circuits")
 def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_path) -> None:
     result = study(planted, tmp_path)
-    sizes = {(row.finder, row.target_loss): row.edges for row in result.rows}
+    sizes = {(row.finder, row.target_loss): row.kept_edges for row in result.rows}
     assert read_record(tmp_path / "finders.json")["rows"] == [row.to_dict() for row in result.rows]
     assert sizes["learned", 0.15] == pytest.approx(3)
     assert sizes["attribution + clean-up", 0.15] == pytest.approx(3)
     assert sizes["attribution", 0.15] > 3
     assert (tmp_path / "finders.png").stat().st_size > 1000
     (axes,) = draw_finders(read_record(tmp_path / "finders.json")).axes
-    assert [line.get_label() for line in axes.get_lines()] == list(FINDERS)
-    assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "-"]
-    assert [len(line.get_xdata()) for line in axes.get_lines()] == [2, 2, 2]
+    first, *others = FINDERS
+    assert [line.get_label() for line in axes.get_lines()] == [
+        first, "learned, bisection alone (the paper's)", *others,
+    ]  # fmt: skip
+    assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "--", "-"]
+    assert [len(line.get_xdata()) for line in axes.get_lines()] == [2, 2, 2, 2]
+    bare = next(row for row in result.rows if row.finder == "attribution")
+    cleaned = next(row for row in result.rows if row.finder == "attribution + clean-up")
+    assert bare.paper_edges == cleaned.paper_edges == bare.edges
     saved = tmp_path / "circuits" / "learned" / "0.15" / planted.task.name / "circuit.json"
     before = saved.stat().st_mtime_ns
     left = tmp_path / ".finders.json.12.partial"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import FailFast, Field, model_validator
 
-from wirework.circuit_format.fields import Part, checked
+from wirework.circuit_format.fields import Index, Part, checked
 from wirework.circuit_format.names import Component, site_order, split_component, split_site
 from wirework.circuit_format.parts import (
     CalibrationPart,
@@ -17,11 +17,13 @@ from wirework.circuit_format.parts import (
     LossPairs,
     ModelPart,
     Node,
+    PaperSize,
     PatchingPart,
     PathEdge,
     Provenance,
     TaskPart,
 )
+from wirework.config import LossReduction
 from wirework.errors import InputError, number_of, quoted
 
 FORMAT = "wirework-circuit"
@@ -39,6 +41,9 @@ class Document(Part):
     model: ModelPart
     task: TaskPart
     target_loss: float
+    loss_reduction: LossReduction | None = None
+    """How the target and all losses combine the two prompts of a pair. None in files of earlier
+    versions and of head-level circuits, which have means."""
     reached: bool = True
     """Whether the target is met in all ablation modes of the search, with means (and activations)
     of text that the search has not seen, if there is such text."""
@@ -48,6 +53,13 @@ class Document(Part):
     calibration: CalibrationPart
     nodes: Annotated[tuple[Node, ...], FailFast()]
     edges: Annotated[tuple[Edge, ...], FailFast()]
+    """The kept edges."""
+    n_edges: Index | None = None
+    """Number of nonzero weights between kept nodes, of which `edges` are those that the circuit
+    keeps. None if not recorded: in files of earlier versions, and of head-level circuits."""
+    paper_size: PaperSize | None = None
+    """None in files of earlier versions, of head-level circuits, and where bisection alone does not
+    reach the target."""
     io_edges: Annotated[tuple[IoEdge, ...], FailFast()]
     examples: Examples
     provenance: Provenance
@@ -79,6 +91,8 @@ class Document(Part):
             raise ValueError(
                 f"an edge names node {max(ends)}, but there are {number_of(n_nodes, 'node')}"
             )
+        if self.n_edges is not None and self.n_edges < len(self.edges):
+            raise ValueError(f"n_edges is {self.n_edges}, but {len(self.edges)} edges are listed")
         shares = [node.share for node in self.nodes] + [edge.share for edge in self.edges]
         if shares.count(None) < len(shares) and self.share_runs is None:
             raise ValueError("there are shares of searches, but share_runs is missing")
@@ -116,25 +130,41 @@ class Document(Part):
                 )
                 raise ValueError(f"{names[0]} -> {names[1]} is beyond the {shape}")
 
-    def _counted(self) -> tuple[str, ...]:
-        """Return the names of the lists whose lengths the file states too."""
-        counted = ("nodes", "edges", "io_edges")
-        return counted if self.level == "node" else (*counted, "path_edges")
+    @property
+    def n_edges_between_nodes(self) -> int | None:
+        """`n_edges`, also of an earlier version's file if it says that no edge was pruned."""
+        if self.n_edges is None and self.provenance.settings.get("prune_edges") is False:
+            return len(self.edges)
+        return self.n_edges
+
+    def _counts(self) -> dict[str, str]:
+        """Return the keys of the lengths that the file states too, with the names of the lists.
+
+        Earlier versions wrote the number of kept edges as `n_edges`; a document without the other
+        number still does.
+        """
+        edges = "n_edges" if self.n_edges is None else "n_kept_edges"
+        counts = {"n_nodes": "nodes", edges: "edges", "n_io_edges": "io_edges"}
+        return counts if self.level == "node" else {**counts, "n_path_edges": "path_edges"}
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of circuit.json as JSON values."""
         values = self.model_dump(mode="json")
         if self.level == "node":
             del values["level"], values["path_edges"], values["patching"]
-        if values["share_runs"] is None:
-            del values["share_runs"]
+        for key in ("share_runs", "paper_size", "loss_reduction"):
+            if values[key] is None:
+                del values[key]
         for part in (*values["nodes"], *values["edges"]):
             if part["share"] is None:
                 del part["share"]
         for edge in values["io_edges"]:
             for key in [key for key, value in edge.items() if value is None]:
                 del edge[key]
-        counts = {f"n_{name}": len(values[name]) for name in self._counted()}
+        n_edges = values.pop("n_edges")
+        counts = {key: len(values[name]) for key, name in self._counts().items()}
+        if n_edges is not None:
+            counts["n_edges"] = n_edges
         return {"format": FORMAT, "version": VERSION, **values, **counts}
 
     @classmethod
@@ -161,12 +191,14 @@ class Document(Part):
             listed = values.get(name)
             if isinstance(listed, list) and len(listed) > most:
                 raise InputError(f"{where} lists {len(listed):,} {name}: at most {most:,} are read")
-        document = checked(cls, values, where)
-        for name in document._counted():
-            listed, said = len(getattr(document, name)), values.get(f"n_{name}")
+        # Without n_kept_edges, n_edges is the number of kept edges, as earlier versions wrote it.
+        has_both = values.get("n_kept_edges") is not None
+        document = checked(cls, values if has_both else {**values, "n_edges": None}, where)
+        for key, name in document._counts().items():
+            listed, said = len(getattr(document, name)), values.get(key)
             if listed != said:
                 raise InputError(
-                    f"{where}: n_{name} is {quoted(said)}, but {listed} {name} are listed"
+                    f"{where}: {key} is {quoted(said)}, but {listed} {name} are listed"
                 )
         return document
 

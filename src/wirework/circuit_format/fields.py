@@ -21,6 +21,8 @@ Index = Annotated[int, Field(ge=0, lt=2**31)]
 Size = Annotated[int, Field(ge=1, lt=2**31)]
 Large = Annotated[int, Field(ge=0, lt=2**53)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Loss = Annotated[float, Field(allow_inf_nan=False)]
+"""Nats."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """A fraction, such as that of repeated searches that find a part of a circuit again."""
 

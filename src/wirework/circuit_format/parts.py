@@ -1,5 +1,6 @@
 """The parts of circuit.json as types: model, task, losses, nodes, edges, examples, provenance."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, FailFast, Field, model_validator
@@ -7,6 +8,7 @@ from pydantic import AfterValidator, FailFast, Field, model_validator
 from wirework.circuit_format.fields import (
     Index,
     Large,
+    Loss,
     Part,
     Seed,
     Share,
@@ -80,6 +82,31 @@ class Losses(Part):
     """Standard error of `circuit` over pairs; None for a single pair."""
     circuit_means_error: float | None = None
     """Standard error of `circuit` over samples of the means; None if there is only one."""
+
+
+@dataclass(frozen=True)
+class PaperSize:
+    """Size of a circuit as the paper measures it: bisection of one ranking, and nothing else.
+
+    The ranking is that of the trial whose bisection keeps the fewest edges (or of the score): no
+    clean-up, no merging, no edge pruning, no other ranking. Removed nodes are set to the means that
+    the search used. Losses are in nats, as `Losses`.
+
+    Source: Gao et al. 2025, sec. 2.2, App. A.5.
+    """
+
+    n_nodes: Index
+    """Number of kept nodes."""
+    n_edges: Index
+    """Number of nonzero weights between them."""
+    task_loss: Loss
+    """On the judging pairs: at or below the target."""
+    task_loss_calibrated: Loss
+    """The same after the fit of scale and shift, by 16 LBFGS steps, on these pairs."""
+    held_out_loss: Loss
+    """On the held-out pairs."""
+    held_out_loss_calibrated: Loss
+    """The same with the scale and shift that were fitted on the judging pairs."""
 
 
 class CalibrationPart(Part):

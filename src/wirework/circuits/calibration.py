@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wirework.config import LossReduction
 from wirework.renamed_names import old_arguments
+from wirework.tasks.task_loss import reduced
 
 _STEPS = 16
 
@@ -27,16 +29,19 @@ IDENTITY = Calibration(1.0, 0.0)
 
 
 @old_arguments(differences="logit_diffs")
-def calibrated_loss(logit_diffs: Tensor, calibration: Calibration) -> float:
+def calibrated_loss(
+    logit_diffs: Tensor, calibration: Calibration, reduction: LossReduction = "mean"
+) -> float:
     """Return the task loss in nats after calibration.
 
     Args:
         logit_diffs: (N,) right minus wrong logit; the right answer is the pair's first in even
             rows and its second in odd rows.
         calibration: scale and shift to apply.
+        reduction: over the two prompts of a pair.
     """
     scale, shift = torch.tensor(calibration, dtype=torch.float64)
-    return float(_loss(logit_diffs.double(), scale, shift))
+    return reduced(float(_loss(logit_diffs.double(), scale, shift)), reduction)
 
 
 @old_arguments(differences="logit_diffs")

@@ -25,6 +25,7 @@ from wirework.circuit_format import (
     read_circuit,
 )
 from wirework.circuits.circuit_views import Table, dataframe, picture
+from wirework.config import LossReduction
 from wirework.errors import InputError, quoted
 from wirework.files import atomic_dir, save_tensors, write_json
 from wirework.summaries import html_table, short, shown_as
@@ -56,8 +57,11 @@ class Circuit(ABC):
         Circuit._types[cls.level] = cls
 
     @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """Return the number of parts of each kind: the entries `n_...` of `summary`."""
+    def sizes(self) -> dict[str, int | None]:
+        """Return the number of parts of each kind, the entries `n_...` of `summary`.
+
+        None: not recorded.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -90,6 +94,7 @@ class Circuit(ABC):
             **self.sizes(),
             "task_loss": self.task_loss,
             "target_loss": self.document.target_loss,
+            "loss_reduction": self.loss_reduction,
             "reached": self.reached,
             "model_loss": self.losses.model,
             "without_circuit": self.losses.without_circuit,
@@ -98,11 +103,17 @@ class Circuit(ABC):
 
     def __repr__(self) -> str:
         about = self.summary()
-        sizes = (f"{n} {name[2:].replace('_', ' ')}" for name, n in self.sizes().items())
-        losses = f"task loss {self.task_loss:.4g} nats{self._target_text()}"
+        sizes = (_counted(name[2:].replace("_", " "), n) for name, n in self.sizes().items())
+        unit = "nats" if self.loss_reduction == "mean" else "nats, sum over both prompts"
+        losses = f"task loss {self.task_loss:.4g} {unit}{self._target_text()}"
         losses += f", whole model {self.losses.model:.4g}, found by {short(about['finder'])}"
         kind = type(self).__name__
-        return shown_as(kind, f"{quoted(about['task'])}: {', '.join(sizes)}", losses)
+        first = f"{quoted(about['task'])}: {', '.join(sizes)}"
+        return shown_as(kind, first, losses, *self._more_text())
+
+    def _more_text(self) -> tuple[str, ...]:
+        """Return further lines of `repr`."""
+        return ()
 
     def _target_text(self) -> str:
         """Return what `repr` says of the target loss."""
@@ -139,6 +150,11 @@ class Circuit(ABC):
     def losses(self) -> Losses:
         """Task losses in nats: of the circuit, the model, the model without the circuit, ..."""
         return self.document.losses
+
+    @property
+    def loss_reduction(self) -> LossReduction:
+        """Whether losses and target are means or sums over the two prompts of a pair."""
+        return self.document.loss_reduction or "mean"
 
     @property
     def task_loss(self) -> float:
@@ -201,6 +217,10 @@ class Circuit(ABC):
             where = "" if isinstance(folder, Circuit) else f"{folder}: "
             raise InputError(f"{where}expected a circuit of {cls.contents}, got {circuit.contents}")
         return circuit
+
+
+def _counted(parts: str, count: int | None) -> str:
+    return f"{parts} not recorded" if count is None else f"{count} {parts}"
 
 
 def check_circuit_place(folder: str | Path) -> None:

@@ -25,6 +25,7 @@ from wirework.circuit_format import (
     LossPairs,
     ModelPart,
     Node,
+    PaperSize,
     Provenance,
     TaskPart,
 )
@@ -35,11 +36,13 @@ from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_io_edges
 from wirework.circuits.node_circuit import NodeCircuit
+from wirework.config import LossReduction
 from wirework.errors import printable
 from wirework.files import path_text
 from wirework.nn import Edit
 from wirework.renamed_names import old_arguments, old_attributes
-from wirework.tasks import Task, TokenizedPairs, pair_losses, tokenizer_of
+from wirework.tasks import Task, TokenizedPairs, tokenizer_of
+from wirework.tasks.task_loss import chance_loss, task_loss
 from wirework.tasks.task_split import Parts, fingerprint
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from wirework.model import Model
 
 CHANCE = math.log(2)
-"""Task loss at chance, ln 2 nats."""
+"""Task loss at chance, ln 2 nats, as a mean over the prompts of a pair."""
 
 _EXAMPLE_PAIRS = 16
 """Number of judging pairs that are stored as examples."""
@@ -75,6 +78,8 @@ class FinderResult:
     """Ablation values that the search used."""
     seed: int
     """Seed with which `parts_of` split the task; `validate` repeats the split."""
+    paper_size: PaperSize | None = None
+    """Size at plain bisection; None without a ranking or if this does not reach the target."""
 
 
 def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> NodeCircuit:
@@ -101,12 +106,15 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
         model=model_part(model),
         task=task,
         target_loss=result.target,
+        loss_reduction=edge_masks.loss_reduction,
         reached=result.reached,
         losses=losses,
         loss_pairs=pairs_of_losses(losses),
         calibration=CalibrationPart(**calibration._asdict()),
         nodes=_nodes(edge_masks, result.score),
         edges=_edges(edge_masks, result.gates),
+        n_edges=edge_masks.size - edge_masks.n_nodes,
+        paper_size=result.paper_size,
         io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
         examples=shown_examples(tokenizer, shown, logit_diffs),
         provenance=Provenance(
@@ -130,6 +138,7 @@ def _losses(
 ) -> tuple[Losses, Calibration, Tensor]:
     """Return a circuit's losses, its calibration, and its logit differences on `batch`."""
     edge_masks, gates = result.edge_masks, result.gates[None]
+    reduction = edge_masks.loss_reduction
     logit_diffs = edge_masks.all_logit_diffs(gates, batch)[0]
     held_out_diffs = edge_masks.all_logit_diffs(gates, held_out)[0]
     calibration = calibrate(logit_diffs)
@@ -145,10 +154,10 @@ def _losses(
     ]
     losses = Losses(
         **circuit_losses(edge_masks, result.gates, batch, logit_diffs),
-        circuit_calibrated=calibrated_loss(held_out_diffs, calibration),
-        circuit_held_out=calibrated_loss(held_out_diffs, IDENTITY),
+        circuit_calibrated=calibrated_loss(held_out_diffs, calibration, reduction),
+        circuit_held_out=calibrated_loss(held_out_diffs, IDENTITY, reduction),
         circuit_searched=None if means.groups is None else with_means(means.first),
-        circuit_error=pair_error(logit_diffs) if len(logit_diffs) > 2 else None,
+        circuit_error=pair_error(logit_diffs, reduction) if len(logit_diffs) > 2 else None,
         circuit_means_error=standard_error(torch.tensor(group_losses))
         if len(group_losses) > 1
         else None,
@@ -166,9 +175,9 @@ def pairs_of_losses(losses: Losses) -> dict[str, LossPairs]:
     return {name: "held out" if name in held_out_losses else "judged" for name in measured}
 
 
-def pair_error(logit_diffs: Tensor) -> float:
+def pair_error(logit_diffs: Tensor, reduction: LossReduction = "mean") -> float:
     """Return the standard error over pairs of the task loss of logit differences (2P,)."""
-    return standard_error(pair_losses(logit_diffs.double()).view(-1, 2).mean(1))
+    return standard_error(task_loss(logit_diffs.view(-1, 2), reduction))
 
 
 def standard_error(values: Tensor) -> float:
@@ -190,7 +199,8 @@ def circuit_losses(
 
     Returns:
         `model`: nothing ablated. `circuit`: everything outside the circuit ablated (sufficiency).
-        `without_circuit`: only the circuit's nodes ablated (necessity, Fig. 32). `chance`: ln 2.
+        `without_circuit`: only the circuit's nodes ablated (necessity, Fig. 32). `chance`: ln 2,
+        or twice that where losses are sums over the prompts of a pair.
 
     Source: Gao et al. 2025, sec. 2.2.
     """
@@ -200,8 +210,13 @@ def circuit_losses(
     logit_diffs = (
         edge_masks.all_logit_diffs(gates[None], batch)[0] if logit_diffs is None else logit_diffs
     )
-    circuit = calibrated_loss(logit_diffs, IDENTITY)
-    return {"model": model, "circuit": circuit, "without_circuit": without, "chance": CHANCE}
+    reduction = edge_masks.loss_reduction
+    return {
+        "model": model,
+        "circuit": calibrated_loss(logit_diffs, IDENTITY, reduction),
+        "without_circuit": without,
+        "chance": chance_loss(reduction),
+    }
 
 
 def task_part(full_task: Task, n_pairs: int) -> TaskPart:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor
 
-from wirework.circuit_format import ACTIVATIONS, MEANS, CircuitFolder, Edge, IoEdge, Node
+from wirework.circuit_format import (
+    ACTIVATIONS,
+    MEANS,
+    CircuitFolder,
+    Edge,
+    IoEdge,
+    Node,
+    PaperSize,
+)
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
@@ -72,7 +80,7 @@ class NodeCircuit(Circuit):
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """The kept edges: nonzero weights between kept nodes."""
+        """The kept edges: nonzero weights between kept nodes, without those that were pruned."""
         return self.document.edges
 
     @property
@@ -86,9 +94,27 @@ class NodeCircuit(Circuit):
         return len(self.nodes)
 
     @property
-    def n_edges(self) -> int:
-        """Number of kept edges: the circuit size of Gao et al. 2025, sec. 2.2."""
+    def n_edges(self) -> int | None:
+        """Number of nonzero weights between kept nodes: circuit size of Gao et al. 2025, sec. 2.2.
+
+        None if it is not recorded: a file of an earlier version whose edges were pruned has only
+        the kept ones. `count_edges` counts them in the model.
+        """
+        return self.document.n_edges_between_nodes
+
+    @property
+    def n_kept_edges(self) -> int:
+        """Number of kept edges; the others between the nodes are set to their source's mean."""
         return len(self.edges)
+
+    @property
+    def paper_size(self) -> PaperSize | None:
+        """Size and losses at plain bisection of the same masks, to compare with the paper's sizes.
+
+        None if it is not recorded (a file of an earlier version, or a circuit of no ranking), or if
+        the bisection does not reach the target.
+        """
+        return self.document.paper_size
 
     @property
     def n_io_edges(self) -> int:
@@ -106,9 +132,43 @@ class NodeCircuit(Circuit):
         settings.pop("mean_batches", None)  # of earlier versions, whose samples were too small
         return PruneConfig.of(settings, "circuit.json: provenance.settings")
 
-    def sizes(self) -> dict[str, int]:
-        """Return the number of nodes, edges and input and output edges."""
-        return {"n_nodes": self.n_nodes, "n_edges": self.n_edges, "n_io_edges": self.n_io_edges}
+    def sizes(self) -> dict[str, int | None]:
+        """Return the number of nodes, edges, kept edges, and input and output edges."""
+        return {
+            "n_nodes": self.n_nodes,
+            "n_edges": self.n_edges,
+            "n_kept_edges": self.n_kept_edges,
+            "n_io_edges": self.n_io_edges,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return its task, sizes and losses (nats), how it was found, and the paper's size of it.
+
+        `paper_...` are the entries of `paper_size`, absent if it is None.
+        """
+        paper = {} if self.paper_size is None else paper_entries(self.paper_size)
+        return super().summary() | paper
+
+    def _more_text(self) -> tuple[str, ...]:
+        if self.paper_size is None:
+            return ()
+        sizes = f"{number_of(self.paper_size.n_nodes, 'node')}, "
+        sizes += number_of(self.paper_size.n_edges, "edge")
+        return (f"by bisection alone (the paper's size): {sizes}",)
+
+    def count_edges(self, model: "Model | str | Path") -> int:
+        """Return the number of nonzero weights between the kept nodes: `n_edges` of any file.
+
+        Args:
+            model: the circuit's model; a path is loaded. Not loaded if the number is recorded.
+
+        Raises:
+            InputError: `model` is another model or lacks a node of the circuit.
+        """
+        if self.n_edges is not None:
+            return self.n_edges
+        edge_masks = EdgeMasks.of(*self.ablation(model))
+        return edge_masks.size - edge_masks.n_nodes
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of circuit.safetensors by name: means and example activations."""
@@ -135,7 +195,9 @@ class NodeCircuit(Circuit):
         model = load(model)
         self.check_model(model)
         check_means(dict(self.means), model.transformer, "circuit")
-        ablation = Ablation.of(model.transformer, self.means)
+        ablation = replace(
+            Ablation.of(model.transformer, self.means), loss_reduction=self.loss_reduction
+        )
         kept: dict[str, list[int]] = {}
         for node in self.nodes:
             if node.index >= (width := ablation.space.widths[node.site]):
@@ -173,7 +235,8 @@ class NodeCircuit(Circuit):
             task: a task, or what `ww.task` takes.
 
         Returns:
-            The uncalibrated task loss in nats, everything outside the circuit ablated.
+            The uncalibrated task loss in nats, everything outside the circuit ablated, in the
+            circuit's `loss_reduction`.
 
         Raises:
             InputError: `model` is another model, or the task does not fit it.
@@ -196,11 +259,11 @@ class NodeCircuit(Circuit):
             InputError: it belongs to another circuit, or was not measured.
         """
         runs, nodes, edges = _measured_shares(stability)
-        if (len(nodes), len(edges)) != (self.n_nodes, self.n_edges):
+        if (len(nodes), len(edges)) != (self.n_nodes, self.n_kept_edges):
             raise InputError(
                 f"shares of {number_of(len(nodes), 'node')} and "
                 f"{number_of(len(edges), 'edge')}, but the circuit has "
-                f"{self.n_nodes} and {self.n_edges}: they are another circuit's"
+                f"{self.n_nodes} and {self.n_kept_edges}: they are another circuit's"
             )
         changes = {
             "nodes": _with_shares(self.nodes, nodes),
@@ -212,6 +275,19 @@ class NodeCircuit(Circuit):
     def _target_text(self) -> str:
         reached = "reached" if self.reached else "not reached"
         return f" (target {self.document.target_loss:g}, {reached})"
+
+
+def paper_entries(paper_size: PaperSize | None) -> dict[str, int | float | None]:
+    """Return the paper's size as entries of a flat table; each None if there is none."""
+    names = {
+        "paper_nodes": "n_nodes",
+        "paper_edges": "n_edges",
+        "paper_loss": "task_loss",
+        "paper_loss_calibrated": "task_loss_calibrated",
+        "paper_held_out": "held_out_loss",
+        "paper_held_out_calibrated": "held_out_loss_calibrated",
+    }
+    return {key: getattr(paper_size, name, None) for key, name in names.items()}
 
 
 def _measured_shares(

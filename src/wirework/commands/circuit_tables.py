@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from wirework.circuits import PathCircuit
 
 _SHOWN = (
-    "task", "n_nodes", "n_edges", "model", "circuit", "held_out", "resampled", "without_circuit",
-    "verdict",
+    "task", "n_nodes", "n_edges", "n_kept_edges", "paper_edges", "model", "circuit", "held_out",
+    "resampled", "without_circuit", "verdict",
 )  # fmt: skip
 """Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
 _OPEN = ": no check failed, but some were not made"
 _STRONGEST = 10
 """Number of path edges that are shown."""
+
+
+def loss_unit(reduction: str) -> str:
+    """Return the unit of task losses, with how they combine the two prompts of a pair."""
+    return "nats" if reduction == "mean" else "nats, sum over the two prompts of a pair"
 
 
 def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -39,8 +44,11 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         f"{len(circuits)} of {len(rows)} behaviours have a circuit, {faithful} of them faithful"
     )
     if circuits:
-        shown = [{name: row[name] for name in _SHOWN} for row in circuits]
-        show_rows("circuits (task losses in nats; chance is 0.693)", shown, as_json)
+        shown = [{name: row.get(name) for name in _SHOWN} for row in circuits]
+        reduction = circuits[0].get("loss_reduction", "mean")
+        chance = "0.693" if reduction == "mean" else "1.386"
+        title = f"circuits (task losses in {loss_unit(reduction)}; chance is {chance})"
+        show_rows(title, shown, as_json)
     for row in rows:
         if row.get("reason"):
             print(f"{row['task']}: {row['reason']}")
@@ -60,14 +68,14 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
     print_paragraph(f"{title}: {WORDS[faithful]}{_OPEN * (faithful is None)}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
-    names = ("task", "target_loss", "n_nodes", "n_edges")
+    names = ("task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges")
     values = [(name, report[name]) for name in names]
     for part, numbers in report.items():
         if part not in (*names, "controls", "verdict"):
             values += [(f"{part}: {name}", value) for name, value in flat(numbers)]
     for name, control in report["controls"].items():
         values.append((f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))))
-    print_values("validation (task losses in nats)", values)
+    print_values(f"validation (task losses in {loss_unit(report['loss_reduction'])})", values)
 
 
 def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,7 +83,8 @@ def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:
     if "verdict" not in control:
         return control
     loss = {"held_out loss": control["held_out"]["circuit"]}
-    return {name: control[name] for name in ("task", "reached", "n_nodes", "n_edges")} | loss
+    names = ("task", "reached", "n_nodes", "n_edges", "n_kept_edges")
+    return {name: control.get(name) for name in names} | loss
 
 
 def on_them_alone(part: "PatchingPart") -> str:

@@ -1,6 +1,7 @@
 """Verbs that find circuits, check them and attack models with them."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from wirework import files
 from wirework.commands.arguments import Json, Settings, not_resumable, resumable, task_of, tokens_of
 from wirework.commands.attack_text import print_attack
 from wirework.commands.circuit_tables import (
+    loss_unit,
     on_them_alone,
     print_report,
     print_strongest,
@@ -94,9 +96,13 @@ def prune(
         circuit = find(loaded, pairs, settings, data=data, search=search)
         circuit.save(out)
         report = check(circuit, loaded, pairs, data=data, short=not full_validation).to_dict()
-    sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
+    sizes = circuit.sizes()
     losses = circuit.losses.model_dump()
-    values = {"reached": circuit.reached, **sizes, "losses": losses}
+    paper = None if circuit.paper_size is None else asdict(circuit.paper_size)
+    values: dict[str, Any] = {"reached": circuit.reached, **sizes}
+    values["loss_reduction"] = circuit.loss_reduction
+    values |= {"losses": losses, "paper_size": paper}
+    unit = loss_unit(circuit.loss_reduction)
     if not circuit.reached:
         goal = f"the target of {settings.target_loss:g} nats"
         print(f"warning: nothing reaches {goal}: this is the closest", file=sys.stderr)
@@ -106,11 +112,12 @@ def prune(
     does = "reaches" if circuit.reached else "misses"
     print_verdict(
         f"a circuit of {number_of(circuit.n_nodes, 'node')} and "
-        f"{number_of(circuit.n_edges, 'edge')} {does} the target: task loss "
-        f"{circuit.losses.circuit:.3g} nats (target {settings.target_loss:g}, chance 0.693; lower "
-        "is better)"
+        f"{number_of(circuit.count_edges(loaded), 'edge')} ({circuit.n_kept_edges} kept) {does} "
+        f"the target: task loss "
+        f"{circuit.losses.circuit:.3g} {unit} (target {settings.target_loss:g}, chance "
+        f"{circuit.losses.chance:.3f}; lower is better)"
     )
-    show("circuit (task losses in nats)", values, json)
+    show(f"circuit (task losses in {unit})", values, json)
     print_report(report, title="validation")
     print_wrote(out)
     if circuit.reached:

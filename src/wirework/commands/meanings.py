@@ -12,6 +12,7 @@ _MEANINGS = {
     "without_circuit": "circuit removed; above chance is good",
     "chance": "a guess, ln 2",
     "target_loss": "the circuit must be at or below",
+    "loss_reduction": "over the two prompts of a pair",
     "reached": "True: the circuit reaches the target",
     "task_accuracy": "1.00 = always right, 0.50 = chance",
     "task_loss_model": "task loss of the whole model; lower is better",
@@ -19,7 +20,13 @@ _MEANINGS = {
     "task_loss_without_circuit": "task loss without the circuit; above 0.693 it is necessary",
     # sizes
     "n_nodes": "fewer is better",
-    "n_edges": "fewer is better",
+    "n_edges": "nonzero weights between the nodes; fewer is better",
+    "n_kept_edges": "those of them that the circuit keeps; fewer is better",
+    "paper_edges": "edges at plain bisection, as the paper counts; fewer is better",
+    "paper_nodes": "nodes at plain bisection",
+    "task_loss_calibrated": "the same with scale and shift fitted",
+    "held_out_loss": "the same on held-out pairs",
+    "held_out_loss_calibrated": "the same with scale and shift fitted on the judging pairs",
     "n_io_edges": "entries of embedding and unembedding",
     "n_pairs": "pairs measured on",
     # training

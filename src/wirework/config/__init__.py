@@ -6,7 +6,14 @@ named). A checkpoint stores its whole config and is rebuilt from that, never fro
 
 from wirework.config.base import Config, Count, Fraction, first_problem, named_file, problem
 from wirework.config.changes import Change, changes
-from wirework.config.circuits import AcdcConfig, PathAblation, PathMetric, PruneConfig, Score
+from wirework.config.circuits import (
+    AcdcConfig,
+    LossReduction,
+    PathAblation,
+    PathMetric,
+    PruneConfig,
+    Score,
+)
 from wirework.config.data import DataConfig
 from wirework.config.explain import ExplainConfig, PatternConfig, ServerConfig
 from wirework.config.measures import Instrument, MeasureConfig, SaeConfig
@@ -32,6 +39,7 @@ __all__ = [
     "FrontierConfig",
     "GatingConfig",
     "Instrument",
+    "LossReduction",
     "MeasureConfig",
     "ModelConfig",
     "OptimizerConfig",

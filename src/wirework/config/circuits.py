@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,6 +12,10 @@ from wirework.config.base import Config, Count
 
 Score = Literal["attribution", "signed_attribution", "integrated_gradients", "atp_star", "random"]
 """Ways to score nodes without a search (`circuits/scoring/scores.py`)."""
+
+
+LossReduction = Literal["mean", "sum"]
+"""Task loss of a pair from the losses of its two prompts (`tasks/task_loss.py`)."""
 
 
 class PruneConfig(Config):
@@ -33,6 +38,9 @@ class PruneConfig(Config):
 
     target_loss: Annotated[float, Field(gt=0)] = 0.15
     """Task loss in nats that the circuit must reach (sec. 2.2)."""
+    loss_reduction: LossReduction = "mean"
+    """Task loss of a pair: mean or sum over its two prompts. The authors' released code sums, so
+    that chance is 1.386 and a target of 0.15 is stricter."""
     ablation: Literal["mean", "resample"] = "mean"
     """Value of a removed node: its mean (sec. 2.2), or its values at random training tokens (App.
     E). Then the target must be met under both. Ours."""
@@ -91,6 +99,17 @@ class PruneConfig(Config):
     tokens decide whether the circuit is accepted."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the search and of the split of the pairs."""
+
+    def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the settings as JSON values for a record on disk, under their old names.
+
+        `loss_reduction` is left out where it is `mean`, so that records of earlier versions match.
+
+        Args:
+            exclude: old names of settings to leave out.
+        """
+        default = {"loss_reduction"} if self.loss_reduction == "mean" else set()
+        return super().recorded({*exclude, *default})
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.circuits import prune_all
+from wirework.circuits.pipeline.task_table import with_kept_edges
 from wirework.config import FrontierConfig, PruneConfig
 from wirework.console import warn
 from wirework.data import Prepared, record_text
@@ -37,12 +38,13 @@ def cell_folder(out: Path, name: str) -> Path:
 
 
 def read_cell(out: Path, name: str) -> Cell:
-    """Read `cell.json`, which `run_cell` wrote.
+    """Read `cell.json`, which `run_cell` wrote; rows of an earlier version in today's form.
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    return read_record(cell_folder(out, name) / "cell.json", _NEEDED)
+    cell = read_record(cell_folder(out, name) / "cell.json", _NEEDED)
+    return cell | {"tasks": with_kept_edges(cell["tasks"])}
 
 
 def finished_cell(
@@ -127,8 +129,7 @@ def circuits_at(
     if is_file(path):
         stored = read_record(path, {"settings": dict, "tasks": list})
         if stored["settings"] == wanted:
-            rows: list[dict[str, Any]] = stored["tasks"]
-            return rows
+            return with_kept_edges(stored["tasks"])
     rows = prune_all(model, tasks, folder / "circuits" / f"{target:g}", config, progress=progress)
     write_record(path, {"tasks": rows, "settings": wanted})
     return rows

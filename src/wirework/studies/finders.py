@@ -60,11 +60,20 @@ class FinderRow(Report):
     """Nats."""
     n_tasks: int
     edges: float | None
-    """Geometric mean."""
+    """Geometric mean of `n_edges`."""
+    kept_edges: float | None
+    """Geometric mean of `n_kept_edges`."""
     nodes: float | None
     """Geometric mean."""
     held_out: float | None
     """Mean task loss on held-out pairs, nats."""
+    paper_edges: float | None
+    """Geometric mean of the edges at plain bisection of the same ranking, as in the paper; None
+    unless all circuits have recorded it."""
+    paper_nodes: float | None
+    """Geometric mean of the nodes there."""
+    paper_held_out: float | None
+    """Mean task loss on held-out pairs there, nats."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,13 +186,24 @@ def _row(
     finders: Sequence[str],
 ) -> FinderRow:
     """Return a finder's mean sizes at a target, over the tasks that all finders solve there."""
-    shared = set.intersection(*(set(sizes_of(rows_by_run[other, target])) for other in finders))
+    counts = (sizes_of(rows_by_run[other, target], "n_kept_edges") for other in finders)
+    shared = set.intersection(*map(set, counts))
     rows = [row for row in rows_by_run[name, target] if row["task"] in shared]
+    papers = rows if all(row["paper_edges"] is not None for row in rows) else []
     return FinderRow(
         finder=name,
         target_loss=target,
         n_tasks=len(rows),
         edges=geometric_mean(row["n_edges"] for row in rows),
+        kept_edges=geometric_mean(row["n_kept_edges"] for row in rows),
         nodes=geometric_mean(row["n_nodes"] for row in rows),
-        held_out=None if not rows else sum(row["held_out"] for row in rows) / len(rows),
+        held_out=_mean(row["held_out"] for row in rows),
+        paper_edges=geometric_mean(row["paper_edges"] for row in papers),
+        paper_nodes=geometric_mean(row["paper_nodes"] for row in papers),
+        paper_held_out=_mean(row["paper_held_out"] for row in papers),
     )
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None

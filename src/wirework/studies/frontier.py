@@ -33,10 +33,10 @@ from wirework.studies.cell import (
 from wirework.studies.compare import (
     JsonRow,
     best_match,
-    compare,
-    geometric_mean,
+    compare_all,
     match_verdict,
     matches,
+    mean_sizes,
     sizes_of,
 )
 from wirework.studies.manifest import manifest
@@ -63,7 +63,11 @@ class FrontierRow(Report):
     n_circuits: int | None
     """Tasks with a circuit that reaches the target loss."""
     edges: float | None
-    """Geometric mean over these circuits."""
+    """Geometric mean of `n_edges` over these circuits."""
+    kept_edges: float | None
+    """The same of `n_kept_edges`."""
+    paper_edges: float | None
+    """The same of the edges at plain bisection, as in the paper."""
     error: str | None
     kurtosis: float | None = absent()
     """Kurtosis of the final residual stream, pooled over channels, as earlier versions report it.
@@ -80,6 +84,10 @@ class FrontierPair(Report):
     """Difference of the held-out losses, as a share of the dense one."""
     ratio: float | None
     """Dense edges over sparse edges, geometric means over common tasks; None if there are none."""
+    kept_ratio: float | None
+    """The same of kept edges."""
+    paper_ratio: float | None
+    """The same of the edges at plain bisection, as in the paper."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,11 +128,10 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> F
         figures = write_study_figures(out)
         stop.leave_if_requested(f"stopped after the end: {out} is finished")
     pair = results["pair"]
-    columns = [field.name for field in fields(FrontierPair)]
     return FrontierResult(
         cells=tuple(_row(cell) for cell in results["cells"] + results["failed"]),
         verdict=results["verdict"],
-        pair=None if pair is None else FrontierPair(**{name: pair[name] for name in columns}),
+        pair=None if pair is None else _pair(pair),
         figures=tuple(str(path) for path in figures),
         results=str(out / "results.json"),
     )
@@ -217,7 +224,7 @@ class _Study:
                 for kind in ("sparse", "dense")
             )
         sizes = {"sparse_sizes": sizes_of(sparse), "dense_sizes": sizes_of(dense)}
-        return {"target_loss": target, **compare(sparse, dense), **sizes}
+        return {"target_loss": target, **compare_all(sparse, dense), **sizes}
 
     def _compare_tokens(self, names: Sequence[str]) -> None:
         """Write joint histograms of token losses: the first model with each of the others."""
@@ -279,9 +286,22 @@ class _Study:
 
 def _shown(cell: Cell) -> Cell:
     """Return a cell for `results.json`: its mean size added, its settings left to the manifest."""
-    sizes = sizes_of(cell.get("tasks", []))
+    rows = cell.get("tasks", [])
     kept = {name: value for name, value in cell.items() if name not in ("settings", "machine")}
-    return kept | {"n_circuits": len(sizes), "edges": geometric_mean(sizes.values())}
+    n_circuits = sum(bool(row.get("reached")) for row in rows)
+    return kept | {"n_circuits": n_circuits, **mean_sizes(rows)}
+
+
+def _pair(pair: JsonRow) -> FrontierPair:
+    """Return a pair of `matches` as it is returned."""
+    return FrontierPair(
+        sparse=pair["sparse"],
+        dense=pair["dense"],
+        apart=pair["apart"],
+        ratio=pair["ratio"],
+        kept_ratio=pair["kept"]["ratio"],
+        paper_ratio=pair["paper"]["ratio"],
+    )
 
 
 def _row(cell: Cell) -> FrontierRow:

@@ -10,7 +10,6 @@ from wirework.tasks.evaluate import (
     evaluate,
     kl_divergence,
     logit_difference,
-    pair_losses,
     task_accuracy,
     task_reports,
     tasks_for,
@@ -21,6 +20,7 @@ from wirework.tasks.performance import TaskTable, accuracy_error, performs, task
 from wirework.tasks.practice import ioi_practice_texts, practice_texts, quote_practice_texts
 from wirework.tasks.rephrase import rephrased
 from wirework.tasks.task import Pair, Task, TokenizedPairs, tokenizer_of
+from wirework.tasks.task_loss import pair_losses
 
 __all__ = [
     "BUILT_IN_TASKS",

@@ -19,6 +19,7 @@ from wirework.summaries import Report
 from wirework.tasks.built_in import BUILT_IN_TASKS, PYTHON_TASKS
 from wirework.tasks.load import load_task
 from wirework.tasks.task import Task, TokenizedPairs, tokenizer_of
+from wirework.tasks.task_loss import task_loss
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -44,18 +45,6 @@ def logit_difference(logits: Tensor, answers: Tensor) -> Tensor:
     """
     right_and_wrong = logits.gather(1, answers)
     return right_and_wrong[:, 0] - right_and_wrong[:, 1]
-
-
-@old_arguments(gaps="logit_diffs")
-def pair_losses(logit_diffs: Tensor) -> Tensor:
-    """Return the cross-entropy in nats of the right answer of two, for each logit difference.
-
-    Args:
-        logit_diffs: logit differences (right minus wrong), any shape.
-
-    Source: Gao et al. 2025, Table 1.
-    """
-    return torch.nn.functional.softplus(-logit_diffs)
 
 
 def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
@@ -142,7 +131,7 @@ def evaluate(model: "Model | str | Path", task: Task | str | Path) -> TaskReport
         n_pairs=batch.n_pairs,
         n_skipped=len(task.pairs) - batch.n_pairs,
         answers=_answer_tokens(fitted, batch),
-        loss=float(pair_losses(logit_diff).mean()),
+        loss=float(task_loss(logit_diff)),
         accuracy=float((logit_diff > 0).double().mean()),
         logit_difference=float(logit_diff.mean()),
         kl=float(kl.mean()),

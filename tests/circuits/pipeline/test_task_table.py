@@ -1,4 +1,4 @@
-from wirework.circuits.pipeline.task_table import judged, markdown
+from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_edges
 
 REPORT = {
     "held_out": {"circuit": 0.1512},
@@ -24,14 +24,26 @@ def test_what_a_table_shows_of_a_report() -> None:
 
 
 def test_a_table_of_found_and_passed_over() -> None:
-    found = {"task": "quotes", "n_nodes": 12, "n_edges": 9, "model": 0.02, "circuit": 0.15}
+    found = {"task": "quotes", "n_nodes": 12, "n_edges": 9, "n_kept_edges": 7, "model": 0.02}
+    found |= {"circuit": 0.15, "paper_nodes": 20, "paper_edges": 40, "paper_loss": 0.149}
     found |= {"without_circuit": 0.9, "verdict": "open", **judged(REPORT), "controls": "none"}
     missed = {"task": "swap", "n_nodes": None, "n_edges": None, "reason": "the model cannot"}
     assert markdown([found, missed]).splitlines() == [
-        "| task | nodes | edges | model | circuit | held out | rephrased | resampled | without "
-        "| controls | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| quotes | 12 | 9 | 0.020 | 0.150 | 0.151 |  | 0.300 | 0.900 | none | open |",
+        "| task | nodes | edges | kept edges | model | circuit | held out | rephrased | resampled "
+        "| without | paper nodes | paper edges | paper loss | paper calibrated | paper held out "
+        "| paper held out, calibrated | controls | verdict |",
+        f"| {' | '.join(['---'] * 18)} |",
+        "| quotes | 12 | 9 | 7 | 0.020 | 0.150 | 0.151 |  | 0.300 | 0.900 | 20 | 40 | 0.149 |  |  |"
+        "  | none | open |",
         "",
         "- swap: the model cannot",
+    ]
+
+
+def test_rows_of_an_earlier_version_counted_kept_edges() -> None:
+    old, new = {"task": "a", "n_edges": 9}, {"task": "b", "n_edges": 9, "n_kept_edges": 7}
+    assert with_kept_edges([old, new, {"task": "c", "n_edges": None, "reason": "no"}]) == [
+        {"task": "a", "n_edges": None, "n_kept_edges": 9},
+        new,
+        {"task": "c", "n_edges": None, "n_kept_edges": None, "reason": "no"},
     ]

@@ -176,7 +176,7 @@ def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_doe
     control = random_control(context_of(loose, easy, task))
     assert isinstance(control, RandomControl)
     assert control.n_sufficient > 0.5 * control.n > 3
-    assert control.edges.least == control.edges.circuit == loose.n_edges
+    assert control.edges.least == control.edges.circuit == loose.n_kept_edges
     report = validate(loose, easy, task, short=True)
     failed = verdict(
         report, Controls(random_circuits=control), target_loss=0.15, n_nodes=loose.n_nodes

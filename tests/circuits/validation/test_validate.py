@@ -69,15 +69,16 @@ class TestValidate:
     ) -> None:
         json.dumps(report.to_dict(), allow_nan=False)
         checks = [
-            "judged", "held_out", "rephrased", "resampled", "interchange", "agreement", "coverage",
+            "judged", "held_out", "held_out_templates", "rephrased", "resampled", "interchange", "agreement", "coverage",
         ]  # fmt: skip
         assert list(report.to_dict()) == [
-            "task", "target_loss", "n_nodes", "n_edges", *checks, "binarised", "minimality",
-            "necessity", "hypothesis_tests", "means", "stability", "controls", "verdict",
+            "task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges", *checks,
+            "binarised", "minimality", "necessity", "hypothesis_tests", "means", "stability",
+            "controls", "verdict",
         ]  # fmt: skip
         controls = report.to_dict()["controls"]
         assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
-        about = ["task", "n_nodes", "n_edges", "reached"]
+        about = ["task", "n_nodes", "n_edges", "n_kept_edges", "reached"]
         assert list(controls["nonsense task"]) == [*about, *checks, "verdict"]
         assert isinstance(report.minimality, Minimality)
         assert report.minimality.minimal is True

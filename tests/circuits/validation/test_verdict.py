@@ -108,7 +108,7 @@ class TestVerdict:
         assert failed.faithful is False
         assert failed.reasons[0] == (
             "random circuits: 1 of 20 are sufficient too, lowest loss 0.100, with 8 to 10 "
-            "(circuit 10) nodes and 5 (circuit 5) edges"
+            "(circuit 10) nodes and 5 (circuit 5) kept edges"
         )
         unlucky = replace(lucky, n_sufficient=0)
         assert verdict(GOOD, Controls(random_circuits=unlucky), **SIZE).faithful is True

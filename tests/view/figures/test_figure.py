@@ -2,7 +2,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from circuit_maker import make_circuit, make_paths, with_shares
+from circuit_maker import edit_document, make_circuit, make_paths, with_shares
 from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -78,6 +78,12 @@ class TestDrawGraph:
         assert [width > min(widths) for width in widths] == [i == 1 for i in range(len(widths))]
 
 
+PAPER = {
+    "n_nodes": 321, "n_edges": 5678, "task_loss": 0.1494, "task_loss_calibrated": 0.1313,
+    "held_out_loss": 0.1525, "held_out_loss_calibrated": 0.1387,
+}  # fmt: skip
+
+
 def texts_of(figure: Figure) -> list[Text]:
     return [text for axes in figure.axes for text in axes.findobj(Text) if text.get_text()]
 
@@ -97,6 +103,23 @@ class TestDrawFigure:
             assert box.x0 >= 0, text.get_text()
             assert box.x1 <= figure.bbox.x1, text.get_text()
 
+    def test_both_counts_of_edges_and_the_size_of_the_paper_are_in_the_header(
+        self, tmp_path: Path
+    ) -> None:
+        made = make_circuit(tmp_path / "c", n_nodes=12, n_edges=20)
+        data = load_page_data(made)
+        n_kept = len(data["edges"])
+        written = {text.get_text() for text in texts_of(draw_figure(data))}
+        assert {"edges", "not recorded", "kept edges", str(n_kept)} <= written
+        changes = {"n_edges": 1234, "n_kept_edges": n_kept, "paper_size": PAPER}
+        edit_document(made, loss_reduction="sum", **changes)
+        figure = draw_figure(load_page_data(made))
+        written = {text.get_text() for text in texts_of(figure)}
+        assert {"1,234", str(n_kept), "5,678", "0.1494", "0.1313"} <= written
+        assert {"Task loss, nats, sum over a pair", "Bisection alone (the paper's size)"} <= written
+        figure.canvas.draw()
+        assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in texts_of(figure))
+
     @pytest.mark.parametrize("level", ["node", "head"])
     def test_the_picture_names_model_and_task_loss(self, level: str, tmp_path: Path) -> None:
         make = make_circuit if level == "node" else make_paths
@@ -106,7 +129,7 @@ class TestDrawFigure:
         assert {
             "single_double_quote",
             "runs/demo",
-            "Task loss, nats",
+            "Task loss, nats, mean over a pair" if level == "node" else "Task loss, nats",
             "0.0123",
             "0.1462",
         } <= written

@@ -11,11 +11,13 @@ from wirework.errors import InputError
 from wirework.files import write_json
 from wirework.view import write_study_figures
 from wirework.view.figures.figure_study import (
+    draw_finders,
     draw_frontier,
     draw_kurtosis,
     draw_targets,
     draw_token_losses,
 )
+from wirework.view.figures.study_file import FinderResults, FrontierResults
 
 
 def sparse(width: int, l0: int, edges: float | None, act: float = 0.25) -> dict[str, Any]:
@@ -97,6 +99,54 @@ def test_frontier_has_lines_of_equal_l0_and_of_equal_size(results: dict[str, Any
     (points,) = (line for line in axes.lines if line.get_linestyle() == "None")
     assert (list(points.get_xdata()), points.get_label()) == ([999.0], "dense")
     assert "w64 n=2" in {text.get_text() for text in axes.texts}
+
+
+def test_targets_draws_the_lines_of_the_paper_beside_ours(results: dict[str, Any]):
+    at_half, at_last = results["targets"][0], results["targets"][1]
+    at_half["paper"] = {"tasks": ["a"], "sparse_edges": 9.0, "dense_edges": 90.0, "ratio": 10.0}
+    at_last["paper"] = {"tasks": [], "sparse_edges": None, "dense_edges": None, "ratio": None}
+    (axes,) = draw_targets(results).axes
+    assert lines(axes)[2:] == [([0.5], [90]), ([0.5], [9])]
+    assert axes.get_legend_handles_labels()[1] == [
+        "d, held-out loss 3.5, our circuits", "s, held-out loss 3.51, our circuits",
+        "d, bisection alone (the paper's)", "s, bisection alone (the paper's)",
+    ]  # fmt: skip
+
+
+def test_frontier_draws_the_points_of_the_paper_beside_ours(results: dict[str, Any]):
+    for cell in results["cells"]:
+        cell["paper_edges"] = cell["edges"] and 3 * cell["edges"]
+    (axes,) = draw_frontier(results).axes
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert list(dotted[0].get_xdata()) == [3 * 1000 / 32, 3 * 1000 / 64]
+    assert dotted[0].get_label() == "hollow, dotted, bisection alone (the paper's)"
+    points = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert [list(line.get_xdata()) for line in points] == [[999.0], [3 * 999.0]]
+
+
+def test_finders_draws_the_bare_learned_line_beside_ours():
+    row = {"target_loss": 0.15, "n_tasks": 2, "kept_edges": 8.0, "paper_edges": 40.0}
+    rows = [{**row, "finder": name, "edges": 10.0} for name in ("learned", "attribution")]
+    (axes,) = draw_finders({"rows": rows}).axes
+    assert [(line.get_label(), list(line.get_ydata())) for line in axes.lines] == [
+        ("learned", [10]),
+        ("learned, bisection alone (the paper's)", [40]),
+        ("attribution", [10]),
+    ]
+    assert axes.get_ylabel() == "edges, geometric mean over tasks"
+
+
+def test_edges_of_an_earlier_version_are_drawn_as_kept_edges(results: dict[str, Any]):
+    read = FrontierResults.model_validate(results).model_dump()
+    assert [cell["edges"] for cell in read["cells"]] == [None] * len(read["cells"])
+    (axes,) = draw_frontier(read).axes
+    assert axes.get_xlabel().startswith("kept edges at target 0.15 nats")
+    (axes,) = draw_targets(read).axes
+    assert lines(axes) == [([0.5, 0.15], [16, 160]), ([0.5, 0.15], [4, 40])]
+    assert axes.get_ylabel() == "kept edges, geometric mean over n tasks"
+    row = {"finder": "learned", "target_loss": 0.15, "n_tasks": 2, "edges": 9.0}
+    (axes,) = draw_finders(FinderResults.model_validate({"rows": [row]}).model_dump()).axes
+    assert axes.get_ylabel() == "kept edges, geometric mean over tasks"
 
 
 def test_kurtosis_is_drawn_against_l0_and_against_width(results: dict[str, Any]):

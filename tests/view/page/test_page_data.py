@@ -178,7 +178,7 @@ class TestLoadPageData:
             "provenance", "nodes", "inputs", "outputs", "edges", "in_edges", "out_edges",
             "residual_links", "heads", "prompts", "texts", "activations", "layout",
             "share_runs", "edge_shares", "folded", "further", "level", "components",
-            "path_edges", "patching",
+            "path_edges", "patching", "n_edges", "paper_size", "loss_reduction",
         }  # fmt: skip
         json.dumps(data, allow_nan=False)
 

@@ -164,7 +164,7 @@ def find_attacks(
         raise InputError(f"attacks are tried on two pairs or more, got {pairs}")
     circuit, model, task = load_inputs(circuit, model, task)
     on_model = CircuitOnModel(model, *circuit.edge_masks(model))
-    full_task, judge, held_out, _ = pairs_of(circuit.document, model, None, task)
+    full_task, judge, held_out, *_ = pairs_of(circuit.document, model, None, task)
     padding = Padding(tokenizer_of(model), seed)
     split = _split(held_out, pairs)
     read = sorted((judge or held_out).pairs, key=lambda pair: len(pair.prompts[0]))[:_READ_PAIRS]

@@ -23,11 +23,13 @@ from wirework.circuits.masking.connected import (
     can_be_connected,
 )
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.config import LossReduction
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
 from wirework.nn.kernels.sparse_linear import once_if_unchanged, unchanged_weights
 from wirework.nn.sites import NodeAblation
 from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
+from wirework.tasks.task_loss import largest_sum, task_loss
 
 _TOKENS = 6144
 """Tokens of all masks in one forward pass. At d_mlp 1024 a tensor of so many tokens is smaller than
@@ -178,7 +180,7 @@ class Masks(ABC):
         Returns:
             (R,) float64, nats.
         """
-        return pair_losses(self.all_logit_diffs(gates, batch).double()).mean(1)
+        return task_loss(self.all_logit_diffs(gates, batch), self.loss_reduction)
 
     @old_arguments(rows="batch")
     @torch.no_grad()
@@ -197,6 +199,11 @@ class Masks(ABC):
     def is_resampled(self) -> bool:
         """Whether removed nodes take resampled values, which differ from pass to pass."""
         return False
+
+    @property
+    def loss_reduction(self) -> LossReduction:
+        """How losses and targets combine the two prompts of a pair."""
+        return "mean"
 
     def ablation_modes(self) -> "tuple[Masks, ...]":
         """Return these masks once per ablation mode; a target must be met in every mode.
@@ -219,7 +226,7 @@ class Masks(ABC):
         )
         return sum_at_most(
             (float(pair_losses(logit_diffs.double()).sum()) for logit_diffs in by_part),
-            target * len(batch.last_positions),
+            largest_sum(target, len(batch.last_positions), self.loss_reduction),
         )
 
     @old_arguments(rows="batch")
@@ -273,6 +280,8 @@ class Ablation(Masks):
     """Seed of the resample: the same number gives the same values."""
     n_resamples: int = 1
     """Number of resamples, with the seeds 0, 1, ..., that must each meet a target."""
+    loss_reduction: LossReduction = "mean"
+    """How losses and targets combine the two prompts of a pair."""
 
     @classmethod
     def of(

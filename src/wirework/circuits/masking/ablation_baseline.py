@@ -71,11 +71,13 @@ class AblationBaseline:
 
         Args:
             model: the model.
-            config: settings of the search: `tie_qk` and `n_resamples`.
+            config: settings of the search: `tie_qk`, `n_resamples` and `loss_reduction`.
         """
-        ablation = Ablation.of(model.transformer, self.means.first, tie_qk=config.tie_qk)
         return replace(
-            ablation, activation_cache=self.activation_cache, n_resamples=config.n_resamples
+            Ablation.of(model.transformer, self.means.first, tie_qk=config.tie_qk),
+            activation_cache=self.activation_cache,
+            n_resamples=config.n_resamples,
+            loss_reduction=config.loss_reduction,
         )
 
     def second_sample(self, model: "Model", config: PruneConfig) -> Ablation | None:
@@ -83,12 +85,16 @@ class AblationBaseline:
 
         Args:
             model: the model.
-            config: settings of the search: `n_resamples`.
+            config: settings of the search: `n_resamples` and `loss_reduction`.
 
         Returns:
             Masks with one gate per node (q and k not tied); None if there is no second sample.
         """
         if (second := self.means.second) is None:
             return None
-        ablation = Ablation.of(model.transformer, second)
-        return replace(ablation, activation_cache=self.second_cache, n_resamples=config.n_resamples)
+        return replace(
+            Ablation.of(model.transformer, second),
+            activation_cache=self.second_cache,
+            n_resamples=config.n_resamples,
+            loss_reduction=config.loss_reduction,
+        )

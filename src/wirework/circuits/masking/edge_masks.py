@@ -21,6 +21,7 @@ from wirework.circuit_format import Edge
 from wirework.circuits.masking.ablation import Ablation, Masks
 from wirework.circuits.masking.compact import CompactCircuit, Weights
 from wirework.circuits.masking.edges import KeptNodes, MatrixEdges, edges_by_matrix, edges_of
+from wirework.config import LossReduction
 from wirework.nn import Transformer
 from wirework.nn.rewire import Rewiring, rewired
 from wirework.renamed_names import old_arguments, old_attributes
@@ -74,6 +75,11 @@ class EdgeMasks(Masks):
     def is_resampled(self) -> bool:
         """Whether removed nodes take resampled values."""
         return self.ablation.is_resampled
+
+    @property
+    def loss_reduction(self) -> LossReduction:
+        """How losses and targets combine the two prompts of a pair."""
+        return self.ablation.loss_reduction
 
     def ablation_modes(self) -> "tuple[EdgeMasks, ...]":
         """Return these masks once per ablation mode of the nodes (resamples, then means)."""

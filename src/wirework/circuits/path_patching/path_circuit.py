@@ -52,7 +52,7 @@ class PathCircuit(Circuit):
         assert self.document.patching is not None  # `Document` checks it
         return self.document.patching
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int | None]:
         """Return the number of path edges."""
         return {"n_path_edges": self.n_path_edges}
 

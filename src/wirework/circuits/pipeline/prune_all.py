@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.pipeline.task_table import judged, markdown
+from wirework.circuits.node_circuit import NodeCircuit, paper_entries
+from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_edges
 from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
 from wirework.circuits.validation.validate import validate
 from wirework.circuits.validation.validation_report import MISSED, WORDS
@@ -24,6 +24,7 @@ from wirework.files import is_file, read_record, write_record, write_text
 from wirework.parallel import parallel_map
 from wirework.renamed_names import old_arguments
 from wirework.tasks import Task, evaluate, load_task, tokenizer_of
+from wirework.tasks.task_loss import reduced
 from wirework.tasks.task_split import fingerprint
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _Row = dict[str, Any]
 
+SIZES = ("n_nodes", "n_edges", "n_kept_edges", "n_io_edges")
+"""Sizes in a row; None without a circuit."""
 
 _PAIRS_TO_GUESS = 32
 _NO_SEARCH = 0.02
@@ -68,9 +71,11 @@ def prune_all(
         progress: show one progress bar over all tasks and each result on standard error.
 
     Returns:
-        A row per task: `task`, `reached` (false only with `config.allow_unreached`), `n_nodes`,
-        `n_edges`, `n_io_edges`, the circuit's losses (nats), and from the report of `validate`,
-        which is written to `NAME.report.json`, the losses on held-out and rephrased pairs and under
+        A row per task: `task`, `reached` (false only with `config.allow_unreached`), the sizes
+        `n_nodes`, `n_edges`, `n_kept_edges` and `n_io_edges`, those and the losses at plain
+        bisection (`paper_nodes`, `paper_edges`, `paper_loss`, ...; null if the circuit has no
+        `paper_size`), the circuit's losses (nats), and from the report of `validate`, which is
+        written to `NAME.report.json`, the losses on held-out and rephrased pairs and under
         resampling, the controls in words and the verdict. A skipped task has a `reason` instead.
         All rows so far are saved in `results.json` and, as a table, in `results.md`.
 
@@ -121,7 +126,8 @@ def expected_work(model: "Model", tasks: Sequence[Task], config: PruneConfig) ->
     work = []
     for task in tasks:
         report = evaluate(model, task.take(task.pairs[:_PAIRS_TO_GUESS]))
-        misses = report.loss is None or report.loss > config.target_loss
+        loss = None if report.loss is None else reduced(report.loss, config.loss_reduction)
+        misses = loss is None or loss > config.target_loss
         work.append(_NO_SEARCH if misses and not config.allow_unreached else 1.0)
     return work
 
@@ -160,12 +166,13 @@ def _in_turn(
         yield row
 
 
-def _summary(circuit: NodeCircuit) -> dict[str, Any]:
+def _summary(circuit: NodeCircuit, model: "Model") -> dict[str, Any]:
     """Return a circuit's task, sizes and losses (nats) as one flat row."""
     losses = circuit.losses.model_dump(exclude={"chance"})
-    sizes = {name: getattr(circuit, name) for name in ("n_nodes", "n_edges", "n_io_edges")}
+    sizes = circuit.sizes() | {"n_edges": circuit.count_edges(model)}
     about = {"task": circuit.document.task.name, "reached": circuit.reached}
-    return {**about, **sizes, **losses}
+    about["loss_reduction"] = circuit.loss_reduction
+    return {**about, **sizes, **paper_entries(circuit.paper_size), **losses}
 
 
 def _prune_task(
@@ -185,27 +192,42 @@ def _prune_task(
         try:
             pruning_run = PruningRun.of(model, task, config, baseline, search)
         except InputError as error:
-            nothing = dict.fromkeys(("n_nodes", "n_edges", "n_io_edges"))
+            nothing = dict.fromkeys(SIZES)
             return {"task": task.name, **nothing, "reason": str(error)}
         circuit = pruning_run.run(on_progress)
         circuit.save(folder)
     report = _report(circuit, model, task, data, full_validation, out / f"{task.name}.report.json")
     said = WORDS[report["verdict"]["faithful"]] if circuit.reached else MISSED
-    return _summary(circuit) | judged(report) | {"verdict": said}
+    return _summary(circuit, model) | judged(report) | {"verdict": said}
 
 
 def _write(
     out: Path, model: "Model", config: PruneConfig, rows: list[dict[str, Any]], last: bool
 ) -> None:
-    """Save the rows so far, unless the file already has them (and, before the end, more)."""
+    """Save the rows so far, unless the file already has them (and, before the end, more).
+
+    A finished table of an earlier version that only lacks columns is left as it is.
+    """
     about = {"model": model.fingerprint, "settings": config.recorded()}
     path = out / "results.json"
     held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
     if not isinstance(held.get("rows"), list):
         raise InputError(f"{path} is damaged or no table of circuits: delete it")
-    if held != about | {"rows": rows + held["rows"][len(rows) :] * (not last)}:
+    merged = rows + held["rows"][len(rows) :] * (not last)
+    if held | {"rows": None} != about | {"rows": None} or not _has(held["rows"], merged):
         write_record(path, about | {"rows": rows})
         write_text(out / "results.md", markdown(rows))
+
+
+def _has(held: Sequence[_Row], rows: Sequence[_Row]) -> bool:
+    """Return whether held rows say the same as these in all columns that they have."""
+    if len(held) != len(rows) or not all(isinstance(row, dict) for row in held):
+        return False
+    recorded = (
+        {name: value for name, value in row.items() if value is not None}
+        for row in with_kept_edges(held)
+    )
+    return all(old.items() <= new.items() for old, new in zip(recorded, rows, strict=True))
 
 
 def _report(
@@ -264,7 +286,7 @@ def _line(row: dict[str, Any]) -> str:
         return f"{row['task']}: {row['reason']}"
     return (
         f"{row['task']}: {number_of(row['n_nodes'], 'node')}, "
-        f"{number_of(row['n_edges'], 'edge')}, task loss "
+        f"{number_of(row['n_edges'], 'edge')} ({row['n_kept_edges']} kept), task loss "
         f"{row['circuit']:.3f} (model {row['model']:.3f}, without {row['without_circuit']:.3f})"
         f"{'' if row['reached'] else f': {MISSED}'}"
     )

@@ -9,12 +9,20 @@ _COLUMNS = {
     "task": "task",
     "n_nodes": "nodes",
     "n_edges": "edges",
+    "n_kept_edges": "kept edges",
     "model": "model",
     "circuit": "circuit",
     "held_out": "held out",
+    "held_out_templates": "held-out templates",
     "rephrased": "rephrased",
     "resampled": "resampled",
     "without_circuit": "without",
+    "paper_nodes": "paper nodes",
+    "paper_edges": "paper edges",
+    "paper_loss": "paper loss",
+    "paper_loss_calibrated": "paper calibrated",
+    "paper_held_out": "paper held out",
+    "paper_held_out_calibrated": "paper held out, calibrated",
     "controls": "controls",
     "verdict": "verdict",
 }
@@ -24,19 +32,36 @@ CONTROL_NAMES = {"nonsense task": "random labels"}
 
 
 def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table of the rows that `prune_all` returns; losses in nats, three decimals."""
+    """Return a table of the rows that `prune_all` returns; losses in nats, three decimals.
+
+    A last line says how the losses combine the two prompts of a pair, if the rows have it.
+    """
     table_rows = list(table_rows)
     lines = [_line(_COLUMNS.values()), _line("---" for _ in _COLUMNS)]
     with_circuit = [row for row in table_rows if not row.get("reason")]
     lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in with_circuit]
     passed_over = [f"- {row['task']}: {row['reason']}" for row in table_rows if row.get("reason")]
-    return "\n".join([*lines, *([""] if passed_over else []), *passed_over]) + "\n"
+    reductions = dict.fromkeys(filter(None, (row.get("loss_reduction") for row in table_rows)))
+    said = [f"Task losses in nats: {name} over the two prompts of a pair." for name in reductions]
+    parts = [part for part in (lines, passed_over, said) if part]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def with_kept_edges(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return stored rows in today's form: an earlier version's `n_edges` counts kept edges."""
+    return [
+        dict(row)
+        if "n_kept_edges" in row
+        else {**row, "n_edges": None, "n_kept_edges": row.get("n_edges")}
+        for row in rows
+    ]
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table entries of a validation report: losses in nats, controls in words."""
     return {
         "held_out": report["held_out"]["circuit"],
+        "held_out_templates": report.get("held_out_templates", {}).get("circuit"),
         "rephrased": report["rephrased"].get("circuit"),
         "resampled": report["resampled"].get("resample"),
         "controls": _controls(report["controls"]),

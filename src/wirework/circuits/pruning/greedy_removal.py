@@ -18,6 +18,7 @@ from wirework.circuits.masking.ablation import (
     sum_at_most,
 )
 from wirework.tasks import TokenizedPairs, pair_losses
+from wirework.tasks.task_loss import largest_sum
 
 _Streams = list[Tensor]
 """Residual stream before each layer's block, (B, T, D), for some prompts."""
@@ -50,7 +51,7 @@ class GreedyRemoval:
         self._layers = masks.layers
         self._ablation_modes = masks.ablation_modes()
         self._parts = [batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS)]
-        self._limit = target * len(batch.last_positions)
+        self._limit = largest_sum(target, len(batch.last_positions), masks.loss_reduction)
         runs = [
             [_run(run_mask, part, None) for part in self._parts]
             for run_mask in (mode.pass_of(gates) for mode in self._ablation_modes)

@@ -18,6 +18,7 @@ from wirework.circuits.masking.ablation import Ablation, length_groups, without_
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
+from wirework.tasks.task_loss import reduced
 
 _BETA1, _EPS, _CLIP = 0.9, 1e-8, 1.0
 """Settings of AdamW that are the same for all trials, and the largest norm of a gradient."""
@@ -147,7 +148,7 @@ def _gradient(
         losses = F.softplus(-ablation.logit_diffs_together(gates, batch.select(pairs))).sum(1)
         share = len(pairs) / batch.n_pairs
         total = (
-            losses.sum() / len(batch.last_positions)
+            reduced(losses.sum() / len(batch.last_positions), ablation.loss_reduction)
             + share * (columns.k_coef * ablation.nodes(gates)).sum()
         )
         gradient += torch.autograd.grad(total, leaf)[0]

@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from wirework.circuit_format import PaperSize
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
-from wirework.circuits.node_assembly import CHANCE, FinderResult, assemble
+from wirework.circuits.node_assembly import FinderResult, assemble
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
 from wirework.circuits.pruning.learned_masks import learn_masks
 from wirework.circuits.pruning.merging import CircuitSize, cleaned_and_merged, size_of
+from wirework.circuits.pruning.paper_size import paper_mask, paper_size
 from wirework.circuits.pruning.search_folder import (
     Candidate,
     kept_best,
@@ -43,6 +45,7 @@ from wirework.leftovers import clear_held
 from wirework.locks import locked
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
+from wirework.tasks.task_loss import chance_loss, reduced
 from wirework.tasks.task_split import Parts, parts_of
 
 if TYPE_CHECKING:
@@ -65,7 +68,7 @@ _RETRIES = 6
 _OVERSHOOT = 1.5
 """A retry lowers the target by this times the excess loss."""
 _SLACK = 0.01
-"""Nats above the model's own loss that a trial may always have."""
+"""Nats, as a mean over prompts, above the model's own loss that a trial may always have."""
 
 
 @unchanged_weights()
@@ -189,7 +192,12 @@ class PruningRun:
     ) -> NodeCircuit:
         """Return the smallest circuit obtained from these candidates."""
         config, judge = self.config, tokenize_task(self.parts.judge, self.model)
-        nodes, trial = self._smallest(best, judge, on_progress)
+        bisected = [
+            discretise(self.ablation, candidate.tau, judge, config.target_loss, candidate.nodes)
+            for candidate in best
+        ]
+        plain_size = self._paper_size(best, bisected, judge)
+        nodes, trial = self._smallest(best, bisected, judge, on_progress)
         pace = Pace.of(config)
         tries = Tries(lambda share: on_progress(pace.in_edges(share)))
         edge_masks, gates = self._meeting_target_on_second_sample(nodes, trial, judge, tries)
@@ -204,8 +212,22 @@ class PruningRun:
             baseline=self.baseline,
             reached=second_sample.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
+            paper_size=plain_size,
         )
         return assemble(self.model, self.task, self.parts, result)
+
+    def _paper_size(
+        self, best: list[Candidate], masks: list[Tensor], judge: TokenizedPairs
+    ) -> PaperSize | None:
+        """Return the size at plain bisection, of the candidates that the finder itself ranked."""
+        pairs = zip(best, masks, strict=True)
+        finder = self.config.finder
+        own = [(candidate, mask) for candidate, mask in pairs if candidate.finder == finder]
+        mask = paper_mask(self.ablation, own, judge, self.config.target_loss) if own else None
+        if mask is None:
+            return None
+        held_out = tokenize_task(self.parts.held_out, self.model)
+        return paper_size(self.ablation, mask, judge, held_out)
 
     def _with_second_sample(self, edge_masks: EdgeMasks) -> EdgeMasks:
         """Return the same masks with ablation values of the second sample of text."""
@@ -268,14 +290,21 @@ class PruningRun:
         return clean_up(self.ablation, grown, judge, target)
 
     def _smallest(
-        self, best: list[Candidate], judge: TokenizedPairs, on_progress: Callable[[float], None]
+        self,
+        best: list[Candidate],
+        masks: list[Tensor],
+        judge: TokenizedPairs,
+        on_progress: Callable[[float], None],
     ) -> tuple[Tensor, Candidate]:
-        """Return the smallest node mask (G,) of these candidates, and the candidate it is from."""
+        """Return the smallest node mask (G,) of these candidates, and the candidate it is from.
+
+        Args:
+            best: the candidates.
+            masks: (G,) each, their masks after bisection.
+            judge: the judging pairs.
+            on_progress: gets the fraction of work done.
+        """
         target = self.config.target_loss
-        masks = [
-            discretise(self.ablation, candidate.tau, judge, target, candidate.nodes)
-            for candidate in best
-        ]
         if not any(self.ablation.within(mask, judge, target) for mask in masks):
             scores = [candidate.tau for candidate in best]
             nodes, number = closest(self.ablation, scores, judge)
@@ -367,10 +396,11 @@ def check_chance(config: PruneConfig) -> None:
     Raises:
         InputError: it is not: an empty circuit would reach it.
     """
-    if config.target_loss >= CHANCE and not config.allow_unreached:
+    chance = chance_loss(config.loss_reduction)
+    if config.target_loss >= chance and not config.allow_unreached:
         raise InputError(
             f"target_loss (--target-loss) {config.target_loss:g} asks for nothing: a circuit "
-            f"without nodes has {CHANCE:.3f} nats, which is chance; give less"
+            f"without nodes has {chance:.3f} nats, which is chance; give less"
         )
 
 
@@ -446,7 +476,7 @@ class TrialSelection:
     def by_score(self, method: str) -> Candidate:
         """Return the ranking by a score as a candidate."""
         score = score_gates(self.ablation, self.train, method, self.config.seed)
-        return Candidate(*self._size(score), score)
+        return Candidate(*self._size(score), score, method)
 
     def best(self, folder: Path | None, on_progress: Callable[[float], None]) -> list[Candidate]:
         """Return the `finalists` smallest trials; `on_progress` gets the fraction of work done."""
@@ -509,4 +539,7 @@ def trial_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> fl
         target: task loss of the search, in nats.
     """
     model_loss = _model_loss(ablation, batch)
-    return target if model_loss >= CHANCE else max(target, model_loss + _SLACK)
+    reduction = ablation.loss_reduction
+    if model_loss >= chance_loss(reduction):
+        return target
+    return max(target, model_loss + reduced(_SLACK, reduction))

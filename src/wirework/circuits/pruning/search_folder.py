@@ -46,6 +46,8 @@ class Candidate(NamedTuple):
     nodes: int
     tau: Tensor
     """(G,), higher is more important."""
+    finder: str = "learned"
+    """Origin of the scores, as `PruneConfig.finder`."""
 
 
 def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, origin: str) -> Path:

@@ -64,6 +64,7 @@ class ValidationContext:
             edge_masks.mask(torch.ones_like(gates)),
             lambda: edge_masks.applied(gates[None]),
             lambda: edge_masks.compact(gates),
+            edge_masks.loss_reduction,
         )
         return cls(
             circuit=circuit,
@@ -76,6 +77,11 @@ class ValidationContext:
             judged=None if pairs.judge is None else tokenize_task(pairs.judge, model),
             held_out=tokenize_task(pairs.held_out, model),
         )
+
+    @property
+    def n_edges(self) -> int:
+        """Number of nonzero weights between the circuit's nodes, recorded in its file or not."""
+        return self.edge_masks.size - self.edge_masks.n_nodes
 
     def first_held_out(self, count: int = COSTLY_CHECK_PAIRS) -> TokenizedPairs:
         """Return the first held-out pairs, for checks that would take too long on all."""

@@ -22,6 +22,7 @@ from wirework.circuits.validation.validation_report import RandomControl, SizeRa
 from wirework.circuits.validation.verdict import reaches
 from wirework.nn import Transformer
 from wirework.summaries import NotMeasured
+from wirework.tasks.task_loss import chance_loss
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -58,21 +59,23 @@ def random_control(context: ValidationContext) -> RandomControl | NotMeasured:
     """
     circuit, few = context.circuit, context.first_held_out()
     target, seed = circuit.document.target_loss, circuit.document.provenance.seed
+    reduction = circuit.loss_reduction
     drawn = random_circuits(context.edge_masks, context.gates, few, _RANDOM, seed)
     if not drawn:
         return NotMeasured("the model has no other connected circuit of this composition")
     logit_diffs = [masks.all_logit_diffs(gates[None], few)[0] for masks, gates in drawn]
-    losses = [calibrated_loss(part, IDENTITY) for part in logit_diffs]
-    errors = [pair_error(part) for part in logit_diffs]
+    losses = [calibrated_loss(part, IDENTITY, reduction) for part in logit_diffs]
+    errors = [pair_error(part, reduction) for part in logit_diffs]
     nodes = [masks.n_nodes for masks, _ in drawn]
     edges = [int(gates[masks.n_nodes :].sum()) for masks, gates in drawn]
     return RandomControl(
         n=len(drawn),
         nodes=SizeRange(circuit.n_nodes, min(nodes), max(nodes)),
-        edges=SizeRange(circuit.n_edges, min(edges), max(edges)),
+        edges=SizeRange(circuit.n_kept_edges, min(edges), max(edges)),
         lowest=float(torch.tensor(losses).min()),
         median=float(torch.tensor(losses).median()),
         n_sufficient=sum(
-            reaches(loss, error, target) for loss, error in zip(losses, errors, strict=True)
+            reaches(loss, error, target, chance_loss(reduction))
+            for loss, error in zip(losses, errors, strict=True)
         ),
     )

@@ -41,13 +41,15 @@ class Stability(Report):
     reached: tuple[bool, ...]
     """Whether each run's circuit reaches the target; if not, it counts as finding nothing."""
     n_edges: tuple[int, ...]
-    """Size of each run's circuit."""
+    """Nonzero weights between the nodes of each run's circuit."""
     overlap: tuple[float, ...]
     """Per run: intersection over union of the edges with the circuit; 0 if not reached."""
     edge_shares: tuple[float, ...]
     """Per edge of the circuit: share of runs that find it."""
     node_shares: tuple[float, ...]
     """Per node of the circuit: share of runs that find it."""
+    n_kept_edges: tuple[int, ...] = ()
+    """Edges that each run's circuit keeps."""
 
 
 def stability(
@@ -75,7 +77,8 @@ def stability(
         n_reached=sum(reached),
         edge_share=sum(edge_shares) / len(edges) if edges else None,
         reached=reached,
-        n_edges=tuple(found.n_edges for found in circuits),
+        n_edges=tuple(found.count_edges(model) for found in circuits),
+        n_kept_edges=tuple(found.n_kept_edges for found in circuits),
         overlap=tuple(
             _overlap(set(edges), set(edge_ends(found))) if found.reached else 0.0
             for found in circuits

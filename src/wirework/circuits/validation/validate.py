@@ -44,6 +44,7 @@ from wirework.errors import InputError, number_of
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.summaries import NotMeasured
 from wirework.tasks import Task, TokenizedPairs, load_task, rephrased, tokenizer_of
+from wirework.tasks.task_split import MIN_TEMPLATES
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -122,8 +123,10 @@ def validate(
     return ValidationReport(
         task=name,
         target_loss=target,
+        loss_reduction=circuit.loss_reduction,
         n_nodes=circuit.n_nodes,
-        n_edges=circuit.n_edges,
+        n_edges=context.n_edges,
+        n_kept_edges=circuit.n_kept_edges,
         **vars(results),
         means=precision_of_means(circuit),
         stability=repeated,
@@ -143,12 +146,13 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
     return CircuitChecks(
         judged=None if context.judged is None else losses_on(context, context.judged),
         held_out=losses_on(context, context.held_out),
+        held_out_templates=or_reason(lambda: losses_on_held_out_templates(context)),
         rephrased=or_reason(lambda: rephrased_losses(context)),
         resampled=or_reason(lambda: resampled_losses(context)),
         interchange=checks.interchange(masked_circuit, few),
         agreement=checks.agreement(masked_circuit, few),
         coverage=checks.coverage(
-            masked_circuit.transformer, masked_circuit.gates, context.circuit.n_edges
+            masked_circuit.transformer, masked_circuit.gates, context.circuit.n_kept_edges
         ),
         binarised=None if short else or_reason(lambda: binarised_losses(context)),
         minimality=None if short else or_reason(lambda: losses_without_each(context)),
@@ -165,11 +169,33 @@ def losses_on(context: ValidationContext, batch: TokenizedPairs) -> PairLosses:
     return PairLosses(
         n_pairs=batch.n_pairs,
         **circuit_losses(edge_masks, gates, batch, logit_diffs),
-        circuit_error=pair_error(logit_diffs),
+        circuit_error=pair_error(logit_diffs, edge_masks.loss_reduction),
         circuit_calibrated=None
         if batch is context.judged  # the calibration was fitted on these pairs
-        else calibrated_loss(logit_diffs, Calibration(calibration.scale, calibration.shift)),
+        else calibrated_loss(
+            logit_diffs,
+            Calibration(calibration.scale, calibration.shift),
+            edge_masks.loss_reduction,
+        ),
     )
+
+
+def losses_on_held_out_templates(context: ValidationContext) -> PairLosses:
+    """Return the losses on the pairs of templates that the search has not seen.
+
+    Raises:
+        InputError: there are none.
+    """
+    pairs = context.pairs
+    if pairs.held_out_templates is None:
+        if pairs.judge is None:
+            raise InputError("the circuit is checked on pairs of another task")
+        templates = {pair.template for pair in pairs.full_task.pairs} - {None}
+        raise InputError(
+            f"task {pairs.full_task.name} has {number_of(len(templates), 'template')}, at least "
+            f"{MIN_TEMPLATES} are needed to hold some out"
+        )
+    return losses_on(context, tokenize_task(pairs.held_out_templates, context.model))
 
 
 def rephrased_losses(context: ValidationContext) -> PairLosses:
@@ -331,13 +357,15 @@ def searched_control(
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
         circuit = pruning_run.run(bar.update)
     pairs = pairs_of(circuit.document, model, task)
-    results = check_circuit(ValidationContext.of(circuit, model, pairs, text), short=True)
-    target, n_nodes = circuit.document.target_loss, circuit.n_nodes
+    context = ValidationContext.of(circuit, model, pairs, text)
+    results = check_circuit(context, short=True)
+    target, n_nodes, losses = circuit.document.target_loss, circuit.n_nodes, results.held_out
     return SearchedControl(
         task=task.name,
         n_nodes=n_nodes,
-        n_edges=circuit.n_edges,
-        reached=reaches(results.held_out.circuit, results.held_out.circuit_error, target),
+        n_edges=context.n_edges,
+        n_kept_edges=circuit.n_kept_edges,
+        reached=reaches(losses.circuit, losses.circuit_error, target, losses.chance),
         **vars(results),
         verdict=verdict(results, Controls(), target_loss=target, n_nodes=n_nodes),
     )

@@ -18,6 +18,7 @@ from wirework.circuits.validation.checks.interchange import Interchange
 from wirework.circuits.validation.checks.minimality import Minimality
 from wirework.circuits.validation.checks.necessity import Necessity
 from wirework.circuits.validation.stability import Stability
+from wirework.config import LossReduction
 from wirework.summaries import NotMeasured, Report, absent
 
 WORDS = {True: "faithful", False: "not faithful", None: "open"}
@@ -109,7 +110,7 @@ class RandomControl(Report):
     nodes: SizeRange
     """Their numbers of nodes."""
     edges: SizeRange
-    """Their numbers of edges."""
+    """Their numbers of kept edges."""
     lowest: float
     """Lowest of their losses, in nats."""
     median: float
@@ -137,6 +138,8 @@ class CircuitChecks(Report):
     """
     held_out: PairLosses
     """Losses on pairs that neither trained nor judged it."""
+    held_out_templates: PairLosses | NotMeasured
+    """Losses on pairs of templates that the search has not seen."""
     rephrased: PairLosses | NotMeasured
     """Losses on the held-out pairs with other words and names."""
     resampled: Resampled | NotMeasured
@@ -167,7 +170,9 @@ class _ControlSize(Report):
     n_nodes: int
     """Nodes of the circuit that the search returned."""
     n_edges: int
-    """Edges of that circuit."""
+    """Nonzero weights between its nodes."""
+    n_kept_edges: int | None = absent()
+    """Those of them that it keeps."""
     reached: bool
     """Whether its held-out loss is compatible with the target."""
 
@@ -201,10 +206,14 @@ class _CircuitSize(Report):
     """Name of the task."""
     target_loss: float
     """Loss that the search aimed for, in nats."""
+    loss_reduction: LossReduction = "mean"
+    """Whether all losses are means or sums over the two prompts of a pair."""
     n_nodes: int
     """Nodes of the circuit."""
     n_edges: int
-    """Edges of the circuit: nonzero weights between its nodes."""
+    """Nonzero weights between its nodes."""
+    n_kept_edges: int
+    """Those of them that it keeps."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -238,7 +247,9 @@ class ValidationReport(CircuitChecks, _CircuitSize):
             "because": next(iter(self.reasons), None),
             "n_nodes": self.n_nodes,
             "n_edges": self.n_edges,
+            "n_kept_edges": self.n_kept_edges,
             "target_loss": self.target_loss,
+            "loss_reduction": self.loss_reduction,
             "circuit": self.held_out.circuit,
             "model": self.held_out.model,
             "without_circuit": self.held_out.without_circuit,

@@ -59,11 +59,12 @@ def verdict(
         n_nodes: number of its nodes.
         full_validation: whether all controls were run; without them no circuit is called faithful.
     """
+    chance = checks.held_out.chance
     criteria = [
         _sufficient(checks.held_out, target_loss),
         _necessary(checks.held_out),
-        _resampled(checks.resampled, target_loss),
-        _interchange(checks.interchange, target_loss),
+        _resampled(checks.resampled, target_loss, chance),
+        _interchange(checks.interchange, target_loss, chance),
         *(
             _control(name, control, n_nodes)
             for name, control in (
@@ -87,7 +88,7 @@ def verdict(
     return Verdict(_all([criterion.met for criterion in criteria]), tuple(reasons))
 
 
-def reaches(loss: float, error: float, target: float) -> bool:
+def reaches(loss: float, error: float, target: float, chance: float = _CHANCE) -> bool:
     """Return whether a circuit is sufficient: its held-out loss is compatible with the target.
 
     The loss may exceed the target by at most two standard errors and, because few pairs have large
@@ -97,8 +98,9 @@ def reaches(loss: float, error: float, target: float) -> bool:
         loss: task loss of the circuit on held-out pairs, in nats.
         error: its standard error, in nats.
         target: task loss that the search aimed for, in nats.
+        chance: task loss of a guess, in nats: ln 2 unless losses are sums over a pair's prompts.
     """
-    return loss - _ERRORS * error <= target and loss <= max(target, _middle(target))
+    return loss - _ERRORS * error <= target and loss <= max(target, _middle(target, chance))
 
 
 def _all(met: list[bool | None]) -> bool | None:
@@ -110,7 +112,7 @@ def _all(met: list[bool | None]) -> bool | None:
 
 def _sufficient(losses: PairLosses, target: float) -> Criterion:
     loss, error = losses.circuit, losses.circuit_error
-    met = reaches(loss, error, target)
+    met = reaches(loss, error, target, losses.chance)
     words = "sufficient" if met else "not sufficient"
     measured = f"loss {loss:.3f} +- {error:.3f} on {losses.n_pairs} held-out pairs"
     if losses.n_pairs == 1:
@@ -120,17 +122,17 @@ def _sufficient(losses: PairLosses, target: float) -> Criterion:
 
 def _necessary(losses: PairLosses) -> Criterion:
     loss = losses.without_circuit
-    met = loss >= 0.9 * _CHANCE
+    met = loss >= 0.9 * losses.chance
     words = "necessary" if met else "not necessary"
     return Criterion(
-        met, f"{words}: without it the model's loss is {loss:.3f}, chance {_CHANCE:.3f}"
+        met, f"{words}: without it the model's loss is {loss:.3f}, chance {losses.chance:.3f}"
     )
 
 
-def _resampled(losses: Resampled | NotMeasured, target: float) -> Criterion:
+def _resampled(losses: Resampled | NotMeasured, target: float, chance: float) -> Criterion:
     if isinstance(losses, NotMeasured):
         return Criterion(None, f"not checked under resampling: {losses.reason}")
-    most = _middle(target)
+    most = _middle(target, chance)
     met = losses.resample <= most
     words = "holds" if met else "does not hold"
     return Criterion(
@@ -140,11 +142,11 @@ def _resampled(losses: Resampled | NotMeasured, target: float) -> Criterion:
     )
 
 
-def _interchange(losses: Interchange, target: float) -> Criterion:
+def _interchange(losses: Interchange, target: float, chance: float) -> Criterion:
     same, other = losses.same, losses.other
     if same is None or other is None:
         return Criterion(None, "not checked by interchange: no two prompts share an answer")
-    met = same <= _middle(target) and other >= _CHANCE
+    met = same <= _middle(target, chance) and other >= chance
     words = "carries the answer" if met else "does not carry the answer"
     return Criterion(
         met,
@@ -163,7 +165,7 @@ def _control(
             not control.n_sufficient,
             f"{name}: {control.n_sufficient} of {control.n} are sufficient too, lowest loss "
             f"{control.lowest:.3f}, with {_sizes(control.nodes)} nodes and "
-            f"{_sizes(control.edges)} edges",
+            f"{_sizes(control.edges)} kept edges",
         )
     words = "reaches the target too" if control.reached else "does not reach the target"
     size = f"{number_of(control.n_nodes, 'node')} and {number_of(control.n_edges, 'edge')}"
@@ -180,6 +182,6 @@ def _sizes(sizes: SizeRange) -> str:
     return f"{least if least == most else f'{least} to {most}'} (circuit {sizes.circuit})"
 
 
-def _middle(target: float) -> float:
+def _middle(target: float, chance: float) -> float:
     """Return the loss midway between target and chance."""
-    return (target + _CHANCE) / 2
+    return (target + chance) / 2

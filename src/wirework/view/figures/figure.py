@@ -148,7 +148,8 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         return [("Model", of_model), *_patched(data), ("Task loss, nats", of_losses)]
     of_circuit = [
         ("nodes", f"{len(data['nodes']):,}"),
-        ("edges", f"{len(data['edges']):,}"),
+        ("edges", "not recorded" if data["n_edges"] is None else f"{data['n_edges']:,}"),
+        ("kept edges", f"{len(data['edges']):,}"),
         ("io edges", f"{_n_io(data):,}"),
     ]
     of_losses = [
@@ -159,7 +160,19 @@ def _numbers(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("chance", number(losses["chance"])),
         ("target", number(data["target_loss"])),
     ]
-    return [("Model", of_model), ("Circuit", of_circuit), ("Task loss, nats", of_losses)]
+    loss_title = f"Task loss, nats, {data['loss_reduction']} over a pair"
+    groups = [("Model", of_model), ("Circuit", of_circuit), (loss_title, of_losses)]
+    return groups if data["paper_size"] is None else [*groups, _bisected(data["paper_size"])]
+
+
+def _bisected(paper_size: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the group of the size as the paper measures it."""
+    return "Bisection alone (the paper's size)", [
+        ("nodes", f"{paper_size['n_nodes']:,}"),
+        ("edges", f"{paper_size['n_edges']:,}"),
+        ("loss", number(paper_size["task_loss"])),
+        ("calibrated", number(paper_size["task_loss_calibrated"])),
+    ]
 
 
 def _short(path: str | None) -> str:

@@ -6,7 +6,7 @@ Figure numbers are those of Gao et al. 2025. Each figure is one function of the 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -40,6 +40,10 @@ _KURTOSES = {
 
 JsonRow = Mapping[str, Any]
 
+Count = Literal["edges", "kept_edges"]
+_WORDS: Mapping[Count, str] = {"edges": "edges", "kept_edges": "kept edges"}
+_PAPER = ", bisection alone (the paper's)"
+
 
 def write_study_figures(folder: str | Path) -> list[Path]:
     """Draw the figures of a frontier study, and return their paths.
@@ -58,8 +62,8 @@ def write_study_figures(folder: str | Path) -> list[Path]:
     if results["pair"] is not None:
         tokens = read_checked(folder / "token_losses.json", TokenLosses).model_dump()
     drawn: dict[str, tuple[Callable[[Any], Figure], Any, bool]] = {
-        "fig02.png": (draw_targets, results, _any_edges(results.get("targets", []), "ratio")),
-        "fig03.png": (draw_frontier, results, _any_edges(results["cells"], "edges")),
+        "fig02.png": (draw_targets, results, any(map(_compared, results.get("targets", [])))),
+        "fig03.png": (draw_frontier, results, _count_of(results["cells"]) is not None),
         "fig10.png": (draw_kurtosis, results, _kurtosis_name(results["cells"]) is not None),
         "fig33.png": (draw_token_losses, tokens, bool(tokens["joints"])),
     }
@@ -87,10 +91,12 @@ def write_finders_figure(folder: str | Path) -> Path:
 def draw_finders(results: Mapping[str, Any]) -> Figure:
     """Draw Fig. 31: edges against target loss, a line for each finder.
 
-    Each point is a geometric mean over the tasks for which every finder has a circuit.
+    Each point is a geometric mean over the tasks for which every finder has a circuit. Learned
+    masks have a second line, from the bisection of the same masks alone: that of the paper.
     """
     figure, (axes,) = panels(1, size=_SIZE)
-    rows = [row for row in results["rows"] if row["edges"] is not None]
+    count = _count_of(results["rows"]) or "edges"
+    rows = [row for row in results["rows"] if row[count] is not None]
     names = list(dict.fromkeys(row["finder"] for row in rows))
     kinds = list(dict.fromkeys(name.split(" ")[0] for name in names))
     for name in names:
@@ -99,8 +105,13 @@ def draw_finders(results: Mapping[str, Any]) -> Figure:
         if not cleaned and kind != "learned":
             style |= {"linestyle": "--", "markerfacecolor": "white"}
         some = [row for row in rows if row["finder"] == name]
-        _plot(axes, some, "target_loss", "edges", label=name, **style)
-    _scales(axes, "target task loss, nats", "edges, geometric mean over tasks", x="log", y="log")
+        _plot(axes, some, "target_loss", count, label=name, **style)
+        bisected = [row for row in some if row.get("paper_edges") is not None]
+        if name == "learned" and bisected:
+            style |= {"linestyle": "--", "markerfacecolor": "white"}
+            _plot(axes, bisected, "target_loss", "paper_edges", label=f"{name}{_PAPER}", **style)
+    words = f"{_WORDS[count]}, geometric mean over tasks"
+    _scales(axes, "target task loss, nats", words, x="log", y="log")
     axes.xaxis.set_major_locator(FixedLocator(sorted({row["target_loss"] for row in rows})))
     axes.invert_xaxis()
     n_tasks = sorted({row["n_tasks"] for row in rows})
@@ -120,20 +131,36 @@ def draw_targets(results: Mapping[str, Any]) -> Figure:
     """Draw Fig. 2: edges against target loss, for a sparse and a dense model of equal loss.
 
     Each point is a geometric mean over the tasks for which both have a circuit; their number stands
-    above the dense point.
+    above the dense point. Dashed lines are those of the paper: circuits of the same masks at plain
+    bisection.
     """
     pair = results["pair"]
-    rows = [row for row in results["targets"] if row["ratio"] is not None]
+    is_old = all(row["ratio"] is None for row in results["targets"])
+    by_target = {row["target_loss"]: _compared(row) for row in results["targets"]}
+    rows = [(target, sizes) for target, sizes in by_target.items() if sizes is not None]
+    bisected = [(row["target_loss"], row.get("paper") or {}) for row in results["targets"]]
+    papers = [(target, sizes) for target, sizes in bisected if sizes.get("ratio") is not None]
     figure, (axes,) = panels(1, size=_SIZE)
-    losses = [row["target_loss"] for row in rows]
+    losses = [target for target, _ in rows]
     for kind, colour in (("dense", DENSE), ("sparse", SPARSE)):
         label = f"{pair[kind]}, held-out loss {number(pair[f'{kind}_loss'])}"
-        edges = [row[f"{kind}_edges"] for row in rows]
-        axes.plot(losses, edges, marker="o", color=colour, label=label)
-    for row in rows:
-        place = (row["target_loss"], row["dense_edges"])
-        _note(axes, place, f"n={len(row['tasks'])}")
-    _scales(axes, "target task loss, nats", "edges, geometric mean over n tasks", x="log", y="log")
+        edges = [sizes[f"{kind}_edges"] for _, sizes in rows]
+        ours = ", our circuits" if papers else ""
+        axes.plot(losses, edges, marker="o", color=colour, label=f"{label}{ours}")
+    for kind, colour in (("dense", DENSE), ("sparse", SPARSE)) if papers else ():
+        axes.plot(
+            [target for target, _ in papers],
+            [sizes[f"{kind}_edges"] for _, sizes in papers],
+            label=f"{pair[kind]}{_PAPER}",
+            color=colour,
+            marker="o",
+            linestyle="--",
+            markerfacecolor="white",
+        )
+    for target, sizes in rows:
+        _note(axes, (target, sizes["dense_edges"]), f"n={len(sizes['tasks'])}")
+    words = f"{_WORDS['kept_edges' if is_old else 'edges']}, geometric mean over n tasks"
+    _scales(axes, "target task loss, nats", words, x="log", y="log")
     axes.xaxis.set_major_locator(FixedLocator(losses))
     axes.invert_xaxis()
     _title(axes, "Circuit size against target loss", results["verdict"])
@@ -145,27 +172,29 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
     """Draw Fig. 3: held-out loss against circuit size.
 
     Solid lines connect models of equal L0, dashed lines models of equal size. The label of a point
-    has the number of tasks of its geometric mean.
+    has the number of tasks of its geometric mean. Hollow points on dotted lines are those of the
+    paper: the same models, with circuits of the same masks at plain bisection.
     """
-    cells = [cell for cell in results["cells"] if cell["edges"] is not None]
+    count = _count_of(results["cells"]) or "edges"
+    cells = [cell for cell in results["cells"] if cell[count] is not None]
+    bisected = [cell for cell in cells if cell.get("paper_edges") is not None]
     sparse = [cell for cell in cells if cell["kind"] == "sparse"]
     figure, (axes,) = panels(1, size=_SIZE)
     hues, marks = _styles(sparse)
-    for (count, share), line in _lines(sparse, ("l0_count", "act_fraction"), "width").items():
-        style = {"color": hues[count], "marker": marks[share], "zorder": 3}
-        _plot(axes, line, "edges", "val_loss", label=_l0(count, share), **style)
+    for (l0, share), line in _lines(sparse, ("l0_count", "act_fraction"), "width").items():
+        style = {"color": hues[l0], "marker": marks[share], "zorder": 3}
+        _plot(axes, line, count, "val_loss", label=_l0(l0, share), **style)
     for line in _lines(sparse, ("width", "act_fraction"), "l0_count").values():
-        _plot(axes, line, "edges", "val_loss", color=pen.SOFT, linestyle="--", linewidth=1)
+        _plot(axes, line, count, "val_loss", color=pen.SOFT, linestyle="--", linewidth=1)
     dense = [cell for cell in cells if cell["kind"] == "dense"]
     if dense:
-        _plot(
-            axes, dense, "edges", "val_loss", label="dense", color=DENSE, marker="s", linestyle=""
-        )
+        _plot(axes, dense, count, "val_loss", label="dense", color=DENSE, marker="s", linestyle="")
+    _plot_bisected(axes, bisected, hues, marks)
     for cell in cells:
         text = f"w{cell['width']} n={cell['n_circuits']}"
-        _note(axes, (cell["edges"], cell["val_loss"]), text)
-    target = f"edges at target {results['target_loss']:g} nats, geometric mean over n tasks"
-    _scales(axes, target, "held-out loss, nats per token", x="log")
+        _note(axes, (cell[count], cell["val_loss"]), text)
+    target = f"at target {results['target_loss']:g} nats, geometric mean over n tasks"
+    _scales(axes, f"{_WORDS[count]} {target}", "held-out loss, nats per token", x="log")
     _title(
         axes,
         "Capability and circuit size",
@@ -241,8 +270,38 @@ def draw_token_losses(tokens: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _any_edges(rows: Iterable[JsonRow], name: str) -> bool:
-    return any(row[name] is not None for row in rows)
+def _plot_bisected(
+    axes: Axes, cells: Sequence[JsonRow], hues: Mapping[int, str], marks: Mapping[float, str]
+) -> None:
+    """Draw the models again, with the sizes of their circuits at plain bisection."""
+    sparse = [cell for cell in cells if cell["kind"] == "sparse"]
+    lines = _lines(sparse, ("l0_count", "act_fraction"), "width")
+    styles = [
+        (line, {"color": hues[l0], "marker": marks[share]}) for (l0, share), line in lines.items()
+    ]
+    if dense := [cell for cell in cells if cell["kind"] == "dense"]:
+        styles.append((dense, {"color": DENSE, "marker": "s"}))
+    for number_of_line, (line, style) in enumerate(styles):
+        joined = ":" if line[0]["kind"] == "sparse" else ""
+        label = None if number_of_line else f"hollow, dotted{_PAPER}"
+        style |= {"linestyle": joined, "markerfacecolor": "white"}
+        _plot(axes, line, "paper_edges", "val_loss", label=label, **style)
+
+
+def _count_of(rows: Iterable[JsonRow]) -> Count | None:
+    """Return the number of edges to draw: kept edges if only these are recorded."""
+    rows = list(rows)
+    names: tuple[Count, Count] = ("edges", "kept_edges")
+    recorded = (name for name in names if any(row.get(name) is not None for row in rows))
+    return next(recorded, None)
+
+
+def _compared(row: JsonRow) -> JsonRow | None:
+    """Return the sizes of both models at a target: by kept edges if only these are recorded."""
+    for sizes in (row, row.get("kept") or {}):
+        if sizes.get("ratio") is not None:
+            return sizes
+    return None
 
 
 def _styles(cells: Sequence[JsonRow]) -> tuple[dict[int, str], dict[float, str]]:

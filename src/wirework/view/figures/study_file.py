@@ -19,6 +19,13 @@ Name = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(plain)
 _Rows = Field(max_length=10_000)
 
 
+def _kept_edges_only(values: Any) -> Any:
+    """Read `edges` of an earlier version, the mean number of kept edges, as `kept_edges`."""
+    if not isinstance(values, dict) or "kept_edges" in values or "edges" not in values:
+        return values
+    return {**values, "edges": None, "kept_edges": values["edges"]}
+
+
 class FrontierModel(Part):
     """A model of the frontier."""
 
@@ -32,6 +39,13 @@ class FrontierModel(Part):
     n_nonzero: Size
     n_circuits: Index
     edges: Size | None
+    kept_edges: Size | None = None
+    paper_edges: Size | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_version(cls, values: Any) -> Any:
+        return _kept_edges_only(values)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -49,14 +63,30 @@ class MatchedPair(Part):
     dense_loss: Size
 
 
-class TargetSizes(Part):
-    """Circuit sizes of both models at a target loss."""
+class ComparedSizes(Part):
+    """Circuit sizes of both models over the tasks for which both have a circuit."""
 
-    target_loss: Positive
     tasks: Annotated[tuple[str, ...], _Rows]
     sparse_edges: Size | None
     dense_edges: Size | None
     ratio: Size | None
+
+
+class TargetSizes(ComparedSizes):
+    """Circuit sizes of both models at a target loss, by each number of edges."""
+
+    target_loss: Positive
+    kept: ComparedSizes | None = None
+    paper: ComparedSizes | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_version(cls, values: Any) -> Any:
+        """Read the numbers of an earlier version, which counted kept edges, as such."""
+        if not isinstance(values, dict) or "kept" in values:
+            return values
+        numbers = ("sparse_edges", "dense_edges", "ratio")
+        return {**values, **dict.fromkeys(numbers), "kept": values}
 
 
 class FrontierResults(Part):
@@ -103,6 +133,13 @@ class FinderRowPart(Part):
     target_loss: Positive
     n_tasks: Index
     edges: Size | None
+    kept_edges: Size | None = None
+    paper_edges: Size | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_version(cls, values: Any) -> Any:
+        return _kept_edges_only(values)
 
 
 class FinderResults(Part):

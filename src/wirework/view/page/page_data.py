@@ -7,6 +7,7 @@ items.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,11 @@ def page_data(circuit: CircuitFolder) -> PageData:
         "model": document.model.model_dump(),
         "task": document.task.model_dump(mode="json", include={"name", "answers", "n_pairs"}),
         "target_loss": document.target_loss,
+        "loss_reduction": document.loss_reduction or "mean",
+        "n_edges": document.n_edges_between_nodes,
         "share_runs": document.share_runs,
         "losses": document.losses.model_dump(),
+        "paper_size": document.paper_size and asdict(document.paper_size),
         "calibration": document.calibration.model_dump(),
         "provenance": document.provenance.model_dump(),
         "patching": document.patching and document.patching.model_dump(),

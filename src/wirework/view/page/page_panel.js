@@ -28,15 +28,21 @@ function drawHeader(data, circuit) {
 }
 
 function nodeGroups(data, circuit) {
-  const { losses } = data;
+  const { losses, paper_size: bisected } = data;
   return [
     ["Circuit", [
-      ["nodes", grouped(data.nodes.length)], ["edges", grouped(data.edges.length), "key"],
-      ["io edges", grouped(circuit.ioEdges)]]],
-    [`Task loss, nats (target ${brief(data.target_loss)})`, [
+      ["nodes", grouped(data.nodes.length)],
+      ["edges", data.n_edges === null ? "not recorded" : grouped(data.n_edges), "key"],
+      ["kept edges", grouped(data.edges.length)], ["io edges", grouped(circuit.ioEdges)]]],
+    [`Task loss, nats, ${data.loss_reduction} over a pair (target ${brief(data.target_loss)})`, [
       ["model", brief(losses.model)], ["circuit", brief(losses.circuit), "key"],
       ["calibrated", brief(losses.circuit_calibrated)],
       ["without circuit", brief(losses.without_circuit)], ["chance", brief(losses.chance)]]],
+    ...(bisected === null ? [] : [["Bisection alone (the paper's size)", [
+      ["nodes", grouped(bisected.n_nodes)], ["edges", grouped(bisected.n_edges)],
+      ["loss", brief(bisected.task_loss)], ["calibrated", brief(bisected.task_loss_calibrated)],
+      ["held out", brief(bisected.held_out_loss)],
+      ["calibrated", brief(bisected.held_out_loss_calibrated)]]]]),
   ];
 }
 

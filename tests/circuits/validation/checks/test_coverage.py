@@ -9,16 +9,17 @@ from wirework.model import Model
 
 def test_the_planted_circuit_by_hand(wired: Model, planted_gates, wired_ablation) -> None:
     # Each of its nodes is joined to circuit nodes only.
-    assert coverage(wired.transformer, planted_gates) == Coverage(3, 3, 1.0)
+    assert coverage(wired.transformer, planted_gates) == Coverage(3, 3, 1.0, 3, 1.0)
     # A neuron of layer 0 has a weight from read 4 and one to write 6, neither end in the circuit.
     parts: dict[str, list[int]] = {}
     for site, channel in [*NODES, ("0.mlp.post_act", 0)]:
         parts.setdefault(site, []).append(channel)
     more = wired_ablation.space.gates(parts)
-    assert coverage(wired.transformer, more) == Coverage(3, 5, 0.6)
-    assert coverage(wired.transformer, more, n_edges=2) == Coverage(2, 5, 0.4)
+    assert coverage(wired.transformer, more) == Coverage(3, 5, 0.6, 3, 0.6)
+    # Of the three edges between its nodes the circuit keeps two.
+    assert coverage(wired.transformer, more, n_kept_edges=2) == Coverage(3, 5, 0.6, 2, 0.4)
     nothing = torch.zeros(wired_ablation.space.size)
-    assert coverage(wired.transformer, nothing) == Coverage(0, 0, None)
+    assert coverage(wired.transformer, nothing) == Coverage(0, 0, None, 0, None)
 
 
 def test_it_counts_what_a_plain_loop_does(

@@ -20,13 +20,13 @@ from wirework.circuits.validation.checks.binary_thresholds import (
 from wirework.circuits.validation.checks.masked_circuit import (
     MaskedCircuit,
     finite,
-    mean_loss,
     passes,
 )
 from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs, pair_losses
+from wirework.tasks.task_loss import reduced
 
 _START_PAIRS = 32
 """Training pairs on which the initial values are compared: three passes per node."""
@@ -141,7 +141,8 @@ def losses_alone(
     for _, part in passes(batch):
         for first, edit in enumerate(edits):
             sums[first] += pair_losses(run(part, edit).double()).sum()
-    return [finite(loss, "a task loss") for loss in (sums / len(batch.last_positions)).tolist()]
+    losses = reduced(sums / len(batch.last_positions), masked_circuit.loss_reduction)
+    return [finite(loss, "a task loss") for loss in losses.tolist()]
 
 
 @torch.no_grad()
@@ -154,7 +155,7 @@ def binarised_loss(
         InputError: it is no number.
     """
     run, edits = masked_circuit.runner(), binarising_edits(masked_circuit.kept, values, 0.0)
-    return mean_loss(torch.cat([run(part, edits) for _, part in passes(batch)]))
+    return masked_circuit.loss_of(torch.cat([run(part, edits) for _, part in passes(batch)]))
 
 
 def _train(

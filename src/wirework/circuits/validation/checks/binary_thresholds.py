@@ -14,7 +14,6 @@ from torch import Tensor
 
 from wirework.circuits.validation.checks.masked_circuit import (
     MaskedCircuit,
-    mean_loss,
     passes,
 )
 from wirework.nn import Edit
@@ -112,7 +111,8 @@ def best_start(masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> BinaryVa
             for candidate in range(len(_SHARES)) if low[0, node] != high[0, node] else ():
                 chosen.low[node], chosen.high[node] = low[candidate, node], high[candidate, node]
                 edits[name] = _of_first(chosen, first, node + 1)
-                losses.append(mean_loss(torch.cat([run(part, edits) for part in parts])))
+                diffs = torch.cat([run(part, edits) for part in parts])
+                losses.append(masked_circuit.loss_of(diffs))
             best = losses.index(min(losses)) if losses else 0
             chosen.low[node], chosen.high[node] = low[best, node], high[best, node]
         edits[name] = _of_first(chosen, first, first := first + len(channels))

@@ -1,4 +1,4 @@
-"""Coverage: the fraction of all edges of its nodes that are in the circuit."""
+"""Coverage: the fraction of all edges of a circuit's nodes that lie between two of them."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,28 @@ from torch import Tensor
 from wirework.circuits.masking.edges import count_edges
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.nn import Transformer
-from wirework.summaries import Report
+from wirework.renamed_names import old_arguments
+from wirework.summaries import Report, absent
 
 
 @dataclass(frozen=True, repr=False)
 class Coverage(Report):
-    """Edges of a circuit relative to all edges of its nodes."""
+    """Edges between a circuit's nodes relative to all edges of these nodes."""
 
     n_edges: int
-    """Number of edges of the circuit."""
+    """Number of nonzero weights between nodes of the circuit."""
     n_touching: int
     """Number of nonzero weights with at least one end at a node of the circuit."""
     share: float | None
-    """`n_edges` / `n_touching`; None if no weight touches the circuit."""
+    """`n_edges` / `n_touching`, as in the paper; None if no weight touches the circuit."""
+    n_kept_edges: int | None = absent()
+    """Number of edges that the circuit keeps."""
+    kept_share: float | None = absent()
+    """`n_kept_edges` / `n_touching`."""
 
 
-def coverage(transformer: Transformer, gates: Tensor, n_edges: int | None = None) -> Coverage:
+@old_arguments(n_edges="n_kept_edges")
+def coverage(transformer: Transformer, gates: Tensor, n_kept_edges: int | None = None) -> Coverage:
     """Count the circuit's edges and all edges that touch its nodes.
 
     Edges are nonzero entries of attention and MLP matrices, as in the circuit size; an edge between
@@ -33,7 +39,7 @@ def coverage(transformer: Transformer, gates: Tensor, n_edges: int | None = None
     Args:
         transformer: the model.
         gates: (N,), nonzero at the circuit's nodes.
-        n_edges: number of edges of the circuit; None for all edges between its nodes.
+        n_kept_edges: number of edges that it keeps; None for all edges between its nodes.
 
     Source: Gao et al. 2025: the quote circuit has 9 of the 41 edges of its nodes.
     """
@@ -43,5 +49,6 @@ def coverage(transformer: Transformer, gates: Tensor, n_edges: int | None = None
     n_between = count_edges(transformer, inside)
     n_all = count_edges(transformer, space.locate(torch.arange(space.size)))
     n_touching = n_all - count_edges(transformer, outside)
-    n_edges = n_between if n_edges is None else n_edges
-    return Coverage(n_edges, n_touching, n_edges / n_touching if n_touching else None)
+    n_kept_edges = n_between if n_kept_edges is None else n_kept_edges
+    shares = [count / n_touching if n_touching else None for count in (n_between, n_kept_edges)]
+    return Coverage(n_between, n_touching, shares[0], n_kept_edges, shares[1])

@@ -14,7 +14,6 @@ from torch import Tensor
 from wirework.circuits.validation.checks.masked_circuit import (
     EditsOf,
     MaskedCircuit,
-    mean_loss,
     passes,
 )
 from wirework.errors import InputError
@@ -75,11 +74,13 @@ def interchange(
         losses = []
         for _ in range(n_resamples):
             edits = _swap_edits(kept, values, donors, share, generator)
-            losses.append(mean_loss(masked_circuit.logit_diffs(batch, edits)[rows]))
+            losses.append(masked_circuit.loss_of(masked_circuit.logit_diffs(batch, edits)[rows]))
         return sum(losses) / n_resamples
 
     return Interchange(
-        circuit=mean_loss(masked_circuit.logit_diffs(batch)[with_same]) if len(with_same) else None,
+        circuit=masked_circuit.loss_of(masked_circuit.logit_diffs(batch)[with_same])
+        if len(with_same)
+        else None,
         same=swapped_loss(same, with_same, 1.0),
         mixed=swapped_loss(same, with_same, 0.5),
         other=swapped_loss(other, with_other, 1.0),

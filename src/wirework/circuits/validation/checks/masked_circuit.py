@@ -17,9 +17,11 @@ from torch import Tensor
 from wirework.circuits.masking.ablation import Ablation, length_groups
 from wirework.circuits.masking.compact import NO_EDITS, CompactCircuit, KeptEdits
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.config import LossReduction
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer
-from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
+from wirework.tasks import TokenizedPairs, logit_difference
+from wirework.tasks.task_loss import task_loss
 
 Edits = Mapping[str, Edit]
 """Site to edit."""
@@ -55,6 +57,8 @@ class MaskedCircuit:
 
     compact: Callable[[], CompactCircuit | None] = lambda: None
     """Returns a small model with the same outputs; None if there is none."""
+    loss_reduction: LossReduction = "mean"
+    """How losses combine the two prompts of a pair."""
 
     @classmethod
     def of(cls, ablation: Ablation, gates: Tensor) -> "MaskedCircuit":
@@ -65,6 +69,7 @@ class MaskedCircuit:
             gates,
             lambda: ablation.transformer.edited(ablation.edits(gates)),
             lambda: ablation.untied().compact(gates),
+            ablation.loss_reduction,
         )
 
     @property
@@ -122,7 +127,15 @@ class MaskedCircuit:
         Raises:
             InputError: it is not a finite number.
         """
-        return mean_loss(self.logit_diffs(batch, edits))
+        return self.loss_of(self.logit_diffs(batch, edits))
+
+    def loss_of(self, logit_diffs: Tensor) -> float:
+        """Return the task loss in nats of logit differences (N,).
+
+        Raises:
+            InputError: it is not a finite number.
+        """
+        return finite(float(task_loss(logit_diffs, self.loss_reduction)), "a task loss")
 
     @torch.no_grad()
     def values(self, batch: TokenizedPairs) -> dict[str, Tensor]:
@@ -169,15 +182,6 @@ def passes(batch: TokenizedPairs) -> Iterator[tuple[Tensor, TokenizedPairs]]:
     """Split a batch into passes of bounded memory: prompt indices (int64) and those prompts."""
     for pairs in length_groups(batch, 1):
         yield torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten(), batch.select(pairs)
-
-
-def mean_loss(logit_diffs: Tensor) -> float:
-    """Return the task loss in nats of these logit differences.
-
-    Raises:
-        InputError: it is not a finite number.
-    """
-    return finite(float(pair_losses(logit_diffs.double()).mean()), "a task loss")
 
 
 def finite(value: float, what: str) -> float:
