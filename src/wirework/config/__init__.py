@@ -14,7 +14,9 @@ from wirework.config.model import NODE_KINDS, ModelConfig, SiteKind
 from wirework.config.studies import FrontierConfig, SelfAblationConfig
 from wirework.config.training import (
     GatingConfig,
+    HardConcreteConfig,
     OptimizerConfig,
+    RevivalConfig,
     TrainConfig,
     WeightSparsityConfig,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "Fraction",
     "FrontierConfig",
     "GatingConfig",
+    "HardConcreteConfig",
     "Instrument",
     "MeasureConfig",
     "ModelConfig",
@@ -39,6 +42,7 @@ __all__ = [
     "PathMetric",
     "PatternConfig",
     "PruneConfig",
+    "RevivalConfig",
     "SaeConfig",
     "Score",
     "SelfAblationConfig",
