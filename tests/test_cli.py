@@ -34,7 +34,7 @@ VERBS = [
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
-    "study": ["finders", "frontier", "self-ablation"],
+    "study": ["ablations", "finders", "frontier", "self-ablation"],
 }
 
 

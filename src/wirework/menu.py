@@ -28,6 +28,7 @@ HELP_ALL = "--help-all"
 """Flag that shows the help text with all settings; `--help` shows the basic ones."""
 _RECIPES = Path(__file__).parent / "recipes"
 SHIPPED = {
+    "study ablations": _RECIPES / "ablations.yaml",
     "study frontier": _RECIPES / "frontier.yaml",
     "study self-ablation": _RECIPES / "self_ablation.yaml",
 }
@@ -104,6 +105,13 @@ MENU = {
         "Train a sparse autoencoder on a site of MODEL with sae-lens and measure it (Ferrao et al. "
         "2025).\n\nLosses are in nats per token.",
         "runs/demo --site 1.mlp.resid_delta --out saes/demo",
+    ),
+    "study ablations": (
+        "Change one training choice at a time and compare held-out loss and circuit size (Gao et "
+        "al. 2025, App. A, Figs. 13 to 30)."
+        "\n\nWithout --config the settings are those of `recipes/ablations.yaml`, not the defaults "
+        "below. The same command resumes a stopped study; --only names a few choices.",
+        "--out studies/ablations --only no-sharkfin floor-0",
     ),
     "study finders": (
         "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
@@ -303,6 +311,7 @@ def _options(verb: str) -> set[str]:
 def _owners() -> "dict[str, type[Config]]":
     """Return each verb's class of settings, for the verbs that have one."""
     from wirework.config import (
+        AblationsConfig,
         AcdcConfig,
         ExplainConfig,
         FrontierConfig,
@@ -320,6 +329,7 @@ def _owners() -> "dict[str, type[Config]]":
         "measure": MeasureConfig,
         "prune": PruneConfig,
         "sae": SaeConfig,
+        "study ablations": AblationsConfig,
         "study frontier": FrontierConfig,
         "study finders": PruneConfig,
         "study self-ablation": SelfAblationConfig,

@@ -11,7 +11,7 @@ from wirework.config.data import DataConfig
 from wirework.config.explain import ExplainConfig, PatternConfig, ServerConfig
 from wirework.config.measures import Instrument, MeasureConfig, SaeConfig
 from wirework.config.model import NODE_KINDS, ModelConfig, SiteKind
-from wirework.config.studies import FrontierConfig, SelfAblationConfig
+from wirework.config.studies import AblationsConfig, FrontierConfig, SelfAblationConfig
 from wirework.config.training import (
     GatingConfig,
     HardConcreteConfig,
@@ -24,6 +24,7 @@ from wirework.config.yaml_file import read_yaml
 
 __all__ = [
     "NODE_KINDS",
+    "AblationsConfig",
     "AcdcConfig",
     "Change",
     "Config",

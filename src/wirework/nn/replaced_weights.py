@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 
 @contextmanager
-def weights_replaced(module: nn.Module, weights: Mapping[Tensor, Tensor]) -> Iterator[None]:
+def weights_replaced(module: nn.Module, weights: Mapping[Any, Tensor]) -> Iterator[None]:
     """Compute with other tensors in place of parameters inside a `with` block.
 
     A parameter that several modules share, such as a tied embedding, is replaced in all of them.

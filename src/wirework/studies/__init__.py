@@ -1,6 +1,7 @@
-"""Experiments that run as one call: frontier, finders and self-ablation."""
+"""Experiments that run as one call: ablations, frontier, finders and self-ablation."""
 
 from wirework.renamed_names import old_names
+from wirework.studies.ablations import AblationsResult, ablations
 from wirework.studies.compare import best_match, geometric_mean, matches
 from wirework.studies.finders import FINDERS, FindersResult, finders
 from wirework.studies.frontier import FrontierResult, frontier
@@ -9,10 +10,12 @@ from wirework.studies.self_ablation import SelfAblationResult, self_ablation
 
 __all__ = [
     "FINDERS",
+    "AblationsResult",
     "FindersResult",
     "FrontierPoint",
     "FrontierResult",
     "SelfAblationResult",
+    "ablations",
     "best_match",
     "finders",
     "frontier",
