@@ -56,7 +56,7 @@ def test_the_choices_cover_each_topic(topic: str):
 
 
 def test_a_choice_that_is_the_base_s_own_is_left_out():
-    names = choices(TrainConfig(optimizer={"warmup": 0.05}))  # type: ignore[arg-type]
+    names = choices(TrainConfig(optimizer={"warmup": 0.05}))
     assert "warmup-0.05" not in names
     assert "rms-normalise" not in names
     assert {"warmup-0", "rms-clip", "floor-0"} <= names.keys()

@@ -6,7 +6,14 @@ named). A checkpoint stores its whole config and is rebuilt from that, never fro
 
 from wirework.config.base import Config, Count, Fraction, first_problem, named_file, problem
 from wirework.config.changes import Change, changes
-from wirework.config.circuits import AcdcConfig, PathAblation, PathMetric, PruneConfig, Score
+from wirework.config.circuits import (
+    AcdcConfig,
+    PathAblation,
+    PathMetric,
+    PathOrder,
+    PruneConfig,
+    Score,
+)
 from wirework.config.data import DataConfig
 from wirework.config.explain import ExplainConfig, PatternConfig, ServerConfig
 from wirework.config.measures import Instrument, MeasureConfig, SaeConfig
@@ -41,6 +48,7 @@ __all__ = [
     "OptimizerConfig",
     "PathAblation",
     "PathMetric",
+    "PathOrder",
     "PatternConfig",
     "PruneConfig",
     "RevivalConfig",

@@ -52,8 +52,8 @@ def choices(base: TrainConfig) -> dict[str, Settings]:
         "sites-residual": {"model.act_sites": _RESIDUAL_SITES},
         "sites-neurons": {"model.act_sites": ("mlp.post_act",)},
         "sites-no-qkv": {"model.act_sites": (*_RESIDUAL_SITES, "mlp.post_act")},
-        "smooth-l0-3e-7": {"weight_sparsity": None, "hard_concrete": {"coef": 3e-7}},
         "smooth-l0-1e-6": {"weight_sparsity": None, "hard_concrete": {"coef": 1e-6}},
+        "smooth-l0-3e-6": {"weight_sparsity": None, "hard_concrete": {"coef": 3e-6}},
         "revival": {"revival": {"silent_steps": max(1, base.steps // 20)}},
         "revival-large": {"revival": {"silent_steps": max(1, base.steps // 20), "scale": 10.0}},
     }

@@ -65,7 +65,7 @@ class Revival(Prior):
             silent = (self._active == 0).cpu()
             for layer, neurons in enumerate(silent):
                 self._revive(layer, neurons.nonzero().flatten().tolist())
-            self._count += int(silent.sum())
+            self._count.add_(int(silent.sum()))
             self._active.zero_()
         return {}
 
@@ -92,7 +92,7 @@ class Revival(Prior):
         name = f"blocks.{layer}.mlp.{matrix}.weight"
         return self.config.scale * self._transformer.initial_std(name)
 
-    def _draw_(self, weight: nn.Parameter, dim: int, index: Tensor, std: float) -> None:
+    def _draw_(self, weight: Tensor, dim: int, index: Tensor, std: float) -> None:
         """Draw the entries of a dimension anew and set their moments to 0."""
         shape = list(weight.shape)
         shape[dim] = len(index)
