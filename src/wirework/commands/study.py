@@ -209,4 +209,6 @@ def ablations(
 def _choice_rows(rows: Sequence[Any]) -> list[dict[str, Any]]:
     from wirework.studies.ablation_rows import TITLES, shown
 
-    return [dict(zip(TITLES, shown(row), strict=True)) for row in rows]
+    named = [dict(zip(TITLES, shown(row), strict=True)) for row in rows]
+    # Names say what changes; the settings are in table.md.
+    return [{name: text for name, text in row.items() if name != "changes"} for row in named]
