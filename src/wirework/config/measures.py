@@ -126,7 +126,6 @@ class MeasureConfig(PresetConfig):
         }
     }
     basic: ClassVar = (
-        "preset",
         "instruments",
         "task",
         "n_tokens",
@@ -137,9 +136,6 @@ class MeasureConfig(PresetConfig):
         "explain.neurons",
     )
 
-    preset: Preset | None = None
-    """`authors`: settings of Ferrao et al. 2025 for all instruments; other settings given beside it
-    win. None: the defaults."""
     instruments: tuple[Instrument, ...] = ("language", "sparsity", "acdc", "sae", "explain")
     """Instruments; `sparsity` also counts gates if the model has them."""
     task: str = "ioi"
@@ -152,6 +148,9 @@ class MeasureConfig(PresetConfig):
     """The sparse autoencoder."""
     explain: ExplainConfig = ExplainConfig()
     """Neuron explanations."""
+    preset: Preset | None = None
+    """`authors`: settings of Ferrao et al. 2025 for all instruments; other settings given beside it
+    win. None: the defaults."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -23,7 +23,8 @@ class PresetConfig(Config):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values by the name of the preset."""
-    preset: Preset | None = None
+    if TYPE_CHECKING:  # each class has the setting at its own place in the order
+        preset: Preset | None = None
 
     @model_validator(mode="before")
     @classmethod
