@@ -34,7 +34,7 @@ VERBS = [
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
-    "study": ["binarise", "finders", "frontier", "self-ablation"],
+    "study": ["ablations", "binarise", "finders", "frontier", "self-ablation"],
 }
 
 

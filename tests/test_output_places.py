@@ -25,6 +25,7 @@ WRITING = {
     "export": "export absent --out {}/x",
     "measure": "measure absent --out {}/x",
     "sae": "sae absent --out {}/x",
+    "study ablations": "study ablations --out {}/x",
     "study binarise": "study binarise absent --out {}/x",
     "study finders": "study finders absent --out {}/x",
     "study frontier": "study frontier --out {}/x",

@@ -28,6 +28,7 @@ HELP_ALL = "--help-all"
 """Flag that shows the help text with all settings; `--help` shows the basic ones."""
 _RECIPES = Path(__file__).parent / "recipes"
 SHIPPED = {
+    "study ablations": _RECIPES / "ablations.yaml",
     "study frontier": _RECIPES / "frontier.yaml",
     "study self-ablation": _RECIPES / "self_ablation.yaml",
 }
@@ -110,6 +111,13 @@ MENU = {
         "parameters and L0 (Gao et al. 2025, App. C, Fig. 34).\n\n"
         "The same command resumes a stopped study.",
         "circuits/small circuits/large --out studies/binarise",
+    ),
+    "study ablations": (
+        "Change one training choice at a time and compare held-out loss and circuit size (Gao et "
+        "al. 2025, App. A, Figs. 13 to 30)."
+        "\n\nWithout --config the settings are those of `recipes/ablations.yaml`, not the defaults "
+        "below. The same command resumes a stopped study; --only names a few choices.",
+        "--out studies/ablations --only no-sharkfin floor-0",
     ),
     "study finders": (
         "Find circuits of the same tasks by learned masks and by scores, and draw their sizes "
@@ -309,6 +317,7 @@ def _options(verb: str) -> set[str]:
 def _owners() -> "dict[str, type[Config]]":
     """Return each verb's class of settings, for the verbs that have one."""
     from wirework.config import (
+        AblationsConfig,
         AcdcConfig,
         ExplainConfig,
         FrontierConfig,
@@ -326,6 +335,7 @@ def _owners() -> "dict[str, type[Config]]":
         "measure": MeasureConfig,
         "prune": PruneConfig,
         "sae": SaeConfig,
+        "study ablations": AblationsConfig,
         "study frontier": FrontierConfig,
         "study finders": PruneConfig,
         "study self-ablation": SelfAblationConfig,

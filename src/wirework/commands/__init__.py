@@ -9,10 +9,11 @@ from wirework.commands.convert import huggingface, openai, self_ablating, to_hug
 from wirework.commands.listings import doctor, tasks
 from wirework.commands.measures import explain, measure, sae
 from wirework.commands.pages import export, view
-from wirework.commands.study import binarise, finders, frontier, self_ablation
+from wirework.commands.study import ablations, binarise, finders, frontier, self_ablation
 from wirework.commands.training import demo, train
 
 __all__ = [
+    "ablations",
     "acdc",
     "attack",
     "attribute",

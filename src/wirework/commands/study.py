@@ -22,7 +22,7 @@ from wirework.commands.printing import (
     show_rows,
     without_pooled_kurtosis,
 )
-from wirework.config import FrontierConfig, PruneConfig, SelfAblationConfig
+from wirework.config import AblationsConfig, FrontierConfig, PruneConfig, SelfAblationConfig
 from wirework.errors import number_of
 from wirework.files import check_place
 
@@ -205,3 +205,45 @@ def self_ablation(
         show_rows("claims", claims, json)
         print_wrote(study.results, study.figure)
         print_next("tasks", out / "runs" / f"plain-seed{settings.seeds[0]}")
+
+
+def ablations(
+    *,
+    out: Path,
+    settings: Annotated[
+        AblationsConfig, Parameter(name="*", consume_multiple=True)
+    ] = AblationsConfig(),
+    json: Json = False,
+) -> None:
+    """Run or resume the study, draw its figure and print a line per training choice.
+
+    Args:
+        out: Folder of the study; the same command resumes it, and may add choices.
+    """
+    from wirework.studies import ablations as run_study
+
+    with resumable(out):
+        study = run_study(settings, out)
+    result = study.to_dict()
+    if json:
+        show("ablations", result, json)
+        return
+    compared = [row for row in study.rows if row.loss_verdict]
+    worse = sum(row.loss_verdict == "worse" for row in compared)
+    better = sum(row.loss_verdict == "better" for row in compared)
+    print_verdict(
+        f"of {number_of(len(compared), 'choice')}, {worse} raise and {better} lower the held-out "
+        "loss by more than the spread over seeds"
+    )
+    title = "choices (held-out loss in nats and edges: mean and range over seeds; lower is better)"
+    show_rows(title, _choice_rows(study.rows), json)
+    print_wrote(study.results, study.figure)
+    print_next("tasks", out / "cells" / f"base-seed{settings.seeds[0]}" / "run")
+
+
+def _choice_rows(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    from wirework.studies.ablation_rows import TITLES, shown
+
+    named = [dict(zip(TITLES, shown(row), strict=True)) for row in rows]
+    # Names say what changes; the settings are in table.md.
+    return [{name: text for name, text in row.items() if name != "changes"} for row in named]

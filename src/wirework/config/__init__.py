@@ -11,6 +11,7 @@ from wirework.config.circuits import (
     LossReduction,
     PathAblation,
     PathMetric,
+    PathOrder,
     PruneConfig,
     Score,
 )
@@ -18,10 +19,12 @@ from wirework.config.data import DataConfig
 from wirework.config.explain import ExplainConfig, PatternConfig, ServerConfig
 from wirework.config.measures import Instrument, MeasureConfig, SaeConfig
 from wirework.config.model import NODE_KINDS, ModelConfig, SiteKind
-from wirework.config.studies import FrontierConfig, SelfAblationConfig
+from wirework.config.studies import AblationsConfig, FrontierConfig, SelfAblationConfig
 from wirework.config.training import (
     GatingConfig,
+    HardConcreteConfig,
     OptimizerConfig,
+    RevivalConfig,
     TrainConfig,
     WeightSparsityConfig,
 )
@@ -29,6 +32,7 @@ from wirework.config.yaml_file import read_yaml
 
 __all__ = [
     "NODE_KINDS",
+    "AblationsConfig",
     "AcdcConfig",
     "Change",
     "Config",
@@ -38,6 +42,7 @@ __all__ = [
     "Fraction",
     "FrontierConfig",
     "GatingConfig",
+    "HardConcreteConfig",
     "Instrument",
     "LossReduction",
     "MeasureConfig",
@@ -45,8 +50,10 @@ __all__ = [
     "OptimizerConfig",
     "PathAblation",
     "PathMetric",
+    "PathOrder",
     "PatternConfig",
     "PruneConfig",
+    "RevivalConfig",
     "SaeConfig",
     "Score",
     "SelfAblationConfig",

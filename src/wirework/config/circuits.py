@@ -128,6 +128,10 @@ PathAblation = Literal["corrupted", "zero", "mean"]
 """Value that replaces the source of a removed path edge."""
 
 
+PathOrder = Literal["conmy", "auto_circuit"]
+"""Named order in which ACDC tests path edges."""
+
+
 class AcdcConfig(Config):
     """Automatic circuit discovery on the head-level graph (Conmy et al. 2023, arXiv 2304.14997)."""
 
@@ -150,11 +154,12 @@ class AcdcConfig(Config):
     keep_unreachable: bool = False
     """Keep edges without effect: their source has no input or their target no output. By default
     they are removed and counted (`n_unreachable`)."""
-    order: Path | None = None
-    """File with all path edges in the order of testing, one `SOURCE -> TARGET` per line; None: from
-    the last to the first (docs/acdc.md)."""
+    order: PathOrder | Path | None = None
+    """Order of testing: `conmy`, or None, from the last edge to the first; `auto_circuit`, from the
+    last layer to the first, at random within a layer (docs/acdc.md); else a file with all path
+    edges, one `SOURCE -> TARGET` per line."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the choice of pairs."""
+    """Seed of the choice of pairs, and of what the order `auto_circuit` leaves open."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from wirework.config.base import Config, Count, Fraction
+from wirework.config.preset import Preset, PresetConfig
 
 
 class PatternConfig(Config):
@@ -65,11 +66,23 @@ class ServerConfig(Config):
     """Folder of stored answers, which runs may share; None: `cache` in the folder of the run."""
 
 
-class ExplainConfig(Config):
+class ExplainConfig(PresetConfig):
     """Neuron explanations and their scores (Bills et al. 2023)."""
 
-    basic: ClassVar = ("explainer", "sites", "neurons", "only", "seed", "server")
+    presets: ClassVar = {
+        "authors": {
+            "excerpt_tokens": 64,
+            "explain_top": 20,
+            "shown": 5,
+            "score_top": 5,
+            "score_random": 5,
+        }
+    }
+    basic: ClassVar = ("preset", "explainer", "sites", "neurons", "only", "seed", "server")
 
+    preset: Preset | None = None
+    """`authors`: the protocol of Bills et al. 2023, which Ferrao et al. 2025 used, for models of
+    their shape; give the language model beside it. None: the defaults."""
     explainer: Literal["patterns", "language_model"] = "patterns"
     """`patterns` needs no other model; `language_model` asks a server over HTTP."""
     sites: tuple[str, ...] = ()

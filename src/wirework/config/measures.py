@@ -6,19 +6,48 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wirework.config.base import Config, Count
+from wirework.config.base import Count
 from wirework.config.circuits import AcdcConfig
 from wirework.config.explain import ExplainConfig
+from wirework.config.preset import Preset, PresetConfig
 
 
-class SaeConfig(Config):
+class SaeConfig(PresetConfig):
     """A sparse autoencoder of one site (Ferrao et al. 2025), trained by sae-lens.
 
-    Defaults are what a CPU can do in minutes; the paper's are named where they differ.
+    Defaults are what a CPU can do in minutes; the paper's are named where they differ, and
+    `preset: authors` sets them.
     """
 
-    basic: ClassVar = ("site", "architecture", "expansion", "tokens", "lr", "l1_coef", "k", "seed")
+    presets: ClassVar = {
+        "authors": {
+            "site": "6.mlp.resid_delta",
+            "architecture": "standard",
+            "expansion": 16,
+            "tokens": 100_000_000,
+            "batch_size": 4096,
+            "lr": 1e-5,
+            "decay": 0.2,
+            "l1_coef": 5.0,
+            "warmup": 0.05,
+            "buffer": 262_144,  # 64 batches of 16 prompts of 256 tokens
+        }
+    }
+    basic: ClassVar = (
+        "preset",
+        "site",
+        "architecture",
+        "expansion",
+        "tokens",
+        "lr",
+        "l1_coef",
+        "k",
+        "seed",
+    )
 
+    preset: Preset | None = None
+    """`authors`: settings of Ferrao et al. 2025 for models of their shape; other settings given
+    beside it win. None: the defaults."""
     site: str | None = None
     """Site that the autoencoder reads; None: the MLP output at three quarters of the depth,
     `6.mlp.resid_delta` of 8 layers (the paper's)."""
@@ -80,9 +109,22 @@ Instrument = Literal["language", "sparsity", "acdc", "sae", "explain"]
 """Names of the instruments of `measure`."""
 
 
-class MeasureConfig(Config):
+class MeasureConfig(PresetConfig):
     """The instruments that compare models (Ferrao et al. 2025)."""
 
+    presets: ClassVar = {
+        "authors": {
+            "task": "ioi",
+            "acdc": {
+                "tau": (0.01,),
+                "metric": "kl",
+                "ablation": "corrupted",
+                "order": "auto_circuit",
+            },
+            "sae": {"preset": "authors"},
+            "explain": {"preset": "authors"},
+        }
+    }
     basic: ClassVar = (
         "instruments",
         "task",
@@ -106,6 +148,9 @@ class MeasureConfig(Config):
     """The sparse autoencoder."""
     explain: ExplainConfig = ExplainConfig()
     """Neuron explanations."""
+    preset: Preset | None = None
+    """`authors`: settings of Ferrao et al. 2025 for all instruments; other settings given beside it
+    win. None: the defaults."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

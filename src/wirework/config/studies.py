@@ -105,3 +105,40 @@ class SelfAblationConfig(Config):
             if self.train.gating is not None and getattr(self.train.gating, name) != default:
                 raise ValueError(f"train.gating.{name} is each model's own: give levels and ks")
         return self
+
+
+class AblationsConfig(Config):
+    """One training choice changed at a time (Gao et al. 2025, App. A, Figs. 13 to 30).
+
+    The base model and one model for each choice, all trained with every seed on the same tokens:
+    held-out loss, and circuit size at one target loss.
+    """
+
+    basic: ClassVar = (
+        "train.steps",
+        "train.data.corpus",
+        "prune.target_loss",
+        "prune.trials",
+        "tasks",
+        "only",
+        "seeds",
+    )
+
+    train: TrainConfig = TrainConfig()
+    """Settings of the base model; the study sets name, folder and seed of each run."""
+    prune: PruneConfig = PruneConfig()
+    """Search for each circuit."""
+    tasks: tuple[str, ...] = ()
+    """Behaviours, by name or JSONL file; none: all built-in ones."""
+    only: tuple[str, ...] = ()
+    """Names of the choices to try; none: all. The base model is always trained."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1)
+    """Seeds; every model is trained once with each."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be two or more, each once, got {self.seeds}")
+        if self.train.weight_sparsity is None:
+            raise ValueError("train.weight_sparsity is none: the base model is weight-sparse")
+        return self

@@ -110,6 +110,42 @@ class GatingConfig(Config):
                 raise InputError(f"{name} must be below the model's {width} units, got {k}")
 
 
+class HardConcreteConfig(Config):
+    """Smooth L0: a random gate on each weight, and a penalty on the gates that are not 0 (Louizos
+    et al. 2018, arXiv 1712.01312; compared in Gao et al. 2025, App. D)."""
+
+    basic: ClassVar = ("coef",)
+
+    coef: Annotated[float, Field(ge=0)] = 1e-6
+    """Loss in nats per expected nonzero weight. Ours; the papers give other scales."""
+    initial_open: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Probability that a gate is not 0 before the first step. Ours."""
+    temperature: Annotated[float, Field(gt=0)] = 2 / 3
+    """Temperature of the concrete distribution (beta in the paper); lower is closer to 0 and 1."""
+    low: Annotated[float, Field(lt=0)] = -0.1
+    """Lower end of the interval to which a gate is stretched before it is cut at 0 (gamma)."""
+    high: Annotated[float, Field(gt=1)] = 1.1
+    """Upper end of that interval, cut at 1 (zeta)."""
+    lr_scale: Annotated[float, Field(gt=0)] = 10.0
+    """Factor of log_alpha over the parameter that is trained for it. Gradients of gates are small
+    beside those of weights; with eps 0.1 they would hardly move at 1. Ours."""
+
+
+class RevivalConfig(Config):
+    """New weights for dead neurons: MLP neurons that stayed 0 at every token of many steps."""
+
+    basic: ClassVar = ("silent_steps",)
+
+    silent_steps: Count = 200
+    """Steps from one check to the next; a neuron that was 0 at every token since the last check
+    gets new weights."""
+    until: Fraction = 0.8
+    """Share of the steps after which no neuron is revived: it would have no time to learn."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """Size of the new weights / size at initialisation. With weight sparsity only the largest
+    weights are kept, beside those of the floor."""
+
+
 class OptimizerConfig(Config):
     """AdamW as in App. A.2."""
 
@@ -171,6 +207,11 @@ class TrainConfig(Config):
     gating: GatingConfig | None = None
     """Self-ablation: gates that choose the active units per token, removed after training (Ferrao
     et al. 2025); None: no gates."""
+    hard_concrete: HardConcreteConfig | None = None
+    """Smooth L0: random gates on weights, with a penalty on their number (Louizos et al. 2018);
+    None: no gates. Usually with `weight_sparsity: null`."""
+    revival: RevivalConfig | None = None
+    """Re-initialise neurons that stayed silent for many steps; None: never."""
     bigram_start: Literal["counts", "zeros"] = "counts"
     """Initial bigram table: smoothed log-probabilities of the training tokens, or zeros. Ours."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -228,6 +269,8 @@ class TrainConfig(Config):
         """Refuse settings with which not every gradient of a weight is one of its live entries."""
         refused = {
             "gating": self.gating is not None,
+            "hard_concrete": self.hard_concrete is not None,
+            "revival": self.revival is not None,
             "model.tied_embedding": self.model.tied_embedding,
             f"precision: {self.precision}": self.precision == "bfloat16",
             f"device: {self.device}": self.device not in ("auto", "cpu"),

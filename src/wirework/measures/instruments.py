@@ -55,7 +55,7 @@ def measure(
         the numbers of the table.
 
     Raises:
-        InputError: there is no such instrument or task.
+        InputError: there is no such instrument or task, or a preset is for other models.
 
     Source: Ferrao et al. 2025 (the table of ablations).
     """
@@ -67,6 +67,10 @@ def measure(
     if "acdc" in config.instruments:
         load_task(config.task)  # an unknown task is an error, one that does not fit is not
     measured = _MeasuredModel(load(model), config, data, progress)
+    config.check_fits(measured.model.config)
+    for name, instrument in (("sae", config.sae), ("explain", config.explain)):
+        if name in config.instruments:
+            instrument.check_fits(measured.model.config)
     entries: dict[Instrument, Report] = {}
     with Progress("instruments", len(config.instruments), shown=progress, count=counted) as bar:
         for n_measured, name in enumerate(config.instruments):

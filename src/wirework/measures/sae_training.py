@@ -134,6 +134,7 @@ def train_sae(
 
 def _place(model: "Model", settings: SaeConfig) -> tuple[str, int]:
     """Return the site to train on and its width, if the settings fit it."""
+    settings.check_fits(model.config)
     site = settings.site or default_site(model.config)
     width = look_up(model.transformer.sites, [site])[site].width
     features, n_ctx = settings.expansion * width, model.config.n_ctx

@@ -348,12 +348,19 @@ class Transformer(nn.Module):
                 f"of {self.config.vocab_size}"
             )
 
+    def initial_std(self, name: str) -> float:
+        """Return the standard deviation of the initial weights of a matrix.
+
+        Args:
+            name: name of the parameter, such as `blocks.0.mlp.down.weight`.
+        """
+        is_output = name.endswith(("attn.out.weight", "mlp.down.weight"))
+        return 0.02 / math.sqrt(2 * self.config.n_layer) if is_output else 0.02
+
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        to_residual = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2 and name != "bigram":
-                output = name.endswith(("attn.out.weight", "mlp.down.weight"))
-                parameter.normal_(0.0, to_residual if output else 0.02, generator=generator)
+                parameter.normal_(0.0, self.initial_std(name), generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()

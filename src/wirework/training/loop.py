@@ -8,7 +8,7 @@ resumed on the same CPU with the same number of threads ends with bitwise the sa
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import torch
 from torch import Tensor
@@ -107,6 +107,8 @@ def _bytes_for_each_weight(config: TrainConfig) -> int:
     """Return the least memory of a run for each weight, before activations."""
     if torch.cuda.is_available():  # gradients and moments are in GPU memory
         return LOADING_BYTES
+    if config.hard_concrete is not None:  # a gate for each weight is trained too
+        return 2 * TRAINING_BYTES
     sparsity = config.weight_sparsity
     if sparsity is None or sparsity.gradient != "live":
         return TRAINING_BYTES
@@ -193,7 +195,9 @@ def _evaluate(job: Job, stop: Stop, progress_bar: TrainingProgress) -> None:
     state = job.state
     tokens, targets = (to_device(t, job.device) for t in job.held_out[0])
     with _locating_nonfinite(job, tokens, targets):
-        with autocast(job.config):
+        with autocast(job.config), ExitStack() as stack:
+            for prior in job.priors:
+                stack.enter_context(prior.final_weights())
             values = evaluate_batches(
                 job.transformer, job.held_out, job.device, lambda: stop.requested
             )
@@ -262,6 +266,8 @@ def _finish(job: Job, stop: Stop) -> Run:
     job.optimizer.zero_grad()
     if job.live is not None:
         job.live.finish()
+    for prior in job.priors:
+        prior.finish()
     gates = next((prior.gates.cpu() for prior in job.priors if prior.gates is not None), None)
     model = Model(
         job.transformer.cpu(),

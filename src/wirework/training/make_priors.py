@@ -1,7 +1,9 @@
 """Create the priors of a run from its settings; CONTRIBUTING.md says how to add one."""
 
 from wirework.config import TrainConfig
+from wirework.training.hard_concrete import HardConcrete
 from wirework.training.prior import Prior
+from wirework.training.revival import Revival
 from wirework.training.self_ablation import SelfAblation
 from wirework.training.weight_sparsity import WeightSparsity
 
@@ -9,8 +11,14 @@ from wirework.training.weight_sparsity import WeightSparsity
 def make_priors(config: TrainConfig) -> list[Prior]:
     """Return the priors that the settings ask for, in the order in which they act."""
     priors: list[Prior] = []
+    # First: it counts neurons of the clean stream only, and new weights are projected at once.
+    if config.revival is not None:
+        priors.append(Revival(config.revival, config.steps))
     if config.gating is not None:
         priors.append(SelfAblation(config.gating, config.seed))
     if config.weight_sparsity is not None:
         priors.append(WeightSparsity(config.weight_sparsity, config.steps))
+    # Last: the losses of all other priors are those of the gated weights.
+    if config.hard_concrete is not None:
+        priors.append(HardConcrete(config.hard_concrete, config.steps))
     return priors

@@ -7,6 +7,7 @@ generators. A checkpoint, which holds both, is then complete.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -97,6 +98,16 @@ class Prior:
     def after_step(self, step: int) -> dict[str, float]:  # noqa: ARG002
         """Act after the optimizer's update at step `step` (from 0); return numbers for the log."""
         return {}
+
+    def final_weights(self) -> AbstractContextManager[None]:
+        """Give the model, inside a `with` block, the weights that it would be saved with now.
+
+        Every evaluation runs inside it. The base class changes nothing.
+        """
+        return nullcontext()
+
+    def finish(self) -> None:
+        """Give the model its final weights. Called once, after the last checkpoint."""
 
     def evaluate(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wirework.view.figures.curves import write_curves
     from wirework.view.figures.figure import write_figure
+    from wirework.view.figures.figure_ablations import write_ablations_figure
     from wirework.view.figures.figure_measures import (
         write_measures_figure,
         write_self_ablation_figure,
@@ -28,6 +29,7 @@ __all__ = [
     "load_page_data",
     "render_page",
     "serve",
+    "write_ablations_figure",
     "write_binarise_figure",
     "write_curves",
     "write_figure",
@@ -44,6 +46,7 @@ _HOMES = {
     "load_page_data": "page.page_data",
     "render_page": "page.page",
     "serve": "page.server",
+    "write_ablations_figure": "figures.figure_ablations",
     "write_binarise_figure": "figures.figure_validation",
     "write_curves": "figures.curves",
     "write_figure": "figures.figure",

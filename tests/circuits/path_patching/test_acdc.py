@@ -229,3 +229,19 @@ class TestAcdcSweep:
             read_order(path)
         with pytest.raises(InputError, match="cannot read"):
             read_order(tmp_path / "none.txt")
+
+    def test_a_named_order_is_that_of_the_graph(self, random_model: Model, task: Task) -> None:
+        graph = Graph(2, 2)
+        order = [graph.named(edge) for edge in graph.auto_circuit_edges(1)]
+        given = ww.acdc(random_model, task, order=order, pairs=3, seed=1, progress=False)
+        named = ww.acdc(random_model, task, order="auto_circuit", pairs=3, seed=1, progress=False)
+        assert named.path_edges == given.path_edges
+        assert named.document.provenance.settings["order"] == "auto_circuit"
+        (again,) = acdc_sweep(
+            random_model, task, AcdcConfig(order="auto_circuit", pairs=3, seed=1), progress=False
+        )
+        assert again.path_edges == named.path_edges
+        plain = ww.acdc(random_model, task, pairs=3, seed=1, progress=False)
+        conmy = ww.acdc(random_model, task, order="conmy", pairs=3, seed=1, progress=False)
+        assert conmy.path_edges == plain.path_edges
+        assert plain.path_edges != named.path_edges

@@ -37,3 +37,27 @@ def test_an_order_is_all_edges_once() -> None:
         graph.ordered([*order[1:], order[1]])
     with pytest.raises(InputError, match=r"no path edge 0\.mlp -> 0\.attn\.0\.q"):
         graph.ordered([*order[1:], ("0.mlp", "0.attn.0.q")])
+
+
+def test_auto_circuit_goes_from_the_last_layer_to_the_first() -> None:
+    graph = Graph(2, 2)
+    order = [graph.named(edge) for edge in graph.auto_circuit_edges(0)]
+    assert set(order) == {graph.named(edge) for edge in graph.edges}
+    assert len(order) == len(graph.edges)
+    layers = [
+        edge.target if edge.target.endswith(("resid", "mlp")) else edge.target[: len("0.attn")]
+        for edge in order
+    ]
+    assert list(dict.fromkeys(layers)) == ["final_resid", "1.mlp", "1.attn", "0.mlp", "0.attn"]
+    # 7 sources reach the end, 6 and 3 the MLPs; 4 and 1 each of six head inputs.
+    in_order = ["final_resid"] * 7 + ["1.mlp"] * 6 + ["1.attn"] * 24 + ["0.mlp"] * 3
+    assert layers == in_order + ["0.attn"] * 6
+
+
+def test_auto_circuit_draws_the_order_within_a_layer() -> None:
+    graph = Graph(2, 2)
+    assert graph.auto_circuit_edges(3) == graph.auto_circuit_edges(3)
+    one, other = graph.auto_circuit_edges(0), graph.auto_circuit_edges(1)
+    assert one != other
+    assert sorted(one[13:37]) == sorted(other[13:37])
+    assert one[13:37] != other[13:37]

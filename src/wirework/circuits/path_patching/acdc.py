@@ -12,7 +12,7 @@ from wirework.circuits.path_patching.path_circuit import PathCircuit
 from wirework.circuits.path_patching.search import search
 from wirework.circuits.path_patching.setting import Setting
 from wirework.circuits.path_patching.state import EdgeNumbers, PatchedState
-from wirework.config import AcdcConfig
+from wirework.config import AcdcConfig, PathOrder
 from wirework.console import Progress, counted
 from wirework.errors import InputError, quoted
 from wirework.files import JSON_BYTES, read_whole
@@ -22,8 +22,8 @@ from wirework.tasks import Task, load_task
 if TYPE_CHECKING:
     from wirework.model import Model
 
-Order = Iterable[PathEdge | tuple[str, str]]
-"""All path edges of a model, in the order in which ACDC tests them."""
+Order = PathOrder | Iterable[PathEdge | tuple[str, str]]
+"""Order in which ACDC tests path edges: its name, or all path edges of the model."""
 
 
 @unchanged_weights()
@@ -48,9 +48,9 @@ def acdc(
             of tokens. Other pairs are left out of a generated task and are an error in a task file.
         config: settings; None for the defaults. A number is taken as `tau`, the smallest increase
             of the metric for which an edge is kept.
-        order: all path edges, as (source, target) names, in the order in which to test them. None
-            for the order of the settings, by default from the last to the first (docs/acdc.md). The
-            circuit depends on the order.
+        order: `conmy` or `auto_circuit` (docs/acdc.md), or all path edges, as (source, target)
+            names, in the order in which to test them. None for the order of the settings, by
+            default `conmy`. The circuit depends on the order.
         progress: show a progress bar on standard error.
         **overrides: settings of `AcdcConfig` by name, with `tau` a single number; they win over
             `config`.
@@ -91,7 +91,7 @@ def acdc_sweep(
         model: a model with a tokeniser; a path is loaded.
         task: as in `acdc`.
         config: settings; None for the defaults.
-        order: as in `acdc`; wins over the order file of the settings.
+        order: as in `acdc`; wins over the order of the settings.
         progress: show a progress bar on standard error.
         **overrides: settings of `AcdcConfig` by name; they win over `config`.
 
@@ -103,13 +103,20 @@ def acdc_sweep(
     """
     from wirework.model import load
 
+    if isinstance(order, str):
+        overrides, order = {**overrides, "order": order}, None
     config, task = AcdcConfig.overridden(config, overrides), load_task(task)
-    if order is None and config.order is not None:
+    if order is None and isinstance(config.order, Path):
         order = read_order(config.order)
     with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:
         setting = Setting.of(load(model), task, config)
         graph = setting.patched.graph
-        edges = graph.edges if order is None else graph.ordered(order)
+        if order is not None:
+            edges = graph.ordered(order)
+        elif config.order == "auto_circuit":
+            edges = graph.auto_circuit_edges(config.seed)
+        else:
+            edges = graph.edges
         bar.total = len(edges) * len(config.tau)
         return _sweep(setting, edges, bar.update)
 

@@ -14,6 +14,7 @@ Source: Conmy et al. 2023 (arXiv 2304.14997), sec. 3.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 
 from wirework.circuit_format import PathEdge
 from wirework.errors import InputError, number_of
@@ -97,6 +98,27 @@ class Graph:
             for destination in self._destinations_from_last()
             for source in reversed(range(self.n_before(destination)))
         )
+
+    def auto_circuit_edges(self, seed: int) -> tuple[tuple[int, int], ...]:
+        """Return all edges (source, destination) in the order of auto-circuit's ACDC.
+
+        It sorts edges by the layer of their destination, the last first, and by nothing else. A
+        layer is an MLP, or all queries, keys and values of a block's heads. Within a layer its
+        order is that of a Python set, which differs between processes; here it is drawn.
+
+        Args:
+            seed: seed of the order within each layer.
+
+        Source: https://github.com/UFO-101/auto-circuit, `acdc_prune_scores` (version 1.0).
+        """
+        layers: dict[tuple[int, bool], list[tuple[int, int]]] = {}
+        for edge in self.edges:  # destinations of one layer follow each other
+            layer, index_in_layer = divmod(edge[1], 3 * self.n_head + 1)
+            layers.setdefault((layer, index_in_layer == 3 * self.n_head), []).append(edge)
+        generator = Random(seed)
+        for edges in layers.values():
+            generator.shuffle(edges)
+        return tuple(edge for edges in layers.values() for edge in edges)
 
     def _destinations_from_last(self) -> Iterator[int]:
         yield self.final

@@ -50,6 +50,7 @@ class ExplainJob:
         cls, model: "Model", config: ExplainConfig, text: "Prepared | None", out: Path | None
     ) -> "ExplainJob":
         """Check that settings, model and text fit, and choose the neurons."""
+        config.check_fits(model.config)
         neurons = tuple(choose_neurons(model.transformer, config))
         length = excerpt_length(model.config.n_ctx, config)
         config = config.model_copy(update={"excerpt_tokens": length})

@@ -200,6 +200,34 @@ class SelfAblationResults(Part):
     rows: Annotated[tuple[SelfAblationRow, ...], _Rows]
 
 
+class AblationsRow(Part):
+    """The models of one training choice."""
+
+    choice: Name
+    val_loss: Size | None
+    val_loss_low: Size | None
+    val_loss_high: Size | None
+    n_circuits: Index
+    edges: Size | None
+    edges_low: Size | None
+    edges_high: Size | None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for name in ("val_loss", "edges"):
+            parts = [getattr(self, f"{name}{end}") for end in ("", "_low", "_high")]
+            if None in parts and parts != [None] * 3:
+                raise ValueError(f"{name} comes with its range over seeds")
+        return self
+
+
+class AblationsResults(Part):
+    """`results.json` of the ablations."""
+
+    rows: Annotated[tuple[AblationsRow, ...], Field(min_length=1, max_length=200)]
+    target_loss: Positive
+
+
 class ModelHeadline(Part):
     """The headline numbers of a model."""
 
