@@ -33,5 +33,5 @@ def test_a_models_tokens_count(code_tokenizer) -> None:
     class Model:
         tokenizer, config = code_tokenizer, Shape()
 
-    found = shortcuts("lambda_func", Model())  # type: ignore[arg-type]
+    found = shortcuts("lambda_func", Model())
     assert found.length < 0.58

@@ -69,7 +69,8 @@ class TestValidate:
     ) -> None:
         json.dumps(report.to_dict(), allow_nan=False)
         checks = [
-            "judged", "held_out", "held_out_templates", "rephrased", "resampled", "interchange", "agreement", "coverage",
+            "judged", "held_out", "held_out_templates", "rephrased", "resampled", "interchange",
+            "agreement", "coverage",
         ]  # fmt: skip
         assert list(report.to_dict()) == [
             "task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges", *checks,

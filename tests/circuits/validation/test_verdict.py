@@ -27,6 +27,7 @@ GOOD = CircuitChecks(
         chance=0.693,
         circuit_error=0.01,
     ),
+    held_out_templates=NotMeasured("not part of the verdict"),
     rephrased=NotMeasured("not part of the verdict"),
     resampled=Resampled(resample=0.2, stochastic=0.2, adversarial=0.3),
     interchange=Interchange(circuit=0.16, same=0.2, mixed=0.2, other=3.0, n_same=8, n_other=8),
