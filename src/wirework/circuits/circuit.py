@@ -88,7 +88,10 @@ class Circuit(ABC):
         """
 
     def summary(self) -> dict[str, Any]:
-        """Return its task, size and losses (nats), and how it was found."""
+        """Return its task, size and losses (nats), and how it was found.
+
+        `trained_on_tasks` is an entry if the model was trained on text drawn from the tasks.
+        """
         return {
             "task": self.document.task.name,
             **self.sizes(),
@@ -99,6 +102,7 @@ class Circuit(ABC):
             "model_loss": self.losses.model,
             "without_circuit": self.losses.without_circuit,
             "finder": self.document.provenance.finder,
+            **({"trained_on_tasks": True} if self.document.model.trained_on_tasks else {}),
         }
 
     def __repr__(self) -> str:

@@ -172,6 +172,8 @@ def _summary(circuit: NodeCircuit, model: "Model") -> dict[str, Any]:
     sizes = circuit.sizes() | {"n_edges": circuit.count_edges(model)}
     about = {"task": circuit.document.task.name, "reached": circuit.reached}
     about["loss_reduction"] = circuit.loss_reduction
+    if circuit.document.model.trained_on_tasks:
+        about["trained_on_tasks"] = True
     return {**about, **sizes, **paper_entries(circuit.paper_size), **losses}
 
 

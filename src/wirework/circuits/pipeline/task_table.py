@@ -34,7 +34,8 @@ CONTROL_NAMES = {"nonsense task": "random labels"}
 def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a table of the rows that `prune_all` returns; losses in nats, three decimals.
 
-    A last line says how the losses combine the two prompts of a pair, if the rows have it.
+    Last lines say how the losses combine the two prompts of a pair, and that the model was trained
+    on the tasks, if the rows have it.
     """
     table_rows = list(table_rows)
     lines = [_line(_COLUMNS.values()), _line("---" for _ in _COLUMNS)]
@@ -43,6 +44,8 @@ def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
     passed_over = [f"- {row['task']}: {row['reason']}" for row in table_rows if row.get("reason")]
     reductions = dict.fromkeys(filter(None, (row.get("loss_reduction") for row in table_rows)))
     said = [f"Task losses in nats: {name} over the two prompts of a pair." for name in reductions]
+    if any(row.get("trained_on_tasks") for row in table_rows):
+        said.append("The model was trained on text drawn from the generators of these tasks.")
     parts = [part for part in (lines, passed_over, said) if part]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 

@@ -12,7 +12,8 @@ function drawHeader(data, circuit) {
   const groups = [
     ["Model", [
       ["run", model.path ?? "–"], ["layers", model.n_layer], ["width", model.d_model],
-      ["nonzero", `${brief((100 * model.n_nonzero) / model.n_weights)}%`]]],
+      ["nonzero", `${brief((100 * model.n_nonzero) / model.n_weights)}%`],
+      ...(model.trained_on_tasks ? [["trained on tasks", "yes"]] : [])]],
     ...(data.patching ? pathGroups(data) : nodeGroups(data, circuit)),
   ];
   const rows = [make("tr"), make("tr"), make("tr")];
