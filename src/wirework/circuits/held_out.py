@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from wirework.circuit_format import Document, TaskPart
 from wirework.errors import InputError, number_of
 from wirework.tasks import Task, load_task, tokenizer_of
+from wirework.tasks.earlier_tasks import earlier_task
 from wirework.tasks.task_split import Parts, fingerprint, parts_of
 from wirework.user_code import refuse_saved_function
 
@@ -85,9 +86,11 @@ def _own_task(about: TaskPart, task: Task | None, own_task: Task | None) -> Task
         own_pairs = load_task(origin, seed=about.seed, n=about.n_all)
     except InputError as error:
         raise InputError(f"{problem}: {error}") from None
-    if fingerprint(own_pairs) != about.fingerprint:
-        raise InputError(changed)
-    return own_pairs
+    earlier = earlier_task(origin, about.seed, about.n_all)
+    for pairs in (own_pairs, earlier):
+        if pairs is not None and fingerprint(pairs) == about.fingerprint:
+            return pairs
+    raise InputError(changed)
 
 
 def _regenerated(about: TaskPart, candidate: Task) -> Task | None:
