@@ -115,12 +115,14 @@ def portable(config: TrainConfig) -> dict[str, Any]:
     """Return the training settings without paths and tracking.
 
     A vocabulary size of `auto` is given as the number it aims at: older files hold that number.
-    Priors that older files do not know are left out where they are not used.
+    Priors and seeds that older files do not know are left out where they are not used.
     """
     values = config.model_dump(mode="json", exclude=_ELSEWHERE)
     for name in ("hard_concrete", "revival"):
         if values[name] is None:
             del values[name]
+    if "programs" not in (config.data.corpus, config.data.mix):
+        del values["data"]["programs_seed"]
     if values["data"]["vocab_size"] == "auto" and values["data"]["tokenizer"] is None:
         values["data"]["vocab_size"] = values["model"]["vocab_size"] = VOCAB_SIZE
     return values
