@@ -29,6 +29,8 @@ import wirework as ww
 from wirework import config as settings
 from wirework.cli import main
 from wirework.fastest import machine
+from wirework.tasks import BUILT_IN_TASKS, load
+from wirework.tasks.earlier_tasks import EARLIER_TASKS
 from wirework.view import write_curves, write_measures_figure, write_neuron_page, write_page
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -74,8 +76,9 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _as_then(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    """One thread and one library for all products, as when the files were written."""
+    """One thread, one library for all products and the pairs of built-in tasks of that time."""
     monkeypatch.setenv("WIREWORK_PRODUCTS", "torch")
+    monkeypatch.setattr(load, "BUILT_IN_TASKS", {**BUILT_IN_TASKS, **EARLIER_TASKS})
 
 
 @pytest.fixture

@@ -148,13 +148,24 @@ class Document(Part):
         return counts if self.level == "node" else {**counts, "n_path_edges": "path_edges"}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of circuit.json as JSON values."""
+        """Return the content of circuit.json as JSON values.
+
+        What earlier versions did not record is left out where it is None, so that the document of
+        an old file gives the same JSON.
+        """
         values = self.model_dump(mode="json")
         if self.level == "node":
             del values["level"], values["path_edges"], values["patching"]
-        for key in ("share_runs", "paper_size", "loss_reduction"):
-            if values[key] is None:
-                del values[key]
+        for part, key in (
+            (values, "share_runs"),
+            (values, "paper_size"),
+            (values, "loss_reduction"),
+            (values["model"], "trained_on_tasks"),
+            (values["provenance"], "mean_error_median"),
+            (values["provenance"], "mean_error_largest"),
+        ):
+            if part[key] is None:
+                del part[key]
         for part in (*values["nodes"], *values["edges"]):
             if part["share"] is None:
                 del part["share"]

@@ -120,7 +120,8 @@ def self_ablation(
     task = load_task(study.measure.task)
     check_place(out / "results.json")
     _check_sites(study)
-    if not all(is_file(_cell(out, variant)) for variant in all_variants):
+    is_finished = all(is_file(_cell(out, variant)) for variant in all_variants)
+    if not is_finished:
         _check_packages(study)
     _check_out(out, study)
     with locked(out / "lock", f"study {out}"):
@@ -131,7 +132,7 @@ def self_ablation(
         data = text_for_runs(
             folders, study.train.data, progress, text_fingerprint
         )  # not in each process
-        if "acdc" in study.measure.instruments:
+        if "acdc" in study.measure.instruments and not is_finished:
             task.fitted(data.tokenizer, study.train.model.n_ctx)
         cells: list[dict[str, Any]] = []
         if earlier.get("data", data.fingerprint) != data.fingerprint:

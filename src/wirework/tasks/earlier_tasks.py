@@ -4,9 +4,11 @@
 were the same in all those versions.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from random import Random
+from types import MappingProxyType
 
+from wirework.tasks.built_in import Generator
 from wirework.tasks.load import draw_pairs
 from wirework.tasks.snippets import FUNCTIONS, NAMES, elements, statement, top_line, words
 from wirework.tasks.task import Pair, Task
@@ -20,7 +22,7 @@ def earlier_task(name: str, seed: int, n: int) -> Task | None:
         seed: seed of its pairs.
         n: number of pairs.
     """
-    make = _EARLIER.get(name)
+    make = EARLIER_TASKS.get(name)
     if make is None:
         return None
     return Task(name, draw_pairs(make, f"{name} {seed}", n), generated=True, seed=seed)
@@ -97,8 +99,11 @@ def _lines_before(rng: Random) -> tuple[str, str]:
     return "".join(f"{text}\n" for text in head), indent
 
 
-_EARLIER: dict[str, Callable[[Random], Pair]] = {
-    "single_double_quote": _single_double_quote,
-    "bracket_counting": _bracket_counting,
-    "for_while": _for_while,
-}
+EARLIER_TASKS: Mapping[str, Generator] = MappingProxyType(
+    {
+        "single_double_quote": _single_double_quote,
+        "bracket_counting": _bracket_counting,
+        "for_while": _for_while,
+    }
+)
+"""Generators of pairs as versions up to 0.2 drew them, by the name of the task."""
