@@ -58,7 +58,7 @@ def quote_closer(tokenizer: Tokenizer, task: Task) -> Model:
 
 def plant() -> Planted:
     """Return it with idle edges and with a value that copies the planted one."""
-    task = load_task("single_double_quote", n=64)
+    task = load_task("single_double_quote", n=80)
     model = quote_closer(tokenizer_for(task, 512), task)
     connect_(model, NODES, IDLE_EDGES)
     link_(model, ("0.attn.act_in", 0), ("0.attn.v", 2), 0.5)

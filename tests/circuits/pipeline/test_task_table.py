@@ -2,6 +2,7 @@ from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_ed
 
 REPORT = {
     "held_out": {"circuit": 0.1512},
+    "held_out_templates": {"circuit": 0.2},
     "rephrased": {"reason": "no other words"},
     "resampled": {"resample": 0.3},
     "controls": {
@@ -16,6 +17,7 @@ REPORT = {
 def test_what_a_table_shows_of_a_report() -> None:
     assert judged(REPORT) == {
         "held_out": 0.1512,
+        "held_out_templates": 0.2,
         "rephrased": None,
         "resampled": 0.3,
         "controls": "random circuits: 0 of 20 reach the target; random labels: reached with 120 "
@@ -29,12 +31,13 @@ def test_a_table_of_found_and_passed_over() -> None:
     found |= {"without_circuit": 0.9, "verdict": "open", **judged(REPORT), "controls": "none"}
     missed = {"task": "swap", "n_nodes": None, "n_edges": None, "reason": "the model cannot"}
     assert markdown([found, missed]).splitlines() == [
-        "| task | nodes | edges | kept edges | model | circuit | held out | rephrased | resampled "
-        "| without | paper nodes | paper edges | paper loss | paper calibrated | paper held out "
+        "| task | nodes | edges | kept edges | model | circuit | held out | held-out templates "
+        "| rephrased | resampled | without | paper nodes | paper edges | paper loss "
+        "| paper calibrated | paper held out "
         "| paper held out, calibrated | controls | verdict |",
-        f"| {' | '.join(['---'] * 18)} |",
-        "| quotes | 12 | 9 | 7 | 0.020 | 0.150 | 0.151 |  | 0.300 | 0.900 | 20 | 40 | 0.149 |  |  |"
-        "  | none | open |",
+        f"| {' | '.join(['---'] * 19)} |",
+        "| quotes | 12 | 9 | 7 | 0.020 | 0.150 | 0.151 | 0.200 |  | 0.300 | 0.900 | 20 | 40 "
+        "| 0.149 |  |  |  | none | open |",
         "",
         "- swap: the model cannot",
     ]

@@ -105,5 +105,7 @@ def test_masks_are_trained_on_the_same_loss(ablation: Ablation, rows: TokenizedP
     options = {"steps": 6, "batch_pairs": 8, "seeds": [0]}
     by_mean = learn_masks(ablation, rows, [settings], **options)
     doubled = replace(settings, k_coef=2 * settings.k_coef)
-    torch.testing.assert_close(learn_masks(summed, rows, [doubled], **options), by_mean)
+    by_sum = learn_masks(summed, rows, [doubled], **options)
+    # The eps of AdamW is not doubled, so the two differ by a little more than rounding.
+    torch.testing.assert_close(by_sum, by_mean, atol=1e-4, rtol=1e-3)
     assert not torch.equal(learn_masks(summed, rows, [settings], **options), by_mean)
