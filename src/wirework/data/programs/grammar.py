@@ -11,7 +11,8 @@ as often, and indented lines continue a production. In a production, a slot `$na
 - `$t_str:a`: the variable of label `a`, which has another type from here on.
 - `$int`: a variable or a literal; `$e_int`: any expression of rule `int`.
 - `$c`: a new name inside an expression.
-- `$block`: statements. `$in_loop`: nothing, but the production is used in loops only.
+- `$block`: statements; `$statement`: one.
+- `$in_loop`: nothing, but the production is used in loops only.
 - All other slots are functions of `slots.py`.
 
 `$slot:a` keeps the text as label `a`, and `$a` repeats it. Labels are one letter.

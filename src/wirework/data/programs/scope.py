@@ -1,5 +1,6 @@
 """The names that are visible at a place of a program, by the type of their value."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -81,6 +82,19 @@ class Scope:
         """Make a new variable visible."""
         self.variables.setdefault(kind, []).append(name)
         self.taken.add(name)
+
+    def forget_after(self, sizes: Mapping[str, int]) -> None:
+        """Undo all declarations since a moment, of a production that cannot be used.
+
+        Args:
+            sizes: type to the number of its variables at that moment.
+        """
+        for kind, names in self.variables.items():
+            size = sizes.get(kind, 0)
+            self.taken.difference_update(names[size:])
+            del names[size:]
+        self.pending.clear()
+        self.used.clear()
 
     def variable(self, kind: str, *, changed: bool, other_than: frozenset[str]) -> str | None:
         """Return a variable of a type, recent ones more often; None if there is none.

@@ -120,11 +120,20 @@ def _print(scope: Scope) -> str:
 
 
 def _path(scope: Scope, mode: str) -> str:
-    """Return the name of a file, or now and then a variable that holds one."""
+    """Return the name of a file, or a variable that holds one."""
+    rng = scope.rng
+    held = (f"{mode[0]}path", "path") if mode != "plain" else ("path",)
+    for kind_of_path in held:
+        path = scope.variable(kind_of_path, changed=False, other_than=_NONE)
+        if path is not None and rng.random() < 0.5:
+            return path
+    return file_name(scope, mode)
+
+
+def file_name(scope: Scope, mode: str) -> str:
+    """Return the name of a file that is read or written, as a string literal."""
     rng = scope.rng
     name = word(rng, f"{mode}_files")
-    if rng.random() < 0.25 and (path := scope.variable("path", changed=False, other_than=_NONE)):
-        return path
     kind = rng.random()
     if kind < 0.15:
         name = f"{name}_{word(rng, 'plain_files')}"
@@ -238,6 +247,7 @@ _LITERALS: dict[str, Callable[[Scope], str]] = {
     "set": lambda scope: f"{{{string_literal(scope)}, {string_literal(scope)}}}",
     "grid": lambda scope: "[[{}, {}], [{}, {}]]".format(*_numbers(scope.rng, 4)),
     "opt": lambda _scope: "None",
+    "code": lambda scope: f"{{{_digit(scope.rng)}: {string_literal(scope)}}}",
     "path": lambda scope: _path(scope, "plain"),
 }
 
@@ -255,6 +265,7 @@ _SLOTS: dict[str, Slot] = {
     "import": _import,
     "in": _in,
     "block": lambda _scope, _labels, _name: BLOCK,
+    "statement": lambda _scope, _labels, _name: STATEMENT,
     **{kind: _drawn(lambda scope, kind=kind: operand(scope, kind)) for kind in _LITERALS},  # type: ignore[misc]
     "digit": _drawn(lambda scope: _digit(scope.rng)),
     "big": _drawn(lambda scope: str(10 * (1 + scope.rng.randrange(10)))),
@@ -274,6 +285,8 @@ _SLOTS: dict[str, Slot] = {
     "log": _drawn(lambda scope: scope.rng.choice(_LOG_LEVELS)),
     "comment": _drawn(lambda scope: phrase(scope.rng, "comment_words", 5)),
     "print": _drawn(_print),
+    "read_name": _drawn(lambda scope: file_name(scope, "read")),
+    "write_name": _drawn(lambda scope: file_name(scope, "write")),
     "read_path": _drawn(lambda scope: _path(scope, "read")),
     "write_path": _drawn(lambda scope: _path(scope, "write")),
     "r_mode": _drawn(lambda scope: _mode(scope, "r")),
@@ -282,3 +295,5 @@ _SLOTS: dict[str, Slot] = {
 
 BLOCK = "\0"
 """Text of the slot `$block`, which statements.py replaces by statements."""
+STATEMENT = "\1"
+"""Text of the slot `$statement`: one statement."""

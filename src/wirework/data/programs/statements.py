@@ -2,7 +2,7 @@
 
 from wirework.data.programs.grammar import Production, draw_line
 from wirework.data.programs.scope import Scope
-from wirework.data.programs.slots import BLOCK, rules
+from wirework.data.programs.slots import BLOCK, STATEMENT, rules
 
 _TRIES = 12
 _MOST_BLOCKS = 2
@@ -42,17 +42,19 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
     The names of a line become visible after it: in its own block, or for a line that opens a block,
     inside that block.
     """
-    declared: list[tuple[str, str]] = []
+    sizes = {kind: len(names) for kind, names in scope.variables.items()}
     scopes, labels, lines = [scope], dict[str, str](), list[str]()
     for line in production:
         inner = scopes[min(line.depth, len(scopes) - 1)]  # less inside a literal of several lines
         del scopes[line.depth + 1 :]
         text = draw_line(line, inner, labels)
         if text is None:
-            _forget(scope, inner.pending + declared, declared)
+            scope.taken.difference_update(name for _, name in inner.pending)
+            scope.forget_after(sizes)
             return None
-        if text == BLOCK:
-            text_lines = block(inner, 3 - min(inner.depth, 2))
+        if text in (BLOCK, STATEMENT):
+            most = 3 - min(inner.depth, 2) if text == BLOCK else 1
+            text_lines = block(inner, most)
             lines += [_INDENT * line.depth + inner_line for inner_line in text_lines]
             continue
         lines.append(_INDENT * line.depth + text)
@@ -65,19 +67,6 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
             scopes.append(target)
         for kind, name in inner.pending:
             target.declare(kind, name)
-            if target is scope:
-                declared.append((kind, name))
         inner.pending.clear()
         inner.used.clear()
     return lines
-
-
-def _forget(
-    scope: Scope, drawn_names: list[tuple[str, str]], declared: list[tuple[str, str]]
-) -> None:
-    """Undo the names of a production that cannot be used."""
-    for kind, name in declared:
-        scope.variables[kind].remove(name)
-    scope.taken.difference_update(name for _, name in drawn_names)
-    scope.pending.clear()
-    scope.used.clear()

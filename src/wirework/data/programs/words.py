@@ -9,7 +9,9 @@ from wirework.data.stories.notation import read_notation
 _PATH = Path(__file__).parent / "words.txt"
 _SKEW = 2.0
 """Skew of the draws: words at the beginning of a list are more frequent, as in real code."""
-_QUALIFIED = 0.25
+_GENERIC = 0.2
+"""Share of variables whose name says nothing of their type."""
+_QUALIFIED = 0.2
 """Share of variables whose name is a qualifier and a noun."""
 
 
@@ -27,8 +29,10 @@ def word(rng: Random, name: str) -> str:
 
 def variable_name(rng: Random, kind: str, taken: set[str]) -> str:
     """Return a new name for a variable of a type."""
-    name = word(rng, f"{kind}_names")
-    if kind not in ("loop", "short", "file", "bool") and rng.random() < _QUALIFIED:
+    is_plain = kind in ("loop", "short", "file", "fn", "rpath", "wpath")
+    draw = 1.0 if is_plain else rng.random()
+    name = word(rng, "generic_names" if draw < _GENERIC else f"{kind}_names")
+    if _GENERIC <= draw < _GENERIC + _QUALIFIED and kind != "bool":
         name = f"{word(rng, 'qualifiers')}_{name}"
     while name in taken:
         name = f"{word(rng, 'qualifiers')}_{word(rng, f'{kind}_names')}"
