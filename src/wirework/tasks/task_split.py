@@ -78,6 +78,8 @@ def _parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
     count = len(task.pairs)
     judged = min(judge_pairs, count // 4)
     groups = linked(task.pairs)
+    if len(groups) == count and any(pair.template is not None for pair in task.pairs):
+        return _balanced(task, judged, seed)
     if len(groups) == count:
         others, held_out = task.split(seed, 0.75)
         return Parts(*others.split(seed + 1, 1 - judged / len(others.pairs)), held_out)
@@ -90,6 +92,32 @@ def _parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
         )
     place = {pair: number for number, pair in enumerate(task.pairs)}
     return Parts(*(task.take(sorted(part, key=place.__getitem__)) for part in parts))
+
+
+def _balanced(task: Task, judged: int, seed: int) -> Parts:
+    """Split a task whose pairs share no prompt so that each part has about the same templates.
+
+    A circuit can be twice as good on one template as on another, so that parts with other shares
+    of the templates would have other losses.
+
+    Args:
+        task: with templates.
+        judged: number of judging pairs.
+        seed: of the order of the pairs of each template.
+    """
+    by_template: dict[str | None, list[int]] = {}
+    for number, pair in enumerate(task.pairs):
+        by_template.setdefault(pair.template, []).append(number)
+    rank: dict[int, float] = {}
+    for template in sorted(by_template, key=str):
+        numbers = by_template[template]
+        Random(f"balanced {seed} {template}").shuffle(numbers)
+        rank |= {number: (i + 0.5) / len(numbers) for i, number in enumerate(numbers)}
+    order = sorted(rank, key=lambda number: (rank[number], number))
+    n_held_out = len(order) // 4
+    cuts = (order[n_held_out + judged :], order[n_held_out : n_held_out + judged])
+    parts = (*cuts, order[:n_held_out])
+    return Parts(*(task.take([task.pairs[number] for number in sorted(part)]) for part in parts))
 
 
 def linked(pairs: Sequence[Pair]) -> list[list[Pair]]:
