@@ -1,6 +1,6 @@
 """Statements of the programs: productions of the grammar with their blocks."""
 
-from wirework.data.programs.grammar import Production, draw_line
+from wirework.data.programs.grammar import Line, Production, draw_line
 from wirework.data.programs.scope import Scope
 from wirework.data.programs.slots import BLOCK, rules
 
@@ -9,7 +9,6 @@ _MOST_BLOCKS = 2
 """Largest depth of blocks inside blocks of a function or program."""
 _COMPOUND = 0.4
 """Share of statements that have a block."""
-_INDENT = "    "
 
 
 def block(scope: Scope, most: int) -> list[str]:
@@ -42,6 +41,8 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
     The names of a line become visible after it: in its own block, or for a line that opens a block,
     inside that block.
     """
+    if len(production) == 1:  # most productions: no blocks, and nothing to undo but this line
+        return _single_line(production[0], scope)
     declared: list[tuple[str, str]] = []
     scopes, labels, lines = [scope], dict[str, str](), list[str]()
     for line in production:
@@ -53,9 +54,9 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
             return None
         if text == BLOCK:
             text_lines = block(inner, 3 - min(inner.depth, 2))
-            lines += [_INDENT * line.depth + inner_line for inner_line in text_lines]
+            lines += [line.indent + inner_line for inner_line in text_lines]
             continue
-        lines.append(_INDENT * line.depth + text)
+        lines.append(line.indent + text)
         target = inner
         if line.opens:
             keyword = text.split(" ", 1)[0]
@@ -72,12 +73,25 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
     return lines
 
 
+def _single_line(line: Line, scope: Scope) -> list[str] | None:
+    """Return the line of a production without blocks, or None if a slot has no text here."""
+    text = draw_line(line, scope, {})
+    if text is None:
+        _forget(scope, scope.pending, [])
+        return None
+    for kind, name in scope.pending:
+        scope.declare(kind, name)
+    scope.pending.clear()
+    scope.used.clear()
+    return [text]
+
+
 def _forget(
     scope: Scope, drawn_names: list[tuple[str, str]], declared: list[tuple[str, str]]
 ) -> None:
     """Undo the names of a production that cannot be used."""
     for kind, name in declared:
-        scope.variables[kind].remove(name)
-    scope.taken.difference_update(name for _, name in drawn_names)
+        scope.hide(kind, name)
+    scope.taken.difference_update([name for _, name in drawn_names])
     scope.pending.clear()
     scope.used.clear()
