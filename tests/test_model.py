@@ -79,6 +79,21 @@ class TestLoadModel:
         assert again.fingerprint == model.fingerprint
         assert torch.equal(again(TOKENS), model(TOKENS))
 
+    @pytest.mark.parametrize("trained_on_tasks", [True, False, None])
+    def test_keeps_whether_it_was_trained_on_tasks(
+        self, trained_on_tasks: bool | None, tmp_path: Path
+    ) -> None:
+        transformer = Transformer(ModelConfig(**SMALL))
+        folder = Model(transformer, trained_on_tasks=trained_on_tasks).save(tmp_path / "m")
+        assert (folder / "training.json").exists() == (trained_on_tasks is not None)
+        again = ww.load(folder).save(tmp_path / "again")
+        assert ww.load(again).trained_on_tasks is trained_on_tasks
+
+    def test_of_an_earlier_version_does_not_say_what_it_was_trained_on(self) -> None:
+        folder = Path(__file__).parent / "golden" / "model"
+        assert not (folder / "training.json").exists()
+        assert ww.load(folder).trained_on_tasks is None
+
     @pytest.mark.parametrize(
         ("change", "says"),
         [

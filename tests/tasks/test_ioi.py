@@ -23,7 +23,7 @@ from wirework.tasks import (
     load_task,
     tasks_for,
 )
-from wirework.tasks.ioi import TEMPLATES
+from wirework.tasks.ioi import TEMPLATES, with_new_names
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,52 @@ class TestIoi:
         none = Task("t", (split,) * 20, generated=True, single=("xylophone",))
         with pytest.raises(InputError, match="the first: 'xylophone' is not one token"):
             none.fitted(story_tokenizer, 16)
+
+
+class TestWithNewNames:
+    def test_three_new_names_take_the_places_of_the_three(self):
+        pair = Pair(
+            (
+                "When Tom and Lily went to the park, Tom gave a ball to",
+                "When Tom and Lily went to the park, Lily gave a ball to",
+            ),
+            (" Lily", " Tom"),
+        )
+        usable = {"Tom", "Lily", "Ben", "Mia", "Sam"}  # three besides those of the pair
+        prompt = with_new_names(pair, usable.__contains__)
+        found = re.fullmatch(r"When (\w+) and (\w+) went to the park, (\w+) gave a ball to", prompt)
+        assert sorted(present(found).groups()) == ["Ben", "Mia", "Sam"]
+
+    def test_each_pair_keeps_its_template_and_gets_three_distinct_names(
+        self, task: Task, story_tokenizer: Tokenizer
+    ):
+        positions = Counter[str]()
+        for pair in task.pairs:
+            clean, prompt = pair.prompts[0], with_new_names(pair, bool)
+            old, new = names_in(clean), names_in(prompt)
+            assert len(new) == len(set(new)) == 3
+            assert not set(new) & set(old)
+            for name in old:  # the first occurrence each time: in the order of the prompt
+                clean = re.sub(rf"\b{name}\b", "NAME", clean, count=1)
+            for name in new:
+                prompt = re.sub(rf"\b{name}\b", "NAME", prompt, count=1)
+            assert prompt == clean
+            ids = [
+                story_tokenizer.encode(with_new_names(pair, bool)),
+                story_tokenizer.encode(pair.prompts[0]),
+            ]
+            assert len(ids[0]) == len(ids[1])
+            positions.update(new)
+        assert len(positions) == len(ioi_words().names)
+
+    def test_the_names_are_a_function_of_the_prompt(self, task: Task):
+        first = [with_new_names(pair, bool) for pair in task.pairs[:9]]
+        assert [with_new_names(pair, bool) for pair in task.pairs[8::-1]] == first[::-1]
+
+    def test_too_few_names_are_refused(self, task: Task):
+        pair = task.pairs[0]
+        with pytest.raises(InputError, match=r"new names need three .* it has 0 besides"):
+            with_new_names(pair, lambda name: f" {name}" in pair.answers)
 
 
 def small(tokenizer: Tokenizer) -> Model:

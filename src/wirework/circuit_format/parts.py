@@ -16,7 +16,7 @@ from wirework.circuit_format.fields import (
     Text,
     json_settings,
 )
-from wirework.config import PathAblation, PathMetric
+from wirework.config import PathAblation, PathCorruption, PathMetric
 
 MOST_PAIRS = 100_000
 """Maximum number of pairs of a task that a circuit is found for."""
@@ -194,6 +194,9 @@ class PatchingPart(Part):
     constant other than the ablated value, as under mean and zero ablation."""
     completeness: float | None = None
     """Of edge attribution: sum of the scores, divided by the difference that they explain."""
+    corruption: PathCorruption | None = None
+    """Corrupted prompt of each clean one. None in files of earlier versions, which always used the
+    other prompt of the pair."""
 
 
 class Examples(Part):

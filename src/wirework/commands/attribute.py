@@ -16,7 +16,7 @@ from wirework.commands.printing import (
     print_wrote,
     show,
 )
-from wirework.config import PathAblation, PathMetric
+from wirework.config import PathAblation, PathCorruption, PathMetric
 from wirework.console import Progress
 from wirework.errors import number_of
 
@@ -35,6 +35,7 @@ def attribute(
     steps: _Positive = 8,
     metric: PathMetric = "logit_difference",
     ablation: PathAblation = "corrupted",
+    corruption: PathCorruption | None = None,
     symmetric: Annotated[bool, Parameter(negative="")] = False,
     pairs: _Positive = 16,
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -51,7 +52,9 @@ def attribute(
         steps: Number of points between corrupted and clean prompts at which gradients are taken; 1
             is plain edge attribution and not possible with kl.
         metric: What the score of an edge estimates the rise of; kl and task_loss are in nats.
-        ablation: Value of a removed edge: its source's on the other prompt, zero, or its mean.
+        ablation: Value of a removed edge: its source's on the corrupted prompt, zero, or its mean.
+        corruption: Corrupted prompt: the pair's other one, or the clean one with three other names
+            (ioi only, and its default).
         symmetric: Use each prompt of a pair as the clean one in turn.
         pairs: Number of pairs of the task.
         seed: Seed of the choice of pairs.
@@ -64,8 +67,8 @@ def attribute(
     if out is not None:
         check_circuit_place(out)
     settings: dict[str, Any] = {
-        "steps": steps, "metric": metric, "ablation": ablation, "symmetric": symmetric,
-        "pairs": pairs, "seed": seed,
+        "steps": steps, "metric": metric, "ablation": ablation, "corruption": corruption,
+        "symmetric": symmetric, "pairs": pairs, "seed": seed,
     }  # fmt: skip
     loaded, behaviour = load(model), task_of(task)
     with not_resumable(), Progress(f"edge attribution {behaviour.name}", None):

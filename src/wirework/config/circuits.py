@@ -127,6 +127,9 @@ PathMetric = Literal["kl", "logit_difference", "task_loss"]
 PathAblation = Literal["corrupted", "zero", "mean"]
 """Value that replaces the source of a removed path edge."""
 
+PathCorruption = Literal["other_prompt", "new_names"]
+"""Corrupted prompt that belongs to a clean prompt."""
+
 
 PathOrder = Literal["conmy", "auto_circuit"]
 """Named order in which ACDC tests path edges."""
@@ -145,8 +148,13 @@ class AcdcConfig(Config):
     prompt's last token, mean over prompts; `logit_difference`: minus the mean of right minus wrong
     logit; `task_loss`: nats, mean cross-entropy between the two answers."""
     ablation: PathAblation = "corrupted"
-    """Value that replaces the source of a removed edge: its value on the pair's other prompt, zero,
-    or its mean over all tokens of all prompts."""
+    """Value that replaces the source of a removed edge: its value on the corrupted prompt, zero, or
+    its mean over all tokens of all prompts."""
+    corruption: PathCorruption | None = None
+    """Corrupted prompt of a clean one. `other_prompt`: the other prompt of the pair. `new_names`:
+    the clean prompt with three other names, for the task `ioi` only (ABC of Wang et al. 2022, used
+    by Conmy et al. 2023 and Ferrao et al. 2025). None: `new_names` for `ioi` unless `symmetric` is
+    set, otherwise `other_prompt`."""
     symmetric: bool = False
     """Use each prompt of a pair as the clean one in turn; by default only the first is."""
     pairs: Count = 16
@@ -165,4 +173,9 @@ class AcdcConfig(Config):
     def _possible(self) -> Self:
         if not self.tau or len(set(self.tau)) < len(self.tau):
             raise ValueError(f"give at least one tau and each tau once, got {self.tau}")
+        if self.symmetric and self.corruption == "new_names":
+            raise ValueError(
+                "symmetric needs a right answer after both prompts, and a prompt with new_names "
+                "has none: leave one of them out"
+            )
         return self

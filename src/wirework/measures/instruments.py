@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wirework.circuits.path_patching import acdc_sweep, sweep_row
+from wirework.circuits.path_patching import acdc_sweep, corruption_of, sweep_row
 from wirework.config import Instrument, MeasureConfig
 from wirework.console import Progress, counted
 from wirework.errors import InputError
@@ -55,7 +55,8 @@ def measure(
         the numbers of the table.
 
     Raises:
-        InputError: there is no such instrument or task, or a preset is for other models.
+        InputError: there is no such instrument or task, the task lacks the corruption, or a preset
+            is for other models.
 
     Source: Ferrao et al. 2025 (the table of ablations).
     """
@@ -65,7 +66,8 @@ def measure(
     if instruments is not None:
         config = MeasureConfig.of({**config.model_dump(), "instruments": tuple(instruments)})
     if "acdc" in config.instruments:
-        load_task(config.task)  # an unknown task is an error, one that does not fit is not
+        # An unknown task or one without the corruption is an error, one that does not fit is not.
+        corruption_of(load_task(config.task), config.acdc)
     measured = _MeasuredModel(load(model), config, data, progress)
     config.check_fits(measured.model.config)
     for name, instrument in (("sae", config.sae), ("explain", config.explain)):
@@ -120,6 +122,7 @@ def _acdc(measured: _MeasuredModel) -> AcdcMeasures:
     skill = TaskSkill(on_task.accuracy, on_task.loss, on_task.logit_difference)
     row: dict[str, Any] = dict(sweep_row(circuit))
     n_all = row.pop("of")
+    row["corruption"] = circuit.patching.corruption
     return AcdcMeasures(task=measured.config.task, skill=skill, n_all=n_all, **row)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from wirework.config import Instrument
+from wirework.config import Instrument, PathCorruption
 from wirework.measures.explain import ExplainReport
 from wirework.measures.language import Language
 from wirework.measures.sae import SaeQuality
@@ -80,6 +80,9 @@ class AcdcMeasures(Report):
     """Task loss of the patched run, nats."""
     model_logit_difference: float
     model_accuracy: float
+    corruption: PathCorruption | None = None
+    """Corrupted prompt of each clean one; None in reports of earlier versions, which used the other
+    prompt of the pair."""
 
 
 @dataclass(frozen=True, repr=False)

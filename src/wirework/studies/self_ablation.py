@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from wirework.circuits.path_patching import corruption_of
 from wirework.config import GatingConfig, MeasureConfig, SelfAblationConfig, TrainConfig, changes
 from wirework.console import Progress, counted, say
 from wirework.data import record_text, text_for_runs
@@ -47,7 +48,7 @@ from wirework.studies.ablation_table import (
 from wirework.studies.manifest import machine_facts
 from wirework.studies.points import portable
 from wirework.summaries import Report
-from wirework.tasks import load_task
+from wirework.tasks import Task, load_task
 from wirework.training import train
 from wirework.training.run_folder import CHANGEABLE_SETTINGS as HARMLESS_TO_TRAIN
 from wirework.view import write_self_ablation_figure
@@ -110,14 +111,14 @@ def self_ablation(
 
     Raises:
         InputError: impossible settings; no such task or site; a task that does not fit the
-            tokeniser; `out` cannot be written to, holds other files or is in use; a model could
-            not be trained.
+            tokeniser or lacks the corruption; `out` cannot be written to, holds other files or is
+            in use; a model could not be trained.
     """
-    out, study = Path(out), _settled(study)
+    out, task = Path(out), load_task(study.measure.task)
+    study = _settled(study, task)
     all_variants = variants(study)
     for variant in all_variants:
         training_settings(variant, study, out)
-    task = load_task(study.measure.task)
     check_place(out / "results.json")
     _check_sites(study)
     is_finished = all(is_file(_cell(out, variant)) for variant in all_variants)
@@ -223,15 +224,17 @@ def measure_settings(variant: Variant, study: SelfAblationConfig) -> MeasureConf
     return MeasureConfig.of(values)
 
 
-def _settled(study: SelfAblationConfig) -> SelfAblationConfig:
-    """Return the study with the excerpt length resolved: all models have the same context.
+def _settled(study: SelfAblationConfig, task: Task) -> SelfAblationConfig:
+    """Return the study with the excerpt length and the corruption resolved, as they are recorded.
 
     Raises:
-        InputError: the excerpts are longer than the context.
+        InputError: the excerpts are longer than the context, or the task lacks the corruption.
     """
     length = excerpt_length(study.train.model.n_ctx, study.measure.explain)
     explain = study.measure.explain.model_copy(update={"excerpt_tokens": length})
-    measured = study.measure.model_copy(update={"explain": explain})
+    corruption = corruption_of(task, study.measure.acdc)
+    acdc = study.measure.acdc.model_copy(update={"corruption": corruption})
+    measured = study.measure.model_copy(update={"explain": explain, "acdc": acdc})
     return study.model_copy(update={"measure": measured})
 
 
@@ -307,10 +310,16 @@ def _recorded_measure(instruments: MeasureConfig) -> dict[str, Any]:
 def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return which settings have changed, of those that the results depend on; empty if none."""
     earlier, wanted = (
-        {name: values[name] for name in ("train", "measure")} for values in (before, now)
+        {"train": values["train"], "measure": _with_corruption(values["measure"])}
+        for values in (before, now)
     )
     differences = changes(earlier, wanted)
     return "; ".join(str(change) for change in differences if change.name not in _HARMLESS)
+
+
+def _with_corruption(measure: dict[str, Any]) -> dict[str, Any]:
+    """Add the corruption to recorded settings of an earlier version, which had only one."""
+    return {**measure, "acdc": {"corruption": "other_prompt", **measure["acdc"]}}
 
 
 def _write(

@@ -8,7 +8,7 @@ from wirework.tasks.brackets import bracket_brace, bracket_counting
 from wirework.tasks.conditions import else_elif, if_equals, if_ternary, var_if
 from wirework.tasks.definitions import class_init, final_kwarg, lambda_func
 from wirework.tasks.file_modes import with_as, with_open
-from wirework.tasks.ioi import ioi, single_tokens
+from wirework.tasks.ioi import ioi, single_tokens, with_new_names
 from wirework.tasks.loops import enumerate_range, for_while, indent_for, while_return_true
 from wirework.tasks.strings import fstring_brace, single_double_quote
 from wirework.tasks.task import Pair
@@ -54,3 +54,9 @@ SINGLE_TOKENS: Mapping[str, Callable[[], tuple[str, ...]]] = MappingProxyType(
     {"ioi": single_tokens}
 )
 """Functions that return the words of a task's prompts that must be one token each, by task."""
+
+NEW_NAMES: Mapping[str, Callable[[Pair, Callable[[str], bool]], str]] = MappingProxyType(
+    {"ioi": with_new_names}
+)
+"""Functions that return the clean prompt of a pair with new names that a predicate accepts, by
+task."""

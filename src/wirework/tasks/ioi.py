@@ -1,13 +1,17 @@
 """Indirect object identification (IOI): two children are named, one gives, the other receives.
 
 The right answer after `When Tom and Lily went to the park, Tom gave a ball to` is ` Lily`. In the
-second, corrupted prompt of a pair the other child gives, so the other name is right.
+second, corrupted prompt of a pair the other child gives, so the other name is right. Path patching
+may use another corrupted prompt, with three new names (`with_new_names`).
 Source: Wang et al. 2022, arXiv 2211.00593.
 """
 
+import re
+from collections.abc import Callable
 from random import Random
 
 from wirework.data.stories import ioi_words
+from wirework.errors import InputError
 from wirework.tasks.task import Pair
 
 TEMPLATES = (
@@ -46,6 +50,33 @@ def ioi(rng: Random) -> Pair:
         template.format(a=a, b=b, gift=gift, place=place, giver=name) for name in (giver, other)
     )
     return Pair((clean, corrupted), (f" {other}", f" {giver}"), form)
+
+
+def with_new_names(pair: Pair, is_usable: Callable[[str], bool]) -> str:
+    """Return the clean prompt of a pair with three other names: `When Mia and Ben ..., Sam gave`.
+
+    The result is the ABC corruption of the paper: each name occurs once, so the prompt says nothing
+    about who receives. The names depend on the clean prompt and `is_usable` alone.
+
+    Args:
+        pair: a pair of `ioi`.
+        is_usable: whether a name may be drawn.
+
+    Raises:
+        InputError: fewer than three names besides those of the pair may be drawn.
+
+    Source: Wang et al. 2022, sec. 3 (the distribution p_ABC).
+    """
+    clean = pair.prompts[0]
+    replaced = [answer.strip() for answer in pair.answers]
+    free = [name for name in ioi_words().names if name not in replaced and is_usable(name)]
+    if len(free) < 3:
+        raise InputError(
+            f"new names need three that the tokeniser makes one token each, it has {len(free)} "
+            f"besides {' and '.join(replaced)}: use another corruption"
+        )
+    drawn = iter(Random(f"new names {clean}").sample(free, 3))
+    return re.sub(rf"\b({'|'.join(replaced)})\b", lambda _: next(drawn), clean)
 
 
 def single_tokens() -> tuple[str, ...]:

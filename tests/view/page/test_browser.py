@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from circuit_maker import edit_document, make_circuit, sum_again, with_shares
+from circuit_maker import MODEL, edit_document, make_circuit, sum_again, with_shares
 from safetensors.numpy import load_file, save_file
 
 from wirework.view import load_page_data, write_page
@@ -64,6 +64,30 @@ def test_everything_is_drawn_once(visit: Visit) -> None:
     assert visit.count(".wire.edge.negative") == negative
     facts = visit.page.locator("#facts").inner_text().split()
     assert {"0.0123", "0.146", "0.121", "3.22", "0.693", "40"} <= set(facts)
+
+
+@pytest.mark.parametrize("trained_on_tasks", [True, False, None])
+def test_the_header_names_a_model_that_was_trained_on_tasks(
+    browser: Any, tmp_path: Path, trained_on_tasks: bool | None
+) -> None:
+    model = {**MODEL, "trained_on_tasks": trained_on_tasks}
+    circuit = edit_document(make_circuit(tmp_path / "c"), model=model)
+    visited = Visit(browser, tmp_path, circuit)
+    labels, values = visited.page.locator("#facts tr").all()[1:]
+    cells = dict(
+        zip(
+            labels.locator("th").all_inner_texts(),
+            values.locator("td").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert cells["width"] == "256"
+    assert cells.get("trained on tasks") == ("yes" if trained_on_tasks else None)
+    group = visited.page.locator("#facts th.group").first
+    assert group.inner_text().lower() == "model"
+    assert group.get_attribute("colspan") == ("5" if trained_on_tasks else "4")
+    assert visited.complaints == []
+    visited.page.close()
 
 
 def test_hover_shows_exact_values_and_lights_neighbours(visit: Visit) -> None:

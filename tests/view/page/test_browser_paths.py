@@ -53,6 +53,19 @@ def test_the_panel_has_the_numbers_of_patching_beside_the_model_s(visit: Visit) 
     assert "calibrated" not in facts
 
 
+def test_the_panel_names_the_corrupted_prompt(browser: Any, tmp_path: Path, visit: Visit) -> None:
+    # A file of an earlier version names none: it is the other prompt of the pair.
+    assert "value on the pair's other prompt" in visit.page.locator("#patching").inner_text()
+    folder = make_paths(tmp_path / "new")
+    patching = json.loads((folder / "circuit.json").read_text())["patching"]
+    patching |= {"corruption": "new_names", "both": False}
+    visited = Visit(browser, tmp_path, edit_document(folder, patching=patching))
+    panel = visited.page.locator("#patching").inner_text()
+    assert "value on the same prompt with three other names" in panel
+    assert visited.complaints == []
+    visited.page.close()
+
+
 def test_hover_on_a_path_edge_says_from_where_to_what_and_its_effect(visit: Visit) -> None:
     spot = visit.page.locator('[data-wire="4"] .link').evaluate(
         """(path) => {

@@ -1,6 +1,7 @@
 """Head-level circuits of path edges: ACDC and edge attribution patching (EAP)."""
 
 from wirework.circuits.path_patching.acdc import acdc, acdc_sweep, read_order, sweep_row
+from wirework.circuits.path_patching.corruption import corruption_of
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.path_attribution import PathScores, edge_attribution
 from wirework.circuits.path_patching.path_circuit import PathCircuit
@@ -11,6 +12,7 @@ __all__ = [
     "PathScores",
     "acdc",
     "acdc_sweep",
+    "corruption_of",
     "edge_attribution",
     "read_order",
     "sweep_row",

@@ -60,8 +60,8 @@ def acdc(
 
     Raises:
         InputError: a setting is unknown or out of range, the settings have several values of tau,
-            the task does not fit the model, the model's residual stream is not a sum, or the order
-            does not contain each edge of the model once.
+            the task does not fit the model or lacks the corruption, the model's residual stream is
+            not a sum, or the order does not contain each edge of the model once.
 
     Source: Conmy et al. 2023 (arXiv 2304.14997).
     """
@@ -110,6 +110,7 @@ def acdc_sweep(
         order = read_order(config.order)
     with Progress(f"acdc {task.name}", None, shown=progress, count=counted) as bar:
         setting = Setting.of(load(model), task, config)
+        config = setting.config
         graph = setting.patched.graph
         if order is not None:
             edges = graph.ordered(order)

@@ -100,6 +100,7 @@ def assemble_paths(
             n_unreachable=int(idle.sum()),
             n_constant=int(constant.sum()),
             completeness=completeness,
+            corruption=config.corruption,
         ),
     )
     return PathCircuit(document)

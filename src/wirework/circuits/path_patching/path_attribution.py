@@ -40,7 +40,7 @@ from wirework.tasks import Task, load_task
 if TYPE_CHECKING:
     from wirework.model import Model
 
-_SETTINGS = ("metric", "ablation", "symmetric", "pairs", "seed")
+_SETTINGS = ("metric", "ablation", "corruption", "symmetric", "pairs", "seed")
 """Settings of `AcdcConfig` that scores depend on."""
 TOLERANCE = 0.05
 """A warning is printed if completeness differs from 1 by more than this."""
@@ -122,8 +122,8 @@ def edge_attribution(
     Args:
         model: a model with a tokeniser; a path is loaded.
         task: as in `acdc`.
-        config: settings, of which `metric`, `ablation`, `symmetric`, `pairs` and `seed` are used;
-            None for the defaults, with `logit_difference` as the metric.
+        config: settings, of which `metric`, `ablation`, `corruption`, `symmetric`, `pairs` and
+            `seed` are used; None for the defaults, with `logit_difference` as the metric.
         steps: number of points between corrupted and clean embeddings at which gradients are taken
             (Gauss-Legendre rule: integrated gradients). Between the points AbsTopK selects other
             channels; the scores include these jumps (docs/acdc.md). 1 takes the gradient on the
@@ -160,7 +160,7 @@ def edge_attribution(
             f"the edge scores add up to {share:.0%} of the difference between corrupted and clean "
             f"prompts with steps={steps}: try more steps, and compare with acdc"
         )
-    settings = {name: getattr(config, name) for name in _SETTINGS}
+    settings = {name: getattr(setting.config, name) for name in _SETTINGS}
     return PathScores(setting, scores, {**settings, "steps": steps}, share)
 
 

@@ -83,14 +83,19 @@ class PathCircuit(Circuit):
 
         Raises:
             InputError: `model` is another model or lacks an edge of the circuit, or the task does
-                not fit it.
+                not fit it or lacks the circuit's corruption.
         """
         from wirework.model import load
 
         model, task = load(model), load_task(task)
         self.check_model(model)
         part = self.patching
-        config = AcdcConfig(metric=part.metric, ablation=part.ablation, symmetric=part.both)
+        config = AcdcConfig(
+            metric=part.metric,
+            ablation=part.ablation,
+            corruption=part.corruption or "other_prompt",  # None: files before the setting existed
+            symmetric=part.both,
+        )
         with torch.no_grad():
             patched = Setting.of(model, task, config, all_pairs=True).patched
             gates = gates_of(patched.graph, self.path_edges)

@@ -14,6 +14,7 @@ from torch import Tensor
 from wirework.circuit_format import PathEdge
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.path_patching.contrast import Contrast
+from wirework.circuits.path_patching.corruption import corrupted, corruption_of
 from wirework.circuits.path_patching.graph import Graph
 from wirework.circuits.path_patching.patched import Patched, refuse_nonlinear_residual
 from wirework.config import AcdcConfig
@@ -36,7 +37,8 @@ class Setting:
     patched: Patched
     """The model in float64 with these pairs as prompts."""
     config: AcdcConfig
-    """Settings of prompts and patching; `tau` and `order` matter only for a search."""
+    """Settings of prompts and patching, with the corruption in use; `tau` and `order` matter only
+    for a search."""
 
     @classmethod
     def of(
@@ -51,11 +53,13 @@ class Setting:
             all_pairs: use all pairs instead of `config.pairs`.
 
         Raises:
-            InputError: the task does not fit the model, no pair has prompts of equal length, or the
-                model's residual stream is not a sum.
+            InputError: the task does not fit the model or lacks the corruption, no pair has prompts
+                of equal length, or the model's residual stream is not a sum.
         """
         refuse_nonlinear_residual(model.transformer)
-        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        corruption, tokenizer = corruption_of(task, config), tokenizer_of(model)
+        config = config.model_copy(update={"corruption": corruption})
+        fitted = corrupted(task.fitted(tokenizer, model.config.n_ctx), corruption, tokenizer)
         batch = tokenize_task(fitted, model)
         pairs = _equal_length_pairs(fitted, batch)
         if not all_pairs and config.pairs < len(pairs):

@@ -35,17 +35,33 @@ Slot = Callable[[Scope, Labels, str], str | None]
 None: the production cannot be used here."""
 
 
+class Draw(NamedTuple):
+    """A slot of a line."""
+
+    place: int
+    """Position of the slot's text in `Line.texts`."""
+    slot: Slot
+    argument: str
+    label: str | None
+
+
 class Line(NamedTuple):
     """One line of a production."""
 
     depth: int
     """Indentation within the production, in blocks."""
-    parts: tuple[tuple[str, Slot | None, str, str | None], ...]
-    """(literal text, slot or None, argument of the slot, label) in order of the text."""
-    order: tuple[int, ...]
-    """Order in which the parts are drawn: a loop variable after the list that it iterates over."""
+    indent: str
+    """The same as text."""
+    texts: tuple[str, ...]
+    """Texts of the line in order, with an empty one for each slot."""
+    draws: tuple[Draw, ...]
+    """Slots in the order in which they are drawn: a loop variable after the list that it iterates
+    over."""
     opens: bool
     """Whether the line opens a block."""
+    needs: str | None
+    """Type of the variable that the first slot reads or changes; without one, the line has no text.
+    None: the first slot is of another kind."""
 
 
 Production = tuple[Line, ...]
@@ -108,18 +124,21 @@ def _matched(line: str) -> tuple[int, str]:
 def _line(text: str, slots: Mapping[str, Slot]) -> Line:
     depth = (len(text) - len(text.lstrip())) // len(_INDENT)
     text = text.strip()
-    parts: list[tuple[str, Slot | None, str, str | None]] = []
+    texts: list[str] = []
+    draws: list[Draw] = []
     end = 0
     for found in _SLOT.finditer(text):
-        parts.append((text[end : found.start()], *_slot_of(found[1], slots), found[2]))
+        texts += [text[end : found.start()], ""]
+        draws.append(Draw(len(texts) - 1, *_slot_of(found[1], slots), found[2]))
         end = found.end()
         if found[1].startswith(("import_", "in_")) and text[end : end + 1] == " ":
             end += 1  # the slot is replaced by nothing
-    parts.append((text[end:], None, "", None))
-    is_each = [text for text, slot, _, _ in parts if slot is slots["each"]]
-    late = [slot is slots["each"] for _, slot, _, _ in parts] if is_each else [False] * len(parts)
-    order = sorted(range(len(parts)), key=lambda i: late[i])
-    return Line(depth, tuple(parts), tuple(order), text.endswith(":") and "lambda" not in text)
+    texts.append(text[end:])
+    draws.sort(key=lambda draw: draw.slot is slots["each"])
+    opens = text.endswith(":") and "lambda" not in text
+    reads_variable = bool(draws) and draws[0].slot in (slots["v"], slots["m"])
+    needs = draws[0].argument if reads_variable else None
+    return Line(depth, _INDENT * depth, tuple(texts), tuple(draws), opens, needs)
 
 
 def _slot_of(name: str, slots: Mapping[str, Slot]) -> tuple[Slot, str]:
@@ -135,16 +154,14 @@ def _slot_of(name: str, slots: Mapping[str, Slot]) -> tuple[Slot, str]:
 
 def draw_line(line: Line, scope: Scope, labels: Labels) -> str | None:
     """Return the text of a line, or None where a slot has none here."""
-    texts = [""] * len(line.parts)
-    for i in line.order:
-        literal, slot, argument, label = line.parts[i]
-        if slot is None:
-            texts[i] = literal
-            continue
+    if line.needs is not None and not scope.variables.get(line.needs):
+        return None  # as its first slot would, which is the most frequent reason
+    texts = list(line.texts)
+    for place, slot, argument, label in line.draws:
         text = slot(scope, labels, argument)
         if text is None:
             return None
         if label is not None:
             labels[label] = text
-        texts[i] = literal + text
+        texts[place] = text
     return "".join(texts)

@@ -1,6 +1,6 @@
 """The names that are visible at a place of a program, by the type of their value."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -27,13 +27,13 @@ class Style(NamedTuple):
     """Share of functions with a docstring."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Scope:
     """Visible names of one block. A nested block sees them; its own names end with it."""
 
     rng: Random
     style: Style
-    variables: dict[str, list[str]]
+    variables: dict[str, tuple[str, ...]]
     """Type to the names of the variables of this type."""
     imports: set[str]
     """Modules that the program uses; shared by all scopes of a program."""
@@ -58,13 +58,13 @@ class Scope:
         return Scope(
             rng=self.rng,
             style=self.style,
-            variables={kind: list(names) for kind, names in self.variables.items()},
+            variables=self.variables.copy(),
             imports=self.imports,
             functions=self.functions,
             frozen=self.frozen | frozen,
             depth=self.depth + 1,
             loop=loop or self.loop,
-            taken=set(self.taken),
+            taken=self.taken.copy(),
         )
 
     def fresh(self) -> "Scope":
@@ -80,23 +80,28 @@ class Scope:
 
     def declare(self, kind: str, name: str) -> None:
         """Make a new variable visible."""
-        self.variables.setdefault(kind, []).append(name)
+        self.variables[kind] = (*self.variables.get(kind, ()), name)
         self.taken.add(name)
 
-    def forget_after(self, sizes: Mapping[str, int]) -> None:
+    def restore(self, variables: Mapping[str, tuple[str, ...]]) -> None:
         """Undo all declarations since a moment, of a production that cannot be used.
 
         Args:
-            sizes: type to the number of its variables at that moment.
+            variables: a copy of `variables` of that moment.
         """
         for kind, names in self.variables.items():
-            size = sizes.get(kind, 0)
-            self.taken.difference_update(names[size:])
-            del names[size:]
+            self.taken.difference_update(names[len(variables.get(kind, ())) :])
+        self.variables = dict(variables)
         self.pending.clear()
         self.used.clear()
 
-    def variable(self, kind: str, *, changed: bool, other_than: frozenset[str]) -> str | None:
+    def hide(self, kind: str, name: str) -> None:
+        """Make a visible variable of a type invisible; its name stays in use."""
+        names = self.variables[kind]
+        i = names.index(name)
+        self.variables[kind] = names[:i] + names[i + 1 :]
+
+    def variable(self, kind: str, *, changed: bool, other_than: Collection[str]) -> str | None:
         """Return a variable of a type, recent ones more often; None if there is none.
 
         Args:
@@ -107,8 +112,9 @@ class Scope:
         names = self.variables.get(kind)
         if not names:
             return None
+        random = self.rng.random
         for _ in range(3):
-            name = names[-1 - int(len(names) * self.rng.random() ** 1.5)]
+            name = names[-1 - int(len(names) * random() ** 1.5)]
             if name not in other_than and not (changed and name in self.frozen):
                 self.used.append(name)
                 return name

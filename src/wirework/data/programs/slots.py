@@ -147,11 +147,11 @@ def file_name(scope: Scope, mode: str) -> str:
 
 
 def _variable(scope: Scope, labels: Labels, kind: str) -> str | None:
-    return scope.variable(kind, changed=False, other_than=frozenset(labels.values()))
+    return scope.variable(kind, changed=False, other_than=labels.values())
 
 
 def _changed(scope: Scope, labels: Labels, kind: str) -> str | None:
-    return scope.variable(kind, changed=True, other_than=frozenset(labels.values()))
+    return scope.variable(kind, changed=True, other_than=labels.values())
 
 
 def _new(scope: Scope, labels: Labels, kind: str) -> str:
@@ -185,9 +185,9 @@ def _each(scope: Scope, labels: Labels, kind: str) -> str:
 def _retyped(scope: Scope, labels: Labels, kind: str) -> str:
     """Give the labelled variable another type from this line on."""
     name = labels["a"]
-    for names in scope.variables.values():
+    for known_kind, names in scope.variables.items():
         if name in names:
-            names.remove(name)
+            scope.hide(known_kind, name)
     scope.pending.append((kind, name))
     return name
 
@@ -198,6 +198,10 @@ def _bound(scope: Scope, labels: Labels, _: str) -> str:
 
 def _expression(scope: Scope, _: Labels, kind: str) -> str:
     return (expression if scope.expression_depth < _MOST_EXPRESSIONS else operand)(scope, kind)
+
+
+def _operand(scope: Scope, _: Labels, kind: str) -> str:
+    return operand(scope, kind)
 
 
 def _call(scope: Scope, _: Labels, kind: str) -> str | None:
@@ -266,7 +270,7 @@ _SLOTS: dict[str, Slot] = {
     "in": _in,
     "block": lambda _scope, _labels, _name: BLOCK,
     "statement": lambda _scope, _labels, _name: STATEMENT,
-    **{kind: _drawn(lambda scope, kind=kind: operand(scope, kind)) for kind in _LITERALS},  # type: ignore[misc]
+    **dict.fromkeys(_LITERALS, _operand),  # the argument of a slot is its own name
     "digit": _drawn(lambda scope: _digit(scope.rng)),
     "big": _drawn(lambda scope: str(10 * (1 + scope.rng.randrange(10)))),
     "text": _drawn(string_literal),

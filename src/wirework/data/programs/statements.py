@@ -1,6 +1,6 @@
 """Statements of the programs: productions of the grammar with their blocks."""
 
-from wirework.data.programs.grammar import Production, draw_line
+from wirework.data.programs.grammar import Line, Production, draw_line
 from wirework.data.programs.scope import Scope
 from wirework.data.programs.slots import BLOCK, STATEMENT, rules
 
@@ -9,7 +9,6 @@ _MOST_BLOCKS = 2
 """Largest depth of blocks inside blocks of a function or program."""
 _COMPOUND = 0.4
 """Share of statements that have a block."""
-_INDENT = "    "
 
 
 def block(scope: Scope, most: int) -> list[str]:
@@ -42,22 +41,24 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
     The names of a line become visible after it: in its own block, or for a line that opens a block,
     inside that block.
     """
-    sizes = {kind: len(names) for kind, names in scope.variables.items()}
+    if len(production) == 1:  # most productions: no blocks, and nothing to undo but this line
+        return _single_line(production[0], scope)
+    before = dict(scope.variables)
     scopes, labels, lines = [scope], dict[str, str](), list[str]()
     for line in production:
         inner = scopes[min(line.depth, len(scopes) - 1)]  # less inside a literal of several lines
         del scopes[line.depth + 1 :]
         text = draw_line(line, inner, labels)
         if text is None:
-            scope.taken.difference_update(name for _, name in inner.pending)
-            scope.forget_after(sizes)
+            scope.taken.difference_update([name for _, name in inner.pending])
+            scope.restore(before)
             return None
         if text in (BLOCK, STATEMENT):
             most = 3 - min(inner.depth, 2) if text == BLOCK else 1
             text_lines = block(inner, most)
-            lines += [_INDENT * line.depth + inner_line for inner_line in text_lines]
+            lines += [line.indent + inner_line for inner_line in text_lines]
             continue
-        lines.append(_INDENT * line.depth + text)
+        lines.append(line.indent + text)
         target = inner
         if line.opens:
             keyword = text.split(" ", 1)[0]
@@ -70,3 +71,18 @@ def _lines(production: Production, scope: Scope) -> list[str] | None:
         inner.pending.clear()
         inner.used.clear()
     return lines
+
+
+def _single_line(line: Line, scope: Scope) -> list[str] | None:
+    """Return the line of a production without blocks, or None if a slot has no text here."""
+    text = draw_line(line, scope, {})
+    if text is None:
+        scope.taken.difference_update([name for _, name in scope.pending])
+        scope.pending.clear()
+        scope.used.clear()
+        return None
+    for kind, name in scope.pending:
+        scope.declare(kind, name)
+    scope.pending.clear()
+    scope.used.clear()
+    return [text]

@@ -75,4 +75,6 @@ def class_name(rng: Random, taken: set[str]) -> str:
 
 def phrase(rng: Random, name: str, most: int) -> str:
     """Return one to `most` words of a list."""
-    return " ".join([word(rng, name) for _ in range(1 + int(most * rng.random()))])
+    options, random = words()[name], rng.random
+    n_words = 1 + int(most * random())
+    return " ".join([options[int(len(options) * random() ** _SKEW)] for _ in range(n_words)])

@@ -5,7 +5,8 @@ const METRICS = {
   kl: "KL in nats", logit_difference: "minus the logit difference", task_loss: "task loss in nats",
 };
 const REMOVED = {
-  corrupted: "its source's value on the pair's other prompt", zero: "nothing", mean: "its source's mean",
+  corrupted: "its source's value on the pair's other prompt",
+  new_names: "its source's value on the same prompt with three other names", zero: "nothing", mean: "its source's mean",
 };
 
 function readComponents(data) {
@@ -90,7 +91,7 @@ function drawPatching(data) {
     ["found by", data.provenance.finder], ["tau", exact(patching.tau)],
     ["path edges", `${grouped(data.path_edges.length)} of ${grouped(patching.n_all)}`],
     ["metric", `${METRICS[patching.metric]}: ${brief(patching.value)}`],
-    ["a removed edge brings", REMOVED[patching.ablation]],
+    ["a removed edge brings", REMOVED[ablationOf(patching)]],
     ["judged on", `${counted(task.n_pairs, "pair")} of prompts${patching.both ? ", each way round" : ""}`],
   ];
   return [
@@ -102,6 +103,11 @@ function drawPatching(data) {
     make("dl", { className: "values" }, ...facts.flatMap(([name, value]) => (
       [make("dt", { textContent: name }), make("dd", { textContent: value })]))),
   ];
+}
+
+// A corrupted prompt is the pair's other one, also in files that do not name the corruption.
+function ablationOf({ ablation, corruption }) {
+  return ablation === "corrupted" && corruption === "new_names" ? corruption : ablation;
 }
 
 function percent(share) {
