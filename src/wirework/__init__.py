@@ -38,16 +38,19 @@ if TYPE_CHECKING:
     from wirework.circuits import prune as prune
     from wirework.circuits import prune_all as prune_all
     from wirework.circuits import validate as validate
+    from wirework.config import AblationsConfig as AblationsConfig
     from wirework.config import AcdcConfig as AcdcConfig
     from wirework.config import DataConfig as DataConfig
     from wirework.config import ExplainConfig as ExplainConfig
     from wirework.config import FrontierConfig as FrontierConfig
     from wirework.config import GatingConfig as GatingConfig
+    from wirework.config import HardConcreteConfig as HardConcreteConfig
     from wirework.config import MeasureConfig as MeasureConfig
     from wirework.config import ModelConfig as ModelConfig
     from wirework.config import OptimizerConfig as OptimizerConfig
     from wirework.config import PatternConfig as PatternConfig
     from wirework.config import PruneConfig as PruneConfig
+    from wirework.config import RevivalConfig as RevivalConfig
     from wirework.config import SaeConfig as SaeConfig
     from wirework.config import SelfAblationConfig as SelfAblationConfig
     from wirework.config import ServerConfig as ServerConfig
@@ -67,11 +70,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AcdcConfig": "wirework.config",
+    "AblationsConfig": "wirework.config",
     "Circuit": "wirework.circuits",
     "DataConfig": "wirework.config",
     "ExplainConfig": "wirework.config",
     "FrontierConfig": "wirework.config",
     "GatingConfig": "wirework.config",
+    "HardConcreteConfig": "wirework.config",
     "InputError": "wirework.errors",
     "MeasureConfig": "wirework.config",
     "Model": "wirework.model",
@@ -81,6 +86,7 @@ _HOMES = {
     "PathCircuit": "wirework.circuits",
     "PatternConfig": "wirework.config",
     "PruneConfig": "wirework.config",
+    "RevivalConfig": "wirework.config",
     "Run": "wirework.training",
     "SaeConfig": "wirework.config",
     "SelfAblationConfig": "wirework.config",
@@ -121,12 +127,14 @@ _PACKAGES = (
 )
 
 __all__ = [
+    "AblationsConfig",
     "AcdcConfig",
     "Circuit",
     "DataConfig",
     "ExplainConfig",
     "FrontierConfig",
     "GatingConfig",
+    "HardConcreteConfig",
     "InputError",
     "MeasureConfig",
     "Model",
@@ -136,6 +144,7 @@ __all__ = [
     "PathCircuit",
     "PatternConfig",
     "PruneConfig",
+    "RevivalConfig",
     "Run",
     "SaeConfig",
     "SelfAblationConfig",

@@ -38,10 +38,9 @@ class DataConfig(Config):
     basic: ClassVar = ("corpus", "max_bytes")
 
     corpus: Annotated[str, Field(min_length=1)] = "python"
-    """`python` (source on this machine), `programs` or `stories` (generated Python programs or
-    children's stories, 60 MB unless `max_bytes` is set), a file or folder of text, JSONL or
-    Parquet, `hub:NAME[@REVISION]` (Hugging Face, extra `hub`), or `module:function` or
-    `file.py:function` that yields documents."""
+    """`python` (source on this machine), `programs` or `stories` (generated, 60 MB unless
+    `max_bytes` is set), a file or folder of text, JSONL or Parquet, `hub:NAME[@REVISION]` (Hugging
+    Face, extra `hub`), or `module:function` or `file.py:function` that yields documents."""
     subset: Annotated[str, Field(min_length=1)] | None = None
     """Corpus `hub:NAME`: name of the data set's configuration, if it has several."""
     field: str = "text"
