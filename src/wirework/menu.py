@@ -127,7 +127,8 @@ MENU = {
     ),
     "study frontier": (
         "Train a grid of sparse and dense models, prune them for all tasks and draw circuit size "
-        "against capability (Gao et al. 2025, Figs. 2, 3, 10, 33)."
+        "against capability (Gao et al. 2025, Figs. 2, 3, 10, 33). Say whether its claims hold: "
+        "smaller circuits at lower L0, and better loss and circuits at larger width."
         "\n\nWithout --config the settings are those of `recipes/frontier.yaml`, not the defaults "
         "below. The same command resumes a stopped study; of a finished one it only draws the "
         "figures.",

@@ -1,6 +1,7 @@
 """The whole study on a tiny grid: real training, real pruning, real figures."""
 
 import json
+import math
 import shutil
 import signal
 import time
@@ -12,16 +13,20 @@ from typing import Any
 import pytest
 import yaml
 from command_line import Started, run_here
+from studies_fixtures import WORDS
 
 from wirework.config import FrontierConfig, TrainConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.files import read_json
 from wirework.studies import frontier, grid, settings_of
+from wirework.studies.attainable import check_attainable
 from wirework.studies.points import portable
 from wirework.training import train
 from wirework.view import write_study_figures
 
 SPARSE, DENSE, RESEEDED = "sparse-w32-l9000-a0.25", "dense-w16-s6-seed0", "dense-w16-s6-seed1"
+SPARSE_RESEEDED, EQUAL_TOKENS = f"{SPARSE}-seed1", "dense-w32-s6-seed0"
+SWEEP = {"lrs": [0.004, 0.016], "lr_share": 0.5}
 IMPOSSIBLE = "sparse-w32-l999999-a0.25"
 FIGURES = ["fig02.png", "fig03.png", "fig10.png", "fig33.png"]
 
@@ -31,7 +36,12 @@ Study = Callable[..., FrontierConfig]
 @pytest.fixture(scope="module")
 def config(study: Study) -> FrontierConfig:
     """Return settings of three models, one of them impossible."""
-    return study(l0_counts=[999999, 9000])
+    return study(
+        l0_counts=[999999, 9000],
+        **SWEEP,
+        pair_seeds=[1],
+        budgets=["tokens", "compute"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +97,80 @@ class TestFrontier:
             expected = [losses[joint["first"]], losses[joint["second"]]]
             assert joint["means"] == pytest.approx(expected, rel=1e-4)
 
+    def test_every_loss_stands_beside_that_of_the_bigram_table(self, done: tuple[Path, Any]):
+        out, result = done
+        results = read_json(out / "results.json")
+        assert 0 < results["bigram_loss"] < math.log(WORDS)
+        rows = [*results["cells"], *results["seeds"], *results["budgets"], *results["extra_cells"]]
+        assert {row["bigram_loss"] for row in rows} == {results["bigram_loss"]}
+        assert {row.bigram_loss for row in result.cells if not row.error} == {
+            results["bigram_loss"]
+        }
+
+    def test_the_short_run_of_the_lowest_loss_gives_each_model_its_rate(
+        self, done: tuple[Path, Any], config: FrontierConfig
+    ):
+        out, _ = done
+        results = read_json(out / "results.json")
+        for cell in [*results["cells"], *results["extra_cells"]]:
+            sweep = cell["lr_sweep"]
+            assert [row["setting"] for row in sweep["tried"]] == [0.004, 0.016]
+            best = min(sweep["tried"], key=lambda row: row["val_loss"])
+            factor = config.dense_lr if cell["kind"] == "dense" else 1
+            assert cell["lr"] == best["lr"] == factor * best["setting"]
+            assert sweep["steps"] == 3 or cell["steps"] != 6
+            run = out / "cells" / cell["name"] / "run" / "config.yaml"
+            assert TrainConfig.load(run).optimizer.lr == cell["lr"]
+
+    def test_circuits_have_losses_and_verdicts_and_cells_count_them(self, done: tuple[Path, Any]):
+        out, result = done
+        row = read_json(out / "results.json")["cells"][0]
+        (task,) = row["tasks"]
+        assert {"held_out", "resampled"} <= task.keys()
+        counts = {"open": row["n_open"], "not faithful": row["n_not_faithful"]}
+        assert counts[task["verdict"]] == 1
+        assert sum(counts.values()) + row["n_faithful"] == row["n_circuits"]
+        assert result.cells[0].n_not_faithful == row["n_not_faithful"]
+        assert (result.cells[0].l0_count, result.cells[0].n_nonzero) == (9000, row["n_nonzero"])
+
+    def test_the_pair_is_trained_with_each_seed(self, done: tuple[Path, Any]):
+        out, result = done
+        assert [row.seed for row in result.seeds] == [0, 1]
+        assert [row.sparse for row in result.seeds] == [SPARSE, SPARSE_RESEEDED]
+        assert [row.dense for row in result.seeds] == [DENSE, RESEEDED]
+        assert result.seeds[0].ratio == result.pair.ratio
+        assert result.seeds[0].sparse_loss != result.seeds[1].sparse_loss
+        assert "over 2 seeds" in result.verdict
+        names = [cell["name"] for cell in read_json(out / "results.json")["extra_cells"]]
+        assert {SPARSE_RESEEDED, RESEEDED, EQUAL_TOKENS} <= set(names)
+
+    def test_dense_models_have_equal_tokens_and_equal_compute(self, done: tuple[Path, Any]):
+        _, result = done
+        tokens, compute = result.budgets
+        assert (tokens.given, tokens.dense, compute.given) == ("tokens", EQUAL_TOKENS, "compute")
+        assert tokens.sparse_tokens == tokens.dense_tokens == 6 * 4 * 64
+        assert tokens.sparse_multiply_adds < tokens.dense_multiply_adds
+        # Dense steps are whole: the budget is met to half of one of the few steps.
+        one_step = tokens.dense_multiply_adds / 6
+        assert abs(compute.sparse_multiply_adds - compute.dense_multiply_adds) <= one_step / 2
+
+    def test_claims_of_a_single_sparse_model_are_not_measured(self, done: tuple[Path, Any]):
+        _, result = done
+        assert {(claim.outcome, claim.n_lines) for claim in result.claims} == {("not measured", 0)}
+
     def test_the_manifest_reproduces_each_point(self, done: tuple[Path, Any], tmp_path: Path):
         out, _ = done
         manifest = read_json(out / "manifest.json")
         points = {point["name"]: point for point in manifest["points"]}
-        assert list(points) == [IMPOSSIBLE, SPARSE, DENSE, RESEEDED]
+        extra = list(points)[4:]
+        assert list(points)[:4] == [IMPOSSIBLE, SPARSE, DENSE, RESEEDED]
+        assert extra[:2] == [SPARSE_RESEEDED, EQUAL_TOKENS]
         assert "999999" in points[IMPOSSIBLE]["error"]
         config = FrontierConfig.of(manifest["config"])
         for point in grid(config)[1:]:
-            assert portable(settings_of(point, config, out)) == points[point.name]["train"] | {
-                "device": "auto"
-            }
+            setting = read_json(out / "cells" / point.name / "cell.json")["lr_sweep"]["setting"]
+            given = portable(settings_of(point, config, out, lr=setting))
+            assert given == points[point.name]["train"] | {"device": "auto"}
         assert str(out.parent) not in json.dumps(manifest)
         for name in (SPARSE, RESEEDED):
             place = {"name": name, "runs": str(tmp_path)}
@@ -170,7 +243,7 @@ class TestFrontier:
     ):
         before = stamps(copy)
         search = {**settings()["prune"], "target_loss": 8.0}
-        again = frontier(study(prune=search), copy, progress=False)
+        again = frontier(study(prune=search, **SWEEP), copy, progress=False)
         assert [row["error"] for row in again["cells"]] == [None, None]
         after = stamps(copy)
         assert all(after[name] == old for name, old in before.items() if "/run/" in name)
@@ -184,7 +257,7 @@ class TestFrontier:
         self, copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
     ):
         longer = {**settings()["train"], "steps": 7}
-        again = frontier(study(train=longer), copy, progress=False)
+        again = frontier(study(train=longer, **SWEEP), copy, progress=False)
         errors = {row["name"]: row["error"] for row in again["cells"]}
         assert "steps: 6 -> 7" in errors[SPARSE]
         assert errors["dense-w16-s7-seed0"] is None
@@ -206,7 +279,7 @@ class TestFrontier:
             frontier(study(train=changed), copy, progress=False)
 
     def test_a_study_without_dense_models_has_no_pair(self, copy: Path, study: Study):
-        again = frontier(study(dense_widths=[]), copy, progress=False)
+        again = frontier(study(dense_widths=[], **SWEEP), copy, progress=False)
         assert again["pair"] is None
         assert [Path(path).name for path in again["figures"]] == ["fig03.png", "fig10.png"]
 
@@ -217,6 +290,29 @@ class TestFrontier:
             frontier(
                 study(widths=[24], l0_counts=[9], dense_widths=[]), tmp_path / "o", progress=False
             )
+
+    def test_a_floor_above_the_l0_is_refused_before_anything_is_written(
+        self, study: Study, settings: Callable[..., dict[str, Any]], tmp_path: Path
+    ):
+        common = settings()["train"]
+        deep = study(l0_counts=[4000], train={**common, "weight_sparsity": {"floor": 4}})
+        said = (
+            r"^sparse-w32-l4000-a0\.25: a floor of 4 nonzeros per neuron and channel keeps 4,247 "
+            r"weights, l0_counts asks for 4,000: ask for at least 4,772, lower "
+            r"train\.weight_sparsity\.floor, or leave out width 32$"
+        )
+        with pytest.raises(InputError, match=said):
+            frontier(deep, tmp_path / "o", progress=False)
+        assert not (tmp_path / "o").exists()
+
+    def test_a_model_that_had_begun_with_such_a_floor_still_opens(
+        self, copy: Path, study: Study, settings: Callable[..., dict[str, Any]]
+    ):
+        common = settings()["train"]
+        deep = study(
+            widths=[32], l0_counts=[9000], train={**common, "weight_sparsity": {"floor": 16}}
+        )
+        check_attainable(grid(deep), deep, copy)  # its folder has the run
 
     def test_a_folder_of_something_else_is_left_alone(self, study: Study, tmp_path: Path):
         (tmp_path / "thesis.txt").write_text("")

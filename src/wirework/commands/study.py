@@ -16,6 +16,7 @@ from wirework.commands.arguments import (
 )
 from wirework.commands.printing import (
     print_next,
+    print_paragraph,
     print_verdict,
     print_wrote,
     show,
@@ -146,10 +147,22 @@ def frontier(
         show("frontier", result, json)
     else:
         print_verdict(result["verdict"])
-        title = "models (held-out loss in nats, lower is better; fewer edges are better)"
+        for claim in result["claims"]:
+            print_paragraph(f"claim: {claim['words']}")
+        title = (
+            "models (held-out and bigram loss in nats, lower is better; l0_count asked, n_nonzero "
+            "measured; fewer edges are better; verdicts of the short report)"
+        )
         show_rows(title, [without_pooled_kurtosis(row) for row in result["cells"]], json)
         if result["pair"] is not None:
             show("pair that is compared", result["pair"], json)
+        if result["seeds"]:
+            show_rows(
+                "the pair with each seed (ratio: dense edges / sparse)", result["seeds"], json
+            )
+        if result["budgets"]:
+            title = "its sparse model and a dense one of its width, given equal tokens or compute"
+            show_rows(title, result["budgets"], json)
         print_wrote(result["results"], *result["figures"])
         models = [row["name"] for row in result["cells"] if not row.get("error")]
         print_next(*(("tasks", out / "cells" / models[0] / "run") if models else ("doctor",)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,6 +55,16 @@ class FrontierConfig(Config):
     ones."""
     dense_lr: Annotated[float, Field(gt=0)] = 0.25
     """Learning rate of dense models / that of sparse ones, which is too high for dense weights."""
+    lrs: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Learning rates that short runs of each model try; the one of the lowest held-out loss trains
+    it. For dense models they are multiplied by `dense_lr`. None: `train.optimizer.lr` for all."""
+    lr_share: Fraction = 0.1
+    """Steps of these short runs, as a share of the model's steps."""
+    pair_seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Further seeds of both models of the matched pair, for the spread over seeds."""
+    budgets: tuple[Literal["tokens", "compute"], ...] = ()
+    """Dense models to train at the width of the matched sparse one: on as many `tokens`, or with as
+    many multiply-adds (`compute`)."""
     twin_seed: Annotated[int, Field(ge=0)] = 1
     """Seed of the second run of the matched dense model (Fig. 33)."""
     target_losses: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 0.3, 0.15, 0.05, 0.02, 0.005)
@@ -62,6 +73,31 @@ class FrontierConfig(Config):
     match_within: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Largest difference of two held-out losses that count as equal, as a share of the dense
     one."""
+
+    def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the settings as JSON values for a record on disk, under their old names.
+
+        Settings that earlier versions do not know are left out where they are not used.
+
+        Args:
+            exclude: old names of settings to leave out.
+        """
+        unused = {name for name in ("lrs", "pair_seeds", "budgets") if not getattr(self, name)}
+        if "lrs" in unused:
+            unused.add("lr_share")
+        return super().recorded({*exclude, *unused})
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in ("lrs", "pair_seeds", "budgets"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must name each value once: {values}")
+        if self.train.seed in self.pair_seeds:
+            raise ValueError(
+                f"pair_seeds has {self.train.seed}, the seed of the grid: leave it out"
+            )
+        return self
 
 
 class SelfAblationConfig(Config):

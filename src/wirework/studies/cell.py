@@ -1,6 +1,7 @@
 """One model of the frontier study: train it, prune it for each task, record both in a folder.
 
-`cells/NAME/` holds `run/` (the training run), `circuits/TARGET/TASK` (its circuits),
+`cells/NAME/` holds `rates/` (short runs with other learning rates, if the study has them), `run/`
+(the training run), `circuits/TARGET/TASK` (its circuits),
 `circuits/TARGET.json` (their sizes) and, once all of it is done, `cell.json`. A failure leaves
 `failed.json` instead, with the reason. A finished part is read again and not redone, unless its
 settings have changed.
@@ -20,7 +21,9 @@ from wirework.errors import DiskFullError, InputError, UnreadableError
 from wirework.files import is_file, read_record, write_json, write_record
 from wirework.model import Model, load
 from wirework.redaction import redact
+from wirework.studies.learning_rate import Sweep, recorded_sweep, sweep_rates
 from wirework.studies.manifest import machine_facts
+from wirework.studies.multiply_adds import training_multiply_adds
 from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.tasks import Task
 from wirework.tasks.task_split import fingerprint
@@ -70,6 +73,7 @@ def run_cell(
     out: Path,
     data: Prepared,
     progress: bool = True,
+    bigram_loss: float | None = None,
 ) -> Cell:
     """Train a model, prune it for each task and write `cell.json`; a stopped call is resumed.
 
@@ -82,10 +86,12 @@ def run_cell(
         out: the study's folder.
         data: the text that every model is trained on.
         progress: show progress on standard error.
+        bigram_loss: held-out loss of the bigram table alone on the same batches, nats per token.
 
     Returns:
         The cell: `name, kind, width, l0_count, act_fraction, steps, seed`, the metrics of its
-        `Run`, `n_weights, n_nonzero, fingerprint`, `tasks` (rows of `prune_all`), `data`,
+        `Run`, `n_weights, n_nonzero, fingerprint`, `lr`, `lr_sweep` (of `sweep_rates`, if there is
+        one), `multiply_adds` (of training), `bigram_loss`, `tasks` (rows of `prune_all`), `data`,
         `machine`, `settings`; after a failure its place in the grid and `error`.
 
     Raises:
@@ -95,8 +101,9 @@ def run_cell(
     folder = cell_folder(out, point.name)
     try:
         record_text(folder / "run", data, settings_of(point, study, out).data, replace=False)
-        trained = _trained_cell(point, study, tasks, out, progress)
-        cell = trained | {"data": data.fingerprint}
+        sweep = sweep_rates(point, study, out, data, progress)
+        trained = _trained_cell(point, study, tasks, out, sweep, progress)
+        cell = trained | {"data": data.fingerprint, "bigram_loss": bigram_loss}
         write_record(folder / "cell.json", cell)
     except (DiskFullError, UnreadableError):
         raise
@@ -136,17 +143,26 @@ def circuits_at(
 
 
 def _trained_cell(
-    point: FrontierPoint, study: FrontierConfig, tasks: Sequence[Task], out: Path, progress: bool
+    point: FrontierPoint,
+    study: FrontierConfig,
+    tasks: Sequence[Task],
+    out: Path,
+    sweep: Sweep | None,
+    progress: bool,
 ) -> Cell:
     folder = cell_folder(out, point.name)
     is_resumed = is_file(folder / "run" / "config.yaml")
-    run = train(settings_of(point, study, out), resume=is_resumed, progress=progress)
+    training = settings_of(point, study, out, lr=None if sweep is None else sweep["setting"])
+    run = train(training, resume=is_resumed, progress=progress)
     config = study.prune
     rows = circuits_at(config.target_loss, config, tasks, folder, progress) if tasks else []
     return {
         **point_fields(point),
         **run.metrics,
         **_counts(run.model),
+        "lr": training.optimizer.lr,
+        **({} if sweep is None else {"lr_sweep": sweep}),
+        "multiply_adds": training_multiply_adds(training, run.model.config),
         "tasks": rows,
         "machine": machine_facts(),
         "settings": _recorded_settings(point, study, tasks, out),
@@ -170,6 +186,7 @@ def _recorded_settings(
     """Return the settings that a cell's content depends on."""
     return {
         "train": portable(settings_of(point, study, out)),
+        **({"lr_sweep": recorded_sweep(point, study)} if study.lrs else {}),
         **_recorded_search(study.prune, tasks),
     }
 

@@ -7,7 +7,7 @@ only draws the figures again. Source: Gao et al. 2025, Figs. 2, 3, 10, 33.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from wirework.leftovers import clear_held
 from wirework.locks import locked
 from wirework.model import load
 from wirework.signals import Stop, stopping
+from wirework.studies.attainable import check_attainable
 from wirework.studies.cell import (
     Cell,
     cell_folder,
@@ -30,76 +31,34 @@ from wirework.studies.cell import (
     read_cell,
     run_cell,
 )
+from wirework.studies.claims import COUNTS, FrontierClaim, claims, comparisons
 from wirework.studies.compare import (
     JsonRow,
     best_match,
     compare_all,
     match_verdict,
     matches,
-    mean_sizes,
     sizes_of,
 )
+from wirework.studies.frontier_rows import (
+    FrontierBudget,
+    FrontierPair,
+    FrontierResult,
+    FrontierRow,
+    FrontierSeed,
+    pair_of,
+    report_of,
+    row_of,
+    shown_cell,
+)
 from wirework.studies.manifest import manifest
+from wirework.studies.pair_models import budget_point, budget_row, seed_row, seeds_verdict
 from wirework.studies.points import CELLS, FrontierPoint, grid
 from wirework.studies.token_losses import joint, token_losses
-from wirework.summaries import Report, absent
 from wirework.tasks import PYTHON_TASKS, Task, check_names, load_task
-from wirework.training import Interrupted
+from wirework.training import Interrupted, bigram_loss
+from wirework.training.baseline import MAX_VOCAB
 from wirework.view import write_study_figures
-
-
-@dataclass(frozen=True, repr=False)
-class FrontierRow(Report):
-    """A model of the grid; a failed one has only a name and an error."""
-
-    name: str
-    val_loss: float | None
-    """Held-out loss, nats per token."""
-    n_weights: int | None
-    n_nonzero: int | None
-    log_kurtosis: float | None
-    """log(mean over channels of the kurtosis over tokens) of the final residual stream; None for a
-    model of an earlier version."""
-    n_circuits: int | None
-    """Tasks with a circuit that reaches the target loss."""
-    edges: float | None
-    """Geometric mean of `n_edges` over these circuits."""
-    kept_edges: float | None
-    """The same of `n_kept_edges`."""
-    paper_edges: float | None
-    """The same of the edges at plain bisection, as in the paper."""
-    error: str | None
-    kurtosis: float | None = absent()
-    """Kurtosis of the final residual stream, pooled over channels, as earlier versions report it.
-    """
-
-
-@dataclass(frozen=True, repr=False)
-class FrontierPair(Report):
-    """The sparse and the dense model that are compared (`compare.best_match`)."""
-
-    sparse: str
-    dense: str
-    apart: float
-    """Difference of the held-out losses, as a share of the dense one."""
-    ratio: float | None
-    """Dense edges over sparse edges, geometric means over common tasks; None if there are none."""
-    kept_ratio: float | None
-    """The same of kept edges."""
-    paper_ratio: float | None
-    """The same of the edges at plain bisection, as in the paper."""
-
-
-@dataclass(frozen=True, repr=False)
-class FrontierResult(Report):
-    """Table of the study, its verdict, and paths of its files."""
-
-    cells: tuple[FrontierRow, ...]
-    verdict: str
-    """One sentence."""
-    pair: FrontierPair | None
-    figures: tuple[str, ...]
-    results: str
 
 
 def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> FrontierResult:
@@ -111,8 +70,9 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> F
         progress: show progress on standard error.
 
     Raises:
-        InputError: the grid is empty; a task is unknown; `out` cannot be written to, holds other
-            files or is in use; the text has changed; every model failed.
+        InputError: the grid is empty; a floor keeps more weights than a model's L0; a task is
+            unknown; `out` cannot be written to, holds other files or is in use; the text has
+            changed; every model failed.
         Interrupted: a signal came; all finished work is saved.
     """
     out = Path(out)
@@ -120,6 +80,7 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> F
     names = study.tasks or tuple(PYTHON_TASKS)
     check_names(names)
     _check_out(out)
+    check_attainable(points, study, out)
     tasks = [load_task(name) for name in names]
     with locked(out / "lock", f"study {out}"), stopping() as stop:
         clear_held([out, *out.glob(f"{CELLS}/*"), *out.glob(f"{CELLS}/*/circuits")])
@@ -129,11 +90,14 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> F
         stop.leave_if_requested(f"stopped after the end: {out} is finished")
     pair = results["pair"]
     return FrontierResult(
-        cells=tuple(_row(cell) for cell in results["cells"] + results["failed"]),
+        cells=tuple(row_of(cell) for cell in results["cells"] + results["failed"]),
         verdict=results["verdict"],
-        pair=None if pair is None else _pair(pair),
+        pair=None if pair is None else pair_of(pair),
         figures=tuple(str(path) for path in figures),
         results=str(out / "results.json"),
+        claims=tuple(FrontierClaim(**claim) for claim in results["claims"]),
+        seeds=tuple(report_of(FrontierSeed, row) for row in results.get("seeds", [])),
+        budgets=tuple(report_of(FrontierBudget, row) for row in results.get("budgets", [])),
     )
 
 
@@ -154,10 +118,14 @@ class _Study:
     points: list[FrontierPoint]
     stop: Stop
     progress: bool
+    extra_points: list[FrontierPoint] = field(default_factory=list)
+    """Models beside the grid: those of further seeds and of equal budgets."""
+    extra_cells: list[Cell] = field(default_factory=list)
+    """Their cells, once they are trained and pruned."""
 
     def results(self) -> dict[str, Any]:
         """Train and prune the missing models, and return the content of `results.json`."""
-        self._write_manifest(self.points)
+        self._write_manifest()
         with Progress("study", len(self.points), shown=self.progress, count=counted) as bar:
             all_cells = [self._made(point, self.tasks, bar) for point in self.points]
         cells = [cell for cell in all_cells if "error" not in cell]
@@ -166,30 +134,92 @@ class _Study:
             raise InputError(f"every model failed; {failed[0]['name']}: {failed[0]['error']}")
         pairs = matches(cells, self.config.match_within)
         pair = best_match(pairs)
+        known = (cell.get("bigram_loss") for cell in cells)
         results = {
-            "cells": [_shown(cell) for cell in cells],
+            "cells": [shown_cell(cell) for cell in cells],
             "failed": failed,
+            "bigram_loss": next((loss for loss in known if loss is not None), None),
             "target_loss": self.config.prune.target_loss,
             "matches": pairs,
             "pair": pair,
             "verdict": match_verdict(pair, self.config.match_within),
         }
-        return results | ({} if pair is None else self._of_pair(pair))
+        seeds: list[Cell] = []
+        if pair is not None:
+            results |= self._of_pair(pair)
+            again = self._with_seeds(pair, cells)
+            rows = [seed_row(of_seed) for of_seed in again] if self.config.pair_seeds else []
+            seeds = [of_seed["sparse"] for of_seed in again]
+            results |= {
+                "seeds": rows,
+                "budgets": self._with_budgets(pair, cells),
+                "extra_cells": [shown_cell(cell) for cell in self.extra_cells],
+                "verdict": f"{results['verdict']}{seeds_verdict(rows)}",
+            }
+        return results | {
+            "claims": [claim.to_dict() for claim in claims(cells, seeds)],
+            "comparisons": [row for count in COUNTS for row in comparisons(cells, seeds, count)],
+        }
 
     def _of_pair(self, pair: JsonRow) -> dict[str, Any]:
         """Prune a pair at all target losses, train the dense model again, compare token losses."""
         targets = sorted(set(self.config.target_losses), reverse=True)
         rows = [self._at_target(pair, target) for target in targets]
-        dense = next(point for point in self.points if point.name == pair["dense"])
+        dense = self._point(pair["dense"])
         reseeded = dense.with_seed(self.config.twin_seed)
         if reseeded == dense:
             reseeded = dense.with_seed(dense.seed + 1)
+        is_pruned = reseeded.seed in self.config.pair_seeds
         with Progress("dense model, second seed", shown=self.progress) as bar:
-            cell = self._made(reseeded, [], bar)
-        self._write_manifest([*self.points, reseeded])
+            cell = self._made(reseeded, self.tasks if is_pruned else [], bar)
+        self._add_to_manifest(reseeded)
         names = [pair["dense"], pair["sparse"], *([] if "error" in cell else [reseeded.name])]
         self._compare_tokens(names)
-        return {"targets": rows, "twin": _shown(cell)}
+        return {"targets": rows, "twin": shown_cell(cell)}
+
+    def _with_seeds(self, pair: JsonRow, cells: Sequence[Cell]) -> list[dict[str, Cell]]:
+        """Train and prune both models of a pair with each of `pair_seeds`.
+
+        Returns:
+            The two cells of each seed that both models were trained with, by kind; those of the
+            grid first.
+        """
+        by_name = {cell["name"]: cell for cell in cells}
+        kinds = ("sparse", "dense")
+        trained = [{kind: by_name[pair[kind]] for kind in kinds}]
+        seeds = self.config.pair_seeds
+        with Progress("pair, other seeds", 2 * len(seeds), shown=self.progress) as bar:
+            for seed in seeds:
+                points = {kind: self._point(pair[kind]).with_seed(seed) for kind in kinds}
+                again = {kind: self._extra(point, bar) for kind, point in points.items()}
+                if not any("error" in cell for cell in again.values()):
+                    trained.append(again)
+        return trained
+
+    def _with_budgets(self, pair: JsonRow, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """Compare the sparse model of a pair with dense ones of its width and budget."""
+        sparse = next(cell for cell in cells if cell["name"] == pair["sparse"])
+        rows = []
+        with Progress("equal budgets", len(self.config.budgets), shown=self.progress) as bar:
+            for given in self.config.budgets:
+                model = load(cell_folder(self.out, sparse["name"]) / "run").config
+                point = self._point(sparse["name"])
+                dense = budget_point(given, point, self.config, self.out, model)
+                cell = self._extra(dense, bar)
+                if "error" not in cell:
+                    rows.append(budget_row(given, sparse, cell))
+        return rows
+
+    def _extra(self, point: FrontierPoint, bar: Progress) -> Cell:
+        """Return the cell of a model that is not in the grid, and add it to the manifest."""
+        cell = self._made(point, self.tasks, bar)
+        if "error" not in cell and point not in self.points:
+            self.extra_cells.append(cell)
+        self._add_to_manifest(point)
+        return cell
+
+    def _point(self, name: str) -> FrontierPoint:
+        return next(point for point in self.points if point.name == name)
 
     def _made(self, point: FrontierPoint, tasks: list[Task], bar: Progress) -> Cell:
         """Return a cell, read from its file or made now."""
@@ -204,9 +234,9 @@ class _Study:
             return finished
         if self.progress:
             say(point.name)
-        data = self.data
+        data, bigram = self.data, self.bigram_loss
         with self._stoppable(point.name):
-            cell = run_cell(point, self.config, tasks, self.out, data, self.progress)
+            cell = run_cell(point, self.config, tasks, self.out, data, self.progress, bigram)
         bar.advance()
         return cell
 
@@ -270,7 +300,24 @@ class _Study:
                 )
         return data
 
-    def _write_manifest(self, points: Sequence[FrontierPoint]) -> None:
+    @cached_property
+    def bigram_loss(self) -> float | None:
+        """Held-out loss of the bigram table alone, nats; None for a vocabulary too large for it."""
+        data, common = self.data, self.config.train
+        vocab_size = data.tokenizer.vocab_size
+        if vocab_size > MAX_VOCAB:
+            return None
+        batches = eval_batches(data.val, common.model.n_ctx, common.batch_size, common.eval_batches)
+        with self._stoppable("the bigram table"):
+            return bigram_loss(data.train, batches, vocab_size)
+
+    def _add_to_manifest(self, point: FrontierPoint) -> None:
+        if point not in (*self.points, *self.extra_points):
+            self.extra_points.append(point)
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        points = [*self.points, *self.extra_points]
         write_record(self.out / "manifest.json", manifest(self.config, points, self.out))
 
     @contextmanager
@@ -284,27 +331,12 @@ class _Study:
             raise Interrupted(signal.number, message) from None
 
 
-def _shown(cell: Cell) -> Cell:
-    """Return a cell for `results.json`: its mean size added, its settings left to the manifest."""
-    rows = cell.get("tasks", [])
-    kept = {name: value for name, value in cell.items() if name not in ("settings", "machine")}
-    n_circuits = sum(bool(row.get("reached")) for row in rows)
-    return kept | {"n_circuits": n_circuits, **mean_sizes(rows)}
-
-
-def _pair(pair: JsonRow) -> FrontierPair:
-    """Return a pair of `matches` as it is returned."""
-    return FrontierPair(
-        sparse=pair["sparse"],
-        dense=pair["dense"],
-        apart=pair["apart"],
-        ratio=pair["ratio"],
-        kept_ratio=pair["kept"]["ratio"],
-        paper_ratio=pair["paper"]["ratio"],
-    )
-
-
-def _row(cell: Cell) -> FrontierRow:
-    """Return a cell's row in the returned table."""
-    values: dict[str, Any] = {column.name: cell.get(column.name) for column in fields(FrontierRow)}
-    return FrontierRow(**values)
+__all__ = [
+    "FrontierBudget",
+    "FrontierClaim",
+    "FrontierPair",
+    "FrontierResult",
+    "FrontierRow",
+    "FrontierSeed",
+    "frontier",
+]

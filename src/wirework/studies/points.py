@@ -31,6 +31,8 @@ class FrontierPoint:
     seed: int
     l0_count: int | None = None
     act_fraction: float | None = None
+    is_reseeded: bool = False
+    """Whether a sparse model is a copy of one of the grid with another seed; its name says so."""
 
     @property
     def kind(self) -> str:
@@ -42,11 +44,13 @@ class FrontierPoint:
         """Name of its folder, unique within a study."""
         if self.l0_count is None:
             return f"dense-w{self.width}-s{self.steps}-seed{self.seed}"
-        return f"sparse-w{self.width}-l{self.l0_count}-a{self.act_fraction:g}"
+        seed = f"-seed{self.seed}" if self.is_reseeded else ""
+        return f"sparse-w{self.width}-l{self.l0_count}-a{self.act_fraction:g}{seed}"
 
     def with_seed(self, seed: int) -> "FrontierPoint":
         """Return the same model with another seed."""
-        return replace(self, seed=seed)
+        is_other = self.is_reseeded or seed != self.seed
+        return replace(self, seed=seed, is_reseeded=self.l0_count is not None and is_other)
 
 
 def grid(study: FrontierConfig) -> list[FrontierPoint]:
@@ -69,8 +73,17 @@ def grid(study: FrontierConfig) -> list[FrontierPoint]:
     return list(dict.fromkeys([*sparse, *dense]))
 
 
-def settings_of(point: FrontierPoint, study: FrontierConfig, out: str | Path) -> TrainConfig:
+def settings_of(
+    point: FrontierPoint, study: FrontierConfig, out: str | Path, lr: float | None = None
+) -> TrainConfig:
     """Return the training settings of a point, whose run lies in `cells/NAME/run` below `out`.
+
+    Args:
+        point: the model.
+        study: the settings of all models.
+        out: the study's folder.
+        lr: learning rate of a sparse model, before the factor of dense ones (`dense_lr`); None for
+            that of the study.
 
     Raises:
         InputError: no model can have these settings (more nonzeros than weights, a width that the
@@ -86,12 +99,13 @@ def settings_of(point: FrontierPoint, study: FrontierConfig, out: str | Path) ->
     values["model"] = {**values.get("model", {}), **shape}
     if point.l0_count is None:
         values["weight_sparsity"] = None
-        rate = {"lr": study.dense_lr * study.train.optimizer.lr}
-        values["optimizer"] = {**values.get("optimizer", {}), **rate}
+        lr = study.dense_lr * (study.train.optimizer.lr if lr is None else lr)
     else:
         sparsity = study.train.weight_sparsity or WeightSparsityConfig()
         share = l0_share(point.l0_count, ModelConfig.of(values["model"], f"{point.name}: model"))
         values["weight_sparsity"] = {**sparsity.model_dump(), "l0_fraction": share}
+    if lr is not None:
+        values["optimizer"] = {**values.get("optimizer", {}), "lr": lr}
     return TrainConfig.of(values, point.name)
 
 

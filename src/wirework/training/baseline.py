@@ -20,7 +20,7 @@ Ids = npt.NDArray[np.int64]
 
 _ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _PIECE = 1 << 22  # tokens counted at once: 32 MB as int64
-_MAX_VOCAB = 1 << 14  # a table of this vocabulary takes 2 GB
+MAX_VOCAB = 1 << 14  # a table of this vocabulary takes 2 GB
 
 
 def bigram_loss(train: Tokens, val: Iterable[Batch], vocab_size: int) -> float:
@@ -63,10 +63,8 @@ def smoothed_counts(train: Tokens, vocab_size: int) -> tuple[Counts, float]:
     Raises:
         InputError: fewer than 2 training tokens, or a vocabulary above 16,384.
     """
-    if vocab_size > _MAX_VOCAB:
-        raise InputError(
-            f"a bigram table of {vocab_size} tokens is too large, at most {_MAX_VOCAB}"
-        )
+    if vocab_size > MAX_VOCAB:
+        raise InputError(f"a bigram table of {vocab_size} tokens is too large, at most {MAX_VOCAB}")
     if train.n_tokens < 2:
         raise InputError(f"a bigram table needs 2 training tokens or more, got {train.n_tokens}")
     cut = train.n_tokens - max(train.n_tokens // 20, 1)

@@ -124,6 +124,15 @@ def test_frontier_draws_the_points_of_the_paper_beside_ours(results: dict[str, A
     assert [list(line.get_xdata()) for line in points] == [[999.0], [3 * 999.0]]
 
 
+def test_frontier_has_a_line_of_the_bigram_table_where_it_is_recorded(results: dict[str, Any]):
+    (axes,) = draw_frontier(results).axes
+    assert "-." not in {line.get_linestyle() for line in axes.lines}
+    (axes,) = draw_frontier({**results, "bigram_loss": 4.25}).axes
+    (line,) = (line for line in axes.lines if line.get_linestyle() == "-.")
+    assert list(line.get_ydata()) == [4.25, 4.25]
+    assert line.get_label() == "bigram table alone, 4.25"
+
+
 def test_finders_draws_the_bare_learned_line_beside_ours():
     row = {"target_loss": 0.15, "n_tasks": 2, "kept_edges": 8.0, "paper_edges": 40.0}
     rows = [{**row, "finder": name, "edges": 10.0} for name in ("learned", "attribution")]

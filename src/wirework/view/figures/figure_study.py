@@ -163,7 +163,8 @@ def draw_targets(results: Mapping[str, Any]) -> Figure:
     _scales(axes, "target task loss, nats", words, x="log", y="log")
     axes.xaxis.set_major_locator(FixedLocator(losses))
     axes.invert_xaxis()
-    _title(axes, "Circuit size against target loss", results["verdict"])
+    in_short = "; ".join(results["verdict"].split("; ")[:2])  # all of it is wider than the figure
+    _title(axes, "Circuit size against target loss", in_short)
     axes.legend(frameon=False)
     return figure
 
@@ -173,7 +174,8 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
 
     Solid lines connect models of equal L0, dashed lines models of equal size. The label of a point
     has the number of tasks of its geometric mean. Hollow points on dotted lines are those of the
-    paper: the same models, with circuits of the same masks at plain bisection.
+    paper: the same models, with circuits of the same masks at plain bisection. A horizontal line is
+    the held-out loss of the bigram table alone, where it is recorded.
     """
     count = _count_of(results["cells"]) or "edges"
     cells = [cell for cell in results["cells"] if cell[count] is not None]
@@ -190,6 +192,9 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
     if dense:
         _plot(axes, dense, count, "val_loss", label="dense", color=DENSE, marker="s", linestyle="")
     _plot_bisected(axes, bisected, hues, marks)
+    if (bigram := results.get("bigram_loss")) is not None:
+        label = f"bigram table alone, {number(bigram)}"
+        axes.axhline(bigram, color=pen.INK, linestyle="-.", linewidth=1, label=label)
     for cell in cells:
         text = f"w{cell['width']} n={cell['n_circuits']}"
         _note(axes, (cell[count], cell["val_loss"]), text)

@@ -93,6 +93,7 @@ class FrontierResults(Part):
     """`results.json` of the frontier."""
 
     cells: Annotated[tuple[FrontierModel, ...], _Rows]
+    bigram_loss: Size | None = None
     target_loss: Positive
     pair: MatchedPair | None
     verdict: Annotated[str, Field(max_length=2000), AfterValidator(plain)] = ""

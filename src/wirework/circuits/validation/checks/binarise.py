@@ -183,6 +183,8 @@ def _train(
             edits = binarising_edits(masked_circuit.kept, values(), (1 - step / steps) ** 5)
             loss = pair_losses(run(part, edits)).mean()
             finite(loss.item(), f"the loss at step {step} of binarisation")
+            if not loss.requires_grad:  # no node of the circuit reaches the answers
+                return start
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_([shifts], _CLIP)

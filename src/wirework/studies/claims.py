@@ -1,0 +1,249 @@
+"""Do the two claims of Fig. 3 hold in a frontier study? Computed from its numbers.
+
+(a) At fixed width, lower L0 gives smaller circuits. (b) At fixed L0, larger width improves both
+held-out loss and circuit size. Each line of models (equal width or equal L0, and equal activation
+fraction) is judged by its two ends, over the tasks for which both have a circuit. Two models are
+told apart in size if the mean log ratio of their circuits is larger than two standard errors over
+tasks and larger than the range over the seeds of the matched sparse model; in loss, if they differ
+by more than the range over these seeds. Without a second seed nothing is told apart. Models whose
+measured L0 is not the one that was asked for (a floor kept more, in studies of earlier versions)
+are left out.
+Source: Gao et al. 2025, Fig. 3.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any, Literal
+
+from wirework.errors import number_of
+from wirework.studies.compare import Count as Column
+from wirework.studies.compare import sizes_of
+from wirework.summaries import Report
+
+JsonRow = Mapping[str, Any]
+Outcome = Literal[
+    "holds", "holds in part", "mixed", "does not hold", "not told apart", "not measured"
+]
+
+L0_CLAIM = "at fixed width, lower L0 gives smaller circuits"
+WIDTH_CLAIM = "at fixed L0, larger width improves both loss and circuit size"
+
+COUNTS: Mapping[Column, str] = {
+    "n_edges": "edges",
+    "paper_edges": "edges at plain bisection",
+}
+"""Counts of edges by which the claims are judged, and their names."""
+
+
+_L0_TOLERANCE = 0.02
+"""Largest difference of the measured L0 from the one asked for, as a share of the latter."""
+
+
+@dataclass(frozen=True, repr=False)
+class FrontierClaim(Report):
+    """A claim of the paper, judged by one count of edges."""
+
+    claim: str
+    count: str
+    """`edges`, or `edges at plain bisection` as in the paper."""
+    outcome: Outcome
+    n_lines: int
+    """Lines of models that are compared."""
+    n_for: int
+    """Lines that are told apart as the claim says."""
+    n_against: int
+    """Lines that are told apart the other way; for (b) in loss or size."""
+    words: str
+    """The outcome with its numbers, in a sentence."""
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """Largest minus smallest over the seeds of one model; None without a second seed."""
+
+    n_seeds: int
+    loss: float | None
+    """Of the held-out loss, nats per token."""
+    log_edges: float | None
+    """Of the log of the geometric mean of edges, over tasks with a circuit for every seed."""
+
+
+def seed_spread(cells: Sequence[JsonRow], count: Column = "n_edges") -> SeedSpread:
+    """Return the spread over the seeds of a model.
+
+    Args:
+        cells: the same model, trained with different seeds.
+        count: column that has the number of edges.
+    """
+    if len(cells) < 2:
+        return SeedSpread(len(cells), None, None)
+    losses = [cell["val_loss"] for cell in cells]
+    sizes = [_logs(cell, count) for cell in cells]
+    shared = [task for task in sizes[0] if all(task in other for other in sizes)]
+    means = [mean(logs[task] for task in shared) for logs in sizes] if shared else []
+    return SeedSpread(
+        len(cells), max(losses) - min(losses), max(means) - min(means) if means else None
+    )
+
+
+def comparisons(
+    cells: Iterable[JsonRow], seeds: Sequence[JsonRow], count: Column = "n_edges"
+) -> list[dict[str, Any]]:
+    """Compare the two ends of each line of sparse models.
+
+    Args:
+        cells: the models of the grid; dense ones and those with another L0 than asked for are left
+            out.
+        seeds: the matched sparse model with each of its seeds.
+        count: column that has the number of edges.
+
+    Returns:
+        JSON rows: `claim`, `count`, `first` (lower L0 or larger width) and `second`, `n_tasks`,
+        `size_ratio` (first over second, geometric mean), `size_noise` (smallest ratio, or its
+        inverse, that is told apart), `loss_change` (first minus second, nats), `loss_noise`,
+        `size` and `loss` (`lower`, `higher` or `not told apart`) and `agrees`: whether the line is
+        told apart as the claim says; None if it is not told apart.
+    """
+    sparse = [cell for cell in cells if cell["kind"] == "sparse" and _has_its_l0(cell)]
+    spread = seed_spread(seeds, count)
+    rows = []
+    for claim, equal, along in (
+        (L0_CLAIM, "width", "l0_count"),
+        (WIDTH_CLAIM, "l0_count", "width"),
+    ):
+        for line in _lines(sparse, equal):
+            ends = sorted(line, key=lambda cell: cell[along], reverse=claim == WIDTH_CLAIM)
+            if ends[0][along] != ends[-1][along]:
+                rows.append(_compared(claim, ends[0], ends[-1], spread, count))
+    return rows
+
+
+def claims(cells: Iterable[JsonRow], seeds: Sequence[JsonRow]) -> list[FrontierClaim]:
+    """Judge both claims by each count of edges; arguments as those of `comparisons`."""
+    cells = list(cells)
+    return [
+        _judged(claim, count, comparisons(cells, seeds, count), seed_spread(seeds, count))
+        for claim in (L0_CLAIM, WIDTH_CLAIM)
+        for count in COUNTS
+    ]
+
+
+def _lines(cells: Iterable[JsonRow], equal: str) -> list[list[JsonRow]]:
+    lines: dict[tuple[int, float], list[JsonRow]] = {}
+    for cell in cells:
+        lines.setdefault((cell[equal], cell["act_fraction"]), []).append(cell)
+    return [lines[key] for key in sorted(lines)]
+
+
+def _has_its_l0(cell: JsonRow) -> bool:
+    """Return whether the measured L0 of a sparse model is the one that was asked for."""
+    asked: int = cell["l0_count"]
+    measured: int = cell["n_nonzero"]
+    return abs(measured - asked) <= _L0_TOLERANCE * asked
+
+
+def _compared(
+    claim: str, first: JsonRow, second: JsonRow, spread: SeedSpread, count: Column
+) -> dict[str, Any]:
+    """Compare two models; the claim says that the circuits of `first` are smaller."""
+    sizes, others = _logs(first, count), _logs(second, count)
+    ratios = [size - others[task] for task, size in sizes.items() if task in others]
+    change = first["val_loss"] - second["val_loss"]
+    noise = None
+    if len(ratios) > 1 and spread.log_edges is not None:
+        noise = max(2 * stdev(ratios) / math.sqrt(len(ratios)), spread.log_edges)
+    size = _direction(mean(ratios) if ratios else 0.0, noise)
+    loss = _direction(change, spread.loss)
+    return {
+        "claim": claim,
+        "count": COUNTS[count],
+        "first": first["name"],
+        "second": second["name"],
+        "n_tasks": len(ratios),
+        "size_ratio": math.exp(mean(ratios)) if ratios else None,
+        "size_noise": None if noise is None else math.exp(noise),
+        "loss_change": change,
+        "loss_noise": spread.loss,
+        "size": size,
+        "loss": loss,
+        "agrees": _agrees([size] if claim == L0_CLAIM else [size, loss]),
+    }
+
+
+def _logs(cell: JsonRow, count: Column) -> dict[str, float]:
+    """Return log sizes by task; a circuit without edges counts as one edge."""
+    return {task: math.log(max(size, 1)) for task, size in sizes_of(cell["tasks"], count).items()}
+
+
+def _direction(change: float, noise: float | None) -> str:
+    if noise is None or abs(change) <= noise:
+        return "not told apart"
+    return "lower" if change < 0 else "higher"
+
+
+def _agrees(directions: Sequence[str]) -> bool | None:
+    if "higher" in directions:
+        return False
+    return True if set(directions) == {"lower"} else None
+
+
+def _judged(
+    claim: str, count: Column, rows: Sequence[JsonRow], spread: SeedSpread
+) -> FrontierClaim:
+    rows = [row for row in rows if row["claim"] == claim]
+    n_for, n_against = (sum(row["agrees"] is held for row in rows) for held in (True, False))
+    outcome = _outcome(len(rows), n_for, n_against)
+    words = f"{claim}: {outcome}"
+    if rows:
+        open_lines = len(rows) - n_for - n_against
+        words += (
+            f"; by {COUNTS[count]}, of {number_of(len(rows), 'line')} {n_for} for it, "
+            f"{n_against} against it, {open_lines} not told apart{_numbers(claim, rows)}"
+            f"; {_noise(spread)}"
+        )
+    return FrontierClaim(claim, COUNTS[count], outcome, len(rows), n_for, n_against, words)
+
+
+def _outcome(n_lines: int, n_for: int, n_against: int) -> Outcome:
+    if not n_lines:
+        return "not measured"
+    if n_for and n_against:
+        return "mixed"
+    if n_against:
+        return "does not hold"
+    if n_for == n_lines:
+        return "holds"
+    return "holds in part" if n_for else "not told apart"
+
+
+def _numbers(claim: str, rows: Sequence[JsonRow]) -> str:
+    """Return the ranges of the measured ratios and, for (b), of the changes of the loss."""
+    ratios = sorted(row["size_ratio"] for row in rows if row["size_ratio"] is not None)
+    words = ""
+    if ratios:
+        ends = "at the lower L0" if claim == L0_CLAIM else "at the larger width"
+        words = f"; circuits {ends} have {_span(ratios, '.2f')} times the edges"
+    if claim == WIDTH_CLAIM:
+        changes = sorted(row["loss_change"] for row in rows)
+        directions = Counter(row["loss"] for row in rows)
+        told = ", ".join(f"{n} {name}" for name, n in sorted(directions.items()))
+        words += f"; the loss changes by {_span(changes, '+.3f')} nats ({told})"
+    return words
+
+
+def _span(values: Sequence[float], digits: str) -> str:
+    """Return the range of sorted values as text."""
+    first, last = f"{values[0]:{digits}}", f"{values[-1]:{digits}}"
+    return first if first == last else f"{first} to {last}"
+
+
+def _noise(spread: SeedSpread) -> str:
+    if spread.loss is None:
+        return "one seed: the spread over seeds is not known, so nothing is told apart"
+    words = f"{number_of(spread.n_seeds, 'seed')} of one model differ by {spread.loss:.3f} nats"
+    if spread.log_edges is None:
+        return f"{words} and have no task in common, so no sizes are told apart"
+    return f"{words} and {math.exp(spread.log_edges):.2f} times the edges"

@@ -1,0 +1,123 @@
+"""The claims of Fig. 3 on hand-made cells."""
+
+import math
+from typing import Any
+
+import pytest
+
+from wirework.studies.claims import (
+    L0_CLAIM,
+    WIDTH_CLAIM,
+    FrontierClaim,
+    claims,
+    comparisons,
+    seed_spread,
+)
+
+TASKS = ("a", "b", "c", "d")
+
+
+def cell(width: int, l0: int, loss: float, *sizes: int, kind: str = "sparse") -> dict[str, Any]:
+    rows = [
+        {"task": task, "reached": True, "n_edges": size, "paper_edges": 3 * size}
+        for task, size in zip(TASKS, sizes, strict=False)
+    ]
+    return {
+        "name": f"w{width}-l{l0}", "kind": kind, "width": width, "l0_count": l0,
+        "act_fraction": 0.25, "val_loss": loss, "tasks": rows, "n_nonzero": l0 + 1,
+    }  # fmt: skip
+
+
+SEEDS = [cell(32, 900, 3.50, 10, 20), cell(32, 900, 3.52, 11, 22), cell(32, 900, 3.51, 10, 20)]
+"""One model with three seeds: 0.02 nats and a factor of 1.1 apart."""
+
+
+def judged(cells: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> dict[str, FrontierClaim]:
+    return {claim.claim: claim for claim in claims(cells, seeds) if claim.count == "edges"}
+
+
+class TestSeedSpread:
+    def test_it_is_the_range_over_seeds(self):
+        spread = seed_spread(SEEDS)
+        assert spread.loss == pytest.approx(0.02)
+        assert spread.log_edges == pytest.approx(math.log(1.1))
+
+    def test_one_seed_has_none(self):
+        assert (seed_spread(SEEDS[:1]).loss, seed_spread([]).log_edges) == (None, None)
+
+    def test_only_tasks_of_all_seeds_count(self):
+        other = cell(32, 900, 3.5)
+        assert seed_spread([*SEEDS, other]).log_edges is None
+
+
+class TestComparisons:
+    def test_a_line_is_compared_by_its_ends_over_common_tasks(self):
+        cells = [cell(32, 900, 3.6, 4, 8, 5), cell(32, 1200, 3.5, 1, 1), cell(32, 1800, 3.4, 8, 32)]
+        (row,) = comparisons(cells, SEEDS)
+        assert (row["claim"], row["first"], row["second"]) == (L0_CLAIM, "w32-l900", "w32-l1800")
+        assert row["n_tasks"] == 2
+        assert row["size_ratio"] == pytest.approx(math.sqrt(4 * 8 / (8 * 32)))
+        # Log ratios -ln 2 and -ln 4: their standard deviation is ln 2 / sqrt 2, of the mean ln 2 /
+        # 2, and twice that is larger than the range over seeds.
+        assert row["size_noise"] == pytest.approx(2)
+        assert (row["size"], row["agrees"]) == ("lower", True)
+
+    def test_a_smaller_change_than_over_seeds_is_not_told_apart(self):
+        cells = [cell(32, 900, 3.6, 100, 100), cell(32, 1800, 3.4, 109, 109)]
+        (row,) = comparisons(cells, SEEDS)
+        assert row["size_noise"] == pytest.approx(1.1)
+        assert (row["size"], row["agrees"]) == ("not told apart", None)
+
+    def test_dense_models_and_lines_of_one_model_are_left_out(self):
+        cells = [cell(32, 900, 3.6, 4, 4), cell(64, 1800, 3.6, 4, 4)]
+        assert comparisons([*cells, cell(32, 1800, 3.0, 9, 9, kind="dense")], SEEDS) == []
+
+    def test_a_model_whose_floor_kept_more_is_left_out(self):
+        bound = {**cell(32, 900, 3.6, 4, 4), "n_nonzero": 1150}
+        assert comparisons([bound, cell(32, 1800, 3.4, 9, 9)], SEEDS) == []
+
+
+class TestClaims:
+    LOW, HIGH = (4, 4, 4, 4), (16, 16, 16, 16)
+
+    def test_both_hold_where_every_line_is_told_apart(self):
+        cells = [
+            cell(32, 900, 3.6, *self.HIGH),
+            cell(32, 1800, 3.5, *(4 * size for size in self.HIGH)),
+            cell(96, 900, 3.4, *self.LOW),
+            cell(96, 1800, 3.3, *self.HIGH),
+        ]
+        found = judged(cells, SEEDS)
+        assert {claim.outcome for claim in found.values()} == {"holds"}
+        assert found[WIDTH_CLAIM].words == (
+            "at fixed L0, larger width improves both loss and circuit size: holds; by edges, of 2 "
+            "lines 2 for it, 0 against it, 0 not told apart; circuits at the larger width have "
+            "0.25 times the edges; the loss changes by -0.200 nats (2 lower); 3 seeds of one model "
+            "differ by 0.020 nats and 1.10 times the edges"
+        )
+        by_count = [claim for claim in claims(cells, SEEDS) if claim.count != "edges"]
+        assert [claim.outcome for claim in by_count] == ["holds", "holds"]
+
+    def test_a_wider_model_with_larger_circuits_speaks_against_the_second_claim(self):
+        cells = [cell(32, 900, 3.6, *self.LOW), cell(96, 900, 3.4, *self.HIGH)]
+        assert judged(cells, SEEDS)[WIDTH_CLAIM].outcome == "does not hold"
+
+    def test_an_equal_loss_leaves_the_second_claim_open(self):
+        cells = [cell(32, 900, 3.600, *self.HIGH), cell(96, 900, 3.585, *self.LOW)]
+        assert judged(cells, SEEDS)[WIDTH_CLAIM].outcome == "not told apart"
+
+    def test_lines_of_both_kinds_are_mixed_and_open_ones_make_a_part(self):
+        lower = [cell(32, 900, 3.6, *self.LOW), cell(32, 1800, 3.5, *self.HIGH)]
+        higher = [cell(64, 900, 3.6, *self.HIGH), cell(64, 1800, 3.5, *self.LOW)]
+        equal = [cell(64, 900, 3.6, *self.LOW), cell(64, 1800, 3.5, *self.LOW)]
+        assert judged(lower + higher, SEEDS)[L0_CLAIM].outcome == "mixed"
+        assert judged(lower + equal, SEEDS)[L0_CLAIM].outcome == "holds in part"
+
+    def test_one_seed_tells_nothing_apart(self):
+        cells = [cell(32, 900, 3.6, *self.LOW), cell(32, 1800, 3.5, *self.HIGH)]
+        claim = judged(cells, SEEDS[:1])[L0_CLAIM]
+        assert claim.outcome == "not told apart"
+        assert "one seed: the spread over seeds is not known" in claim.words
+
+    def test_without_lines_nothing_is_measured(self):
+        assert {claim.outcome for claim in claims([], [])} == {"not measured"}
