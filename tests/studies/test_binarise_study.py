@@ -48,6 +48,12 @@ class TestRows:
         rows = rows_of([record("a", "quotes", 0.1), record("b", "loops", 0.2)])
         assert [(row.n_shared, row.shared_loss) for row in rows] == [(0, None), (0, None)]
 
+    def test_means_and_sums_over_prompts_are_not_compared(self) -> None:
+        sums = record("b", "quotes", 0.2) | {"loss_reduction": "sum"}
+        assert rows_of([sums])[0].loss_reduction == "sum"
+        with pytest.raises(InputError, match="give circuits of one kind"):
+            rows_of([record("a", "quotes", 0.1), sums])
+
 
 class TestCircuitFolders:
     def test_circuits_are_found_below_a_folder_once_each(self, tmp_path: Path) -> None:

@@ -25,6 +25,23 @@ def test_a_prompt_in_the_text_is_found_by_all_measures(tmp_path: Path) -> None:
     assert shares(text, tmp_path) == (0.5, 0.5, 0.5, 0.5)
 
 
+def test_a_prompt_that_ends_in_a_line_break_is_found(tmp_path: Path) -> None:
+    pair = Pair(("import os\nfor a in b:\n", "import os\nwhile a in b:\n"), ("    ", "   "))
+    text = "import os\nfor a in b:\n    print(a)\n"
+    assert shares(text, tmp_path, Task("indent", (pair,))) == (0.5, 0.5, 0.5, 0.5)
+
+
+def test_a_tab_is_found_as_four_spaces(tmp_path: Path) -> None:
+    pair = Pair(("if a:\n    b = 1\n    c", "if a:\n    b = 1\n    d"), (" =", "("))
+    text = "if a:\r\n\tb = 1\r\n\tc = 2\r\n"
+    assert shares(text, tmp_path, Task("tabs", (pair,))) == (0.5, 1, 0.5, 0.5)
+
+
+def test_a_prompt_of_white_space_is_not_found(tmp_path: Path) -> None:
+    task = Task("spaces", (Pair((" ", "\n"), ("a", "b")),))
+    assert shares("x = 1\n", tmp_path, task) == (0, 0, 0, 0)
+
+
 def test_other_names_and_numbers_are_found_up_to_names_only(tmp_path: Path) -> None:
     text = "import re\ntotal = 25\nfor user in users:\n    pass\n"
     assert shares(text, tmp_path) == (0, 0.5, 0, 0)
@@ -84,3 +101,11 @@ def test_practice_texts_contain_prompts() -> None:
 def test_a_missing_corpus_is_refused() -> None:
     with pytest.raises(InputError, match="does not exist"):
         contamination("nowhere", [TASK])
+    with pytest.raises(InputError, match="corpus"):
+        contamination("", [TASK])
+
+
+def test_a_size_below_one_byte_is_refused() -> None:
+    for corpus in ("programs", DataConfig(corpus="programs")):
+        with pytest.raises(InputError, match="max_bytes must be at least 1, got 0"):
+            contamination(corpus, [TASK], max_bytes=0)

@@ -1,5 +1,6 @@
 import pytest
 
+from wirework.errors import InputError
 from wirework.tasks import PYTHON_TASKS, Pair, Task
 from wirework.tasks.shortcuts import shortcuts
 
@@ -13,6 +14,12 @@ def test_length_and_last_token_are_told_apart() -> None:
     found = shortcuts(Task("token", tuple(by_token)))
     assert (found.length, found.last_token, found.longer_first) == (0.5, 1.0, None)
     assert found.suspicious
+
+
+def test_a_prompt_of_spaces_is_one_token() -> None:
+    pairs = tuple(Pair((" " * n, f"x{n} y"), ("u", "v")) for n in range(1, 41))
+    found = shortcuts(Task("spaces", pairs))
+    assert (found.length, found.longer_first) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("name", PYTHON_TASKS)
@@ -35,3 +42,11 @@ def test_a_models_tokens_count(code_tokenizer) -> None:
 
     found = shortcuts("lambda_func", Model())
     assert found.length < 0.58
+
+
+def test_a_model_without_tokeniser_is_refused() -> None:
+    class Model:
+        tokenizer, path = None, None
+
+    with pytest.raises(InputError, match="needs a model with a tokeniser"):
+        shortcuts("lambda_func", Model())

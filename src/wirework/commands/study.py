@@ -14,6 +14,7 @@ from wirework.commands.arguments import (
     task_of,
     tokens_of,
 )
+from wirework.commands.circuit_tables import loss_unit
 from wirework.commands.printing import (
     print_next,
     print_paragraph,
@@ -51,11 +52,14 @@ def binarise(
         show("binarise", result, json)
         return
     rows = result["models"]
-    best = min(rows, key=lambda row: row["loss"])
+    # Models are compared on the tasks that all of them have, if there are any.
+    name = "loss" if any(row["shared_loss"] is None for row in rows) else "shared_loss"
+    best = min(rows, key=lambda row: row[name])
+    reduction = best["loss_reduction"]
     print_verdict(
         f"{best['model']} has the most binarisable circuits of {number_of(len(rows), 'model')}: "
-        f"mean task loss {best['loss']:.3g} nats with two values per node "
-        "(lower is better, chance 0.693)"
+        f"mean task loss {best[name]:.3g} {loss_unit(reduction)} with two values per node "
+        f"(lower is better, chance {'0.693' if reduction == 'mean' else '1.386'})"
     )
     show_rows("models (mean held-out task loss in nats; lower is better)", rows, json)
     print_wrote(study.results, study.figure)

@@ -15,6 +15,8 @@ from wirework.commands.printing import (
 from wirework.config import DataConfig
 from wirework.console import Progress, warn
 from wirework.errors import number_of
+from wirework.files import is_file
+from wirework.user_code import refuse_saved_function
 
 
 def print_contamination(
@@ -97,9 +99,17 @@ def print_shortcuts(names: Sequence[str], model: Path | None, *, as_json: bool) 
 
 
 def _text_of(corpus: str) -> str | DataConfig:
-    """Return the settings of a run's text if the corpus is a run folder, else the corpus."""
-    if not (Path(corpus) / "config.yaml").is_file():
+    """Return the settings of a run's text if the corpus is a run folder, else the corpus.
+
+    Raises:
+        InputError: the settings of the run are damaged, or name a user's function.
+    """
+    path = Path(corpus) / "config.yaml"
+    if not is_file(path):
         return corpus
     from wirework.training.run_folder import read_settings
 
-    return read_settings(Path(corpus)).data
+    settings = read_settings(Path(corpus)).data
+    for name in (settings.corpus, settings.mix):
+        refuse_saved_function(name, f"{path} names as text", "--contamination")
+    return settings

@@ -14,8 +14,8 @@ HUB = "hub:"
 """Prefix of a Hugging Face data set in `corpus`."""
 BUILT_IN_CORPORA = frozenset(("python", "programs", "stories"))
 """Corpora that come with wirework."""
-TASKS_MODULE = "wirework.tasks:"
-"""Beginning of the names of corpora that are drawn from the generators of the tasks."""
+TASKS_MODULE = ("wirework.tasks:", "wirework.tasks.")
+"""Beginnings of the names of corpora that are drawn from the generators of the tasks."""
 VOCAB_SIZE = 2048
 """Vocabulary size for `auto`, if the text is large enough."""
 

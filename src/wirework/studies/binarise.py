@@ -60,6 +60,8 @@ class BinariseRow(Report):
     """Tasks for which every model of the study has a circuit."""
     shared_loss: float | None
     """Mean of `loss` over these tasks, which compares models; None if there is no such task."""
+    loss_reduction: str = "mean"
+    """Whether the losses are means or sums over the two prompts of a pair."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,8 +88,8 @@ def binarise(
         progress: show progress on standard error.
 
     Raises:
-        InputError: there is no circuit, no circuit can be binarised, or the folder cannot be
-            written to, is in use or holds other files.
+        InputError: there is no circuit, no circuit can be binarised, their losses are of two kinds,
+            or the folder cannot be written to, is in use or holds other files.
 
     Source: Gao et al. 2025, App. C, Fig. 34.
     """
@@ -141,7 +143,16 @@ def circuit_folders(places: Iterable[str | Path]) -> list[Path]:
 
 
 def rows_of(records: Sequence[dict[str, Any]]) -> list[BinariseRow]:
-    """Return a row for each model of the records of circuits."""
+    """Return a row for each model of the records of circuits.
+
+    Raises:
+        InputError: some losses are means over the two prompts of a pair, others are sums.
+    """
+    if len({record.get("loss_reduction", "mean") for record in records}) > 1:
+        raise InputError(
+            "task losses are means over the two prompts of a pair in some circuits and sums in "
+            "others: give circuits of one kind (loss_reduction)"
+        )
     by_model: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         by_model.setdefault(record["fingerprint"], []).append(record)
@@ -166,6 +177,7 @@ def _row(records: Sequence[dict[str, Any]], shared: set[str]) -> BinariseRow:
         loss=_mean([record["loss"] for record in records]),
         n_shared=len(shared),
         shared_loss=_mean(of_shared) if of_shared else None,
+        loss_reduction=first.get("loss_reduction", "mean"),
     )
 
 
@@ -200,6 +212,7 @@ def _binarised(circuit: NodeCircuit, model: Model) -> dict[str, Any]:
         "n_nonzero": n_nonzero,
         "n_nodes": circuit.n_nodes,
         "n_edges": circuit.n_edges,
+        "loss_reduction": circuit.loss_reduction,
         **asdict(losses),
     }
 

@@ -6,6 +6,8 @@ with any text of its kind. Occurrences are found by hashes of token sequences, s
 once, document by document.
 
 Tokens here are words, signs and line breaks with their indentation, independent of any tokeniser.
+A tab counts as four spaces. White space at the end of a prompt is left out, because a text goes on
+with more of it there: after a loop line, the line break is one token with the next indentation.
 """
 
 import hashlib
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from wirework.config import DataConfig
 from wirework.data import documents
+from wirework.errors import InputError
 from wirework.summaries import Report
 from wirework.tasks.built_in import PYTHON_TASKS
 from wirework.tasks.load import load_task
@@ -53,7 +56,7 @@ class Contamination(Report):
     n_prompts: int
     """Number of distinct prompts."""
     exact: float
-    """Whole prompt, up to spaces within a line."""
+    """Whole prompt, up to spaces within a line and white space at its end."""
     up_to_names: float
     """Whole prompt with any names, numbers, strings and comments."""
     window: float
@@ -98,13 +101,15 @@ def contamination(
         on_progress: gets the number of bytes read so far.
 
     Raises:
-        InputError: the corpus or a task cannot be read.
+        InputError: the corpus or a task cannot be read, or `max_bytes` is below 1.
     """
+    if max_bytes is not None and max_bytes < 1:
+        raise InputError(f"max_bytes must be at least 1, got {max_bytes}")
     loaded = [load_task(task) for task in (PYTHON_TASKS if tasks is None else tasks)]
     if isinstance(corpus, DataConfig):
         config = corpus if max_bytes is None else corpus.model_copy(update={"max_bytes": max_bytes})
     else:
-        config = DataConfig(corpus=corpus, max_bytes=max_bytes or DEFAULT_BYTES)
+        config = DataConfig.of({"corpus": corpus, "max_bytes": max_bytes or DEFAULT_BYTES})
     prompts = [
         list(dict.fromkeys(prompt for pair in task.pairs for prompt in pair.prompts))
         for task in loaded
@@ -253,6 +258,7 @@ class _Search:
     def of(cls, prompts: Sequence[Sequence[str]]) -> "_Search":
         """Prepare the search for the prompts of each task."""
         ids, kinds = _Ids(_hash), _Ids(_hash_of_kind)
+        prompts = [[_spaced(prompt).rstrip() for prompt in group] for group in prompts]
         tokens = [[ids.of(_TOKEN.findall(prompt)) for prompt in group] for group in prompts]
         return cls(
             exact=_Sequences(tokens),
@@ -273,6 +279,7 @@ class _Search:
 
     def read(self, texts: Sequence[str]) -> None:
         """Search documents, none of which continues the one before."""
+        texts = [_spaced(text) for text in texts]
         # A document begins on a line of its own; the null character ends it.
         words = [word for text in texts for word in (*_TOKEN.findall(f"\n{text}"), "\0")]
         tokens = self.token_ids.of(words)
@@ -287,5 +294,9 @@ class _Search:
         self.last_line.search(tokens, np.flatnonzero(is_break) + 1)
 
 
+def _spaced(text: str) -> str:
+    return text.replace("\t", "    ")
+
+
 def _last_line(prompt: str) -> str:
-    return prompt.splitlines()[-1].strip()
+    return prompt.rpartition("\n")[2].strip()

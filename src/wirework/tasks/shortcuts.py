@@ -18,7 +18,7 @@ from torch import Tensor
 from wirework.summaries import Report
 from wirework.tasks.built_in import PYTHON_TASKS
 from wirework.tasks.load import load_task
-from wirework.tasks.task import Task
+from wirework.tasks.task import Task, tokenizer_of
 
 if TYPE_CHECKING:
     from wirework.model import Model
@@ -63,15 +63,19 @@ def shortcuts(task: Task | str | Path, model: "Model | None" = None) -> Shortcut
         model: model with the tokeniser that counts; None: words, signs and line breaks count.
 
     Raises:
-        InputError: the task has fewer than two pairs, or does not fit the model.
+        InputError: the task has fewer than two pairs or does not fit the model, or the model has no
+            tokeniser.
     """
     task = load_task(task)
-    if model is not None and model.tokenizer is not None:
-        task = task.fitted(model.tokenizer, model.config.n_ctx)
-        encode = model.tokenizer.encode
-        prompts: list[list[Any]] = [[*encode(p)] for pair in task.pairs for p in pair.prompts]
+    if model is not None:
+        tokenizer = tokenizer_of(model)
+        task = task.fitted(tokenizer, model.config.n_ctx)
+        prompts: list[list[Any]] = [
+            [*tokenizer.encode(prompt)] for pair in task.pairs for prompt in pair.prompts
+        ]
     else:
-        prompts = [_TOKEN.findall(p) for pair in task.pairs for p in pair.prompts]
+        # A prompt of spaces alone has no token: it counts as one.
+        prompts = [_TOKEN.findall(p) or [p] for pair in task.pairs for p in pair.prompts]
     lengths = torch.tensor([float(len(prompt)) for prompt in prompts])
     train = torch.tensor(_in_first_half(task))
     unequal = lengths.view(-1, 2)[lengths[::2] != lengths[1::2]]

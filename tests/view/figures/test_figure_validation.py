@@ -43,6 +43,10 @@ class TestNecessityFigure:
         assert list(chance.get_ydata()) == pytest.approx([0.693] * 2, abs=1e-3)
         assert "32 held-out pairs; first: worst first" in {text.get_text() for text in axes.texts}
 
+    def test_chance_is_twice_as_high_for_sums(self) -> None:
+        (axes,) = draw_necessity(report() | {"loss_reduction": "sum"}).axes
+        assert list(axes.lines[-1].get_ydata()) == pytest.approx([1.386] * 2, abs=1e-3)
+
     def test_the_same_report_gives_the_same_bytes(self, tmp_path: Path) -> None:
         paths = [write_necessity_figure(report(), tmp_path / f"{n}.png") for n in (1, 2)]
         first, second = (path.read_bytes() for path in paths)

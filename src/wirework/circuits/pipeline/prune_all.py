@@ -215,7 +215,8 @@ def _write(
     held = read_record(path, unsigned=True) if is_file(path) else {"rows": []}
     if not isinstance(held.get("rows"), list):
         raise InputError(f"{path} is damaged or no table of circuits: delete it")
-    merged = rows + held["rows"][len(rows) :] * (not last)
+    further = [] if last else held["rows"][len(rows) :]
+    merged = rows + (with_kept_edges(further) if _are_rows(further) else further)
     if held | {"rows": None} != about | {"rows": None} or not _has(held["rows"], merged):
         write_record(path, about | {"rows": rows})
         write_text(out / "results.md", markdown(rows))
@@ -223,13 +224,17 @@ def _write(
 
 def _has(held: Sequence[_Row], rows: Sequence[_Row]) -> bool:
     """Return whether held rows say the same as these in all columns that they have."""
-    if len(held) != len(rows) or not all(isinstance(row, dict) for row in held):
+    if len(held) != len(rows) or not _are_rows(held):
         return False
     recorded = (
         {name: value for name, value in row.items() if value is not None}
         for row in with_kept_edges(held)
     )
     return all(old.items() <= new.items() for old, new in zip(recorded, rows, strict=True))
+
+
+def _are_rows(values: Sequence[Any]) -> bool:
+    return all(isinstance(row, dict) for row in values)
 
 
 def _report(

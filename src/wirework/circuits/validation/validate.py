@@ -191,10 +191,10 @@ def losses_on_held_out_templates(context: ValidationContext) -> PairLosses:
         if pairs.judge is None:
             raise InputError("the circuit is checked on pairs of another task")
         templates = {pair.template for pair in pairs.full_task.pairs} - {None}
-        raise InputError(
-            f"task {pairs.full_task.name} has {number_of(len(templates), 'template')}, at least "
-            f"{MIN_TEMPLATES} are needed to hold some out"
-        )
+        problem = f"task {pairs.full_task.name} has {number_of(len(templates), 'template')}"
+        if len(templates) >= MIN_TEMPLATES:
+            raise InputError(f"{problem}, but no pair of some of them can be held out")
+        raise InputError(f"{problem}, at least {MIN_TEMPLATES} are needed to hold some out")
     return losses_on(context, tokenize_task(pairs.held_out_templates, context.model))
 
 

@@ -58,7 +58,7 @@ def draw_necessity(report: Mapping[str, Any]) -> Figure:
     label = f"random nodes outside it, mean and highest of {curve['n_draws']} draws"
     axes.plot(drawn, means, color=_RANDOM, marker="s", markersize=4, label=label)
     axes.fill_between(drawn, means, highest, color=_RANDOM, alpha=0.2, linewidth=0)
-    _chance(axes)
+    _chance(axes, report)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _dress(
@@ -99,7 +99,7 @@ def draw_binarise(results: Mapping[str, Any]) -> Figure:
     for axes, label in ((left, "total parameters"), (right, "nonzero weights (L0)")):
         axes.set_xscale("log")
         axes.set_xlabel(label, color=pen.INK)
-        _chance(axes)
+        _chance(axes, rows[0] if rows else {})
         axes.legend(frameon=False, fontsize=7)
     left.set_ylabel("mean task loss after binarisation, nats", color=pen.INK)
     _dress(left, "Binarisation against total parameters", f"held-out pairs, mean over {tasks}")
@@ -133,8 +133,10 @@ def _rounded(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def _chance(axes: Axes) -> None:
-    axes.axhline(_CHANCE, color=pen.SOFT, linestyle=":", linewidth=1, label="chance")
+def _chance(axes: Axes, about: JsonRow) -> None:
+    """Draw the loss of a guess: ln 2, or 2 ln 2 where the losses are sums over a pair's prompts."""
+    loss = _CHANCE * (2 if about.get("loss_reduction") == "sum" else 1)
+    axes.axhline(loss, color=pen.SOFT, linestyle=":", linewidth=1, label="chance")
 
 
 def _dress(axes: Axes, title: str, under: str) -> None:

@@ -160,6 +160,7 @@ class BinarisedModel(Part):
     loss: Size
     n_shared: Index
     shared_loss: Size | None
+    loss_reduction: Literal["mean", "sum"] = "mean"
 
 
 class BinariseResults(Part):
