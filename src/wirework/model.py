@@ -8,7 +8,7 @@ model, and `checksums.json`. Nothing is unpickled.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from wirework import files
-from wirework.config import Config, GatingConfig, ModelConfig
+from wirework.config import Config, GatingConfig, ModelConfig, TrainConfig
 from wirework.data import Tokenizer
 from wirework.errors import InputError, number_of, quoted, translated_errors
 from wirework.model_tensors import (
@@ -441,11 +441,19 @@ def load(path: str | Path | Model) -> Model:
 
 
 def _trained_on_tasks(path: Path) -> bool | None:
-    """Return whether the model's text was drawn from tasks; None where the file does not say."""
-    if not files.is_file(path):
+    """Return whether the model's text was drawn from tasks; None where nothing says so.
+
+    Models of earlier versions have no such file; the settings of their run say it.
+    """
+    if files.is_file(path):
+        value: bool = files.read_record(path, {_ON_TASKS: bool})[_ON_TASKS]
+        return value
+    settings = path.parent.parent / "config.yaml"
+    if path.parent.name != "model" or not files.is_file(settings):
         return None
-    value: bool = files.read_record(path, {_ON_TASKS: bool})[_ON_TASKS]
-    return value
+    with suppress(InputError):
+        return TrainConfig.load(settings).data.draws_from_tasks
+    return None
 
 
 def _read_state(path: Path, config: ModelConfig, gating: GatingConfig | None) -> dict[str, Tensor]:

@@ -172,7 +172,7 @@ DIFFERENCES = {
     "if_ternary": ("", r"\w+(\.\w+)? = \w+(\.\w+)? "),
     "var_swap": (r"\w+, \w+\)? = \(?\w+", r"\w+, \w+\)? = \(?\w+"),
     "indent_for": ("", "    "),
-    "lambda_func": (r"\w.*lambda", "def"),
+    "lambda_func": (r"\w.*lambda", "(async )?def"),
     "if_equals": ("(if|while|assert) ", ""),
     "enumerate_range": (r", \w+", ""),
     "var_if": (r"(if|while) \w+(\.\w+)? (is|=|is not|!)=?", r"\w+(\.\w+)? =?"),

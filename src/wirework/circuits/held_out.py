@@ -109,16 +109,20 @@ def _parts(about: Document, fitted: Task) -> Parts:
     """Split a circuit's own task as its finder did.
 
     Raises:
-        InputError: the number of judging pairs differs from that of the finder.
+        InputError: the number of judging or held-out pairs differs from that of the finder, as
+            after a change of templates in a file of pairs.
     """
     eval_pairs = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
     parts = parts_of(fitted, eval_pairs, about.provenance.seed)
-    if len(parts.judge.pairs) != about.task.n_pairs:
-        raise InputError(
-            f"the circuit was judged on {number_of(about.task.n_pairs, 'pair')}, but the split of "
-            f"its task's {len(fitted.pairs)} pairs gives {len(parts.judge.pairs)}: give pairs of "
-            "another task"
-        )
+    for use, recorded, part in (
+        ("was judged on", about.task.n_pairs, parts.judge),
+        ("held out", about.task.n_held_out or len(parts.held_out.pairs), parts.held_out),
+    ):
+        if len(part.pairs) != recorded:
+            raise InputError(
+                f"the circuit {use} {number_of(recorded, 'pair')}, but the split of its task's "
+                f"{len(fitted.pairs)} pairs gives {len(part.pairs)}: give pairs of another task"
+            )
     return parts
 
 

@@ -40,8 +40,8 @@ def tasks(
             behaviour's prompts occurs in its text.
         max_bytes: With --contamination: bytes of the text to read. Default: 60 MB of a corpus, all
             text of a run.
-        shortcuts: Print how often a linear probe on the length or the last token of a prompt tells
-            the answer; with a model, in tokens of its tokeniser.
+        shortcuts: Print how often a linear probe on the length, the number of lines or the last
+            token of a prompt tells the answer; with a model, in tokens of its tokeniser.
     """
     if contamination is not None and (model is not None or show is not None or shortcuts):
         raise InputError(

@@ -33,7 +33,7 @@ def print_contamination(
     Raises:
         InputError: the corpus, the run or a behaviour cannot be read.
     """
-    from wirework.tasks.contamination import contamination
+    from wirework.tasks.contamination import WINDOW, contamination
 
     text = _text_of(corpus)
     total = max_bytes or (text.max_bytes if isinstance(text, DataConfig) else None)
@@ -50,9 +50,12 @@ def print_contamination(
         show_all("contamination", {**about, "tasks": rows}, as_json=True)
         return
     contained = len(report.contained)
+    windows, last_lines = (max(row[name] for row in rows) for name in ("window", "last_line"))
     print_verdict(
-        f"{contained} of {number_of(len(rows), 'behaviour')} have prompts in {corpus} "
-        f"({report.n_bytes:,} bytes in {number_of(report.n_documents, 'document')} read)"
+        f"{contained} of {number_of(len(rows), 'behaviour')} have whole prompts in {corpus}, the "
+        f"last {WINDOW} tokens occur of up to {windows:.0%} of a behaviour's prompts, the last "
+        f"line of up to {last_lines:.0%} ({report.n_bytes:,} bytes in "
+        f"{number_of(report.n_documents, 'document')} read)"
     )
     title = (
         "share of distinct prompts that occur: exact = whole prompt; up to names = with any names, "
@@ -88,10 +91,11 @@ def print_shortcuts(names: Sequence[str], model: Path | None, *, as_json: bool) 
         f"{len(suspicious)} of {number_of(len(rows), 'behaviour')} have a shortcut"
         + (f": {', '.join(suspicious)}" if suspicious else "")
     )
-    columns = ["task", "n_pairs", "length", "last_token", "longer_first"]
+    columns = ["task", "n_pairs", "length", "lines", "last_token", "longer_first"]
     title = (
-        "held-out accuracy of a linear probe on the number of tokens and on the last token of a "
-        "prompt (0.5 = chance); longer first = share of unequal pairs whose first prompt is longer"
+        "held-out accuracy of a linear probe on the number of tokens, on that of lines and on the "
+        "last token of a prompt (0.5 = chance); longer first = share of unequal pairs whose first "
+        "prompt is longer"
     )
     print_table(title, columns, [[cell(row[name]) for name in columns] for row in rows])
     print_paragraph(f"A probe above {SUSPICIOUS} counts as a shortcut.")

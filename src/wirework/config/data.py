@@ -12,8 +12,8 @@ from wirework.errors import InputError
 
 HUB = "hub:"
 """Prefix of a Hugging Face data set in `corpus`."""
-BUILT_IN_CORPORA = frozenset(("python", "programs", "stories"))
-"""Corpora that come with wirework."""
+FREE_OF_TASKS = frozenset(("python", "programs"))
+"""Corpora of which no text is drawn from a task."""
 TASKS_MODULE = ("wirework.tasks:", "wirework.tasks.")
 """Beginnings of the names of corpora that are drawn from the generators of the tasks."""
 VOCAB_SIZE = 2048
@@ -84,12 +84,13 @@ class DataConfig(Config):
     def draws_from_tasks(self) -> bool | None:
         """Whether text is drawn from the generators of the built-in tasks; None: unknown.
 
-        It is unknown for the user's own files and functions.
+        It is unknown for the user's own files and functions, and for `stories`, some of whose
+        sentences have the form of the task `ioi`.
         """
         corpora = {corpus for corpus in (self.corpus, self.mix) if corpus is not None}
         if any(corpus.startswith(TASKS_MODULE) for corpus in corpora):
             return True
-        return False if corpora <= BUILT_IN_CORPORA else None
+        return False if corpora <= FREE_OF_TASKS else None
 
     @model_validator(mode="after")
     def _used(self) -> Self:

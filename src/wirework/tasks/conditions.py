@@ -31,8 +31,8 @@ _CONDITIONS = (
 )
 """Conditions that end in a letter or digit, so that no token spans the answer."""
 
-_VALUES = ("{name}", "{digit}", "{name}.{other}", "None")
-_ASSIGNMENTS = ("{name} = ", "{name} = ", "{name}.{other} = ", "{function}_{name} = ")
+_VALUES = ("{name}", "{digit}", "None")
+_ASSIGNMENTS = ("{name} = ", "{name} = ", "{name}_{other} = ", "{function}_{name} = ")
 """Statements up to the value of a conditional expression."""
 
 _TARGETS = ("{name}", "{name}", "{name}_{other}", "{name}.{other}")

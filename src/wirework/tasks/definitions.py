@@ -36,12 +36,12 @@ _LAMBDAS = (
     "{function} = ",
     "{name}.{function} = ",
     "{name}.sort(key=",
-    "{name} = sorted({name}, key=",
-    "{name} = max({name}, key=",
-    "{name} = map(",
-    "{name} = filter(",
-    "{function}_{name}({name}, ",
+    "{function}(key=",
+    "{function}({name}, ",
     "{function}_{name} = ",
+    "print(",
+    "map(",
+    "filter(",
 )
 """Statements up to a lambda."""
 
@@ -101,7 +101,8 @@ def lambda_func(rng: Random) -> Pair:
     """
     context, form, name = code_before(rng), rng.choice(_LAMBDAS), rng.choice(NAMES)
     head = f"{context.text}{context.indent}"
-    prompts = evened(rng, f"{head}{filled(rng, form)}lambda {name}", f"{head}def {name}")
+    function = rng.choice(("def", "async def"))  # nearly as long as the start of a lambda
+    prompts = evened(rng, f"{head}{filled(rng, form)}lambda {name}", f"{head}{function} {name}")
     return Pair(prompts, (":", "("), form)
 
 

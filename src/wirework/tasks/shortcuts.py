@@ -1,4 +1,4 @@
-"""Shortcuts of a task: what the length or the last token of a prompt alone tells of its answer.
+"""Shortcuts of a task: what length, number of lines or last token of a prompt tell of its answer.
 
 A task whose answer a linear probe reads from the length of the prompt does not need the behaviour
 that it is named after. A task whose answer follows from the last token is a bigram task.
@@ -39,6 +39,8 @@ class Shortcuts(Report):
     n_pairs: int
     length: float
     """Probe on the number of tokens of the prompt."""
+    lines: float
+    """Probe on the number of lines of the prompt."""
     last_token: float
     """Probe on the last token of the prompt (one-hot)."""
     longer_first: float | None
@@ -47,11 +49,11 @@ class Shortcuts(Report):
     @property
     def suspicious(self) -> bool:
         """Whether a probe tells the answer in more than 60% of held-out prompts."""
-        return max(self.length, self.last_token) > SUSPICIOUS
+        return max(self.length, self.lines, self.last_token) > SUSPICIOUS
 
     def summary(self) -> dict[str, Any]:
         """Return the accuracies by name."""
-        names = ("length", "last_token", "longer_first")
+        names = ("length", "lines", "last_token", "longer_first")
         return {name: getattr(self, name) for name in names}
 
 
@@ -83,6 +85,7 @@ def shortcuts(task: Task | str | Path, model: "Model | None" = None) -> Shortcut
         task=task.name,
         n_pairs=len(task.pairs),
         length=_probe_accuracy(lengths[:, None], train),
+        lines=_probe_accuracy(_n_lines(task)[:, None], train),
         last_token=_probe_accuracy(_one_hot([prompt[-1] for prompt in prompts]), train),
         longer_first=None
         if not len(unequal)
@@ -102,6 +105,11 @@ def _in_first_half(task: Task) -> list[bool]:
     first, _ = task.split(0)
     chosen = {pair.content for pair in first.pairs}
     return [pair.content in chosen for pair in task.pairs for _ in pair.prompts]
+
+
+def _n_lines(task: Task) -> Tensor:
+    """Return (N,), the number of lines of each prompt."""
+    return torch.tensor([float(p.count("\n")) for pair in task.pairs for p in pair.prompts])
 
 
 def _one_hot(values: list[Any]) -> Tensor:

@@ -48,8 +48,8 @@ FILE_NAMES = ("source", "target", "output", "result")
 _SUFFIXES = ("", "", "Base", "Manager", "(object)")
 _TOKEN = re.compile(r"\w+|[^\w\s]+|\n")
 """About one token of our tokenisers."""
-_IMPORT_TOKENS = 3
-"""Tokens of an added line: `import`, the module and the line break."""
+_MOST_IMPORTS = 4
+"""Largest number of added import lines."""
 
 
 class Context(NamedTuple):
@@ -83,24 +83,23 @@ def filled(rng: Random, form: str) -> str:
 
 
 def evened(rng: Random, first: str, second: str) -> tuple[str, str]:
-    """Lengthen the shorter of two prompts in half of the pairs, so that length tells nothing.
+    """Vary the length of two prompts that differ in it, so that length tells little.
 
-    Import lines are added after the first line, about twice as many tokens as the prompts differ
-    by. The longer prompt of a pair then has either answer equally often, and the mean lengths of
-    both kinds of prompts are about equal.
+    Import lines are added after the first line of both prompts, as many to the one as to the other
+    on average: neither their number nor, by much, the length of a prompt tells its answer. The more
+    tokens the prompts differ by, the more lines there may be.
     """
     lengths = [len(_TOKEN.findall(prompt)) for prompt in (first, second)]
     difference = abs(lengths[0] - lengths[1])
-    if difference == 0 or rng.random() < 0.5:
+    if difference == 0:
         return first, second
-    count = max(1, round(2 * difference / _IMPORT_TOKENS))
-    added = "".join(f"import {module}\n" for module in rng.sample(MODULES, count))
-    if lengths[0] < lengths[1]:
-        return _with_imports(first, added), second
-    return first, _with_imports(second, added)
+    most = min(difference, _MOST_IMPORTS)
+    return _with_imports(rng, first, most), _with_imports(rng, second, most)
 
 
-def _with_imports(prompt: str, added: str) -> str:
+def _with_imports(rng: Random, prompt: str, most: int) -> str:
+    """Add up to `most` import lines after the first line."""
+    added = "".join(f"import {module}\n" for module in rng.sample(MODULES, rng.randint(0, most)))
     head, _, rest = prompt.partition("\n")
     return f"{head}\n{added}{rest}"
 

@@ -60,12 +60,14 @@ def _set_or_string(rng: Random, name: str) -> Pair:
     context = code_before(rng)
     indent = context.indent
     begin = f"{context.text}{indent}{name} ="
-    after = "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, rng.choice((0, 0, 1))))
+    after = "".join(
+        f"{indent}{text}\n" for text in _other_lines(rng, name, int(rng.random() < 0.15))
+    )
     loop = rng.choice(_LOOPS)
-    for head in [loop, rng.choice(_LOOP_CONDITIONS)] if rng.random() < 0.15 else [loop]:
+    for head in [loop, rng.choice(_LOOP_CONDITIONS)] if rng.random() < 0.1 else [loop]:
         after += f"{indent}{_without(rng, head, name)}\n"
         indent += "    "
-    inner = int(rng.random() < 0.15)
+    inner = int(rng.random() < 0.1)
     after += "".join(f"{indent}{text}\n" for text in _other_lines(rng, name, inner))
     empty = rng.choice(('""', '""', "''"))
     end = f"\n{after}{indent}{name}"

@@ -17,7 +17,7 @@ def test_circuit_json_has_what_the_model_says(trained_on_tasks: bool | None, tmp
     circuit = ww.acdc(model, GOLDEN / "quotes.jsonl", pairs=2, progress=False)
     folder = circuit.save(tmp_path / "circuit")
     values = json.loads((folder / "circuit.json").read_text())
-    assert values["model"]["trained_on_tasks"] is trained_on_tasks
+    assert values["model"].get("trained_on_tasks") is trained_on_tasks
     assert ww.Circuit.load(folder).document.model.trained_on_tasks is trained_on_tasks
     assert ("trained_on_tasks" in circuit.summary()) == (trained_on_tasks is True)
 
