@@ -53,7 +53,7 @@ def test_without_a_preset_nothing_changes():
     assert SaeConfig().site is None
     SaeConfig().check_fits(ModelConfig())
     with pytest.raises(InputError, match="preset"):
-        SaeConfig.of({"preset": "autors"})
+        SaeConfig.of({"preset": "author"})
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def binarise(
     judge: TokenizedPairs,
     *,
     steps: int = 400,
-    lr: float | Sequence[float] = (0.01, 0.01, 0.02),
+    lr: float | Sequence[float] = (0.003, 0.01, 0.03),
     batch_pairs: int = 16,
     slack: float = 0.01,
     seed: int = 0,
@@ -75,10 +75,10 @@ def binarise(
     values of all nodes jointly on the task loss, in units of their distance, while the nodes turn
     from the identity into the step between their values: they are psi_t (`binarisation`) with
     t = (1 - progress)^5. One training can end with a node whose two values no longer separate what
-    the task needs, from which no gradient leads back, so there is one for each learning rate, and
-    the values with the lowest loss on the training pairs are kept. Trained values may do better
-    than the circuit itself, so the result means something only if a control circuit fails after
-    the same training.
+    the task needs, from which no gradient leads back, so there is one for each learning rate. Of
+    these and the initial values, those with the lowest loss on the training pairs are kept. Trained
+    values may do better than the circuit itself, so the result means something only if a control
+    circuit fails after the same training.
 
     Args:
         masked_circuit: the circuit.
@@ -100,7 +100,7 @@ def binarise(
         raise InputError("an empty circuit has no node to binarise")
     start = best_start(masked_circuit, train.select(torch.arange(train.n_pairs)[:_START_PAIRS]))
     rates = (lr,) if isinstance(lr, float | int) else tuple(lr)
-    candidates = [
+    candidates = [start] + [
         _train(masked_circuit, train, start, steps, rate, batch_pairs, seed + number)
         for number, rate in enumerate(rates)
     ]
