@@ -84,7 +84,7 @@ class TestEvaluateSae:
         assert found.explained_variance == pytest.approx(1, abs=1e-9)
         assert found.mse < 1e-10
         assert found.sae_l0 == 16  # of each pair one is on, as no entry is exactly 0
-        assert found.dead_features <= 1  # a channel may have one sign only
+        assert found.dead_features <= 3  # one for each channel that has one sign only: a few
         assert (found.site, found.architecture, found.d_sae) == (SITE, "standard", 32)
 
     def test_an_autoencoder_of_zeros_wins_nothing_back(
