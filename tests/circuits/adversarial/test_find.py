@@ -142,7 +142,7 @@ class TestFindAttacks:
                 ids[: at + 1]
                 for ids, at in zip(rows.tokens.tolist(), rows.last_positions, strict=True)
             ]
-            heads = [hashlib.sha256(f"1 {ids}".encode()).digest()[0] < 128 for ids in prompts]
+            heads = [hashlib.sha256(f"0 {ids}".encode()).digest()[0] < 128 for ids in prompts]
             return torch.tensor([5.0 if head else -5.0 for head in heads])
 
         monkeypatch.setattr(sweep, "differences", toss)
