@@ -207,7 +207,7 @@ class TestPrune:
         losses, document = circuit.losses, circuit.document
         assert document.provenance.mean_source == "given text"
         assert document.provenance.mean_tokens > 1000
-        assert document.task.n_held_out == 19
+        assert document.task.n_held_out == 18
         assert document.loss_pairs == {
             "model": "judged", "circuit": "judged", "circuit_searched": "judged",
             "without_circuit": "judged", "circuit_error": "judged", "circuit_means_error": "judged",
@@ -264,7 +264,7 @@ class TestHeldOutLosses:
     ) -> None:
         report = validate(circuit, wired, task, short=True)
         assert present(report.judged).circuit == pytest.approx(circuit.task_loss, abs=1e-6)
-        assert report.held_out.n_pairs == 19
+        assert report.held_out.n_pairs == 18
         assert report.held_out.circuit < 0.2
         assert report.held_out.without_circuit > 0.6
         assert validate(circuit, wired, short=True) == report  # the built-in task is drawn again
