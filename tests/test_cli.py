@@ -625,7 +625,9 @@ class TestPruneCommand:
         found = json.loads(result.stdout)
         assert found["circuit"] == str(out)
         assert found["losses"]["circuit"] <= 9
-        checked = json.loads(run_here("validate", out, "--json").stdout)
+        checked_run = run_here("validate", out, "--json")
+        assert checked_run.returncode == 0, checked_run.stderr
+        checked = json.loads(checked_run.stdout)
         assert checked["judged"]["circuit"] == pytest.approx(found["losses"]["circuit"])
         refuses("validate", out, "--out", out, says="give --runs too")
         refuses("validate", out, "--out", tmp_path / "c", "--runs", "1", says="--corpus")

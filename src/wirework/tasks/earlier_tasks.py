@@ -29,7 +29,7 @@ def earlier_task(name: str, seed: int, n: int) -> Task | None:
 
 
 def _single_double_quote(rng: Random) -> Pair:
-    before, indent = _lines_before(rng)
+    before, indent = lines_before(rng)
     opening = f"{before}{indent}{_quoted_call(rng)}"
     text = "_".join(rng.sample(NAMES, 2)) if rng.random() < 0.3 else words(rng, 4)
     return Pair((f"{opening}'{text}", f'{opening}"{text}'), ("')", '")'))
@@ -56,7 +56,7 @@ def _quoted_call(rng: Random) -> str:
 
 
 def _bracket_counting(rng: Random) -> Pair:
-    before, indent = _lines_before(rng)
+    before, indent = lines_before(rng)
     head, row = f"{before}{indent}{_list_head(rng)}", elements(rng, 2, 4)
     if rng.random() < 0.3:
         row = f"{elements(rng, 1, 2)}], [{row}"
@@ -80,7 +80,7 @@ def _list_head(rng: Random) -> str:
 
 
 def _for_while(rng: Random) -> Pair:
-    before, indent = _lines_before(rng)
+    before, indent = lines_before(rng)
     name = rng.choice(NAMES)
     if rng.random() < 0.4:
         name = f"{name}_{rng.choice(NAMES)}"
@@ -88,7 +88,11 @@ def _for_while(rng: Random) -> Pair:
     return Pair((f"{head}for {name}", f"{head}while {name}"), (" in", ":"))
 
 
-def _lines_before(rng: Random) -> tuple[str, str]:
+def lines_before(rng: Random) -> tuple[str, str]:
+    """Return some lines of code, ending in a line break, and the indentation of the next line.
+
+    Today's `snippets.lines_before` begins with an import; this one must never change.
+    """
     head = [top_line(rng) for _ in range(2)]
     indent = ""
     if rng.random() < 0.3:

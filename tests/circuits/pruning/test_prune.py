@@ -189,16 +189,20 @@ class TestPrune:
     def test_a_circuit_fitted_to_a_small_sample_is_made_again_until_others_accept_it(
         self, random_model, task, corpus, monkeypatch
     ) -> None:
+        target = 0.77
         noisy = QUICK.model_copy(
-            update={"mean_tokens": 80, "allow_unreached": True, "trials": 1, "target_loss": 0.9}
-        )
+            update={
+                "mean_tokens": 80, "allow_unreached": True, "trials": 1, "target_loss": target,
+                "seed": 6,
+            }
+        )  # fmt: skip
         found = prune(random_model, task, noisy, data=corpus, progress=False)
         assert found.reached
-        assert max(found.losses.circuit, present(found.losses.circuit_searched)) <= 0.9
+        assert max(found.losses.circuit, present(found.losses.circuit_searched)) <= target
         module = sys.modules["wirework.circuits.pruning.prune"]
         monkeypatch.setattr(module, "_RETRIES", 0)
         first = prune(random_model, task, noisy, data=corpus, progress=False)
-        assert present(first.losses.circuit_searched) <= 0.9 < first.losses.circuit
+        assert present(first.losses.circuit_searched) <= target < first.losses.circuit
         assert not first.reached
 
     def test_losses_say_how_sure_they_are_and_on_which_pairs_they_are(

@@ -251,8 +251,13 @@ def necessity_curve(context: ValidationContext) -> checks.Necessity:
 
     The order is measured on judging pairs, if there are any: nodes whose removal alone raises the
     circuit's loss most come first.
+
+    Raises:
+        InputError: the circuit has no nodes.
     """
     edge_masks, gates = context.edge_masks, context.gates
+    if edge_masks.n_nodes == 0:
+        raise InputError("the circuit has no nodes to ablate")
     judged = context.held_out if context.judged is None else context.judged
     nodes = torch.arange(edge_masks.n_nodes)
     alone = [
