@@ -1,6 +1,7 @@
 """Hugging Face models in and out, against transformers' own forward pass."""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,21 @@ class TestSaveHuggingface:
         back = load_huggingface(folder).tokenizer
         assert back is not None
         assert back.eot == 2
+
+    @pytest.mark.parametrize("on_tasks", [True, False, None])
+    def test_what_a_model_was_trained_on_goes_there_and_back(
+        self, on_tasks: bool | None, tmp_path: Path
+    ) -> None:
+        model = Model(Transformer(OURS), trained_on_tasks=on_tasks)
+        folder = save_huggingface(model, tmp_path / "neo")
+        assert load_huggingface(folder).trained_on_tasks is on_tasks
+        reference = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        assert load_huggingface(reference).trained_on_tasks is on_tasks
+        values = json.loads((folder / "config.json").read_text())
+        values["wirework_trained_on_tasks"] = "no"
+        (folder / "config.json").write_text(json.dumps(values))
+        with pytest.raises(InputError, match="must be true or false, got 'no'"):
+            load_huggingface(folder)
 
     @pytest.mark.parametrize(
         ("error", "says"),

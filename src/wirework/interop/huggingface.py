@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _EMBED, _UNEMBED = "transformer.wte.weight", "lm_head.weight"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of weight files, in the order of preference."""
+_ON_TASKS = "wirework_trained_on_tasks"
+"""Field of `config.json` for `Model.trained_on_tasks`; transformers keeps fields of others."""
 
 
 def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
@@ -56,8 +58,11 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     """
     if not isinstance(source, str | Path):
         name = type(source).__name__
-        arch = architecture(source.config.to_dict(), name)
-        return Model(_transformer(arch, dict(source.state_dict()), name, name))
+        values = source.config.to_dict()
+        transformer = _transformer(
+            architecture(values, name), dict(source.state_dict()), name, name
+        )
+        return Model(transformer, trained_on_tasks=_trained_on_tasks(values, name))
     folder = Path(source) if Path(source).exists() else _download(str(source))
     if (folder / "beeg_config.json").is_file():
         return load_openai(folder)
@@ -71,7 +76,8 @@ def load_huggingface(source: "str | Path | PreTrainedModel") -> Model:
     check_memory(arch.config, None, str(path))
     weights = find_weights(folder, _WEIGHTS)
     transformer = _transformer(arch, read_weights(weights), str(weights), str(path))
-    return Model(transformer, read_tokenizer(folder), Path(source))
+    on_tasks = _trained_on_tasks(values, str(path))
+    return Model(transformer, read_tokenizer(folder), Path(source), trained_on_tasks=on_tasks)
 
 
 def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
@@ -99,12 +105,26 @@ def save_huggingface(model: Model | str | Path, folder: str | Path) -> Path:
         raise InputError(f"{folder} exists and is not empty: not overwritten")
     eot = None if model.tokenizer is None else model.tokenizer.eot
     theirs = transformers.GPTNeoForCausalLM(_their_config(transformers, model.config, eot))
+    if model.trained_on_tasks is not None:
+        theirs.config.update({_ON_TASKS: model.trained_on_tasks})
     theirs.load_state_dict(_their_state(model.transformer))
     with atomic_dir(folder) as partial, _no_bars(transformers):
         theirs.save_pretrained(partial)
         if model.tokenizer is not None:
             _save_tokenizer(transformers, model.tokenizer, partial, model.config.n_ctx)
     return folder
+
+
+def _trained_on_tasks(values: Any, source: str) -> bool | None:
+    """Return what `save_huggingface` recorded in a configuration; None where nothing is recorded.
+
+    Raises:
+        InputError: it is neither true nor false.
+    """
+    on_tasks = values.get(_ON_TASKS)
+    if on_tasks is not None and not isinstance(on_tasks, bool):
+        raise InputError(f"{source}: {_ON_TASKS} must be true or false, got {on_tasks!r}")
+    return on_tasks
 
 
 @contextmanager
