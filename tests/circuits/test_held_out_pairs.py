@@ -109,6 +109,18 @@ def test_a_task_that_is_not_the_circuits_own(found) -> None:
         validate(circuit, model, own_task=other, short=True)
 
 
+def test_other_templates_of_the_same_pairs_are_told_of() -> None:
+    planted = plant()
+    circuit, task = circuit_of(planted), planted.task
+    assert pairs_of(circuit.document, planted.model, task).judge is not None
+    labels = reversed([pair.template for pair in task.pairs])
+    relabelled = [
+        replace(pair, template=label) for pair, label in zip(task.pairs, labels, strict=True)
+    ]
+    with pytest.raises(InputError, match="gives other training and judging pairs"):
+        pairs_of(circuit.document, planted.model, task.take(relabelled))
+
+
 def test_a_function_that_gives_other_pairs_now_is_told_of(found, mine) -> None:
     circuit, model = found
     path = Path(mine.partition(":")[0])

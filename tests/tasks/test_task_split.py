@@ -48,6 +48,14 @@ def test_too_few_templates_are_not_split() -> None:
     assert parts_of(without, 8, 0).held_out_templates is None
 
 
+def test_all_templates_can_be_used() -> None:
+    task = task_of(8)
+    parts = parts_of(task, 8, 0, hold_out_templates=False)
+    assert parts.held_out_templates is None
+    for part in (parts.train, parts.judge, parts.held_out):
+        assert {pair.template for pair in part.pairs} == {pair.template for pair in task.pairs}
+
+
 def test_a_pair_that_shares_a_prompt_is_not_held_out() -> None:
     task = task_of(4)
     apart = held_out_templates(task, 0)

@@ -161,6 +161,7 @@ class Document(Part):
             (values, "paper_size"),
             (values, "loss_reduction"),
             (values["model"], "trained_on_tasks"),
+            (values["task"], "used_fingerprint"),
             (values["provenance"], "mean_error_median"),
             (values["provenance"], "mean_error_largest"),
         ):

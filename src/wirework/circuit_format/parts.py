@@ -55,6 +55,9 @@ class TaskPart(Part):
     fingerprint: Text = ""
     n_held_out: Index = 0
     """Number of pairs that no search, clean-up or calibration has seen; 0 if the file has none."""
+    used_fingerprint: Text | None = None
+    """Tells whether the split of the pairs still gives the same training and judging pairs; None in
+    files of earlier versions."""
 
 
 LossPairs = Literal["judged", "held out"]

@@ -11,7 +11,7 @@ from wirework.circuit_format import Document, TaskPart
 from wirework.errors import InputError, number_of
 from wirework.tasks import Task, load_task, tokenizer_of
 from wirework.tasks.earlier_tasks import earlier_task
-from wirework.tasks.task_split import Parts, fingerprint, parts_of
+from wirework.tasks.task_split import Parts, fingerprint, parts_of, used_fingerprint
 from wirework.user_code import refuse_saved_function
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def _parts(about: Document, fitted: Task) -> Parts:
     """Split a circuit's own task as its finder did.
 
     Raises:
-        InputError: the number of judging or held-out pairs differs from that of the finder, as
-            after a change of templates in a file of pairs.
+        InputError: the split gives other pairs than the finder's, as after a change of templates in
+            a file of pairs.
     """
     eval_pairs = about.provenance.settings.get("eval_pairs", about.task.n_pairs)
     parts = parts_of(fitted, eval_pairs, about.provenance.seed)
@@ -123,6 +123,12 @@ def _parts(about: Document, fitted: Task) -> Parts:
                 f"the circuit {use} {number_of(recorded, 'pair')}, but the split of its task's "
                 f"{len(fitted.pairs)} pairs gives {len(part.pairs)}: give pairs of another task"
             )
+    if about.task.used_fingerprint not in (None, used_fingerprint(parts)):
+        raise InputError(
+            f"the split of task {about.task.name} gives other training and judging pairs than when "
+            "the circuit was found (have the templates of its pairs changed?): give pairs of "
+            "another task"
+        )
     return parts
 
 

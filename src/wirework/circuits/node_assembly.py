@@ -43,7 +43,7 @@ from wirework.nn import Edit
 from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import Task, TokenizedPairs, tokenizer_of
 from wirework.tasks.task_loss import chance_loss, task_loss
-from wirework.tasks.task_split import Parts, fingerprint
+from wirework.tasks.task_split import Parts, fingerprint, used_fingerprint
 
 if TYPE_CHECKING:
     from wirework.data import Tokenizer
@@ -101,7 +101,8 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
     answers = {t: tokenizer.token(t) for t in sorted(set(batch.answers.flatten().tolist()))}
     shown = batch.select(torch.arange(min(batch.n_pairs, _EXAMPLE_PAIRS)))
     error = result.baseline.means.error
-    task = task_part(full_task, batch.n_pairs).model_copy(update={"n_held_out": held_out.n_pairs})
+    split = {"n_held_out": held_out.n_pairs, "used_fingerprint": used_fingerprint(parts)}
+    task = task_part(full_task, batch.n_pairs).model_copy(update=split)
     document = Document(
         model=model_part(model),
         task=task,

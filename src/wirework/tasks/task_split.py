@@ -31,13 +31,13 @@ class Parts(NamedTuple):
     """Pairs of the templates that neither train nor judge; None: the task has too few templates."""
 
 
-def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
-    """Split a task: a pure function of its pairs, `judge_pairs` and the seed.
+def parts_of(task: Task, judge_pairs: int, seed: int, *, hold_out_templates: bool = True) -> Parts:
+    """Split a task: a pure function of its pairs, `judge_pairs`, the seed and the flag.
 
-    The pairs of a quarter of the templates are set aside first, if there are `MIN_TEMPLATES`. Pairs
-    that share a prompt, directly or through other pairs, go to the same part. A group of such pairs
-    that is too large is cut: each prompt is assigned to one part, and pairs with prompts in two
-    parts are dropped.
+    The pairs of a quarter of the templates are set aside first, if there are `MIN_TEMPLATES` and
+    `hold_out_templates` is true. Pairs that share a prompt, directly or through other pairs, go to
+    the same part. A group of such pairs that is too large is cut: each prompt is assigned to one
+    part, and pairs with prompts in two parts are dropped.
 
     Raises:
         InputError: fewer than 4 pairs, or so many shared prompts that a part is empty.
@@ -47,7 +47,8 @@ def parts_of(task: Task, judge_pairs: int, seed: int) -> Parts:
         raise InputError(
             f"task {task.name} has {number_of(count, 'pair')}, at least {_MIN_PAIRS} are needed"
         )
-    if (apart := held_out_templates(task, seed)) is not None:
+    apart = held_out_templates(task, seed) if hold_out_templates else None
+    if apart is not None:
         seen = task.take([pair for pair in task.pairs if pair.template not in apart])
         unseen = task.take([pair for pair in task.pairs if pair.template in apart])
         used = {prompt for pair in seen.pairs for prompt in pair.prompts}
@@ -176,3 +177,8 @@ def fingerprint(task: Task) -> str:
     """Return SHA-256 over a task's pairs, as hex."""
     pairs = [[pair.prompts, pair.answers] for pair in task.pairs]
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def used_fingerprint(parts: Parts) -> str:
+    """Return SHA-256 over the pairs that a search uses, which train or judge, as hex."""
+    return fingerprint(parts.train.take([*parts.train.pairs, *parts.judge.pairs]))

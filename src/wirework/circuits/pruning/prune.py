@@ -147,15 +147,19 @@ class PruningRun:
         config: PruneConfig,
         baseline: AblationBaseline,
         search: str | Path | None = None,
+        *,
+        hold_out_templates: bool = True,
     ) -> "PruningRun":
-        """Prepare a search; arguments as in `prune`. Nothing is written.
+        """Prepare a search; arguments as in `prune` and `parts_of`. Nothing is written.
 
         Raises:
             InputError: the search cannot succeed: the task does not fit the model, has too few
                 pairs, or the model itself does not reach the target.
         """
         fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        parts = parts_of(fitted, config.eval_pairs, config.seed)
+        parts = parts_of(
+            fitted, config.eval_pairs, config.seed, hold_out_templates=hold_out_templates
+        )
         train, judge = tokenize_task(parts.train, model), tokenize_task(parts.judge, model)
         ablation = baseline.ablation(model, config)
         if not config.allow_unreached:

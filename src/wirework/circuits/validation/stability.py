@@ -1,7 +1,8 @@
 """Stability of a circuit: which nodes and edges repeated searches find again.
 
 Each run uses a random subset of the pairs and another seed, and every second run rephrases the
-pairs. The share of an edge is the fraction of runs that find it again.
+pairs. All runs use the templates that the circuit's own search used, so that shares do not depend
+on held-out templates. The share of an edge is the fraction of runs that find it again.
 """
 
 from collections import Counter
@@ -16,6 +17,7 @@ from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.summaries import Report
 from wirework.tasks import Task, rephrased, tokenizer_of
+from wirework.tasks.task_split import held_out_templates
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -103,13 +105,15 @@ def _search_again(
 ) -> NodeCircuit:
     """Search on a random subset of the pairs, rephrased in every second run, with another seed."""
     generator = Random(f"stability {config.seed} {run}")
-    subset = task.take(generator.sample(task.pairs, max(4, round(_SHARE * len(task.pairs)))))
+    apart = held_out_templates(task, config.seed) or frozenset()
+    seen = [pair for pair in task.pairs if pair.template not in apart]
+    subset = task.take(generator.sample(seen, max(4, round(_SHARE * len(seen)))))
     pairs = subset if run % 2 else rephrased(subset, run)
     pairs = pairs.fitted(tokenizer_of(model), model.config.n_ctx)
     reseeded = config.model_copy(update={"seed": config.seed + 1000 * run})
     reseeded = without_feasibility_checks(reseeded)
     baseline = AblationBaseline.of(model, data, reseeded)
-    pruning_run = PruningRun.of(model, pairs, reseeded, baseline)
+    pruning_run = PruningRun.of(model, pairs, reseeded, baseline, hold_out_templates=False)
     with Progress(f"search number {run}", shown=None, part=1.0) as bar:
         return pruning_run.run(bar.update)
 
