@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,10 @@ def test_circuits_are_binarised_once_and_drawn(
 
     monkeypatch.setattr(checks, "binarise", fail)
     assert binarise([tmp_path / "circuits"], out, progress=False) == result
+    again = circuit.save(tmp_path / "circuits" / "0.05" / "quotes")
+    with pytest.raises(InputError, match="are circuits of one task in one model: give one of them"):
+        binarise([tmp_path / "circuits"], out, progress=False)
+    shutil.rmtree(again)
     (tmp_path / "circuits" / "quotes" / "circuit.json").write_text("{}")
     with pytest.raises(InputError, match=r"no circuit can be binarised; .*quotes"):
         binarise([tmp_path / "circuits" / "quotes"], out, progress=False)

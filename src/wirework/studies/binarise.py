@@ -88,12 +88,14 @@ def binarise(
         progress: show progress on standard error.
 
     Raises:
-        InputError: there is no circuit, no circuit can be binarised, their losses are of two kinds,
-            or the folder cannot be written to, is in use or holds other files.
+        InputError: there is no circuit, no circuit can be binarised, two of them are of one task
+            in one model, their losses are of two kinds, or the folder cannot be written to, is in
+            use or holds other files.
 
     Source: Gao et al. 2025, App. C, Fig. 34.
     """
     out, folders = Path(out), circuit_folders(circuits)
+    check_one_circuit_each(folders)
     _check_out(out)
     with (
         locked(out / "lock", f"study {out}"),
@@ -140,6 +142,26 @@ def circuit_folders(places: Iterable[str | Path]) -> list[Path]:
     if not folders:
         raise InputError("no circuit was given: give circuit folders or folders with circuits")
     return list(folders)
+
+
+def check_one_circuit_each(folders: Iterable[Path]) -> None:
+    """Check that no two circuits are of one task in one model: their mean would mix targets.
+
+    Raises:
+        InputError: two are.
+    """
+    seen: dict[tuple[str, str], Path] = {}
+    for folder in folders:
+        try:
+            document = NodeCircuit.load(folder).document
+        except InputError:
+            continue  # reported later, when this circuit is binarised
+        other = seen.setdefault((document.model.fingerprint, document.task.name), folder)
+        if other != folder:
+            raise InputError(
+                f"{other} and {folder} are circuits of one task in one model: give one of them, "
+                "such as those of one target loss"
+            )
 
 
 def rows_of(records: Sequence[dict[str, Any]]) -> list[BinariseRow]:
