@@ -19,6 +19,7 @@ from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
 from wirework.circuits.masking.means import training_text_of
+from wirework.circuits.masking.node_statistics import node_sums
 from wirework.circuits.node_assembly import circuit_losses, pair_error
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
@@ -257,19 +258,21 @@ def necessity_curve(context: ValidationContext) -> checks.Necessity:
     """
     edge_masks, gates = context.edge_masks, context.gates
     if edge_masks.n_nodes == 0:
-        raise InputError("the circuit has no nodes to ablate")
+        raise InputError("an empty circuit has no node to ablate")
     judged = context.held_out if context.judged is None else context.judged
+    ablation, batch = edge_masks.ablation, context.first_held_out()
+    deviations = node_sums(ablation.transformer, [batch.tokens]).deviations()
     nodes = torch.arange(edge_masks.n_nodes)
     alone = [
         edge_masks.losses(checks.without_each(gates, part), judged)
         for part in torch.split(nodes, _MASKS)
     ]
     return checks.necessity(
-        edge_masks.ablation,
+        ablation,
         edge_masks.node_indices,
         torch.cat(alone),
-        edge_masks.ablation.space.size,
-        context.first_held_out(),
+        ablation.space.join(deviations) > 0,
+        batch,
         order="loss of the circuit without this node alone, highest first",
     )
 

@@ -18,6 +18,10 @@ def test_counts_go_from_none_to_all_by_hand() -> None:
     assert many == sorted(set(many))
 
 
+def all_vary(size: int) -> torch.Tensor:
+    return torch.ones(size, dtype=torch.bool)
+
+
 def test_the_first_nodes_of_the_order_are_ablated_by_hand() -> None:
     masks = without_first(torch.tensor([3, 0]), [0, 1, 2], 5)
     assert masks.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 1], [0, 1, 1, 0, 1]]
@@ -30,7 +34,9 @@ class TestNecessity:
         nodes = planted_gates.nonzero().flatten()
         importance = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.0])
         size = wired_ablation.space.size
-        found = necessity(wired_ablation, nodes, importance, size, quotes, order="by hand")
+        found = necessity(
+            wired_ablation, nodes, importance, all_vary(size), quotes, order="by hand"
+        )
         assert found.n_ablated == (0, 1, 2, 3, 4, 5)
         assert len(NODES) == 5
         ranked = nodes[[3, 1, 2, 0, 4]]  # ties in node order
@@ -59,7 +65,7 @@ class TestNecessity:
 
         nodes = planted_gates.nonzero().flatten()
         size = wired_ablation.space.size
-        found = necessity(Recording(), nodes, torch.arange(5.0), size, quotes, order="")
+        found = necessity(Recording(), nodes, torch.arange(5.0), all_vary(size), quotes, order="")
         *random, _ = seen
         assert found.n_draws == len(random) == 4
         for masks in random:
@@ -77,16 +83,37 @@ class TestNecessity:
     ) -> None:
         size = wired_ablation.space.size
         most = torch.arange(size - 3)
-        found = necessity(wired_ablation, most, torch.zeros(size - 3), size, quotes, order="")
+        found = necessity(
+            wired_ablation, most, torch.zeros(size - 3), all_vary(size), quotes, order=""
+        )
         assert len(found.n_ablated) == len(found.random) == len(found.circuit) == 32
         assert found.random[0] is not None
         assert found.random[1:] == found.random_highest[1:] == (None,) * 31
+
+    def test_constant_nodes_are_not_drawn(
+        self, wired_ablation: Ablation, planted_gates: torch.Tensor, quotes: TokenizedPairs
+    ) -> None:
+        nodes, varies = planted_gates.nonzero().flatten(), planted_gates.bool().clone()
+        outside = (~varies).nonzero().flatten()[:2]
+        varies[outside] = True
+        seen = []
+
+        class Recording:
+            def losses(self, gates: torch.Tensor, batch: TokenizedPairs) -> torch.Tensor:
+                seen.append(gates)
+                return wired_ablation.losses(gates, batch)
+
+        found = necessity(Recording(), nodes, torch.arange(5.0), varies, quotes, order="")
+        assert len(nodes) == 5
+        assert found.random[3:] == (None, None, None)
+        for masks in seen[:4]:
+            assert set((masks[-1] == 0).nonzero().flatten().tolist()) == set(outside.tolist())
 
     def test_an_empty_circuit_is_an_error(
         self, wired_ablation: Ablation, quotes: TokenizedPairs
     ) -> None:
         with pytest.raises(InputError, match="no node to ablate"):
             necessity(
-                wired_ablation, torch.arange(0), torch.zeros(0), wired_ablation.space.size,
+                wired_ablation, torch.arange(0), torch.zeros(0), all_vary(wired_ablation.space.size),
                 quotes, order="",
             )  # fmt: skip

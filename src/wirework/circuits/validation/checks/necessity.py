@@ -17,7 +17,7 @@ from wirework.tasks import TokenizedPairs
 _POINTS = 32
 """Most numbers of ablated nodes that are measured."""
 _DRAWS = 4
-"""Random orders of the nodes outside the circuit."""
+"""Random orders of nodes outside the circuit."""
 _MASKS = 32
 """Masks per call."""
 
@@ -31,14 +31,14 @@ class Necessity(Report):
     n_pairs: int
     """Pairs measured on."""
     n_draws: int
-    """Random orders of the nodes outside the circuit."""
+    """Random orders of the nodes outside the circuit whose activation varies."""
     n_ablated: tuple[int, ...]
     """Numbers of ablated nodes, from 0 to all of the circuit."""
     circuit: tuple[float, ...]
     """Loss without so many nodes of the circuit, everything else as in the model."""
     random: tuple[float | None, ...]
-    """Loss without as many random nodes outside the circuit, mean over draws; None where there are
-    fewer outside."""
+    """Loss without as many random nodes outside the circuit whose activation varies, mean over
+    draws; None where there are fewer such nodes."""
     random_highest: tuple[float | None, ...]
     """The same, highest over draws."""
 
@@ -72,7 +72,7 @@ def necessity(
     ablation: Gated,
     nodes: Tensor,
     importance: Tensor,
-    size: int,
+    varies: Tensor,
     batch: TokenizedPairs,
     *,
     order: str,
@@ -84,7 +84,8 @@ def necessity(
         ablation: the model with a mask over its nodes.
         nodes: (n,) int64, the circuit's nodes.
         importance: (n,) higher is ablated earlier; ties in node order.
-        size: N.
+        varies: (N,) bool, whether a node's activation varies. Random nodes are drawn from these:
+            ablation leaves a constant one as it is.
         batch: tokenised pairs of a task.
         order: what the importance is, for the report.
         seed: seed of the random nodes.
@@ -99,7 +100,7 @@ def necessity(
     counts = counts_of(len(nodes))
     ranked = nodes[importance.sort(descending=True, stable=True).indices.to(nodes.device)]
     generator = torch.Generator().manual_seed(seed)
-    is_outside = torch.ones(size, dtype=torch.bool)
+    size, is_outside = len(varies), varies.cpu().clone()
     is_outside[nodes.cpu()] = False
     outside = is_outside.nonzero().flatten()
     possible = [count for count in counts if count <= len(outside)]
