@@ -577,7 +577,7 @@ class TestTasksCommand:
     def test_tasks_shows_the_white_space_of_answers(self, model_folder: Path):
         result = run_here("tasks", model_folder, "--task", "for_while")
         assert '"·in"' in result.stdout
-        assert '":"' in result.stdout
+        assert '":⏎"' in result.stdout
 
     def test_tasks_without_a_model_names_what_there_is(self, tmp_path: Path):
         rows = json.loads(run_here("tasks", "--json").stdout)["tasks"]

@@ -70,8 +70,8 @@ def test_a_report_has_loss_accuracy_and_answer_tokens(model: Model) -> None:
     logit_diffs = logit_difference(logits, rows.answers)
     assert report.loss == pytest.approx(float(pair_losses(logit_diffs).mean()), abs=1e-6)
     assert report.accuracy == pytest.approx(float((logit_diffs > 0).float().mean()))
-    assert [text for text, _ in report.answers] == [" in", ":"]
-    assert [present(model.tokenizer).token(token) for _, token in report.answers] == [" in", ":"]
+    assert [text for text, _ in report.answers] == [" in", ":\n"]
+    assert [present(model.tokenizer).token(token) for _, token in report.answers] == [" in", ":\n"]
 
 
 def test_every_built_in_task_has_a_row(code_tokenizer) -> None:

@@ -51,12 +51,12 @@ _LOOP_STARTS = (
 def for_while(rng: Random) -> Pair:
     """Continue with ` in` after the variable of a `for` loop, with `:` after a `while` loop's.
 
-    The prompts differ in the keyword. `:` has no line break, as in Table 1: it only needs to differ
-    from ` in`.
+    The prompts differ in the keyword. Table 1 has `:` without the line break; here the two are one
+    token, and `:` alone never follows the condition of a `while` loop in real code.
     """
     context, form = lines_before(rng), rng.choice(_LOOP_NAMES)
     head, name = f"{context.text}{context.indent}", filled(rng, form)
-    return Pair((f"{head}for {name}", f"{head}while {name}"), (" in", ":"), form)
+    return Pair((f"{head}for {name}", f"{head}while {name}"), (" in", ":\n"), form)
 
 
 def indent_for(rng: Random) -> Pair:
