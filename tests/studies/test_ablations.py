@@ -91,10 +91,10 @@ def test_rows_worked_by_hand():
     cells = [
         cell("base", 0, 3.0, {"a": 4, "b": 10}),
         cell("base", 1, 3.5, {"a": 16, "b": None}),
-        cell("worse", 0, 3.75, {"a": 8, "b": None}),
-        cell("worse", 1, 4.25, {"a": 8, "b": 7}),
-        cell("better", 0, 2.5, {"a": None, "b": None}),
-        cell("same", 0, 3.25, {"a": 4, "b": 40}),
+        cell("worse", 0, 7.75, {"a": 8, "b": None}),
+        cell("worse", 1, 8.25, {"a": 8, "b": 7}),
+        cell("better", 0, -2.5, {"a": None, "b": None}),
+        cell("same", 0, 3.5, {"a": 4, "b": 40}),
         {"choice": "bad", "changes": "x", "seed": 0, "error": "NaN"},
     ]
     base, worse, better, same, bad = choice_rows(cells)
@@ -103,7 +103,7 @@ def test_rows_worked_by_hand():
     assert (base.n_circuits, base.n_searched) == (3, 4)
     assert base.edges == pytest.approx(640 ** (1 / 3))
     assert (base.edges_low, base.edges_high) == pytest.approx((40**0.5, 16))
-    assert (worse.loss_change, worse.loss_verdict) == (0.75, "worse")
+    assert (worse.loss_change, worse.loss_verdict) == (4.75, "worse")
     # Shared: a of seed 0 (8 against 4) and a of seed 1 (8 against 16).
     assert (worse.edge_ratio, worse.n_compared) == (pytest.approx(1.0), 2)
     assert (better.loss_verdict, better.edges, better.edge_ratio) == ("better", None, None)
@@ -112,7 +112,7 @@ def test_rows_worked_by_hand():
     assert (bad.n_seeds, bad.error, bad.val_loss) == (0, "NaN", None)
     table = markdown_table([base, worse, bad]).splitlines()
     assert table[3] == (
-        "| worse | - | 2 | 4.0000 (3.7500 to 4.2500) | +0.7500 | worse | 0.25 | 3 of 4 | "
+        "| worse | - | 2 | 8.0000 (7.7500 to 8.2500) | +4.7500 | worse | 0.25 | 3 of 4 | "
         "7.65 (7.48 to 8) | 1 (2) |"
     )
     assert "NaN" in table[4]

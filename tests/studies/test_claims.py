@@ -1,9 +1,11 @@
 """The claims of Fig. 3 on hand-made cells."""
 
 import math
+from random import Random
 from typing import Any
 
 import pytest
+from present import present
 
 from wirework.studies.claims import (
     L0_CLAIM,
@@ -11,7 +13,7 @@ from wirework.studies.claims import (
     FrontierClaim,
     claims,
     comparisons,
-    seed_spread,
+    noise_of,
 )
 
 TASKS = ("a", "b", "c", "d")
@@ -29,25 +31,35 @@ def cell(width: int, l0: int, loss: float, *sizes: int, kind: str = "sparse") ->
 
 
 SEEDS = [cell(32, 900, 3.50, 10, 20), cell(32, 900, 3.52, 11, 22), cell(32, 900, 3.51, 10, 20)]
-"""One model with three seeds: 0.02 nats and a factor of 1.1 apart."""
+"""One model with three seeds: standard deviations 0.01 nats and, of log edges, ln 1.1 / sqrt 3."""
+T = 4.302653
+"""97.5% quantile of Student's t with two degrees of freedom, from a table."""
 
 
 def judged(cells: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> dict[str, FrontierClaim]:
     return {claim.claim: claim for claim in claims(cells, seeds) if claim.count == "edges"}
 
 
-class TestSeedSpread:
-    def test_it_is_the_range_over_seeds(self):
-        spread = seed_spread(SEEDS)
-        assert spread.loss == pytest.approx(0.02)
-        assert spread.log_edges == pytest.approx(math.log(1.1))
+class TestNoise:
+    def test_it_is_that_of_two_single_runs(self):
+        noise = noise_of(SEEDS)
+        assert noise.loss == pytest.approx(T * 0.01 * math.sqrt(2))
+        assert noise.log_edges == pytest.approx(T * math.log(1.1) / math.sqrt(3) * math.sqrt(2))
 
     def test_one_seed_has_none(self):
-        assert (seed_spread(SEEDS[:1]).loss, seed_spread([]).log_edges) == (None, None)
+        assert (noise_of(SEEDS[:1]).loss, noise_of([]).log_edges) == (None, None)
 
     def test_only_tasks_of_all_seeds_count(self):
         other = cell(32, 900, 3.5)
-        assert seed_spread([*SEEDS, other]).log_edges is None
+        assert noise_of([*SEEDS, other]).log_edges is None
+
+    def test_chance_seldom_tells_models_apart(self):
+        rng, told = Random(0), 0
+        for _ in range(2000):
+            losses = [rng.gauss(3, 0.01) for _ in range(5)]
+            noise = noise_of([cell(32, 900, loss) for loss in losses[:3]])
+            told += abs(losses[3] - losses[4]) > present(noise.loss)
+        assert told / 2000 < 0.06
 
 
 class TestComparisons:
@@ -58,14 +70,14 @@ class TestComparisons:
         assert row["n_tasks"] == 2
         assert row["size_ratio"] == pytest.approx(math.sqrt(4 * 8 / (8 * 32)))
         # Log ratios -ln 2 and -ln 4: their standard deviation is ln 2 / sqrt 2, of the mean ln 2 /
-        # 2, and twice that is larger than the range over seeds.
+        # 2, and twice that is larger than what the seeds explain.
         assert row["size_noise"] == pytest.approx(2)
         assert (row["size"], row["agrees"]) == ("lower", True)
 
     def test_a_smaller_change_than_over_seeds_is_not_told_apart(self):
         cells = [cell(32, 900, 3.6, 100, 100), cell(32, 1800, 3.4, 109, 109)]
         (row,) = comparisons(cells, SEEDS)
-        assert row["size_noise"] == pytest.approx(1.1)
+        assert row["size_noise"] == pytest.approx(math.exp(T * math.log(1.1) * math.sqrt(2 / 3)))
         assert (row["size"], row["agrees"]) == ("not told apart", None)
 
     def test_dense_models_and_lines_of_one_model_are_left_out(self):
@@ -92,8 +104,9 @@ class TestClaims:
         assert found[WIDTH_CLAIM].words == (
             "at fixed L0, larger width improves both loss and circuit size: holds; by edges, of 2 "
             "lines 2 for it, 0 against it, 0 not told apart; circuits at the larger width have "
-            "0.25 times the edges; the loss changes by -0.200 nats (2 lower); 3 seeds of one model "
-            "differ by 0.020 nats and 1.10 times the edges"
+            "0.25 times the edges; the loss changes by -0.200 nats (2 lower); by 3 seeds of one "
+            "model, two single models are told apart beyond 0.061 nats and a factor of 1.40 in "
+            "edges"
         )
         by_count = [claim for claim in claims(cells, SEEDS) if claim.count != "edges"]
         assert [claim.outcome for claim in by_count] == ["holds", "holds"]

@@ -250,7 +250,7 @@ def ablations(
     better = sum(row.loss_verdict == "better" for row in compared)
     print_verdict(
         f"of {number_of(len(compared), 'choice')}, {worse} raise and {better} lower the held-out "
-        "loss by more than the spread over seeds"
+        "loss by more than the spread over seeds explains"
     )
     title = "choices (held-out loss in nats and edges: mean and range over seeds; lower is better)"
     show_rows(title, _choice_rows(study.rows), json)

@@ -7,9 +7,13 @@ from typing import Any
 
 from wirework.studies.ablation_choices import BASE
 from wirework.studies.compare import geometric_mean, sizes_of
+from wirework.studies.seed_spread import SeedSpread, pooled_spread
 from wirework.summaries import Report
 
 Cell = Mapping[str, Any]
+
+_LEVEL = 0.01
+"""Share of cases in which chance alone makes a verdict: with thirty choices, a third of one."""
 
 TITLES = (
     "choice", "changes", "seeds", "held-out loss", "change", "verdict", "nonzero", "circuits",
@@ -36,8 +40,9 @@ class ChoiceRow(Report):
     loss_change: float | None
     """Mean minus that of the base model."""
     loss_verdict: str
-    """`better` or `worse` if the ranges of the seeds do not overlap, else `within spread`; empty
-    for the base model."""
+    """`better` or `worse` if chance, measured by the spread over seeds of all choices, exceeds the
+    change in 1% of cases (t test), else `within spread`; empty for the base model, or if no choice
+    has two seeds."""
     nonzero_fraction: float | None
     """Share of nonzero weights, mean over seeds."""
     n_circuits: int
@@ -67,7 +72,8 @@ def choice_rows(cells: Sequence[Cell]) -> list[ChoiceRow]:
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell["choice"], []).append(cell)
-    return [_row(group, groups.get(BASE, [])) for group in groups.values()]
+    spread = pooled_spread(_losses(group) for group in groups.values())
+    return [_row(group, groups.get(BASE, []), spread) for group in groups.values()]
 
 
 def markdown_table(rows: Sequence[ChoiceRow]) -> str:
@@ -98,10 +104,14 @@ def _ranged(value: float | None, low: float | None, high: float | None, digits: 
     return f"{value:{digits}} ({low:{digits}} to {high:{digits}})"
 
 
-def _row(cells: Sequence[Cell], base: Sequence[Cell]) -> ChoiceRow:
+def _losses(cells: Sequence[Cell]) -> list[float]:
+    """Return the held-out losses of the finished models."""
+    return [cell["val_loss"] for cell in cells if "error" not in cell]
+
+
+def _row(cells: Sequence[Cell], base: Sequence[Cell], spread: SeedSpread | None) -> ChoiceRow:
     trained = [cell for cell in cells if "error" not in cell]
-    losses = [cell["val_loss"] for cell in trained]
-    base_losses = [cell["val_loss"] for cell in base if "error" not in cell]
+    losses, base_losses = _losses(cells), _losses(base)
     sizes = [list(sizes_of(cell["tasks"]).values()) for cell in trained]
     by_seed = [found for found in map(geometric_mean, sizes) if found is not None]
     is_base = cells[0]["choice"] == BASE
@@ -116,7 +126,7 @@ def _row(cells: Sequence[Cell], base: Sequence[Cell]) -> ChoiceRow:
         val_loss_low=min(losses, default=None),
         val_loss_high=max(losses, default=None),
         loss_change=mean(losses) - mean(base_losses) if compared else None,
-        loss_verdict=_verdict(losses, base_losses) if compared else "",
+        loss_verdict=_verdict(losses, base_losses, spread) if compared else "",
         nonzero_fraction=mean(cell["nonzero_fraction"] for cell in trained) if trained else None,
         n_circuits=sum(map(len, sizes)),
         n_searched=sum(len(cell["tasks"]) for cell in trained),
@@ -147,7 +157,10 @@ def _ratio_mean(pairs: Sequence[tuple[int, int]]) -> float:
     return ours / theirs
 
 
-def _verdict(losses: Sequence[float], base: Sequence[float]) -> str:
-    if max(losses) < min(base):
-        return "better"
-    return "worse" if min(losses) > max(base) else "within spread"
+def _verdict(losses: Sequence[float], base: Sequence[float], spread: SeedSpread | None) -> str:
+    if spread is None:
+        return ""
+    change = mean(losses) - mean(base)
+    if abs(change) <= spread.least_difference(_LEVEL, len(losses), len(base)):
+        return "within spread"
+    return "worse" if change > 0 else "better"

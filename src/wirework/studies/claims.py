@@ -3,11 +3,11 @@
 (a) At fixed width, lower L0 gives smaller circuits. (b) At fixed L0, larger width improves both
 held-out loss and circuit size. Each line of models (equal width or equal L0, and equal activation
 fraction) is judged by its two ends, over the tasks for which both have a circuit. Two models are
-told apart in size if the mean log ratio of their circuits is larger than two standard errors over
-tasks and larger than the range over the seeds of the matched sparse model; in loss, if they differ
-by more than the range over these seeds. Without a second seed nothing is told apart. Models whose
-measured L0 is not the one that was asked for (a floor kept more, in studies of earlier versions)
-are left out.
+told apart in loss if chance alone, measured by the seeds of the matched sparse model, exceeds their
+difference in 5% of cases (t test); in size, if it exceeds the mean log ratio of their circuits, and
+this ratio is larger than two standard errors over tasks too. Without a second seed nothing is told
+apart. Models whose measured L0 is not the one that was asked for (a floor kept more, in studies of
+earlier versions) are left out.
 Source: Gao et al. 2025, Fig. 3.
 """
 
@@ -21,6 +21,7 @@ from typing import Any, Literal
 from wirework.errors import number_of
 from wirework.studies.compare import Count as Column
 from wirework.studies.compare import sizes_of
+from wirework.studies.seed_spread import pooled_spread
 from wirework.summaries import Report
 
 JsonRow = Mapping[str, Any]
@@ -38,6 +39,8 @@ COUNTS: Mapping[Column, str] = {
 """Counts of edges by which the claims are judged, and their names."""
 
 
+_LEVEL = 0.05
+"""Share of cases in which chance alone tells two models apart."""
 _L0_TOLERANCE = 0.02
 """Largest difference of the measured L0 from the one asked for, as a share of the latter."""
 
@@ -61,8 +64,8 @@ class FrontierClaim(Report):
 
 
 @dataclass(frozen=True)
-class SeedSpread:
-    """Largest minus smallest over the seeds of one model; None without a second seed."""
+class _Noise:
+    """Differences of two single runs that chance exceeds in `_LEVEL` of cases; None: unknown."""
 
     n_seeds: int
     loss: float | None
@@ -71,22 +74,21 @@ class SeedSpread:
     """Of the log of the geometric mean of edges, over tasks with a circuit for every seed."""
 
 
-def seed_spread(cells: Sequence[JsonRow], count: Column = "n_edges") -> SeedSpread:
-    """Return the spread over the seeds of a model.
+def noise_of(cells: Sequence[JsonRow], count: Column = "n_edges") -> _Noise:
+    """Return the differences that chance explains, from the seeds of a model.
 
     Args:
         cells: the same model, trained with different seeds.
         count: column that has the number of edges.
     """
-    if len(cells) < 2:
-        return SeedSpread(len(cells), None, None)
-    losses = [cell["val_loss"] for cell in cells]
     sizes = [_logs(cell, count) for cell in cells]
-    shared = [task for task in sizes[0] if all(task in other for other in sizes)]
+    shared = [task for task in sizes[0] if all(task in other for other in sizes)] if sizes else []
     means = [mean(logs[task] for task in shared) for logs in sizes] if shared else []
-    return SeedSpread(
-        len(cells), max(losses) - min(losses), max(means) - min(means) if means else None
+    spreads = (pooled_spread([[cell["val_loss"] for cell in cells]]), pooled_spread([means]))
+    loss, log_edges = (
+        None if spread is None else spread.least_difference(_LEVEL) for spread in spreads
     )
+    return _Noise(len(cells), loss, log_edges)
 
 
 def comparisons(
@@ -108,7 +110,7 @@ def comparisons(
         told apart as the claim says; None if it is not told apart.
     """
     sparse = [cell for cell in cells if cell["kind"] == "sparse" and _has_its_l0(cell)]
-    spread = seed_spread(seeds, count)
+    noise = noise_of(seeds, count)
     rows = []
     for claim, equal, along in (
         (L0_CLAIM, "width", "l0_count"),
@@ -117,7 +119,7 @@ def comparisons(
         for line in _lines(sparse, equal):
             ends = sorted(line, key=lambda cell: cell[along], reverse=claim == WIDTH_CLAIM)
             if ends[0][along] != ends[-1][along]:
-                rows.append(_compared(claim, ends[0], ends[-1], spread, count))
+                rows.append(_compared(claim, ends[0], ends[-1], noise, count))
     return rows
 
 
@@ -125,7 +127,7 @@ def claims(cells: Iterable[JsonRow], seeds: Sequence[JsonRow]) -> list[FrontierC
     """Judge both claims by each count of edges; arguments as those of `comparisons`."""
     cells = list(cells)
     return [
-        _judged(claim, count, comparisons(cells, seeds, count), seed_spread(seeds, count))
+        _judged(claim, count, comparisons(cells, seeds, count), noise_of(seeds, count))
         for claim in (L0_CLAIM, WIDTH_CLAIM)
         for count in COUNTS
     ]
@@ -146,17 +148,17 @@ def _has_its_l0(cell: JsonRow) -> bool:
 
 
 def _compared(
-    claim: str, first: JsonRow, second: JsonRow, spread: SeedSpread, count: Column
+    claim: str, first: JsonRow, second: JsonRow, noise: _Noise, count: Column
 ) -> dict[str, Any]:
     """Compare two models; the claim says that the circuits of `first` are smaller."""
     sizes, others = _logs(first, count), _logs(second, count)
     ratios = [size - others[task] for task, size in sizes.items() if task in others]
     change = first["val_loss"] - second["val_loss"]
-    noise = None
-    if len(ratios) > 1 and spread.log_edges is not None:
-        noise = max(2 * stdev(ratios) / math.sqrt(len(ratios)), spread.log_edges)
-    size = _direction(mean(ratios) if ratios else 0.0, noise)
-    loss = _direction(change, spread.loss)
+    size_noise = None
+    if len(ratios) > 1 and noise.log_edges is not None:
+        size_noise = max(2 * stdev(ratios) / math.sqrt(len(ratios)), noise.log_edges)
+    size = _direction(mean(ratios) if ratios else 0.0, size_noise)
+    loss = _direction(change, noise.loss)
     return {
         "claim": claim,
         "count": COUNTS[count],
@@ -164,9 +166,9 @@ def _compared(
         "second": second["name"],
         "n_tasks": len(ratios),
         "size_ratio": math.exp(mean(ratios)) if ratios else None,
-        "size_noise": None if noise is None else math.exp(noise),
+        "size_noise": None if size_noise is None else math.exp(size_noise),
         "loss_change": change,
-        "loss_noise": spread.loss,
+        "loss_noise": noise.loss,
         "size": size,
         "loss": loss,
         "agrees": _agrees([size] if claim == L0_CLAIM else [size, loss]),
@@ -190,9 +192,7 @@ def _agrees(directions: Sequence[str]) -> bool | None:
     return True if set(directions) == {"lower"} else None
 
 
-def _judged(
-    claim: str, count: Column, rows: Sequence[JsonRow], spread: SeedSpread
-) -> FrontierClaim:
+def _judged(claim: str, count: Column, rows: Sequence[JsonRow], noise: _Noise) -> FrontierClaim:
     rows = [row for row in rows if row["claim"] == claim]
     n_for, n_against = (sum(row["agrees"] is held for row in rows) for held in (True, False))
     outcome = _outcome(len(rows), n_for, n_against)
@@ -202,7 +202,7 @@ def _judged(
         words += (
             f"; by {COUNTS[count]}, of {number_of(len(rows), 'line')} {n_for} for it, "
             f"{n_against} against it, {open_lines} not told apart{_numbers(claim, rows)}"
-            f"; {_noise(spread)}"
+            f"; {_noise_words(noise)}"
         )
     return FrontierClaim(claim, COUNTS[count], outcome, len(rows), n_for, n_against, words)
 
@@ -240,10 +240,13 @@ def _span(values: Sequence[float], digits: str) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _noise(spread: SeedSpread) -> str:
-    if spread.loss is None:
+def _noise_words(noise: _Noise) -> str:
+    if noise.loss is None:
         return "one seed: the spread over seeds is not known, so nothing is told apart"
-    words = f"{number_of(spread.n_seeds, 'seed')} of one model differ by {spread.loss:.3f} nats"
-    if spread.log_edges is None:
-        return f"{words} and have no task in common, so no sizes are told apart"
-    return f"{words} and {math.exp(spread.log_edges):.2f} times the edges"
+    words = (
+        f"by {number_of(noise.n_seeds, 'seed')} of one model, two single models are told apart "
+        f"beyond {noise.loss:.3f} nats"
+    )
+    if noise.log_edges is None:
+        return f"{words}; the seeds have no task in common, so no sizes are told apart"
+    return f"{words} and a factor of {math.exp(noise.log_edges):.2f} in edges"

@@ -68,13 +68,23 @@ def _both(cells: Mapping[str, Cell]) -> dict[str, Any]:
 
 
 def seeds_verdict(rows: Sequence[JsonRow]) -> str:
-    """Return the end of the verdict: the range over seeds of the ratios; empty without seeds."""
+    """Return the end of the verdict: the range over seeds of the ratios; empty without seeds.
+
+    Each ratio is that of the tasks which both models of its seed have a circuit for.
+    """
     if len(rows) < 2:
         return ""
-    words = f"; over {number_of(len(rows), 'seed')}"
-    for name, sizes in (("", rows), (" at plain bisection", [row["paper"] for row in rows])):
-        ratios = [row["ratio"] for row in sizes if row["ratio"] is not None]
-        if ratios:
-            words += f" {min(ratios):.1f} to {max(ratios):.1f} times{name},"
     losses = [row["sparse_loss"] - row["dense_loss"] for row in rows]
-    return f"{words} held-out loss {min(losses):+.3f} to {max(losses):+.3f} nats from the dense one"
+    words = (
+        f"; over {number_of(len(rows), 'seed')} the held-out loss is {min(losses):+.3f} to "
+        f"{max(losses):+.3f} nats from the dense one"
+    )
+    for name, sizes in (("", rows), (" at plain bisection", [row["paper"] for row in rows])):
+        ratios = [(row["ratio"], len(row["tasks"])) for row in sizes if row["ratio"] is not None]
+        if ratios:
+            (low, n_low), (high, n_high) = min(ratios), max(ratios)
+            words += (
+                f", the ratio{name} {low:.1f} ({number_of(n_low, 'task')}) to {high:.1f} "
+                f"({number_of(n_high, 'task')}) in {number_of(len(ratios), 'seed')}"
+            )
+    return words

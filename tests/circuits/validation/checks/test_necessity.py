@@ -112,8 +112,6 @@ class TestNecessity:
     def test_an_empty_circuit_is_an_error(
         self, wired_ablation: Ablation, quotes: TokenizedPairs
     ) -> None:
+        varies = all_vary(wired_ablation.space.size)
         with pytest.raises(InputError, match="no node to ablate"):
-            necessity(
-                wired_ablation, torch.arange(0), torch.zeros(0), all_vary(wired_ablation.space.size),
-                quotes, order="",
-            )  # fmt: skip
+            necessity(wired_ablation, torch.arange(0), torch.zeros(0), varies, quotes, order="")
