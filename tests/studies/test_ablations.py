@@ -72,6 +72,27 @@ def test_a_choice_is_described_by_its_settings():
     assert changed.weight_sparsity.l0_fraction == 1 / 64
 
 
+@pytest.mark.parametrize(
+    ("settings", "left_out"),
+    [
+        ({"weight_sparsity": {"anneal_start": 0.2}}, "anneal-0.1"),
+        ({"weight_sparsity": {"gradient": "live"}}, "revival"),
+    ],
+)
+def test_impossible_choices_are_left_out(settings: dict[str, Any], left_out: str):
+    base = TrainConfig.of(settings)
+    assert left_out not in choices(base)
+    assert "floor-0" in choices(base)
+    with pytest.raises(InputError, match="or impossible with its settings"):
+        chosen(base, (left_out,))
+
+
+def test_positions_of_a_base_with_concatenated_ones_are_possible():
+    base = TrainConfig.of({"model": {"positions": "concat", "d_pos": 16}})
+    assert {"positions-added", "positions-sinusoidal"} <= choices(base).keys()
+    assert "positions-concat" not in choices(base)
+
+
 def test_named_choices_come_with_the_base_and_others_are_refused():
     assert list(chosen(TrainConfig(), ("floor-0",))) == ["base", "floor-0"]
     with pytest.raises(InputError, match=r"no choice 'flor-0'.*did you mean 'floor-0'"):

@@ -87,6 +87,8 @@ class TestComparisons:
     def test_a_model_whose_floor_kept_more_is_left_out(self):
         bound = {**cell(32, 900, 3.6, 4, 4), "n_nonzero": 1150}
         assert comparisons([bound, cell(32, 1800, 3.4, 9, 9)], SEEDS) == []
+        claim, *_ = claims([bound, cell(32, 1800, 3.4, 9, 9)], SEEDS)
+        assert claim.words.endswith("left out: 1 model with another L0 than was asked for")
 
 
 class TestClaims:

@@ -119,6 +119,7 @@ class TestFrontier:
             factor = config.dense_lr if cell["kind"] == "dense" else 1
             assert cell["lr"] == best["lr"] == factor * best["setting"]
             assert sweep["steps"] == 3 or cell["steps"] != 6
+            assert sweep["at_edge"] is True  # of two rates each is at an edge
             run = out / "cells" / cell["name"] / "run" / "config.yaml"
             assert TrainConfig.load(run).optimizer.lr == cell["lr"]
 

@@ -12,7 +12,7 @@ from wirework.nn import Transformer
 from wirework.studies import FrontierPoint, grid, settings_of
 from wirework.studies.attainable import check_attainable, least_l0, weights_kept
 from wirework.studies.multiply_adds import training_multiply_adds
-from wirework.studies.points import portable
+from wirework.studies.points import check_vocabulary, portable
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "frontier.yaml"
 Study = Callable[..., FrontierConfig]
@@ -65,6 +65,29 @@ class TestSettingsOf:
             assert made.model.d_mlp == 4 * width
             assert made.model.n_head == width // 16
             assert made.runs == tmp_path / "cells" / f"sparse-w{width}-l4000-a0.5"
+
+    @pytest.mark.parametrize("size", [512, 8192])
+    def test_l0_counts_the_weights_of_the_vocabulary_that_only_the_data_sets(
+        self, size: int, tmp_path: Path
+    ):
+        train = {"model": {"n_layer": 2}, "data": {"corpus": "python", "vocab_size": size}}
+        config = FrontierConfig.of({"widths": [64], "l0_counts": [20000], "train": train})
+        (point,) = grid(config)
+        made = settings_of(point, config, tmp_path)
+        weights = sum(entry.parameter.numel() for entry in Transformer(made.model).prunable())
+        assert made.model.vocab_size == size
+        assert made.weight_sparsity is not None
+        assert made.weight_sparsity.l0_fraction * weights == pytest.approx(20000)
+
+    def test_a_tokeniser_of_another_size_is_refused(self):
+        config = FrontierConfig.of({"widths": [64], "l0_counts": [20000]})
+        check_vocabulary(grid(config), config, 2048)
+        with pytest.raises(
+            InputError, match=r"has 700 tokens.* set train\.model\.vocab_size to 700"
+        ):
+            check_vocabulary(grid(config), config, 700)
+        dense = FrontierConfig.of({"dense_widths": [64]})
+        check_vocabulary(grid(dense), dense, 700)
 
     def test_a_dense_point_has_no_sparsity_and_a_lower_rate(self, study: Study, tmp_path: Path):
         config = study(dense_lr=0.5)

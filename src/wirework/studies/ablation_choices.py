@@ -18,7 +18,7 @@ _RESIDUAL_SITES = ("attn.act_in", "attn.resid_delta", "mlp.act_in", "mlp.resid_d
 def choices(base: TrainConfig) -> dict[str, Settings]:
     """Return every choice of the study with the settings that it changes, the base model first.
 
-    Choices that are those of the base model are left out.
+    Choices that are those of the base model, or impossible with its other settings, are left out.
 
     Args:
         base: settings of the base model, which is weight-sparse.
@@ -43,7 +43,7 @@ def choices(base: TrainConfig) -> dict[str, Settings]:
         "floor-0": {"weight_sparsity.floor": 0},
         "floor-4": {"weight_sparsity.floor": 4},
         "no-sinks": {"model.sinks": False},
-        "positions-added": {"model.positions": "added"},
+        "positions-added": {"model.positions": "added", "model.d_pos": None},
         "positions-concat": {"model.positions": "concat", "model.d_pos": 16},
         "positions-sinusoidal": {"model.positions": "sinusoidal_concat", "model.d_pos": 16},
         "act-all": {"model.act_fraction": None},
@@ -65,12 +65,15 @@ def chosen(base: TrainConfig, only: tuple[str, ...]) -> dict[str, Settings]:
     """Return the base model and the named choices, in the order of the study; none: all.
 
     Raises:
-        InputError: there is no such choice, or it is the base model's.
+        InputError: there is no such choice, or it is left out.
     """
     every = choices(base)
     for name in only:
         if name not in every:
-            raise InputError(f"no choice {name!r}, or it is the base model's{nearest(name, every)}")
+            raise InputError(
+                f"no choice {name!r}, or it is the base model's or impossible with its settings"
+                f"{nearest(name, every)}"
+            )
     return {name: values for name, values in every.items() if name in (BASE, *only) or not only}
 
 
@@ -98,7 +101,10 @@ def described(base: TrainConfig, values: Settings) -> str:
 
 
 def _change_anything(base: TrainConfig, values: Settings) -> bool:
-    return not values or bool(_changes(base, values))
+    try:
+        return bool(_changes(base, values))
+    except InputError:
+        return False
 
 
 def _changes(base: TrainConfig, values: Settings) -> list[Any]:

@@ -33,12 +33,11 @@ from wirework.studies.ablation_choices import (
     described,
 )
 from wirework.studies.ablation_rows import ChoiceRow, choice_rows, markdown_table
-from wirework.studies.cell import circuits_at
+from wirework.studies.cell import are_same, circuits_at, recorded_search
 from wirework.studies.manifest import machine_facts
 from wirework.studies.points import CELLS, portable
 from wirework.summaries import Report
 from wirework.tasks import PYTHON_TASKS, Task, check_names, load_task
-from wirework.tasks.task_split import fingerprint
 from wirework.training import train
 from wirework.view import write_ablations_figure
 
@@ -196,7 +195,7 @@ def _finished(
     if not is_file(path):
         return None
     cell = read_record(path, _NEEDED)
-    return cell if cell["settings"] == _recorded(point, study, tasks, out) else None
+    return cell if are_same(cell["settings"], _recorded(point, study, tasks, out)) else None
 
 
 def _text(
@@ -236,7 +235,8 @@ def _made(
         rows = circuits_at(target, study.prune, tasks, folder, progress) if tasks else []
     except (DiskFullError, UnreadableError):
         raise
-    except InputError as error:  # such as a loss that is not finite: a result of the choice
+    except (InputError, RuntimeError, MemoryError) as error:
+        # Such as a loss that is not finite, or too little memory: a result of the choice.
         warn(f"{point.name} failed, the study goes on: {error}")
         write_json(folder / "failed.json", {**about, "error": str(error)})
         return {**about, "error": str(error)}
@@ -258,9 +258,8 @@ def _recorded(
     point: ChoicePoint, study: AblationsConfig, tasks: Sequence[Task], out: Path
 ) -> dict[str, Any]:
     """Return the settings that a cell's content depends on."""
-    prints = {task.name: fingerprint(task) for task in tasks}
     train_settings = portable(training_settings(point, study, out))
-    return {"train": train_settings, "prune": study.prune.recorded(), "tasks": prints}
+    return {"train": train_settings, **recorded_search(study.prune, tasks)}
 
 
 def _shown(cell: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from wirework.config import FrontierConfig, ModelConfig
-from wirework.config.data import VOCAB_SIZE
 from wirework.errors import InputError
 from wirework.files import is_file
 from wirework.nn import Transformer
-from wirework.studies.points import CELLS, FrontierPoint, settings_of
+from wirework.studies.points import CELLS, FrontierPoint, expected_vocabulary, settings_of
 from wirework.training.weight_sparsity import kept_entries
 
 
@@ -36,9 +35,7 @@ def check_attainable(
         except InputError:
             continue
         if config.weight_sparsity is not None:
-            # A vocabulary of `auto` is not known yet: 0 stands for the size that it aims at.
-            vocab_size = config.model.vocab_size or VOCAB_SIZE
-            model = config.model.model_copy(update={"vocab_size": vocab_size})
+            model = config.model.model_copy(update={"vocab_size": expected_vocabulary(study)})
             _check(point, model, config.weight_sparsity.floor)
 
 

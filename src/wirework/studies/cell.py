@@ -8,7 +8,7 @@ settings have changed.
 """
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from wirework.studies.manifest import machine_facts
 from wirework.studies.multiply_adds import training_multiply_adds
 from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.tasks import Task
-from wirework.tasks.task_split import fingerprint
+from wirework.tasks.task_split import fingerprint, parts_of, used_fingerprint
 from wirework.training import train
 
 Cell = dict[str, Any]
@@ -63,7 +63,7 @@ def finished_cell(
     if not is_file(path):
         return None
     cell = read_cell(out, point.name)
-    return cell if cell["settings"] == settings else None
+    return cell if are_same(cell["settings"], settings) else None
 
 
 def run_cell(
@@ -132,10 +132,10 @@ def circuits_at(
     path = folder / "circuits" / f"{target:g}.json"
     config = config.model_copy(update={"target_loss": target})
     model = load(folder / "run")
-    wanted = {**_recorded_search(config, tasks), "model": model.fingerprint}
+    wanted = {**recorded_search(config, tasks), "model": model.fingerprint}
     if is_file(path):
         stored = read_record(path, {"settings": dict, "tasks": list})
-        if stored["settings"] == wanted:
+        if are_same(stored["settings"], wanted):
             return with_kept_edges(stored["tasks"])
     rows = prune_all(model, tasks, folder / "circuits" / f"{target:g}", config, progress=progress)
     write_record(path, {"tasks": rows, "settings": wanted})
@@ -187,13 +187,29 @@ def _recorded_settings(
     return {
         "train": portable(settings_of(point, study, out)),
         **({"lr_sweep": recorded_sweep(point, study)} if study.lrs else {}),
-        **_recorded_search(study.prune, tasks),
+        **recorded_search(study.prune, tasks),
     }
 
 
-def _recorded_search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
-    prints = {task.name: fingerprint(task) for task in tasks}
-    return {"prune": config.recorded(), "tasks": prints}
+def recorded_search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return the settings of the searches of a cell, and SHA-256 of its pairs and of their split.
+
+    Raises:
+        InputError: a task has too few pairs.
+    """
+    return {
+        "prune": config.recorded(),
+        "tasks": {task.name: fingerprint(task) for task in tasks},
+        "split": {
+            task.name: used_fingerprint(parts_of(task, config.eval_pairs, config.seed))
+            for task in tasks
+        },
+    }
+
+
+def are_same(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether two records of settings are equal; those of earlier versions lack `split`."""
+    return {"split": wanted["split"], **stored} == wanted
 
 
 def failed_cell(point: FrontierPoint, out: Path, error: Exception) -> Cell:

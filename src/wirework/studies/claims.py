@@ -126,8 +126,9 @@ def comparisons(
 def claims(cells: Iterable[JsonRow], seeds: Sequence[JsonRow]) -> list[FrontierClaim]:
     """Judge both claims by each count of edges; arguments as those of `comparisons`."""
     cells = list(cells)
+    n_left_out = sum(cell["kind"] == "sparse" and not _has_its_l0(cell) for cell in cells)
     return [
-        _judged(claim, count, comparisons(cells, seeds, count), noise_of(seeds, count))
+        _judged(claim, count, comparisons(cells, seeds, count), noise_of(seeds, count), n_left_out)
         for claim in (L0_CLAIM, WIDTH_CLAIM)
         for count in COUNTS
     ]
@@ -192,7 +193,9 @@ def _agrees(directions: Sequence[str]) -> bool | None:
     return True if set(directions) == {"lower"} else None
 
 
-def _judged(claim: str, count: Column, rows: Sequence[JsonRow], noise: _Noise) -> FrontierClaim:
+def _judged(
+    claim: str, count: Column, rows: Sequence[JsonRow], noise: _Noise, n_left_out: int
+) -> FrontierClaim:
     rows = [row for row in rows if row["claim"] == claim]
     n_for, n_against = (sum(row["agrees"] is held for row in rows) for held in (True, False))
     outcome = _outcome(len(rows), n_for, n_against)
@@ -204,6 +207,8 @@ def _judged(claim: str, count: Column, rows: Sequence[JsonRow], noise: _Noise) -
             f"{n_against} against it, {open_lines} not told apart{_numbers(claim, rows)}"
             f"; {_noise_words(noise)}"
         )
+    if n_left_out:
+        words += f"; left out: {number_of(n_left_out, 'model')} with another L0 than was asked for"
     return FrontierClaim(claim, COUNTS[count], outcome, len(rows), n_for, n_against, words)
 
 

@@ -53,7 +53,7 @@ from wirework.studies.frontier_rows import (
 )
 from wirework.studies.manifest import manifest
 from wirework.studies.pair_models import budget_point, budget_row, seed_row, seeds_verdict
-from wirework.studies.points import CELLS, FrontierPoint, grid
+from wirework.studies.points import CELLS, FrontierPoint, check_vocabulary, grid
 from wirework.studies.token_losses import joint, token_losses
 from wirework.tasks import PYTHON_TASKS, Task, check_names, load_task
 from wirework.training import Interrupted, bigram_loss
@@ -70,9 +70,9 @@ def frontier(study: FrontierConfig, out: str | Path, progress: bool = True) -> F
         progress: show progress on standard error.
 
     Raises:
-        InputError: the grid is empty; a floor keeps more weights than a model's L0; a task is
-            unknown; `out` cannot be written to, holds other files or is in use; the text has
-            changed; every model failed.
+        InputError: the grid is empty; a floor keeps more weights than a model's L0; the tokeniser
+            has another size than L0 was computed for; a task is unknown; `out` cannot be written
+            to, holds other files or is in use; the text has changed; every model failed.
         Interrupted: a signal came; all finished work is saved.
     """
     out = Path(out)
@@ -298,6 +298,7 @@ class _Study:
                 raise InputError(
                     f"the text has changed since {name} was trained: choose another --out"
                 )
+        check_vocabulary(self.points, self.config, data.tokenizer.vocab_size)
         return data
 
     @cached_property

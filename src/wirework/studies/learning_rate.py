@@ -34,8 +34,9 @@ def sweep_rates(
         progress: show progress on standard error.
 
     Returns:
-        `setting` (of `lrs`), `lr` (of this model: dense ones have a factor), `steps` of a short run
-        and `tried`: `lr` and `val_loss` of each, nats per token, or `error`.
+        `setting` (of `lrs`), `lr` (of this model: dense ones have a factor), `at_edge` (whether it
+        is the lowest or highest of several, so that a better one may lie beyond), `steps` of a
+        short run and `tried`: `lr` and `val_loss` of each, nats per token, or `error`.
 
     Raises:
         InputError: no rate ends with a finite loss.
@@ -56,7 +57,8 @@ def sweep_rates(
     if not ended:
         raise InputError(f"no learning rate of lrs trains {point.name}: {tried[0]['error']}")
     best = min(ended, key=lambda row: row["val_loss"])
-    sweep = {**best, "steps": short_steps(point, study), "tried": tried}
+    at_edge = len(study.lrs) > 1 and best["setting"] in (min(study.lrs), max(study.lrs))
+    sweep = {**best, "at_edge": at_edge, "steps": short_steps(point, study), "tried": tried}
     write_record(path, {"sweep": sweep, "settings": wanted})
     return sweep
 

@@ -1,5 +1,6 @@
 """The grid of the frontier study: its models, their names and training settings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -102,11 +103,34 @@ def settings_of(
         lr = study.dense_lr * (study.train.optimizer.lr if lr is None else lr)
     else:
         sparsity = study.train.weight_sparsity or WeightSparsityConfig()
-        share = l0_share(point.l0_count, ModelConfig.of(values["model"], f"{point.name}: model"))
+        model = {**values["model"], "vocab_size": expected_vocabulary(study)}
+        share = l0_share(point.l0_count, ModelConfig.of(model, f"{point.name}: model"))
         values["weight_sparsity"] = {**sparsity.model_dump(), "l0_fraction": share}
     if lr is not None:
         values["optimizer"] = {**values.get("optimizer", {}), "lr": lr}
     return TrainConfig.of(values, point.name)
+
+
+def expected_vocabulary(study: FrontierConfig) -> int:
+    """Return the vocabulary for which L0 becomes a share of the weights: the one that is set.
+
+    Without one, as with `auto` or a given tokeniser, it is the size that `auto` aims at.
+    """
+    return study.train.model.vocab_size or VOCAB_SIZE
+
+
+def check_vocabulary(points: Iterable[FrontierPoint], study: FrontierConfig, size: int) -> None:
+    """Check that the tokeniser of the text has the vocabulary for which L0 was computed.
+
+    Raises:
+        InputError: it has another size, with which a sparse model would have another L0.
+    """
+    expected = expected_vocabulary(study)
+    if size != expected and any(point.l0_count is not None for point in points):
+        raise InputError(
+            f"the tokeniser has {size:,} tokens, l0_counts were computed for {expected:,}: set "
+            f"train.model.vocab_size to {size}"
+        )
 
 
 def l0_share(count: int, config: ModelConfig) -> float:

@@ -25,7 +25,7 @@ from wirework.parallel import parallel_map
 from wirework.renamed_names import old_arguments
 from wirework.tasks import Task, evaluate, load_task, tokenizer_of
 from wirework.tasks.task_loss import reduced
-from wirework.tasks.task_split import fingerprint
+from wirework.tasks.task_split import fingerprint, parts_of, used_fingerprint
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -274,10 +274,17 @@ def _finished(
     same = (
         about.model.fingerprint == model.fingerprint
         and about.task.fingerprint == fingerprint(task)
+        and about.task.used_fingerprint in (None, _split(model, task, config))
         and about.provenance.means == baseline.origin
         and _settings(about.provenance.settings) == config
     )
     return circuit if same and isinstance(circuit, NodeCircuit) else None
+
+
+def _split(model: "Model", task: Task, config: PruneConfig) -> str:
+    """Return SHA-256 over the pairs that a search uses, as hex."""
+    fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+    return used_fingerprint(parts_of(fitted, config.eval_pairs, config.seed))
 
 
 def _settings(settings: dict[str, Any]) -> PruneConfig | None:

@@ -19,7 +19,6 @@ from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
 from wirework.circuits.masking.means import training_text_of
-from wirework.circuits.masking.node_statistics import node_sums
 from wirework.circuits.node_assembly import circuit_losses, pair_error
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
@@ -261,7 +260,6 @@ def necessity_curve(context: ValidationContext) -> checks.Necessity:
         raise InputError("an empty circuit has no node to ablate")
     judged = context.held_out if context.judged is None else context.judged
     ablation, batch = edge_masks.ablation, context.first_held_out()
-    deviations = node_sums(ablation.transformer, [batch.tokens]).deviations()
     nodes = torch.arange(edge_masks.n_nodes)
     alone = [
         edge_masks.losses(checks.without_each(gates, part), judged)
@@ -271,7 +269,7 @@ def necessity_curve(context: ValidationContext) -> checks.Necessity:
         ablation,
         edge_masks.node_indices,
         torch.cat(alone),
-        ablation.space.join(deviations) > 0,
+        checks.changed_by_ablation(ablation, batch),
         batch,
         order="loss of the circuit without this node alone, highest first",
     )

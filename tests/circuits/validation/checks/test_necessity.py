@@ -4,7 +4,11 @@ from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation
 from wirework.circuits.validation.checks import necessity
-from wirework.circuits.validation.checks.necessity import counts_of, without_first
+from wirework.circuits.validation.checks.necessity import (
+    changed_by_ablation,
+    counts_of,
+    without_first,
+)
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs
 
@@ -25,6 +29,25 @@ def all_vary(size: int) -> torch.Tensor:
 def test_the_first_nodes_of_the_order_are_ablated_by_hand() -> None:
     masks = without_first(torch.tensor([3, 0]), [0, 1, 2], 5)
     assert masks.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 1], [0, 1, 1, 0, 1]]
+
+
+def test_nodes_are_changed_where_a_token_of_a_prompt_differs_from_the_mean(
+    wired_ablation: Ablation, quotes: TokenizedPairs
+) -> None:
+    changed = changed_by_ablation(wired_ablation, quotes)
+    assert changed.shape == (wired_ablation.space.size,)
+    sites = list(wired_ablation.space.widths)
+    with torch.no_grad():
+        _, values = wired_ablation.transformer.record(quotes.tokens, sites)
+    for node, (site, channel) in enumerate(wired_ablation.space.locate(torch.arange(len(changed)))):
+        mean = float(wired_ablation.means[site][channel])
+        gaps = [
+            abs(float(value) - mean)
+            for row, last in zip(values[site], quotes.last_positions.tolist(), strict=True)
+            for value in row[: last + 1, channel]
+        ]
+        assert bool(changed[node]) == (max(gaps) > 1e-4 * abs(mean) + 1e-7), (site, channel)
+    assert 0 < int(changed.sum()) < len(changed)
 
 
 class TestNecessity:
@@ -93,9 +116,9 @@ class TestNecessity:
     def test_constant_nodes_are_not_drawn(
         self, wired_ablation: Ablation, planted_gates: torch.Tensor, quotes: TokenizedPairs
     ) -> None:
-        nodes, varies = planted_gates.nonzero().flatten(), planted_gates.bool().clone()
-        outside = (~varies).nonzero().flatten()[:2]
-        varies[outside] = True
+        nodes, changed = planted_gates.nonzero().flatten(), planted_gates.bool().clone()
+        outside = (~changed).nonzero().flatten()[:2]
+        changed[outside] = True
         seen = []
 
         class Recording:
@@ -103,7 +126,7 @@ class TestNecessity:
                 seen.append(gates)
                 return wired_ablation.losses(gates, batch)
 
-        found = necessity(Recording(), nodes, torch.arange(5.0), varies, quotes, order="")
+        found = necessity(Recording(), nodes, torch.arange(5.0), changed, quotes, order="")
         assert len(nodes) == 5
         assert found.random[3:] == (None, None, None)
         for masks in seen[:4]:
@@ -112,6 +135,6 @@ class TestNecessity:
     def test_an_empty_circuit_is_an_error(
         self, wired_ablation: Ablation, quotes: TokenizedPairs
     ) -> None:
-        varies = all_vary(wired_ablation.space.size)
+        changed = all_vary(wired_ablation.space.size)
         with pytest.raises(InputError, match="no node to ablate"):
-            necessity(wired_ablation, torch.arange(0), torch.zeros(0), varies, quotes, order="")
+            necessity(wired_ablation, torch.arange(0), torch.zeros(0), changed, quotes, order="")

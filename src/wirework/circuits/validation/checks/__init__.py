@@ -20,7 +20,11 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
 from wirework.circuits.validation.checks.interchange import Interchange, interchange
 from wirework.circuits.validation.checks.masked_circuit import Gated, MaskedCircuit
 from wirework.circuits.validation.checks.minimality import Minimality, minimality, without_each
-from wirework.circuits.validation.checks.necessity import Necessity, necessity
+from wirework.circuits.validation.checks.necessity import (
+    Necessity,
+    changed_by_ablation,
+    necessity,
+)
 from wirework.circuits.validation.checks.random_inflation import (
     random_effects,
     random_paths,
@@ -50,6 +54,7 @@ __all__ = [
     "Necessity",
     "agreement",
     "binarise",
+    "changed_by_ablation",
     "constant_resample_ablation",
     "coverage",
     "equivalence_test",

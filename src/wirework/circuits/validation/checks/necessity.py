@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.validation.checks.masked_circuit import Gated, finite
 from wirework.errors import InputError
 from wirework.summaries import Report
@@ -31,13 +32,13 @@ class Necessity(Report):
     n_pairs: int
     """Pairs measured on."""
     n_draws: int
-    """Random orders of the nodes outside the circuit whose activation varies."""
+    """Random orders of the nodes outside the circuit that ablation changes."""
     n_ablated: tuple[int, ...]
     """Numbers of ablated nodes, from 0 to all of the circuit."""
     circuit: tuple[float, ...]
     """Loss without so many nodes of the circuit, everything else as in the model."""
     random: tuple[float | None, ...]
-    """Loss without as many random nodes outside the circuit whose activation varies, mean over
+    """Loss without as many random nodes outside the circuit that ablation changes, mean over
     draws; None where there are fewer such nodes."""
     random_highest: tuple[float | None, ...]
     """The same, highest over draws."""
@@ -68,11 +69,28 @@ def without_first(order: Tensor, counts: Sequence[int], size: int) -> Tensor:
     return masks
 
 
+def changed_by_ablation(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
+    """Return (N,) bool: whether mean ablation changes a node at some token of the prompts.
+
+    A difference within rounding is none.
+    """
+    transformer = ablation.transformer
+    with transformer.recorded(list(ablation.space.widths)) as values:
+        transformer.state(batch.tokens)
+    positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+    in_prompt = positions <= batch.last_positions[:, None]  # (prompts, T); padding follows
+    changed = {
+        site: ~torch.isclose(value[in_prompt], ablation.means[site], rtol=1e-4, atol=1e-7)
+        for site, value in values.items()
+    }
+    return ablation.space.join({site: is_changed.any(0) for site, is_changed in changed.items()})
+
+
 def necessity(
     ablation: Gated,
     nodes: Tensor,
     importance: Tensor,
-    varies: Tensor,
+    changed: Tensor,
     batch: TokenizedPairs,
     *,
     order: str,
@@ -84,8 +102,8 @@ def necessity(
         ablation: the model with a mask over its nodes.
         nodes: (n,) int64, the circuit's nodes.
         importance: (n,) higher is ablated earlier; ties in node order.
-        varies: (N,) bool, whether a node's activation varies. Random nodes are drawn from these:
-            ablation leaves a constant one as it is.
+        changed: (N,) bool, whether ablation changes a node on these pairs. Random nodes are drawn
+            from these: a node that always has its ablation value has no effect.
         batch: tokenised pairs of a task.
         order: what the importance is, for the report.
         seed: seed of the random nodes.
@@ -100,7 +118,7 @@ def necessity(
     counts = counts_of(len(nodes))
     ranked = nodes[importance.sort(descending=True, stable=True).indices.to(nodes.device)]
     generator = torch.Generator().manual_seed(seed)
-    size, is_outside = len(varies), varies.cpu().clone()
+    size, is_outside = len(changed), changed.cpu().clone()
     is_outside[nodes.cpu()] = False
     outside = is_outside.nonzero().flatten()
     possible = [count for count in counts if count <= len(outside)]
