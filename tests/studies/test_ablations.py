@@ -79,10 +79,13 @@ def test_a_choice_is_described_by_its_settings():
         ({"weight_sparsity": {"gradient": "live"}}, "revival"),
     ],
 )
-def test_impossible_choices_are_left_out(settings: dict[str, Any], left_out: str):
+def test_impossible_choices_are_left_out(
+    settings: dict[str, Any], left_out: str, capsys: pytest.CaptureFixture[str]
+):
     base = TrainConfig.of(settings)
     assert left_out not in choices(base)
     assert "floor-0" in choices(base)
+    assert f"{left_out} is left out, since it is impossible" in capsys.readouterr().err
     with pytest.raises(InputError, match="or impossible with its settings"):
         chosen(base, (left_out,))
 
@@ -112,9 +115,9 @@ def test_rows_worked_by_hand():
     cells = [
         cell("base", 0, 3.0, {"a": 4, "b": 10}),
         cell("base", 1, 3.5, {"a": 16, "b": None}),
-        cell("worse", 0, 7.75, {"a": 8, "b": None}),
-        cell("worse", 1, 8.25, {"a": 8, "b": 7}),
-        cell("better", 0, -2.5, {"a": None, "b": None}),
+        cell("worse", 0, 13.75, {"a": 8, "b": None}),
+        cell("worse", 1, 14.25, {"a": 8, "b": 7}),
+        cell("better", 0, -12.5, {"a": None, "b": None}),
         cell("same", 0, 3.5, {"a": 4, "b": 40}),
         {"choice": "bad", "changes": "x", "seed": 0, "error": "NaN"},
     ]
@@ -124,7 +127,7 @@ def test_rows_worked_by_hand():
     assert (base.n_circuits, base.n_searched) == (3, 4)
     assert base.edges == pytest.approx(640 ** (1 / 3))
     assert (base.edges_low, base.edges_high) == pytest.approx((40**0.5, 16))
-    assert (worse.loss_change, worse.loss_verdict) == (4.75, "worse")
+    assert (worse.loss_change, worse.loss_verdict) == (10.75, "worse")
     # Shared: a of seed 0 (8 against 4) and a of seed 1 (8 against 16).
     assert (worse.edge_ratio, worse.n_compared) == (pytest.approx(1.0), 2)
     assert (better.loss_verdict, better.edges, better.edge_ratio) == ("better", None, None)
@@ -133,7 +136,7 @@ def test_rows_worked_by_hand():
     assert (bad.n_seeds, bad.error, bad.val_loss) == (0, "NaN", None)
     table = markdown_table([base, worse, bad]).splitlines()
     assert table[3] == (
-        "| worse | - | 2 | 8.0000 (7.7500 to 8.2500) | +4.7500 | worse | 0.25 | 3 of 4 | "
+        "| worse | - | 2 | 14.0000 (13.7500 to 14.2500) | +10.7500 | worse | 0.25 | 3 of 4 | "
         "7.65 (7.48 to 8) | 1 (2) |"
     )
     assert "NaN" in table[4]
@@ -177,7 +180,14 @@ def test_a_tiny_study_runs_resumes_and_takes_further_choices(study, tmp_path: Pa
     assert (cells / "base-seed1" / "cell.json").stat().st_mtime_ns == kept
 
 
-def test_a_choice_that_fails_is_a_row_with_its_reason(study, tmp_path: Path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(InputError("NaN or infinity at step 3"),) * 2, (MemoryError(), "MemoryError")],
+    ids=["loss", "memory"],
+)
+def test_a_choice_that_fails_is_a_row_with_its_reason(
+    study, tmp_path: Path, monkeypatch, capsys, error: Exception, says: Any
+):
     import sys
 
     module = sys.modules[ablations.__module__]
@@ -185,12 +195,12 @@ def test_a_choice_that_fails_is_a_row_with_its_reason(study, tmp_path: Path, mon
 
     def failing(config: TrainConfig, **options: Any) -> Any:
         if config.weight_sparsity is not None and config.weight_sparsity.floor == 0:
-            raise InputError("NaN or infinity at step 3")
+            raise error
         return real(config, **options)
 
     monkeypatch.setattr(module, "train", failing)
-    result = ablations(study(only=["floor-0"], tasks=["for_while"]), tmp_path / "s", progress=False)
-    assert result.rows[1].error == "NaN or infinity at step 3"
+    result = ablations(study(only=["floor-0"], tasks=["for_while"]), tmp_path / "s", progress=True)
+    assert result.rows[1].error == str(says)
     assert "floor-0-seed0 failed, the study goes on" in capsys.readouterr().err
     assert not (tmp_path / "s" / "cells" / "floor-0-seed0" / "cell.json").exists()
     assert read_record(tmp_path / "s" / "results.json")["rows"][1]["val_loss"] is None

@@ -5,7 +5,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from present import present
 
 from wirework.studies.claims import (
     L0_CLAIM,
@@ -13,7 +12,6 @@ from wirework.studies.claims import (
     FrontierClaim,
     claims,
     comparisons,
-    noise_of,
 )
 
 TASKS = ("a", "b", "c", "d")
@@ -41,25 +39,36 @@ def judged(cells: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> dict[str
 
 
 class TestNoise:
+    LINE = (cell(32, 900, 3.6, 100, 100), cell(32, 1800, 3.4, 109, 109))
+
     def test_it_is_that_of_two_single_runs(self):
-        noise = noise_of(SEEDS)
-        assert noise.loss == pytest.approx(T * 0.01 * math.sqrt(2))
-        assert noise.log_edges == pytest.approx(T * math.log(1.1) / math.sqrt(3) * math.sqrt(2))
+        (row,) = comparisons(self.LINE, SEEDS)
+        assert row["loss_noise"] == pytest.approx(T * 0.01 * math.sqrt(2))
+        by_seeds = T * math.log(1.1) / math.sqrt(3) * math.sqrt(2)
+        assert row["size_noise"] == pytest.approx(math.exp(by_seeds))
 
     def test_one_seed_has_none(self):
-        assert (noise_of(SEEDS[:1]).loss, noise_of([]).log_edges) == (None, None)
+        (row,) = comparisons(self.LINE, SEEDS[:1])
+        assert (row["loss_noise"], row["size_noise"]) == (None, None)
 
     def test_only_tasks_of_all_seeds_count(self):
-        other = cell(32, 900, 3.5)
-        assert noise_of([*SEEDS, other]).log_edges is None
+        (row,) = comparisons(self.LINE, [*SEEDS, cell(32, 900, 3.5)])
+        assert row["size_noise"] is None
+        assert row["loss_noise"] is not None
 
-    def test_chance_seldom_tells_models_apart(self):
-        rng, told = Random(0), 0
-        for _ in range(2000):
-            losses = [rng.gauss(3, 0.01) for _ in range(5)]
-            noise = noise_of([cell(32, 900, loss) for loss in losses[:3]])
-            told += abs(losses[3] - losses[4]) > present(noise.loss)
-        assert told / 2000 < 0.06
+    def test_chance_tells_one_model_in_twenty_apart(self):
+        rng, n_loss, n_size, n_draws = Random(0), 0, 0, 2000
+
+        def drawn(l0: int) -> dict[str, Any]:
+            sizes = [round(1000 * math.exp(rng.gauss(0, 0.3))) for _ in TASKS]
+            return cell(32, l0, rng.gauss(3, 0.01), *sizes)
+
+        for _ in range(n_draws):
+            (row,) = comparisons([drawn(900), drawn(1800)], [drawn(900) for _ in range(3)])
+            n_loss += row["loss"] != "not told apart"
+            n_size += row["size"] != "not told apart"
+        assert 0.04 < n_loss / n_draws < 0.06
+        assert 0.001 < n_size / n_draws < 0.05  # two tests, of seeds and of tasks
 
 
 class TestComparisons:
@@ -69,10 +78,10 @@ class TestComparisons:
         assert (row["claim"], row["first"], row["second"]) == (L0_CLAIM, "w32-l900", "w32-l1800")
         assert row["n_tasks"] == 2
         assert row["size_ratio"] == pytest.approx(math.sqrt(4 * 8 / (8 * 32)))
-        # Log ratios -ln 2 and -ln 4: their standard deviation is ln 2 / sqrt 2, of the mean ln 2 /
-        # 2, and twice that is larger than what the seeds explain.
-        assert row["size_noise"] == pytest.approx(2)
-        assert (row["size"], row["agrees"]) == ("lower", True)
+        # Log ratios -ln 2 and -ln 4: the standard error of their mean is ln 2 / 2, and with one
+        # degree of freedom chance exceeds 12.706 times that in 5% of cases.
+        assert row["size_noise"] == pytest.approx(math.exp(12.7062047 * math.log(2) / 2))
+        assert (row["size"], row["agrees"]) == ("not told apart", None)
 
     def test_a_smaller_change_than_over_seeds_is_not_told_apart(self):
         cells = [cell(32, 900, 3.6, 100, 100), cell(32, 1800, 3.4, 109, 109)]

@@ -56,7 +56,7 @@ class TaskPart(Part):
     n_held_out: Index = 0
     """Number of pairs that no search, clean-up or calibration has seen; 0 if the file has none."""
     used_fingerprint: Text | None = None
-    """Tells whether the split of the pairs still gives the same training and judging pairs; None in
+    """SHA-256 of the training and judging pairs, to notice a split that has changed since; None in
     files of earlier versions."""
 
 

@@ -251,6 +251,8 @@ def ablations(
     print_verdict(
         f"of {number_of(len(compared), 'choice')}, {worse} raise and {better} lower the held-out "
         "loss by more than the spread over seeds explains"
+        if compared
+        else "no choice has two seeds, so that none is told apart from the base model"
     )
     title = "choices (held-out loss in nats and edges: mean and range over seeds; lower is better)"
     show_rows(title, _choice_rows(study.rows), json)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wirework.config import TrainConfig, WeightSparsityConfig, changes
+from wirework.console import warn
 from wirework.errors import InputError, nearest
 
 BASE = "base"
@@ -57,7 +58,7 @@ def choices(base: TrainConfig) -> dict[str, Settings]:
         "revival": {"revival": {"silent_steps": max(1, base.steps // 20)}},
         "revival-large": {"revival": {"silent_steps": max(1, base.steps // 20), "scale": 10.0}},
     }
-    kept = {name: values for name, values in every.items() if _change_anything(base, values)}
+    kept = {name: values for name, values in every.items() if _is_another(name, base, values)}
     return {BASE: {}, **kept}
 
 
@@ -100,10 +101,12 @@ def described(base: TrainConfig, values: Settings) -> str:
     return "; ".join(str(change) for change in _changes(base, values))
 
 
-def _change_anything(base: TrainConfig, values: Settings) -> bool:
+def _is_another(name: str, base: TrainConfig, values: Settings) -> bool:
+    """Return whether a choice differs from the base model; an impossible one is told of."""
     try:
         return bool(_changes(base, values))
-    except InputError:
+    except InputError as error:
+        warn(f"{name} is left out, since it is impossible with the base model's settings: {error}")
         return False
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from wirework.studies.ablation_choices import BASE
 from wirework.studies.compare import geometric_mean, sizes_of
-from wirework.studies.seed_spread import SeedSpread, pooled_spread
+from wirework.studies.seed_spread import SeedSpread, typical_spread
 from wirework.summaries import Report
 
 Cell = Mapping[str, Any]
 
 _LEVEL = 0.01
-"""Share of cases in which chance alone makes a verdict: with thirty choices, a third of one."""
+"""Share of cases in which chance alone makes a verdict: of 30 choices, 0.3 are expected."""
 
 TITLES = (
     "choice", "changes", "seeds", "held-out loss", "change", "verdict", "nonzero", "circuits",
@@ -40,9 +40,9 @@ class ChoiceRow(Report):
     loss_change: float | None
     """Mean minus that of the base model."""
     loss_verdict: str
-    """`better` or `worse` if chance, measured by the spread over seeds of all choices, exceeds the
-    change in 1% of cases (t test), else `within spread`; empty for the base model, or if no choice
-    has two seeds."""
+    """`better` or `worse` if the change is larger than what chance exceeds in 1% of cases, by the
+    typical spread over seeds of all choices and the choice's own if that is larger; else `within
+    spread`. Empty for the base model, or if no choice has two seeds."""
     nonzero_fraction: float | None
     """Share of nonzero weights, mean over seeds."""
     n_circuits: int
@@ -72,7 +72,7 @@ def choice_rows(cells: Sequence[Cell]) -> list[ChoiceRow]:
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell["choice"], []).append(cell)
-    spread = pooled_spread(_losses(group) for group in groups.values())
+    spread = typical_spread(_losses(group) for group in groups.values())
     return [_row(group, groups.get(BASE, []), spread) for group in groups.values()]
 
 
@@ -161,6 +161,6 @@ def _verdict(losses: Sequence[float], base: Sequence[float], spread: SeedSpread 
     if spread is None:
         return ""
     change = mean(losses) - mean(base)
-    if abs(change) <= spread.least_difference(_LEVEL, len(losses), len(base)):
+    if abs(change) <= spread.least_difference(_LEVEL, losses, base):
         return "within spread"
     return "worse" if change > 0 else "better"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wirework.config import AblationsConfig, TrainConfig
-from wirework.console import Progress, counted, say, warn
+from wirework.console import Progress, counted, say
 from wirework.data import Prepared, record_text, text_for_runs
 from wirework.errors import DiskFullError, InputError, UnreadableError
 from wirework.files import (
@@ -19,7 +19,6 @@ from wirework.files import (
     is_file,
     names_in,
     read_record,
-    write_json,
     write_record,
     write_text,
 )
@@ -33,7 +32,7 @@ from wirework.studies.ablation_choices import (
     described,
 )
 from wirework.studies.ablation_rows import ChoiceRow, choice_rows, markdown_table
-from wirework.studies.cell import are_same, circuits_at, recorded_search
+from wirework.studies.cell import are_same, circuits_at, failure, recorded_search
 from wirework.studies.manifest import machine_facts
 from wirework.studies.points import CELLS, portable
 from wirework.summaries import Report
@@ -182,7 +181,8 @@ def _cells(
                 bar.skip()
             cells.append(cell)
             if progress:
-                outcome = cell.get("error") or f"held-out loss {cell['val_loss']:.4f}"
+                loss = cell.get("val_loss")
+                outcome = cell["error"] if loss is None else f"held-out loss {loss:.4f}"
                 say(f"{point.name}: {outcome}")
     return cells
 
@@ -237,9 +237,7 @@ def _made(
         raise
     except (InputError, RuntimeError, MemoryError) as error:
         # Such as a loss that is not finite, or too little memory: a result of the choice.
-        warn(f"{point.name} failed, the study goes on: {error}")
-        write_json(folder / "failed.json", {**about, "error": str(error)})
-        return {**about, "error": str(error)}
+        return failure(about, folder, error)
     (folder / "failed.json").unlink(missing_ok=True)
     cell = {
         **about,

@@ -9,6 +9,7 @@ settings have changed.
 
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,19 +193,19 @@ def _recorded_settings(
 
 
 def recorded_search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return the settings of the searches of a cell, and SHA-256 of its pairs and of their split.
-
-    Raises:
-        InputError: a task has too few pairs.
-    """
+    """Return the settings of the searches of a cell, and SHA-256 of its pairs and of their split."""
     return {
         "prune": config.recorded(),
         "tasks": {task.name: fingerprint(task) for task in tasks},
-        "split": {
-            task.name: used_fingerprint(parts_of(task, config.eval_pairs, config.seed))
-            for task in tasks
-        },
+        "split": {task.name: _split(task, config) for task in tasks},
     }
+
+
+def _split(task: Task, config: PruneConfig) -> str:
+    """Return SHA-256 over the pairs that a search uses, as hex; empty if the task has no split."""
+    with suppress(InputError):
+        return used_fingerprint(parts_of(task, config.eval_pairs, config.seed))
+    return ""
 
 
 def are_same(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -214,13 +215,27 @@ def are_same(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def failed_cell(point: FrontierPoint, out: Path, error: Exception) -> Cell:
     """Write `failed.json` and warn; an unexpected error is written with its traceback."""
+    return failure(point_fields(point), cell_folder(out, point.name), error)
+
+
+def failure(about: Cell, folder: Path, error: Exception) -> Cell:
+    """Write `failed.json` of a model and warn; an unexpected error is written with its traceback.
+
+    Args:
+        about: what identifies the model; with a `name`.
+        folder: the model's folder.
+        error: why it failed.
+
+    Returns:
+        `about` and the `error`, in words.
+    """
     message = redact(" ".join(str(error).split())) or type(error).__name__
     is_input_error = isinstance(error, InputError)
     trace_lines = (
         [] if is_input_error else [redact(line) for line in traceback.format_exception(error)]
     )
     trace = {"traceback": trace_lines} if trace_lines else {}
-    cell = {**point_fields(point), "error": message}
-    write_json(cell_folder(out, point.name) / "failed.json", {**cell, **trace})
-    warn(f"{point.name} failed, the study goes on: {message}")
+    cell = {**about, "error": message}
+    write_json(folder / "failed.json", {**cell, **trace})
+    warn(f"{about['name']} failed, the study goes on: {message}")
     return cell

@@ -3,11 +3,11 @@
 (a) At fixed width, lower L0 gives smaller circuits. (b) At fixed L0, larger width improves both
 held-out loss and circuit size. Each line of models (equal width or equal L0, and equal activation
 fraction) is judged by its two ends, over the tasks for which both have a circuit. Two models are
-told apart in loss if chance alone, measured by the seeds of the matched sparse model, exceeds their
-difference in 5% of cases (t test); in size, if it exceeds the mean log ratio of their circuits, and
-this ratio is larger than two standard errors over tasks too. Without a second seed nothing is told
-apart. Models whose measured L0 is not the one that was asked for (a floor kept more, in studies of
-earlier versions) are left out.
+told apart in loss if they differ by more than chance exceeds in 5% of cases, by the seeds of the
+matched sparse model; in size, if the mean log ratio of their circuits exceeds this too, over the
+same tasks, and what chance exceeds in 5% of cases by the spread of the ratios over tasks. Without a
+second seed nothing is told apart. Models whose measured L0 is not the one that was asked for (a
+floor kept more, in studies of earlier versions) are left out.
 Source: Gao et al. 2025, Fig. 3.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from wirework.errors import number_of
 from wirework.studies.compare import Count as Column
 from wirework.studies.compare import sizes_of
-from wirework.studies.seed_spread import pooled_spread
+from wirework.studies.seed_spread import spread_of, t_quantile
 from wirework.summaries import Report
 
 JsonRow = Mapping[str, Any]
@@ -63,34 +63,6 @@ class FrontierClaim(Report):
     """The outcome with its numbers, in a sentence."""
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """Differences of two single runs that chance exceeds in `_LEVEL` of cases; None: unknown."""
-
-    n_seeds: int
-    loss: float | None
-    """Of the held-out loss, nats per token."""
-    log_edges: float | None
-    """Of the log of the geometric mean of edges, over tasks with a circuit for every seed."""
-
-
-def noise_of(cells: Sequence[JsonRow], count: Column = "n_edges") -> _Noise:
-    """Return the differences that chance explains, from the seeds of a model.
-
-    Args:
-        cells: the same model, trained with different seeds.
-        count: column that has the number of edges.
-    """
-    sizes = [_logs(cell, count) for cell in cells]
-    shared = [task for task in sizes[0] if all(task in other for other in sizes)] if sizes else []
-    means = [mean(logs[task] for task in shared) for logs in sizes] if shared else []
-    spreads = (pooled_spread([[cell["val_loss"] for cell in cells]]), pooled_spread([means]))
-    loss, log_edges = (
-        None if spread is None else spread.least_difference(_LEVEL) for spread in spreads
-    )
-    return _Noise(len(cells), loss, log_edges)
-
-
 def comparisons(
     cells: Iterable[JsonRow], seeds: Sequence[JsonRow], count: Column = "n_edges"
 ) -> list[dict[str, Any]]:
@@ -105,12 +77,12 @@ def comparisons(
     Returns:
         JSON rows: `claim`, `count`, `first` (lower L0 or larger width) and `second`, `n_tasks`,
         `size_ratio` (first over second, geometric mean), `size_noise` (smallest ratio, or its
-        inverse, that is told apart), `loss_change` (first minus second, nats), `loss_noise`,
+        inverse, that is told apart; None: unknown), `loss_change` (first minus second, nats),
+        `loss_noise`,
         `size` and `loss` (`lower`, `higher` or `not told apart`) and `agrees`: whether the line is
         told apart as the claim says; None if it is not told apart.
     """
     sparse = [cell for cell in cells if cell["kind"] == "sparse" and _has_its_l0(cell)]
-    noise = noise_of(seeds, count)
     rows = []
     for claim, equal, along in (
         (L0_CLAIM, "width", "l0_count"),
@@ -119,7 +91,7 @@ def comparisons(
         for line in _lines(sparse, equal):
             ends = sorted(line, key=lambda cell: cell[along], reverse=claim == WIDTH_CLAIM)
             if ends[0][along] != ends[-1][along]:
-                rows.append(_compared(claim, ends[0], ends[-1], noise, count))
+                rows.append(_compared(claim, ends[0], ends[-1], seeds, count))
     return rows
 
 
@@ -128,7 +100,7 @@ def claims(cells: Iterable[JsonRow], seeds: Sequence[JsonRow]) -> list[FrontierC
     cells = list(cells)
     n_left_out = sum(cell["kind"] == "sparse" and not _has_its_l0(cell) for cell in cells)
     return [
-        _judged(claim, count, comparisons(cells, seeds, count), noise_of(seeds, count), n_left_out)
+        _judged(claim, count, comparisons(cells, seeds, count), len(seeds), n_left_out)
         for claim in (L0_CLAIM, WIDTH_CLAIM)
         for count in COUNTS
     ]
@@ -149,17 +121,17 @@ def _has_its_l0(cell: JsonRow) -> bool:
 
 
 def _compared(
-    claim: str, first: JsonRow, second: JsonRow, noise: _Noise, count: Column
+    claim: str, first: JsonRow, second: JsonRow, seeds: Sequence[JsonRow], count: Column
 ) -> dict[str, Any]:
     """Compare two models; the claim says that the circuits of `first` are smaller."""
     sizes, others = _logs(first, count), _logs(second, count)
-    ratios = [size - others[task] for task, size in sizes.items() if task in others]
+    by_task = {task: size - others[task] for task, size in sizes.items() if task in others}
+    ratios = list(by_task.values())
     change = first["val_loss"] - second["val_loss"]
-    size_noise = None
-    if len(ratios) > 1 and noise.log_edges is not None:
-        size_noise = max(2 * stdev(ratios) / math.sqrt(len(ratios)), noise.log_edges)
+    loss_noise = _chance([cell["val_loss"] for cell in seeds])
+    size_noise = _size_noise(by_task, [_logs(cell, count) for cell in seeds])
     size = _direction(mean(ratios) if ratios else 0.0, size_noise)
-    loss = _direction(change, noise.loss)
+    loss = _direction(change, loss_noise)
     return {
         "claim": claim,
         "count": COUNTS[count],
@@ -169,11 +141,34 @@ def _compared(
         "size_ratio": math.exp(mean(ratios)) if ratios else None,
         "size_noise": None if size_noise is None else math.exp(size_noise),
         "loss_change": change,
-        "loss_noise": noise.loss,
+        "loss_noise": loss_noise,
         "size": size,
         "loss": loss,
         "agrees": _agrees([size] if claim == L0_CLAIM else [size, loss]),
     }
+
+
+def _chance(runs: Sequence[float]) -> float | None:
+    """Return the difference of two single runs that chance exceeds; None without a second run."""
+    spread = spread_of(runs)
+    return None if spread is None else spread.least_difference(_LEVEL, runs[:1], runs[:1])
+
+
+def _size_noise(ratios: Mapping[str, float], seeds: Sequence[Mapping[str, float]]) -> float | None:
+    """Return the mean log ratio that chance exceeds, by seeds and by tasks; None if unknown.
+
+    Args:
+        ratios: log ratios by task.
+        seeds: for each seed of one model, the log sizes of its circuits by task.
+    """
+    shared = [task for task in ratios if all(task in sizes for sizes in seeds)]
+    if len(ratios) < 2 or not shared:
+        return None
+    by_seeds = _chance([mean(sizes[task] for task in shared) for sizes in seeds])
+    if by_seeds is None:
+        return None
+    error = stdev(ratios.values()) / math.sqrt(len(ratios))
+    return max(by_seeds, t_quantile(_LEVEL, len(ratios) - 1) * error)
 
 
 def _logs(cell: JsonRow, count: Column) -> dict[str, float]:
@@ -194,7 +189,7 @@ def _agrees(directions: Sequence[str]) -> bool | None:
 
 
 def _judged(
-    claim: str, count: Column, rows: Sequence[JsonRow], noise: _Noise, n_left_out: int
+    claim: str, count: Column, rows: Sequence[JsonRow], n_seeds: int, n_left_out: int
 ) -> FrontierClaim:
     rows = [row for row in rows if row["claim"] == claim]
     n_for, n_against = (sum(row["agrees"] is held for row in rows) for held in (True, False))
@@ -205,7 +200,7 @@ def _judged(
         words += (
             f"; by {COUNTS[count]}, of {number_of(len(rows), 'line')} {n_for} for it, "
             f"{n_against} against it, {open_lines} not told apart{_numbers(claim, rows)}"
-            f"; {_noise_words(noise)}"
+            f"; {_noise_words(rows, n_seeds)}"
         )
     if n_left_out:
         words += f"; left out: {number_of(n_left_out, 'model')} with another L0 than was asked for"
@@ -245,13 +240,15 @@ def _span(values: Sequence[float], digits: str) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _noise_words(noise: _Noise) -> str:
-    if noise.loss is None:
+def _noise_words(rows: Sequence[JsonRow], n_seeds: int) -> str:
+    loss_noise = rows[0]["loss_noise"]
+    if loss_noise is None:
         return "one seed: the spread over seeds is not known, so nothing is told apart"
     words = (
-        f"by {number_of(noise.n_seeds, 'seed')} of one model, two single models are told apart "
-        f"beyond {noise.loss:.3f} nats"
+        f"by {number_of(n_seeds, 'seed')} of one model, two single models are told apart beyond "
+        f"{loss_noise:.3f} nats"
     )
-    if noise.log_edges is None:
-        return f"{words}; the seeds have no task in common, so no sizes are told apart"
-    return f"{words} and a factor of {math.exp(noise.log_edges):.2f} in edges"
+    factors = sorted(row["size_noise"] for row in rows if row["size_noise"] is not None)
+    if not factors:
+        return f"{words}; too few tasks in common to tell sizes apart"
+    return f"{words} and a factor of {_span(factors, '.2f')} in edges"

@@ -51,16 +51,20 @@ def sweep_rates(
     if is_file(path):
         stored = read_record(path, {"settings": dict, "sweep": dict})
         if stored["settings"] == wanted:
-            return dict(stored["sweep"])
+            return {**stored["sweep"], "at_edge": _at_edge(stored["sweep"]["setting"], study)}
     tried = [_try(point, study, out, folder, lr, data, progress) for lr in study.lrs]
     ended = [row for row in tried if "error" not in row]
     if not ended:
         raise InputError(f"no learning rate of lrs trains {point.name}: {tried[0]['error']}")
     best = min(ended, key=lambda row: row["val_loss"])
-    at_edge = len(study.lrs) > 1 and best["setting"] in (min(study.lrs), max(study.lrs))
+    at_edge = _at_edge(best["setting"], study)
     sweep = {**best, "at_edge": at_edge, "steps": short_steps(point, study), "tried": tried}
     write_record(path, {"sweep": sweep, "settings": wanted})
     return sweep
+
+
+def _at_edge(setting: float, study: FrontierConfig) -> bool:
+    return len(study.lrs) > 1 and setting in (min(study.lrs), max(study.lrs))
 
 
 def recorded_sweep(point: FrontierPoint, study: FrontierConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import variance
+from statistics import median, variance
 
 
 @dataclass(frozen=True)
@@ -15,34 +15,57 @@ class SeedSpread:
     degrees: int
     """Degrees of freedom of its estimate."""
 
-    def least_difference(self, level: float, n_first: int = 1, n_second: int = 1) -> float:
+    def least_difference(
+        self, level: float, first: Sequence[float], second: Sequence[float]
+    ) -> float:
         """Return the difference of two means that chance exceeds in a share `level` of cases.
 
-        A two-sided t test of equal variances.
+        Two-sided, with Student's t. A model whose own seeds vary more counts with its own variance.
 
         Args:
             level: share of cases, such as 0.05.
-            n_first: runs of the first mean.
-            n_second: runs of the second mean.
+            first: the runs of one model.
+            second: the runs of the other.
         """
-        from scipy.stats import t  # here: scipy.stats takes half a second to import
+        squared = sum(self._variance(runs) / len(runs) for runs in (first, second))
+        return t_quantile(level, self.degrees) * math.sqrt(squared)
 
-        quantile = float(t.ppf(1 - level / 2, self.degrees))
-        return quantile * self.deviation * math.sqrt(1 / n_first + 1 / n_second)
+    def _variance(self, runs: Sequence[float]) -> float:
+        return max(self.deviation**2, variance(runs) if len(runs) > 1 else 0.0)
 
 
-def pooled_spread(groups: Iterable[Sequence[float]]) -> SeedSpread | None:
-    """Return the spread over seeds, pooled over models.
+def spread_of(runs: Sequence[float]) -> SeedSpread | None:
+    """Return the spread over the seeds of one model; None for a single run."""
+    return SeedSpread(math.sqrt(variance(runs)), len(runs) - 1) if len(runs) > 1 else None
+
+
+def typical_spread(models: Iterable[Sequence[float]]) -> SeedSpread | None:
+    """Return the spread over seeds of most models: a few unstable ones hardly change it.
+
+    It is the median over models of the variance, each divided by the median that the variance of as
+    many runs has for a standard normal distribution.
 
     Args:
-        groups: for each model the values of its seeds.
+        models: for each model the values of its seeds.
 
     Returns:
         None if no model has two seeds.
     """
-    groups = [group for group in groups if len(group) > 1]
-    degrees = sum(len(group) - 1 for group in groups)
-    if not degrees:
+    from scipy.stats import chi2  # here: scipy.stats takes half a second to import
+
+    repeated = [runs for runs in models if len(runs) > 1]
+    if not repeated:
         return None
-    squares = sum(variance(group) * (len(group) - 1) for group in groups)
-    return SeedSpread(math.sqrt(squares / degrees), degrees)
+    all_degrees = [len(runs) - 1 for runs in repeated]
+    scaled = [
+        variance(runs) * degrees / float(chi2.median(degrees))
+        for runs, degrees in zip(repeated, all_degrees, strict=True)
+    ]
+    return SeedSpread(math.sqrt(median(scaled)), sum(all_degrees))
+
+
+def t_quantile(level: float, degrees: int) -> float:
+    """Return what the absolute value of Student's t exceeds in a share `level` of cases."""
+    from scipy.stats import t  # here: scipy.stats takes half a second to import
+
+    return float(t.ppf(1 - level / 2, degrees))

@@ -4,6 +4,7 @@ import re
 import resource
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from wirework.config import PruneConfig
 from wirework.errors import DamagedError, InputError, UnreadableError
 from wirework.model import Model
 from wirework.tasks import Task
+from wirework.tasks.task_split import parts_of
 
 
 def tried(config: PruneConfig, folder: Path | None = None, most: int = 99) -> list[MaskSettings]:
@@ -281,26 +283,38 @@ class TestOpenSearch:
         (tmp_path / "0123456789ac").mkdir()
         (tmp_path / "0123456789ac" / "study.log").touch()
         (tmp_path / "mine").mkdir()
-        folder = open_search(tmp_path, wired, task, PruneConfig(), "text")
+        folder = open_search(tmp_path, wired, task, parts_of(task, 8, 0), PruneConfig(), "text")
         names = {"0123456789ac", "mine", folder.name}
         assert {path.name for path in tmp_path.iterdir()} == names
 
     def test_the_folder_of_a_search_is_of_one_search(
         self, wired: Model, random_model: Model, task: Task, tmp_path: Path
     ) -> None:
-        config = PruneConfig()
-        folder = open_search(tmp_path / "some" / "search", wired, task, config, "text")
+        place, config, parts = tmp_path / "some" / "search", PruneConfig(), parts_of(task, 8, 0)
+        folder = open_search(place, wired, task, parts, config, "text")
         longer = config.model_copy(update={"trials": 99})
-        assert open_search(folder.parent, wired, task, longer, "text") == folder
+        assert open_search(place, wired, task, parts, longer, "text") == folder
+        reseeded = config.model_copy(update={"seed": 3})
         others = {
-            open_search(folder.parent, random_model, task, config, "text"),
-            open_search(folder.parent, wired, task.take(task.pairs[1:]), config, "text"),
-            open_search(folder.parent, wired, task, config.model_copy(update={"seed": 3}), "text"),
-            open_search(folder.parent, wired, task, config, "other text"),
+            open_search(place, random_model, task, parts, config, "text"),
+            open_search(place, wired, task.take(task.pairs[1:]), parts, config, "text"),
+            open_search(place, wired, task, parts, reseeded, "text"),
+            open_search(place, wired, task, parts, config, "other text"),
+            open_search(place, wired, task, parts_of(task, 8, 1), config, "text"),
         }
-        assert len({folder, *others}) == 5
+        assert len({folder, *others}) == 6
         with pytest.raises(InputError, match="cannot write"):
-            open_search(Path("/proc/search"), wired, task, config, "text")
+            open_search(Path("/proc/search"), wired, task, parts, config, "text")
+
+    def test_without_templates_the_name_is_that_of_earlier_versions(
+        self, wired: Model, task: Task, tmp_path: Path
+    ) -> None:
+        plain = task.take([replace(pair, template=None) for pair in task.pairs])
+        places = {
+            open_search(tmp_path, wired, plain, parts_of(plain, 8, seed), PruneConfig(), "text")
+            for seed in (0, 1)
+        }
+        assert len(places) == 1
 
 
 class TestReadCandidates:

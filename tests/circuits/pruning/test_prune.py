@@ -154,7 +154,8 @@ class TestPrune:
             again()
 
     def test_a_search_is_held_by_one_process(self, wired, task, corpus, tmp_path) -> None:
-        folder = open_search(tmp_path, wired, task, QUICK, corpus.fingerprint)
+        split = parts_of(task, QUICK.eval_pairs, QUICK.seed)
+        folder = open_search(tmp_path, wired, task, split, QUICK, corpus.fingerprint)
         with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
             prune(wired, task, QUICK, data=corpus, search=tmp_path, progress=False)
 

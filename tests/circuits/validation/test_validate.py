@@ -33,6 +33,7 @@ from wirework.files import locked, read_json
 from wirework.model import Model
 from wirework.summaries import NotMeasured
 from wirework.tasks import Task, load_task
+from wirework.tasks.task_split import parts_of
 
 QUICK = PruneConfig(
     trials=3, parallel=3, steps=40, batch_pairs=8, eval_pairs=24, lr=1e-2, k_coef=1e-3,
@@ -280,7 +281,8 @@ class TestPruneAll:
     @pytest.mark.usefixtures("few_random_circuits")
     def test_a_search_in_use_is_no_fault_of_the_task(self, wired, task, corpus, tmp_path) -> None:
         search = tmp_path / f"{task.name}.search"
-        folder = open_search(search, wired, task, QUICK, corpus.fingerprint)
+        split = parts_of(task, QUICK.eval_pairs, QUICK.seed)
+        folder = open_search(search, wired, task, split, QUICK, corpus.fingerprint)
         with locked(folder / "lock", "it"), pytest.raises(InputError, match="in use by another"):
             prune_all(wired, [task], tmp_path, QUICK, data=corpus, progress=False)
         assert (

@@ -6,6 +6,7 @@ In the output folder, task NAME has its circuit in `NAME` and its search in `NAM
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,17 +275,19 @@ def _finished(
     same = (
         about.model.fingerprint == model.fingerprint
         and about.task.fingerprint == fingerprint(task)
-        and about.task.used_fingerprint in (None, _split(model, task, config))
         and about.provenance.means == baseline.origin
         and _settings(about.provenance.settings) == config
+        and about.task.used_fingerprint in (None, _split(model, task, config))
     )
     return circuit if same and isinstance(circuit, NodeCircuit) else None
 
 
 def _split(model: "Model", task: Task, config: PruneConfig) -> str:
-    """Return SHA-256 over the pairs that a search uses, as hex."""
-    fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-    return used_fingerprint(parts_of(fitted, config.eval_pairs, config.seed))
+    """Return SHA-256 over the pairs that a search uses, as hex; empty if the task has no split."""
+    with suppress(InputError):
+        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+        return used_fingerprint(parts_of(fitted, config.eval_pairs, config.seed))
+    return ""
 
 
 def _settings(settings: dict[str, Any]) -> PruneConfig | None:

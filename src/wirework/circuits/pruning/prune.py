@@ -185,7 +185,9 @@ class PruningRun:
     def _folder(self) -> Path | None:
         if self.search is None:
             return None
-        return open_search(self.search, self.model, self.task, self.config, self.baseline.origin)
+        return open_search(
+            self.search, self.model, self.task, self.parts, self.config, self.baseline.origin
+        )
 
     def run(self, on_progress: Callable[[float], None] = ignore_progress) -> NodeCircuit:
         """Run the search and return its circuit; `on_progress` gets the fraction of work done."""

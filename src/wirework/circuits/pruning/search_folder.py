@@ -27,7 +27,7 @@ from wirework.files import (
 )
 from wirework.leftovers import clear_leftovers
 from wirework.tasks import Task
-from wirework.tasks.task_split import fingerprint
+from wirework.tasks.task_split import Parts, fingerprint, used_fingerprint
 from wirework.tensor_files import read_header, read_tensors
 
 if TYPE_CHECKING:
@@ -50,16 +50,20 @@ class Candidate(NamedTuple):
     """Origin of the scores, as `PruneConfig.finder`."""
 
 
-def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, origin: str) -> Path:
+def open_search(
+    parent: Path, model: "Model", task: Task, parts: Parts, config: PruneConfig, origin: str
+) -> Path:
     """Return the folder of a search below `parent`; it is created if missing.
 
     Its name is a hash of model, task, settings and ablation baseline, so that a folder belongs to
-    one search. The number of trials, finalists and extra rankings is not part of the hash.
+    one search; for pairs with templates, on which the split depends, also of the split. The number
+    of trials, finalists and extra rankings is not part of the hash.
 
     Args:
         parent: folder with the searches for this circuit.
         model: the model.
         task: the task with all pairs.
+        parts: its split.
         config: settings of the search.
         origin: the `origin` of the `AblationBaseline`.
 
@@ -68,6 +72,8 @@ def open_search(parent: Path, model: "Model", task: Task, config: PruneConfig, o
     """
     settings = config.recorded(exclude={"trials", "finalists", "also"})
     about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
+    if any(pair.template is not None for pair in task.pairs):
+        about["split"] = used_fingerprint(parts)
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = parent / name
     check_place(folder)

@@ -69,6 +69,7 @@ def without_first(order: Tensor, counts: Sequence[int], size: int) -> Tensor:
     return masks
 
 
+@torch.no_grad()
 def changed_by_ablation(ablation: Ablation, batch: TokenizedPairs) -> Tensor:
     """Return (N,) bool: whether mean ablation changes a node at some token of the prompts.
 
