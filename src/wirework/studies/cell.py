@@ -193,7 +193,7 @@ def _recorded_settings(
 
 
 def recorded_search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return the settings of the searches of a cell, and SHA-256 of its pairs and of their split."""
+    """Return the settings of the searches of a cell, and hashes of its pairs and their split."""
     return {
         "prune": config.recorded(),
         "tasks": {task.name: fingerprint(task) for task in tasks},
