@@ -49,6 +49,10 @@ NOT_RUN = {
     "others: tests/interop",
     ("tests/hostile/README.md", "make hostile-test"): "minutes, and CI runs it",
     ("tests/hostile/README.md", "python tests/hostile/run.py"): "minutes: make hostile-test",
+    ("studies/results/contamination/README.md", "wirework tasks --contamination runs/twenty"): _STUDY,
+    ("studies/results/demo/README.md", "wirework demo"): "minutes of training: tests/test_demo.py",
+    ("studies/results/demo/README.md", "wirework validate"): "needs the demo's circuit: "
+    "tests/circuits/validation",
     ("studies/results/faithful/README.md", "wirework train"): _STUDY,
     ("studies/results/faithful/README.md", "wirework prune"): _STUDY,
     ("studies/results/finders/README.md", "wirework study"): _STUDY,
@@ -56,6 +60,7 @@ NOT_RUN = {
     ("studies/results/self_ablation/README.md", "wirework study"): _STUDY,
     ("studies/results/twenty/README.md", "wirework train"): _STUDY,
     ("studies/results/twenty/README.md", "wirework prune"): _STUDY,
+    ("studies/results/twenty/README.md", "wirework tasks"): _STUDY,
 }  # fmt: skip
 """Shell lines that do not run here, by page and beginning, with the reason and what runs them."""
 
