@@ -205,7 +205,7 @@ def draw_frontier(results: Mapping[str, Any]) -> Figure:
         "Capability and circuit size",
         "solid: equal L0; dashed: equal size; w: width, n: tasks with a circuit",
     )
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # over no point
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)  # over no point
     return figure
 
 
