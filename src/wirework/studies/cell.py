@@ -9,7 +9,6 @@ settings have changed.
 
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from wirework.studies.manifest import machine_facts
 from wirework.studies.multiply_adds import training_multiply_adds
 from wirework.studies.points import CELLS, FrontierPoint, portable, settings_of
 from wirework.tasks import Task
-from wirework.tasks.task_split import fingerprint, parts_of, used_fingerprint
+from wirework.tasks.task_split import fingerprint, split_fingerprint
 from wirework.training import train
 
 Cell = dict[str, Any]
@@ -197,15 +196,10 @@ def recorded_search(config: PruneConfig, tasks: Sequence[Task]) -> dict[str, Any
     return {
         "prune": config.recorded(),
         "tasks": {task.name: fingerprint(task) for task in tasks},
-        "split": {task.name: _split(task, config) for task in tasks},
+        "split": {
+            task.name: split_fingerprint(task, config.eval_pairs, config.seed) for task in tasks
+        },
     }
-
-
-def _split(task: Task, config: PruneConfig) -> str:
-    """Return SHA-256 over the pairs that a search uses, as hex; empty if the task has no split."""
-    with suppress(InputError):
-        return used_fingerprint(parts_of(task, config.eval_pairs, config.seed))
-    return ""
 
 
 def are_same(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

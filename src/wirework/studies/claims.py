@@ -78,9 +78,9 @@ def comparisons(
         JSON rows: `claim`, `count`, `first` (lower L0 or larger width) and `second`, `n_tasks`,
         `size_ratio` (first over second, geometric mean), `size_noise` (smallest ratio, or its
         inverse, that is told apart; None: unknown), `loss_change` (first minus second, nats),
-        `loss_noise`,
-        `size` and `loss` (`lower`, `higher` or `not told apart`) and `agrees`: whether the line is
-        told apart as the claim says; None if it is not told apart.
+        `loss_noise` (smallest change that is told apart), `size` and `loss` (`lower`, `higher` or
+        `not told apart`) and `agrees`: whether the line is told apart as the claim says; None if it
+        is not told apart.
     """
     sparse = [cell for cell in cells if cell["kind"] == "sparse" and _has_its_l0(cell)]
     rows = []

@@ -7,6 +7,7 @@ quarter of the templates, which no search sees.
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
@@ -182,3 +183,10 @@ def fingerprint(task: Task) -> str:
 def used_fingerprint(parts: Parts) -> str:
     """Return SHA-256 over the pairs that a search uses, which train or judge, as hex."""
     return fingerprint(parts.train.take([*parts.train.pairs, *parts.judge.pairs]))
+
+
+def split_fingerprint(task: Task, judge_pairs: int, seed: int) -> str:
+    """Return `used_fingerprint` of `parts_of`; empty if the task cannot be split."""
+    with suppress(InputError):
+        return used_fingerprint(parts_of(task, judge_pairs, seed))
+    return ""

@@ -6,7 +6,6 @@ In the output folder, task NAME has its circuit in `NAME` and its search in `NAM
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from wirework.parallel import parallel_map
 from wirework.renamed_names import old_arguments
 from wirework.tasks import Task, evaluate, load_task, tokenizer_of
 from wirework.tasks.task_loss import reduced
-from wirework.tasks.task_split import fingerprint, parts_of, used_fingerprint
+from wirework.tasks.task_split import fingerprint, split_fingerprint
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -283,11 +282,9 @@ def _finished(
 
 
 def _split(model: "Model", task: Task, config: PruneConfig) -> str:
-    """Return SHA-256 over the pairs that a search uses, as hex; empty if the task has no split."""
-    with suppress(InputError):
-        fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
-        return used_fingerprint(parts_of(fitted, config.eval_pairs, config.seed))
-    return ""
+    """Return SHA-256 over the pairs that a search uses, of a task that fits the model."""
+    fitted = task.fitted(tokenizer_of(model), model.config.n_ctx)
+    return split_fingerprint(fitted, config.eval_pairs, config.seed)
 
 
 def _settings(settings: dict[str, Any]) -> PruneConfig | None:
