@@ -81,6 +81,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "prune": _PRUNE,
     "validate": {"short": True},
     "attack": {"pairs": 8},
+    "explain-circuit": {"pairs": 8},
     "acdc": {"pairs": 4},
     "sae": _SAE,
     "explain": _EXCERPTS,

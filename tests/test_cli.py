@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parent / "golden"
 Start = Callable[..., Started]
 VERBS = [
     "acdc", "train", "tasks", "prune", "validate", "attack", "explain", "measure", "sae", "view",
-    "export", "convert", "study", "demo", "doctor", "attribute",
+    "export", "convert", "study", "demo", "doctor", "attribute", "explain-circuit",
 ]  # fmt: skip
 INNER = {
     "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],

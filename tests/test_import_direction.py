@@ -17,6 +17,7 @@ ORDER = """
     measures
     circuits
     circuits.pipeline
+    circuits.reading
     circuits.validation
     circuits.adversarial
     circuits.pruning

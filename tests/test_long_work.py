@@ -54,6 +54,12 @@ WORK: dict[str, tuple[Callable[[Path, Path, bool], object], list[str]]] = {
         ),
         [r"attacks pairs: \d+/\d+, "],
     ),
+    "explain-circuit": (
+        lambda home, _, progress: ww.explain_circuit(
+            home / "circuit", data=text_of(home).train, pairs=8, progress=progress
+        ),
+        [r"explain pairs: \d+%, "],
+    ),
     "explain": (
         lambda home, _, progress: measures.explain_neurons(
             home / "model", _EXPLAIN, text=text_of(home), progress=progress

@@ -22,6 +22,7 @@ WRITING = {
     "convert to-huggingface": "convert to-huggingface absent {}/x",
     "demo": "demo --out {}/x",
     "explain": "explain absent --out {}/x",
+    "explain-circuit": "explain-circuit absent --out {}/x",
     "export": "export absent --out {}/x",
     "measure": "measure absent --out {}/x",
     "sae": "sae absent --out {}/x",

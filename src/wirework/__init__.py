@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wirework.circuits import acdc_sweep as acdc_sweep
     from wirework.circuits import attribute as attribute
     from wirework.circuits import edge_attribution as edge_attribution
+    from wirework.circuits import explain_circuit as explain_circuit
     from wirework.circuits import find_attacks as find_attacks
     from wirework.circuits import prune as prune
     from wirework.circuits import prune_all as prune_all
@@ -100,6 +101,7 @@ _HOMES = {
     "acdc_sweep": "wirework.circuits",
     "attribute": "wirework.circuits",
     "edge_attribution": "wirework.circuits",
+    "explain_circuit": "wirework.circuits",
     "explain_neurons": "wirework.measures",
     "find_attacks": "wirework.circuits",
     "load": "wirework.model",
@@ -161,6 +163,7 @@ __all__ = [
     "config",
     "data",
     "edge_attribution",
+    "explain_circuit",
     "explain_neurons",
     "find_attacks",
     "interop",

@@ -88,6 +88,12 @@ MENU = {
         "\n\nThe same command resumes a stopped run.",
         "runs/demo --out explained/demo",
     ),
+    "explain-circuit": (
+        "Explain a circuit in words, and test each sentence by patching on held-out pairs (Gao et "
+        "al. 2025, sec. 4).\n\n"
+        "A sentence whose experiment fails is printed as refused.",
+        "circuits/quote --out explained/quote",
+    ),
     "export": (
         "Write a circuit, or explained neurons, as one HTML page that works offline.",
         "circuits/quote -o quote.html",

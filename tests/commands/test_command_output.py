@@ -30,6 +30,7 @@ COMMANDS = {
     "validate": "validate circuit --short",
     "validate, report": "validate circuit --short --report report",
     "attack": "attack circuit --pairs 4 --out attack",
+    "explain-circuit": "explain-circuit circuit --pairs 8 --out words",
     "explain": "explain runs/run --config settings/explain.yaml --out explained",
     "estimate": "explain runs/run --estimate-only --explainer language_model --server.model m",
     "finders": "study finders model --config settings/finders.yaml --corpus text.jsonl"
@@ -44,6 +45,7 @@ WROTE = {
     "attribute": "edges",
     "attack": "attack/attack.json, attack/attack.png",
     "explain": "explained",
+    "explain-circuit": "words/explanation.json, words/explanation.md",
     "finders": "finders/finders.json, finders/finders.png",
     "prune": "circuit",
     "self-ablation": "self_ablation/results.json, self_ablation/self_ablation.png",

@@ -25,6 +25,7 @@ from wirework.circuits.pipeline.prune_all import prune_all
 from wirework.circuits.pruning.discretise import clean_up, discretise
 from wirework.circuits.pruning.learned_masks import MaskSettings, heaviside, learn_masks
 from wirework.circuits.pruning.prune import prune
+from wirework.circuits.reading import CircuitExplanation, explain_circuit
 from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.auroc import auroc
 from wirework.circuits.scoring.node_attribution import (
@@ -43,6 +44,7 @@ __all__ = [
     "BreakingAttack",
     "Calibration",
     "Circuit",
+    "CircuitExplanation",
     "Edge",
     "EdgeMasks",
     "FinderResult",
@@ -70,6 +72,7 @@ __all__ = [
     "clean_up",
     "discretise",
     "edge_attribution",
+    "explain_circuit",
     "find_attacks",
     "find_edges",
     "find_io_edges",

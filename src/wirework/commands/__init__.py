@@ -4,6 +4,7 @@ There is no logic here, and nothing heavy is imported before a verb runs. `menu.
 """
 
 from wirework.commands.attribute import attribute
+from wirework.commands.circuit_words import explain_circuit
 from wirework.commands.circuits import acdc, attack, prune, validate
 from wirework.commands.convert import huggingface, openai, self_ablating, to_huggingface
 from wirework.commands.listings import doctor, tasks
@@ -21,6 +22,7 @@ __all__ = [
     "demo",
     "doctor",
     "explain",
+    "explain_circuit",
     "export",
     "finders",
     "frontier",

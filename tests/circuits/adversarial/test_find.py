@@ -14,7 +14,7 @@ from present import present
 from wirework.circuits import Ablation, AttackReport, EdgeMasks, find_attacks
 from wirework.circuits.adversarial import sweep
 from wirework.circuits.adversarial.attacks import LENGTHEN, NEUTRAL, Attack
-from wirework.circuits.adversarial.heads import between, kept_heads, patterns, read_heads
+from wirework.circuits.adversarial.heads import kept_heads, patterns, read_heads
 from wirework.circuits.adversarial.padding import Padding
 from wirework.circuits.adversarial.reading import CircuitOnModel, comment_units, encode, fits
 from wirework.circuits.adversarial.strongest import (
@@ -30,6 +30,7 @@ from wirework.data import train_tokenizer
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.tasks import Pair, TokenizedPairs, differences, load_task
+from wirework.tasks.deciding_tokens import between
 from wirework.view import write_curves
 
 
@@ -277,19 +278,6 @@ def test_heads_are_read_where_the_prompts_differ(averaging: Planted):
     assert head.deciding[0] == pytest.approx(sum(shares) / 2)
     assert head.sink[0] == pytest.approx(sum(40 / (40 + len(own)) for own in ids) / 2)
     assert not head.diluted
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "place"),
-    [
-        ([1, 2, 3, 4], [1, 5, 3, 4], (1, 2)),
-        ([1, 2, 2, 3], [1, 2, 3], (2, 3)),
-        ([1, 2, 3], [1, 2, 2, 3], (2, 2)),
-        ([9, 8, 1, 2], [1, 2], (0, 2)),
-    ],
-)
-def test_between(one: list[int], other: list[int], place: tuple[int, int]):
-    assert between(one, other) == place
 
 
 class TestCommentUnits:

@@ -15,6 +15,7 @@ from wirework.circuits.adversarial.reading import CircuitOnModel, encode
 from wirework.nn.block import Attention
 from wirework.node_names import head_name
 from wirework.tasks import Pair, TokenizedPairs
+from wirework.tasks.deciding_tokens import deciding_tokens
 
 _AVERAGES = 0.25
 """An averaging head attends to at least this share of the tokens."""
@@ -105,7 +106,7 @@ def _measured(circuit: CircuitOnModel, batch: TokenizedPairs) -> Tensor:
     total = weights.sum(-1, keepdim=True)
     share = weights / total
     spread = torch.special.entr(share).sum(-1).exp()
-    deciding = (weights * _deciding(batch)).sum(-1)
+    deciding = (weights * deciding_tokens(batch)).sum(-1)
     length = (batch.last_positions + 1.0).expand_as(spread)
     return torch.stack([length, spread, 1 - total[..., 0], deciding], -1).mean(1)
 
@@ -157,33 +158,3 @@ def _pattern(
         return scores.softmax(-1)
     sink = attention.sink[head].expand(len(scores), 1)
     return torch.cat([scores, sink], -1).softmax(-1)[:, :-1]
-
-
-def _deciding(batch: TokenizedPairs) -> Tensor:
-    """Return (N, T), 1 at tokens where a prompt differs from the other prompt of its pair.
-
-    The common prefix and suffix are 0. If one prompt is the other plus an insertion, the
-    token after the missing insertion is 1.
-    """
-    mask = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
-    ends = (batch.last_positions + 1).tolist()
-    prompts = [ids[:end] for ids, end in zip(batch.tokens.tolist(), ends, strict=True)]
-    for i in range(0, len(prompts), 2):
-        for row, other in ((i, i + 1), (i + 1, i)):
-            first, end = between(prompts[row], prompts[other])
-            mask[row, first : max(end, first + 1)] = 1
-    return mask
-
-
-def between(ids: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """Return start and end of the part of `ids` outside the common prefix and suffix.
-
-    Args:
-        ids: tokens of a prompt.
-        other: tokens of the prompt that it is compared with.
-    """
-    shorter = min(len(ids), len(other))
-    n_prefix = next((i for i in range(shorter) if ids[i] != other[i]), shorter)
-    n_rest = shorter - n_prefix
-    n_suffix = next((i for i in range(n_rest) if ids[-1 - i] != other[-1 - i]), n_rest)
-    return n_prefix, len(ids) - n_suffix

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wirework.circuits.adversarial.attacks import Attack
-from wirework.circuits.adversarial.heads import between, kept_heads, patterns
+from wirework.circuits.adversarial.heads import kept_heads, patterns
 from wirework.circuits.adversarial.padding import Padding
 from wirework.circuits.adversarial.reading import CircuitOnModel, encode
 from wirework.circuits.adversarial.sweep import (
@@ -25,6 +25,7 @@ from wirework.circuits.adversarial.sweep import (
 from wirework.renamed_names import old_attributes
 from wirework.summaries import Report
 from wirework.tasks import Pair, TokenizedPairs, differences
+from wirework.tasks.deciding_tokens import between
 from wirework.tasks.task_split import linked
 
 _CLEAR = 3.0

@@ -1,0 +1,67 @@
+"""The explanation of a circuit as Markdown."""
+
+from collections.abc import Iterator
+
+from wirework.circuits.reading.explain_circuit import CircuitExplanation
+from wirework.circuits.reading.node_reading import NodeReading
+from wirework.circuits.reading.words import code
+from wirework.errors import number_of
+from wirework.summaries import NotMeasured
+
+_SHOWN = 3
+"""Driving tokens shown at each end."""
+
+
+def to_markdown(explanation: CircuitExplanation) -> str:
+    """Return the explanation as a page of Markdown: the sentences, then a table of the nodes."""
+    return "\n".join(_lines(explanation)) + "\n"
+
+
+def by_contrast(explanation: CircuitExplanation) -> list[NodeReading]:
+    """Return the nodes by the magnitude of their contrast, the largest first."""
+    return sorted(explanation.nodes, key=lambda node: -abs(node.contrast))
+
+
+def driving_text(node: NodeReading) -> str:
+    """Return the tokens that drive a node, highest and lowest, with the share they explain."""
+    driving = node.driving_tokens
+    if isinstance(driving, NotMeasured):
+        return driving.reason
+    ends = [
+        ", ".join(f"{code(one.token)} {one.value:.1f}" for one in tokens[:_SHOWN])
+        for tokens in (driving.highest, driving.lowest)
+    ]
+    return f"{ends[0]} ... {ends[1]} (the token explains {driving.explained:.0%})"
+
+
+def _lines(explanation: CircuitExplanation) -> Iterator[str]:
+    yield f"# The circuit of {code(explanation.task)} in words"
+    yield ""
+    pairs = number_of(explanation.n_pairs, "held-out pair")
+    yield (
+        f"- {explanation.n_explained} of {number_of(explanation.n_nodes, 'node')} are in a "
+        f"sentence that an experiment on {pairs} confirms."
+    )
+    yield (
+        f"- Task loss of the circuit there: {explanation.loss:.3f} nats; of the explained nodes "
+        f"alone: {explanation.loss_explained:.3f} (target {explanation.target_loss:g})."
+    )
+    yield f"- Tokens that decide: {explanation.deciding}."
+    yield ""
+    for number, sentence in enumerate(explanation.sentences, 1):
+        refused = "" if sentence.stands else "**Refused.** "
+        yield f"{number}. {refused}{sentence.text}"
+        yield f"   *{sentence.experiment}.*"
+    yield ""
+    yield f"| node | role | contrast | {explanation.first} | {explanation.second} | driven by |"
+    yield "|---|---|---|---|---|---|"
+    for node in by_contrast(explanation):
+        at = node.at_place
+        yield (
+            f"| `{node.node}` | {node.role} | {node.contrast:+.2f} | {at.first:.2f} | "
+            f"{at.second:.2f} | {_cell(driving_text(node))} |"
+        )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,110 @@
+"""The reading of each node of a circuit: its role, contrast, effects and driving tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from wirework.circuits.reading.contrast import Contrast
+from wirework.circuits.reading.driving_tokens import DrivingTokens
+from wirework.circuits.reading.patching import Patcher, Swap
+from wirework.circuits.reading.places import Place, Recorded
+from wirework.node_names import node_name
+from wirework.summaries import NotMeasured, Report
+
+Role = Literal["constant", "signal", "marker", "other"]
+"""`constant`: one value at all tokens does as well. `signal`: it carries which of the two contexts
+it is, as a swap shows. `marker`: it differs between one place and the other tokens, in both
+contexts, and is needed. `other`: none of these."""
+
+_MOST_CHANGE = 0.01
+"""Nats by which the loss may change if a constant node is fixed."""
+_LEAST_MOVED = 0.05
+"""Share of the difference between the contexts that a swap of a signal node moves at least."""
+_LEAST_STANDING_OUT = 0.2
+"""Share of its range by which a marker differs between its place and other tokens at least."""
+LEAST_RISE = 0.05
+"""Nats by which the loss rises at least if a needed node is ablated."""
+
+
+@dataclass(frozen=True, repr=False)
+class NodeReading(Report):
+    """What a node of a circuit does."""
+
+    node: str
+    """Name, `2.attn.v.21`."""
+    site: str
+    index: int
+    """Its channel at the site."""
+    role: Role
+    contrast: float
+    """Difference between the two contexts as a share of the node's range, -1 to 1."""
+    at_place: Contrast
+    """Its values, at the place where the nodes of its site have the larger effect."""
+    swap: Swap
+    """The experiment with this node alone, on held-out pairs."""
+    loss_if_fixed: float
+    """Task loss in nats of the circuit on held-out pairs with the node at its average value, at all
+    tokens of all prompts."""
+    loss_if_ablated: float
+    """The same with the node at its mean over text, as if it were outside the circuit."""
+    driving_tokens: DrivingTokens | NotMeasured
+
+
+def read_nodes(
+    patcher: Patcher,
+    recorded: Recorded,
+    driving: Mapping[str, tuple[DrivingTokens, ...]] | NotMeasured,
+) -> tuple[NodeReading, ...]:
+    """Return the reading of each node of a circuit, in the order of the circuit.
+
+    Args:
+        patcher: runs the experiments, on held-out pairs.
+        recorded: the circuit's values on the pairs that the contrasts are read from.
+        driving: site to the driving tokens of each kept node.
+    """
+    before = patcher.loss()
+    readings = []
+    for site, channels in recorded.channels.items():
+        place = _place(patcher, site)
+        for number, index in enumerate(channels.tolist()):
+            contrast = Contrast.of(recorded, site, number, place)
+            node = {site: torch.tensor([number])}
+            swap = patcher.swap(node, place)
+            if_fixed, if_ablated = patcher.loss_with(fixed=node), patcher.loss_with(ablated=node)
+            readings.append(
+                NodeReading(
+                    node=node_name(site, index),
+                    site=site,
+                    index=index,
+                    role=_role(contrast, swap, if_fixed - before, if_ablated - before),
+                    contrast=contrast.contrast,
+                    at_place=contrast,
+                    swap=swap,
+                    loss_if_fixed=if_fixed,
+                    loss_if_ablated=if_ablated,
+                    driving_tokens=driving
+                    if isinstance(driving, NotMeasured)
+                    else driving[site][number],
+                )
+            )
+    return tuple(readings)
+
+
+def _place(patcher: Patcher, site: str) -> Place:
+    """Return the place at which a swap of all nodes of a site moves the answer more."""
+    every_node = {site: torch.arange(len(patcher.recorded.channels[site]))}
+    moved = {name: patcher.swap(every_node, name).moved for name in patcher.recorded.places}
+    return max(moved, key=lambda name: moved[name])
+
+
+def _role(contrast: Contrast, swap: Swap, if_fixed: float, if_ablated: float) -> Role:
+    """Return the role of a node from its contrast and the changes of the loss in nats."""
+    if abs(if_fixed) <= _MOST_CHANGE:
+        return "constant"
+    if swap.moved >= _LEAST_MOVED:
+        return "signal"
+    if abs(contrast.stands_out) >= _LEAST_STANDING_OUT and if_ablated >= LEAST_RISE:
+        return "marker"
+    return "other"

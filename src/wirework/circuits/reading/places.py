@@ -1,0 +1,60 @@
+"""Places in the prompts of a task at which the nodes of a circuit are read.
+
+Shapes: P pairs (two prompts each), T tokens of the longest prompt, k nodes of a site.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
+from wirework.tasks import TokenizedPairs
+from wirework.tasks.deciding_tokens import deciding_tokens
+
+Place = Literal["deciding", "last"]
+"""`deciding`: the tokens in which the two prompts of a pair differ. `last`: the last token."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Values of a circuit's nodes on a batch of pairs, everything outside the circuit ablated."""
+
+    batch: TokenizedPairs
+    values: Mapping[str, Tensor]
+    """Site to (2P, T, k), the values of its kept nodes."""
+    channels: Mapping[str, Tensor]
+    """Site to (k,) int64, the channels of its kept nodes."""
+    places: Mapping[Place, Tensor]
+    """(2P, T) bool, the tokens of each place."""
+    in_prompt: Tensor
+    """(2P, T) bool, False at padding."""
+
+    @classmethod
+    def of(cls, masked_circuit: MaskedCircuit, batch: TokenizedPairs) -> Self:
+        """Run the circuit on a batch of pairs and record its nodes."""
+        positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        last = batch.last_positions[:, None]
+        return cls(
+            batch=batch,
+            values=masked_circuit.values(batch),
+            channels=masked_circuit.kept,
+            places={"deciding": deciding_tokens(batch), "last": positions == last},
+            in_prompt=positions <= last,
+        )
+
+    @property
+    def n_pairs(self) -> int:
+        """P, the number of pairs."""
+        return self.batch.n_pairs
+
+    def means_at(self, site: str, place: Place) -> Tensor:
+        """Return (2P, k), the mean value of each node over the tokens of a place, by prompt."""
+        mask = self.places[place][..., None].to(self.values[site].dtype)
+        return (self.values[site] * mask).sum(1) / mask.sum(1)
+
+    def averages(self, site: str) -> Tensor:
+        """Return (k,), the average value of each node over all tokens of all prompts."""
+        return self.values[site][self.in_prompt].mean(0)

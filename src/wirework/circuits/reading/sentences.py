@@ -1,0 +1,202 @@
+"""Sentences about a circuit, one per group of nodes of a site, each with its experiment.
+
+The words follow from fixed rules on the role of the nodes, their site and the edges between them.
+A sentence whose experiment fails is kept, marked as refused, with what was measured.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import torch
+
+from wirework.circuits.node_circuit import NodeCircuit
+from wirework.circuits.reading.attention import HeadAttention
+from wirework.circuits.reading.contrast import Contrast
+from wirework.circuits.reading.node_reading import LEAST_RISE, NodeReading
+from wirework.circuits.reading.patching import Chosen, Patcher, Swap
+from wirework.circuits.reading.subjects import subject
+from wirework.circuits.reading.words import Contexts, listed, where
+from wirework.errors import number_of
+from wirework.summaries import Report, absent
+
+Kind = Literal["signal", "marker", "constant", "attention"]
+
+_LEAST_MOVED = 0.1
+"""Share of the difference between the contexts that the swap of a sentence moves at least."""
+_MOST_CONTROL = 1 / 3
+"""Share of that movement that values of the same context may cause at most."""
+_MOST_CONSTANT_CHANGE = 0.05
+"""Nats by which the loss may change if all constants are fixed together."""
+
+
+@dataclass(frozen=True, repr=False)
+class Sentence(Report):
+    """A statement about some nodes, and the experiment that backs or refuses it."""
+
+    kind: Kind
+    text: str
+    nodes: tuple[str, ...]
+    stands: bool
+    """Whether the experiment confirms it."""
+    experiment: str
+    """What was done and measured, in words."""
+    swap: Swap | None = absent()
+    """The measured swap, of a sentence about a signal."""
+    loss_before: float | None = absent()
+    """Task loss in nats of the circuit on held-out pairs."""
+    loss_after: float | None = absent()
+    """The same with the nodes ablated, or fixed if they are constants."""
+
+
+def sentences(
+    circuit: NodeCircuit,
+    readings: Sequence[NodeReading],
+    heads: Sequence[HeadAttention],
+    patcher: Patcher,
+    contexts: Contexts,
+) -> tuple[Sentence, ...]:
+    """Return the sentences about a circuit in execution order, those about constants last.
+
+    Args:
+        circuit: the circuit.
+        readings: the reading of each of its nodes.
+        heads: the attention of its heads.
+        patcher: runs the experiments.
+        contexts: names of the contexts.
+    """
+    said = []
+    for site, of_site in groupby(readings, lambda reading: reading.site):
+        nodes = list(of_site)
+        signal = [node for node in nodes if node.role == "signal"]
+        markers = [node for node in nodes if node.role == "marker"]
+        if site.endswith("attn.v"):
+            layer = int(site.split(".")[0])
+            said += [_attention(head, patcher) for head in heads if head.layer == layer]
+        if signal:
+            said.append(_signal(circuit, signal, patcher, contexts))
+        if markers:
+            said.append(_marker(markers, patcher))
+    constants = [reading for reading in readings if reading.role == "constant"]
+    return (*said, *([_constants(constants, patcher)] if constants else []))
+
+
+def chosen(readings: Iterable[NodeReading], patcher: Patcher) -> Chosen:
+    """Return nodes as indices into the kept nodes of their sites."""
+    by_site: dict[str, list[int]] = {}
+    for reading in readings:
+        by_site.setdefault(reading.site, []).append(reading.index)
+    return {
+        site: torch.searchsorted(patcher.recorded.channels[site].cpu(), torch.tensor(indices))
+        for site, indices in by_site.items()
+    }
+
+
+def _signal(
+    circuit: NodeCircuit, nodes: Sequence[NodeReading], patcher: Patcher, contexts: Contexts
+) -> Sentence:
+    place = nodes[0].at_place.place
+    swap = patcher.swap(chosen(nodes, patcher), place)
+    control = abs(swap.moved_by_same or 0.0)
+    values = _values(
+        nodes,
+        lambda at: f"{at.first:.2f} {contexts.first}, {at.second:.2f} {contexts.second}",
+    )
+    return Sentence(
+        kind="signal",
+        text=f"{subject(circuit, nodes)} {where(place)}: {values}.",
+        nodes=tuple(node.node for node in nodes),
+        stands=swap.moved >= _LEAST_MOVED and control <= _MOST_CONTROL * swap.moved,
+        experiment=_swap_text(swap, len(nodes)),
+        swap=swap,
+    )
+
+
+def _values(nodes: Sequence[NodeReading], words: Callable[[Contrast], str]) -> str:
+    """Return the values of nodes in words, with their names if there are several."""
+    if len(nodes) == 1:
+        return words(nodes[0].at_place)
+    return "; ".join(f"{node.node} is {words(node.at_place)}" for node in nodes)
+
+
+def _swap_text(swap: Swap, n_nodes: int) -> str:
+    by_same = (
+        "no control: no two pairs have the same answers"
+        if swap.flipped_by_same is None
+        else f"with a prompt of the same answers {swap.flipped_by_same:.0%}"
+    )
+    values = "its value" if n_nodes == 1 else "their values"
+    return (
+        f"{values} there swapped with the other prompt of the pair, {swap.flipped:.0%} of "
+        f"{number_of(swap.n_prompts, 'answer')} flip ({by_same}); the logit difference moves by "
+        f"{swap.moved:.0%} of the way"
+    )
+
+
+def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
+    before = patcher.loss()
+    names = [node.node for node in nodes]
+    after = patcher.loss_with(ablated=chosen(nodes, patcher))
+    place = nodes[0].at_place.place
+    there = where(place).removeprefix("at ")
+    values = _values(
+        nodes, lambda at: f"{(at.first + at.second) / 2:.2f} there, {at.elsewhere:.2f} elsewhere"
+    )
+    verb = "marks" if len(nodes) == 1 else "mark"
+    return Sentence(
+        kind="marker",
+        text=f"{listed(names)} {verb} {there} in both contexts: {values}.",
+        nodes=tuple(names),
+        stands=after - before >= LEAST_RISE,
+        experiment=f"ablated to the mean over text, the loss rises from {before:.3f} to "
+        f"{after:.3f} nats",
+        loss_before=before,
+        loss_after=after,
+    )
+
+
+def _attention(head: HeadAttention, patcher: Patcher) -> Sentence:
+    before, after = patcher.loss(), head.loss_without_them
+    share = (
+        f"from the last token, {head.deciding:.0%} of its attention goes to the deciding tokens "
+        f"({head.if_even:.0%} of the prompt), {head.sink:.0%} to the sink"
+    )
+    if after is None:
+        return Sentence(
+            kind="attention",
+            text=f"Head {head.name} averages over the prompt: {share}.",
+            nodes=(),
+            stands=True,
+            experiment="by construction: it keeps no key and no query, so that all tokens have "
+            "the same score",
+        )
+    nodes = head.keys_and_queries
+    return Sentence(
+        kind="attention",
+        text=f"{listed(nodes)} {'sets' if len(nodes) == 1 else 'set'} what head {head.name} "
+        f"attends to: {share}.",
+        nodes=nodes,
+        stands=after - before >= LEAST_RISE,
+        experiment=f"ablated to the mean over text, the loss rises from {before:.3f} to "
+        f"{after:.3f} nats",
+        loss_before=before,
+        loss_after=after,
+    )
+
+
+def _constants(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
+    before = patcher.loss()
+    after = patcher.loss_with(fixed=chosen(nodes, patcher))
+    names = [node.node for node in nodes]
+    verb = "is a constant" if len(nodes) == 1 else "are constants"
+    return Sentence(
+        kind="constant",
+        text=f"{listed(names)} {verb}: one value at all tokens does as well.",
+        nodes=tuple(names),
+        stands=abs(after - before) <= _MOST_CONSTANT_CHANGE,
+        experiment=f"all fixed at their averages, the loss goes from {before:.3f} to "
+        f"{after:.3f} nats",
+        loss_before=before,
+        loss_after=after,
+    )

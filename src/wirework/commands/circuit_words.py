@@ -1,0 +1,95 @@
+"""The verb that explains a circuit in words."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wirework import files
+from wirework.commands.arguments import Json, not_resumable, task_of, tokens_of
+from wirework.commands.printing import (
+    print_next,
+    print_paragraph,
+    print_verdict,
+    print_wrote,
+    show,
+    show_rows,
+)
+from wirework.errors import number_of
+
+if TYPE_CHECKING:
+    from wirework.circuits.reading import CircuitExplanation
+
+
+def explain_circuit(
+    circuit: Path,
+    /,
+    *,
+    out: Path | None = None,
+    model: Path | None = None,
+    task: str | None = None,
+    corpus: str | None = None,
+    pairs: int = 64,
+    json: Json = False,
+) -> None:
+    """Print sentences about a circuit, each with the experiment that backs or refuses it.
+
+    Args:
+        circuit: Circuit folder.
+        out: Folder for `explanation.json` and `explanation.md`.
+        model: Model or run folder, if it has moved since the circuit was found.
+        task: Behaviour of the circuit; needed if it is a function, because code that only a file
+            names is not run.
+        corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
+        pairs: Most pairs to read, and most held-out pairs for the experiments.
+    """
+    from wirework.circuits import model_of
+    from wirework.circuits.reading import explain_circuit as explain
+    from wirework.circuits.reading.explanation_text import to_markdown
+    from wirework.model import load
+
+    written = [] if out is None else [out / "explanation.json", out / "explanation.md"]
+    for path in written:
+        files.check_file(path)
+    with not_resumable():
+        loaded = model_of(circuit) if model is None else load(model)
+        data = None if corpus is None else tokens_of(loaded, corpus)
+        own_task = None if task is None else task_of(task)
+        explanation = explain(circuit, loaded, own_task, data=data, pairs=pairs)
+        if written:
+            files.write_json(written[0], explanation.to_dict())
+            files.write_text(written[1], to_markdown(explanation))
+    if json:
+        show("explanation", explanation.to_dict(), json)
+        return
+    _print(explanation)
+    if written:
+        print_wrote(*written)
+    print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
+
+
+def _print(explanation: "CircuitExplanation") -> None:
+    from wirework.circuits.reading.explanation_text import by_contrast, driving_text
+
+    print_verdict(
+        f"{explanation.n_explained} of {number_of(explanation.n_nodes, 'node')} of the circuit of "
+        f"{explanation.task} are in a sentence that an experiment confirms; these nodes alone have "
+        f"a task loss of {explanation.loss_explained:.3f} (all: {explanation.loss:.3f}, target "
+        f"{explanation.target_loss:g}) on {number_of(explanation.n_pairs, 'held-out pair')}"
+    )
+    print_paragraph(f"tokens that decide: {explanation.deciding}")
+    for number, sentence in enumerate(explanation.sentences, 1):
+        print()
+        print_paragraph(f"{number}. {'' if sentence.stands else 'REFUSED: '}{sentence.text}")
+        print_paragraph(f"{sentence.experiment}.", "   ")
+    print()
+    rows = [
+        {
+            "node": node.node,
+            "role": node.role,
+            "contrast": round(node.contrast, 2),
+            explanation.first: round(node.at_place.first, 2),
+            explanation.second: round(node.at_place.second, 2),
+            "driven by": driving_text(node),
+        }
+        for node in by_contrast(explanation)
+    ]
+    show_rows("nodes, the largest contrast between the two contexts first", rows, False)

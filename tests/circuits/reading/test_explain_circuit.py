@@ -1,0 +1,139 @@
+"""Circuits in words, on hand-wired models whose mechanism is known."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hand_wired import averager, quote_closer, type_tracker
+from hand_wired.circuits import circuit_of
+from hand_wired.edge_masks import Corpus, Planted
+from present import present
+
+from wirework.circuits import CircuitExplanation, explain_circuit
+from wirework.circuits.reading.explanation_text import by_contrast, to_markdown
+from wirework.circuits.reading.sentences import Sentence
+from wirework.errors import InputError
+from wirework.summaries import NotMeasured
+
+Explained = tuple[Planted, CircuitExplanation]
+
+
+def explained(planted: Planted) -> Explained:
+    text = Corpus(present(planted.model.tokenizer), planted.task)
+    return planted, explain_circuit(
+        circuit_of(planted), planted.model, planted.task, data=text, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def quotes() -> Explained:
+    return explained(quote_closer.plant())
+
+
+@pytest.fixture(scope="module")
+def average() -> Explained:
+    return explained(averager.plant())
+
+
+def about(explanation: CircuitExplanation, *nodes: str) -> Sequence[Sentence]:
+    return [sentence for sentence in explanation.sentences if sentence.nodes == nodes]
+
+
+class TestExplainCircuit:
+    def test_every_node_of_the_quote_circuit_is_explained(self, quotes: Explained):
+        _, explanation = quotes
+        assert explanation.n_explained == explanation.n_nodes == 5
+        assert all(sentence.stands for sentence in explanation.sentences)
+        assert explanation.loss_explained == pytest.approx(explanation.loss)
+
+    def test_roles_are_those_that_were_wired(self, quotes: Explained):
+        roles = {node.node: node.role for node in quotes[1].nodes}
+        assert roles == {
+            "0.attn.act_in.0": "signal",  # which quote
+            "0.attn.act_in.3": "marker",  # that there is one
+            "0.attn.k.0": "marker",
+            "0.attn.v.1": "signal",
+            "0.attn.resid_delta.2": "signal",
+        }
+
+    def test_the_contexts_are_named_by_their_answers_and_deciding_tokens(self, quotes: Explained):
+        explanation = quotes[1]
+        assert (explanation.first, explanation.second) == ("before `')`", 'before `")`')
+        assert explanation.deciding.count(" against ") == 1
+
+    def test_a_swap_at_the_right_place_flips_every_answer_and_its_control_none(
+        self, quotes: Explained
+    ):
+        for name, place in (("0.attn.v.1", "deciding"), ("0.attn.resid_delta.2", "last")):
+            (sentence,) = about(quotes[1], name)
+            swap = present(sentence.swap)
+            assert (swap.place, swap.flipped, swap.flipped_by_same) == (place, 1.0, 0.0)
+            assert swap.moved == pytest.approx(1.0)
+
+    def test_the_key_sets_the_attention(self, quotes: Explained):
+        (head,) = quotes[1].heads
+        assert head.keys_and_queries == ("0.attn.k.0",)
+        assert head.deciding > 0.99
+        marks, attention = about(quotes[1], "0.attn.k.0")
+        assert (marks.kind, attention.kind) == ("marker", "attention")
+        assert present(attention.loss_after) > present(attention.loss_before) + 0.3
+
+    def test_the_unembedding_weights_are_stated(self, quotes: Explained):
+        (sentence,) = about(quotes[1], "0.attn.resid_delta.2")
+        assert "+3.00 for `')` and -3.00 for `\")`" in sentence.text
+
+    def test_a_head_without_keys_averages(self, average: Explained):
+        (sentence,) = [one for one in average[1].sentences if one.kind == "attention"]
+        assert sentence.text.startswith("Head 0.attn.0 averages")
+        assert sentence.stands
+        head = average[1].heads[0]
+        assert head.deciding == pytest.approx(head.if_even * (1 - head.sink), rel=0.05)
+
+    def test_sentences_are_refused_where_the_control_flips_answers_too(self):
+        """In pairs of two variables, another pair with the same answers has other names."""
+        _, explanation = explained(type_tracker.plant())
+        refused = [sentence for sentence in explanation.sentences if not sentence.stands]
+        assert refused
+        names = {node for sentence in refused for node in sentence.nodes}
+        kept = {n for s in explanation.sentences if s.stands for n in s.nodes}
+        assert explanation.n_explained == len(kept) < explanation.n_nodes
+        assert names - kept
+        assert explanation.loss_explained > explanation.loss + 0.1
+
+    def test_without_text_the_reason_is_given(self):
+        planted = quote_closer.plant()
+        explanation = explain_circuit(
+            circuit_of(planted), planted.model, planted.task, pairs=8, progress=False
+        )
+        assert isinstance(explanation.nodes[0].driving_tokens, NotMeasured)
+        assert explanation.n_pairs == 8
+
+    def test_too_few_pairs_and_an_empty_circuit_are_refused(self):
+        planted = quote_closer.plant()
+        circuit = circuit_of(planted)
+        with pytest.raises(InputError, match="at least 8 pairs, got 7"):
+            explain_circuit(circuit, planted.model, planted.task, pairs=7, progress=False)
+        few = planted.task.take(planted.task.pairs[:20])
+        with pytest.raises(InputError, match="at least 8 held-out pairs"):
+            explain_circuit(
+                circuit_of(replace(planted, task=few)), planted.model, few, progress=False
+            )
+        empty = circuit_of(replace(planted, nodes=[]))
+        with pytest.raises(InputError, match="no nodes to explain"):
+            explain_circuit(empty, planted.model, planted.task, progress=False)
+
+
+class TestToMarkdown:
+    def test_it_has_a_line_for_each_sentence_and_each_node(self, quotes: Explained):
+        explanation = quotes[1]
+        page = to_markdown(explanation)
+        assert page.startswith("# The circuit of `single_double_quote` in words\n")
+        for number, sentence in enumerate(explanation.sentences, 1):
+            assert f"\n{number}. {sentence.text}\n" in page
+        rows = [line for line in page.splitlines() if line.startswith("| `")]
+        assert [row.split("`")[1] for row in rows] == [n.node for n in by_contrast(explanation)]
+
+    def test_nodes_are_ranked_by_contrast(self, quotes: Explained):
+        contrasts = [abs(node.contrast) for node in by_contrast(quotes[1])]
+        assert contrasts == sorted(contrasts, reverse=True)
+        assert contrasts[0] == pytest.approx(1.0)
