@@ -28,6 +28,7 @@ from wirework.circuits.pruning.prune import prune
 from wirework.circuits.reading import CircuitExplanation, explain_circuit
 from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.auroc import auroc
+from wirework.circuits.scoring.faithfulness_curve import FaithfulnessCurve, faithfulness_curve
 from wirework.circuits.scoring.node_attribution import (
     attribution,
     integrated_gradients,
@@ -47,6 +48,7 @@ __all__ = [
     "CircuitExplanation",
     "Edge",
     "EdgeMasks",
+    "FaithfulnessCurve",
     "FinderResult",
     "IoEdge",
     "Losses",
@@ -73,6 +75,7 @@ __all__ = [
     "discretise",
     "edge_attribution",
     "explain_circuit",
+    "faithfulness_curve",
     "find_attacks",
     "find_edges",
     "find_io_edges",
