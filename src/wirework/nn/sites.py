@@ -201,7 +201,8 @@ class MeanAblation(NodeAblation):
 
     Args:
         gates: (N,) or (R, N).
-        mean: (N,).
+        mean: (N,), or with gates (N,) also (B, 1, N), values of each sequence; gradients flow to
+            it.
         closed: as `mean_ablation` takes it.
     """
 

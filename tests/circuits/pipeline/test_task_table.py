@@ -25,6 +25,20 @@ def test_what_a_table_shows_of_a_report() -> None:
     }
 
 
+def test_what_only_a_full_report_has_is_a_column_of_tables_with_one() -> None:
+    full = judged({**REPORT, "adversarial_ablation": {"per_node": 1.0, "per_prompt": 2.5}})
+    assert full == {**judged(REPORT), "adversarial_ablation": 2.5}
+    assert judged({**REPORT, "adversarial_ablation": {"reason": "no text"}}) == {
+        **judged(REPORT),
+        "adversarial_ablation": None,
+    }
+    short, row = {"task": "loops", **judged(REPORT)}, {"task": "quotes", **full}
+    head, _, *lines = markdown([short, row]).splitlines()
+    assert "| resampled | adversarial | without |" in head
+    assert ["| 0.300 |  |  |" in lines[0], "| 0.300 | 2.500 |  |" in lines[1]] == [True, True]
+    assert "adversarial" not in markdown([short])
+
+
 def test_a_table_of_found_and_passed_over() -> None:
     found = {"task": "quotes", "n_nodes": 12, "n_edges": 9, "n_kept_edges": 7, "model": 0.02}
     found |= {"circuit": 0.15, "paper_nodes": 20, "paper_edges": 40, "paper_loss": 0.149}

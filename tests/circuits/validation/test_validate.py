@@ -14,6 +14,7 @@ from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.means import means_for, save_means
 from wirework.circuits.node_assembly import standard_error
 from wirework.circuits.pruning.search_folder import open_search
+from wirework.circuits.validation.checks.adversarial_ablation import AdversarialAblation
 from wirework.circuits.validation.checks.binarise import Binarised
 from wirework.circuits.validation.checks.minimality import Minimality
 from wirework.circuits.validation.checks.necessity import Necessity
@@ -75,8 +76,8 @@ class TestValidate:
         ]  # fmt: skip
         assert list(report.to_dict()) == [
             "task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges", *checks,
-            "binarised", "minimality", "necessity", "hypothesis_tests", "means", "stability",
-            "controls", "verdict",
+            "adversarial_ablation", "binarised", "minimality", "necessity", "hypothesis_tests",
+            "means", "stability", "controls", "verdict",
         ]  # fmt: skip
         controls = report.to_dict()["controls"]
         assert list(controls) == ["random circuits", "nonsense task", "shuffled weights"]
@@ -97,6 +98,12 @@ class TestValidate:
         assert 0 < means.median_error < means.largest_error
         assert isinstance(report.resampled, Resampled)
         assert report.resampled.adversarial >= report.resampled.stochastic
+        adversary = report.adversarial_ablation
+        assert isinstance(adversary, AdversarialAblation)
+        assert adversary.means == pytest.approx(report.held_out.circuit, abs=0.01)
+        assert adversary.per_prompt >= adversary.per_node >= adversary.worst_draw
+        assert adversary.limit == pytest.approx((0.15 + report.held_out.chance) / 2)
+        assert (adversary.steps, adversary.n_pairs) == (100, 16)
 
     def test_a_planted_circuit_comes_back_in_every_run(self, report: ValidationReport) -> None:
         repeated = report.stability
@@ -112,9 +119,14 @@ class TestValidate:
     def test_what_needs_text_says_so_where_there_is_none(self, circuit, wired, task) -> None:
         report = validate(circuit, wired, task)
         controls = report.controls
-        entries = (report.resampled, controls.random_labels, controls.shuffled_weights)
+        entries = (
+            report.resampled,
+            report.adversarial_ablation,
+            controls.random_labels,
+            controls.shuffled_weights,
+        )
         reasons = [entry.reason for entry in entries if isinstance(entry, NotMeasured)]
-        assert len(reasons) == 3
+        assert len(reasons) == 4
         assert all("no training text for this model" in reason for reason in reasons)
         assert report.faithful is None
         assert report.reasons[0].startswith("not checked under resampling")
@@ -132,8 +144,9 @@ class TestValidate:
     ) -> None:
         report = validate(circuit, wired, task, data=corpus, short=True)
         assert report.faithful is None
-        assert report.binarised is None
-        assert "binarised" not in report.to_dict()
+        for entry in ("adversarial_ablation", "binarised"):
+            assert getattr(report, entry) is None
+            assert entry not in report.to_dict()
 
     @pytest.mark.usefixtures("few_random_circuits")
     def test_paths_stand_for_a_circuit_a_model_and_a_task(

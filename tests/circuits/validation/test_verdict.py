@@ -4,7 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from wirework.circuits.validation.checks import Agreement, Coverage, Interchange
+from wirework.circuits.validation.checks import (
+    AdversarialAblation,
+    Agreement,
+    Coverage,
+    Interchange,
+)
 from wirework.circuits.validation.validation_report import (
     CircuitChecks,
     Controls,
@@ -126,6 +131,24 @@ class TestVerdict:
         assert verdict(failed, NONE, **SIZE).faithful is False
         alone = changed("interchange", same=None, other=None)
         assert verdict(alone, NONE, **SIZE).faithful is None
+
+    def test_an_adversary_is_named_last_and_is_no_criterion(self) -> None:
+        broken = AdversarialAblation(
+            means=0.16, worst_draw=0.3, per_node=1.2345, per_prompt=2.5, limit=0.4215,
+            survives=False, steps=100, n_draws=16, n_pairs=16,
+        )  # fmt: skip
+        without = verdict(GOOD, NONE, **SIZE)
+        judged = verdict(replace(GOOD, adversarial_ablation=broken), NONE, **SIZE)
+        assert judged.faithful is True
+        *reasons, last = judged.reasons
+        assert tuple(reasons) == without.reasons
+        assert last == (
+            "not a criterion: an adversary that sets ablated nodes within their range on training "
+            "text brings the loss to 1.234 with one value per node and to 2.500 with one per node "
+            "and prompt; to survive, at most 0.421"
+        )
+        for entry in (replace(broken, survives=True), NotMeasured("no text"), None):
+            assert verdict(replace(GOOD, adversarial_ablation=entry), NONE, **SIZE) == without
 
     def test_a_single_pair_has_no_standard_error(self) -> None:
         single = changed("held_out", circuit=0.03, circuit_error=0.0, n_pairs=1)

@@ -16,6 +16,7 @@ _COLUMNS = {
     "held_out_templates": "held-out templates",
     "rephrased": "rephrased",
     "resampled": "resampled",
+    "adversarial_ablation": "adversarial",
     "without_circuit": "without",
     "paper_nodes": "paper nodes",
     "paper_edges": "paper edges",
@@ -26,6 +27,9 @@ _COLUMNS = {
     "controls": "controls",
     "verdict": "verdict",
 }
+
+_FULL_ONLY = {"adversarial_ablation"}
+"""Columns that only full reports have; left out of tables without one."""
 
 CONTROL_NAMES = {"nonsense task": "random labels"}
 """Controls whose key in a report is not the name that is shown."""
@@ -38,9 +42,13 @@ def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
     on the tasks, if the rows have it.
     """
     table_rows = list(table_rows)
-    lines = [_line(_COLUMNS.values()), _line("---" for _ in _COLUMNS)]
     with_circuit = [row for row in table_rows if not row.get("reason")]
-    lines += [_line(_cell(row.get(name)) for name in _COLUMNS) for row in with_circuit]
+    held = {name for row in with_circuit for name in row}
+    columns = {
+        name: title for name, title in _COLUMNS.items() if name in held or name not in _FULL_ONLY
+    }
+    lines = [_line(columns.values()), _line("---" for _ in columns)]
+    lines += [_line(_cell(row.get(name)) for name in columns) for row in with_circuit]
     passed_over = [f"- {row['task']}: {row['reason']}" for row in table_rows if row.get("reason")]
     reductions = dict.fromkeys(filter(None, (row.get("loss_reduction") for row in table_rows)))
     said = [f"Task losses in nats: {name} over the two prompts of a pair." for name in reductions]
@@ -61,12 +69,17 @@ def with_kept_edges(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table entries of a validation report: losses in nats, controls in words."""
+    """Return the table entries of a validation report: losses in nats, controls in words.
+
+    A short report, or one of an earlier version, has no adversarial ablation and no entry for it.
+    """
+    adversary = report.get("adversarial_ablation")
     return {
         "held_out": report["held_out"]["circuit"],
         "held_out_templates": report.get("held_out_templates", {}).get("circuit"),
         "rephrased": report["rephrased"].get("circuit"),
         "resampled": report["resampled"].get("resample"),
+        **({} if adversary is None else {"adversarial_ablation": adversary.get("per_prompt")}),
         "controls": _controls(report["controls"]),
     }
 

@@ -37,13 +37,14 @@ from wirework.circuits.validation.validation_report import (
     SearchedControl,
     ValidationReport,
 )
-from wirework.circuits.validation.verdict import reaches, verdict
+from wirework.circuits.validation.verdict import loss_limit, reaches, verdict
 from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.summaries import NotMeasured
 from wirework.tasks import Task, TokenizedPairs, load_task, rephrased, tokenizer_of
+from wirework.tasks.task_loss import chance_loss
 from wirework.tasks.task_split import MIN_TEMPLATES
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def validate(
             pairs.
         data: training text, for resampled activations and controls; None for the text of the
             model's run. Without text, the entries that need it give a `reason`.
-        short: only checks that take seconds: no binarisation, minimality, necessity curve,
-            hypothesis tests or searched controls.
+        short: only checks that take seconds: no adversarial ablation, binarisation, minimality,
+            necessity curve, hypothesis tests or searched controls.
         runs: repetitions of the search, to measure the stability of each edge; not with `short`.
         progress: show progress on standard error; None: as the caller does.
 
@@ -140,7 +141,7 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
 
     Args:
         context: the circuit on its model.
-        short: leave out the last four, which take longer than seconds.
+        short: leave out the last five, which take longer than seconds.
     """
     masked_circuit, few = context.masked_circuit, context.first_held_out()
     return CircuitChecks(
@@ -154,6 +155,7 @@ def check_circuit(context: ValidationContext, *, short: bool) -> CircuitChecks:
         coverage=checks.coverage(
             masked_circuit.transformer, masked_circuit.gates, context.circuit.n_kept_edges
         ),
+        adversarial_ablation=None if short else or_reason(lambda: adversarial_losses(context)),
         binarised=None if short else or_reason(lambda: binarised_losses(context)),
         minimality=None if short else or_reason(lambda: losses_without_each(context)),
         necessity=None if short else or_reason(lambda: necessity_curve(context)),
@@ -215,6 +217,18 @@ def resampled_losses(context: ValidationContext) -> Resampled:
     constant = checks.constant_resample_ablation(masked_circuit, few, cache)
     per_token = checks.resample_ablation(masked_circuit, few, cache)
     return Resampled(resample=per_token.mean, stochastic=constant.mean, adversarial=constant.worst)
+
+
+def adversarial_losses(context: ValidationContext) -> checks.AdversarialAblation:
+    """Return the losses when an adversary sets the ablated nodes, on a few held-out pairs."""
+    masked_circuit, target = context.masked_circuit, context.circuit.document.target_loss
+    return checks.adversarial_ablation(
+        masked_circuit,
+        context.first_held_out(COSTLY_CHECK_PAIRS // 2),
+        context.activation_cache,
+        context.edge_masks.ablation.means,
+        loss_limit(target, chance_loss(masked_circuit.loss_reduction)),
+    )
 
 
 def binarised_losses(context: ValidationContext) -> checks.Binarised:

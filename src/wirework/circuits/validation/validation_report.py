@@ -6,6 +6,7 @@ Losses are task losses in nats unless said otherwise.
 from dataclasses import dataclass
 from typing import Any
 
+from wirework.circuits.validation.checks.adversarial_ablation import AdversarialAblation
 from wirework.circuits.validation.checks.agreement import Agreement
 from wirework.circuits.validation.checks.binarise import Binarised
 from wirework.circuits.validation.checks.coverage import Coverage
@@ -57,7 +58,8 @@ class Resampled(Report):
     stochastic: float
     """One random token for all positions and prompts; mean over draws, in nats."""
     adversarial: float
-    """The same; the highest loss over draws, in nats."""
+    """The same; the highest loss over draws, in nats. `AdversarialAblation` looks for worse values.
+    """
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +128,8 @@ class Verdict(Report):
     faithful: bool | None
     """None if no criterion failed but some were not tested."""
     reasons: tuple[str, ...]
-    """One line per criterion: failed ones first, then those not tested, then those met."""
+    """One line per criterion: failed ones first, then those not tested, then those met. A last line
+    for an adversary that the circuit does not survive, which is no criterion."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -150,6 +153,8 @@ class CircuitChecks(Report):
     """Distance of the circuit's next-token distributions and attention from the model's."""
     coverage: Coverage
     """Edges of the circuit relative to all edges of its nodes."""
+    adversarial_ablation: AdversarialAblation | NotMeasured | None = absent()
+    """Losses if gradient ascent sets the ablated nodes; absent from a short report."""
     binarised: Binarised | NotMeasured | None = absent()
     """Losses if each node takes two values only; absent from a short report."""
     minimality: Minimality | NotMeasured | None = absent()

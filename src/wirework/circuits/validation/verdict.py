@@ -7,6 +7,7 @@ random labels too.
 import math
 from typing import NamedTuple
 
+from wirework.circuits.validation.checks.adversarial_ablation import AdversarialAblation
 from wirework.circuits.validation.checks.interchange import Interchange
 from wirework.circuits.validation.validation_report import (
     CircuitChecks,
@@ -85,6 +86,7 @@ def verdict(
         for criterion in criteria
         if criterion.met is met
     ]
+    reasons += _adversary(checks.adversarial_ablation)
     return Verdict(_all([criterion.met for criterion in criteria]), tuple(reasons))
 
 
@@ -100,7 +102,13 @@ def reaches(loss: float, error: float, target: float, chance: float = _CHANCE) -
         target: task loss that the search aimed for, in nats.
         chance: task loss of a guess, in nats: ln 2 unless losses are sums over a pair's prompts.
     """
-    return loss - _ERRORS * error <= target and loss <= max(target, _middle(target, chance))
+    return loss - _ERRORS * error <= target and loss <= max(target, loss_limit(target, chance))
+
+
+def loss_limit(target: float, chance: float) -> float:
+    """Return the highest task loss with other values of the ablated nodes than their means, in
+    nats: midway between target and chance."""
+    return (target + chance) / 2
 
 
 def _all(met: list[bool | None]) -> bool | None:
@@ -132,7 +140,7 @@ def _necessary(losses: PairLosses) -> Criterion:
 def _resampled(losses: Resampled | NotMeasured, target: float, chance: float) -> Criterion:
     if isinstance(losses, NotMeasured):
         return Criterion(None, f"not checked under resampling: {losses.reason}")
-    most = _middle(target, chance)
+    most = loss_limit(target, chance)
     met = losses.resample <= most
     words = "holds" if met else "does not hold"
     return Criterion(
@@ -142,11 +150,26 @@ def _resampled(losses: Resampled | NotMeasured, target: float, chance: float) ->
     )
 
 
+def _adversary(losses: AdversarialAblation | NotMeasured | None) -> list[str]:
+    """Return a line for an adversary that the circuit does not survive, else nothing.
+
+    It is no criterion: its values need not occur together in any text.
+    """
+    if not isinstance(losses, AdversarialAblation) or losses.survives:
+        return []
+    return [
+        "not a criterion: an adversary that sets ablated nodes within their range on training text "
+        f"brings the loss to {losses.per_node:.3f} with one value per node and to "
+        f"{losses.per_prompt:.3f} with one per node and prompt; to survive, at most "
+        f"{losses.limit:.3f}"
+    ]
+
+
 def _interchange(losses: Interchange, target: float, chance: float) -> Criterion:
     same, other = losses.same, losses.other
     if same is None or other is None:
         return Criterion(None, "not checked by interchange: no two prompts share an answer")
-    met = same <= _middle(target, chance) and other >= chance
+    met = same <= loss_limit(target, chance) and other >= chance
     words = "carries the answer" if met else "does not carry the answer"
     return Criterion(
         met,
@@ -180,8 +203,3 @@ def _sizes(sizes: SizeRange) -> str:
     """Return the range of sizes of the random circuits and the circuit's size, as text."""
     least, most = sizes.least, sizes.most
     return f"{least if least == most else f'{least} to {most}'} (circuit {sizes.circuit})"
-
-
-def _middle(target: float, chance: float) -> float:
-    """Return the loss midway between target and chance."""
-    return (target + chance) / 2

@@ -1,5 +1,9 @@
 """Checks of a circuit, one file per check: pure functions of a masked model and a task."""
 
+from wirework.circuits.validation.checks.adversarial_ablation import (
+    AdversarialAblation,
+    adversarial_ablation,
+)
 from wirework.circuits.validation.checks.agreement import (
     Agreement,
     HeadAgreement,
@@ -39,6 +43,7 @@ from wirework.circuits.validation.checks.resample import (
 from wirework.renamed_names import old_names
 
 __all__ = [
+    "AdversarialAblation",
     "Agreement",
     "Binarised",
     "Coverage",
@@ -52,6 +57,7 @@ __all__ = [
     "Minimality",
     "MinimalityTest",
     "Necessity",
+    "adversarial_ablation",
     "agreement",
     "binarise",
     "changed_by_ablation",
