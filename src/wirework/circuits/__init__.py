@@ -21,6 +21,7 @@ from wirework.circuits.path_patching import (
     edge_attribution,
     sweep_row,
 )
+from wirework.circuits.pipeline.exhaust import CircuitSeries, exhaust_circuits
 from wirework.circuits.pipeline.prune_all import prune_all
 from wirework.circuits.pruning.discretise import clean_up, discretise
 from wirework.circuits.pruning.learned_masks import MaskSettings, heaviside, learn_masks
@@ -43,6 +44,7 @@ __all__ = [
     "BreakingAttack",
     "Calibration",
     "Circuit",
+    "CircuitSeries",
     "Edge",
     "EdgeMasks",
     "FinderResult",
@@ -70,6 +72,7 @@ __all__ = [
     "clean_up",
     "discretise",
     "edge_attribution",
+    "exhaust_circuits",
     "find_attacks",
     "find_edges",
     "find_io_edges",
