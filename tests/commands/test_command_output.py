@@ -38,6 +38,8 @@ COMMANDS = {
     "train": "train --config settings/train.yaml --resume",
     "prune": "prune model single_double_quote --config settings/prune.yaml --corpus text.jsonl"
     " --out circuit",
+    "prune, several circuits": "prune model single_double_quote --config settings/prune.yaml"
+    " --corpus text.jsonl --exhaust --out circuits",
 }  # fmt: skip
 WROTE = {
     "acdc of several taus": "taus/tau-9",
@@ -46,6 +48,7 @@ WROTE = {
     "explain": "explained",
     "finders": "finders/finders.json, finders/finders.png",
     "prune": "circuit",
+    "prune, several circuits": "circuits",
     "self-ablation": "self_ablation/results.json, self_ablation/self_ablation.png",
     "train": "runs/run",
     "validate, report": "report/report.json",
