@@ -652,6 +652,17 @@ class TestPruneCommand:
         refuses(*words, "/proc/c", says="cannot write /proc/c")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "model"]
 
+    def test_a_series_of_circuits_takes_one_task_and_no_other_mode(self, tmp_path: Path):
+        out = ["--out", tmp_path / "circuits"]
+        refuses("prune", "m", "--exhaust", "--all", *out, says="--exhaust takes one TASK")
+        refuses("prune", "m", "--exhaust", *out, says="prune takes either a TASK or --all")
+        refuses("prune", "m", "t", "--exhaust", "--jobs", "2", *out, says="--jobs is for --all")
+        full = ["--exhaust", "--full-validation"]
+        refuses("prune", "m", "t", *full, *out, says="leave out --full-validation")
+        refuses("prune", "m", "t", "--max-circuits", "2", *out, says="--max-circuits is for")
+        none = ["--exhaust", "--max-circuits", "0"]
+        refuses("prune", "m", "t", *none, *out, says="--max-circuits. Must be >= 1")
+
     def test_prune_of_a_model_that_cannot_do_the_task(self, model_folder: Path, tmp_path: Path):
         refuses("prune", model_folder, "nonsense", "--out", tmp_path / "c", says="nonsense")
         assert not (tmp_path / "c").exists()

@@ -14,6 +14,7 @@ WRITING = {
     "acdc, several tau": "acdc absent task --tau 0.1 --tau 0.2 --out {}/x",
     "prune": "prune absent task --out {}/x",
     "prune all": "prune absent --all --out {}/x",
+    "prune, several circuits": "prune absent task --exhaust --out {}/x",
     "attack": "attack absent --out {}/x",
     "attribute": "attribute absent task --out {}/x",
     "convert openai": "convert openai absent {}/x",

@@ -145,6 +145,10 @@ WRITERS: dict[str, Callable[[str | Path, Path, As], object]] = {
         at(str(home / "model")), [at(str(home / "pairs.jsonl"))], out, QUICK,
         data=text_of(home).train, progress=False,
     ),
+    "exhaust_circuits": lambda out, home, at: circuits.exhaust_circuits(
+        at(str(home / "model")), at(str(home / "pairs.jsonl")), out, QUICK, max_circuits=1,
+        data=text_of(home).train, progress=False,
+    ),
     "finders and its figure": lambda out, home, at: (
         studies.finders(
             at(str(home / "model")), [at(str(home / "pairs.jsonl"))], out,

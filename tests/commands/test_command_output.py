@@ -39,6 +39,8 @@ COMMANDS = {
     "train": "train --config settings/train.yaml --resume",
     "prune": "prune model single_double_quote --config settings/prune.yaml --corpus text.jsonl"
     " --out circuit",
+    "prune, several circuits": "prune model single_double_quote --config settings/prune.yaml"
+    " --corpus text.jsonl --exhaust --out circuits",
 }  # fmt: skip
 WROTE = {
     "acdc of several taus": "taus/tau-9",
@@ -48,6 +50,7 @@ WROTE = {
     "explain-circuit": "words/explanation.json, words/explanation.md",
     "finders": "finders/finders.json, finders/finders.png",
     "prune": "circuit",
+    "prune, several circuits": "circuits",
     "self-ablation": "self_ablation/results.json, self_ablation/self_ablation.png",
     "train": "runs/run",
     "validate, report": "report/report.json",

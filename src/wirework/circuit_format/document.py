@@ -25,6 +25,7 @@ from wirework.circuit_format.parts import (
 )
 from wirework.config import LossReduction
 from wirework.errors import InputError, number_of, quoted
+from wirework.node_names import node_name
 
 FORMAT = "wirework-circuit"
 VERSION = 1
@@ -82,6 +83,11 @@ class Document(Part):
         places = [(*site_order(node.site), node.index) for node in self.nodes]
         if not _rising(places):
             raise ValueError("nodes must be in execution order, then by index, each once")
+        excluded = self.provenance.excluded or {}
+        for node in self.nodes:
+            if node.index in excluded.get(node.site, ()):
+                name = node_name(node.site, node.index)
+                raise ValueError(f"{name} is kept, but the search excluded it")
         if not _rising([(edge.source, edge.target) for edge in self.edges]):
             raise ValueError("edges must be sorted by source, then target, each once")
         ends = [end for edge in self.edges for end in (edge.source, edge.target)]
@@ -164,6 +170,7 @@ class Document(Part):
             (values["task"], "used_fingerprint"),
             (values["provenance"], "mean_error_median"),
             (values["provenance"], "mean_error_largest"),
+            (values["provenance"], "excluded"),
         ):
             if part[key] is None:
                 del part[key]

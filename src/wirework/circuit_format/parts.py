@@ -233,3 +233,6 @@ class Provenance(Part):
     mean_error_largest: float | None = None
     """The largest of these shares."""
     mean_source: MeanSource = ""
+    excluded: dict[Text, tuple[Index, ...]] | None = None
+    """Site to channels of the nodes that the search excluded: nodes of other circuits of the same
+    task. None if it excluded none."""

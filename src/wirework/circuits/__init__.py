@@ -21,6 +21,7 @@ from wirework.circuits.path_patching import (
     edge_attribution,
     sweep_row,
 )
+from wirework.circuits.pipeline.exhaust import CircuitSeries, exhaust_circuits
 from wirework.circuits.pipeline.prune_all import prune_all
 from wirework.circuits.pruning.discretise import clean_up, discretise
 from wirework.circuits.pruning.learned_masks import MaskSettings, heaviside, learn_masks
@@ -46,6 +47,7 @@ __all__ = [
     "Calibration",
     "Circuit",
     "CircuitExplanation",
+    "CircuitSeries",
     "Edge",
     "EdgeMasks",
     "FaithfulnessCurve",
@@ -74,6 +76,7 @@ __all__ = [
     "clean_up",
     "discretise",
     "edge_attribution",
+    "exhaust_circuits",
     "explain_circuit",
     "faithfulness_curve",
     "find_attacks",

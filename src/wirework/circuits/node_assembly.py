@@ -9,7 +9,7 @@ edges between them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -80,6 +80,8 @@ class FinderResult:
     """Seed with which `parts_of` split the task; `validate` repeats the split."""
     paper_size: PaperSize | None = None
     """Size at plain bisection; None without a ranking or if this does not reach the target."""
+    excluded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Site to channels of the nodes that the search excluded."""
 
 
 def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> NodeCircuit:
@@ -128,6 +130,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
             mean_error_median=None if error is None else error.median,
             mean_error_largest=None if error is None else error.largest,
             mean_source=result.baseline.source,
+            excluded=dict(result.excluded) or None,
         ),
     )
     baseline = {site: mean.detach().float().cpu() for site, mean in means.items()}

@@ -122,6 +122,24 @@ class NodeCircuit(Circuit):
         return len(self.io_edges)
 
     @property
+    def excluded(self) -> dict[str, tuple[int, ...]]:
+        """Site to channels of the nodes that its search excluded; empty if it excluded none."""
+        return self.document.provenance.excluded or {}
+
+    @property
+    def n_excluded(self) -> int:
+        """Number of nodes that its search excluded."""
+        return sum(map(len, self.excluded.values()))
+
+    @property
+    def channels(self) -> dict[str, list[int]]:
+        """Site to channels of the kept nodes, in execution order."""
+        by_site: dict[str, list[int]] = {}
+        for node in self.nodes:
+            by_site.setdefault(node.site, []).append(node.index)
+        return by_site
+
+    @property
     def search_config(self) -> PruneConfig:
         """Settings of the search that found it; settings missing in its file have their default.
 
@@ -144,17 +162,22 @@ class NodeCircuit(Circuit):
     def summary(self) -> dict[str, Any]:
         """Return its task, sizes and losses (nats), how it was found, and the paper's size of it.
 
-        `paper_...` are the entries of `paper_size`, absent if it is None.
+        `paper_...` are the entries of `paper_size`, absent if it is None, and `n_excluded` is the
+        number of nodes that the search excluded, absent if it is 0.
         """
         paper = {} if self.paper_size is None else paper_entries(self.paper_size)
-        return super().summary() | paper
+        excluded = {"n_excluded": self.n_excluded} if self.excluded else {}
+        return super().summary() | paper | excluded
 
     def _more_text(self) -> tuple[str, ...]:
-        if self.paper_size is None:
-            return ()
-        sizes = f"{number_of(self.paper_size.n_nodes, 'node')}, "
-        sizes += number_of(self.paper_size.n_edges, "edge")
-        return (f"by bisection alone (the paper's size): {sizes}",)
+        lines = []
+        if self.paper_size is not None:
+            sizes = f"{number_of(self.paper_size.n_nodes, 'node')}, "
+            sizes += number_of(self.paper_size.n_edges, "edge")
+            lines.append(f"by bisection alone (the paper's size): {sizes}")
+        if self.excluded:
+            lines.append(f"its search excluded {number_of(self.n_excluded, 'node')}")
+        return tuple(lines)
 
     def count_edges(self, model: "Model | str | Path") -> int:
         """Return the number of nonzero weights between the kept nodes: `n_edges` of any file.
@@ -198,14 +221,12 @@ class NodeCircuit(Circuit):
         ablation = replace(
             Ablation.of(model.transformer, self.means), loss_reduction=self.loss_reduction
         )
-        kept: dict[str, list[int]] = {}
         for node in self.nodes:
             if node.index >= (width := ablation.space.widths[node.site]):
                 raise InputError(
                     f"the circuit keeps node {node.index} of {node.site}, which has {width}"
                 )
-            kept.setdefault(node.site, []).append(node.index)
-        return ablation, ablation.space.gates(kept)
+        return ablation, ablation.space.gates(self.channels)
 
     def edge_masks(self, model: "Model | str | Path") -> tuple[EdgeMasks, Tensor]:
         """Return the masks over the circuit's nodes and edges, and the circuit's own gates, (G,).

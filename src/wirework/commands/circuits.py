@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 from wirework import files
 from wirework.commands.arguments import Json, Settings, not_resumable, resumable, task_of, tokens_of
 from wirework.commands.attack_text import print_attack
+from wirework.commands.circuit_series import prune_series
 from wirework.commands.circuit_tables import (
     loss_unit,
     on_them_alone,
@@ -43,6 +44,8 @@ def prune(
     all: Annotated[bool, Parameter(negative="")] = False,
     full_validation: Annotated[bool, Parameter(negative="")] = False,
     jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    exhaust: Annotated[bool, Parameter(negative="")] = False,
+    max_circuits: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     settings: Annotated[PruneConfig, Settings] = PruneConfig(),
     corpus: str | None = None,
     json: Json = False,
@@ -52,11 +55,12 @@ def prune(
     Args:
         model: Model or run folder.
         task: Name of a behaviour, a JSONL file of pairs or a function (`my_tasks.py:make_pair`).
-        out: Folder for the circuit, or for all of them with --all; the search is stored beside it
-            and resumed by the same command.
+        out: Folder for the circuit or circuits; the same command resumes a stopped search.
         all: Find a circuit for every built-in behaviour that the model can do.
         full_validation: Validate as `wirework validate` does, with controls.
-        jobs: With --all: behaviours to work on at once.
+        jobs: With --all: behaviours at once.
+        exhaust: Find circuits that share no node, one by one.
+        max_circuits: With --exhaust: most circuits; 8 unless given.
         corpus: Training text for the means of the nodes, as `--data.corpus` of train, for a model
             outside a run folder.
     """
@@ -64,6 +68,15 @@ def prune(
         raise InputError("prune takes either a TASK or --all")
     if jobs > 1 and not all:
         raise InputError("--jobs is for --all: the search for one circuit runs in one process")
+    if exhaust and full_validation:
+        raise InputError("--exhaust validates no circuit: leave out --full-validation")
+    if max_circuits is not None and not exhaust:
+        raise InputError("--max-circuits is for --exhaust: prune finds one circuit")
+    if exhaust:
+        if task is None:
+            raise InputError("--exhaust takes one TASK: leave out --all")
+        prune_series(model, task, out, settings, corpus, max_circuits, json)
+        return
     from wirework.circuits import check_circuit_place, prune_all
     from wirework.circuits import prune as find
     from wirework.circuits import validate as check

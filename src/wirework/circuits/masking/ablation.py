@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.circuits.masking.activation_cache import ActivationCache
@@ -273,7 +274,9 @@ class Ablation(Masks):
     means: Mapping[str, Tensor]
     """Site to (width,) mean activation: all node sites and the head outputs (`attn.y`)."""
     tie: Tensor | None = None
-    """(N,) int64, gate index of each node; None if each node has its own gate."""
+    """(N,) int64, gate index of each node, -1 without a gate; None if each node has its own."""
+    excluded: Tensor | None = None
+    """(N,) bool, nodes that are ablated under every mask; None if there are none."""
     activation_cache: ActivationCache | None = None
     """Activations to resample from; None for mean ablation."""
     draw: int = 0
@@ -302,7 +305,7 @@ class Ablation(Masks):
 
     @property
     def size(self) -> int:
-        """G, the number of gates: N, or fewer when q and k are tied."""
+        """G, the number of gates: N, or fewer when q and k are tied or nodes are excluded."""
         return self.space.size if self.tie is None else int(self.tie.max()) + 1
 
     @property
@@ -313,9 +316,7 @@ class Ablation(Masks):
             for name, width in self.space.widths.items()
         }
         of_nodes = self.space.join(by_site)
-        if self.tie is None:
-            return of_nodes
-        return torch.empty(self.size, dtype=torch.int64).scatter_(0, self.tie.cpu(), of_nodes)
+        return self.highest(of_nodes)
 
     @property
     def is_resampled(self) -> bool:
@@ -323,8 +324,27 @@ class Ablation(Masks):
         return self.activation_cache is not None
 
     def untied(self) -> "Ablation":
-        """Return the same ablation with one gate per node."""
+        """Return the same ablation with one gate per node; those of excluded nodes do nothing."""
         return replace(self, tie=None)
+
+    def without(self, excluded: Tensor) -> "Ablation":
+        """Return the same masks without gates for some nodes, which are then always ablated.
+
+        No search over the gates can keep such a node. A gate that is shared with another node
+        stays, for that node alone.
+
+        Args:
+            excluded: (N,) bool, beside the nodes that are excluded already.
+        """
+        excluded = excluded.to(self.device)
+        if self.excluded is not None:
+            excluded = excluded | self.excluded
+        before = torch.arange(len(excluded), device=self.device) if self.tie is None else self.tie
+        has_node = torch.zeros(self.size, dtype=torch.bool, device=self.device)
+        has_node[before[~excluded]] = True
+        tie = torch.full_like(before, -1)
+        tie[~excluded] = (has_node.cumsum(0) - 1)[before[~excluded]]
+        return replace(self, tie=tie, excluded=excluded)
 
     def with_mean_ablation(self) -> "Ablation":
         """Return the same masks with mean ablation, without the activation cache."""
@@ -337,7 +357,22 @@ class Ablation(Masks):
 
     def nodes(self, gates: Tensor) -> Tensor:
         """Return the mask over nodes, (..., N), that gates (..., G) stand for."""
-        return gates if self.tie is None else gates[..., self.tie]
+        if self.excluded is None:
+            return gates if self.tie is None else gates[..., self.tie]
+        if self.tie is not None:
+            gates = F.pad(gates, (0, 1))[..., self.tie.to(gates.device)]  # -1 reads the padding
+        return gates.masked_fill(self.excluded.to(gates.device), 0)
+
+    def highest(self, values: Tensor) -> Tensor:
+        """Return for each gate, (G,), the highest of the values (N,) of its nodes."""
+        if self.tie is None:
+            return values
+        tie = self.tie.to(values.device)
+        has_gate = tie >= 0
+        by_gate = values.new_zeros(self.size)
+        return by_gate.scatter_reduce(
+            0, tie[has_gate], values[has_gate], "amax", include_self=False
+        )
 
     def edits(self, gates: Tensor) -> dict[str, NodeAblation]:
         """Return the edits that ablate all removed nodes, by site.

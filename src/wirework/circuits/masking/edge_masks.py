@@ -50,12 +50,13 @@ class EdgeMasks(Masks):
         """Return masks for the circuit of some nodes and all edges between them.
 
         Args:
-            ablation: node masks of the model.
+            ablation: node masks of the model. Excluded nodes are no longer so, as `mask` decides.
             mask: (N,), nonzero at the nodes of the circuit.
         """
         node_indices = mask.nonzero().flatten()
         edges = edges_by_matrix(ablation.transformer, ablation.space.locate(node_indices))
-        return cls(ablation.untied(), node_indices, tuple(edges))
+        of_all_nodes = replace(ablation.untied(), excluded=None)
+        return cls(of_all_nodes, node_indices, tuple(edges))
 
     @property
     def transformer(self) -> Transformer:  # type: ignore[override]

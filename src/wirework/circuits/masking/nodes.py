@@ -5,14 +5,16 @@ Sites are in execution order, and channels of a site in order. A mask over a mod
 tensors again. Source: Gao et al. 2025, App. A.5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from wirework.errors import InputError
 from wirework.nn import Transformer
+from wirework.node_names import node_name
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,19 @@ class NodeSpace:
                 n_gates += width
         return self.join(gate_of_node)
 
-    def gates(self, nodes: Mapping[str, list[int]]) -> Tensor:
+    def gates(self, nodes: Mapping[str, Sequence[int]]) -> Tensor:
         """Return the mask of some nodes: (N,) float32, 1 at these nodes and 0 elsewhere.
 
         Args:
             nodes: site to channels.
+
+        Raises:
+            InputError: the model has no such node.
         """
         values = torch.zeros(self.size)
         parts = self.split(values)
         for name, channels in nodes.items():
-            parts[name][channels] = 1
+            if (last := max(channels, default=-1)) >= self.widths.get(name, 0):
+                raise InputError(f"the model has no node {node_name(name, last)}")
+            parts[name][list(channels)] = 1
         return values

@@ -5,9 +5,10 @@ In the output folder, task NAME has its circuit in `NAME` and its search in `NAM
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits.circuit import Circuit, check_circuit_place
@@ -188,7 +189,7 @@ def _prune_task(
     on_progress: Callable[[float], None] = ignore_progress,
 ) -> _Row:
     folder = out / task.name
-    circuit = _finished(folder, model, task, config, baseline)
+    circuit = finished_circuit(folder, model, task, config, baseline)
     if circuit is None:
         search = out / f"{task.name}.search"
         try:
@@ -263,10 +264,24 @@ def _identity(circuit: NodeCircuit) -> str:
     return hashlib.sha256(json.dumps(circuit.document.to_json()).encode()).hexdigest()
 
 
-def _finished(
-    folder: Path, model: "Model", task: Task, config: PruneConfig, baseline: AblationBaseline
+def finished_circuit(
+    folder: Path,
+    model: "Model",
+    task: Task,
+    config: PruneConfig,
+    baseline: AblationBaseline,
+    excluded: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> NodeCircuit | None:
-    """Return the circuit in a folder if the same search would find it; None otherwise."""
+    """Return the circuit in a folder if the same search would find it; None otherwise.
+
+    Args:
+        folder: folder of a circuit; it may be missing.
+        model: model of the search.
+        task: task of the search.
+        config: settings of the search.
+        baseline: ablation values of the search.
+        excluded: site to channels of the nodes that the search excludes.
+    """
     if not is_file(folder / "circuit.json"):
         return None
     circuit = Circuit.load(folder)
@@ -275,6 +290,7 @@ def _finished(
         about.model.fingerprint == model.fingerprint
         and about.task.fingerprint == fingerprint(task)
         and about.provenance.means == baseline.origin
+        and (about.provenance.excluded or {}) == excluded
         and _settings(about.provenance.settings) == config
         and about.task.used_fingerprint in (None, _split(model, task, config))
     )

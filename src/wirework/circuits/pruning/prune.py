@@ -8,7 +8,7 @@
 Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,6 +168,41 @@ class PruningRun:
         kept = None if search is None else Path(search)
         return cls(model, task, config, parts, baseline, ablation, trial_selection, kept)
 
+    def excluding(self, nodes: Mapping[str, Sequence[int]]) -> "PruningRun":
+        """Return the same search without some nodes: they are ablated in all of its masks.
+
+        Args:
+            nodes: site to channels, beside what is excluded already.
+
+        Raises:
+            InputError: the model has no such node.
+        """
+        if not nodes:
+            return self
+        ablation = self.ablation.without(self.ablation.space.gates(nodes) > 0)
+        train = tokenize_task(self.parts.train, self.model)
+        judge = tokenize_task(self.parts.judge, self.model)
+        trial_selection = _trial_selection(ablation, train, judge, self.config)
+        return replace(self, ablation=ablation, trial_selection=trial_selection)
+
+    @property
+    def excluded(self) -> dict[str, tuple[int, ...]]:
+        """Site to channels of the excluded nodes, in execution order."""
+        if (mask := self.ablation.excluded) is None:
+            return {}
+        channels = self.ablation.space.channels(mask.nonzero().flatten().cpu())
+        return {site: tuple(some.tolist()) for site, some in channels.items() if len(some)}
+
+    def model_loss(self) -> float:
+        """Return the task loss of the model with the excluded nodes ablated, in nats.
+
+        As the losses of a circuit, it is measured on the judging pairs and with ablation values of
+        the second sample, if there is one. Without excluded nodes it is the model's own loss.
+        """
+        ablation = self.baseline.second_sample(self.model, self.config) or self.ablation
+        ablation = replace(ablation, tie=self.ablation.tie, excluded=self.ablation.excluded)
+        return _model_loss(ablation, tokenize_task(self.parts.judge, self.model))
+
     def ranked(self, on_progress: Callable[[float], None] = ignore_progress) -> list[Candidate]:
         """Return the candidates before greedy removal: the best trials and the score rankings.
 
@@ -186,7 +221,13 @@ class PruningRun:
         if self.search is None:
             return None
         return open_search(
-            self.search, self.model, self.task, self.parts, self.config, self.baseline.origin
+            self.search,
+            self.model,
+            self.task,
+            self.parts,
+            self.config,
+            self.baseline.origin,
+            self.excluded,
         )
 
     def run(self, on_progress: Callable[[float], None] = ignore_progress) -> NodeCircuit:
@@ -219,6 +260,7 @@ class PruningRun:
             reached=second_sample.within(gates, judge, config.target_loss + _ROUNDING),
             seed=config.seed,
             paper_size=plain_size,
+            excluded=self.excluded,
         )
         return assemble(self.model, self.task, self.parts, result)
 
@@ -426,9 +468,13 @@ def check_target(ablation: Ablation, batch: TokenizedPairs, target: float) -> No
 
 
 def _model_loss(ablation: Ablation, batch: TokenizedPairs) -> float:
-    """Return the task loss of the model with nothing ablated, in nats."""
+    """Return the task loss of the model with nothing ablated but excluded nodes, in nats.
+
+    Of several ablation modes, which differ in the values of excluded nodes, the highest counts.
+    """
     everything = torch.ones(1, ablation.size, device=batch.tokens.device)
-    return float(ablation.losses(everything, batch)[0])
+    modes = (ablation,) if ablation.excluded is None else ablation.ablation_modes()
+    return max(float(mode.losses(everything, batch)[0]) for mode in modes)
 
 
 def _trial_selection(
@@ -440,7 +486,7 @@ def _trial_selection(
     warm = None
     if config.warm_start is not None:
         rank = ranking(score_gates(ablation, train, config.warm_start, config.seed))
-        warm = 1 - 2 * rank / (len(rank) - 1)
+        warm = 1 - 2 * rank / max(1, len(rank) - 1)
     return TrialSelection(ablation, train, quick, target, config, warm)
 
 
@@ -458,10 +504,7 @@ def score_gates(ablation: Ablation, batch: TokenizedPairs, method: str, seed: in
     """
     first_pairs = batch.select(torch.arange(min(batch.n_pairs, _SCORE_PAIRS)))
     score = score_nodes(ablation.untied().with_mean_ablation(), first_pairs, method, seed)
-    if ablation.tie is None:
-        return score
-    no_score = torch.full((ablation.size,), -torch.inf, device=score.device)
-    return no_score.scatter_reduce(0, ablation.tie, score, "amax")
+    return ablation.highest(score)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ Shapes: G gates.
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors.torch import save
@@ -51,13 +52,19 @@ class Candidate(NamedTuple):
 
 
 def open_search(
-    parent: Path, model: "Model", task: Task, parts: Parts, config: PruneConfig, origin: str
+    parent: Path,
+    model: "Model",
+    task: Task,
+    parts: Parts,
+    config: PruneConfig,
+    origin: str,
+    excluded: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Path:
     """Return the folder of a search below `parent`; it is created if missing.
 
-    Its name is a hash of model, task, settings and ablation baseline, so that a folder belongs to
-    one search; for pairs with templates, on which the split depends, also of the split. The number
-    of trials, finalists and extra rankings is not part of the hash.
+    Its name is a hash of model, task, settings, ablation baseline and excluded nodes, so that a
+    folder belongs to one search; for pairs with templates, on which the split depends, also of the
+    split. The number of trials, finalists and extra rankings is not part of the hash.
 
     Args:
         parent: folder with the searches for this circuit.
@@ -66,6 +73,7 @@ def open_search(
         parts: its split.
         config: settings of the search.
         origin: the `origin` of the `AblationBaseline`.
+        excluded: site to channels of the nodes that the search excludes.
 
     Raises:
         InputError: it cannot be written to.
@@ -74,6 +82,8 @@ def open_search(
     about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
     if any(pair.template is not None for pair in task.pairs):
         about["split"] = used_fingerprint(parts)
+    if excluded:
+        about["excluded"] = {site: list(channels) for site, channels in excluded.items()}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = parent / name
     check_place(folder)

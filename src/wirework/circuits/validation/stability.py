@@ -6,7 +6,9 @@ on held-out templates. The share of an edge is the fraction of runs that find it
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -68,7 +70,8 @@ def stability(
         runs: number of searches.
     """
     edges, nodes = edge_ends(circuit), _node_ends(circuit)
-    circuits = [_search_again(model, task, config, data, run) for run in range(1, runs + 1)]
+    search_again = partial(_search_again, model, task, config, data, circuit.excluded)
+    circuits = [search_again(run) for run in range(1, runs + 1)]
     reached = tuple(found.reached for found in circuits)
     reaching = [found for found in circuits if found.reached]
     edge_counts = Counter(edge for found in reaching for edge in edge_ends(found))
@@ -101,7 +104,12 @@ def _node_ends(circuit: NodeCircuit) -> list[End]:
 
 
 def _search_again(
-    model: "Model", task: Task, config: PruneConfig, data: "Tokens", run: int
+    model: "Model",
+    task: Task,
+    config: PruneConfig,
+    data: "Tokens",
+    excluded: Mapping[str, Sequence[int]],
+    run: int,
 ) -> NodeCircuit:
     """Search on a random subset of the pairs, rephrased in every second run, with another seed."""
     generator = Random(f"stability {config.seed} {run}")
@@ -114,6 +122,7 @@ def _search_again(
     reseeded = without_feasibility_checks(reseeded)
     baseline = AblationBaseline.of(model, data, reseeded)
     pruning_run = PruningRun.of(model, pairs, reseeded, baseline, hold_out_templates=False)
+    pruning_run = pruning_run.excluding(excluded)
     with Progress(f"search number {run}", shown=None, part=1.0) as bar:
         return pruning_run.run(bar.update)
 

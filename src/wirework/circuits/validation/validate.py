@@ -5,9 +5,10 @@ and the controls on it, and judge them. The pure functions behind the checks are
 file each. A short report takes seconds. A full report repeats the circuit's search on controls.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -323,6 +324,7 @@ def searched_controls(context: ValidationContext, controls: Controls) -> Control
     """
     config = context.circuit.search_config
     model, task, seed = context.model, context.pairs.full_task, config.seed
+    excluded = context.circuit.excluded
     return replace(
         controls,
         random_labels=or_reason(
@@ -332,10 +334,13 @@ def searched_controls(context: ValidationContext, controls: Controls) -> Control
                 config,
                 context.text,
                 _own_baseline(context),
+                excluded=excluded,
             )
         ),
         shuffled_weights=or_reason(
-            lambda: searched_control(shuffled(model, seed), task, config, context.text)
+            lambda: searched_control(
+                shuffled(model, seed), task, config, context.text, excluded=excluded
+            )
         ),
     )
 
@@ -357,6 +362,8 @@ def searched_control(
     config: PruneConfig,
     text: "Tokens",
     baseline: AblationBaseline | None = None,
+    *,
+    excluded: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> SearchedControl:
     """Search for a circuit where there is no mechanism to find, and check it.
 
@@ -366,6 +373,7 @@ def searched_control(
         config: settings of the circuit's search.
         text: training text, on which means are measured.
         baseline: ablation values of the search; None to measure them on `text`.
+        excluded: site to channels of the nodes that the circuit's search excluded.
 
     Raises:
         InputError: no search is possible: too few pairs, or a loss that is not a number.
@@ -373,7 +381,7 @@ def searched_control(
     # A random-label task has at most half of the pairs, which may be fewer than a batch.
     config = without_feasibility_checks(config)
     baseline = baseline or AblationBaseline.of(model, text, config)
-    pruning_run = PruningRun.of(model, task, config, baseline)
+    pruning_run = PruningRun.of(model, task, config, baseline).excluding(excluded)
     with Progress(f"control: search on {task.name}", shown=None, part=1.0) as bar:
         circuit = pruning_run.run(bar.update)
     pairs = pairs_of(circuit.document, model, task)
