@@ -45,6 +45,10 @@ NOT_RUN = {
     "tests/measures/explain/test_explain_command.py",
     ("docs/measures.md", "wirework study"): _STUDY,
     ("docs/measures.md", "wirework sae runs/big"): "stands for a model of the reader's",
+    ("docs/reading_a_circuit.md", "wirework train"): _STUDY,
+    ("docs/reading_a_circuit.md", "wirework prune"): _STUDY,
+    ("docs/reading_a_circuit.md", "wirework explain-circuit"): "needs the circuit of that model: "
+    "tests/circuits/reading",
     ("docs/self_ablation.md", "wirework convert self-ablating DIR OUT"): "stands for files of "
     "others: tests/interop",
     ("tests/hostile/README.md", "make hostile-test"): "minutes, and CI runs it",
@@ -55,6 +59,8 @@ NOT_RUN = {
     ("studies/results/demo/README.md", "wirework demo"): "minutes of training: tests/test_demo.py",
     ("studies/results/demo/README.md", "wirework validate"): "needs the demo's circuit: "
     "tests/circuits/validation",
+    ("studies/results/explained/README.md", "wirework explain-circuit"): "needs the circuits of "
+    "that model: tests/circuits/reading",
     ("studies/results/faithful/README.md", "wirework train"): _STUDY,
     ("studies/results/faithful/README.md", "wirework prune"): _STUDY,
     ("studies/results/finders/README.md", "wirework study"): _STUDY,
