@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 from hand_wired import averager, quote_closer, type_tracker
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Corpus, Planted
@@ -14,6 +15,7 @@ from wirework.circuits.reading.explanation_text import by_contrast, to_markdown
 from wirework.circuits.reading.sentences import Sentence
 from wirework.errors import InputError
 from wirework.summaries import NotMeasured
+from wirework.tasks import load_task
 
 Explained = tuple[Planted, CircuitExplanation]
 
@@ -74,8 +76,8 @@ class TestExplainCircuit:
         (head,) = quotes[1].heads
         assert head.keys_and_queries == ("0.attn.k.0",)
         assert head.deciding > 0.99
-        marks, attention = about(quotes[1], "0.attn.k.0")
-        assert (marks.kind, attention.kind) == ("marker", "attention")
+        (attention,) = about(quotes[1], "0.attn.k.0")
+        assert attention.kind == "attention"
         assert present(attention.loss_after) > present(attention.loss_before) + 0.3
 
     def test_the_unembedding_weights_are_stated(self, quotes: Explained):
@@ -92,6 +94,7 @@ class TestExplainCircuit:
     def test_sentences_are_refused_where_the_control_flips_answers_too(self):
         """In pairs of two variables, another pair with the same answers has other names."""
         _, explanation = explained(type_tracker.plant())
+        assert any("averages over the last 3 tokens" in one.text for one in explanation.sentences)
         refused = [sentence for sentence in explanation.sentences if not sentence.stands]
         assert refused
         names = {node for sentence in refused for node in sentence.nodes}
@@ -99,6 +102,44 @@ class TestExplainCircuit:
         assert explanation.n_explained == len(kept) < explanation.n_nodes
         assert names - kept
         assert explanation.loss_explained > explanation.loss + 0.1
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_models_of_other_precisions_are_explained(self, dtype: torch.dtype):
+        planted = quote_closer.plant()
+        circuit = circuit_of(planted)
+        planted.model.transformer.to(dtype)
+        of_dtype = replace(
+            circuit,
+            document=circuit.document.model_copy(
+                update={
+                    "model": circuit.document.model.model_copy(
+                        update={"fingerprint": planted.model.fingerprint}
+                    )
+                }
+            ),
+        )
+        explanation = explain_circuit(of_dtype, planted.model, planted.task, progress=False)
+        assert explanation.n_explained == 5
+
+    def test_the_unit_is_a_mean_whatever_the_search_summed(self, quotes: Explained):
+        planted = quote_closer.plant()
+        circuit = circuit_of(planted)
+        summed = replace(
+            circuit,
+            document=circuit.document.model_copy(
+                update={"loss_reduction": "sum", "target_loss": 0.3}
+            ),
+        )
+        explanation = explain_circuit(summed, planted.model, planted.task, progress=False)
+        assert explanation.target_loss == pytest.approx(0.15)
+        assert explanation.loss == pytest.approx(quotes[1].loss)
+        assert [node.role for node in explanation.nodes] == [n.role for n in quotes[1].nodes]
+
+    def test_pairs_of_another_task_are_refused(self):
+        planted = quote_closer.plant()
+        other = load_task("single_double_quote", seed=5, n=80)
+        with pytest.raises(InputError, match="not the one that the circuit was found for"):
+            explain_circuit(circuit_of(planted), planted.model, other, progress=False)
 
     def test_without_text_the_reason_is_given(self):
         planted = quote_closer.plant()

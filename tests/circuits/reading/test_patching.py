@@ -1,15 +1,21 @@
 """Swaps and constant values of a circuit's nodes, against numbers that follow from its wiring."""
 
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from hand_wired import quote_closer
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Planted
+from present import present
 
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.reading.patching import Patcher
 from wirework.circuits.reading.places import Recorded
 from wirework.circuits.validation.context import ValidationContext
+from wirework.errors import InputError
+from wirework.tasks import TokenizedPairs
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ def test_swapping_every_node_at_both_places_is_swapping_the_prompts(patcher: Pat
     """The prompts differ in the quote only, so the value there is all that the answer needs."""
     every = {site: torch.arange(len(c)) for site, c in patcher.recorded.channels.items()}
     swap = patcher.swap(every, "deciding")
-    assert swap.n_prompts == 2 * patcher.recorded.n_pairs
+    assert swap.n_prompts == 2 * patcher.recorded.batch.n_pairs
     assert (swap.flipped, swap.moved) == (1.0, pytest.approx(1.0))
 
 
@@ -65,3 +71,56 @@ def test_fixed_nodes_take_their_average_over_the_prompts(patcher: Patcher):
 
 def test_no_patch_is_no_change(patcher: Patcher):
     assert patcher.loss_with() == pytest.approx(patcher.loss())
+
+
+class Linear:
+    """A circuit of one node whose value at the last token is the logit difference.
+
+    The value says which context it is (2 and -2) and, more loudly, something about the prompt.
+    """
+
+    transformer = SimpleNamespace(embed=SimpleNamespace(weight=torch.zeros(1)))
+    kept: ClassVar = {"0.mlp.post_act": torch.tensor([0])}
+
+    def __init__(self, n_pairs: int, noise: float) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.orientation = torch.tensor([1.0, -1.0]).repeat(n_pairs)
+        of_pairs = torch.randn(n_pairs, generator=generator).repeat_interleave(2)
+        self.node = (2 * self.orientation + noise * of_pairs)[:, None, None].expand(-1, 3, -1)
+
+    def values(self, _batch: TokenizedPairs) -> dict[str, torch.Tensor]:
+        return {"0.mlp.post_act": self.node}
+
+    def logit_diffs(self, batch: TokenizedPairs, edits=None) -> torch.Tensor:
+        x, rows = self.node, torch.arange(len(self.node))
+        if edits is not None:
+            x = edits(batch, rows)["0.mlp.post_act"](x)
+        return self.orientation * x[:, -1, 0]
+
+
+@pytest.mark.parametrize(("noise", "is_specific"), [(0.0, True), (8.0, False)])
+def test_the_control_sees_what_a_node_says_about_the_prompt(noise: float, is_specific: bool):
+    """The donors are the same prompts in another order: a mean of signed changes would be 0."""
+    n_pairs = 64
+    batch = TokenizedPairs(
+        torch.tensor([[5, 6, 7], [5, 8, 7]]).repeat(n_pairs, 1),
+        torch.full((2 * n_pairs,), 2),
+        torch.tensor([[1, 2], [2, 1]]).repeat(n_pairs, 1),
+    )
+    circuit: Any = Linear(n_pairs, noise)
+    means = {"0.mlp.post_act": torch.zeros(1)}
+    patcher = Patcher.of(circuit, batch, means, Recorded.of(circuit, batch))
+    swap = patcher.swap({"0.mlp.post_act": torch.tensor([0])}, "last")
+    assert swap.moved == pytest.approx(1.0)
+    control = present(swap.moved_by_same)
+    assert control == pytest.approx(0.0) if is_specific else control > 1.0
+
+
+def test_a_circuit_that_answers_wrongly_has_nothing_to_explain():
+    batch = TokenizedPairs(
+        torch.tensor([[5, 6, 7], [5, 8, 7]]), torch.tensor([2, 2]), torch.tensor([[1, 2], [2, 1]])
+    )
+    circuit: Any = Linear(1, 0.0)
+    circuit.orientation = -circuit.orientation
+    with pytest.raises(InputError, match="it does not do the task"):
+        Patcher.of(circuit, batch, {"0.mlp.post_act": torch.zeros(1)}, Recorded.of(circuit, batch))

@@ -100,7 +100,7 @@ def _of_site(
     explained = torch.where(total > 1e-12 * squares, 1 - within / total, 0.0)
     listed = (counts >= _LEAST_PLACES).nonzero().flatten()
 
-    def shown(node: int, descending: bool) -> tuple[TokenValue, ...]:
+    def shown(node: int, *, descending: bool) -> tuple[TokenValue, ...]:
         order = means[listed, node].sort(descending=descending, stable=True).indices[:_SHOWN]
         return tuple(
             TokenValue(text_of(token), float(means[token, node]), int(counts[token]))
@@ -108,6 +108,11 @@ def _of_site(
         )
 
     return tuple(
-        DrivingTokens(shown(node, True), shown(node, False), float(explained[node]), n_tokens)
+        DrivingTokens(
+            shown(node, descending=True),
+            shown(node, descending=False),
+            float(explained[node]),
+            n_tokens,
+        )
         for node in range(sums.shape[1])
     )

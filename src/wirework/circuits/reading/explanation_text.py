@@ -53,7 +53,8 @@ def _lines(explanation: CircuitExplanation) -> Iterator[str]:
         yield f"{number}. {refused}{sentence.text}"
         yield f"   *{sentence.experiment}.*"
     yield ""
-    yield f"| node | role | contrast | {explanation.first} | {explanation.second} | driven by |"
+    contexts = f"{_cell(explanation.first)} | {_cell(explanation.second)}"
+    yield f"| node | role | contrast | {contexts} | driven by |"
     yield "|---|---|---|---|---|---|"
     for node in by_contrast(explanation):
         at = node.at_place

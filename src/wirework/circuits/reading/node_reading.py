@@ -1,4 +1,8 @@
-"""The reading of each node of a circuit: its role, contrast, effects and driving tokens."""
+"""The reading of each node of a circuit: its role, contrast, effects and driving tokens.
+
+Everything here is measured on pairs that the search has seen. It decides which sentences are
+written; the sentences are then tested on held-out pairs.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +13,7 @@ import torch
 from wirework.circuits.reading.contrast import Contrast
 from wirework.circuits.reading.driving_tokens import DrivingTokens
 from wirework.circuits.reading.patching import Patcher, Swap
-from wirework.circuits.reading.places import Place, Recorded
+from wirework.circuits.reading.places import Place
 from wirework.node_names import node_name
 from wirework.summaries import NotMeasured, Report
 
@@ -18,9 +22,9 @@ Role = Literal["constant", "signal", "marker", "other"]
 it is, as a swap shows. `marker`: it differs between one place and the other tokens, in both
 contexts, and is needed. `other`: none of these."""
 
-_MOST_CHANGE = 0.01
+_MOST_CHANGE_OF_NODE = 0.01
 """Nats by which the loss may change if a constant node is fixed."""
-_LEAST_MOVED = 0.05
+_LEAST_MOVED_BY_NODE = 0.05
 """Share of the difference between the contexts that a swap of a signal node moves at least."""
 _LEAST_STANDING_OUT = 0.2
 """Share of its range by which a marker differs between its place and other tokens at least."""
@@ -43,10 +47,10 @@ class NodeReading(Report):
     at_place: Contrast
     """Its values, at the place where the nodes of its site have the larger effect."""
     swap: Swap
-    """The experiment with this node alone, on held-out pairs."""
+    """The experiment with this node alone."""
     loss_if_fixed: float
-    """Task loss in nats of the circuit on held-out pairs with the node at its average value, at all
-    tokens of all prompts."""
+    """Task loss in nats of the circuit with the node at its average value, at all tokens of all
+    prompts."""
     loss_if_ablated: float
     """The same with the node at its mean over text, as if it were outside the circuit."""
     driving_tokens: DrivingTokens | NotMeasured
@@ -54,17 +58,15 @@ class NodeReading(Report):
 
 def read_nodes(
     patcher: Patcher,
-    recorded: Recorded,
     driving: Mapping[str, tuple[DrivingTokens, ...]] | NotMeasured,
 ) -> tuple[NodeReading, ...]:
     """Return the reading of each node of a circuit, in the order of the circuit.
 
     Args:
-        patcher: runs the experiments, on held-out pairs.
-        recorded: the circuit's values on the pairs that the contrasts are read from.
+        patcher: runs the experiments, on pairs that the search has seen.
         driving: site to the driving tokens of each kept node.
     """
-    before = patcher.loss()
+    before, recorded = patcher.loss(), patcher.recorded
     readings = []
     for site, channels in recorded.channels.items():
         place = _place(patcher, site)
@@ -101,9 +103,9 @@ def _place(patcher: Patcher, site: str) -> Place:
 
 def _role(contrast: Contrast, swap: Swap, if_fixed: float, if_ablated: float) -> Role:
     """Return the role of a node from its contrast and the changes of the loss in nats."""
-    if abs(if_fixed) <= _MOST_CHANGE:
+    if abs(if_fixed) <= _MOST_CHANGE_OF_NODE:
         return "constant"
-    if swap.moved >= _LEAST_MOVED:
+    if swap.moved >= _LEAST_MOVED_BY_NODE:
         return "signal"
     if abs(contrast.stands_out) >= _LEAST_STANDING_OUT and if_ablated >= LEAST_RISE:
         return "marker"

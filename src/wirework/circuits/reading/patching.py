@@ -14,16 +14,18 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from wirework.circuits.masking.ablation import moved
 from wirework.circuits.reading.places import Place, Recorded
 from wirework.circuits.validation.checks.masked_circuit import EditsOf, MaskedCircuit
+from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
 
-Chosen = Mapping[str, Tensor]
-"""Site to (j,) int64, chosen nodes as indices into the kept nodes of that site."""
+KeptNodes = Mapping[str, Tensor]
+"""Site to (j,) int64, some nodes as indices into the kept nodes of that site."""
 
-NO_NODES: Chosen = MappingProxyType({})
+NO_NODES: KeptNodes = MappingProxyType({})
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +45,7 @@ class Swap(Report):
     """Control: the share with values of another prompt that has the same answers. None if no two
     pairs have the same answers."""
     moved_by_same: float | None
-    """Control: `moved` with these values."""
+    """Control: the mean magnitude of the change with these values, as such a share."""
 
 
 @dataclass(frozen=True)
@@ -73,46 +75,66 @@ class Patcher:
             masked_circuit: the circuit.
             batch: held-out pairs.
             means: site to (width,), the values of ablated nodes.
-            others: the circuit's values on pairs that no experiment uses.
+            others: the circuit's values on pairs of which the averages are taken.
+
+        Raises:
+            InputError: the circuit answers wrongly on average.
         """
+        means = moved(means, masked_circuit.transformer)
         averages = {
-            site: means[site].index_copy(0, channels.cpu(), others.averages(site).cpu())
+            site: means[site].index_copy(0, channels, others.averages(site))
             for site, channels in others.channels.items()
         }
         recorded = Recorded.of(masked_circuit, batch)
-        return cls(masked_circuit, recorded, masked_circuit.logit_diffs(batch), means, averages)
+        logit_diffs = masked_circuit.logit_diffs(batch)
+        if not logit_diffs.mean() > 0:  # also true for NaN
+            raise InputError(
+                f"the circuit's mean logit difference is {float(logit_diffs.mean()):.3g}: it does "
+                "not do the task, so that there is nothing to explain"
+            )
+        return cls(masked_circuit, recorded, logit_diffs, means, averages)
 
     def loss(self) -> float:
         """Return the task loss in nats, nothing patched."""
         return self.masked_circuit.loss_of(self.logit_diffs)
 
-    def swap(self, chosen: Chosen, place: Place) -> Swap:
+    def swap(self, nodes: KeptNodes, place: Place) -> Swap:
         """Swap nodes at a place with the other prompt of the pair, and with the control's prompt.
 
         Args:
-            chosen: the nodes.
+            nodes: the nodes.
             place: the tokens of both prompts; if one has more of them, its last ones take the
                 last value of the other's.
         """
         batch, before = self.recorded.batch, self.logit_diffs
         partner = torch.arange(len(before), device=before.device) ^ 1
-        right = before > 0
-        whole = float((before + before[partner]).mean())
+        right, whole = before > 0, before + before[partner]
 
-        def outcome(donors: Tensor, rows: Tensor) -> tuple[float, float]:
-            edits = self._taking(chosen, self.recorded.places[place], donors, place)
-            after = self.masked_circuit.logit_diffs(batch, edits)
-            flipped = (after < 0)[rows & right]
-            moved = float((before - after)[rows].mean()) / whole if whole else 0.0
-            return float(flipped.double().mean()) if len(flipped) else 0.0, moved
+        def after(donors: Tensor) -> Tensor:
+            edits = self._taking(nodes, self.recorded.places[place], donors, place)
+            return self.masked_circuit.logit_diffs(batch, edits)
 
-        flipped, moved = outcome(partner, torch.ones_like(right))
+        swapped = after(partner)
+        flipped_by_same = moved_by_same = None
         same = _same_answers(batch)
         has_same = same >= 0
-        control = outcome(same.clamp(min=0), has_same) if has_same.any() else (None, None)
-        return Swap(place, int(right.sum()), flipped, moved, *control)
+        if bool((has_same & right).any()):
+            by_same = after(same.clamp(min=0))
+            flipped_by_same = _share((by_same < 0)[has_same & right])
+            # Magnitudes: the donors are the same prompts in another order, so that changes of a
+            # node that adds to the logit difference have a mean of 0 whatever it carries.
+            change = (before - by_same)[has_same].abs().mean()
+            moved_by_same = float(change / whole.mean())
+        return Swap(
+            place=place,
+            n_prompts=int(right.sum()),
+            flipped=_share((swapped < 0)[right]),
+            moved=float((before - swapped).mean() / whole.mean()),
+            flipped_by_same=flipped_by_same,
+            moved_by_same=moved_by_same,
+        )
 
-    def loss_with(self, *, ablated: Chosen = NO_NODES, fixed: Chosen = NO_NODES) -> float:
+    def loss_with(self, *, ablated: KeptNodes = NO_NODES, fixed: KeptNodes = NO_NODES) -> float:
         """Return the task loss with nodes at constant values, at all tokens of all prompts.
 
         Args:
@@ -121,43 +143,48 @@ class Patcher:
         """
         values = {site: value.clone() for site, value in self.means.items()}
         for site, nodes in fixed.items():
-            channels = self.recorded.channels[site][nodes].cpu()
+            channels = self.recorded.channels[site][nodes]
             values[site][channels] = self.averages[site][channels]
         edits = {}
         for site in {**ablated, **fixed}:
             parts = [part[site] for part in (ablated, fixed) if site in part]
             channels = self.recorded.channels[site][torch.cat(parts)]
-            edits[site] = _constant(channels, values[site].to(channels.device)[channels])
+            edits[site] = _constant(channels, values[site][channels])
         return self.masked_circuit.loss(self.recorded.batch, edits)
 
-    def _taking(self, chosen: Chosen, mask: Tensor, donors: Tensor, place: Place) -> EditsOf:
+    def _taking(self, nodes: KeptNodes, mask: Tensor, donors: Tensor, place: Place) -> EditsOf:
         """Return the edits with which nodes take, at some tokens, the values of a donor prompt.
 
         Args:
-            chosen: the nodes.
+            nodes: the nodes.
             mask: (2P, T) bool, the tokens.
             donors: (2P,) the prompt that each prompt takes values from.
             place: the tokens of the donors from which the values come.
         """
         sources = _matching_tokens(mask, self.recorded.places[place][donors])  # (2P, T)
         taken = {}
-        for site, nodes in chosen.items():
-            of_donors = self.recorded.values[site][..., nodes][donors]
-            index = sources[..., None].expand(-1, -1, len(nodes))
+        for site, numbers in nodes.items():
+            of_donors = self.recorded.values[site][..., numbers][donors]
+            index = sources[..., None].expand(-1, -1, len(numbers))
             taken[site] = of_donors.gather(1, index)
 
         def edits(part: TokenizedPairs, rows: Tensor) -> dict[str, Edit]:
             length = part.tokens.shape[1]
             return {
                 site: _replaced(
-                    self.recorded.channels[site][nodes],
+                    self.recorded.channels[site][numbers],
                     mask[rows, :length, None],
                     taken[site][rows, :length],
                 )
-                for site, nodes in chosen.items()
+                for site, numbers in nodes.items()
             }
 
         return edits
+
+
+def _share(values: Tensor) -> float:
+    """Return the share of True values (n,), at least one value."""
+    return float(values.double().mean())
 
 
 def _same_answers(batch: TokenizedPairs) -> Tensor:
@@ -196,4 +223,4 @@ def _replaced(channels: Tensor, mask: Tensor, values: Tensor) -> Edit:
 
 
 def _constant(channels: Tensor, values: Tensor) -> Edit:
-    return lambda x: x.index_copy(-1, channels, values.to(x.dtype).expand(*x.shape[:2], -1))
+    return lambda x: x.index_copy(-1, channels, values.expand(*x.shape[:2], -1))

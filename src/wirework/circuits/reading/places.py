@@ -20,7 +20,7 @@ Place = Literal["deciding", "last"]
 
 @dataclass(frozen=True)
 class Recorded:
-    """Values of a circuit's nodes on a batch of pairs, everything outside the circuit ablated."""
+    """Values of a circuit's nodes on a batch of pairs, everything outside at its mean over text."""
 
     batch: TokenizedPairs
     values: Mapping[str, Tensor]
@@ -45,11 +45,6 @@ class Recorded:
             in_prompt=positions <= last,
         )
 
-    @property
-    def n_pairs(self) -> int:
-        """P, the number of pairs."""
-        return self.batch.n_pairs
-
     def means_at(self, site: str, place: Place) -> Tensor:
         """Return (2P, k), the mean value of each node over the tokens of a place, by prompt."""
         mask = self.places[place][..., None].to(self.values[site].dtype)
@@ -57,4 +52,5 @@ class Recorded:
 
     def averages(self, site: str) -> Tensor:
         """Return (k,), the average value of each node over all tokens of all prompts."""
-        return self.values[site][self.in_prompt].mean(0)
+        values = self.values[site]
+        return values[self.in_prompt].double().mean(0).to(values.dtype)

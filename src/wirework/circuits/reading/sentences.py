@@ -1,7 +1,8 @@
 """Sentences about a circuit, one per group of nodes of a site, each with its experiment.
 
 The words follow from fixed rules on the role of the nodes, their site and the edges between them.
-A sentence whose experiment fails is kept, marked as refused, with what was measured.
+A sentence whose experiment on held-out pairs fails is kept, marked as refused, with what was
+measured. One kind of sentence needs no experiment: that a head without keys and queries averages.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.reading.attention import HeadAttention
 from wirework.circuits.reading.contrast import Contrast
 from wirework.circuits.reading.node_reading import LEAST_RISE, NodeReading
-from wirework.circuits.reading.patching import Chosen, Patcher, Swap
+from wirework.circuits.reading.patching import KeptNodes, Patcher, Swap
 from wirework.circuits.reading.subjects import subject
 from wirework.circuits.reading.words import Contexts, listed, where
 from wirework.errors import number_of
@@ -23,11 +24,11 @@ from wirework.summaries import Report, absent
 
 Kind = Literal["signal", "marker", "constant", "attention"]
 
-_LEAST_MOVED = 0.1
+_LEAST_MOVED_BY_GROUP = 0.1
 """Share of the difference between the contexts that the swap of a sentence moves at least."""
 _MOST_CONTROL = 1 / 3
 """Share of that movement that values of the same context may cause at most."""
-_MOST_CONSTANT_CHANGE = 0.05
+_MOST_CHANGE_OF_GROUP = 0.05
 """Nats by which the loss may change if all constants are fixed together."""
 
 
@@ -45,7 +46,7 @@ class Sentence(Report):
     swap: Swap | None = absent()
     """The measured swap, of a sentence about a signal."""
     loss_before: float | None = absent()
-    """Task loss in nats of the circuit on held-out pairs."""
+    """Task loss in nats of the circuit on held-out pairs, a mean over both prompts of a pair."""
     loss_after: float | None = absent()
     """The same with the nodes ablated, or fixed if they are constants."""
 
@@ -66,23 +67,24 @@ def sentences(
         patcher: runs the experiments.
         contexts: names of the contexts.
     """
-    said = []
+    written: list[Sentence] = []
     for site, of_site in groupby(readings, lambda reading: reading.site):
         nodes = list(of_site)
         signal = [node for node in nodes if node.role == "signal"]
-        markers = [node for node in nodes if node.role == "marker"]
+        is_scored = site.endswith((".q", ".k"))  # the sentence on the head's attention covers them
+        markers = [node for node in nodes if node.role == "marker" and not is_scored]
         if site.endswith("attn.v"):
             layer = int(site.split(".")[0])
-            said += [_attention(head, patcher) for head in heads if head.layer == layer]
+            written += [_attention(head, patcher) for head in heads if head.layer == layer]
         if signal:
-            said.append(_signal(circuit, signal, patcher, contexts))
+            written.append(_signal(circuit, signal, patcher, contexts))
         if markers:
-            said.append(_marker(markers, patcher))
+            written.append(_marker(markers, patcher))
     constants = [reading for reading in readings if reading.role == "constant"]
-    return (*said, *([_constants(constants, patcher)] if constants else []))
+    return (*written, *([_constants(constants, patcher)] if constants else []))
 
 
-def chosen(readings: Iterable[NodeReading], patcher: Patcher) -> Chosen:
+def kept_nodes(readings: Iterable[NodeReading], patcher: Patcher) -> KeptNodes:
     """Return nodes as indices into the kept nodes of their sites."""
     by_site: dict[str, list[int]] = {}
     for reading in readings:
@@ -97,7 +99,7 @@ def _signal(
     circuit: NodeCircuit, nodes: Sequence[NodeReading], patcher: Patcher, contexts: Contexts
 ) -> Sentence:
     place = nodes[0].at_place.place
-    swap = patcher.swap(chosen(nodes, patcher), place)
+    swap = patcher.swap(kept_nodes(nodes, patcher), place)
     control = abs(swap.moved_by_same or 0.0)
     values = _values(
         nodes,
@@ -107,7 +109,7 @@ def _signal(
         kind="signal",
         text=f"{subject(circuit, nodes)} {where(place)}: {values}.",
         nodes=tuple(node.node for node in nodes),
-        stands=swap.moved >= _LEAST_MOVED and control <= _MOST_CONTROL * swap.moved,
+        stands=swap.moved >= _LEAST_MOVED_BY_GROUP and control <= _MOST_CONTROL * swap.moved,
         experiment=_swap_text(swap, len(nodes)),
         swap=swap,
     )
@@ -137,7 +139,7 @@ def _swap_text(swap: Swap, n_nodes: int) -> str:
 def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
     before = patcher.loss()
     names = [node.node for node in nodes]
-    after = patcher.loss_with(ablated=chosen(nodes, patcher))
+    after = patcher.loss_with(ablated=kept_nodes(nodes, patcher))
     place = nodes[0].at_place.place
     there = where(place).removeprefix("at ")
     values = _values(
@@ -158,14 +160,15 @@ def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
 
 def _attention(head: HeadAttention, patcher: Patcher) -> Sentence:
     before, after = patcher.loss(), head.loss_without_them
+    seen = "the prompt" if head.window is None else f"the last {head.window} tokens"
     share = (
         f"from the last token, {head.deciding:.0%} of its attention goes to the deciding tokens "
-        f"({head.if_even:.0%} of the prompt), {head.sink:.0%} to the sink"
+        f"({head.if_even:.0%} of {seen}), {head.sink:.0%} to the sink"
     )
     if after is None:
         return Sentence(
             kind="attention",
-            text=f"Head {head.name} averages over the prompt: {share}.",
+            text=f"Head {head.name} averages over {seen}: {share}.",
             nodes=(),
             stands=True,
             experiment="by construction: it keeps no key and no query, so that all tokens have "
@@ -187,14 +190,14 @@ def _attention(head: HeadAttention, patcher: Patcher) -> Sentence:
 
 def _constants(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
     before = patcher.loss()
-    after = patcher.loss_with(fixed=chosen(nodes, patcher))
+    after = patcher.loss_with(fixed=kept_nodes(nodes, patcher))
     names = [node.node for node in nodes]
     verb = "is a constant" if len(nodes) == 1 else "are constants"
     return Sentence(
         kind="constant",
         text=f"{listed(names)} {verb}: one value at all tokens does as well.",
         nodes=tuple(names),
-        stands=abs(after - before) <= _MOST_CONSTANT_CHANGE,
+        stands=abs(after - before) <= _MOST_CHANGE_OF_GROUP,
         experiment=f"all fixed at their averages, the loss goes from {before:.3f} to "
         f"{after:.3f} nats",
         loss_before=before,

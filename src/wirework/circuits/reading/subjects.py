@@ -35,9 +35,8 @@ def subject(circuit: NodeCircuit, nodes: Sequence[NodeReading]) -> str:
         return f"Through {names}, {part} reads which context it is"
     if kind == "mlp.post_act":
         neurons = listed([f"{node.node} ({_inputs(circuit, node)})" for node in nodes])
-        return f"{'Neuron' if is_one else 'Neurons'} {neurons} {'tells' if is_one else 'tell'} " + (
-            "the contexts apart"
-        )
+        beginning = f"Neuron {neurons} tells" if is_one else f"Neurons {neurons} tell"
+        return f"{beginning} the contexts apart"
     writers = listed([f"{node.node}{_answers(circuit, node)}" for node in nodes])
     return f"Through {writers}, {part} writes which context it is"
 

@@ -17,7 +17,8 @@ _SHOWN_TOKENS = 3
 
 def code(text: str) -> str:
     """Return a token as inline code with every character visible."""
-    return f"`{label(text)}`"
+    shown = label(text)
+    return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 
 
 def listed(names: Sequence[str]) -> str:
