@@ -2,7 +2,7 @@
 
 import pytest
 
-from wirework.commands.printing import print_table, print_values, show_rows
+from wirework.commands.printing import changed_flags, print_table, print_values, show_rows
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
@@ -68,3 +68,13 @@ def test_a_path_with_the_name_of_a_number_has_no_meaning(capsys: pytest.CaptureF
     number, path = [line for line in capsys.readouterr().out.splitlines() if "circuit" in line]
     assert "lower is better" in number
     assert "lower is better" not in path
+
+
+def test_changed_settings_become_flags_that_the_command_takes():
+    defaults = {"steps": 3, "on": True, "off": False, "names": ("a",), "level": "x", "a.b_c": 1}
+    assert changed_flags(defaults, defaults) == []
+    values = {"steps": 4, "on": False, "off": True, "names": (), "level": None, "a.b_c": 2}
+    assert changed_flags(values, defaults) == [
+        "--steps", "4", "--no-on", "--off", "--empty-names", "--level", "none", "--a.b-c", "2",
+    ]  # fmt: skip
+    assert changed_flags({"names": ("b", "c")}, defaults) == ["--names", "b", "c"]

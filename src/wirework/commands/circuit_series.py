@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.commands.arguments import resumable, task_of, tokens_of
 from wirework.commands.circuit_tables import loss_unit
-from wirework.commands.printing import print_next, print_verdict, print_wrote, show, show_rows
+from wirework.commands.printing import (
+    changed_flags,
+    print_next,
+    print_verdict,
+    print_wrote,
+    show,
+    show_rows,
+)
 from wirework.config import PruneConfig
 from wirework.errors import number_of
 
@@ -50,8 +57,11 @@ def prune_series(
     show_series(series)
     print_wrote(out)
     if series.end == "max_circuits":
-        more = ("--max-circuits", str(2 * most))
-        print_next("prune", model, task, "--exhaust", *more, "--out", out)
+        # The same settings: circuits of other ones are not reused.
+        flags = changed_flags(settings.model_dump(), PruneConfig().model_dump())
+        flags += [] if corpus is None else ["--corpus", corpus]
+        flags += ["--max-circuits", str(2 * most)]
+        print_next("prune", model, task, "--exhaust", *flags, "--out", out)
     elif series.circuits:
         print_next("validate", out / series.circuits[0].folder)
     else:

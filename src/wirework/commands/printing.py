@@ -76,15 +76,22 @@ def changed_flags(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> lis
     """Return the flags that repeat settings on a next command: those that are not the default.
 
     Args:
-        values: dotted name to value; a switch is off by default.
+        values: dotted name to value: a switch, None, a list or one value.
         defaults: dotted name to default; more names than in `values` do no harm.
     """
     flags: list[str] = []
     for name, value in values.items():
         if value != defaults[name]:
-            flag = f"--{name.replace('_', '-')}"
-            flags += [flag] if value is True else [flag, str(value)]
+            flags += _flag(name.replace("_", "-"), value)
     return flags
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list | tuple):
+        return [f"--{name}", *map(str, value)] if value else [f"--empty-{name}"]
+    return [f"--{name}", "none" if value is None else str(value)]
 
 
 def print_wrote(*paths: str | Path) -> None:

@@ -34,9 +34,9 @@ def test_what_only_a_full_report_has_is_a_column_of_tables_with_one() -> None:
     }
     short, row = {"task": "loops", **judged(REPORT)}, {"task": "quotes", **full}
     head, _, *lines = markdown([short, row]).splitlines()
-    assert "| resampled | adversarial | without |" in head
+    assert "| resampled | adversary, per prompt | without |" in head
     assert ["| 0.300 |  |  |" in lines[0], "| 0.300 | 2.500 |  |" in lines[1]] == [True, True]
-    assert "adversarial" not in markdown([short])
+    assert "adversary" not in markdown([short])
 
 
 def test_a_table_of_found_and_passed_over() -> None:

@@ -70,6 +70,8 @@ class TestFaithfulnessCurve:
                 faithfulness_curve(ablation, truth, batch, fractions)
         with pytest.raises(InputError, match="expected a score of"):
             faithfulness_curve(ablation, truth[:-1], batch)
+        with pytest.raises(InputError, match="finite scores"):
+            faithfulness_curve(ablation, truth * float("nan"), batch)
 
     def test_a_model_that_answers_wrongly_is_refused(self, planted, truth):
         ablation, batch = planted

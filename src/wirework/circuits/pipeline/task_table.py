@@ -16,7 +16,7 @@ _COLUMNS = {
     "held_out_templates": "held-out templates",
     "rephrased": "rephrased",
     "resampled": "resampled",
-    "adversarial_ablation": "adversarial",
+    "adversarial_ablation": "adversary, per prompt",
     "without_circuit": "without",
     "paper_nodes": "paper nodes",
     "paper_edges": "paper edges",

@@ -25,13 +25,13 @@ class FaithfulnessCurve(Report):
     """Faithfulness of the best-ranked nodes alone against their number."""
 
     n_nodes: tuple[int, ...]
-    """Kept nodes at each point, rising to all nodes of the model."""
+    """Kept nodes at each point, up to all nodes of the model."""
     faithfulness: tuple[float, ...]
     """(m(kept) - m(none)) / (m(all) - m(none)), with m the mean logit difference over the prompts:
     1 is the whole model, 0 no node; above 1 the kept nodes answer more strongly than the model."""
     cpr: float
-    """Area under the curve over the fraction of kept nodes; higher is better, above 1 is overshoot
-    (MIB: integrated circuit performance ratio)."""
+    """Area under the curve over the fraction of kept nodes, from the first fraction on; higher is
+    better, above 1 is overshoot (MIB: integrated circuit performance ratio)."""
     cmd: float
     """Area between the curve and 1; lower is better (MIB: integrated circuit-model distance)."""
 
@@ -46,14 +46,15 @@ def faithfulness_curve(
     """Keep growing shares of the best-ranked nodes, ablate the rest, and measure faithfulness.
 
     Args:
-        ablation: the model with masks over its nodes.
-        score: (N,), higher is more important; ties in node order.
+        ablation: the model with masks over its nodes; of resample ablation one resample is used.
+        score: (N,) finite numbers, higher is more important; ties in node order.
         batch: tokenised pairs of a task.
         fractions: rising shares of the nodes, the last one 1; at least one node is kept.
 
     Raises:
-        InputError: the fractions do not rise to 1, the score does not fit the model, or the model
-            does not tell the answers apart from no node at all.
+        InputError: the fractions do not rise to 1, the score does not fit the model or is not
+            finite, or the whole model's mean logit difference is not above that with all nodes
+            ablated.
     """
     _check(ablation, score, fractions)
     size = ablation.space.size
@@ -63,7 +64,7 @@ def faithfulness_curve(
     for mask, count in zip(masks[1:], counts, strict=True):
         mask[order[:count]] = 1
     none, *kept = ablation.untied().all_logit_diffs(masks, batch).double().mean(1).tolist()
-    if kept[-1] <= none:
+    if not kept[-1] > none:  # also true for NaN
         raise InputError(
             f"the model's mean logit difference {kept[-1]:.3g} is not above that of no node, "
             f"{none:.3g}: it does not do the task"
@@ -89,6 +90,8 @@ def _check(ablation: Ablation, score: Tensor, fractions: Sequence[float]) -> Non
         raise InputError(
             f"expected a score of {ablation.space.size} nodes, got {tuple(score.shape)}"
         )
+    if not bool(score.isfinite().all()):
+        raise InputError("a ranking needs finite scores, got one that is not")
     rising = all(a < b for a, b in pairwise(fractions))
     if not fractions or not rising or fractions[0] <= 0 or fractions[-1] != 1:
         raise InputError(f"fractions must rise from above 0 to 1, got {list(fractions)}")
