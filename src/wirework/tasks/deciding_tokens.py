@@ -14,7 +14,8 @@ from wirework.tasks.task import TokenizedPairs
 def deciding_tokens(batch: TokenizedPairs) -> Tensor:
     """Return (2P, T) bool, True at tokens outside the common prefix and suffix of a pair's prompts.
 
-    If a prompt is the other one without some tokens, the token after the gap counts.
+    If a prompt is the other one without some tokens, the token after the gap counts, or its last
+    token if the gap is at the end.
     """
     mask = torch.zeros(batch.tokens.shape, dtype=torch.bool, device=batch.tokens.device)
     ends = (batch.last_positions + 1).tolist()
