@@ -165,7 +165,7 @@ def draw_targets(results: Mapping[str, Any]) -> Figure:
     axes.invert_xaxis()
     in_short = "; ".join(results["verdict"].split("; ")[:2])  # all of it is wider than the figure
     _title(axes, "Circuit size against target loss", in_short)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)  # over no point
     return figure
 
 
