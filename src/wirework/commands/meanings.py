@@ -58,6 +58,7 @@ _MEANINGS = {
     "per_prompt": "the same, one per node and prompt; lower is better",
     "limit": "the circuit survives at or below",
     "survives": "True: at or below the limit with all values found",
+    "survived_share": "largest share of the range that it survives; higher is better",
     "n_draws": "draws of which the worst counts",
     "train_loss": "the same on training pairs",
     "n_train_pairs": "pairs that the two values are trained on",

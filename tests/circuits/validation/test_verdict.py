@@ -135,7 +135,7 @@ class TestVerdict:
     def test_an_adversary_is_named_last_and_is_no_criterion(self) -> None:
         broken = AdversarialAblation(
             means=0.16, worst_draw=0.3, per_node=1.2345, per_prompt=2.5, limit=0.4215,
-            survives=False, steps=100, n_draws=16, n_pairs=16,
+            survives=False, survived_share=0.02, steps=100, n_draws=16, n_pairs=16,
         )  # fmt: skip
         without = verdict(GOOD, NONE, **SIZE)
         judged = verdict(replace(GOOD, adversarial_ablation=broken), NONE, **SIZE)

@@ -16,6 +16,7 @@ from wirework.circuits.validation.checks import (
     constant_resample_ablation,
 )
 from wirework.circuits.validation.checks.adversarial_ablation import (
+    SHARES,
     ascend,
     logit_diffs,
     losses_and_gradient,
@@ -142,15 +143,24 @@ class TestAdversarialAblation:
         assert found.survives is False
 
         bounds, at = value_range(space, cache, means), space.gates({"0.mlp.post_act": [3, 4]}) > 0
-        ends = torch.stack(bounds)[:, at]  # (2, 2): low and high of both neurons
-        by_corner = []
-        for first, second in product(range(2), repeat=2):
-            values = space.join(means)
-            values[at] = torch.stack([ends[first, 0], ends[second, 1]])
-            by_corner.append(pair_losses(logit_diffs(cancelling, quotes, values).double()))
-        losses = torch.stack(by_corner)
+        mean = space.join(means)
+
+        def corner_losses(share: float) -> torch.Tensor:
+            """Losses (4, 2P) with both neurons at the ends of a share of their range."""
+            ends = torch.lerp(mean[at], torch.stack(bounds)[:, at], share)
+            by_corner = []
+            for first, second in product(range(2), repeat=2):
+                values = mean.clone()
+                values[at] = torch.stack([ends[first, 0], ends[second, 1]])
+                by_corner.append(pair_losses(logit_diffs(cancelling, quotes, values).double()))
+            return torch.stack(by_corner)
+
+        losses = corner_losses(1.0)
         assert found.per_node == pytest.approx(float(losses.mean(1).max()), abs=0.01)
         assert found.per_prompt == pytest.approx(float(losses.amax(0).mean()), abs=0.01)
+        worst = {share: float(corner_losses(share).mean(1).max()) for share in SHARES}
+        assert worst[SHARES[0]] < 0.4 < worst[SHARES[-1]]
+        assert found.survived_share == max(share for share in SHARES if worst[share] <= 0.4)
 
     def test_where_nothing_outside_is_read_the_loss_stays(
         self, wired_ablation: Ablation, quotes: TokenizedPairs, wired_cache
@@ -164,6 +174,7 @@ class TestAdversarialAblation:
         losses = (found.means, found.worst_draw, found.per_node, found.per_prompt)
         assert losses == pytest.approx((own,) * 4, abs=1e-6)
         assert found.survives is True
+        assert found.survived_share == 1.0
         assert (found.n_pairs, found.steps, found.n_draws, found.limit) == (16, 5, 16, 0.4)
 
     def test_nothing_removed_nothing_found(

@@ -37,6 +37,10 @@ _FIRST_STEP = 0.03
 value can move by 1.5 times its range in 100 steps."""
 
 
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of the range around the mean for which survival is tried, in this order."""
+
+
 @dataclass(frozen=True, repr=False)
 class AdversarialAblation(Report):
     """Task losses in nats of the circuit, by the values of the nodes outside it."""
@@ -53,6 +57,9 @@ class AdversarialAblation(Report):
     """Highest loss at which the circuit survives."""
     survives: bool
     """Whether all of these losses are within the limit; `per_prompt` is the highest."""
+    survived_share: float
+    """Largest of `SHARES` that the circuit survives, one value per node, if each node may leave its
+    mean by that share of the way to either end of its range; 0 if it does not survive the first."""
     steps: int
     """Steps of each ascent."""
     n_draws: int
@@ -132,10 +139,43 @@ def adversarial_ablation(
         per_prompt=prompt_loss,
         limit=limit,
         survives=prompt_loss <= limit,
+        survived_share=survived_share(masked_circuit, batch, bounds, at_means, limit, steps),
         steps=steps,
         n_draws=n_draws,
         n_pairs=batch.n_pairs,
     )
+
+
+def survived_share(
+    masked_circuit: MaskedCircuit,
+    batch: TokenizedPairs,
+    bounds: ValueRange,
+    means: Tensor,
+    limit: float,
+    steps: int,
+) -> float:
+    """Return the largest of `SHARES` of the range around the mean that the circuit survives.
+
+    Args:
+        masked_circuit: the circuit.
+        batch: P tokenised pairs of a task.
+        bounds: range of each node.
+        means: (1, N).
+        limit: highest task loss in nats at which the circuit survives.
+        steps: steps of each ascent, which starts at the means.
+
+    Returns:
+        0 if it does not survive the smallest share; larger ones than the first that it does not
+        survive are not tried.
+    """
+    survived = 0.0
+    for share in SHARES:
+        within = ValueRange(*(torch.lerp(means[0], bound, share) for bound in bounds))
+        values = ascend(masked_circuit, batch, within, [means], steps)
+        if not masked_circuit.loss_of(logit_diffs(masked_circuit, batch, values)) <= limit:
+            break
+        survived = share
+    return survived
 
 
 def value_range(
