@@ -60,6 +60,8 @@ NOT_RUN = {
     ("studies/results/demo/README.md", "wirework validate"): "needs the demo's circuit: "
     "tests/circuits/validation",
     ("studies/results/exhaust/README.md", "wirework prune"): _STUDY,
+    ("studies/results/explained/README.md", "wirework attack"): "needs that circuit: "
+    "tests/circuits/adversarial",
     ("studies/results/explained/README.md", "wirework explain-circuit"): "needs the circuits of "
     "that model: tests/circuits/reading",
     ("studies/results/faithful/README.md", "wirework train"): _STUDY,
