@@ -53,6 +53,7 @@ NOT_RUN = {
     "others: tests/interop",
     ("tests/hostile/README.md", "make hostile-test"): "minutes, and CI runs it",
     ("tests/hostile/README.md", "python tests/hostile/run.py"): "minutes: make hostile-test",
+    ("studies/results/ablations/README.md", "wirework study"): _STUDY,
     ("studies/results/binarise/README.md", "wirework study"): _STUDY,
     ("studies/results/contamination/README.md", "wirework tasks --contamination runs/twenty"):
     _STUDY,

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from wirework.view.checked_file import read_checked
 from wirework.view.figures import figure_pen as pen
@@ -35,6 +36,9 @@ def draw_ablations(results: Mapping[str, Any]) -> Figure:
     _draw(losses, rows, "val_loss", "held-out loss, nats per token")
     _draw(edges, rows, "edges", f"edges at {results['target_loss']:g} nats, geometric mean")
     edges.set_xscale("log")
+    edges.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    edges.xaxis.set_minor_locator(NullLocator())
+    edges.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     for place, row in enumerate(rows):
         if row["edges_high"] is not None:
             text = f"  n={row['n_circuits']}"
