@@ -13,7 +13,7 @@ from wirework.circuits.adversarial.heads import kept_heads, patterns
 from wirework.circuits.adversarial.reading import CircuitOnModel
 from wirework.circuits.reading.patching import Patcher
 from wirework.circuits.reading.places import Recorded
-from wirework.node_names import head_name
+from wirework.node_names import head_name, node_name
 from wirework.summaries import Report, absent
 
 
@@ -60,7 +60,7 @@ def head_attention(circuit: CircuitOnModel, patcher: Patcher) -> tuple[HeadAtten
         visible = _visible(recorded, window)
         nodes = _keys_and_queries(recorded.channels, layer, head, width)
         names = tuple(
-            f"{site}.{int(recorded.channels[site][number])}"
+            node_name(site, int(recorded.channels[site][number]))
             for site, numbers in nodes.items()
             for number in numbers.tolist()
         )

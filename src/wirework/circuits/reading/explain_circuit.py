@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.adversarial.reading import CircuitOnModel
-from wirework.circuits.circuit import Circuit, tokenize_task
+from wirework.circuits.circuit import Circuit
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.means import disjoint_windows, training_text_of, windows_at
@@ -110,22 +110,21 @@ def explain_circuit(
     if not circuit.nodes:
         raise InputError("the circuit has no nodes to explain")
     used = pairs_of(circuit.document, model, task)
-    if used.judge is None:
+    context = ValidationContext.of(circuit, model, used, data)
+    if context.judged is None:
         raise InputError(
             f"task {used.held_out.name} is not the one that the circuit was found for: contrasts "
             "are read from the pairs of its search"
         )
-    context = ValidationContext.of(circuit, model, used, data)
     held_out = context.first_held_out(pairs)
     if held_out.n_pairs < _LEAST_HELD_OUT:
         raise InputError(
             f"the experiments need at least {_LEAST_HELD_OUT} held-out pairs, "
             f"task {used.held_out.name} has {held_out.n_pairs}: give more pairs"
         )
-    seen = tokenize_task(used.judge, model)
     masked_circuit = replace(context.masked_circuit, loss_reduction="mean")
     with Progress(f"explain {used.full_task.name}", 3, shown=progress) as bar:
-        recorded = Recorded.of(masked_circuit, _first(seen, pairs))
+        recorded = Recorded.of(masked_circuit, _first(context.judged, pairs))
         on_seen, on_held_out = (
             Patcher.of(masked_circuit, batch, circuit.means, recorded)
             for batch in (recorded.batch, held_out)
