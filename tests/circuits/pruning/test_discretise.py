@@ -4,7 +4,7 @@ from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation, clean_up, discretise, node_means
 from wirework.circuits.masking.ablation import Masks
-from wirework.circuits.pruning.discretise import best_nodes, ranking, smallest_count
+from wirework.circuits.pruning.discretise import _remove_each, best_nodes, ranking, smallest_count
 from wirework.circuits.pruning.prune import affordable_candidates
 from wirework.circuits.pruning.search_folder import Candidate
 from wirework.model import Model
@@ -83,6 +83,28 @@ class TestCleanUp:
         some[: ablation.space.size // 2] = 0
         assert float(ablation.losses(some[None], rows)) > 0.15
         assert torch.equal(clean_up(ablation, some, rows, 0.15), some)
+
+
+class OneGoes:
+    """Lets the gate go that is tried in the middle of the first round."""
+
+    def __init__(self, n_gates: int) -> None:
+        self.gates, self.tries = torch.ones(n_gates), 0
+
+    def close(self, gate: torch.Tensor) -> bool:
+        self.tries += 1
+        if self.tries != len(self.gates) // 2:
+            return False
+        self.gates[gate] = 0
+        return True
+
+
+@pytest.mark.parametrize(("n_gates", "is_tried_again"), [(256, True), (300, False)])
+def test_gates_are_tried_again_unless_they_are_many(n_gates: int, is_tried_again: bool) -> None:
+    removal = OneGoes(n_gates)
+    _remove_each(removal, torch.arange(n_gates))  # type: ignore[arg-type]
+    assert removal.gates.sum() == n_gates - 1
+    assert (removal.tries > n_gates) == is_tried_again
 
 
 def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
