@@ -17,6 +17,7 @@ from wirework.circuits.adversarial.attacks import (
     Attack,
     can_end,
     insert,
+    insert_in_string,
     keeps_answers,
     neutral_lines,
     open_ends,
@@ -112,6 +113,17 @@ class TestAttacks:
         assert words.endswith(" not found")
         assert UNMATCHED(BRACKETS, 0, Random(0)) is BRACKETS
         assert present(NEUTRAL(BRACKETS, 3, Random(0))).prompts[0].count("\n") == 4
+
+    def test_a_text_in_the_open_string_changes_one_prompt(self):
+        inner = insert_in_string(" value'", 1, "inner quote")
+        plain, changed = present(inner(QUOTES, 2, Random(0))).prompts
+        assert plain == "import os\nprint('value value not found"
+        assert changed == "import os\nprint(\"value' value' not found"
+
+    def test_a_text_that_closes_the_string_is_refused(self):
+        assert insert_in_string(" value'", 0, "closed")(QUOTES, 1, Random(0)) is None
+        assert insert_in_string(' value"', 1, "closed")(QUOTES, 1, Random(0)) is None
+        assert insert_in_string(" value", 0, "no string")(BRACKETS, 1, Random(0)) is None
 
     def test_what_would_make_another_answer_right_is_refused(self):
         def unmatched_in_code(pair: Pair, strength: int, _: Random):

@@ -61,6 +61,36 @@ def insert(unit: str, name: str) -> Attack:
     return Attack(name, change)
 
 
+def insert_in_string(unit: str, side: int, name: str) -> Attack:
+    """Return the attack that puts a repeated text into the string which a prompt has open.
+
+    The other prompt of the pair gets filler words: the text may contain the quote that closes it.
+
+    Args:
+        unit: the repeated text, without line breaks.
+        side: which prompt of a pair gets the text, 0 or 1.
+        name: name of the attack.
+    """
+
+    def change(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
+        starts = [_open_string(prompt) for prompt in pair.prompts]
+        if None not in starts:
+            first, second = (
+                f"{prompt[:start]}{((unit if i == side else FILLER) * strength).lstrip()} "
+                f"{prompt[start:]}"
+                for i, (prompt, start) in enumerate(zip(pair.prompts, starts, strict=True))
+            )
+            yield first, second
+
+    return Attack(name, change)
+
+
+def _open_string(prompt: str) -> int | None:
+    """Return where the string that a prompt has open begins; None without one that has text."""
+    opener, start = (open_ends(prompt) or [("", 0)])[-1]
+    return start if opener in _QUOTES and prompt[start:].strip() else None
+
+
 def comment(unit: str, strength: int) -> str:
     """Return a comment that repeats `unit`; it ends in a word, to keep the last token intact."""
     return f"#{unit * strength}{FILLER}"

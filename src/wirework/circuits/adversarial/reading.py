@@ -1,17 +1,23 @@
-"""Read a circuit's weak points: the tokens that, in a comment, flip its answer.
+"""Read a circuit's weak points: the tokens that, in a comment or a string, flip its answer.
 
 Shapes: C candidate tokens, P pairs, G gates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from wirework.circuits.adversarial.attacks import FILLER, Attack, comment, insert
+from wirework.circuits.adversarial.attacks import (
+    FILLER,
+    Attack,
+    comment,
+    insert,
+    insert_in_string,
+)
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.node_assembly import standard_error
 from wirework.errors import InputError
@@ -45,31 +51,37 @@ class CircuitOnModel:
         return self.edge_masks.all_logit_diffs(self.gates[None], batch)[0].view(-1, 2)
 
 
+Place = Literal["comment", "string"]
+"""Where a token is put: a comment before the prompts, or the string that a prompt has open."""
+_IN_WORDS: dict[Place, str] = {"comment": "in a comment", "string": "in the open string"}
+
+
 @dataclass(frozen=True)
 class TokenReading:
-    """A token that, in a comment before the prompt, lowers the circuit's logit difference."""
+    """A token that lowers the circuit's logit difference where it is put."""
 
     token: str
     """Text of the token."""
     token_id: int
     unit: str
-    """Text that contains the token when repeated in a comment."""
+    """Text that contains the token when repeated in a comment or a string."""
     side: int
     """Which prompt of a pair it affects, 0 or 1."""
     drop: float
-    """Drop of the circuit's logit difference relative to a comment of filler words, on the pairs
-    used for reading. It is the largest of many drops, so it overestimates the effect."""
+    """Drop of the circuit's logit difference relative to filler words at the same place, on the
+    pairs used for reading. It is the largest of many drops, so it overestimates the effect."""
     held_out_drop: float | None = None
     """The same on held-out pairs; None if too few fit."""
     held_out_drop_se: float | None = None
     """Its standard error over these pairs."""
     n_held_out: int = 0
     """Number of pairs of `held_out_drop`."""
+    place: Place = "comment"
 
     @property
     def attack(self) -> Attack:
         """The attack that inserts this token."""
-        return insert(self.unit, f"`{self.token}` in a comment")
+        return _inserting(self.unit, self.place, self.side, f"`{self.token}`")
 
 
 def encode(pairs: Sequence[Pair], model: "Model") -> TokenizedPairs:
@@ -97,36 +109,58 @@ def fits(pair: Pair | None, model: "Model") -> bool:
 def read_tokens(
     circuit: CircuitOnModel, pairs: Sequence[Pair], per_side: int
 ) -> list[TokenReading]:
-    """Return the tokens that lower the circuit's logit difference most, by prompt of the pair.
+    """Return the tokens that lower the circuit's logit difference most, by place and prompt.
 
-    Candidates are tokens whose embedding is nonzero at a kept act_in channel; each is tried in a
-    comment before the prompts, on the circuit alone.
+    Candidates are tokens whose embedding is nonzero at a kept act_in channel. Each is tried on the
+    circuit alone: in a comment before the prompts, and in the string that a prompt has open.
 
     Args:
         circuit: the circuit.
         pairs: a few pairs with room for a short comment.
-        per_side: number of tokens per prompt of a pair.
+        per_side: number of tokens per place and prompt of a pair.
     """
     units = comment_units(tokenizer_of(circuit.model), _candidates(circuit))
-    plain = _commented(pairs, "", circuit.model)
-    if plain is None:
+    places: tuple[Place, ...] = ("comment", "string")
+    return [
+        reading
+        for place in places
+        for side in (0, 1)
+        for reading in _strongest(circuit, pairs, units, place, side)[:per_side]
+    ]
+
+
+def _strongest(
+    circuit: CircuitOnModel,
+    pairs: Sequence[Pair],
+    units: Mapping[int, str],
+    place: Place,
+    side: int,
+) -> list[TokenReading]:
+    """Return the tokens that lower the logit difference of one prompt, the largest drop first.
+
+    Args:
+        circuit: the circuit.
+        pairs: a few pairs; without effect if filler words at this place do not fit all of them.
+        units: token to the text that is repeated.
+        place: where it is put.
+        side: which prompt of a pair is read, 0 or 1.
+    """
+    changed = {t: _changed(pairs, unit, place, side, circuit.model) for t, unit in units.items()}
+    plain = _changed(pairs, FILLER, place, side, circuit.model)
+    tried = {token: after for token, after in changed.items() if after is not None}
+    if plain is None or not tried:
         return []
-    base = circuit.logit_diffs(encode(plain, circuit.model)).mean(0)
-    tried = {t: _commented(pairs, unit, circuit.model) for t, unit in units.items()}
-    commented = {t: prompts for t, prompts in tried.items() if prompts is not None}
-    if not commented:
-        return []
-    batch = encode([pair for prompts in commented.values() for pair in prompts], circuit.model)
-    drops = base - circuit.logit_diffs(batch).view(len(commented), len(pairs), 2).mean(1)  # (C, 2)
-    readings = []
-    for side in (0, 1):
-        order = drops[:, side].sort(descending=True, stable=True).indices[:per_side].tolist()
-        for number in order:
-            token, drop = list(commented)[number], float(drops[number, side])
-            if drop > 0:
-                text = tokenizer_of(circuit.model).token(token)
-                readings.append(TokenReading(text, token, units[token], side, drop))
-    return readings
+    base = circuit.logit_diffs(encode(plain, circuit.model))[:, side].mean()
+    batch = encode([pair for after in tried.values() for pair in after], circuit.model)
+    logit_diffs = circuit.logit_diffs(batch)[:, side].view(len(tried), len(pairs))
+    drops, order = (base - logit_diffs.mean(1)).sort(descending=True, stable=True)
+    tokens = [list(tried)[number] for number in order.tolist()]
+    tokenizer = tokenizer_of(circuit.model)
+    return [
+        TokenReading(tokenizer.token(token), token, units[token], side, drop, place=place)
+        for token, drop in zip(tokens, drops.tolist(), strict=True)
+        if drop > 0
+    ]
 
 
 @torch.no_grad()
@@ -141,8 +175,9 @@ def with_held_out_drop(
         pairs: held-out pairs; those that do not fit the context are left out. With fewer than two
             left, the reading is returned unchanged.
     """
+    plain = _inserting(FILLER, reading.place, reading.side, "plain")
     with_and_without = [
-        [_one_commented(pair, unit) for unit in ("", reading.unit)] for pair in pairs
+        [change(pair, _STRENGTH, Random(0)) for change in (plain, reading.attack)] for pair in pairs
     ]
     fitting = [
         pair
@@ -205,12 +240,16 @@ def _candidates(circuit: CircuitOnModel) -> list[int]:
     return [token for token in order if magnitude[token] > 0]
 
 
-def _commented(pairs: Sequence[Pair], unit: str, model: "Model") -> list[Pair] | None:
-    """Return the pairs with `unit` in a comment before each; None if one does not fit."""
-    attacked = [_one_commented(pair, unit) for pair in pairs]
+def _inserting(unit: str, place: Place, side: int, what: str) -> Attack:
+    """Return the attack that repeats a text at a place."""
+    name = f"{what} {_IN_WORDS[place]}"
+    return insert(unit, name) if place == "comment" else insert_in_string(unit, side, name)
+
+
+def _changed(
+    pairs: Sequence[Pair], unit: str, place: Place, side: int, model: "Model"
+) -> list[Pair] | None:
+    """Return the pairs with a text at a place of each; None if one does not fit."""
+    attack = _inserting(unit, place, side, "read")
+    attacked = [attack(pair, _STRENGTH, Random(0)) for pair in pairs]
     return [p for p in attacked if p is not None] if all(fits(p, model) for p in attacked) else None
-
-
-def _one_commented(pair: Pair, unit: str) -> Pair | None:
-    """Return a pair with a comment of `unit`, or of filler words, before it; None if impossible."""
-    return insert(unit or FILLER, unit)(pair, _STRENGTH, Random(0))
