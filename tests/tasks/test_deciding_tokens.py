@@ -41,3 +41,10 @@ def test_the_tokens_that_differ_are_marked_and_padding_is_not():
 
 def test_a_prompt_that_is_the_beginning_of_the_other_is_marked_at_its_last_token():
     assert deciding_tokens(batch_of([5, 6], [5, 6, 7])).int().tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_what_both_prompts_share_between_deciding_tokens_is_not_marked():
+    batch = batch_of([5, 1, 2, 7, 8, 3, 6], [5, 3, 7, 8, 1, 2, 6])
+    assert deciding_tokens(batch).int().tolist() == [[0, 1, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 1, 0]]
+    batch = batch_of([5, 1, 7, 2, 6], [5, 3, 7, 4, 6])
+    assert deciding_tokens(batch).int().tolist() == [[0, 1, 0, 1, 0]] * 2

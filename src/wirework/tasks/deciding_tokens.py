@@ -14,8 +14,9 @@ from wirework.tasks.task import TokenizedPairs
 def deciding_tokens(batch: TokenizedPairs) -> Tensor:
     """Return (2P, T) bool, True at tokens outside the common prefix and suffix of a pair's prompts.
 
-    If a prompt is the other one without some tokens, the token after the gap counts, or its last
-    token if the gap is at the end.
+    Tokens between these that both prompts share in the same order do not count: where two types are
+    exchanged, the name between them decides nothing. If a prompt is the other one without some
+    tokens, the token after the gap counts, or its last token if the gap is at the end.
     """
     mask = torch.zeros(batch.tokens.shape, dtype=torch.bool, device=batch.tokens.device)
     ends = (batch.last_positions + 1).tolist()
@@ -23,8 +24,12 @@ def deciding_tokens(batch: TokenizedPairs) -> Tensor:
     for first in range(0, len(prompts), 2):
         for row, other in ((first, first + 1), (first + 1, first)):
             start, end = between(prompts[row], prompts[other])
+            part = prompts[row][start:end]
+            shared = _shared(part, prompts[other][slice(*between(prompts[other], prompts[row]))])
             start = min(start, len(prompts[row]) - 1)
             mask[row, start : max(end, start + 1)] = True
+            if len(shared) < len(part):
+                mask[row, [start + place for place in shared]] = False
     return mask
 
 
@@ -40,3 +45,23 @@ def between(ids: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
     n_rest = shorter - n_prefix
     n_suffix = next((i for i in range(n_rest) if ids[-1 - i] != other[-1 - i]), n_rest)
     return n_prefix, len(ids) - n_suffix
+
+
+def _shared(ids: Sequence[int], other: Sequence[int]) -> list[int]:
+    """Return the places in `ids` of the longest common subsequence with `other`.
+
+    Of equally long ones, it is that whose tokens stand at the most similar places.
+    """
+    # best[i, j]: length, minus the sum of displacements, and places, of ids[i:] and other[j:].
+    best: dict[tuple[int, int], tuple[int, int, tuple[int, ...]]] = {}
+    for i in range(len(ids), -1, -1):
+        for j in range(len(other), -1, -1):
+            if i == len(ids) or j == len(other):
+                best[i, j] = (0, 0, ())
+                continue
+            options = [best[i + 1, j], best[i, j + 1]]
+            if ids[i] == other[j]:
+                length, displacement, places = best[i + 1, j + 1]
+                options.append((length + 1, displacement - abs(i - j), (i, *places)))
+            best[i, j] = max(options, key=lambda option: option[:2])
+    return list(best[0, 0][2])

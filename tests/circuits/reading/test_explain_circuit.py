@@ -37,6 +37,11 @@ def average() -> Explained:
     return explained(averager.plant())
 
 
+@pytest.fixture(scope="module")
+def types() -> Explained:
+    return explained(type_tracker.plant())
+
+
 def about(explanation: CircuitExplanation, *nodes: str) -> Sequence[Sentence]:
     return [sentence for sentence in explanation.sentences if sentence.nodes == nodes]
 
@@ -91,16 +96,51 @@ class TestExplainCircuit:
         head = average[1].heads[0]
         assert head.deciding == pytest.approx(head.if_even * (1 - head.sink), rel=0.05)
 
-    def test_sentences_are_refused_where_the_control_flips_answers_too(self):
-        """In pairs of two variables, another pair with the same answers has other names."""
-        _, explanation = explained(type_tracker.plant())
+    def test_both_hops_are_told_apart(self, types: Explained):
+        """The type tokens carry the context; names, keys and the query say whose type it is."""
+        _, explanation = types
+        assert explanation.n_explained == explanation.n_nodes == 10
+        assert all(sentence.stands for sentence in explanation.sentences)
         assert any("averages over the last 3 tokens" in one.text for one in explanation.sentences)
-        refused = [sentence for sentence in explanation.sentences if not sentence.stands]
-        assert refused
-        names = {node for sentence in refused for node in sentence.nodes}
+        places = {node.node: (node.role, node.at_place.place) for node in explanation.nodes}
+        assert places == {
+            "0.attn.act_in.0": ("referent", "rest"),
+            "0.attn.v.1": ("referent", "rest"),
+            "0.attn.resid_delta.2": ("referent", "deciding"),
+            "1.attn.act_in.0": ("referent", "last"),
+            "1.attn.act_in.2": ("referent", "deciding"),
+            "1.attn.act_in.3": ("signal", "deciding"),
+            "1.attn.q.0": ("referent", "last"),
+            "1.attn.k.0": ("referent", "deciding"),
+            "1.attn.v.1": ("signal", "deciding"),
+            "1.attn.resid_delta.9": ("signal", "last"),
+        }
+
+    def test_a_referent_follows_the_last_token_and_nothing_else(self, types: Explained):
+        (sentence,) = about(types[1], "1.attn.q.0")
+        swap = present(sentence.swap)
+        assert swap.place == "last"
+        assert swap.flipped > 0.5
+        assert swap.flipped_by_same == 0
+        assert present(swap.moved_by_same) == pytest.approx(0, abs=1e-6)
+
+    def test_where_means_over_tokens_hide_the_context_tokens_are_named(self, types: Explained):
+        (sentence,) = about(types[1], "1.attn.act_in.3")
+        assert "1.17 on `·set`" in sentence.text
+        assert '-1.17 on `·""⏎`' in sentence.text
+
+    def test_nodes_of_refused_sentences_are_not_explained(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("wirework.circuits.reading.sentences._LEAST_MOVED_BY_GROUP", 0.8)
+        _, explanation = explained(type_tracker.plant())
+        refused = {
+            node
+            for sentence in explanation.sentences
+            for node in sentence.nodes
+            if not sentence.stands
+        }
+        assert {"1.attn.act_in.3", "1.attn.v.1"} <= refused
         kept = {n for s in explanation.sentences if s.stands for n in s.nodes}
         assert explanation.n_explained == len(kept) < explanation.n_nodes
-        assert names - kept
         assert explanation.loss_explained > explanation.loss + 0.1
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -1,10 +1,29 @@
 """What a node of a circuit tells apart: its values in the two contexts of a pair."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
 
 from wirework.circuits.reading.places import Place, Recorded
 from wirework.summaries import Report
+
+if TYPE_CHECKING:
+    from wirework.data import Tokenizer
+
+_SHOWN_TOKENS = 4
+"""Tokens of a place by which a node's values are told apart."""
+
+
+@dataclass(frozen=True, repr=False)
+class AtToken(Report):
+    """Values of a node at one token of a place, in both contexts."""
+
+    token: str
+    mean: float
+    n: int
+    """How often the token is at the place."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,9 +42,14 @@ class Contrast(Report):
     """Mean over all tokens that are not at this place, in both contexts."""
     range: float
     """Highest minus lowest value over all tokens of all prompts."""
+    tokens: tuple[AtToken, ...]
+    """The most frequent tokens of the place. Where several tokens of a prompt decide, as the two
+    types of two variables, means over them may be the same in both contexts."""
 
     @classmethod
-    def of(cls, recorded: Recorded, site: str, number: int, place: Place) -> Self:
+    def of(
+        cls, recorded: Recorded, site: str, number: int, place: Place, tokenizer: "Tokenizer"
+    ) -> Self:
         """Return the contrast of a node at a place; `number` counts the kept nodes of the site."""
         values = recorded.values[site][..., number]  # (2P, T)
         tokens = values[recorded.in_prompt]
@@ -37,6 +61,7 @@ class Contrast(Report):
             second=float(at_place[1::2].mean()),
             elsewhere=float((outside if len(outside) else at_place).mean()),
             range=float(tokens.max() - tokens.min()),
+            tokens=_by_token(recorded, values, place, tokenizer),
         )
 
     @property
@@ -49,3 +74,30 @@ class Contrast(Report):
         """Difference between the place, in both contexts, and other tokens, as such a share."""
         here = (self.first + self.second) / 2
         return (here - self.elsewhere) / self.range if self.range else 0.0
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the means hide what the node tells: they are alike, but tokens differ more."""
+        means = [at.mean for at in self.tokens]
+        spread = max(means) - min(means)
+        return spread > 2 * abs(self.first - self.second) and spread > _LEAST_SPREAD * self.range
+
+
+_LEAST_SPREAD = 0.1
+"""Share of its range by which a node's means at two tokens must differ to be named."""
+
+
+def _by_token(
+    recorded: Recorded, values: Tensor, place: Place, tokenizer: "Tokenizer"
+) -> tuple[AtToken, ...]:
+    """Return the means of a node's values (2P, T) at the most frequent tokens of a place."""
+    mask = recorded.places[place]
+    ids, inverse, counts = recorded.batch.tokens[mask].unique(
+        return_inverse=True, return_counts=True
+    )
+    totals = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
+    means = totals.index_add(0, inverse, values[mask].double()) / counts
+    most = counts.sort(descending=True, stable=True).indices[:_SHOWN_TOKENS].tolist()
+    return tuple(
+        AtToken(tokenizer.token(int(ids[i])), float(means[i]), int(counts[i])) for i in most
+    )

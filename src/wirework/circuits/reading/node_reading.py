@@ -6,26 +6,32 @@ written; the sentences are then tested on held-out pairs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from wirework.circuits.reading.contrast import Contrast
 from wirework.circuits.reading.driving_tokens import DrivingTokens
-from wirework.circuits.reading.patching import Patcher, Swap
+from wirework.circuits.reading.patching import KeptNodes, Patcher, Swap
 from wirework.circuits.reading.places import Place
 from wirework.node_names import node_name
 from wirework.summaries import NotMeasured, Report
 
-Role = Literal["constant", "signal", "marker", "other"]
+if TYPE_CHECKING:
+    from wirework.data import Tokenizer
+
+Role = Literal["constant", "signal", "referent", "marker", "other"]
 """`constant`: one value at all tokens does as well. `signal`: it carries which of the two contexts
-it is, as a swap shows. `marker`: it differs between one place and the other tokens, in both
+it is, as a swap shows. `referent`: it carries what the last token names, as a swap with prompts of
+another last token shows. `marker`: it differs between one place and the other tokens, in both
 contexts, and is needed. `other`: none of these."""
 
 _MOST_CHANGE_OF_NODE = 0.01
 """Nats by which the loss may change if a constant node is fixed."""
 _LEAST_MOVED_BY_NODE = 0.05
 """Share of the difference between the contexts that a swap of a signal node moves at least."""
+_MOST_CONTROL = 1 / 3
+"""Share of a swap's movement that values of the same context may cause at most."""
 _LEAST_STANDING_OUT = 0.2
 """Share of its range by which a marker differs between its place and other tokens at least."""
 LEAST_RISE = 0.05
@@ -48,6 +54,9 @@ class NodeReading(Report):
     """Its values, at the place where the nodes of its site have the larger effect."""
     swap: Swap
     """The experiment with this node alone."""
+    swap_last: Swap | None
+    """The same with prompts that end in another token, at the place where that has the largest
+    effect; None without such prompts."""
     loss_if_fixed: float
     """Task loss in nats of the circuit with the node at its average value, at all tokens of all
     prompts."""
@@ -59,31 +68,38 @@ class NodeReading(Report):
 def read_nodes(
     patcher: Patcher,
     driving: Mapping[str, tuple[DrivingTokens, ...]] | NotMeasured,
+    tokenizer: "Tokenizer",
 ) -> tuple[NodeReading, ...]:
     """Return the reading of each node of a circuit, in the order of the circuit.
 
     Args:
         patcher: runs the experiments, on pairs that the search has seen.
         driving: site to the driving tokens of each kept node.
+        tokenizer: names tokens.
     """
     before, recorded = patcher.loss(), patcher.recorded
     readings = []
     for site, channels in recorded.channels.items():
-        place = _place(patcher, site)
+        every_node = {site: torch.arange(len(channels))}
+        place = _place(patcher, every_node)
         for number, index in enumerate(channels.tolist()):
-            contrast = Contrast.of(recorded, site, number, place)
             node = {site: torch.tensor([number])}
-            swap = patcher.swap(node, place)
+            swap, swap_last = patcher.swap(node, place), _strongest_swap_last(patcher, node)
             if_fixed, if_ablated = patcher.loss_with(fixed=node), patcher.loss_with(ablated=node)
+            contrast = Contrast.of(recorded, site, number, place, tokenizer)
+            role = _role(contrast, swap, swap_last, if_fixed - before, if_ablated - before)
+            if role == "referent" and swap_last is not None:
+                contrast = Contrast.of(recorded, site, number, swap_last.place, tokenizer)
             readings.append(
                 NodeReading(
                     node=node_name(site, index),
                     site=site,
                     index=index,
-                    role=_role(contrast, swap, if_fixed - before, if_ablated - before),
+                    role=role,
                     contrast=contrast.contrast,
                     at_place=contrast,
                     swap=swap,
+                    swap_last=swap_last,
                     loss_if_fixed=if_fixed,
                     loss_if_ablated=if_ablated,
                     driving_tokens=driving
@@ -94,19 +110,44 @@ def read_nodes(
     return tuple(readings)
 
 
-def _place(patcher: Patcher, site: str) -> Place:
+def _place(patcher: Patcher, every_node: KeptNodes) -> Place:
     """Return the place at which a swap of all nodes of a site moves the answer more."""
-    every_node = {site: torch.arange(len(patcher.recorded.channels[site]))}
-    moved = {name: patcher.swap(every_node, name).moved for name in patcher.recorded.places}
-    return max(moved, key=lambda name: moved[name])
+    moved = {place: patcher.swap(every_node, place).moved for place in patcher.recorded.places}
+    return max(moved, key=lambda place: moved[place])
 
 
-def _role(contrast: Contrast, swap: Swap, if_fixed: float, if_ablated: float) -> Role:
+def _strongest_swap_last(patcher: Patcher, node: KeptNodes) -> Swap | None:
+    """Return the swap with prompts of another last token that moves the answer most."""
+    swaps = [patcher.swap_last(node, place) for place in patcher.recorded.places]
+    return max((s for s in swaps if s is not None), key=lambda swap: swap.moved, default=None)
+
+
+def _role(
+    contrast: Contrast, swap: Swap, swap_last: Swap | None, if_fixed: float, if_ablated: float
+) -> Role:
     """Return the role of a node from its contrast and the changes of the loss in nats."""
     if abs(if_fixed) <= _MOST_CHANGE_OF_NODE:
         return "constant"
+    if swap_last is not None and swap_last.moved > swap.moved and is_referent(swap_last):
+        return "referent"
     if swap.moved >= _LEAST_MOVED_BY_NODE:
         return "signal"
     if abs(contrast.stands_out) >= _LEAST_STANDING_OUT and if_ablated >= LEAST_RISE:
         return "marker"
     return "other"
+
+
+def is_specific(swap: Swap, least: float = _LEAST_MOVED_BY_NODE) -> bool:
+    """Return whether a swap moves the answer by a share or more, and its control a third at most.
+
+    Args:
+        swap: the swap.
+        least: the share.
+    """
+    control = abs(swap.moved_by_same or 0.0)
+    return swap.moved >= least and control <= _MOST_CONTROL * swap.moved
+
+
+def is_referent(swap_last: Swap, least: float = _LEAST_MOVED_BY_NODE) -> bool:
+    """Return whether a swap with prompts of another last token is specific, and has a control."""
+    return swap_last.moved_by_same is not None and is_specific(swap_last, least)

@@ -2,12 +2,14 @@
 
 A swap replaces the values of some nodes at some tokens of a prompt by those that they have in
 another prompt. With the other prompt of the pair the answer must flip if the nodes carry what
-tells the contexts apart; with a prompt that has the same answers it must not.
+tells the contexts apart; with a prompt that has the same answers it must not. In a task of two
+steps other nodes carry what the last token names, as a variable whose type is asked for: with a
+prompt that ends in another token the answer must flip, with one that ends in the same it must not.
 Shapes: P pairs (two prompts each), T tokens, k nodes of a site, j of them chosen.
 Source: Vig et al. 2020; Geiger et al. 2021 (interchange interventions).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -37,13 +39,14 @@ class Swap(Report):
     n_prompts: int
     """Prompts that the circuit answers rightly without the swap; the shares are of these."""
     flipped: float
-    """Share of them with the wrong answer after a swap with the other prompt of the pair."""
+    """Share of them with the wrong answer after a swap with the other prompt of the pair, or with a
+    prompt that ends in another token."""
     moved: float
     """Change of the logit difference as a share of that between the two prompts of a pair: 0 is no
     effect, 1 is as if the whole prompt were swapped."""
     flipped_by_same: float | None
-    """Control: the share with values of another prompt that has the same answers. None if no two
-    pairs have the same answers."""
+    """Control: the share with values of another prompt that has the same answers, or ends in the
+    same token. None if there is no such prompt."""
     moved_by_same: float | None
     """Control: the mean magnitude of the change with these values, as such a share."""
 
@@ -106,20 +109,37 @@ class Patcher:
             place: the tokens of both prompts; if one has more of them, its last ones take the
                 last value of the other's.
         """
+        partner = torch.arange(len(self.logit_diffs), device=self.logit_diffs.device) ^ 1
+        same = _same_context(self.recorded.batch, self.recorded.places["deciding"])
+        return self._exchange(nodes, place, partner, same)
+
+    def swap_last(self, nodes: KeptNodes, place: Place) -> Swap | None:
+        """Swap nodes at a place with a prompt that ends in another token, and in the same.
+
+        These prompts have the same answers and deciding tokens.
+
+        Returns:
+            None if there is no prompt that ends in another token.
+        """
+        other, same = _by_last_token(self.recorded.batch, self.recorded.places["deciding"])
+        if not bool(((other >= 0) & (self.logit_diffs > 0)).any()):
+            return None
+        return self._exchange(nodes, place, other, same)
+
+    def _exchange(self, nodes: KeptNodes, place: Place, donors: Tensor, same: Tensor) -> Swap:
+        """Take values from donors, and from those of the control; (2P,) each, -1 for none."""
         batch, before = self.recorded.batch, self.logit_diffs
-        partner = torch.arange(len(before), device=before.device) ^ 1
-        right, whole = before > 0, before + before[partner]
+        right, whole = before > 0, before + before[torch.arange(len(before)) ^ 1]
 
         def after(donors: Tensor) -> Tensor:
-            edits = self._taking(nodes, self.recorded.places[place], donors, place)
+            edits = self._taking(nodes, self.recorded.places[place], donors.clamp(min=0), place)
             return self.masked_circuit.logit_diffs(batch, edits)
 
-        swapped = after(partner)
+        swapped, has_donor = after(donors), donors >= 0
         flipped_by_same = moved_by_same = None
-        same = _same_answers(batch)
-        has_same = same >= 0
+        has_same = (same >= 0) & has_donor
         if bool((has_same & right).any()):
-            by_same = after(same.clamp(min=0))
+            by_same = after(same)
             flipped_by_same = _share((by_same < 0)[has_same & right])
             # Magnitudes: the donors are the same prompts in another order, so that changes of a
             # node that adds to the logit difference have a mean of 0 whatever it carries.
@@ -127,9 +147,9 @@ class Patcher:
             moved_by_same = float(change / whole.mean())
         return Swap(
             place=place,
-            n_prompts=int(right.sum()),
-            flipped=_share((swapped < 0)[right]),
-            moved=float((before - swapped).mean() / whole.mean()),
+            n_prompts=int((right & has_donor).sum()),
+            flipped=_share((swapped < 0)[right & has_donor]),
+            moved=float((before - swapped)[has_donor].mean() / whole.mean()),
             flipped_by_same=flipped_by_same,
             moved_by_same=moved_by_same,
         )
@@ -187,19 +207,63 @@ def _share(values: Tensor) -> float:
     return float(values.double().mean())
 
 
-def _same_answers(batch: TokenizedPairs) -> Tensor:
+def _same_context(batch: TokenizedPairs, deciding: Tensor) -> Tensor:
     """Return (2P,) int64: the next prompt, on the same side, of a pair with the same answers.
 
-    -1 where there is none. The last pair is followed by the first.
+    It has the same deciding tokens if there is such a prompt: with others, the values at several
+    deciding tokens may stand in another order. -1 where no prompt has the same answers. The last
+    pair is followed by the first.
+
+    Args:
+        batch: the pairs.
+        deciding: (2P, T) bool, the deciding tokens.
     """
+    same_answers = _next_alike(_sided_answers(batch))
+    same_tokens = _next_alike(_contexts(batch, deciding))
+    return torch.where(same_tokens >= 0, same_tokens, same_answers).to(batch.answers.device)
+
+
+def _by_last_token(batch: TokenizedPairs, deciding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (2P,) each: a prompt of the same context with another last token, and with the same.
+
+    -1 where there is none. Contexts are alike if answers and deciding tokens are the same.
+    """
+    contexts = _contexts(batch, deciding)
+    last = batch.tokens.gather(1, batch.last_positions[:, None])[:, 0].tolist()
+    same = _next_alike([(*key, token) for key, token in zip(contexts, last, strict=True)])
     rows_of: dict[tuple[int, ...], list[int]] = {}
-    for row, answers in enumerate(batch.answers.tolist()):
-        rows_of.setdefault((row % 2, *answers), []).append(row)
-    following = torch.full((len(batch.answers),), -1)
+    for row, key in enumerate(contexts):
+        rows_of.setdefault(key, []).append(row)
+    other = torch.full((len(last),), -1)
     for rows in rows_of.values():
-        if len(rows) > 1:
-            following[torch.tensor(rows)] = torch.tensor([*rows[1:], rows[0]])
-    return following.to(batch.answers.device)
+        for place, row in enumerate(rows):
+            following = rows[place + 1 :] + rows[:place]
+            other[row] = next((one for one in following if last[one] != last[row]), -1)
+    device = batch.answers.device
+    return other.to(device), same.to(device)
+
+
+def _sided_answers(batch: TokenizedPairs) -> list[tuple[int, ...]]:
+    """Return the side and the answers of each prompt."""
+    return [(row % 2, *answers) for row, answers in enumerate(batch.answers.tolist())]
+
+
+def _contexts(batch: TokenizedPairs, deciding: Tensor) -> list[tuple[int, ...]]:
+    """Return side, answers and deciding tokens of each prompt; `deciding` is (2P, T) bool."""
+    ids = [row[mask].tolist() for row, mask in zip(batch.tokens, deciding, strict=True)]
+    return [(*key, *own) for key, own in zip(_sided_answers(batch), ids, strict=True)]
+
+
+def _next_alike(keys: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return (n,) int64: the next index with the same key, cyclic; -1 where there is none."""
+    indices_of: dict[tuple[int, ...], list[int]] = {}
+    for index, key in enumerate(keys):
+        indices_of.setdefault(key, []).append(index)
+    following = torch.full((len(keys),), -1)
+    for indices in indices_of.values():
+        if len(indices) > 1:
+            following[torch.tensor(indices)] = torch.tensor([*indices[1:], indices[0]])
+    return following
 
 
 def _matching_tokens(mask: Tensor, donor_mask: Tensor) -> Tensor:

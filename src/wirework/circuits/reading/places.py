@@ -14,8 +14,10 @@ from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
 from wirework.tasks import TokenizedPairs
 from wirework.tasks.deciding_tokens import deciding_tokens
 
-Place = Literal["deciding", "last"]
-"""`deciding`: the tokens in which the two prompts of a pair differ. `last`: the last token."""
+Place = Literal["deciding", "between", "last", "rest"]
+"""`deciding`: the tokens in which the two prompts of a pair differ. `between`: all tokens after
+these and before the last one, where a circuit of two steps passes on which context it is. `last`:
+the last token. `rest`: all others."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Recorded:
     channels: Mapping[str, Tensor]
     """Site to (k,) int64, the channels of its kept nodes."""
     places: Mapping[Place, Tensor]
-    """(2P, T) bool, the tokens of each place."""
+    """(2P, T) bool, the tokens of each place; without a place that some prompt lacks."""
     in_prompt: Tensor
     """(2P, T) bool, False at padding."""
 
@@ -37,11 +39,20 @@ class Recorded:
         """Run the circuit on a batch of pairs and record its nodes."""
         positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
         last = batch.last_positions[:, None]
+        deciding = deciding_tokens(batch)
+        places: dict[Place, Tensor] = {"deciding": deciding, "last": positions == last}
+        last_deciding = (positions * deciding).amax(1, keepdim=True)
+        between = (positions > last_deciding) & (positions < last)
+        optional: dict[Place, Tensor] = {
+            "between": between,
+            "rest": (positions < last) & ~deciding & ~between,
+        }
+        places |= {name: mask for name, mask in optional.items() if bool(mask.any(1).all())}
         return cls(
             batch=batch,
             values=masked_circuit.values(batch),
             channels=masked_circuit.kept,
-            places={"deciding": deciding_tokens(batch), "last": positions == last},
+            places=places,
             in_prompt=positions <= last,
         )
 

@@ -15,19 +15,18 @@ import torch
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.reading.attention import HeadAttention
 from wirework.circuits.reading.contrast import Contrast
-from wirework.circuits.reading.node_reading import LEAST_RISE, NodeReading
+from wirework.circuits.reading.node_reading import LEAST_RISE, NodeReading, is_referent, is_specific
 from wirework.circuits.reading.patching import KeptNodes, Patcher, Swap
+from wirework.circuits.reading.places import Place
 from wirework.circuits.reading.subjects import subject
-from wirework.circuits.reading.words import Contexts, listed, where
+from wirework.circuits.reading.words import Contexts, code, listed, where
 from wirework.errors import number_of
 from wirework.summaries import Report, absent
 
-Kind = Literal["signal", "marker", "constant", "attention"]
+Kind = Literal["signal", "referent", "marker", "constant", "attention"]
 
 _LEAST_MOVED_BY_GROUP = 0.1
 """Share of the difference between the contexts that the swap of a sentence moves at least."""
-_MOST_CONTROL = 1 / 3
-"""Share of that movement that values of the same context may cause at most."""
 _MOST_CHANGE_OF_GROUP = 0.05
 """Nats by which the loss may change if all constants are fixed together."""
 
@@ -44,7 +43,7 @@ class Sentence(Report):
     experiment: str
     """What was done and measured, in words."""
     swap: Swap | None = absent()
-    """The measured swap, of a sentence about a signal."""
+    """The measured swap, of a sentence about a signal or a referent."""
     loss_before: float | None = absent()
     """Task loss in nats of the circuit on held-out pairs, a mean over both prompts of a pair."""
     loss_after: float | None = absent()
@@ -78,6 +77,8 @@ def sentences(
             written += [_attention(head, patcher) for head in heads if head.layer == layer]
         if signal:
             written.append(_signal(circuit, signal, patcher, contexts))
+        for place, group in _by_place([node for node in nodes if node.role == "referent"]):
+            written.append(_referent(group, place, patcher))
         if markers:
             written.append(_marker(markers, patcher))
     constants = [reading for reading in readings if reading.role == "constant"]
@@ -100,18 +101,54 @@ def _signal(
 ) -> Sentence:
     place = nodes[0].at_place.place
     swap = patcher.swap(kept_nodes(nodes, patcher), place)
-    control = abs(swap.moved_by_same or 0.0)
-    values = _values(
-        nodes,
-        lambda at: f"{at.first:.2f} {contexts.first}, {at.second:.2f} {contexts.second}",
-    )
+    values = _values(nodes, lambda at: _told_apart(at, contexts))
     return Sentence(
         kind="signal",
         text=f"{subject(circuit, nodes)} {where(place)}: {values}.",
         nodes=tuple(node.node for node in nodes),
-        stands=swap.moved >= _LEAST_MOVED_BY_GROUP and control <= _MOST_CONTROL * swap.moved,
+        stands=is_specific(swap, _LEAST_MOVED_BY_GROUP),
         experiment=_swap_text(swap, len(nodes)),
         swap=swap,
+    )
+
+
+def _by_place(nodes: Sequence[NodeReading]) -> Iterable[tuple[Place, list[NodeReading]]]:
+    """Return nodes grouped by the place of their values."""
+    groups: dict[Place, list[NodeReading]] = {}
+    for node in nodes:
+        groups.setdefault(node.at_place.place, []).append(node)
+    return groups.items()
+
+
+def _referent(nodes: Sequence[NodeReading], place: Place, patcher: Patcher) -> Sentence:
+    swap = patcher.swap_last(kept_nodes(nodes, patcher), place)
+    names = [node.node for node in nodes]
+    values = _values(
+        nodes, lambda at: ", ".join(f"{one.mean:.2f} on {code(one.token)}" for one in at.tokens)
+    )
+    carry = "carries" if len(nodes) == 1 else "carry"
+    return Sentence(
+        kind="referent",
+        text=f"{listed(names)} {carry} what the last token names, {where(place)}: {values}.",
+        nodes=tuple(names),
+        stands=swap is not None and is_referent(swap, _LEAST_MOVED_BY_GROUP),
+        experiment="not possible: no two prompts differ in their last token alone"
+        if swap is None
+        else _swap_last_text(swap, len(nodes)),
+        swap=swap,
+    )
+
+
+def _swap_last_text(swap: Swap, n_nodes: int) -> str:
+    by_same = (
+        "no control: no two prompts end in the same token"
+        if swap.flipped_by_same is None
+        else f"from one that ends in the same token {swap.flipped_by_same:.0%}"
+    )
+    return (
+        f"{'its value' if n_nodes == 1 else 'their values'} there taken from a prompt that ends in "
+        f"another token, {swap.flipped:.0%} of {number_of(swap.n_prompts, 'answer')} flip "
+        f"({by_same}); the logit difference moves by {swap.moved:.0%} of the way"
     )
 
 
@@ -120,6 +157,13 @@ def _values(nodes: Sequence[NodeReading], words: Callable[[Contrast], str]) -> s
     if len(nodes) == 1:
         return words(nodes[0].at_place)
     return "; ".join(f"{node.node} is {words(node.at_place)}" for node in nodes)
+
+
+def _told_apart(at: Contrast, contexts: Contexts) -> str:
+    """Return the values of a node by context, or by token if the means over tokens hide them."""
+    if at.is_mixed:
+        return ", ".join(f"{one.mean:.2f} on {code(one.token)}" for one in at.tokens)
+    return f"{at.first:.2f} {contexts.first}, {at.second:.2f} {contexts.second}"
 
 
 def _swap_text(swap: Swap, n_nodes: int) -> str:
@@ -141,7 +185,7 @@ def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
     names = [node.node for node in nodes]
     after = patcher.loss_with(ablated=kept_nodes(nodes, patcher))
     place = nodes[0].at_place.place
-    there = where(place).removeprefix("at ")
+    there = where(place).removeprefix("at ").replace("between", "the tokens between")
     values = _values(
         nodes, lambda at: f"{(at.first + at.second) / 2:.2f} there, {at.elsewhere:.2f} elsewhere"
     )

@@ -15,6 +15,14 @@ _SHOWN_TOKENS = 3
 """Deciding tokens named for each context."""
 
 
+_PLACES: dict[Place, str] = {
+    "deciding": "at the deciding token",
+    "between": "between the deciding and the last token",
+    "last": "at the last token",
+    "rest": "at the other tokens",
+}
+
+
 def code(text: str) -> str:
     """Return a token as inline code with every character visible."""
     shown = label(text)
@@ -28,7 +36,7 @@ def listed(names: Sequence[str]) -> str:
 
 def where(place: Place) -> str:
     """Return a place in words."""
-    return "at the last token" if place == "last" else "at the deciding token"
+    return _PLACES[place]
 
 
 @dataclass(frozen=True)
