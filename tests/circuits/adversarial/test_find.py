@@ -109,13 +109,14 @@ class TestFindAttacks:
         assert by_side[1] <= single
         worst = turned.by_tokens
         assert worst is not None
-        assert worst.point.attack in {token.attack.name for token in turned.tokens}
+        (place,) = {t.place for t in turned.tokens if t.attack.name == worst.point.attack}
+        assert {token.place for token in turned.tokens} == {"comment", "string"}
         assert worst.point.model.attacked.accuracy <= 0.1
         assert worst.point.model.control.accuracy == worst.point.model.before.accuracy == 1
         assert worst.inserted["0.0"] > 0.5
         example = worst.example
         assert example["model_says"] != example["right"]
-        assert example["prompt"].startswith("#")
+        assert example["prompt"].startswith("#") == (place == "comment")
         assert example["p"] < 0.5
         assert "once: accuracy where `" in turned.summary()["by_tokens"]
         assert turned.by_length is None  # a head that picks does not mind
