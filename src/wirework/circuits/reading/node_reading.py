@@ -4,7 +4,7 @@ Everything here is measured on pairs that the search has seen. It decides which 
 written; the sentences are then tested on held-out pairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -56,7 +56,7 @@ class NodeReading(Report):
     """The experiment with this node alone."""
     swap_last: Swap | None
     """The same with prompts that end in another token, at the place where that has the largest
-    effect; None without such prompts."""
+    effect; None without such prompts, or where it has no effect for all nodes of the site."""
     loss_if_fixed: float
     """Task loss in nats of the circuit with the node at its average value, at all tokens of all
     prompts."""
@@ -82,9 +82,10 @@ def read_nodes(
     for site, channels in recorded.channels.items():
         every_node = {site: torch.arange(len(channels))}
         place = _place(patcher, every_node)
+        places_of_last = _places_of_last(patcher, every_node)
         for number, index in enumerate(channels.tolist()):
             node = {site: torch.tensor([number])}
-            swap, swap_last = patcher.swap(node, place), _strongest_swap_last(patcher, node)
+            swap, swap_last = patcher.swap(node, place), _strongest(patcher, node, places_of_last)
             if_fixed, if_ablated = patcher.loss_with(fixed=node), patcher.loss_with(ablated=node)
             contrast = Contrast.of(recorded, site, number, place, tokenizer)
             role = _role(contrast, swap, swap_last, if_fixed - before, if_ablated - before)
@@ -116,9 +117,15 @@ def _place(patcher: Patcher, every_node: KeptNodes) -> Place:
     return max(moved, key=lambda place: moved[place])
 
 
-def _strongest_swap_last(patcher: Patcher, node: KeptNodes) -> Swap | None:
+def _places_of_last(patcher: Patcher, every_node: KeptNodes) -> list[Place]:
+    """Return the places at which prompts of another last token move the answer, for a site."""
+    swaps = [patcher.swap_last(every_node, place) for place in patcher.recorded.places]
+    return [s.place for s in swaps if s is not None and s.moved >= _LEAST_MOVED_BY_NODE]
+
+
+def _strongest(patcher: Patcher, node: KeptNodes, places: Sequence[Place]) -> Swap | None:
     """Return the swap with prompts of another last token that moves the answer most."""
-    swaps = [patcher.swap_last(node, place) for place in patcher.recorded.places]
+    swaps = [patcher.swap_last(node, place) for place in places]
     return max((s for s in swaps if s is not None), key=lambda swap: swap.moved, default=None)
 
 
