@@ -8,9 +8,13 @@ from itertools import product
 import pytest
 import torch
 from hand_wired import PLANT, Corpus, Edge, Node, Planted
+from hand_wired.competing import HEADS
+from hand_wired.correlated import DISTRACTOR
+from hand_wired.exclusive_or import NEURONS
 from hand_wired.inhibited import INHIBITOR
 from hand_wired.redundant import DETOUR
 from plain_model import Left, PlainModel
+from present import present
 from torch import Tensor
 
 from wirework.circuits import Ablation, find_edges, node_means, prune, training_windows
@@ -179,3 +183,89 @@ def test_the_inhibitor_holds_the_wrong_answer_back(inhibited: Case) -> None:
     assert (intact > 0).all()
     assert (without[torch.tensor(above)] < 0).all()  # the `for` above wins
     assert [weight for source, _, weight in planted.edges if source == INHIBITOR] == [-0.3]
+
+
+def planted_case(name: str) -> Case:
+    return Case(PLANT[name]())
+
+
+def test_there_are_twelve() -> None:
+    assert len(PLANT) == 12
+
+
+def test_of_superposed_features_one_channel_alone_leaves_half_of_the_pairs_open() -> None:
+    case = planted_case("superposed")
+    for channel in (0, 8):
+        mask = case.mask(case.but(("0.attn.act_in", channel)))
+        diffs = case.ablation.all_logit_diffs(mask[None], case.rows)[0].reshape(-1, 2)
+        assert (diffs.amax(1) > 3).all()  # one gender of each number still speaks
+        assert (diffs.abs().amin(1) < 1).all()  # the other says nothing
+
+
+def test_all_of_three_values_are_answered() -> None:
+    case = planted_case("three-valued")
+    task = case.planted.task
+    asked = {answer for pair in task.pairs for answer in pair.answers}
+    diffs = case.ablation.all_logit_diffs(case.mask(case.planted.nodes)[None], case.rows)[0]
+    assert asked == {".append", ".update", ".add"}
+    assert (diffs > 3).all()
+
+
+def test_without_one_of_two_competing_heads_the_other_wins() -> None:
+    case = planted_case("competing heads")
+    planted = case.planted
+    for head, first_wins in zip(HEADS, (False, True), strict=True):
+        means = {site: mean.clone() for site, mean in case.ablation.means.items()}
+        site, channel = planted.nodes[head]
+        means[site][channel] = 0.0  # no moves of this kind
+        silenced = Ablation.of(planted.model.transformer, means)
+        diffs = silenced.all_logit_diffs(
+            case.mask(case.outside([(site, channel)]))[None], case.rows
+        )
+        first, second = diffs[0].reshape(-1, 2).unbind(1)
+        assert ((first if first_wins else second) >= 0).all()
+        assert ((second if first_wins else first) <= 0).all()
+
+
+def test_a_correlated_distractor_tells_the_answer_and_changes_none() -> None:
+    case = planted_case("correlated distractor")
+    planted, rows = case.planted, case.rows
+    site = DISTRACTOR[-1][0]
+    _, values = planted.model.run_with_cache(rows.tokens, [site])
+    at_last = values[site][torch.arange(len(rows.tokens)), rows.last_positions, DISTRACTOR[-1][1]]
+    first, second = at_last.reshape(-1, 2).unbind(1)
+    agreeing = (first > second).double().mean()
+    assert agreeing == pytest.approx(7 / 8)
+    masks = torch.stack([case.mask(case.every), case.mask(case.outside(DISTRACTOR))])
+    whole, without = case.ablation.all_logit_diffs(masks, rows)
+    assert (whole > 3).all()
+    assert (without > 3).all()
+    # It shares the final norm with the answer, which scales the difference.
+    torch.testing.assert_close(whole, without, atol=0.0, rtol=0.3)
+
+
+def test_each_neuron_of_the_exclusive_or_answers_for_one_kind_of_agreement() -> None:
+    case = planted_case("exclusive or")
+    planted = case.planted
+    site = planted.nodes[NEURONS[0]][0]
+    _, values = planted.model.run_with_cache(case.rows.tokens, [site])
+    at_last = values[site][torch.arange(len(case.rows.tokens)), case.rows.last_positions]
+    lit, dark = at_last[0::2, :2], at_last[1::2, :2]
+    assert (lit < 0.5).all()
+    assert (dark.amax(1) > 1.5).all()
+    assert (dark.amin(1) < 0.5).all()
+    assert len(dark.argmax(1).unique()) == 2
+
+
+def test_a_relayed_value_is_written_by_the_earlier_head() -> None:
+    case = planted_case("relay")
+    planted = case.planted
+    first_hop = planted.nodes[2]
+    assert first_hop == ("0.attn.resid_delta", 2)
+    assert planted.nodes[3] == ("1.attn.act_in", 2)
+    _, values = planted.model.run_with_cache(case.rows.tokens, ["0.attn.v", "1.attn.v"])
+    red = present(planted.model.tokenizer).encode(" red")[0]
+    of_colour = case.rows.tokens == red
+    handed_on = of_colour.roll(1, 1)  # a head that sees two tokens
+    assert (values["0.attn.v"][..., 1][of_colour] > 0.5).all()
+    assert (values["1.attn.v"][..., 1][handed_on & ~of_colour] > 0.2).all()

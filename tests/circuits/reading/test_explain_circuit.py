@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hand_wired import averager, quote_closer, type_tracker
+from hand_wired import PLANT, averager, exclusive_or, quote_closer, relay, type_tracker
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Corpus, Planted
 from present import present
@@ -142,6 +142,30 @@ class TestExplainCircuit:
         kept = {n for s in explanation.sentences if s.stands for n in s.nodes}
         assert explanation.n_explained == len(kept) < explanation.n_nodes
         assert explanation.loss_explained > explanation.loss + 0.1
+
+    @pytest.mark.parametrize(
+        "name",
+        ["agreement", "superposed", "three-valued", "competing heads", "correlated distractor"],
+    )
+    def test_every_node_of_a_circuit_that_reads_the_deciding_token_is_explained(self, name: str):
+        _, explanation = explained(PLANT[name]())
+        assert explanation.n_explained == explanation.n_nodes
+        assert all(sentence.stands for sentence in explanation.sentences)
+        assert explanation.loss_explained == pytest.approx(explanation.loss)
+
+    def test_a_switch_whose_meaning_depends_on_another_is_refused(self):
+        """One switch tells nothing; what the neurons make of both does."""
+        _, explanation = explained(exclusive_or.plant())
+        refused = {node for one in explanation.sentences if not one.stands for node in one.nodes}
+        assert refused == {"0.attn.act_in.0", "0.attn.act_in.8", "0.attn.v.1"}
+        assert explanation.n_explained == explanation.n_nodes - 3
+
+    def test_a_relay_is_refused_where_pairs_exchange_what_it_carries(self):
+        """Both colours are in both prompts: at no single token do the contexts differ."""
+        _, explanation = explained(relay.plant())
+        standing = {node for one in explanation.sentences if one.stands for node in one.nodes}
+        assert standing == {"1.attn.k.0", "1.attn.resid_delta.9"}
+        assert explanation.loss_explained > explanation.loss + 0.5
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_models_of_other_precisions_are_explained(self, dtype: torch.dtype):
