@@ -122,6 +122,7 @@ def test_tied_unembedding_is_not_scaled():
     assert folded.unembed.weight is folded.embed.weight
 
 
-def test_layer_norm_is_refused():
-    with pytest.raises(InputError, match="only RMSNorm"):
-        fold_norms(Transformer(ModelConfig.of(SMALL | {"norm": "layer"})))
+@pytest.mark.parametrize(("norm", "name"), [("layer", "LayerNorm"), ("none", "no norm")])
+def test_other_norms_are_refused(norm: str, name: str):
+    with pytest.raises(InputError, match=f"only RMSNorm gains.*has {name}"):
+        fold_norms(Transformer(ModelConfig.of(SMALL | {"norm": norm})))

@@ -15,6 +15,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "layer norm": {"norm": "layer"},
     "layer norm without bias": {"norm": "layer", "norm_bias": False},
+    "no norm": {"norm": "none", "positions": "concat", "d_pos": 5},
     "no biases": {"bias": False, "qkv_bias": False},
     "no query biases": {"qkv_bias": False},
     "added positions": {"positions": "added"},

@@ -75,8 +75,9 @@ class ModelConfig(Config):
     """Number of neurons per block; 0: 4 d_model."""
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
     """MLP non-linearity; `gelu` is the exact (erf) form."""
-    norm: Literal["rms", "layer"] = "rms"
-    """RMSNorm keeps zero a privileged value of the residual stream (sec. 2.1)."""
+    norm: Literal["rms", "layer", "none"] = "rms"
+    """RMSNorm keeps zero a privileged value of the residual stream (sec. 2.1). `none`: what reads
+    the residual stream reads it as it is, as in models compiled from programs."""
     norm_eps: Annotated[float, Field(gt=0)] | None = None
     """Added to the mean square; None: machine epsilon of the dtype for RMS, 1e-5 for LayerNorm."""
     norm_bias: bool = True

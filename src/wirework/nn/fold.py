@@ -30,14 +30,15 @@ def fold_norms(transformer: Transformer) -> Transformer:
         transformer: the model; it is not changed.
 
     Raises:
-        InputError: the norms are LayerNorms; AbsTopK follows a norm whose gains differ in magnitude
+        InputError: the model has no RMSNorm; AbsTopK follows a norm whose gains differ in magnitude
             (the fold would change what it keeps); or the final gains are not 1 and the unembedding
             is tied to the embedding, which must not be scaled.
 
     Source: Gao et al. 2025, sec. 2.1.
     """
     if transformer.config.norm != "rms":
-        raise InputError("only RMSNorm gains can be folded, this model has LayerNorm")
+        kind = "LayerNorm" if transformer.config.norm == "layer" else "no norm"
+        raise InputError(f"only RMSNorm gains can be folded, this model has {kind}")
     folded = copy.deepcopy(transformer)
     final = cast(RMSNorm, folded.norm)
     if folded.config.tied_embedding and not bool((final.weight == 1).all()):

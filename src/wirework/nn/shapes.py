@@ -126,6 +126,8 @@ def _linear(name: str, writes: int, reads: int, bias: bool) -> Shapes:
 
 
 def _norm(name: str, config: ModelConfig, width: int) -> Shapes:
+    if config.norm == "none":
+        return {}
     shapes: Shapes = {f"{name}.weight": (width,)}
     biased = config.norm == "layer" and config.norm_bias
     return shapes | {f"{name}.bias": (width,)} if biased else shapes
