@@ -33,7 +33,7 @@ VERBS = [
     "export", "convert", "study", "demo", "doctor", "attribute", "explain-circuit",
 ]  # fmt: skip
 INNER = {
-    "convert": ["huggingface", "openai", "self-ablating", "to-huggingface"],
+    "convert": ["huggingface", "interpbench", "openai", "self-ablating", "to-huggingface"],
     "study": ["ablations", "binarise", "finders", "frontier", "self-ablation"],
 }
 
@@ -132,6 +132,7 @@ class TestMistakes:
         refuses(
             "convert", "self-ablating", tmp_path, tmp_path / "out", says="expected one .pt file"
         )
+        refuses("convert", "interpbench", tmp_path, tmp_path / "out", says="ll_model_cfg.pkl")
 
     def test_debug_shows_where_a_mistake_was_found_out(self, tmp_path: Path):
         (tmp_path / "model").mkdir()
@@ -167,7 +168,7 @@ class TestMistakes:
 
 def test_convert_overwrites_nothing_but_a_model(model_folder: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
-    for kind in ("openai", "self-ablating", "huggingface"):
+    for kind in ("openai", "self-ablating", "huggingface", "interpbench"):
         refuses("convert", kind, model_folder, tmp_path, says="exists and is not a model")
     refuses("convert", "huggingface", model_folder, model_folder, says="is what is to be converted")
     assert (tmp_path / "config.json").read_text() == "{}"

@@ -20,6 +20,7 @@ WRITING = {
     "convert openai": "convert openai absent {}/x",
     "convert self-ablating": "convert self-ablating absent {}/x",
     "convert huggingface": "convert huggingface absent {}/x",
+    "convert interpbench": "convert interpbench absent {}/x",
     "convert to-huggingface": "convert to-huggingface absent {}/x",
     "demo": "demo --out {}/x",
     "explain": "explain absent --out {}/x",

@@ -184,6 +184,7 @@ REFUSED: dict[str, tuple[Callable[[str | Path], object], str]] = {
     "evaluate_sae": (lambda none: measures.evaluate_sae(none, None, None), "no model at"),
     "estimate_cost": (lambda none: estimate_cost(none, ExplainConfig()), "no model at"),
     "load_openai": (lambda none: ww.interop.load_openai(none), "none"),
+    "load_interpbench": (lambda none: ww.interop.load_interpbench(none), "none"),
     "load_self_ablating": (lambda none: ww.interop.load_self_ablating(none), "none"),
     "save_huggingface": (lambda none: ww.interop.save_huggingface(none, none), "no model at"),
     "TrainConfig.load": (lambda none: TrainConfig.load(none), "cannot read"),

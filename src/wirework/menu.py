@@ -57,6 +57,12 @@ MENU = {
         "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
         "roneneldan/TinyStories-1M models/stories1m",
     ),
+    "convert interpbench": (
+        "Convert the model of an InterpBench case (`ll_model.pth`, `ll_model_cfg.pkl`, "
+        "`edges.pkl`; Gupta et al. 2024).\n\nIn Python `ww.interop.load_interpbench` gives its "
+        "circuit too.",
+        "interpbench/3 models/case3",
+    ),
     "convert openai": (
         "Convert a released weight-sparse model (`beeg_config.json`, `final_model.pt`; or as on "
         "the hub).",

@@ -131,6 +131,48 @@ def _load_sae(folder: Path) -> Any:
     return [sae.state_dict(), sae.cfg.metadata.site, sae.cfg.architecture()]
 
 
+def _build_interpbench(folder: Path) -> None:
+    """Write a case as TransformerLens saves it, by its names and shapes alone."""
+    import pickle
+
+    import torch
+
+    layers, width, heads, inner, neurons = 2, 6, 2, 3, 8
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed.W_E": (7, width), "pos_embed.W_pos": (5, width),
+        "unembed.W_U": (width, 4), "unembed.b_U": (4,),
+    }  # fmt: skip
+    for layer in range(layers):
+        block = {"attn.W_O": (heads, inner, width), "attn.b_O": (width,)}
+        block |= {f"attn.W_{kind}": (heads, width, inner) for kind in "QKV"}
+        block |= {f"attn.b_{kind}": (heads, inner) for kind in "QKV"}
+        block |= {"mlp.W_in": (width, neurons), "mlp.b_in": (neurons,)}
+        block |= {"mlp.W_out": (neurons, width), "mlp.b_out": (width,)}
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
+    generator = torch.Generator().manual_seed(2)
+    state = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    torch.save(state, folder / "ll_model.pth")
+    fields = {
+        "n_layers": layers, "d_model": width, "n_heads": heads, "d_head": inner, "d_mlp": neurons,
+        "d_vocab": 7, "d_vocab_out": 4, "n_ctx": 5, "act_fn": "gelu", "normalization_type": None,
+        "dtype": torch.float32, "device": torch.device("cpu"),
+    }  # fmt: skip
+    (folder / "ll_model_cfg.pkl").write_bytes(pickle.dumps(fields))
+    edges = [
+        ("hook_embed", "blocks.0.hook_mlp_in"), ("hook_pos_embed", "blocks.1.hook_q_input[1]"),
+        ("blocks.0.hook_mlp_out", "blocks.1.attn.hook_result[1]"),
+        ("blocks.1.attn.hook_result[1]", "blocks.1.hook_resid_post"),
+    ]  # fmt: skip
+    (folder / "edges.pkl").write_bytes(pickle.dumps(edges))
+
+
+def _load_interpbench(folder: Path) -> Any:
+    from wirework.interop import load_interpbench
+
+    truth = load_interpbench(folder)
+    return of_model(truth.model), [(edge.source, edge.target) for edge in truth.path_edges]
+
+
 def _load_gpt2_tokenizer(folder: Path) -> Any:
     from wirework.data import Tokenizer
 
@@ -152,6 +194,8 @@ LOADERS = (
     Loader("huggingface neo", lambda folder: _build_huggingface("neo", folder),
            _load_huggingface, ("config.json", "model.safetensors")),
     Loader("huggingface bin", _build_bin, _load_huggingface, ("pytorch_model.bin",)),
+    Loader("interpbench", _build_interpbench, _load_interpbench,
+           ("ll_model_cfg.pkl", "ll_model.pth", "edges.pkl")),
     Loader("autoencoder", _build_sae, _load_sae,
            ("sae/cfg.json", "sae/sae_weights.safetensors", "sae/checksums.json"), protected=True),
     Loader("foreign autoencoder", _build_foreign_sae, _load_sae,

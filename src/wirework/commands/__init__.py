@@ -6,7 +6,13 @@ There is no logic here, and nothing heavy is imported before a verb runs. `menu.
 from wirework.commands.attribute import attribute
 from wirework.commands.circuit_words import explain_circuit
 from wirework.commands.circuits import acdc, attack, prune, validate
-from wirework.commands.convert import huggingface, openai, self_ablating, to_huggingface
+from wirework.commands.convert import (
+    huggingface,
+    interpbench,
+    openai,
+    self_ablating,
+    to_huggingface,
+)
 from wirework.commands.listings import doctor, tasks
 from wirework.commands.measures import explain, measure, sae
 from wirework.commands.pages import export, view
@@ -27,6 +33,7 @@ __all__ = [
     "finders",
     "frontier",
     "huggingface",
+    "interpbench",
     "measure",
     "openai",
     "prune",

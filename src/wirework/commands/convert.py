@@ -44,6 +44,18 @@ def self_ablating(source: Path, out: Path, /) -> None:
     _convert(load_self_ablating, source, out)
 
 
+def interpbench(source: Path, out: Path, /) -> None:
+    """Save the model of an InterpBench case in our format and print its path.
+
+    Args:
+        source: Folder with ll_model.pth, ll_model_cfg.pkl and edges.pkl.
+        out: Model folder to write.
+    """
+    from wirework.interop import load_interpbench
+
+    _convert(lambda path: load_interpbench(path).model, source, out)
+
+
 def huggingface(source: str, out: Path, /) -> None:
     """Save a GPT-2 or GPT-Neo of Hugging Face in our format and print its path.
 
