@@ -19,6 +19,7 @@ from wirework.circuits.path_patching import (
     acdc,
     acdc_sweep,
     edge_attribution,
+    path_edge_auroc,
     sweep_row,
 )
 from wirework.circuits.pipeline.exhaust import CircuitSeries, exhaust_circuits
@@ -89,6 +90,7 @@ __all__ = [
     "load_means",
     "model_of",
     "node_means",
+    "path_edge_auroc",
     "prune",
     "prune_all",
     "random_order",
