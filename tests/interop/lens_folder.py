@@ -25,7 +25,7 @@ EDGES = [
 """Edges in the form of case 3, with those inside of heads and MLPs."""
 
 
-def lens_model(**changes: Any) -> nn.Module:
+def lens_model(**changes: Any) -> Any:
     """Return a random HookedTransformer with the settings of a case compiled from a program."""
     settings = {
         "n_layers": 2, "d_model": 12, "n_ctx": 8, "d_head": 3, "n_heads": 4, "d_mlp": 20,
@@ -35,7 +35,7 @@ def lens_model(**changes: Any) -> nn.Module:
     }  # fmt: skip
     with warnings.catch_warnings(action="ignore"):  # the class is to go in version 4
         config = transformer_lens.HookedTransformerConfig(**(settings | changes))
-        model: nn.Module = transformer_lens.HookedTransformer(config)
+        model = transformer_lens.HookedTransformer(config)
     generator = torch.Generator().manual_seed(1)
     for weight in model.parameters():
         weight.data.normal_(0, 0.4, generator=generator)

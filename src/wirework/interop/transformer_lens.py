@@ -117,7 +117,7 @@ def _our_config(theirs: _LensFields, source: str) -> tuple[ModelConfig, int]:
     """
     n_outputs = theirs.d_vocab if theirs.d_vocab_out == -1 else theirs.d_vocab_out
     scale = math.sqrt(theirs.d_head)
-    supported = {
+    supported: dict[str, tuple[Any, ...]] = {
         "attention_dir": ("causal",),
         "positional_embedding_type": ("standard",),
         "normalization_type": tuple(_NORMS),
@@ -125,10 +125,10 @@ def _our_config(theirs: _LensFields, source: str) -> tuple[ModelConfig, int]:
         "n_key_value_heads": (None, theirs.n_heads),
         "attn_scale": (-1.0, scale) if theirs.use_attn_scale else (theirs.attn_scale,),
     }
-    for name, values in supported.items():
+    for name, known in supported.items():
         value = getattr(theirs, name)
-        if value not in values:
-            choices = " or ".join(str(one) for one in values)
+        if value not in known:
+            choices = " or ".join(str(one) for one in known)
             raise InputError(
                 f"{source}: {name} is {quoted(value)}, which is not supported: only {choices}"
             )

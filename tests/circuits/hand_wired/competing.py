@@ -50,8 +50,9 @@ HEADS = (2, 3)
 def competing(tokenizer: Tokenizer, task: Task) -> Model:
     """Wire the model for the tokens of `moves`."""
     model = blank(tokenizer, n_ctx=48, n_layer=1, d_model=10, n_head=2, d_mlp=6)
-    for channel, word in ((0, "up"), (9, "up"), (8, "down")):
-        embed_(model, channel, lambda token, word=word: float(token.strip() == word))
+    for channel in (0, 9):
+        embed_(model, channel, lambda token: float(token == " up"))
+    embed_(model, 8, lambda token: float(token == " down"))
     embed_(model, 1, lambda _: 3.0)
     connect_(model, NODES, EDGES)
     link_(model, ("0.attn.act_in", 9), ("0.attn.v", 2), 4.0)
