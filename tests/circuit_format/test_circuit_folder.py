@@ -24,6 +24,10 @@ def edit_tensors(path: Path, **changes: np.ndarray | None) -> Path:
     return sum_again(path)
 
 
+GROUP: dict[str, Any] = {"name": "numbers", "tokens": ["1"], "token_ids": [1], "unseen_ids": [2]}
+EDGE = {"group": 0, "channel": 0, "n_entries": 1}
+
+
 class TestReadCircuit:
     def test_read_gives_back_what_was_written(self, circuit: Path) -> None:
         read = read_circuit(circuit)
@@ -66,6 +70,31 @@ class TestReadCircuit:
     ) -> None:
         with pytest.raises(InputError, match=message) as caught:
             read_circuit(edit_document(circuit, **changes))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"channels": [0, 10**6]}, r"embedding channel 1000000 is beyond the model's"),
+            ({"channels": [3, 0]}, r"channels must be ascending, each once"),
+            ({"n_all": 0}, r"n_all is 0, but 1 edges are listed"),
+            ({"edges": [EDGE, EDGE]}, r"must be sorted by channel, then group, each once"),
+            ({"edges": [EDGE | {"channel": 2}]}, r"no embedding edge of group 0, channel 2"),
+            ({"edges": [EDGE | {"group": 1}]}, r"no embedding edge of group 1, channel 0"),
+            ({"edges": [EDGE | {"n_entries": 0}]}, r"n_entries: Input should be greater than"),
+            ({"groups": [GROUP, GROUP]}, r"a token is in one group only, once"),
+            ({"groups": [GROUP | {"tokens": []}]}, r"'numbers' has other tokens than token_ids"),
+            ({"groups": [GROUP | {"token_ids": [10**7]}]}, r"token 10000000 is beyond the model's"),
+            ({"groups": [GROUP | {"name": None}]}, r"groups.0.name: Input should be a valid"),
+            ({}, r"expected means/embed"),
+        ],
+    )
+    def test_embedding_edges_at_odds_are_refused(
+        self, circuit: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        part = {"groups": [GROUP], "channels": [0, 3], "edges": [EDGE], "n_all": 2} | changes
+        with pytest.raises(InputError, match=message) as caught:
+            read_circuit(edit_document(circuit, embedding_edges=part))
         assert "\n" not in str(caught.value)
 
     def test_unknown_keys_are_ignored(self, circuit: Path) -> None:

@@ -8,6 +8,7 @@ from wirework.circuit_format.fields import Index, Part, Text, checked
 from wirework.circuit_format.folder import (
     ACTIVATIONS,
     CIRCUIT_FILES,
+    EMBED,
     LENGTHS,
     MEANS,
     CircuitFolder,
@@ -18,6 +19,8 @@ from wirework.circuit_format.parts import (
     MOST_PAIRS,
     CalibrationPart,
     Edge,
+    EmbeddingEdge,
+    EmbeddingPart,
     Examples,
     IoEdge,
     Losses,
@@ -30,11 +33,13 @@ from wirework.circuit_format.parts import (
     PathEdge,
     Provenance,
     TaskPart,
+    TokenGroup,
 )
 
 __all__ = [
     "ACTIVATIONS",
     "CIRCUIT_FILES",
+    "EMBED",
     "FORMAT",
     "LENGTHS",
     "MEANS",
@@ -46,6 +51,8 @@ __all__ = [
     "Component",
     "Document",
     "Edge",
+    "EmbeddingEdge",
+    "EmbeddingPart",
     "Examples",
     "Index",
     "IoEdge",
@@ -62,6 +69,7 @@ __all__ = [
     "Provenance",
     "TaskPart",
     "Text",
+    "TokenGroup",
     "checked",
     "read_circuit",
     "split_component",

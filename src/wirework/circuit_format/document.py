@@ -11,6 +11,7 @@ from wirework.circuit_format.names import Component, site_order, split_component
 from wirework.circuit_format.parts import (
     CalibrationPart,
     Edge,
+    EmbeddingPart,
     Examples,
     IoEdge,
     Losses,
@@ -62,6 +63,9 @@ class Document(Part):
     """None in files of earlier versions, of head-level circuits, and where bisection alone does not
     reach the target."""
     io_edges: Annotated[tuple[IoEdge, ...], FailFast()]
+    embedding_edges: EmbeddingPart | None = None
+    """None if no embedding entry was pruned, as in files of earlier versions: the circuit reads the
+    whole embedding."""
     examples: Examples
     provenance: Provenance
     share_runs: Annotated[int, Field(ge=1)] | None = None
@@ -102,6 +106,7 @@ class Document(Part):
         shares = [node.share for node in self.nodes] + [edge.share for edge in self.edges]
         if shares.count(None) < len(shares) and self.share_runs is None:
             raise ValueError("there are shares of searches, but share_runs is missing")
+        self._check_embedding()
         self._check_level()
         n_prompts = len(self.examples.prompts)
         for name in ("answers", "logit_diff"):
@@ -109,6 +114,20 @@ class Document(Part):
             if listed != n_prompts:
                 raise ValueError(f"{n_prompts} example prompts, but {listed} {name}")
         return self
+
+    def _check_embedding(self) -> None:
+        """Check that token groups and channels are within the model's embedding."""
+        if (part := self.embedding_edges) is None:
+            return
+        if self.level == "head":
+            raise ValueError("embedding edges are of circuits of nodes only")
+        ids = (t for group in part.groups for t in (*group.token_ids, *group.unseen_ids))
+        for name, largest, size in (
+            ("token", max(ids, default=-1), self.model.vocab_size),
+            ("channel", max(part.channels, default=-1), self.model.d_model),
+        ):
+            if largest >= size:
+                raise ValueError(f"embedding {name} {largest} is beyond the model's {size}")
 
     def _check_level(self) -> None:
         """Check that the circuit has parts of its own level only."""
@@ -166,6 +185,7 @@ class Document(Part):
             (values, "share_runs"),
             (values, "paper_size"),
             (values, "loss_reduction"),
+            (values, "embedding_edges"),
             (values["model"], "trained_on_tasks"),
             (values["task"], "used_fingerprint"),
             (values["provenance"], "mean_error_median"),

@@ -27,6 +27,8 @@ ACTIVATIONS = "examples/activations"
 LENGTHS = "examples/lengths"
 MEANS = "means/"
 """Names of tensors in circuit.safetensors; a site follows `MEANS`."""
+EMBED = "embed"
+"""Site of the embedding; its means are there if embedding edges were pruned."""
 
 Array = NDArray[Any]
 
@@ -67,7 +69,7 @@ def _checked_means(arrays: Mapping[str, Array], document: Document, path: Path) 
     means = {name.removeprefix(MEANS): arrays[name] for name in names}
     if document.level == "node":
         _check_nodes(means, document, path)
-        _check_sites(means, document.model, path)
+        _check_sites(means, document, path)
     for site, mean in means.items():
         _check_finite(mean, f"{MEANS}{site}", path)
     return means
@@ -84,10 +86,13 @@ def _check_nodes(means: Mapping[str, Array], document: Document, path: Path) -> 
             )
 
 
-def _check_sites(means: Mapping[str, Array], model: ModelPart, path: Path) -> None:
+def _check_sites(means: Mapping[str, Array], document: Document, path: Path) -> None:
     """Check that there is a mean of the right width for each site of the model, and no other."""
+    model = document.model
     kinds = (*NODE_KINDS, "attn.y")
     expected = {f"{layer}.{kind}": kind for layer in range(model.n_layer) for kind in kinds}
+    if document.embedding_edges is not None:
+        expected[EMBED] = EMBED
     if foreign := means.keys() - expected.keys():
         raise InputError(f"{path}: {MEANS}{min(foreign)} is of no site of the model")
     # circuit.json lacks the width of concatenated positions; all act_in sites have the same width.

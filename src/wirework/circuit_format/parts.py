@@ -17,6 +17,7 @@ from wirework.circuit_format.fields import (
     json_settings,
 )
 from wirework.config import PathAblation, PathCorruption, PathMetric
+from wirework.errors import quoted
 
 MOST_PAIRS = 100_000
 """Maximum number of pairs of a task that a circuit is found for."""
@@ -155,6 +156,75 @@ class IoEdge(Part):
         if reads == writes:
             raise ValueError("needs either token and target or source and answer")
         return self
+
+
+class TokenGroup(Part):
+    """Some tokens that mean the same for a task."""
+
+    name: Text
+    """Meaning in words."""
+    tokens: tuple[str, ...]
+    """Texts of the tokens that occur in the prompts of the search."""
+    token_ids: tuple[Index, ...]
+    unseen_ids: tuple[Index, ...] = ()
+    """Tokens of the same class that occur in no prompt of the search."""
+
+
+class EmbeddingEdge(Part):
+    """A token group whose embedding entries at a residual channel the circuit keeps."""
+
+    group: Index
+    """Position among the groups."""
+    channel: Index
+    n_entries: Annotated[int, Field(ge=1)]
+    """Nonzero embedding entries of the group's tokens that occur in the prompts of the search."""
+
+
+class EmbeddingPart(Part):
+    """What a circuit reads from the embedding: edges from token groups to residual channels.
+
+    Without such an edge all tokens of a group have one value at a channel: the mean of the channel
+    over text or, if no token of the prompts has an entry there, zero. Channels that are not listed
+    keep their entries: no kept node reads them, nor do the logits of the answers.
+    """
+
+    groups: Annotated[tuple[TokenGroup, ...], FailFast()]
+    channels: tuple[Index, ...]
+    """Residual channels that the circuit reads, ascending."""
+    edges: Annotated[tuple[EmbeddingEdge, ...], FailFast()]
+    """The kept ones, by channel, then group."""
+    n_all: Index
+    """Number of embedding edges before any was removed."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        listed = [t for group in self.groups for t in (*group.token_ids, *group.unseen_ids)]
+        if len(set(listed)) < len(listed):
+            raise ValueError("a token is in one group only, once")
+        for group in self.groups:
+            if len(group.tokens) != len(group.token_ids):
+                raise ValueError(f"group {quoted(group.name)} has other tokens than token_ids")
+        if list(self.channels) != sorted(set(self.channels)):
+            raise ValueError("channels must be ascending, each once")
+        places = [(edge.channel, edge.group) for edge in self.edges]
+        if places != sorted(set(places)):
+            raise ValueError("embedding edges must be sorted by channel, then group, each once")
+        if len(places) > self.n_all:
+            raise ValueError(f"n_all is {self.n_all}, but {len(places)} edges are listed")
+        channels = set(self.channels)
+        for channel, group in places:
+            if channel not in channels or group >= len(self.groups):
+                raise ValueError(f"there is no embedding edge of group {group}, channel {channel}")
+        return self
+
+    def kept_entries(self) -> set[tuple[int, int]]:
+        """Return (token, channel) of the kept entries, also those of tokens outside the prompts."""
+        return {
+            (token, edge.channel)
+            for edge in self.edges
+            for group in (self.groups[edge.group],)
+            for token in (*group.token_ids, *group.unseen_ids)
+        }
 
 
 class PathEdge(Part):
