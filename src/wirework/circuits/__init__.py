@@ -1,6 +1,14 @@
 """Circuits: masks, scores, pruning, path patching, validation and adversarial attacks."""
 
-from wirework.circuit_format import Edge, IoEdge, Losses, Node, PathEdge
+from wirework.circuit_format import (
+    Edge,
+    EmbeddingEdge,
+    IoEdge,
+    Losses,
+    Node,
+    PathEdge,
+    TokenGroup,
+)
 from wirework.circuits.adversarial import AttackReport, BreakingAttack, find_attacks
 from wirework.circuits.calibration import Calibration, calibrate, calibrated_loss
 from wirework.circuits.circuit import Circuit, check_circuit_place
@@ -51,6 +59,7 @@ __all__ = [
     "CircuitSeries",
     "Edge",
     "EdgeMasks",
+    "EmbeddingEdge",
     "FaithfulnessCurve",
     "FinderResult",
     "IoEdge",
@@ -63,6 +72,7 @@ __all__ = [
     "PathEdge",
     "PathScores",
     "Scores",
+    "TokenGroup",
     "acdc",
     "acdc_sweep",
     "assemble",

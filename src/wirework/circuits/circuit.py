@@ -142,8 +142,9 @@ class Circuit(ABC):
 
         Args:
             table: `nodes` (site, index, mean, score, share), `edges` (site and index of source and
-                target, weight, share), `io_edges` (token or answer, node, weight) or `path_edges`
-                (source, target, effect); None for `edges`, of a `PathCircuit` `path_edges`.
+                target, weight, share), `io_edges` (token or answer, node, weight),
+                `embedding_edges` (token group, channel, entries) or `path_edges` (source, target,
+                effect); None for `edges`, of a `PathCircuit` `path_edges`.
 
         Raises:
             InputError: another table, or pandas is not installed.

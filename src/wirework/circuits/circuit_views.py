@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from wirework.picture import Picture
 
-Table = Literal["nodes", "edges", "io_edges", "path_edges"]
+Table = Literal["nodes", "edges", "io_edges", "embedding_edges", "path_edges"]
 """Part of a circuit that a table lists."""
-TABLES: tuple[Table, ...] = ("nodes", "edges", "io_edges", "path_edges")
+TABLES: tuple[Table, ...] = ("nodes", "edges", "io_edges", "embedding_edges", "path_edges")
 
 
 def picture(document: Document, activations: "Tensor") -> "Picture":
@@ -44,6 +44,7 @@ _COLUMNS: dict[Table, list[str]] = {
     "nodes": ["site", "index", "mean", "score", "share"],
     "edges": ["source_site", "source_index", "target_site", "target_index", "weight", "share"],
     "io_edges": ["token", "answer", "token_id", "site", "index", "weight"],
+    "embedding_edges": ["group", "channel", "n_entries"],
     "path_edges": ["source", "target", "effect"],
 }
 
@@ -57,6 +58,10 @@ def _rows(document: Document, table: Table) -> list[tuple[Any, ...]]:
         return [(*nodes[e.source], *nodes[e.target], e.weight, e.share) for e in document.edges]
     if table == "path_edges":
         return [(e.source, e.target, e.effect) for e in document.path_edges]
+    if table == "embedding_edges":
+        if (part := document.embedding_edges) is None:
+            return []
+        return [(part.groups[e.group].name, e.channel, e.n_entries) for e in part.edges]
     rows = []
     for edge in document.io_edges:
         node = edge.target if edge.source is None else edge.source

@@ -8,7 +8,7 @@ edges between them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,13 @@ from torch import Tensor
 
 from wirework import __version__
 from wirework.circuit_format import (
+    EMBED,
     CalibrationPart,
     Document,
     Edge,
+    EmbeddingPart,
     Examples,
+    IoEdge,
     Losses,
     LossPairs,
     ModelPart,
@@ -82,6 +85,8 @@ class FinderResult:
     """Size at plain bisection; None without a ranking or if this does not reach the target."""
     excluded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Site to channels of the nodes that the search excluded."""
+    embedding_edges: EmbeddingPart | None = None
+    """The kept embedding edges, as `edge_masks` has them; None if none were pruned."""
 
 
 def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> NodeCircuit:
@@ -118,7 +123,8 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
         edges=_edges(edge_masks, result.gates),
         n_edges=edge_masks.size - edge_masks.n_nodes,
         paper_size=result.paper_size,
-        io_edges=tuple(find_io_edges(model.transformer, kept, tokens, answers)),
+        io_edges=_read_by(result, find_io_edges(model.transformer, kept, tokens, answers)),
+        embedding_edges=result.embedding_edges,
         examples=shown_examples(tokenizer, shown, logit_diffs),
         provenance=Provenance(
             finder=result.finder,
@@ -133,8 +139,24 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
             excluded=dict(result.excluded) or None,
         ),
     )
-    baseline = {site: mean.detach().float().cpu() for site, mean in means.items()}
+    baseline = {
+        site: mean.detach().float().cpu()
+        for site, mean in means.items()
+        if site != EMBED or result.embedding_edges is not None
+    }
     return NodeCircuit(document, baseline, _activations(edge_masks, result.gates, shown))
+
+
+def _read_by(result: FinderResult, io_edges: Sequence[IoEdge]) -> tuple[IoEdge, ...]:
+    """Return input and output edges without the embedding entries that a circuit removes."""
+    if (part := result.embedding_edges) is None:
+        return tuple(io_edges)
+    kept, nodes = part.kept_entries(), result.edge_masks.kept
+    return tuple(
+        edge
+        for edge in io_edges
+        if edge.target is None or (edge.token_id, nodes[edge.target][1]) in kept
+    )
 
 
 def _losses(

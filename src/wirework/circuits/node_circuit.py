@@ -14,16 +14,20 @@ from torch import Tensor
 
 from wirework.circuit_format import (
     ACTIVATIONS,
+    EMBED,
     MEANS,
     CircuitFolder,
     Edge,
+    EmbeddingEdge,
     IoEdge,
     Node,
     PaperSize,
+    TokenGroup,
 )
 from wirework.circuits.circuit import Circuit, tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.masking.embedding_edges import EmbeddingEdges, EmbeddingMasks
 from wirework.circuits.masking.means import check_means
 from wirework.config import PruneConfig
 from wirework.errors import InputError, number_of
@@ -122,6 +126,18 @@ class NodeCircuit(Circuit):
         return len(self.io_edges)
 
     @property
+    def embedding_edges(self) -> tuple[EmbeddingEdge, ...]:
+        """Kept edges from token groups to residual channels; empty if none were pruned."""
+        part = self.document.embedding_edges
+        return () if part is None else part.edges
+
+    @property
+    def token_groups(self) -> tuple[TokenGroup, ...]:
+        """Token groups that an embedding edge refers to by its `group`."""
+        part = self.document.embedding_edges
+        return () if part is None else part.groups
+
+    @property
     def excluded(self) -> dict[str, tuple[int, ...]]:
         """Site to channels of the nodes that its search excluded; empty if it excluded none."""
         return self.document.provenance.excluded or {}
@@ -151,12 +167,18 @@ class NodeCircuit(Circuit):
         return PruneConfig.of(settings, "circuit.json: provenance.settings")
 
     def sizes(self) -> dict[str, int | None]:
-        """Return the number of nodes, edges, kept edges, and input and output edges."""
+        """Return the number of nodes, edges, kept edges, and input and output edges.
+
+        With embedding edges also their number and that of the token groups that they read.
+        """
+        read = {edge.group for edge in self.embedding_edges}
+        embedding = {"n_embedding_edges": len(self.embedding_edges), "n_token_groups": len(read)}
         return {
             "n_nodes": self.n_nodes,
             "n_edges": self.n_edges,
             "n_kept_edges": self.n_kept_edges,
             "n_io_edges": self.n_io_edges,
+            **({} if self.document.embedding_edges is None else embedding),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -237,7 +259,7 @@ class NodeCircuit(Circuit):
         Raises:
             InputError: `model` is another model, or lacks a node or edge of the circuit.
         """
-        edge_masks = EdgeMasks.of(*self.ablation(model))
+        edge_masks = self._with_embedding(EdgeMasks.of(*self.ablation(model)))
         model_edges = edge_masks.edges()
         kept = {(edge.source, edge.target) for edge in self.edges}
         if foreign := kept - {(edge.source, edge.target) for edge in model_edges}:
@@ -247,6 +269,15 @@ class NodeCircuit(Circuit):
             )
         edge_gates = [float((edge.source, edge.target) in kept) for edge in model_edges]
         return edge_masks, torch.cat([torch.ones(edge_masks.n_nodes), torch.tensor(edge_gates)])
+
+    def _with_embedding(self, edge_masks: EdgeMasks) -> EdgeMasks:
+        """Return masks without the embedding entries that the circuit removes."""
+        if (part := self.document.embedding_edges) is None:
+            return edge_masks
+        if EMBED not in self.means:
+            raise InputError(f"the circuit has embedding edges, but no {MEANS}{EMBED}")
+        edges, gates = EmbeddingEdges.of_part(part, edge_masks.transformer)
+        return EmbeddingMasks(edge_masks, gates, edges).masked(gates[None])
 
     def evaluate(self, model: "Model | str | Path", task: Task | str | Path) -> float:
         """Return the task loss of the circuit alone on all pairs of a task; lower is better.

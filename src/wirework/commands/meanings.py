@@ -28,6 +28,8 @@ _MEANINGS = {
     "held_out_loss": "the same on held-out pairs",
     "held_out_loss_calibrated": "the same with scale and shift fitted on the judging pairs",
     "n_io_edges": "entries of embedding and unembedding",
+    "n_embedding_edges": "token groups times channels that it reads; fewer is better",
+    "n_token_groups": "token groups that it reads; fewer is better",
     "n_pairs": "pairs measured on",
     # training
     "val_loss": "nats per token on held-out text; lower is better",

@@ -27,6 +27,7 @@ class PruneConfig(Config):
         "ablation",
         "trials",
         "steps",
+        "embedding_edges",
         "allow_unreached",
         "seed",
     )
@@ -92,6 +93,9 @@ class PruneConfig(Config):
     """Remove nodes greedily that the target does not need; the paper did it by hand."""
     prune_edges: bool = True
     """Then also remove edges between kept nodes that the target does not need. Ours."""
+    embedding_edges: bool = False
+    """Then also remove embedding entries that the target does not need, by token group and channel:
+    tokens that decide, last tokens, names, numbers, ... Ours."""
     allow_unreached: bool = False
     """Search even if the model's own task loss misses the target, or the target is above chance."""
     mean_tokens: Count = 200_000
@@ -103,13 +107,15 @@ class PruneConfig(Config):
     def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the settings as JSON values for a record on disk, under their old names.
 
-        `loss_reduction` is left out where it is `mean`, so that records of earlier versions match.
+        `loss_reduction` is left out where it is `mean`, and `embedding_edges` where it is off, so
+        that records of earlier versions match.
 
         Args:
             exclude: old names of settings to leave out.
         """
         default = {"loss_reduction"} if self.loss_reduction == "mean" else set()
-        return super().recorded({*exclude, *default})
+        off = set() if self.embedding_edges else {"embedding_edges"}
+        return super().recorded({*exclude, *default, *off})
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from wirework.nn.sites import MeanAblation, Site
 
 Rewiring = Callable[[Tensor, Tensor], Tensor]
 """Maps input (B, T, in) and output (B, T, out) of a matrix to a new output (B, T, out), token by
-token."""
+token. The input of the embedding are tokens, (B, T)."""
 
 
 @contextmanager
@@ -23,12 +23,14 @@ def rewired(module: nn.Module, rewirings: Mapping[str, Rewiring]) -> Iterator[No
 
     Args:
         module: a transformer.
-        rewirings: functions, by the name of an `nn.Linear` such as `blocks.3.attn.out`.
+        rewirings: functions, by the name of an `nn.Linear` such as `blocks.3.attn.out`, or of an
+            `nn.Embedding`.
 
     Raises:
         InputError: a name is no matrix of this module, or a rewiring changes the shape.
     """
-    matrices = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    kinds = nn.Linear | nn.Embedding
+    matrices = {name: part for name, part in module.named_modules() if isinstance(part, kinds)}
     with ExitStack() as stack:
         for name, rewiring in rewirings.items():
             if name not in matrices:

@@ -24,6 +24,7 @@ from wirework.circuits.masking.connected import (
     can_be_connected,
 )
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.masking.removed_entries import RemovedEntries
 from wirework.config import LossReduction
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
 from wirework.nn.kernels.sparse_linear import once_if_unchanged, unchanged_weights
@@ -77,7 +78,7 @@ class Masks(ABC):
     @property
     @abstractmethod
     def layers(self) -> Tensor:
-        """(G,) int64, by gate the first layer whose computation depends on it."""
+        """(G,) int64, by gate the first layer that depends on it; -1 for the embedding."""
 
     @abstractmethod
     def applied(self, gates: Tensor) -> AbstractContextManager[None]:
@@ -402,12 +403,18 @@ class Ablation(Masks):
         """Ablate with masks (R, G) inside a `with` block; see `Masks.applied`."""
         return self.transformer.edited(self.edits(gates))
 
-    def compact(self, gates: Tensor, weights: Weights | None = None) -> CompactCircuit | None:
+    def compact(
+        self,
+        gates: Tensor,
+        weights: Weights | None = None,
+        removed_entries: RemovedEntries | None = None,
+    ) -> CompactCircuit | None:
         """Return a small model of one mask; see `Masks.compact`.
 
         Args:
             gates: (G,).
             weights: weights and biases of the linear layers; None for those of the model.
+            removed_entries: removed embedding entries; None if there are none.
         """
         if self.activation_cache is not None or not can_be_compact(self.transformer):
             return None
@@ -415,7 +422,8 @@ class Ablation(Masks):
         kept = mask.nonzero().flatten()
         if len(kept) > _MOST_COMPACT * len(mask) or not bool((mask[kept] == 1).all()):
             return None
-        return CompactCircuit(self.transformer, self.space.channels(kept), self.means, weights)
+        channels = self.space.channels(kept)
+        return CompactCircuit(self.transformer, channels, self.means, weights, removed_entries)
 
     def connected(self) -> ConnectedModel | None:
         """Return a model of the connected nodes; None where its outputs would differ.

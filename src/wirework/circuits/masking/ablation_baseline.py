@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from wirework.circuit_format import MeanSource
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of_search
-from wirework.circuits.masking.means import Means, means_for
+from wirework.circuits.masking.means import Means, means_for, with_embedding_means
 from wirework.config import PruneConfig
 from wirework.files import tensors_checksum
 
@@ -58,6 +58,8 @@ class AblationBaseline:
             on_cpu = {name: mean.float().cpu() for name, mean in means.first.items()}
             origin = tensors_checksum(on_cpu, {})
             source = "given means" if means.n_tokens is None else "text of the model's run"
+        if config.embedding_edges:
+            means = with_embedding_means(means, model, data, config.mean_tokens)
         return cls(
             means,
             activation_cache_of_search(model, data, config),

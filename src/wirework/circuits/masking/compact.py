@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wirework.circuit_format import EMBED
+from wirework.circuits.masking.removed_entries import RemovedEntries
 from wirework.nn import Transformer
 from wirework.nn.activation import activate
 from wirework.nn.block import Block
@@ -80,6 +82,7 @@ class CompactCircuit:
         kept: site to the channels (M,) of its kept nodes, int64 ascending, for all node sites.
         means: site to (N,), the values of removed nodes.
         weights: weights and biases of the linear layers; None for those of the model.
+        removed_entries: removed embedding entries; None if there are none.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class CompactCircuit:
         kept: Mapping[str, Tensor],
         means: Mapping[str, Tensor],
         weights: Weights | None = None,
+        removed_entries: RemovedEntries | None = None,
     ) -> None:
         self._transformer = transformer
+        self._removed_entries = removed_entries
         self._parts = _Parts(transformer, kept, means, weights or _plain_weights(transformer))
         self._layers: dict[int, tuple[_Attention | None, _Mlp | None]] = {}
 
@@ -114,7 +119,7 @@ class CompactCircuit:
         model, last = self._transformer, batch.last_positions
         model.check_tokens(batch.tokens)
         if start_from is None:
-            (x, pos), first = model.entry(batch.tokens), 0
+            (x, pos), first = self._entry(batch.tokens), 0
         else:
             (first, x), pos = start_from, model.concatenated_positions(batch.tokens)
         narrow_from = self._last_mixing_layer()
@@ -124,6 +129,15 @@ class CompactCircuit:
             x = self._run(layer, block, x, pos, last if layer >= narrow_from else None, edits)
         state = model.norm(select_positions(x, last)).squeeze(1)
         return answer_logit_diffs(model, state, batch)
+
+    def _entry(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the input of the first block and its positions, as `Transformer.entry`."""
+        x, pos = self._transformer.entry(tokens)
+        if (removed := self._removed_entries) is not None:
+            entries = self._transformer.embed.weight[tokens[..., None], removed.channels]
+            change = removed.change(tokens, entries, self._parts.means[EMBED])
+            x = x.index_add(-1, removed.channels, change)
+        return x, pos
 
     def _last_mixing_layer(self) -> int:
         """Return the last layer whose attention is not constant; only it needs all tokens."""

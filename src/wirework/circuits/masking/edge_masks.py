@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wirework.circuit_format import Edge
+from wirework.circuit_format import EMBED, Edge
 from wirework.circuits.masking.ablation import Ablation, Masks
 from wirework.circuits.masking.compact import CompactCircuit, Weights
 from wirework.circuits.masking.edges import KeptNodes, MatrixEdges, edges_by_matrix, edges_of
+from wirework.circuits.masking.removed_entries import RemovedEntries
 from wirework.config import LossReduction
 from wirework.nn import Transformer
 from wirework.nn.rewire import Rewiring, rewired
@@ -44,6 +45,8 @@ class EdgeMasks(Masks):
     """(n,) int64, index of each circuit node among all N nodes, ascending."""
     edges_by_matrix: tuple[MatrixEdges, ...]
     """The edges grouped by weight matrix; the edge gates follow this order."""
+    removed_entries: RemovedEntries | None = None
+    """Removed embedding entries, of one mask or one per mask; None if there are none."""
 
     @classmethod
     def of(cls, ablation: Ablation, mask: Tensor) -> "EdgeMasks":
@@ -133,6 +136,7 @@ class EdgeMasks(Masks):
         """
         gates = self.without_dangling_edges(gates)
         smaller = EdgeMasks.of(self.ablation, self.mask(gates))
+        smaller = replace(smaller, removed_entries=self.removed_entries)
         gate_of_edge = dict(zip(self._edge_ends(), gates[self.n_nodes :].tolist(), strict=True))
         edge_gates = [gate_of_edge[ends] for ends in smaller._edge_ends()]
         return smaller, torch.cat([torch.ones(smaller.n_nodes), torch.tensor(edge_gates)])
@@ -168,6 +172,8 @@ class EdgeMasks(Masks):
                     self._removed_edges(matrix_edges, removed_share)
                 )
         rewirings = {name: _subtract_removed(removed) for name, removed in by_module.items()}
+        if self.removed_entries is not None:
+            rewirings[EMBED] = self.removed_entries.rewiring(self.ablation.means[EMBED])
         with self.ablation.applied(self.mask(gates)), rewired(self.transformer, rewirings):
             yield
 
@@ -175,7 +181,12 @@ class EdgeMasks(Masks):
         """Return a small model of one mask (G,); see `Masks.compact`."""
         if not bool(((gates == 0) | (gates == 1)).all()):
             return None
-        return self.ablation.compact(self.mask(gates), self._weights_without_removed(gates))
+        removed = self.removed_entries
+        if removed is not None and not bool(((removed.kept == 0) | (removed.kept == 1)).all()):
+            return None
+        return self.ablation.compact(
+            self.mask(gates), self._weights_without_removed(gates), removed
+        )
 
     def _weights_without_removed(self, gates: Tensor) -> Weights:
         """Return a function that gives each linear layer's weight and bias under a mask (G,).

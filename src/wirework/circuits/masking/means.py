@@ -9,7 +9,7 @@ Shapes: B sequences, T tokens, N nodes at one site, S groups of windows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from wirework.circuit_format import EMBED
 from wirework.circuits.masking.node_statistics import (
     MeansError,
     NodeSums,
@@ -158,17 +159,13 @@ def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
         mean_tokens: minimum tokens per sample. Of a shorter text all is used, half in each sample.
     """
     n_ctx = min(model.config.n_ctx, tokens.n_tokens)
-    n_windows = -(-mean_tokens // n_ctx)
-    first, second = disjoint_windows(tokens, n_ctx, -(-n_windows // _GROUPS) * _GROUPS)
-    n_groups = min(_GROUPS, len(second))
-    if n_groups:  # groups of equal size, so that the mean of their means is that of the sample
-        second = second[: len(second) - len(second) % n_groups]
+    first, groups = _samples(tokens, n_ctx, mean_tokens)
 
     def sums(starts: Sequence[int]) -> NodeSums:
         return node_sums(model.transformer, windows_at(tokens, starts, n_ctx))
 
     of_first = sums(first)
-    of_groups = [sums(second[group::n_groups]) for group in range(n_groups)]
+    of_groups = [sums(group) for group in groups]
     of_second = sum(of_groups[1:], of_groups[0]) if of_groups else None
     group_means = [group.means() for group in of_groups]
     return Means(
@@ -179,6 +176,49 @@ def measured_means(model: "Model", tokens: "Tokens", mean_tokens: int) -> Means:
         second_error=None if of_second is None else of_second.errors(),
         deviation=(of_first if of_second is None else of_first + of_second).deviations(),
     )
+
+
+def _samples(tokens: "Tokens", n_ctx: int, mean_tokens: int) -> tuple[list[int], list[list[int]]]:
+    """Return the first token of each window of the first sample, and of each part of the second."""
+    n_windows = -(-mean_tokens // n_ctx)
+    first, second = disjoint_windows(tokens, n_ctx, -(-n_windows // _GROUPS) * _GROUPS)
+    n_groups = min(_GROUPS, len(second))
+    if n_groups:  # groups of equal size, so that the mean of their means is that of the sample
+        second = second[: len(second) - len(second) % n_groups]
+    return first, [second[group::n_groups] for group in range(n_groups)]
+
+
+def with_embedding_means(
+    means: Means, model: "Model", data: "Tokens | None", mean_tokens: int
+) -> Means:
+    """Return means with those of the embedding (`embed`), on the windows of the same samples.
+
+    They are not saved: tokens are counted, the model is not run.
+
+    Args:
+        means: node means; without a second sample, none is taken of the embedding.
+        model: the model.
+        data: training text; None for that of the model's run.
+        mean_tokens: minimum tokens per sample.
+
+    Raises:
+        InputError: there is no text.
+    """
+    text = run_data(model, "embedding edges (--embedding-edges)").train if data is None else data
+    embed = model.transformer.embed.weight.detach().double().cpu()
+    n_ctx = min(model.config.n_ctx, text.n_tokens)
+
+    def mean_at(starts: Sequence[int]) -> Tensor:
+        counts = torch.zeros(len(embed), dtype=torch.float64)
+        for batch in windows_at(text, starts, n_ctx):
+            counts += torch.bincount(batch.flatten(), minlength=len(embed))
+        return (counts @ embed / counts.sum()).float()
+
+    first, parts = _samples(text, n_ctx, mean_tokens)
+    groups = means.groups
+    if groups is not None:
+        groups = {**groups, EMBED: torch.stack([mean_at(starts) for starts in parts])}
+    return replace(means, first={**means.first, EMBED: mean_at(first)}, groups=groups)
 
 
 def _stacked(of_groups: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -73,7 +73,8 @@ def prune_all(
 
     Returns:
         A row per task: `task`, `reached` (false only with `config.allow_unreached`), the sizes
-        `n_nodes`, `n_edges`, `n_kept_edges` and `n_io_edges`, those and the losses at plain
+        `n_nodes`, `n_edges`, `n_kept_edges` and `n_io_edges`, with `config.embedding_edges` also
+        `n_embedding_edges` and `n_token_groups`, those and the losses at plain
         bisection (`paper_nodes`, `paper_edges`, `paper_loss`, ...; null if the circuit has no
         `paper_size`), the circuit's losses (nats), and from the report of `validate`, which is
         written to `NAME.report.json`, the losses on held-out and rephrased pairs and under

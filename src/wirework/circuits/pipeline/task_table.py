@@ -10,6 +10,8 @@ _COLUMNS = {
     "n_nodes": "nodes",
     "n_edges": "edges",
     "n_kept_edges": "kept edges",
+    "n_embedding_edges": "embedding edges",
+    "n_token_groups": "token groups",
     "model": "model",
     "circuit": "circuit",
     "held_out": "held out",
@@ -28,8 +30,8 @@ _COLUMNS = {
     "verdict": "verdict",
 }
 
-_FULL_ONLY = {"adversarial_ablation"}
-"""Columns that only full reports have; left out of tables without one."""
+_OPTIONAL = {"adversarial_ablation", "n_embedding_edges", "n_token_groups"}
+"""Columns of full reports and of circuits with embedding edges; left out where no row has them."""
 
 CONTROL_NAMES = {"nonsense task": "random labels"}
 """Controls whose key in a report is not the name that is shown."""
@@ -45,7 +47,7 @@ def markdown(table_rows: Iterable[Mapping[str, Any]]) -> str:
     with_circuit = [row for row in table_rows if not row.get("reason")]
     held = {name for row in with_circuit for name in row}
     columns = {
-        name: title for name, title in _COLUMNS.items() if name in held or name not in _FULL_ONLY
+        name: title for name, title in _COLUMNS.items() if name in held or name not in _OPTIONAL
     }
     lines = [_line(columns.values()), _line("---" for _ in columns)]
     lines += [_line(_cell(row.get(name)) for name in columns) for row in with_circuit]

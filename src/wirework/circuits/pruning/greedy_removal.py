@@ -94,13 +94,14 @@ class GreedyRemoval:
             mode: the model with its gates, in one ablation mode.
             gates: (G,), the mask.
             cached: streams of each part under the current mask.
-            first_layer: first layer to compute.
+            first_layer: first layer to compute; -1 to compute the embedding too.
             new_streams: list to which the streams of each part under this mask are appended.
         """
         run_mask = mode.pass_of(gates)
         for part, streams in zip(self._parts, cached, strict=True):
-            loss, later = _run(run_mask, part, (first_layer, streams[first_layer]))
-            new_streams.append([*streams[:first_layer], *later])
+            start_from = None if first_layer < 0 else (first_layer, streams[first_layer])
+            loss, later = _run(run_mask, part, start_from)
+            new_streams.append([*streams[: max(first_layer, 0)], *later])
             yield loss
 
 

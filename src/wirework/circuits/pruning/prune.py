@@ -3,7 +3,8 @@
 1. Trials with different settings train Heaviside masks on the training pairs (`learned_masks.py`).
 2. The best trials are discretised by bisection and pruned greedily (`discretise.py`) on the judging
    pairs, and merged (`merging.py`).
-3. Edges are pruned, and the circuit is checked with ablation values not used in the search.
+3. Edges are pruned, then embedding edges if configured, and the circuit is checked with ablation
+   values not used in the search.
 
 Source: Gao et al. 2025, sec. 2.2, App. A.5.
 """
@@ -17,11 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wirework.circuit_format import PaperSize
+from wirework.circuit_format import EmbeddingPart, PaperSize
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.masking.embedding_edges import (
+    EmbeddingEdges,
+    EmbeddingMasks,
+    read_channels,
+)
 from wirework.circuits.node_assembly import FinderResult, assemble
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
@@ -47,6 +53,7 @@ from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.tasks import Task, TokenizedPairs, load_task, tokenizer_of
 from wirework.tasks.task_loss import chance_loss, reduced
 from wirework.tasks.task_split import Parts, parts_of
+from wirework.tasks.token_groups import token_groups
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -102,8 +109,9 @@ def prune(
 
     Raises:
         InputError: the task does not fit the model or has fewer than four pairs, there are no
-            means, the model itself does not reach the target or the target is above chance
-            (`config.allow_unreached` disables these two checks), or `search` cannot be written.
+            means (with `embedding_edges`: no text), the model itself does not reach the target or
+            the target is above chance (`config.allow_unreached` disables these two checks), or
+            `search` cannot be written.
 
     Source: Gao et al. 2025, sec. 2.2, App. A.5.
     """
@@ -248,6 +256,9 @@ class PruningRun:
         pace = Pace.of(config)
         tries = Tries(lambda share: on_progress(pace.in_edges(share)))
         edge_masks, gates = self._meeting_target_on_second_sample(nodes, trial, judge, tries)
+        embedding_edges = None
+        if config.embedding_edges:
+            edge_masks, embedding_edges = self._with_embedding_edges(edge_masks, gates, tries)
         second_sample = self._with_second_sample(edge_masks)
         result = FinderResult(
             edge_masks=replace(second_sample, ablation=second_sample.ablation.with_mean_ablation()),
@@ -261,6 +272,7 @@ class PruningRun:
             seed=config.seed,
             paper_size=plain_size,
             excluded=self.excluded,
+            embedding_edges=embedding_edges,
         )
         return assemble(self.model, self.task, self.parts, result)
 
@@ -318,6 +330,34 @@ class PruningRun:
                 self.ablation, nodes, judge, target, self.config, tries, (edge_masks, gates)
             )
         return edge_masks, gates
+
+    def _with_embedding_edges(
+        self, edge_masks: EdgeMasks, gates: Tensor, tries: Tries
+    ) -> tuple[EdgeMasks, EmbeddingPart]:
+        """Remove the embedding edges that a circuit does not need, and say which it keeps.
+
+        As for edges, the target is lowered where the circuit misses it on the second sample. If it
+        always does, all embedding edges are kept.
+        """
+        parts, tokenizer = self.parts, tokenizer_of(self.model)
+        judge = tokenize_task(parts.judge, self.model)
+        batches = [tokenize_task(parts.train, self.model), judge]
+        edges = EmbeddingEdges.of(
+            self.model.transformer,
+            token_groups(batches, tokenizer.vocab_size, tokenizer.token),
+            read_channels(edge_masks, judge),
+        )
+        masks = EmbeddingMasks(edge_masks, gates, edges)
+        everything = torch.ones(masks.size)
+        goal = target = self.config.target_loss
+        for _ in range(_RETRIES + 1):
+            kept = clean_up(masks, everything, judge, target, tries.count)
+            masked = masks.masked(kept[None])
+            excess = self._highest_second_sample_loss(masked, gates, judge) - goal
+            if excess <= _ROUNDING:
+                return masked, edges.part(kept)
+            target -= _OVERSHOOT * excess
+        return masks.masked(everything[None]), edges.part(everything)
 
     def _highest_second_sample_loss(
         self, edge_masks: EdgeMasks, gates: Tensor, judge: TokenizedPairs
@@ -386,8 +426,11 @@ def _folder_lock(folder: Path | None) -> Iterator[None]:
 
 
 def without_feasibility_checks(config: PruneConfig) -> PruneConfig:
-    """Return a config with the feasibility checks disabled."""
-    return config.model_copy(update={"allow_unreached": True})
+    """Return a config with the feasibility checks disabled, for searches to compare with.
+
+    Only nodes and edges are compared, so that embedding edges are not pruned.
+    """
+    return config.model_copy(update={"allow_unreached": True, "embedding_edges": False})
 
 
 def affordable_candidates(

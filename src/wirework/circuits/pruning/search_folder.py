@@ -64,7 +64,8 @@ def open_search(
 
     Its name is a hash of model, task, settings, ablation baseline and excluded nodes, so that a
     folder belongs to one search; for pairs with templates, on which the split depends, also of the
-    split. The number of trials, finalists and extra rankings is not part of the hash.
+    split. The number of trials, finalists and extra rankings is not part of the hash, nor are
+    embedding edges, which are pruned after the trials.
 
     Args:
         parent: folder with the searches for this circuit.
@@ -78,7 +79,7 @@ def open_search(
     Raises:
         InputError: it cannot be written to.
     """
-    settings = config.recorded(exclude={"trials", "finalists", "also"})
+    settings = config.recorded(exclude={"trials", "finalists", "also", "embedding_edges"})
     about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
     if any(pair.template is not None for pair in task.pairs):
         about["split"] = used_fingerprint(parts)

@@ -16,6 +16,7 @@ from wirework.circuits.masking.means import disjoint_windows, training_text_of, 
 from wirework.circuits.node_assembly import CHANCE
 from wirework.circuits.reading.attention import HeadAttention, head_attention
 from wirework.circuits.reading.driving_tokens import DrivingTokens, driving_tokens
+from wirework.circuits.reading.embedding_reading import EmbeddingReading, read_embedding
 from wirework.circuits.reading.node_reading import NodeReading, read_nodes
 from wirework.circuits.reading.patching import Patcher
 from wirework.circuits.reading.places import Recorded
@@ -25,7 +26,7 @@ from wirework.circuits.validation.context import ValidationContext
 from wirework.console import Progress
 from wirework.errors import InputError
 from wirework.nn.kernels.sparse_linear import unchanged_weights
-from wirework.summaries import NotMeasured, Report
+from wirework.summaries import NotMeasured, Report, absent
 from wirework.tasks import Task, TokenizedPairs, tokenizer_of
 from wirework.tasks.task_loss import chance_loss
 
@@ -71,6 +72,8 @@ class CircuitExplanation(Report):
     nodes: tuple[NodeReading, ...]
     """In the order of the circuit."""
     heads: tuple[HeadAttention, ...]
+    embedding: tuple[EmbeddingReading, ...] | None = absent()
+    """What it reads from the embedding, by channel; absent if no embedding edge was pruned."""
 
 
 @unchanged_weights()
@@ -137,6 +140,7 @@ def explain_circuit(
         heads = head_attention(on_model, on_held_out)
         contexts = Contexts.of(on_held_out.recorded, tokenizer_of(model))
         written = sentences(circuit, readings, heads, on_held_out, contexts)
+        embedding = read_embedding(context, held_out)
         bar.advance()
     confirmed = {node for sentence in written if sentence.stands for node in sentence.nodes}
     return CircuitExplanation(
@@ -153,6 +157,7 @@ def explain_circuit(
         sentences=written,
         nodes=readings,
         heads=heads,
+        embedding=embedding,
     )
 
 

@@ -1,11 +1,12 @@
 """The explanation of a circuit as Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from wirework.circuits.reading.embedding_reading import EmbeddingReading
 from wirework.circuits.reading.explain_circuit import CircuitExplanation
 from wirework.circuits.reading.node_reading import NodeReading
 from wirework.circuits.reading.words import code
-from wirework.errors import number_of
+from wirework.errors import number_of, printable
 from wirework.summaries import NotMeasured
 
 _SHOWN = 3
@@ -61,6 +62,34 @@ def _lines(explanation: CircuitExplanation) -> Iterator[str]:
         yield (
             f"| `{node.node}` | {node.role} | {node.contrast:+.2f} | {at.first:.2f} | "
             f"{at.second:.2f} | {_cell(driving_text(node))} |"
+        )
+    if explanation.embedding is not None:
+        yield from _embedding_lines(explanation.embedding)
+
+
+def tokens_text(reading: EmbeddingReading) -> str:
+    """Return the tokens of an embedding edge, with the number of those that are not listed."""
+    more = reading.n_entries - len(reading.tokens)
+    listed = [code(token) for token in reading.tokens]
+    return ", ".join([*listed, *([f"{more} more"] if more else [])])
+
+
+def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
+    yield ""
+    yield "## What it reads from the embedding"
+    yield ""
+    yield (
+        "At these channels all other token groups are at the mean over text. "
+        "`loss without` is the task loss of the circuit in nats without the group."
+    )
+    yield ""
+    yield "| channel | read by | token group | tokens | mean entry | loss without |"
+    yield "|---|---|---|---|---|---|"
+    for one in embedding:
+        readers = ", ".join(f"`{name}`" for name in one.readers)
+        yield (
+            f"| {one.channel} | {readers} | {_cell(printable(one.group))} | "
+            f"{_cell(tokens_text(one))} | {one.mean_entry:+.2f} | {one.loss_without:.3f} |"
         )
 
 
