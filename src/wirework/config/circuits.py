@@ -27,7 +27,6 @@ class PruneConfig(Config):
         "ablation",
         "trials",
         "steps",
-        "embedding_edges",
         "allow_unreached",
         "seed",
     )
