@@ -127,6 +127,16 @@ class TestEmbeddingMasks:
         everything = torch.ones(masks.size)
         assert torch.equal(clean_up(masks, everything, rows, 1e-9), everything)
 
+    def test_a_circuit_that_reads_no_channel_has_no_edges(
+        self, masks: EmbeddingMasks, rows: TokenizedPairs
+    ):
+        edges = EmbeddingEdges.of(masks.transformer, masks.edges.groups, [])
+        none = replace(masks, edges=edges)
+        assert none.size == 0
+        assert torch.equal(clean_up(none, torch.ones(0), rows, 5.0), torch.ones(0))
+        expected = masks.edge_masks.logit_diffs(masks.gates[None], rows)
+        assert torch.equal(none.logit_diffs(torch.ones(1, 0), rows), expected)
+
     def test_the_part_of_the_file_gives_the_same_masks(self, masks: EmbeddingMasks):
         (gates,) = some_gates(masks, 1)
         part = masks.edges.part(gates)

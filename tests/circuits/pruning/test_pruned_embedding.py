@@ -80,6 +80,16 @@ class TestPrune:
         assert loose.reached
         assert present(loose.document.embedding_edges).n_all == 4
 
+    def test_a_circuit_that_misses_its_target_keeps_all(self, planted: Planted, corpus: Corpus):
+        config = QUICK.model_copy(update={"allow_unreached": True})
+        missed = prune(
+            planted.model, planted.task, config, target_loss=1e-7, data=corpus, progress=False,
+            embedding_edges=True,
+        )  # fmt: skip
+        assert not missed.reached
+        part = present(missed.document.embedding_edges)
+        assert len(part.edges) == part.n_all > 0
+
     def test_nodes_and_edges_are_those_without_them(self, circuit: NodeCircuit, whole: NodeCircuit):
         assert (circuit.nodes, circuit.edges) == (whole.nodes, whole.edges)
         assert circuit.n_edges == whole.n_edges

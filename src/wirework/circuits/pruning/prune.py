@@ -356,6 +356,8 @@ class PruningRun:
             excess = self._highest_second_sample_loss(masked, gates, judge) - goal
             if excess <= _ROUNDING:
                 return masked, edges.part(kept)
+            if bool(kept.all()):  # nothing is removed, so that a lower target changes nothing
+                break
             target -= _OVERSHOOT * excess
         return masks.masked(everything[None]), edges.part(everything)
 
