@@ -212,9 +212,11 @@ class EmbeddingPart(Part):
         if len(places) > self.n_all:
             raise ValueError(f"n_all is {self.n_all}, but {len(places)} edges are listed")
         channels = set(self.channels)
-        for channel, group in places:
-            if channel not in channels or group >= len(self.groups):
-                raise ValueError(f"there is no embedding edge of group {group}, channel {channel}")
+        for edge in self.edges:
+            if edge.channel not in channels or edge.group >= len(self.groups):
+                raise ValueError(
+                    f"there is no embedding edge of group {edge.group}, channel {edge.channel}"
+                )
         return self
 
     def kept_entries(self) -> set[tuple[int, int]]:

@@ -172,5 +172,7 @@ def read_channels(edge_masks: EdgeMasks, batch: TokenizedPairs) -> list[int]:
 def answer_channels(transformer: Transformer, batch: TokenizedPairs) -> list[int]:
     """Return the channels at which the unembedding of the two answers of a prompt differs."""
     weight = transformer.unembed.weight.detach()
-    right, wrong = batch.answers.unique(dim=0).unbind(1)
-    return (weight[right] != weight[wrong]).any(0).nonzero().flatten().tolist()
+    answers = sorted(set(map(tuple, batch.answers.tolist())))
+    right, wrong = torch.tensor(answers, device=weight.device).unbind(1)
+    channels: list[int] = (weight[right] != weight[wrong]).any(0).nonzero().flatten().tolist()
+    return channels
