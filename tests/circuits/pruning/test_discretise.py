@@ -102,7 +102,7 @@ class OneGoes:
 @pytest.mark.parametrize(("n_gates", "is_tried_again"), [(256, True), (300, False)])
 def test_gates_are_tried_again_unless_they_are_many(n_gates: int, is_tried_again: bool) -> None:
     removal = OneGoes(n_gates)
-    _remove_each(removal, torch.arange(n_gates))  # type: ignore[arg-type]
+    _remove_each(removal, torch.arange(n_gates))
     assert removal.gates.sum() == n_gates - 1
     assert (removal.tries > n_gates) == is_tried_again
 

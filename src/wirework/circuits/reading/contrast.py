@@ -1,9 +1,9 @@
 """What a node of a circuit tells apart: its values in the two contexts of a pair."""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Self
 
-import torch
 from torch import Tensor
 
 from wirework.circuits.reading.places import Place, Recorded
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _SHOWN_TOKENS = 4
 """Tokens of a place by which a node's values are told apart."""
+_LEAST_SPREAD = 0.1
+"""Share of its range by which a node's means at two tokens must differ to be named."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,21 +85,14 @@ class Contrast(Report):
         return spread > 2 * abs(self.first - self.second) and spread > _LEAST_SPREAD * self.range
 
 
-_LEAST_SPREAD = 0.1
-"""Share of its range by which a node's means at two tokens must differ to be named."""
-
-
 def _by_token(
     recorded: Recorded, values: Tensor, place: Place, tokenizer: "Tokenizer"
 ) -> tuple[AtToken, ...]:
     """Return the means of a node's values (2P, T) at the most frequent tokens of a place."""
     mask = recorded.places[place]
-    ids, inverse, counts = recorded.batch.tokens[mask].unique(
-        return_inverse=True, return_counts=True
-    )
-    totals = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
-    means = totals.index_add(0, inverse, values[mask].double()) / counts
-    most = counts.sort(descending=True, stable=True).indices[:_SHOWN_TOKENS].tolist()
-    return tuple(
-        AtToken(tokenizer.token(int(ids[i])), float(means[i]), int(counts[i])) for i in most
-    )
+    of_token: dict[int, list[float]] = {}
+    ids, at_place = recorded.batch.tokens[mask].tolist(), values[mask].tolist()
+    for token, value in zip(ids, at_place, strict=True):
+        of_token.setdefault(token, []).append(value)
+    most = sorted(of_token.items(), key=lambda item: -len(item[1]))[:_SHOWN_TOKENS]
+    return tuple(AtToken(tokenizer.token(token), fmean(found), len(found)) for token, found in most)
