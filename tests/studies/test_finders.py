@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,10 +9,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
 from hand_wired import Corpus, Planted
 from hand_wired.quote_closer import plant
 
+from wirework.circuits import faithfulness_curve
+from wirework.circuits.circuit import tokenize_task
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
+from wirework.circuits.pruning.prune import PruningRun, score_gates
 from wirework.config import PruneConfig
 from wirework.errors import DamagedError, InputError
 from wirework.files import read_json, read_record
 from wirework.studies import finders
+from wirework.view.figures.figure_faithfulness import draw_faithfulness
 from wirework.view.figures.figure_study import draw_finders, write_finders_figure
 
 QUICK = PruneConfig(
@@ -48,6 +54,9 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
     ]  # fmt: skip
     assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "--", "-"]
     assert [len(line.get_xdata()) for line in axes.get_lines()] == [2, 2, 2, 2]
+    assert {(curve.finder, curve.target_loss) for curve in result.curves} == {
+        ("learned", 0.3), ("learned", 0.15), ("attribution", None),
+    }  # fmt: skip
     bare = next(row for row in result.rows if row.finder == "attribution")
     cleaned = next(row for row in result.rows if row.finder == "attribution + clean-up")
     assert bare.paper_edges == cleaned.paper_edges == bare.edges
@@ -66,6 +75,61 @@ def test_every_finder_has_a_line_and_a_second_call_draws_the_same(planted, tmp_p
         (tmp_path / name).write_text(text.replace("0.15", "0.16"))
         with pytest.raises(DamagedError, match=rf"{name} is damaged: it does not match its"):
             read()
+
+
+@pytest.mark.usefixtures("few_random_circuits")
+class TestFaithfulnessCurves:
+    """CPR and CMD of each finder's ranking."""
+
+    def test_each_ranking_and_task_has_a_curve_on_held_out_pairs(self, planted, tmp_path):
+        result = study(planted, tmp_path, finders=FINDERS[1:], targets=(0.15,))
+        (curve,) = result.curves
+        bare, cleaned = result.rows
+        assert (bare.cpr, bare.cmd) == (curve.cpr, curve.cmd) == (cleaned.cpr, cleaned.cmd)
+        corpus = Corpus(planted.model.tokenizer, planted.task)
+        config = QUICK.model_copy(update={"finder": "attribution"})
+        baseline = AblationBaseline.of(planted.model, corpus, config)
+        run = PruningRun.of(planted.model, planted.task, config, baseline)
+        train, held_out = (
+            tokenize_task(part, planted.model) for part in (run.parts.train, run.parts.held_out)
+        )
+        score = score_gates(run.ablation, train, "attribution", config.seed)
+        ablation = baseline.second_sample(planted.model, config)
+        expected = faithfulness_curve(ablation, score, held_out)
+        assert curve.faithfulness == pytest.approx(expected.faithfulness)
+        assert (curve.cpr, curve.cmd) == pytest.approx((expected.cpr, expected.cmd))
+        assert curve.n_nodes == expected.n_nodes
+        assert read_record(tmp_path / "finders.json")["curves"] == [curve.to_dict()]
+        assert result.curves_figure == str(tmp_path / "faithfulness.png")
+
+    def test_learned_masks_are_ranked_by_their_smallest_trial(self, planted, tmp_path):
+        result = study(planted, tmp_path, finders=FINDERS[:1], targets=(0.15,))
+        (curve,), (row,) = result.curves, result.rows
+        assert (curve.finder, curve.target_loss) == ("learned", 0.15)
+        assert (row.cpr, row.cmd) == (curve.cpr, curve.cmd)
+        shutil.rmtree(tmp_path / "circuits" / "learned" / "0.15" / f"{planted.task.name}.search")
+        again = study(planted, tmp_path, finders=FINDERS[:1], targets=(0.15,))
+        assert again.curves == ()
+        assert (again.rows[0].cpr, again.rows[0].n_tasks) == (None, 1)
+
+    def test_the_figure_has_a_line_for_each_ranking(self):
+        points = {"n_nodes": (1, 9), "task": "a"}
+        curves = [
+            points | {"finder": "learned", "target_loss": 0.3, "faithfulness": (0.5, 1)},
+            points | {"finder": "learned", "target_loss": 0.3, "faithfulness": (0.1, 1)},
+            points | {"finder": "random", "target_loss": None, "faithfulness": (0, 1)},
+        ]
+        (axes,) = draw_faithfulness({"curves": curves}).axes
+        lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()[:2]}
+        assert lines == {
+            "learned, target 0.3": pytest.approx([0.3, 1]),
+            "random": pytest.approx([0, 1]),
+        }
+
+    def test_results_of_earlier_versions_have_no_curves(self, tmp_path):
+        golden = Path(__file__).parents[1] / "golden" / "finders" / "finders.json"
+        (tmp_path / "finders.json").write_bytes(golden.read_bytes())
+        assert write_finders_figure(tmp_path).is_file()
 
 
 @pytest.mark.usefixtures("few_random_circuits")

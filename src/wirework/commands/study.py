@@ -110,9 +110,13 @@ def finders(
         show("finders", result, json)
     else:
         print_verdict(_smallest(result["rows"]))
-        title = "finders (mean held-out task loss in nats; fewer edges and nodes are better)"
+        title = (
+            "finders (mean held-out task loss in nats; fewer edges and nodes, higher cpr and lower "
+            "cmd are better)"
+        )
         show_rows(title, result["rows"], json)
-        print_wrote(*(path for path in (study.results, study.figure) if path is not None))
+        paths = (study.results, study.figure, study.curves_figure)
+        print_wrote(*(path for path in paths if path is not None))
         print_next("prune", model, "--all", "--out", out.with_name(f"{out.name}-circuits"))
 
 

@@ -1,7 +1,7 @@
 """Circuit size against target loss for each finder (Gao et al. 2025, Fig. 31).
 
-The study's folder holds `manifest.json` (model, settings), `finders.json`, `finders.png` and
-`circuits/FINDER/TARGET/TASK`. A stopped call is resumed. The paper's baseline is a score with
+The study's folder holds `manifest.json` (model, settings), `finders.json`, `finders.png`,
+`faithfulness.png` and `circuits/FINDER/TARGET/TASK`. A stopped call is resumed. The paper's baseline is a score with
 bisection alone; the same score with our clean-up is a line of its own.
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuits import METHODS, prune_all
+from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pipeline.prune_all import check_distinct
 from wirework.circuits.pruning.prune import check_chance
 from wirework.config import PruneConfig
@@ -21,9 +22,10 @@ from wirework.leftovers import clear_held
 from wirework.model import load
 from wirework.renamed_names import old_arguments
 from wirework.studies.compare import geometric_mean, sizes_of
+from wirework.studies.finder_curves import LEARNED, CurveMaker, FinderCurve
 from wirework.summaries import Report
 from wirework.tasks import Task, load_task
-from wirework.view import write_finders_figure
+from wirework.view import write_faithfulness_figure, write_finders_figure
 
 if TYPE_CHECKING:
     from wirework.data import Tokens
@@ -74,6 +76,11 @@ class FinderRow(Report):
     """Geometric mean of the nodes there."""
     paper_held_out: float | None
     """Mean task loss on held-out pairs there, nats."""
+    cpr: float | None = None
+    """Mean area under the faithfulness curve of the finder's ranking; higher is better. A score
+    with clean-up has that of the score. None unless every task has a curve."""
+    cmd: float | None = None
+    """Mean area between that curve and 1; lower is better."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +92,10 @@ class FindersResult(Report):
     results: str
     figure: str | None
     """None if there is no circuit."""
+    curves: tuple[FinderCurve, ...] = ()
+    """One per ranking and task."""
+    curves_figure: str | None = None
+    """None if there is no curve."""
 
 
 @old_arguments(which="finders")
@@ -149,18 +160,51 @@ def finders(
         for (name, target), settings in planned.items():
             if progress:
                 say(f"{name}, target {target:g}")
-            folder = out / "circuits" / name.replace(" ", "_") / str(target)
+            folder = _folder(out, name, target)
             rows_by_run[name, target] = prune_all(
                 model, loaded_tasks, folder, settings, data=data, progress=progress
             )
             bar.advance()
-        rows = [_row(name, target, rows_by_run, finders) for name in finders for target in targets]
-        plain_rows = [row.to_dict() for row in rows]
-        result = {"model": model.fingerprint, "tasks": names, "rows": plain_rows}
+        done = {row["task"] for rows in rows_by_run.values() for row in rows if row.get("reached")}
+        solved = [task for task in loaded_tasks if task.name in done]
+        curves = _curves(model, solved, out, config, planned, data)
+        rows = [
+            _row(name, target, rows_by_run, finders, curves)
+            for name in finders
+            for target in targets
+        ]
+        result = {
+            "model": model.fingerprint,
+            "tasks": names,
+            "rows": [row.to_dict() for row in rows],
+            "curves": [curve.to_dict() for curve in curves],
+        }
         write_record(out / "finders.json", result)
         has_circuits = any(row.edges is not None for row in rows)
         figure = str(write_finders_figure(out)) if has_circuits else None
-    return FindersResult(tuple(rows), str(out / "finders.json"), figure)
+        curves_figure = str(write_faithfulness_figure(out)) if curves else None
+    return FindersResult(
+        tuple(rows), str(out / "finders.json"), figure, tuple(curves), curves_figure
+    )
+
+
+def _folder(out: Path, name: str, target: float) -> Path:
+    return out / "circuits" / name.replace(" ", "_") / str(target)
+
+
+def _curves(
+    model: "Model",
+    tasks: Sequence[Task],
+    out: Path,
+    config: PruneConfig,
+    planned: dict[tuple[str, float], PruneConfig],
+    data: "Tokens | None",
+) -> list[FinderCurve]:
+    """Return the faithfulness curves of all rankings of a study."""
+    maker = CurveMaker(model, AblationBaseline.of(model, data, config))
+    folders = {target: _folder(out, LEARNED, target) for _, target in planned}
+    settings = list(planned.values())
+    return [curve for task in tasks for curve in maker.curves(task, folders, settings)]
 
 
 def _check_out(out: Path) -> None:
@@ -184,11 +228,20 @@ def _row(
     target: float,
     rows_by_run: dict[tuple[str, float], list[dict[str, Any]]],
     finders: Sequence[str],
+    curves: Sequence[FinderCurve],
 ) -> FinderRow:
     """Return a finder's mean sizes at a target, over the tasks that all finders solve there."""
     counts = (sizes_of(rows_by_run[other, target], "n_kept_edges") for other in finders)
     shared = set.intersection(*map(set, counts))
     rows = [row for row in rows_by_run[name, target] if row["task"] in shared]
+    method = name.removesuffix(f" {CLEANED}")
+    own = [
+        curve
+        for curve in curves
+        if curve.task in shared
+        and (curve.finder, curve.target_loss) in ((method, None), (method, target))
+    ]
+    own = own if len(own) == len(rows) else []
     papers = rows if all(row["paper_edges"] is not None for row in rows) else []
     return FinderRow(
         finder=name,
@@ -201,6 +254,8 @@ def _row(
         paper_edges=geometric_mean(row["paper_edges"] for row in papers),
         paper_nodes=geometric_mean(row["paper_nodes"] for row in papers),
         paper_held_out=_mean(row["paper_held_out"] for row in papers),
+        cpr=_mean(curve.cpr for curve in own),
+        cmd=_mean(curve.cmd for curve in own),
     )
 
 

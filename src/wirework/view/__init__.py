@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wirework.view.figures.curves import write_curves
     from wirework.view.figures.figure import write_figure
     from wirework.view.figures.figure_ablations import write_ablations_figure
+    from wirework.view.figures.figure_faithfulness import write_faithfulness_figure
     from wirework.view.figures.figure_measures import (
         write_measures_figure,
         write_self_ablation_figure,
@@ -32,6 +33,7 @@ __all__ = [
     "write_ablations_figure",
     "write_binarise_figure",
     "write_curves",
+    "write_faithfulness_figure",
     "write_figure",
     "write_finders_figure",
     "write_measures_figure",
@@ -49,6 +51,7 @@ _HOMES = {
     "write_ablations_figure": "figures.figure_ablations",
     "write_binarise_figure": "figures.figure_validation",
     "write_curves": "figures.curves",
+    "write_faithfulness_figure": "figures.figure_faithfulness",
     "write_figure": "figures.figure",
     "write_finders_figure": "figures.figure_study",
     "write_measures_figure": "figures.figure_measures",

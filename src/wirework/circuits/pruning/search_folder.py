@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors.torch import save
 from torch import Tensor
@@ -79,18 +79,52 @@ def open_search(
     Raises:
         InputError: it cannot be written to.
     """
+    about = _description(model, task, parts, config, origin, excluded)
+    folder = parent / _name_of(about)
+    check_place(folder)
+    _remove_empty(parent)
+    write_json(folder / _ABOUT, about)
+    return folder
+
+
+def trained_candidates(
+    parent: Path, model: "Model", task: Task, parts: Parts, config: PruneConfig, origin: str
+) -> list[Candidate]:
+    """Return the best masks that a search has saved, smallest first; nothing is written.
+
+    Args: as `open_search`.
+
+    Returns:
+        An empty list without such a search.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    about = _description(model, task, parts, config, origin, {})
+    return read_candidates(parent / _name_of(about))
+
+
+def _description(
+    model: "Model",
+    task: Task,
+    parts: Parts,
+    config: PruneConfig,
+    origin: str,
+    excluded: Mapping[str, Sequence[int]],
+) -> dict[str, Any]:
+    """Return what a search depends on, as JSON values."""
     settings = config.recorded(exclude={"trials", "finalists", "also", "embedding_edges"})
     about = {"model": model.fingerprint, "task": fingerprint(task), "means": origin, **settings}
     if any(pair.template is not None for pair in task.pairs):
         about["split"] = used_fingerprint(parts)
     if excluded:
         about["excluded"] = {site: list(channels) for site, channels in excluded.items()}
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    folder = parent / name
-    check_place(folder)
-    _remove_empty(parent)
-    write_json(folder / _ABOUT, about)
-    return folder
+    return about
+
+
+def _name_of(about: Mapping[str, Any]) -> str:
+    """Return the name of the folder of a search."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _remove_empty(parent: Path) -> None:

@@ -143,10 +143,27 @@ class FinderRowPart(Part):
         return _kept_edges_only(values)
 
 
+class FinderCurvePart(Part):
+    """Faithfulness curve of a finder's ranking on one task."""
+
+    finder: Name
+    target_loss: Positive | None
+    task: Name
+    n_nodes: Annotated[tuple[Annotated[int, Field(gt=0, le=_LARGEST)], ...], Field(max_length=1000)]
+    faithfulness: Annotated[tuple[Number, ...], Field(max_length=1000)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len(self.n_nodes) != len(self.faithfulness):
+            raise ValueError("a curve has a faithfulness for each number of nodes")
+        return self
+
+
 class FinderResults(Part):
-    """`finders.json`."""
+    """`finders.json`; results of earlier versions have no curves."""
 
     rows: Annotated[tuple[FinderRowPart, ...], _Rows]
+    curves: Annotated[tuple[FinderCurvePart, ...], _Rows] = ()
 
 
 class BinarisedModel(Part):
