@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -99,7 +100,9 @@ class TestFaithfulnessCurves:
         assert curve.faithfulness == pytest.approx(expected.faithfulness)
         assert (curve.cpr, curve.cmd) == pytest.approx((expected.cpr, expected.cmd))
         assert curve.n_nodes == expected.n_nodes
-        assert read_record(tmp_path / "finders.json")["curves"] == [curve.to_dict()]
+        assert read_record(tmp_path / "finders.json")["curves"] == json.loads(
+            json.dumps([curve.to_dict()])
+        )
         assert result.curves_figure == str(tmp_path / "faithfulness.png")
 
     def test_learned_masks_are_ranked_by_their_smallest_trial(self, planted, tmp_path):

@@ -17,6 +17,7 @@ from wirework.circuit_format.folder import (
 from wirework.circuit_format.names import Component, split_component, split_site
 from wirework.circuit_format.parts import (
     MOST_PAIRS,
+    AttackPart,
     CalibrationPart,
     Edge,
     EmbeddingEdge,
@@ -46,6 +47,7 @@ __all__ = [
     "MOST",
     "MOST_PAIRS",
     "VERSION",
+    "AttackPart",
     "CalibrationPart",
     "CircuitFolder",
     "Component",

@@ -191,6 +191,7 @@ class Document(Part):
             (values["provenance"], "mean_error_median"),
             (values["provenance"], "mean_error_largest"),
             (values["provenance"], "excluded"),
+            (values["provenance"], "attack"),
         ):
             if part[key] is None:
                 del part[key]

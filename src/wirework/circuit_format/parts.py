@@ -286,6 +286,19 @@ MeanSource = Literal["", "given text", "text of the model's run", "given means",
 """Origin of the means; empty if there are none, or in files of earlier versions."""
 
 
+class AttackPart(Part):
+    """The attacks of a search with adversarial ablation, on the judging pairs."""
+
+    rounds: Index
+    """Searches that were made; the last one had as many sets of the adversary's values."""
+    steps: Index
+    """Steps of the last attack."""
+    loss: Loss
+    """Highest task loss that the last attack met, in nats."""
+    grown_nodes: Index = 0
+    """Nodes that were added after the last search, because the attack still broke its circuit."""
+
+
 class Provenance(Part):
     """How the circuit was found."""
 
@@ -308,3 +321,5 @@ class Provenance(Part):
     excluded: dict[Text, tuple[Index, ...]] | None = None
     """Site to channels of the nodes that the search excluded: nodes of other circuits of the same
     task. None if it excluded none."""
+    attack: AttackPart | None = None
+    """What a search with adversarial ablation did; None for other searches and earlier versions."""

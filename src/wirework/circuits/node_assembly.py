@@ -18,6 +18,7 @@ from torch import Tensor
 from wirework import __version__
 from wirework.circuit_format import (
     EMBED,
+    AttackPart,
     CalibrationPart,
     Document,
     Edge,
@@ -87,6 +88,8 @@ class FinderResult:
     """Site to channels of the nodes that the search excluded."""
     embedding_edges: EmbeddingPart | None = None
     """The kept embedding edges, as `edge_masks` has them; None if none were pruned."""
+    attack: AttackPart | None = None
+    """What the search against an adversary did; None for other searches."""
 
 
 def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult) -> NodeCircuit:
@@ -137,6 +140,7 @@ def assemble(model: "Model", full_task: Task, parts: Parts, result: FinderResult
             mean_error_largest=None if error is None else error.largest,
             mean_source=result.baseline.source,
             excluded=dict(result.excluded) or None,
+            attack=result.attack,
         ),
     )
     baseline = {

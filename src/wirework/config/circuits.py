@@ -41,12 +41,18 @@ class PruneConfig(Config):
     loss_reduction: LossReduction = "mean"
     """Task loss of a pair: mean or sum over its two prompts. The authors' released code sums, so
     that chance is 1.386 and a target of 0.15 is stricter."""
-    ablation: Literal["mean", "resample"] = "mean"
-    """Value of a removed node: its mean (sec. 2.2), or its values at random training tokens (App.
-    E). Then the target must be met under both. Ours."""
+    ablation: Literal["mean", "resample", "adversarial"] = "mean"
+    """Value of a removed node: its mean (sec. 2.2), its values at random training tokens (App. E),
+    or those within its range on training text that gradient ascent finds worst for each prompt.
+    Then the target must be met under the means too. The last two are ours."""
     n_resamples: Count = 3
     """With `ablation="resample"`: how many resamples the target must be met under. With one
     resample, greedy removal overfits to that sample."""
+    attack_rounds: Count = 8
+    """With `ablation="adversarial"`: most searches, each with one more set of the adversary's
+    values. If the last circuit is still broken, it is grown until it is not."""
+    attack_steps: Count = 100
+    """With `ablation="adversarial"`: steps of the ascent that a circuit must withstand."""
     trials: Count = 8
     """Pruning runs with different hyperparameters; the smallest circuit wins. The paper: 256."""
     sampler: Literal["tpe", "random"] = "tpe"
@@ -106,15 +112,24 @@ class PruneConfig(Config):
     def recorded(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the settings as JSON values for a record on disk, under their old names.
 
-        `loss_reduction` is left out where it is `mean`, and `embedding_edges` where it is off, so
-        that records of earlier versions match.
+        `loss_reduction` is left out where it is `mean`, `embedding_edges` where it is off, and the
+        settings of the attack without adversarial ablation, so that records of earlier versions
+        match.
 
         Args:
             exclude: old names of settings to leave out.
         """
         default = {"loss_reduction"} if self.loss_reduction == "mean" else set()
         off = set() if self.embedding_edges else {"embedding_edges"}
+        if self.ablation != "adversarial":
+            off |= {"attack_rounds", "attack_steps"}
         return super().recorded({*exclude, *default, *off})
+
+    @model_validator(mode="after")
+    def _one_extension(self) -> Self:
+        if self.ablation == "adversarial" and self.embedding_edges:
+            raise ValueError("embedding_edges needs mean or resample ablation, not adversarial")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -200,9 +200,9 @@ class MeanAblation(NodeAblation):
     """The edit that `mean_ablation` returns.
 
     Args:
-        gates: (N,) or (R, N).
-        mean: (N,), or with gates (N,) also (B, 1, N), values of each sequence; gradients flow to
-            it.
+        gates: (N,), (R, N) or, of each sequence, (B, 1, N).
+        mean: (N,), or with gates (N,) and (B, 1, N) also (B, 1, N), values of each sequence;
+            gradients flow to it.
         closed: as `mean_ablation` takes it.
     """
 
@@ -214,7 +214,7 @@ class MeanAblation(NodeAblation):
     def __call__(self, x: Tensor) -> Tensor:
         """Return (B, T, N) with the nodes outside the gates set to their mean."""
         gates, ablated_part = self.gates, self.ablated_part
-        if gates.dim() == 1:
+        if gates.dim() != 2:
             return x * gates + ablated_part
         n_masks = gates.shape[0]
         if x.shape[0] % n_masks:

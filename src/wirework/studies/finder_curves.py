@@ -81,7 +81,9 @@ class CurveMaker:
                 unchecked = without_feasibility_checks(config)
                 run = PruningRun.of(self.model, task, unchecked, self.baseline)
                 folder = folders.get(config.target_loss)
-                score = score_of(run, config) if target is None else self._learned(run, config, folder)
+                score = (
+                    score_of(run, config) if target is None else self._learned(run, config, folder)
+                )
                 curve = None if score is None else self._curve(run, config, score)
                 of_rankings[config.finder, target] = curve
         return [curve for curve in of_rankings.values() if curve is not None]

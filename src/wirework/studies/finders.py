@@ -1,8 +1,8 @@
 """Circuit size against target loss for each finder (Gao et al. 2025, Fig. 31).
 
 The study's folder holds `manifest.json` (model, settings), `finders.json`, `finders.png`,
-`faithfulness.png` and `circuits/FINDER/TARGET/TASK`. A stopped call is resumed. The paper's baseline is a score with
-bisection alone; the same score with our clean-up is a line of its own.
+`faithfulness.png` and `circuits/FINDER/TARGET/TASK`. A stopped call is resumed. The paper's
+baseline is a score with bisection alone; the same score with our clean-up is a line of its own.
 """
 
 from collections.abc import Iterable, Sequence

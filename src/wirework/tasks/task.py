@@ -86,6 +86,9 @@ class TokenizedPairs:
     """(2P,) int64, position of the last token of each prompt."""
     answers: Tensor
     """(2P, 2) int64, right answer in column 0, wrong answer (of the other prompt) in column 1."""
+    numbers: Tensor | None = None
+    """(2P,) int64, number of each prompt in the batch that it was selected from, to find values of
+    its own (adversarial ablation); None: its row."""
 
     @property
     def n_pairs(self) -> int:
@@ -103,13 +106,19 @@ class TokenizedPairs:
         rows = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
         last_positions = self.last_positions[rows]
         return TokenizedPairs(
-            self.tokens[rows, : int(last_positions.max()) + 1], last_positions, self.answers[rows]
+            self.tokens[rows, : int(last_positions.max()) + 1],
+            last_positions,
+            self.answers[rows],
+            rows if self.numbers is None else self.numbers[rows],
         )
 
     def to(self, device: torch.device) -> "TokenizedPairs":
         """Return the same batch on `device`."""
         return TokenizedPairs(
-            self.tokens.to(device), self.last_positions.to(device), self.answers.to(device)
+            self.tokens.to(device),
+            self.last_positions.to(device),
+            self.answers.to(device),
+            None if self.numbers is None else self.numbers.to(device),
         )
 
 

@@ -25,10 +25,11 @@ from wirework.circuits.masking.connected import (
 )
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.circuits.masking.removed_entries import RemovedEntries
+from wirework.circuits.masking.value_range import ValueRange
 from wirework.config import LossReduction
 from wirework.nn import ResampleAblation, Transformer, mean_ablation
 from wirework.nn.kernels.sparse_linear import once_if_unchanged, unchanged_weights
-from wirework.nn.sites import NodeAblation
+from wirework.nn.sites import MeanAblation, NodeAblation
 from wirework.renamed_names import old_arguments, old_attributes
 from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
 from wirework.tasks.task_loss import largest_sum, task_loss
@@ -48,6 +49,9 @@ then cheaper than a compact circuit."""
 
 MaskPass = Callable[[TokenizedPairs, tuple[int, Tensor] | None, list[Tensor] | None], Tensor]
 """Maps a batch, `start_from` and `block_inputs` to the logit differences of one mask, (2P,)."""
+
+Adversary = Callable[["Masks", Tensor, TokenizedPairs, float], bool]
+"""Maps masks, one of them (G,), a batch and a target to whether an attack exceeds the target."""
 
 CHECK_TOKENS = 1536
 """Tokens per pass of one mask. `Masks.within` stops after the first pass that decides, so small
@@ -88,6 +92,13 @@ class Masks(ABC):
         ablated with mask r.
         """
 
+    def of_batch(self, batch: TokenizedPairs) -> "Masks":  # noqa: ARG002
+        """Return the masks with the ablation values of a batch's prompts, if they have their own.
+
+        `applied` then takes this batch alone.
+        """
+        return self
+
     @property
     def device(self) -> torch.device:
         """Device of the transformer."""
@@ -114,7 +125,7 @@ class Masks(ABC):
             (R, 2P), in the dtype of the logits.
         """
         n_masks = len(gates)
-        with self.applied(gates):
+        with self.of_batch(batch).applied(gates):
             logits = self.transformer(
                 batch.tokens.repeat(n_masks, 1),
                 batch.last_positions.repeat(n_masks),
@@ -195,7 +206,12 @@ class Masks(ABC):
             batch: tokenised pairs of a task.
             target: nats.
         """
-        return all(mode._within(gates, batch, target) for mode in self.ablation_modes())
+        in_modes = (mode._within(gates, batch, target) for mode in self.ablation_modes())
+        return all(in_modes) and self.withstands(gates, batch, target)
+
+    def withstands(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:  # noqa: ARG002
+        """Return whether one mask stays within a target under a short attack, if there is one."""
+        return True
 
     @property
     def is_resampled(self) -> bool:
@@ -263,11 +279,13 @@ class Masks(ABC):
 @old_attributes(at_means="with_mean_ablation", bank="activation_cache", draws="n_resamples")
 @dataclass(frozen=True)
 class Ablation(Masks):
-    """Masks over the nodes of a transformer, with mean or resample ablation.
+    """Masks over the nodes of a transformer, with mean, resample or adversarial ablation.
 
     Mean ablation sets removed nodes to their mean. With an activation cache, removed nodes take
     activations of training text instead (resample ablation). A target must then be met with each of
-    `n_resamples` resamples and with mean ablation.
+    `n_resamples` resamples and with mean ablation. With a range, removed nodes take values that an
+    adversary has found for each prompt (adversarial ablation). A target must then be met with each
+    set of values in `adversaries` and with mean ablation.
     """
 
     transformer: Transformer
@@ -286,6 +304,14 @@ class Ablation(Masks):
     """Number of resamples, with the seeds 0, 1, ..., that must each meet a target."""
     loss_reduction: LossReduction = "mean"
     """How losses and targets combine the two prompts of a pair."""
+    value_range: ValueRange | None = None
+    """Range of the adversary's values; None without adversarial ablation."""
+    adversary: Adversary | None = None
+    """Says whether a short attack breaks a mask; None without adversarial ablation."""
+    adversaries: tuple[Tensor, ...] = ()
+    """(2P, N) each, values of removed nodes for each prompt of the judging pairs, newest last."""
+    prompt_values: Tensor | None = None
+    """(2P, N), values of removed nodes for each prompt, in place of the means; None: the means."""
 
     @classmethod
     def of(
@@ -348,13 +374,44 @@ class Ablation(Masks):
         return replace(self, tie=tie, excluded=excluded)
 
     def with_mean_ablation(self) -> "Ablation":
-        """Return the same masks with mean ablation, without the activation cache."""
-        return replace(self, activation_cache=None)
+        """Return the same masks with mean ablation, without activation cache and adversaries."""
+        return replace(
+            self,
+            activation_cache=None,
+            value_range=None,
+            adversary=None,
+            adversaries=(),
+            prompt_values=None,
+        )
+
+    def with_adversary(self, values: Tensor) -> "Ablation":
+        """Return the same masks with one more set of values of removed nodes.
+
+        Losses are those with these values; a target must be met with the earlier ones too.
+
+        Args:
+            values: (2P, N), for each prompt of the judging pairs.
+        """
+        return replace(self, adversaries=(*self.adversaries, values), prompt_values=values)
 
     def ablation_modes(self) -> "tuple[Ablation, ...]":
-        """Return one ablation per resample, if there is an activation cache, and mean ablation."""
+        """Return one ablation per resample and per adversary, newest first, and mean ablation."""
         seeds = () if self.activation_cache is None else range(self.n_resamples)
-        return (*(replace(self, draw=seed) for seed in seeds), self.with_mean_ablation())
+        return (
+            *(replace(self, draw=seed) for seed in seeds),
+            *(replace(self, prompt_values=values) for values in reversed(self.adversaries)),
+            self.with_mean_ablation(),
+        )
+
+    def withstands(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
+        """Return whether a mask stays within a target under attack; see `Masks.withstands`."""
+        return self.adversary is None or not self.adversary(self, gates, batch, target)
+
+    def of_batch(self, batch: TokenizedPairs) -> "Ablation":
+        """Return the masks with the values of a batch's prompts; see `Masks.of_batch`."""
+        if self.prompt_values is None or batch.numbers is None:
+            return self
+        return replace(self, prompt_values=self.prompt_values[batch.numbers])
 
     def nodes(self, gates: Tensor) -> Tensor:
         """Return the mask over nodes, (..., N), that gates (..., G) stand for."""
@@ -383,6 +440,12 @@ class Ablation(Masks):
         """
         masks = self.space.split(self.nodes(gates.to(self.device)))
         is_closed = dict(zip(masks, _all_closed(masks.values()), strict=True))
+        if self.prompt_values is not None:
+            by_site = self.space.split(self.prompt_values)
+            return {
+                name: sequence_ablation(mask, by_site[name], is_closed[name])
+                for name, mask in masks.items()
+            }
         if self.activation_cache is None:
             return {
                 name: mean_ablation(mask, self.means[name], is_closed[name])
@@ -416,7 +479,8 @@ class Ablation(Masks):
             weights: weights and biases of the linear layers; None for those of the model.
             removed_entries: removed embedding entries; None if there are none.
         """
-        if self.activation_cache is not None or not can_be_compact(self.transformer):
+        has_means = self.activation_cache is None and self.prompt_values is None
+        if not has_means or not can_be_compact(self.transformer):
             return None
         mask = self.nodes(gates.detach())
         kept = mask.nonzero().flatten()
@@ -455,6 +519,19 @@ def moved(means: Mapping[str, Tensor], transformer: Transformer) -> dict[str, Te
     """Return means on the device and in the dtype of a transformer."""
     weight = transformer.embed.weight
     return {name: mean.to(weight.device, weight.dtype) for name, mean in means.items()}
+
+
+def sequence_ablation(mask: Tensor, values: Tensor, closed: bool | None = None) -> MeanAblation:
+    """Return the edit that sets the removed nodes of a site to values of each prompt.
+
+    Args:
+        mask: (N,) or (R, N); for R masks the batch is R copies of the prompts.
+        values: (2P, N), the same for all masks.
+        closed: as `mean_ablation` takes it.
+    """
+    masks = mask.view(-1, mask.shape[-1]).to(values.dtype)
+    gates = masks.repeat_interleave(len(values), 0)[:, None]
+    return MeanAblation(gates, values.repeat(len(masks), 1)[:, None], closed)
 
 
 def _all_closed(masks: Iterable[Tensor]) -> list[bool]:

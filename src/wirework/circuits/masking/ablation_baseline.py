@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wirework.circuit_format import MeanSource
-from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.ablation import Ablation, moved
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of_search
 from wirework.circuits.masking.means import Means, means_for, with_embedding_means
+from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.masking.value_range import ValueRange, value_range_of_search
 from wirework.config import PruneConfig
 from wirework.files import tensors_checksum
 
@@ -30,6 +32,9 @@ class AblationBaseline:
     ablation."""
     second_cache: ActivationCache | None = None
     """Activations of the second sample, with which the circuit is judged; None under mean
+    ablation."""
+    value_range: ValueRange | None = None
+    """Range of each node's values on the first sample and of its means; None without adversarial
     ablation."""
     origin: str = ""
     """SHA-256 that identifies the baseline: of the text if one was given, else of the means. The
@@ -60,10 +65,12 @@ class AblationBaseline:
             source = "given means" if means.n_tokens is None else "text of the model's run"
         if config.embedding_edges:
             means = with_embedding_means(means, model, data, config.mean_tokens)
+        bounds = value_range_of_search(model, data, config)
         return cls(
             means,
             activation_cache_of_search(model, data, config),
             activation_cache_of_search(model, data, config, second_sample=True),
+            None if bounds is None else _with_means(bounds, model, means),
             origin,
             source,
         )
@@ -78,6 +85,7 @@ class AblationBaseline:
         return replace(
             Ablation.of(model.transformer, self.means.first, tie_qk=config.tie_qk),
             activation_cache=self.activation_cache,
+            value_range=self.value_range,
             n_resamples=config.n_resamples,
             loss_reduction=config.loss_reduction,
         )
@@ -100,3 +108,11 @@ class AblationBaseline:
             n_resamples=config.n_resamples,
             loss_reduction=config.loss_reduction,
         )
+
+
+def _with_means(bounds: ValueRange, model: "Model", means: Means) -> ValueRange:
+    """Widen a range to the means of both samples."""
+    space = NodeSpace.of(model.transformer)
+    for sample in (means.first, means.second or means.first):
+        bounds = bounds.widened(space.join(moved(sample, model.transformer)))
+    return bounds

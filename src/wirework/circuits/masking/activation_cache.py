@@ -56,7 +56,7 @@ def activation_cache_of(
 def activation_cache_of_search(
     model: "Model", data: "Tokens | None", config: PruneConfig, *, second_sample: bool = False
 ) -> ActivationCache | None:
-    """Return the activation cache for a search with resample ablation; None for mean ablation.
+    """Return the activation cache for a search with resample ablation; None for others.
 
     Args:
         model: the model.
@@ -68,7 +68,7 @@ def activation_cache_of_search(
     Raises:
         InputError: there is no text, or it is shorter than a context.
     """
-    if config.ablation == "mean":
+    if config.ablation != "resample":
         return None
     return activation_cache_of(
         model, training_text_of(model, data), seed=1 + config.seed, second_sample=second_sample

@@ -34,6 +34,7 @@ def can_be_connected(ablation: "Ablation") -> bool:
     """Return whether masks can be run on a `ConnectedModel`: means, float32 and a plain CPU run."""
     return (
         ablation.activation_cache is None
+        and ablation.prompt_values is None
         and can_be_compact(ablation.transformer)
         and ablation.transformer.embed.weight.dtype == torch.float32
         and compiled.is_available()

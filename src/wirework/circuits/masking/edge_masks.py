@@ -26,6 +26,7 @@ from wirework.config import LossReduction
 from wirework.nn import Transformer
 from wirework.nn.rewire import Rewiring, rewired
 from wirework.renamed_names import old_arguments, old_attributes
+from wirework.tasks import TokenizedPairs
 
 
 @old_arguments(places="node_indices")
@@ -86,8 +87,17 @@ class EdgeMasks(Masks):
         return self.ablation.loss_reduction
 
     def ablation_modes(self) -> "tuple[EdgeMasks, ...]":
-        """Return these masks once per ablation mode of the nodes (resamples, then means)."""
+        """Return these masks once per ablation mode of the nodes; the last is that of the means."""
         return tuple(replace(self, ablation=mode) for mode in self.ablation.ablation_modes())
+
+    def withstands(self, gates: Tensor, batch: TokenizedPairs, target: float) -> bool:
+        """Return whether a mask stays within a target under attack; see `Masks.withstands`."""
+        adversary = self.ablation.adversary
+        return adversary is None or not adversary(self, gates, batch, target)
+
+    def of_batch(self, batch: TokenizedPairs) -> "EdgeMasks":
+        """Return the masks with the values of a batch's prompts; see `Masks.of_batch`."""
+        return replace(self, ablation=self.ablation.of_batch(batch))
 
     @property
     def n_nodes(self) -> int:

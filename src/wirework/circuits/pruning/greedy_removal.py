@@ -49,6 +49,7 @@ class GreedyRemoval:
         self.gates = gates
         """(G,), the current mask."""
         self._layers = masks.layers
+        self._masks, self._batch, self._target = masks, batch, target
         self._ablation_modes = masks.ablation_modes()
         self._parts = [batch.select(pairs) for pairs in length_groups(batch, 1, CHECK_TOKENS)]
         self._limit = largest_sum(target, len(batch.last_positions), masks.loss_reduction)
@@ -59,6 +60,7 @@ class GreedyRemoval:
         self._streams = [[streams for _, streams in run] for run in runs]
         self.reached = all(sum_at_most((loss for loss, _ in run), self._limit) for run in runs)
         """Whether the mask to start from reaches the target."""
+        self.reached = self.reached and masks.withstands(gates, batch, target)
 
     def close(self, removed: Tensor) -> bool:
         """Remove gates if the target is still met; return whether it is.
@@ -77,6 +79,8 @@ class GreedyRemoval:
             losses = self._losses(mode, gates, cached, first_layer, streams[-1])
             if not sum_at_most(losses, self._limit):
                 return False
+        if not self._masks.withstands(gates, self._batch, self._target):
+            return False
         self.gates, self._streams = gates, streams
         return True
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
+from wirework.circuits.pruning.adversarial_training import TRAINING_TOKENS, worst_logit_diffs
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs
@@ -143,9 +144,16 @@ def _gradient(
     """Return the gradient of task loss + k_coef x kept nodes per trial, norm at most 1; (R, G)."""
     leaf = tau.detach().requires_grad_()
     gradient = torch.zeros_like(tau)
-    for pairs in length_groups(batch, len(tau), ablation.tokens_together):
-        gates = heaviside(leaf, columns.heaviside_temp)
-        losses = F.softplus(-ablation.logit_diffs_together(gates, batch.select(pairs))).sum(1)
+    is_adversarial = ablation.value_range is not None
+    tokens = TRAINING_TOKENS if is_adversarial else ablation.tokens_together
+    for pairs in length_groups(batch, len(tau), tokens):
+        gates, part = heaviside(leaf, columns.heaviside_temp), batch.select(pairs)
+        logit_diffs = (
+            worst_logit_diffs(ablation, gates, part)
+            if is_adversarial
+            else ablation.logit_diffs_together(gates, part)
+        )
+        losses = F.softplus(-logit_diffs).sum(1)
         share = len(pairs) / batch.n_pairs
         total = (
             reduced(losses.sum() / len(batch.last_positions), ablation.loss_reduction)

@@ -32,11 +32,11 @@ def paper_mask(
         target: task loss in nats.
 
     Returns:
-        (G,), or None if no mask reaches the target. If the search also resamples ablated nodes, the
+        (G,), or None if no mask reaches the target. If the search has other ablation modes too, the
         smallest candidate is bisected again under mean ablation alone, as in the paper.
     """
     candidate, mask = min(candidates, key=lambda one: size_of(ablation, one[1]))
-    if ablation.is_resampled:
+    if len(ablation.ablation_modes()) > 1:
         ablation = ablation.with_mean_ablation()
         mask = discretise(ablation, candidate.tau, batch, target, int(mask.sum()))
     return mask if ablation.within(mask, batch, target) else None

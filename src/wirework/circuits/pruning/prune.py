@@ -30,6 +30,11 @@ from wirework.circuits.masking.embedding_edges import (
 )
 from wirework.circuits.node_assembly import FinderResult, assemble
 from wirework.circuits.node_circuit import NodeCircuit
+from wirework.circuits.pruning.adversarial_search import (
+    AdversarialSearch,
+    Found,
+    with_first_adversary,
+)
 from wirework.circuits.pruning.discretise import clean_up, closest, discretise, ranking
 from wirework.circuits.pruning.hyperparameter_search import Round, rounds
 from wirework.circuits.pruning.learned_masks import learn_masks
@@ -172,6 +177,8 @@ class PruningRun:
         ablation = baseline.ablation(model, config)
         if not config.allow_unreached:
             check_target(ablation, judge, config.target_loss)
+        if ablation.value_range is not None:
+            ablation = with_first_adversary(ablation, judge)
         trial_selection = _trial_selection(ablation, train, judge, config)
         kept = None if search is None else Path(search)
         return cls(model, task, config, parts, baseline, ablation, trial_selection, kept)
@@ -247,34 +254,89 @@ class PruningRun:
     ) -> NodeCircuit:
         """Return the smallest circuit obtained from these candidates."""
         config, judge = self.config, tokenize_task(self.parts.judge, self.model)
-        bisected = [
-            discretise(self.ablation, candidate.tau, judge, config.target_loss, candidate.nodes)
-            for candidate in best
-        ]
+        bisected = self._bisected(best, judge)
         plain_size = self._paper_size(best, bisected, judge)
-        nodes, trial = self._smallest(best, bisected, judge, on_progress)
-        pace = Pace.of(config)
-        tries = Tries(lambda share: on_progress(pace.in_edges(share)))
-        edge_masks, gates = self._meeting_target_on_second_sample(nodes, trial, judge, tries)
-        embedding_edges = None
-        if config.embedding_edges:
-            edge_masks, embedding_edges = self._with_embedding_edges(edge_masks, gates, tries)
-        second_sample = self._with_second_sample(edge_masks)
+        found, attacked = self._search_of(best, bisected, judge, on_progress), None
+        if self.ablation.value_range is None:
+            circuit = found(self.ablation)
+        else:
+            circuit, attacked = AdversarialSearch(
+                search=found,
+                grown_circuit=self._with_all_edges,
+                batch=judge,
+                target=config.target_loss + _ROUNDING,
+                rounds=config.attack_rounds,
+                steps=config.attack_steps,
+            ).run(self.ablation)
+        edge_masks, gates = circuit.edge_masks, circuit.gates
+        meets_target = edge_masks.within(gates, judge, config.target_loss + _ROUNDING)
+        withstands = attacked is None or attacked.loss <= config.target_loss + _ROUNDING
         result = FinderResult(
-            edge_masks=replace(second_sample, ablation=second_sample.ablation.with_mean_ablation()),
+            edge_masks=replace(edge_masks, ablation=edge_masks.ablation.with_mean_ablation()),
             gates=gates,
-            score=self.ablation.nodes(trial.tau),
+            score=self.ablation.nodes(circuit.score),
             target=config.target_loss,
             finder="learned_pruning" if config.finder == "learned" else config.finder,
             settings=config.recorded(),
             baseline=self.baseline,
-            reached=second_sample.within(gates, judge, config.target_loss + _ROUNDING),
+            reached=meets_target and withstands,
             seed=config.seed,
             paper_size=plain_size,
             excluded=self.excluded,
-            embedding_edges=embedding_edges,
+            embedding_edges=circuit.embedding_edges,
+            attack=attacked,
         )
         return assemble(self.model, self.task, self.parts, result)
+
+    def _bisected(self, best: list[Candidate], judge: TokenizedPairs) -> list[Tensor]:
+        """Return the mask (G,) of each candidate after bisection."""
+        target = self.config.target_loss
+        return [
+            discretise(self.ablation, candidate.tau, judge, target, candidate.nodes)
+            for candidate in best
+        ]
+
+    def _search_of(
+        self,
+        best: list[Candidate],
+        bisected: list[Tensor],
+        judge: TokenizedPairs,
+        on_progress: Callable[[float], None],
+    ) -> Callable[[Ablation], Found]:
+        """Return the search from these candidates, by the ablation values that it uses.
+
+        Its circuit has the ablation values that judge it.
+
+        Args:
+            best: the candidates.
+            bisected: (G,) each, their masks after bisection with the first ablation values.
+            judge: the judging pairs.
+            on_progress: gets the fraction of work done.
+        """
+        pace = Pace.of(self.config)
+
+        def search(ablation: Ablation) -> Found:
+            run = replace(self, ablation=ablation)
+            masks = bisected if ablation is self.ablation else run._bisected(best, judge)
+            nodes, trial = run._smallest(best, masks, judge, on_progress)
+            tries = Tries(lambda share: on_progress(pace.in_edges(share)))
+            edge_masks, gates = run._meeting_target_on_second_sample(nodes, trial, judge, tries)
+            part = None
+            if self.config.embedding_edges:
+                edge_masks, part = run._with_embedding_edges(edge_masks, gates, tries)
+            return Found(self._with_second_sample(edge_masks), gates, trial.tau, part)
+
+        return search
+
+    def _with_all_edges(self, mask: Tensor) -> tuple[EdgeMasks, Tensor]:
+        """Return masks and gates of the circuit of some nodes (N,) and all edges between them.
+
+        Excluded nodes are left out.
+        """
+        if self.ablation.excluded is not None:
+            mask = mask.masked_fill(self.ablation.excluded, 0)
+        edge_masks = self._with_second_sample(EdgeMasks.of(self.ablation, mask))
+        return edge_masks, torch.ones(edge_masks.size)
 
     def _paper_size(
         self, best: list[Candidate], masks: list[Tensor], judge: TokenizedPairs

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import moved
+from wirework.circuits.masking.masked_circuit import EditsOf, MaskedCircuit
 from wirework.circuits.reading.places import Place, Recorded
-from wirework.circuits.validation.checks.masked_circuit import EditsOf, MaskedCircuit
 from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.summaries import Report

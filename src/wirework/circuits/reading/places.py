@@ -10,7 +10,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
+from wirework.circuits.masking.masked_circuit import MaskedCircuit
 from wirework.tasks import TokenizedPairs
 from wirework.tasks.deciding_tokens import deciding_tokens
 

@@ -14,9 +14,9 @@ from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.masking.masked_circuit import MaskedCircuit
 from wirework.circuits.masking.means import training_text_of
 from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
 from wirework.tasks import TokenizedPairs
 
 if TYPE_CHECKING:
@@ -58,14 +58,6 @@ class ValidationContext:
             InputError: the circuit is of another model, or a pair does not fit the model.
         """
         edge_masks, gates = circuit.edge_masks(model)
-        masked_circuit = MaskedCircuit(
-            edge_masks.transformer,
-            edge_masks.ablation.space,
-            edge_masks.mask(torch.ones_like(gates)),
-            lambda: edge_masks.applied(gates[None]),
-            lambda: edge_masks.compact(gates),
-            edge_masks.loss_reduction,
-        )
         return cls(
             circuit=circuit,
             model=model,
@@ -73,7 +65,7 @@ class ValidationContext:
             data=data,
             edge_masks=edge_masks,
             gates=gates,
-            masked_circuit=masked_circuit,
+            masked_circuit=MaskedCircuit.of_edges(edge_masks, gates),
             judged=None if pairs.judge is None else tokenize_task(pairs.judge, model),
             held_out=tokenize_task(pairs.held_out, model),
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.circuit import tokenize_task
-from wirework.circuits.validation.checks.masked_circuit import passes
+from wirework.circuits.masking.masked_circuit import passes
 from wirework.errors import InputError, number_of
 from wirework.tasks import Pair, Task, TokenizedPairs, tokenizer_of
 from wirework.tasks.task import LEAST_PAIRS

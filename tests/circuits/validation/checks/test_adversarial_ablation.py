@@ -9,19 +9,15 @@ from hand_wired.edge_masks import link_
 
 from wirework.circuits import Ablation, EdgeMasks, node_means
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache
+from wirework.circuits.masking.ascent import ascend, logit_diffs, losses_and_gradient
+from wirework.circuits.masking.value_range import value_range
 from wirework.circuits.validation.checks import (
     AdversarialAblation,
     MaskedCircuit,
     adversarial_ablation,
     constant_resample_ablation,
 )
-from wirework.circuits.validation.checks.adversarial_ablation import (
-    SHARES,
-    ascend,
-    logit_diffs,
-    losses_and_gradient,
-    value_range,
-)
+from wirework.circuits.validation.checks.adversarial_ablation import SHARES
 from wirework.errors import InputError
 from wirework.model import Model
 from wirework.tasks import Task, TokenizedPairs

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from wirework.circuits import Ablation
+from wirework.circuits.masking.masked_circuit import of_channels
 from wirework.circuits.validation.checks import MaskedCircuit, binarise
 from wirework.circuits.validation.checks.binarise import binarised_loss, losses_alone
 from wirework.circuits.validation.checks.binary_thresholds import (
@@ -12,7 +13,6 @@ from wirework.circuits.validation.checks.binary_thresholds import (
     binarisation,
     binarising_edits,
 )
-from wirework.circuits.validation.checks.masked_circuit import of_channels
 from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.tasks import TokenizedPairs

@@ -1,5 +1,6 @@
 """Checks of a circuit, one file per check: pure functions of a masked model and a task."""
 
+from wirework.circuits.masking.masked_circuit import Gated, MaskedCircuit
 from wirework.circuits.validation.checks.adversarial_ablation import (
     AdversarialAblation,
     adversarial_ablation,
@@ -22,7 +23,6 @@ from wirework.circuits.validation.checks.hypothesis_tests import (
     pair_logit_diffs,
 )
 from wirework.circuits.validation.checks.interchange import Interchange, interchange
-from wirework.circuits.validation.checks.masked_circuit import Gated, MaskedCircuit
 from wirework.circuits.validation.checks.minimality import Minimality, minimality, without_each
 from wirework.circuits.validation.checks.necessity import (
     Necessity,

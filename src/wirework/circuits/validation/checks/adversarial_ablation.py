@@ -6,36 +6,24 @@ need not occur together in any text: a circuit that fails may still hold under v
 Removed edges between two kept nodes stay at the mean of their source, as in all checks.
 Shapes: N nodes of all sites, P pairs (two prompts each), S tokens in the activation cache, V sets
 of values: one for all prompts, or one for each of the 2P prompts.
-Source: Gao et al. 2025, App. E (values other than the mean); projected gradient ascent with sign
-steps is that of Madry et al. 2018 (arXiv 1706.06083).
+The ascent is in `circuits/masking/ascent.py`, since searches under adversarial ablation use it too.
+Source: Gao et al. 2025, App. E (values other than the mean); Madry et al. 2018 (arXiv 1706.06083).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import without_weight_gradients
 from wirework.circuits.masking.activation_cache import ActivationCache
-from wirework.circuits.masking.nodes import NodeSpace
-from wirework.circuits.validation.checks.masked_circuit import (
-    Edits,
-    MaskedCircuit,
-    finite,
-    passes,
-)
+from wirework.circuits.masking.ascent import ascend, logit_diffs
+from wirework.circuits.masking.masked_circuit import MaskedCircuit
+from wirework.circuits.masking.value_range import ValueRange, value_range
 from wirework.circuits.validation.checks.resample import constant_draws
 from wirework.errors import InputError
-from wirework.nn.sites import MeanAblation
 from wirework.summaries import Report
-from wirework.tasks import TokenizedPairs, logit_difference, pair_losses
-
-_FIRST_STEP = 0.03
-"""Length of the first step, as a share of a node's range. Steps shorten linearly to 0, so that a
-value can move by 1.5 times its range in 100 steps."""
-
+from wirework.tasks import TokenizedPairs
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of the range around the mean for which survival is tried, in this order."""
@@ -66,15 +54,6 @@ class AdversarialAblation(Report):
     """Number of draws."""
     n_pairs: int
     """Number of pairs."""
-
-
-class ValueRange(NamedTuple):
-    """Range of the values that each node may take."""
-
-    low: Tensor
-    """(N,)."""
-    high: Tensor
-    """(N,)."""
 
 
 def adversarial_ablation(
@@ -176,126 +155,3 @@ def survived_share(
             break
         survived = share
     return survived
-
-
-def value_range(
-    space: NodeSpace, cache: ActivationCache, means: Mapping[str, Tensor]
-) -> ValueRange:
-    """Return the range of each node's activations in the cache, widened to its mean.
-
-    Means are measured on more tokens than the cache has, so that the mean of a node that is rarely
-    active can lie outside the range in the cache.
-
-    Args:
-        space: nodes of the model.
-        cache: site to (S, width).
-        means: site to (width,).
-    """
-    values = torch.cat([space.join(cache), space.join(means)[None]])
-    return ValueRange(values.amin(0), values.amax(0))
-
-
-def ascend(
-    masked_circuit: MaskedCircuit,
-    batch: TokenizedPairs,
-    bounds: ValueRange,
-    starts: Sequence[Tensor],
-    steps: int,
-) -> Tensor:
-    """Return the values of highest task loss that projected gradient ascent meets.
-
-    Each step moves every value by the same share of its node's range, in the direction of the sign
-    of its gradient, and back into the range. Values of one prompt have no effect on others, so the
-    highest loss of each prompt counts by itself.
-
-    Args:
-        masked_circuit: the circuit.
-        batch: P tokenised pairs of a task.
-        bounds: range of each node.
-        starts: (V, N) values each, within the range; one ascent per start.
-        steps: steps of each ascent.
-
-    Returns:
-        (V, N) values of all nodes; those of kept nodes have no effect.
-
-    Raises:
-        InputError: a loss is not finite.
-    """
-    best = starts[0]
-    highest = torch.full((len(best),), -torch.inf, dtype=torch.float64, device=best.device)
-    for values in starts:
-        for step in range(steps + 1):
-            losses, gradient = losses_and_gradient(masked_circuit, batch, values)
-            best = torch.where((losses > highest)[:, None], values, best)
-            highest = highest.maximum(losses)
-            length = _FIRST_STEP * (1 - step / max(1, steps))
-            moved = values + length * (bounds.high - bounds.low) * gradient.sign()
-            values = moved.clamp(bounds.low, bounds.high)
-    return best
-
-
-def losses_and_gradient(
-    masked_circuit: MaskedCircuit, batch: TokenizedPairs, values: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return losses with given values of the nodes outside the circuit, and their gradient.
-
-    Args:
-        masked_circuit: the circuit.
-        batch: P tokenised pairs of a task.
-        values: (V, N).
-
-    Returns:
-        Mean loss in nats over the prompts of each set of values, (V,) float64, and the gradient of
-        the sum over all prompts, (V, N).
-
-    Raises:
-        InputError: a loss is not finite.
-    """
-    transformer, gradient = masked_circuit.transformer, torch.zeros_like(values)
-    losses = torch.zeros(
-        len(batch.last_positions), dtype=torch.float64, device=masked_circuit.device
-    )
-    with without_weight_gradients(transformer), torch.enable_grad():
-        for prompts, part in passes(batch):
-            leaf = values.detach().requires_grad_()
-            edits = value_edits(masked_circuit, leaf if len(leaf) == 1 else leaf[prompts])
-            with masked_circuit.on(), transformer.edited(edits):
-                logits = transformer(part.tokens, part.last_positions)
-            of_prompts = pair_losses(logit_difference(logits, part.answers).double())
-            losses[prompts] = of_prompts.detach()
-            if of_prompts.requires_grad:  # else nothing in the circuit reads the values
-                gradient += torch.autograd.grad(of_prompts.sum(), leaf)[0]
-    finite(float(losses.sum()), "a task loss under adversarial ablation")
-    return losses.view(len(values), -1).mean(1), gradient
-
-
-def logit_diffs(masked_circuit: MaskedCircuit, batch: TokenizedPairs, values: Tensor) -> Tensor:
-    """Return the logit differences with given values of the nodes outside the circuit, (2P,).
-
-    Args:
-        masked_circuit: the circuit.
-        batch: P tokenised pairs of a task.
-        values: (N,) or (V, N).
-    """
-    by_set = values.view(-1, values.shape[-1])
-
-    def edits(_: TokenizedPairs, prompts: Tensor) -> Edits:
-        return value_edits(masked_circuit, by_set if len(by_set) == 1 else by_set[prompts])
-
-    return masked_circuit.logit_diffs(batch, edits)
-
-
-def value_edits(masked_circuit: MaskedCircuit, values: Tensor) -> Edits:
-    """Return the edits that set the nodes outside the circuit to given values, by site.
-
-    Args:
-        masked_circuit: the circuit.
-        values: (1, N), or (B, N) for the B sequences of a pass; gradients flow to it.
-    """
-    gates = (masked_circuit.gates.to(masked_circuit.device) != 0).to(values.dtype)
-    kept = masked_circuit.space.split(gates)
-    return {
-        name: MeanAblation(kept[name], of_site[:, None])
-        for name, of_site in masked_circuit.space.split(values).items()
-        if not kept[name].all()
-    }

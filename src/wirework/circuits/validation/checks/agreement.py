@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit, finite, passes
+from wirework.circuits.masking.masked_circuit import MaskedCircuit, finite, passes
 from wirework.nn import Transformer
 from wirework.nn.block import Attention
 from wirework.summaries import Report

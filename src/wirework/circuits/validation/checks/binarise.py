@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import without_weight_gradients
+from wirework.circuits.masking.masked_circuit import (
+    MaskedCircuit,
+    finite,
+    passes,
+)
 from wirework.circuits.validation.checks.binary_thresholds import (
     BinaryValues,
     best_start,
     binarisation,
     binarising_edits,
-)
-from wirework.circuits.validation.checks.masked_circuit import (
-    MaskedCircuit,
-    finite,
-    passes,
 )
 from wirework.errors import InputError
 from wirework.nn import Edit

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import finite
+from wirework.circuits.masking.masked_circuit import finite
 from wirework.errors import InputError
 from wirework.summaries import Report
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import (
+from wirework.circuits.masking.masked_circuit import (
     EditsOf,
     MaskedCircuit,
     passes,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.validation.checks.masked_circuit import Gated, finite
+from wirework.circuits.masking.masked_circuit import Gated, finite
 from wirework.errors import InputError
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation
-from wirework.circuits.validation.checks.masked_circuit import Gated, finite
+from wirework.circuits.masking.masked_circuit import Gated, finite
 from wirework.errors import InputError
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs

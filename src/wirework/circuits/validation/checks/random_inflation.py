@@ -10,8 +10,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from wirework.circuits.masking.masked_circuit import Gated
 from wirework.circuits.masking.nodes import NodeSpace
-from wirework.circuits.validation.checks.masked_circuit import Gated
 from wirework.circuits.validation.checks.minimality import effects, without_each
 from wirework.nn import Transformer
 from wirework.tasks import TokenizedPairs

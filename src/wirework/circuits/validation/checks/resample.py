@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.activation_cache import ActivationCache
-from wirework.circuits.validation.checks.masked_circuit import MaskedCircuit
+from wirework.circuits.masking.masked_circuit import MaskedCircuit
 from wirework.errors import InputError
 from wirework.nn import Edit
 from wirework.tasks import TokenizedPairs

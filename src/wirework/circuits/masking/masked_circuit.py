@@ -1,6 +1,7 @@
 """`MaskedCircuit`: a model, the nodes of a circuit, and how to ablate everything outside it.
 
-All checks work on this, so that they are the same for circuits of nodes and of edges.
+All checks and the adversary (`ascent.py`) work on this, so that they are the same for circuits of
+nodes and of edges.
 Shapes: N nodes of all sites, k kept nodes of one site, P pairs (two prompts each), T tokens.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from wirework.circuits.masking.ablation import Ablation, length_groups
 from wirework.circuits.masking.compact import NO_EDITS, CompactCircuit, KeptEdits
+from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.config import LossReduction
 from wirework.errors import InputError
@@ -70,6 +72,18 @@ class MaskedCircuit:
             lambda: ablation.transformer.edited(ablation.edits(gates)),
             lambda: ablation.untied().compact(gates),
             ablation.loss_reduction,
+        )
+
+    @classmethod
+    def of_edges(cls, edge_masks: EdgeMasks, gates: Tensor) -> "MaskedCircuit":
+        """Return the circuit of the nodes and edges in `gates` (G,)."""
+        return cls(
+            edge_masks.transformer,
+            edge_masks.ablation.space,
+            edge_masks.mask(gates),
+            lambda: edge_masks.applied(gates[None]),
+            lambda: edge_masks.compact(gates),
+            edge_masks.loss_reduction,
         )
 
     @property
