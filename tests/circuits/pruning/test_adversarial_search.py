@@ -162,6 +162,7 @@ class Scripted:
 
     bounded: Ablation
     masks: list[Tensor]
+    target: float = 0.3
     sets: list[int] = field(default_factory=list)
 
     def __call__(self, ablation: Ablation) -> Found:
@@ -175,7 +176,7 @@ class Scripted:
             edge_masks = EdgeMasks.of(self.bounded, mask)
             return edge_masks, torch.ones(edge_masks.size)
 
-        search = AdversarialSearch(self, grown, quotes, 0.3, rounds, steps=10)
+        search = AdversarialSearch(self, grown, quotes, self.target, rounds, steps=10)
         return search.run(with_first_adversary(self.bounded, quotes))
 
 
@@ -194,6 +195,12 @@ class TestAdversarialSearch:
         _, record = search.run(quotes, rounds=2)
         assert (record.rounds, record.grown_nodes) == (2, 2)
         assert record.loss <= 0.3
+
+    def test_a_model_that_misses_the_target_is_searched_once(self, bounded, quotes) -> None:
+        masks = [all_but(bounded, CANCELLING)] * 2
+        search = Scripted(bounded, masks, target=1e-9)
+        _, record = search.run(quotes, rounds=8)
+        assert (record.rounds, record.grown_nodes) == (1, 0)
 
     def test_the_circuit_of_the_search_withstands_what_breaks_that_of_the_means(
         self, cancelling, task, corpus

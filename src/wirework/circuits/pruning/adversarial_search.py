@@ -164,15 +164,20 @@ class AdversarialSearch:
     steps: int
 
     def run(self, ablation: Ablation) -> tuple[Found, AttackPart]:
-        """Search until a circuit withstands the attack, or grow the last one until it does."""
+        """Search until a circuit withstands the attack, or grow the last one until it does.
+
+        If the model with all nodes misses the target, there is one search and nothing is grown.
+        """
+        everything = self.grown_circuit(torch.ones(ablation.space.size, device=ablation.device))
+        is_feasible = everything[0].within(everything[1], self.batch, self.target)
+        rounds, n_grown = self.rounds if is_feasible else 1, 0
         found = self.search(ablation)
         result = self._attacked(ablation, found)
-        n_grown = 0
-        while result.loss > self.target and len(ablation.adversaries) < self.rounds:
+        while result.loss > self.target and len(ablation.adversaries) < rounds:
             ablation = ablation.with_adversary(result.values)
             found = self.search(ablation)
             result = self._attacked(ablation, found)
-        if result.loss > self.target:
+        if result.loss > self.target and is_feasible:
             before = found.edge_masks.n_nodes
             found, result = self._grown(ablation, found)
             n_grown = found.edge_masks.n_nodes - before
