@@ -24,6 +24,7 @@ _SHOWN = (
 )  # fmt: skip
 """Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
 _OPEN = ": no check failed, but some were not made"
+_MET = {True: "yes", False: "no", None: "open"}
 _STRONGEST = 10
 """Number of path edges that are shown."""
 
@@ -55,7 +56,7 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 
 
 def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
-    """Print a validation report: the verdict with its reasons, then a line for each number.
+    """Print a validation report: the verdict, its levels and reasons, then each number.
 
     Args:
         report: the report as a dict.
@@ -66,8 +67,12 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
 
     faithful = report["verdict"]["faithful"]
     print_paragraph(f"{title}: {WORDS[faithful]}{_OPEN * (faithful is None)}")
+    for name, level in report["verdict"].get("levels", {}).items():
+        print(f"{name}: {_MET[level['met']]}{_evidence(level)}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
+    if calibration := report["verdict"].get("calibration"):
+        print_paragraph(_calibrated(calibration))
     names = ("task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges")
     values = [(name, report[name]) for name in names]
     for part, numbers in report.items():
@@ -76,6 +81,21 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
     for name, control in report["controls"].items():
         values.append((f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))))
     print_values(f"validation (task losses in {loss_unit(report['loss_reduction'])})", values)
+
+
+def _evidence(level: Mapping[str, Any]) -> str:
+    """Return which criteria decided a level, by name: failed ones, else those not tested."""
+    deciding = [part["name"] for part in level["criteria"] if part["met"] is level["met"]]
+    return f" ({', '.join(name.replace('_', ' ') for name in deciding)})"
+
+
+def _calibrated(calibration: Mapping[str, Any]) -> str:
+    """Return the false-positive rate of the verdict's bars, in words."""
+    return (
+        f"bars: {calibration['n_passed']} of {calibration['n_null']} circuits without a mechanism "
+        "are sufficient and specific by a short report; their share is at most "
+        f"{calibration['highest_rate']:.1%} (95% confidence)"
+    )
 
 
 def _gist(control: Mapping[str, Any]) -> Mapping[str, Any]:

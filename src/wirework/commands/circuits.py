@@ -220,6 +220,7 @@ def validate(
     own_task: str | None = None,
     corpus: str | None = None,
     short: Annotated[bool, Parameter(negative="")] = False,
+    verdict_only: Annotated[bool, Parameter(negative="")] = False,
     runs: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     out: Path | None = None,
     report: Path | None = None,
@@ -236,6 +237,8 @@ def validate(
         corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
         short: Only checks that take seconds: no binarisation, minimality, hypothesis tests or
             searches.
+        verdict_only: Only what the verdict needs: the short report, minimality and the searches on
+            controls.
         runs: Number of repeated searches; print how often each edge is found again. Not with
             --short.
         out: Folder to save the circuit to, with the share of --runs that found each node and edge;
@@ -260,7 +263,14 @@ def validate(
         pairs = None if task is None else task_of(task)
         circuits_task = None if own_task is None else task_of(own_task)
         result = check(
-            checked, loaded, pairs, own_task=circuits_task, data=data, short=short, runs=runs
+            checked,
+            loaded,
+            pairs,
+            own_task=circuits_task,
+            data=data,
+            short=short,
+            verdict_only=verdict_only,
+            runs=runs,
         )
         if out is not None:
             checked.with_shares(result.stability).save(out)

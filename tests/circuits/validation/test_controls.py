@@ -204,7 +204,9 @@ def test_random_labels_that_masks_can_fit_are_flagged(tokenizer, task, corpus) -
     about = {"target_loss": 0.15, "n_nodes": real.n_nodes}
     checks = replace(
         control,
-        held_out=replace(control.held_out, circuit=0.1, circuit_error=0.0, without_circuit=2.0),
+        held_out=replace(
+            control.held_out, circuit=0.1, circuit_error=0.0, model=0.1, without_circuit=2.0
+        ),
         resampled=replace(control.resampled, resample=0.1),
         interchange=replace(control.interchange, same=0.1, other=3.0),
     )

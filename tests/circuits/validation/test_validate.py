@@ -129,13 +129,28 @@ class TestValidate:
         assert len(reasons) == 4
         assert all("no training text for this model" in reason for reason in reasons)
         assert report.faithful is None
-        assert report.reasons[0].startswith("not checked under resampling")
+        levels = present(report.verdict.levels)
+        assert levels.robust.met is None
+        assert any(reason.startswith("not checked under resampling") for reason in report.reasons)
 
     def test_runs_are_for_the_whole_report(self, circuit, wired, task) -> None:
         with pytest.raises(InputError, match="no training text for this model"):
             validate(circuit, wired, task, runs=1)
         with pytest.raises(InputError, match="makes no searches: leave out short or the 2 runs"):
             validate(circuit, wired, task, short=True, runs=2)
+
+    def test_verdict_only_is_the_short_report_with_all_that_the_verdict_reads(
+        self, report: ValidationReport, circuit: Circuit, wired: Model, task: Task, corpus
+    ) -> None:
+        brief = validate(circuit, wired, task, data=corpus, verdict_only=True)
+        assert brief.verdict == report.verdict
+        levels = present(brief.verdict.levels)
+        for level in (levels.sufficient, levels.specific, levels.robust, levels.minimal):
+            assert level.met is True
+        assert brief.binarised is brief.necessity is brief.adversarial_ablation is None
+        assert brief.minimality == report.minimality
+        with pytest.raises(InputError, match="leave one of the two out"):
+            validate(circuit, wired, task, short=True, verdict_only=True)
         with pytest.raises(InputError, match="runs must be 0 or more, got -1"):
             validate(circuit, wired, task, runs=-1)
 

@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import pytest
 
+from wirework.circuits.validation.bars import SIZE_MARGIN, loss_limit, reaches
 from wirework.circuits.validation.checks import (
     AdversarialAblation,
     Agreement,
     Coverage,
     Interchange,
+    Minimality,
 )
 from wirework.circuits.validation.validation_report import (
     CircuitChecks,
     Controls,
+    Levels,
     PairLosses,
     RandomControl,
     Resampled,
@@ -20,7 +23,7 @@ from wirework.circuits.validation.validation_report import (
     SizeRange,
     Verdict,
 )
-from wirework.circuits.validation.verdict import SIZE_MARGIN, reaches, verdict
+from wirework.circuits.validation.verdict import verdict
 from wirework.summaries import NotMeasured
 
 GOOD = CircuitChecks(
@@ -32,7 +35,7 @@ GOOD = CircuitChecks(
         chance=0.693,
         circuit_error=0.01,
     ),
-    held_out_templates=NotMeasured("not part of the verdict"),
+    held_out_templates=NotMeasured("one template"),
     rephrased=NotMeasured("not part of the verdict"),
     resampled=Resampled(resample=0.2, stochastic=0.2, adversarial=0.3),
     interchange=Interchange(circuit=0.16, same=0.2, mixed=0.2, other=3.0, n_same=8, n_other=8),
@@ -75,6 +78,7 @@ class TestVerdict:
                 "not sufficient: loss 0.180 +- 0.010 on 24 held-out pairs",
             ),
             ("held_out", {"without_circuit": 0.5}, "not necessary"),
+            ("held_out", {"model": 0.5}, "the model does not have the behaviour"),
             ("resampled", {"resample": 0.43}, "does not hold"),
             ("interchange", {"same": 0.5}, "does not carry"),
             ("interchange", {"other": 0.1}, "does not carry"),
@@ -125,7 +129,7 @@ class TestVerdict:
         left_open = verdict(missing, controls, **SIZE)
         assert left_open.faithful is None
         assert left_open.reasons[:2] == (
-            "not checked under resampling: no text", "random labels: not run: few pairs",
+            "random labels: not run: few pairs", "not checked under resampling: no text",
         )  # fmt: skip
         failed = replace(missing, interchange=replace(GOOD.interchange, same=2.0))
         assert verdict(failed, NONE, **SIZE).faithful is False
@@ -168,3 +172,101 @@ def test_a_large_error_does_not_make_a_circuit_sufficient() -> None:
     assert not reaches(0.18, 0.01, 0.15)
     assert not reaches(1.0, 0.5, 0.15)
     assert reaches(0.9, 0.0, 1.0)
+
+
+def levels_of(checks: CircuitChecks, controls: Controls = NONE, **about: bool) -> Levels:
+    levels = verdict(checks, controls, **SIZE, **about).levels
+    assert levels is not None
+    return levels
+
+
+def met(levels: Levels) -> list[bool | None]:
+    return [getattr(levels, name).met for name in ("sufficient", "specific", "robust", "minimal")]
+
+
+class TestLevels:
+    @pytest.mark.parametrize(
+        ("part", "change", "failed"),
+        [
+            ("held_out", {"circuit": 0.18}, 0),
+            ("held_out", {"model": 0.5}, 1),
+            ("held_out", {"without_circuit": 0.5}, 1),
+            ("resampled", {"resample": 0.43}, 2),
+            ("interchange", {"same": 0.5}, 2),
+            ("interchange", {"other": 0.1}, 2),
+        ],
+    )
+    def test_a_criterion_decides_one_level(
+        self, part: str, change: dict[str, float], failed: int
+    ) -> None:
+        expected: list[bool | None] = [True, True, True, None]
+        assert met(levels_of(GOOD)) == expected
+        expected[failed] = False
+        assert met(levels_of(changed(part, **change))) == expected
+
+    def test_sufficient_needs_the_held_out_templates_where_there_are_any(self) -> None:
+        for loss, is_met in ((0.42, True), (0.43, False)):
+            templates = replace(GOOD.held_out, circuit=loss, circuit_error=0.5)
+            levels = levels_of(replace(GOOD, held_out_templates=templates))
+            assert met(levels)[:2] == [is_met, True]
+            last = levels.sufficient.criteria[-1]
+            assert (last.name, last.value) == ("held_out_templates", loss)
+            assert last.bar == pytest.approx((0.15 + 0.693) / 2)
+
+    def test_a_short_report_is_never_specific_but_can_fail_to_be(self) -> None:
+        assert met(levels_of(GOOD, full_validation=False)) == [True, None, True, None]
+        lucky = RandomControl(
+            n=20, nodes=SizeRange(10, 10, 10), edges=SizeRange(5, 5, 5), lowest=0.1, median=2.0,
+            n_sufficient=1,
+        )  # fmt: skip
+        controls = Controls(random_circuits=lucky)
+        assert levels_of(GOOD, controls, full_validation=False).specific.met is False
+
+    @pytest.mark.parametrize(
+        ("entry", "is_met", "words"),
+        [
+            (
+                Minimality(0.14, (0.3, 0.2), 0, True),
+                True,
+                "0 of 2 nodes and edges can each be removed alone",
+            ),
+            (
+                Minimality(0.14, (0.3, 0.1), 1, False),
+                False,
+                "1 of 2 nodes and edges can each be removed alone",
+            ),
+            (
+                Minimality(0.16, (0.3, 0.2), 0, None),
+                None,
+                "minimality: the circuit itself misses the target, loss 0.160",
+            ),
+            (NotMeasured("empty"), None, "minimality: not tested: empty"),
+        ],
+    )
+    def test_minimality_is_a_level_that_faithful_does_not_need(
+        self, entry: Minimality | NotMeasured, is_met: bool | None, words: str
+    ) -> None:
+        judged = verdict(replace(GOOD, minimality=entry), NONE, **SIZE)
+        assert judged.faithful is True
+        assert judged.levels is not None
+        (criterion,) = judged.levels.minimal.criteria
+        assert (criterion.met, criterion.words) == (is_met, words)
+        assert words not in judged.reasons
+
+    def test_levels_and_calibration_are_json(self) -> None:
+        content = verdict(GOOD, NONE, **SIZE).to_dict()
+        assert list(content) == ["faithful", "reasons", "levels", "calibration"]
+        assert list(content["levels"]) == ["sufficient", "specific", "robust", "minimal"]
+        assert content["levels"]["robust"]["criteria"][0] == {
+            "name": "resampled",
+            "met": True,
+            "words": "holds when ablated nodes take values of real text: loss 0.200, at most 0.421",
+            "value": 0.2,
+            "bar": loss_limit(0.15, 0.693),
+        }
+
+    def test_the_bars_are_calibrated(self) -> None:
+        calibration = verdict(GOOD, NONE, **SIZE).calibration
+        assert calibration is not None
+        assert calibration.n_null >= 200
+        assert calibration.highest_rate <= 0.025

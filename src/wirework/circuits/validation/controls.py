@@ -16,10 +16,10 @@ import torch
 
 from wirework.circuits.calibration import IDENTITY, calibrated_loss
 from wirework.circuits.node_assembly import pair_error
+from wirework.circuits.validation.bars import reaches
 from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.validation_report import RandomControl, SizeRange
-from wirework.circuits.validation.verdict import reaches
 from wirework.nn import Transformer
 from wirework.summaries import NotMeasured
 from wirework.tasks.task_loss import chance_loss

@@ -24,6 +24,7 @@ from wirework.circuits.node_assembly import circuit_losses, pair_error
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
 from wirework.circuits.validation import checks
+from wirework.circuits.validation.bars import loss_limit, reaches
 from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext
 from wirework.circuits.validation.controls import random_control, shuffled
 from wirework.circuits.validation.random_labels import random_labels
@@ -38,7 +39,7 @@ from wirework.circuits.validation.validation_report import (
     SearchedControl,
     ValidationReport,
 )
-from wirework.circuits.validation.verdict import loss_limit, reaches, verdict
+from wirework.circuits.validation.verdict import verdict
 from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.errors import InputError, number_of
@@ -68,6 +69,7 @@ def validate(
     own_task: Task | str | Path | None = None,
     data: "Tokens | None" = None,
     short: bool = False,
+    verdict_only: bool = False,
     runs: int = 0,
     progress: bool | None = True,
 ) -> ValidationReport:
@@ -85,6 +87,8 @@ def validate(
             model's run. Without text, the entries that need it give a `reason`.
         short: only checks that take seconds: no adversarial ablation, binarisation, minimality,
             necessity curve, hypothesis tests or searched controls.
+        verdict_only: only what the verdict needs: the short report, minimality and the searched
+            controls; not with `short`.
         runs: repetitions of the search, to measure the stability of each edge; not with `short`.
         progress: show progress on standard error; None: as the caller does.
 
@@ -95,7 +99,7 @@ def validate(
     Raises:
         InputError: the circuit is of another model, the task does not fit it, no pair is held out,
             the pairs of the search cannot be determined, `runs` is below 0 or given with `short`,
-            or there is no text for the runs.
+            `verdict_only` is given with `short`, or there is no text for the runs.
 
     Source: Gao et al. 2025, sec. 2.2, Fig. 32, App. C, App. E; Shi et al. 2024 (arXiv 2410.13032).
     """
@@ -105,6 +109,8 @@ def validate(
         raise InputError(
             f"the short report makes no searches: leave out short or the {number_of(runs, 'run')}"
         )
+    if verdict_only and short:
+        raise InputError("the short report has no verdict on all levels: leave one of the two out")
     circuit, model, task = load_inputs(circuit, model, task)
     own = None if own_task is None else load_task(own_task)
     data = training_text_of(model, data) if runs else data  # fails before the long part
@@ -113,7 +119,9 @@ def validate(
     name, target = (task or pairs.full_task).name, circuit.document.target_loss
     searches = runs + (0 if short else _SEARCHED_CONTROLS)
     with Progress(f"validate {name}", _CHECKS + searches, shown=progress) as bar:
-        results = check_circuit(context, short=short)
+        results = check_circuit(context, short=short or verdict_only)
+        if verdict_only:
+            results = replace(results, minimality=or_reason(lambda: losses_without_each(context)))
         controls = Controls(random_circuits=random_control(context))
         bar.advance(_CHECKS)
         repeated = or_reason(lambda: repeat_search(context, runs)) if runs else None

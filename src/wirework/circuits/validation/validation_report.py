@@ -122,14 +122,72 @@ class RandomControl(Report):
 
 
 @dataclass(frozen=True, repr=False)
+class Criterion(Report):
+    """One criterion of a verdict."""
+
+    name: str
+    """What is judged: an entry of the report, or a control."""
+    met: bool | None
+    """None if it was not tested."""
+    words: str
+    """The reason, for the report."""
+    value: float | None = absent()
+    """The number that is judged, a loss in nats or a count; absent if it was not tested."""
+    bar: float | None = absent()
+    """What it is compared with; absent where more than one number decides."""
+
+
+@dataclass(frozen=True, repr=False)
+class Level(Report):
+    """One of the four levels of a verdict, with its evidence."""
+
+    met: bool | None
+    """None if no criterion failed but some were not tested."""
+    criteria: tuple[Criterion, ...]
+    """The evidence."""
+
+
+@dataclass(frozen=True, repr=False)
+class Levels(Report):
+    """The four levels of a verdict."""
+
+    sufficient: Level
+    """The circuit alone does the task, on held-out pairs and templates."""
+    specific: Level
+    """The model has the behaviour and loses it without the circuit; where there is no mechanism,
+    the same search and random circuits do not reach the target."""
+    robust: Level
+    """The circuit holds with other values of the ablated nodes and with swapped values of its own.
+    """
+    minimal: Level
+    """No node or edge can be removed."""
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration(Report):
+    """How often circuits without a mechanism pass the bars of the verdict."""
+
+    n_null: int
+    """Circuits without a mechanism that were judged after the bars were chosen on others."""
+    n_passed: int
+    """How many of them are sufficient and specific by a short report."""
+    highest_rate: float
+    """Upper end of the rate's one-sided 95% confidence interval (Clopper-Pearson)."""
+
+
+@dataclass(frozen=True, repr=False)
 class Verdict(Report):
     """Whether a circuit is faithful, and why."""
 
     faithful: bool | None
-    """None if no criterion failed but some were not tested."""
+    """Sufficient, specific and robust; None if no criterion failed but some were not tested."""
     reasons: tuple[str, ...]
     """One line per criterion: failed ones first, then those not tested, then those met. A last line
     for an adversary that the circuit does not survive, which is no criterion."""
+    levels: Levels | None = absent()
+    """The four levels; absent from reports of earlier versions."""
+    calibration: Calibration | None = absent()
+    """False-positive rate of the bars; absent from reports of earlier versions."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

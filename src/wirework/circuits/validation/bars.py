@@ -1,0 +1,46 @@
+"""Bars of the verdict: the losses at which a criterion is met, and why they are where they are.
+
+`python -m benchmarks.blind_test calibrate` measures how often circuits without a mechanism pass
+them; `studies/results/blind_test` has the figures. Losses are task losses in nats.
+"""
+
+import math
+
+SIZE_MARGIN = 3
+"""A control search that reaches the target must need at least this many times the circuit's nodes.
+
+A 2026 replication of Gao et al. needed about 30 nodes for random labels, 10 for a real behaviour.
+If a control circuit is about as small, the search can fit any task, whatever the model computes.
+"""
+
+LIMIT_SHARE = 0.5
+"""Place of `loss_limit` between target (0) and chance (1)."""
+
+NECESSARY_SHARE = 0.9
+"""Least loss of the model without the circuit, as a share of chance."""
+
+ERRORS = 2.0
+"""Standard errors by which a held-out loss may exceed the target."""
+
+_CHANCE = math.log(2)
+
+
+def reaches(loss: float, error: float, target: float, chance: float = _CHANCE) -> bool:
+    """Return whether a circuit is sufficient: its held-out loss is compatible with the target.
+
+    The loss may exceed the target by at most two standard errors and, because few pairs have large
+    standard errors, must be closer to the target than to chance.
+
+    Args:
+        loss: task loss of the circuit on held-out pairs, in nats.
+        error: its standard error, in nats.
+        target: task loss that the search aimed for, in nats.
+        chance: task loss of a guess, in nats: ln 2 unless losses are sums over a pair's prompts.
+    """
+    return loss - ERRORS * error <= target and loss <= max(target, loss_limit(target, chance))
+
+
+def loss_limit(target: float, chance: float) -> float:
+    """Return the highest task loss in nats on anything but the pairs of the target: with other
+    values of the ablated nodes, on other templates, of the whole model."""
+    return target + LIMIT_SHARE * (chance - target)
