@@ -1,0 +1,45 @@
+"""Calibrate the verdict of `validate`, or let it sort circuits whose kind it is not told.
+
+    python -m benchmarks.blind_test calibrate --out DIR [--run RUN]
+    python -m benchmarks.blind_test sort --out DIR [--run RUN]
+
+RUN is a run of `recipes/demo.yaml`; without it there are circuits of hand-wired models only. The
+same command resumes a stopped one. One thread.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from benchmarks.blind_test import calibrate, sort
+from benchmarks.machine import this_machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("calibrate", "sort"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--run", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("wirework").setLevel("ERROR")  # searches without a mechanism find none
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(this_machine().line(), flush=True)
+    if options.part == "calibrate":
+        records = calibrate.measure(options.out / "records.jsonl", options.run)
+        _write(options.out / "calibration.json", calibrate.result(records))
+    else:
+        _write(options.out / "sorted.json", sort.sort(options.out, options.run))
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    text = json.dumps(content, indent=1)
+    print(text)
+    path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
