@@ -10,6 +10,7 @@ from benchmarks.blind_test.evidence import evidence
 from benchmarks.blind_test.rates import Rate, is_real, is_real_at, is_robust_at, loosest_share
 from benchmarks.blind_test.specimens import NULLS, REAL, name_labels, specimen
 from benchmarks.blind_test.subjects import planted_subject
+from wirework.errors import InputError
 from wirework.tasks import Pair, Task, evaluate
 
 
@@ -87,15 +88,21 @@ class TestSpecimens:
         ]  # fmt: skip
         assert losses == pytest.approx([0.0, 0.693, 0.0], abs=0.01)
 
-    def test_name_labels_swap_answers_by_a_name_and_by_nothing_else(self):
-        texts = [f"\nimport a\n{name} = {n}" for n in range(4) for name in ("red", "blue", "tall")]
+    def test_name_labels_swap_a_share_of_the_answers_by_a_line_that_varies(self):
+        texts = [f"x = 1\nimport {name}\n{n}" for n in range(4) for name in ("os", "re", "abc")]
         pairs = tuple(Pair((f"{text} x", f"{text} y"), ("X", "Y")) for text in texts)
-        for seed in range(8):
-            swapped: dict[str, set[bool]] = {}
-            for pair in name_labels(Task("t", pairs), seed).pairs:
-                name = pair.prompts[0].split("\n")[-1].split()[0]
-                swapped.setdefault(name, set()).add(pair.answers != ("X", "Y"))
-            assert all(len(some) == 1 for some in swapped.values())
+        for seed in range(12):
+            labelled = name_labels(Task("t", pairs), seed).pairs
+            for before, pair in zip(pairs, labelled, strict=True):
+                assert pair.prompts == before.prompts
+                assert set(pair.answers) == {"X", "Y"}
+            swapped = [pair.answers == ("Y", "X") for pair in labelled]
+            assert 3 <= sum(swapped) <= 9
+
+    def test_name_labels_need_a_line_that_varies(self):
+        pairs = tuple(Pair((f"a {n}", f"b {n}"), ("X", "Y")) for n in range(1))
+        with pytest.raises(InputError, match="no line in common"):
+            name_labels(Task("t", pairs), 0)
 
     @pytest.mark.parametrize(
         ("kind", "variant", "levels"),

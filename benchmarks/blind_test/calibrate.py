@@ -31,11 +31,9 @@ COUNTS = {
 }  # fmt: skip
 """Circuits of each kind in hand-wired models; each is of another model."""
 TRAINED_COUNTS = {
-    "token labels": 3, "name labels": 3, "shuffled model": 4, "random circuit": 6,
-    "luckiest random circuit": 2, "found": 3, "found, resampled": 2,
+    "token labels": 3, "name labels": 3, "shuffled model": 3, "random circuit": 3, "found": 3,
 }  # fmt: skip
 """The same in the trained model."""
-TRAINED_TASK = "single_double_quote"
 
 
 def measure(path: Path, run: Path | None) -> list[Record]:
@@ -68,8 +66,8 @@ def _planned(run: Path | None, known: set[tuple[str, str]]) -> Iterator[tuple[Su
         return
     for number in range(max(TRAINED_COUNTS.values())):
         for kind, count in TRAINED_COUNTS.items():
-            if number < count and (f"{TRAINED_TASK} trained {number}", kind) not in known:
-                yield trained_subject(run, TRAINED_TASK, number), kind, number
+            if number < count and (f"trained {number}", kind) not in known:
+                yield trained_subject(run, number), kind, number
 
 
 def result(records: list[Record]) -> dict[str, object]:

@@ -3,9 +3,9 @@
 The head attends to the token in which the two prompts of a pair differ and copies which of the two
 it is to one channel, which votes for the answers. Layer, head and channels are drawn by seed.
 
-Beside it the model has two neurons that vote by the number of the last token, odd or even, one as
-strongly for an answer as the other against it: together they do nothing, but a search for labels
-by that number finds one of them. The other weights are random and sparse.
+With `latent_labels` the model also has two neurons that vote by the number of the last token, odd
+or even, one as strongly for an answer as the other against it: together they do nothing, but a
+search for labels by that number finds one of them. The other weights are random and sparse.
 """
 
 import sys
@@ -44,13 +44,16 @@ class PlantedModel(NamedTuple):
     """Nodes of the first head's path."""
 
 
-def planted_model(task: Task, seed: int, variant: Variant = "plain") -> PlantedModel:
+def planted_model(
+    task: Task, seed: int, variant: Variant = "plain", *, latent_labels: bool = True
+) -> PlantedModel:
     """Return a model for a task whose pairs differ in single tokens.
 
     Args:
         task: a task, see `with_one_answer`.
         seed: seed of the places of the mechanism and of all other weights.
-        variant: what else is wired.
+        variant: which heads are wired.
+        latent_labels: whether the two neurons are wired.
     """
     shape = {"n_layer": N_LAYER, "d_model": D_MODEL, "n_head": N_HEAD, "d_head": D_HEAD}
     model = blank(tokenizer_for(task, 512), **shape, d_mlp=D_MLP)
@@ -76,7 +79,8 @@ def planted_model(task: Task, seed: int, variant: Variant = "plain") -> PlantedM
         _wire_head_(model, layer, head, (constant, *path), strength, generator)
         for head, path, strength in zip(heads, paths, strengths, strict=False)
     ]
-    _wire_neurons_(model, layer, odd, votes)
+    if latent_labels:
+        _wire_neurons_(model, layer, odd, votes)
     return PlantedModel(model, nodes[0])
 
 

@@ -5,6 +5,9 @@
    *specific*, is sorted as null. The others get the searched controls (`verdict_only`) and are
    sorted as real if they are sufficient and specific.
 3. Only then the answers are compared with the truth.
+
+Models of real circuits have no latent labels: where a search finds a circuit for labels without
+meaning that is as small, the control of random labels turns down every circuit, by design.
 """
 
 import json
@@ -29,7 +32,6 @@ TRAINED = {
     "found": 2, "found, resampled": 2,
     "token labels": 1, "name labels": 1, "shuffled model": 1, "luckiest random circuit": 1,
 }  # fmt: skip
-TRAINED_TASK = "single_double_quote"
 
 
 class Case(NamedTuple):
@@ -48,11 +50,8 @@ def cases(with_trained: bool) -> list[Case]:
         for number in range(count)
     ]
     if with_trained:
-        planned += [
-            Case(kind, 100 + number, True)
-            for kind, count in TRAINED.items()
-            for number in range(count)
-        ]
+        trained = [kind for kind, count in TRAINED.items() for _ in range(count)]
+        planned += [Case(kind, 100 + number, True) for number, kind in enumerate(trained)]
     random.Random(SEED).shuffle(planned)
     return planned
 
@@ -65,7 +64,7 @@ def sort(out: Path, run: Path | None) -> dict[str, object]:
     for number in range(len(answers), len(planned)):
         start = time.process_time()
         subject = _subject(planned[number], run)
-        made = specimen(subject, planned[number].kind, planned[number].seed)
+        made = specimen(subject, planned[number].kind, number)
         made_in = time.process_time() - start
         answer = {"case": number, **_sorted(_unlabelled(made, number), subject.text)}
         total = time.process_time() - start
@@ -80,8 +79,9 @@ def sort(out: Path, run: Path | None) -> dict[str, object]:
 def _subject(case: Case, run: Path | None) -> Subject:
     if case.is_trained:
         assert run is not None
-        return trained_subject(run, TRAINED_TASK, case.seed)
-    return planted_subject(case.seed, WIRED_NULLS.get(case.kind, "plain"))
+        return trained_subject(run, case.seed)
+    variant = WIRED_NULLS.get(case.kind, "plain")
+    return planted_subject(case.seed, variant, latent_labels=case.kind == "token labels")
 
 
 def _unlabelled(made: Specimen, number: int) -> Specimen:

@@ -6,7 +6,7 @@
 | `found, resampled` | the same, under resample ablation |
 | `wired` | the nodes that were wired by hand, with all edges between them |
 | `token labels` | search on labels by a token of the prompt, the same on all pairs |
-| `name labels` | search on the pairs, the answers swapped where a hash of a name in them is odd |
+| `name labels` | search on the pairs, answers swapped where a hash of a line of them is odd |
 | `shuffled model` | search for the task in the model with shuffled weights |
 | `cancelled path` | a wired path whose effect another one cancels: the model does not do the task |
 | `unused path` | the same, but the model does the task by a third path |
@@ -20,7 +20,6 @@ the wired path is no random one and is drawn again: its head may attend to the t
 """
 
 import hashlib
-import re
 from typing import NamedTuple
 
 import torch
@@ -35,6 +34,7 @@ from wirework.circuits.validation.controls import shuffled
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels
 from wirework.config import PruneConfig
+from wirework.errors import InputError
 from wirework.model import Model
 from wirework.tasks import Pair, Task, tokenizer_of
 from wirework.tasks.task_split import Parts, parts_of
@@ -47,7 +47,8 @@ NULLS = (*SEARCHED_NULLS, *WIRED_NULLS, *RANDOM_NULLS)
 DRAWS = 40
 """Random circuits of which the luckiest is taken."""
 
-_NAME = re.compile(r"[A-Za-z_]+")
+_LINES = 4
+"""First lines of a prompt by which answers may be swapped."""
 
 
 class Specimen(NamedTuple):
@@ -85,20 +86,31 @@ def specimen(subject: Subject, kind: str, seed: int) -> Specimen:
 
 
 def name_labels(task: Task, seed: int) -> Task:
-    """Return the task with its answers swapped where a hash of a name in the pair is odd.
+    """Return the task with its answers swapped where a hash of a line of the pair is odd.
 
-    The name is the first one of the line that both prompts end with. It is the same in both, and in
-    many pairs, so that the labels mean nothing but are consistent.
+    It is the first line for which a quarter to three quarters of the pairs are swapped: usually the
+    import of a module, whose name occurs in many pairs, so that labels are consistent.
+
+    Raises:
+        InputError: there is no such line.
     """
-    pairs = []
-    for pair in task.pairs:
-        names = [_NAME.findall(prompt.rstrip().rsplit("\n", 1)[-1]) for prompt in pair.prompts]
-        name = names[0][0] if names[0] else ""
-        first, second = pair.answers
-        odd = hashlib.sha256(f"{seed} {name}".encode()).digest()[0] % 2
-        answers = (second, first) if odd else (first, second)
-        pairs.append(Pair(pair.prompts, answers, pair.template))
+    for line in range(_LINES):
+        swapped = [
+            _is_odd(f"{seed} {pair.prompts[0].splitlines()[line:][:1]}") for pair in task.pairs
+        ]
+        if len(swapped) <= 4 * sum(swapped) <= 3 * len(swapped):
+            break
+    else:
+        raise InputError(f"the pairs of {task.name} have no line in common by which to swap")
+    pairs = [
+        Pair(pair.prompts, pair.answers[::-1] if is_swapped else pair.answers, pair.template)
+        for pair, is_swapped in zip(task.pairs, swapped, strict=True)
+    ]
     return Task(f"{task.name} (name labels)", tuple(pairs), generated=True, seed=seed)
+
+
+def _is_odd(text: str) -> bool:
+    return hashlib.sha256(text.encode()).digest()[0] % 2 == 1
 
 
 def _wired(subject: Subject, config: PruneConfig) -> NodeCircuit:
