@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,16 +30,17 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     print(this_machine().line(), flush=True)
     if options.part == "calibrate":
-        records = calibrate.measure(options.out / "records.jsonl", options.run)
-        _write(options.out / "calibration.json", calibrate.result(records))
+        measured = calibrate.result(calibrate.measure(options.out / "records.jsonl", options.run))
+        _write(options.out / "calibration.json", measured)
+        print(calibrate.in_words(measured))
     else:
-        _write(options.out / "sorted.json", sort.sort(options.out, options.run))
+        sorted_ = sort.sort(options.out, options.run)
+        _write(options.out / "sorted.json", sorted_)
+        print(sort.in_words(sorted_))
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
-    text = json.dumps(content, indent=1)
-    print(text)
-    path.write_text(text + "\n")
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

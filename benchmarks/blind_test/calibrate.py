@@ -7,8 +7,9 @@ them was made, so that all of them measure that one.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.blind_test.evidence import Record, evidence
 from benchmarks.blind_test.rates import (
@@ -70,7 +71,7 @@ def _planned(run: Path | None, known: set[tuple[str, str]]) -> Iterator[tuple[Su
                 yield trained_subject(run, number), kind, number
 
 
-def result(records: list[Record]) -> dict[str, object]:
+def result(records: list[Record]) -> dict[str, Any]:
     """Return the calibration as JSON values: the bar, the rates, and the rates by kind."""
     nulls = [record for record in records if record["kind"] in NULLS]
     real = [record for record in records if record["kind"] in REAL]
@@ -100,6 +101,24 @@ def result(records: list[Record]) -> dict[str, object]:
         "by_criterion": _by_criterion(nulls, real),
         "cpu_seconds": round(sum(record["cpu_seconds"] for record in records)),
     }
+
+
+def in_words(measured: Mapping[str, Any]) -> str:
+    """Return the main figures of a calibration, a line each."""
+    lines = [f"bar between target and chance: {measured['share']} (midway)"]
+    for name in ("choosing_nulls", "measuring_nulls", "all_nulls", "without_model_criterion"):
+        entry = measured[name]
+        lines.append(
+            f"{name.replace('_', ' ')}: {entry['passed']} of {entry['n']} pass, "
+            f"at most {entry['highest_rate']:.2%} (95% confidence)"
+        )
+    real = measured["real"]
+    lines.append(
+        f"real: {real['passed']} of {real['n']} pass, at least {real['lowest_rate']:.1%}"
+        " (95% confidence)"
+    )
+    lines += [f"{kind}: {entry}" for kind, entry in measured["by_kind"].items()]
+    return "\n".join(lines)
 
 
 def _entry(measured: Rate) -> dict[str, float]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from wirework.circuits import Ablation, Circuit, EdgeMasks, prune, validate
 from wirework.circuits.held_out import pairs_of
+from wirework.circuits.validation import controls
 from wirework.circuits.validation.context import ValidationContext
-from wirework.circuits.validation.controls import random_control, shuffled
+from wirework.circuits.validation.controls import needed_nodes, random_control, shuffled
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels
 from wirework.circuits.validation.validate import searched_control
@@ -186,6 +187,27 @@ def test_the_control_of_random_circuits_fails_where_any_circuit_of_that_size_doe
     real = random_control(context_of(circuit, wired, task))
     assert isinstance(real, RandomControl)
     assert real.n_sufficient == 0
+
+
+def test_random_circuits_with_all_nodes_that_a_circuit_needs_are_counted_apart(
+    circuit, wired, task, monkeypatch
+) -> None:
+    context = context_of(circuit, wired, task)
+    own = (context.edge_masks, context.gates)
+    without_first = torch.ones_like(context.gates)
+    without_first[0] = 0
+    fewer = context.edge_masks.compacted(without_first)
+    monkeypatch.setattr(controls, "random_circuits", lambda *_: [own, own, fewer])
+    control = random_control(context)
+    assert isinstance(control, RandomControl)
+    assert (control.n, control.n_sufficient, control.n_with_needed) == (3, 2, 2)
+    needed = needed_nodes(context, context.first_held_out())
+    assert needed <= set(context.edge_masks.kept)
+    assert context.edge_masks.kept[0] in needed
+    monkeypatch.setattr(controls, "needed_nodes", lambda *_: set())
+    redundant = random_control(context)
+    assert isinstance(redundant, RandomControl)
+    assert (redundant.n_sufficient, redundant.n_with_needed) == (2, 0)
 
 
 def context_of(circuit: Circuit, model: Model, task: Task) -> ValidationContext:

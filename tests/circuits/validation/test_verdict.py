@@ -120,6 +120,9 @@ class TestVerdict:
             "random circuits: 1 of 20 are sufficient too, lowest loss 0.100, with 8 to 10 "
             "(circuit 10) nodes and 5 (circuit 5) kept edges"
         )
+        same = verdict(GOOD, Controls(random_circuits=replace(lucky, n_with_needed=1)), **SIZE)
+        assert same.faithful is True
+        assert any("0 of 20 are sufficient too and 1 with all nodes" in one for one in same.reasons)
         unlucky = replace(lucky, n_sufficient=0)
         assert verdict(GOOD, Controls(random_circuits=unlucky), **SIZE).faithful is True
 

@@ -82,15 +82,14 @@ def control(
     if isinstance(result, NotMeasured):
         return Criterion(key, None, f"{name}: not run: {result.reason}")
     if isinstance(result, RandomControl):
-        return Criterion(
-            key,
-            not result.n_sufficient,
-            f"{name}: {result.n_sufficient} of {result.n} are sufficient too, lowest loss "
+        n_others, n_with_needed = result.n_sufficient - result.n_with_needed, result.n_with_needed
+        with_needed = f" and {n_with_needed} with all nodes that it needs" if n_with_needed else ""
+        words = (
+            f"{name}: {n_others} of {result.n} are sufficient too{with_needed}, lowest loss "
             f"{result.lowest:.3f}, with {_sizes(result.nodes)} nodes and "
-            f"{_sizes(result.edges)} kept edges",
-            result.n_sufficient,
-            0,
+            f"{_sizes(result.edges)} kept edges"
         )
+        return Criterion(key, not n_others, words, n_others, 0)
     words = "reaches the target too" if result.reached else "does not reach the target"
     size = f"{number_of(result.n_nodes, 'node')} and {number_of(result.n_edges, 'edge')}"
     return Criterion(

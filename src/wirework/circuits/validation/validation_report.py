@@ -119,6 +119,8 @@ class RandomControl(Report):
     """Median of their losses, in nats."""
     n_sufficient: int
     """How many of them reach the target."""
+    n_with_needed: int = 0
+    """How many of these hold every node without which alone the circuit would miss it."""
 
 
 @dataclass(frozen=True, repr=False)
