@@ -87,7 +87,9 @@ def result(records: list[Record]) -> dict[str, Any]:
         "measuring_nulls": _entry(rate(map(is_real, halves[1]))),
         "all_nulls": _entry(rate(map(is_real, nulls))),
         "without_model_criterion": _entry(rate(map(_is_real_without_model, nulls))),
+        "former_verdict": _entry(rate(map(_was_faithful, nulls))),
         "real": _entry(rate(map(is_real, real))),
+        "former_verdict_on_real": _entry(rate(map(_was_faithful, real))),
         "by_share": {
             str(share): {
                 "null": str(rate(is_real_at(record, share) for record in nulls)),
@@ -106,7 +108,13 @@ def result(records: list[Record]) -> dict[str, Any]:
 def in_words(measured: Mapping[str, Any]) -> str:
     """Return the main figures of a calibration, a line each."""
     lines = [f"bar between target and chance: {measured['share']} (midway)"]
-    for name in ("choosing_nulls", "measuring_nulls", "all_nulls", "without_model_criterion"):
+    for name in (
+        "choosing_nulls",
+        "measuring_nulls",
+        "all_nulls",
+        "without_model_criterion",
+        "former_verdict",
+    ):
         entry = measured[name]
         lines.append(
             f"{name.replace('_', ' ')}: {entry['passed']} of {entry['n']} pass, "
@@ -134,6 +142,13 @@ def _is_real_without_model(record: Record) -> bool:
     """Return whether a circuit passes if the model need not have the behaviour."""
     necessary = record["criteria"]["without_circuit"]["met"]
     return record["levels"]["sufficient"] is True and necessary and record["n_nodes"] > 0
+
+
+def _was_faithful(record: Record) -> bool:
+    """Return whether the verdict of before the levels calls a circuit faithful, without controls:
+    held-out loss, necessity, resampling and interchange."""
+    names = ("held_out", "without_circuit", "resampled", "interchange")
+    return all(record["criteria"][name]["met"] is True for name in names)
 
 
 def _of_kind(records: list[Record], kind: str) -> dict[str, object]:

@@ -61,8 +61,8 @@ def sort(out: Path, run: Path | None) -> dict[str, Any]:
     """Sort all cases and compare with the truth. Answers are kept in `answers.jsonl`."""
     path, planned = out / "answers.jsonl", cases(run is not None)
     lines = path.read_text().splitlines() if path.exists() else []
-    answers = [json.loads(line) for line in lines]
-    for number in range(len(answers), len(planned)):
+    answers = {answer["case"]: answer for answer in map(json.loads, lines)}
+    for number in sorted(set(range(len(planned))) - set(answers)):
         start = time.process_time()
         subject = _subject(planned[number], run)
         made = specimen(subject, planned[number].kind, number)
@@ -70,11 +70,11 @@ def sort(out: Path, run: Path | None) -> dict[str, Any]:
         answer = {"case": number, **_sorted(_unlabelled(made, number), subject.text)}
         total = time.process_time() - start
         answer |= {"making_cpu_s": round(made_in, 1), "sorting_cpu_s": round(total - made_in, 1)}
-        answers.append(answer)
+        answers[number] = answer
         with path.open("a") as file:
             file.write(json.dumps(answer) + "\n")
         print(f"case {number}: {'real' if answer['is_real'] else 'null'}", flush=True)
-    return _scored(planned, answers)
+    return _scored(planned, [answers[number] for number in range(len(planned))])
 
 
 def _subject(case: Case, run: Path | None) -> Subject:

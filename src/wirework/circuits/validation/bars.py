@@ -14,7 +14,12 @@ If a control circuit is about as small, the search can fit any task, whatever th
 """
 
 LIMIT_SHARE = 0.5
-"""Place of `loss_limit` between target (0) and chance (1)."""
+"""Place of `loss_limit` between target (0) and chance (1).
+
+Midway, chosen by hand. None of 210 circuits without a mechanism is sufficient and specific with it,
+nor with any place from 0.05 to 0.95; all of 32 real ones are. So the place makes little difference
+to false positives. It decides which circuits found under mean ablation are called robust.
+"""
 
 NECESSARY_SHARE = 0.9
 """Least loss of the model without the circuit, as a share of chance."""

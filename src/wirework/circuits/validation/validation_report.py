@@ -170,7 +170,7 @@ class Calibration(Report):
     """How often circuits without a mechanism pass the bars of the verdict."""
 
     n_null: int
-    """Circuits without a mechanism that were judged after the bars were chosen on others."""
+    """Circuits without a mechanism that were judged; none of them chose a bar."""
     n_passed: int
     """How many of them are sufficient and specific by a short report."""
     highest_rate: float
