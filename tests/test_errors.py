@@ -50,6 +50,14 @@ def test_quoted_is_cut_and_takes_any_integer():
     assert quoted(3) == "3"
 
 
+def test_quoted_ends_for_parts_that_hold_themselves_many_times():
+    value: list = []
+    for _ in range(60):
+        value = [value, value]
+    assert len(quoted(value)) <= 80
+    assert quoted({"a": [1, 2]}) == "{'a': [1, 2]}"
+
+
 def test_nearest_of_a_very_long_name_is_quick():
     assert nearest("x" * 10_000_000, ["steps"]) == ""
 

@@ -7,6 +7,7 @@ Errors of other libraries become `InputError` where the library is called (`tran
 
 import errno
 import os
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -62,10 +63,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
+_WITH_PARTS = (list, tuple, dict, set, frozenset)
+_PARTS = reprlib.Repr()
+"""Shows values of few levels and parts, but long texts, so that no known secret in one is cut."""
+_PARTS.maxlevel = 4
+_PARTS.maxlist = _PARTS.maxtuple = _PARTS.maxdict = _PARTS.maxset = _PARTS.maxfrozenset = 12
+_PARTS.maxstring = _PARTS.maxother = _PARTS.maxlong = 4_000
+
+
 def quoted(value: object) -> str:
     """Return `repr(value)` for a message, cut to 80 characters, without known secrets."""
     try:
-        text = redact(repr(value))
+        # Values with parts may be nested so that their whole text never ends.
+        text = redact(_PARTS.repr(value) if isinstance(value, _WITH_PARTS) else repr(value))
     except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "an integer too long to print"
     except RecursionError:

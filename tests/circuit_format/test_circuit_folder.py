@@ -82,6 +82,7 @@ class TestReadCircuit:
             ({"edges": [EDGE | {"channel": 2}]}, r"no embedding edge of group 0, channel 2"),
             ({"edges": [EDGE | {"group": 1}]}, r"no embedding edge of group 1, channel 0"),
             ({"edges": [EDGE | {"n_entries": 0}]}, r"n_entries: Input should be greater than"),
+            ({"groups": [], "edges": []}, r"groups: Tuple should have at least 1 item"),
             ({"groups": [GROUP, GROUP]}, r"a token is in one group only, once"),
             ({"groups": [GROUP | {"tokens": []}]}, r"'numbers' has other tokens than token_ids"),
             ({"groups": [GROUP | {"token_ids": [10**7]}]}, r"token 10000000 is beyond the model's"),

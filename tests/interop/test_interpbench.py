@@ -161,6 +161,12 @@ class TestPickles:
         write(_Attack(), folder / name)
         refused(folder, f"{name}.*system'?, which is not loaded")
 
+    def test_a_memo_that_would_fill_the_memory_is_refused(self, case: Path, tmp_path: Path) -> None:
+        folder = copied(case, tmp_path)
+        put = pickle.LONG_BINPUT + (1 << 31).to_bytes(4, "little")
+        (folder / "edges.pkl").write_bytes(b"\x80\x03]" + put + b".")
+        refused(folder, "edges.pkl.*memo entry 2147483648 of 9 bytes")
+
     @pytest.mark.parametrize("name", ["ll_model_cfg.pkl", "edges.pkl"])
     def test_known_functions_stay_inert(self, name: str, case: Path, tmp_path: Path) -> None:
         """A name that settings may hold is not imported either, and no settings or edges."""
@@ -198,6 +204,7 @@ class TestUnsupportedParts:
             ({"attention_dir": "bidirectional"}, "attention_dir is 'bidirectional'.*only causal"),
             ({"positional_embedding_type": "rotary"}, "positional_embedding_type is 'rotary'"),
             ({"attn_only": True}, "attn_only is True, which is not supported"),
+            ({"final_rms": True}, "final_rms is True, which is not supported"),
             ({"parallel_attn_mlp": True}, "parallel_attn_mlp is True"),
             ({"gated_mlp": True}, "gated_mlp is True"),
             ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),

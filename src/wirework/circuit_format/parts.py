@@ -185,10 +185,11 @@ class EmbeddingPart(Part):
 
     Without such an edge all tokens of a group have one value at a channel: the mean of the channel
     over text or, if no token of the prompts has an entry there, zero. Channels that are not listed
-    keep their entries: no kept node reads them, nor do the logits of the answers.
+    keep their entries: no kept node reads them, nor do the logits of the answers in
+    the judging pairs.
     """
 
-    groups: Annotated[tuple[TokenGroup, ...], FailFast()]
+    groups: Annotated[tuple[TokenGroup, ...], Field(min_length=1), FailFast()]
     channels: tuple[Index, ...]
     """Residual channels that the circuit reads, ascending."""
     edges: Annotated[tuple[EmbeddingEdge, ...], FailFast()]

@@ -100,7 +100,7 @@ class PruneConfig(Config):
     """Then also remove edges between kept nodes that the target does not need. Ours."""
     embedding_edges: bool = False
     """Then also remove embedding entries that the target does not need, by token group and channel:
-    tokens that decide, last tokens, names, numbers, ... Ours."""
+    the tokens that decide, the last tokens, and kinds such as names and numbers. Ours."""
     allow_unreached: bool = False
     """Search even if the model's own task loss misses the target, or the target is above chance."""
     mean_tokens: Count = 200_000

@@ -48,8 +48,6 @@ _HEAD_INPUTS = {f"hook_{kind}_input": kind for kind in "qkv"}
 _MLP_OUTPUTS = ("hook_mlp_out", "mlp.hook_post")
 _INSIDE = (*_HEAD_INPUTS, *(f"attn.hook_{kind}" for kind in "qkv"), "hook_mlp_in")
 """Parts from which an edge leads further into the same head or MLP."""
-
-
 _INPUT = re.compile(r"\.[qkv]$")
 """The input of a head at the end of a name."""
 

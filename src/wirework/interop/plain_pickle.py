@@ -7,6 +7,7 @@ the pickle is imported or called.
 
 import io
 import pickle
+import pickletools
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -58,6 +59,7 @@ def read_plain_pickle(path: Path, known: Collection[str] = ()) -> Any:
     if len(content) > PICKLE_BYTES:
         raise InputError(f"{path} is too large for a pickle of settings: over {PICKLE_BYTES} bytes")
     try:
+        _check_memo(content, path)
         return _Unpickler(content, path, known).load()
     except InputError:
         raise
@@ -65,6 +67,17 @@ def read_plain_pickle(path: Path, known: Collection[str] = ()) -> Any:
         raise InputError(f"cannot read {path}: not enough memory") from error
     except Exception as error:  # damage raises many classes of errors in the unpickler
         raise damaged(path, f"not a whole pickle ({reason(error)})") from error
+
+
+def _check_memo(content: bytes, path: Path) -> None:
+    """Check that memo entries have places below the size of the pickle: a list holds all of them.
+
+    Raises:
+        InputError: one is larger, which no program writes and which would fill the memory.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and argument >= len(content):
+            raise damaged(path, f"memo entry {argument} of {len(content)} bytes")
 
 
 def number(value: Any) -> Any:

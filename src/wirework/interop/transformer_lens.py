@@ -32,7 +32,7 @@ _NO_EFFECT = re.compile(
     r"|tokenizer_name|tokenizer_prepends_bos|default_prepend_bos|original_architecture"
     r"|from_checkpoint|checkpoint_.*|use_attn_result|use_split_qkv_input|use_hook_.*|use_attn_in"
     r"|ungroup_grouped_query_attention|trust_remote_code|rotary_.*|NTK_.*|yarn_.*|window_size"
-    r"|attn_types|experts_per_token|relative_attention_.*|decoder_start_token_id|final_rms"
+    r"|attn_types|experts_per_token|relative_attention_.*|decoder_start_token_id"
     r"|uses_rms_norm|layer_norm_folding|norm_topk_prob|train_seq_length|tie_word_embeddings"
     r"|load_in_4bit|quantization_method"
 )

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from wirework.tasks.task import TokenizedPairs
 
+_MOST_CELLS = 1 << 16
+"""Product of the lengths of two spans up to which shared tokens are looked for: 0.1 s a prompt."""
+
 
 def deciding_tokens(batch: TokenizedPairs) -> Tensor:
     """Return (2P, T) bool, True at tokens outside the common prefix and suffix of a pair's prompts.
 
     Tokens between these that both prompts share in the same order do not count: where two types are
-    exchanged, the name between them decides nothing. If a prompt is the other one without some
-    tokens, the token after the gap counts, or its last token if the gap is at the end.
+    exchanged, the name between them decides nothing. In spans of hundreds of tokens they do count.
+    If a prompt is the other one without some tokens, the token after the gap counts, or its last
+    token if the gap is at the end.
     """
     mask = torch.zeros(batch.tokens.shape, dtype=torch.bool, device=batch.tokens.device)
     ends = (batch.last_positions + 1).tolist()
@@ -50,18 +54,26 @@ def between(ids: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
 def _shared(ids: Sequence[int], other: Sequence[int]) -> list[int]:
     """Return the places in `ids` of the longest common subsequence with `other`.
 
-    Of equally long ones, it is that whose tokens stand at the most similar places.
+    Of equally long ones, it is that whose tokens stand at the most similar places; none for spans
+    so long that the search would take seconds.
     """
-    # best[i, j]: length, minus the sum of displacements, and places, of ids[i:] and other[j:].
-    best: dict[tuple[int, int], tuple[int, int, tuple[int, ...]]] = {}
-    for i in range(len(ids), -1, -1):
-        for j in range(len(other), -1, -1):
-            if i == len(ids) or j == len(other):
-                best[i, j] = (0, 0, ())
-                continue
-            options = [best[i + 1, j], best[i, j + 1]]
+    if len(ids) * len(other) > _MOST_CELLS:
+        return []
+    # best[i][j], of ids[i:] and other[j:]: the length times `one`, minus the displacements.
+    one = len(ids) * len(other) * max(len(ids), len(other)) + 1
+    best = [[0] * (len(other) + 1) for _ in range(len(ids) + 1)]
+    for i in reversed(range(len(ids))):
+        for j in reversed(range(len(other))):
+            best[i][j] = max(best[i + 1][j], best[i][j + 1])
             if ids[i] == other[j]:
-                length, displacement, places = best[i + 1, j + 1]
-                options.append((length + 1, displacement - abs(i - j), (i, *places)))
-            best[i, j] = max(options, key=lambda option: option[:2])
-    return list(best[0, 0][2])
+                best[i][j] = max(best[i][j], best[i + 1][j + 1] + one - abs(i - j))
+    places, i, j = [], 0, 0
+    while i < len(ids) and j < len(other):
+        if best[i][j] == best[i + 1][j]:
+            i += 1
+        elif best[i][j] == best[i][j + 1]:
+            j += 1
+        else:
+            places.append(i)
+            i, j = i + 1, j + 1
+    return places

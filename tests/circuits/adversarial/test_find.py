@@ -111,6 +111,9 @@ class TestFindAttacks:
         assert worst is not None
         (place,) = {t.place for t in turned.tokens if t.attack.name == worst.point.attack}
         assert {token.place for token in turned.tokens} == {"comment", "string"}
+        string = [token for token in turned.tokens if token.place == "string"]
+        both = {replace(string[0], side=side).attack.name for side in (0, 1)}
+        assert len(both) == 2  # attacks are found by their names
         assert worst.point.model.attacked.accuracy <= 0.1
         assert worst.point.model.control.accuracy == worst.point.model.before.accuracy == 1
         assert worst.inserted["0.0"] > 0.5

@@ -1,5 +1,6 @@
 """Swaps and constant values of a circuit's nodes, against numbers that follow from its wiring."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from hand_wired.edge_masks import Planted
 from present import present
 
 from wirework.circuits.held_out import pairs_of
-from wirework.circuits.reading.patching import Patcher
+from wirework.circuits.reading.patching import Patcher, with_common_places
 from wirework.circuits.reading.places import Recorded
 from wirework.circuits.validation.context import ValidationContext
 from wirework.errors import InputError
@@ -67,6 +68,15 @@ def test_fixed_nodes_take_their_average_over_the_prompts(patcher: Patcher):
     ablated = patcher.loss_with(ablated={"0.attn.k": torch.tensor([0])})
     assert fixed > 0.3  # an even key sees all tokens alike
     assert fixed == pytest.approx(ablated, abs=0.2)
+
+
+def test_places_that_some_prompts_lack_are_left_out_of_all_patchers(patcher: Patcher):
+    places = patcher.recorded.places
+    assert {"deciding", "last", "rest"} <= set(places)
+    fewer = {name: mask for name, mask in places.items() if name != "rest"}
+    lacking = replace(patcher, recorded=replace(patcher.recorded, places=fewer))
+    for one in with_common_places(patcher, lacking):
+        assert list(one.recorded.places) == list(fewer)
 
 
 def test_no_patch_is_no_change(patcher: Patcher):

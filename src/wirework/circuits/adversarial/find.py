@@ -1,6 +1,7 @@
 """Find adversarial inputs: read a circuit's weak points and use them to attack the whole model.
 
-1. On judging pairs, find the tokens that, in a comment, lower the circuit's logit difference most,
+1. On judging pairs, find the tokens that lower the circuit's logit difference most, in a comment or
+   in the open string,
    and whether its heads average over the context.
 2. Try these and task-independent attacks on the whole model, on held-out pairs.
 3. Choose the worst attack on one half of the held-out pairs and report it on the other half: the
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 _READ_PAIRS = 4
 """Judging pairs on which tokens are read, the shortest ones."""
 _TOKENS_PER_SIDE = 3
-"""Tokens that are tried on each prompt of a pair."""
+"""Tokens that are tried at each place of each prompt of a pair."""
 
 
 @dataclass(frozen=True)

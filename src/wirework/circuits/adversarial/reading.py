@@ -53,7 +53,6 @@ class CircuitOnModel:
 
 Place = Literal["comment", "string"]
 """Where a token is put: a comment before the prompts, or the string that a prompt has open."""
-_IN_WORDS: dict[Place, str] = {"comment": "in a comment", "string": "in the open string"}
 
 
 @dataclass(frozen=True)
@@ -120,47 +119,50 @@ def read_tokens(
         per_side: number of tokens per place and prompt of a pair.
     """
     units = comment_units(tokenizer_of(circuit.model), _candidates(circuit))
-    places: tuple[Place, ...] = ("comment", "string")
-    return [
-        reading
-        for place in places
-        for side in (0, 1)
-        for reading in _strongest(circuit, pairs, units, place, side)[:per_side]
-    ]
+    commented = _drops(circuit, pairs, units, "comment", 0)  # the same for both sides
+    drops: dict[tuple[Place, int], dict[int, tuple[float, float]]] = {
+        ("comment", 0): commented,
+        ("comment", 1): commented,
+        ("string", 0): _drops(circuit, pairs, units, "string", 0),
+        ("string", 1): _drops(circuit, pairs, units, "string", 1),
+    }
+    tokenizer = tokenizer_of(circuit.model)
+    readings = []
+    for (place, side), of_token in drops.items():
+        order = sorted(of_token, key=lambda token: -of_token[token][side])
+        readings += [
+            TokenReading(tokenizer.token(t), t, units[t], side, of_token[t][side], place=place)
+            for t in order[:per_side]
+            if of_token[t][side] > 0
+        ]
+    return readings
 
 
-def _strongest(
+def _drops(
     circuit: CircuitOnModel,
     pairs: Sequence[Pair],
     units: Mapping[int, str],
     place: Place,
     side: int,
-) -> list[TokenReading]:
-    """Return the tokens that lower the logit difference of one prompt, the largest drop first.
+) -> dict[int, tuple[float, float]]:
+    """Return by how much each token lowers the logit difference of first and second prompts.
 
     Args:
         circuit: the circuit.
-        pairs: a few pairs; without effect if filler words at this place do not fit all of them.
+        pairs: a few pairs; nothing is read if filler words at this place do not fit all of them.
         units: token to the text that is repeated.
         place: where it is put.
-        side: which prompt of a pair is read, 0 or 1.
+        side: which prompt of a pair gets it in the open string, 0 or 1.
     """
     changed = {t: _changed(pairs, unit, place, side, circuit.model) for t, unit in units.items()}
     plain = _changed(pairs, FILLER, place, side, circuit.model)
     tried = {token: after for token, after in changed.items() if after is not None}
     if plain is None or not tried:
-        return []
-    base = circuit.logit_diffs(encode(plain, circuit.model))[:, side].mean()
+        return {}
+    base = circuit.logit_diffs(encode(plain, circuit.model)).mean(0)
     batch = encode([pair for after in tried.values() for pair in after], circuit.model)
-    logit_diffs = circuit.logit_diffs(batch)[:, side].view(len(tried), len(pairs))
-    drops, order = (base - logit_diffs.mean(1)).sort(descending=True, stable=True)
-    tokens = [list(tried)[number] for number in order.tolist()]
-    tokenizer = tokenizer_of(circuit.model)
-    return [
-        TokenReading(tokenizer.token(token), token, units[token], side, drop, place=place)
-        for token, drop in zip(tokens, drops.tolist(), strict=True)
-        if drop > 0
-    ]
+    drops = base - circuit.logit_diffs(batch).view(len(tried), len(pairs), 2).mean(1)
+    return {t: (first, second) for t, (first, second) in zip(tried, drops.tolist(), strict=True)}
 
 
 @torch.no_grad()
@@ -242,8 +244,10 @@ def _candidates(circuit: CircuitOnModel) -> list[int]:
 
 def _inserting(unit: str, place: Place, side: int, what: str) -> Attack:
     """Return the attack that repeats a text at a place."""
-    name = f"{what} {_IN_WORDS[place]}"
-    return insert(unit, name) if place == "comment" else insert_in_string(unit, side, name)
+    if place == "comment":
+        return insert(unit, f"{what} in a comment")
+    prompt = "second" if side else "first"
+    return insert_in_string(unit, side, f"{what} in the open string of the {prompt} prompt")
 
 
 def _changed(

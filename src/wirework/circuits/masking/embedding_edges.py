@@ -4,7 +4,7 @@
   the entries of the group's tokens at this channel.
 - A removed edge is mean-ablated: all tokens of the group take the channel's mean over text.
 - Where no token of the task's prompts has an entry there is no edge, and the group is zero.
-- The other channels keep their entries. Of these only norms and AbsTopK take notice.
+- The other channels keep their entries. Only norms and AbsTopK depend on them.
 
 Shapes: R masks, M embedding edges, U token groups, C channels, B prompts, T tokens, V vocabulary,
 D d_model.

@@ -191,7 +191,7 @@ def _samples(tokens: "Tokens", n_ctx: int, mean_tokens: int) -> tuple[list[int],
 def with_embedding_means(
     means: Means, model: "Model", data: "Tokens | None", mean_tokens: int
 ) -> Means:
-    """Return means with those of the embedding (`embed`), on the windows of the same samples.
+    """Return means with those of the embedding (`embed`), on windows chosen as for nodes.
 
     They are not saved: tokens are counted, the model is not run.
 

@@ -31,7 +31,7 @@ _MOST_TRIED_ALONE = 4096
 """Kept gates up to which each is tried alone, which takes quadratic time."""
 _MOST_TRIED_AGAIN = 256
 """Kept gates up to which all are tried again after any is removed. With more, as in dense models,
-a round that removes less than `_LEAST_SHARE` is the last one: hours would win some gates."""
+a round that removes less than `_LEAST_SHARE` is the last one: further ones would take hours."""
 
 
 def ranking(score: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def clean_up(
     target: float,
     on_try: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Remove gates that the target does not need, until no single gate can be removed.
+    """Remove gates that the target does not need.
 
     Each round ranks the kept gates by estimated cost of removal, and removes runs of the cheapest:
 

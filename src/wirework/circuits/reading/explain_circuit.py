@@ -18,7 +18,7 @@ from wirework.circuits.reading.attention import HeadAttention, head_attention
 from wirework.circuits.reading.driving_tokens import DrivingTokens, driving_tokens
 from wirework.circuits.reading.embedding_reading import EmbeddingReading, read_embedding
 from wirework.circuits.reading.node_reading import NodeReading, read_nodes
-from wirework.circuits.reading.patching import Patcher
+from wirework.circuits.reading.patching import Patcher, with_common_places
 from wirework.circuits.reading.places import Recorded
 from wirework.circuits.reading.sentences import Sentence, kept_nodes, sentences
 from wirework.circuits.reading.words import Contexts
@@ -132,6 +132,7 @@ def explain_circuit(
             Patcher.of(masked_circuit, batch, circuit.means, recorded)
             for batch in (recorded.batch, held_out)
         )
+        on_seen, on_held_out = with_common_places(on_seen, on_held_out)
         driving = _driving_tokens(context, model, recorded.channels)
         bar.advance()
         readings = read_nodes(on_seen, driving, tokenizer_of(model))

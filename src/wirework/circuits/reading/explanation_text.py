@@ -79,8 +79,9 @@ def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
     yield "## What it reads from the embedding"
     yield ""
     yield (
-        "At these channels all other token groups are at the mean over text. "
-        "`loss without` is the task loss of the circuit in nats without the group."
+        "At these channels all other token groups are at the mean over text, or at zero if none of "
+        "their tokens in the prompts has an entry. `loss without` is the task "
+        "loss of the circuit in nats without the group."
     )
     yield ""
     yield "| channel | read by | token group | tokens | mean entry | loss without |"

@@ -4,13 +4,13 @@ A swap replaces the values of some nodes at some tokens of a prompt by those tha
 another prompt. With the other prompt of the pair the answer must flip if the nodes carry what
 tells the contexts apart; with a prompt that has the same answers it must not. In a task of two
 steps other nodes carry what the last token names, as a variable whose type is asked for: with a
-prompt that ends in another token the answer must flip, with one that ends in the same it must not.
+prompt that ends in another token the answer must move, with one that ends in the same it must not.
 Shapes: P pairs (two prompts each), T tokens, k nodes of a site, j of them chosen.
 Source: Vig et al. 2020; Geiger et al. 2021 (interchange interventions).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -37,7 +37,8 @@ class Swap(Report):
     place: Place
     """Tokens at which the nodes took other values."""
     n_prompts: int
-    """Prompts that the circuit answers rightly without the swap; the shares are of these."""
+    """Prompts that the circuit answers rightly without the swap and that another prompt fits; the
+    shares are of these."""
     flipped: float
     """Share of them with the wrong answer after a swap with the other prompt of the pair, or with a
     prompt that ends in another token."""
@@ -144,12 +145,12 @@ class Patcher:
             # Magnitudes: the donors are the same prompts in another order, so that changes of a
             # node that adds to the logit difference have a mean of 0 whatever it carries.
             change = (before - by_same)[has_same].abs().mean()
-            moved_by_same = float(change / whole.mean())
+            moved_by_same = float(change / whole[has_same].mean())
         return Swap(
             place=place,
             n_prompts=int((right & has_donor).sum()),
             flipped=_share((swapped < 0)[right & has_donor]),
-            moved=float((before - swapped)[has_donor].mean() / whole.mean()),
+            moved=float((before - swapped)[has_donor].mean() / whole[has_donor].mean()),
             flipped_by_same=flipped_by_same,
             moved_by_same=moved_by_same,
         )
@@ -200,6 +201,19 @@ class Patcher:
             }
 
         return edits
+
+
+def with_common_places(*patchers: Patcher) -> list[Patcher]:
+    """Return patchers of the same circuit with the places that the prompts of all of them have."""
+    places = [patcher.recorded.places for patcher in patchers]
+    common = [name for name in places[0] if all(name in others for others in places)]
+    return [
+        replace(
+            patcher,
+            recorded=replace(patcher.recorded, places={name: own[name] for name in common}),
+        )
+        for patcher, own in zip(patchers, places, strict=True)
+    ]
 
 
 def _share(values: Tensor) -> float:
