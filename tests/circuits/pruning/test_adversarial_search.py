@@ -213,6 +213,7 @@ class TestAdversarialSearch:
         assert sites_of(circuit) >= sites_of(plain)
         assert circuit.reached
         record = circuit.document.provenance.attack
+        assert record is not None
         assert record.loss <= QUICK.target_loss + 1e-5
         assert record.steps == 20
         assert len(sites_of(circuit)) < 30
@@ -222,11 +223,17 @@ class TestAdversarialSearch:
         circuit.save(tmp_path / "circuit")
         record = Circuit.load(tmp_path / "circuit").document.provenance.attack
         assert record == circuit.document.provenance.attack
+        assert record is not None
         assert record.rounds >= 1
 
     def test_without_text_there_is_no_range(self, wired, task) -> None:
         with pytest.raises(InputError, match="no training text for this model"):
             prune(wired, task, QUICK, progress=False)
+
+
+def test_embedding_edges_are_not_pruned_under_attack() -> None:
+    with pytest.raises(InputError, match="embedding_edges needs mean or resample ablation"):
+        PruneConfig.of({"ablation": "adversarial", "embedding_edges": True})
 
 
 def test_records_of_other_searches_have_no_settings_of_the_attack() -> None:
