@@ -185,7 +185,10 @@ class TestValidationReport:
     def test_has_the_keys_of_then_in_their_order(self):
         then = json.loads((GOLDEN / "printed" / "validation.json").read_text())
         then["resampled"] = {"reason": "no text"}
-        assert keys(validation().to_dict(), then) == keys(then, then)
+        now = validation().to_dict()
+        assert list(now["verdict"])[:2] == list(then["verdict"]) == ["faithful", "reasons"]
+        del then["verdict"]["reasons"]  # one for each criterion, of which there are more now
+        assert keys(now, then) == keys(then, then)
 
     def test_is_read_by_field_and_by_key(self):
         report = validation()
