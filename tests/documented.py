@@ -54,7 +54,12 @@ NOT_RUN = {
     ("tests/hostile/README.md", "make hostile-test"): "minutes, and CI runs it",
     ("tests/hostile/README.md", "python tests/hostile/run.py"): "minutes: make hostile-test",
     ("studies/results/ablations/README.md", "wirework study"): _STUDY,
+    ("studies/results/adversarial/README.md", "wirework train"): _STUDY,
+    ("studies/results/adversarial/README.md", "wirework prune"): _STUDY,
     ("studies/results/binarise/README.md", "wirework study"): _STUDY,
+    ("studies/results/blind_test/README.md", "wirework train"): _STUDY,
+    ("studies/results/blind_test/README.md", "python -m benchmarks"): "minutes: "
+    "tests/test_blind_test.py",
     ("studies/results/contamination/README.md", "wirework tasks --contamination runs/twenty"):
     _STUDY,
     ("studies/results/demo/README.md", "wirework demo"): "minutes of training: tests/test_demo.py",
@@ -63,6 +68,8 @@ NOT_RUN = {
     ("studies/results/exhaust/README.md", "wirework prune"): _STUDY,
     ("studies/results/explained/README.md", "wirework attack"): "needs that circuit: "
     "tests/circuits/adversarial",
+    ("studies/results/explained/README.md", "wirework train"): _STUDY,
+    ("studies/results/explained/README.md", "wirework prune"): _STUDY,
     ("studies/results/explained/README.md", "wirework explain-circuit"): "needs the circuits of "
     "that model: tests/circuits/reading",
     ("studies/results/faithful/README.md", "wirework train"): _STUDY,
