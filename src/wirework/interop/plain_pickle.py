@@ -76,7 +76,7 @@ def _check_memo(content: bytes, path: Path) -> None:
         InputError: one is larger, which no program writes and which would fill the memory.
     """
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name.endswith("PUT") and argument >= len(content):
+        if opcode.name.endswith("PUT") and int(argument or 0) >= len(content):
             raise damaged(path, f"memo entry {argument} of {len(content)} bytes")
 
 
