@@ -147,8 +147,9 @@ def _is_real_without_model(record: Record) -> bool:
 def _was_faithful(record: Record) -> bool:
     """Return whether the verdict of before the levels calls a circuit faithful, without controls:
     held-out loss, necessity, resampling and interchange."""
-    names = ("held_out", "without_circuit", "resampled", "interchange")
-    return all(record["criteria"][name]["met"] is True for name in names)
+    names = ("held_out", "resampled", "interchange")
+    necessary = record["criteria"]["without_circuit"]["value"] >= 0.9 * record["chance"]
+    return necessary and all(record["criteria"][name]["met"] is True for name in names)
 
 
 def _of_kind(records: list[Record], kind: str) -> dict[str, object]:

@@ -51,7 +51,7 @@ def is_real(record: Record) -> bool:
 def is_real_at(record: Record, share: float) -> bool:
     """Return the same for another bar between target and chance.
 
-    The bars of necessity and of the held-out loss against the target stay.
+    The bar of the held-out loss against the target stays.
     """
     target, chance = record["target_loss"], record["chance"]
     limit, criteria = target + share * (chance - target), record["criteria"]
@@ -61,7 +61,8 @@ def is_real_at(record: Record, share: float) -> bool:
         if name in criteria
     ]
     allowed = criteria["held_out"]["value"] - 2 * record["circuit_error"] <= target
-    fixed = allowed and criteria["without_circuit"]["met"] and "empty" not in criteria
+    necessary = criteria["without_circuit"]["value"] >= limit
+    fixed = allowed and necessary and "empty" not in criteria
     return fixed and all(loss <= max(limit, target) for loss in losses)
 
 

@@ -23,16 +23,17 @@ from wirework.circuits import validate
 from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.tasks import Task
 
-SEED = 21
+SEED = 22
 PLANTED = {
     "found": 10, "found, resampled": 4, "wired": 2,
     "token labels": 4, "name labels": 2, "shuffled model": 3, "cancelled path": 2,
     "unused path": 2, "random circuit": 2, "luckiest random circuit": 1,
 }  # fmt: skip
 TRAINED = {
-    "found": 2, "found, resampled": 2,
+    "found": 4,
     "token labels": 1, "name labels": 1, "shuffled model": 1, "luckiest random circuit": 1,
 }  # fmt: skip
+"""Those found under resample ablation are left out: their controls take minutes each."""
 
 
 class Case(NamedTuple):
@@ -46,13 +47,13 @@ class Case(NamedTuple):
 def cases(with_trained: bool) -> list[Case]:
     """Return 40 cases in a random order; without a trained model the others are 32."""
     planned = [
-        Case(kind, 200_000 + 1000 * place + number, False)
+        Case(kind, 300_000 + 1000 * place + number, False)
         for place, (kind, count) in enumerate(PLANTED.items())
         for number in range(count)
     ]
     if with_trained:
         trained = [kind for kind, count in TRAINED.items() for _ in range(count)]
-        planned += [Case(kind, 200 + number, True) for number, kind in enumerate(trained)]
+        planned += [Case(kind, 300 + number, True) for number, kind in enumerate(trained)]
     random.Random(SEED).shuffle(planned)
     return planned
 

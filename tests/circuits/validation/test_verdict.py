@@ -77,7 +77,7 @@ class TestVerdict:
                 {"circuit": 0.18},
                 "not sufficient: loss 0.180 +- 0.010 on 24 held-out pairs",
             ),
-            ("held_out", {"without_circuit": 0.5}, "not necessary"),
+            ("held_out", {"without_circuit": 0.42}, "not necessary"),
             ("held_out", {"model": 0.5}, "the model does not have the behaviour"),
             ("resampled", {"resample": 0.43}, "does not hold"),
             ("interchange", {"same": 0.5}, "does not carry"),
@@ -193,7 +193,7 @@ class TestLevels:
         [
             ("held_out", {"circuit": 0.18}, 0),
             ("held_out", {"model": 0.5}, 1),
-            ("held_out", {"without_circuit": 0.5}, 1),
+            ("held_out", {"without_circuit": 0.42}, 1),
             ("resampled", {"resample": 0.43}, 2),
             ("interchange", {"same": 0.5}, 2),
             ("interchange", {"other": 0.1}, 2),

@@ -21,9 +21,6 @@ nor with any place from 0.05 to 0.95; all of 32 real ones are. So the place make
 to false positives. It decides which circuits found under mean ablation are called robust.
 """
 
-NECESSARY_SHARE = 0.9
-"""Least loss of the model without the circuit, as a share of chance."""
-
 ERRORS = 2.0
 """Standard errors by which a held-out loss may exceed the target."""
 
@@ -46,6 +43,9 @@ def reaches(loss: float, error: float, target: float, chance: float = _CHANCE) -
 
 
 def loss_limit(target: float, chance: float) -> float:
-    """Return the highest task loss in nats on anything but the pairs of the target: with other
-    values of the ablated nodes, on other templates, of the whole model."""
+    """Return the task loss in nats above which a behaviour counts as lost.
+
+    It must not be exceeded by the whole model, by the circuit on other templates and by the circuit
+    with other values of the ablated nodes. The model without the circuit must reach it.
+    """
     return target + LIMIT_SHARE * (chance - target)

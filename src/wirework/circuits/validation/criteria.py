@@ -2,12 +2,7 @@
 
 from collections.abc import Iterable
 
-from wirework.circuits.validation.bars import (
-    NECESSARY_SHARE,
-    SIZE_MARGIN,
-    loss_limit,
-    reaches,
-)
+from wirework.circuits.validation.bars import SIZE_MARGIN, loss_limit, reaches
 from wirework.circuits.validation.checks.adversarial_ablation import AdversarialAblation
 from wirework.circuits.validation.checks.interchange import Interchange
 from wirework.circuits.validation.checks.minimality import Minimality
@@ -59,12 +54,12 @@ def performed(losses: PairLosses, target: float) -> Criterion:
     )
 
 
-def necessary(losses: PairLosses) -> Criterion:
-    """Return whether the model fails without the circuit."""
-    loss, least = losses.without_circuit, NECESSARY_SHARE * losses.chance
+def necessary(losses: PairLosses, target: float) -> Criterion:
+    """Return whether the model loses the behaviour without the circuit."""
+    loss, least = losses.without_circuit, loss_limit(target, losses.chance)
     met = loss >= least
     words = "necessary" if met else "not necessary"
-    said = f"{words}: without it the model's loss is {loss:.3f}, chance {losses.chance:.3f}"
+    said = f"{words}: without it the model's loss is {loss:.3f}, at least {least:.3f}"
     return Criterion("without_circuit", met, said, loss, least)
 
 

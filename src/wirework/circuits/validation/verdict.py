@@ -72,7 +72,7 @@ def _specific(
     """Return the criteria of circuits that do what the model does, and no others do."""
     found = [
         criteria.performed(checks.held_out, target_loss),
-        criteria.necessary(checks.held_out),
+        criteria.necessary(checks.held_out, target_loss),
         *(
             criteria.control(name, control, n_nodes)
             for name, control in (
