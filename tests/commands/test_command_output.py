@@ -48,7 +48,7 @@ WROTE = {
     "attack": "attack/attack.json, attack/attack.png",
     "explain": "explained",
     "explain-circuit": "words/explanation.json, words/explanation.md",
-    "finders": "finders/finders.json, finders/finders.png",
+    "finders": "finders/finders.json, finders/finders.png, finders/faithfulness.png",
     "prune": "circuit",
     "prune, several circuits": "circuits",
     "self-ablation": "self_ablation/results.json, self_ablation/self_ablation.png",

@@ -42,9 +42,8 @@ class PruneConfig(Config):
     """Task loss of a pair: mean or sum over its two prompts. The authors' released code sums, so
     that chance is 1.386 and a target of 0.15 is stricter."""
     ablation: Literal["mean", "resample", "adversarial"] = "mean"
-    """Value of a removed node: its mean (sec. 2.2), its values at random training tokens (App. E),
-    or those within its range on training text that gradient ascent finds worst for each prompt.
-    Then the target must be met under the means too. The last two are ours."""
+    """Value of a removed node: its mean (sec. 2.2), values at random tokens (App. E), or the worst
+    in its range. The last two are ours."""
     n_resamples: Count = 3
     """With `ablation="resample"`: how many resamples the target must be met under. With one
     resample, greedy removal overfits to that sample."""

@@ -153,19 +153,24 @@ class TestExplainCircuit:
         assert all(sentence.stands for sentence in explanation.sentences)
         assert explanation.loss_explained == pytest.approx(explanation.loss)
 
-    def test_a_switch_whose_meaning_depends_on_another_is_refused(self):
-        """One switch tells nothing; what the neurons make of both does."""
+    def test_a_switch_is_read_by_its_token_though_it_tells_no_answer_alone(self):
+        """Means over contexts hide the switch; its tokens and the swap do not."""
         _, explanation = explained(exclusive_or.plant())
-        refused = {node for one in explanation.sentences if not one.stands for node in one.nodes}
-        assert refused == {"0.attn.act_in.0", "0.attn.act_in.8", "0.attn.v.1"}
-        assert explanation.n_explained == explanation.n_nodes - 3
+        assert explanation.n_explained == explanation.n_nodes == 8
+        (switches,) = about(explanation, "0.attn.act_in.0", "0.attn.act_in.8")
+        assert "1.36 on `·on`" in switches.text
+        assert present(switches.swap).flipped == 1
 
-    def test_a_relay_is_refused_where_pairs_exchange_what_it_carries(self):
-        """Both colours are in both prompts: at no single token do the contexts differ."""
+    def test_a_relay_passes_the_context_on_between_the_deciding_and_the_last_token(self):
+        """Both colours are in both prompts; the noun after each takes its colour over."""
         _, explanation = explained(relay.plant())
+        places = {node.node: node.at_place.place for node in explanation.nodes}
+        passed_on = ("0.attn.resid_delta.2", "1.attn.act_in.2", "1.attn.v.1")
+        assert {places[name] for name in passed_on} == {"between"}
         standing = {node for one in explanation.sentences if one.stands for node in one.nodes}
-        assert standing == {"1.attn.k.0", "1.attn.resid_delta.9"}
-        assert explanation.loss_explained > explanation.loss + 0.5
+        assert set(passed_on) <= standing
+        assert explanation.n_explained == explanation.n_nodes - 1
+        assert explanation.loss_explained > explanation.loss + 0.5  # the key's input is needed too
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_models_of_other_precisions_are_explained(self, dtype: torch.dtype):

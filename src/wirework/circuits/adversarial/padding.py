@@ -51,5 +51,5 @@ class Padding:
         """Return `before` with neutral code in front, about as long as `after`."""
         encoded = self._tokenizer.encode_batch([*before.prompts, *after.prompts])
         sizes = [len(ids) for ids in encoded]
-        text = self.text(max(0, min(sizes[2] - sizes[0], sizes[3] - sizes[1])), rng)
+        text = self.text(max(0, sizes[2] - sizes[0], sizes[3] - sizes[1]), rng)
         return Pair((text + before.prompts[0], text + before.prompts[1]), before.answers)
