@@ -68,6 +68,10 @@ class TestRounds:
         assert tried(config, tmp_path) == []
         assert len(tried(PruneConfig(trials=12, parallel=3), tmp_path)) == 2
 
+    def test_a_large_seed_is_taken(self) -> None:
+        config = PruneConfig(trials=2, parallel=1, seed=10**9)
+        assert len(tried(config)) == 2
+
     def test_random_draws_do_not_look_at_what_was_found(self) -> None:
         def drawn(sampler: str, sign: float) -> list[MaskSettings]:
             seen: list[MaskSettings] = []

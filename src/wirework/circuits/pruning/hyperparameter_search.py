@@ -153,7 +153,7 @@ def _sampler(config: PruneConfig, first: int) -> "optuna.samplers.BaseSampler":
     """Return the sampler of a round that `first` trials precede."""
     import optuna
 
-    seed = config.seed * 100_003 + first
+    seed = (config.seed * 100_003 + first) % 2**32  # numpy takes no larger one
     if config.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.parallel)
