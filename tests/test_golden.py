@@ -27,7 +27,7 @@ import yaml
 
 import wirework as ww
 from wirework import config as settings
-from wirework.circuits.adversarial import attacks
+from wirework.circuits.adversarial import attacks, reading
 from wirework.cli import main
 from wirework.fastest import machine
 from wirework.tasks import BUILT_IN_TASKS, earlier_tasks, load
@@ -79,10 +79,11 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _as_then(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    """One thread, one library for all products, and tasks and neutral lines of that time."""
+    """One thread, one library for products; tasks, neutral lines and places of that time."""
     monkeypatch.setenv("WIREWORK_PRODUCTS", "torch")
     monkeypatch.setattr(load, "BUILT_IN_TASKS", {**BUILT_IN_TASKS, **EARLIER_TASKS})
     monkeypatch.setattr(attacks, "lines_before", earlier_tasks.lines_before)
+    monkeypatch.setattr(reading, "PLACES", ("comment",))
 
 
 @pytest.fixture

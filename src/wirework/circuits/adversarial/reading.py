@@ -53,6 +53,8 @@ class CircuitOnModel:
 
 Place = Literal["comment", "string"]
 """Where a token is put: a comment before the prompts, or the string that a prompt has open."""
+PLACES: tuple[Place, ...] = ("comment", "string")
+"""Places at which tokens are read."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,12 @@ def read_tokens(
         per_side: number of tokens per place and prompt of a pair.
     """
     units = comment_units(tokenizer_of(circuit.model), _candidates(circuit))
-    commented = _drops(circuit, pairs, units, "comment", 0)  # the same for both sides
-    drops: dict[tuple[Place, int], dict[int, tuple[float, float]]] = {
-        ("comment", 0): commented,
-        ("comment", 1): commented,
-        ("string", 0): _drops(circuit, pairs, units, "string", 0),
-        ("string", 1): _drops(circuit, pairs, units, "string", 1),
-    }
+    drops: dict[tuple[Place, int], dict[int, tuple[float, float]]] = {}
+    for place in PLACES:
+        drops[place, 0] = _drops(circuit, pairs, units, place, 0)
+        # A comment stands before both prompts.
+        is_same = place == "comment"
+        drops[place, 1] = drops[place, 0] if is_same else _drops(circuit, pairs, units, place, 1)
     tokenizer = tokenizer_of(circuit.model)
     readings = []
     for (place, side), of_token in drops.items():
