@@ -11,6 +11,7 @@ Source: Vig et al. 2020; Geiger et al. 2021 (interchange interventions).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import torch
@@ -102,6 +103,21 @@ class Patcher:
         """Return the task loss in nats, nothing patched."""
         return self.masked_circuit.loss_of(self.logit_diffs)
 
+    @cached_property
+    def _partner(self) -> Tensor:
+        """(2P,) int64, the other prompt of each prompt's pair."""
+        return torch.arange(len(self.logit_diffs), device=self.logit_diffs.device) ^ 1
+
+    @cached_property
+    def _same_context(self) -> Tensor:
+        """(2P,) int64, the prompts of the control; see `_same_context`."""
+        return _same_context(self.recorded.batch, self.recorded.places["deciding"])
+
+    @cached_property
+    def _by_last_token(self) -> tuple[Tensor, Tensor]:
+        """(2P,) int64 each, prompts by their last token; see `_by_last_token`."""
+        return _by_last_token(self.recorded.batch, self.recorded.places["deciding"])
+
     def swap(self, nodes: KeptNodes, place: Place) -> Swap:
         """Swap nodes at a place with the other prompt of the pair, and with the control's prompt.
 
@@ -110,9 +126,7 @@ class Patcher:
             place: the tokens of both prompts; if one has more of them, its last ones take the
                 last value of the other's.
         """
-        partner = torch.arange(len(self.logit_diffs), device=self.logit_diffs.device) ^ 1
-        same = _same_context(self.recorded.batch, self.recorded.places["deciding"])
-        return self._exchange(nodes, place, partner, same)
+        return self._exchange(nodes, place, self._partner, self._same_context)
 
     def swap_last(self, nodes: KeptNodes, place: Place) -> Swap | None:
         """Swap nodes at a place with a prompt that ends in another token, and in the same.
@@ -122,7 +136,7 @@ class Patcher:
         Returns:
             None if there is no prompt that ends in another token.
         """
-        other, same = _by_last_token(self.recorded.batch, self.recorded.places["deciding"])
+        other, same = self._by_last_token
         if not bool(((other >= 0) & (self.logit_diffs > 0)).any()):
             return None
         return self._exchange(nodes, place, other, same)
@@ -130,7 +144,7 @@ class Patcher:
     def _exchange(self, nodes: KeptNodes, place: Place, donors: Tensor, same: Tensor) -> Swap:
         """Take values from donors, and from those of the control; (2P,) each, -1 for none."""
         batch, before = self.recorded.batch, self.logit_diffs
-        right, whole = before > 0, before + before[torch.arange(len(before)) ^ 1]
+        right, whole = before > 0, before + before[self._partner]
 
         def after(donors: Tensor) -> Tensor:
             edits = self._taking(nodes, self.recorded.places[place], donors.clamp(min=0), place)

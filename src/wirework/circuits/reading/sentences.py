@@ -123,9 +123,7 @@ def _by_place(nodes: Sequence[NodeReading]) -> Iterable[tuple[Place, list[NodeRe
 def _referent(nodes: Sequence[NodeReading], place: Place, patcher: Patcher) -> Sentence:
     swap = patcher.swap_last(kept_nodes(nodes, patcher), place)
     names = [node.node for node in nodes]
-    values = _values(
-        nodes, lambda at: ", ".join(f"{one.mean:.2f} on {code(one.token)}" for one in at.tokens)
-    )
+    values = _values(nodes, _by_token)
     carry = "carries" if len(nodes) == 1 else "carry"
     return Sentence(
         kind="referent",
@@ -162,8 +160,13 @@ def _values(nodes: Sequence[NodeReading], words: Callable[[Contrast], str]) -> s
 def _told_apart(at: Contrast, contexts: Contexts) -> str:
     """Return the values of a node by context, or by token if the means over tokens hide them."""
     if at.is_mixed:
-        return ", ".join(f"{one.mean:.2f} on {code(one.token)}" for one in at.tokens)
+        return _by_token(at)
     return f"{at.first:.2f} {contexts.first}, {at.second:.2f} {contexts.second}"
+
+
+def _by_token(at: Contrast) -> str:
+    """Return the values of a node on the tokens of its place, in words."""
+    return ", ".join(f"{one.mean:.2f} on {code(one.token)}" for one in at.tokens)
 
 
 def _swap_text(swap: Swap, n_nodes: int) -> str:
