@@ -19,6 +19,10 @@ def node_name(site: str, index: int) -> str:
     return f"{site}.{index}"
 
 
+NEGATED = ".negated"
+"""End of the name of a neuron whose activation counts with the opposite sign."""
+
+
 def head_name(layer: int, head: int) -> str:
     """Return the name of an attention head.
 

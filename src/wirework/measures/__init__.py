@@ -1,7 +1,7 @@
 """Measures of a trained model: loss, sparsity, ACDC edges, sparse autoencoders, explanations."""
 
 from wirework.measures.activations import default_site, site_values
-from wirework.measures.explain import ExplainReport, Explanations, explain_neurons
+from wirework.measures.explain import ExplainReport, Explanations, explain_neurons, node_patterns
 from wirework.measures.instruments import measure
 from wirework.measures.language import Language, language
 from wirework.measures.measured_text import fixed_windows, prepared_text
@@ -54,6 +54,7 @@ __all__ = [
     "load_sae",
     "measure",
     "measure_sae",
+    "node_patterns",
     "outlier_warning",
     "prepared_text",
     "reasons",

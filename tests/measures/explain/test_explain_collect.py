@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from planted_neurons import PAIR_NEURON, SITE
+from planted_neurons import CONSTANT, PAIR_NEURON, SITE
 
 from wirework.config import ModelConfig
 from wirework.data import Prepared
@@ -79,6 +79,15 @@ def test_blocks_behind_the_sites_change_nothing(sites: list[str]) -> None:
     for i, neuron in enumerate(neurons):
         assert torch.equal(found[..., i], values[neuron.site][..., neuron.index])
     assert len(transformer.blocks) == 3
+
+
+@torch.no_grad()
+def test_a_negated_neuron_has_the_opposite_sign(model: Model) -> None:
+    tokens = torch.randint(0, 50, (2, 8), generator=torch.Generator().manual_seed(0))
+    neurons = [Neuron(SITE, CONSTANT), Neuron(SITE, CONSTANT, negated=True)]
+    found = collect.activations(model.transformer, neurons, tokens)
+    assert found[..., 0].any()
+    assert torch.equal(found[..., 1], -found[..., 0])
 
 
 def test_text_that_repeats_is_taken_once(model: Model, text: Prepared) -> None:

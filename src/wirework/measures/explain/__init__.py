@@ -10,3 +10,4 @@ from wirework.measures.explain.explain_run import estimate_cost as estimate_cost
 from wirework.measures.explain.explain_run import explain_neurons as explain_neurons
 from wirework.measures.explain.explanations import ExplainReport as ExplainReport
 from wirework.measures.explain.explanations import Explanations as Explanations
+from wirework.measures.explain.node_patterns import node_patterns as node_patterns

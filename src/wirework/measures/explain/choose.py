@@ -7,6 +7,7 @@ from wirework.errors import InputError, nearest, number_of
 from wirework.measures.explain.record import Neuron
 from wirework.nn import Transformer
 from wirework.nn.sites import look_up
+from wirework.node_names import NEGATED
 
 _EXCERPT = 64
 """Tokens of an excerpt, if the context is long enough (Bills et al. 2023)."""
@@ -27,8 +28,8 @@ def choose_neurons(transformer: Transformer, config: ExplainConfig) -> list[Neur
         candidates = [Neuron(name, i) for name, site in sites.items() for i in range(site.width)]
         count = len(candidates) if config.neurons is None else min(config.neurons, len(candidates))
         chosen = set(random.Random(config.seed).sample(candidates, count))
-    order = list(transformer.sites)
-    return sorted(chosen, key=lambda neuron: (order.index(neuron.site), neuron.index))
+    order = {name: place for place, name in enumerate(transformer.sites)}
+    return sorted(chosen, key=lambda n: (order[n.site], n.index, n.negated))
 
 
 def excerpt_length(n_ctx: int, config: ExplainConfig) -> int:
@@ -48,7 +49,7 @@ def excerpt_length(n_ctx: int, config: ExplainConfig) -> int:
 
 
 def _named(transformer: Transformer, name: str) -> Neuron:
-    site, _, index = name.rpartition(".")
+    site, _, index = name.removesuffix(NEGATED).rpartition(".")
     if not site or not index.isdecimal():
         raise InputError(f"a neuron is named SITE.INDEX, as 0.mlp.post_act.17, got {name!r}")
     if site not in transformer.sites:
@@ -56,4 +57,4 @@ def _named(transformer: Transformer, name: str) -> Neuron:
     width = transformer.sites[site].width
     if int(index) >= width:
         raise InputError(f"{site} has neurons 0 .. {width - 1}, got {index}")
-    return Neuron(site, int(index))
+    return Neuron(site, int(index), name.endswith(NEGATED))

@@ -150,7 +150,7 @@ def activations(transformer: Transformer, neurons: Sequence[Neuron], tokens: Ten
         places = [i for i, neuron in enumerate(neurons) if neuron.site == site]
         channels = torch.tensor([neurons[i].index for i in places], device=site_value.device)
         values_by_neuron[..., places] = site_value[..., channels].float().cpu()
-    return values_by_neuron
+    return values_by_neuron * torch.tensor([-1.0 if neuron.negated else 1.0 for neuron in neurons])
 
 
 def _others(drawn: list[Excerpt], top: list[Excerpt], count: int) -> list[Excerpt]:

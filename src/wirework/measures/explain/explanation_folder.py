@@ -128,6 +128,7 @@ def _head(record: NeuronRecord) -> dict[str, Any]:
         "version": VERSION,
         "site": record.neuron.site,
         "index": record.neuron.index,
+        **({"negated": True} if record.neuron.negated else {}),
         "peak": record.peak,
         "mean": record.mean,
         "live_fraction": record.live_fraction,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wirework.node_names import node_name
+from wirework.node_names import NEGATED, node_name
 
 LEVELS = 10
 """Activations are shown and predicted from 0 to 10 (Bills et al. 2023)."""
@@ -15,11 +15,14 @@ class Neuron:
 
     site: str
     index: int
+    negated: bool = False
+    """Whether its activation counts with the opposite sign, so that an explanation says where a
+    channel that also falls below 0 is lowest."""
 
     @property
     def name(self) -> str:
-        """`3.mlp.post_act.17`."""
-        return node_name(self.site, self.index)
+        """`3.mlp.post_act.17`, or `3.mlp.post_act.17.negated`."""
+        return node_name(self.site, self.index) + (NEGATED if self.negated else "")
 
 
 @dataclass(frozen=True)

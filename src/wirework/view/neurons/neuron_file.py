@@ -8,6 +8,7 @@ from pydantic import model_validator
 from wirework.circuit_format import Index, Part, Text
 from wirework.errors import InputError
 from wirework.files import read_record
+from wirework.node_names import NEGATED, node_name
 from wirework.view.checked_file import read_checked
 
 
@@ -58,6 +59,7 @@ class NeuronFile(Part):
     version: Literal[1, 2]
     site: Text
     index: Index
+    negated: bool = False
     peak: float
     live_fraction: float
     dead: bool
@@ -66,6 +68,11 @@ class NeuronFile(Part):
     top: tuple[ExcerptPart, ...] = ()
     held_out_top: tuple[ExcerptPart, ...] = ()
     held_out_random: tuple[ExcerptPart, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`3.mlp.post_act.17`, or `3.mlp.post_act.17.negated`."""
+        return node_name(self.site, self.index) + (NEGATED if self.negated else "")
 
     @property
     def score(self) -> float | None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wirework.files import write_text
-from wirework.node_names import node_name
 from wirework.view.neurons.neuron_file import (
     ExcerptPart,
     NeuronFile,
@@ -112,7 +111,7 @@ def _neuron(neuron: NeuronFile) -> str:
         if group
     )
     explanation = html.escape(plain(neuron.explanation))
-    name = html.escape(plain(node_name(neuron.site, neuron.index)))
+    name = html.escape(plain(neuron.name))
     score = f'<b class="score">{number(neuron.score)}</b>'
     summary = f'<span class="said">{explanation}</span>'
     return f"""<details>
