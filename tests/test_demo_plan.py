@@ -82,7 +82,7 @@ class TestPlan:
         assert plan(tmp_path, steps=3).steps == 3
 
     def test_more_minutes_are_more_steps(self, tmp_path, speeds):
-        assert plan(tmp_path / "a", minutes=5).steps < plan(tmp_path / "b", minutes=8).steps
+        assert plan(tmp_path / "a", minutes=9).steps < plan(tmp_path / "b", minutes=12).steps
 
     def test_says_in_one_line_that_the_time_is_too_short(self, tmp_path, speeds, capsys):
         speeds[:] = [1000.0, 1000.0]
