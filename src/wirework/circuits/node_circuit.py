@@ -169,17 +169,25 @@ class NodeCircuit(Circuit):
     def sizes(self) -> dict[str, int | None]:
         """Return the number of nodes, edges, kept edges, and input and output edges.
 
-        With embedding edges also their number and that of the token groups that they read.
+        With embedding edges also those of `embedding_sizes`.
         """
-        read = {edge.group for edge in self.embedding_edges}
-        embedding = {"n_embedding_edges": len(self.embedding_edges), "n_token_groups": len(read)}
         return {
             "n_nodes": self.n_nodes,
             "n_edges": self.n_edges,
             "n_kept_edges": self.n_kept_edges,
             "n_io_edges": self.n_io_edges,
-            **({} if self.document.embedding_edges is None else embedding),
+            **self.embedding_sizes(),
         }
+
+    def embedding_sizes(self) -> dict[str, int]:
+        """Return the number of embedding edges and of the token groups that they read.
+
+        It is empty if no embedding entry was pruned.
+        """
+        if self.document.embedding_edges is None:
+            return {}
+        read = {edge.group for edge in self.embedding_edges}
+        return {"n_embedding_edges": len(self.embedding_edges), "n_token_groups": len(read)}
 
     def summary(self) -> dict[str, Any]:
         """Return its task, sizes and losses (nats), how it was found, and the paper's size of it.

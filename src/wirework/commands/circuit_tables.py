@@ -25,6 +25,11 @@ _SHOWN = (
 """Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
 _OPEN = ": no check failed, but some were not made"
 _MET = {True: "yes", False: "no", None: "open"}
+_HEAD = (
+    "task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges",
+    "n_embedding_edges", "n_token_groups",
+)  # fmt: skip
+"""First entries of a validation report; the last two are of circuits with embedding edges only."""
 _STRONGEST = 10
 """Number of path edges that are shown."""
 
@@ -73,10 +78,9 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
         print(f"- {reason}")
     if calibration := report["verdict"].get("calibration"):
         print_paragraph(_calibrated(calibration))
-    names = ("task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges")
-    values = [(name, report[name]) for name in names]
+    values = [(name, report[name]) for name in _HEAD if name in report]
     for part, numbers in report.items():
-        if part not in (*names, "controls", "verdict"):
+        if part not in (*_HEAD, "controls", "verdict"):
             values += [(f"{part}: {name}", value) for name, value in flat(numbers)]
     for name, control in report["controls"].items():
         values.append((f"control: {CONTROL_NAMES.get(name, name)}", cell(_gist(control))))

@@ -12,6 +12,8 @@ from wirework.circuit_format import EMBED, MEANS
 from wirework.circuits import Circuit, NodeCircuit, explain_circuit, prune, validate
 from wirework.circuits.masking.means import Means, with_embedding_means
 from wirework.circuits.reading.explanation_text import to_markdown
+from wirework.circuits.validation.validation_report import ValidationReport
+from wirework.commands.circuit_tables import print_report
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 
@@ -58,6 +60,16 @@ def loose(planted: Planted, corpus: Corpus) -> NodeCircuit:
 def whole(planted: Planted, corpus: Corpus) -> NodeCircuit:
     """The same search without embedding edges."""
     return found(planted, corpus, embedding_edges=False, target=0.01)
+
+
+def validated(circuit: NodeCircuit, planted: Planted, corpus: Corpus) -> ValidationReport:
+    return validate(circuit, planted.model, planted.task, data=corpus, short=True, progress=False)
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """Return the cells of the tables that were printed."""
+    lines = capsys.readouterr().out.splitlines()
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
 
 
 def kept(circuit: NodeCircuit) -> set[tuple[str, int, int]]:
@@ -141,12 +153,32 @@ class TestSaved:
     def test_validate_runs_the_circuit_without_the_removed_entries(
         self, loose: NodeCircuit, planted: Planted, corpus: Corpus
     ):
-        report = validate(
-            loose, planted.model, planted.task, data=corpus, short=True, progress=False
-        )
+        report = validated(loose, planted, corpus)
         assert report.held_out.circuit == pytest.approx(present(loose.losses.circuit_held_out))
         assert report.held_out.model == pytest.approx(loose.losses.model, abs=1e-3)
         assert loose.task_loss > 10 * loose.losses.model
+
+    def test_a_report_counts_them_after_the_other_edges(
+        self,
+        loose: NodeCircuit,
+        whole: NodeCircuit,
+        planted: Planted,
+        corpus: Corpus,
+        capsys: pytest.CaptureFixture[str],
+    ):
+        report = validated(loose, planted, corpus)
+        sizes = loose.embedding_sizes()
+        assert {name: report.to_dict()[name] for name in sizes} == sizes
+        names = list(report.summary())
+        first = names.index("n_kept_edges") + 1
+        assert names[first : first + 2] == list(sizes)
+        print_report(report.to_dict())
+        rows = [row[0] for row in printed(capsys) if row[0]]
+        assert rows[rows.index("n_kept_edges") + 1 :][:2] == list(sizes)
+        other = validated(whole, planted, corpus)
+        assert sizes.keys().isdisjoint(other.to_dict().keys() | other.summary().keys())
+        print_report(other.to_dict())
+        assert sizes.keys().isdisjoint(row[0] for row in printed(capsys))
 
     def test_the_table_lists_groups_and_channels(self, circuit: NodeCircuit):
         table = circuit.to_dataframe("embedding_edges")

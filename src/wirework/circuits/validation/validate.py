@@ -127,6 +127,7 @@ def validate(
         repeated = or_reason(lambda: repeat_search(context, runs)) if runs else None
         if not short:
             controls = searched_controls(context, controls)
+    embedding = circuit.embedding_sizes()
     judged = verdict(
         results, controls, target_loss=target, n_nodes=circuit.n_nodes, full_validation=not short
     )
@@ -137,6 +138,8 @@ def validate(
         n_nodes=circuit.n_nodes,
         n_edges=context.n_edges,
         n_kept_edges=circuit.n_kept_edges,
+        n_embedding_edges=embedding.get("n_embedding_edges"),
+        n_token_groups=embedding.get("n_token_groups"),
         **vars(results),
         means=precision_of_means(circuit),
         stability=repeated,

@@ -279,6 +279,10 @@ class _CircuitSize(Report):
     """Nonzero weights between its nodes."""
     n_kept_edges: int
     """Those of them that it keeps."""
+    n_embedding_edges: int | None = absent()
+    """Embedding edges that it keeps; absent if none were pruned."""
+    n_token_groups: int | None = absent()
+    """Token groups that these read; absent if none were pruned."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -306,6 +310,10 @@ class ValidationReport(CircuitChecks, _CircuitSize):
 
     def summary(self) -> dict[str, Any]:
         """Return the verdict, its first reason, the size and the held-out losses in nats."""
+        embedding = {
+            "n_embedding_edges": self.n_embedding_edges,
+            "n_token_groups": self.n_token_groups,
+        }
         return {
             "task": self.task,
             "verdict": WORDS[self.faithful],
@@ -313,6 +321,7 @@ class ValidationReport(CircuitChecks, _CircuitSize):
             "n_nodes": self.n_nodes,
             "n_edges": self.n_edges,
             "n_kept_edges": self.n_kept_edges,
+            **({} if self.n_embedding_edges is None else embedding),
             "target_loss": self.target_loss,
             "loss_reduction": self.loss_reduction,
             "circuit": self.held_out.circuit,
