@@ -15,7 +15,7 @@ from command_line import Started
 
 from wirework.circuits import PathCircuit
 from wirework.cli import main
-from wirework.commands.circuit_tables import on_them_alone, print_strongest
+from wirework.commands.circuit_tables import on_them_alone, print_strongest, show_circuits
 from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import print_paths, show
 from wirework.menu import app
@@ -285,6 +285,22 @@ def test_a_kl_below_zero_by_rounding_is_printed_as_zero():
     assert "; KL 0 nats (" in on_them_alone(part)
     part.kl = 0.25
     assert "; KL 0.25 nats (" in on_them_alone(part)
+
+
+def test_the_table_of_many_tasks_names_the_levels_that_are_met(
+    capsys: pytest.CaptureFixture[str],
+):
+    sizes = {"n_nodes": 40, "n_edges": 420, "n_kept_edges": 350, "paper_edges": 1234}
+    losses = dict.fromkeys(["model", "circuit", "held_out", "resampled", "without_circuit"], 1.234)
+    row = {"task": "set_or_string_fixedvarname", **sizes, **losses, "verdict": "open"}
+    levels = {"sufficient": "met", "specific": "open", "robust": "met", "minimal": "failed"}
+    show_circuits([row | levels], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    (cells,) = (line.split("│") for line in lines if "sufficient" in line)
+    assert [cells[-3].strip(), cells[-2].strip()] == ["sufficient, robust", "open"]
+    show_circuits([row | levels], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"circuits": [row | levels]}
 
 
 def test_attack_is_prose_in_lines_of_a_hundred_characters(run: Run):

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _SHOWN = (
     "task", "n_nodes", "n_edges", "n_kept_edges", "paper_edges", "model", "circuit", "held_out",
-    "resampled", "without_circuit", "verdict",
+    "resampled", "without_circuit", "levels_met", "verdict",
 )  # fmt: skip
-"""Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them."""
+"""Columns of a circuit's row that fit a terminal; `results.md` and `--json` have all of them, with
+a column for each level of the verdict in place of `levels_met`."""
 _OPEN = ": no check failed, but some were not made"
-_MET = {True: "yes", False: "no", None: "open"}
 _HEAD = (
     "task", "target_loss", "loss_reduction", "n_nodes", "n_edges", "n_kept_edges",
     "n_embedding_edges", "n_token_groups",
@@ -44,13 +44,16 @@ def show_circuits(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         show_rows("circuits", rows, as_json)
         return
+    from wirework.circuits.pipeline.task_table import levels_met
+
     circuits = [row for row in rows if not row.get("reason")]
     faithful = sum(row["verdict"] == "faithful" for row in circuits)
     print_verdict(
         f"{len(circuits)} of {len(rows)} behaviours have a circuit, {faithful} of them faithful"
     )
     if circuits:
-        shown = [{name: row.get(name) for name in _SHOWN} for row in circuits]
+        with_levels = [row | {"levels_met": levels_met(row)} for row in circuits]
+        shown = [{name: row.get(name) for name in _SHOWN} for row in with_levels]
         reduction = circuits[0].get("loss_reduction", "mean")
         chance = "0.693" if reduction == "mean" else "1.386"
         title = f"circuits (task losses in {loss_unit(reduction)}; chance is {chance})"
@@ -67,13 +70,13 @@ def print_report(report: Mapping[str, Any], *, title: str = "verdict") -> None:
         report: the report as a dict.
         title: word before the verdict.
     """
-    from wirework.circuits.pipeline.task_table import CONTROL_NAMES
+    from wirework.circuits.pipeline.task_table import CONTROL_NAMES, LEVEL_WORDS
     from wirework.circuits.validation.validation_report import WORDS
 
     faithful = report["verdict"]["faithful"]
     print_paragraph(f"{title}: {WORDS[faithful]}{_OPEN * (faithful is None)}")
     for name, level in report["verdict"].get("levels", {}).items():
-        print(f"{name}: {_MET[level['met']]}{_evidence(level)}")
+        print(f"{name}: {LEVEL_WORDS[level['met']]}{_evidence(level)}")
     for reason in report["verdict"]["reasons"]:
         print(f"- {reason}")
     if calibration := report["verdict"].get("calibration"):

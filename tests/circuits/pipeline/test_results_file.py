@@ -10,8 +10,8 @@ def test_a_finished_table_of_an_earlier_version_is_left_as_it_is(tmp_path: Path)
     model, config = SimpleNamespace(fingerprint="abc"), PruneConfig()
     old = [{"task": "a", "n_edges": 9}, {"task": "b", "n_edges": 5}]
     new = [
-        {"task": "a", "n_edges": 12, "n_kept_edges": 9},
-        {"task": "b", "n_edges": 7, "n_kept_edges": 5},
+        {"task": "a", "n_edges": 12, "n_kept_edges": 9, "sufficient": "met"},
+        {"task": "b", "n_edges": 7, "n_kept_edges": 5, "sufficient": "failed"},
     ]
     path = tmp_path / "results.json"
     write_record(path, {"model": "abc", "settings": config.recorded(), "rows": old})

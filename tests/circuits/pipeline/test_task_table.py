@@ -1,6 +1,8 @@
-from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_edges
+from typing import Any
 
-REPORT = {
+from wirework.circuits.pipeline.task_table import judged, levels_met, markdown, with_kept_edges
+
+REPORT: dict[str, Any] = {
     "held_out": {"circuit": 0.1512},
     "held_out_templates": {"circuit": 0.2},
     "rephrased": {"reason": "no other words"},
@@ -11,6 +13,7 @@ REPORT = {
         "shuffled weights": {"reached": False, "n_nodes": 2816, "n_edges": 9},
         "other": {"reason": "too few pairs"},
     },
+    "verdict": {"faithful": None, "reasons": []},  # of a version without levels
 }
 
 
@@ -37,6 +40,23 @@ def test_what_only_a_full_report_has_is_a_column_of_tables_with_one() -> None:
     assert "| resampled | adversary, per prompt | without |" in head
     assert ["| 0.300 |  |  |" in lines[0], "| 0.300 | 2.500 |  |" in lines[1]] == [True, True]
     assert "adversary" not in markdown([short])
+
+
+def test_each_level_of_the_verdict_is_a_column_of_tables_with_levels() -> None:
+    met = {"sufficient": True, "specific": None, "robust": False, "minimal": True}
+    levels = {name: {"met": value} for name, value in met.items()}
+    row = judged({**REPORT, "verdict": {**REPORT["verdict"], "levels": levels}})
+    in_words = {"sufficient": "met", "specific": "open", "robust": "failed", "minimal": "met"}
+    assert row == judged(REPORT) | in_words
+    assert levels_met(row) == "sufficient, minimal"
+    earlier = {"task": "loops", **judged(REPORT), "controls": "none", "verdict": "open"}
+    row |= {"task": "quotes", "controls": "none", "verdict": "not faithful"}
+    head, _, *lines = markdown([earlier, row]).splitlines()
+    assert head.endswith("| controls | sufficient | specific | robust | minimal | verdict |")
+    assert lines[0].endswith("| none |  |  |  |  | open |")
+    assert lines[1].endswith("| none | met | open | failed | met | not faithful |")
+    assert "sufficient" not in markdown([earlier])
+    assert levels_met(earlier) == ""
 
 
 def test_a_table_of_found_and_passed_over() -> None:

@@ -247,6 +247,7 @@ class TestPruneAll:
         rows = prune_all(wired, [task, other], tmp_path, QUICK, data=corpus, progress=False)
         assert rows[0]["n_edges"] == 3
         assert rows[0]["verdict"] == "open"
+        assert (rows[0]["sufficient"], rows[0]["minimal"]) == ("met", "open")
         assert "own task loss" in rows[1]["reason"]
         saved = tmp_path / task.name
         assert NodeCircuit.load(saved).n_edges == 3

@@ -78,8 +78,9 @@ def prune_all(
         bisection (`paper_nodes`, `paper_edges`, `paper_loss`, ...; null if the circuit has no
         `paper_size`), the circuit's losses (nats), and from the report of `validate`, which is
         written to `NAME.report.json`, the losses on held-out and rephrased pairs and under
-        resampling, the controls in words and the verdict. A skipped task has a `reason` instead.
-        All rows so far are saved in `results.json` and, as a table, in `results.md`.
+        resampling, the controls in words, the levels of the verdict (`sufficient`, `specific`,
+        `robust` and `minimal`: met, failed or open) and the verdict. A skipped task has a `reason`
+        instead. All rows so far are saved in `results.json` and, as a table, in `results.md`.
 
     Raises:
         InputError: two tasks share a name, `out` cannot be written to, `jobs` is below 1, there is

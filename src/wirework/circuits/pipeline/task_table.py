@@ -5,6 +5,12 @@ from typing import Any
 
 from wirework.errors import number_of
 
+LEVELS = ("sufficient", "specific", "robust", "minimal")
+"""The levels of a verdict."""
+
+LEVEL_WORDS = {True: "met", False: "failed", None: "open"}
+"""The values of a level's `met` in words."""
+
 _COLUMNS = {
     "task": "task",
     "n_nodes": "nodes",
@@ -27,11 +33,13 @@ _COLUMNS = {
     "paper_held_out": "paper held out",
     "paper_held_out_calibrated": "paper held out, calibrated",
     "controls": "controls",
+    **{name: name for name in LEVELS},
     "verdict": "verdict",
 }
 
-_OPTIONAL = {"adversarial_ablation", "n_embedding_edges", "n_token_groups"}
-"""Columns of full reports and of circuits with embedding edges; left out where no row has them."""
+_OPTIONAL = {"adversarial_ablation", "n_embedding_edges", "n_token_groups", *LEVELS}
+"""Columns of full reports, of circuits with embedding edges and of reports with levels; left out
+where no row has them."""
 
 CONTROL_NAMES = {"nonsense task": "random labels"}
 """Controls whose key in a report is not the name that is shown."""
@@ -74,8 +82,10 @@ def judged(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table entries of a validation report: losses in nats, controls in words.
 
     A short report, or one of an earlier version, has no adversarial ablation and no entry for it.
+    The levels of the verdict, in words, are absent from a report of an earlier version.
     """
     adversary = report.get("adversarial_ablation")
+    levels = report["verdict"].get("levels", {})
     return {
         "held_out": report["held_out"]["circuit"],
         "held_out_templates": report.get("held_out_templates", {}).get("circuit"),
@@ -83,7 +93,13 @@ def judged(report: Mapping[str, Any]) -> dict[str, Any]:
         "resampled": report["resampled"].get("resample"),
         **({} if adversary is None else {"adversarial_ablation": adversary.get("per_prompt")}),
         "controls": _controls(report["controls"]),
+        **{name: LEVEL_WORDS[level["met"]] for name, level in levels.items()},
     }
+
+
+def levels_met(row: Mapping[str, Any]) -> str:
+    """Return the names of the levels that the circuit of a row meets; empty if it meets none."""
+    return ", ".join(name for name in LEVELS if row.get(name) == LEVEL_WORDS[True])
 
 
 def _controls(controls: Mapping[str, Mapping[str, Any]]) -> str:
