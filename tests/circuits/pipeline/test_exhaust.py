@@ -12,6 +12,7 @@ from hand_wired.two_circuits import OTHER_NODES, plant
 
 from wirework.circuits import CircuitSeries, NodeCircuit, exhaust_circuits
 from wirework.circuits.pruning.prune import PruningRun
+from wirework.commands.circuit_series import show_series
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.files import read_record, write_record
@@ -96,6 +97,20 @@ def test_the_file_says_what_the_call_returns(planted: tuple[Model, Task], folder
     returned = json.loads(json.dumps(find(planted, folder).to_dict()))
     about = {"model": model.fingerprint, "settings": QUICK.recorded(), "max_circuits": 8}
     assert record == about | returned
+
+
+def test_embedding_edges_are_counted_where_they_were_pruned(
+    planted: tuple[Model, Task], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = find(planted, tmp_path, most=1, embedding_edges=True)
+    sizes = NodeCircuit.load(tmp_path / "1").embedding_sizes()
+    assert sizes["n_embedding_edges"] > 0
+    (entry,) = read_record(tmp_path / "results.json")["circuits"]
+    assert {name: entry[name] for name in sizes} == sizes
+    show_series(series)
+    assert "n token groups" in " ".join(capsys.readouterr().out.replace("┃", " ").split())
+    (first, _) = read_record(folder / "results.json")["circuits"]
+    assert sizes.keys().isdisjoint(first)
 
 
 def test_a_finished_series_is_not_searched_again(

@@ -19,7 +19,7 @@ from wirework.config import LossReduction, PruneConfig
 from wirework.console import Progress, say
 from wirework.errors import InputError, number_of
 from wirework.files import check_file, is_file, read_record, write_record
-from wirework.summaries import Report
+from wirework.summaries import Report, absent
 from wirework.tasks import Task, load_task, tokenizer_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ End = Literal["without_circuits", "closest", "no_nodes", "max_circuits"]
 the last circuit has no nodes to exclude, or no node is left; the maximum is reached."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class SeriesCircuit(Report):
     """One circuit of a series: its size and losses (nats)."""
 
@@ -47,6 +47,10 @@ class SeriesCircuit(Report):
     n_edges: int
     """Nonzero weights between its nodes."""
     n_kept_edges: int
+    n_embedding_edges: int | None = absent()
+    """Embedding edges that it keeps; absent if none were pruned."""
+    n_token_groups: int | None = absent()
+    """Token groups that these read; absent if none were pruned."""
     model: float
     """Loss of the model without the nodes of all circuits before it, on judging pairs."""
     circuit: float
@@ -228,11 +232,14 @@ class _Series:
         return circuit
 
     def _size(self, circuit: NodeCircuit, number: int, model_loss: float) -> SeriesCircuit:
+        embedding = circuit.embedding_sizes()
         return SeriesCircuit(
             folder=str(number) if circuit.reached else _CLOSEST,
             n_nodes=circuit.n_nodes,
             n_edges=circuit.count_edges(self.model),
             n_kept_edges=circuit.n_kept_edges,
+            n_embedding_edges=embedding.get("n_embedding_edges"),
+            n_token_groups=embedding.get("n_token_groups"),
             model=model_loss,
             circuit=circuit.losses.circuit,
             circuit_held_out=circuit.losses.circuit_held_out,
