@@ -137,6 +137,14 @@ class TestEmbeddingMasks:
         expected = masks.edge_masks.logit_diffs(masks.gates[None], rows)
         assert torch.equal(none.logit_diffs(torch.ones(1, 0), rows), expected)
 
+    @pytest.mark.parametrize("by", ["adversary", "prompt_values"])
+    def test_nodes_under_adversarial_ablation_are_refused(self, masks: EmbeddingMasks, by: str):
+        ablation = masks.edge_masks.ablation
+        values = {"adversary": lambda *_: False, "prompt_values": torch.zeros(2, ablation.size)}
+        attacked = replace(masks.edge_masks, ablation=replace(ablation, **{by: values[by]}))
+        with pytest.raises(AssertionError, match="no gates under adversarial ablation"):
+            replace(masks, edge_masks=attacked)
+
     def test_the_part_of_the_file_gives_the_same_masks(self, masks: EmbeddingMasks):
         (gates,) = some_gates(masks, 1)
         part = masks.edges.part(gates)

@@ -104,12 +104,21 @@ class EmbeddingEdges:
 
 @dataclass(frozen=True)
 class EmbeddingMasks(Masks):
-    """Masks over the embedding edges of a circuit whose nodes and edges are fixed."""
+    """Masks over the embedding edges of a circuit whose nodes and edges are fixed.
+
+    The nodes have mean or resample ablation. Under adversarial ablation the inherited `of_batch`
+    and `withstands` would leave out the adversary's values and its attack.
+    """
 
     edge_masks: EdgeMasks
     gates: Tensor
     """(G,), gates of the circuit's nodes and edges."""
     edges: EmbeddingEdges
+
+    def __post_init__(self) -> None:
+        ablation = self.edge_masks.ablation
+        is_adversarial = ablation.adversary is not None or ablation.prompt_values is not None
+        assert not is_adversarial, "embedding edges have no gates under adversarial ablation"
 
     @property
     def transformer(self) -> Transformer:  # type: ignore[override]
