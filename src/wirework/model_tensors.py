@@ -33,8 +33,8 @@ def refuse_missing(missing: Sequence[str], unused: Iterable[str], source: str) -
     if not missing:
         return
     first, others = missing[0], missing[1:]
-    more = f" and {len(others)} other{'s'[: len(others) > 1]} ({listed(others)})" if others else ""
-    instead = f"; it has {listed(unused)}, which this config does not need" if unused else ""
+    more = f" and {number_of(len(others), 'other')} ({shortened(others)})" if others else ""
+    instead = f"; it has {shortened(unused)}, which this config does not need" if unused else ""
     raise InputError(f"{source} lacks the tensor {first}{more}{instead}")
 
 
@@ -119,7 +119,7 @@ def load_untied_(transformer: Transformer, state: dict[str, Tensor]) -> None:
     transformer.load_state_dict(state)
 
 
-def listed(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
     """Return the first three names, and the number of others."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wirework.console import say, warn
 from wirework.errors import InputError
-from wirework.model_tensors import as_float32, listed, refuse_missing, refuse_shapes
+from wirework.model_tensors import as_float32, refuse_missing, refuse_shapes, shortened
 
 _BLOCK = re.compile(r"transformer\.h\.\d+\.")
 """Prefix of the tensors of a block in the formats that are read."""
@@ -54,7 +54,7 @@ def our_state(
     refuse_shapes({name: state[name].shape for name in shapes}, shapes, source)
     _refuse_contradiction(unused, parts, source)
     if unused:
-        warn(f"{source} has tensors that the model does not use, ignored: {_listed(unused)}")
+        warn(f"{source} has tensors that the model does not use, ignored: {_up_to_ten(unused)}")
     used = as_float32({name: _dense(state[name], name, source) for name in shapes}, source)
     return {
         name: used[names[0]] if len(names) == 1 else torch.cat([used[part] for part in names])
@@ -140,6 +140,6 @@ def _dense(tensor: Tensor, name: str, source: str) -> Tensor:
     return tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach().cpu()
 
 
-def _listed(names: Sequence[str]) -> str:
+def _up_to_ten(names: Sequence[str]) -> str:
     """Return up to ten names in full, more of them shortened."""
-    return ", ".join(names) if len(names) <= 10 else listed(names)
+    return ", ".join(names) if len(names) <= 10 else shortened(names)
