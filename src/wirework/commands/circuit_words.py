@@ -67,7 +67,7 @@ def explain_circuit(
 
 
 def _print(explanation: "CircuitExplanation") -> None:
-    from wirework.circuits.reading.explanation_text import by_contrast, driving_text, tokens_text
+    from wirework.circuits.reading.explanation_text import by_contrast, driving_text, embedding_row
 
     print_verdict(
         f"{explanation.n_explained} of {number_of(explanation.n_nodes, 'node')} of the circuit of "
@@ -94,15 +94,5 @@ def _print(explanation: "CircuitExplanation") -> None:
     ]
     show_rows("nodes, the largest contrast between the two contexts first", rows, False)
     if explanation.embedding is not None:
-        read = [
-            {
-                "channel": one.channel,
-                "read by": ", ".join(one.readers),
-                "token group": one.group,
-                "tokens": tokens_text(one),
-                "mean entry": round(one.mean_entry, 2),
-                "loss without": round(one.loss_without, 3),
-            }
-            for one in explanation.embedding
-        ]
+        read = [embedding_row(reading) for reading in explanation.embedding]
         show_rows("what it reads from the embedding (losses in nats)", read, False)

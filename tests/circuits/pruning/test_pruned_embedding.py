@@ -11,7 +11,8 @@ from present import present
 from wirework.circuit_format import EMBED, MEANS
 from wirework.circuits import Circuit, NodeCircuit, explain_circuit, prune, validate
 from wirework.circuits.masking.means import Means, with_embedding_means
-from wirework.circuits.reading.explanation_text import to_markdown
+from wirework.circuits.reading.embedding_reading import EmbeddingReading
+from wirework.circuits.reading.explanation_text import embedding_row, to_markdown
 from wirework.circuits.validation.validation_report import ValidationReport
 from wirework.commands.circuit_tables import print_report
 from wirework.config import PruneConfig
@@ -219,6 +220,19 @@ class TestExplained:
         assert all(r.loss_without > explanation.loss for r in readings)
         page = to_markdown(explanation)
         assert f"| 0 | `0.attn.act_in.0` | {SINGLE} | `'`, `('` | +1.00 |" in page
+
+    def test_page_and_terminal_have_the_same_row_of_an_edge(self):
+        reading = EmbeddingReading(
+            3, ("0.attn.act_in.3", "unembedding"), "numbers\n", ("1", "|"), 4, -0.5, 0.25
+        )
+        assert embedding_row(reading) == {
+            "channel": "3",
+            "read by": "`0.attn.act_in.3`, `unembedding`",
+            "token group": "numbers\\n",
+            "tokens": "`1`, `|`, 2 more",
+            "mean entry": "-0.50",
+            "loss without": "0.250",
+        }
 
     def test_without_embedding_edges_it_says_nothing_of_them(
         self, whole: NodeCircuit, planted: Planted

@@ -67,11 +67,18 @@ def _lines(explanation: CircuitExplanation) -> Iterator[str]:
         yield from _embedding_lines(explanation.embedding)
 
 
-def tokens_text(reading: EmbeddingReading) -> str:
-    """Return the tokens of an embedding edge, with the number of those that are not listed."""
+def embedding_row(reading: EmbeddingReading) -> dict[str, str]:
+    """Return the row of an embedding edge, column to text; the loss without it is in nats."""
     more = reading.n_entries - len(reading.tokens)
-    listed = [code(token) for token in reading.tokens]
-    return ", ".join([*listed, *([f"{more} more"] if more else [])])
+    tokens = [code(token) for token in reading.tokens]
+    return {
+        "channel": str(reading.channel),
+        "read by": ", ".join(f"`{name}`" for name in reading.readers),
+        "token group": printable(reading.group),
+        "tokens": ", ".join([*tokens, *([f"{more} more"] if more else [])]),
+        "mean entry": f"{reading.mean_entry:+.2f}",
+        "loss without": f"{reading.loss_without:.3f}",
+    }
 
 
 def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
@@ -86,12 +93,8 @@ def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
     yield ""
     yield "| channel | read by | token group | tokens | mean entry | loss without |"
     yield "|---|---|---|---|---|---|"
-    for one in embedding:
-        readers = ", ".join(f"`{name}`" for name in one.readers)
-        yield (
-            f"| {one.channel} | {readers} | {_cell(printable(one.group))} | "
-            f"{_cell(tokens_text(one))} | {one.mean_entry:+.2f} | {one.loss_without:.3f} |"
-        )
+    for reading in embedding:
+        yield f"| {' | '.join(map(_cell, embedding_row(reading).values()))} |"
 
 
 def _cell(text: str) -> str:
