@@ -85,3 +85,10 @@ def test_a_page_is_not_written_over_a_folder(says, tmp_path):
     assert says(f"export absent --out {tmp_path}").endswith(
         f"cannot write {tmp_path}: it is a folder"
     )
+
+
+def test_an_explanation_is_not_written_over_a_folder_with_other_files(says, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert says(f"explain-circuit absent --out {tmp_path}").endswith(
+        f"{tmp_path} exists and is not an explanation: not overwritten"
+    )

@@ -18,6 +18,8 @@ from wirework.cli import main
 from wirework.commands.circuit_tables import on_them_alone, print_strongest, show_circuits
 from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import print_paths, show
+from wirework.errors import InputError
+from wirework.files import verify_dir
 from wirework.menu import app
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -301,6 +303,27 @@ def test_the_table_of_many_tasks_names_the_levels_that_are_met(
     assert [cells[-3].strip(), cells[-2].strip()] == ["sufficient, robust", "open"]
     show_circuits([row | levels], as_json=True)
     assert json.loads(capsys.readouterr().out) == {"circuits": [row | levels]}
+
+
+def test_an_explanation_that_is_stopped_leaves_both_files_as_they_were(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    folder, other = Path("words"), "explain-circuit circuit --pairs 9 --out words"
+    run("explain-circuit circuit --pairs 8 --out words")
+    verify_dir(folder, ("explanation.json", "explanation.md"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def stopped(_: object) -> str:
+        raise InputError("between the two files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wirework.circuits.reading.explanation_text.to_markdown", stopped)
+        with pytest.raises(AssertionError, match="wirework: between the two files"):
+            run(other)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run(other)
+    now = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert [name for name in before if now[name] == before[name]] == []
 
 
 def test_attack_is_prose_in_lines_of_a_hundred_characters(run: Run):

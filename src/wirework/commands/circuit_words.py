@@ -18,6 +18,8 @@ from wirework.errors import number_of
 if TYPE_CHECKING:
     from wirework.circuits.reading import CircuitExplanation
 
+_FILES = ("explanation.json", "explanation.md")
+
 
 def explain_circuit(
     circuit: Path,
@@ -34,7 +36,7 @@ def explain_circuit(
 
     Args:
         circuit: Circuit folder.
-        out: Folder for `explanation.json` and `explanation.md`.
+        out: Folder of the explanation, `explanation.json` and `explanation.md`, which is replaced.
         model: Model or run folder, if it has moved since the circuit was found.
         task: Behaviour of the circuit; needed if it is a function, because code that only a file
             names is not run.
@@ -46,23 +48,23 @@ def explain_circuit(
     from wirework.circuits.reading.explanation_text import to_markdown
     from wirework.model import load
 
-    written = [] if out is None else [out / "explanation.json", out / "explanation.md"]
-    for path in written:
-        files.check_file(path)
+    if out is not None:
+        files.check_folder(out, "an explanation", _FILES)
     with not_resumable():
         loaded = model_of(circuit) if model is None else load(model)
         data = None if corpus is None else tokens_of(loaded, corpus)
         own_task = None if task is None else task_of(task)
         explanation = explain(circuit, loaded, own_task, data=data, pairs=pairs)
-        if written:
-            files.write_json(written[0], explanation.to_dict())
-            files.write_text(written[1], to_markdown(explanation))
+        if out is not None:
+            with files.atomic_dir(out) as partial:
+                files.write_json(partial / _FILES[0], explanation.to_dict())
+                files.write_text(partial / _FILES[1], to_markdown(explanation))
     if json:
         show("explanation", explanation.to_dict(), json)
         return
     _print(explanation)
-    if written:
-        print_wrote(*written)
+    if out is not None:
+        print_wrote(*(out / name for name in _FILES))
     print_next("attack", circuit, "--out", circuit.with_name(f"{circuit.name}-attack"))
 
 
