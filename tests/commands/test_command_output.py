@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
+import textwrap
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from wirework.commands.circuit_tables import on_them_alone, print_strongest, sho
 from wirework.commands.meanings import meaning, score_meaning
 from wirework.commands.printing import print_paths, show
 from wirework.errors import InputError
-from wirework.files import verify_dir
+from wirework.files import read_json, verify_dir
 from wirework.menu import app
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -303,6 +304,21 @@ def test_the_table_of_many_tasks_names_the_levels_that_are_met(
     assert [cells[-3].strip(), cells[-2].strip()] == ["sufficient, robust", "open"]
     show_circuits([row | levels], as_json=True)
     assert json.loads(capsys.readouterr().out) == {"circuits": [row | levels]}
+
+
+def test_patterns_of_an_explanation_are_in_its_files_and_on_the_terminal(run: Run):
+    source = Path(str(textwrap.__file__)).read_text(encoding="utf-8").split("\n\n")
+    Path("more.jsonl").write_text("".join(f"{json.dumps({'text': text})}\n" for text in source))
+    printed = run("explain-circuit circuit --pairs 8 --patterns --corpus more.jsonl --out words")
+    found = read_json(Path("words/explanation.json"))["patterns"]
+    assert found
+    assert {one["node"] for one in found} <= {
+        f"{node['site']}.{node['index']}"
+        for node in read_json(Path("words/explanation.json"))["nodes"]
+    }
+    assert all(-1 <= one["score"] <= 1 for one in found if one["score"] is not None)
+    assert "where in text its nodes are far from 0" in printed
+    assert "## Where in text its nodes are far from 0" in Path("words/explanation.md").read_text()
 
 
 def test_an_explanation_that_is_stopped_leaves_both_files_as_they_were(

@@ -1,10 +1,13 @@
 """The verb that explains a circuit in words."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from wirework import files
-from wirework.commands.arguments import Json, not_resumable, task_of, tokens_of
+from wirework.commands.arguments import Json, not_resumable, prepared, task_of
 from wirework.commands.printing import (
     print_next,
     print_paragraph,
@@ -30,6 +33,7 @@ def explain_circuit(
     task: str | None = None,
     corpus: str | None = None,
     pairs: int = 64,
+    patterns: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
     """Print sentences about a circuit, each with the experiment that backs or refuses it.
@@ -42,19 +46,25 @@ def explain_circuit(
             names is not run.
         corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
         pairs: Most pairs to read, and most held-out pairs for the experiments.
+        patterns: Also learn token patterns that say where in text each node is far from 0.
     """
     from wirework.circuits import model_of
     from wirework.circuits.reading import explain_circuit as explain
     from wirework.circuits.reading.explanation_text import to_markdown
+    from wirework.measures import node_patterns
     from wirework.model import load
 
     if out is not None:
         files.check_folder(out, "an explanation", _FILES)
     with not_resumable():
         loaded = model_of(circuit) if model is None else load(model)
-        data = None if corpus is None else tokens_of(loaded, corpus)
+        text = None if corpus is None else prepared(loaded, corpus)
+        data = None if text is None else text.train
         own_task = None if task is None else task_of(task)
         explanation = explain(circuit, loaded, own_task, data=data, pairs=pairs)
+        if patterns:
+            found = node_patterns(explanation.nodes, loaded, text=text)
+            explanation = replace(explanation, patterns=found)
         if out is not None:
             with files.atomic_dir(out) as partial:
                 files.write_json(partial / _FILES[0], explanation.to_dict())
@@ -69,7 +79,12 @@ def explain_circuit(
 
 
 def _print(explanation: "CircuitExplanation") -> None:
-    from wirework.circuits.reading.explanation_text import by_contrast, driving_text, embedding_row
+    from wirework.circuits.reading.explanation_text import (
+        by_contrast,
+        driving_text,
+        embedding_row,
+        pattern_row,
+    )
 
     print_verdict(
         f"{explanation.n_explained} of {number_of(explanation.n_nodes, 'node')} of the circuit of "
@@ -98,3 +113,6 @@ def _print(explanation: "CircuitExplanation") -> None:
     if explanation.embedding is not None:
         read = [embedding_row(reading) for reading in explanation.embedding]
         show_rows("what it reads from the embedding (losses in nats)", read, False)
+    if explanation.patterns is not None:
+        found = [pattern_row(one) for one in explanation.patterns]
+        show_rows("where in text its nodes are far from 0 (score: 1.00 is best)", found, False)

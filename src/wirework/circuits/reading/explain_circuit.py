@@ -17,6 +17,7 @@ from wirework.circuits.node_assembly import CHANCE
 from wirework.circuits.reading.attention import HeadAttention, head_attention
 from wirework.circuits.reading.driving_tokens import DrivingTokens, driving_tokens
 from wirework.circuits.reading.embedding_reading import EmbeddingReading, read_embedding
+from wirework.circuits.reading.node_pattern import NodePattern
 from wirework.circuits.reading.node_reading import NodeReading, read_nodes
 from wirework.circuits.reading.patching import Patcher, with_common_places
 from wirework.circuits.reading.places import Recorded
@@ -74,6 +75,9 @@ class CircuitExplanation(Report):
     heads: tuple[HeadAttention, ...]
     embedding: tuple[EmbeddingReading, ...] | None = absent()
     """What it reads from the embedding, by channel; absent if no embedding edge was pruned."""
+    patterns: tuple[NodePattern, ...] | None = absent()
+    """Token patterns that say where its nodes are far from 0, from `measures.node_patterns`; absent
+    unless asked for."""
 
 
 @unchanged_weights()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from wirework.circuits.reading.embedding_reading import EmbeddingReading
 from wirework.circuits.reading.explain_circuit import CircuitExplanation
+from wirework.circuits.reading.node_pattern import NodePattern
 from wirework.circuits.reading.node_reading import NodeReading
 from wirework.circuits.reading.words import code
 from wirework.errors import number_of, printable
@@ -65,6 +66,8 @@ def _lines(explanation: CircuitExplanation) -> Iterator[str]:
         )
     if explanation.embedding is not None:
         yield from _embedding_lines(explanation.embedding)
+    if explanation.patterns is not None:
+        yield from _pattern_lines(explanation.patterns)
 
 
 def embedding_row(reading: EmbeddingReading) -> dict[str, str]:
@@ -95,6 +98,30 @@ def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for reading in embedding:
         yield f"| {' | '.join(map(_cell, embedding_row(reading).values()))} |"
+
+
+def pattern_row(found: NodePattern) -> dict[str, str]:
+    """Return the row of a node's pattern, column to text."""
+    score = "none" if found.score is None else f"{found.score:.2f}"
+    side = "lowest" if found.negated else "highest"
+    return {"node": found.node, "where it is": side, "score": score, "pattern": found.pattern}
+
+
+def _pattern_lines(patterns: Sequence[NodePattern]) -> Iterator[str]:
+    yield ""
+    yield "## Where in text its nodes are far from 0"
+    yield ""
+    yield (
+        "Patterns are learned from training text. The score is the correlation of predictions "
+        "with the values of the node on held-out text, for lowest values with the sign turned."
+    )
+    rows = [pattern_row(found) for found in patterns]
+    if rows:
+        yield ""
+        yield f"| {' | '.join(rows[0])} |"
+        yield f"|{'---|' * len(rows[0])}"
+    for row in rows:
+        yield f"| {' | '.join(_cell(text) for text in row.values())} |"
 
 
 def _cell(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirework.circuit_format import Node
 from wirework.circuits.reading.node_pattern import NodePattern
+from wirework.circuits.reading.node_reading import NodeReading
 from wirework.config import ExplainConfig
 from wirework.measures.explain.explain_run import explain_neurons
 from wirework.measures.explain.record import Neuron
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def node_patterns(
-    nodes: Iterable[Node],
+    nodes: Iterable[Node | NodeReading],
     model: "Model",
     *,
     text: "Prepared | None" = None,
@@ -30,7 +31,7 @@ def node_patterns(
     """Return the patterns of a circuit's nodes, in execution order.
 
     Args:
-        nodes: the nodes, `circuit.nodes`.
+        nodes: the nodes, `circuit.nodes` or `explanation.nodes`.
         model: the model of the circuit.
         text: text prepared with the model's tokeniser; None: the text of the model's run.
         config: settings of the explainer; `only` is replaced by the nodes.

@@ -1,0 +1,109 @@
+"""Do circuits survive an adversary that sets the nodes outside them?
+
+    python -m benchmarks.adversarial RUN --out DIR [--task NAME ...]
+
+For each task, a circuit is searched under mean, resample and adversarial ablation, and attacked by
+the check of `validate`: gradient ascent of 100 steps over the values of the nodes outside it,
+within each node's range on training text, on held-out pairs. Without `--task`: all built-in tasks
+on Python; those whose target the model misses are skipped. The same command resumes a stopped one.
+One thread.
+"""
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import wirework as ww
+from benchmarks.machine import this_machine
+from wirework.circuits import NodeCircuit, prune
+from wirework.circuits.held_out import pairs_of
+from wirework.circuits.validation.context import ValidationContext
+from wirework.circuits.validation.validate import adversarial_losses
+from wirework.config import PruneConfig
+from wirework.errors import InputError
+from wirework.model import Model
+from wirework.tasks import load_task
+
+QUICK = PruneConfig(
+    trials=1, parallel=1, steps=60, batch_pairs=8, eval_pairs=32, lr=0.02, finalists=1,
+    extra_rankings=(),
+)  # fmt: skip
+SEARCHES = {
+    "mean": QUICK.model_copy(update={"ablation": "mean"}),
+    "resample": QUICK.model_copy(update={"ablation": "resample"}),
+    # Greedy removal attacks the circuit anew for each node, which takes hours.
+    "adversarial": QUICK.model_copy(
+        update={"ablation": "adversarial", "clean_up": False, "prune_edges": False}
+    ),
+}
+"""Settings of the search by its ablation."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--task", nargs="*", default=[])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("wirework").setLevel("ERROR")
+    print(this_machine().line(), flush=True)
+    model = ww.load(options.run)
+    path = options.out / "results.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    known = {(row["task"], row["ablation"]) for row in rows}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for task in options.task or ww.tasks.PYTHON_TASKS:
+        for ablation, config in SEARCHES.items():
+            if (task, ablation) in known:
+                continue
+            rows.append({"task": task, "ablation": ablation} | measured(model, task, config))
+            path.write_text(json.dumps(rows, indent=1) + "\n")
+            print(_line(rows[-1]), flush=True)
+
+
+def measured(model: Model, name: str, config: PruneConfig) -> dict[str, Any]:
+    """Return size and losses of one circuit, in nats; the reason where there is none."""
+    task, start = load_task(name), time.process_time()
+    try:
+        circuit = prune(model, task, config, progress=False)
+    except InputError as error:
+        return {"reason": str(error)}
+    seconds = time.process_time() - start
+    return size(circuit) | attacked(circuit, model, name) | {"cpu_seconds": round(seconds)}
+
+
+def size(circuit: NodeCircuit) -> dict[str, Any]:
+    """Return counts, and whether the search reached its target on both of its samples."""
+    return {
+        "n_nodes": circuit.n_nodes,
+        "n_edges": circuit.n_edges,
+        "reached": circuit.summary()["reached"],
+    }
+
+
+def attacked(circuit: NodeCircuit, model: Model, name: str) -> dict[str, Any]:
+    """Return the losses of the check of adversarial ablation."""
+    pairs = pairs_of(circuit.document, model, load_task(name))
+    losses = adversarial_losses(ValidationContext.of(circuit, model, pairs, None))
+    return losses.to_dict()
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    if "reason" in row:
+        return f"| {row['task']} | {row['ablation']} | {row['reason']} |"
+    losses = " | ".join(f"{row[name]:.3f}" for name in ("means", "per_node", "per_prompt"))
+    return (
+        f"| {row['task']} | {row['ablation']} | {row['n_nodes']} | {row['n_edges']} | {losses} | "
+        f"{'yes' if row['survives'] else 'no'} | {row['survived_share']} | {row['cpu_seconds']} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
