@@ -29,7 +29,7 @@ from benchmarks.blind_test.subjects import Subject
 from wirework.circuits import EdgeMasks, FinderResult, NodeCircuit, assemble, prune
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.pruning.prune import without_feasibility_checks
+from wirework.circuits.pruning.feasibility import without_feasibility_checks
 from wirework.circuits.validation.controls import shuffled
 from wirework.circuits.validation.random_circuits import random_circuits
 from wirework.circuits.validation.random_labels import random_labels

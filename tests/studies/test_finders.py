@@ -13,7 +13,8 @@ from hand_wired.quote_closer import plant
 from wirework.circuits import faithfulness_curve
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.pruning.prune import PruningRun, score_gates
+from wirework.circuits.pruning.prune import PruningRun
+from wirework.circuits.pruning.trials import score_gates
 from wirework.config import PruneConfig
 from wirework.errors import DamagedError, InputError
 from wirework.files import read_json, read_record

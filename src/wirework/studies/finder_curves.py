@@ -17,8 +17,10 @@ from torch import Tensor
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.pruning.prune import PruningRun, score_gates, without_feasibility_checks
+from wirework.circuits.pruning.feasibility import without_feasibility_checks
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.circuits.pruning.search_folder import trained_candidates
+from wirework.circuits.pruning.trials import score_gates
 from wirework.circuits.scoring.faithfulness_curve import faithfulness_curve
 from wirework.config import PruneConfig
 from wirework.errors import InputError

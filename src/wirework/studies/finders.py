@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wirework.circuits import METHODS, prune_all
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pipeline.prune_all import check_distinct
-from wirework.circuits.pruning.prune import check_chance
+from wirework.circuits.pruning.feasibility import check_chance
 from wirework.config import PruneConfig
 from wirework.console import Progress, counted, say
 from wirework.errors import InputError

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wirework.circuits import Ablation, NodeSpace
 from wirework.circuits.masking.ablation import _TOKENS, length_groups, without_weight_gradients
-from wirework.circuits.pruning.prune import check_target
+from wirework.circuits.pruning.feasibility import check_target
 from wirework.errors import InputError
 from wirework.tasks import TokenizedPairs, differences
 

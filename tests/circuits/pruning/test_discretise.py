@@ -5,8 +5,6 @@ from hand_wired.quote_closer import NODES
 from wirework.circuits import Ablation, clean_up, discretise, node_means
 from wirework.circuits.masking.ablation import Masks
 from wirework.circuits.pruning.discretise import _remove_each, best_nodes, ranking, smallest_count
-from wirework.circuits.pruning.prune import affordable_candidates
-from wirework.circuits.pruning.search_folder import Candidate
 from wirework.model import Model
 from wirework.tasks import Task, TokenizedPairs
 
@@ -105,15 +103,3 @@ def test_gates_are_tried_again_unless_they_are_many(n_gates: int, is_tried_again
     _remove_each(removal, torch.arange(n_gates))
     assert removal.gates.sum() == n_gates - 1
     assert (removal.tries > n_gates) == is_tried_again
-
-
-def test_orders_that_bisection_leaves_large_are_not_cleaned_up() -> None:
-    def left(*sizes: int) -> list[int]:
-        masks = [(torch.arange(3000) < size).float() for size in sizes]
-        best = [Candidate(0, 0, mask) for mask in masks]
-        return [int(mask.sum()) for _, mask in affordable_candidates(best, masks)]
-
-    assert left(20, 250) == [20, 250]  # both take no time
-    assert left(20, 257) == [20]
-    assert left(900, 1800, 1801) == [900, 1800]
-    assert left(2500) == [2500]

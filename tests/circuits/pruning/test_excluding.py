@@ -15,7 +15,9 @@ from wirework.circuits import Circuit, NodeCircuit
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pruning.discretise import discretise
-from wirework.circuits.pruning.prune import PruningRun, score_gates
+from wirework.circuits.pruning.prune import PruningRun
+from wirework.circuits.pruning.second_sample import EdgePruning
+from wirework.circuits.pruning.trials import score_gates
 from wirework.circuits.validation.validate import searched_control
 from wirework.config import PruneConfig
 from wirework.errors import InputError
@@ -82,14 +84,14 @@ class TestExcluding:
         self, planted: tuple, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         targets: list[float] = []
-        grown = PruningRun._grown
+        grown = EdgePruning._grown
 
-        def counted(run: PruningRun, nodes, trial, judge, target: float) -> torch.Tensor:
+        def counted(pruning: EdgePruning, nodes, score, target: float) -> torch.Tensor:
             targets.append(target)
-            return grown(run, nodes, trial, judge, target)
+            return grown(pruning, nodes, score, target)
 
-        monkeypatch.setattr(PruningRun, "_grown", counted)
-        monkeypatch.setattr(PruningRun, "_highest_second_sample_loss", lambda *_: 0.16)
+        monkeypatch.setattr(EdgePruning, "_grown", counted)
+        monkeypatch.setattr(EdgePruning, "_highest_loss", lambda *_: 0.16)
         found = search(planted).run()
         assert len(targets) > 1
         assert set(nodes_of(found)).isdisjoint(NODES)

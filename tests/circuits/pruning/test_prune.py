@@ -1,6 +1,5 @@
 import json
 import math
-import sys
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -13,18 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from wirework.circuit_format import Document, Edge
 from wirework.circuits import (
-    Ablation,
     Circuit,
     NodeCircuit,
     held_out_losses,
-    node_means,
     prune,
     validate,
 )
-from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.pruning.hyperparameter_search import Round, n_finished
-from wirework.circuits.pruning.prune import PruningRun, trial_target
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.circuits.pruning.search_folder import open_search, read_candidates
 from wirework.circuits.pruning.search_progress import Pace
 from wirework.circuits.validation.stability import Stability
@@ -33,7 +29,7 @@ from wirework.errors import InputError
 from wirework.files import locked, verify_dir, write_json, write_sums
 from wirework.model import Model
 from wirework.summaries import NotMeasured
-from wirework.tasks import Pair, Task, TokenizedPairs, load_task
+from wirework.tasks import Pair, Task, load_task
 from wirework.tasks.task_split import parts_of
 
 QUICK = PruneConfig(
@@ -137,14 +133,13 @@ class TestPrune:
         def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        module = sys.modules["wirework.circuits.pruning.prune"]
         tell = Round.tell
         monkeypatch.setattr(Round, "tell", stop)  # killed after the masks were written
         with pytest.raises(KeyboardInterrupt):
             again()
         monkeypatch.setattr(Round, "tell", tell)
         assert again().document == circuit.document
-        monkeypatch.setattr(module, "learn_masks", stop)
+        monkeypatch.setattr("wirework.circuits.pruning.trials.learn_masks", stop)
         assert again().document == circuit.document
         (folder,) = (tmp_path / "s").iterdir()
         # The round that was killed counts once.
@@ -200,8 +195,7 @@ class TestPrune:
         found = prune(random_model, task, noisy, data=corpus, progress=False)
         assert found.reached
         assert max(found.losses.circuit, present(found.losses.circuit_searched)) <= target
-        module = sys.modules["wirework.circuits.pruning.prune"]
-        monkeypatch.setattr(module, "_RETRIES", 0)
+        monkeypatch.setattr("wirework.circuits.pruning.second_sample._RETRIES", 0)
         first = prune(random_model, task, noisy, data=corpus, progress=False)
         assert present(first.losses.circuit_searched) <= target < first.losses.circuit
         assert not first.reached
@@ -335,19 +329,6 @@ class TestHeldOutLosses:
         report = validate(found, wired, shared, data=corpus, short=True)
         assert report["judged"]["n_pairs"] == found.document.task.n_pairs
         assert 0 < report["held_out"]["n_pairs"] < len(pairs) // 8
-
-
-def test_trials_are_compared_at_a_loss_that_the_model_reaches(wired, task, corpus) -> None:
-    rows = tokenize_task(task.take(task.pairs[:8]), wired)
-    ablation = Ablation.of(wired.transformer, node_means(wired.transformer, [rows.tokens]))
-    everything = torch.ones(1, ablation.space.size)
-    own = float(ablation.losses(everything, rows)[0])
-    assert trial_target(ablation, rows, 0.5) == 0.5
-    assert own < trial_target(ablation, rows, own / 2) < own + 0.02
-    wrong = TokenizedPairs(
-        rows.tokens, rows.last_positions, rows.answers.flip(1)
-    )  # which the model cannot do
-    assert trial_target(ablation, wrong, 0.15) == 0.15
 
 
 class TestSaveAndLoad:

@@ -14,7 +14,8 @@ from wirework.circuits.circuit import check_circuit_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pipeline.prune_all import finished_circuit
-from wirework.circuits.pruning.prune import PruningRun, check_chance
+from wirework.circuits.pruning.feasibility import check_chance
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.config import LossReduction, PruneConfig
 from wirework.console import Progress, say
 from wirework.errors import InputError, number_of

@@ -15,7 +15,8 @@ from wirework.circuits.circuit import Circuit, check_circuit_place
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.node_circuit import NodeCircuit, paper_entries
 from wirework.circuits.pipeline.task_table import judged, markdown, with_kept_edges
-from wirework.circuits.pruning.prune import PruningRun, check_chance, ignore_progress
+from wirework.circuits.pruning.feasibility import check_chance
+from wirework.circuits.pruning.prune import PruningRun, ignore_progress
 from wirework.circuits.validation.validate import validate
 from wirework.circuits.validation.validation_report import MISSED, WORDS
 from wirework.config import PruneConfig

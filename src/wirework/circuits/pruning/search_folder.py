@@ -7,8 +7,8 @@ Shapes: G gates.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,8 @@ from wirework.files import (
     write_bytes,
     write_json,
 )
-from wirework.leftovers import clear_leftovers
+from wirework.leftovers import clear_held, clear_leftovers
+from wirework.locks import locked
 from wirework.tasks import Task
 from wirework.tasks.task_split import Parts, fingerprint, used_fingerprint
 from wirework.tensor_files import read_header, read_tensors
@@ -85,6 +86,24 @@ def open_search(
     _remove_empty(parent)
     write_json(folder / _ABOUT, about)
     return folder
+
+
+@contextmanager
+def lock_folder(folder: Path | None) -> Iterator[None]:
+    """Lock the folder of a search against other processes inside a `with` block.
+
+    Args:
+        folder: the folder; None for a search in memory, which needs no lock.
+
+    Raises:
+        InputError: another process uses the folder.
+    """
+    if folder is None:
+        yield
+        return
+    with locked(folder / "lock", f"the search in {folder}"):
+        clear_held([folder])
+        yield
 
 
 def trained_candidates(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
+from wirework.circuits.pruning.feasibility import without_feasibility_checks
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.config import PruneConfig
 from wirework.console import Progress
 from wirework.summaries import Report

@@ -22,7 +22,8 @@ from wirework.circuits.masking.activation_cache import activation_cache_of_searc
 from wirework.circuits.masking.means import training_text_of
 from wirework.circuits.node_assembly import circuit_losses, pair_error
 from wirework.circuits.node_circuit import NodeCircuit
-from wirework.circuits.pruning.prune import PruningRun, without_feasibility_checks
+from wirework.circuits.pruning.feasibility import without_feasibility_checks
+from wirework.circuits.pruning.prune import PruningRun
 from wirework.circuits.validation import checks
 from wirework.circuits.validation.bars import loss_limit, reaches
 from wirework.circuits.validation.context import COSTLY_CHECK_PAIRS, ValidationContext
