@@ -12,7 +12,7 @@ from benchmarks.blind_test.planted_model import (
     with_one_answer,
     with_one_deciding_token,
 )
-from wirework.circuits.masking.means import training_text_of
+from wirework.circuits.masking.training_text import training_text_of
 from wirework.config import PruneConfig
 from wirework.model import Model
 from wirework.tasks import Task, load_task

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from wirework import commands, load
-from wirework.circuits.masking.means import means_for, run_data
+from wirework.circuits.masking.saved_means import means_for
+from wirework.circuits.masking.training_text import run_data
 from wirework.config import DataConfig, MeasureConfig, SaeConfig, TrainConfig
 from wirework.data import Prepared, prepare, record_text, text_for_runs, text_of_run
 from wirework.errors import InputError

@@ -68,8 +68,8 @@ def _load_model(folder: Path) -> Any:
 def _build_means(folder: Path) -> None:
     import torch
 
-    from wirework.circuits.masking.means import save_means
     from wirework.circuits.masking.node_statistics import node_means
+    from wirework.circuits.masking.saved_means import save_means
 
     model = make_model()
     model.save(folder / "model")
@@ -79,7 +79,7 @@ def _build_means(folder: Path) -> None:
 
 def _load_means(folder: Path) -> Any:
     import wirework as ww
-    from wirework.circuits.masking.means import load_means
+    from wirework.circuits.masking.saved_means import load_means
 
     means = load_means(folder / "model" / "means.safetensors", ww.load(folder / "model"))
     check_finite(means)

@@ -16,9 +16,10 @@ from wirework.circuits.loading import model_of
 from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.edges import find_edges, find_io_edges
-from wirework.circuits.masking.means import load_means, save_means, training_windows
 from wirework.circuits.masking.node_statistics import node_means
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.masking.saved_means import load_means, save_means
+from wirework.circuits.masking.training_text import training_windows
 from wirework.circuits.node_assembly import FinderResult, assemble, circuit_losses
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.path_patching import (

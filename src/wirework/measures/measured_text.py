@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.means import run_data
+from wirework.circuits.masking.training_text import run_data
 from wirework.data.batches import Batches, eval_batches
 from wirework.errors import InputError
 

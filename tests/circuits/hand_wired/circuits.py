@@ -5,7 +5,8 @@ import torch
 from hand_wired.edge_masks import Corpus, Planted
 from wirework.circuits import Ablation, EdgeMasks, FinderResult, NodeCircuit, assemble, node_means
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
-from wirework.circuits.masking.means import Means, training_windows
+from wirework.circuits.masking.means import Means
+from wirework.circuits.masking.training_text import training_windows
 from wirework.tasks.task_split import parts_of
 
 

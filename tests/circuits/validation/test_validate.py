@@ -11,7 +11,7 @@ from present import present
 
 from wirework.circuits import Circuit, NodeCircuit, held_out_losses, prune, prune_all, validate
 from wirework.circuits.held_out import Pairs
-from wirework.circuits.masking.means import means_for, save_means
+from wirework.circuits.masking.saved_means import means_for, save_means
 from wirework.circuits.node_assembly import standard_error
 from wirework.circuits.pruning.search_folder import open_search
 from wirework.circuits.validation.checks.adversarial_ablation import AdversarialAblation

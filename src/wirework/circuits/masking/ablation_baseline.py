@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from wirework.circuit_format import MeanSource
 from wirework.circuits.masking.ablation import Ablation, moved
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of_search
-from wirework.circuits.masking.means import Means, means_for, with_embedding_means
+from wirework.circuits.masking.means import Means, with_embedding_means
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.masking.saved_means import means_for
 from wirework.circuits.masking.value_range import ValueRange, value_range_of_search
 from wirework.config import PruneConfig
 from wirework.files import tensors_checksum

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.means import disjoint_windows, training_text_of, windows_at
+from wirework.circuits.masking.training_text import disjoint_windows, training_text_of, windows_at
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.nn import Edit, Transformer

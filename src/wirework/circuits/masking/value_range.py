@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.activation_cache import ActivationCache
-from wirework.circuits.masking.means import disjoint_windows, training_text_of, windows_at
 from wirework.circuits.masking.nodes import NodeSpace
+from wirework.circuits.masking.training_text import disjoint_windows, training_text_of, windows_at
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.nn import Transformer

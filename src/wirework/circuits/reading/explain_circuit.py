@@ -12,7 +12,7 @@ from wirework.circuits.adversarial.reading import CircuitOnModel
 from wirework.circuits.circuit import Circuit
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
-from wirework.circuits.masking.means import disjoint_windows, training_text_of, windows_at
+from wirework.circuits.masking.training_text import disjoint_windows, training_text_of, windows_at
 from wirework.circuits.node_assembly import CHANCE
 from wirework.circuits.reading.attention import HeadAttention, head_attention
 from wirework.circuits.reading.driving_tokens import DrivingTokens, driving_tokens

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.masking.ablation import Ablation
-from wirework.circuits.masking.means import means_for
+from wirework.circuits.masking.saved_means import means_for
 from wirework.circuits.scoring.atp_star import atp_star
 from wirework.circuits.scoring.node_attribution import (
     attribution,

@@ -15,7 +15,7 @@ from wirework.circuits.held_out import Pairs
 from wirework.circuits.masking.activation_cache import ActivationCache, activation_cache_of
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.masked_circuit import MaskedCircuit
-from wirework.circuits.masking.means import training_text_of
+from wirework.circuits.masking.training_text import training_text_of
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.tasks import TokenizedPairs
 

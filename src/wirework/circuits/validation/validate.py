@@ -19,7 +19,7 @@ from wirework.circuits.held_out import pairs_of
 from wirework.circuits.loading import load_inputs
 from wirework.circuits.masking.ablation_baseline import AblationBaseline
 from wirework.circuits.masking.activation_cache import activation_cache_of_search
-from wirework.circuits.masking.means import training_text_of
+from wirework.circuits.masking.training_text import training_text_of
 from wirework.circuits.node_assembly import circuit_losses, pair_error
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.pruning.feasibility import without_feasibility_checks
