@@ -3,7 +3,7 @@ import torch
 from hand_wired.quote_closer import NODES
 
 from wirework.circuits import Ablation, clean_up, discretise, node_means
-from wirework.circuits.masking.ablation import Masks
+from wirework.circuits.masking.masks import Masks
 from wirework.circuits.pruning.discretise import _remove_each, best_nodes, ranking, smallest_count
 from wirework.model import Model
 from wirework.tasks import Task, TokenizedPairs

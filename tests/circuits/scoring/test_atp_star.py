@@ -3,7 +3,7 @@ import torch
 from straight import blank, judged, rises, straight
 
 from wirework.circuits import Ablation, atp_star, attribution
-from wirework.circuits.masking.ablation import _TOKENS, length_groups, without_weight_gradients
+from wirework.circuits.masking.masks import PASS_TOKENS, length_groups, without_weight_gradients
 from wirework.circuits.scoring.atp_star import run_effects
 from wirework.model import Model
 from wirework.tasks import Task, TokenizedPairs
@@ -128,7 +128,9 @@ def test_pieces_give_what_one_pair_at_a_time_does(
 ) -> None:
     rows = task.take(task.pairs[:32]).encode(random_model.tokenizer, 80)
     assert len(length_groups(rows, 5)) > 1
-    assert all(5 * rows.select(part).tokens.numel() <= _TOKENS for part in length_groups(rows, 5))
+    assert all(
+        5 * rows.select(part).tokens.numel() <= PASS_TOKENS for part in length_groups(rows, 5)
+    )
     pairs = [rows.select(torch.tensor([i])) for i in range(rows.n_pairs)]
     with without_weight_gradients(ablation.transformer):
         effects = sum((run_effects(ablation, pair) for pair in pairs), torch.zeros(())) / len(

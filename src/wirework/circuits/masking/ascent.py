@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import without_weight_gradients
 from wirework.circuits.masking.masked_circuit import Edits, MaskedCircuit, finite, passes
+from wirework.circuits.masking.masks import without_weight_gradients
 from wirework.circuits.masking.value_range import ValueRange
 from wirework.nn import Edit
 from wirework.nn.sites import MeanAblation

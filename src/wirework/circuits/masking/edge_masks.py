@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from wirework.circuit_format import EMBED, Edge
-from wirework.circuits.masking.ablation import Ablation, Masks
+from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.compact import CompactCircuit, Weights
 from wirework.circuits.masking.edges import KeptNodes, MatrixEdges, edges_by_matrix, edges_of
+from wirework.circuits.masking.masks import Masks
 from wirework.circuits.masking.removed_entries import RemovedEntries
 from wirework.config import LossReduction
 from wirework.nn import Transformer

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from wirework.circuit_format import EmbeddingEdge, EmbeddingPart, TokenGroup
-from wirework.circuits.masking.ablation import Masks
 from wirework.circuits.masking.compact import CompactCircuit
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.masking.masks import Masks
 from wirework.circuits.masking.removed_entries import RemovedEntries
 from wirework.config import LossReduction
 from wirework.errors import InputError

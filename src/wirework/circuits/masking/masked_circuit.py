@@ -15,9 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, length_groups
+from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.compact import NO_EDITS, CompactCircuit, KeptEdits
 from wirework.circuits.masking.edge_masks import EdgeMasks
+from wirework.circuits.masking.masks import length_groups
 from wirework.circuits.masking.nodes import NodeSpace
 from wirework.config import LossReduction
 from wirework.errors import InputError

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from wirework.circuit_format import AttackPart, EmbeddingPart
-from wirework.circuits.masking.ablation import Ablation, Masks
+from wirework.circuits.masking.ablation import Ablation
 from wirework.circuits.masking.ascent import (
     ascend,
     first_order_values,
@@ -31,6 +31,7 @@ from wirework.circuits.masking.ascent import (
 )
 from wirework.circuits.masking.edge_masks import EdgeMasks
 from wirework.circuits.masking.masked_circuit import MaskedCircuit
+from wirework.circuits.masking.masks import Masks
 from wirework.circuits.masking.value_range import ValueRange
 from wirework.circuits.pruning.discretise import best_nodes, ranking, smallest_count
 from wirework.tasks import TokenizedPairs

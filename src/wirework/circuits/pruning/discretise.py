@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Masks, without_weight_gradients
+from wirework.circuits.masking.masks import Masks, without_weight_gradients
 from wirework.circuits.pruning.greedy_removal import GreedyRemoval
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments

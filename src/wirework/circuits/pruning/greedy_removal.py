@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import (
+from wirework.circuits.masking.masks import (
     CHECK_TOKENS,
     MaskPass,
     Masks,

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.masks import length_groups, without_weight_gradients
 from wirework.circuits.pruning.adversarial_training import TRAINING_TOKENS, worst_logit_diffs
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.renamed_names import old_arguments

@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, length_groups, without_weight_gradients
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.masks import length_groups, without_weight_gradients
 from wirework.nn import Edit, Transformer, causal_attention
 from wirework.nn.block import Attention
 from wirework.renamed_names import old_arguments

@@ -10,7 +10,8 @@ Source: Gao et al. 2025, Fig. 31 (baseline).
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import Ablation, without_weight_gradients
+from wirework.circuits.masking.ablation import Ablation
+from wirework.circuits.masking.masks import without_weight_gradients
 from wirework.errors import InputError
 from wirework.renamed_names import old_arguments
 from wirework.tasks import TokenizedPairs

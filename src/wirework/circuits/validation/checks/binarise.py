@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wirework.circuits.masking.ablation import without_weight_gradients
 from wirework.circuits.masking.masked_circuit import (
     MaskedCircuit,
     finite,
     passes,
 )
+from wirework.circuits.masking.masks import without_weight_gradients
 from wirework.circuits.validation.checks.binary_thresholds import (
     BinaryValues,
     best_start,
