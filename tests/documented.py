@@ -49,6 +49,10 @@ NOT_RUN = {
     ("docs/measures.md", "wirework sae runs/big"): "stands for a model of the reader's",
     ("docs/reading_a_circuit.md", "wirework train"): _STUDY,
     ("docs/reading_a_circuit.md", "wirework prune"): _STUDY,
+    ("docs/reading_a_circuit.md", "wirework attack"): "needs that circuit: "
+    "tests/circuits/adversarial",
+    ("docs/reading_a_circuit.md", "wirework validate"): "needs that circuit: "
+    "tests/circuits/validation",
     ("docs/reading_a_circuit.md", "wirework explain-circuit"): "needs the circuit of that model: "
     "tests/circuits/reading",
     ("docs/self_ablation.md", "wirework convert self-ablating DIR OUT"): "stands for files of "
@@ -70,6 +74,8 @@ NOT_RUN = {
     ("studies/results/exhaust/README.md", "wirework prune"): _STUDY,
     ("studies/results/explained/README.md", "wirework attack"): "needs that circuit: "
     "tests/circuits/adversarial",
+    ("studies/results/explained/README.md", "wirework validate"): "needs that circuit: "
+    "tests/circuits/validation",
     ("studies/results/explained/README.md", "wirework train"): _STUDY,
     ("studies/results/explained/README.md", "wirework prune"): _STUDY,
     ("studies/results/explained/README.md", "wirework explain-circuit"): "needs the circuits of "

@@ -90,8 +90,8 @@ class ExplainConfig(PresetConfig):
     neurons: Count | None = 200
     """Number of neurons, drawn at random; None: all."""
     only: tuple[str, ...] = ()
-    """Neurons to explain instead of drawn ones, each by its name (`0.mlp.post_act.17`; where it is
-    lowest: `0.mlp.post_act.17.negated`)."""
+    """Names of neurons to explain instead of drawn ones: `0.mlp.post_act.17`, with `.negated` at
+    the end where it is lowest."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the neurons and of random excerpts."""
     excerpt_tokens: Annotated[int, Field(ge=2)] | None = None

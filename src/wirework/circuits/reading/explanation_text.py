@@ -103,8 +103,12 @@ def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
 def pattern_row(found: NodePattern) -> dict[str, str]:
     """Return the row of a node's pattern, column to text."""
     score = "none" if found.score is None else f"{found.score:.2f}"
-    side = "lowest" if found.negated else "highest"
-    return {"node": found.node, "where it is": side, "score": score, "pattern": found.pattern}
+    return {
+        "node": f"`{found.node}`",
+        "where it is": "lowest" if found.negated else "highest",
+        "score": score,
+        "pattern": found.pattern,
+    }
 
 
 def _pattern_lines(patterns: Sequence[NodePattern]) -> Iterator[str]:
