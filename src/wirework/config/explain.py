@@ -90,8 +90,7 @@ class ExplainConfig(PresetConfig):
     neurons: Count | None = 200
     """Number of neurons, drawn at random; None: all."""
     only: tuple[str, ...] = ()
-    """Names of neurons to explain instead of drawn ones: `0.mlp.post_act.17`, with `.negated` at
-    the end where it is lowest."""
+    """Neurons `SITE.INDEX` instead of drawn ones; `SITE.INDEX.negated`: where it is lowest."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the neurons and of random excerpts."""
     excerpt_tokens: Annotated[int, Field(ge=2)] | None = None
