@@ -14,20 +14,23 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import wirework as ww
 from benchmarks.machine import this_machine
-from wirework.circuits import NodeCircuit, prune
+from wirework.circuits import prune
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.validation.context import ValidationContext
 from wirework.circuits.validation.validate import adversarial_losses
 from wirework.config import PruneConfig
 from wirework.errors import InputError
 from wirework.model import Model
-from wirework.tasks import load_task
+from wirework.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from wirework.data import Tokens
 
 QUICK = PruneConfig(
     trials=1, parallel=1, steps=60, batch_pairs=8, eval_pairs=32, lr=0.02, finalists=1,
@@ -62,36 +65,39 @@ def main() -> None:
         for ablation, config in SEARCHES.items():
             if (task, ablation) in known:
                 continue
-            rows.append({"task": task, "ablation": ablation} | measured(model, task, config))
+            rows.append(
+                {"task": task, "ablation": ablation} | measured(model, load_task(task), config)
+            )
             path.write_text(json.dumps(rows, indent=1) + "\n")
             print(_line(rows[-1]), flush=True)
 
 
-def measured(model: Model, name: str, config: PruneConfig) -> dict[str, Any]:
-    """Return size and losses of one circuit, in nats; the reason where there is none."""
-    task, start = load_task(name), time.process_time()
+def measured(
+    model: Model, task: Task, config: PruneConfig, data: "Tokens | None" = None
+) -> dict[str, Any]:
+    """Search a circuit and attack it.
+
+    Args:
+        model: the model.
+        task: the behaviour.
+        config: settings of the search.
+        data: training text; None for that of the model's run.
+
+    Returns:
+        Counts, whether the search reached its target on both of its samples, the losses in nats of
+        the check of adversarial ablation, and CPU seconds of the search; or only a `reason`.
+    """
+    start = time.process_time()
     try:
-        circuit = prune(model, task, config, progress=False)
+        circuit = prune(model, task, config, data=data, progress=False)
     except InputError as error:
         return {"reason": str(error)}
     seconds = time.process_time() - start
-    return size(circuit) | attacked(circuit, model, name) | {"cpu_seconds": round(seconds)}
-
-
-def size(circuit: NodeCircuit) -> dict[str, Any]:
-    """Return counts, and whether the search reached its target on both of its samples."""
-    return {
-        "n_nodes": circuit.n_nodes,
-        "n_edges": circuit.n_edges,
-        "reached": circuit.summary()["reached"],
-    }
-
-
-def attacked(circuit: NodeCircuit, model: Model, name: str) -> dict[str, Any]:
-    """Return the losses of the check of adversarial ablation."""
-    pairs = pairs_of(circuit.document, model, load_task(name))
-    losses = adversarial_losses(ValidationContext.of(circuit, model, pairs, None))
-    return losses.to_dict()
+    pairs = pairs_of(circuit.document, model, task)
+    losses = adversarial_losses(ValidationContext.of(circuit, model, pairs, data))
+    sizes = {"n_nodes": circuit.n_nodes, "n_edges": circuit.n_edges}
+    reached = circuit.summary()["reached"]
+    return sizes | {"reached": reached} | losses.to_dict() | {"cpu_seconds": round(seconds)}
 
 
 def _line(row: dict[str, Any]) -> str:

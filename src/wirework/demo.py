@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from wirework.circuits import NodeCircuit, held_out_losses, prune
+from wirework.circuits.validation.bars import reaches
 from wirework.circuits.validation.validation_report import PairLosses
 from wirework.config import PruneConfig, TrainConfig
 from wirework.console import Progress, counted
@@ -38,8 +39,8 @@ TASK = "single_double_quote"
 TARGET_LOSS = 0.15
 """Target task loss in nats, on held-out pairs (sec. 2.2)."""
 
-PRUNING = PruneConfig(target_loss=0.14, trials=4, steps=100, batch_pairs=16, lr=0.02, finalists=2)
-"""Settings of a quick search, whose lower target makes held-out pairs reach `TARGET_LOSS`."""
+PRUNING = PruneConfig(target_loss=0.12, trials=4, steps=100, batch_pairs=16, lr=0.02, finalists=2)
+"""Settings of a quick search, whose lower target lets held-out pairs reach `TARGET_LOSS`."""
 
 MINUTES = 3.0
 """Minutes for the whole demo, without the installation, on two cores."""
@@ -138,10 +139,10 @@ def _circuit_of(model: Model) -> tuple[NodeCircuit, PairLosses]:
     """Return the circuit and its losses on held-out pairs."""
     circuit = prune(model, load_task(TASK), PRUNING)  # saves the means beside the model
     losses = held_out_losses(circuit, model)
-    if losses.circuit > TARGET_LOSS:
+    if not reaches(losses.circuit, losses.circuit_error, TARGET_LOSS):
         raise InputError(
-            f"the circuit's task loss on held-out pairs is {losses.circuit:.3f}, "
-            f"above {TARGET_LOSS}: the recipe trains too weak a model"
+            f"the circuit's task loss on held-out pairs is {losses.circuit:.3f} +- "
+            f"{losses.circuit_error:.3f}, above {TARGET_LOSS}: the recipe trains too weak a model"
         )
     return circuit, losses
 
