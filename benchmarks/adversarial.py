@@ -5,8 +5,12 @@
 For each task, a circuit is searched under mean, resample and adversarial ablation, and attacked by
 the check of `validate`: gradient ascent of 100 steps over the values of the nodes outside it,
 within each node's range on training text, on held-out pairs. Without `--task`: all built-in tasks
-on Python; those whose target the model misses are skipped. The same command resumes a stopped one.
-One thread.
+on Python; those whose target the model misses have a reason instead of numbers. The same command
+resumes a stopped one. One thread.
+
+All searches are quick, of one trial of 60 steps. Those under adversarial ablation have neither
+clean-up nor edge pruning, as greedy removal attacks the circuit anew for each node, which takes
+hours: their sizes are those of bisection.
 """
 
 import argparse
@@ -39,7 +43,6 @@ QUICK = PruneConfig(
 SEARCHES = {
     "mean": QUICK.model_copy(update={"ablation": "mean"}),
     "resample": QUICK.model_copy(update={"ablation": "resample"}),
-    # Greedy removal attacks the circuit anew for each node, which takes hours.
     "adversarial": QUICK.model_copy(
         update={"ablation": "adversarial", "clean_up": False, "prune_edges": False}
     ),
@@ -58,18 +61,33 @@ def main() -> None:
     print(this_machine().line(), flush=True)
     model = ww.load(options.run)
     path = options.out / "results.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = rows_of(path, model.fingerprint)
     known = {(row["task"], row["ablation"]) for row in rows}
     options.out.mkdir(parents=True, exist_ok=True)
-    for task in options.task or ww.tasks.PYTHON_TASKS:
+    for name in options.task or ww.tasks.PYTHON_TASKS:
         for ablation, config in SEARCHES.items():
-            if (task, ablation) in known:
+            if (name, ablation) in known:
                 continue
-            rows.append(
-                {"task": task, "ablation": ablation} | measured(model, load_task(task), config)
-            )
-            path.write_text(json.dumps(rows, indent=1) + "\n")
+            row = measured(model, load_task(name), config)
+            rows.append({"task": name, "ablation": ablation} | row)
+            path.write_text(json.dumps({"model": model.fingerprint, "rows": rows}, indent=1) + "\n")
             print(_line(rows[-1]), flush=True)
+
+
+def rows_of(path: Path, fingerprint: str) -> list[dict[str, Any]]:
+    """Return the rows of an earlier call; none if there was none.
+
+    Args:
+        path: `results.json` of the folder.
+        fingerprint: that of the model.
+    """
+    if not path.exists():
+        return []
+    stored = json.loads(path.read_text())
+    if stored["model"] != fingerprint:
+        raise SystemExit(f"{path} is of another model: give another --out")
+    rows: list[dict[str, Any]] = stored["rows"]
+    return rows
 
 
 def measured(

@@ -1,8 +1,11 @@
 """`python -m benchmarks.adversarial`: a circuit is searched and attacked."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from benchmarks.adversarial import SEARCHES, measured
+from benchmarks.adversarial import SEARCHES, measured, rows_of
 from benchmarks.blind_test.subjects import Subject, planted_subject
 
 
@@ -30,3 +33,12 @@ def test_a_search_that_is_refused_is_a_row_with_its_reason(subject: Subject):
     row = measured(subject.model, subject.task, config, subject.text)
     assert list(row) == ["reason"]
     assert "asks for nothing" in row["reason"]
+
+
+def test_rows_of_another_model_are_refused(tmp_path: Path):
+    path = tmp_path / "results.json"
+    assert rows_of(path, "a") == []
+    path.write_text(json.dumps({"model": "a", "rows": [{"task": "for_while"}]}))
+    assert rows_of(path, "a") == [{"task": "for_while"}]
+    with pytest.raises(SystemExit, match="is of another model"):
+        rows_of(path, "b")

@@ -310,15 +310,24 @@ def test_patterns_of_an_explanation_are_in_its_files_and_on_the_terminal(run: Ru
     source = Path(str(textwrap.__file__)).read_text(encoding="utf-8").split("\n\n")
     Path("more.jsonl").write_text("".join(f"{json.dumps({'text': text})}\n" for text in source))
     printed = run("explain-circuit circuit --pairs 8 --patterns --corpus more.jsonl --out words")
-    found = read_json(Path("words/explanation.json"))["patterns"]
-    assert found
-    assert {one["node"] for one in found} <= {
-        f"{node['site']}.{node['index']}"
-        for node in read_json(Path("words/explanation.json"))["nodes"]
-    }
-    assert all(-1 <= one["score"] <= 1 for one in found if one["score"] is not None)
-    assert "where in text its nodes are far from 0" in printed
-    assert "## Where in text its nodes are far from 0" in Path("words/explanation.md").read_text()
+    explanation = read_json(Path("words/explanation.json"))
+    found = explanation["patterns"]
+    nodes = {node["node"] for node in explanation["nodes"]}
+    assert {one["node"] for one in found} <= nodes
+    assert {one["negated"] for one in found} == {False, True}
+    page = Path("words/explanation.md").read_text()
+    for shown in (printed, page):
+        assert "here in text its nodes are above and below 0" in shown
+    for one in found:
+        side = "below 0" if one["negated"] else "above 0"
+        score = "none" if one["score"] is None else f"{one['score']:.2f}"
+        assert f"| `{one['node']}` | {side} | {score} | `" in page
+
+
+def test_patterns_without_text_are_refused_before_the_work(run: Run):
+    with pytest.raises(AssertionError, match="no training text for this model"):
+        run("explain-circuit circuit --pairs 8 --patterns --out words")
+    assert not Path("words").exists()
 
 
 def test_an_explanation_that_is_stopped_leaves_both_files_as_they_were(

@@ -46,12 +46,12 @@ def explain_circuit(
             names is not run.
         corpus: Training text, as `--data.corpus` of train, for a model outside a run folder.
         pairs: Most pairs to read, and most held-out pairs for the experiments.
-        patterns: Also learn token patterns that say where in text each node is far from 0.
+        patterns: Also learn token patterns that say where in text each node is above and below 0.
     """
     from wirework.circuits import model_of
     from wirework.circuits.reading import explain_circuit as explain
     from wirework.circuits.reading.explanation_text import to_markdown
-    from wirework.measures import node_patterns
+    from wirework.measures import node_patterns, prepared_text
     from wirework.model import load
 
     if out is not None:
@@ -59,6 +59,8 @@ def explain_circuit(
     with not_resumable():
         loaded = model_of(circuit) if model is None else load(model)
         text = None if corpus is None else prepared(loaded, corpus)
+        if patterns and text is None:
+            text = prepared_text(loaded, None)  # so that a missing text is said before the work
         data = None if text is None else text.train
         own_task = None if task is None else task_of(task)
         explanation = explain(circuit, loaded, own_task, data=data, pairs=pairs)
@@ -115,4 +117,6 @@ def _print(explanation: "CircuitExplanation") -> None:
         show_rows("what it reads from the embedding (losses in nats)", read, False)
     if explanation.patterns is not None:
         found = [pattern_row(one) for one in explanation.patterns]
-        show_rows("where in text its nodes are far from 0 (score: 1.00 is best)", found, False)
+        show_rows(
+            "where in text its nodes are above and below 0 (score: 1.00 is best)", found, False
+        )

@@ -57,6 +57,7 @@ def test_each_level_of_the_verdict_is_a_column_of_tables_with_levels() -> None:
     assert lines[1].endswith("| none | met | open | failed | met | not faithful |")
     assert "sufficient" not in markdown([earlier])
     assert levels_met(earlier) == ""
+    assert levels_met({"sufficient": "failed"}) == "none"
 
 
 def test_a_table_of_found_and_passed_over() -> None:

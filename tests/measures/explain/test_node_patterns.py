@@ -1,5 +1,7 @@
 """Where in text the nodes of a circuit are high, and where they are below 0."""
 
+from pathlib import Path
+
 import pytest
 from planted_neurons import DEAD, FIRST, PAIR_NEURON, SECOND, SITE, TOKEN, TOKEN_NEURON
 
@@ -7,8 +9,9 @@ from wirework.circuit_format import Node
 from wirework.config import ExplainConfig
 from wirework.data import Prepared, Tokenizer
 from wirework.errors import InputError
-from wirework.measures import node_patterns
+from wirework.measures import explain_neurons, node_patterns
 from wirework.model import Model
+from wirework.view.neurons.neuron_file import read_neurons
 from wirework.view.visible_text import quoted_label
 
 
@@ -39,3 +42,21 @@ def test_a_node_that_the_model_lacks_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"0\.mlp\.post_act has neurons 0 \.\. 5, got 6"):
         node_patterns([node(6)], model, text=text, config=config, progress=False)
+
+
+def test_no_node_has_no_pattern(model: Model, text: Prepared, config: ExplainConfig) -> None:
+    assert node_patterns([], model, text=text, config=config, progress=False) == ()
+
+
+def test_a_neuron_and_its_negated_twin_have_files_of_their_own(
+    model: Model, text: Prepared, config: ExplainConfig, tmp_path: Path
+) -> None:
+    names = (f"{SITE}.{TOKEN_NEURON}", f"{SITE}.{TOKEN_NEURON}.negated")
+    asked = config.model_copy(update={"only": names})
+    found = explain_neurons(model, asked, text=text, out=tmp_path, progress=False)
+    again = explain_neurons(model, asked, text=text, out=tmp_path, progress=False)
+    assert again.neurons == found.neurons
+    assert {path.stem for path in (tmp_path / "neurons").glob("*.json")} == set(names)
+    live, negated = read_neurons(tmp_path)
+    assert (live.name, live.dead) == (names[0], False)
+    assert (negated.name, negated.dead) == (names[1], True)  # it is never below 0

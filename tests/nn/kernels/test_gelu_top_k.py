@@ -72,6 +72,25 @@ def test_a_negative_tail_has_a_small_relative_error():
     torch.testing.assert_close(kept[chosen].double(), gelu(x)[chosen], rtol=3e-6, atol=0)
 
 
+@needs_kernels
+def test_no_number_on_the_way_is_below_the_normal_ones():
+    """Processors compute with subnormal numbers up to twenty times slower."""
+    from wirework.nn.kernels.compiled import gelu as kernel
+
+    tiny = torch.logspace(-45, 0, 1001)
+    x = torch.cat([torch.linspace(-14, 14, 100_001), torch.tensor([-100.0, 100.0]), tiny, -tiny])
+    for part in x.split(128):
+        tail, density = torch.empty(128), torch.empty(128, dtype=torch.int32)
+        kernel._normal(part.numpy(), tail.numpy(), density.numpy())
+        for made in (tail, density.view(torch.float32)):
+            assert made[: len(part)].min() >= torch.finfo(torch.float32).tiny
+    assert not activate_like_top_k(x[x < -12.9], "gelu").any()
+    assert activate_like_top_k(x[(x > -12.9) & (x < -0.01)], "gelu").all()
+    assert not activate_like_top_k(x[x.abs() < 5e-38], "gelu").any()
+    small = x[(x.abs() > 5e-38) & (x.abs() < 1e-15)]
+    torch.testing.assert_close(activate_like_top_k(small, "gelu"), small / 2, rtol=3e-7, atol=0)
+
+
 def test_infinity_is_kept():
     x = torch.tensor([[1.0, math.inf, -1e30, 2.0, 0.5]], requires_grad=True)
     kept = activated_top_k(x, "gelu", 2)

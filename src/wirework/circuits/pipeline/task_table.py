@@ -98,8 +98,13 @@ def judged(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def levels_met(row: Mapping[str, Any]) -> str:
-    """Return the names of the levels that the circuit of a row meets; empty if it meets none."""
-    return ", ".join(name for name in LEVELS if row.get(name) == LEVEL_WORDS[True])
+    """Return the names of the levels that the circuit of a row meets, or `none`.
+
+    It is empty if the row has no levels, as one of an earlier version.
+    """
+    if not any(name in row for name in LEVELS):
+        return ""
+    return ", ".join(name for name in LEVELS if row.get(name) == LEVEL_WORDS[True]) or "none"
 
 
 def _controls(controls: Mapping[str, Mapping[str, Any]]) -> str:

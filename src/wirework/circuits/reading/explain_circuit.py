@@ -76,8 +76,8 @@ class CircuitExplanation(Report):
     embedding: tuple[EmbeddingReading, ...] | None = absent()
     """What it reads from the embedding, by channel; absent if no embedding edge was pruned."""
     patterns: tuple[NodePattern, ...] | None = absent()
-    """Token patterns that say where its nodes are far from 0, from `measures.node_patterns`; absent
-    unless asked for."""
+    """Token patterns that say where its nodes are above and below 0, from `measures.node_patterns`;
+    absent unless asked for."""
 
 
 @unchanged_weights()

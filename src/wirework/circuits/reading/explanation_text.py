@@ -12,6 +12,8 @@ from wirework.summaries import NotMeasured
 
 _SHOWN = 3
 """Driving tokens shown at each end."""
+_PATTERN_LENGTH = 160
+"""Characters of a pattern that are shown; `explanation.json` has all."""
 
 
 def to_markdown(explanation: CircuitExplanation) -> str:
@@ -105,19 +107,25 @@ def pattern_row(found: NodePattern) -> dict[str, str]:
     score = "none" if found.score is None else f"{found.score:.2f}"
     return {
         "node": f"`{found.node}`",
-        "where it is": "lowest" if found.negated else "highest",
+        "values": "below 0" if found.negated else "above 0",
         "score": score,
-        "pattern": found.pattern,
+        "pattern": _shortened(found.pattern),
     }
+
+
+def _shortened(pattern: str) -> str:
+    """Return a pattern as inline code, cut to `_PATTERN_LENGTH`."""
+    cut = pattern if len(pattern) <= _PATTERN_LENGTH else f"{pattern[:_PATTERN_LENGTH]} ..."
+    return f"`` {cut} ``" if "`" in cut else f"`{cut}`"
 
 
 def _pattern_lines(patterns: Sequence[NodePattern]) -> Iterator[str]:
     yield ""
-    yield "## Where in text its nodes are far from 0"
+    yield "## Where in text its nodes are above and below 0"
     yield ""
     yield (
         "Patterns are learned from training text. The score is the correlation of predictions "
-        "with the values of the node on held-out text, for lowest values with the sign turned."
+        "with the values of the node on held-out text, below 0 with the sign turned."
     )
     rows = [pattern_row(found) for found in patterns]
     if rows:

@@ -1,4 +1,4 @@
-"""`NodePattern`: a token pattern that says where a node of a circuit is far from 0."""
+"""`NodePattern`: a token pattern that says where a node of a circuit is above or below 0."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from wirework.summaries import Report
 
 @dataclass(frozen=True, repr=False)
 class NodePattern(Report):
-    """Where in text a node is highest, or, if `negated`, where it is furthest below 0."""
+    """Where in text a node is furthest above 0, or, if `negated`, furthest below 0."""
 
     node: str
     """Name, `2.attn.v.21`."""

@@ -41,13 +41,16 @@ def node_patterns(
         For each node one entry, or two where it has values on both sides of 0.
 
     Raises:
-        InputError: there is no text or too little, or the model has no such node.
+        InputError: there is no text or too little, the model has no such node, or `config` asks for
+            a language model, which needs a folder.
 
     Source: Foote et al. 2023 (patterns); Bills et al. 2023 (the score).
     """
     neurons = [
         Neuron(node.site, node.index, negated) for node in nodes for negated in (False, True)
     ]
+    if not neurons:  # without a name the explainer would draw neurons
+        return ()
     only = tuple(neuron.name for neuron in neurons)
     settings = (config or ExplainConfig()).model_copy(update={"only": only})
     explanations = explain_neurons(model, settings, text=text, progress=progress)

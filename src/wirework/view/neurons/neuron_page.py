@@ -140,7 +140,8 @@ def _outcome(outcome: RunOutcome | None) -> str:
 
 
 def _statistics(neuron: NeuronFile) -> str:
-    statistics = [
+    statistics = ["all values with the sign turned"] if neuron.negated else []
+    statistics += [
         f"peak {number(neuron.peak)}",
         f"above 0 at {100 * neuron.live_fraction:.3g}% of tokens",
     ]

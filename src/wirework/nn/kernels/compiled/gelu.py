@@ -21,7 +21,16 @@ Bits = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
 _BLOCK = 128  # entries that are computed at once
-_LARGEST = np.float32(13)  # float32 has no digits left for P(-t) beyond; GELU(-t) is 0 there
+_LARGEST = np.float32(12.9)
+"""GELU(-t) is 0 beyond. P(-t) would soon be below the normal numbers of float32, with which
+processors compute up to twenty times slower."""
+_SMALLEST = np.float32(1e-15)
+"""P(-t) and exp(-t**2 / 2) are those of 0 below. The square of smaller numbers would be below the
+normal ones; weight decay moves the biases of silent neurons there."""
+_TINY = np.float32(5e-38)
+"""GELU is 0 below this magnitude, as its result would soon be below the normal numbers."""
+_FITTED = 13.0
+"""End of the range on which the polynomial for P(-t) is fitted."""
 _RATE, _DEGREE = np.float32(0.3), 8
 _TO_POWER_OF_2 = np.float32(-0.5 / math.log(2))
 _ROOT = np.float32(1 / math.sqrt(2 * math.pi))
@@ -29,7 +38,7 @@ _ROOT = np.float32(1 / math.sqrt(2 * math.pi))
 
 def _coefficients() -> list[float]:
     """Return the polynomial for P(-t) exp(t**2 / 2), with a relative error below 1e-7."""
-    t = float(_LARGEST) * (1 - np.cos(np.linspace(0, np.pi / 2, 1000)))
+    t = _FITTED * (1 - np.cos(np.linspace(0, np.pi / 2, 1000)))
     wanted = np.array([math.erfc(x / math.sqrt(2)) / 2 * math.exp(x * x / 2) for x in t])
     powers = (1 / (1 + float(_RATE) * t))[:, None] ** np.arange(_DEGREE + 1)
     fitted: list[float] = np.linalg.lstsq(powers / wanted[:, None], np.ones_like(t))[0].tolist()
@@ -109,6 +118,7 @@ def _gelu(x: Floats, tail: Floats, density: Bits, out: Floats) -> None:
         _normal(part, tail, density)
         for i in range(len(part)):
             entry = part[i]
+            entry = np.float32(0) if abs(entry) < _TINY else entry
             is_far = entry < -_LARGEST  # -infinity times 0 is NaN, as in torch's GELU
             size = abs(entry) if is_far else _clipped(abs(entry))
             missing = size * (np.float32(0) if is_far else tail[i])
@@ -136,7 +146,7 @@ def _normal(x: Floats, tail: Floats, density: Bits) -> None:
     """Fill in P(-|x|), and exp(-x**2 / 2) as the bits of floats, of at most a block of entries."""
     densities = density.view(np.float32)
     for i in range(len(x)):
-        size = _clipped(abs(x[i]))
+        size = _within(abs(x[i]))
         power = size * size * _TO_POWER_OF_2
         whole = np.floor(power + np.float32(0.5))
         r = power - whole
@@ -145,7 +155,7 @@ def _normal(x: Floats, tail: Floats, density: Bits) -> None:
         tail[i] = _E[0] + r * (_E[1] + r * (_E[2] + r * (_E[3] + r * polynomial)))
     for i in range(len(x)):
         densities[i] *= tail[i]
-        s = np.float32(1) / (np.float32(1) + _RATE * _clipped(abs(x[i])))
+        s = np.float32(1) / (np.float32(1) + _RATE * _within(abs(x[i])))
         polynomial = _P[4] + s * (_P[5] + s * (_P[6] + s * (_P[7] + s * _P[8])))
         polynomial = _P[0] + s * (_P[1] + s * (_P[2] + s * (_P[3] + s * polynomial)))
         tail[i] = densities[i] * polynomial
@@ -155,3 +165,9 @@ def _normal(x: Floats, tail: Floats, density: Bits) -> None:
 def _clipped(size: np.float32) -> np.float32:
     """Return a number, at most `_LARGEST`; NaN stays."""
     return _LARGEST if size > _LARGEST else size
+
+
+@compiled
+def _within(size: np.float32) -> np.float32:
+    """Return a number, at least `_SMALLEST` and at most `_LARGEST`; NaN stays."""
+    return _SMALLEST if size < _SMALLEST else _clipped(size)
