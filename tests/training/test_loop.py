@@ -15,6 +15,7 @@ from wirework.training import bigram_loss, train
 from wirework.training.baseline import bigram_table
 from wirework.training.batch_evaluation import evaluate_batches
 from wirework.training.checkpoint import checkpoint_steps
+from wirework.training.loop import measured_negligible_fraction
 
 VOCABULARY = 400
 
@@ -51,6 +52,23 @@ def test_the_final_weights_have_the_target_count_in_every_tensor(whole):
         size = prunable.parameter.numel()
         assert int(prunable.parameter.count_nonzero()) == max(1, round(0.15 * size))
     assert whole.metrics["nonzero_fraction"] == pytest.approx(0.15, abs=0.001)
+
+
+def test_weights_too_small_to_do_anything_are_counted_and_named(whole, caplog):
+    assert whole.metrics["negligible_fraction"] == 0
+    transformer = load(whole.path).transformer
+    n_nonzero = transformer.weight_counts()[1]
+    up = transformer.blocks[0].mlp.up.weight.detach()
+    place = int(up.abs().where(up != 0, torch.inf).argmin())
+    up.view(-1)[place] = 1e-9 * up.abs().max()
+    assert transformer.n_negligible() == 1
+    assert measured_negligible_fraction(transformer) == 1 / n_nonzero
+    assert not caplog.records
+    for prunable in transformer.prunable():
+        values = prunable.parameter.detach().view(-1)
+        values[values.abs() < values.abs().max()] *= 1e-9
+    assert measured_negligible_fraction(transformer) > 0.5
+    assert "try a lower weight_sparsity.floor" in caplog.text
 
 
 def test_metrics_tell_the_story_of_the_run(whole):

@@ -42,6 +42,7 @@ _MEANINGS = {
     "tokens": "tokens trained on",
     "dead_neurons": "neurons that are zero at every token; 0 is best",
     "nonzero_fraction": "share of weights that are not zero; lower is sparser",
+    "negligible_fraction": "share of these that are too small to do anything; 0 is best",
     # checks of a circuit
     "same": "values of the same answer; low is good",
     "mixed": "each node of another prompt; low is good",

@@ -26,6 +26,8 @@ from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, edited, find_sites, recorded
 from wirework.renamed_names import old_arguments, old_attributes
 
+_NEGLIGIBLE = 1e-6
+"""Share of the largest magnitude of a tensor below which an entry does nothing."""
 _FLOOR_DIMS = {"attn.qkv": 0, "attn.out": 1, "mlp.up": 0, "mlp.down": 1}
 
 
@@ -249,6 +251,12 @@ class Transformer(nn.Module):
         tensors = [prunable.parameter for prunable in self.prunable()]
         nonzero = sum(int(tensor.count_nonzero()) for tensor in tensors)
         return sum(tensor.numel() for tensor in tensors), nonzero
+
+    def n_negligible(self) -> int:
+        """Return how many nonzero entries of `prunable` are below a millionth of their tensor's
+        largest magnitude: they count as weights and do nothing."""
+        magnitudes = (prunable.parameter.detach().abs() for prunable in self.prunable())
+        return sum(int(((m > 0) & (m < _NEGLIGIBLE * m.amax())).sum()) for m in magnitudes)
 
     def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
         """Apply edits at sites inside a `with` block; see `sites.edited`."""

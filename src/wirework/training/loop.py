@@ -15,10 +15,11 @@ from torch import Tensor
 
 from wirework import fastest
 from wirework.config import TrainConfig
-from wirework.console import say
+from wirework.console import say, warn
 from wirework.errors import InputError, number_of
 from wirework.malloc import freed_memory_kept
 from wirework.model import Model
+from wirework.nn import Transformer
 from wirework.nn.device_reads import device_reads_deferred
 from wirework.nn.kernels.products import forced_library
 from wirework.nn.kernels.sparse_linear import highest_density
@@ -48,6 +49,9 @@ from wirework.training.run_folder import (
 from wirework.training.schedule import learning_rate
 from wirework.training.step_numbers import EarlierNaNError, read_numbers
 from wirework.training.track import check_trackers
+
+_MOST_NEGLIGIBLE = 0.05
+"""Share of negligible weights above which the end of training warns."""
 
 
 def train(
@@ -281,6 +285,7 @@ def _finish(job: Job, stop: Stop) -> Run:
     values = {
         **state.last_eval,
         "nonzero_fraction": measured_nonzero_fraction(job),
+        "negligible_fraction": measured_negligible_fraction(job.transformer),
         "tokens": state.step * config.batch_size * config.model.n_ctx,
     }
     timing = {"seconds": job.seconds()}
@@ -294,6 +299,21 @@ def measured_nonzero_fraction(job: Job) -> float:
     """Return the fraction of nonzero entries over all matrices and biases."""
     n_entries, n_nonzero = job.transformer.weight_counts()
     return n_nonzero / n_entries
+
+
+def measured_negligible_fraction(transformer: Transformer) -> float:
+    """Return the share of the nonzero entries that are too small to do anything; warn of many.
+
+    A floor keeps weights of silent neurons, which weight decay then shrinks.
+    """
+    share = transformer.n_negligible() / max(1, transformer.weight_counts()[1])
+    if share > _MOST_NEGLIGIBLE:
+        warn(
+            f"{share:.0%} of the nonzero weights are below a millionth of the largest of their "
+            "tensor: the model uses fewer weights than it counts. Silent neurons keep them: try a "
+            "lower weight_sparsity.floor"
+        )
+    return share
 
 
 @contextmanager

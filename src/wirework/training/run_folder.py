@@ -53,8 +53,10 @@ class Run:
     model: Model
     """The trained model, on the CPU."""
     metrics: dict[str, Any]
-    """`val_loss` (nats), `nonzero_fraction` (of matrices and biases), `log_kurtosis`, `kurtosis`
-    (pooled), `dead_neurons`, `dead_neurons_by_layer`, `step`, `tokens` (trained on), `seconds`."""
+    """`val_loss` (nats), `nonzero_fraction` (of matrices and biases), `negligible_fraction` (share
+    of these nonzero weights that are below a millionth of the largest of their tensor),
+    `log_kurtosis`, `kurtosis` (pooled), `dead_neurons`, `dead_neurons_by_layer`, `step`, `tokens`
+    (trained on), `seconds`."""
 
     def history(self) -> list[dict[str, Any]]:
         """Return all lines of `metrics.jsonl`.
