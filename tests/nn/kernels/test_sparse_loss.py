@@ -97,9 +97,9 @@ def test_the_bits_do_not_depend_on_threads(one_thread):
     torch.set_num_threads(2)
     beside = computed(*given, entries=entries)
     torch.set_num_threads(1)
-    assert torch.equal(alone.loss, beside.loss)
-    for one, other in zip(alone[1:], beside[1:], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
-    assert torch.equal(alone.state, beside.state)
-    assert torch.equal(alone.entries, beside.entries)
+    for name in ("loss", "state", "entries", "bigram", "bias"):
+        assert torch.equal(getattr(alone, name), getattr(beside, name))
+    # The dense gradient is torch's product, which may sum 1,500 terms in another order.
+    rounding = 1e-6 * float(alone.weight.detach().abs().max())
+    torch.testing.assert_close(alone.weight, beside.weight, rtol=0, atol=rounding)
     assert torch.equal(alone.bias, beside.bias)

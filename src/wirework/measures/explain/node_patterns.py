@@ -5,6 +5,7 @@ each node is explained twice: as it is, and negated.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wirework.circuit_format import Node
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def node_patterns(
     nodes: Iterable[Node | NodeReading],
-    model: "Model",
+    model: "Model | str | Path",
     *,
     text: "Prepared | None" = None,
     config: ExplainConfig | None = None,
@@ -32,7 +33,7 @@ def node_patterns(
 
     Args:
         nodes: the nodes, `circuit.nodes` or `explanation.nodes`.
-        model: the model of the circuit.
+        model: the model of the circuit; a path is loaded.
         text: text prepared with the model's tokeniser; None: the text of the model's run.
         config: settings of the explainer; `only` is replaced by the nodes.
         progress: show a bar on standard error.
