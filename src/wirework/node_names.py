@@ -23,6 +23,21 @@ NEGATED = ".negated"
 """End of the name of a neuron whose activation counts with the opposite sign."""
 
 
+def neuron_name(site: str, index: int, negated: bool) -> str:
+    """Return the name of a neuron to explain.
+
+    Args:
+        site: name of the site, with its layer.
+        index: number of the channel, from 0.
+        negated: whether its activation counts with the opposite sign.
+
+    Example:
+        >>> neuron_name("3.mlp.post_act", 17, negated=True)
+        '3.mlp.post_act.17.negated'
+    """
+    return node_name(site, index) + (NEGATED if negated else "")
+
+
 def head_name(layer: int, head: int) -> str:
     """Return the name of an attention head.
 

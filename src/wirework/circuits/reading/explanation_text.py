@@ -1,6 +1,6 @@
 """The explanation of a circuit as Markdown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from wirework.circuits.reading.embedding_reading import EmbeddingReading
 from wirework.circuits.reading.explain_circuit import CircuitExplanation
@@ -95,11 +95,7 @@ def _embedding_lines(embedding: Sequence[EmbeddingReading]) -> Iterator[str]:
         "their tokens in the prompts has an entry. `loss without` is the task "
         "loss of the circuit in nats without the group."
     )
-    yield ""
-    yield "| channel | read by | token group | tokens | mean entry | loss without |"
-    yield "|---|---|---|---|---|---|"
-    for reading in embedding:
-        yield f"| {' | '.join(map(_cell, embedding_row(reading).values()))} |"
+    yield from _table_lines([embedding_row(reading) for reading in embedding])
 
 
 def pattern_row(found: NodePattern) -> dict[str, str]:
@@ -127,13 +123,18 @@ def _pattern_lines(patterns: Sequence[NodePattern]) -> Iterator[str]:
         "Patterns are learned from training text. The score is the correlation of predictions "
         "with the values of the node on held-out text, below 0 with the sign turned."
     )
-    rows = [pattern_row(found) for found in patterns]
-    if rows:
-        yield ""
-        yield f"| {' | '.join(rows[0])} |"
-        yield f"|{'---|' * len(rows[0])}"
+    yield from _table_lines([pattern_row(found) for found in patterns])
+
+
+def _table_lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield a table after an empty line; nothing without rows."""
+    if not rows:
+        return
+    yield ""
+    yield f"| {' | '.join(rows[0])} |"
+    yield f"|{'---|' * len(rows[0])}"
     for row in rows:
-        yield f"| {' | '.join(_cell(text) for text in row.values())} |"
+        yield f"| {' | '.join(map(_cell, row.values()))} |"
 
 
 def _cell(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wirework.node_names import NEGATED, node_name
+from wirework.node_names import neuron_name
 
 LEVELS = 10
 """Activations are shown and predicted from 0 to 10 (Bills et al. 2023)."""
@@ -22,7 +22,7 @@ class Neuron:
     @property
     def name(self) -> str:
         """`3.mlp.post_act.17`, or `3.mlp.post_act.17.negated`."""
-        return node_name(self.site, self.index) + (NEGATED if self.negated else "")
+        return neuron_name(self.site, self.index, self.negated)
 
 
 @dataclass(frozen=True)

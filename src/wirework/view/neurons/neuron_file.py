@@ -8,7 +8,7 @@ from pydantic import model_validator
 from wirework.circuit_format import Index, Part, Text
 from wirework.errors import InputError
 from wirework.files import read_record
-from wirework.node_names import NEGATED, node_name
+from wirework.node_names import neuron_name
 from wirework.view.checked_file import read_checked
 
 
@@ -72,7 +72,7 @@ class NeuronFile(Part):
     @property
     def name(self) -> str:
         """`3.mlp.post_act.17`, or `3.mlp.post_act.17.negated`."""
-        return node_name(self.site, self.index) + (NEGATED if self.negated else "")
+        return neuron_name(self.site, self.index, self.negated)
 
     @property
     def score(self) -> float | None:
