@@ -64,12 +64,13 @@ class TestBinarisation:
         swapped = binarisation(x, self.high, self.low, t)
         assert torch.equal(swapped, binarisation(x, self.low, self.high, t))
 
-    @pytest.mark.parametrize("t", [0.0, 1e-12, 0.3])
-    def test_equal_values_have_finite_gradients(self, t: float) -> None:
+    @pytest.mark.parametrize("t", [0.0, 3e-15, 1e-12, 0.3])
+    @pytest.mark.parametrize("x", [1.5, 1.4999998, -1.0])
+    def test_equal_values_have_finite_gradients(self, t: float, x: float) -> None:
         low = torch.tensor([1.5], requires_grad=True)
         high = torch.tensor([1.5], requires_grad=True)
-        found = binarisation(torch.tensor([1.5, 1.5]), low, high, t)
-        assert torch.allclose(found, torch.tensor([1.5, 1.5]))
+        found = binarisation(torch.tensor([x, x]), low, high, t)
+        assert torch.allclose(found, torch.full((2,), 1.5 + t * (x - 1.5)), atol=1e-6)
         found.sum().backward()
         for value in (low, high):
             assert value.grad is not None
@@ -199,6 +200,14 @@ class TestBinarise:
         found = binarise(planted, quotes, one, steps=20, lr=(0.001, 0.05), seed=3)
         assert alone[0].train_loss != alone[1].train_loss
         assert found == min(alone, key=lambda binarised: binarised.train_loss)
+
+    def test_no_training_follows_one_that_reaches_the_slack(
+        self, planted: MaskedCircuit, quotes: TokenizedPairs
+    ) -> None:
+        one = quotes.select(torch.arange(4))
+        first = binarise(planted, quotes, one, steps=20, lr=0.05, slack=9.0)
+        assert 0 < first.train_loss < 9
+        assert binarise(planted, quotes, one, steps=20, lr=(0.05, 0.01), slack=9.0) == first
 
     def test_no_steps_leave_the_start_and_no_nodes_are_an_error(
         self, planted: MaskedCircuit, wired_ablation: Ablation, quotes: TokenizedPairs

@@ -63,9 +63,9 @@ def binarise(
     train: TokenizedPairs,
     judge: TokenizedPairs,
     *,
-    steps: int = 400,
-    lr: float | Sequence[float] = (0.003, 0.01, 0.03),
-    batch_pairs: int = 16,
+    steps: int = 800,
+    lr: float | Sequence[float] = (0.05, 0.02, 0.1, 0.03, 0.01),
+    batch_pairs: int = 32,
     slack: float = 0.01,
     seed: int = 0,
 ) -> Binarised:
@@ -75,10 +75,10 @@ def binarise(
     values of all nodes jointly on the task loss, in units of their distance, while the nodes turn
     from the identity into the step between their values: they are psi_t (`binarisation`) with
     t = (1 - progress)^5. One training can end with a node whose two values no longer separate what
-    the task needs, from which no gradient leads back, so there is one for each learning rate. Of
-    these and the initial values, those with the lowest loss on the training pairs are kept. Trained
-    values may do better than the circuit itself, so the result means something only if a control
-    circuit fails after the same training.
+    the task needs, from which no gradient leads back, so there is one for each learning rate, until
+    one reaches `slack` on the training pairs. Of these and the initial values, those with the
+    lowest loss on the training pairs are kept. Trained values may do better than the circuit
+    itself, so the result means something only if a control circuit fails after the same training.
 
     Args:
         masked_circuit: the circuit.
@@ -88,7 +88,8 @@ def binarise(
         lr: learning rates of Adam, one for each training, relative to the distance of a node's two
             initial values; each falls linearly to 0.
         batch_pairs: pairs per step.
-        slack: tolerance in nats for a node binarised alone.
+        slack: tolerance in nats for a node binarised alone; a training with a loss of at most this
+            is the last one.
         seed: seed of the batches of the first training; later ones count up from it.
 
     Raises:
@@ -100,19 +101,21 @@ def binarise(
         raise InputError("an empty circuit has no node to binarise")
     start = best_start(masked_circuit, train.select(torch.arange(train.n_pairs)[:_START_PAIRS]))
     rates = (lr,) if isinstance(lr, float | int) else tuple(lr)
-    candidates = [start] + [
-        _train(masked_circuit, train, start, steps, rate, batch_pairs, seed + number)
-        for number, rate in enumerate(rates)
-    ]
-    train_losses = [binarised_loss(masked_circuit, train, values) for values in candidates]
-    trained = candidates[train_losses.index(min(train_losses))]
+    train_loss, trained = binarised_loss(masked_circuit, train, start), start
+    for number, rate in enumerate(rates):
+        values = _train(masked_circuit, train, start, steps, rate, batch_pairs, seed + number)
+        loss = binarised_loss(masked_circuit, train, values)
+        if loss < train_loss:
+            train_loss, trained = loss, values
+        if train_loss <= slack:
+            break
     circuit_loss = masked_circuit.loss(judge)
     alone = losses_alone(masked_circuit, judge, start)
     return Binarised(
         circuit=circuit_loss,
         start=binarised_loss(masked_circuit, judge, start),
         loss=binarised_loss(masked_circuit, judge, trained),
-        train_loss=min(train_losses),
+        train_loss=train_loss,
         n_pairs=judge.n_pairs,
         n_train_pairs=train.n_pairs,
         alone=tuple(alone),

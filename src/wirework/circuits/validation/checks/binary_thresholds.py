@@ -25,6 +25,8 @@ _FLAT = 1e-6
 """A relative range below this counts as constant."""
 _LEAST_DISTANCE = 1e-12
 """Distance of two values below which they count as equal, so that nothing is divided by 0."""
+_SATURATED = 20.0
+"""Argument from which tanh is 1 in all dtypes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def binarisation(x: Tensor, low: Tensor, high: Tensor, t: float) -> Tensor:
         return torch.where(x < middle, low, high).to(x.dtype)
     # sigmoid(y / t) - 1/2 = tanh(y / 2t) / 2
     at_values = math.tanh(1 / (4 * t))
-    step = middle + distance / (2 * at_values) * torch.tanh((x - middle) / (2 * t * distance))
+    # Cut where the sigmoid is flat: for a node with (almost) one value, gradients would overflow.
+    exponent = ((x - middle) / distance / (2 * t)).clamp(-_SATURATED, _SATURATED)
+    step = middle + distance / (2 * at_values) * torch.tanh(exponent)
     return torch.lerp(step, x, t).to(x.dtype)
 
 
