@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from hand_wired import quote_closer
+from hand_wired import quote_closer, relay
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Planted
 from present import present
@@ -79,6 +79,36 @@ def test_places_that_some_prompts_lack_are_left_out_of_all_patchers(patcher: Pat
         assert list(one.recorded.places) == list(fewer)
 
 
+def test_a_swap_is_an_edit_of_the_whole_circuit():
+    """Patches run on a small model, from the layer of the node, late sites at one token only."""
+    planted = relay.plant()
+    circuit = circuit_of(planted)
+    pairs = pairs_of(circuit.document, planted.model, planted.task)
+    context = ValidationContext.of(circuit, planted.model, pairs, None)
+    masked_circuit, batch = context.masked_circuit, context.held_out
+    others = Recorded.of(masked_circuit, context.train)
+    patcher = Patcher.of(masked_circuit, batch, circuit.means, others)
+    partner, before = torch.arange(2 * batch.n_pairs) ^ 1, patcher.logit_diffs
+    places = patcher.recorded.places
+    whole = (before + before[partner]).mean()
+    changed = []
+    for site, channels in masked_circuit.kept.items():
+        values = patcher.recorded.values[site]
+        for place in ("deciding", "last"):
+            assert torch.equal(places[place], places[place][partner])
+            swapped = torch.where(places[place][..., None], values[partner], values)
+
+            def edits(part, rows, site=site, channels=channels, swapped=swapped):
+                n_tokens = part.tokens.shape[1]
+                return {site: lambda x: x.index_copy(-1, channels, swapped[rows, :n_tokens])}
+
+            after = masked_circuit.logit_diffs(batch, edits)
+            swap = patcher.swap({site: torch.arange(len(channels))}, place)
+            assert swap.moved == pytest.approx(float((before - after).mean() / whole), abs=1e-5)
+            changed += [site] if abs(swap.moved) > 0.1 else []
+    assert len({site[0] for site in changed}) == 2, changed
+
+
 def test_no_patch_is_no_change(patcher: Patcher):
     assert patcher.loss_with() == pytest.approx(patcher.loss())
 
@@ -101,11 +131,17 @@ class Linear:
     def values(self, _batch: TokenizedPairs) -> dict[str, torch.Tensor]:
         return {"0.mlp.post_act": self.node}
 
-    def logit_diffs(self, batch: TokenizedPairs, edits=None) -> torch.Tensor:
-        x, rows = self.node, torch.arange(len(self.node))
-        if edits is not None:
-            x = edits(batch, rows)["0.mlp.post_act"](x)
-        return self.orientation * x[:, -1, 0]
+    def logit_diffs(self, batch: TokenizedPairs) -> torch.Tensor:
+        return self.runner()(batch, {})
+
+    def runner(self):
+        def run(_part, edits=None, start_from=None, block_inputs=None) -> torch.Tensor:
+            if block_inputs is not None:
+                block_inputs.append(torch.zeros(0))
+            x = edits["0.mlp.post_act"](self.node) if edits else self.node
+            return self.orientation * x[:, -1, 0]
+
+        return run
 
 
 @pytest.mark.parametrize(("noise", "is_specific"), [(0.0, True), (8.0, False)])

@@ -106,17 +106,28 @@ class MaskedCircuit:
         """
         compact = self.compact()
 
-        def run(part: TokenizedPairs, edits: KeptEdits = NO_EDITS) -> Tensor:
+        def run(
+            part: TokenizedPairs,
+            edits: KeptEdits = NO_EDITS,
+            start_from: tuple[int, Tensor] | None = None,
+            block_inputs: list[Tensor] | None = None,
+        ) -> Tensor:
             if compact is not None:
-                return compact.logit_diffs(part, edits=edits)
+                return compact.logit_diffs(part, start_from, block_inputs, edits)
             of_sites = {name: of_channels(self.kept[name], edit) for name, edit in edits.items()}
-            return self._run(part, of_sites)
+            return self._run(part, of_sites, start_from, block_inputs)
 
         return run
 
-    def _run(self, part: TokenizedPairs, edits: Edits) -> Tensor:
+    def _run(
+        self,
+        part: TokenizedPairs,
+        edits: Edits,
+        start_from: tuple[int, Tensor] | None = None,
+        block_inputs: list[Tensor] | None = None,
+    ) -> Tensor:
         with self.on(), self.transformer.edited(edits):
-            logits = self.transformer(part.tokens, part.last_positions)
+            logits = self.transformer(part.tokens, part.last_positions, start_from, block_inputs)
         return logit_difference(logits, part.answers)
 
     @torch.no_grad()
@@ -178,13 +189,22 @@ class MaskedCircuit:
 class Runner(Protocol):
     """The forward pass of a circuit."""
 
-    def __call__(self, part: TokenizedPairs, edits: KeptEdits = NO_EDITS) -> Tensor:
+    def __call__(
+        self,
+        part: TokenizedPairs,
+        edits: KeptEdits = NO_EDITS,
+        start_from: tuple[int, Tensor] | None = None,
+        block_inputs: list[Tensor] | None = None,
+    ) -> Tensor:
         """Return the logit differences, (2P,).
 
         Args:
             part: tokenised pairs, as many as fit in one pass.
             edits: changes of kept nodes; a function gets (B, T, k) or, where only the last token is
                 computed, (B, 1, k).
+            start_from: a layer and the residual stream that its block reads, from `block_inputs` of
+                an earlier call with the same pairs. Earlier layers are skipped.
+            block_inputs: list to which the residual stream before each block is appended.
         """
 
 

@@ -9,7 +9,7 @@ Shapes: P pairs (two prompts each), T tokens, k nodes of a site, j of them chose
 Source: Vig et al. 2020; Geiger et al. 2021 (interchange interventions).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 
 from wirework.circuits.masking.ablation import moved
-from wirework.circuits.masking.masked_circuit import EditsOf, MaskedCircuit
+from wirework.circuits.masking.compact import KeptEdits
+from wirework.circuits.masking.masked_circuit import MaskedCircuit, Runner, passes
 from wirework.circuits.reading.places import Place, Recorded
 from wirework.errors import InputError
 from wirework.nn import Edit
+from wirework.nn.positions import select_positions
 from wirework.summaries import Report
 from wirework.tasks import TokenizedPairs
+
+KeptEditsOf = Callable[[TokenizedPairs, Tensor], KeptEdits]
+"""Maps the pairs of one pass and their prompt indices to edits of kept nodes."""
 
 KeptNodes = Mapping[str, Tensor]
 """Site to (j,) int64, some nodes as indices into the kept nodes of that site."""
@@ -143,12 +148,13 @@ class Patcher:
 
     def _exchange(self, nodes: KeptNodes, place: Place, donors: Tensor, same: Tensor) -> Swap:
         """Take values from donors, and from those of the control; (2P,) each, -1 for none."""
-        batch, before = self.recorded.batch, self.logit_diffs
+        before = self.logit_diffs
         right, whole = before > 0, before + before[self._partner]
 
         def after(donors: Tensor) -> Tensor:
-            edits = self._taking(nodes, self.recorded.places[place], donors.clamp(min=0), place)
-            return self.masked_circuit.logit_diffs(batch, edits)
+            return self._run(
+                self._taking(nodes, self.recorded.places[place], donors.clamp(min=0), place)
+            )
 
         swapped, has_donor = after(donors), donors >= 0
         flipped_by_same = moved_by_same = None
@@ -182,12 +188,41 @@ class Patcher:
             values[site][channels] = self.averages[site][channels]
         edits = {}
         for site in {**ablated, **fixed}:
-            parts = [part[site] for part in (ablated, fixed) if site in part]
-            channels = self.recorded.channels[site][torch.cat(parts)]
-            edits[site] = _constant(channels, values[site][channels])
-        return self.masked_circuit.loss(self.recorded.batch, edits)
+            numbers = torch.cat([part[site] for part in (ablated, fixed) if site in part])
+            channels = self.recorded.channels[site][numbers]
+            edits[site] = _constant(numbers, values[site][channels])
+        return self.masked_circuit.loss_of(self._run(lambda _part, _rows: edits))
 
-    def _taking(self, nodes: KeptNodes, mask: Tensor, donors: Tensor, place: Place) -> EditsOf:
+    @torch.no_grad()
+    def _run(self, edits_of: KeptEditsOf) -> Tensor:
+        """Return the logit differences (2P,) with edits of the circuit's nodes.
+
+        What lies before the first edited layer is not computed anew.
+        """
+        logit_diffs = self.logit_diffs.clone()
+        for rows, part, block_inputs in self._passes:
+            if edits := edits_of(part, rows):
+                first = min(int(site.partition(".")[0]) for site in edits)
+                start_from = first, block_inputs[first]
+                logit_diffs[rows] = self._runner(part, edits, start_from)
+        return logit_diffs
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return self.masked_circuit.runner()
+
+    @cached_property
+    def _passes(self) -> list[tuple[Tensor, TokenizedPairs, list[Tensor]]]:
+        """Prompt indices, prompts and the residual stream before each block, nothing patched."""
+        recorded = []
+        for rows, part in passes(self.recorded.batch):
+            block_inputs: list[Tensor] = []
+            with torch.no_grad():
+                self._runner(part, block_inputs=block_inputs)
+            recorded.append((rows, part, block_inputs))
+        return recorded
+
+    def _taking(self, nodes: KeptNodes, mask: Tensor, donors: Tensor, place: Place) -> KeptEditsOf:
         """Return the edits with which nodes take, at some tokens, the values of a donor prompt.
 
         Args:
@@ -203,13 +238,14 @@ class Patcher:
             index = sources[..., None].expand(-1, -1, len(numbers))
             taken[site] = of_donors.gather(1, index)
 
-        def edits(part: TokenizedPairs, rows: Tensor) -> dict[str, Edit]:
+        def edits(part: TokenizedPairs, rows: Tensor) -> KeptEdits:
             length = part.tokens.shape[1]
             return {
                 site: _replaced(
-                    self.recorded.channels[site][numbers],
+                    numbers,
                     mask[rows, :length, None],
                     taken[site][rows, :length],
+                    part.last_positions,
                 )
                 for site, numbers in nodes.items()
             }
@@ -306,13 +342,24 @@ def _matching_tokens(mask: Tensor, donor_mask: Tensor) -> Tensor:
     return positions.gather(1, torch.minimum(number, most))
 
 
-def _replaced(channels: Tensor, mask: Tensor, values: Tensor) -> Edit:
+def _replaced(numbers: Tensor, mask: Tensor, values: Tensor, last: Tensor) -> Edit:
+    """Return the edit of a site's kept nodes that replaces some of them where a mask says so.
+
+    Args:
+        numbers: (j,) indices of these nodes among the site's kept nodes.
+        mask: (B, T, 1) bool.
+        values: (B, T, j).
+        last: (B,) the position of each prompt's last token, the only one that late sites compute.
+    """
+
     def edit(x: Tensor) -> Tensor:
-        chosen = torch.where(mask, values, x[..., channels])
-        return x.index_copy(-1, channels, chosen)
+        narrow = x.shape[1] != mask.shape[1]
+        where, new = ((select_positions(y, last) if narrow else y) for y in (mask, values))
+        return x.index_copy(-1, numbers, torch.where(where, new, x[..., numbers]))
 
     return edit
 
 
-def _constant(channels: Tensor, values: Tensor) -> Edit:
-    return lambda x: x.index_copy(-1, channels, values.expand(*x.shape[:2], -1))
+def _constant(numbers: Tensor, values: Tensor) -> Edit:
+    """Return the edit of a site's kept nodes that sets some of them, (j,) each, to constants."""
+    return lambda x: x.index_copy(-1, numbers, values.expand(*x.shape[:2], -1))
