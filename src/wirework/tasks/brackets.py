@@ -29,16 +29,17 @@ _COLLECTIONS = (
 
 
 def bracket_counting(rng: Random) -> Pair:
-    """Close a list with `]`, or a nested list with `]]`.
+    """Close a list with `]` at the end of a line, or a nested list with `]]`.
 
-    The prompts differ in one more opening bracket in the second.
+    The prompts differ in one more opening bracket in the second. Table 1 has the brackets without
+    the line break; here they are one token with it, and a line rarely goes on after its list.
     """
     context, form = lines_before(rng), rng.choice(_LISTS)
     head = f"{context.text}{context.indent}{filled(rng, form)}"
     row = elements(rng, 2, 4)
     if rng.random() < 0.3:  # an earlier closed row: `[[1, 2], [3` and the tuple `[1, 2], [3`
         row = f"{elements(rng, 1, 2)}], [{row}"
-    return Pair(evened(rng, f"{head}[{row}", f"{head}[[{row}"), ("]", "]]"), form)
+    return Pair(evened(rng, f"{head}[{row}", f"{head}[[{row}"), ("]\n", "]]\n"), form)
 
 
 def bracket_brace(rng: Random) -> Pair:

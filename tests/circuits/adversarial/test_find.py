@@ -83,8 +83,8 @@ class TestFindAttacks:
         worst = diluted.by_length
         assert worst is not None
         assert worst.point.side == 1
-        assert worst.example.model_says == "]"
-        assert "`]]`" in diluted.summary()["by_length"]
+        assert worst.example.model_says == "]\n"
+        assert "`]]⏎`" in diluted.summary()["by_length"]
 
     def test_falls_are_those_of_the_means(self, diluted: AttackReport):
         for point in diluted.points:
@@ -310,7 +310,7 @@ class TestReportWorst:
         planted = averager.plant(n_ctx=256)
         model = planted.model
         circuit = CircuitOnModel(model, *circuit_of(planted).edge_masks(model))
-        row = Pair(("x = [" + "1, " * 9 + "2", "x = [[" + "1, " * 9 + "2"), ("]", "]]"))
+        row = Pair(("x = [" + "1, " * 9 + "2", "x = [[" + "1, " * 9 + "2"), ("]\n", "]]\n"))
         short, long = row, present(NEUTRAL(row, 8, Random(0)))
         made = Attack(
             "far", lambda pair, n, rng: NEUTRAL.change(pair, 4 if pair == row else 8, rng)
@@ -320,7 +320,7 @@ class TestReportWorst:
         measured = replace(point("far", (1.0, 0.0, 0.0)), side=1, attack="far")
         padding = Padding(model.tokenizer)
         split = PairSplit([long, short], [long, short], False)
-        worst = report_worst(_last, [measured], {"far": made}, circuit, split, padding, ("]", "]]"))
+        worst = report_worst(_last, [measured], {"far": made}, circuit, split, padding, row.answers)
         told = present(worst).example
         assert told["prompt"].endswith(short.prompts[1])
         assert not told["prompt"].endswith(long.prompts[1])

@@ -27,6 +27,7 @@ from wirework.summaries import Report
 from wirework.tasks import Pair, TokenizedPairs, differences
 from wirework.tasks.deciding_tokens import between
 from wirework.tasks.task_split import linked
+from wirework.view.visible_text import label
 
 _CLEAR = 3.0
 """Standard errors that a drop must exceed: the largest of about fifty drops is chosen."""
@@ -259,11 +260,11 @@ def describe(
         held_out: whether these pairs did not choose the attack.
         confirmed: whether they show its effect clearly.
     """
-    model, circuit = measured.model, measured.circuit
+    model, circuit, answer = measured.model, measured.circuit, label(answers[measured.side])
     times = "once" if measured.strength == 1 else f"{measured.strength} times"
     pairs = "held-out pairs" if held_out else "pairs, which also chose it (not held out)"
     return (
-        f"{measured.attack}, {times}: accuracy where `{answers[measured.side]}` is right falls from"
+        f"{measured.attack}, {times}: accuracy where `{answer}` is right falls from"
         f" {model.before.accuracy:.2f} to {_with_error(model.attacked)} (P from"
         f" {model.before.p:.2f} to {model.attacked.p:.2f}, a fall of {model.fall:.2f} ±"
         f" {model.fall_se:.2f}) at {measured.tokens:.0f} tokens, with as much neutral code to"
