@@ -8,9 +8,9 @@ within each node's range on training text, on held-out pairs. Without `--task`: 
 on Python; those whose target the model misses have a reason instead of numbers. The same command
 resumes a stopped one. One thread.
 
-All searches are quick, of one trial of 60 steps, and end with bisection, so that sizes are those
-of the paper. Clean-up and edge pruning would make circuits smaller; under resample ablation they
-take many minutes a task, under adversarial ablation hours.
+All searches are quick, of one trial of 60 steps, and end with bisection, so that sizes are counted
+as in the paper. Clean-up and edge pruning would make circuits smaller; under resample ablation they
+may take minutes a task, under adversarial ablation hours.
 """
 
 import argparse
@@ -58,7 +58,9 @@ def main() -> None:
     print(this_machine().line(), flush=True)
     model = ww.load(options.run)
     path = options.out / "results.json"
-    rows = rows_of(path, model.fingerprint)
+    searches = {ablation: config.model_dump(mode="json") for ablation, config in SEARCHES.items()}
+    about = {"model": model.fingerprint, "searches": searches}
+    rows = rows_of(path, about)
     known = {(row["task"], row["ablation"]) for row in rows}
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.task or ww.tasks.PYTHON_TASKS:
@@ -67,23 +69,23 @@ def main() -> None:
                 continue
             row = measured(model, load_task(name), config)
             rows.append({"task": name, "ablation": ablation} | row)
-            path.write_text(json.dumps({"model": model.fingerprint, "rows": rows}, indent=1) + "\n")
+            path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
             print(_line(rows[-1]), flush=True)
 
 
-def rows_of(path: Path, fingerprint: str) -> list[dict[str, Any]]:
+def rows_of(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of an earlier call; none if there was none.
 
     Args:
         path: `results.json` of the folder.
-        fingerprint: that of the model.
+        about: the model's fingerprint and the settings of the searches, as in the file.
     """
     if not path.exists():
         return []
     stored = json.loads(path.read_text())
-    if stored["model"] != fingerprint:
-        raise SystemExit(f"{path} is of another model: give another --out")
-    rows: list[dict[str, Any]] = stored["rows"]
+    rows: list[dict[str, Any]] = stored.pop("rows")
+    if stored != about:
+        raise SystemExit(f"{path} is of another model or other searches: give another --out")
     return rows
 
 

@@ -35,10 +35,11 @@ def test_a_search_that_is_refused_is_a_row_with_its_reason(subject: Subject):
     assert "asks for nothing" in row["reason"]
 
 
-def test_rows_of_another_model_are_refused(tmp_path: Path):
-    path = tmp_path / "results.json"
-    assert rows_of(path, "a") == []
-    path.write_text(json.dumps({"model": "a", "rows": [{"task": "for_while"}]}))
-    assert rows_of(path, "a") == [{"task": "for_while"}]
-    with pytest.raises(SystemExit, match="is of another model"):
-        rows_of(path, "b")
+def test_rows_of_another_model_or_search_are_refused(tmp_path: Path):
+    path, about = tmp_path / "results.json", {"model": "a", "searches": {"mean": {"trials": 1}}}
+    assert rows_of(path, about) == []
+    path.write_text(json.dumps({**about, "rows": [{"task": "for_while"}]}))
+    assert rows_of(path, about) == [{"task": "for_while"}]
+    for other in ({"model": "b"}, {"searches": {"mean": {"trials": 2}}}):
+        with pytest.raises(SystemExit, match="is of another model or other searches"):
+            rows_of(path, about | other)

@@ -48,6 +48,10 @@ def test_the_same_under_ablation(
             assert stream.shape[1] == (1 if layer > narrow else 10)
             again = transformer(TOKENS, AT, start_from=(layer, stream))
             assert torch.allclose(again, found, atol=1e-6)
+            with transformer.edited({"1.mlp.post_act": lambda x: x.clone()}):
+                assert transformer._last_mixing_layer() is None  # the edit might mix tokens
+                again = transformer(TOKENS, AT, start_from=(layer, stream))
+                assert torch.allclose(again, found, atol=1e-6)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from test_resume import assert_same
 from wirework.errors import InputError
 from wirework.nn.shapes import n_parameters
 from wirework.training import loop, train
+from wirework.training.checkpoint import model_weights
 from wirework.training.live_gradient import LiveGradient
 from wirework.training.metrics import read_metrics
 
@@ -54,6 +55,17 @@ def test_a_live_run_ends_dense_in_form_and_sparse_in_fact(settings):
     weight = transformer.blocks[0].mlp.up.weight
     assert int(weight.count_nonzero()) == max(round(0.05 * weight.numel()), 2 * len(weight))
     assert losses(run)[-1] < losses(run)[0]
+
+
+def test_a_checkpoint_of_live_weights_gives_those_of_the_model(settings):
+    run = train(settings("live", weight_sparsity=LIVE, checkpoint_every=4), progress=False)
+    last = max((run.path / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))
+    tensors = load_file(last / "tensors.safetensors")
+    weights = run.model.transformer.state_dict()
+    assert any(name.startswith("live/places/") for name in tensors)
+    found = model_weights(tensors, weights)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
 
 
 def test_zero_weights_come_alive(settings):

@@ -21,7 +21,7 @@ from wirework.nn.device_reads import may_read
 from wirework.nn.kernels.linear import Embedding, Linear
 from wirework.nn.kernels.loss import next_token_loss
 from wirework.nn.kernels.sparse_linear import unchanged_weights
-from wirework.nn.positions import Positions, select_positions
+from wirework.nn.positions import Positions, match_positions, select_positions
 from wirework.nn.rewire import same_for_all_tokens
 from wirework.nn.sites import Edit, Site, edited, find_sites, recorded
 from wirework.renamed_names import old_arguments, old_attributes
@@ -169,6 +169,7 @@ class Transformer(nn.Module):
             if start_from is None
             else (start_from[1], self.concatenated_positions(tokens))
         )
+        pos = match_positions(x, pos, last_positions)  # `start_from` may have one token only
         first = 0 if start_from is None else start_from[0]
         narrow_from = None if last_positions is None else self._last_mixing_layer()
         for layer, block in enumerate(self.blocks[first:], first):

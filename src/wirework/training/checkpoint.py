@@ -193,6 +193,24 @@ def gather(
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
+def model_weights(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights in the tensors of a checkpoint, also where live weights were trained.
+
+    Args:
+        tensors: tensors of a checkpoint. A live matrix is stored as values at flat indices.
+        like: a tensor of the right shape for each weight, by name.
+    """
+    weights = {}
+    for name, shaped in like.items():
+        if (places := tensors.get(f"live/places/{name}")) is not None:
+            flat = torch.zeros_like(shaped).flatten()
+            values = tensors[f"live/values/{name}"]
+            weights[name] = flat.index_copy(0, places, values).view_as(shaped)
+        else:
+            weights[name] = tensors[f"model/{name}"]
+    return weights
+
+
 @torch.no_grad()
 def restore_(
     trained: Mapping[str, nn.Parameter],

@@ -109,8 +109,14 @@ def test_a_swap_is_an_edit_of_the_whole_circuit():
     assert len({site[0] for site in changed}) == 2, changed
 
 
-def test_no_patch_is_no_change(patcher: Patcher):
-    assert patcher.loss_with() == pytest.approx(patcher.loss())
+def test_a_node_at_its_own_values_is_no_change(patcher: Patcher):
+    """The donor of each prompt is the prompt itself; the pass begins at the layer of the node."""
+    itself = torch.arange(2 * patcher.recorded.batch.n_pairs)
+    for site, channels in patcher.recorded.channels.items():
+        every = {site: torch.arange(len(channels))}
+        swap = patcher._exchange(every, "deciding", itself, itself)
+        assert (swap.flipped, swap.moved) == (0.0, pytest.approx(0.0, abs=1e-6))
+    assert patcher.loss_with() == patcher.loss()
 
 
 class Linear:

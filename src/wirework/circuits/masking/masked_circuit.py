@@ -204,7 +204,8 @@ class Runner(Protocol):
                 computed, (B, 1, k).
             start_from: a layer and the residual stream that its block reads, from `block_inputs` of
                 an earlier call with the same pairs. Earlier layers are skipped.
-            block_inputs: list to which the residual stream before each block is appended.
+            block_inputs: list to which the residual stream before each block is appended, of shape
+                (2P, T, D), or (2P, 1, D) where only the last token is computed.
         """
 
 

@@ -140,6 +140,7 @@ def explain_circuit(
         driving = _driving_tokens(context, model, recorded.channels)
         bar.advance()
         readings = read_nodes(on_seen, driving, tokenizer_of(model))
+        del on_seen  # it holds residual streams
         bar.advance()
         on_model = CircuitOnModel(model, context.edge_masks, context.gates)
         heads = head_attention(on_model, on_held_out)

@@ -213,7 +213,10 @@ class Patcher:
 
     @cached_property
     def _passes(self) -> list[tuple[Tensor, TokenizedPairs, list[Tensor]]]:
-        """Prompt indices, prompts and the residual stream before each block, nothing patched."""
+        """Prompt indices, prompts and the residual stream before each block, nothing patched.
+
+        They are kept until the patcher goes: layers x 2P x T x D values for all passes together.
+        """
         recorded = []
         for rows, part in passes(self.recorded.batch):
             block_inputs: list[Tensor] = []
@@ -355,11 +358,12 @@ def _replaced(numbers: Tensor, mask: Tensor, values: Tensor, last: Tensor) -> Ed
     def edit(x: Tensor) -> Tensor:
         narrow = x.shape[1] != mask.shape[1]
         where, new = ((select_positions(y, last) if narrow else y) for y in (mask, values))
-        return x.index_copy(-1, numbers, torch.where(where, new, x[..., numbers]))
+        here = numbers.to(x.device)
+        return x.index_copy(-1, here, torch.where(where, new, x[..., here]))
 
     return edit
 
 
 def _constant(numbers: Tensor, values: Tensor) -> Edit:
     """Return the edit of a site's kept nodes that sets some of them, (j,) each, to constants."""
-    return lambda x: x.index_copy(-1, numbers, values.expand(*x.shape[:2], -1))
+    return lambda x: x.index_copy(-1, numbers.to(x.device), values.expand(*x.shape[:2], -1))

@@ -67,6 +67,7 @@ def binarise(
     lr: float | Sequence[float] = (0.05, 0.02, 0.1, 0.03, 0.01),
     batch_pairs: int = 32,
     slack: float = 0.01,
+    enough: float = 0.01,
     seed: int = 0,
 ) -> Binarised:
     """Replace every node of the circuit by a step function of two values and report the task loss.
@@ -76,7 +77,7 @@ def binarise(
     from the identity into the step between their values: they are psi_t (`binarisation`) with
     t = (1 - progress)^5. One training can end with a node whose two values no longer separate what
     the task needs, from which no gradient leads back, so there is one for each learning rate, until
-    one reaches `slack` on the training pairs. Of these and the initial values, those with the
+    one reaches `enough` on the training pairs. Of these and the initial values, those with the
     lowest loss on the training pairs are kept. Trained values may do better than the circuit
     itself, so the result means something only if a control circuit fails after the same training.
 
@@ -88,8 +89,8 @@ def binarise(
         lr: learning rates of Adam, one for each training, relative to the distance of a node's two
             initial values; each falls linearly to 0.
         batch_pairs: pairs per step.
-        slack: tolerance in nats for a node binarised alone; a training with a loss of at most this
-            is the last one.
+        slack: tolerance in nats for a node binarised alone.
+        enough: loss in nats on the training pairs after which no further training is tried.
         seed: seed of the batches of the first training; later ones count up from it.
 
     Raises:
@@ -107,7 +108,7 @@ def binarise(
         loss = binarised_loss(masked_circuit, train, values)
         if loss < train_loss:
             train_loss, trained = loss, values
-        if train_loss <= slack:
+        if train_loss <= enough:
             break
     circuit_loss = masked_circuit.loss(judge)
     alone = losses_alone(masked_circuit, judge, start)
