@@ -79,7 +79,7 @@ def binarise(
     the task needs, from which no gradient leads back, so there is one for each learning rate, until
     one reaches `enough` on the training pairs. Of these and the initial values, those with the
     lowest loss on the training pairs are kept. Trained values may do better than the circuit
-    itself, so the result means something only if a control circuit fails after the same training.
+    itself: a low loss says that two values a node suffice, not that the nodes have only two.
 
     Args:
         masked_circuit: the circuit.
