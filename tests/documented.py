@@ -76,6 +76,7 @@ NOT_RUN = {
     "tests/circuits/adversarial",
     ("studies/results/explained/README.md", "wirework validate"): "needs that circuit: "
     "tests/circuits/validation",
+    ("studies/results/explained/README.md", "wirework tasks"): _STUDY,
     ("studies/results/explained/README.md", "wirework train"): _STUDY,
     ("studies/results/explained/README.md", "wirework prune"): _STUDY,
     ("studies/results/explained/README.md", "wirework explain-circuit"): "needs the circuits of "

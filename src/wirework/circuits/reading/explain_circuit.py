@@ -18,10 +18,10 @@ from wirework.circuits.reading.attention import HeadAttention, head_attention
 from wirework.circuits.reading.driving_tokens import DrivingTokens, driving_tokens
 from wirework.circuits.reading.embedding_reading import EmbeddingReading, read_embedding
 from wirework.circuits.reading.node_pattern import NodePattern
-from wirework.circuits.reading.node_reading import NodeReading, read_nodes
+from wirework.circuits.reading.node_reading import NodeReading, kept_nodes, read_nodes
 from wirework.circuits.reading.patching import Patcher, with_common_places
 from wirework.circuits.reading.places import Recorded
-from wirework.circuits.reading.sentences import Sentence, kept_nodes, sentences
+from wirework.circuits.reading.sentences import Sentence, sentences
 from wirework.circuits.reading.words import Contexts
 from wirework.circuits.validation.context import ValidationContext
 from wirework.console import Progress

@@ -4,8 +4,8 @@ Everything here is measured on pairs that the search has seen. It decides which 
 written; the sentences are then tested on held-out pairs.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from wirework.data import Tokenizer
 
 Role = Literal["constant", "signal", "referent", "marker", "other"]
-"""`constant`: one value at all tokens does as well. `signal`: it carries which of the two contexts
-it is, as a swap shows. `referent`: it carries what the last token names, as a swap with prompts of
-another last token shows. `marker`: it differs between one place and the other tokens, in both
-contexts, and is needed. `other`: none of these."""
+"""`constant`: one value at all tokens does as well, also for all constants together. `signal`: it
+carries which of the two contexts it is, as a swap shows. `referent`: it carries what the last token
+names, as a swap with prompts of another last token shows. `marker`: it differs between one place
+and the other tokens, in both contexts, and is needed. `other`: none of these."""
 
 _MOST_CHANGE_OF_NODE = 0.01
 """Nats by which the loss may change if a constant node is fixed."""
+_MOST_CHANGE_TOGETHER = 0.025
+"""Nats by which the loss may change if all constants are fixed together: half of what the sentence
+about them may show on held-out pairs."""
 _LEAST_MOVED_BY_NODE = 0.05
 """Share of the difference between the contexts that a swap of a signal node moves at least."""
 _MOST_CONTROL = 1 / 3
@@ -108,7 +111,46 @@ def read_nodes(
                     else driving[site][number],
                 )
             )
-    return tuple(readings)
+    return _with_joint_constants(readings, patcher, before)
+
+
+def kept_nodes(readings: Iterable[NodeReading], patcher: Patcher) -> KeptNodes:
+    """Return nodes as indices into the kept nodes of their sites."""
+    by_site: dict[str, list[int]] = {}
+    for reading in readings:
+        by_site.setdefault(reading.site, []).append(reading.index)
+    return {
+        site: torch.searchsorted(patcher.recorded.channels[site].cpu(), torch.tensor(indices))
+        for site, indices in by_site.items()
+    }
+
+
+def _with_joint_constants(
+    readings: Sequence[NodeReading], patcher: Patcher, before: float
+) -> tuple[NodeReading, ...]:
+    """Return the readings with fewer constants if these cannot be fixed together.
+
+    Those whose values matter least alone stay, as many as change the loss little together; the rest
+    are `other`.
+    """
+    constants = sorted(
+        (reading for reading in readings if reading.role == "constant"),
+        key=lambda reading: abs(reading.loss_if_fixed - before),
+    )
+
+    def can_be_fixed(count: int) -> bool:
+        loss = patcher.loss_with(fixed=kept_nodes(constants[:count], patcher))
+        return abs(loss - before) <= _MOST_CHANGE_TOGETHER
+
+    count, too_many = (len(constants),) * 2 if can_be_fixed(len(constants)) else (0, len(constants))
+    while too_many - count > 1:
+        middle = (count + too_many) // 2
+        count, too_many = (middle, too_many) if can_be_fixed(middle) else (count, middle)
+    dropped = {reading.node for reading in constants[count:]}
+    return tuple(
+        replace(reading, role="other") if reading.node in dropped else reading
+        for reading in readings
+    )
 
 
 def _place(patcher: Patcher, every_node: KeptNodes) -> Place:

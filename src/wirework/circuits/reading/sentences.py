@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-import torch
-
 from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.reading.attention import HeadAttention
 from wirework.circuits.reading.contrast import Contrast
-from wirework.circuits.reading.node_reading import LEAST_RISE, NodeReading, is_referent, is_specific
-from wirework.circuits.reading.patching import KeptNodes, Patcher, Swap
+from wirework.circuits.reading.node_reading import (
+    LEAST_RISE,
+    NodeReading,
+    is_referent,
+    is_specific,
+    kept_nodes,
+)
+from wirework.circuits.reading.patching import Patcher, Swap
 from wirework.circuits.reading.places import Place
 from wirework.circuits.reading.subjects import subject
 from wirework.circuits.reading.words import Contexts, code, listed, where
@@ -83,17 +87,6 @@ def sentences(
             written.append(_marker(markers, patcher))
     constants = [reading for reading in readings if reading.role == "constant"]
     return (*written, *([_constants(constants, patcher)] if constants else []))
-
-
-def kept_nodes(readings: Iterable[NodeReading], patcher: Patcher) -> KeptNodes:
-    """Return nodes as indices into the kept nodes of their sites."""
-    by_site: dict[str, list[int]] = {}
-    for reading in readings:
-        by_site.setdefault(reading.site, []).append(reading.index)
-    return {
-        site: torch.searchsorted(patcher.recorded.channels[site].cpu(), torch.tensor(indices))
-        for site, indices in by_site.items()
-    }
 
 
 def _signal(
