@@ -169,8 +169,16 @@ class TestExplainCircuit:
         assert {places[name] for name in passed_on} == {"between"}
         standing = {node for one in explanation.sentences if one.stands for node in one.nodes}
         assert set(passed_on) <= standing
-        assert explanation.n_explained == explanation.n_nodes - 1
-        assert explanation.loss_explained > explanation.loss + 0.5  # the key's input is needed too
+        assert explanation.n_explained == explanation.n_nodes
+        assert explanation.loss_explained == pytest.approx(explanation.loss)
+
+    def test_a_node_that_follows_from_the_token_is_explained_by_it(self):
+        """The key of the relay and its input say which noun it is, the same in both contexts."""
+        _, explanation = explained(relay.plant())
+        found = [one for one in explanation.sentences if one.kind == "token"]
+        assert [one.nodes for one in found] == [("1.attn.act_in.3",), ("1.attn.k.0",)]
+        assert all(one.stands for one in found)
+        assert "follows from the token alone: 1.11 on `·ball`, 0.00 on" in found[0].text
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_models_of_other_precisions_are_explained(self, dtype: torch.dtype):

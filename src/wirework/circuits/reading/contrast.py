@@ -20,12 +20,12 @@ _LEAST_SPREAD = 0.1
 
 @dataclass(frozen=True, repr=False)
 class AtToken(Report):
-    """Values of a node at one token of a place, in both contexts."""
+    """Values of a node at one token, in both contexts."""
 
     token: str
     mean: float
     n: int
-    """How often the token is at the place."""
+    """How often the token is there."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,14 +85,31 @@ class Contrast(Report):
         return spread > 2 * abs(self.first - self.second) and spread > _LEAST_SPREAD * self.range
 
 
+def ends_of(
+    recorded: Recorded, site: str, number: int, tokenizer: "Tokenizer"
+) -> tuple[AtToken, AtToken]:
+    """Return the tokens of the prompts at which a node is highest and lowest on average."""
+    found = _at_tokens(recorded, recorded.values[site][..., number], recorded.in_prompt, tokenizer)
+    return max(found, key=lambda at: at.mean), min(found, key=lambda at: at.mean)
+
+
 def _by_token(
     recorded: Recorded, values: Tensor, place: Place, tokenizer: "Tokenizer"
 ) -> tuple[AtToken, ...]:
     """Return the means of a node's values (2P, T) at the most frequent tokens of a place."""
-    mask = recorded.places[place]
+    found = _at_tokens(recorded, values, recorded.places[place], tokenizer)
+    return tuple(sorted(found, key=lambda at: -at.n)[:_SHOWN_TOKENS])
+
+
+def _at_tokens(
+    recorded: Recorded, values: Tensor, mask: Tensor, tokenizer: "Tokenizer"
+) -> list[AtToken]:
+    """Return the means of a node's values (2P, T) at each token that a mask (2P, T) chooses."""
     of_token: dict[int, list[float]] = {}
-    ids, at_place = recorded.batch.tokens[mask].tolist(), values[mask].tolist()
-    for token, value in zip(ids, at_place, strict=True):
+    for token, value in zip(
+        recorded.batch.tokens[mask].tolist(), values[mask].tolist(), strict=True
+    ):
         of_token.setdefault(token, []).append(value)
-    most = sorted(of_token.items(), key=lambda item: -len(item[1]))[:_SHOWN_TOKENS]
-    return tuple(AtToken(tokenizer.token(token), fmean(found), len(found)) for token, found in most)
+    return [
+        AtToken(tokenizer.token(id), fmean(found), len(found)) for id, found in of_token.items()
+    ]

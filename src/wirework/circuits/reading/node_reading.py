@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from wirework.circuits.reading.contrast import Contrast
+from wirework.circuits.reading.contrast import AtToken, Contrast, ends_of
 from wirework.circuits.reading.driving_tokens import DrivingTokens
 from wirework.circuits.reading.patching import KeptNodes, Patcher, Swap
 from wirework.circuits.reading.places import Place
 from wirework.node_names import node_name
-from wirework.summaries import NotMeasured, Report
+from wirework.summaries import NotMeasured, Report, absent
 
 if TYPE_CHECKING:
     from wirework.data import Tokenizer
 
-Role = Literal["constant", "signal", "referent", "marker", "other"]
+Role = Literal["constant", "signal", "referent", "marker", "token", "other"]
 """`constant`: one value at all tokens does as well, also for all constants together. `signal`: it
 carries which of the two contexts it is, as a swap shows. `referent`: it carries what the last token
 names, as a swap with prompts of another last token shows. `marker`: it differs between one place
-and the other tokens, in both contexts, and is needed. `other`: none of these."""
+and the other tokens, in both contexts, and is needed. `token`: its value follows from the token
+alone. `other`: none of these."""
 
 _MOST_CHANGE_OF_NODE = 0.01
-"""Nats by which the loss may change if a constant node is fixed."""
+"""Nats by which the loss may change if a constant node is fixed, or if a node that follows from the
+token takes its average at that token."""
 _MOST_CHANGE_TOGETHER = 0.025
 """Nats by which the loss may change if all constants are fixed together: half of what the sentence
 about them may show on held-out pairs."""
@@ -66,6 +68,8 @@ class NodeReading(Report):
     loss_if_ablated: float
     """The same with the node at its mean over text, as if it were outside the circuit."""
     driving_tokens: DrivingTokens | NotMeasured
+    ends: tuple[AtToken, AtToken] | None = absent()
+    """The tokens of the prompts at which a node with the role `token` is highest and lowest."""
 
 
 def read_nodes(
@@ -111,7 +115,11 @@ def read_nodes(
                     else driving[site][number],
                 )
             )
-    return _with_joint_constants(readings, patcher, before)
+    readings = _with_joint_constants(readings, patcher, before)
+    return tuple(
+        _with_token(reading, patcher, before, tokenizer) if reading.role == "other" else reading
+        for reading in readings
+    )
 
 
 def kept_nodes(readings: Iterable[NodeReading], patcher: Patcher) -> KeptNodes:
@@ -127,7 +135,7 @@ def kept_nodes(readings: Iterable[NodeReading], patcher: Patcher) -> KeptNodes:
 
 def _with_joint_constants(
     readings: Sequence[NodeReading], patcher: Patcher, before: float
-) -> tuple[NodeReading, ...]:
+) -> list[NodeReading]:
     """Return the readings with fewer constants if these cannot be fixed together.
 
     Those whose values matter least alone stay, as many as change the loss little together; the rest
@@ -147,10 +155,22 @@ def _with_joint_constants(
         middle = (count + too_many) // 2
         count, too_many = (middle, too_many) if can_be_fixed(middle) else (count, middle)
     dropped = {reading.node for reading in constants[count:]}
-    return tuple(
+    return [
         replace(reading, role="other") if reading.node in dropped else reading
         for reading in readings
-    )
+    ]
+
+
+def _with_token(
+    reading: NodeReading, patcher: Patcher, before: float, tokenizer: "Tokenizer"
+) -> NodeReading:
+    """Return the reading with the role `token` if its averages by token do as well."""
+    node = kept_nodes([reading], patcher)
+    if abs(patcher.loss_by_token(node) - before) > _MOST_CHANGE_OF_NODE:
+        return reading
+    number = int(node[reading.site])
+    ends = ends_of(patcher.recorded, reading.site, number, tokenizer)
+    return replace(reading, role="token", ends=ends)
 
 
 def _place(patcher: Patcher, every_node: KeptNodes) -> Place:

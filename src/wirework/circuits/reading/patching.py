@@ -70,6 +70,8 @@ class Patcher:
     """Site to (width,), the values of ablated nodes: means over text."""
     averages: Mapping[str, Tensor]
     """Site to (width,), the values of fixed nodes: averages over the tokens of other pairs."""
+    others: Recorded
+    """These other pairs."""
 
     @classmethod
     def of(
@@ -102,7 +104,7 @@ class Patcher:
                 f"the circuit's mean logit difference is {float(logit_diffs.mean()):.3g}: it does "
                 "not do the task, so that there is nothing to explain"
             )
-        return cls(masked_circuit, recorded, logit_diffs, means, averages)
+        return cls(masked_circuit, recorded, logit_diffs, means, averages, others)
 
     def loss(self) -> float:
         """Return the task loss in nats, nothing patched."""
@@ -192,6 +194,26 @@ class Patcher:
             channels = self.recorded.channels[site][numbers]
             edits[site] = _constant(numbers, values[site][channels])
         return self.masked_circuit.loss_of(self._run(lambda _part, _rows: edits))
+
+    def loss_by_token(self, nodes: KeptNodes) -> float:
+        """Return the task loss with nodes that depend on the token alone.
+
+        At each token of all prompts they take their average at the same token of other pairs.
+        """
+        tokens = self.recorded.batch.tokens
+        values = {site: self.others.by_token(site, tokens)[..., nodes[site]] for site in nodes}
+
+        def edits(part: TokenizedPairs, rows: Tensor) -> KeptEdits:
+            length = part.tokens.shape[1]
+            everywhere = torch.ones_like(part.tokens, dtype=torch.bool)[..., None]
+            return {
+                site: _replaced(
+                    numbers, everywhere, values[site][rows, :length], part.last_positions
+                )
+                for site, numbers in nodes.items()
+            }
+
+        return self.masked_circuit.loss_of(self._run(edits))
 
     @torch.no_grad()
     def _run(self, edits_of: KeptEditsOf) -> Tensor:

@@ -61,6 +61,22 @@ class Recorded:
         mask = self.places[place][..., None].to(self.values[site].dtype)
         return (self.values[site] * mask).sum(1) / mask.sum(1)
 
+    def by_token(self, site: str, tokens: Tensor) -> Tensor:
+        """Return (R, T, k), the average value of each node at the same token of these prompts.
+
+        Args:
+            site: the site.
+            tokens: (R, T) int64. A token that these prompts do not hold has the average over all.
+        """
+        values = self.values[site][self.in_prompt].double()
+        inside = self.batch.tokens[self.in_prompt]
+        known, index = inside.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        sums = values.new_zeros(len(known), values.shape[1]).index_add_(0, index, values)
+        means = sums / index.bincount(minlength=len(known))[:, None]
+        row = torch.searchsorted(known, tokens.contiguous()).clamp(max=len(known) - 1)
+        found = (known[row] == tokens)[..., None]
+        return torch.where(found, means[row], values.mean(0)).to(self.values[site].dtype)
+
     def averages(self, site: str) -> Tensor:
         """Return (k,), the average value of each node over all tokens of all prompts."""
         values = self.values[site]

@@ -27,12 +27,13 @@ from wirework.circuits.reading.words import Contexts, code, listed, where
 from wirework.errors import number_of
 from wirework.summaries import Report, absent
 
-Kind = Literal["signal", "referent", "marker", "constant", "attention"]
+Kind = Literal["signal", "referent", "marker", "token", "constant", "attention"]
 
 _LEAST_MOVED_BY_GROUP = 0.1
 """Share of the difference between the contexts that the swap of a sentence moves at least."""
 _MOST_CHANGE_OF_GROUP = 0.05
-"""Nats by which the loss may change if all constants are fixed together."""
+"""Nats by which the loss may change if all constants are fixed together, or if all nodes of a site
+that follow from the token take their averages by token."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +52,8 @@ class Sentence(Report):
     loss_before: float | None = absent()
     """Task loss in nats of the circuit on held-out pairs, a mean over both prompts of a pair."""
     loss_after: float | None = absent()
-    """The same with the nodes ablated, or fixed if they are constants."""
+    """The same with the nodes ablated; or fixed, if they are constants; or at their averages by
+    token, if they follow from it."""
 
 
 def sentences(
@@ -85,6 +87,8 @@ def sentences(
             written.append(_referent(group, place, patcher))
         if markers:
             written.append(_marker(markers, patcher))
+        if by_token := [node for node in nodes if node.role == "token"]:
+            written.append(_token(by_token, patcher))
     constants = [reading for reading in readings if reading.role == "constant"]
     return (*written, *([_constants(constants, patcher)] if constants else []))
 
@@ -196,6 +200,33 @@ def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
         loss_before=before,
         loss_after=after,
     )
+
+
+def _token(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
+    before = patcher.loss()
+    after = patcher.loss_by_token(kept_nodes(nodes, patcher))
+    names = [node.node for node in nodes]
+    follows = "follows" if len(nodes) == 1 else "follow"
+    ends = [_ends(node) for node in nodes]
+    if len(nodes) > 1:
+        ends = [f"{name} is {own}" for name, own in zip(names, ends, strict=True)]
+    return Sentence(
+        kind="token",
+        text=f"{listed(names)} {follows} from the token alone: {'; '.join(ends)}.",
+        nodes=tuple(names),
+        stands=abs(after - before) <= _MOST_CHANGE_OF_GROUP,
+        experiment="at each token set to the average at this token of other pairs, the loss goes "
+        f"from {before:.3f} to {after:.3f} nats",
+        loss_before=before,
+        loss_after=after,
+    )
+
+
+def _ends(node: NodeReading) -> str:
+    """Return in words at which tokens a node is highest and lowest."""
+    assert node.ends is not None
+    highest, lowest = node.ends
+    return f"{highest.mean:.2f} on {code(highest.token)}, {lowest.mean:.2f} on {code(lowest.token)}"
 
 
 def _attention(head: HeadAttention, patcher: Patcher) -> Sentence:
