@@ -200,8 +200,7 @@ class Patcher:
 
         At each token of all prompts they take their average at the same token of other pairs.
         """
-        tokens = self.recorded.batch.tokens
-        values = {site: self.others.by_token(site, tokens)[..., nodes[site]] for site in nodes}
+        values = {site: self._by_token[site][..., numbers] for site, numbers in nodes.items()}
 
         def edits(part: TokenizedPairs, rows: Tensor) -> KeptEdits:
             length = part.tokens.shape[1]
@@ -214,6 +213,12 @@ class Patcher:
             }
 
         return self.masked_circuit.loss_of(self._run(edits))
+
+    @cached_property
+    def _by_token(self) -> dict[str, Tensor]:
+        """Site to (2P, T, k), the average of each node at the same token of other pairs."""
+        tokens = self.recorded.batch.tokens
+        return {site: self.others.by_token(site, tokens) for site in self.recorded.channels}
 
     @torch.no_grad()
     def _run(self, edits_of: KeptEditsOf) -> Tensor:
