@@ -60,6 +60,8 @@ NOT_RUN = {
     ("tests/hostile/README.md", "make hostile-test"): "minutes, and CI runs it",
     ("tests/hostile/README.md", "python tests/hostile/run.py"): "minutes: make hostile-test",
     ("studies/results/ablations/README.md", "wirework study"): _STUDY,
+    ("studies/results/adversarial/README.md", "python -m benchmarks"): "minutes: "
+    "tests/test_adversarial_benchmark.py",
     ("studies/results/adversarial/README.md", "wirework train"): _STUDY,
     ("studies/results/adversarial/README.md", "wirework prune"): _STUDY,
     ("studies/results/binarise/README.md", "wirework study"): _STUDY,
