@@ -150,7 +150,8 @@ def _with_joint_constants(
         loss = patcher.loss_with(fixed=kept_nodes(constants[:count], patcher))
         return abs(loss - before) <= _MOST_CHANGE_TOGETHER
 
-    count, too_many = (len(constants),) * 2 if can_be_fixed(len(constants)) else (0, len(constants))
+    everyone = len(constants)
+    count, too_many = (everyone, everyone + 1) if can_be_fixed(everyone) else (0, everyone)
     while too_many - count > 1:
         middle = (count + too_many) // 2
         count, too_many = (middle, too_many) if can_be_fixed(middle) else (count, middle)
