@@ -80,7 +80,7 @@ def test_places_that_some_prompts_lack_are_left_out_of_all_patchers(patcher: Pat
 
 
 def test_a_swap_is_an_edit_of_the_whole_circuit():
-    """Patches run on a small model, from the layer of the node, late sites at one token only."""
+    """Patches run on the compact circuit, from the layer of the node, late sites at one token."""
     planted = relay.plant()
     circuit = circuit_of(planted)
     pairs = pairs_of(circuit.document, planted.model, planted.task)

@@ -106,10 +106,7 @@ def _at_tokens(
 ) -> list[AtToken]:
     """Return the means of a node's values (2P, T) at each token that a mask (2P, T) chooses."""
     of_token: dict[int, list[float]] = {}
-    for token, value in zip(
-        recorded.batch.tokens[mask].tolist(), values[mask].tolist(), strict=True
-    ):
+    ids = recorded.batch.tokens[mask].tolist()
+    for token, value in zip(ids, values[mask].tolist(), strict=True):
         of_token.setdefault(token, []).append(value)
-    return [
-        AtToken(tokenizer.token(id), fmean(found), len(found)) for id, found in of_token.items()
-    ]
+    return [AtToken(tokenizer.token(one), fmean(own), len(own)) for one, own in of_token.items()]

@@ -150,8 +150,8 @@ def _with_joint_constants(
         loss = patcher.loss_with(fixed=kept_nodes(constants[:count], patcher))
         return abs(loss - before) <= _MOST_CHANGE_TOGETHER
 
-    everyone = len(constants)
-    count, too_many = (everyone, everyone + 1) if can_be_fixed(everyone) else (0, everyone)
+    n_all = len(constants)
+    count, too_many = (n_all, n_all + 1) if can_be_fixed(n_all) else (0, n_all)
     while too_many - count > 1:
         middle = (count + too_many) // 2
         count, too_many = (middle, too_many) if can_be_fixed(middle) else (count, middle)
