@@ -212,8 +212,12 @@ class TrainConfig(Config):
     None: no gates. Usually with `weight_sparsity: null`."""
     revival: RevivalConfig | None = None
     """Re-initialise neurons that stayed silent for many steps; None: never."""
+    start_from: Path | None = None
+    """Run or model folder whose weights the training starts from; None: random weights. Model and
+    tokeniser must be those of it. Steps, schedules and moments start anew."""
     bigram_start: Literal["counts", "zeros"] = "counts"
-    """Initial bigram table: smoothed log-probabilities of the training tokens, or zeros. Ours."""
+    """Initial bigram table: smoothed log-probabilities of the training tokens, or zeros. Ours.
+    Ignored with `start_from`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; `auto` times both on this device at the start."""
     device: str = "auto"

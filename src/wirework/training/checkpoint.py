@@ -67,6 +67,8 @@ class TrainState:
     """Fingerprint of the tokeniser."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The run's `TrainConfig`, as JSON values."""
+    started_on_tasks: bool | None = False
+    """`trained_on_tasks` of the model that the run started from."""
 
 
 def save_checkpoint(folder: Path, state: TrainState, tensors: Mapping[str, Tensor]) -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wirework import fastest, files
-from wirework.config import TrainConfig
+from wirework.config import TrainConfig, changes
 from wirework.console import say, warn
 from wirework.data import (
     Batch,
@@ -21,6 +21,7 @@ from wirework.data import (
     text_for_runs,
 )
 from wirework.errors import InputError, number_of
+from wirework.model import Model, load
 from wirework.nn import Transformer
 from wirework.training.baseline import bigram_table
 from wirework.training.checkpoint import (
@@ -138,9 +139,14 @@ def begin(
         # config.yaml was compared before, but it is a text file that anyone may have edited.
         config = resumed_settings(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
     resolve_device(config.device)
-    data = text_for_runs([folder], config.data, progress, trained_on=state.data)
+    start = None if config.start_from is None or checkpoint is not None else load(config.start_from)
+    runs = [folder, *([] if config.start_from is None else [config.start_from])]
+    data = text_for_runs(runs, config.data, progress, trained_on=state.data)
     config = with_vocabulary(config, data.tokenizer)
     _check_same_data(folder, state, data, resumed=checkpoint is not None)
+    if start is not None:
+        _check_start(config, start, data.tokenizer)
+        state.started_on_tasks = start.trained_on_tasks
     config = resolve(config)  # times matrix products, so it comes after all checks
     state.settings = config.model_dump(mode="json")
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
@@ -148,7 +154,10 @@ def begin(
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
     priors = [*make_priors(config), *extra_priors]
-    transformer = Transformer(config.model, seed=config.seed).to(device)
+    transformer = Transformer(config.model, seed=config.seed)
+    if start is not None:
+        transformer.load_state_dict(start.transformer.state_dict())
+    transformer = transformer.to(device)
     for prior in priors:
         transformer = prior.wrap_model(transformer)
     gates = {name: p for prior in priors for name, p in prior.parameters().items()}
@@ -170,7 +179,8 @@ def begin(
         drop_checkpoints_after(folder / "checkpoints", state.step)
         say(f"resuming {folder} at step {state.step} of {config.steps}")
     else:
-        start_bigram_(transformer, config, data)
+        if start is None:
+            start_bigram_(transformer, config, data)
         if resume:
             say(f"{folder} has no checkpoint yet: starting at step 0")
     record_text(folder, data, config.data)  # before config.yaml, which alone marks an older version
@@ -224,6 +234,22 @@ def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer) -> TrainConfig:
             f"{config.model.vocab_size}"
         )
     return config
+
+
+def _check_start(config: TrainConfig, start: Model, tokenizer: Tokenizer) -> None:
+    """Make sure that a run can start from the weights of a model.
+
+    Raises:
+        InputError: model or tokeniser differ from that of the settings.
+    """
+    ours, theirs = (c.model_dump(mode="json") for c in (config.model, start.config))
+    if listed := [str(change) for change in changes(theirs, ours, "model.")]:
+        raise InputError(f"start_from {config.start_from}: other settings: {'; '.join(listed)}")
+    if start.tokenizer is None or start.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise InputError(
+            f"start_from {config.start_from} has another tokeniser than the text: "
+            f"give data.tokenizer {Path(str(config.start_from)) / 'tokenizer.json'}"
+        )
 
 
 def _check_same_data(folder: Path, state: TrainState, data: Prepared, resumed: bool) -> None:

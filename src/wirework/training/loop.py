@@ -278,7 +278,7 @@ def _finish(job: Job, stop: Stop) -> Run:
         job.tokenizer,
         job.folder / "model",
         gates,
-        job.config.data.draws_from_tasks,
+        trained_on_tasks(job),
     )
     model.save(job.folder / "model")
     state, config = job.state, job.config
@@ -293,6 +293,12 @@ def _finish(job: Job, stop: Stop) -> Run:
     job.log.sync()
     stop.leave_if_requested(f"stopped after the end of training: {job.folder} is finished")
     return Run(job.folder, model, final_metrics({"step": state.step, **values, "timing": timing}))
+
+
+def trained_on_tasks(job: Job) -> bool | None:
+    """Return whether text came from the built-in tasks, in this run or the one it started from."""
+    either = {job.config.data.draws_from_tasks, job.state.started_on_tasks}
+    return True if True in either else None if None in either else False
 
 
 def measured_nonzero_fraction(job: Job) -> float:

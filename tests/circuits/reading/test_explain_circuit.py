@@ -130,7 +130,7 @@ class TestExplainCircuit:
         assert '-1.17 on `·""⏎`' in sentence.text
 
     def test_nodes_of_refused_sentences_are_not_explained(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("wirework.circuits.reading.sentences._LEAST_MOVED_BY_GROUP", 0.8)
+        monkeypatch.setattr("wirework.circuits.reading.sentences.LEAST_MOVED_BY_GROUP", 0.8)
         _, explanation = explained(type_tracker.plant())
         refused = {
             node

@@ -12,6 +12,7 @@ import torch
 
 from wirework.circuits.reading.contrast import AtToken, Contrast, ends_of
 from wirework.circuits.reading.driving_tokens import DrivingTokens
+from wirework.circuits.reading.past_tokens import PastSource
 from wirework.circuits.reading.patching import KeptNodes, Patcher, Swap
 from wirework.circuits.reading.places import Place
 from wirework.node_names import node_name
@@ -20,12 +21,12 @@ from wirework.summaries import NotMeasured, Report, absent
 if TYPE_CHECKING:
     from wirework.data import Tokenizer
 
-Role = Literal["constant", "signal", "referent", "marker", "token", "other"]
+Role = Literal["constant", "signal", "referent", "marker", "token", "past", "other"]
 """`constant`: one value at all tokens does as well, also for all constants together. `signal`: it
 carries which of the two contexts it is, as a swap shows. `referent`: it carries what the last token
 names, as a swap with prompts of another last token shows. `marker`: it differs between one place
 and the other tokens, in both contexts, and is needed. `token`: its value follows from the token
-alone. `other`: none of these."""
+alone. `past`: it follows from the tokens so far (`past_tokens.py`). `other`: none of these."""
 
 _MOST_CHANGE_OF_NODE = 0.01
 """Nats by which the loss may change if a constant node is fixed, or if a node that follows from the
@@ -33,8 +34,12 @@ token takes its average at that token."""
 _MOST_CHANGE_TOGETHER = 0.025
 """Nats by which the loss may change if all constants are fixed together: half of what the sentence
 about them may show on held-out pairs."""
+_MOST_CHANGE_BY_PAST = 0.025
+"""Nats by which the loss may change if a node takes the value that the tokens so far predict."""
 _LEAST_MOVED_BY_NODE = 0.05
 """Share of the difference between the contexts that a swap of a signal node moves at least."""
+LEAST_MOVED_BY_GROUP = 0.1
+"""The same of the nodes of a sentence together."""
 _MOST_CONTROL = 1 / 3
 """Share of a swap's movement that values of the same context may cause at most."""
 _LEAST_STANDING_OUT = 0.2
@@ -70,6 +75,8 @@ class NodeReading(Report):
     driving_tokens: DrivingTokens | NotMeasured
     ends: tuple[AtToken, AtToken] | None = absent()
     """The tokens of the prompts at which a node with the role `token` is highest and lowest."""
+    past: PastSource | None = absent()
+    """What a node with the role `past` mostly follows from."""
 
 
 def read_nodes(
@@ -116,8 +123,11 @@ def read_nodes(
                 )
             )
     readings = _with_joint_constants(readings, patcher, before)
+    readings = _without_weak_groups(readings, patcher)
     return tuple(
-        _with_token(reading, patcher, before, tokenizer) if reading.role == "other" else reading
+        _with_prediction(reading, patcher, before, tokenizer)
+        if reading.role == "other"
+        else reading
         for reading in readings
     )
 
@@ -162,27 +172,60 @@ def _with_joint_constants(
     ]
 
 
-def _with_token(
+def _without_weak_groups(readings: Sequence[NodeReading], patcher: Patcher) -> list[NodeReading]:
+    """Return the readings with signals and referents as `other` where a swap of all does little.
+
+    The nodes of a site that carry the same at the same place become one sentence, whose swap must
+    move more than that of a single node.
+    """
+    groups: dict[tuple[str, Role, Place], list[NodeReading]] = {}
+    for reading in readings:
+        if reading.role in ("signal", "referent"):
+            key = (reading.site, reading.role, reading.at_place.place)
+            groups.setdefault(key, []).append(reading)
+    weak = set()
+    for (_, role, place), group in groups.items():
+        nodes = kept_nodes(group, patcher)
+        if role == "signal":
+            stands = is_specific(patcher.swap(nodes, place), LEAST_MOVED_BY_GROUP)
+        else:
+            swap_last = patcher.swap_last(nodes, place)
+            stands = swap_last is not None and is_referent(swap_last, LEAST_MOVED_BY_GROUP)
+        weak |= set() if stands else {reading.node for reading in group}
+    return [
+        replace(reading, role="other") if reading.node in weak else reading for reading in readings
+    ]
+
+
+def _with_prediction(
     reading: NodeReading, patcher: Patcher, before: float, tokenizer: "Tokenizer"
 ) -> NodeReading:
-    """Return the reading with the role `token` if its averages by token do as well."""
-    node = kept_nodes([reading], patcher)
-    if abs(patcher.loss_by_token(node) - before) > _MOST_CHANGE_OF_NODE:
-        return reading
-    number = int(node[reading.site])
-    ends = ends_of(patcher.recorded, reading.site, number, tokenizer)
-    return replace(reading, role="token", ends=ends)
+    """Return the reading with the role `token` or `past` if what these predict does as well."""
+    node, site = kept_nodes([reading], patcher), reading.site
+    number = int(node[site])
+    if abs(patcher.loss_by_token(node) - before) <= _MOST_CHANGE_OF_NODE:
+        ends = ends_of(patcher.recorded, site, number, tokenizer)
+        return replace(reading, role="token", ends=ends)
+    if abs(patcher.loss_by_past(node) - before) <= _MOST_CHANGE_BY_PAST:
+        past = patcher.past.strongest(site, number, tokenizer)
+        return replace(reading, role="past", past=past)
+    return reading
 
 
 def _place(patcher: Patcher, every_node: KeptNodes) -> Place:
     """Return the place at which a swap of all nodes of a site moves the answer more."""
-    moved = {place: patcher.swap(every_node, place).moved for place in patcher.recorded.places}
+    moved = {
+        place: patcher.swap(every_node, place, control=False).moved
+        for place in patcher.recorded.places
+    }
     return max(moved, key=lambda place: moved[place])
 
 
 def _places_of_last(patcher: Patcher, every_node: KeptNodes) -> list[Place]:
     """Return the places at which prompts of another last token move the answer, for a site."""
-    swaps = [patcher.swap_last(every_node, place) for place in patcher.recorded.places]
+    swaps = [
+        patcher.swap_last(every_node, place, control=False) for place in patcher.recorded.places
+    ]
     return [s.place for s in swaps if s is not None and s.moved >= _LEAST_MOVED_BY_NODE]
 
 

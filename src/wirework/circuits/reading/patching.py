@@ -20,6 +20,7 @@ from torch import Tensor
 from wirework.circuits.masking.ablation import moved
 from wirework.circuits.masking.compact import KeptEdits
 from wirework.circuits.masking.masked_circuit import MaskedCircuit, Runner, passes
+from wirework.circuits.reading.past_tokens import PastTokens
 from wirework.circuits.reading.places import Place, Recorded
 from wirework.errors import InputError
 from wirework.nn import Edit
@@ -125,20 +126,22 @@ class Patcher:
         """(2P,) int64 each, prompts by their last token; see `_by_last_token`."""
         return _by_last_token(self.recorded.batch, self.recorded.places["deciding"])
 
-    def swap(self, nodes: KeptNodes, place: Place) -> Swap:
+    def swap(self, nodes: KeptNodes, place: Place, control: bool = True) -> Swap:
         """Swap nodes at a place with the other prompt of the pair, and with the control's prompt.
 
         Args:
             nodes: the nodes.
             place: the tokens of both prompts; if one has more of them, its last ones take the
                 last value of the other's.
+            control: False leaves the control out, which takes as long as the swap.
         """
-        return self._exchange(nodes, place, self._partner, self._same_context)
+        same = self._same_context if control else torch.full_like(self._partner, -1)
+        return self._exchange(nodes, place, self._partner, same)
 
-    def swap_last(self, nodes: KeptNodes, place: Place) -> Swap | None:
+    def swap_last(self, nodes: KeptNodes, place: Place, control: bool = True) -> Swap | None:
         """Swap nodes at a place with a prompt that ends in another token, and in the same.
 
-        These prompts have the same answers and deciding tokens.
+        These prompts have the same answers and deciding tokens. Arguments are those of `swap`.
 
         Returns:
             None if there is no prompt that ends in another token.
@@ -146,7 +149,7 @@ class Patcher:
         other, same = self._by_last_token
         if not bool(((other >= 0) & (self.logit_diffs > 0)).any()):
             return None
-        return self._exchange(nodes, place, other, same)
+        return self._exchange(nodes, place, other, same if control else torch.full_like(same, -1))
 
     def _exchange(self, nodes: KeptNodes, place: Place, donors: Tensor, same: Tensor) -> Swap:
         """Take values from donors, and from those of the control; (2P,) each, -1 for none."""
@@ -200,7 +203,36 @@ class Patcher:
 
         At each token of all prompts they take their average at the same token of other pairs.
         """
-        values = {site: self._by_token[site][..., numbers] for site, numbers in nodes.items()}
+        return self._loss_with_values(nodes, self._by_token)
+
+    def loss_by_past(self, nodes: KeptNodes) -> float:
+        """Return the task loss with nodes that the tokens so far predict.
+
+        At each token of all prompts they take what the model of `past_tokens.py` gives, which was
+        fitted on other pairs.
+        """
+        return self._loss_with_values(nodes, self._by_past)
+
+    @cached_property
+    def _by_token(self) -> dict[str, Tensor]:
+        """Site to (2P, T, k), the average of each node at the same token of other pairs."""
+        tokens = self.recorded.batch.tokens
+        return {site: self.others.by_token(site, tokens) for site in self.recorded.channels}
+
+    @cached_property
+    def _by_past(self) -> dict[str, Tensor]:
+        """Site to (2P, T, k), the value of each node that the tokens so far predict."""
+        tokens = self.recorded.batch.tokens
+        return {site: self.past.predicted(site, tokens) for site in self.recorded.channels}
+
+    @cached_property
+    def past(self) -> PastTokens:
+        """The model that predicts nodes from the tokens so far, fitted on other pairs."""
+        return PastTokens(self.others)
+
+    def _loss_with_values(self, nodes: KeptNodes, values_of: Mapping[str, Tensor]) -> float:
+        """Return the task loss with nodes at given values, (2P, T, k) for each site."""
+        values = {site: values_of[site][..., numbers] for site, numbers in nodes.items()}
 
         def edits(part: TokenizedPairs, rows: Tensor) -> KeptEdits:
             length = part.tokens.shape[1]
@@ -213,12 +245,6 @@ class Patcher:
             }
 
         return self.masked_circuit.loss_of(self._run(edits))
-
-    @cached_property
-    def _by_token(self) -> dict[str, Tensor]:
-        """Site to (2P, T, k), the average of each node at the same token of other pairs."""
-        tokens = self.recorded.batch.tokens
-        return {site: self.others.by_token(site, tokens) for site in self.recorded.channels}
 
     @torch.no_grad()
     def _run(self, edits_of: KeptEditsOf) -> Tensor:

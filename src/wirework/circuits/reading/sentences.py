@@ -14,12 +14,14 @@ from wirework.circuits.node_circuit import NodeCircuit
 from wirework.circuits.reading.attention import HeadAttention
 from wirework.circuits.reading.contrast import Contrast
 from wirework.circuits.reading.node_reading import (
+    LEAST_MOVED_BY_GROUP,
     LEAST_RISE,
     NodeReading,
     is_referent,
     is_specific,
     kept_nodes,
 )
+from wirework.circuits.reading.past_tokens import Source
 from wirework.circuits.reading.patching import Patcher, Swap
 from wirework.circuits.reading.places import Place
 from wirework.circuits.reading.subjects import subject
@@ -27,13 +29,11 @@ from wirework.circuits.reading.words import Contexts, code, listed, where
 from wirework.errors import number_of
 from wirework.summaries import Report, absent
 
-Kind = Literal["signal", "referent", "marker", "token", "constant", "attention"]
+Kind = Literal["signal", "referent", "marker", "token", "past", "constant", "attention"]
 
-_LEAST_MOVED_BY_GROUP = 0.1
-"""Share of the difference between the contexts that the swap of a sentence moves at least."""
 _MOST_CHANGE_OF_GROUP = 0.05
 """Nats by which the loss may change if all constants are fixed together, or if all nodes of a site
-that follow from the token take their averages by token."""
+that follow from the token, or from the tokens so far, take the values that these predict."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,8 +52,8 @@ class Sentence(Report):
     loss_before: float | None = absent()
     """Task loss in nats of the circuit on held-out pairs, a mean over both prompts of a pair."""
     loss_after: float | None = absent()
-    """The same with the nodes ablated; or fixed, if they are constants; or at their averages by
-    token, if they follow from it."""
+    """The same with the nodes ablated; or fixed, if they are constants; or at the values that the
+    token, or the tokens so far, predict, if they follow from these."""
 
 
 def sentences(
@@ -89,6 +89,8 @@ def sentences(
             written.append(_marker(markers, patcher))
         if by_token := [node for node in nodes if node.role == "token"]:
             written.append(_token(by_token, patcher))
+        if by_past := [node for node in nodes if node.role == "past"]:
+            written.append(_past(by_past, patcher))
     constants = [reading for reading in readings if reading.role == "constant"]
     return (*written, *([_constants(constants, patcher)] if constants else []))
 
@@ -103,7 +105,7 @@ def _signal(
         kind="signal",
         text=f"{subject(circuit, nodes)} {where(place)}: {values}.",
         nodes=tuple(node.node for node in nodes),
-        stands=is_specific(swap, _LEAST_MOVED_BY_GROUP),
+        stands=is_specific(swap, LEAST_MOVED_BY_GROUP),
         experiment=_swap_text(swap, len(nodes)),
         swap=swap,
     )
@@ -126,7 +128,7 @@ def _referent(nodes: Sequence[NodeReading], place: Place, patcher: Patcher) -> S
         kind="referent",
         text=f"{listed(names)} {carry} what the last token names, {where(place)}: {values}.",
         nodes=tuple(names),
-        stands=swap is not None and is_referent(swap, _LEAST_MOVED_BY_GROUP),
+        stands=swap is not None and is_referent(swap, LEAST_MOVED_BY_GROUP),
         experiment="not possible: no two prompts differ in their last token alone"
         if swap is None
         else _swap_last_text(swap, len(nodes)),
@@ -149,9 +151,7 @@ def _swap_last_text(swap: Swap, n_nodes: int) -> str:
 
 def _values(nodes: Sequence[NodeReading], words: Callable[[Contrast], str]) -> str:
     """Return the values of nodes in words, with their names if there are several."""
-    if len(nodes) == 1:
-        return words(nodes[0].at_place)
-    return "; ".join(f"{node.node} is {words(node.at_place)}" for node in nodes)
+    return _each([node.node for node in nodes], [words(node.at_place) for node in nodes])
 
 
 def _told_apart(at: Contrast, contexts: Contexts) -> str:
@@ -207,12 +207,10 @@ def _token(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
     after = patcher.loss_by_token(kept_nodes(nodes, patcher))
     names = [node.node for node in nodes]
     follows = "follows" if len(nodes) == 1 else "follow"
-    ends = [_ends(node) for node in nodes]
-    if len(nodes) > 1:
-        ends = [f"{name} is {own}" for name, own in zip(names, ends, strict=True)]
+    ends = _each(names, [_ends(node) for node in nodes])
     return Sentence(
         kind="token",
-        text=f"{listed(names)} {follows} from the token alone: {'; '.join(ends)}.",
+        text=f"{listed(names)} {follows} from the token alone: {ends}.",
         nodes=tuple(names),
         stands=abs(after - before) <= _MOST_CHANGE_OF_GROUP,
         experiment="at each token set to the average at this token of other pairs, the loss goes "
@@ -220,6 +218,53 @@ def _token(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
         loss_before=before,
         loss_after=after,
     )
+
+
+def _past(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
+    before = patcher.loss()
+    after = patcher.loss_by_past(kept_nodes(nodes, patcher))
+    names = [node.node for node in nodes]
+    follows = "follows" if len(nodes) == 1 else "follow"
+    sources = _each(names, [_source(node) for node in nodes])
+    return Sentence(
+        kind="past",
+        text=f"{listed(names)} {follows} from the tokens so far: {sources}.",
+        nodes=tuple(names),
+        stands=abs(after - before) <= _MOST_CHANGE_OF_GROUP,
+        experiment="set to what a linear fit on other pairs gives for the token, the one before "
+        f"it, the share of each token so far and the position, the loss goes from {before:.3f} to "
+        f"{after:.3f} nats",
+        loss_before=before,
+        loss_after=after,
+    )
+
+
+_SOURCES: dict[Source, str] = {
+    "token": "the token itself",
+    "before": "the token before it",
+    "share": "the share of each token in the prompt so far",
+    "position": "the number of tokens so far",
+}
+
+
+def _source(node: NodeReading) -> str:
+    """Return in words what a node mostly follows from."""
+    assert node.past is not None
+    ends = [
+        f"{word} with {' and '.join(map(code, tokens))}"
+        for word, tokens in (("higher", node.past.highest), ("lower", node.past.lowest))
+        if tokens
+    ]
+    if node.past.later is not None:
+        ends = [f"{node.past.later} late in the prompt"]
+    return f"set mostly by {_SOURCES[node.past.source]} ({', '.join(ends)})"
+
+
+def _each(names: Sequence[str], words: Sequence[str]) -> str:
+    """Return what is said of each node, with their names if there are several."""
+    if len(names) == 1:
+        return words[0]
+    return "; ".join(f"{name} is {own}" for name, own in zip(names, words, strict=True))
 
 
 def _ends(node: NodeReading) -> str:
