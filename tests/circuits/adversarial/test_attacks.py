@@ -13,6 +13,7 @@ from wirework.circuits.adversarial.attacks import (
     GENERIC,
     LENGTHEN,
     NEUTRAL,
+    OTHER_NAME,
     REPEAT,
     Attack,
     can_end,
@@ -78,7 +79,7 @@ class TestAttacks:
         pair = load_task(name, n=31).pairs[number]
         after = attack(pair, strength, Random(0))
         if after is None:
-            assert attack in (LENGTHEN, REPEAT)
+            assert attack in (LENGTHEN, REPEAT, OTHER_NAME)
             return
         assert after.answers == pair.answers
         assert keeps_answers(pair, after)
@@ -101,6 +102,27 @@ class TestAttacks:
             "# value[ value[ value\nx = 1\ny = [[3, 4"
         )
         assert present(DECOY(BRACKETS, 1, Random(0))).prompts[0] == "# y = [[3, 4\nx = 1\ny = [3, 4"
+
+    def test_the_other_value_is_given_to_another_name_after_the_line_that_differs(self):
+        prompts = ("def f():\n    a = set()\n    a", 'import re\ndef f():\n    a = ""\n    a')
+        pair = Pair(prompts, (".add", " +="))
+        first, second = present(OTHER_NAME(pair, 2, Random(0))).prompts
+        start, *added, last = first.split("\n")[1:]
+        assert (start, last) == ("    a = set()", "    a")
+        names = [line.removesuffix(' = ""').strip() for line in added]
+        assert len(set(names)) == 2
+        assert "a" not in names
+        assert [line for line in second.split("\n") if line.endswith(" = set()")] == [
+            f"    {name} = set()" for name in names
+        ]
+
+    def test_without_an_assignment_that_differs_there_is_no_other_value(self):
+        assert OTHER_NAME(BRACKETS, 1, Random(0)) is None
+        assert OTHER_NAME(QUOTES, 1, Random(0)) is None
+
+    def test_no_more_names_than_there_are_free_words(self):
+        pair = Pair(("a = set()\na", 'a = ""\na'), (".add", " +="))
+        assert OTHER_NAME(pair, 10_000, Random(0)) is None
         assert (
             present(REPEAT(BRACKETS, 2, Random(0))).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
         )

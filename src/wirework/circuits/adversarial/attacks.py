@@ -9,7 +9,7 @@ Source: Gao et al. 2025, Fig. 8 (unmatched brackets in a comment, long lists).
 import ast
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -161,13 +161,41 @@ def _decoy(pair: Pair, strength: int, _: Random) -> Iterator[Prompts]:
     yield comments[0] + pair.prompts[0], comments[1] + pair.prompts[1]
 
 
+_ASSIGNED = re.compile(r"( *)(\w+)( = .+)")
+"""Indentation, name and value of an assignment."""
+
+
+def _other_name(pair: Pair, strength: int, rng: Random) -> Iterator[Prompts]:
+    """Assign the other prompt's value to other names, right after the line where they differ."""
+    lines, other = (prompt.split("\n") for prompt in pair.prompts)
+    for end in range(1, min(len(lines), len(other))):  # lines after the assignment
+        first, second = (_ASSIGNED.fullmatch(own[-end - 1]) for own in (lines, other))
+        if first is None or second is None or first[0] == second[0] or first[2] != second[2]:
+            continue
+        free = [word for word in WORDS if not any(word in prompt for prompt in pair.prompts)]
+        if strength <= len(free):
+            names = rng.sample(free, strength)
+            yield (
+                _with_lines(lines, end, [f"{first[1]}{name}{second[3]}" for name in names]),
+                _with_lines(other, end, [f"{second[1]}{name}{first[3]}" for name in names]),
+            )
+        return
+
+
+def _with_lines(lines: Sequence[str], end: int, added: Sequence[str]) -> str:
+    """Return the text of lines with others added before the last `end` lines."""
+    return "\n".join([*lines[:-end], *added, *lines[-end:]])
+
+
 COMMENT = insert(FILLER, "plain words in a comment")
 NEUTRAL = Attack("neutral code before", _more_code)
 LENGTHEN = Attack("longer row or string", _lengthen)
 REPEAT = Attack("an earlier line repeated", _repeat)
 DECOY = Attack("the other prompt's line in a comment", _decoy)
 
-GENERIC = (NEUTRAL, COMMENT, LENGTHEN, REPEAT, DECOY)
+OTHER_NAME = Attack("the other value under another name", _other_name)
+
+GENERIC = (NEUTRAL, COMMENT, LENGTHEN, REPEAT, DECOY, OTHER_NAME)
 """Attacks for any task; those that do not apply to a pair are skipped."""
 
 
