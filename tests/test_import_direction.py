@@ -30,6 +30,7 @@ ORDER = """
     circuits.calibration circuits.circuit circuits.circuit_views
     view
     interop
+    bridges
     training
     tasks
     model model_tensors

@@ -28,7 +28,8 @@ def test_every_settings_class_is_there():
 
 
 PACKAGES = [
-    "circuits", "config", "data", "interop", "measures", "nn", "studies", "tasks", "training",
+    "bridges", "circuits", "config", "data", "interop", "measures", "nn", "studies", "tasks",
+    "training",
 ]  # fmt: skip
 
 EACH_AS_FIRST = f"""

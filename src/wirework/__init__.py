@@ -17,6 +17,7 @@ __version__ = "0.2.0"
 settle_threads()  # here, because it must run before torch is imported
 
 if TYPE_CHECKING:
+    from wirework import bridges as bridges
     from wirework import circuits as circuits
     from wirework import config as config
     from wirework import data as data
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from wirework import tasks as tasks
     from wirework import training as training
     from wirework import view as view
+    from wirework.bridges import Bridged as Bridged
+    from wirework.bridges import bridge as bridge
+    from wirework.bridges import load_bridged as load_bridged
     from wirework.circuits import Circuit as Circuit
     from wirework.circuits import NodeCircuit as NodeCircuit
     from wirework.circuits import PathCircuit as PathCircuit
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from wirework.circuits import validate as validate
     from wirework.config import AblationsConfig as AblationsConfig
     from wirework.config import AcdcConfig as AcdcConfig
+    from wirework.config import BridgeConfig as BridgeConfig
     from wirework.config import DataConfig as DataConfig
     from wirework.config import ExplainConfig as ExplainConfig
     from wirework.config import FrontierConfig as FrontierConfig
@@ -72,6 +77,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "AcdcConfig": "wirework.config",
     "AblationsConfig": "wirework.config",
+    "BridgeConfig": "wirework.config",
+    "Bridged": "wirework.bridges",
     "Circuit": "wirework.circuits",
     "DataConfig": "wirework.config",
     "ExplainConfig": "wirework.config",
@@ -100,11 +107,13 @@ _HOMES = {
     "acdc": "wirework.circuits",
     "acdc_sweep": "wirework.circuits",
     "attribute": "wirework.circuits",
+    "bridge": "wirework.bridges",
     "edge_attribution": "wirework.circuits",
     "explain_circuit": "wirework.circuits",
     "explain_neurons": "wirework.measures",
     "find_attacks": "wirework.circuits",
     "load": "wirework.model",
+    "load_bridged": "wirework.bridges",
     "measure": "wirework.measures",
     "prune": "wirework.circuits",
     "prune_all": "wirework.circuits",
@@ -116,6 +125,7 @@ _RENAMED = {"find_distractors": "find_attacks"}
 """Old names to current names; the next release removes the old ones."""
 
 _PACKAGES = (
+    "bridges",
     "circuits",
     "config",
     "data",
@@ -131,6 +141,8 @@ _PACKAGES = (
 __all__ = [
     "AblationsConfig",
     "AcdcConfig",
+    "BridgeConfig",
+    "Bridged",
     "Circuit",
     "DataConfig",
     "ExplainConfig",
@@ -159,6 +171,8 @@ __all__ = [
     "acdc",
     "acdc_sweep",
     "attribute",
+    "bridge",
+    "bridges",
     "circuits",
     "config",
     "data",
@@ -168,6 +182,7 @@ __all__ = [
     "find_attacks",
     "interop",
     "load",
+    "load_bridged",
     "measure",
     "measures",
     "nn",

@@ -53,6 +53,12 @@ MENU = {
         "scores nodes.",
         "runs/demo single_double_quote --out circuits/quote-edges",
     ),
+    "bridge": (
+        "Train a weight-sparse transformer beside a frozen dense one, with bridges between their "
+        "residual streams (Gao et al. 2025, sec. 2.3, App. A.3).\n\n"
+        "Both models have the same number of layers; the tokeniser is that of DENSE.",
+        "runs/dense --config recipes/bridge.yaml --name bridged",
+    ),
     "convert huggingface": (
         "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
         "roneneldan/TinyStories-1M models/stories1m",

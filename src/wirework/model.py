@@ -397,7 +397,7 @@ def load(path: str | Path | Model) -> Model:
             is.
 
     Returns:
-        The model on the CPU in float32.
+        The model on the CPU in float32, in evaluation mode.
 
     Raises:
         InputError: there is no model, it is damaged or has another format, or the tokeniser does
@@ -424,7 +424,7 @@ def load(path: str | Path | Model) -> Model:
     check_memory(config, gating, str(folder / "config.json"))
     state = _read_state(folder / "model.safetensors", config, None)
     heads = {} if gating is None else _read_state(folder / "gates.safetensors", config, gating)
-    transformer = Transformer(config)
+    transformer = Transformer(config).eval()
     load_untied_(transformer, state)
     gates = None
     if gating is not None:

@@ -17,7 +17,7 @@ from wirework.commands.listings import doctor, tasks
 from wirework.commands.measures import explain, measure, sae
 from wirework.commands.pages import export, view
 from wirework.commands.study import ablations, binarise, finders, frontier, self_ablation
-from wirework.commands.training import demo, train
+from wirework.commands.training import bridge, demo, train
 
 __all__ = [
     "ablations",
@@ -25,6 +25,7 @@ __all__ = [
     "attack",
     "attribute",
     "binarise",
+    "bridge",
     "demo",
     "doctor",
     "explain",

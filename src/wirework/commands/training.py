@@ -45,6 +45,41 @@ def train(
         print_next("tasks", run.path)
 
 
+def bridge(
+    dense: Path | None = None,
+    /,
+    *,
+    settings: Annotated[TrainConfig, Settings] = TrainConfig(),
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Train a sparse model with bridges to a dense one; print the run's folder and last measures.
+
+    Args:
+        dense: Dense model: model or run folder. Default: bridges.dense of the settings.
+        resume: Continue the run of this name from its newest undamaged checkpoint, bit for bit.
+    """
+    from wirework.bridges.bridged import with_bridges
+    from wirework.training import train as run_training
+
+    with once_there_is_room("the same command with --resume goes on from what was saved"):
+        run = run_training(with_bridges(settings, dense), resume=resume)
+    if not json:
+        print_verdict(
+            f"bridged: {run.metrics['val_loss']:.4g} nats per token on held-out text; summed over "
+            f"the residual locations, normalised MSE {run.metrics['val_encoder_nmse']:.4g} to the "
+            f"sparse model and {run.metrics['val_decoder_nmse']:.4g} back, KL from the dense model "
+            f"{run.metrics['val_kl_dense_to_sparse']:.4g} and "
+            f"{run.metrics['val_kl_sparse_to_dense']:.4g} nats (lower is better)"
+        )
+    where = {"run": str(run.path)} if json else {}
+    metrics = run.metrics if json else without_pooled_kurtosis(run.metrics)
+    show("bridging", {**where, **metrics}, json)
+    if not json:
+        print_wrote(run.path)
+        print_next("tasks", run.path)
+
+
 def demo(
     *,
     out: Path = Path("runs"),

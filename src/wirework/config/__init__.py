@@ -5,6 +5,7 @@ named). A checkpoint stores its whole config and is rebuilt from that, never fro
 """
 
 from wirework.config.base import Config, Count, Fraction, first_problem, named_file, problem
+from wirework.config.bridges import BridgeConfig
 from wirework.config.changes import Change, changes
 from wirework.config.circuits import (
     AcdcConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "NODE_KINDS",
     "AblationsConfig",
     "AcdcConfig",
+    "BridgeConfig",
     "Change",
     "Config",
     "Count",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from wirework.config.base import Config, Count, Fraction
+from wirework.config.bridges import BridgeConfig
 from wirework.config.data import DataConfig
 from wirework.config.model import ModelConfig
 from wirework.errors import InputError
@@ -212,6 +213,9 @@ class TrainConfig(Config):
     None: no gates. Usually with `weight_sparsity: null`."""
     revival: RevivalConfig | None = None
     """Re-initialise neurons that stayed silent for many steps; None: never."""
+    bridges: BridgeConfig | None = None
+    """Bridges to a frozen dense model, trained with this one (Gao et al. 2025, sec. 2.3); None: no
+    bridges. `wirework bridge` sets them."""
     start_from: Path | None = None
     """Run or model folder whose weights the training starts from; None: random weights. Model and
     tokeniser must be those of it. Steps, schedules and moments start anew."""
@@ -263,6 +267,10 @@ class TrainConfig(Config):
     def _possible(self) -> Self:
         if self.gating is not None:
             self.gating.check_fits(self.model)
+        if self.bridges is not None:
+            if self.gating is not None:
+                raise ValueError("bridges do not work with gating: give one of them")
+            self.bridges.check_fits(self.model)
         if self.weight_sparsity is not None and self.weight_sparsity.gradient == "live":
             self._check_live()
         if not self.name or "/" in self.name or self.name.startswith("."):

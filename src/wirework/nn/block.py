@@ -80,7 +80,27 @@ class Block(nn.Module):
             ablated: clean keys and values and masks, if `x` is the ablated stream; not together
                 with `last_positions`.
         """
-        x = self.resid_in(x)
+        x = self.add_attention(self.resid_in(x), pos, last_positions, ablated)
+        return self.add_mlp(x, match_positions(x, pos, last_positions), ablated)
+
+    def add_attention(
+        self,
+        x: Tensor,
+        pos: Tensor | None,
+        last_positions: Tensor | None = None,
+        ablated: AblatedInputs | None = None,
+    ) -> Tensor:
+        """Return the residual stream that the MLP reads, of the one that attention reads.
+
+        Args:
+            x: (B, T, D), the output of the site `resid_in`.
+            pos: as in `forward`; a batch of 1 serves all sequences.
+            last_positions: as in `forward`.
+            ablated: as in `forward`.
+
+        Returns:
+            (B, T, D), the output of the site `resid_mid`; (B, 1, D) with `last_positions`.
+        """
         if ablated is not None and ablated.y is not None:
             delta = self.attn.write(ablated.y, ablated)
         else:
@@ -91,9 +111,23 @@ class Block(nn.Module):
             )
         if last_positions is not None:
             x = select_positions(x, last_positions)
-            pos = match_positions(x, pos, last_positions)
         x = x + delta
-        x = self.resid_mid(x.relu() if self.relu_residual else x)
+        out: Tensor = self.resid_mid(x.relu() if self.relu_residual else x)
+        return out
+
+    def add_mlp(
+        self, x: Tensor, pos: Tensor | None, ablated: AblatedInputs | None = None
+    ) -> Tensor:
+        """Return the residual stream after the block, of the one that the MLP reads.
+
+        Args:
+            x: (B, T, D), the output of the site `resid_mid`.
+            pos: position vectors of the same tokens, as in `forward`.
+            ablated: as in `forward`.
+
+        Returns:
+            (B, T, D), the output of the site `resid_out`.
+        """
         x = x + self.mlp(self.read_by_mlp(x, pos), ablated)
         out: Tensor = self.resid_out(x.relu() if self.relu_residual else x)
         return out

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wirework.config import NODE_KINDS, ModelConfig
@@ -125,6 +126,20 @@ class Transformer(nn.Module):
         if self.logit_bias is not None:
             logits = logits + self.logit_bias
         return logits if self.bigram is None else logits + self.bigram[tokens]
+
+    def logit_offsets(self, tokens: Tensor) -> Tensor | None:
+        """Return what is added to the product of the unembedding, or None for nothing.
+
+        Args:
+            tokens: (...) int64.
+
+        Returns:
+            (..., V), or (V,) without a bigram table.
+        """
+        if self.bigram is None:
+            return self.logit_bias
+        rows = F.embedding(tokens, self.bigram)
+        return rows if self.logit_bias is None else rows + self.logit_bias
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the mean next-token cross-entropy in nats, a scalar in the dtype of the logits.

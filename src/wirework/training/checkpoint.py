@@ -68,7 +68,9 @@ class TrainState:
     settings: dict[str, Any] = field(default_factory=dict)
     """The run's `TrainConfig`, as JSON values."""
     started_on_tasks: bool | None = False
-    """`trained_on_tasks` of the model that the run started from."""
+    """`trained_on_tasks` of the models that the run started from or has bridges to."""
+    dense: str = ""
+    """Fingerprint of the dense model that the run has bridges to."""
 
 
 def save_checkpoint(folder: Path, state: TrainState, tensors: Mapping[str, Tensor]) -> Path:

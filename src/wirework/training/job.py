@@ -1,7 +1,7 @@
 """A run in progress: its parts, and how they are built for a new or a resumed run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,13 @@ from wirework.training.checkpoint import (
     gather,
     newest_checkpoint,
     restore_,
+)
+from wirework.training.dense_model import (
+    check_same_tokenizer,
+    folders_with_text,
+    load_dense,
+    refuse_changed,
+    with_dense_tokenizer,
 )
 from wirework.training.live_gradient import LiveGradient
 from wirework.training.make_priors import make_priors
@@ -140,20 +147,29 @@ def begin(
         config = resumed_settings(config, TrainConfig.of(state.settings, "the checkpoint"), folder)
     resolve_device(config.device)
     start = None if config.start_from is None or checkpoint is not None else load(config.start_from)
-    runs = [folder, *([] if config.start_from is None else [config.start_from])]
+    dense = load_dense(config)
+    if dense is not None:
+        refuse_changed(dense, state)
+        config = with_dense_tokenizer(config, dense)
+    runs = [folder, *folders_with_text(config)]
     data = text_for_runs(runs, config.data, progress, trained_on=state.data)
+    if dense is not None:
+        check_same_tokenizer(dense, data.tokenizer, str(data.path))
     config = with_vocabulary(config, data.tokenizer)
     _check_same_data(folder, state, data, resumed=checkpoint is not None)
     if start is not None:
         _check_start(config, start, data.tokenizer)
-        state.started_on_tasks = start.trained_on_tasks
+    if checkpoint is None:
+        used = [model.trained_on_tasks for model in (start, dense) if model is not None]
+        state.started_on_tasks = any_on_tasks(used)
     config = resolve(config)  # times matrix products, so it comes after all checks
     state.settings = config.model_dump(mode="json")
     batches = Batches(data.train, config.model.n_ctx, config.batch_size, config.seed)
     held_out = eval_batches(data.val, config.model.n_ctx, config.batch_size, config.eval_batches)
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
-    priors = [*make_priors(config), *extra_priors]
+    settings_priors = make_priors(config) if dense is None else make_priors(config, dense)
+    priors = [*settings_priors, *extra_priors]
     transformer = Transformer(config.model, seed=config.seed)
     if start is not None:
         transformer.load_state_dict(start.transformer.state_dict())
@@ -205,6 +221,12 @@ def begin(
         throughput=Throughput(),
         started=time.monotonic() - state.seconds,
     )
+
+
+def any_on_tasks(models: Iterable[bool | None]) -> bool | None:
+    """Return whether one of some models or texts is from the built-in tasks; None: unknown."""
+    either = set(models)
+    return True if True in either else None if None in either else False
 
 
 @torch.no_grad()

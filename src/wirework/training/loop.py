@@ -33,7 +33,7 @@ from wirework.nn.shapes import (
 from wirework.signals import Interrupted, Stop, stopping
 from wirework.training.batch_evaluation import evaluate_batches, to_device
 from wirework.training.checkpoint import prune_checkpoints, save_checkpoint
-from wirework.training.job import Job, begin
+from wirework.training.job import Job, any_on_tasks, begin
 from wirework.training.nonfinite import locate_nonfinite, nonfinite_parameter
 from wirework.training.optimizer import scale_gradients_, set_learning_rate_
 from wirework.training.precision import autocast
@@ -274,13 +274,15 @@ def _finish(job: Job, stop: Stop) -> Run:
         prior.finish()
     gates = next((prior.gates.cpu() for prior in job.priors if prior.gates is not None), None)
     model = Model(
-        job.transformer.cpu(),
+        job.transformer.cpu().eval(),
         job.tokenizer,
         job.folder / "model",
         gates,
         trained_on_tasks(job),
     )
     model.save(job.folder / "model")
+    for prior in job.priors:
+        prior.save(job.folder)
     state, config = job.state, job.config
     values = {
         **state.last_eval,
@@ -296,9 +298,8 @@ def _finish(job: Job, stop: Stop) -> Run:
 
 
 def trained_on_tasks(job: Job) -> bool | None:
-    """Return whether text came from the built-in tasks, in this run or the one it started from."""
-    either = {job.config.data.draws_from_tasks, job.state.started_on_tasks}
-    return True if True in either else None if None in either else False
+    """Return whether text came from the built-in tasks, in this run or a model that it used."""
+    return any_on_tasks([job.config.data.draws_from_tasks, job.state.started_on_tasks])
 
 
 def measured_nonzero_fraction(job: Job) -> float:

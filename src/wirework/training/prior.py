@@ -9,6 +9,7 @@ generators. A checkpoint, which holds both, is then complete.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,13 @@ class Prior:
 
     def finish(self) -> None:
         """Give the model its final weights. Called once, after the last checkpoint."""
+
+    def save(self, folder: Path) -> None:
+        """Write what the prior trained beside the model. Called once, after the model is saved.
+
+        Args:
+            folder: folder of the run.
+        """
 
     def evaluate(
         self,
