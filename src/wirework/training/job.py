@@ -190,8 +190,8 @@ def begin(
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     if tensors is not None:
-        dense = {n: p for n, p in trained.items() if f"live/places/{n}" not in tensors}
-        restore_(dense, optimizer, tensors)
+        whole = {n: p for n, p in trained.items() if f"live/places/{n}" not in tensors}
+        restore_(whole, optimizer, tensors)
         drop_checkpoints_after(folder / "checkpoints", state.step)
         say(f"resuming {folder} at step {state.step} of {config.steps}")
     else:
