@@ -23,7 +23,7 @@ class TestEncode:
         assert bridges.encode(0, torch.randn(2, 4, 3)).count_nonzero() == 2 * 4 * 5
 
     def test_a_fraction_that_keeps_nothing_is_refused(self):
-        with pytest.raises(InputError, match="act_fraction 0.1 keeps nothing of 5 channels"):
+        with pytest.raises(InputError, match=r"act_fraction 0\.1 keeps nothing of 5 channels"):
             Bridges(1, 3, 5, act_fraction=0.1)
 
 
