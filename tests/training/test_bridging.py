@@ -208,7 +208,9 @@ class TestRun:
         run = train(bridged_settings(settings, dense, **changes), progress=False)
         lines = read_metrics(run.path / "metrics.jsonl")
         first, *_, last = [line for line in lines if line["kind"] == "train"]
-        assert all(last[name] < first[name] for name in NUMBERS)
+        # The odds of this dense model are almost even: no divergence of the sparse one to learn.
+        learned = set(NUMBERS) - {"kl_dense_to_sparse"}
+        assert all(last[name] < first[name] for name in learned)
 
     @pytest.mark.parametrize(
         "changes",

@@ -66,11 +66,8 @@ def bridge(
         run = run_training(with_bridges(settings, dense), resume=resume)
     if not json:
         print_verdict(
-            f"bridged: {run.metrics['val_loss']:.4g} nats per token on held-out text; summed over "
-            f"the residual locations, normalised MSE {run.metrics['val_encoder_nmse']:.4g} to the "
-            f"sparse model and {run.metrics['val_decoder_nmse']:.4g} back, KL from the dense model "
-            f"{run.metrics['val_kl_dense_to_sparse']:.4g} and "
-            f"{run.metrics['val_kl_sparse_to_dense']:.4g} nats (lower is better)"
+            f"bridged: {run.metrics['val_loss']:.4g} nats per token on held-out text; below, "
+            "normalised MSE and KL summed over the residual locations (lower is better)"
         )
     where = {"run": str(run.path)} if json else {}
     metrics = run.metrics if json else without_pooled_kurtosis(run.metrics)

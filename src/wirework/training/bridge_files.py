@@ -89,7 +89,7 @@ def read_bridges(run: Path) -> SavedBridges:
             len(about["locations"]), about["d_dense"], about["d_sparse"], about["act_fraction"]
         )
         dense = about["dense"]
-        paths = (run / dense["relative"], Path(dense["absolute"]))
+        paths = ((run / dense["relative"]).resolve(), Path(dense["absolute"]))
         fingerprint = str(dense["fingerprint"])
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
