@@ -57,7 +57,7 @@ MENU = {
         "Train a weight-sparse transformer beside a frozen dense one, with bridges between their "
         "residual streams (Gao et al. 2025, sec. 2.3, App. A.3).\n\n"
         "Both models have the same number of layers; the tokeniser is that of DENSE.",
-        "runs/dense --config recipes/bridge.yaml --name bridged",
+        "runs/dense --config recipes/bridge.yaml",
     ),
     "convert huggingface": (
         "Convert a GPT-2 or GPT-Neo of Hugging Face (extra `hub`).",
@@ -346,10 +346,12 @@ def _owners() -> "dict[str, type[Config]]":
         SelfAblationConfig,
         TrainConfig,
     )
+    from wirework.config.training import BridgeTrainConfig
 
     return {
         "acdc": AcdcConfig,
         "train": TrainConfig,
+        "bridge": BridgeTrainConfig,
         "explain": ExplainConfig,
         "measure": MeasureConfig,
         "prune": PruneConfig,

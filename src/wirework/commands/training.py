@@ -14,6 +14,7 @@ from wirework.commands.printing import (
     without_pooled_kurtosis,
 )
 from wirework.config import TrainConfig
+from wirework.config.training import BridgeTrainConfig
 from wirework.errors import number_of
 
 
@@ -49,14 +50,14 @@ def bridge(
     dense: Path | None = None,
     /,
     *,
-    settings: Annotated[TrainConfig, Settings] = TrainConfig(),
+    settings: Annotated[BridgeTrainConfig, Settings] = BridgeTrainConfig(),
     resume: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
     """Train a sparse model with bridges to a dense one; print the run's folder and last measures.
 
     Args:
-        dense: Dense model: model or run folder. Default: bridges.dense of the settings.
+        dense: Model or run folder of the dense model; default: bridges.dense.
         resume: Continue the run of this name from its newest undamaged checkpoint, bit for bit.
     """
     from wirework.bridges.bridged import with_bridges

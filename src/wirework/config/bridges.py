@@ -16,16 +16,15 @@ Coefficient = Annotated[float, Field(ge=0)]
 class BridgeConfig(Config):
     """Encoders and decoders between the residual streams of two models (Gao et al. 2025, 2.3)."""
 
-    basic: ClassVar = ("dense", "act_fraction", "locations")
+    basic: ClassVar = ("act_fraction", "locations")
 
     dense: Path | None = None
     """Run or model folder of the dense model, which stays as it is. It has as many layers as
     `model` and gives the tokeniser."""
     act_fraction: Fraction | None = 0.25
-    """Share of an encoder's output that AbsTopK keeps per token; None: all. Ours."""
+    """Share of an encoder's output that AbsTopK keeps per token; None: all."""
     locations: Literal["all"] | Count = "all"
-    """Residual locations that take part in a step, `all` or a number of them drawn at random, whose
-    losses are scaled up."""
+    """Residual locations in a step: `all`, or how many to draw; their losses are then scaled up."""
     encoder_nmse_coef: Coefficient = 1.0
     """Coefficient of the normalised MSE of encoded dense streams."""
     decoder_nmse_coef: Coefficient = 1.0

@@ -175,7 +175,7 @@ class OptimizerConfig(Config):
 class TrainConfig(Config):
     """All settings of one training run."""
 
-    basic: ClassVar = (
+    basic: ClassVar[tuple[str, ...]] = (
         "name",
         "seed",
         "steps",
@@ -289,3 +289,20 @@ class TrainConfig(Config):
         }
         for name in (name for name, is_set in refused.items() if is_set):
             raise ValueError(f"weight_sparsity.gradient: live does not work with {name}; use exact")
+
+
+class BridgeTrainConfig(TrainConfig):
+    """Settings of `wirework bridge`: those of a training run, with bridges and other basic ones."""
+
+    basic: ClassVar[tuple[str, ...]] = (
+        "name",
+        "steps",
+        "model.n_layer",
+        "model.d_model",
+        "data.corpus",
+        "optimizer.lr",
+        "weight_sparsity",
+        "bridges.act_fraction",
+        "bridges.locations",
+        "device",
+    )
