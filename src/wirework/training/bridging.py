@@ -75,6 +75,7 @@ class Bridging(Prior):
         """Return the parameters of encoders and decoders."""
         return {f"bridges.{name}": weight for name, weight in self.bridges.named_parameters()}
 
+    @unchanged_weights()
     def loss(self, clean: Callable[[], StepLosses], tokens: Tensor, targets: Tensor) -> StepLosses:  # noqa: ARG002
         """Add the losses of the bridges, each times its coefficient, to `total`.
 
