@@ -80,11 +80,11 @@ class _KL(torch.autograd.Function):
                 logits = raw.detach().to(log_odds.dtype)
                 if offsets is not None:
                     logits = logits + offsets[piece]
-                cross_entropy, slope = _cross_entropy(logits, odds)
-                total += cross_entropy
+                log_q = logits.log_softmax(1)
+                total -= torch.dot(odds.flatten(), log_q.flatten())
                 if not wanted:
                     continue
-                slope *= coef / count
+                slope = log_q.exp_().sub_(odds).mul_(coef / count)
                 if to_offsets is not None:
                     to_offsets[piece] += slope
                 inputs = [leaf] if to_weight is None else [leaf, weight]
@@ -101,12 +101,3 @@ class _KL(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (None if t is None else t.mul_(grads[0].to(t.dtype)) for t in ctx.saved_tensors)
         return None, *gradients, None, None
-
-
-def _cross_entropy(logits: Tensor, odds: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy of odds and logits, (n, V) each, and its gradient (n, V)."""
-    logits = logits - logits.amax(1, keepdim=True)
-    total = -torch.dot(logits.flatten(), odds.flatten())
-    slope = logits.exp_()
-    sums = slope.sum(1, keepdim=True)
-    return total + sums.log().sum(), slope.div_(sums).sub_(odds)
