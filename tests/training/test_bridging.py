@@ -192,11 +192,18 @@ class TestRun:
         assert (run.path / "bridges" / "checksums.json").is_file()
         assert not run.model.transformer.training
 
-    def test_a_killed_run_resumes_to_the_same_bits(self, config, driver, tmp_path):
+    @pytest.mark.parametrize(
+        ("call", "nth"),
+        [
+            ("wirework.training.loop:save_checkpoint", 2),
+            ("wirework.training.bridging:save_bridges", 1),
+        ],
+    )
+    def test_a_killed_run_resumes_to_the_same_bits(self, config, driver, tmp_path, call, nth):
         whole = train(config, progress=False)
         cut = config.model_copy(update={"runs": tmp_path / "cut"})
-        job = {"call": "wirework.training.loop:save_checkpoint", "nth": 2}
-        killed = driver.run(cut, tmp_path / "err", signals=[signal.SIGKILL], **job)
+        kill = {"signals": [signal.SIGKILL], "call": call, "nth": nth}
+        killed = driver.run(cut, tmp_path / "err", **kill)
         assert killed == -signal.SIGKILL
         again = train(cut, resume=True, progress=False)
         assert_same(again.path, whole.path)
