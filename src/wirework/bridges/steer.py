@@ -1,0 +1,400 @@
+"""Steer a model by nodes of a circuit of the other model of a bridged run.
+
+A node is chosen on pairs that the search has seen, and all numbers are of held-out pairs, beside
+controls of equal size: random directions, and the directions of other channels of the bridge.
+Shapes: P pairs (two prompts each), M nodes, R draws of a control.
+Source: Gao et al. 2025, sec. 2.3, App. A.4, Fig. 9.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from wirework.bridges.bridged import Bridged, load_bridged
+from wirework.bridges.directions import (
+    ReadingNode,
+    chosen_nodes,
+    reading_nodes,
+    stream_sizes,
+)
+from wirework.bridges.perturbations import (
+    Target,
+    answer_probabilities,
+    differences,
+    directions_in,
+    perturbation,
+    probabilities_without,
+)
+from wirework.bridges.text_effect import TextEffect, loss_without, text_effect
+from wirework.circuits.circuit import tokenize_task
+from wirework.circuits.held_out import pairs_of
+from wirework.circuits.masking.training_text import disjoint_windows, run_data, windows_at
+from wirework.circuits.node_assembly import standard_error
+from wirework.circuits.node_circuit import NodeCircuit
+from wirework.errors import InputError, number_of
+from wirework.nn import Transformer
+from wirework.nn.residual_locations import location_names
+from wirework.summaries import Report
+from wirework.tasks import Task, TokenizedPairs, load_task
+
+if TYPE_CHECKING:
+    from wirework.data import Prepared
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Default strengths: 1 is the whole difference between the two contexts."""
+
+_TEXT_TOKENS = 32_768
+"""Tokens of training text on which the sizes of the streams are averaged."""
+
+Control = Literal["random", "other_channel"]
+"""`random`: a random direction; `other_channel`: that of another channel of the same bridge. Both
+have the length of the node's direction."""
+
+
+@dataclass(frozen=True, repr=False)
+class Probabilities(Report):
+    """Probabilities of the two answers at one strength, over the whole vocabulary.
+
+    Means over the prompts, both contexts together, with standard errors over pairs.
+    """
+
+    strength: float
+    other: float
+    """Probability of the other answer, the right one of the pair's other prompt."""
+    other_se: float
+    right: float
+    """Probability of the right answer."""
+    right_se: float
+    other_of_two: float
+    """Probability of the other answer among the two."""
+    other_by_side: tuple[float, float]
+    """That of the other answer on the first prompts of the pairs, and on the second prompts."""
+
+
+@dataclass(frozen=True, repr=False)
+class ControlCurve(Report):
+    """Probability of the other answer under a control."""
+
+    control: Control
+    n_draws: int
+    strengths: tuple[float, ...]
+    mean: tuple[float, ...]
+    """Mean over the draws of the mean over prompts, at each strength."""
+    largest: tuple[float, ...]
+    """The largest of the draws."""
+
+
+@dataclass(frozen=True, repr=False)
+class NodeEffect(Report):
+    """What the direction of one node does alone in the model that is steered."""
+
+    node: str
+    location: str
+    """Residual location: `L.attn`, before the attention of layer L, or `L.mlp`."""
+    other_on_seen: float
+    """Probability of the other answer at strength 1, on the pairs that choose the node."""
+    other: float
+    """The same on held-out pairs."""
+    right_without: float
+    """Probability of the right answer on held-out pairs, the direction projected out."""
+    right_without_random: float
+    """The same for a random direction."""
+    text_loss_without: float
+    """Next-token loss on held-out text, the direction projected out, in nats."""
+
+
+@dataclass(frozen=True, repr=False)
+class SteeringReport(Report):
+    """What steering by nodes of a circuit does to the other model of a bridged run."""
+
+    task: str
+    target: Target
+    """The model that is steered."""
+    nodes: tuple[str, ...]
+    """The nodes that steer, together."""
+    chosen: bool
+    """Whether they were chosen by their effect on pairs that the search has seen."""
+    effects: tuple[NodeEffect, ...]
+    """Of every node of the circuit that reads the residual stream, by `other_on_seen`."""
+    n_seen: int
+    """Pairs that the search has seen and that choose the node."""
+    n_pairs: int
+    """Held-out pairs."""
+    curve: tuple[Probabilities, ...]
+    """By strength."""
+    controls: tuple[ControlCurve, ...]
+    text: TextEffect
+    """What the same change does to unrelated text."""
+
+    def at(self, strength: float) -> Probabilities:
+        """Return the probabilities at a strength that was measured.
+
+        Raises:
+            KeyError: it was not.
+        """
+        for point in self.curve:
+            if point.strength == strength:
+                return point
+        raise KeyError(strength)
+
+
+def steer(
+    bridged: Bridged | str | Path,
+    circuit: NodeCircuit | str | Path,
+    nodes: Sequence[str] | None = None,
+    *,
+    target: Target = "dense",
+    strengths: Sequence[float] = STRENGTHS,
+    task: Task | str | Path | None = None,
+    pairs: int = 64,
+    draws: int = 16,
+    seed: int = 0,
+    data: "Prepared | None" = None,
+) -> SteeringReport:
+    """Steer one model of a bridged run by nodes of a circuit of its sparse model.
+
+    For each prompt, the difference between the node's value in the pair's other prompt and its own
+    is added at every token, along the node's direction in the model that is steered. The direction
+    in the dense model is the decoder's column of the node's channel, times the ratio of the sizes
+    of the sparse stream before and after its norm, measured on training text.
+
+    Args:
+        bridged: models and bridges; a path is loaded.
+        circuit: circuit of the sparse model; a path is loaded.
+        nodes: names of the nodes, which steer together; None for the one node with the largest
+            effect at strength 1 on pairs that the search has seen.
+        target: the model to steer. `sparse` steers the sparse model at the node's channel by the
+            difference of the dense model's stream, which the encoder reads.
+        strengths: factors of the difference, finite numbers; 1 is added if it is missing.
+        task: the circuit's own task, or what `ww.task` takes; required for a task of a user's
+            function.
+        pairs: most pairs to rank on, and most held-out pairs.
+        draws: random draws of each control.
+        seed: seed of the draws.
+        data: text of the sparse model; None for that of its run.
+
+    Raises:
+        InputError: the circuit is of another model or has no node that reads the residual stream,
+            a node is not one of them, a strength is not finite, a count is not positive, or no
+            pair is held out.
+
+    Source: Gao et al. 2025, sec. 2.3, App. A.4.
+    """
+    wanted = _checked(strengths, pairs, draws)
+    bridged = bridged if isinstance(bridged, Bridged) else load_bridged(bridged)
+    circuit = NodeCircuit.load(circuit)
+    sparse = bridged.sparse
+    circuit.check_model(sparse)
+    task = None if task is None else load_task(task)
+    own = pairs_of(circuit.document, sparse, None, task)
+    seen = _first(tokenize_task(own.judge or own.train, sparse), pairs)
+    held_out = _first(tokenize_task(own.held_out, sparse), pairs)
+    text = run_data(sparse, "sizes of the residual stream") if data is None else data
+    n_ctx = min(sparse.config.n_ctx, text.train.n_tokens)
+    starts, _ = disjoint_windows(text.train, n_ctx, -(-_TEXT_TOKENS // n_ctx))
+    sizes = stream_sizes(sparse.transformer, list(windows_at(text.train, starts, n_ctx)))
+    steering = Steering(bridged, target, sizes)
+    generator = torch.Generator().manual_seed(seed)
+    effects = _effects(
+        steering, reading_nodes(circuit, sparse.transformer), seen, held_out, text, generator
+    )
+    names = [effects[0].node] if nodes is None else nodes
+    chosen = chosen_nodes(names, circuit, sparse.transformer)
+    changes = differences(bridged, chosen, held_out, target)
+    directions = steering.directions(chosen)
+    curve = tuple(
+        _probabilities(steering.run(held_out, chosen, changes, directions, strength), strength)
+        for strength in wanted
+    )
+    controls = tuple(
+        _control(kind, steering, held_out, chosen, changes, wanted, draws, generator)
+        for kind in ("random", "other_channel")
+    )
+    return SteeringReport(
+        task=own.full_task.name,
+        target=target,
+        nodes=tuple(node.name for node in chosen),
+        chosen=nodes is None,
+        effects=effects,
+        n_seen=seen.n_pairs,
+        n_pairs=held_out.n_pairs,
+        curve=curve,
+        controls=controls,
+        text=text_effect(
+            steering.model, chosen, changes, directions, text.val, generator=generator
+        ),
+    )
+
+
+def _checked(strengths: Sequence[float], pairs: int, draws: int) -> tuple[float, ...]:
+    """Return the strengths in order, 0 and 1 among them.
+
+    Raises:
+        InputError: one is not finite, or a count is not positive.
+    """
+    for strength in strengths:
+        if not math.isfinite(strength):
+            raise InputError(f"a strength must be a finite number, got {strength}")
+    for name, count in (("pairs", pairs), ("draws", draws)):
+        if count < 1:
+            raise InputError(f"{name} must be at least 1, got {count}")
+    return tuple(sorted({0.0, 1.0, *map(float, strengths)}))
+
+
+def _first(batch: TokenizedPairs, count: int) -> TokenizedPairs:
+    return batch.select(torch.arange(min(batch.n_pairs, count)))
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A bridged run, and which of its models is steered."""
+
+    bridged: Bridged
+    target: Target
+    sizes: Tensor
+
+    @property
+    def model(self) -> Transformer:
+        """The model that is steered."""
+        return (self.bridged.dense if self.target == "dense" else self.bridged.sparse).transformer
+
+    def directions(self, nodes: Sequence[ReadingNode]) -> Tensor:
+        """Return (M, D), the directions of nodes."""
+        return directions_in(self.bridged, nodes, self.target, self.sizes)
+
+    def run(
+        self,
+        batch: TokenizedPairs,
+        nodes: Sequence[ReadingNode],
+        changes: Tensor,
+        directions: Tensor,
+        strength: float,
+    ) -> Tensor:
+        """Return the probabilities (2P, 2) of the right and the other answer."""
+        added = perturbation(nodes, changes, directions)
+        return answer_probabilities(self.model, batch, added, strength)
+
+
+def _effects(
+    steering: Steering,
+    nodes: Sequence[ReadingNode],
+    seen: TokenizedPairs,
+    held_out: TokenizedPairs,
+    text: "Prepared",
+    generator: torch.Generator,
+) -> tuple[NodeEffect, ...]:
+    """Return what each node does alone, the one with the largest effect on seen pairs first."""
+    directions = steering.directions(nodes)
+    by_batch = [
+        differences(steering.bridged, nodes, batch, steering.target) for batch in (seen, held_out)
+    ]
+    names, model = location_names(steering.model.config.n_layer), steering.model
+    effects = []
+    for i, node in enumerate(nodes):
+        own = directions[i : i + 1]
+        on_seen, on_held_out = (
+            float(steering.run(batch, [node], changes[i : i + 1], own, 1.0)[:, 1].mean())
+            for batch, changes in zip((seen, held_out), by_batch, strict=True)
+        )
+        random = torch.randn(own.shape[1], generator=generator)
+        right, right_random = (
+            float(probabilities_without(model, held_out, node.location, one)[:, 0].mean())
+            for one in (own[0], random)
+        )
+        effects.append(
+            NodeEffect(
+                node=node.name,
+                location=names[node.location],
+                other_on_seen=on_seen,
+                other=on_held_out,
+                right_without=right,
+                right_without_random=right_random,
+                text_loss_without=loss_without(model, node.location, own[0], text.val),
+            )
+        )
+    return tuple(sorted(effects, key=lambda effect: -effect.other_on_seen))
+
+
+def _probabilities(probabilities: Tensor, strength: float) -> Probabilities:
+    """Return the summary of (2P, 2) probabilities of the right and the other answer."""
+    by_pair = probabilities.view(-1, 2, 2)
+    right, other = by_pair.mean(1).unbind(1)
+    first, second = by_pair[..., 1].mean(0).tolist()
+    return Probabilities(
+        strength=strength,
+        other=float(other.mean()),
+        other_se=standard_error(other),
+        right=float(right.mean()),
+        right_se=standard_error(right),
+        other_of_two=float((by_pair[..., 1] / by_pair.sum(2)).mean()),
+        other_by_side=(first, second),
+    )
+
+
+def _control(
+    kind: Control,
+    steering: Steering,
+    batch: TokenizedPairs,
+    nodes: Sequence[ReadingNode],
+    changes: Tensor,
+    strengths: Sequence[float],
+    draws: int,
+    generator: torch.Generator,
+) -> ControlCurve:
+    """Return the curve of a control: the same changes along other directions of equal length."""
+    own = steering.directions(nodes)
+    by_draw = []
+    for _ in range(draws):
+        drawn = _other_directions(kind, steering, nodes, own, generator)
+        others = [
+            float(steering.run(batch, nodes, changes, drawn, strength)[:, 1].mean())
+            for strength in strengths
+        ]
+        by_draw.append(others)
+    values = torch.tensor(by_draw, dtype=torch.float64)  # (R, strengths)
+    return ControlCurve(
+        control=kind,
+        n_draws=draws,
+        strengths=tuple(strengths),
+        mean=tuple(values.mean(0).tolist()),
+        largest=tuple(values.amax(0).tolist()),
+    )
+
+
+def _other_directions(
+    kind: Control,
+    steering: Steering,
+    nodes: Sequence[ReadingNode],
+    own: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return (M, D): one drawn direction for each node, of the length of its own."""
+    if kind == "random":
+        drawn = torch.randn(own.shape, generator=generator)
+    else:
+        width = steering.bridged.sparse.config.d_model
+        others = [
+            ReadingNode(node.name, node.site, int(index), node.location)
+            for node, index in zip(nodes, _other_channels(nodes, width, generator), strict=True)
+        ]
+        drawn = steering.directions(others)
+    lengths = drawn.norm(dim=1, keepdim=True).clamp(min=torch.finfo(drawn.dtype).tiny)
+    scaled: Tensor = drawn / lengths * own.norm(dim=1, keepdim=True)
+    return scaled
+
+
+def _other_channels(
+    nodes: Sequence[ReadingNode], width: int, generator: torch.Generator
+) -> list[int]:
+    """Return for each node a random channel that none of the nodes has."""
+    taken = {node.index for node in nodes}
+    free = torch.tensor([index for index in range(width) if index not in taken])
+    if not len(free):
+        raise InputError(f"no other channel for a control: {number_of(width, 'channel')}")
+    drawn: list[int] = free[torch.randint(len(free), (len(nodes),), generator=generator)].tolist()
+    return drawn
