@@ -16,15 +16,19 @@ Coefficient = Annotated[float, Field(ge=0)]
 class BridgeConfig(Config):
     """Encoders and decoders between the residual streams of two models (Gao et al. 2025, 2.3)."""
 
-    basic: ClassVar = ("act_fraction", "locations")
+    basic: ClassVar = ("lr", "act_fraction", "locations")
 
     dense: Path | None = None
     """Run or model folder of the dense model, which stays as it is. It has as many layers as
     `model` and gives the tokeniser."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate of encoders and decoders, which are trained apart from the model: Adam
+    with an eps of 1e-8, no weight decay. Ours."""
     act_fraction: Fraction | None = 0.25
     """Share of an encoder's output that AbsTopK keeps per token; None: all."""
     locations: Literal["all"] | Count = "all"
-    """Residual locations in a step: `all`, or how many to draw; their losses are then scaled up."""
+    """Residual locations at which models go on from mapped streams in a step: `all`, or how many to
+    draw; their losses are then scaled up. Streams are mapped at all locations."""
     encoder_nmse_coef: Coefficient = 1.0
     """Coefficient of the normalised MSE of encoded dense streams."""
     decoder_nmse_coef: Coefficient = 1.0

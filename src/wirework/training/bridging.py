@@ -47,6 +47,7 @@ class Bridging(Prior):
     def __init__(self, config: BridgeConfig, dense: Model, seed: int) -> None:
         refuse_training_mode(dense)
         self.config = config
+        self.own_lr = config.lr
         self.dense = dense
         self.seed = seed
 
@@ -79,8 +80,8 @@ class Bridging(Prior):
     def loss(self, clean: Callable[[], StepLosses], tokens: Tensor, targets: Tensor) -> StepLosses:  # noqa: ARG002
         """Add the losses of the bridges, each times its coefficient, to `total`.
 
-        With some of the locations only, their losses are scaled so that the expected losses are
-        those of all locations.
+        Where models go on from some of the locations only, these losses are scaled so that the
+        expected losses are those of all locations.
         """
         with recorded_streams(self._transformer) as sparse:
             losses = clean()
@@ -122,7 +123,7 @@ class Bridging(Prior):
         """Return the losses by name, before their coefficients, and their weighted sum.
 
         Args:
-            locations: the locations that take part.
+            locations: the locations from which the models go on.
             sparse: (B, T, d_sparse) stream of the trained model at every location.
             tokens: (B, T) int64.
         """
@@ -130,19 +131,20 @@ class Bridging(Prior):
             state, dense = record_streams(self._dense, tokens)
             log_odds = self._dense.logits_of(state, tokens).log_softmax(-1)
         encoder_nmse, decoder_nmse, encoded, decoded = reconstruction_losses(
-            self.bridges, locations, dense, sparse
+            self.bridges, range(len(self._names)), dense, sparse
         )
         scale, config = len(self._names) / len(locations), self.config
         losses = {
-            "encoder_nmse": (scale * encoder_nmse, config.encoder_nmse_coef),
-            "decoder_nmse": (scale * decoder_nmse, config.decoder_nmse_coef),
+            "encoder_nmse": (encoder_nmse, config.encoder_nmse_coef),
+            "decoder_nmse": (decoder_nmse, config.decoder_nmse_coef),
         }
         total = torch.stack([loss * coef for loss, coef in losses.values()]).sum()
         numbers = {name: loss.detach() for name, (loss, _) in losses.items()}
-        for name, model, starts, coef in (
+        for name, model, every, coef in (
             ("kl_dense_to_sparse", self._transformer, encoded, config.dense_to_sparse_kl_coef),
             ("kl_sparse_to_dense", self._dense, decoded, config.sparse_to_dense_kl_coef),
         ):
+            starts = {location: every[location] for location in locations}
             if coef:
                 weighted = kl_from(model, starts, tokens, log_odds, scale * coef)
                 total = total + weighted

@@ -80,6 +80,8 @@ class Job:
     optimizer: torch.optim.AdamW
     trained: dict[str, nn.Parameter]
     """Parameters of the transformer and of the priors, by name."""
+    scaled: dict[str, nn.Parameter]
+    """Those whose gradient `optimizer.grad_scale` scales: all but the ones trained apart."""
     batches: Batches
     held_out: Sequence[Batch]
     log: MetricsLog
@@ -176,9 +178,22 @@ def begin(
     transformer = transformer.to(device)
     for prior in priors:
         transformer = prior.wrap_model(transformer)
-    gates = {name: p for prior in priors for name, p in prior.parameters().items()}
-    optimizer = make_optimizer(transformer, config.optimizer, gates)
-    trained = {**dict(transformer.named_parameters()), **gates}
+    with_model = [prior for prior in priors if prior.own_lr is None]
+    gates = {name: p for prior in with_model for name, p in prior.parameters().items()}
+    apart = {
+        name: p
+        for prior in priors
+        if prior.own_lr is not None
+        for name, p in prior.parameters().items()
+    }
+    optimizer = make_optimizer(
+        transformer,
+        config.optimizer,
+        gates,
+        [(p.own_lr, p.parameters().values()) for p in priors if p.own_lr is not None],
+    )
+    scaled = {**dict(transformer.named_parameters()), **gates}
+    trained = {**scaled, **apart}
     for prior in priors:
         prior.prepare(transformer, optimizer)
         if tensors is None:
@@ -213,6 +228,7 @@ def begin(
         priors=priors,
         optimizer=optimizer,
         trained=trained,
+        scaled=scaled,
         batches=batches,
         held_out=held_out,
         log=MetricsLog(folder / "metrics.jsonl", state.metrics_bytes, trackers),

@@ -165,12 +165,13 @@ def training_step(job: Job, tokens: Tensor, targets: Tensor) -> dict[str, float]
         losses = job.losses(tokens, targets)
     job.optimizer.zero_grad(set_to_none=False)
     losses.pop("total").backward()  # type: ignore[no-untyped-call]
-    grad_rms = scale_gradients_(job.trained.values(), config.optimizer.grad_scale, job.live)
+    grad_rms = scale_gradients_(job.scaled.values(), config.optimizer.grad_scale, job.live)
     # Before the update, so that the weights are still the last good ones.
     numbers = read_numbers({**losses, "grad_rms": grad_rms}, job.priors, nan_scalars)
     factor = math.prod(prior.learning_rate_factor(step) for prior in job.priors)
     numbers["lr"] = learning_rate(step, config.steps, config.optimizer) * factor
-    set_learning_rate_(job.optimizer, numbers["lr"])
+    schedule = numbers["lr"] / (config.optimizer.lr * factor)
+    set_learning_rate_(job.optimizer, numbers["lr"], schedule)
     job.optimizer.step()
     for prior in job.priors:
         numbers |= prior.after_step(step)

@@ -4,9 +4,9 @@ eps 0.1 is only reasonable for a gradient whose root mean square is about 1, so 
 together.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,16 @@ from wirework.config import OptimizerConfig
 from wirework.nn import Transformer
 from wirework.training.live_gradient import LiveGradient
 
+_USUAL_EPS = 1e-8
+_OWN_LR = "own_lr"
+"""Key of the peak learning rate in a group that is trained apart."""
+
 
 def make_optimizer(
     transformer: Transformer,
     config: OptimizerConfig,
     gates: Mapping[str, nn.Parameter] = MappingProxyType({}),
+    apart: Sequence[tuple[float, Iterable[nn.Parameter]]] = (),
 ) -> torch.optim.AdamW:
     """Return fused AdamW over all trained parameters.
 
@@ -29,7 +34,9 @@ def make_optimizer(
     Args:
         transformer: the model on its final device, after all priors have wrapped it.
         config: settings; the loop sets the learning rate again at every step.
-        gates: parameters of priors, by name.
+        gates: parameters of priors that are trained as the model's, by name.
+        apart: peak learning rate and parameters of priors that are trained apart; see
+            `Prior.own_lr`.
 
     Source: Gao et al. 2025, App. A.2.
     """
@@ -37,12 +44,16 @@ def make_optimizer(
     matrices = {*named, *(name for name, parameter in gates.items() if parameter.dim() == 2)}
     parameters_by_name = {**dict(transformer.named_parameters()), **gates}
     trained = [(n, p) for n, p in parameters_by_name.items() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [p for n, p in trained if n in matrices],
             "weight_decay": config.weight_decay,
         },
         {"params": [p for n, p in trained if n not in matrices], "weight_decay": 0.0},
+    ]
+    groups += [
+        {"params": list(parameters), "weight_decay": 0.0, "eps": _USUAL_EPS, _OWN_LR: own_lr}
+        for own_lr, parameters in apart
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
@@ -53,10 +64,17 @@ def make_optimizer(
     )
 
 
-def set_learning_rate_(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same learning rate."""
+def set_learning_rate_(optimizer: torch.optim.Optimizer, rate: float, factor: float = 1.0) -> None:
+    """Set the learning rates of a step.
+
+    Args:
+        optimizer: result of `make_optimizer`.
+        rate: learning rate of the model.
+        factor: that of the schedule, by which learning rates of parameters trained apart are
+            multiplied.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group[_OWN_LR] * factor if _OWN_LR in group else rate
 
 
 @torch.no_grad()

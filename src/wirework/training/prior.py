@@ -32,6 +32,9 @@ class Prior:
     """Gates to save with the model, or None."""
     live: LiveGradient | None = None
     """Matrices of which only live weights are trained, or None."""
+    own_lr: float | None = None
+    """Peak learning rate of the prior's parameters, which are then trained apart from the model:
+    Adam with its usual eps, no weight decay, their gradients not scaled. None: as the model's."""
 
     nan_flag: Tensor | None = None
     """Bool scalar on the model's device: whether the last `after_step` met a NaN. The loop reads it
