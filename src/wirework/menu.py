@@ -130,6 +130,11 @@ MENU = {
         "The same command resumes a stopped study.",
         "circuits/small circuits/large --out studies/binarise",
     ),
+    "steer": (
+        "Steer the dense model of a bridged run by nodes of a circuit of its sparse model (Gao et "
+        "al. 2025, sec. 2.3, Fig. 9).",
+        "runs/bridge circuits/quote --out steering/quote",
+    ),
     "study ablations": (
         "Change one training choice at a time and compare held-out loss and circuit size (Gao et "
         "al. 2025, App. A, Figs. 13 to 30)."

@@ -7,7 +7,7 @@ Source: Gao et al. 2025, sec. 2.3, App. A.4, Fig. 9.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -128,6 +128,9 @@ class SteeringReport(Report):
     curve: tuple[Probabilities, ...]
     """By strength."""
     controls: tuple[ControlCurve, ...]
+    directions: Mapping[str, tuple[float, ...]]
+    """Node to (D,), by how much the stream at its location changes if the node changes by 1; if the
+    sparse model is steered, a unit vector along its channel."""
     text: TextEffect
     """What the same change does to unrelated text."""
 
@@ -200,9 +203,8 @@ def steer(
     sizes = stream_sizes(sparse.transformer, list(windows_at(text.train, starts, n_ctx)))
     steering = Steering(bridged, target, sizes)
     generator = torch.Generator().manual_seed(seed)
-    effects = _effects(
-        steering, reading_nodes(circuit, sparse.transformer), seen, held_out, text, generator
-    )
+    own_nodes = reading_nodes(circuit, sparse.transformer)
+    effects = _effects(steering, own_nodes, seen, held_out, text, generator)
     names = [effects[0].node] if nodes is None else nodes
     chosen = chosen_nodes(names, circuit, sparse.transformer)
     changes = differences(bridged, chosen, held_out, target)
@@ -225,6 +227,10 @@ def steer(
         n_pairs=held_out.n_pairs,
         curve=curve,
         controls=controls,
+        directions={
+            node.name: tuple(vector.tolist())
+            for node, vector in zip(own_nodes, steering.directions(own_nodes), strict=True)
+        },
         text=text_effect(
             steering.model, chosen, changes, directions, text.val, generator=generator
         ),

@@ -16,6 +16,7 @@ from wirework.commands.convert import (
 from wirework.commands.listings import doctor, tasks
 from wirework.commands.measures import explain, measure, sae
 from wirework.commands.pages import export, view
+from wirework.commands.steering import steer
 from wirework.commands.study import ablations, binarise, finders, frontier, self_ablation
 from wirework.commands.training import bridge, demo, train
 
@@ -41,6 +42,7 @@ __all__ = [
     "sae",
     "self_ablating",
     "self_ablation",
+    "steer",
     "tasks",
     "to_huggingface",
     "train",
