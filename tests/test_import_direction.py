@@ -15,6 +15,7 @@ ORDER = """
     __main__ cli menu commands help_pages
     demo demo_plan studies doctor
     measures
+    bridges
     circuits
     circuits.pipeline
     circuits.reading
@@ -30,7 +31,6 @@ ORDER = """
     circuits.calibration circuits.circuit circuits.circuit_views
     view
     interop
-    bridges
     training
     tasks
     model model_tensors

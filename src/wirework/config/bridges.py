@@ -16,7 +16,7 @@ Coefficient = Annotated[float, Field(ge=0)]
 class BridgeConfig(Config):
     """Encoders and decoders between the residual streams of two models (Gao et al. 2025, 2.3)."""
 
-    basic: ClassVar = ("lr", "act_fraction", "locations")
+    basic: ClassVar = ("act_fraction", "locations")
 
     dense: Path | None = None
     """Run or model folder of the dense model, which stays as it is. It has as many layers as
@@ -27,8 +27,8 @@ class BridgeConfig(Config):
     act_fraction: Fraction | None = 0.25
     """Share of an encoder's output that AbsTopK keeps per token; None: all."""
     locations: Literal["all"] | Count = "all"
-    """Residual locations at which models go on from mapped streams in a step: `all`, or how many to
-    draw; their losses are then scaled up. Streams are mapped at all locations."""
+    """Locations of the KL losses in a step: `all`, or how many to draw, scaled up to all. The MSE
+    losses always take all."""
     encoder_nmse_coef: Coefficient = 1.0
     """Coefficient of the normalised MSE of encoded dense streams."""
     decoder_nmse_coef: Coefficient = 1.0
