@@ -44,9 +44,7 @@ def rotated(model: Model, rotation: torch.Tensor) -> Model:
     for name, tensor in state.items():
         if name.endswith(("embed.weight", "qkv.weight", "up.weight")):  # reads, and `unembed`
             state[name] = tensor @ rotation.T
-        elif name.endswith(("out.weight", "down.weight")) or name.endswith(
-            ("out.bias", "down.bias")
-        ):
+        elif name.endswith(("out.weight", "down.weight", "out.bias", "down.bias")):
             state[name] = rotation @ tensor
     transformer.load_state_dict(state)
     return Model(transformer, model.tokenizer)

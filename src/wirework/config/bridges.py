@@ -27,8 +27,7 @@ class BridgeConfig(Config):
     act_fraction: Fraction | None = 0.25
     """Share of an encoder's output that AbsTopK keeps per token; None: all."""
     locations: Literal["all"] | Count = "all"
-    """Locations of the KL losses in a step: `all`, or how many to draw, scaled up to all. The MSE
-    losses always take all."""
+    """Locations of the KL losses in a step: `all`, or how many to draw. MSE losses take all."""
     encoder_nmse_coef: Coefficient = 1.0
     """Coefficient of the normalised MSE of encoded dense streams."""
     decoder_nmse_coef: Coefficient = 1.0
