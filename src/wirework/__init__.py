@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wirework.bridges import Bridged as Bridged
     from wirework.bridges import bridge as bridge
     from wirework.bridges import load_bridged as load_bridged
+    from wirework.bridges import steer as steer
     from wirework.circuits import Circuit as Circuit
     from wirework.circuits import NodeCircuit as NodeCircuit
     from wirework.circuits import PathCircuit as PathCircuit
@@ -117,6 +118,7 @@ _HOMES = {
     "measure": "wirework.measures",
     "prune": "wirework.circuits",
     "prune_all": "wirework.circuits",
+    "steer": "wirework.bridges",
     "task": "wirework.tasks:load_task",
     "train": "wirework.training",
     "validate": "wirework.circuits",
@@ -188,6 +190,7 @@ __all__ = [
     "nn",
     "prune",
     "prune_all",
+    "steer",
     "studies",
     "task",
     "tasks",

@@ -1,11 +1,6 @@
-"""Steering on a planted pair of models, where the right direction is known.
-
-The dense model is the hand-wired quote closer in a rotated basis of the residual stream. Rotation
-and its inverse are exact bridges.
-"""
+"""Steering on a planted pair of models, the hand-wired quote closer and itself in another basis."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +9,7 @@ import torch
 from hand_wired import quote_closer
 from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Corpus, Planted
+from hand_wired.rotated import exact_pair
 from present import present
 
 from wirework.bridges import Bridged, steer
@@ -23,31 +19,15 @@ from wirework.bridges.perturbations import (
     differences,
     partner_tokens,
 )
-from wirework.bridges.steer import SteeringReport
+from wirework.bridges.steering import SteeringReport
 from wirework.circuits import NodeCircuit
 from wirework.circuits.circuit import tokenize_task
 from wirework.errors import InputError
-from wirework.model import Model
-from wirework.nn import Transformer
-from wirework.nn.bridges import Bridges
 from wirework.nn.residual_locations import record_streams
 from wirework.tasks import TokenizedPairs
 
 QUOTE = "0.attn.act_in.0"
 """The node that carries which quote opened the string."""
-
-
-def rotated(model: Model, rotation: torch.Tensor) -> Model:
-    """Return the model with its residual stream in another orthonormal basis."""
-    transformer = Transformer(model.config)
-    state = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
-    for name, tensor in state.items():
-        if name.endswith(("embed.weight", "qkv.weight", "up.weight")):  # reads, and `unembed`
-            state[name] = tensor @ rotation.T
-        elif name.endswith(("out.weight", "down.weight", "out.bias", "down.bias")):
-            state[name] = rotation @ tensor
-    transformer.load_state_dict(state)
-    return Model(transformer, model.tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +37,7 @@ def planted() -> Planted:
 
 @pytest.fixture(scope="module")
 def pair(planted: Planted) -> Bridged:
-    width = planted.model.config.d_model
-    rotation, _ = torch.linalg.qr(torch.randn(width, width, generator=torch.manual_seed(3)))
-    bridges = Bridges(2 * planted.model.config.n_layer + 1, width, width)
-    with torch.no_grad():
-        for encoder, decoder in zip(bridges.encoders, bridges.decoders, strict=True):
-            encoder.weight.copy_(rotation.T)
-            decoder.weight.copy_(rotation)
-    return Bridged(rotated(planted.model, rotation), planted.model, bridges, Path("nowhere"))
+    return exact_pair(planted.model)
 
 
 @pytest.fixture(scope="module")

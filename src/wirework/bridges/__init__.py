@@ -1,7 +1,16 @@
-"""A weight-sparse model with bridges to a dense one: training, loading,
-steering."""
+"""A weight-sparse model with bridges to a dense one: training, loading, quality, steering."""
 
-from wirework.bridges.bridged import Bridged, bridge, load_bridged
-from wirework.bridges.steer import SteeringReport, steer
+from wirework.bridges.bridge_quality import BridgeQuality, bridge_quality
+from wirework.bridges.bridged import Bridged, bridge, is_bridged_run, load_bridged
+from wirework.bridges.steering import SteeringReport, steer
 
-__all__ = ["Bridged", "SteeringReport", "bridge", "load_bridged", "steer"]
+__all__ = [
+    "BridgeQuality",
+    "Bridged",
+    "SteeringReport",
+    "bridge",
+    "bridge_quality",
+    "is_bridged_run",
+    "load_bridged",
+    "steer",
+]

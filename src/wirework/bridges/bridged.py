@@ -13,7 +13,7 @@ from wirework.model import Model, load
 from wirework.nn.bridges import Bridges
 from wirework.summaries import shown_as
 from wirework.training import train
-from wirework.training.bridge_files import SavedBridges, read_bridges
+from wirework.training.bridge_files import SavedBridges, has_bridges, read_bridges
 from wirework.training.dense_model import refuse_training_mode
 
 
@@ -107,6 +107,11 @@ def load_bridged(path: str | Path, dense: str | Path | Model | None = None) -> B
             "not fit it"
         )
     return Bridged(dense_model, load(run / "model"), saved.bridges, run)
+
+
+def is_bridged_run(path: str | Path) -> bool:
+    """Return whether a folder is a run with bridges."""
+    return has_bridges(Path(path))
 
 
 def _folder_of(dense: str | Path | Model) -> Path:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,6 +13,7 @@ from wirework.commands.printing import (
     cell,
     changed_flags,
     print_next,
+    print_paragraph,
     print_table,
     print_verdict,
     print_wrote,
@@ -23,6 +24,9 @@ from wirework.config import ExplainConfig, Instrument, MeasureConfig, SaeConfig
 from wirework.console import warn
 from wirework.errors import InputError, number_of
 from wirework.files import check_place
+
+if TYPE_CHECKING:
+    from wirework.bridges import BridgeQuality
 
 
 def sae(
@@ -142,13 +146,15 @@ def measure(
     corpus: str | None = None,
     json: Json = False,
 ) -> None:
-    """Measure models and print their numbers, a column for each.
+    """Measure models and print their numbers, a column for each; of a bridged run its bridges too.
 
     Args:
         models: Model or run folders.
-        out: Folder for measures.json, measures.csv and measures.png, which are replaced.
+        out: Folder for measures.json, measures.csv and measures.png, which are replaced; for a
+            bridged run also NAME-bridges.json and NAME-bridges.png.
         corpus: Text, as `--data.corpus` of train; needed for a model outside a run folder.
     """
+    from wirework.bridges import is_bridged_run
     from wirework.measures import COLUMNS, outlier_warning, reasons
     from wirework.measures import measure as measure_one
     from wirework.measures.report_files import check_report_place, write_reports
@@ -185,12 +191,16 @@ def measure(
                 print(f"warning: {name}: language: {short}", file=sys.stderr)
             if out is not None and measured:  # after each, so that a stop loses none
                 write_reports(reports, out)
+        qualities = {path: _bridges(path, corpus, out) for path in models if is_bridged_run(path)}
     if not measured:
         raise InputError(f"nothing was measured: {'; '.join(first_said)}")
     if out is not None:
         write_measures_figure(out)
     if json:
-        show("measure", {name: report.to_dict() for name, report in reports.items()}, json)
+        values = {name: report.to_dict() for name, report in reports.items()}
+        for path, quality in qualities.items():
+            values[str(path)]["bridges"] = quality.to_dict()
+        show("measure", values, json)
     else:
         rows = [
             [
@@ -203,11 +213,66 @@ def measure(
         ]
         print_verdict(_best(reports))
         print_table("measures", ["", *reports, "what is good"], rows)
+        for path, quality in qualities.items():
+            _print_bridges(path, quality)
         if out is None:
             print_next("measure", *models, "--out", "measures")
         else:
             print_wrote(out)
             print_next("explain", models[0], "--out", Path("explained") / models[0].name)
+
+
+def _bridges(path: Path, corpus: str | None, out: Path | None) -> "BridgeQuality":
+    """Measure the bridges of a run; write the numbers and their figure, if there is a folder."""
+    from wirework.bridges import bridge_quality, load_bridged
+    from wirework.files import write_json
+    from wirework.view.figures.figure_bridges import draw_bridge_quality
+    from wirework.view.figures.figure_canvas import write_png
+
+    bridged = load_bridged(path)
+    data = None if corpus is None else prepared(bridged.sparse, corpus)
+    quality = bridge_quality(bridged, data=data)
+    if out is not None:
+        name = path.resolve().name
+        write_json(out / f"{name}-bridges.json", quality.to_dict())
+        write_png(draw_bridge_quality(quality.to_dict()), out / f"{name}-bridges.png")
+    return quality
+
+
+def _print_bridges(path: Path, quality: "BridgeQuality") -> None:
+    """Print the trained bridges by location, and the means of all maps."""
+    trained, *_ = quality.maps
+    rows = [
+        {
+            "location": location.location,
+            "encoder NMSE": location.encoder_nmse,
+            "decoder NMSE": location.decoder_nmse,
+            "KL to sparse": location.kl_dense_to_sparse,
+            "KL to dense": location.kl_sparse_to_dense,
+            "loss to sparse": location.loss_dense_to_sparse,
+            "loss to dense": location.loss_sparse_to_dense,
+        }
+        for location in trained.locations
+    ]
+    show_rows(f"bridges of {path}", rows, as_json=False)
+    means = [
+        {
+            "maps": maps.maps,
+            "encoder NMSE": maps.mean("encoder_nmse"),
+            "decoder NMSE": maps.mean("decoder_nmse"),
+            "KL to sparse": maps.mean("kl_dense_to_sparse"),
+            "KL to dense": maps.mean("kl_sparse_to_dense"),
+            "KL twice, sparse between": maps.kl_twice_through_sparse,
+            "KL twice, dense between": maps.kl_twice_through_dense,
+        }
+        for maps in quality.maps
+    ]
+    show_rows("means over the locations, beside controls", means, as_json=False)
+    print_paragraph(
+        f"Next-token loss of the dense model {quality.loss_dense:.3f} nats, of the sparse model "
+        f"{quality.loss_sparse:.3f}; KL between them {quality.kl_sparse:.3f} "
+        f"({quality.n_tokens:,} held-out tokens). NMSE: 1 minus the share of variance explained."
+    )
 
 
 def _best(reports: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def steer(
     """
     from wirework.bridges import load_bridged
     from wirework.bridges import steer as run_steering
-    from wirework.bridges.steer import STRENGTHS
+    from wirework.bridges.steering import STRENGTHS
     from wirework.bridges.steering_files import (
         JSON,
         PICTURE,

@@ -64,6 +64,11 @@ def save_bridges(folder: Path, bridges: Bridges, dense: Model) -> None:
         files.save_tensors(partial / _TENSORS, tensors, {"format": FORMAT})
 
 
+def has_bridges(run: Path) -> bool:
+    """Return whether the folder of a run has bridges."""
+    return files.is_file(run / "bridges" / _ABOUT)
+
+
 def read_bridges(run: Path) -> SavedBridges:
     """Read the bridges of a run.
 
