@@ -102,6 +102,18 @@ class TestAttacks:
             "# value[ value[ value\nx = 1\ny = [[3, 4"
         )
         assert present(DECOY(BRACKETS, 1, Random(0))).prompts[0] == "# y = [[3, 4\nx = 1\ny = [3, 4"
+        assert (
+            present(REPEAT(BRACKETS, 2, Random(0))).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
+        )
+        longer = present(LENGTHEN(BRACKETS, 5, Random(0))).prompts
+        assert longer[1].startswith("x = 1\ny = [[")
+        assert longer[1].count(",") == BRACKETS.prompts[1].count(",") + 5
+        assert longer[0] == longer[1].replace("[[", "[")
+        words = present(LENGTHEN(QUOTES, 3, Random(0))).prompts[0]
+        assert len(words.split("'")[1].split()) == 5
+        assert words.endswith(" not found")
+        assert UNMATCHED(BRACKETS, 0, Random(0)) is BRACKETS
+        assert present(NEUTRAL(BRACKETS, 3, Random(0))).prompts[0].count("\n") == 4
 
     def test_the_other_value_is_given_to_another_name_after_the_line_that_differs(self):
         prompts = ("def f():\n    a = set()\n    a", 'import re\ndef f():\n    a = ""\n    a')
@@ -123,18 +135,6 @@ class TestAttacks:
     def test_no_more_names_than_there_are_free_words(self):
         pair = Pair(("a = set()\na", 'a = ""\na'), (".add", " +="))
         assert OTHER_NAME(pair, 10_000, Random(0)) is None
-        assert (
-            present(REPEAT(BRACKETS, 2, Random(0))).prompts[0] == "x = 1\nx = 1\nx = 1\ny = [3, 4"
-        )
-        longer = present(LENGTHEN(BRACKETS, 5, Random(0))).prompts
-        assert longer[1].startswith("x = 1\ny = [[")
-        assert longer[1].count(",") == BRACKETS.prompts[1].count(",") + 5
-        assert longer[0] == longer[1].replace("[[", "[")
-        words = present(LENGTHEN(QUOTES, 3, Random(0))).prompts[0]
-        assert len(words.split("'")[1].split()) == 5
-        assert words.endswith(" not found")
-        assert UNMATCHED(BRACKETS, 0, Random(0)) is BRACKETS
-        assert present(NEUTRAL(BRACKETS, 3, Random(0))).prompts[0].count("\n") == 4
 
     def test_a_text_in_the_open_string_changes_one_prompt(self):
         inner = insert_in_string(" value'", 1, "inner quote")

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from wirework.circuits.reading.node_reading import NodeReading, Role, _with_joint_constants
+from wirework.circuits.reading.node_reading import (
+    NodeReading,
+    Role,
+    _with_joint_constants,
+    is_predicted,
+)
 
 SITE = "0.mlp.post_act"
 
@@ -42,3 +47,18 @@ def test_constants_that_cannot_be_fixed_together_are_other(n_constants: int, kep
     assert {one.index for one in found if one.role == "constant"} == kept
     assert [one.role for one in found if one.index not in kept][-1] == "signal"
     assert len(found) == n_constants + 1
+
+
+@pytest.mark.parametrize(
+    ("after", "if_fixed", "expected"),
+    [
+        (0.11, 0.5, True),
+        (0.09, 0.5, True),  # better than with the values
+        (0.13, 0.5, False),  # too far
+        (0.11, 0.11, False),  # no better than the average
+        (0.11, 0.115, False),  # two thirds of the average's change are left
+        (0.11, 0.12, True),
+    ],
+)
+def test_a_prediction_must_say_more_than_the_average(after: float, if_fixed: float, expected: bool):
+    assert is_predicted(0.1, after, if_fixed, most=0.025) == expected

@@ -182,7 +182,6 @@ def test_nodes_that_the_tokens_so_far_predict_can_be_set_to_the_prediction(patch
     """Read at one token, the quote closer's input follows from it; swapped predictions break it."""
     node = {"0.attn.act_in": torch.tensor([0])}
     assert patcher.loss_by_past(node) == pytest.approx(patcher.loss(), abs=0.01)
-    wrong = replace(patcher)
     partner = torch.arange(len(patcher.logit_diffs)) ^ 1
     swapped = patcher.past.predicted("0.attn.act_in", patcher.recorded.batch.tokens[partner])
-    assert wrong._loss_with_values(node, {"0.attn.act_in": swapped}) > patcher.loss() + 0.5
+    assert patcher._loss_with_values(node, {"0.attn.act_in": swapped}) > patcher.loss() + 0.5

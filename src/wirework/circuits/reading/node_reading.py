@@ -36,6 +36,9 @@ _MOST_CHANGE_TOGETHER = 0.025
 about them may show on held-out pairs."""
 _MOST_CHANGE_BY_PAST = 0.025
 """Nats by which the loss may change if a node takes the value that the tokens so far predict."""
+_MOST_LEFT = 0.5
+"""Share of the loss's change under the average that a prediction may leave: one that explains
+nothing gives the average."""
 _LEAST_MOVED_BY_NODE = 0.05
 """Share of the difference between the contexts that a swap of a signal node moves at least."""
 LEAST_MOVED_BY_GROUP = 0.1
@@ -203,13 +206,30 @@ def _with_prediction(
     """Return the reading with the role `token` or `past` if what these predict does as well."""
     node, site = kept_nodes([reading], patcher), reading.site
     number = int(node[site])
-    if abs(patcher.loss_by_token(node) - before) <= _MOST_CHANGE_OF_NODE:
+
+    def predicts(after: float, most: float) -> bool:
+        return is_predicted(before, after, reading.loss_if_fixed, most)
+
+    if predicts(patcher.loss_by_token(node), _MOST_CHANGE_OF_NODE):
         ends = ends_of(patcher.recorded, site, number, tokenizer)
         return replace(reading, role="token", ends=ends)
-    if abs(patcher.loss_by_past(node) - before) <= _MOST_CHANGE_BY_PAST:
+    if predicts(patcher.loss_by_past(node), _MOST_CHANGE_BY_PAST):
         past = patcher.past.strongest(site, number, tokenizer)
         return replace(reading, role="past", past=past)
     return reading
+
+
+def is_predicted(before: float, after: float, if_fixed: float, most: float) -> bool:
+    """Return whether a prediction of nodes does as well as their values, and more than an average.
+
+    Args:
+        before: task loss in nats with their values.
+        after: with the prediction.
+        if_fixed: with their averages.
+        most: nats by which the loss may change.
+    """
+    change = abs(after - before)
+    return change <= most and change <= _MOST_LEFT * abs(if_fixed - before)
 
 
 def _place(patcher: Patcher, every_node: KeptNodes) -> Place:

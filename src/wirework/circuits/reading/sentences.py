@@ -17,6 +17,7 @@ from wirework.circuits.reading.node_reading import (
     LEAST_MOVED_BY_GROUP,
     LEAST_RISE,
     NodeReading,
+    is_predicted,
     is_referent,
     is_specific,
     kept_nodes,
@@ -54,6 +55,8 @@ class Sentence(Report):
     loss_after: float | None = absent()
     """The same with the nodes ablated; or fixed, if they are constants; or at the values that the
     token, or the tokens so far, predict, if they follow from these."""
+    loss_if_fixed: float | None = absent()
+    """Control of a prediction: the same with the nodes at their averages."""
 
 
 def sentences(
@@ -203,8 +206,8 @@ def _marker(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
 
 
 def _token(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
-    before = patcher.loss()
-    after = patcher.loss_by_token(kept_nodes(nodes, patcher))
+    before, kept = patcher.loss(), kept_nodes(nodes, patcher)
+    after, if_fixed = patcher.loss_by_token(kept), patcher.loss_with(fixed=kept)
     names = [node.node for node in nodes]
     follows = "follows" if len(nodes) == 1 else "follow"
     ends = _each(names, [_ends(node) for node in nodes])
@@ -212,17 +215,18 @@ def _token(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
         kind="token",
         text=f"{listed(names)} {follows} from the token alone: {ends}.",
         nodes=tuple(names),
-        stands=abs(after - before) <= _MOST_CHANGE_OF_GROUP,
+        stands=is_predicted(before, after, if_fixed, _MOST_CHANGE_OF_GROUP),
         experiment="at each token set to the average at this token of other pairs, the loss goes "
-        f"from {before:.3f} to {after:.3f} nats",
+        f"from {before:.3f} to {after:.3f} nats (at their averages: {if_fixed:.3f})",
         loss_before=before,
         loss_after=after,
+        loss_if_fixed=if_fixed,
     )
 
 
 def _past(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
-    before = patcher.loss()
-    after = patcher.loss_by_past(kept_nodes(nodes, patcher))
+    before, kept = patcher.loss(), kept_nodes(nodes, patcher)
+    after, if_fixed = patcher.loss_by_past(kept), patcher.loss_with(fixed=kept)
     names = [node.node for node in nodes]
     follows = "follows" if len(nodes) == 1 else "follow"
     sources = _each(names, [_source(node) for node in nodes])
@@ -230,12 +234,13 @@ def _past(nodes: Sequence[NodeReading], patcher: Patcher) -> Sentence:
         kind="past",
         text=f"{listed(names)} {follows} from the tokens so far: {sources}.",
         nodes=tuple(names),
-        stands=abs(after - before) <= _MOST_CHANGE_OF_GROUP,
+        stands=is_predicted(before, after, if_fixed, _MOST_CHANGE_OF_GROUP),
         experiment="set to what a linear fit on other pairs gives for the token, the one before "
         f"it, the share of each token so far and the position, the loss goes from {before:.3f} to "
-        f"{after:.3f} nats",
+        f"{after:.3f} nats (at their averages: {if_fixed:.3f})",
         loss_before=before,
         loss_after=after,
+        loss_if_fixed=if_fixed,
     )
 
 
