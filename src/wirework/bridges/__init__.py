@@ -2,7 +2,8 @@
 
 from wirework.bridges.bridge_quality import BridgeQuality, bridge_quality
 from wirework.bridges.bridged import Bridged, bridge, is_bridged_run, load_bridged
-from wirework.bridges.steering import SteeringReport, steer
+from wirework.bridges.steering import steer
+from wirework.bridges.steering_report import SteeringReport
 
 __all__ = [
     "BridgeQuality",

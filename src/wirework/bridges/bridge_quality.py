@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from wirework.bridges.bridged import Bridged, load_bridged
-from wirework.circuits.masking.training_text import disjoint_windows, run_data, windows_at
+from wirework.bridges.held_out_text import text_batches
+from wirework.circuits.masking.training_text import run_data
 from wirework.errors import InputError
 from wirework.model import Model, load
 from wirework.nn import Transformer
@@ -28,7 +29,7 @@ from wirework.summaries import Report, absent
 from wirework.training.dense_model import check_same_layers
 
 if TYPE_CHECKING:
-    from wirework.data import Prepared, Tokens
+    from wirework.data import Prepared
 
 _TOKENS = 16_384
 """Tokens of held-out text, and of training text to which linear maps are fitted."""
@@ -117,8 +118,9 @@ def bridge_quality(
     bridged = bridged if isinstance(bridged, Bridged) else load_bridged(bridged)
     dense, sparse = bridged.dense, bridged.sparse
     text = run_data(sparse, "linear maps and the quality of bridges") if data is None else data
-    batches = list(_batches(dense, sparse, text.val))
-    fitting = [tokens for tokens, _ in _batches(dense, sparse, text.train)]
+    models = dense.transformer, sparse.transformer
+    batches = list(text_batches(text.val, models, _TOKENS))
+    fitting = [tokens for tokens, _ in text_batches(text.train, models, _TOKENS)]
     k = bridged.bridges.act_fraction
     controls = {
         "untrained": Bridges(len(bridged.bridges.encoders), *_widths(dense, sparse), k, seed + 1),
@@ -155,14 +157,6 @@ def _check_alone(dense: Model, alone: Model) -> None:
 
 def _widths(dense: Model, sparse: Model) -> tuple[int, int]:
     return dense.config.d_model, sparse.config.d_model
-
-
-def _batches(dense: Model, sparse: Model, text: "Tokens") -> Iterable[tuple[Tensor, Tensor]]:
-    """Yield tokens and targets, (B, T) each, spread over a text."""
-    n_ctx = min(dense.config.n_ctx, sparse.config.n_ctx, text.n_tokens - 1)
-    starts, _ = disjoint_windows(text, n_ctx + 1, -(-_TOKENS // n_ctx))
-    for windows in windows_at(text, starts, n_ctx + 1):
-        yield windows[:, :-1], windows[:, 1:]
 
 
 @torch.no_grad()

@@ -118,10 +118,28 @@ def stream_sizes(transformer: Transformer, windows: Sequence[Tensor]) -> Tensor:
     for tokens in windows:
         _, streams = record_streams(transformer, tokens)
         for location, (norm, stream) in enumerate(zip(norms, streams[:-1], strict=True)):
-            before[location] += float(stream.double().square().mean())
-            after[location] += float(norm(stream).double().square().mean())
+            before[location] += stream.double().square().sum()
+            after[location] += norm(stream).double().square().sum()
     sizes: Tensor = (before / after).sqrt()
     return sizes
+
+
+@torch.no_grad()
+@unchanged_weights()
+def stream_means(transformer: Transformer, windows: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean of the residual stream at each location over reference text, (D,) each.
+
+    Args:
+        transformer: the model.
+        windows: (B, T) int64 each, reference text.
+    """
+    width, n_locations = transformer.config.d_model, 2 * _n_layer(transformer) + 1
+    sums = [torch.zeros(width, dtype=torch.float64) for _ in range(n_locations)]
+    for tokens in windows:
+        for total, stream in zip(sums, record_streams(transformer, tokens)[1], strict=True):
+            total += stream.double().sum((0, 1))
+    n_tokens = sum(tokens.numel() for tokens in windows)
+    return [(total / n_tokens).to(transformer.embed.weight.dtype) for total in sums]
 
 
 def dense_direction(bridged: Bridged, node: ReadingNode, sizes: Tensor) -> Tensor:

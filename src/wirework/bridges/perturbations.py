@@ -18,6 +18,7 @@ from wirework.nn import Edit, Transformer
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.nn.residual_locations import location_sites
 from wirework.tasks import TokenizedPairs
+from wirework.tasks.deciding_tokens import between
 
 Target = Literal["dense", "sparse"]
 """The model that is changed."""
@@ -29,29 +30,23 @@ def partner_tokens(batch: TokenizedPairs) -> Tensor:
     """Return (2P, T) int64: for each token the position of its partner in the pair's other prompt.
 
     Tokens that both prompts begin with, or end with, are partners. Between these, tokens are
-    matched from the right, and those that are left over take the first one. Padding gets 0.
+    matched from the right; those left over take the other prompt's first token there, or the one
+    before if it has none. Padding gets 0.
     """
     partners = torch.zeros_like(batch.tokens)
-    for row in range(len(partners)):
-        own, other = (
-            batch.tokens[one, : int(batch.last_positions[one]) + 1] for one in (row, row ^ 1)
-        )
-        start = _common_length(own, other)
-        end = min(_common_length(own.flip(0), other.flip(0)), min(len(own), len(other)) - start)
+    ends = (batch.last_positions + 1).tolist()
+    prompts = [ids[:end] for ids, end in zip(batch.tokens.tolist(), ends, strict=True)]
+    for row, own in enumerate(prompts):
+        other = prompts[row ^ 1]
+        (start, end), (_, other_end) = between(own, other), between(other, own)
+        first = max(0, min(start, other_end - 1))  # of the part of the other prompt in between
         shift = len(other) - len(own)
-        positions = torch.arange(len(own), device=own.device)
-        middle = (positions + shift).clamp(min=min(start, len(other) - end - 1))
-        matched = torch.where(positions < start, positions, middle)
-        partners[row, : len(own)] = torch.where(
-            positions >= len(own) - end, positions + shift, matched
-        )
+        positions = [
+            place if place < start else place + shift if place >= end else max(first, place + shift)
+            for place in range(len(own))
+        ]
+        partners[row, : len(own)] = torch.tensor(positions)
     return partners
-
-
-def _common_length(a: Tensor, b: Tensor) -> int:
-    """Return how many tokens (n,) and (m,) have in common at their start."""
-    n = min(len(a), len(b))
-    return int((a[:n] == b[:n]).int().cumprod(0).sum())
 
 
 @torch.no_grad()
@@ -155,25 +150,30 @@ def answer_probabilities(
 @torch.no_grad()
 @unchanged_weights()
 def probabilities_without(
-    transformer: Transformer, batch: TokenizedPairs, location: int, direction: Tensor
+    transformer: Transformer,
+    batch: TokenizedPairs,
+    location: int,
+    direction: Tensor,
+    mean: Tensor,
 ) -> Tensor:
-    """Return `answer_probabilities` with a direction projected out of the stream at a location.
+    """Return `answer_probabilities` with the stream at its mean along a direction, at all tokens.
 
     Args:
         transformer: the model.
         batch: the pairs.
         location: number of the residual location.
-        direction: (D,), of any length but 0.
+        direction: (D,), of any length.
+        mean: (D,), the mean of the stream at this location.
     """
     site = location_sites(transformer.config.n_layer)[location]
-    with transformer.edited({site: without(direction)}):
+    with transformer.edited({site: without(direction, mean)}):
         return answer_probabilities(transformer, batch, {}, 0.0)
 
 
-def without(direction: Tensor) -> Edit:
-    """Return the edit of a site that projects a direction (D,) out of it."""
-    unit = direction / direction.norm()
-    return lambda x: x - (x @ unit)[..., None] * unit
+def without(direction: Tensor, mean: Tensor) -> Edit:
+    """Return the edit of a site that sets it to its mean (D,) along a direction (D,)."""
+    unit = direction / direction.norm().clamp(min=torch.finfo(direction.dtype).tiny)
+    return lambda x: x - ((x - mean) @ unit)[..., None] * unit
 
 
 def adding(value: Tensor) -> Edit:

@@ -7,10 +7,11 @@ Source: Gao et al. 2025, sec. 2.3, App. A.4, Fig. 9.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +21,11 @@ from wirework.bridges.directions import (
     ReadingNode,
     chosen_nodes,
     reading_nodes,
+    stream_means,
     stream_sizes,
 )
 from wirework.bridges.perturbations import (
+    Perturbation,
     Target,
     answer_probabilities,
     differences,
@@ -30,16 +33,23 @@ from wirework.bridges.perturbations import (
     perturbation,
     probabilities_without,
 )
-from wirework.bridges.text_effect import TextEffect, loss_without, text_effect
+from wirework.bridges.steering_controls import of_equal_size, other_channels
+from wirework.bridges.steering_report import (
+    Control,
+    ControlCurve,
+    NodeEffect,
+    Probabilities,
+    SteeringReport,
+)
+from wirework.bridges.text_effect import loss_without, text_effect
 from wirework.circuits.circuit import tokenize_task
 from wirework.circuits.held_out import pairs_of
 from wirework.circuits.masking.training_text import disjoint_windows, run_data, windows_at
 from wirework.circuits.node_assembly import standard_error
 from wirework.circuits.node_circuit import NodeCircuit
-from wirework.errors import InputError, number_of
+from wirework.errors import InputError
 from wirework.nn import Transformer
 from wirework.nn.residual_locations import location_names
-from wirework.summaries import Report
 from wirework.tasks import Task, TokenizedPairs, load_task
 
 if TYPE_CHECKING:
@@ -50,100 +60,6 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 _TEXT_TOKENS = 32_768
 """Tokens of training text on which the sizes of the streams are averaged."""
-
-Control = Literal["random", "other_channel"]
-"""`random`: a random direction; `other_channel`: that of another channel of the same bridge. Both
-have the length of the node's direction."""
-
-
-@dataclass(frozen=True, repr=False)
-class Probabilities(Report):
-    """Probabilities of the two answers at one strength, over the whole vocabulary.
-
-    Means over the prompts, both contexts together, with standard errors over pairs.
-    """
-
-    strength: float
-    other: float
-    """Probability of the other answer, the right one of the pair's other prompt."""
-    other_se: float
-    right: float
-    """Probability of the right answer."""
-    right_se: float
-    other_of_two: float
-    """Probability of the other answer among the two."""
-    other_by_side: tuple[float, float]
-    """That of the other answer on the first prompts of the pairs, and on the second prompts."""
-
-
-@dataclass(frozen=True, repr=False)
-class ControlCurve(Report):
-    """Probability of the other answer under a control."""
-
-    control: Control
-    n_draws: int
-    strengths: tuple[float, ...]
-    mean: tuple[float, ...]
-    """Mean over the draws of the mean over prompts, at each strength."""
-    largest: tuple[float, ...]
-    """The largest of the draws."""
-
-
-@dataclass(frozen=True, repr=False)
-class NodeEffect(Report):
-    """What the direction of one node does alone in the model that is steered."""
-
-    node: str
-    location: str
-    """Residual location: `L.attn`, before the attention of layer L, or `L.mlp`."""
-    other_on_seen: float
-    """Probability of the other answer at strength 1, on the pairs that choose the node."""
-    other: float
-    """The same on held-out pairs."""
-    right_without: float
-    """Probability of the right answer on held-out pairs, the direction projected out."""
-    right_without_random: float
-    """The same for a random direction."""
-    text_loss_without: float
-    """Next-token loss on held-out text, the direction projected out, in nats."""
-
-
-@dataclass(frozen=True, repr=False)
-class SteeringReport(Report):
-    """What steering by nodes of a circuit does to the other model of a bridged run."""
-
-    task: str
-    target: Target
-    """The model that is steered."""
-    nodes: tuple[str, ...]
-    """The nodes that steer, together."""
-    chosen: bool
-    """Whether they were chosen by their effect on pairs that the search has seen."""
-    effects: tuple[NodeEffect, ...]
-    """Of every node of the circuit that reads the residual stream, by `other_on_seen`."""
-    n_seen: int
-    """Pairs that the search has seen and that choose the node."""
-    n_pairs: int
-    """Held-out pairs."""
-    curve: tuple[Probabilities, ...]
-    """By strength."""
-    controls: tuple[ControlCurve, ...]
-    directions: Mapping[str, tuple[float, ...]]
-    """Node to (D,), by how much the stream at its location changes if the node changes by 1; if the
-    sparse model is steered, a unit vector along its channel."""
-    text: TextEffect
-    """What the same change does to unrelated text."""
-
-    def at(self, strength: float) -> Probabilities:
-        """Return the probabilities at a strength that was measured.
-
-        Raises:
-            KeyError: it was not.
-        """
-        for point in self.curve:
-            if point.strength == strength:
-                return point
-        raise KeyError(strength)
 
 
 def steer(
@@ -198,19 +114,17 @@ def steer(
     seen = _first(tokenize_task(own.judge or own.train, sparse), pairs)
     held_out = _first(tokenize_task(own.held_out, sparse), pairs)
     text = run_data(sparse, "sizes of the residual stream") if data is None else data
-    n_ctx = min(sparse.config.n_ctx, text.train.n_tokens)
-    starts, _ = disjoint_windows(text.train, n_ctx, -(-_TEXT_TOKENS // n_ctx))
-    sizes = stream_sizes(sparse.transformer, list(windows_at(text.train, starts, n_ctx)))
-    steering = Steering(bridged, target, sizes)
+    steering = _steering(bridged, target, text)
     generator = torch.Generator().manual_seed(seed)
     own_nodes = reading_nodes(circuit, sparse.transformer)
-    effects = _effects(steering, own_nodes, seen, held_out, text, generator)
+    effects = _effects(steering, own_nodes, seen, held_out, text, draws, generator)
     names = [effects[0].node] if nodes is None else nodes
     chosen = chosen_nodes(names, circuit, sparse.transformer)
     changes = differences(bridged, chosen, held_out, target)
     directions = steering.directions(chosen)
+    added = perturbation(chosen, changes, directions)
     curve = tuple(
-        _probabilities(steering.run(held_out, chosen, changes, directions, strength), strength)
+        _probabilities(answer_probabilities(steering.model, held_out, added, strength), strength)
         for strength in wanted
     )
     controls = tuple(
@@ -231,10 +145,18 @@ def steer(
             node.name: tuple(vector.tolist())
             for node, vector in zip(own_nodes, steering.directions(own_nodes), strict=True)
         },
-        text=text_effect(
-            steering.model, chosen, changes, directions, text.val, generator=generator
-        ),
+        text=text_effect(steering.model, added, text.val, generator),
     )
+
+
+def _steering(bridged: Bridged, target: Target, text: "Prepared") -> "Steering":
+    """Return how a run is steered, with sizes and means of streams over its training text."""
+    n_ctx = min(bridged.dense.config.n_ctx, bridged.sparse.config.n_ctx, text.train.n_tokens)
+    starts, _ = disjoint_windows(text.train, n_ctx, -(-_TEXT_TOKENS // n_ctx))
+    windows = list(windows_at(text.train, starts, n_ctx))
+    sizes = stream_sizes(bridged.sparse.transformer, windows)
+    steered = bridged.dense if target == "dense" else bridged.sparse
+    return Steering(bridged, target, sizes, stream_means(steered.transformer, windows))
 
 
 def _checked(strengths: Sequence[float], pairs: int, draws: int) -> tuple[float, ...]:
@@ -263,6 +185,9 @@ class Steering:
     bridged: Bridged
     target: Target
     sizes: Tensor
+    """(2L,) of `stream_sizes`, of the sparse model."""
+    means: Sequence[Tensor]
+    """`stream_means` of the steered model."""
 
     @property
     def model(self) -> Transformer:
@@ -273,17 +198,14 @@ class Steering:
         """Return (M, D), the directions of nodes."""
         return directions_in(self.bridged, nodes, self.target, self.sizes)
 
-    def run(
-        self,
-        batch: TokenizedPairs,
-        nodes: Sequence[ReadingNode],
-        changes: Tensor,
-        directions: Tensor,
-        strength: float,
-    ) -> Tensor:
-        """Return the probabilities (2P, 2) of the right and the other answer."""
-        added = perturbation(nodes, changes, directions)
-        return answer_probabilities(self.model, batch, added, strength)
+    def other(self, batch: TokenizedPairs, added: Perturbation, strength: float = 1.0) -> float:
+        """Return the mean probability of the other answer."""
+        return float(answer_probabilities(self.model, batch, added, strength)[:, 1].mean())
+
+    def right_without(self, batch: TokenizedPairs, location: int, direction: Tensor) -> float:
+        """Return the mean probability of the right answer, the stream at its mean along (D,)."""
+        after = probabilities_without(self.model, batch, location, direction, self.means[location])
+        return float(after[:, 0].mean())
 
 
 def _effects(
@@ -292,35 +214,37 @@ def _effects(
     seen: TokenizedPairs,
     held_out: TokenizedPairs,
     text: "Prepared",
+    draws: int,
     generator: torch.Generator,
 ) -> tuple[NodeEffect, ...]:
     """Return what each node does alone, the one with the largest effect on seen pairs first."""
-    directions = steering.directions(nodes)
+    directions, model = steering.directions(nodes), steering.model
     by_batch = [
         differences(steering.bridged, nodes, batch, steering.target) for batch in (seen, held_out)
     ]
-    names, model = location_names(steering.model.config.n_layer), steering.model
+    names, width = location_names(model.config.n_layer), steering.bridged.sparse.config.d_model
     effects = []
     for i, node in enumerate(nodes):
         own = directions[i : i + 1]
         on_seen, on_held_out = (
-            float(steering.run(batch, [node], changes[i : i + 1], own, 1.0)[:, 1].mean())
+            steering.other(batch, perturbation([node], changes[i : i + 1], own))
             for batch, changes in zip((seen, held_out), by_batch, strict=True)
         )
-        random = torch.randn(own.shape[1], generator=generator)
-        right, right_random = (
-            float(probabilities_without(model, held_out, node.location, one)[:, 0].mean())
-            for one in (own[0], random)
-        )
+        others = [other_channels([node], width, generator) for _ in range(draws)]
         effects.append(
             NodeEffect(
                 node=node.name,
                 location=names[node.location],
                 other_on_seen=on_seen,
                 other=on_held_out,
-                right_without=right,
-                right_without_random=right_random,
-                text_loss_without=loss_without(model, node.location, own[0], text.val),
+                right_without=steering.right_without(held_out, node.location, own[0]),
+                right_without_other=fmean(
+                    steering.right_without(held_out, node.location, steering.directions(one)[0])
+                    for one in others
+                ),
+                text_loss_without=loss_without(
+                    model, node.location, own[0], steering.means[node.location], text.val
+                ),
             )
         )
     return tuple(sorted(effects, key=lambda effect: -effect.other_on_seen))
@@ -352,16 +276,18 @@ def _control(
     draws: int,
     generator: torch.Generator,
 ) -> ControlCurve:
-    """Return the curve of a control: the same changes along other directions of equal length."""
+    """Return the curve of a control: the same changes along other directions, of equal size."""
     own = steering.directions(nodes)
+    added, width = perturbation(nodes, changes, own), steering.bridged.sparse.config.d_model
     by_draw = []
     for _ in range(draws):
-        drawn = _other_directions(kind, steering, nodes, own, generator)
-        others = [
-            float(steering.run(batch, nodes, changes, drawn, strength)[:, 1].mean())
-            for strength in strengths
-        ]
-        by_draw.append(others)
+        drawn = (
+            torch.randn(own.shape, generator=generator)
+            if kind == "random"
+            else steering.directions(other_channels(nodes, width, generator))
+        )
+        control = of_equal_size(perturbation(nodes, changes, drawn), added)
+        by_draw.append([steering.other(batch, control, strength) for strength in strengths])
     values = torch.tensor(by_draw, dtype=torch.float64)  # (R, strengths)
     return ControlCurve(
         control=kind,
@@ -370,37 +296,3 @@ def _control(
         mean=tuple(values.mean(0).tolist()),
         largest=tuple(values.amax(0).tolist()),
     )
-
-
-def _other_directions(
-    kind: Control,
-    steering: Steering,
-    nodes: Sequence[ReadingNode],
-    own: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return (M, D): one drawn direction for each node, of the length of its own."""
-    if kind == "random":
-        drawn = torch.randn(own.shape, generator=generator)
-    else:
-        width = steering.bridged.sparse.config.d_model
-        others = [
-            ReadingNode(node.name, node.site, int(index), node.location)
-            for node, index in zip(nodes, _other_channels(nodes, width, generator), strict=True)
-        ]
-        drawn = steering.directions(others)
-    lengths = drawn.norm(dim=1, keepdim=True).clamp(min=torch.finfo(drawn.dtype).tiny)
-    scaled: Tensor = drawn / lengths * own.norm(dim=1, keepdim=True)
-    return scaled
-
-
-def _other_channels(
-    nodes: Sequence[ReadingNode], width: int, generator: torch.Generator
-) -> list[int]:
-    """Return for each node a random channel that none of the nodes has."""
-    taken = {node.index for node in nodes}
-    free = torch.tensor([index for index in range(width) if index not in taken])
-    if not len(free):
-        raise InputError(f"no other channel for a control: {number_of(width, 'channel')}")
-    drawn: list[int] = free[torch.randint(len(free), (len(nodes),), generator=generator)].tolist()
-    return drawn

@@ -11,7 +11,7 @@ import torch
 
 from wirework import files
 from wirework.bridges.bridged import Bridged
-from wirework.bridges.steering import SteeringReport
+from wirework.bridges.steering_report import SteeringReport
 
 FORMAT = "wirework-steering"
 VERSION = 1

@@ -1,20 +1,19 @@
 """What steering does to text that has nothing to do with the task.
 
-There is no other context to take a difference from, so that the size of the change is the largest
-difference of a prompt, averaged over the prompts, at every token.
-Shapes: P pairs (two prompts each), T tokens, M nodes, D width of the model that is steered.
+There is no other context to take a difference from. What is added at every token is the mean over
+prompts of what steering adds at the token of a prompt where it adds most, with the sign of first
+prompts, and minus that.
+Shapes: P pairs (two prompts each), T tokens, D width of the model that is steered.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from wirework.bridges.directions import ReadingNode
-from wirework.bridges.perturbations import adding, without
-from wirework.circuits.masking.training_text import disjoint_windows, windows_at
+from wirework.bridges.held_out_text import text_batches
+from wirework.bridges.perturbations import Perturbation, adding, without
 from wirework.nn import Edit, Transformer
 from wirework.nn.kernels.sparse_linear import unchanged_weights
 from wirework.nn.residual_locations import location_sites
@@ -31,8 +30,7 @@ _TOKENS = 8192
 class TextEffect(Report):
     """Effect on held-out text of the change at strength 1 at every token.
 
-    The change is the mean over prompts of the largest difference, in both directions. Values are
-    means over tokens, and over the two directions of the change.
+    Values are means over tokens, and over the change and its opposite.
     """
 
     n_tokens: int
@@ -40,7 +38,7 @@ class TextEffect(Report):
     """Next-token loss of the unchanged model, in nats."""
     loss_steered: float
     loss_random: float
-    """The same along a random direction of equal length."""
+    """The same along random directions, of equal length at each location."""
     kl_steered: float
     """KL divergence from the unchanged model's predictions to the steered ones, in nats."""
     kl_random: float
@@ -49,78 +47,82 @@ class TextEffect(Report):
 @torch.no_grad()
 @unchanged_weights()
 def text_effect(
-    transformer: Transformer,
-    nodes: Sequence[ReadingNode],
-    changes: Tensor,
-    directions: Tensor,
-    text: "Tokens",
-    generator: torch.Generator,
+    transformer: Transformer, added: Perturbation, text: "Tokens", generator: torch.Generator
 ) -> TextEffect:
     """Measure the effect of a change on held-out text.
 
     Args:
         transformer: the model that is steered.
-        nodes: M nodes.
-        changes: (M, 2P, T) differences of the nodes on the task.
-        directions: (M, D).
+        added: what steering adds at strength 1, (2P, T, D) by location.
         text: held-out text.
-        generator: draws the random direction.
+        generator: draws the random directions.
     """
-    sizes = changes.abs().amax(2).mean(1)[:, None]  # (M, 1)
-    drawn = torch.randn(directions.shape, generator=generator)
-    random = drawn / drawn.norm(dim=1, keepdim=True) * directions.norm(dim=1, keepdim=True)
-    added = [sign * sizes * along for along in (directions, random) for sign in (1, -1)]
+    typical = typical_change(added)
+    random = {
+        location: drawn / drawn.norm() * vector.norm()
+        for location, vector in typical.items()
+        for drawn in (torch.randn(vector.shape, generator=generator),)
+    }
     sums, n_tokens = torch.zeros(3, 2, dtype=torch.float64), 0
-    for tokens, targets in _batches(transformer, text):
-        before = transformer(tokens).double().log_softmax(-1)
-        sums[0, 0] -= before.gather(2, targets[..., None]).sum()
+    for tokens, targets in text_batches(text, [transformer], _TOKENS):
+        before = transformer(tokens).log_softmax(-1)
+        sums[0, 0] -= before.gather(2, targets[..., None]).double().sum()
         n_tokens += targets.numel()
-        for i, one in enumerate(added):
-            with transformer.edited(_edits(transformer, nodes, one)):
-                after = transformer(tokens).double().log_softmax(-1)
-            sums[1, i // 2] -= after.gather(2, targets[..., None]).sum() / 2
-            sums[2, i // 2] += (before.exp() * (before - after)).sum() / 2
+        for i, change in enumerate((typical, random)):
+            for sign in (1, -1):
+                with transformer.edited(_edits(transformer, change, sign)):
+                    after = transformer(tokens).log_softmax(-1)
+                sums[1, i] -= after.gather(2, targets[..., None]).double().sum() / 2
+                sums[2, i] += (before.exp() * (before - after)).double().sum() / 2
     (loss, _), (steered, by_random), (kl, kl_random) = (sums / n_tokens).tolist()
     return TextEffect(n_tokens, loss, steered, by_random, kl, kl_random)
+
+
+def typical_change(added: Perturbation) -> dict[int, Tensor]:
+    """Return (D,) by location: what steering adds where it adds most, a mean over prompts.
+
+    The two prompts of a pair change in opposite ways, so that second prompts count negatively.
+
+    Args:
+        added: (2P, T, D) by location.
+    """
+    lengths = torch.stack([value.square().sum(-1) for value in added.values()]).sum(0)  # (2P, T)
+    rows = torch.arange(len(lengths))
+    signs = 1.0 - 2.0 * (rows % 2)
+    largest = lengths.argmax(1)
+    return {
+        location: (value[rows, largest] * signs[:, None]).mean(0)
+        for location, value in added.items()
+    }
 
 
 @torch.no_grad()
 @unchanged_weights()
 def loss_without(
-    transformer: Transformer, location: int, direction: Tensor, text: "Tokens"
+    transformer: Transformer, location: int, direction: Tensor, mean: Tensor, text: "Tokens"
 ) -> float:
-    """Return the next-token loss on held-out text with a direction projected out, in nats.
+    """Return the next-token loss on held-out text, the stream at its mean along a direction.
 
     Args:
         transformer: the model.
         location: number of the residual location.
         direction: (D,).
+        mean: (D,), the mean of the stream at this location.
         text: held-out text.
+
+    Returns:
+        Nats per token.
     """
     site = location_sites(transformer.config.n_layer)[location]
     total, n_tokens = 0.0, 0
-    with transformer.edited({site: without(direction)}):
-        for tokens, targets in _batches(transformer, text):
+    with transformer.edited({site: without(direction, mean)}):
+        for tokens, targets in text_batches(text, [transformer], _TOKENS):
             total += float(transformer.loss(tokens, targets)) * targets.numel()
             n_tokens += targets.numel()
     return total / n_tokens
 
 
-def _batches(transformer: Transformer, text: "Tokens") -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield tokens and targets, (B, T) each, evenly spread over a text."""
-    n_ctx = min(transformer.config.n_ctx, text.n_tokens - 1)
-    starts, _ = disjoint_windows(text, n_ctx + 1, -(-_TOKENS // n_ctx))
-    for windows in windows_at(text, starts, n_ctx + 1):
-        yield windows[:, :-1], windows[:, 1:]
-
-
-def _edits(
-    transformer: Transformer, nodes: Sequence[ReadingNode], added: Tensor
-) -> dict[str, Edit]:
-    """Return the edits that add the rows of (M, D) at the locations of the nodes."""
+def _edits(transformer: Transformer, change: Perturbation, sign: int) -> dict[str, Edit]:
+    """Return the edits that add a vector (D,) at each location."""
     sites = location_sites(transformer.config.n_layer)
-    by_site: dict[str, Tensor] = {}
-    for node, row in zip(nodes, added, strict=True):
-        site = sites[node.location]
-        by_site[site] = by_site.get(site, torch.zeros_like(row)) + row
-    return {site: adding(row) for site, row in by_site.items()}
+    return {sites[location]: adding(sign * vector) for location, vector in change.items()}

@@ -122,7 +122,7 @@ def _print(report: "SteeringReport") -> None:
             "other answer, seen pairs": effect.other_on_seen,
             "held-out pairs": effect.other,
             "right answer without it": effect.right_without,
-            "without a random one": effect.right_without_random,
+            "without another channel": effect.right_without_other,
             "loss on text without it": effect.text_loss_without,
         }
         for effect in report.effects[:_SHOWN]

@@ -1,6 +1,8 @@
 """Steering on a planted pair of models, the hand-wired quote closer and itself in another basis."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,15 +13,22 @@ from hand_wired.circuits import circuit_of
 from hand_wired.edge_masks import Corpus, Planted
 from hand_wired.rotated import exact_pair
 from present import present
+from safetensors.torch import load_file
 
 from wirework.bridges import Bridged, steer
 from wirework.bridges.directions import ReadingNode, dense_direction, stream_sizes
+from wirework.bridges.held_out_text import text_batches
 from wirework.bridges.perturbations import (
+    adding,
     answer_probabilities,
     differences,
     partner_tokens,
+    perturbation,
 )
-from wirework.bridges.steering import SteeringReport
+from wirework.bridges.steering_controls import of_equal_size, other_channels
+from wirework.bridges.steering_files import check_steering_folder, save_steering
+from wirework.bridges.steering_report import SteeringReport
+from wirework.bridges.text_effect import text_effect, typical_change
 from wirework.circuits import NodeCircuit
 from wirework.circuits.circuit import tokenize_task
 from wirework.errors import InputError
@@ -121,6 +130,107 @@ def test_several_nodes_add_up(pair: Bridged, circuit: NodeCircuit, planted: Plan
     assert report.at(1).other == pytest.approx(alone.at(1).other, abs=1e-6)
 
 
+def test_the_projection_takes_what_the_node_carries(steered: SteeringReport):
+    """Without the channel the model cannot tell the quotes apart; other channels do less."""
+    (quote,) = [effect for effect in steered.effects if effect.node == QUOTE]
+    (marker,) = [effect for effect in steered.effects if effect.node == "0.attn.act_in.3"]
+    assert (quote.location, marker.location) == ("0.attn", "0.attn")
+    assert quote.right_without < 0.7 * steered.at(0).right
+    assert quote.right_without_other > quote.right_without
+    assert quote.other == pytest.approx(steered.at(1).other)
+    assert quote.other_on_seen == max(effect.other_on_seen for effect in steered.effects)
+    assert quote.text_loss_without != pytest.approx(steered.text.loss, abs=1e-6)
+
+
+def test_the_directions_are_those_that_steer(steered: SteeringReport, pair: Bridged):
+    assert set(steered.directions) == {"0.attn.act_in.0", "0.attn.act_in.3"}
+    found = torch.tensor(steered.directions[QUOTE])
+    column = pair.bridges.decoders[0].weight[:, 0].detach()
+    assert float(torch.cosine_similarity(found, column, 0)) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_both_sides_are_reported(steered: SteeringReport):
+    point = steered.at(1)
+    assert sum(point.other_by_side) / 2 == pytest.approx(point.other)
+    with pytest.raises(KeyError):
+        steered.at(0.3)
+
+
+def test_sizes_weigh_every_token_alike(pair: Bridged, text: Any):
+    tokens = torch.from_numpy(text.train.slice(0, 90))
+    whole = stream_sizes(pair.sparse.transformer, [tokens[:60].view(3, 20), tokens[60:80][None]])
+    parts = stream_sizes(pair.sparse.transformer, [tokens[:80].view(4, 20)])
+    assert torch.allclose(whole, parts, rtol=1e-6)
+
+
+def test_a_control_adds_vectors_of_equal_length_at_every_token():
+    """Also where several nodes act at one location and their directions are alike."""
+    nodes = [ReadingNode(f"0.attn.act_in.{i}", "0.attn.act_in", i, 0) for i in range(2)]
+    changes = torch.randn(2, 4, 5)
+    own = perturbation(nodes, changes, torch.tensor([[1.0, 0, 0], [1.0, 0.1, 0]]))
+    control = of_equal_size(perturbation(nodes, changes, torch.randn(2, 3)), own)
+    assert torch.allclose(control[0].norm(dim=-1), own[0].norm(dim=-1), rtol=1e-5)
+    assert not torch.allclose(control[0], own[0], atol=0.1)
+
+
+def test_other_channels_are_distinct_and_not_those_of_the_nodes():
+    nodes = [ReadingNode(f"0.attn.act_in.{i}", "0.attn.act_in", i, 0) for i in range(3)]
+    for seed in range(20):
+        drawn = other_channels(nodes, 7, torch.Generator().manual_seed(seed))
+        assert len({node.index for node in drawn} & {3, 4, 5, 6}) == 3
+    with pytest.raises(InputError, match="3 nodes leave 2 of 5 channels"):
+        other_channels(nodes, 5, torch.Generator())
+
+
+def test_the_change_of_text_keeps_the_signs_between_nodes():
+    """Two nodes that change in opposite ways cancel where their directions are alike."""
+    nodes = [ReadingNode(f"0.attn.act_in.{i}", "0.attn.act_in", i, 0) for i in range(2)]
+    changes = torch.zeros(2, 4, 3)
+    changes[0, :, 1] = torch.tensor([2.0, -2.0, 2.0, -2.0])  # first prompts up, second down
+    changes[1, :, 1] = -changes[0, :, 1]
+    alike = typical_change(perturbation(nodes, changes, torch.tensor([[1.0, 0], [1.0, 0]])))
+    assert torch.allclose(alike[0], torch.zeros(2))
+    apart = typical_change(perturbation(nodes, changes, torch.tensor([[1.0, 0], [0, 1.0]])))
+    assert torch.allclose(apart[0], torch.tensor([2.0, -2.0]))
+
+
+def test_the_effect_on_text_is_that_of_the_added_vector(pair: Bridged, text: Any):
+    vector = torch.randn(pair.dense.config.d_model)
+    added = {0: torch.stack([vector, -vector])[:, None]}  # one pair of one token
+    found = text_effect(pair.dense.transformer, added, text.val, torch.Generator())
+    losses, divergences, model = [], [], pair.dense.transformer
+    ((tokens, targets),) = text_batches(text.val, [model], 8192)
+    with torch.no_grad():
+        before = model(tokens).log_softmax(-1)
+        for sign in (1, -1):
+            with model.edited({"0.resid_in": adding(sign * vector)}):
+                losses.append(float(model.loss(tokens, targets)))
+                after = model(tokens).log_softmax(-1)
+            divergences.append(float((before.exp() * (before - after)).sum(-1).mean()))
+        assert found.loss == pytest.approx(float(model.loss(tokens, targets)), rel=1e-5)
+    assert found.loss_steered == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert found.kl_steered == pytest.approx(sum(divergences) / 2, rel=1e-4)
+    assert found.n_tokens == targets.numel()
+
+
+def test_the_folder_holds_what_the_report_says(
+    steered: SteeringReport, pair: Bridged, tmp_path: Path
+):
+    save_steering(steered, pair, tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "steering.json").read_text())
+    assert about["nodes"] == [QUOTE]
+    assert about["model"]["fingerprint"] == pair.dense.fingerprint
+    assert "directions" not in about
+    directions = load_file(tmp_path / "out" / "steering.safetensors")
+    assert {name: tuple(v.tolist()) for name, v in directions.items()} == dict(steered.directions)
+    assert (tmp_path / "out" / "steering.png").read_bytes().startswith(b"\x89PNG")
+    save_steering(steered, pair, tmp_path / "out")  # its own folder is replaced
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError):
+        check_steering_folder(tmp_path / "foreign")
+
+
 def test_at_strength_zero_nothing_changes(pair: Bridged, batch: TokenizedPairs):
     _, width = batch.tokens.shape[1], pair.dense.config.d_model
     added = {0: torch.randn(*batch.tokens.shape, width)}
@@ -138,6 +248,8 @@ def test_at_strength_zero_nothing_changes(pair: Bridged, batch: TokenizedPairs):
         (([1, 3], [1, 9, 3]), [[0, 2, 0], [0, 0, 1]]),
         (([1, 2], [1, 2]), [[0, 1], [0, 1]]),
         (([5, 6], [7]), [[0, 0], [1, 0]]),
+        (([1, 2, 3], [2, 3]), [[0, 0, 1], [1, 2, 0]]),
+        (([9, 3], [3]), [[0, 0], [1, 0]]),
     ],
 )
 def test_tokens_find_their_partner(prompts: Any, expected: list[list[int]]):
